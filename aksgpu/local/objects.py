@@ -1,0 +1,95 @@
+"""The one interface through which everything inside the laptop reads and writes Kubernetes objects.
+
+Controllers, the scheduler, the node agent and Resource Manager know only :class:`Objects`. The API server's registry
+implements it in process; :mod:`aksgpu.local.control.remote` implements it over HTTP against any API server.
+
+Objects are plain dicts. What is returned or delivered is shared: treat it as frozen and copy before changing it.
+A resource is named by its plural, such as ``pods`` or ``jobs``; every plural on the laptop is unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, Protocol
+
+Object = dict[str, Any]
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+class WatchEvent(NamedTuple):
+    """One event of a watch."""
+
+    type: str
+    """``ADDED``, ``MODIFIED``, ``DELETED`` or ``BOOKMARK``."""
+    object: Object
+
+
+class Objects(Protocol):
+    """Reads and writes Kubernetes objects. Errors are :class:`aksgpu.local.status.StatusError`."""
+
+    async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
+        """The object; raises NotFound."""
+        ...
+
+    async def list(
+        self,
+        resource: str,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> tuple[list[Object], str]:
+        """All objects that match (every namespace when None), and the resourceVersion to watch from."""
+        ...
+
+    def watch(
+        self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
+    ) -> AsyncIterator[WatchEvent]:
+        """Changes after ``resource_version``, for ever; raises Expired (410) when that is too old."""
+        ...
+
+    async def create(
+        self,
+        resource: str,
+        obj: Object,
+        namespace: str | None = None,
+        *,
+        name: str | None = None,
+        subresource: str | None = None,
+    ) -> Object:
+        """Create the object, or post to a subresource of ``name`` (``pods`` has ``binding`` and ``eviction``)."""
+        ...
+
+    async def update(self, resource: str, obj: Object, *, subresource: str | None = None) -> Object:
+        """Replace the object, or only its ``status``; raises Conflict when its resourceVersion is stale."""
+        ...
+
+    async def patch(
+        self,
+        resource: str,
+        name: str,
+        patch: Any,
+        namespace: str | None = None,
+        *,
+        content_type: str = MERGE_PATCH,
+        subresource: str | None = None,
+    ) -> Object:
+        """Patch the object, or only its ``status``."""
+        ...
+
+    async def delete(
+        self,
+        resource: str,
+        name: str,
+        namespace: str | None = None,
+        *,
+        propagation_policy: str | None = None,
+        grace_period_seconds: int | None = None,
+        uid: str | None = None,
+    ) -> Object:
+        """Delete the object as the API does: finalizers and a pod's grace period are respected."""
+        ...

@@ -1,0 +1,62 @@
+"""Kubernetes' Status object as an exception, with the texts a real API server uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class StatusError(Exception):
+    """A refusal by the API server. ``status`` is the body that goes over the wire."""
+
+    def __init__(
+        self, code: int, reason: str, message: str, details: dict[str, Any] | None = None, **fields: Any
+    ) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+        self.status: dict[str, Any] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            **({"details": details} if details else {}),
+            "code": code,
+            **fields,
+        }
+
+
+def _qualified(plural: str, group: str) -> str:
+    return f"{plural}.{group}" if group else plural
+
+
+def _details(plural: str, group: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, **({"group": group} if group else {}), "kind": plural, **more}
+
+
+def not_found(plural: str, name: str, group: str = "") -> StatusError:
+    """404: no such object."""
+    message = f'{_qualified(plural, group)} "{name}" not found'
+    return StatusError(404, "NotFound", message, _details(plural, group, name))
+
+
+def already_exists(plural: str, name: str, group: str = "") -> StatusError:
+    """409: an object of this name exists."""
+    message = f'{_qualified(plural, group)} "{name}" already exists'
+    return StatusError(409, "AlreadyExists", message, _details(plural, group, name))
+
+
+def conflict(plural: str, name: str, why: str, group: str = "") -> StatusError:
+    """409: the object changed, or the precondition does not hold."""
+    message = f'Operation cannot be fulfilled on {_qualified(plural, group)} "{name}": {why}'
+    return StatusError(409, "Conflict", message, _details(plural, group, name))
+
+
+def bad_request(message: str) -> StatusError:
+    """400: the request makes no sense."""
+    return StatusError(400, "BadRequest", message)
+
+
+def expired(message: str) -> StatusError:
+    """410: the position asked for is no longer kept."""
+    return StatusError(410, "Expired", message)
