@@ -4,12 +4,24 @@
     ├── InvalidInput (ValueError)      an argument that cannot be right: nothing was sent
     ├── WaitTimeout (TimeoutError)     a wait ran out of time; says what was waited for and its last state
     ├── AzureError                     Azure Resource Manager said no
+    │   ├── AzureUnreachable           no answer at all: network, name, TLS
     │   ├── AzureNotFound              no such subscription, resource group, cluster or pool
-    │   ├── AzureConflict              exists and differs, or another operation is in progress
+    │   ├── AzureConflict              exists and differs, or the state does not allow it
+    │   │   └── OperationInProgress    another operation on the cluster has not ended yet
     │   ├── AzureAuthError             not logged in, or not allowed
+    │   │   └── LocalAccountsDisabled  the cluster gives no static credentials
+    │   ├── InvalidParameter           Azure refused a name or a field
     │   ├── QuotaExceeded              the vCPU quota of the family or region is used up
     │   ├── SizeNotAvailable           a VM size that is unknown, retired, or not offered here
-    │   └── AllocationFailed           Azure has no capacity for the size at present
+    │   │   └── ZoneNotAvailable       the size is offered here, but not in this zone
+    │   ├── LocationNotAvailable       no such location, or closed to this subscription
+    │   ├── AllocationFailed           Azure has no capacity for the size at present
+    │   ├── NodeBootstrapFailed        nodes came up, and their set-up (GPU driver included) failed
+    │   ├── VersionNotSupported        a Kubernetes version that AKS does not offer here
+    │   ├── PolicyDenied               an Azure Policy of the organisation forbids it
+    │   ├── ProviderNotRegistered      the subscription has not registered Microsoft.ContainerService
+    │   ├── OperationCanceled          the operation was aborted
+    │   └── Throttled                  too many requests; says how many seconds to wait
     ├── KubernetesError                the Kubernetes API said no; carries its Status
     │   ├── NotFound
     │   ├── AlreadyExists
@@ -28,6 +40,7 @@ Each has a ``hint``: what to do next, as an action. It is part of the message.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -69,15 +82,30 @@ class WaitTimeout(AksGpuError, TimeoutError):
 class AzureError(AksGpuError):
     """Azure Resource Manager refused a request or an operation failed.
 
-    Attributes:
+    The SDK's own exception, where there is one, is the ``__cause__``.
+
+    Args:
+        message: what went wrong, and where.
         code: Azure's error code, such as ``QuotaExceeded``.
-        status: the HTTP status, or None when none arrived.
+        status: the HTTP status, or None when none arrived. A failed long-running operation arrives with status 200.
+        hint: what to do next, as an action.
+        facts: what was read out of Azure's text; each name is an attribute that the class declares.
     """
 
-    def __init__(self, message: str, *, code: str = "", status: int | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, code: str = "", status: int | None = None, hint: str = "", **facts: object
+    ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.status = status
+        for name, value in facts.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+            setattr(self, name, value)
+
+
+class AzureUnreachable(AzureError):
+    """No answer came from Azure: the network, the name or TLS failed."""
 
 
 class AzureNotFound(AzureError):
@@ -85,23 +113,151 @@ class AzureNotFound(AzureError):
 
 
 class AzureConflict(AzureError):
-    """The resource exists and differs, or another operation on it is in progress."""
+    """The resource exists and differs, or its state does not allow this.
+
+    Attributes:
+        differences: what differs, as field -> (what exists, what was asked for); empty when nothing was compared.
+    """
+
+    differences: Mapping[str, tuple[object, object]] = MappingProxyType({})
+
+
+class OperationInProgress(AzureConflict):
+    """Another operation on the cluster has not ended yet. AKS runs one at a time, and some of its own.
+
+    Attributes:
+        operation: what runs, such as ``Updating``; empty when Azure does not say.
+    """
+
+    operation: str = ""
 
 
 class AzureAuthError(AzureError):
     """Not logged in to Azure, or not allowed to do this there."""
 
 
+class LocalAccountsDisabled(AzureAuthError):
+    """The cluster's local accounts are off: it gives no static credentials, only Entra ID tokens."""
+
+
+class InvalidParameter(AzureError):
+    """Azure refused a name or a field of the request.
+
+    Attributes:
+        parameter: the field, as Azure calls it; empty when it does not say.
+    """
+
+    parameter: str = ""
+
+
 class QuotaExceeded(AzureError):
-    """The vCPU quota of a VM family or of the region is used up."""
+    """The vCPU quota of a VM family or of the region is used up.
+
+    Attributes:
+        requested: vCPUs asked for (clusters, when the number of clusters is what is limited), None when not said.
+        remaining: vCPUs left, None when not said.
+        limit: the quota in vCPUs, None when not said.
+        used: vCPUs in use, None when not said.
+        family: the VM family's quota name, such as ``Standard NCASv3_T4 Family``; ``cores`` is the region's total.
+        location: the region, empty when not said.
+    """
+
+    requested: int | None = None
+    remaining: int | None = None
+    limit: int | None = None
+    used: int | None = None
+    family: str = ""
+    location: str = ""
 
 
 class SizeNotAvailable(AzureError):
-    """A VM size that is unknown, retired, or not offered to this subscription in this location."""
+    """A VM size that is unknown, retired, or not offered to this subscription in this location.
+
+    Attributes:
+        size: the VM size, such as ``Standard_NC6``; empty when Azure does not say.
+        location: the region, empty when not said.
+        alternatives: sizes that could be used instead, best first.
+    """
+
+    size: str = ""
+    location: str = ""
+    alternatives: tuple[str, ...] = ()
+
+
+class ZoneNotAvailable(SizeNotAvailable):
+    """The size is offered in the location, but not in an availability zone that was asked for.
+
+    Attributes:
+        zones: the zones that were refused.
+        supported: the zones that Azure names instead.
+    """
+
+    zones: tuple[str, ...] = ()
+    supported: tuple[str, ...] = ()
+
+
+class LocationNotAvailable(AzureError):
+    """No such Azure location, or one that does not take this subscription.
+
+    Attributes:
+        location: what was asked for.
+        available: the locations that Azure names instead; empty when it names none.
+    """
+
+    location: str = ""
+    available: tuple[str, ...] = ()
 
 
 class AllocationFailed(AzureError):
-    """Azure has no capacity for this VM size in this place at present."""
+    """Azure has no capacity for this VM size in this place at present. Another zone, size or region may have.
+
+    Attributes:
+        constraints: what the allocation was bound to, as Azure lists it.
+    """
+
+    constraints: tuple[str, ...] = ()
+
+
+class NodeBootstrapFailed(AzureError):
+    """The virtual machines came up, and setting them up as nodes failed.
+
+    Attributes:
+        exit_code: of the node's set-up script (vmssCSE); 83 to 87 are the GPU driver's. None when not said.
+    """
+
+    exit_code: int | None = None
+
+
+class VersionNotSupported(AzureError):
+    """A Kubernetes version that AKS does not offer in this location."""
+
+
+class PolicyDenied(AzureError):
+    """An Azure Policy of the organisation forbids this."""
+
+
+class ProviderNotRegistered(AzureError):
+    """The subscription has not registered the resource provider.
+
+    Attributes:
+        provider: its namespace, such as ``Microsoft.ContainerService``.
+    """
+
+    provider: str = ""
+
+
+class OperationCanceled(AzureError):
+    """The long-running operation was aborted."""
+
+
+class Throttled(AzureError):
+    """Too many requests.
+
+    Attributes:
+        retry_after: seconds that Azure asks to wait, None when it does not say.
+    """
+
+    retry_after: float | None = None
 
 
 class KubernetesError(AksGpuError):
