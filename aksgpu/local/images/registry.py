@@ -1,0 +1,204 @@
+"""Which program of this machine stands in for an image reference.
+
+Built-in stand-ins are a table of patterns; users add their own with :func:`register`, kept in
+``$AKSGPU_HOME/images.json``. Nothing is pulled or unpacked here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from aksgpu.errors import InvalidInput
+from aksgpu.local import home as _home
+
+_REFERENCE = re.compile(
+    r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+class _Own(TypedDict):
+    command: list[str]
+    directory: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """A stand-in.
+
+    Attributes:
+        reference: the normalised image reference.
+        entrypoint: what a container without ``command`` runs.
+        cmd: its arguments where the container gives none.
+        directory: the working directory where the container gives none, or None.
+        all_gpus: whether it sees every GPU of its node without asking for one, as a device plugin does.
+    """
+
+    reference: str
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    directory: str | None = None
+    all_gpus: bool = False
+
+    @property
+    def id(self) -> str:
+        """An image id made of the reference: there are no layers to hash."""
+        return "sha256:" + hashlib.sha256(self.reference.encode()).hexdigest()
+
+
+def _module(name: str) -> tuple[str, ...]:
+    # -P: a container's working directory must not shadow modules.
+    return (sys.executable, "-P", "-m", f"aksgpu.local.images.{name}")
+
+
+# Pattern of the normalised name without tag -> entrypoint, cmd.
+_BUILTIN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "docker.io/microsoft/samples-tf-mnist-demo": (_module("mnist"), ()),
+    "mcr.microsoft.com/azuredocs/samples-tf-mnist-demo": (_module("mnist"), ()),
+    "docker.io/nvidia/k8s-device-plugin": (_module("device_plugin"), ()),
+    "nvcr.io/nvidia/k8s-device-plugin": (_module("device_plugin"), ()),
+    "docker.io/nvidia/cuda*": ((), ("sh",)),
+    "nvcr.io/nvidia/cuda*": ((), ("sh",)),
+    "docker.io/*/busybox": ((), ("sh",)),
+    "docker.io/library/alpine": ((), ("sh",)),
+    "docker.io/library/debian": ((), ("sh",)),
+    "docker.io/library/ubuntu": ((), ("sh",)),
+    "docker.io/library/python": ((), ("python3",)),
+}
+
+
+def normalise(reference: str) -> str:
+    """The full form of an image reference: registry, repository, and tag or digest.
+
+    Raises:
+        InvalidInput: the reference cannot be parsed.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise InvalidInput(f'couldn\'t parse image name "{reference}": invalid reference format')
+    name, tag, digest = match.group("name", "tag", "digest")
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        name = f"docker.io/{name}"
+    if digest:
+        return f"{name}@{digest}"
+    return f"{name}:{tag or 'latest'}"
+
+
+def find(reference: str) -> Image | None:
+    """The stand-in for an image, the user's own first; None where there is none.
+
+    Raises:
+        InvalidInput: the reference cannot be parsed.
+    """
+    full = normalise(reference)
+    own = _read().get(full)
+    if own is not None:
+        return Image(full, tuple(own["command"]), directory=own["directory"])
+    name = re.sub(r"(:[^:/@]+)?(@.+)?$", "", full)
+    for pattern, (entrypoint, cmd) in _BUILTIN.items():
+        if fnmatch.fnmatchcase(name, pattern):
+            return Image(full, entrypoint, cmd, all_gpus=name.endswith("/k8s-device-plugin"))
+    return None
+
+
+def missing(reference: str) -> str:
+    """What the laptop says about an image that has no stand-in."""
+    return (
+        f'failed to resolve reference "{normalise(reference)}": the laptop AKS pulls no images and has no stand-in for '
+        f'this one; register a program of this machine with aksgpu.local.images.register("{reference}", '
+        '["python", "train.py"])'
+    )
+
+
+def register(
+    reference: str,
+    command: Sequence[str],
+    *,
+    directory: str | os.PathLike[str] | None = None,
+    home: str | os.PathLike[str] | None = None,
+) -> Image:
+    """Let a program of this machine stand in for an image on the laptop AKS.
+
+    It is the image's entrypoint: a container's ``args`` follow it, and its ``command`` replaces it.
+
+    Args:
+        reference: the image reference as manifests have it.
+        command: the program and its first arguments; ``python`` is the Python of aksgpu.
+        directory: where it runs unless the container says otherwise; the current directory by default.
+        home: the home of the laptop AKS; ``$AKSGPU_HOME`` or its default when None.
+
+    Raises:
+        InvalidInput: the reference cannot be parsed, or the command is empty.
+    """
+    if isinstance(command, str) or not command:
+        raise InvalidInput("command must be a list of strings with at least the program")
+    full, words = normalise(reference), [str(word) for word in command]
+    where = str(Path(directory or Path.cwd()).resolve())
+    images = _read(home)
+    images[full] = {"command": words, "directory": where}
+    _write(images, home)
+    return Image(full, tuple(words), directory=where)
+
+
+def unregister(reference: str, *, home: str | os.PathLike[str] | None = None) -> None:
+    """Forget a stand-in made by :func:`register`; one that is not there is no error."""
+    images = _read(home)
+    if images.pop(normalise(reference), None) is not None:
+        _write(images, home)
+
+
+def install_tools(directory: Path) -> tuple[Path, Path]:
+    """Write the commands that every container has on its PATH, and those of containers with a GPU.
+
+    Returns:
+        The two directories, in this order.
+    """
+    common, gpu = directory / "bin", directory / "gpu-bin"
+    python = f"exec '{sys.executable}'"
+    real_smi = shutil.which("nvidia-smi") or ""
+    scripts = {
+        common / "python": f'{python} "$@"',
+        common / "python3": f'{python} "$@"',
+        common / "nvidia-device-plugin": f'{python} -P -m aksgpu.local.images.device_plugin "$@"',
+        gpu
+        / "nvidia-smi": f"export AKSGPU_REAL_SMI='{real_smi}'; {python} -P -m aksgpu.local.images.nvidia_smi \"$@\"",
+    }
+    for path, line in scripts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(f"#!/bin/sh\n{line}\n")
+        fresh.chmod(0o755)
+        fresh.replace(path)
+    return common, gpu
+
+
+def _file(home: str | os.PathLike[str] | None) -> Path:
+    return (_home.home() if home is None else Path(home)) / "images.json"
+
+
+def _read(home: str | os.PathLike[str] | None = None) -> dict[str, _Own]:
+    try:
+        images: dict[str, _Own] = json.loads(_file(home).read_text())
+    except FileNotFoundError:
+        return {}
+    return images
+
+
+def _write(images: dict[str, _Own], home: str | os.PathLike[str] | None) -> None:
+    path = _file(home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"images.json.{os.getpid()}")
+    fresh.write_text(json.dumps(images, indent=1))
+    fresh.replace(path)
