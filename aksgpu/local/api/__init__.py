@@ -1,1 +1,1 @@
-"""TODO."""
+"""The laptop's Kubernetes API server."""

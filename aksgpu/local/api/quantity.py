@@ -1,0 +1,78 @@
+"""Kubernetes quantities such as ``500m`` or ``2Gi``: their value, and the spelling the API server gives back.
+
+The rules are those of the API's ``resource.Quantity``: decimal and binary suffixes, an exponent, nothing finer than
+a nano, and a canonical form without a fraction in the suffix family that was used.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_UP, Decimal
+from functools import lru_cache
+
+_BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_SUFFIXES = {power: suffix for suffix, power in _DECIMAL.items()}
+_FORM = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
+_NANO = Decimal("1e-9")
+
+SYNTAX = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+"""The server's own words for a quantity that is none."""
+
+
+def _split(text: str) -> tuple[Decimal, str, str]:
+    match = _FORM.fullmatch(text)
+    if match is None or len(text) > 64:
+        raise ValueError(SYNTAX)
+    number, suffix, exponent = Decimal(match[1]), match[2] or "", match[3]
+    if suffix in _BINARY:
+        number *= Decimal(1024) ** _BINARY[suffix]
+    else:
+        number = number.scaleb(int(exponent) if exponent else _DECIMAL[suffix])
+    if number != 0 and number.adjusted() < 40:
+        number = number.quantize(_NANO, rounding=ROUND_UP) if number % _NANO else number
+    elif number != 0:
+        raise ValueError(SYNTAX)
+    return number, suffix, exponent or ""
+
+
+def parse(value: str | int | float) -> Decimal:
+    """The value of a quantity; ValueError when it is none."""
+    return _parse(str(value))
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> Decimal:
+    return _split(text)[0]
+
+
+def canonical(value: str | int | float) -> str:
+    """The spelling that the API server stores and returns: ``1`` for 1, ``500m`` for 0.5, ``1Gi`` for 1024Mi."""
+    return _canonical(str(value))
+
+
+@lru_cache(maxsize=4096)
+def _canonical(text: str) -> str:
+    number, suffix, exponent = _split(text)
+    if number == 0:
+        return "0"
+    # Binary spellings below 1024, or of no whole number, fall back to decimal ones, as in the API.
+    if suffix in _BINARY and abs(number) >= 1024 and number == number.to_integral_value():
+        return _binary(int(number))
+    power = -9 if number % 1 else 0
+    while power < 18 and number.scaleb(-power) % 1000 == 0:
+        power += 3
+    while number.scaleb(-power) % 1:
+        power -= 3
+    mantissa = format(number.scaleb(-power).to_integral_value(), "f")
+    if exponent:
+        return f"{mantissa}e{power}" if power else mantissa
+    return mantissa + _SUFFIXES[power]
+
+
+def _binary(number: int) -> str:
+    power = 0
+    while power < 6 and number % 1024 == 0:
+        number //= 1024
+        power += 1
+    return str(number) + ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")[power]

@@ -1,0 +1,131 @@
+"""Label and field selectors, in the two forms the API has: strings in a query, and LabelSelector objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from aksgpu.local.api.kinds import Kind
+from aksgpu.local.status import bad_request
+
+Labels = Mapping[str, str]
+Matcher = Callable[[Labels], bool]
+
+_TERM = re.compile(
+    r"\s*(?:"
+    r"!\s*(?P<absent>[^\s!=,()]+)"
+    r"|(?P<key>[^\s!=,()]+)\s*(?:(?P<op>==|=|!=|>|<)\s*(?P<value>[^\s!=,()]*)"
+    r"|\s(?P<set>in|notin)\s*\(\s*(?P<values>[^()]*?)\s*\))?"
+    r")\s*(?:,|$)"
+)
+
+
+def labels_match(selector: Mapping[str, Any] | None, labels: Labels | None) -> bool:
+    """Whether a LabelSelector object selects these labels: None selects nothing, an empty one everything."""
+    if selector is None:
+        return False
+    have = labels or {}
+    if any(have.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    return all(_expression(each, have) for each in selector.get("matchExpressions") or ())
+
+
+def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
+    key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
+    return operation(operator, labels.get(key), values)
+
+
+def operation(operator: str, value: str | None, values: Any) -> bool:
+    """One requirement of a selector or of node affinity; ``value`` is None where the label is absent."""
+    if operator == "In":
+        return value is not None and value in values
+    if operator == "NotIn":
+        return value is None or value not in values
+    if operator == "Exists":
+        return value is not None
+    if operator == "DoesNotExist":
+        return value is None
+    try:
+        have, bound = int(value or ""), int(values[0])
+    except ValueError:
+        return False
+    return have > bound if operator == "Gt" else have < bound
+
+
+@lru_cache(maxsize=512)
+def parse_labels(text: str) -> Matcher | None:
+    """A label selector string as a function of an object's labels; None for one that selects everything.
+
+    Raises BadRequest when the text is no selector.
+    """
+    tests: list[tuple[str, str, tuple[str, ...]]] = []
+    position = 0
+    while position < len(text):
+        match = _TERM.match(text, position)
+        if match is None or match.end() == position:
+            raise bad_request(f"unable to parse requirement: found {text[position:]!r}, expected: identifier")
+        position = match.end()
+        tests.append(_requirement(match))
+    if not tests:
+        return None
+    return lambda labels: all(operation(op, labels.get(key), values) for key, op, values in tests)
+
+
+def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
+    if match["absent"]:
+        return match["absent"], "DoesNotExist", ()
+    if match["set"]:
+        values = tuple(value.strip() for value in match["values"].split(","))
+        return match["key"], "In" if match["set"] == "in" else "NotIn", values
+    if match["op"]:
+        return match["key"], {"!=": "NotIn", ">": "Gt", "<": "Lt"}.get(match["op"], "In"), (match["value"],)
+    return match["key"], "Exists", ()
+
+
+_ABSENT: dict[tuple[str, ...], str] = {
+    ("spec", "unschedulable"): "false",
+    ("spec", "hostNetwork"): "false",
+    ("status", "succeeded"): "0",
+}
+FieldMatcher = Callable[[Mapping[str, Any]], bool]
+
+
+@lru_cache(maxsize=512)
+def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
+    """A field selector string as a function of an object; None for one that selects everything.
+
+    Raises BadRequest for a field that this kind cannot be selected by.
+    """
+    tests: list[tuple[tuple[str, ...], bool, str]] = []
+    for term in filter(None, re.split(r"(?<!\\),", text)):
+        match = re.fullmatch(r"([^!=]+)(==|=|!=)(.*)", term, re.DOTALL)
+        if match is None:
+            raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
+        path, equal, value = match[1], match[2] != "!=", re.sub(r"\\([\\,=])", r"\1", match[3])
+        if path not in ("metadata.name", "metadata.namespace", *kind.fields):
+            raise bad_request(_unknown_field(path, kind))
+        path = {"status.successful": "status.succeeded"}.get(path, path)
+        tests.append((tuple(path.split(".")), equal, value))
+    if not tests:
+        return None
+    return lambda obj: all((field_value(obj, path) == value) is equal for path, equal, value in tests)
+
+
+def _unknown_field(path: str, kind: Kind) -> str:
+    if kind.fields:
+        return f"field label not supported: {path}"
+    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+
+
+def field_value(obj: Mapping[str, Any], path: tuple[str, ...]) -> str:
+    """What a field selector compares: the field as text, empty where absent."""
+    if path == ("source",):
+        return str((obj.get("source") or {}).get("component") or obj.get("reportingComponent") or "")
+    value: Any = obj
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if value is None:
+        return _ABSENT.get(path, "")
+    return str(value).lower() if isinstance(value, bool) else str(value)
