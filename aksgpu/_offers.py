@@ -1,0 +1,191 @@
+"""What Azure offers in a location: VM sizes, quota and prices, read from its three APIs.
+
+Compute's SKUs and usages come from Resource Manager, prices from the public Retail Prices API. Read into small records
+here; :mod:`aksgpu.sizes` makes tables and verdicts of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aksgpu.errors import AzureError
+
+if TYPE_CHECKING:
+    from aksgpu.azure import Azure
+
+_SKUS_API = "2021-07-01"
+_USAGES_API = "2024-11-01"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A VM size in a location, as Compute lists it for the subscription.
+
+    Attributes:
+        size: such as ``Standard_NC4as_T4_v3``.
+        family: the quota family's name.
+        vcpus: vCPUs that count against the quota.
+        ram_gb: memory in GB.
+        gpus: GPUs; 0 for CPU sizes.
+        arch: ``amd64`` or ``arm64``.
+        zones: availability zones that have it and are not refused to the subscription.
+        refused_zones: zones that have it and are refused to the subscription.
+        restriction: why the whole location is refused (``NotAvailableForSubscription``, ``QuotaId``), or empty.
+        spot: whether it can be had as a spot VM.
+    """
+
+    size: str
+    family: str
+    vcpus: int
+    ram_gb: float
+    gpus: float
+    arch: str
+    zones: tuple[str, ...]
+    refused_zones: tuple[str, ...]
+    restriction: str
+    spot: bool
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A quota.
+
+    Attributes:
+        name: as the usages API spells it.
+        used: vCPUs in use.
+        limit: vCPUs allowed.
+    """
+
+    name: str
+    used: int
+    limit: int
+
+    @property
+    def left(self) -> int:
+        """VCPUs that can still be had."""
+        return max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a size costs in US dollars an hour; None when not known.
+
+    Attributes:
+        on_demand: pay as you go, Linux.
+        spot: as a spot VM, Linux.
+    """
+
+    on_demand: float | None = None
+    spot: float | None = None
+
+
+@dataclass(frozen=True)
+class Location:
+    """Everything that Azure said about a location.
+
+    Attributes:
+        name: of the location.
+        offers: by size in lower case.
+        usages: by name in lower case; empty when they could not be read.
+    """
+
+    name: str
+    offers: Mapping[str, Offer]
+    usages: Mapping[str, Usage] = field(default_factory=dict)
+
+    def usage(self, name: str) -> Usage | None:
+        """A quota by its name, whose spelling varies in case between Azure's APIs."""
+        return self.usages.get(name.lower())
+
+
+def location(azure: Azure, name: str) -> Location:
+    """Read the sizes and quotas of a location.
+
+    Raises:
+        AzureError: Resource Manager refused to list the sizes.
+    """
+    base = f"/subscriptions/{azure.subscription_id}/providers/Microsoft.Compute"
+    skus = azure.pages(
+        f"{base}/skus",
+        api_version=_SKUS_API,
+        params={"$filter": f"location eq '{name}'"},
+        what=f"listing VM sizes in {name}",
+    )
+    machines = [_offer(sku, name) for sku in skus if sku.get("resourceType") == "virtualMachines"]
+    offers = {offer.size.lower(): offer for offer in machines}
+    if not offers:
+        return Location(name, {})
+    try:
+        pages = list(azure.pages(f"{base}/locations/{name}/usages", api_version=_USAGES_API))
+    except AzureError:
+        pages = []  # a role may see sizes and not usages: quota is then unknown, which never blocks
+    usages = [Usage(str(u["name"]["value"]), int(u["currentValue"]), int(u["limit"])) for u in pages]
+    return Location(name, offers, {usage.name.lower(): usage for usage in usages})
+
+
+def _offer(sku: Mapping[str, Any], location: str) -> Offer:
+    able = {item["name"]: item["value"] for item in sku.get("capabilities") or ()}
+    zones = {
+        zone
+        for info in sku.get("locationInfo") or ()
+        if str(info.get("location", "")).lower() == location
+        for zone in info.get("zones") or ()
+    }
+    refused: set[str] = set()
+    restriction = ""
+    for item in sku.get("restrictions") or ():
+        info = item.get("restrictionInfo") or {}
+        if item.get("type") == "Zone":
+            refused |= set(info.get("zones") or ())
+        elif location in {str(place).lower() for place in info.get("locations") or item.get("values") or ()}:
+            restriction = str(item.get("reasonCode") or "restricted")
+    return Offer(
+        size=str(sku["name"]),
+        family=str(sku.get("family") or ""),
+        # A size with constrained vCPUs counts with those it shows, not with those of its parent.
+        vcpus=int(able.get("vCPUsAvailable") or able.get("vCPUs") or 0),
+        ram_gb=float(able.get("MemoryGB") or 0),
+        gpus=float(able.get("GPUs") or 0),
+        arch="arm64" if able.get("CpuArchitectureType") == "Arm64" else "amd64",
+        zones=tuple(sorted(zones - refused)),
+        refused_zones=tuple(sorted(zones & refused)),
+        restriction=restriction,
+        spot=able.get("LowPriorityCapable") == "True",
+    )
+
+
+def prices(azure: Azure, location: str, sizes: Iterable[str]) -> dict[str, Price]:
+    """Prices by size; empty when the Retail Prices API cannot be reached.
+
+    Args:
+        azure: where to ask.
+        location: of the VMs.
+        sizes: exact names; one is asked for by name, several in one list of the location's GPU sizes.
+    """
+    wanted = set(sizes)
+    if not wanted or not location:
+        return {}
+    which = f"armSkuName eq '{next(iter(wanted))}'" if len(wanted) == 1 else "contains(armSkuName, 'Standard_N')"
+    query = f"serviceName eq 'Virtual Machines' and armRegionName eq '{location}' and priceType eq 'Consumption' and {which}"
+    found: dict[str, dict[str, float]] = {}
+    try:
+        page = azure.public(azure.prices_url, {"$filter": query})
+        while True:
+            for item in page.get("Items") or ():
+                _note_price(found, item)
+            if not (following := page.get("NextPageLink")):
+                break
+            page = azure.public(following)
+    except AzureError:
+        return {}  # no way to the public API: a price is then NA, and nothing depends on it
+    return {size: Price(each.get("on_demand"), each.get("spot")) for size, each in found.items() if size in wanted}
+
+
+def _note_price(found: dict[str, dict[str, float]], item: Mapping[str, Any]) -> None:
+    product, sku = str(item.get("productName", "")), str(item.get("skuName", ""))
+    if product.endswith("Windows") or "Low Priority" in sku or item.get("unitOfMeasure") != "1 Hour":
+        return
+    kind = "spot" if sku.endswith("Spot") else "on_demand"
+    found.setdefault(str(item.get("armSkuName", "")), {})[kind] = float(item["retailPrice"])

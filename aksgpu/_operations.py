@@ -1,0 +1,140 @@
+"""Azure's long-running operations, followed in the caller's thread: with progress, a timeout, and a way to go on later.
+
+The SDK's own poller waits in a thread that nobody can interrupt and that outlives the cell. Here the SDK still decides
+what is polled and when (Retry-After included); only its sleeping is replaced, so that the state is shown in words,
+time can run out and an interrupt arrives. An operation that is still running when its caller goes away is remembered in
+a file, and the same call finds it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from azure.core.exceptions import AzureError as SdkError
+from azure.mgmt.core.polling.arm_polling import ARMPolling
+
+from aksgpu import errors, refusals
+from aksgpu.waiting import Progress
+
+_STEP = 0.5  # seconds between two looks at the clock while the SDK waits
+
+
+class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checked here
+    """The SDK's polling of Azure Resource Manager, run by :func:`follow` instead of by a thread of its own."""
+
+    def __init__(self, interval: float) -> None:
+        super().__init__(interval)
+        self.pause: Callable[[float], None] = time.sleep
+
+    def run(self) -> None:
+        """Nothing: the SDK calls this in a thread, which so ends at once."""
+
+    def follow(self) -> Any:
+        """Poll until the operation has ended, and give its result."""
+        if not self.finished():
+            super().run()
+        return self.resource()
+
+    def _sleep(self, delay: float) -> None:
+        self.pause(delay)
+
+
+class Remembered:
+    """The continuation token of one resource's running operation, in a file of the user's data directory.
+
+    Args:
+        home: the user's data directory.
+        resource: id of the resource, case ignored as Azure does.
+    """
+
+    def __init__(self, home: Path, resource: str) -> None:
+        digest = hashlib.sha256(resource.lower().encode()).hexdigest()[:16]
+        self.path = home / "operations" / f"{resource.rsplit('/', 1)[-1]}-{digest}.json"
+
+    def save(self, what: str, token: str) -> None:
+        """Keep a token."""
+        write_private(self.path, json.dumps({"what": what, "token": token}))
+
+    def load(self, what: str) -> str | None:
+        """The token kept for the same thing, or None."""
+        try:
+            kept = json.loads(self.path.read_text())
+            return str(kept["token"]) if kept["what"] == what else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # none kept, or a file cut short by a crash: the resource itself tells its state
+
+    def forget(self) -> None:
+        """Drop it."""
+        self.path.unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file whole or not at all, readable by its owner only (or as ``mode`` says)."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.touch(mode=0o600)
+        draft.write_text(text)
+        draft.chmod(mode)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def follow(
+    poller: Any, what: str, *, timeout: float, progress: bool | None = None, remember: Remembered | None = None
+) -> Any:
+    """Follow an operation to its end.
+
+    Args:
+        poller: what a ``begin_...`` call with ``polling=Following(...)`` returned.
+        what: what is going on, such as ``creating cluster myAKSCluster``.
+        timeout: seconds before :class:`~aksgpu.errors.WaitTimeout`; the operation goes on in Azure.
+        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        remember: where the operation is kept while it runs.
+
+    Returns:
+        The operation's result as the SDK's model, or None where it has none.
+
+    Raises:
+        AzureError: the subclass for the reason why the operation failed.
+        WaitTimeout: time ran out.
+    """
+    polling: Following = poller.polling_method()
+    deadline = time.monotonic() + timeout
+    if remember and not polling.finished():
+        remember.save(what, polling.get_continuation_token())
+    with Progress(what, show=progress) as bar:
+
+        def pause(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while (now := time.monotonic()) < until:
+                if now >= deadline:
+                    raise errors.WaitTimeout(
+                        f"{what}: not done after {timeout:g} s; last state: {polling.status()}",
+                        state=str(polling.status()),
+                        timeout=timeout,
+                        hint="The operation goes on in Azure: run the cell again to go on waiting.",
+                    )
+                bar.say(str(polling.status()))
+                time.sleep(min(_STEP, until - now, deadline - now))
+
+        polling.pause = pause
+        try:
+            result = polling.follow()
+        except SdkError as error:
+            if remember and getattr(error, "response", None) is not None:
+                remember.forget()
+            raise refusals.translate(error, what) from error
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{what}: the operation goes on in Azure; run the cell again to go on waiting for it.")
+            raise
+    if remember:
+        remember.forget()
+    return result

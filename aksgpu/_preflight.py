@@ -1,0 +1,222 @@
+"""The verdict on a wish for VMs, from what Azure said about a location. Asks nothing of Azure itself."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aksgpu import errors
+from aksgpu._offers import Location, Offer
+from aksgpu._refusal_rules import QUOTA_PAGE
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Whether a number of VMs of a size can be had in a location.
+
+    Attributes:
+        verdict: ``yes``; ``no``; or ``unknown`` when Azure did not say enough, which blocks nothing.
+        vm_size: the size asked for.
+        location: where.
+        count: VMs asked for, surge included.
+        spot: whether as spot VMs.
+        reasons: why not, or what is unknown; one sentence each.
+        requested: vCPUs asked for; None when the size is unknown.
+        left: vCPUs left of the quota that decides; None when unknown.
+        limit: that quota, in vCPUs; None when unknown.
+        quota: that quota's name: a family, ``cores`` for the region's total, ``lowPriorityCores`` for spot VMs.
+        alternatives: what would work instead, as ``size in location``, best first.
+        ask: where to ask for more quota.
+    """
+
+    verdict: Literal["yes", "no", "unknown"]
+    vm_size: str
+    location: str
+    count: int
+    spot: bool
+    reasons: tuple[str, ...] = ()
+    requested: int | None = None
+    left: int | None = None
+    limit: int | None = None
+    quota: str = ""
+    alternatives: tuple[str, ...] = ()
+    ask: str = QUOTA_PAGE
+    error: errors.AzureError | None = None
+
+    def __bool__(self) -> bool:
+        return self.verdict != "no"
+
+    def __repr__(self) -> str:
+        why = f": {'; '.join(self.reasons)}" if self.reasons else ""
+        return f"Preflight({self.count} x {self.vm_size} in {self.location}: {self.verdict}{why})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "verdict": self.verdict,
+            "reasons": "; ".join(self.reasons) or "none",
+            "quota": self.quota or "unknown",
+            "vCPUs requested": _number(self.requested),
+            "vCPUs left": f"{_number(self.left)} of {_number(self.limit)}",
+            "alternatives": ", ".join(self.alternatives) or "none",
+        }
+        head = html.escape(f"{self.count} x {self.vm_size} in {self.location}" + (" (spot)" if self.spot else ""))
+        body = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in rows.items()
+        )
+        return f"<table><caption>{head}</caption>{body}</table>"
+
+    def raise_if_no(self) -> Preflight:
+        """Itself, unless the verdict is no.
+
+        Raises:
+            SizeNotAvailable: the size is unknown, retired, or not offered here.
+            ZoneNotAvailable: not in these zones.
+            QuotaExceeded: the quota does not suffice.
+        """
+        if self.error is not None:
+            raise self.error
+        return self
+
+
+def _number(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def verdict(
+    place: Location,
+    vm_size: str,
+    count: int,
+    *,
+    spot: bool,
+    zones: tuple[str, ...],
+    gpu: bool,
+    others: Sequence[Location] = (),
+) -> Preflight:
+    """Judge; arguments as for :func:`aksgpu.sizes.preflight`."""
+    from aksgpu import sizes
+
+    wish: dict[str, Any] = {"vm_size": vm_size, "location": place.name, "count": count, "spot": spot}
+    try:
+        known = sizes.require_current(vm_size)
+    except errors.SizeNotAvailable as retired:
+        return _no(wish, retired, retired.alternatives)
+    if not place.offers:
+        return Preflight("unknown", **wish, reasons=(f"Azure lists no VM sizes in {place.name}",))
+    offer = place.offers.get(vm_size.lower())
+    if offer is None:
+        missing = _not_offered(place, vm_size, known is not None, gpu)
+        return _no(wish, missing, missing.alternatives)
+    wish["vm_size"] = offer.size
+    numbers = _quota(place, offer, count, spot)
+    against: errors.AzureError | None = _refused(place, offer, zones, gpu, spot) or _too_little(place, offer, numbers)
+    if against is None:
+        unknown = numbers["left"] is None
+        reasons = (f"the quota left in {place.name} is not known",) if unknown else ()
+        return Preflight("unknown" if unknown else "yes", **wish, **numbers, reasons=reasons)
+    others_that_work = tuple(_alternatives(place, others, offer, count, spot, zones))
+    if others_that_work:
+        against.hint = f"This would work: {'; '.join(others_that_work)}. {against.hint}".strip()
+    return _no({**wish, **numbers}, against, others_that_work)
+
+
+def _no(wish: dict[str, Any], error: errors.AzureError, alternatives: tuple[str, ...]) -> Preflight:
+    return Preflight("no", **wish, reasons=(error.message,), alternatives=alternatives, error=error)
+
+
+def _not_offered(place: Location, vm_size: str, known: bool, gpu: bool) -> errors.SizeNotAvailable:
+    from aksgpu import sizes
+
+    names = [offer.size for offer in place.offers.values() if offer.gpus or not gpu]
+    if known:
+        instead = tuple(name for name in sizes.alternatives(vm_size) if name.lower() in place.offers)
+        message = f"{vm_size} is not offered in {place.name}"
+        hint = f"Use {instead[0]}, or another location." if instead else "Choose another location."
+    else:
+        instead = tuple(sizes.near(vm_size, names))
+        message = f"no VM size is called {vm_size!r} in {place.name}"
+        hint = (
+            f"Did you mean {' or '.join(map(repr, instead))}?" if instead else "See sizes.gpu_sizes(azure, location)."
+        )
+    return errors.SizeNotAvailable(message, size=vm_size, location=place.name, alternatives=instead, hint=hint)
+
+
+def _refused(
+    place: Location, offer: Offer, zones: tuple[str, ...], gpu: bool, spot: bool
+) -> errors.SizeNotAvailable | None:
+    facts: dict[str, Any] = {"size": offer.size, "location": place.name}
+    if gpu and not offer.gpus:
+        return errors.SizeNotAvailable(
+            f"{offer.size} has no GPU", **facts, hint="Choose one from sizes.gpu_sizes(azure, location)."
+        )
+    if offer.restriction:
+        return errors.SizeNotAvailable(
+            f"{offer.size} is not offered to this subscription in {place.name} ({offer.restriction})",
+            **facts,
+            hint=f"Ask for access at {QUOTA_PAGE}, or choose another size or location.",
+        )
+    if spot and not offer.spot:
+        return errors.SizeNotAvailable(
+            f"{offer.size} cannot be had as a spot VM", **facts, hint="Leave spot=True out, or choose another size."
+        )
+    missing = tuple(zone for zone in zones if zone not in offer.zones)
+    if missing:
+        has = f"zones {', '.join(offer.zones)} have it" if offer.zones else "no zone has it"
+        return errors.ZoneNotAvailable(
+            f"{offer.size} is not offered in zone {', '.join(missing)} of {place.name}",
+            **facts,
+            zones=missing,
+            supported=offer.zones,
+            hint=f"In {place.name}, {has}." + ("" if offer.zones else " Leave zones out."),
+        )
+    return None
+
+
+def _quota(place: Location, offer: Offer, count: int, spot: bool) -> dict[str, Any]:
+    """The numbers of the quota that decides: the one with the least left."""
+    names = ["lowPriorityCores"] if spot else [offer.family, "cores"]
+    usages = [(usage.left, name, usage.limit) for name in names if (usage := place.usage(name))]
+    left, name, limit = min(usages) if usages else (None, names[0], None)
+    return {"requested": offer.vcpus * count, "left": left, "limit": limit, "quota": name}
+
+
+def _too_little(place: Location, offer: Offer, numbers: dict[str, Any]) -> errors.QuotaExceeded | None:
+    requested, left, limit, name = (numbers[key] for key in ("requested", "left", "limit", "quota"))
+    if left is None or requested <= left:
+        return None
+    called = {"cores": "the region's total", "lowPriorityCores": "the spot quota"}.get(name, f"family {name!r}")
+    return errors.QuotaExceeded(
+        f"{offer.size} needs {requested} vCPUs in {place.name}; {called} has {left} of {limit} left",
+        requested=requested,
+        remaining=left,
+        limit=limit,
+        used=limit - left,
+        family=name,
+        location=place.name,
+        hint=f"Ask for more at {QUOTA_PAGE}, or take another size or location.",
+    )
+
+
+def _alternatives(
+    place: Location, others: Sequence[Location], offer: Offer, count: int, spot: bool, zones: tuple[str, ...]
+) -> Iterator[str]:
+    """The same size in other zones, then sizes with the same GPU, in the location and in the others."""
+    from aksgpu import sizes
+
+    try:
+        names = [offer.size, *sizes.alternatives(offer.size)]
+    except errors.SizeNotAvailable:
+        names = [offer.size]
+    for where in (place, *others):
+        for name in names:
+            other = where.offers.get(name.lower())
+            if other is None or (where is place and other is offer and not zones):
+                continue
+            if _refused(where, other, (), gpu=True, spot=spot):
+                continue
+            if _too_little(where, other, _quota(where, other, count, spot)) is None:
+                zone = f" zone {', '.join(other.zones)}" if zones and other.zones else ""
+                yield f"{other.size} in {where.name}{zone}"

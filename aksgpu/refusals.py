@@ -1,0 +1,142 @@
+"""What Azure says when it says no, read into an exception of its own class, with the numbers and what to do next.
+
+Azure refuses in several body shapes (flat, wrapped in ``error``, nested in ``details``, JSON or ``Code="..."`` inside a
+message, a failed operation with HTTP status 200) and one failure in several texts. :func:`said` takes the shapes apart,
+the rules know the texts, and :func:`recognise` puts both together. Nothing is sent from here, and Kubernetes'
+refusals are not read here.
+
+The texts are those of Azure's documentation and of its users' reports; they are kept as test data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aksgpu import errors
+from aksgpu._refusal_rules import LOGIN, QUOTA_PAGE, RULES, Refusal, location_hint
+from aksgpu.errors import AzureError
+
+__all__ = ["QUOTA_PAGE", "Refusal", "location_hint", "recognise", "said", "translate"]
+
+_SHOWN = 400  # characters of Azure's text that a message keeps; some carry whole logs or lists of sizes
+
+
+def said(body: object, status: int | None = None) -> list[Refusal]:
+    """Every code and message in an answer's body, outermost first.
+
+    Args:
+        body: the parsed JSON of an answer, or the text of an error.
+        status: the HTTP status of the answer.
+    """
+    return [Refusal(code, message, status) for code, message in _pairs(body)]
+
+
+def _pairs(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
+    if depth > 8:  # a body that nests deeper than any of Azure's is not worth following
+        return
+    if isinstance(value, str):
+        yield from _inside_text(value, depth)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _pairs(item, depth + 1)
+    elif isinstance(value, Mapping):
+        code, message = value.get("code"), value.get("message")
+        if isinstance(code, str) or isinstance(message, str):
+            code, message = str(code or ""), str(message or "")
+            yield code, message
+            yield from _inside_text(message, depth)
+        elif value.get("status") == "Canceled" and not value.get("error"):
+            yield "Canceled", "the operation was canceled"
+        for key in ("error", "details", "innererror", "statusMessage", "provisioningError"):
+            yield from _pairs(value.get(key), depth + 1)
+
+
+_GO_STYLE = re.compile(r'Code="(?P<code>\w+)"\s+Message="(?P<message>(?:[^"\\]|\\.)*)"')
+
+
+def _inside_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
+    for found in _GO_STYLE.finditer(text):
+        yield found["code"], found["message"].replace('\\"', '"').replace("\\n", "\n")
+    start = text.find("{")
+    if start >= 0 and '"' in text[start:]:
+        try:
+            inner, _ = json.JSONDecoder().raw_decode(text, start)
+        except ValueError:
+            return
+        yield from _pairs(inner, depth + 1)
+
+
+def recognise(
+    body: object, *, status: int | None = None, what: str = "", retry_after: float | None = None
+) -> AzureError:
+    """The exception that stands for a refusal.
+
+    Args:
+        body: the parsed JSON of the answer, or the text of the error.
+        status: the HTTP status of the answer, or None.
+        what: what was being done, such as ``node pool gpunp``; begins the message.
+        retry_after: seconds that the answer's Retry-After header asks for.
+    """
+    refusals = said(body, status) or [Refusal("", str(body) if body else "", status)]
+    for rule in RULES:
+        for refusal in refusals:
+            if error := rule(refusal):
+                return _finish(error, refusal, what, retry_after)
+    # Outer codes of nested bodies ("the deployment failed") say least: the innermost is shown.
+    return _finish(AzureError("", hint=""), refusals[-1], what, retry_after)
+
+
+def _finish(error: AzureError, refusal: Refusal, what: str, retry_after: float | None) -> AzureError:
+    text = " ".join(refusal.message.split()) or "Azure gave no reason"
+    if len(text) > _SHOWN:
+        text = text[:_SHOWN].rstrip() + " ..."
+    named = f"{text} ({refusal.code})" if refusal.code and refusal.code not in text else text
+    error.message = f"{what}: {named}" if what else named
+    error.args = (error.message,)
+    error.code, error.status = refusal.code, refusal.status
+    if isinstance(error, errors.Throttled) and error.retry_after is None:
+        error.retry_after = retry_after
+    return error
+
+
+def translate(error: Exception, what: str = "") -> AzureError:
+    """The SDK's exception as one of :mod:`aksgpu.errors`; raise it ``from`` the original.
+
+    Args:
+        error: what the SDK raised: an ``azure.core.exceptions.AzureError``.
+        what: what was being done; begins the message.
+    """
+    from azure.core import exceptions as sdk
+
+    if isinstance(error, AzureError):
+        return error
+    response = getattr(error, "response", None)
+    if response is not None:
+        status = getattr(response, "status_code", None)
+        body = _body(response) or str(error)
+        return recognise(body, status=status, what=what, retry_after=_retry_after(response))
+    text = str(getattr(error, "message", error))
+    if isinstance(error, sdk.ClientAuthenticationError):
+        return errors.AzureAuthError(f"{what}: {text}" if what else text, hint=LOGIN)
+    message = f"no answer from Azure: {text}"
+    return errors.AzureUnreachable(
+        f"{what}: {message}" if what else message,
+        hint="Check the network, then run the cell again; connect again when the endpoint was stopped.",
+    )
+
+
+def _body(response: Any) -> object:
+    try:
+        return json.loads(response.text())
+    except Exception:  # not JSON, or a stream that was never read: the caller falls back to the error's own text
+        return None
+
+
+def _retry_after(response: Any) -> float | None:
+    try:
+        return float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return None
