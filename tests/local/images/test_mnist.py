@@ -1,0 +1,203 @@
+"""The MNIST stand-in: it really learns, logs in the tutorial's format, and repeats itself on any machine."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aksgpu import metrics
+from aksgpu.local.images import digits, mnist, network
+
+T4 = {
+    "index": 0,
+    "uuid": "GPU-8c7a2c44-0000-0000-0000-000000000000",
+    "model": "Tesla T4",
+    "memory_mib": 16384,
+    "simulated": True,
+    "pci_bus_id": "0001:00:00.0",
+    "compute_capability": "7.5",
+}
+
+
+def run(*args: str, gpus: list[dict[str, Any]] | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "aksgpu.local.images.mnist", *args]
+    environment = {**os.environ, "AKSGPU_GPUS": json.dumps(gpus or []), **env}
+    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    """The log of the tutorial's run: 500 steps on one simulated GPU."""
+    done = run("--max_steps", "500", gpus=[T4])
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_it_learns_as_the_tutorials_does(whole: str) -> None:
+    curve = metrics.parse(whole)
+    assert list(curve["step"]) == list(range(0, 500, 10))
+    accuracy = list(curve["accuracy"])
+    assert accuracy[0] < 0.2, "untrained"
+    assert 0.4 < accuracy[1] < 0.9, "neither a jump nor a crawl"
+    assert 0.93 < accuracy[-1] < 0.98
+    assert any(b < a for a, b in itertools.pairwise(accuracy)), "real curves are not smooth"
+
+
+def test_the_log_has_the_tutorials_format(whole: str) -> None:
+    lines = [line for line in whole.splitlines() if not line.startswith("Accuracy")]
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}: I aksgpu/local/images/mnist.py\] "
+    expected = [
+        stamp + r"Found device 0 with properties: ",
+        r"name: Tesla T4 \(simulated\) major: 7 minor: 5",
+        r"pciBusID: 0001:00:00.0",
+        r"totalMemory: 16.00GiB",
+        stamp + r"Creating TensorFlow device \(/device:GPU:0\) -> \(device: 0, name: Tesla T4 \(simulated\), "
+        r"pci bus id: 0001:00:00.0, compute capability: 7.5\)",
+        r"This GPU is simulated: .*",
+        r"Drawing 6000 digits .*",
+        *[f"Adding run metadata for {step}" for step in (99, 199, 299, 399, 499)],
+    ]
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_the_log_says_who_computes(whole: str) -> None:
+    assert metrics.facts(whole) == {
+        "gpu_model": "Tesla T4",
+        "device": "/device:GPU:0",
+        "memory": "16.00GiB",
+        "simulated": True,
+        "error": None,
+    }
+    assert "No GPU is assigned to this process" in run("--max_steps", "1").stdout
+    real = run("--max_steps", "1", gpus=[{**T4, "simulated": False}]).stdout
+    assert "A real GPU is assigned, but this stand-in for the image computes with numpy on the CPU." in real
+    assert "imulated" not in real
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"OPENBLAS_NUM_THREADS": "2"},
+        {"OPENBLAS_CORETYPE": "Prescott"},
+        {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX AVX512_ICL"},
+    ],
+    ids=["threads", "old", "without-avx512"],
+)
+def test_the_same_digits_on_another_machine(whole: str, machine: dict[str, str]) -> None:
+    other = run("--max_steps", "151", **machine)
+    assert other.returncode == 0
+    assert metrics.parse(other.stdout).equals(metrics.parse(whole).iloc[:16])
+
+
+def test_seed_and_arguments_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    def curve(*args: str) -> list[float]:
+        assert mnist.main(["--max_steps", "11", *args]) == 0
+        return list(metrics.parse(capsys.readouterr().out)["accuracy"])
+
+    usual = curve()
+    assert usual == curve("--seed", "0", "--learning_rate", "0.001", "--dropout", "0.9", "--batch_size", "100")
+    for other in (["--seed", "1"], ["--learning_rate", "0.01"], ["--dropout", "0.5"], ["--batch_size", "10"]):
+        assert curve(*other) != usual
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--max_steps", "many"], "invalid whole number value: 'many'"),
+        (["--max_steps", "0"], "0 is not from 1 to"),
+        (["--learning_rate", "0"], "0 is not above 0 and up to 1"),
+        (["--learning_rate", "nan"], "nan is not above 0"),
+        (["--dropout", "1.1"], "1.1 is not above 0 and up to 1"),
+        (["--batch_size", "5000"], "5000 is not from 1 to 4096"),
+        (["--seed", "-1"], "-1 is not from 0"),
+        (["--max_step", "1", "--bogus"], "unrecognized arguments: --bogus"),
+    ],
+)
+def test_bad_arguments(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        mnist.main(args)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def write_idx(folder: Path, *, count: int = 200, pack: bool = False) -> None:
+    """MNIST's four files, filled with drawn digits."""
+    images, labels = digits.draw(digits.TRAIN_FONTS, count, seed=3)
+    for name in mnist._FILES:
+        values = images.reshape(-1, 28, 28) if "images" in name else labels
+        content = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+        (folder / (f"{name}.gz" if pack else name)).write_bytes(gzip.compress(content) if pack else content)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_mnists_own_files_are_used(tmp_path: Path, pack: bool) -> None:
+    write_idx(tmp_path, pack=pack)
+    done = run("--data_dir", str(tmp_path), "--max_steps", "50")
+    assert done.returncode == 0
+    assert done.stdout.count(f"Extracting {tmp_path}") == 4
+    assert "Drawing" not in done.stdout
+    assert metrics.parse(done.stdout)["accuracy"].iloc[-1] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda file: file.unlink(), "has some of MNIST's files, but not t10k-labels-idx1-ubyte"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "damaged"),
+        (lambda file: file.write_bytes(b"<html>403 Forbidden</html>"), "damaged"),
+        (lambda file: file.write_bytes(b""), "damaged"),
+        (lambda file: file.write_bytes(struct.pack(">HBBI", 0, 8, 1, 1) + b"\1"), "200 images and 1 labels"),
+    ],
+)
+def test_bad_files(tmp_path: Path, spoil: Any, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_idx(tmp_path)
+    spoil(tmp_path / mnist._FILES[-1])
+    assert mnist.main(["--data_dir", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_training_and_test_fonts_differ_and_exist() -> None:
+    assert not set(digits.TRAIN_FONTS) & set(digits.TEST_FONTS)
+    for font in (*digits.TRAIN_FONTS, *digits.TEST_FONTS):
+        assert digits._font_file(font).is_file()
+
+
+def test_drawn_digits() -> None:
+    images, labels = digits.draw(digits.TEST_FONTS, 50, seed=7)
+    assert images.shape == (50, 784)
+    assert images.dtype == labels.dtype == np.uint8
+    again, _ = digits.draw(digits.TEST_FONTS, 50, seed=7)
+    assert (images == again).all()
+    zero = digits._master(digits._outlines("DejaVuSans")[0])
+    assert zero.shape == (28, 28)
+    assert zero[14, 14] == 0, "a zero has a hole"
+    assert zero[:4].sum() == zero[-4:].sum() == 0, "and a margin"
+    assert zero.max() == 1
+
+
+def test_exponential_without_the_c_library() -> None:
+    values = -np.logspace(-8, 2.5, 500)
+    assert np.allclose(network._exp(values), np.exp(values), rtol=1e-9, atol=0)
+
+
+def test_matrix_products_are_exact() -> None:
+    """In any order of summation, the widest products that the network's grids allow give the same bits."""
+    chance = np.random.RandomState(0)
+    hidden = network._on_grid(chance.random_sample((8, network.MAX_HIDDEN)) * 128, 14, 6)
+    weights = network._on_grid(chance.random_sample((network.MAX_HIDDEN, 10)) * 8 - 4, 22, 2)
+    order = chance.permutation(network.MAX_HIDDEN)
+    assert (hidden @ weights == hidden[:, order] @ weights[order]).all()
+    assert (hidden @ weights == np.add.reduce(hidden[:, :, None] * weights[None], axis=1)).all()
