@@ -29,7 +29,8 @@
     │   ├── Forbidden
     │   ├── Unauthorized
     │   ├── Invalid
-    │   └── Expired                    a watch or list position that the server no longer keeps (410)
+    │   ├── Expired                    a watch or list position that the server no longer keeps (410)
+    │   └── Unreachable                no answer, or the connection broke
     ├── GpuStackError                  no usable device plugin, or more than one
     ├── JobFailed                      a Job ended in failure; carries its reason and the log's tail
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
@@ -302,6 +303,10 @@ class Invalid(KubernetesError):
 
 class Expired(KubernetesError):
     """A resourceVersion or continue token that the server no longer keeps (410 Gone)."""
+
+
+class Unreachable(KubernetesError):
+    """The API server did not answer, or the connection to it broke. Nobody knows what became of the request."""
 
 
 class GpuStackError(AksGpuError):

@@ -1,0 +1,387 @@
+"""The Kubernetes API on plain dicts: get, list (paged), watch (resuming), apply, patch, delete, log stream.
+
+Objects are what the API sends, never model classes. What goes over the wire, and as whom, is :mod:`aksgpu.wire`'s;
+what an object means is told by the rooms above (plugin, capacity, jobs, logs).
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
+from urllib.parse import quote
+
+from aksgpu.backoff import Backoff
+from aksgpu.errors import Expired, InvalidInput, KubernetesError, NotFound
+from aksgpu.watching import Watch
+from aksgpu.wire import Stream, Wire, decode
+
+Object = dict[str, Any]
+T = TypeVar("T")
+
+PAGE = 500
+"""Objects a page of a list, as kubectl asks for."""
+WATCH_SECONDS = 120
+"""Length of one watch request. Servers cut them anyway; a short one notices a dead connection soon."""
+MANAGER = "aksgpu"
+"""Owner of the fields that this library sets."""
+
+
+class Kind(NamedTuple):
+    """Where the objects of a kind live."""
+
+    api_version: str
+    plural: str
+    namespaced: bool
+
+
+# The kinds of a GPU job's life, so that no discovery request is needed for them.
+KINDS: dict[str, Kind] = {
+    "Namespace": Kind("v1", "namespaces", False),
+    "Node": Kind("v1", "nodes", False),
+    "Pod": Kind("v1", "pods", True),
+    "Event": Kind("v1", "events", True),
+    "ConfigMap": Kind("v1", "configmaps", True),
+    "Secret": Kind("v1", "secrets", True),
+    "Service": Kind("v1", "services", True),
+    "ServiceAccount": Kind("v1", "serviceaccounts", True),
+    "PersistentVolumeClaim": Kind("v1", "persistentvolumeclaims", True),
+    "ResourceQuota": Kind("v1", "resourcequotas", True),
+    "Job": Kind("batch/v1", "jobs", True),
+    "DaemonSet": Kind("apps/v1", "daemonsets", True),
+}
+
+
+class HasKube(Protocol):
+    """What most rooms need of a cluster: its Kubernetes API, and its name for messages."""
+
+    @property
+    def name(self) -> str:
+        """Name of the cluster."""
+        ...
+
+    @property
+    def kube(self) -> Kube:
+        """Its Kubernetes API."""
+        ...
+
+
+class Kube:
+    """The API of one cluster, as one user.
+
+    Every verb takes a Kubernetes kind ("Job"). ``namespace=None`` is the kubeconfig context's namespace (or
+    ``default``) for one object, and every namespace for lists and watches.
+
+    Raises (every verb): a :class:`~aksgpu.errors.KubernetesError` subclass with the server's Status;
+    :class:`~aksgpu.errors.Unreachable` where there was no answer.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._discovered: dict[tuple[str, str], Kind] = {}
+
+    @classmethod
+    def from_kubeconfig(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        refresh: Callable[[], str] | None = None,
+    ) -> Kube:
+        """Connect as a kubeconfig says. Sends nothing yet.
+
+        Args:
+            path: the file; None for ``KUBECONFIG`` or ``~/.kube/config``.
+            context: a context in it; None for the current one.
+            refresh: returns a bearer token; asked at once and again on a 401. It replaces login programs such as
+                ``kubelogin`` that the kubeconfig may name.
+
+        Raises:
+            InvalidInput: no such file or context.
+            Unauthorized: the kubeconfig asks for a login that does not work from Python.
+        """
+        return cls(Wire(path, context, refresh))
+
+    def __repr__(self) -> str:
+        return f"Kube(context={self._wire.context!r})"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace meant where none is given for a single object."""
+        return self._wire.namespace
+
+    def close(self) -> None:
+        """Close idle connections; the next call opens new ones."""
+        self._wire.close()
+
+    # One object
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
+        """The object."""
+        return self.request("GET", self._path(kind, namespace, name))
+
+    def create(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
+        """Create the object; unknown fields are refused with :class:`~aksgpu.errors.Invalid`."""
+        params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
+        return self.request("POST", self._path_of(obj, named=False), body=obj, params=params)
+
+    def apply(self, obj: Mapping[str, Any], *, force: bool = False) -> Object:
+        """Create the object, or change the fields that it names (server-side apply).
+
+        Args:
+            obj: a whole or partial object with apiVersion, kind and metadata.name.
+            force: take over fields that another program manages, instead of raising Conflict.
+        """
+        params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "force": force}
+        path = self._path_of(obj, named=True)
+        return self.request("PATCH", path, body=obj, params=params, content_type="application/apply-patch+yaml")
+
+    def patch(
+        self,
+        kind: str,
+        name: str,
+        patch: Mapping[str, Any] | builtins.list[Any],
+        namespace: str | None = None,
+        *,
+        subresource: str = "",
+    ) -> Object:
+        """Change an object: a mapping is a merge patch (None deletes a field), a list a JSON patch."""
+        path = self._path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
+        style = "json-patch" if isinstance(patch, list) else "merge-patch"
+        params = {"fieldManager": MANAGER}
+        return self.request("PATCH", path, body=patch, params=params, content_type=f"application/{style}+json")
+
+    def delete(
+        self, kind: str, name: str, namespace: str | None = None, *, propagation_policy: str = "Background"
+    ) -> Object:
+        """Ask for the object's deletion; it may live on for a while (finalizers, a pod's grace period)."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
+        return self.request("DELETE", self._path(kind, namespace, name), body=body)
+
+    # Many objects
+
+    @overload
+    def list(
+        self, kind: str, namespace: str | None = ..., *, label_selector: str = ..., field_selector: str = ...
+    ) -> builtins.list[Object]: ...  # plain `list` is this method, here
+
+    @overload
+    def list(
+        self,
+        kind: str,
+        namespace: str | None = ...,
+        *,
+        label_selector: str = ...,
+        field_selector: str = ...,
+        pick: Callable[[Object], T],
+    ) -> builtins.list[T]: ...
+
+    def list(
+        self,
+        kind: str,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        pick: Callable[[Object], Any] | None = None,
+    ) -> builtins.list[Any]:
+        """Every object of a kind, fetched in pages.
+
+        Args:
+            kind: such as ``Pod``.
+            namespace: None for all namespaces.
+            label_selector: as kubectl's ``--selector``.
+            field_selector: as kubectl's ``--field-selector``.
+            pick: what to keep of each object. Applied page by page, so that a cluster of 50,000 pods (240 MB) never
+                lies in memory at once.
+        """
+        return self._list(kind, namespace, label_selector, field_selector, pick)[0]
+
+    def _list(
+        self, kind: str, namespace: str | None, labels: str, fields: str, pick: Callable[[Object], Any] | None
+    ) -> tuple[builtins.list[Any], str]:
+        pause = Backoff()
+        for _ in range(3):
+            try:
+                return self._pages(kind, namespace, labels, fields, pick)
+            except Expired:  # the pages took longer than the server keeps old states: from the beginning
+                pause.sleep()
+        return self._pages(kind, namespace, labels, fields, pick)
+
+    def _pages(
+        self, kind: str, namespace: str | None, labels: str, fields: str, pick: Callable[[Object], Any] | None
+    ) -> tuple[builtins.list[Any], str]:
+        path, token = self._collection(kind, namespace), None
+        found: builtins.list[Any] = []
+        while True:
+            params = {
+                "limit": PAGE,
+                "continue": token,
+                "labelSelector": labels or None,
+                "fieldSelector": fields or None,
+            }
+            page = self.request("GET", path, params=params)
+            found += map(pick, page["items"]) if pick else page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return found, page["metadata"].get("resourceVersion", "")
+
+    def watch(
+        self,
+        kind: str,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[tuple[str, Object]]:
+        """Changes as they happen: ("ADDED" | "MODIFIED" | "DELETED", object).
+
+        Without ``resource_version`` it begins with an ADDED for every object that there is. It goes on through closed
+        and broken connections. Where the server no longer keeps the position (410), it lists again and yields what
+        changed in between, each object once in its newest state.
+
+        Args:
+            kind: such as ``Pod``.
+            namespace: None for all namespaces.
+            label_selector: as kubectl's ``--selector``.
+            field_selector: as kubectl's ``--field-selector``.
+            resource_version: begin after this position of an earlier list.
+            timeout: seconds after which the iteration ends; None for never.
+
+        Raises:
+            Expired: ``resource_version`` is too old; only the caller knows what it had seen until then.
+        """
+        selector = {"labelSelector": label_selector or None, "fieldSelector": field_selector or None}
+        watch = Watch(
+            open=lambda params, options: self._wire.open(
+                "GET", self._collection(kind, namespace), params={**selector, **params}, **options
+            ),
+            list=lambda: self._list(kind, namespace, label_selector, field_selector, None),
+            seconds=WATCH_SECONDS,
+        )
+        return watch.events(resource_version, timeout)
+
+    # Logs and anything else
+
+    def log(
+        self,
+        pod: str,
+        namespace: str | None = None,
+        *,
+        container: str | None = None,
+        follow: bool = False,
+        previous: bool = False,
+        since_time: str | None = None,
+        tail_lines: int | None = None,
+        timestamps: bool = False,
+        read_timeout: float = 45.0,
+    ) -> Stream:
+        """A container's log as one HTTP stream. Its end means nothing: :func:`aksgpu.logs.follow` knows better.
+
+        Args:
+            pod: name.
+            namespace: of the pod.
+            container: None where the pod has only one.
+            follow: stay for what is still to come.
+            previous: of the container's run before the last restart.
+            since_time: RFC 3339; servers cut it down to the second.
+            tail_lines: only so many of the last lines.
+            timestamps: begin each line with the time, in nanoseconds, and a space.
+            read_timeout: seconds without a byte after which Unreachable is raised.
+        """
+        params = {
+            "container": container,
+            "follow": follow or None,
+            "previous": previous or None,
+            "sinceTime": since_time,
+            "tailLines": tail_lines,
+            "timestamps": timestamps or None,
+        }
+        path = self._path("Pod", namespace, pod) + "/log"
+        return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout, retry=not follow)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """Any request whose answer is one JSON object, such as ``request("GET", "/version")``."""
+        with self._wire.open(method, path, params=params, body=body, content_type=content_type) as stream:
+            content = stream.read()
+        try:
+            answer = decode(content)
+        except ValueError as wrong:
+            raise KubernetesError(f"{method} {path}: the answer is not JSON") from wrong
+        if not isinstance(answer, dict):
+            raise KubernetesError(f"{method} {path}: the answer is not a JSON object")
+        return answer
+
+    # Paths
+
+    def _path(self, kind: str, namespace: str | None, name: str) -> str:
+        where = self._find(kind)
+        if not name:
+            raise InvalidInput(f"a {kind} needs a name")
+        return _join(where, (namespace or self.namespace) if where.namespaced else None, name)
+
+    def _collection(self, kind: str, namespace: str | None) -> str:
+        where = self._find(kind)
+        return _join(where, namespace if where.namespaced else None)
+
+    def _path_of(self, obj: Mapping[str, Any], *, named: bool) -> str:
+        kind, version = obj.get("kind"), obj.get("apiVersion")
+        metadata = obj.get("metadata") or {}
+        name = metadata.get("name") or ""
+        if not kind or not version:
+            raise InvalidInput("a Kubernetes object needs apiVersion and kind", hint="For a Job: batch/v1 and Job.")
+        if not name and (named or not metadata.get("generateName")):
+            raise InvalidInput(f"the {kind} has no metadata.name")
+        where = self._find(kind, version)
+        return _join(
+            where, metadata.get("namespace") or self.namespace if where.namespaced else None, name if named else ""
+        )
+
+    def _find(self, kind: str, api_version: str = "") -> Kind:
+        known = KINDS.get(kind)
+        if known is not None and api_version in ("", known.api_version):
+            return known
+        key = kind, api_version
+        if key not in self._discovered:
+            self._discovered[key] = self._discover(kind, api_version)
+        return self._discovered[key]
+
+    def _discover(self, kind: str, api_version: str) -> Kind:
+        if api_version:
+            versions = [api_version]
+        else:
+            groups = self.request("GET", "/apis")["groups"]
+            versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
+        for version in versions:
+            try:
+                resources = self.request("GET", _root(version))["resources"]
+            except NotFound:
+                continue
+            for resource in resources:
+                if resource["kind"] == kind and "/" not in resource["name"]:
+                    return Kind(version, resource["name"], bool(resource["namespaced"]))
+        raise NotFound(f"the cluster has no kind {kind!r}" + (f" in {api_version}" if api_version else ""))
+
+
+def _root(api_version: str) -> str:
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def _join(where: Kind, namespace: str | None, name: str = "") -> str:
+    parts = [_root(where.api_version)]
+    if namespace:
+        parts += ["namespaces", quote(namespace, safe="")]
+    parts.append(where.plural)
+    if name:
+        parts.append(quote(name, safe=""))
+    return "/".join(parts)

@@ -1,0 +1,369 @@
+"""One HTTP exchange with a Kubernetes API server: connection, credentials, JSON, errors.
+
+Below :mod:`aksgpu.kube`, which knows kinds and verbs. The ``kubernetes`` package reads the kubeconfig and brings TLS,
+proxies and authentication; its generated models are left alone, because they cost thirty times as much as the dicts
+that the API sends. Nothing here retries a write.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from aksgpu.errors import (
+    AlreadyExists,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    InvalidInput,
+    KubernetesError,
+    NotFound,
+    Unauthorized,
+    Unreachable,
+)
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 60.0
+GUARDED_BYTES = 100_000
+
+STALE_HINT = (
+    "The credentials are missing, expired, or belong to an older cluster of the same name. Fetch them again: "
+    "cluster.get(azure, name, resource_group), or cluster.get_credentials(aks, overwrite_existing=True)."
+)
+PLUGIN_HINT = (
+    "Get the cluster through Azure instead, cluster.get(azure, name, resource_group): its token then comes from "
+    "azure-identity. Or install the program and log in with it (for AKS: kubelogin convert-kubeconfig -l azurecli)."
+)
+UNREACHABLE_HINT = (
+    "Is the cluster running, and reachable from here? cluster.start(aks) starts a stopped cluster; "
+    "aksgpu.connect() starts the laptop AKS again."
+)
+
+
+def decode(body: bytes) -> Any:
+    """JSON to Python objects.
+
+    A list of thousands of objects is built with the cyclic garbage collector off: it would run hundreds of times over
+    objects that cannot be garbage yet, which was measured to be three quarters of the whole cost. Reference counting
+    goes on. The switch is per process, but two threads can only switch it back on too early, never leave it off.
+    """
+    if len(body) < GUARDED_BYTES or not gc.isenabled():
+        return json.loads(body)
+    gc.disable()
+    try:
+        return json.loads(body)
+    finally:
+        gc.enable()
+
+
+def error(code: int, body: bytes) -> KubernetesError:
+    """The exception for a refusal, from the Status object that the server sent (or from what came instead)."""
+    try:
+        status = json.loads(body)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict):
+        status = {"message": body.decode("utf-8", "replace").strip()[:500]}
+    return refusal({**status, "code": int(status.get("code") or code)})
+
+
+def refusal(status: Mapping[str, Any]) -> KubernetesError:
+    """The exception for a Status object."""
+    code = int(status.get("code") or 500)
+    message = str(status.get("message") or f"the API server answered with status {code}")
+    kind, hint = _classify(code, str(status.get("reason") or ""), message)
+    return kind(message, status=status, hint=hint)
+
+
+def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesError], str]:
+    # Server-side apply reports unknown fields as an internal error, create and update as a bad request.
+    if code == 422 or "strict decoding error" in message or "not declared in schema" in message:
+        return Invalid, "Correct the field that the message names; kubectl explain shows which fields there are."
+    if code == 409:
+        if reason == "AlreadyExists":
+            return AlreadyExists, ""
+        return Conflict, "The object changed in between or another program manages the field: read it and try again."
+    if code == 403 and reason == "Forbidden" and "exceeded quota" in message:
+        return Forbidden, "The namespace's ResourceQuota is used up: delete a Job, or have the quota raised."
+    known: dict[int, tuple[type[KubernetesError], str]] = {
+        401: (Unauthorized, STALE_HINT),
+        403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),
+        404: (NotFound, ""),
+        410: (Expired, "The list or watch took too long: start it again."),
+    }
+    return known.get(code, (KubernetesError, ""))
+
+
+class Stream:
+    """The body of an answer, as it arrives. A context manager; iterating ends it."""
+
+    def __init__(self, response: Any, where: str) -> None:
+        self._response, self._where = response, where
+
+    def __iter__(self) -> Iterator[bytes]:
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield from self._response.stream(65536, decode_content=True)
+        except HTTPError as broken:
+            raise Unreachable(f"{self._where}: the connection broke ({type(broken).__name__})") from broken
+        finally:
+            self.close()
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines, each with its newline; at the end, what came after the last one (if anything)."""
+        rest: list[bytes] = []
+        for block in self:
+            *whole, unfinished = block.split(b"\n")
+            for line in whole:
+                yield b"".join((*rest, line, b"\n"))
+                rest.clear()
+            if unfinished:
+                rest.append(unfinished)
+        if rest:
+            yield b"".join(rest)
+
+    def read(self) -> bytes:
+        """All of it."""
+        return b"".join(self)
+
+    def close(self) -> None:
+        """Drop the connection. Twice is fine."""
+        self._response.close()
+        self._response.release_conn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Wire:
+    """A connection to one API server, as one user.
+
+    Args:
+        path: kubeconfig; several as in ``KUBECONFIG``; None for that variable or ``~/.kube/config``.
+        context: name of the context in it; None for its current one.
+        refresh: gives a new bearer token; called once now and once on each 401. Then no program or provider that the
+            kubeconfig names is used.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, context: str | None, refresh: Callable[[], str] | None
+    ) -> None:
+        self._path, self._refresh = path, refresh
+        config = read_kubeconfig(path)
+        self.context = context or str(config.get("current-context") or "")
+        self.namespace = _entry(config, "contexts", self.context, "context").get("namespace") or "default"
+        self._configuration = self._load(config)
+        from kubernetes.client import ApiClient
+
+        self._client = ApiClient(self._configuration)
+
+    @property
+    def host(self) -> str:
+        """Address of the API server."""
+        return str(self._configuration.host)
+
+    def _load(self, config: dict[str, Any]) -> Any:
+        from kubernetes import client
+        from kubernetes import config as loader
+
+        config, user = _chosen(config, self.context, drop_plugin=self._refresh is not None)
+        _require_plugin(user)
+        configuration = client.Configuration()
+        try:
+            loader.load_kube_config_from_dict(
+                config, context=self.context, client_configuration=configuration, persist_config=False
+            )
+        except loader.ConfigException as wrong:
+            raise InvalidInput(f"context {self.context!r} of the kubeconfig cannot be used: {wrong}") from wrong
+        if self._refresh is not None:
+            configuration.refresh_api_key_hook = None
+            configuration.api_key = {"authorization": f"Bearer {self._refresh()}"}
+        elif ("exec" in user or "auth-provider" in user) and not configuration.api_key and not configuration.cert_file:
+            # The client logs the program's failure and then sends requests without credentials; refuse here instead.
+            raise Unauthorized(
+                f"context {self.context!r}: the login that its kubeconfig asks for gave no token", hint=PLUGIN_HINT
+            )
+        configuration.socket_options = _keepalive()
+        return configuration
+
+    def _renew(self) -> bool:
+        """New credentials; False when there are none newer than those just refused."""
+        from kubernetes.client import ApiClient
+
+        old, fresh = self._configuration, self._load(read_kubeconfig(self._path))
+        if fresh.host != old.host or (fresh.api_key, fresh.cert_file) == (old.api_key, old.cert_file):
+            return False  # another address is another cluster: never move there in silence
+        self._configuration, self._client = fresh, ApiClient(fresh)
+        return True
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        read_timeout: float = READ_TIMEOUT,
+        retry: bool = True,
+    ) -> Stream:
+        """Send a request and return the body's stream once the headers say that it went well.
+
+        Args:
+            method: HTTP method.
+            path: Kubernetes path, such as ``/api/v1/nodes``.
+            params: query parameters; those that are None are left out.
+            body: sent as JSON (which apply patches accept as the YAML that they ask for).
+            content_type: of the body.
+            accept: what the answer should be.
+            read_timeout: seconds without a byte after which the connection counts as broken.
+            retry: try again where connecting fails; switched off by those who come back by themselves.
+
+        Raises:
+            KubernetesError: the subclass for the server's answer; Unreachable where there was none.
+        """
+        url = self.host + path
+        query = {key: value for key, value in (params or {}).items() if value is not None}
+        if query:
+            url += "?" + urlencode({key: _plain(value) for key, value in query.items()})
+        content = None if body is None else json.dumps(body).encode()
+        response = self._send(method, url, content, content_type, accept, read_timeout, retry)
+        if response.status == 401 and self._renew():
+            response.drain_conn()
+            response = self._send(method, url, content, content_type, accept, read_timeout, retry)
+        stream = Stream(response, f"{method} {path}")
+        if response.status >= 400:
+            raise error(response.status, stream.read())
+        return stream
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        content: bytes | None,
+        content_type: str,
+        accept: str,
+        read_timeout: float,
+        retry: bool,
+    ) -> Any:
+        from urllib3 import Timeout
+        from urllib3.exceptions import HTTPError, SSLError
+
+        headers = {"Accept": accept, "User-Agent": "aksgpu"}
+        if content is not None:
+            headers["Content-Type"] = content_type
+        for setting in self._configuration.auth_settings().values():
+            headers[setting["key"]] = setting["value"]
+        try:
+            return self._client.rest_client.pool_manager.request(
+                method,
+                url,
+                body=content,
+                headers=headers,
+                preload_content=False,
+                timeout=Timeout(connect=CONNECT_TIMEOUT, read=read_timeout),
+                **({} if retry else {"retries": False}),
+            )
+        except HTTPError as failed:
+            cause = getattr(failed, "reason", None) or failed
+            hint = STALE_HINT if isinstance(cause, SSLError) else UNREACHABLE_HINT
+            message = f"no answer from the Kubernetes API server of {self.context!r}: {type(cause).__name__}"
+            raise Unreachable(message, hint=hint) from failed
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._client.close()
+
+
+def read_kubeconfig(path: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """A kubeconfig as a dict, file names in it made absolute; several files are merged, the first entry winning."""
+    import yaml
+
+    names = os.fspath(path) if path is not None else os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [Path(name).expanduser() for name in names.split(os.pathsep) if name]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise InvalidInput(
+            f"no kubeconfig at {names}", hint="cluster.get_credentials(aks) writes one, as az aks get-credentials does."
+        )
+    merged: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "clusters": [], "contexts": [], "users": []}
+    for file in found:
+        try:
+            config = yaml.safe_load(file.read_text()) or {}
+        except yaml.YAMLError as broken:
+            raise InvalidInput(f"{file} is not a kubeconfig: {broken}") from broken
+        if not isinstance(config, dict):
+            raise InvalidInput(f"{file} is not a kubeconfig: it holds no mapping")
+        merged.setdefault("current-context", config.get("current-context") or None)
+        merged["current-context"] = merged["current-context"] or config.get("current-context")
+        for section in ("clusters", "contexts", "users"):
+            known = {entry["name"] for entry in merged[section]}
+            merged[section] += [_absolute(e, file.parent) for e in config.get(section) or () if e["name"] not in known]
+    return merged
+
+
+def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    files = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+    return {
+        key: {k: str(folder / v) if k in files and v else v for k, v in value.items()}
+        if isinstance(value, dict)
+        else value
+        for key, value in entry.items()
+    }
+
+
+def _entry(config: dict[str, Any], section: str, name: str, key: str) -> dict[str, Any]:
+    for entry in config[section]:
+        if entry["name"] == name:
+            return dict(entry.get(key) or {})
+    names = ", ".join(entry["name"] for entry in config[section]) or "none"
+    raise InvalidInput(f"the kubeconfig has no {key} {name!r}", hint=f"Its {section}: {names}.")
+
+
+def _chosen(config: dict[str, Any], context: str, *, drop_plugin: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The kubeconfig and the context's user in it, without login program or provider where those are not wanted."""
+    name = _entry(config, "contexts", context, "context").get("user")
+    users = {entry["name"]: dict(entry.get("user") or {}) for entry in config["users"]}
+    user = users.get(str(name), {})
+    if drop_plugin:
+        for key in ("exec", "auth-provider", "token", "tokenFile"):
+            user.pop(key, None)
+    return {**config, "users": [{"name": key, "user": value} for key, value in users.items()]}, user
+
+
+def _require_plugin(user: dict[str, Any]) -> None:
+    """Refuse logins that the Python client would skip in silence, sending its requests without credentials."""
+    provider = (user.get("auth-provider") or {}).get("name")
+    if provider and provider not in ("oidc", "gcp") and not user.get("token"):
+        raise Unauthorized(f"the kubeconfig's auth-provider {provider!r} no longer works", hint=PLUGIN_HINT)
+    command = (user.get("exec") or {}).get("command")
+    if command and not user.get("token") and shutil.which(command) is None:
+        raise Unauthorized(
+            f"the kubeconfig logs in with the program {command!r}, which is not installed", hint=PLUGIN_HINT
+        )
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _keepalive() -> list[tuple[int, int, int]]:
+    """TCP keepalive: AKS' load balancer drops a connection that is idle for four minutes, without telling anybody."""
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):  # not on every system
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), seconds))
+    return options

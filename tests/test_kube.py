@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import Request, Server
+
+from aksgpu import errors, kube, wire
+from aksgpu.kube import Kube
+
+Answer = Callable[[Request], None]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Any]:
+    servers: list[Server] = []
+
+    def start(answer: Answer, *, user: dict[str, Any] | None = None, **options: Any) -> tuple[Kube, Server]:
+        server = Server(answer).__enter__()
+        servers.append(server)
+        return Kube.from_kubeconfig(server.kubeconfig(tmp_path, user), **options), server
+
+    yield start
+    for server in servers:
+        server.__exit__()
+
+
+def thing(name: str, version: int, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version)}, **more}
+
+
+def test_one_object_goes_to_its_path(serve: Any) -> None:
+    api, server = serve(lambda request: request.json({"kind": "Thing"}))
+    api.get("Job", "j")
+    api.get("Node", "n")
+    api.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"generateName": "j-", "namespace": "team"}})
+    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}, force=True)
+    api.patch("Pod", "p", {"a": None}, "team")
+    api.patch("Node", "n", [{"op": "add"}], subresource="status")
+    api.delete("Job", "j", propagation_policy="Foreground")
+    seen = [(r.command, r.route, r.headers["Content-Type"], r.query.get("fieldValidation")) for r in server.requests]
+    assert seen == [
+        ("GET", "/apis/batch/v1/namespaces/default/jobs/j", None, None),
+        ("GET", "/api/v1/nodes/n", None, None),
+        ("POST", "/apis/batch/v1/namespaces/team/jobs", "application/json", "Strict"),
+        ("PATCH", "/api/v1/namespaces/default/configmaps/c", "application/apply-patch+yaml", "Strict"),
+        ("PATCH", "/api/v1/namespaces/team/pods/p", "application/merge-patch+json", None),
+        ("PATCH", "/api/v1/nodes/n/status", "application/json-patch+json", None),
+        ("DELETE", "/apis/batch/v1/namespaces/default/jobs/j", "application/json", None),
+    ]
+    assert server.requests[3].query == {"fieldManager": "aksgpu", "fieldValidation": "Strict", "force": "true"}
+    assert server.requests[-1].body["propagationPolicy"] == "Foreground"
+    assert all(r.headers["Authorization"] == "Bearer t0" for r in server.requests)
+
+
+def test_lists_come_in_pages_and_keep_only_what_is_picked(serve: Any) -> None:
+    def answer(request: Request) -> None:
+        assert request.query["labelSelector"] == "app in (a,b)"
+        page = int(request.query.get("continue", 0))
+        request.json({"items": [thing(f"p{page}", 1)], "metadata": {"continue": str(page + 1) if page < 3 else ""}})
+
+    api, server = serve(answer)
+    names = api.list("Pod", label_selector="app in (a,b)", pick=lambda pod: pod["metadata"]["name"])
+    assert names == ["p0", "p1", "p2", "p3"]
+    assert {r.query["limit"] for r in server.requests} == {"500"}
+    assert server.requests[0].route == "/api/v1/pods"
+
+
+def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
+    def answer(request: Request) -> None:
+        if "continue" not in request.query:
+            request.json({"items": [thing("a", 1)], "metadata": {"continue": "x"}})
+        elif sum("continue" in r.query for r in server.requests) == 1:
+            request.refuse(410, "Expired", "The provided continue parameter is too old")
+        else:
+            request.json({"items": [thing("b", 1)], "metadata": {}})
+
+    api, server = serve(answer)
+    assert [pod["metadata"]["name"] for pod in api.list("Pod", "team")] == ["a", "b"]
+
+
+def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None:
+    document = json.dumps([{"n": n} for n in range(20_000)]).encode()
+    before = gc.get_stats()[0]["collections"]
+    assert len(wire.decode(document)) == 20_000
+    assert gc.get_stats()[0]["collections"] - before < 5
+    assert gc.isenabled()
+    with pytest.raises(ValueError):
+        wire.decode(b"x" * 200_000)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message", "kind"),
+    [
+        (400, "BadRequest", 'strict decoding error: unknown field "spec.template.spec.gpuCount"', errors.Invalid),
+        (500, "", "failed to create typed patch object: .spec.gpus: field not declared in schema", errors.Invalid),
+        (422, "Invalid", "Job.batch is invalid", errors.Invalid),
+        (401, "Unauthorized", "Unauthorized", errors.Unauthorized),
+        (403, "Forbidden", 'nodes is forbidden: User "dev" cannot list', errors.Forbidden),
+        (404, "NotFound", 'jobs.batch "nope" not found', errors.NotFound),
+        (409, "AlreadyExists", "exists", errors.AlreadyExists),
+        (409, "Conflict", 'conflict with "one": .data.a', errors.Conflict),
+        (410, "Expired", "too old", errors.Expired),
+        (415, "UnsupportedMediaType", "no", errors.KubernetesError),
+    ],
+)
+def test_refusals_are_exceptions_with_the_servers_words(
+    serve: Any, code: int, reason: str, message: str, kind: type[errors.KubernetesError]
+) -> None:
+    api, _ = serve(lambda request: request.refuse(code, reason, message))
+    with pytest.raises(kind, match=message.split(":")[0]) as raised:
+        api.get("Job", "x")
+    assert type(raised.value) is kind
+    assert (raised.value.code, raised.value.reason) == (code, reason)
+    assert "t0" not in str(raised.value)
+
+
+def test_a_refusal_that_is_no_status_object(serve: Any) -> None:
+    api, _ = serve(lambda request: request.text("404 page not found\n", 404))
+    with pytest.raises(errors.NotFound, match="page not found"):
+        api.request("GET", "/apis/nothing/v1/things")
+
+
+def test_nobody_there(serve: Any) -> None:
+    api, server = serve(lambda request: None)
+    server.__exit__()
+    with pytest.raises(errors.Unreachable, match=r"no answer .* 'scripted'") as raised:
+        api.get("Job", "x")
+    assert "start" in raised.value.hint
+
+
+def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
+    tokens = iter(["t1", "t2", "t3"])
+
+    def answer(request: Request) -> None:
+        if request.headers["Authorization"] == "Bearer t2":
+            request.json({"ok": True})
+        else:
+            request.refuse(401, "Unauthorized", "Unauthorized")
+
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "kubelogin-not-here"}}
+    api, server = serve(answer, user=user, refresh=lambda: next(tokens))
+    assert api.get("Job", "x") == {"ok": True}
+    assert len(server.requests) == 2
+    assert api.get("Job", "x") == {"ok": True}
+    assert len(server.requests) == 3
+
+
+def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Path) -> None:
+    def answer(request: Request) -> None:
+        if request.headers["Authorization"] == "Bearer new":
+            request.json({"ok": True})
+        else:
+            request.refuse(401, "Unauthorized", "Unauthorized")
+
+    api, server = serve(answer)
+    with pytest.raises(errors.Unauthorized, match="older cluster"):
+        api.get("Job", "x")
+    assert len(server.requests) == 1  # nothing newer to try with
+    server.kubeconfig(tmp_path, {"token": "new"})
+    assert api.get("Job", "x") == {"ok": True}
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "kubelogin-not-here", "args": []}},
+        {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "false", "args": []}},
+        {"auth-provider": {"name": "azure", "config": {}}},
+    ],
+)
+def test_logins_that_would_fail_in_silence_are_refused(serve: Any, user: dict[str, Any]) -> None:
+    with pytest.raises(errors.Unauthorized) as raised:
+        serve(lambda request: request.json({}), user=user)
+    assert "azure-identity" in raised.value.hint
+
+
+def test_a_login_program_that_works_is_used(serve: Any, tmp_path: Path) -> None:
+    program = tmp_path / "login"
+    credential = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "e"}}
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(credential)}'\n")
+    program.chmod(0o700)
+    user = {
+        "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program), "interactiveMode": "Never"}
+    }
+    api, server = serve(lambda request: request.json({}), user=user)
+    api.get("Job", "x")
+    assert server.requests[0].headers["Authorization"] == "Bearer e"
+
+
+def test_kubeconfigs_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.InvalidInput, match="no kubeconfig"):
+        Kube.from_kubeconfig(tmp_path / "none")
+    bad = tmp_path / "bad"
+    bad.write_text("a: [")
+    with pytest.raises(errors.InvalidInput, match="not a kubeconfig"):
+        Kube.from_kubeconfig(bad)
+    server = Server(lambda request: None)
+    path = server.kubeconfig(tmp_path)
+    server.server_close()
+    with pytest.raises(errors.InvalidInput, match=r"no context 'other'\nHint: Its contexts: scripted"):
+        Kube.from_kubeconfig(path, "other")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'none'}:{path}")
+    assert repr(Kube.from_kubeconfig()) == "Kube(context='scripted')"
+
+
+def test_other_kinds_are_discovered_once(serve: Any) -> None:
+    def answer(request: Request) -> None:
+        if request.route == "/apis":
+            request.json({"groups": [{"preferredVersion": {"groupVersion": "example.com/v1"}}]})
+        elif request.route == "/api/v1":
+            request.json({"resources": [{"name": "pods", "kind": "Pod", "namespaced": True}]})
+        elif request.route == "/apis/example.com/v1":
+            resources = [{"name": "widgets/status", "kind": "Widget", "namespaced": True}]
+            request.json({"resources": [*resources, {"name": "widgets", "kind": "Widget", "namespaced": False}]})
+        else:
+            request.json({"items": [], "metadata": {}})
+
+    api, server = serve(answer)
+    assert api.list("Widget") == api.list("Widget") == []
+    assert [r.route for r in server.requests][-2:] == ["/apis/example.com/v1/widgets"] * 2
+    with pytest.raises(errors.NotFound, match="no kind 'Gadget'"):
+        api.get("Gadget", "x")
+
+
+def test_a_watch_begins_with_what_is_there_and_goes_on_after_each_end(serve: Any) -> None:
+    def answer(request: Request) -> None:
+        if "watch" not in request.query:
+            request.json({"items": [thing("a", 1)], "metadata": {"resourceVersion": "5"}})
+            return
+        position = int(request.query["resourceVersion"])
+        request.begin()
+        if position == 5:
+            request.event("MODIFIED", thing("a", 6))
+            request.event("BOOKMARK", thing("", 8))
+            request.end()
+        elif position == 8:
+            request.event("ADDED", thing("b", 9))
+            request.chunk(b'{"type": "DELETED", "obj')
+            request.drop()
+        elif position == 9:
+            request.event("DELETED", thing("b", 10))
+            request.silence()
+
+    api, server = serve(answer)
+    events = [(change, obj["metadata"]["name"]) for change, obj in islice(api.watch("Pod"), 4)]
+    assert events == [("ADDED", "a"), ("MODIFIED", "a"), ("ADDED", "b"), ("DELETED", "b")]
+    watches = [r.query for r in server.requests if "watch" in r.query]
+    assert [q["resourceVersion"] for q in watches] == ["5", "8", "9"]
+    assert all(q["timeoutSeconds"] == "120" for q in watches)
+
+
+@pytest.mark.parametrize("shape", ["event", "status"])
+def test_a_watch_that_expires_lists_again_and_tells_the_difference(serve: Any, shape: str) -> None:
+    states = [[thing("a", 1), thing("b", 2), thing("c", 3)], [thing("a", 1), thing("b", 8), thing("d", 9)]]
+
+    def answer(request: Request) -> None:
+        if "watch" not in request.query:
+            request.json({"items": states.pop(0), "metadata": {"resourceVersion": str(10 * (2 - len(states)))}})
+        elif request.query["resourceVersion"] == "10":
+            gone = {"kind": "Status", "message": "too old resource version", "reason": "Expired", "code": 410}
+            if shape == "status":
+                request.refuse(410, "Expired", "too old")
+            else:
+                request.begin()
+                request.event("ERROR", gone)
+                request.end()
+        else:
+            request.begin()
+            request.silence()
+
+    api, server = serve(answer)
+    events = [(change, obj["metadata"]["name"]) for change, obj in islice(api.watch("Pod"), 6)]
+    assert events == [("ADDED", n) for n in "abc"] + [("MODIFIED", "b"), ("ADDED", "d"), ("DELETED", "c")]
+    assert len(server.requests) <= 5
+
+
+def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) -> None:
+    api, _ = serve(lambda request: request.refuse(410, "Expired", "too old"))
+    with pytest.raises(errors.Expired):
+        next(api.watch("Pod", resource_version="1"))
+
+
+def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aksgpu import watching
+
+    monkeypatch.setattr(watching, "GRACE", 0.2)
+
+    def answer(request: Request) -> None:
+        request.begin()
+        request.silence()  # not even the end that timeoutSeconds asks for
+
+    api, _ = serve(answer)
+    assert list(api.watch("Pod", resource_version="1", timeout=0.3)) == []
+
+
+def test_a_server_that_hangs_up_at_once_is_not_asked_in_a_hot_loop(serve: Any) -> None:
+    def answer(request: Request) -> None:
+        request.begin()
+        request.end()
+
+    api, server = serve(answer)
+    assert list(api.watch("Pod", resource_version="1", timeout=1.0)) == []
+    assert len(server.requests) < 10
+
+
+def test_objects_without_a_name_or_kind_are_refused_before_anything_is_sent(serve: Any) -> None:
+    api, server = serve(lambda request: request.json({}))
+    for obj in ({}, {"kind": "Job"}, {"apiVersion": "batch/v1", "kind": "Job"}):
+        with pytest.raises(errors.InvalidInput):
+            api.create(obj)
+    with pytest.raises(errors.InvalidInput):
+        api.get("Job", "")
+    assert server.requests == []
+
+
+def test_importing_the_room_does_not_import_the_kubernetes_package() -> None:
+    code = "import sys, aksgpu.kube, aksgpu.logs; sys.exit('kubernetes' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_table_of_kinds_needs_no_discovery() -> None:
+    assert {kind.api_version for kind in kube.KINDS.values()} == {"v1", "batch/v1", "apps/v1"}
