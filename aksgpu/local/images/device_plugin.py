@@ -1,0 +1,183 @@
+"""Stands in for NVIDIA's device plugin: tells the node agent which GPUs its node has.
+
+It speaks the kubelet's device plugin protocol with the same calls over the same sockets below
+``/var/lib/kubelet/device-plugins``, but in lines of JSON instead of gRPC:
+
+- to ``kubelet.sock``: ``{"method": "Register", "version", "endpoint", "resource_name"}``, answered by ``{}``;
+- on its own socket: ``{"method": "ListAndWatch"}``, answered by ``{"devices": [{"id", "health"}]}`` for each change;
+  ``{"method": "Allocate", "device_ids": [...]}``, answered by ``{"envs": {...}}``.
+
+As the real one it starts over when ``kubelet.sock`` is made anew, ends with an error on a node without GPUs, and with
+``FAIL_ON_INIT_ERROR=false`` stays there running and offers nothing. The GPUs are those in ``AKSGPU_GPUS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESOURCE = "nvidia.com/gpu"
+ENDPOINT = "nvidia-gpu.sock"
+HINTS = (
+    "If this is a GPU node, did you configure the NVIDIA Container Toolkit?",
+    "You can check the prerequisites at: https://github.com/NVIDIA/k8s-device-plugin#prerequisites",
+    "You can learn how to set the runtime at: https://github.com/NVIDIA/k8s-device-plugin#quick-start",
+    "If this is not a GPU node, you should set up a toleration or nodeSelector to only deploy this plugin on GPU nodes",
+)
+
+
+def log(text: str, level: str = "I") -> None:
+    """Log as the real plugin does, with klog."""
+    now = time.time()
+    stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1e6):06d}"
+    print(f"{level}{stamp} {os.getpid():7d} main.go] {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def short(path: Path) -> Iterator[str]:
+    """A path below 100 characters to a socket, as the system demands, however deep it lies."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening Unix socket, in place of an old one."""
+    path.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX)
+    with short(path) as name:
+        server.bind(name)
+    server.listen()
+    server.setblocking(False)
+    return server
+
+
+async def connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a Unix socket."""
+    with short(path) as name:
+        return await asyncio.open_unix_connection(name)
+
+
+async def call(path: Path, request: dict[str, Any], timeout: float = 10.0) -> dict[str, Any]:
+    """Send one request and return its answer."""
+    async with asyncio.timeout(timeout):
+        reader, writer = await connect(path)
+        try:
+            writer.write(json.dumps(request).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(await reader.readline())
+        finally:
+            writer.close()
+    if "error" in answer:
+        raise OSError(answer["error"])
+    return answer
+
+
+class Plugin:
+    """Serves the devices, and registers with the node agent."""
+
+    def __init__(self, directory: Path, gpus: list[dict[str, Any]]) -> None:
+        self._directory, self._gpus = directory, gpus
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            log(f"Starting GRPC server for '{RESOURCE}'")
+            server = await asyncio.start_unix_server(self._serve, sock=listen(self._directory / ENDPOINT))
+            log(f"Starting to serve '{RESOURCE}' on {self._directory / ENDPOINT}")
+            born = self._born()
+            if await self._register():
+                log(f"Registered device plugin for '{RESOURCE}' with Kubelet")
+            while self._born() == born:
+                await asyncio.sleep(0.2)
+            log("inotify: kubelet.sock created, restarting.")
+            server.close()
+
+    async def _register(self) -> bool:
+        request = {"method": "Register", "version": "v1beta1", "endpoint": ENDPOINT, "resource_name": RESOURCE}
+        try:
+            await call(self._directory / "kubelet.sock", request)
+        except (OSError, ValueError, TimeoutError) as error:
+            log(f"Could not register device plugin: {error}", "E")
+            return False
+        return True
+
+    def _born(self) -> tuple[int, int]:
+        try:
+            stat = (self._directory / "kubelet.sock").stat()
+        except FileNotFoundError:
+            return 0, 0
+        return stat.st_ino, stat.st_mtime_ns
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = json.loads(await reader.readline())
+            if request["method"] == "ListAndWatch":
+                devices = [{"id": gpu["uuid"], "health": "Healthy"} for gpu in self._gpus]
+                writer.write(json.dumps({"devices": devices}).encode() + b"\n")
+                await reader.read()  # until the node agent hangs up
+            else:
+                writer.write(json.dumps(self._allocate(request["device_ids"])).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError, KeyError) as error:
+            log(f"bad request: {error!r}", "E")
+        finally:
+            writer.close()
+
+    def _allocate(self, ids: list[str]) -> dict[str, Any]:
+        unknown = sorted(set(ids) - {gpu["uuid"] for gpu in self._gpus})
+        if unknown:
+            return {"error": f"invalid allocation request for '{RESOURCE}': unknown device: {unknown[0]}"}
+        return {"envs": {"NVIDIA_VISIBLE_DEVICES": ",".join(ids)}}
+
+
+def main() -> int:
+    """Run the plugin until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="nvidia-device-plugin", description="Offers a node's GPUs to Kubernetes.")
+    default = os.environ.get("FAIL_ON_INIT_ERROR", "true")
+    parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)
+    options, _ = parser.parse_known_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(_ended(number)))
+    directory = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins")
+    log("Starting FS watcher.")
+    log("Starting OS watcher.")
+    log("Starting Plugins.")
+    gpus = json.loads(os.environ.get("AKSGPU_GPUS") or "[]")
+    if gpus:
+        kind = "simulated" if gpus[0]["simulated"] else "NVML"
+        log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
+        asyncio.run(Plugin(directory, gpus).run())
+    log("Incompatible strategy detected auto", "E")
+    for hint in HINTS:
+        log(hint, "E")
+    if options.fail_on_init_error.lower() not in ("false", "0", "f"):
+        log(
+            "error starting plugins: error creating plugin manager: unable to create plugin manager: "
+            "invalid device discovery strategy",
+            "E",
+        )
+        return 1
+    log("No devices found. Waiting indefinitely.")
+    while True:
+        signal.pause()
+
+
+def _ended(number: int) -> int:
+    log(f'Received signal "{signal.Signals(number).name}", shutting down.')
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""A node's devices: plugins register, their devices are counted and handed out, each to one pod at a time.
+
+The node's side of the protocol that :mod:`aksgpu.local.images.device_plugin` describes. Nothing here knows GPUs: any
+plugin that speaks it can offer any resource.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aksgpu.local.control.runtime import Tasks
+from aksgpu.local.images import device_plugin as protocol
+
+log = logging.getLogger(__name__)
+
+RETURN_SECONDS = 5.0
+"""How long plugins have to register again after the laptop was restarted, before their devices count as lost."""
+
+
+class AdmissionError(Exception):
+    """The node cannot give the pod the devices that the scheduler counted on."""
+
+
+@dataclass
+class _Resource:
+    """What one resource's plugin offers."""
+
+    devices: dict[str, bool] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
+    socket: Path | None = None
+    task: asyncio.Task[None] | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def free(self) -> list[str]:
+        return [name for name, healthy in self.devices.items() if healthy and name not in self.users]
+
+
+class DeviceManager:
+    """The devices of one node.
+
+    Args:
+        directory: the node's ``/var/lib/kubelet/device-plugins``.
+        changed: called when capacity or allocatable may have changed.
+    """
+
+    def __init__(self, directory: Path, changed: Callable[[], None]) -> None:
+        self._directory, self._changed = directory, changed
+        self._resources: dict[str, _Resource] = {}
+        self._server: asyncio.Server | None = None
+        self._tasks = Tasks()
+        self._checkpoint = directory.parent / "devices.json"
+
+    async def start(self) -> None:
+        """Listen for plugins; those known from before have a few seconds to come back."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            for resource, names in json.loads(self._checkpoint.read_text()).items():
+                known = self._resources.setdefault(resource, _Resource())
+                known.devices = dict.fromkeys(names, True)
+                self._tasks.spawn(self._expire(known))
+        socket = protocol.listen(self._directory / "kubelet.sock")
+        self._server = await asyncio.start_unix_server(self._serve, sock=socket)
+
+    async def stop(self) -> None:
+        """Stop listening. Plugins may go on running."""
+        if self._server is not None:
+            self._server.close()
+            (self._directory / "kubelet.sock").unlink(missing_ok=True)
+        await self._tasks.cancel()
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Capacity and allocatable of each resource that ever had a plugin here."""
+        return {name: (len(one.devices), sum(one.devices.values())) for name, one in self._resources.items()}
+
+    def restore(self, pod: str, devices: Mapping[str, Mapping[str, list[str]]]) -> None:
+        """Remember which devices a pod has, from before a restart: container -> resource -> ids."""
+        for resources in devices.values():
+            for resource, names in resources.items():
+                one = self._resources.setdefault(resource, _Resource())
+                one.users |= dict.fromkeys(names, pod)
+
+    def release(self, pod: str) -> None:
+        """The pod has ended: its devices are free."""
+        for one in self._resources.values():
+            one.users = {name: user for name, user in one.users.items() if user != pod}
+
+    async def allocate(self, pod: str, spec: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
+        """Give a pod the devices that its limits name: container -> resource -> ids.
+
+        Init containers use what the other containers will have, as they run before them.
+
+        Raises:
+            AdmissionError: not enough healthy devices are free.
+        """
+        given: dict[str, dict[str, list[str]]] = {}
+        pools: dict[str, list[str]] = {}
+        try:
+            for container in spec["containers"]:
+                for resource, count in self._wanted(container).items():
+                    names = await self._take(pod, resource, count)
+                    given.setdefault(container["name"], {})[resource] = names
+                    pools.setdefault(resource, []).extend(names)
+            for container in spec.get("initContainers") or []:
+                for resource, count in self._wanted(container).items():
+                    pool = pools.setdefault(resource, [])
+                    if count > len(pool):
+                        pool += await self._take(pod, resource, count - len(pool))
+                    given.setdefault(container["name"], {})[resource] = pool[:count]
+        except AdmissionError:
+            self.release(pod)
+            raise
+        return given
+
+    def _wanted(self, container: Mapping[str, Any]) -> dict[str, int]:
+        limits = (container.get("resources") or {}).get("limits") or {}
+        return {name: int(limits[name]) for name in limits if name in self._resources and int(limits[name]) > 0}
+
+    async def _take(self, pod: str, resource: str, count: int) -> list[str]:
+        one = self._resources[resource]
+        if len(one.free()) < count or one.socket is None:
+            with contextlib.suppress(TimeoutError):  # the plugin may be about to come back after a restart
+                async with asyncio.timeout(RETURN_SECONDS):
+                    await one.settled.wait()
+        free = one.free()
+        if len(free) < count:
+            text = f"requested number of devices unavailable for {resource}. Requested: {count}, Available: {len(free)}"
+            raise AdmissionError(f"Allocate failed due to {text}, which is unexpected")
+        names = free[:count]
+        one.users |= dict.fromkeys(names, pod)
+        try:
+            assert one.socket is not None
+            await protocol.call(one.socket, {"method": "Allocate", "device_ids": names})
+        except (OSError, ValueError, TimeoutError) as error:
+            raise AdmissionError(f"Allocate failed due to rpc error: {error}, which is unexpected") from error
+        return names
+
+    async def _expire(self, one: _Resource) -> None:
+        await asyncio.sleep(RETURN_SECONDS)
+        if one.socket is None:
+            self._lost(one)
+
+    def _lost(self, one: _Resource) -> None:
+        one.devices = dict.fromkeys(one.devices, False)
+        one.socket = None
+        one.settled.set()
+        self._changed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = json.loads(await reader.readline())
+            answer: dict[str, Any] = {}
+            if request.get("method") != "Register" or request.get("version") != "v1beta1":
+                answer = {"error": "only Register of version v1beta1 is known"}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+            if not answer:
+                self._register(str(request["resource_name"]), self._directory / Path(request["endpoint"]).name)
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("device plugin: bad registration: %r", error)
+        finally:
+            writer.close()
+
+    def _register(self, resource: str, endpoint: Path) -> None:
+        """Take a plugin; an older one of the same resource is dropped, as a kubelet does."""
+        one = self._resources.setdefault(resource, _Resource())
+        if one.task is not None:
+            one.task.cancel()
+        one.socket = endpoint
+        self._tasks.spawn(self._listen(resource, one, endpoint))
+
+    async def _listen(self, resource: str, one: _Resource, endpoint: Path) -> None:
+        one.task = asyncio.current_task()
+        try:
+            reader, writer = await protocol.connect(endpoint)
+            try:
+                writer.write(b'{"method": "ListAndWatch"}\n')
+                while line := await reader.readline():
+                    told = json.loads(line)["devices"]
+                    one.devices = {device["id"]: device["health"] == "Healthy" for device in told}
+                    self._save()
+                    one.settled.set()
+                    self._changed()
+            finally:
+                writer.close()
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("device plugin of %s: %r", resource, error)
+        if one.task is asyncio.current_task():
+            self._lost(one)
+
+    def _save(self) -> None:
+        fresh = self._checkpoint.with_suffix(".new")
+        fresh.write_text(json.dumps({name: list(one.devices) for name, one in self._resources.items()}))
+        fresh.replace(self._checkpoint)

@@ -1,0 +1,185 @@
+"""What a container runs, and in which environment: expansion, env, envFrom, fieldRef, resourceFieldRef, GPUs.
+
+ConfigMaps and Secrets are read through :class:`~aksgpu.local.objects.Objects`; nothing is started here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
+from typing import Any
+
+from aksgpu.local.api import quantity
+from aksgpu.local.images import Image
+from aksgpu.local.node.gpus import Gpu
+from aksgpu.local.objects import Object, Objects
+from aksgpu.local.status import StatusError
+
+# What containers see of this machine's own environment: enough to run its programs, and no secrets.
+_INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
+_REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
+
+
+class ConfigError(Exception):
+    """The container cannot be created as its spec demands (reason CreateContainerConfigError)."""
+
+
+def expand(text: str, known: Mapping[str, str]) -> str:
+    """Replace ``$(NAME)`` where NAME is known; ``$$`` is a dollar sign."""
+
+    def one(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return "$" if name is None else known.get(name, match.group(0))
+
+    return _REFERENCE.sub(one, text)
+
+
+def command_line(container: Object, image: Image, known: Mapping[str, str]) -> list[str]:
+    """The program and its arguments: ``command`` replaces the image's entrypoint and default arguments."""
+    command, args = container.get("command") or [], container.get("args") or []
+    if command:
+        words = [*command, *args]
+        return [expand(word, known) for word in words]
+    if args:
+        return [*image.entrypoint, *(expand(word, known) for word in args)]
+    return [*image.entrypoint, *image.cmd]
+
+
+def common(pod_name: str, tools: Sequence[Path], gpus: Sequence[Gpu]) -> dict[str, str]:
+    """The environment that every container begins with."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    uuids = ",".join(gpu.uuid for gpu in gpus)
+    return {
+        **inherited,
+        "PATH": os.pathsep.join([*map(str, tools), os.environ.get("PATH", os.defpath)]),
+        "HOSTNAME": pod_name,
+        "PYTHONUNBUFFERED": "1",  # a log that is followed should move
+        "NVIDIA_VISIBLE_DEVICES": uuids or "void",
+        "CUDA_VISIBLE_DEVICES": uuids,
+        "AKSGPU_GPUS": json.dumps([gpu.as_dict() for gpu in gpus]),
+    }
+
+
+async def of_container(objects: Objects, pod: Object, container: Object, node: Object) -> dict[str, str]:
+    """The environment that the container's spec asks for.
+
+    ``pod`` carries its status with the addresses; the allocatable of ``node`` stands in for limits that are not set.
+
+    Raises:
+        ConfigError: a ConfigMap, a Secret or a key that is not optional is missing.
+    """
+    namespace = pod["metadata"]["namespace"]
+    found: dict[str, str] = {}
+    for source in container.get("envFrom") or []:
+        for kind, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
+            if kind in source:
+                ref = source[kind]
+                data = await read_data(objects, resource, namespace, ref["name"], bool(ref.get("optional")))
+                prefix = source.get("prefix", "")
+                found |= {prefix + key: value.decode(errors="replace") for key, value in (data or {}).items()}
+    for entry in container.get("env") or []:
+        value = await _value(objects, entry, pod, container, node, found)
+        if value is not None:
+            found[entry["name"]] = value
+    return found
+
+
+async def _value(
+    objects: Objects, entry: Object, pod: Object, container: Object, node: Object, known: Mapping[str, str]
+) -> str | None:
+    source = entry.get("valueFrom")
+    if not source:
+        return expand(entry.get("value") or "", known)
+    if "fieldRef" in source:
+        return field(pod, source["fieldRef"]["fieldPath"])
+    if "resourceFieldRef" in source:
+        return resource_field(pod, source["resourceFieldRef"], container, node)
+    for kind, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
+        if kind in source:
+            ref = source[kind]
+            optional = bool(ref.get("optional"))
+            data = await read_data(objects, resource, pod["metadata"]["namespace"], ref["name"], optional)
+            if data is not None and ref["key"] in data:
+                return data[ref["key"]].decode(errors="replace")
+            if not optional:
+                name = {"configmaps": "ConfigMap", "secrets": "Secret"}[resource]
+                raise ConfigError(
+                    f"couldn't find key {ref['key']} in {name} {pod['metadata']['namespace']}/{ref['name']}"
+                )
+    return None
+
+
+async def read_data(
+    objects: Objects, resource: str, namespace: str, name: str, optional: bool
+) -> dict[str, bytes] | None:
+    """The data of a ConfigMap or Secret; None when it is not there and need not be.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    try:
+        obj = await objects.get(resource, name, namespace)
+    except StatusError as error:
+        if error.code != 404:
+            raise
+        if optional:
+            return None
+        raise ConfigError(error.message) from error
+    plain = obj.get("data") or {}
+    if resource == "secrets":
+        return {key: base64.b64decode(value) for key, value in plain.items()}
+    binary = obj.get("binaryData") or {}
+    return {key: value.encode() for key, value in plain.items()} | {
+        key: base64.b64decode(value) for key, value in binary.items()
+    }
+
+
+def field(pod: Object, path: str) -> str:
+    """A field of the pod, as the downward API offers it.
+
+    Raises:
+        ConfigError: it offers no such field.
+    """
+    metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
+    if match := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
+        return str((metadata.get(match[1]) or {}).get(match[2], ""))
+    offered: dict[str, Callable[[], Any]] = {
+        "metadata.name": lambda: metadata["name"],
+        "metadata.namespace": lambda: metadata["namespace"],
+        "metadata.uid": lambda: metadata["uid"],
+        "metadata.labels": lambda: _lines(metadata.get("labels")),
+        "metadata.annotations": lambda: _lines(metadata.get("annotations")),
+        "spec.nodeName": lambda: spec.get("nodeName", ""),
+        "spec.serviceAccountName": lambda: spec.get("serviceAccountName", ""),
+        "status.hostIP": lambda: status.get("hostIP", ""),
+        "status.hostIPs": lambda: status.get("hostIP", ""),
+        "status.podIP": lambda: status.get("podIP", ""),
+        "status.podIPs": lambda: status.get("podIP", ""),
+    }
+    if path not in offered:
+        raise ConfigError(f"unsupported fieldPath: {path}")
+    return str(offered[path]())
+
+
+def _lines(values: Mapping[str, str] | None) -> str:
+    return "\n".join(f"{key}={json.dumps(value)}" for key, value in sorted((values or {}).items()))
+
+
+def resource_field(pod: Object, ref: Object, container: Object, node: Object) -> str:
+    """A container's limit or request in the unit of ``divisor``; without a limit, what the node can give."""
+    spec = pod["spec"]
+    if name := ref.get("containerName"):
+        every = [*(spec.get("initContainers") or []), *spec["containers"]]
+        container = next((one for one in every if one["name"] == name), container)
+    kind, _, resource = str(ref["resource"]).partition(".")
+    resources = container.get("resources") or {}
+    value = (resources.get(kind) or {}).get(resource)
+    if value is None and kind == "limits":
+        value = node.get("status", {}).get("allocatable", {}).get(resource)
+    divisor = quantity.parse(ref.get("divisor") or "1") or Decimal(1)
+    return str(int((quantity.parse(value or "0") / divisor).to_integral_value(ROUND_CEILING)))

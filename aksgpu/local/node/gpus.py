@@ -1,0 +1,123 @@
+"""Which GPUs a node has: those of this machine that NVML finds, else simulated ones, called so.
+
+How many a node has and of which model is said by its annotations, which Resource Manager writes from the VM size. Here
+nothing is handed out to containers; see :mod:`aksgpu.local.node.devices`.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from aksgpu.local.objects import Object
+
+log = logging.getLogger(__name__)
+
+LABEL = "aksgpu.dev/gpu"
+MODEL, COUNT, MEMORY = "aksgpu.dev/gpu-model", "aksgpu.dev/gpu-count", "aksgpu.dev/gpu-memory-mib"
+
+_CAPABILITIES = {
+    "K80": "3.7",
+    "M60": "5.2",
+    "P40": "6.1",
+    "P100": "6.0",
+    "V100": "7.0",
+    "T4": "7.5",
+    "A100": "8.0",
+    "A10": "8.6",
+    "H100": "9.0",
+    "H200": "9.0",
+    "GB200": "10.0",
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU of a node; the fields are explained in :mod:`aksgpu.local.images`."""
+
+    index: int
+    uuid: str
+    model: str
+    memory_mib: int
+    simulated: bool
+    pci_bus_id: str
+    compute_capability: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a container finds it in ``AKSGPU_GPUS``."""
+        return asdict(self)
+
+
+def real() -> list[Gpu]:
+    """The GPUs of this machine, as NVML finds them; none when there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        log.debug("no NVIDIA driver: %s", error)
+        return []
+    try:
+        return [_real(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        log.warning("the NVIDIA driver does not answer, so its GPUs are not used: %s", error)
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _real(nvml: Any, index: int) -> Gpu:
+    def text(value: str | bytes) -> str:
+        return value.decode() if isinstance(value, bytes) else value
+
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(
+        index=index,
+        uuid=text(nvml.nvmlDeviceGetUUID(handle)),
+        model=text(nvml.nvmlDeviceGetName(handle)),
+        memory_mib=nvml.nvmlDeviceGetMemoryInfo(handle).total // (1024 * 1024),
+        simulated=False,
+        pci_bus_id=text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+        compute_capability=f"{major}.{minor}",
+    )
+
+
+def simulated(node: Object) -> list[Gpu]:
+    """The GPUs that a node's annotations promise. The same node has the same ones each time."""
+    metadata = node["metadata"]
+    notes = metadata.get("annotations") or {}
+    model = notes.get(MODEL, "NVIDIA GPU")
+    capability = next((value for name, value in _CAPABILITIES.items() if name in model.split()), None)
+    if capability is None:  # such as "A100-SXM4-80GB"
+        capability = next((value for name, value in _CAPABILITIES.items() if name in model), "7.5")
+    seed = uuid.UUID(metadata["uid"])
+    return [
+        Gpu(
+            index=index,
+            uuid=f"GPU-{uuid.uuid5(seed, str(index))}",
+            model=model,
+            memory_mib=int(notes.get(MEMORY, "16384")),
+            simulated=True,
+            pci_bus_id=f"{index + 1:08x}:00:00.0",
+            compute_capability=capability,
+        )
+        for index in range(int(notes.get(COUNT, "0")))
+    ]
+
+
+def of_node(node: Object, machine: list[Gpu], taken: Iterable[str]) -> list[Gpu]:
+    """The GPUs of a node: real ones where enough are left for all that it should have, else simulated ones.
+
+    Args:
+        node: the Node object.
+        machine: the GPUs of this machine.
+        taken: uuids of those that other nodes have.
+    """
+    wanted = simulated(node)
+    used = set(taken)
+    free = [gpu for gpu in machine if gpu.uuid not in used]
+    return free[: len(wanted)] if wanted and len(free) >= len(wanted) else wanted

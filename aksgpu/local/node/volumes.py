@@ -1,0 +1,200 @@
+"""A pod's volumes as directories of this machine, and where a container finds them.
+
+A hostPath below ``/var/lib/kubelet`` is the node's own directory, so that the device plugin's sockets of several nodes
+do not meet; every other hostPath is this machine's. A claim is a directory that lives as long as its cluster. Content
+of ConfigMaps, Secrets and the downward API is written when the pod starts and does not follow later changes; a
+serviceAccountToken in a projected volume is left out.
+
+Mounting is done by :mod:`aksgpu.local.node.shim`; where the system grants no mount namespace, :func:`rewrite` replaces
+mount paths in the container's command, arguments and environment.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aksgpu.local.node.environment import ConfigError, expand, field, read_data, resource_field
+from aksgpu.local.objects import Object, Objects
+from aksgpu.local.status import StatusError
+
+KUBELET = "/var/lib/kubelet"
+
+
+class MountError(Exception):
+    """A volume cannot be set up (event FailedMount); worth another try later."""
+
+
+class Mount(NamedTuple):
+    """A directory or file of this machine at a path of the container."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+class Places(NamedTuple):
+    """Where volumes lie.
+
+    Attributes:
+        pod: of the pod, removed with it.
+        kubelet: the node's own ``/var/lib/kubelet``.
+        claims: of all persistent volume claims of the cluster.
+    """
+
+    pod: Path
+    kubelet: Path
+    claims: Path
+
+
+async def prepare(objects: Objects, pod: Object, node: Object, places: Places) -> dict[str, Path]:
+    """Make the pod's volumes, and return where each lies.
+
+    Raises:
+        MountError: one of them cannot be made.
+    """
+    made: dict[str, Path] = {}
+    for volume in pod["spec"].get("volumes") or []:
+        name = volume["name"]
+        try:
+            made[name] = await _volume(objects, pod, node, places, volume)
+        except (ConfigError, OSError) as error:
+            raise MountError(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
+    return made
+
+
+async def _volume(objects: Objects, pod: Object, node: Object, places: Places, volume: Object) -> Path:
+    if host := volume.get("hostPath"):
+        return _host_path(host["path"], host.get("type") or "", places.kubelet)
+    if claim := volume.get("persistentVolumeClaim"):
+        return await _claim(objects, pod["metadata"]["namespace"], claim["claimName"], places.claims)
+    path = places.pod / "volumes" / volume["name"]
+    path.mkdir(parents=True, exist_ok=True)
+    for kind in ("configMap", "secret", "downwardAPI", "projected"):
+        if kind in volume:
+            sources: list[Object] = [{kind: volume[kind]}]
+            if kind == "projected":
+                sources = volume[kind].get("sources") or []
+            mode = volume[kind].get("defaultMode", 0o644)
+            for source in sources:
+                for relative, data, own_mode in await _files(objects, pod, node, source):
+                    _write(path, relative, data, own_mode or mode)
+            return path
+    if "emptyDir" in volume:
+        path.chmod(0o777)
+        return path
+    other = next((key for key in volume if key != "name"), "none")
+    raise MountError(f'volume "{volume["name"]}": the laptop AKS has no volumes of the kind {other}')
+
+
+def _host_path(text: str, kind: str, kubelet: Path) -> Path:
+    inside = Path(text).is_relative_to(KUBELET)
+    path = kubelet / Path(text).relative_to(KUBELET) if inside else Path(text)
+    if kind == "DirectoryOrCreate" or (inside and not kind):
+        path.mkdir(parents=True, exist_ok=True)
+    elif kind == "FileOrCreate":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    if not path.exists() or (kind == "Directory" and not path.is_dir()) or (kind == "File" and not path.is_file()):
+        wanted = {"Directory": "a directory", "File": "a file"}.get(kind, "there")
+        raise MountError(f"hostPath type check failed: {text} is not {wanted}")
+    return path
+
+
+async def _claim(objects: Objects, namespace: str, name: str, claims: Path) -> Path:
+    try:
+        claim = await objects.get("persistentvolumeclaims", name, namespace)
+    except StatusError as error:
+        raise MountError(f'persistentvolumeclaim "{name}" not found') from error
+    path = claims / f"{namespace}_{name}_{claim['metadata']['uid']}"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+File = tuple[str, bytes, int | None]
+
+
+async def _files(objects: Objects, pod: Object, node: Object, source: Mapping[str, Any]) -> list[File]:
+    """Path, content and mode of the files of one source of a projected volume, or of a volume of that kind."""
+    namespace = pod["metadata"]["namespace"]
+    for kind, resource in (("configMap", "configmaps"), ("secret", "secrets")):
+        if kind in source:
+            ref = source[kind]
+            name = ref.get("name") or ref["secretName"]
+            optional = bool(ref.get("optional"))
+            data = await read_data(objects, resource, namespace, name, optional) or {}
+            return _chosen(data, ref.get("items"), optional)
+    items = (source.get("downwardAPI") or {}).get("items") or []
+    return [(item["path"], _downward(pod, node, item).encode(), item.get("mode")) for item in items]
+
+
+def _chosen(data: Mapping[str, bytes], items: Sequence[Object] | None, optional: bool) -> list[File]:
+    if not items:
+        return [(key, value, None) for key, value in data.items()]
+    missing = next((item["key"] for item in items if item["key"] not in data), None)
+    if missing is not None and not optional:
+        raise ConfigError(f"references non-existent config key: {missing}")
+    return [(item["path"], data[item["key"]], item.get("mode")) for item in items if item["key"] in data]
+
+
+def _downward(pod: Object, node: Object, item: Object) -> str:
+    if "fieldRef" in item:
+        return field(pod, item["fieldRef"]["fieldPath"])
+    return resource_field(pod, item["resourceFieldRef"], pod["spec"]["containers"][0], node)
+
+
+def _write(directory: Path, relative: str, data: bytes, mode: int) -> None:
+    if ".." in Path(relative).parts or Path(relative).is_absolute():
+        raise ConfigError(f"invalid path {relative}: must stay inside the volume")
+    path = directory / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(data)
+    fresh.chmod(mode)
+    fresh.replace(path)
+
+
+def mounts(container: Object, made: Mapping[str, Path], known: Mapping[str, str]) -> list[Mount]:
+    """What is mounted where in a container.
+
+    Args:
+        container: its spec.
+        made: the pod's volumes.
+        known: the container's environment, for ``subPathExpr``.
+    """
+    found = []
+    for mount in container.get("volumeMounts") or []:
+        source = made[mount["name"]]
+        inner = mount.get("subPath") or expand(mount.get("subPathExpr") or "", known)
+        if inner:
+            if ".." in Path(inner).parts or Path(inner).is_absolute():
+                raise ConfigError(f"subPath {inner} must stay inside the volume")
+            source = source / inner
+            if not source.exists():
+                source.mkdir(parents=True)
+        found.append(Mount(str(source), mount["mountPath"], bool(mount.get("readOnly"))))
+    return found
+
+
+def link(root: Path, wanted: Sequence[Mount]) -> None:
+    """Lay the volumes out below ``root`` as links, for systems without mount namespaces."""
+    for mount in sorted(wanted, key=lambda one: len(Path(one.target).parts)):
+        path = root / mount.target.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        path.symlink_to(mount.source)
+
+
+def rewrite(text: str, root: Path, wanted: Sequence[Mount]) -> str:
+    """Replace mount paths in a text by their paths below ``root``."""
+    if not wanted:
+        return text
+    paths = sorted((mount.target.rstrip("/") for mount in wanted), key=len, reverse=True)
+    pattern = rf"(?<![\w./-])({'|'.join(map(re.escape, paths))})(?![\w.-])"
+    return re.sub(pattern, lambda match: str(root) + match.group(1), text)
