@@ -1,0 +1,184 @@
+"""A real server of the Kubernetes API alone: no controllers, no node; TLS on 127.0.0.1, in a thread with its own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import pytest
+import trustme
+import urllib3
+import yaml
+from aiohttp import web
+
+from aksgpu.local.api.auth import User
+from aksgpu.local.api.http import KubeApi
+from aksgpu.local.api.registry import Registry
+from aksgpu.local.api.store import Store
+
+T = TypeVar("T")
+
+ADMIN, DEV = "admin-token", "dev-token"
+TOKENS = {ADMIN: User("clusterAdmin", ("system:masters",)), DEV: User("dev", ())}
+PREFIX = "/k8s/clusters/0123abcd"
+
+
+@dataclass
+class Lines:
+    """A container's output: what was asked for is kept, the answer is given."""
+
+    pieces: list[bytes] = field(default_factory=lambda: [b"line 1\nline 2\n"])
+    asked: dict[str, Any] = field(default_factory=dict)
+    hold: bool = False
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    async def open(self, namespace: str, pod: str, container: str, **options: Any) -> AsyncIterator[bytes]:
+        self.asked = {"namespace": namespace, "pod": pod, "container": container, **options}
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        try:
+            for piece in self.pieces:
+                yield piece
+            while self.hold:
+                await asyncio.sleep(0.05)
+        finally:
+            self.closed.set()
+
+
+class Answer:
+    """Status, headers and body of an answer."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.data
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in self.body.splitlines()]
+
+
+class Server:
+    """The server, and a plain HTTP client of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lines = folder, Lines()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        authority = trustme.CA()
+        self.ca = folder / "ca.pem"
+        authority.cert_pem.write_to_path(str(self.ca))
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(self._tls)
+        self.port = self.run(self._start())
+        self.url = f"https://127.0.0.1:{self.port}{PREFIX}"
+        self._pool = urllib3.PoolManager(ca_certs=str(self.ca), retries=False, timeout=20)
+
+    async def _start(self) -> int:
+        self.registry = Registry(Store(self.folder / "kube.db"))
+        await self.registry.open()
+        self.api = KubeApi(self.registry, logs=self.lines, tokens=TOKENS)
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self.api.handle(request, request.path.removeprefix(PREFIX))
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
+        await site.start()
+        return int(self._runner.addresses[0][1])
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def stop(self) -> None:
+        self._pool.clear()
+        self.run(self.registry.close())
+        self.run(self._runner.cleanup())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str | None = "application/json",
+        accept: str = "application/json",
+        token: str | None = ADMIN,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """One request; a body that is not bytes goes as JSON."""
+        sent = {"Accept": accept, "User-Agent": "tests", **(headers or {})}
+        if token:
+            sent["Authorization"] = f"Bearer {token}"
+        if body is not None and content_type:
+            sent["Content-Type"] = content_type
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        return Answer(self._pool.request(method, self.url + path, body=data, headers=sent))
+
+    def kubeconfig(self, token: str = ADMIN) -> Path:
+        """A kubeconfig of this server."""
+        path = self.folder / f"kubeconfig-{token}"
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "laptop",
+                    "clusters": [
+                        {"name": "laptop", "cluster": {"server": self.url, "certificate-authority": str(self.ca)}}
+                    ],
+                    "users": [{"name": "me", "user": {"token": token}}],
+                    "contexts": [{"name": "laptop", "context": {"cluster": "laptop", "user": "me"}}],
+                }
+            )
+        )
+        return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("api"))
+    yield made
+    made.stop()
+
+
+Kubectl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def kubectls() -> list[str]:
+    """The kubectl binaries of this machine: those beside a dispatcher, or the one on PATH."""
+    found = shutil.which("kubectl")
+    if not found:
+        return []
+    return sorted(str(path) for path in Path(found).resolve().parent.glob("kubectl.1.*")) or [found]
+
+
+def run_kubectl(
+    binary: str, server: Server, *args: str, stdin: str = "", token: str = ADMIN
+) -> subprocess.CompletedProcess[str]:
+    """kubectl with a home and a cache of its own."""
+    home = server.folder / "home"
+    home.mkdir(exist_ok=True)
+    command = [binary, f"--kubeconfig={server.kubeconfig(token)}", f"--cache-dir={server.folder / 'cache'}", *args]
+    env = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    return subprocess.run(command, input=stdin, env=env, capture_output=True, text=True, timeout=40, check=False)
