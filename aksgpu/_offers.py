@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SKUS_API = "2021-07-01"
 _USAGES_API = "2024-11-01"
+_ASKED_SINGLY = 3  # prices of so many sizes are asked for one by one
 
 
 @dataclass(frozen=True)
@@ -157,30 +158,36 @@ def _offer(sku: Mapping[str, Any], location: str) -> Offer:
 
 
 def prices(azure: Azure, location: str, sizes: Iterable[str]) -> dict[str, Price]:
-    """Prices by size; empty when the Retail Prices API cannot be reached.
+    """Prices by size; those that the Retail Prices API does not tell, or not in time, are missing.
 
     Args:
         azure: where to ask.
         location: of the VMs.
-        sizes: exact names; one is asked for by name, several in one list of the location's GPU sizes.
+        sizes: exact names. Few are asked for one by one, many GPU sizes in one list of all the location's.
     """
-    wanted = set(sizes)
-    if not wanted or not location:
-        return {}
-    which = f"armSkuName eq '{next(iter(wanted))}'" if len(wanted) == 1 else "contains(armSkuName, 'Standard_N')"
-    query = f"serviceName eq 'Virtual Machines' and armRegionName eq '{location}' and priceType eq 'Consumption' and {which}"
+    wanted = sorted({size for size in sizes if size})
+    if len(wanted) > _ASKED_SINGLY and all(size.startswith("Standard_N") for size in wanted):
+        queries = ["contains(armSkuName, 'Standard_N')"]
+    else:
+        queries = [f"armSkuName eq '{size}'" for size in wanted]
+    machines = f"serviceName eq 'Virtual Machines' and armRegionName eq '{location}' and priceType eq 'Consumption'"
     found: dict[str, dict[str, float]] = {}
     try:
-        page = azure.public(azure.prices_url, {"$filter": query})
-        while True:
-            for item in page.get("Items") or ():
-                _note_price(found, item)
-            if not (following := page.get("NextPageLink")):
-                break
-            page = azure.public(following)
+        for query in queries:
+            _read_prices(azure, f"{machines} and {query}", found)
     except AzureError:
-        return {}  # no way to the public API: a price is then NA, and nothing depends on it
+        pass  # no way to the public API: a price is then NA, and nothing depends on it
     return {size: Price(each.get("on_demand"), each.get("spot")) for size, each in found.items() if size in wanted}
+
+
+def _read_prices(azure: Azure, query: str, found: dict[str, dict[str, float]]) -> None:
+    page = azure.public(azure.prices_url, {"$filter": query})
+    while True:
+        for item in page.get("Items") or ():
+            _note_price(found, item)
+        if not (following := page.get("NextPageLink")):
+            return
+        page = azure.public(following)
 
 
 def _note_price(found: dict[str, dict[str, float]], item: Mapping[str, Any]) -> None:

@@ -1,0 +1,133 @@
+"""Credentials of clusters: fetched from Azure, kept in a file of each cluster's own, merged into the user's when asked.
+
+Clusters with Entra ID give a kubeconfig that runs ``kubelogin``, without which Python clients go on with no credentials
+at all. Here the token comes from the login that already talks to Azure, and is asked for again when it has expired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import _kubeconfig
+from aksgpu._handle import Cluster, azure_of
+from aksgpu._operations import write_private
+from aksgpu.azure import AKS_SERVER_SCOPE, translated
+from aksgpu.errors import AzureNotFound, InvalidInput
+
+if TYPE_CHECKING:
+    from aksgpu.kube import Kube
+
+
+def kubeconfig(aks: Cluster, *, admin: bool = False) -> Path:
+    """Fetch a cluster's kubeconfig into a file of its own, readable by its owner only.
+
+    Args:
+        aks: the cluster.
+        admin: the administrator's credentials, which clusters with local accounts off do not give.
+
+    Returns:
+        The file's path, for ``kubectl --kubeconfig`` and others. The same cluster always has the same file, and each
+        call fetches it anew, so that a cluster deleted and created again is not met with old credentials.
+
+    Raises:
+        AzureNotFound: no such cluster.
+        LocalAccountsDisabled: with ``admin``: the cluster gives no static credentials.
+        AzureAuthError: the role "Azure Kubernetes Service Cluster User Role" is missing.
+    """
+    azure = azure_of(aks)
+    clusters = azure.client.managed_clusters
+    fetch = clusters.list_cluster_admin_credentials if admin else clusters.list_cluster_user_credentials
+    with translated(f"credentials of cluster {aks.name}"):
+        found = fetch(aks.resource_group, aks.name).kubeconfigs or []
+    if not found:
+        raise AzureNotFound(f"cluster {aks.name} gave no credentials", hint="Wait until its creation has ended.")
+    digest = hashlib.sha256(aks.id.lower().encode()).hexdigest()[:8]
+    path = azure.home / "kubeconfigs" / f"{aks.name}-{digest}{'-admin' if admin else ''}.yaml"
+    write_private(path, bytes(found[0].value).decode())
+    return path
+
+
+def get_credentials(
+    aks: Cluster, file: str | Path | None = None, overwrite_existing: bool = False, *, admin: bool = False
+) -> Path:
+    """Merge a cluster's credentials into the user's kubeconfig, and make it the current context.
+
+    As ``az aks get-credentials`` does it. The file is written whole or not at all and keeps its mode; comments in it
+    are lost, as they are with ``az`` and ``kubectl``.
+
+    Args:
+        aks: the cluster.
+        file: kubeconfig to merge into; by default the first file of ``KUBECONFIG``, else ``~/.kube/config``.
+        overwrite_existing: replace entries of the same names that differ, such as those of an older cluster.
+        admin: the administrator's credentials.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        AzureConflict: the file has other entries of the same names.
+        InvalidInput: the file is not a kubeconfig.
+        AzureError: as for :func:`kubeconfig`.
+    """
+    target = Path(file).expanduser() if file is not None else _kubeconfig.default_file()
+    existing = _kubeconfig.read(target)
+    addition = _kubeconfig.read(kubeconfig(aks, admin=admin))
+    _kubeconfig.write(target, _kubeconfig.merge(existing, addition, where=str(target), overwrite=overwrite_existing))
+    return target
+
+
+def from_kubeconfig(path: str | Path | None = None, context: str | None = None) -> Cluster:
+    """Any Kubernetes cluster, by its kubeconfig: for everything but the Azure part.
+
+    Args:
+        path: the file; by default as kubectl finds it: ``KUBECONFIG`` (several files are merged), else
+            ``~/.kube/config``.
+        context: a context in it; by default the current one.
+
+    Returns:
+        The cluster, named like the context. Nothing is sent yet.
+
+    Raises:
+        InvalidInput: no such file or context.
+        Unauthorized: the kubeconfig asks for a login that does not work from Python.
+    """
+    from aksgpu import _wire
+    from aksgpu.kube import Kube
+
+    config = _wire.read_kubeconfig(path)
+    chosen = context or str(config.get("current-context") or "")
+    if not chosen:
+        names = ", ".join(sorted(entry["name"] for entry in config["contexts"])) or "none"
+        raise InvalidInput("the kubeconfig has no current context", hint=f"Give context=...; there are: {names}.")
+    refresh = _refresh(config, chosen, _default_token)
+    return Cluster(chosen, kube=Kube.from_kubeconfig(path, chosen, refresh))
+
+
+def connect(aks: Cluster) -> Kube:
+    """The Kubernetes API of a cluster made through Azure."""
+    from aksgpu.kube import Kube
+
+    path = kubeconfig(aks)
+    config = _kubeconfig.read(path)
+    return Kube.from_kubeconfig(path, None, _refresh(config, None, azure_of(aks).kubernetes_token))
+
+
+def _refresh(config: dict[str, Any], context: str | None, token: Callable[[str], str]) -> Callable[[], str] | None:
+    server = _kubeconfig.entra_server(_kubeconfig.user_of(config, context))
+    if server is None:
+        return None
+    if server and not re.fullmatch(r"[0-9a-fA-F-]{36}", server):
+        raise InvalidInput(f"the kubeconfig asks for tokens of {server!r}, which is no application id")
+    scope = f"{server}/.default" if server else AKS_SERVER_SCOPE
+    return lambda: token(scope)
+
+
+def _default_token(scope: str) -> str:
+    from azure.identity import DefaultAzureCredential
+
+    with translated("logging in to the cluster"):
+        return str(DefaultAzureCredential().get_token(scope).token)

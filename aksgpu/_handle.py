@@ -1,0 +1,95 @@
+"""The Cluster object: a name, where it is, and its Kubernetes API when that is wanted. Changes nothing anywhere."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aksgpu.azure import Azure
+from aksgpu.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from aksgpu.kube import Kube
+
+
+class Cluster:
+    """A Kubernetes cluster. Made by :mod:`aksgpu.cluster`'s functions; other rooms need only its ``kube``.
+
+    Attributes:
+        name: name of the cluster; of the kubeconfig's context for one that was not made through Azure.
+        resource_group: its resource group; empty when not known.
+        location: its Azure location; empty when not known.
+        azure: the subscription; None when it was not made through Azure.
+        id: its Azure resource id; empty when not known.
+        kubernetes_version: of its control plane when it was read; empty when not known.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        resource_group: str = "",
+        location: str = "",
+        azure: Azure | None = None,
+        id: str = "",  # Azure's own word for it
+        kubernetes_version: str = "",
+        kube: Kube | None = None,
+    ) -> None:
+        self.name, self.resource_group, self.location = name, resource_group, location
+        self.azure, self.id, self.kubernetes_version = azure, id, kubernetes_version
+        self._kube = kube
+
+    @property
+    def kube(self) -> Kube:
+        """Its Kubernetes API; connected when first used."""
+        if self._kube is None:
+            from aksgpu import _credentials
+
+            self._kube = _credentials.connect(self)
+        return self._kube
+
+    def __repr__(self) -> str:
+        where = f" in {self.resource_group} ({self.location})" if self.resource_group else ""
+        return f"Cluster({self.name}{where})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "resource group": self.resource_group,
+            "location": self.location,
+            "Kubernetes": self.kubernetes_version,
+            "reached through": "Azure Resource Manager" if self.azure else "a kubeconfig",
+        }
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in facts.items()
+            if value
+        )
+        return f"<table><caption>Cluster {html.escape(self.name)}</caption>{rows}</table>"
+
+
+def azure_of(aks: Cluster) -> Azure:
+    """The cluster's subscription.
+
+    Raises:
+        InvalidInput: it was not made through Azure.
+    """
+    if aks.azure is None:
+        raise InvalidInput(
+            f"{aks.name} was not made through Azure, so there is nothing to ask Azure about it",
+            hint="cluster.get(azure, name, resource_group) gives a cluster of a subscription.",
+        )
+    return aks.azure
+
+
+def cluster_of(azure: Azure, shown: Mapping[str, Any]) -> Cluster:
+    """The object for a cluster that Resource Manager shows."""
+    properties = shown["properties"]
+    return Cluster(
+        str(shown["name"]),
+        resource_group=str(shown["id"]).split("/")[4],
+        location=str(shown["location"]),
+        azure=azure,
+        id=str(shown["id"]),
+        kubernetes_version=str(properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion") or ""),
+    )

@@ -1,0 +1,159 @@
+"""Deleting a cluster with what belongs to it, and finding what still costs money. Private to :mod:`aksgpu.cluster`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import _nodepool as nodepool
+from aksgpu import _resources as resources
+from aksgpu._frames import frame
+from aksgpu._handle import Cluster, azure_of
+from aksgpu.azure import Azure, translated
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """What :func:`delete` deleted.
+
+    Attributes:
+        cluster: name of the cluster; None when there was none any more.
+        resource_group: name of the resource group; None when it was left.
+        left: why the resource group was left; empty when it was deleted.
+    """
+
+    cluster: str | None
+    resource_group: str | None
+    left: str = ""
+
+    def __repr__(self) -> str:
+        gone = [
+            f"{kind} {name}"
+            for kind, name in (("cluster", self.cluster), ("resource group", self.resource_group))
+            if name
+        ]
+        said = f"deleted {' and '.join(gone)}" if gone else "nothing to delete"
+        return f"Deletion({said}{f'; {self.left}' if self.left else ''})"
+
+
+def delete(
+    aks: Cluster, *, delete_group: bool | None = None, timeout: float = 1800, progress: bool | None = None
+) -> Deletion:
+    """Delete a cluster with all its nodes, and its resource group when that has no other use.
+
+    The resource group goes when this library made it and nothing else is in it. Twice is fine.
+
+    Args:
+        aks: the cluster.
+        delete_group: True deletes the resource group with everything in it; False leaves it; None decides as above.
+        timeout: seconds to wait for all of it.
+        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        AzureError: Azure refused.
+        WaitTimeout: time ran out; the deletion goes on in Azure.
+    """
+    azure = azure_of(aks)
+    read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
+    existing = read()
+    if existing is not None:
+        _delete_cluster(azure, aks, existing, read, timeout, progress)
+    group = resources.find_group(azure, aks.resource_group)
+    deleted = aks.name if existing is not None else None
+    if group is None:
+        return Deletion(deleted, None, "" if deleted else f"resource group {aks.resource_group} is gone too")
+    why = _why_left(azure, aks, group, delete_group)
+    if why:
+        return Deletion(deleted, None, f"resource group {aks.resource_group} stays: {why}")
+    resources.delete_group(azure, aks.resource_group, timeout=timeout, progress=progress)
+    return Deletion(deleted, aks.resource_group)
+
+
+def _delete_cluster(
+    azure: Azure, aks: Cluster, existing: Mapping[str, Any], read: Any, timeout: float, progress: bool | None
+) -> None:
+    what = f"deleting cluster {aks.name}"
+    if resources.state_of(existing) == "Deleting":
+        resources.wait_until_gone(read, what, timeout=timeout, progress=progress)
+        return
+    begin = partial(azure.client.managed_clusters.begin_delete, aks.resource_group, aks.name)
+    resources.operate(azure, begin, what, resource=aks.id, read=read, timeout=timeout, progress=progress)
+
+
+def _why_left(azure: Azure, aks: Cluster, group: Mapping[str, Any], wish: bool | None) -> str:
+    """Why the resource group is not to be deleted; empty when it is."""
+    if wish is not None:
+        return "" if wish else "as asked"
+    if (group.get("tags") or {}).items() & resources.MADE_BY.items() != resources.MADE_BY.items():
+        return "it was there before"
+    # Azure's list of a group's resources lags behind: the cluster just deleted may still be in it.
+    others = [item for item in resources.group_contents(azure, aks.resource_group) if item.lower() != aks.id.lower()]
+    return f"it holds {len(others)} more resource{'s' if len(others) > 1 else ''}" if others else ""
+
+
+_COLUMNS = {
+    "resource_group": "string",
+    "cluster": "string",
+    "pool": "string",
+    "vm_size": "string",
+    "count": "Int64",
+    "state": "string",
+    "usd_per_hour": "Float64",
+    "usd_per_day": "Float64",
+}
+
+
+def leftovers(azure: Azure) -> pd.DataFrame:
+    """What still costs money: every node pool of every cluster of the subscription, whoever made it.
+
+    Args:
+        azure: the subscription.
+
+    Returns:
+        A DataFrame, one row a node pool, sorted by resource group, cluster and pool; no rows when nothing is left:
+
+        - ``resource_group``, ``cluster``, ``pool``, ``vm_size`` (string).
+        - ``count`` (Int64): nodes.
+        - ``state`` (string): provisioning state, or ``Stopped``: then no node runs, and only its disks cost money.
+        - ``usd_per_hour``, ``usd_per_day`` (Float64): what the nodes cost in US dollars; NA when not known, as for
+          the disks of a stopped pool. Disks, addresses and traffic of running nodes are not in it.
+
+    Raises:
+        AzureError: Azure refused.
+    """
+    with translated("listing clusters"):
+        found = [dict(model.as_dict()) for model in azure.client.managed_clusters.list()]
+    rows = [row for shown in found for row in _rows(azure, shown)]
+    return frame(rows, _COLUMNS).sort_values(["resource_group", "cluster", "pool"], ignore_index=True)
+
+
+def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
+    name = str(shown["name"])
+    profiles = shown["properties"].get("agentPoolProfiles") or ()
+    found = [nodepool.pool_of(name, str(profile["name"]), profile) for profile in profiles]
+    stopped = resources.power_of(shown) == "Stopped"
+    rows = []
+    for pool in nodepool.priced(azure, str(shown["location"]), found):
+        idle = stopped or pool.power == "Stopped"
+        hourly = None if idle else pool.usd_per_hour
+        rows.append(
+            {
+                "resource_group": str(shown["id"]).split("/")[4],
+                "cluster": name,
+                "pool": pool.name,
+                "vm_size": pool.vm_size,
+                "count": pool.count,
+                "state": "Stopped" if idle else pool.state,
+                "usd_per_hour": hourly,
+                "usd_per_day": None if hourly is None else round(hourly * 24, 2),
+            }
+        )
+    return rows

@@ -1,0 +1,199 @@
+"""A node pool as it was read, and the table of a cluster's pools, with what they cost. Changes nothing in Azure."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import _offers, sizes
+from aksgpu import _resources as resources
+from aksgpu._frames import frame
+from aksgpu._handle import Cluster, azure_of
+from aksgpu.azure import Azure, translated
+from aksgpu.errors import SizeNotAvailable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class NodePool:
+    """A node pool as it was when it was read.
+
+    Attributes:
+        name: of the pool.
+        cluster: name of its cluster.
+        vm_size: of its nodes.
+        count: nodes.
+        mode: ``System`` or ``User``.
+        state: provisioning state, such as ``Succeeded``.
+        power: ``Running`` or ``Stopped``.
+        taints: such as ``sku=gpu:NoSchedule``.
+        labels: of its nodes, as the pool sets them.
+        min_count: least nodes when autoscaled, else None.
+        max_count: most nodes when autoscaled, else None.
+        spot: whether its nodes are spot VMs.
+        zones: availability zones.
+        usd_per_hour: what all its nodes cost in US dollars an hour; None when not known.
+    """
+
+    name: str
+    cluster: str
+    vm_size: str
+    count: int
+    mode: str = "User"
+    state: str = "Succeeded"
+    power: str = "Running"
+    taints: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    min_count: int | None = None
+    max_count: int | None = None
+    spot: bool = False
+    zones: tuple[str, ...] = ()
+    usd_per_hour: float | None = None
+
+    @property
+    def gpu(self) -> str:
+        """GPU model; empty for CPU sizes and sizes newer than this package."""
+        try:
+            return str(sizes.lookup(self.vm_size).gpu)
+        except SizeNotAvailable:
+            return ""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that Kubernetes counts on all its nodes together; 0 for sizes that are not known."""
+        try:
+            return int(sizes.lookup(self.vm_size).devices * self.count)
+        except SizeNotAvailable:
+            return 0
+
+    def __repr__(self) -> str:
+        gpu = f" ({self.gpu})" if self.gpu else ""
+        scaled = f", autoscaled {self.min_count} to {self.max_count}" if self.max_count is not None else ""
+        kind = ", spot" if self.spot else ""
+        state = self.state if self.power == "Running" else f"{self.state}, {self.power}"
+        cost = "NA" if self.usd_per_hour is None else f"{self.usd_per_hour:.3f}"
+        return (
+            f"NodePool({self.name} of {self.cluster}: {self.count} x {self.vm_size}{gpu}{scaled}{kind}, {state}, "
+            f"USD {cost} an hour)"
+        )
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "nodes": f"{self.count} x {self.vm_size}",
+            "GPUs": f"{self.gpus} x {self.gpu}" if self.gpu else "none",
+            "state": f"{self.state}, {self.power}",
+            "taints": ", ".join(self.taints) or "none",
+            "zones": ", ".join(self.zones) or "none",
+            "USD an hour": "NA" if self.usd_per_hour is None else f"{self.usd_per_hour:.3f}",
+        }
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in facts.items()
+        )
+        return (
+            f"<table><caption>Node pool {html.escape(self.name)} of {html.escape(self.cluster)}</caption>{rows}</table>"
+        )
+
+
+_COLUMNS = {
+    "pool": "string",
+    "mode": "string",
+    "vm_size": "string",
+    "gpu": "string",
+    "gpus": "Int64",
+    "count": "Int64",
+    "min_count": "Int64",
+    "max_count": "Int64",
+    "spot": "boolean",
+    "taints": "string",
+    "state": "string",
+    "power": "string",
+    "usd_per_hour": "Float64",
+}
+
+
+def pools(aks: Cluster) -> pd.DataFrame:
+    """The cluster's node pools.
+
+    Args:
+        aks: the cluster.
+
+    Returns:
+        A DataFrame, one row a pool, sorted by name:
+
+        - ``pool``, ``mode`` (``System`` or ``User``), ``vm_size``, ``gpu`` (GPU model; NA without) (string).
+        - ``gpus`` (Int64): GPUs that Kubernetes counts on all its nodes together.
+        - ``count`` (Int64): nodes; ``min_count``, ``max_count`` (Int64): limits when autoscaled, else NA.
+        - ``spot`` (boolean).
+        - ``taints`` (string): separated by commas; empty for none.
+        - ``state`` (string): provisioning state; ``power`` (string): ``Running`` or ``Stopped``.
+        - ``usd_per_hour`` (Float64): what all its nodes cost in US dollars an hour; NA when not known.
+
+    Raises:
+        AzureNotFound: no such cluster.
+    """
+    azure = azure_of(aks)
+    with translated(f"node pools of {aks.name}"):
+        shown = [dict(model.as_dict()) for model in azure.client.agent_pools.list(aks.resource_group, aks.name)]
+    found = priced(azure, aks.location, [pool_of(aks.name, item["name"], item["properties"]) for item in shown])
+    rows = [
+        {
+            "pool": pool.name,
+            "mode": pool.mode,
+            "vm_size": pool.vm_size,
+            "gpu": pool.gpu or None,
+            "gpus": pool.gpus,
+            "count": pool.count,
+            "min_count": pool.min_count,
+            "max_count": pool.max_count,
+            "spot": pool.spot,
+            "taints": ",".join(pool.taints),
+            "state": pool.state,
+            "power": pool.power,
+            "usd_per_hour": pool.usd_per_hour,
+        }
+        for pool in found
+    ]
+    return frame(rows, _COLUMNS).sort_values("pool", ignore_index=True)
+
+
+def pool_of(cluster: str, name: str, properties: Mapping[str, Any]) -> NodePool:
+    """The object for a pool that Resource Manager shows, without its price."""
+    scaled = bool(properties.get("enableAutoScaling"))
+    shown = {"properties": properties}
+    return NodePool(
+        name=name,
+        cluster=cluster,
+        vm_size=str(properties.get("vmSize") or ""),
+        count=int(properties.get("count") or 0),
+        mode=str(properties.get("mode") or "User"),
+        state=resources.state_of(shown),
+        power=resources.power_of(shown),
+        taints=tuple(properties.get("nodeTaints") or ()),
+        labels=dict(properties.get("nodeLabels") or {}),
+        min_count=properties.get("minCount") if scaled else None,
+        max_count=properties.get("maxCount") if scaled else None,
+        spot=properties.get("scaleSetPriority") == "Spot",
+        zones=tuple(properties.get("availabilityZones") or ()),
+    )
+
+
+def priced(azure: Azure, location: str, found: Iterable[NodePool]) -> list[NodePool]:
+    """The pools with what they cost at present: a stopped one has no nodes to pay for."""
+    found = list(found)
+    prices = _offers.prices(azure, location.lower(), [pool.vm_size for pool in found])
+    result = []
+    for pool in found:
+        price = prices.get(pool.vm_size, _offers.Price())
+        each = price.spot if pool.spot else price.on_demand
+        nodes = pool.count if pool.power == "Running" else 0
+        result.append(replace(pool, usd_per_hour=None if each is None else round(each * nodes, 4)))
+    return result
+
+
+def with_price(azure: Azure, aks: Cluster, shown: Mapping[str, Any]) -> NodePool:
+    return priced(azure, aks.location, [pool_of(aks.name, str(shown["name"]), shown["properties"])])[0]

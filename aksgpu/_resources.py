@@ -1,0 +1,274 @@
+"""Resource groups, clusters and node pools as Resource Manager keeps them: named, read, and operated on one at a time.
+
+The private floor under :mod:`aksgpu.cluster`. What a caller wishes for is decided there; here are the rules for names,
+the reads, and the one way in which long-running operations are begun, waited for, and picked up again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from aksgpu.azure import follow, translated
+from aksgpu.errors import (
+    AzureConflict,
+    AzureError,
+    AzureNotFound,
+    InvalidInput,
+    OperationInProgress,
+)
+from aksgpu.waiting import wait_until
+
+if TYPE_CHECKING:
+    from aksgpu.azure import Azure
+
+GROUPS_API = "2021-04-01"
+MADE_BY = {"aksgpu": "created"}
+"""The tag of resource groups that this library made, and may delete again when they are empty."""
+
+SETTLED = {"Succeeded", "Failed", "Canceled"}
+_INTERVAL = 1.0  # seconds between two reads of a resource whose operation has no address to poll
+
+_POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
+_CLUSTER_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
+_GROUP_NAME = re.compile(r"[-\w.()]{0,89}[-\w()]")
+
+
+def check_pool_name(name: str) -> None:
+    """AKS' rule for Linux node pools."""
+    if not _POOL_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot be the name of a node pool",
+            hint="Take 1 to 12 lower-case letters and digits, beginning with a letter, such as 'gpunp'.",
+        )
+
+
+def check_cluster_name(name: str) -> None:
+    """AKS' rule for clusters."""
+    if not _CLUSTER_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot be the name of a cluster",
+            hint="Take 1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit.",
+        )
+
+
+def check_group_name(name: str) -> None:
+    """Resource Manager's rule for resource groups."""
+    if not _GROUP_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot be the name of a resource group",
+            hint="Take 1 to 90 letters, digits and '-_.()', not ending with '.'.",
+        )
+
+
+def group_path(azure: Azure, group: str) -> str:
+    """A resource group's address."""
+    return f"/subscriptions/{azure.subscription_id}/resourcegroups/{group}"
+
+
+def cluster_id(azure: Azure, group: str, name: str) -> str:
+    """A cluster's id."""
+    base = f"/subscriptions/{azure.subscription_id}/resourceGroups/{group}"
+    return f"{base}/providers/Microsoft.ContainerService/managedClusters/{name}"
+
+
+def find_group(azure: Azure, group: str) -> dict[str, Any] | None:
+    """A resource group, or None."""
+    try:
+        return azure.request("GET", group_path(azure, group), api_version=GROUPS_API, what=f"resource group {group}")
+    except AzureNotFound as error:
+        if error.code in ("SubscriptionNotFound", "InvalidSubscriptionId"):
+            raise
+        return None
+
+
+def make_group(azure: Azure, group: str, location: str) -> None:
+    """Create a resource group, tagged as this library's own."""
+    body = {"location": location, "tags": MADE_BY}
+    what = f"creating resource group {group}"
+    azure.request("PUT", group_path(azure, group), api_version=GROUPS_API, body=body, what=what)
+
+
+def group_contents(azure: Azure, group: str) -> list[str]:
+    """Ids of the resources in a group."""
+    path = f"{group_path(azure, group)}/resources"
+    return [str(item["id"]) for item in azure.pages(path, api_version=GROUPS_API, what=f"resource group {group}")]
+
+
+def delete_group(azure: Azure, group: str, *, timeout: float, progress: bool | None) -> None:
+    """Delete a resource group and all that is in it."""
+    what = f"deleting resource group {group}"
+    poller = azure.begin("DELETE", group_path(azure, group), api_version=GROUPS_API, what=what)
+    follow(poller, what, timeout=timeout, progress=progress)
+
+
+def find_cluster(azure: Azure, group: str, name: str) -> dict[str, Any] | None:
+    """A cluster as Resource Manager shows it, or None."""
+    try:
+        with translated(f"cluster {name}"):
+            return _plain(azure.client.managed_clusters.get(group, name))
+    except AzureNotFound as error:
+        if error.code in ("SubscriptionNotFound", "InvalidSubscriptionId"):
+            raise
+        return None
+
+
+def find_pool(azure: Azure, group: str, cluster: str, name: str) -> dict[str, Any] | None:
+    """A node pool as Resource Manager shows it, or None."""
+    try:
+        with translated(f"node pool {name}"):
+            return _plain(azure.client.agent_pools.get(group, cluster, name))
+    except AzureNotFound:
+        return None
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    """The SDK's model as the dict that came over the wire."""
+    return dict(model.as_dict())
+
+
+def state_of(resource: Mapping[str, Any]) -> str:
+    """Provisioning state; a resource without one is done."""
+    return str(resource.get("properties", {}).get("provisioningState") or "Succeeded")
+
+
+def power_of(resource: Mapping[str, Any]) -> str:
+    """Whether it runs: ``Running`` or ``Stopped``."""
+    return str((resource.get("properties", {}).get("powerState") or {}).get("code") or "Running")
+
+
+def failure_of(resource: Mapping[str, Any], what: str) -> AzureError:
+    """Why a resource is in a failed state, as it says itself."""
+    from aksgpu import refusals
+
+    properties = resource.get("properties", {})
+    error = (properties.get("status") or {}).get("provisioningError")
+    return refusals.recognise(error or f"the state is {state_of(resource)}, without a reason", what=what)
+
+
+def settle(
+    read: Callable[[], dict[str, Any] | None], what: str, *, timeout: float, progress: bool | None
+) -> dict[str, Any] | None:
+    """Read a resource until no operation runs on it; None when it is gone."""
+
+    def poll() -> tuple[tuple[dict[str, Any] | None] | None, str]:
+        resource = read()
+        if resource is None:
+            return (None,), "gone"
+        state = state_of(resource)
+        return ((resource,) if state in SETTLED else None), state
+
+    hint = "The operation goes on in Azure: run the cell again to go on waiting."
+    return wait_until(poll, what, timeout=timeout, interval=_INTERVAL, progress=progress, hint=hint)[0]
+
+
+def operate(
+    azure: Azure,
+    begin: Callable[..., Any],
+    what: str,
+    *,
+    resource: str,
+    read: Callable[[], dict[str, Any] | None],
+    timeout: float,
+    progress: bool | None,
+) -> Any:
+    """Begin a long-running operation and follow it; while another one runs on the cluster, wait for that first.
+
+    Args:
+        azure: the subscription.
+        begin: a ``begin_...`` method of the SDK with all arguments but ``polling``.
+        what: what is being done, for progress and errors.
+        resource: id of the resource; the running operation is remembered under it.
+        read: reads the cluster whose operations exclude each other.
+        timeout: seconds for all of it.
+        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+
+    Returns:
+        The operation's result.
+    """
+    from aksgpu._operations import Remembered
+
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with translated(what):
+                poller = begin(polling=azure.polling())
+            break
+        except OperationInProgress as busy:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            waiting = f"{what}: waiting for another operation ({busy.operation or 'unknown'})"
+            settle(read, waiting, timeout=left, progress=progress)
+            time.sleep(min(_INTERVAL, max(0.0, left)))  # AKS' own operations do not always show in the state
+    left = max(1.0, deadline - time.monotonic())
+    remember = Remembered(azure.home, resource)
+    return follow(poller, what, timeout=left, progress=progress, remember=remember)
+
+
+def resume(
+    azure: Azure,
+    begin: Callable[..., Any],
+    what: str,
+    *,
+    resource: str,
+    read: Callable[[], dict[str, Any] | None],
+    timeout: float,
+    progress: bool | None,
+) -> dict[str, Any] | None:
+    """Follow the operation that runs on a resource, begun by an earlier call or by somebody else.
+
+    Arguments as for :func:`operate`; ``begin`` also takes ``continuation_token``.
+
+    Returns:
+        The resource when the operation has ended well; None when it is gone.
+
+    Raises:
+        AzureError: the operation failed.
+        WaitTimeout: time ran out.
+    """
+    from aksgpu._operations import Remembered
+
+    remember = Remembered(azure.home, resource)
+    deadline = time.monotonic() + timeout
+    if token := remember.load(what):
+        try:
+            with translated(what):
+                poller = begin(polling=azure.polling(), continuation_token=token)
+            follow(poller, what, timeout=timeout, progress=progress, remember=remember)
+        except (AzureNotFound, ValueError):
+            remember.forget()  # Azure no longer knows that operation; the resource tells its own state
+    settled = settle(read, what, timeout=max(1.0, deadline - time.monotonic()), progress=progress)
+    if settled is not None and state_of(settled) != "Succeeded":
+        raise failure_of(settled, what)
+    return settled
+
+
+def wait_until_gone(
+    read: Callable[[], dict[str, Any] | None], what: str, *, timeout: float, progress: bool | None
+) -> None:
+    """Wait for a deletion that somebody else began."""
+
+    def poll() -> tuple[bool | None, str]:
+        resource = read()
+        return (True, "gone") if resource is None else (None, state_of(resource))
+
+    wait_until(poll, what, timeout=timeout, interval=_INTERVAL, progress=progress)
+
+
+def differs(what: str, differences: Mapping[str, tuple[object, object]], hint: str) -> AzureConflict:
+    """The error for a thing that exists and is not as asked for."""
+    listed = "; ".join(
+        f"{field} is {_shown(have)}, asked for {_shown(want)}" for field, (have, want) in differences.items()
+    )
+    return AzureConflict(f"{what} exists and differs: {listed}", differences=dict(differences), hint=hint)
+
+
+def _shown(value: object) -> str:
+    if value is None or value == () or value == {}:
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return repr(value) if isinstance(value, str) else str(value)
