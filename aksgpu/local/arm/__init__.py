@@ -1,1 +1,6 @@
-"""TODO."""
+"""The laptop's Azure Resource Manager."""
+
+from aksgpu.local.arm.context import Clusters
+from aksgpu.local.arm.manager import ResourceManager
+
+__all__ = ["Clusters", "ResourceManager"]

@@ -1,0 +1,128 @@
+"""What every handler of Resource Manager is given, and what it gives back.
+
+Handlers know neither the HTTP server nor how a cluster runs: they see a :class:`Call`, return an :class:`Answer`, and
+reach Kubernetes through :class:`Clusters` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from aksgpu.local.arm import errors
+from aksgpu.local.arm.data import SUBSCRIPTION
+from aksgpu.local.arm.state import Document, State
+from aksgpu.local.objects import Objects
+from aksgpu.local.settings import Settings
+
+if TYPE_CHECKING:
+    from aksgpu.local.arm.operations import Operations
+
+CLUSTER_TYPE = "Microsoft.ContainerService/managedClusters"
+
+
+class Clusters(Protocol):
+    """The Kubernetes clusters of this machine, by their ids."""
+
+    async def open(self, cluster_id: str, token: str) -> Objects:
+        """Start the cluster, or find it running; ``token`` is its administrator's."""
+        ...
+
+    async def close(self, cluster_id: str) -> None:
+        """Stop the cluster and keep its state."""
+        ...
+
+    async def delete(self, cluster_id: str) -> None:
+        """Stop the cluster and forget its state."""
+        ...
+
+
+@dataclass
+class Context:
+    """The subscription on this machine."""
+
+    state: State
+    clusters: Clusters
+    settings: Settings
+    ca_file: Path
+    operations: Operations = field(init=False)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, with the names that its path holds."""
+
+    method: str
+    base_url: str
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; without a body when ``body`` is None."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def group_id(name: str) -> str:
+    """A resource group's ARM id."""
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{name}"
+
+
+def cluster_id(cluster: Document) -> str:
+    """A cluster's ARM id."""
+    return f"{group_id(cluster['group'])}/providers/{CLUSTER_TYPE}/{cluster['name']}"
+
+
+def cluster_key(group: str, name: str) -> str:
+    """Where the state keeps a cluster: Azure's names do not regard case."""
+    return f"{group}/{name}".lower()
+
+
+def find_group(context: Context, call: Call) -> Document:
+    """The resource group that the path names."""
+    name = call.path["group"]
+    group = context.state.groups.get(name.lower())
+    if group is None:
+        raise errors.group_not_found(name)
+    return group
+
+
+def find_cluster(context: Context, call: Call) -> Document:
+    """The cluster that the path names."""
+    group = find_group(context, call)
+    cluster = context.state.clusters.get(cluster_key(group["name"], call.path["cluster"]))
+    if cluster is None:
+        raise errors.cluster_not_found(call.path["cluster"], group["name"])
+    return cluster
+
+
+def find_pool(context: Context, call: Call) -> tuple[Document, Document]:
+    """The cluster and the agent pool that the path names."""
+    cluster = find_cluster(context, call)
+    pool = cluster["pools"].get(call.path["pool"].lower())
+    if pool is None:
+        raise errors.pool_not_found(call.path["pool"], cluster["name"], cluster["group"])
+    return cluster, pool
+
+
+def accepted(context: Context, call: Call, operation: Document, *, status: int = 202, body: Any = None) -> Answer:
+    """An answer that starts a long-running operation: where to ask how it stands, and when."""
+    place = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/{operation['location']}"
+    version = f"?api-version={quote(call.query.get('api-version', '2017-08-31'))}"
+    base = f"{call.base_url}{place}"
+    headers = {
+        "Azure-AsyncOperation": f"{base}/operations/{operation['id']}{version}",
+        **context.operations.patience(operation),
+    }
+    if status == 202:
+        headers["Location"] = f"{base}/operationresults/{operation['id']}{version}"
+    return Answer(status, body, headers)

@@ -1,0 +1,202 @@
+"""What the laptop's Azure offers: regions, VM sizes, zones and quota, as rows.
+
+The GPU sizes come from the table that the library reads too. Which region offers what, and how much quota a
+subscription has, is the laptop's own choice: generous where the tutorial walks, tight where Azure is tight, so that a
+refusal can be met and solved. Nothing here decides anything; see :mod:`aksgpu.local.arm.quota`.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
+TENANT = "00000000-0000-0000-0000-000000000001"
+KUBERNETES_VERSION = "1.33.5"
+NODE_IMAGE = "AKSUbuntu-2204gen2containerd-202610.13.0"
+
+REGIONS = {
+    "eastus": "East US",
+    "eastus2": "East US 2",
+    "southcentralus": "South Central US",
+    "westus2": "West US 2",
+    "westus3": "West US 3",
+    "australiaeast": "Australia East",
+    "southeastasia": "Southeast Asia",
+    "northeurope": "North Europe",
+    "swedencentral": "Sweden Central",
+    "uksouth": "UK South",
+    "westeurope": "West Europe",
+    "centralus": "Central US",
+    "southafricanorth": "South Africa North",
+    "centralindia": "Central India",
+    "eastasia": "East Asia",
+    "japaneast": "Japan East",
+    "koreacentral": "Korea Central",
+    "canadacentral": "Canada Central",
+    "francecentral": "France Central",
+    "germanywestcentral": "Germany West Central",
+    "italynorth": "Italy North",
+    "norwayeast": "Norway East",
+    "polandcentral": "Poland Central",
+    "switzerlandnorth": "Switzerland North",
+    "uaenorth": "UAE North",
+    "brazilsouth": "Brazil South",
+    "israelcentral": "Israel Central",
+    "northcentralus": "North Central US",
+    "westus": "West US",
+    "japanwest": "Japan West",
+    "westcentralus": "West Central US",
+    "australiasoutheast": "Australia Southeast",
+    "southindia": "South India",
+    "canadaeast": "Canada East",
+    "switzerlandwest": "Switzerland West",
+    "ukwest": "UK West",
+}
+"""Every region, by name, with the name that people see."""
+
+WITHOUT_ZONES = {
+    "northcentralus",
+    "westus",
+    "japanwest",
+    "westcentralus",
+    "australiasoutheast",
+    "southindia",
+    "canadaeast",
+    "switzerlandwest",
+    "ukwest",
+}
+
+_CPU_SIZES = """
+Standard_B2s       2 4   standardBSFamily
+Standard_B2ms      2 8   standardBSFamily
+Standard_B4ms      4 16  standardBSFamily
+Standard_DS1_v2    1 3.5 standardDSv2Family
+Standard_DS2_v2    2 7   standardDSv2Family
+Standard_DS3_v2    4 14  standardDSv2Family
+Standard_DS4_v2    8 28  standardDSv2Family
+Standard_D2s_v3    2 8   standardDSv3Family
+Standard_D4s_v3    4 16  standardDSv3Family
+Standard_D8s_v3    8 32  standardDSv3Family
+Standard_D2s_v5    2 8   standardDSv5Family
+Standard_D4s_v5    4 16  standardDSv5Family
+Standard_D8s_v5    8 32  standardDSv5Family
+Standard_D2ds_v5   2 8   standardDDSv5Family
+Standard_D4ds_v5   4 16  standardDDSv5Family
+Standard_D8ds_v5   8 32  standardDDSv5Family
+Standard_D16ds_v5 16 64  standardDDSv5Family
+Standard_D2as_v5   2 8   standardDASv5Family
+Standard_D4as_v5   4 16  standardDASv5Family
+"""
+
+QUOTA = {
+    "cores": 256,
+    "lowPriorityCores": 64,
+    "standard ncasv3_t4 family": 64,
+    "standardncadsa100v4family": 48,
+    "standardncadsh100v5family": 40,
+    "standardnvadsa10v5family": 72,
+    "standardndisrh200v5family": 96,
+    "standardbsfamily": 100,
+    "standarddsv2family": 100,
+    "standarddsv3family": 100,
+    "standarddsv5family": 100,
+    "standardddsv5family": 100,
+    "standarddasv5family": 100,
+}
+"""vCPUs that the subscription may use in each region, by family in lower case; 0 for the families not listed."""
+
+OFFERED = {
+    "standardncadsa100v4family": "eastus eastus2 southcentralus westus2 westus3 westeurope northeurope japaneast",
+    "standardncadsh100v5family": "eastus2 southcentralus westus3 westeurope swedencentral",
+    "standardnvadsa10v5family": "eastus eastus2 southcentralus westus2 westus3 westeurope northeurope uksouth",
+    "standardndisrh200v5family": "eastus2 southcentralus swedencentral",
+    "standard ndasv4_a100 family": "eastus southcentralus westus2 westeurope",
+    "standard ndamsv4_a100family": "eastus southcentralus westus2 westeurope",
+    "standardndsh100v5family": "eastus2 southcentralus swedencentral",
+    "standardndsv2family": "eastus southcentralus westus2",
+    "standardnccads2023family": "eastus2 westeurope",
+    "standardndisv5mi300xfamily": "westus3 swedencentral",
+    "standardndisrgb200v6ndrfamily": "southcentralus",
+    "standardndisrgb300v6family": "southcentralus",
+    "standardnvadsv710v5family": "eastus2 westus3",
+    "standardncrtxpro6000bsev6family": "southcentralus westus2",
+}
+"""Regions that offer a family; a family that is not listed is offered everywhere."""
+
+RESTRICTED = frozenset({"standardndisrgb200v6ndrfamily", "standardndisrgb300v6family", "standardndisv5mi300xfamily"})
+"""Families that exist in a region but not for this subscription (``NotAvailableForSubscription``)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """One VM size."""
+
+    name: str
+    vcpus: int
+    ram_gb: float
+    family: str
+    gpu: str = ""
+    gpus: float = 0.0
+    gpu_memory_gb: float = 0.0
+    arch: str = "amd64"
+    driver: str = ""
+    mig: bool = False
+    retired_on: str = ""
+    price: float | None = None
+
+    @property
+    def devices(self) -> int:
+        """GPUs that a node of this size shows: a fraction of a card is one device."""
+        return max(1, round(self.gpus)) if self.gpus else 0
+
+    @property
+    def nvidia(self) -> bool:
+        """Whether it has GPUs that CUDA runs on."""
+        return bool(self.gpus) and self.driver != "amd"
+
+    def offered(self, location: str) -> bool:
+        """Whether this region has the size at all."""
+        regions = OFFERED.get(self.family.lower())
+        return not self.retired_on and (regions is None or location in regions.split())
+
+    def restricted(self) -> bool:
+        """Whether the subscription is kept from it."""
+        return self.family.lower() in RESTRICTED
+
+
+def zones(location: str) -> list[str]:
+    """The availability zones of a region."""
+    return [] if location in WITHOUT_ZONES else ["1", "2", "3"]
+
+
+@cache
+def sizes() -> dict[str, Size]:
+    """Every size that the laptop knows, by its name in lower case."""
+    found = [_cpu_size(*line.split()) for line in _CPU_SIZES.strip().splitlines()]
+    text = resources.files("aksgpu").joinpath("data/gpu_sizes.csv").read_text(encoding="utf-8")
+    found += [_gpu_size(row) for row in csv.DictReader(text.splitlines())]
+    return {size.name.lower(): size for size in found}
+
+
+def _cpu_size(name: str, vcpus: str, ram_gb: str, family: str) -> Size:
+    return Size(name, int(vcpus), float(ram_gb), family)
+
+
+def _gpu_size(row: dict[str, str]) -> Size:
+    return Size(
+        name=row["size"],
+        vcpus=int(row["vcpus"]),
+        ram_gb=float(row["ram_gb"]),
+        family=row["family"],
+        gpu=row["gpu"],
+        gpus=float(row["gpus"]),
+        gpu_memory_gb=float(row["gpu_memory_gb"]),
+        arch=row["arch"],
+        driver=row["driver"],
+        mig=row["mig"] == "true",
+        retired_on=row["retired_on"] if row["status"] == "retired" else "",
+        price=float(row["usd_per_hour"]) if row["usd_per_hour"] else None,
+    )

@@ -1,0 +1,175 @@
+"""Subscriptions, resource groups, and what is in a resource group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aksgpu.local.arm import data, errors
+from aksgpu.local.arm.context import Answer, Call, Context, accepted, cluster_id, find_group, group_id
+from aksgpu.local.arm.nodes import scale_set
+from aksgpu.local.arm.rules import check_group_name, check_location
+from aksgpu.local.arm.shapes import show_cluster
+from aksgpu.local.arm.state import Document
+
+GROUP_DELETE_SECONDS = 1.5
+
+
+def show(group: Document) -> Document:
+    """A resource group, as Azure shows it."""
+    return {
+        "id": group_id(group["name"]),
+        "name": group["name"],
+        "type": "Microsoft.Resources/resourceGroups",
+        "location": group["location"],
+        **({"tags": group["tags"]} if group.get("tags") is not None else {}),
+        **({"managedBy": group["managedBy"]} if group.get("managedBy") else {}),
+        "properties": {"provisioningState": group["state"]},
+    }
+
+
+def put(context: Context, call: Call) -> Answer:
+    """Create a resource group, or change its tags."""
+    name, body = call.path["group"], call.body or {}
+    check_group_name(name)
+    location = check_location(body.get("location"), None)
+    old = context.state.groups.get(name.lower())
+    if old is not None and old["location"] != location:
+        message = (
+            f"Invalid resource group location '{location}'. "
+            f"The Resource group already exists in location '{old['location']}'."
+        )
+        raise errors.ArmError(409, "InvalidResourceGroupLocation", message)
+    if old is not None:
+        check_not_deleting(old)
+    group: Document = old or {"name": name, "location": location, "state": "Succeeded"}
+    if "tags" in body:
+        group["tags"] = body["tags"]
+    context.state.groups[name.lower()] = group
+    context.state.save(("groups", name.lower()))
+    return Answer(200 if old else 201, show(group))
+
+
+def get(context: Context, call: Call) -> Answer:
+    """One resource group."""
+    return Answer(200, show(find_group(context, call)))
+
+
+def head(context: Context, call: Call) -> Answer:
+    """Whether there is such a resource group."""
+    return Answer(204 if call.path["group"].lower() in context.state.groups else 404)
+
+
+def patch(context: Context, call: Call) -> Answer:
+    """Change a resource group's tags."""
+    group = find_group(context, call)
+    if "tags" in (call.body or {}):
+        group["tags"] = call.body["tags"]
+        context.state.save(("groups", group["name"].lower()))
+    return Answer(200, show(group))
+
+
+def listed(context: Context, call: Call) -> Answer:
+    """All resource groups, those that AKS made for its nodes included."""
+    return Answer(200, {"value": [show(group) for group in context.state.groups.values()]})
+
+
+def delete(context: Context, call: Call) -> Answer:
+    """Delete a resource group with all that is in it."""
+    group = find_group(context, call)
+    if group.get("managedBy"):
+        message = (
+            f"The resource group '{group['name']}' is managed by '{group['managedBy']}' and goes with it: "
+            "a deny assignment forbids to delete it."
+        )
+        raise errors.ArmError(403, "DenyAssignmentAuthorizationFailed", message)
+    running = context.state.operations.get(group.get("operation", ""))
+    if running is None or running["status"] != "InProgress":
+        running = context.operations.begin(
+            "delete-group", location=group["location"], seconds=GROUP_DELETE_SECONDS, group=group["name"].lower()
+        )
+        group["operation"], group["state"] = running["id"], "Deleting"
+        context.state.save(("groups", group["name"].lower()))
+    return accepted(context, call, running)
+
+
+def check_not_deleting(group: Document) -> None:
+    """Refuse to put anything into a resource group that is going away."""
+    if group["state"] == "Deleting":
+        message = f"The resource group '{group['name']}' is in deprovisioning state and cannot perform this operation."
+        raise errors.ArmError(409, "ResourceGroupBeingDeleted", message)
+
+
+def resources(context: Context, call: Call) -> Answer:
+    """What is in one resource group, or in all of them."""
+    wanted = find_group(context, call)["name"].lower() if "group" in call.path else None
+    found = [item for group, item in _resources(context) if wanted in (None, group)]
+    return Answer(200, {"value": found})
+
+
+def _resources(context: Context) -> list[tuple[str, Document]]:
+    found: list[tuple[str, Document]] = []
+    for cluster in context.state.clusters.values():
+        shown = show_cluster(cluster)
+        kept: Document = {
+            key: shown[key] for key in ("id", "name", "type", "location", "tags", "sku", "identity") if key in shown
+        }
+        found.append((cluster["group"].lower(), kept))
+        machines = cluster["properties"]["nodeResourceGroup"]
+        found += [(machines.lower(), _scale_set(cluster, pool, machines)) for pool in cluster["pools"].values()]
+    return found
+
+
+def _scale_set(cluster: Document, pool: Document, group: str) -> Document:
+    name, kind = scale_set(cluster, pool), "Microsoft.Compute/virtualMachineScaleSets"
+    return {
+        "id": f"{group_id(group)}/providers/{kind}/{name}",
+        "name": name,
+        "type": kind,
+        "location": cluster["location"],
+        "managedBy": cluster_id(cluster),
+        "sku": {"name": pool["properties"]["vmSize"], "tier": "Standard", "capacity": pool["properties"]["count"]},
+        "tags": {"aks-managed-poolName": pool["name"]},
+    }
+
+
+def subscription(context: Context, call: Call) -> Answer:
+    """The one subscription of the laptop."""
+    return Answer(200, _subscription())
+
+
+def subscriptions(context: Context, call: Call) -> Answer:
+    """All subscriptions: one."""
+    return Answer(200, {"value": [_subscription()], "count": {"type": "Total", "value": 1}})
+
+
+def locations(context: Context, call: Call) -> Answer:
+    """The regions."""
+    place = f"/subscriptions/{data.SUBSCRIPTION}/locations"
+    rows: list[dict[str, Any]] = [
+        {
+            "id": f"{place}/{name}",
+            "name": name,
+            "type": "Region",
+            "displayName": shown,
+            "regionalDisplayName": shown,
+            "metadata": {"regionType": "Physical"},
+        }
+        for name, shown in data.REGIONS.items()
+    ]
+    return Answer(200, {"value": rows})
+
+
+def _subscription() -> Document:
+    return {
+        "id": f"/subscriptions/{data.SUBSCRIPTION}",
+        "subscriptionId": data.SUBSCRIPTION,
+        "tenantId": data.TENANT,
+        "displayName": "Laptop AKS",
+        "state": "Enabled",
+        "subscriptionPolicies": {
+            "locationPlacementId": "Public_2014-09-01",
+            "quotaId": "PayAsYouGo_2014-09-01",
+            "spendingLimit": "Off",
+        },
+        "authorizationSource": "RoleBased",
+    }

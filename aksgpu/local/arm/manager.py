@@ -1,0 +1,187 @@
+"""The front door of the laptop's Resource Manager: from an HTTP request to its handler and back.
+
+It checks what Azure checks before a resource provider sees a request (api-version, subscription, JSON), and puts on the
+headers that every Azure answer carries. Who may call is the server's business.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from aksgpu.local.arm import routes
+from aksgpu.local.arm.context import Answer, Call, Clusters, Context
+from aksgpu.local.arm.data import SUBSCRIPTION
+from aksgpu.local.arm.errors import ArmError
+from aksgpu.local.arm.operations import Operations
+from aksgpu.local.arm.state import State
+from aksgpu.local.arm.work import WORK
+from aksgpu.local.settings import Settings
+
+log = logging.getLogger(__name__)
+
+API_VERSION = re.compile(r"20[12]\d-\d\d-\d\d(-preview)?")
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+PRICES = "/api/retail/prices"
+
+
+class ResourceManager:
+    """Resource Manager of the laptop's one subscription.
+
+    Args:
+        home: where ``arm.db`` and ``ca.pem`` are.
+        clusters: runs the Kubernetes clusters.
+        settings: the laptop's.
+    """
+
+    def __init__(self, home: Path, clusters: Clusters, settings: Settings) -> None:
+        self._state = State(home / "arm.db")
+        self._context = Context(self._state, clusters, settings, home / "ca.pem")
+        self._context.operations = Operations(self._context, WORK)
+
+    async def start(self) -> None:
+        """Read the state, start the clusters that ran, and go on with operations; raises LaptopError."""
+        self._state.open()
+        for cluster in list(self._state.clusters.values()):
+            if cluster["power"] == "Running":
+                await self._context.clusters.open(cluster["id"], cluster["token"])
+        self._context.operations.resume()
+
+    async def stop(self) -> None:
+        """Leave operations where they are and close the file; the clusters are the caller's to stop."""
+        await self._context.operations.stop()
+        self._state.close()
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """``resource group/cluster`` of every cluster."""
+        return [f"{cluster['group']}/{cluster['name']}" for cluster in self._state.clusters.values()]
+
+    @property
+    def busy(self) -> bool:
+        """Whether an operation runs."""
+        return any(operation["status"] == "InProgress" for operation in self._state.operations.values())
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer an HTTP request."""
+        try:
+            answer = await self.answer(
+                request.method,
+                request.rel_url.raw_path,
+                base_url=f"{request.scheme}://{request.host}",
+                query=request.query,
+                headers=request.headers,
+                body=await request.read(),
+            )
+        except ArmError as error:
+            answer = Answer(error.status, error.body(), _explained(error))
+        except Exception:
+            log.exception("%s %s", request.method, request.path)
+            message = "The request failed inside the laptop AKS; its log, laptop.log, has the details."
+            answer = Answer(500, {"error": {"code": "InternalServerError", "message": message}})
+        return _response(answer, request.headers)
+
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        base_url: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Answer:
+        """Answer a request; raises ArmError.
+
+        Args:
+            method: the HTTP method.
+            path: the path, percent-encoded.
+            base_url: the address that the client used, for the addresses in the answer.
+            query: the query; its keys do not regard case.
+            headers: the request's headers.
+            body: JSON, or nothing.
+        """
+        folded = {key.lower(): value for key, value in (query or {}).items()}
+        if path.lower() != PRICES:
+            _check_version(folded.get("api-version"))
+            _check_subscription(path)
+        handler, names, allowed = routes.find(method, path)
+        if handler is None:
+            raise _no_route(method, path, allowed)
+        call = Call(
+            method=method,
+            base_url=base_url,
+            path={**names, "raw": path},
+            query=folded,
+            headers=CIMultiDict(headers or {}),
+            body=_parsed(body),
+        )
+        result = handler(self._context, call)
+        return await result if inspect.isawaitable(result) else result
+
+
+def _check_version(version: str | None) -> None:
+    if not version:
+        message = "The api-version query parameter (?api-version=) is required for all requests."
+        raise ArmError(400, "MissingApiVersionParameter", message)
+    if API_VERSION.fullmatch(version) is None:
+        message = f"The api-version '{version}' is invalid. An api-version is a date such as '2026-08-01'."
+        raise ArmError(400, "InvalidApiVersionParameter", message)
+
+
+def _check_subscription(path: str) -> None:
+    segments = path.split("/")
+    given = segments[2] if len(segments) > 2 and segments[1].lower() == "subscriptions" else SUBSCRIPTION
+    if GUID.fullmatch(given) is None:
+        message = f"The provided subscription identifier '{given}' is malformed or invalid."
+        raise ArmError(400, "InvalidSubscriptionId", message)
+    if given.lower() != SUBSCRIPTION:
+        raise ArmError(404, "SubscriptionNotFound", f"The subscription '{given}' could not be found.")
+
+
+def _no_route(method: str, path: str, allowed: list[str]) -> ArmError:
+    if allowed:
+        message = f"The http method '{method}' is not supported for '{path}'; it has {', '.join(allowed)}."
+        return ArmError(405, "HttpMethodNotSupported", message)
+    message = f"The resource type of '{path}' could not be found on the laptop AKS."
+    return ArmError(404, "InvalidResourceType", message)
+
+
+def _parsed(body: bytes) -> object:
+    if not body:
+        return None
+    try:
+        parsed = json.loads(body)
+    except ValueError as error:
+        message = f"The request content was invalid and could not be deserialized: '{error}'."
+        raise ArmError(400, "InvalidRequestContent", message) from None
+    if not isinstance(parsed, dict):
+        message = "The request content was invalid and could not be deserialized: 'a JSON object is expected'."
+        raise ArmError(400, "InvalidRequestContent", message)
+    return parsed
+
+
+def _explained(error: ArmError) -> dict[str, str]:
+    return {} if error.flat else {"x-ms-failure-cause": "gateway"}
+
+
+def _response(answer: Answer, asked: Mapping[str, str]) -> web.Response:
+    request_id = str(uuid.uuid4())
+    headers = {
+        "Cache-Control": "no-cache",
+        "x-ms-request-id": request_id,
+        "x-ms-correlation-request-id": asked.get("x-ms-correlation-request-id", request_id),
+        **({"x-ms-client-request-id": asked["x-ms-client-request-id"]} if "x-ms-client-request-id" in asked else {}),
+        **answer.headers,
+    }
+    if answer.body is None:
+        return web.Response(status=answer.status, headers=headers)
+    return web.json_response(answer.body, status=answer.status, headers=headers)

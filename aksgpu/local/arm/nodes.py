@@ -1,0 +1,264 @@
+"""A pool's virtual machines, as the Node objects of its cluster.
+
+Names, labels, taints and sizes are those that AKS gives its nodes. Whether a node is alive is not said here: the node
+agent posts the conditions, and finds in the annotations which GPUs the node's size has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import re
+import uuid
+from typing import Any
+
+from aksgpu.local.arm import data
+from aksgpu.local.arm.context import group_id
+from aksgpu.local.arm.state import Document
+from aksgpu.local.objects import STRATEGIC_PATCH, Object, Objects
+from aksgpu.local.status import StatusError
+
+AZURE = "kubernetes.azure.com"
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+POD_GRACE_SECONDS = 2
+FIRST_ADDRESS = 4
+CPU_RESERVED = ((2, 100), (4, 140), (8, 180), (16, 260), (32, 420), (64, 740), (128, 1380))
+"""Millicores that AKS keeps for itself, by vCPUs."""
+
+
+def scale_set(cluster: Document, pool: Document) -> str:
+    """The name of the pool's virtual machine scale set."""
+    return f"aks-{pool['name']}-{cluster['serial']}-vmss"
+
+
+def node_name(cluster: Document, pool: Document, index: int) -> str:
+    """The name of the pool's node number ``index``."""
+    text = ""
+    number = index
+    while number:
+        number, digit = divmod(number, 36)
+        text = DIGITS[digit] + text
+    return f"{scale_set(cluster, pool)}{text:0>6}"
+
+
+def node_index(name: str) -> int:
+    """Which number a node has in its pool."""
+    return int(name[-6:], 36)
+
+
+def parse_taint(text: str) -> dict[str, str]:
+    """A pool's ``key=value:Effect`` as a Node's taint; raises ValueError."""
+    match = re.fullmatch(r"([\w./-]+)(?:=([\w.-]*))?:(NoSchedule|PreferNoSchedule|NoExecute)", text)
+    if match is None:
+        raise ValueError(text)
+    key, value, effect = match.groups()
+    return {"key": key, **({"value": value} if value else {}), "effect": effect}
+
+
+def labels(cluster: Document, pool: Document) -> dict[str, str]:
+    """The labels that a pool puts on all of its nodes."""
+    properties = pool["properties"]
+    size = data.sizes()[properties["vmSize"].lower()]
+    system = properties["osType"].lower()
+    found = {
+        "agentpool": pool["name"],
+        f"{AZURE}/agentpool": pool["name"],
+        f"{AZURE}/cluster": cluster["properties"]["nodeResourceGroup"],
+        f"{AZURE}/mode": properties["mode"].lower(),
+        f"{AZURE}/role": "agent",
+        f"{AZURE}/os-sku": properties["osSKU"],
+        f"{AZURE}/node-image-version": data.NODE_IMAGE,
+        "node.kubernetes.io/instance-type": size.name,
+        "beta.kubernetes.io/instance-type": size.name,
+        "topology.kubernetes.io/region": cluster["location"],
+        "kubernetes.io/os": system,
+        "beta.kubernetes.io/os": system,
+        "kubernetes.io/arch": size.arch,
+        "beta.kubernetes.io/arch": size.arch,
+    }
+    if size.nvidia:
+        found |= {"accelerator": "nvidia", f"{AZURE}/accelerator": "nvidia", "aksgpu.dev/gpu": "simulated"}
+    return found | (properties.get("nodeLabels") or {})
+
+
+def taints(pool: Document) -> list[dict[str, str]]:
+    """The taints that a pool puts on its nodes."""
+    return [parse_taint(text) for text in pool["properties"].get("nodeTaints") or []]
+
+
+def gpu_annotations(pool: Document) -> dict[str, str]:
+    """What the node agent has to know of the node's GPUs; nothing when AKS installs no driver."""
+    properties = pool["properties"]
+    size = data.sizes()[properties["vmSize"].lower()]
+    profile = properties.get("gpuProfile") or {}
+    if not size.nvidia or profile.get("driver") == "None":
+        return {}
+    found = {
+        "aksgpu.dev/gpu-model": size.gpu,
+        "aksgpu.dev/gpu-count": str(size.devices),
+        "aksgpu.dev/gpu-memory-mib": str(round(size.gpu_memory_gb * 1024 / size.devices)),
+    }
+    if (profile.get("nvidia") or {}).get("managementMode") == "Managed":
+        found["aksgpu.dev/gpu-management"] = "Managed"
+    if properties.get("gpuInstanceProfile"):
+        found["aksgpu.dev/gpu-instance-profile"] = properties["gpuInstanceProfile"]
+    return found
+
+
+def build(cluster: Document, pool: Document, index: int, address: int) -> Object:
+    """The Node object of the pool's node number ``index``."""
+    properties = pool["properties"]
+    name, size = node_name(cluster, pool, index), data.sizes()[properties["vmSize"].lower()]
+    zones = properties.get("availabilityZones") or []
+    zone = f"{cluster['location']}-{zones[index % len(zones)]}" if zones else "0"
+    own = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}
+    machines = group_id(cluster["properties"]["nodeResourceGroup"])
+    machine = f"{machines}/providers/Microsoft.Compute/virtualMachineScaleSets/{scale_set(cluster, pool)}"
+    capacity, allocatable = _resources(size, int(properties["maxPods"]))
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels(cluster, pool) | own, "annotations": gpu_annotations(pool)},
+        "spec": {
+            "providerID": f"azure://{machine}/virtualMachines/{index}",
+            **({"taints": taints(pool)} if taints(pool) else {}),
+        },
+        "status": {
+            "capacity": capacity,
+            "allocatable": allocatable,
+            "addresses": [
+                {"type": "InternalIP", "address": f"10.224.{address // 256}.{address % 256}"},
+                {"type": "Hostname", "address": name},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+            "nodeInfo": _node_info(size.arch),
+        },
+    }
+
+
+def _resources(size: data.Size, max_pods: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Capacity and allocatable, by AKS' rules of what it reserves."""
+    memory = int(size.ram_gb * 1024 * 1024 * 0.975)
+    reserved = min((20 * max_pods + 50) * 1024, memory // 4) + 100 * 1024
+    cpu = next((millicores for cores, millicores in CPU_RESERVED if size.vcpus <= cores), CPU_RESERVED[-1][1])
+    fixed = {"hugepages-1Gi": "0", "hugepages-2Mi": "0", "pods": str(max_pods)}
+    capacity = {"cpu": str(size.vcpus), "ephemeral-storage": "129886128Ki", "memory": f"{memory}Ki", **fixed}
+    allocatable = {
+        "cpu": f"{size.vcpus * 1000 - cpu}m",
+        "ephemeral-storage": "119703055367",
+        "memory": f"{memory - reserved}Ki",
+        **fixed,
+    }
+    return capacity, allocatable
+
+
+def _node_info(arch: str) -> dict[str, str]:
+    return {
+        "machineID": uuid.uuid4().hex,
+        "systemUUID": str(uuid.uuid4()),
+        "bootID": str(uuid.uuid4()),
+        "kernelVersion": platform.release(),
+        "osImage": "Ubuntu 22.04.5 LTS",
+        "containerRuntimeVersion": "containerd://1.7.28-1",
+        "kubeletVersion": f"v{data.KUBERNETES_VERSION}",
+        "kubeProxyVersion": f"v{data.KUBERNETES_VERSION}",
+        "operatingSystem": "linux",
+        "architecture": arch,
+    }
+
+
+async def of_pool(objects: Objects, pool: Document) -> list[Object]:
+    """The pool's nodes, in the order of their numbers."""
+    found, _ = await objects.list("nodes", label_selector=f"agentpool={pool['name']}")
+    return sorted(found, key=lambda node: node_index(node["metadata"]["name"]))
+
+
+async def settle(objects: Objects, cluster: Document, pool: Document, seconds: float) -> None:
+    """Make the pool's nodes be what its document says, spread over ``seconds``."""
+    existing = await of_pool(objects, pool)
+    stopped = pool["power"] == "Stopped" or cluster["power"] == "Stopped"
+    wanted = 0 if stopped else pool["properties"]["count"]
+    for node in existing[:wanted]:
+        await _bring_up_to_date(objects, cluster, pool, node)
+    changes = abs(wanted - len(existing))
+    pause = seconds / (changes + 1)
+    for node in reversed(existing[wanted:]):
+        await asyncio.sleep(pause)
+        await remove(objects, node["metadata"]["name"])
+    for _ in range(wanted - len(existing)):
+        await asyncio.sleep(pause)
+        await _add(objects, cluster, pool)
+    await asyncio.sleep(pause)
+
+
+async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
+    used = {node_index(node["metadata"]["name"]) for node in await of_pool(objects, pool)}
+    index = max(pool.get("next", 0), max(used, default=-1) + 1)
+    pool["next"] = index + 1
+    nodes, _ = await objects.list("nodes")
+    taken = {entry["address"] for node in nodes for entry in node.get("status", {}).get("addresses", [])}
+    address = FIRST_ADDRESS
+    while f"10.224.{address // 256}.{address % 256}" in taken:
+        address += 1
+    try:
+        await objects.create("nodes", build(cluster, pool, index, address))
+    except StatusError as error:
+        if error.reason != "AlreadyExists":
+            raise
+
+
+async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document, node: Object) -> None:
+    """Give a node the labels and taints that its pool has now."""
+    metadata, spec = node["metadata"], node.get("spec", {})
+    wanted, managed = labels(cluster, pool), pool.get("labelled", [])
+    change: dict[str, Any] = {key: value for key, value in wanted.items() if metadata["labels"].get(key) != value}
+    change |= {key: None for key in managed if key not in wanted and key in metadata["labels"]}
+    automatic = [taint for taint in spec.get("taints", []) if taint["key"].startswith("node.kubernetes.io/")]
+    new_taints = [*taints(pool), *automatic]
+    if not change and new_taints == spec.get("taints", []):
+        return
+    patch = {"metadata": {"labels": change}, "spec": {"taints": new_taints or None}}
+    await objects.patch("nodes", metadata["name"], patch)
+
+
+async def remove(objects: Objects, name: str) -> None:
+    """Drain a node and take it away, with the pods that stay on it."""
+    try:
+        await objects.patch("nodes", name, {"spec": {"unschedulable": True}}, content_type=STRATEGIC_PATCH)
+    except StatusError as error:
+        if error.reason == "NotFound":
+            return
+        raise
+    await _delete_pods(objects, name, grace=POD_GRACE_SECONDS, daemons=False)
+    for _ in range(POD_GRACE_SECONDS * 10):
+        if not await _pods(objects, name, daemons=False):
+            break
+        await asyncio.sleep(0.1)
+    await _ignore_absent(objects.delete("nodes", name))
+    await _delete_pods(objects, name, grace=0, daemons=True)
+
+
+async def _pods(objects: Objects, node: str, *, daemons: bool) -> list[Object]:
+    found, _ = await objects.list("pods", field_selector=f"spec.nodeName={node}")
+    return [pod for pod in found if daemons or not owned_by_daemon_set(pod)]
+
+
+async def _delete_pods(objects: Objects, node: str, *, grace: int, daemons: bool) -> None:
+    for pod in await _pods(objects, node, daemons=daemons):
+        metadata = pod["metadata"]
+        await _ignore_absent(
+            objects.delete("pods", metadata["name"], metadata["namespace"], grace_period_seconds=grace)
+        )
+
+
+def owned_by_daemon_set(pod: Object) -> bool:
+    """Whether a DaemonSet would put this pod back at once."""
+    return any(owner.get("kind") == "DaemonSet" for owner in pod["metadata"].get("ownerReferences", []))
+
+
+async def _ignore_absent(deletion: Any) -> None:
+    try:
+        await deletion
+    except StatusError as error:
+        if error.reason != "NotFound":
+            raise

@@ -1,0 +1,196 @@
+"""Long-running operations: begun by a handler, driven in the background, asked about by the client.
+
+An operation is a document that says what is to be done to which cluster; :mod:`aksgpu.local.arm.work` does it. Since
+the work only ever moves a cluster towards what its document says, an operation that a killed process left behind is
+simply driven again. One operation runs on a cluster at a time, as in AKS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aksgpu.local.arm import errors
+from aksgpu.local.arm.context import Answer, Call, Context
+from aksgpu.local.arm.state import Document
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Context, Document], Awaitable[None]]
+KEPT_SECONDS = 24 * 3600.0
+LARGEST_WAIT_MS, SMALLEST_WAIT_MS = 1000, 50
+
+
+def now() -> str:
+    """The time, as Azure writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Operations:
+    """The operations of a subscription.
+
+    Args:
+        context: the subscription.
+        work: what each kind of operation does.
+    """
+
+    def __init__(self, context: Context, work: Mapping[str, Work]) -> None:
+        self._context, self._work = context, work
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def resume(self) -> None:
+        """Drive what an earlier process left, and forget what is long done."""
+        state = self._context.state
+        old = time.time() - KEPT_SECONDS
+        stale = [key for key, found in state.operations.items() if found["ended"] and found["ended"] < old]
+        for key in stale:
+            del state.operations[key]
+        state.save(*(("operations", key) for key in stale))
+        for operation in state.operations.values():
+            if operation["status"] == "InProgress":
+                self._drive(operation)
+
+    async def stop(self) -> None:
+        """Leave every operation where it is; :meth:`resume` goes on with it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def begin(
+        self,
+        kind: str,
+        *,
+        location: str,
+        seconds: float,
+        cluster: str = "",
+        pool: str = "",
+        group: str = "",
+    ) -> Document:
+        """Write an operation down together with what it is about, and start it.
+
+        Args:
+            kind: a key of the work.
+            location: the region, part of the operation's address.
+            seconds: how long it takes, before the laptop's time scale.
+            cluster: the key of the cluster it is about; becomes that cluster's one operation.
+            pool: the pool it is about.
+            group: the key of the resource group it is about.
+        """
+        state = self._context.state
+        operation: Document = {
+            "id": str(uuid.uuid4()),
+            "kind": kind,
+            "cluster": cluster,
+            "pool": pool,
+            "group": group,
+            "location": location,
+            "seconds": seconds * self._context.settings.time_scale,
+            "status": "InProgress",
+            "startTime": now(),
+            "begun": time.time(),
+            "ended": None,
+        }
+        state.operations[operation["id"]] = operation
+        if cluster:
+            state.clusters[cluster]["operation"] = operation["id"]
+        state.save(("operations", operation["id"]), *self._touched(operation))
+        self._drive(operation)
+        return operation
+
+    def running(self, cluster: Document) -> Document | None:
+        """The operation that runs on this cluster, if any."""
+        found = self._context.state.operations.get(cluster.get("operation") or "")
+        return found if found and found["status"] == "InProgress" else None
+
+    async def cancel(self, operation: Document) -> None:
+        """End an operation as ``Canceled``; what it did so far stays."""
+        task = self._tasks.get(operation["id"])
+        self._end(operation, "Canceled", {"code": "Canceled", "message": "The operation was canceled."})
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def patience(self, operation: Document) -> dict[str, str]:
+        """The header that says when to ask again.
+
+        Clients that know ``Retry-After`` prefer it, and it counts whole seconds; an operation that is nearly done is
+        worth asking about sooner, which ``retry-after-ms`` says.
+        """
+        left = operation["begun"] + operation["seconds"] - time.time()
+        milliseconds = max(SMALLEST_WAIT_MS, int(left * 500))
+        if milliseconds >= LARGEST_WAIT_MS:
+            return {"Retry-After": "1"}
+        return {"retry-after-ms": str(milliseconds)}
+
+    def _drive(self, operation: Document) -> None:
+        task = asyncio.create_task(self._run(operation), name=f"{operation['kind']} {operation['id']}")
+        self._tasks[operation["id"]] = task
+        task.add_done_callback(lambda _: self._tasks.pop(operation["id"], None))
+
+    async def _run(self, operation: Document) -> None:
+        try:
+            await self._work[operation["kind"]](self._context, operation)
+        except errors.ArmError as error:
+            self._end(operation, "Failed", {"code": error.code, "message": error.message})
+        except Exception as error:
+            log.exception("operation %s %s failed", operation["kind"], operation["id"])
+            self._end(operation, "Failed", {"code": "InternalServerError", "message": f"{error}"})
+        else:
+            self._end(operation, "Succeeded")
+
+    def _end(self, operation: Document, status: str, error: Any = None) -> None:
+        """Write the outcome down, with what it means for the cluster and the pool."""
+        if operation["status"] != "InProgress":
+            return
+        state = self._context.state
+        operation.update(status=status, endTime=now(), ended=time.time(), **({"error": error} if error else {}))
+        cluster = state.clusters.get(operation["cluster"])
+        if cluster is not None:
+            cluster["operation"] = None
+            cluster["state"] = status
+            concerned = [cluster["pools"][operation["pool"]]] if operation["pool"] in cluster["pools"] else []
+            for pool in concerned if operation["pool"] else cluster["pools"].values():
+                pool["state"] = status
+            for changed in (cluster, *concerned):
+                changed["error"] = error
+        state.save(("operations", operation["id"]), *self._touched(operation))
+
+    def _touched(self, operation: Document) -> list[tuple[str, str]]:
+        touched = [("clusters", operation["cluster"])] if operation["cluster"] else []
+        touched += [("groups", key) for key in operation.get("groups", ())]
+        return touched + ([("groups", operation["group"])] if operation["group"] else [])
+
+
+def get_status(context: Context, call: Call) -> Answer:
+    """``GET .../operations/{operation}``."""
+    operation = _find(context, call)
+    shown = {key: operation[key] for key in ("status", "startTime", "endTime", "error") if key in operation}
+    place = f"/subscriptions/{call.path['subscription']}/providers/Microsoft.ContainerService"
+    identity = f"{place}/locations/{operation['location']}/operations/{operation['id']}"
+    waiting = context.operations.patience(operation) if operation["status"] == "InProgress" else {}
+    return Answer(200, {"id": identity, "name": operation["id"], **shown}, waiting)
+
+
+def get_result(context: Context, call: Call) -> Answer:
+    """``GET .../operationresults/{operation}``: 202 while it runs, then 204, or the error."""
+    operation = _find(context, call)
+    if operation["status"] == "InProgress":
+        address = f"{call.base_url}{call.path['raw']}"
+        return Answer(202, None, {"Location": address, **context.operations.patience(operation)})
+    if operation["status"] != "Succeeded":
+        return Answer(409, {"error": operation["error"]})
+    return Answer(204)
+
+
+def _find(context: Context, call: Call) -> Document:
+    operation = context.state.operations.get(call.path["operation"].lower())
+    if operation is None:
+        message = f"The operation '{call.path['operation']}' could not be found."
+        raise errors.ArmError(404, "OperationNotFound", message)
+    return operation

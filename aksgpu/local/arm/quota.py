@@ -1,0 +1,70 @@
+"""vCPU quota: what the clusters of a region use, and whether a request still fits.
+
+Usage is not counted up and down but summed from the clusters themselves, so that it cannot drift.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from aksgpu.local.arm import data, errors
+from aksgpu.local.arm.context import Context
+from aksgpu.local.arm.state import Document
+
+REGION, SPOT = "cores", "lowPriorityCores"
+
+
+def limit(family: str) -> int:
+    """How many vCPUs of a family (or of the region, or for spot) the subscription may use."""
+    return data.QUOTA.get(family, data.QUOTA.get(family.lower(), 0))
+
+
+def usage(context: Context, location: str) -> Counter[str]:
+    """The vCPUs in use in a region, by family in lower case, and for the region and spot as a whole."""
+    used: Counter[str] = Counter()
+    for cluster in context.state.clusters.values():
+        if cluster["location"] != location or cluster["power"] == "Stopped":
+            continue
+        for pool in cluster["pools"].values():
+            used.update(_cost(pool))
+    return used
+
+
+def check(context: Context, location: str, wanted: list[Document], *, instead_of: list[Document]) -> None:
+    """Refuse pools that the quota has no room for.
+
+    Args:
+        context: the subscription.
+        location: the region.
+        wanted: the pools as they shall be.
+        instead_of: the same pools as they are, whose use is given back.
+    """
+    used = usage(context, location)
+    before: Counter[str] = Counter()
+    for pool in instead_of:
+        before.update(_cost(pool))
+    after: Counter[str] = Counter()
+    for pool in wanted:
+        after.update(_cost(pool))
+    for name, vcpus in after.items():
+        requested = vcpus - before[name]
+        remaining = limit(name) - used[name]
+        if requested <= 0 or requested <= remaining:
+            continue
+        remaining = max(0, remaining)
+        if name == REGION:
+            raise errors.regional_quota(requested, remaining, location)
+        raise errors.family_quota(requested, remaining, name if name == SPOT else _spelling(name), location)
+
+
+def _cost(pool: Document) -> dict[str, int]:
+    properties = pool["properties"]
+    size = data.sizes()[properties["vmSize"].lower()]
+    vcpus = 0 if pool["power"] == "Stopped" else size.vcpus * int(properties["count"])
+    if properties.get("scaleSetPriority") == "Spot":
+        return {SPOT: vcpus}
+    return {size.family.lower(): vcpus, REGION: vcpus}
+
+
+def _spelling(family: str) -> str:
+    return next(size.family for size in data.sizes().values() if size.family.lower() == family)

@@ -1,0 +1,73 @@
+"""What Resource Manager remembers: resource groups, clusters with their pools, and operations, in ``arm.db``.
+
+Everything is in memory as plain dicts; :meth:`State.save` writes what changed in one transaction, which is on disk when
+it returns. Handlers save before they answer, so that killing the process loses nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any, Self
+
+from aksgpu.errors import LaptopError
+
+Document = dict[str, Any]
+TABLES = ("groups", "clusters", "operations")
+
+
+class State:
+    """The documents of a subscription.
+
+    Args:
+        path: the SQLite file; made when absent, readable by its owner alone since it holds the clusters' tokens.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.groups: dict[str, Document] = {}
+        self.clusters: dict[str, Document] = {}
+        self.operations: dict[str, Document] = {}
+
+    def open(self) -> Self:
+        """Read what is there; raises LaptopError when it cannot be read."""
+        try:
+            self._path.touch(mode=0o600)
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS documents (kind TEXT, key TEXT, document TEXT, PRIMARY KEY (kind, key))"
+            )
+            for kind, key, text in self._db.execute("SELECT kind, key, document FROM documents ORDER BY rowid"):
+                getattr(self, kind)[key] = json.loads(text)
+        except (sqlite3.Error, OSError, ValueError, AttributeError) as error:
+            raise LaptopError(
+                f"{self._path} cannot be read: {error}",
+                hint=f"move {self._path.parent} away to begin with an empty laptop AKS, or choose another AKSGPU_HOME",
+            ) from error
+        return self
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def save(self, *changes: tuple[str, str]) -> None:
+        """Write the documents named by ``(table, key)``, or remove those no longer there, in one transaction."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for kind, key in changes:
+                document = getattr(self, kind).get(key)
+                if document is None:
+                    self._db.execute("DELETE FROM documents WHERE kind = ? AND key = ?", (kind, key))
+                else:
+                    self._db.execute(
+                        "INSERT INTO documents VALUES (?, ?, ?) "
+                        "ON CONFLICT (kind, key) DO UPDATE SET document = excluded.document",
+                        (kind, key, json.dumps(document)),
+                    )
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")

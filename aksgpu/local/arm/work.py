@@ -1,0 +1,117 @@
+"""What each kind of long-running operation does, once its handler has answered.
+
+Each function moves a cluster towards what its document says, and can be begun anew after a kill. The states that it
+leaves behind are the operation's business (:mod:`aksgpu.local.arm.operations`), which also writes them down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aksgpu.local.arm import nodes
+from aksgpu.local.arm.context import Context, cluster_id
+from aksgpu.local.arm.state import Document
+from aksgpu.local.objects import Objects
+
+CONTROL_PLANE_SHARE = 0.3
+"""The part of a cluster operation that passes before its nodes appear."""
+
+
+async def put_cluster(context: Context, operation: Document) -> None:
+    """Bring up the control plane, then the nodes of every pool, one after another."""
+    cluster = context.state.clusters[operation["cluster"]]
+    objects = await _open(context, cluster)
+    await asyncio.sleep(operation["seconds"] * CONTROL_PLANE_SHARE)
+    await _settle_all(objects, cluster, operation["seconds"] * (1 - CONTROL_PLANE_SHARE))
+
+
+async def put_pool(context: Context, operation: Document) -> None:
+    """Bring a pool's nodes to what the pool says now."""
+    cluster = context.state.clusters[operation["cluster"]]
+    objects = await _open(context, cluster)
+    await nodes.settle(objects, cluster, cluster["pools"][operation["pool"]], operation["seconds"])
+
+
+async def delete_pool(context: Context, operation: Document) -> None:
+    """Drain the pool's nodes away, then forget the pool."""
+    cluster = context.state.clusters[operation["cluster"]]
+    pool = cluster["pools"][operation["pool"]]
+    pool["properties"]["count"] = 0
+    if cluster["power"] == "Running":
+        await nodes.settle(await _open(context, cluster), cluster, pool, operation["seconds"])
+    del cluster["pools"][operation["pool"]]
+
+
+async def delete_cluster(context: Context, operation: Document) -> None:
+    """Take the cluster away with its nodes, its pods and its node resource group."""
+    await asyncio.sleep(operation["seconds"])
+    await _forget_cluster(context, operation, operation["cluster"])
+
+
+async def stop_cluster(context: Context, operation: Document) -> None:
+    """Release the nodes, then stop the control plane; what is in its store stays."""
+    cluster = context.state.clusters[operation["cluster"]]
+    cluster["power"] = "Stopped"
+    await _settle_all(await _open(context, cluster), cluster, operation["seconds"])
+    await context.clusters.close(cluster["id"])
+
+
+async def start_cluster(context: Context, operation: Document) -> None:
+    """Start the control plane and give every pool its nodes back."""
+    context.state.clusters[operation["cluster"]]["power"] = "Running"
+    await put_cluster(context, operation)
+
+
+async def delete_group(context: Context, operation: Document) -> None:
+    """Delete the clusters of a resource group, then the group."""
+    await asyncio.sleep(operation["seconds"])
+    group = operation["group"]
+    for key in [key for key, found in context.state.clusters.items() if found["group"].lower() == group]:
+        running = context.operations.running(context.state.clusters[key])
+        if running is not None:
+            await context.operations.cancel(running)
+        await _forget_cluster(context, operation, key)
+    context.state.groups.pop(group, None)
+
+
+async def nothing(context: Context, operation: Document) -> None:
+    """Only take time."""
+    await asyncio.sleep(operation["seconds"])
+
+
+WORK = {
+    "put-cluster": put_cluster,
+    "put-pool": put_pool,
+    "delete-pool": delete_pool,
+    "delete-cluster": delete_cluster,
+    "stop-cluster": stop_cluster,
+    "start-cluster": start_cluster,
+    "delete-group": delete_group,
+    "abort": nothing,
+}
+
+
+async def _open(context: Context, cluster: Document) -> Objects:
+    return await context.clusters.open(cluster["id"], cluster["token"])
+
+
+async def _settle_all(objects: Objects, cluster: Document, seconds: float) -> None:
+    for pool in list(cluster["pools"].values()):
+        await nodes.settle(objects, cluster, pool, seconds / len(cluster["pools"]))
+
+
+async def _forget_cluster(context: Context, operation: Document, key: str) -> None:
+    """Delete a cluster and its node resource group; both leave the file in one transaction, with the outcome."""
+    cluster = context.state.clusters.get(key)
+    if cluster is None:
+        return
+    await context.clusters.delete(cluster["id"])
+    identity = cluster_id(cluster)
+    managed = [name for name, group in context.state.groups.items() if group.get("managedBy") == identity]
+    for name in managed:
+        del context.state.groups[name]
+    del context.state.clusters[key]
+    if operation["cluster"]:
+        operation["groups"] = managed
+    else:
+        context.state.save(("clusters", key), *(("groups", name) for name in managed))

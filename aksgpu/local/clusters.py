@@ -1,0 +1,123 @@
+"""The Kubernetes clusters of this machine: the parts of each put together, started, stopped and deleted.
+
+Resource Manager decides which clusters there are; this module runs them. A cluster keeps all of its files in
+``clusters/<id>`` below the laptop's home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from pathlib import Path
+
+from aiohttp import web
+
+from aksgpu.errors import LaptopError
+from aksgpu.local.api.auth import User
+from aksgpu.local.api.http import KubeApi
+from aksgpu.local.api.registry import Registry
+from aksgpu.local.api.store import Store
+from aksgpu.local.arm.nodes import owned_by_daemon_set
+from aksgpu.local.control import Controllers
+from aksgpu.local.node import NodeAgent
+from aksgpu.local.objects import Objects
+from aksgpu.local.settings import Settings
+
+ADMINISTRATOR = User("masterclient", ("system:masters",))
+
+
+class KubeCluster:
+    """One running cluster.
+
+    Args:
+        root: the directory of its files.
+        token: the administrator's bearer token.
+        settings: the laptop's.
+    """
+
+    def __init__(self, root: Path, token: str, settings: Settings) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.registry = Registry(Store(root / "kube.db"))
+        self.agent = NodeAgent(self.registry, root, settings)
+        self.controllers = Controllers(self.registry, settings)
+        self.api = KubeApi(self.registry, logs=self.agent, tokens={token: ADMINISTRATOR})
+
+    async def start(self) -> None:
+        """Open the store and set everything in motion; raises LaptopError when the store cannot be read."""
+        try:
+            await self.registry.open()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise LaptopError(f"a cluster's store cannot be read: {error}") from error
+        await self.controllers.start()
+        await self.agent.start()
+
+    async def stop(self, *, end_pods: bool) -> None:
+        """Stop everything; pods that are not ended go on without anybody and are found again at the next start."""
+        await self.controllers.stop()
+        await self.agent.stop(end_pods=end_pods)
+        await self.registry.close()
+
+    async def busy(self) -> bool:
+        """Whether a pod runs that was put there to do something and then end."""
+        pods, _ = await self.registry.list("pods")
+        return any(pod.get("status", {}).get("phase") == "Running" and not owned_by_daemon_set(pod) for pod in pods)
+
+
+class Clusters:
+    """All running clusters, by their ids.
+
+    Args:
+        home: the laptop's directory.
+        settings: the laptop's.
+    """
+
+    def __init__(self, home: Path, settings: Settings) -> None:
+        self._root, self._settings = home / "clusters", settings
+        self._running: dict[str, KubeCluster] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def open(self, cluster_id: str, token: str) -> Objects:
+        """Start the cluster, or find it running."""
+        async with self._lock(cluster_id):
+            cluster = self._running.get(cluster_id)
+            if cluster is None:
+                cluster = KubeCluster(self._root / cluster_id, token, self._settings)
+                await cluster.start()
+                self._running[cluster_id] = cluster
+            return cluster.registry
+
+    async def close(self, cluster_id: str) -> None:
+        """Stop the cluster and end its pods; its objects are kept."""
+        async with self._lock(cluster_id):
+            cluster = self._running.pop(cluster_id, None)
+            if cluster is not None:
+                await cluster.stop(end_pods=True)
+
+    async def delete(self, cluster_id: str) -> None:
+        """Stop the cluster, end its pods and remove its files."""
+        await self.close(cluster_id)
+        root = self._root / cluster_id
+        if root.exists():
+            await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
+        self._locks.pop(cluster_id, None)
+
+    async def close_all(self) -> None:
+        """Stop every cluster and end all pods."""
+        await asyncio.gather(*(self.close(cluster_id) for cluster_id in list(self._running)))
+
+    async def busy(self) -> bool:
+        """Whether a pod runs in any cluster."""
+        return any([await cluster.busy() for cluster in list(self._running.values())])
+
+    async def handle(self, request: web.Request, cluster_id: str, path: str) -> web.StreamResponse:
+        """Answer a request to a cluster's API server; one that is not there (any more) knows no credentials."""
+        cluster = self._running.get(cluster_id)
+        if cluster is not None:
+            return await cluster.api.handle(request, path)
+        message = "Unauthorized"
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message}
+        return web.json_response({**status, "reason": message, "code": 401}, status=401)
+
+    def _lock(self, cluster_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(cluster_id, asyncio.Lock())

@@ -1,0 +1,244 @@
+"""The background process of the laptop AKS: one asyncio loop that serves Resource Manager and every cluster over TLS.
+
+    python -m aksgpu.local.server --home DIR
+
+Started by :func:`aksgpu.local.start`; run by hand it stays in the foreground and logs to stderr. SIGTERM and an
+administrator's request end it in good order, and so does an hour without anything to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import hmac
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from aksgpu.errors import AksGpuError, LaptopError
+from aksgpu.local import tls
+from aksgpu.local.arm import ResourceManager
+from aksgpu.local.arm.manager import PRICES
+from aksgpu.local.clusters import Clusters
+from aksgpu.local.home import home as user_home
+from aksgpu.local.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+CLUSTERS = "/k8s/clusters/"
+LARGEST_BODY = 4 * 1024 * 1024
+GRACE_SECONDS = 0.5
+
+
+class Laptop:
+    """The server.
+
+    Args:
+        home: where everything is kept; this process owns it while it lives.
+        settings: how fast time passes, and when to stop by itself.
+    """
+
+    def __init__(self, home: Path, settings: Settings) -> None:
+        self._home, self._settings = home, settings
+        self._clusters = Clusters(home, settings)
+        self._manager = ResourceManager(home, self._clusters, settings)
+        self._ended = asyncio.Event()
+        self._last_request = time.monotonic()
+        self._open_requests = 0
+        self._note = ""
+        self._token = _token(home / "token")
+
+    async def run(self, ready: Any) -> None:
+        """Serve until told to stop; ``ready`` is called with the port as soon as requests are answered."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+        context = tls.server_context(self._home)
+        listener = self._bind()
+        await self._manager.start()
+        app = web.Application(client_max_size=LARGEST_BODY)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS)
+        await runner.setup()
+        await web.SockSite(runner, listener, ssl_context=context).start()
+        port = listener.getsockname()[1]
+        self._write_record(port, os.getpid())
+        idle = asyncio.create_task(self._stop_when_idle())
+        log.info("serving on port %s, process %s", port, os.getpid())
+        ready(port)
+        await self._ended.wait()
+        log.info("stopping")
+        idle.cancel()
+        await runner.cleanup()
+        await self._manager.stop()
+        await self._clusters.close_all()
+        self._write_record(port, None)
+
+    def _bind(self) -> socket.socket:
+        """Listen on the former port if it is free, since kubeconfig files name it; on any other if not."""
+        former = 0
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            former = int(json.loads((self._home / "laptop.json").read_bytes()).get("port") or 0)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, former))
+        except OSError:
+            listener.bind((LOOPBACK, 0))
+            self._note = (
+                f"port {former} is taken by another program; kubeconfig files that were written before name it and "
+                "have to be fetched again"
+            )
+            log.warning(self._note)
+        return listener
+
+    def _write_record(self, port: int, pid: int | None) -> None:
+        record = {"pid": pid, "port": port, "started": datetime.now(UTC).isoformat(), "version": _version()}
+        tls.write_private(self._home / "laptop.json", json.dumps(record).encode())
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        own = path.startswith("/laptop/")
+        if not own:
+            self._last_request = time.monotonic()
+            self._open_requests += 1
+        try:
+            if path.startswith(CLUSTERS):
+                cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
+                return await self._clusters.handle(request, cluster_id, slash + rest)
+            if not self._authorized(request) and path.lower() != PRICES:
+                return _unauthorized("Authorization" in request.headers)
+            if own:
+                return await self._administer(request, path)
+            # A client that hangs up must not leave half of a change behind.
+            return await asyncio.shield(self._manager.handle(request))
+        finally:
+            if not own:
+                self._open_requests -= 1
+                self._last_request = time.monotonic()
+
+    def _authorized(self, request: web.Request) -> bool:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token)
+
+    async def _administer(self, request: web.Request, path: str) -> web.Response:
+        if path == "/laptop/status" and request.method == "GET":
+            return web.json_response({"clusters": self._manager.cluster_names, "note": self._note})
+        if path == "/laptop/stop" and request.method == "POST":
+            asyncio.get_running_loop().call_later(0.05, self._ended.set)
+            return web.json_response({"stopping": True})
+        return web.json_response({"error": {"code": "NotFound", "message": f"nothing at {path}"}}, status=404)
+
+    async def _stop_when_idle(self) -> None:
+        while True:
+            await asyncio.sleep(min(30.0, self._settings.idle_seconds / 4))
+            if self._open_requests or self._manager.busy or await self._clusters.busy():
+                self._last_request = time.monotonic()
+            elif time.monotonic() - self._last_request >= self._settings.idle_seconds:
+                log.info("idle for %s seconds", self._settings.idle_seconds)
+                self._ended.set()
+
+
+def _unauthorized(known: bool) -> web.Response:
+    code = "InvalidAuthenticationToken" if known else "AuthenticationFailed"
+    text = "The access token is invalid." if known else "The 'Authorization' header is missing."
+    body = {"error": {"code": code, "message": f"Authentication failed. {text}"}}
+    return web.json_response(body, status=401, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _token(path: Path) -> bytes:
+    """The token, made once."""
+    with contextlib.suppress(OSError):
+        if len(found := path.read_bytes().strip()) >= 32:
+            path.chmod(0o600)
+            return found
+    tls.write_private(path, secrets.token_urlsafe(32).encode())
+    return path.read_bytes().strip()
+
+
+def _version() -> str:
+    try:
+        return version("aksgpu")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _own(home: Path) -> int:
+    """Take the lock that says that this process owns the directory; held until the process ends."""
+    descriptor = os.open(home / "laptop.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(50):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)  # whoever asks whether we run holds it for a moment
+        else:
+            return descriptor
+    raise LaptopError(f"another process already serves {home}", hint="Run `aksgpu local status`.")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    defaults = Settings()
+    parser = argparse.ArgumentParser(prog="python -m aksgpu.local.server", description="The laptop AKS.")
+    parser.add_argument("--home", type=Path, default=user_home(), help="directory of its files (%(default)s)")
+    parser.add_argument("--time-scale", type=float, default=defaults.time_scale, help="pace of simulated operations")
+    parser.add_argument("--idle-seconds", type=float, default=defaults.idle_seconds, help="stop after so long unused")
+    parser.add_argument("--ready-fd", type=int, help="go to the background and report to this file descriptor")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server; returns the exit status."""
+    arguments = _arguments(argv)
+    descriptor: int | None = arguments.ready_fd
+    if descriptor is not None:
+        os.set_inheritable(descriptor, False)
+        if os.fork():
+            os._exit(0)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+    def report(**message: Any) -> None:
+        nonlocal descriptor
+        if descriptor is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(descriptor, json.dumps(message).encode() + b"\n")
+            os.close(descriptor)
+            descriptor = None
+
+    try:
+        arguments.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _own(arguments.home)
+        settings = Settings(time_scale=arguments.time_scale, idle_seconds=arguments.idle_seconds)
+        asyncio.run(_serve(arguments.home, settings, report))
+        os.close(lock)
+    except AksGpuError as error:
+        log.error("%s", error)
+        report(error=error.message, hint=error.hint)
+        return 1
+    except Exception as error:
+        log.exception("the laptop AKS ended")
+        report(error=f"the laptop AKS did not start: {error!r}")
+        return 1
+    return 0
+
+
+async def _serve(home: Path, settings: Settings, report: Any) -> None:
+    await Laptop(home, settings).run(lambda port: report(ready=True, port=port))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
