@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import _kubeconfig
+from aksgpu._files import write_private
 from aksgpu._handle import Cluster, azure_of
-from aksgpu._operations import write_private
 from aksgpu.azure import AKS_SERVER_SCOPE, translated
 from aksgpu.errors import AzureNotFound, InvalidInput
 

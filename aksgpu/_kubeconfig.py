@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aksgpu._operations import write_private
+from aksgpu._files import write_private
 from aksgpu.errors import AzureConflict, InvalidInput
 
 _SECTIONS = ("clusters", "users", "contexts")

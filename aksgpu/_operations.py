@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from azure.core.exceptions import AzureError as SdkError
 from azure.mgmt.core.polling.arm_polling import ARMPolling
 
 from aksgpu import errors, refusals
+from aksgpu._files import write_private
 from aksgpu.waiting import Progress
 
 _STEP = 0.5  # seconds between two looks at the clock while the SDK waits
@@ -72,19 +72,6 @@ class Remembered:
     def forget(self) -> None:
         """Drop it."""
         self.path.unlink(missing_ok=True)
-
-
-def write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file whole or not at all, readable by its owner only (or as ``mode`` says)."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.touch(mode=0o600)
-        draft.write_text(text)
-        draft.chmod(mode)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def follow(
