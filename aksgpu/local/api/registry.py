@@ -9,35 +9,33 @@ from __future__ import annotations
 
 import base64
 import copy
-import secrets
-import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.api import selectors
+from aksgpu.local.api import schema, selectors
 from aksgpu.local.api.kinds import Kind, by_plural
-from aksgpu.local.api.store import Entry, Event, Store
-from aksgpu.local.objects import MERGE_PATCH, Object, WatchEvent
-from aksgpu.local.status import already_exists, bad_request, conflict, not_found
+from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch, with_empty_details
+from aksgpu.local.api.store import Entry, Event, Key, Store
+from aksgpu.local.api.writes import WriteOptions, Writer, now
+from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object, WatchEvent
+from aksgpu.local.status import StatusError, bad_request, not_found
 
+__all__ = ["Page", "Registry", "WriteOptions", "now"]
 
-@dataclass(frozen=True, kw_only=True)
-class WriteOptions:
-    """What a client may ask for with a write."""
-
-    manager: str = "aksgpu"
-    """The field manager that metadata.managedFields names."""
-    field_validation: str = "Strict"
-    """``Strict``, ``Warn`` or ``Ignore``: what unknown and repeated fields lead to."""
-    dry_run: bool = False
-    force: bool = False
-    """Apply: take fields over from other managers."""
-    warnings: list[str] = field(default_factory=list)
-    """Filled by the call: texts for Warning headers."""
+_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_PRIORITIES = {
+    "system-cluster-critical": (
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    "system-node-critical": (
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+}
 
 
 class Page(NamedTuple):
@@ -51,23 +49,30 @@ class Page(NamedTuple):
     """Objects after this page, where that is known."""
 
 
-def now() -> str:
-    """The time as the API writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class Registry:
     """All objects of one cluster, with the rules of the API."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._writer = Writer(store)
+        self._manager = "aksgpu"
+
+    def by(self, manager: str) -> Registry:
+        """The same registry, whose plain verbs write as another field manager, such as ``kubelet``."""
+        other = copy.copy(self)
+        other._manager = manager
+        return other
 
     async def open(self) -> None:
         """Open the store and see to the objects that every cluster has."""
         await self.store.open()
-        for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
+        for name in _NAMESPACES:
             if self.store.get("namespaces", ("", name)) is None:
                 await self.create("namespaces", {"metadata": {"name": name}})
+        for name, (value, description) in _PRIORITIES.items():
+            if self.store.get("priorityclasses", ("", name)) is None:
+                obj = {"metadata": {"name": name}, "value": value, "description": description}
+                await self.create("priorityclasses", obj)
 
     async def close(self) -> None:
         """Write what is pending and close the store; watches end."""
@@ -105,24 +110,19 @@ class Registry:
         keys = self.store.keys(resource, namespace)
         older = self.store.at(resource, rv) if cont else {}
         if older:
-            keys = sorted({*keys, *(k for k in older if namespace is None or k[0] == namespace)})
+            keys = sorted({*keys, *(key for key in older if namespace is None or key[0] == namespace)})
         found: list[Entry] = []
-        after = ""
-        remaining = 0
-        for key in keys:
-            if key <= start:
-                continue
+        place = bisect_right(keys, start)
+        while place < len(keys) and not (limit and len(found) == limit):
+            key = keys[place]
             entry = older[key] if key in older else self.store.get(resource, key)
-            if entry is None or (match is not None and not match(entry.obj)):
-                continue
-            if limit and len(found) == limit:
-                remaining += 1
-            else:
+            if entry is not None and (match is None or match(entry.obj)):
                 found.append(entry)
-        if remaining:
-            after = _token(rv, found[-1].key)
+            place += 1
+        left = len(keys) - place
+        after = _token(rv, keys[place - 1]) if left else ""
         await self.store.durable(self.store.revision)
-        return Page(found, str(rv), after, remaining if remaining and match is None else None)
+        return Page(found, str(rv), after, left if left and match is None else None)
 
     async def stream(
         self,
@@ -205,22 +205,17 @@ class Registry:
 
         For virtual kinds and subresources the entry holds the answer, which is not stored.
         """
-        kind = by_plural(resource)
+        kind, options = by_plural(resource), options or self._options()
         if subresource == "binding":
-            return await self._bind(obj, name or "", namespace)
-        obj = copy.deepcopy(obj)
-        metadata = obj.setdefault("metadata", {})
-        if kind.namespaced:
-            metadata["namespace"] = namespace or metadata.get("namespace") or "default"
-        if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = metadata["generateName"] + secrets.token_hex(4)[:5]
-        key = (metadata.get("namespace", ""), metadata["name"])
-        if self.store.get(resource, key):
-            raise already_exists(kind.plural, key[1], kind.group)
-        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
-        if kind.generation:
-            metadata["generation"] = 1
-        return await self._stored(self.store.write(kind, obj))
+            self._writer.bind(kind, (namespace or "", name or ""), obj, options)
+            return await self._answer(kind)
+        if subresource == "eviction":
+            body = obj.get("deleteOptions") or {}
+            self._writer.delete(kind, (namespace or "", name or ""), body, options)
+            return await self._answer(kind)
+        if "get" not in kind.verbs:
+            return self._writer.review(kind, obj, options)
+        return await self._stored(self._writer.create(kind, obj, namespace, options))
 
     async def put(
         self,
@@ -233,7 +228,9 @@ class Registry:
         options: WriteOptions | None = None,
     ) -> Entry:
         """Replace the object, or only its status; raises Conflict when its resourceVersion is stale."""
-        return await self._replace(resource, copy.deepcopy(obj), name, namespace, subresource)
+        key = (namespace or "", name)
+        options = options or self._options()
+        return await self._stored(self._writer.replace(by_plural(resource), key, lambda _: obj, subresource, options))
 
     async def modify(
         self,
@@ -247,11 +244,14 @@ class Registry:
         options: WriteOptions | None = None,
     ) -> tuple[Entry, bool]:
         """Patch the object, or only its status; apply creates what is absent. Second: whether it was created."""
-        kind = by_plural(resource)
-        found = self.store.get(resource, (namespace or "", name))
-        if found is None:
-            raise not_found(kind.plural, name, kind.group)
-        return await self._replace(resource, merge(found.obj, patch), name, namespace, subresource), False
+        kind, key, options = by_plural(resource), (namespace or "", name), options or self._options()
+        if content_type == APPLY_PATCH:
+            if not isinstance(patch, dict):
+                raise bad_request("error decoding YAML: the patch must be an object")
+            entry, created = self._writer.apply(kind, key, patch, subresource, options)
+            return await self._stored(entry), created
+        change = _change(kind, patch, content_type)
+        return await self._stored(self._writer.replace(kind, key, change, subresource, options)), False
 
     async def remove(
         self,
@@ -263,12 +263,9 @@ class Registry:
         options: WriteOptions | None = None,
     ) -> tuple[Entry, bool]:
         """Delete the object with the body of a DELETE (DeleteOptions). Second: whether it is gone already."""
-        kind = by_plural(resource)
-        found = self.store.get(resource, (namespace or "", name))
-        if found is None:
-            raise not_found(kind.plural, name, kind.group)
-        obj = {**found.obj, "metadata": {**found.obj["metadata"]}}
-        return await self._stored(self.store.write(kind, obj, delete=True)), True
+        kind, options = by_plural(resource), options or self._options()
+        entry, gone = self._writer.delete(kind, (namespace or "", name), delete_options or {}, options)
+        return await self._stored(entry), gone
 
     async def remove_collection(
         self,
@@ -282,8 +279,11 @@ class Registry:
     ) -> Sequence[Entry]:
         """Delete all objects that match; returns them as they were."""
         page = await self.page(resource, namespace, label_selector=label_selector, field_selector=field_selector)
+        kind, options = by_plural(resource), options or self._options()
         for entry in page.entries:
-            await self.remove(resource, entry.key[1], entry.key[0], delete_options=delete_options, options=options)
+            if self.store.get(resource, entry.key) is not None:
+                self._writer.delete(kind, entry.key, delete_options or {}, options)
+        await self.store.durable(self.store.revision)
         return page.entries
 
     async def create(
@@ -343,48 +343,34 @@ class Registry:
         await self.store.durable(entry.rv)
         return entry
 
-    async def _replace(
-        self, resource: str, obj: Object, name: str, namespace: str | None, subresource: str | None
-    ) -> Entry:
-        kind = by_plural(resource)
-        found = self.store.get(resource, (namespace or "", name))
-        if found is None:
-            raise not_found(kind.plural, name, kind.group)
-        old = found.obj
-        given = obj["metadata"].get("resourceVersion")
-        if given and given != old["metadata"]["resourceVersion"]:
-            why = "the object has been modified; please apply your changes to the latest version and try again"
-            raise conflict(kind.plural, name, why, kind.group)
-        if subresource == "status":
-            obj = {**old, "metadata": {**old["metadata"]}, "status": obj.get("status", {})}
+    async def _answer(self, kind: Kind) -> Entry:
+        await self.store.durable(self.store.revision)
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        return Entry(kind, status, orjson.dumps(status), 0)
+
+    def _options(self) -> WriteOptions:
+        return WriteOptions(manager=self._manager)
+
+
+def _change(kind: Kind, patch: Any, content_type: str) -> Callable[[Object], Object]:
+    """A patch as a function from the old object to the new one."""
+
+    def change(old: Object) -> Object:
+        if content_type == JSON_PATCH:
+            new = json_patch(old, patch)
+        elif not isinstance(patch, dict):
+            raise bad_request("error decoding patch: the patch must be an object")
+        elif content_type == MERGE_PATCH:
+            new = merge_patch(old, patch)
+        elif content_type == STRATEGIC_PATCH:
+            new = strategic_patch(schema.of(kind), old, patch)
         else:
-            if "status" in kind.subresources and "status" in old:
-                obj["status"] = old["status"]
-            for fixed in ("uid", "creationTimestamp", "generation", "deletionTimestamp"):
-                if fixed in old["metadata"]:
-                    obj["metadata"][fixed] = old["metadata"][fixed]
-            if kind.generation and obj.get("spec") != old.get("spec"):
-                obj["metadata"]["generation"] += 1
-        return await self._stored(self.store.write(kind, obj))
+            raise with_empty_details(StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type"))
+        if not isinstance(new, dict) or not isinstance(new.get("metadata", {}), dict):
+            raise bad_request("the patched object is no object")
+        return new
 
-    async def _bind(self, binding: Object, name: str, namespace: str | None) -> Entry:
-        found = await self.entry("pods", name, namespace)
-        pod = copy.deepcopy(found.obj)
-        pod["spec"]["nodeName"] = binding["target"]["name"]
-        return await self._stored(self.store.write(found.kind, pod))
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """RFC 7396."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merge(result.get(key), value)
-    return result
+    return change
 
 
 def _matcher(kind: Kind, label_selector: str, field_selector: str) -> selectors.FieldMatcher | None:
@@ -420,14 +406,14 @@ def _version(text: str) -> int:
     return int(text)
 
 
-def _token(rv: int, key: tuple[str, str]) -> str:
+def _token(rv: int, key: Key) -> str:
     start = "/".join(filter(None, key)) + "\0"
     return (
         base64.urlsafe_b64encode(orjson.dumps({"v": "meta.k8s.io/v1", "rv": rv, "start": start})).decode().rstrip("=")
     )
 
 
-def _read_token(token: str) -> tuple[int, tuple[str, str]]:
+def _read_token(token: str) -> tuple[int, Key]:
     try:
         data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, _, name = data["start"].removesuffix("\0").rpartition("/")

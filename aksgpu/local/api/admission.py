@@ -1,0 +1,157 @@
+"""Admission: what a new object may and must be, given the other objects of the cluster.
+
+Namespaces that must exist, priorities, default tolerations, service accounts and quotas, as the API server's plug-ins
+of those names do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from aksgpu.local.api import podspec, quantity
+from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.store import Store
+from aksgpu.local.status import StatusError, not_found
+
+Object = dict[str, Any]
+
+PROTECTED = ("default", "kube-system", "kube-public")
+"""Namespaces that cannot be deleted."""
+_DELAY_KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+def forbidden(kind: Kind, name: str, why: str, causes: list[dict[str, str]] | None = None) -> StatusError:
+    """403, as an admission plug-in says it."""
+    details: Object = {"name": name} | ({"group": kind.group} if kind.group else {}) | {"kind": kind.plural}
+    if causes:
+        details["causes"] = causes
+    return StatusError(403, "Forbidden", f'{kind.qualified} "{name}" is forbidden: {why}', details)
+
+
+def admit_namespace(store: Store, kind: Kind, obj: Object) -> None:
+    """The namespace of a new object must exist and not be on its way out."""
+    if not kind.namespaced:
+        return
+    namespace = obj["metadata"]["namespace"]
+    found = store.get("namespaces", ("", namespace))
+    if found is None:
+        raise not_found("namespaces", namespace)
+    if "deletionTimestamp" in found.obj["metadata"]:
+        why = f"unable to create new content in namespace {namespace} because it is being terminated"
+        cause = {
+            "reason": "NamespaceTerminating",
+            "message": f"namespace {namespace} is being terminated",
+            "field": "metadata.namespace",
+        }
+        raise forbidden(kind, obj["metadata"].get("name", ""), why, [cause])
+
+
+def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
+    """Complete a new pod in place: priority, service account, tolerations."""
+    spec, name = pod["spec"], pod["metadata"].get("name", "")
+    _priority(store, kind, spec, name)
+    account = spec.setdefault("serviceAccountName", spec.get("serviceAccount", "default"))
+    spec["serviceAccount"] = account
+    namespace = pod["metadata"]["namespace"]
+    if account != "default" and store.get("serviceaccounts", (namespace, account)) is None:
+        missing = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
+        raise forbidden(kind, name, missing)
+    tolerations = list(spec.get("tolerations") or ())
+    for key in _DELAY_KEYS:
+        if not any(
+            each.get("key", key) == key and each.get("effect", "NoExecute") == "NoExecute" for each in tolerations
+        ):
+            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
+    spec["tolerations"] = tolerations
+
+
+def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
+    wanted = spec.get("priorityClassName")
+    if wanted:
+        entry = store.get("priorityclasses", ("", wanted))
+        if entry is None:
+            raise forbidden(kind, name, f"no PriorityClass with name {wanted} was found")
+        chosen: Object | None = entry.obj
+    else:
+        every = (each.obj for each in store.entries("priorityclasses"))
+        chosen = max(
+            (each for each in every if each.get("globalDefault")), key=lambda each: each["value"], default=None
+        )
+        if chosen is not None:
+            spec["priorityClassName"] = chosen["metadata"]["name"]
+    value = chosen["value"] if chosen else 0
+    if spec.get("priority", value) != value:
+        why = (
+            f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission "
+            f"controller computed {value} from the given PriorityClass name"
+        )
+        raise forbidden(kind, name, why)
+    spec["priority"] = value
+    spec.setdefault("preemptionPolicy", chosen["preemptionPolicy"] if chosen else "PreemptLowerPriority")
+
+
+def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
+    """Refuse a new pod that would take its namespace beyond a ResourceQuota.
+
+    What is used is counted from the pods themselves, so that it is right even while a quota's status lags behind.
+    """
+    namespace = pod["metadata"]["namespace"]
+    quotas = list(store.entries("resourcequotas", namespace))
+    if not quotas:
+        return
+    live = (entry.obj for entry in store.entries("pods", namespace))
+    used, wanted = usage(live), usage([pod])
+    for entry in quotas:
+        hard = entry.obj["spec"].get("hard") or {}
+        over = [
+            name
+            for name, limit in sorted(hard.items())
+            if wanted.get(name) and used.get(name, Decimal(0)) + wanted[name] > quantity.parse(limit)
+        ]
+        if over:
+            asked, taken, limited = (
+                ",".join(f"{name}={value(name)}" for name in over)
+                for value in (
+                    lambda name: quantity.canonical(str(wanted[name])),
+                    lambda name: quantity.canonical(str(used.get(name, 0))),
+                    lambda name: hard[name],  # noqa: B023 - consumed within this turn
+                )
+            )
+            why = f"exceeded quota: {entry.key[1]}, requested: {asked}, used: {taken}, limited: {limited}"
+            raise forbidden(kind, pod["metadata"].get("name", ""), why)
+
+
+def usage(pods: Iterable[Object]) -> dict[str, Decimal]:
+    """What pods take, in the names of a ResourceQuota; those that have ended take nothing."""
+    total: dict[str, Decimal] = {}
+
+    def add(name: str, amount: Decimal) -> None:
+        total[name] = total.get(name, Decimal(0)) + amount
+
+    for pod in pods:
+        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        add("pods", Decimal(1))
+        add("count/pods", Decimal(1))
+        for field in ("requests", "limits"):
+            for name, amount in pod_resources(pod["spec"], field).items():
+                add(f"{field}.{name}", amount)
+                if field == "requests" and not podspec.extended(name):
+                    add(name, amount)
+    return total
+
+
+def pod_resources(spec: Object, field: str = "requests") -> dict[str, Decimal]:
+    """What a pod requests or is limited to: its containers together, or its largest init container, plus overhead."""
+    total: dict[str, Decimal] = {}
+    for container in spec.get("containers", ()):
+        for name, value in (container.get("resources", {}).get(field) or {}).items():
+            total[name] = total.get(name, Decimal(0)) + quantity.parse(value)
+    for container in spec.get("initContainers", ()):
+        for name, value in (container.get("resources", {}).get(field) or {}).items():
+            total[name] = max(total.get(name, Decimal(0)), quantity.parse(value))
+    for name, value in (spec.get("overhead") or {}).items():
+        total[name] = total.get(name, Decimal(0)) + quantity.parse(value)
+    return total

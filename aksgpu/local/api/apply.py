@@ -1,0 +1,212 @@
+"""Who owns which field: metadata.managedFields, and server-side apply, which decides by it.
+
+Every write by another verb takes the fields that it changed (:func:`after_update`). Apply merges an object into the
+live one, refuses to change what others own unless forced, and removes what its manager applied before and left out
+now (:func:`apply`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aksgpu.local.api import fieldset
+from aksgpu.local.api.fieldset import Fields, Path
+from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.schema import Node
+from aksgpu.local.status import StatusError
+
+_UNMANAGED = frozenset(
+    "f:" + name
+    for name in (
+        "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields", "name",
+        "namespace", "resourceVersion", "selfLink", "uid",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One entry of managedFields."""
+
+    manager: str
+    operation: str
+    api_version: str
+    subresource: str
+    time: str
+    fields: frozenset[Path]
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Two entries with the same identity are one."""
+        return self.manager, self.operation, self.subresource
+
+    def without(self, fields: Fields) -> Owner:
+        """The entry less some fields."""
+        return replace(self, fields=self.fields - fields) if not self.fields.isdisjoint(fields) else self
+
+    def shown(self) -> str:
+        """The entry as the text of a conflict names it."""
+        shown = f'"{self.manager}"' + (f' with subresource "{self.subresource}"' if self.subresource else "")
+        return f"{shown} using {self.api_version} at {self.time}" if self.operation == "Update" else shown
+
+
+def owners(obj: dict[str, Any]) -> list[Owner]:
+    """The managedFields of an object."""
+    return [
+        Owner(
+            each.get("manager", ""), each.get("operation", ""), each.get("apiVersion", ""),
+            each.get("subresource", ""), each.get("time", ""), frozenset(fieldset.load(each.get("fieldsV1"))),
+        )
+        for each in obj["metadata"].get("managedFields", ())
+    ]  # fmt: skip
+
+
+def dump(entries: list[Owner]) -> list[dict[str, Any]]:
+    """The entries as managedFields has them: appliers first, then by time and name."""
+    ordered = sorted(entries, key=lambda each: (each.operation, each.time, each.manager, each.subresource))
+    return [
+        {
+            "manager": each.manager,
+            "operation": each.operation,
+            "apiVersion": each.api_version,
+            "time": each.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": fieldset.dump(each.fields),
+            **({"subresource": each.subresource} if each.subresource else {}),
+        }
+        for each in ordered
+        if each.fields
+    ]
+
+
+def _managed(fields: Fields, kind: Kind, subresource: str) -> Fields:
+    """Fields that have owners: not an object's identity, and not the other part of one with a status."""
+    ignored = {"f:apiVersion", "f:kind"}
+    if subresource == "status":
+        ignored.add("f:spec")
+    elif "status" in kind.subresources:
+        ignored.add("f:status")
+    return {
+        path
+        for path in fields
+        if path
+        and path[0] not in ignored
+        and not (path[0] == "f:metadata" and (len(path) < 2 or path[1] in _UNMANAGED))
+    }
+
+
+def after_update(
+    kind: Kind, node: Node, old: dict[str, Any], new: dict[str, Any], *, manager: str, subresource: str, time: str
+) -> list[dict[str, Any]]:
+    """The managedFields of ``new``, which ``manager`` made from ``old`` by a verb other than apply."""
+    changed, removed = fieldset.compare(node, old, new)
+    changed, removed = _managed(changed, kind, subresource), _managed(removed, kind, subresource)
+    if not changed and not removed:
+        return list(old["metadata"].get("managedFields", ()))
+    mine = Owner(manager, "Update", kind.api_version, subresource, time, frozenset())
+    result: list[Owner] = []
+    for owner in owners(old):
+        if owner.identity == mine.identity:
+            mine = replace(owner, time=time)
+        else:
+            result.append(owner.without(changed | removed))
+    mine = replace(mine, fields=frozenset((mine.fields | changed) - removed))
+    return dump([*result, mine])
+
+
+def apply(
+    kind: Kind,
+    node: Node,
+    live: dict[str, Any],
+    applied: dict[str, Any],
+    *,
+    manager: str,
+    subresource: str,
+    force: bool,
+    time: str,
+) -> dict[str, Any]:
+    """The live object with ``applied`` merged in and its managedFields brought up to date; raises Conflict."""
+    fields = _managed(fieldset.everything(node, applied, applied=True), kind, subresource)
+    merged: dict[str, Any] = merge(node, live, applied)
+    # A field that is applied with the value it has is shared, not fought over.
+    changed = _managed(fieldset.compare(node, live, merged)[0], kind, subresource)
+    mine = Owner(manager, "Apply", kind.api_version, subresource, time, frozenset(fields))
+    before: frozenset[Path] = frozenset()
+    others: list[Owner] = []
+    for owner in owners(live):
+        if owner.identity == mine.identity:
+            before = owner.fields
+            if before == mine.fields:
+                mine = replace(mine, time=owner.time)
+        else:
+            others.append(owner)
+    conflicts = [(owner, path) for owner in others for path in sorted(owner.fields & changed)]
+    if conflicts and not force:
+        raise _conflict(conflicts)
+    others = [owner.without(changed) for owner in others]
+    abandoned = set(before - mine.fields).difference(*(owner.fields for owner in others))
+    merged = prune(node, merged, abandoned, keep=fields)
+    merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, mine])}
+    return merged
+
+
+def _conflict(conflicts: list[tuple[Owner, Path]]) -> StatusError:
+    causes = [
+        {
+            "reason": "FieldManagerConflict",
+            "message": f"conflict with {owner.shown()}",
+            "field": fieldset.text(path),
+        }
+        for owner, path in conflicts
+    ]
+    if len(causes) == 1:
+        listed = f"{causes[0]['message']}: {causes[0]['field']}"
+    else:
+        lines: list[str] = []
+        for message in sorted({cause["message"] for cause in causes}):
+            lines.append(message.replace("conflict with", "conflicts with") + ":")
+            lines += [f"- {cause['field']}" for cause in causes if cause["message"] == message]
+        listed = "\n".join(lines)
+    plural = "" if len(causes) == 1 else "s"
+    message = f"Apply failed with {len(causes)} conflict{plural}: {listed}"
+    return StatusError(409, "Conflict", message, {"causes": causes})
+
+
+def merge(node: Node, live: Any, applied: Any) -> Any:
+    """The live value with the applied one put over it, part by part where parts have owners of their own."""
+    parts = fieldset.children(node, applied)
+    if parts is None or not isinstance(live, type(applied)):
+        return applied
+    if node.type == "array":
+        items = {fieldset.element(node, each): each for each in live}
+        for name, part, each in parts:
+            items[name] = merge(part, items[name], each) if name in items else each
+        return list(items.values())
+    result = dict(live)
+    for name, part, each in parts:
+        key = name[2:]
+        result[key] = merge(part, live[key], each) if live.get(key) is not None else each
+    return result
+
+
+def prune(node: Node, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:
+    """The value without the fields in ``gone``; a container goes when nothing of it is kept."""
+    if not gone:
+        return value
+    parts = fieldset.children(node, value)
+    if parts is None:
+        return value
+    kept: list[tuple[str, Any]] = []
+    for name, part, each in parts:
+        here = (*path, name)
+        if here in gone and not any(each[: len(here)] == here for each in keep):
+            continue
+        below = {each for each in gone if len(each) > len(here) and each[: len(here)] == here}
+        pruned = prune(part, each, below, keep=keep, path=here)
+        if below and not pruned and pruned != each and here not in keep:
+            continue
+        kept.append((name, pruned))
+    if node.type == "array":
+        return [each for _, each in kept]
+    return {name[2:]: each for name, each in kept}

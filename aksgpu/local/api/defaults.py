@@ -1,0 +1,247 @@
+"""What Go's types know beyond the published schemas: defaults, and how empty fields are written.
+
+A row names a definition (the last part of its name). ``zero`` are fields that are always written, ``pointers``
+optional strings, lists or maps that are kept when empty, ``omit_zero`` numbers and booleans that are left out when 0
+or false, ``defaults`` constants, ``hook`` what takes a little thought. The rules are those of the API machinery's
+``SetDefaults`` functions and of the types' JSON tags; the recordings in the tests' data show them at work.
+
+Not here: what depends on other objects or on the request, which is admission's business.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Hook = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """One row."""
+
+    zero: tuple[str, ...] = ()
+    pointers: tuple[str, ...] = ()
+    omit_zero: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    hook: Hook | None = None
+
+
+NO_RULES = Rules()
+_RBAC = "rbac.authorization.k8s.io"
+_MODE = {"defaultMode": 0o644}
+_FOREVER = 2**31 - 1
+
+
+def _container(container: dict[str, Any]) -> None:
+    if "imagePullPolicy" not in container:
+        image = str(container.get("image", ""))
+        tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+        latest = "@" not in image and tag in ("", "latest")
+        container["imagePullPolicy"] = "Always" if latest else "IfNotPresent"
+
+
+def _pod_requests(spec: dict[str, Any]) -> None:
+    """A pod's containers request what they limit, where they do not say otherwise; a Job's template keeps as it is."""
+    for container in (*spec.get("initContainers", ()), *(spec.get("containers") or ())):
+        resources = container["resources"]
+        if limits := resources.get("limits"):
+            resources["requests"] = {**limits, **resources.get("requests", {})}
+
+
+def _pod(pod: dict[str, Any]) -> None:
+    spec = pod["spec"]
+    _pod_requests(spec)
+    spec.setdefault("enableServiceLinks", True)
+
+
+def _daemon_set(daemon_set: dict[str, Any]) -> None:
+    annotations = daemon_set["metadata"].setdefault("annotations", {})
+    annotations.setdefault("deprecated.daemonset.template.generation", "1")
+
+
+def _job(spec: dict[str, Any]) -> None:
+    if "completions" not in spec and "parallelism" not in spec:
+        spec["completions"] = 1
+    spec.setdefault("parallelism", 1)
+    spec.setdefault("backoffLimit", _FOREVER if "backoffLimitPerIndex" in spec else 6)
+    # With a podFailurePolicy only pods that have failed for good may be replaced.
+    replacement = "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed"
+    spec.setdefault("podReplacementPolicy", replacement)
+
+
+def _rolling(strategy: dict[str, Any]) -> None:
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
+
+
+def _volume(volume: dict[str, Any]) -> None:
+    if len(volume) == 1 and "name" in volume:
+        volume["emptyDir"] = {}
+
+
+def _namespace(namespace: dict[str, Any]) -> None:
+    if name := namespace["metadata"].get("name"):
+        namespace["metadata"].setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", name)
+
+
+def _subject(subject: dict[str, Any]) -> None:
+    if subject.get("kind") in ("User", "Group"):
+        subject.setdefault("apiGroup", _RBAC)
+
+
+def _role_ref(ref: dict[str, Any]) -> None:
+    ref["apiGroup"] = ref.get("apiGroup") or _RBAC
+
+
+def _secret(secret: dict[str, Any]) -> None:
+    if strings := secret.pop("stringData", None):
+        data = secret.setdefault("data", {})
+        for key, text in strings.items():
+            data[key] = base64.b64encode(text.encode()).decode()
+
+
+def _service(spec: dict[str, Any]) -> None:
+    if spec["type"] != "ExternalName":
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+    for port in spec.get("ports", ()):
+        port.setdefault("targetPort", port.get("port"))
+
+
+def _env_source(source: dict[str, Any]) -> None:
+    if reference := source.get("fieldRef"):
+        reference.setdefault("apiVersion", "v1")
+
+
+_STATUS_TIMES = ("lastProbeTime", "lastTransitionTime")
+_PROBE = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
+_TOP = ("metadata", "spec", "status")
+_CONTAINER = Rules(
+    zero=("name", "resources"),
+    omit_zero=frozenset({"stdin", "stdinOnce", "tty"}),
+    defaults={"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"},
+    hook=_container,
+)
+_NODE_INFO = (
+    "machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion",
+    "kubeProxyVersion", "operatingSystem", "architecture",
+)  # fmt: skip
+_DAEMON_COUNTS = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
+
+RULES: dict[str, Rules] = {
+    # Whole objects.
+    "ObjectMeta": Rules(omit_zero=frozenset({"generation"}), zero=("creationTimestamp",)),
+    "ConfigMap": Rules(zero=("metadata",)),
+    "ControllerRevision": Rules(zero=("metadata", "revision")),
+    "ClusterRole": Rules(zero=("metadata", "rules")),
+    "ClusterRoleBinding": Rules(zero=("metadata", "roleRef")),
+    "DaemonSet": Rules(zero=_TOP, hook=_daemon_set),
+    "Event": Rules(
+        zero=(
+            "metadata",
+            "involvedObject",
+            "source",
+            "firstTimestamp",
+            "lastTimestamp",
+            "eventTime",
+            "reportingComponent",
+            "reportingInstance",
+        ),
+        omit_zero=frozenset({"count"}),
+    ),
+    "Job": Rules(zero=_TOP),
+    "Lease": Rules(zero=("metadata", "spec")),
+    "Namespace": Rules(zero=_TOP, hook=_namespace),
+    "Node": Rules(zero=_TOP),
+    "PersistentVolumeClaim": Rules(zero=_TOP),
+    "Pod": Rules(zero=_TOP, hook=_pod),
+    "PriorityClass": Rules(
+        zero=("metadata", "value"),
+        omit_zero=frozenset({"globalDefault"}),
+        defaults={"preemptionPolicy": "PreemptLowerPriority"},
+    ),
+    "ResourceQuota": Rules(zero=_TOP),
+    "Role": Rules(zero=("metadata", "rules")),
+    "RoleBinding": Rules(zero=("metadata", "roleRef")),
+    "Secret": Rules(zero=("metadata",), defaults={"type": "Opaque"}, hook=_secret),
+    "SelfSubjectAccessReview": Rules(zero=_TOP),
+    "Service": Rules(zero=_TOP),
+    "ServiceAccount": Rules(zero=("metadata",)),
+    # Pods and what they are made of.
+    "PodTemplateSpec": Rules(zero=("metadata", "spec")),
+    "PodSpec": Rules(
+        zero=("containers",),
+        omit_zero=frozenset({"hostNetwork", "hostPID", "hostIPC"}),
+        defaults={
+            "restartPolicy": "Always",
+            "terminationGracePeriodSeconds": 30,
+            "dnsPolicy": "ClusterFirst",
+            "securityContext": {},
+            "schedulerName": "default-scheduler",
+        },
+    ),
+    "Container": _CONTAINER,
+    "EphemeralContainer": _CONTAINER,
+    "ContainerPort": Rules(omit_zero=frozenset({"hostPort"}), defaults={"protocol": "TCP"}),
+    "EnvVarSource": Rules(hook=_env_source),
+    "ObjectFieldSelector": Rules(defaults={"apiVersion": "v1"}),
+    "HTTPGetAction": Rules(defaults={"path": "/", "scheme": "HTTP"}),
+    "Probe": Rules(omit_zero=frozenset({"initialDelaySeconds"}), defaults=_PROBE),
+    "VolumeMount": Rules(omit_zero=frozenset({"readOnly"})),
+    "PersistentVolumeClaimVolumeSource": Rules(omit_zero=frozenset({"readOnly"})),
+    "Volume": Rules(hook=_volume),
+    "ConfigMapVolumeSource": Rules(defaults=_MODE),
+    "SecretVolumeSource": Rules(defaults=_MODE),
+    "DownwardAPIVolumeSource": Rules(defaults=_MODE),
+    "ProjectedVolumeSource": Rules(defaults=_MODE),
+    "HostPathVolumeSource": Rules(pointers=("type",), defaults={"type": ""}),
+    "ServiceAccountTokenProjection": Rules(defaults={"expirationSeconds": 3600}),
+    "PodStatus": Rules(defaults={"phase": "Pending"}),
+    "PodCondition": Rules(zero=_STATUS_TIMES),
+    "ContainerStatus": Rules(zero=("name", "state", "lastState", "ready", "restartCount", "image", "imageID")),
+    "ContainerStateRunning": Rules(zero=("startedAt",)),
+    "ContainerStateTerminated": Rules(zero=("exitCode", "startedAt", "finishedAt"), omit_zero=frozenset({"signal"})),
+    # Controllers.
+    "JobSpec": Rules(
+        zero=("template",),
+        defaults={"completionMode": "NonIndexed", "suspend": False, "manualSelector": False},
+        hook=_job,
+    ),
+    "JobStatus": Rules(omit_zero=frozenset({"active", "succeeded", "failed"})),
+    "JobCondition": Rules(zero=_STATUS_TIMES),
+    "PodFailurePolicyOnPodConditionsPattern": Rules(defaults={"status": "True"}),
+    "DaemonSetSpec": Rules(
+        zero=("template", "updateStrategy"),
+        omit_zero=frozenset({"minReadySeconds"}),
+        defaults={"revisionHistoryLimit": 10},
+    ),
+    "DaemonSetUpdateStrategy": Rules(hook=_rolling),
+    "DaemonSetStatus": Rules(
+        zero=_DAEMON_COUNTS,
+        omit_zero=frozenset({"observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable"}),
+    ),
+    "DaemonSetCondition": Rules(zero=("lastTransitionTime",)),
+    # The rest.
+    "NodeSpec": Rules(omit_zero=frozenset({"unschedulable"})),
+    "NodeStatus": Rules(zero=("daemonEndpoints", "nodeInfo")),
+    "NodeDaemonEndpoints": Rules(zero=("kubeletEndpoint",)),
+    "DaemonEndpoint": Rules(zero=("Port",)),
+    "NodeSystemInfo": Rules(zero=_NODE_INFO),
+    "NodeCondition": Rules(zero=("lastHeartbeatTime", "lastTransitionTime")),
+    "PersistentVolumeClaimSpec": Rules(
+        zero=("resources",), pointers=("storageClassName",), defaults={"volumeMode": "Filesystem"}
+    ),
+    "PersistentVolumeClaimStatus": Rules(defaults={"phase": "Pending"}),
+    "PolicyRule": Rules(zero=("verbs",)),
+    "RoleRef": Rules(zero=("apiGroup", "kind", "name"), hook=_role_ref),
+    "Subject": Rules(hook=_subject),
+    "ServiceSpec": Rules(defaults={"type": "ClusterIP", "sessionAffinity": "None"}, hook=_service),
+    "ServiceStatus": Rules(zero=("loadBalancer",)),
+    "ServicePort": Rules(omit_zero=frozenset({"nodePort"}), defaults={"protocol": "TCP"}),
+    "SubjectAccessReviewStatus": Rules(zero=("allowed",)),
+}

@@ -1,0 +1,119 @@
+"""Deletion: at once, after a grace period, or once every finalizer is gone.
+
+Decides only; the registry writes. Garbage collection and the emptying of namespaces are controllers' work, asked for
+by finalizers here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aksgpu.local.api.admission import PROTECTED, forbidden
+from aksgpu.local.api.kinds import Kind
+from aksgpu.local.status import StatusError, conflict
+
+Object = dict[str, Any]
+
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+_POLICIES = ("Foreground", "Background", "Orphan")
+_JOB_WARNING = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
+
+
+def check(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
+    """Raise unless this object may be deleted with these DeleteOptions."""
+    metadata, name = obj["metadata"], obj["metadata"]["name"]
+    if kind.plural == "namespaces" and name in PROTECTED:
+        raise forbidden(kind, name, "this namespace may not be deleted")
+    policy = options.get("propagationPolicy")
+    if policy is not None and policy not in _POLICIES:
+        listed = ", ".join(f'"{each}"' for each in (*_POLICIES, "nil"))
+        message = (
+            'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: '
+            f'Unsupported value: "{policy}": supported values: {listed}'
+        )
+        raise StatusError(422, "Invalid", message, {"group": "meta.k8s.io", "kind": "DeleteOptions"})
+    wanted = options.get("preconditions") or {}
+    for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        if wanted.get(field) and wanted[field] != metadata.get(field):
+            stated, actual = (
+                f"{label} in precondition: {wanted[field]}",
+                f"{label} in object meta: {metadata.get(field)}",
+            )
+            raise conflict(kind.plural, name, f"Precondition failed: {stated}, {actual}", kind.group)
+
+
+def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[str]) -> Object | None:
+    """The object as deletion leaves it, marked and waiting; None when it goes at once."""
+    obj = {**old, "metadata": copy.deepcopy(old["metadata"])}
+    metadata = obj["metadata"]
+    finalizers = _finalizers(kind, metadata, options, warnings)
+    if finalizers != metadata.get("finalizers", []):
+        metadata["finalizers"] = finalizers
+    if not finalizers:
+        metadata.pop("finalizers", None)
+    grace = _grace(kind, old, options)
+    waits = bool(finalizers) or (kind.plural == "namespaces" and bool(obj["spec"].get("finalizers")))
+    if grace == 0 and not waits:
+        return None
+    moment = datetime.now(UTC)
+    if "deletionTimestamp" not in metadata:
+        if metadata.get("generation"):
+            metadata["generation"] += 1
+        _mark(metadata, moment, grace)
+    elif grace < metadata.get("deletionGracePeriodSeconds", 0):
+        _mark(metadata, moment, grace)
+    if kind.plural == "namespaces":
+        obj["status"] = {**obj["status"], "phase": "Terminating"}
+    return obj
+
+
+def _mark(metadata: Object, moment: datetime, grace: int) -> None:
+    metadata["deletionTimestamp"] = (moment + timedelta(seconds=grace)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata["deletionGracePeriodSeconds"] = grace
+
+
+def finished(kind: Kind, obj: Object) -> bool:
+    """Whether nothing holds a marked object any more, so that a write of it removes it."""
+    metadata = obj["metadata"]
+    if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
+        return False
+    if metadata.get("deletionGracePeriodSeconds"):
+        return False
+    return not (kind.plural == "namespaces" and obj["spec"].get("finalizers"))
+
+
+def _finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnings: list[str]) -> list[str]:
+    policy = options.get("propagationPolicy")
+    if policy is None and options.get("orphanDependents") is not None:
+        policy = "Orphan" if options["orphanDependents"] else "Background"
+    kept = list(metadata.get("finalizers") or ())
+    if policy is None:
+        if FOREGROUND in kept or ORPHAN in kept:
+            return kept
+        if kind.plural != "jobs":
+            return kept
+        # The one kind whose dependents outlive it by default, as since its first version.
+        warnings.append(_JOB_WARNING)
+        policy = "Orphan"
+    kept = [each for each in kept if each not in (FOREGROUND, ORPHAN)]
+    return kept + {"Foreground": [FOREGROUND], "Orphan": [ORPHAN]}.get(policy, [])
+
+
+def _grace(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
+    """Seconds a pod may take to end; nothing else takes time, nor does a pod that runs nowhere or has ended."""
+    if kind.plural != "pods" or not obj["spec"].get("nodeName"):
+        return 0
+    if obj["status"].get("phase") in ("Succeeded", "Failed"):
+        return 0
+    given = options.get("gracePeriodSeconds")
+    seconds = given if given is not None else obj["spec"].get("terminationGracePeriodSeconds", 30)
+    metadata = obj["metadata"]
+    if given is None and "deletionTimestamp" in metadata:
+        seconds = metadata.get("deletionGracePeriodSeconds", 0)
+    return max(int(seconds), 0)

@@ -1,0 +1,141 @@
+"""The three patches that compute a new object from an old one: JSON patch, merge patch, strategic merge patch.
+
+Server-side apply, the fourth, knows about owners: see :mod:`aksgpu.local.api.apply`. Patches never change what they
+are given; parts of the result are shared with the old object.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonpatch
+
+from aksgpu.local.api.schema import Node
+from aksgpu.local.status import StatusError, bad_request
+
+MAX_OPERATIONS = 10_000
+_ORDER, _DELETE, _RETAIN, _DIRECTIVE = "$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys", "$patch"
+
+
+def json_patch(target: Any, operations: Any) -> Any:
+    """RFC 6902."""
+    if not isinstance(operations, list) or not all(isinstance(each, dict) for each in operations):
+        raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    if len(operations) > MAX_OPERATIONS:
+        message = (
+            f"Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, "
+            f"got {len(operations)}"
+        )
+        raise StatusError(413, "RequestEntityTooLarge", message)
+    try:
+        return jsonpatch.JsonPatch(operations).apply(target)
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, KeyError, TypeError, ValueError) as error:
+        message = "the server rejected our request due to an error in our request"
+        raise with_empty_details(StatusError(422, "Invalid", message)) from error
+
+
+def with_empty_details(error: StatusError) -> StatusError:
+    """The error with the empty details that the server sends where it has none to give."""
+    error.status["details"] = {}
+    return error
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7396."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+def strategic_patch(node: Node | None, target: Any, patch: Any) -> Any:
+    """Kubernetes' own merge patch, in which lists with a merge key are merged item by item."""
+    if not isinstance(patch, dict):
+        return patch
+    directive = patch.get(_DIRECTIVE)
+    if directive == "replace":
+        return {key: value for key, value in patch.items() if key != _DIRECTIVE}
+    if directive == "delete":
+        return {}
+    if directive not in (None, "merge"):
+        raise bad_request(f"Unrecognized patch type: {directive}")
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if key in (_DIRECTIVE, _RETAIN) or key.startswith((_ORDER, _DELETE)):
+            continue
+        if value is None:
+            result.pop(key, None)
+            continue
+        field = _field(node, key)
+        if isinstance(value, list) and field is not None and field.merge_key:
+            result[key] = _merge_lists(field, result.get(key), value)
+        elif isinstance(value, list):
+            result[key] = value
+        else:
+            result[key] = strategic_patch(field, result.get(key), value)
+    return _directives(node, result, patch)
+
+
+def _field(node: Node | None, key: str) -> Node | None:
+    if node is None:
+        return None
+    return node.item if node.type == "map" else node.fields.get(key)
+
+
+def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(retained := patch.get(_RETAIN), list):
+        result = {key: value for key, value in result.items() if key in retained}
+    for key, value in patch.items():
+        if not isinstance(value, list):
+            continue
+        if key.startswith(_DELETE):
+            name = key.removeprefix(_DELETE)
+            result[name] = [each for each in result.get(name) or [] if each not in value]
+        elif key.startswith(_ORDER):
+            name = key.removeprefix(_ORDER)
+            if isinstance(result.get(name), list):
+                result[name] = _ordered(_field(node, name), result[name], value)
+    return result
+
+
+def _identity(field: Node | None, item: Any) -> Any:
+    key = field.merge_key if field else "*"
+    return item.get(key) if isinstance(item, dict) else item
+
+
+def _ordered(field: Node | None, items: list[Any], order: list[Any]) -> list[Any]:
+    """Items in the patch's order; those that it does not name keep their place after the one before them."""
+    wanted = {str(_identity(field, each)): place for place, each in enumerate(order)}
+    place = -1
+    placed: list[tuple[int, int, Any]] = []
+    for index, item in enumerate(items):
+        place = wanted.get(str(_identity(field, item)), place)
+        placed.append((place, index, item))
+    return [item for _, _, item in sorted(placed, key=lambda each: each[:2])]
+
+
+def _merge_lists(field: Node, target: Any, patch: list[Any]) -> list[Any]:
+    items: list[Any] = list(target) if isinstance(target, list) else []
+    if any(isinstance(each, dict) and each.get(_DIRECTIVE) == "replace" for each in patch):
+        return [each for each in patch if not (isinstance(each, dict) and _DIRECTIVE in each)]
+    for each in patch:
+        if not isinstance(each, dict):
+            if each not in items:
+                items.append(each)
+            continue
+        identity = each.get(field.merge_key)
+        if identity is None:
+            raise bad_request(f"map: {each} does not contain declared merge key: {field.merge_key}")
+        found = next((i for i, item in enumerate(items) if _identity(field, item) == identity), None)
+        if each.get(_DIRECTIVE) == "delete":
+            items = [item for item in items if _identity(field, item) != identity]
+        elif found is None:
+            items.append(strategic_patch(field.item, {}, each))
+        else:
+            items[found] = strategic_patch(field.item, items[found], each)
+    return items

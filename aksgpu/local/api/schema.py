@@ -1,0 +1,281 @@
+"""Kubernetes' published schemas, compiled once into a tree that decodes, defaults and describes objects.
+
+The schemas are data (``data/schemas-1.33.json.gz``). What Go's types know and the schemas do not say, such as which
+fields are written even when empty, is data too, in :mod:`aksgpu.local.api.defaults`. Here is only what follows from
+them: :func:`decode` copies an object as the API server reads it: unknown fields found, types checked in the server's
+words, quantities made canonical, empty optional parts left out, defaults put in.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from aksgpu.local.api import defaults, quantity
+from aksgpu.local.api.kinds import Kind
+
+REF = "#/components/schemas/"
+_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.Time"
+_MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
+_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_SCALARS = {_QUANTITY: "quantity", _TIME: "time", _MICRO_TIME: "microtime", _INT_OR_STRING: "intstr"}
+_ZERO: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
+_GO = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
+_OMITTED = frozenset({"array", "map", "string", "bytes"})
+_DEPTH = 64
+
+
+@cache
+def definitions() -> dict[str, Any]:
+    """The schemas as OpenAPI v3 has them, by their full names."""
+    data = files("aksgpu.local.api").joinpath("data", "schemas-1.33.json.gz").read_bytes()
+    loaded: dict[str, Any] = json.loads(gzip.decompress(data))
+    return loaded
+
+
+class Node:
+    """The schema of one field. ``type`` is OpenAPI's, or one of quantity, intstr, time, microtime, bytes, map, any."""
+
+    def __init__(self, kind: str) -> None:
+        self.type = kind
+        self.go = _GO.get(kind, kind)
+        self.name = ""
+        self.fields: dict[str, Node] = {}
+        self.item: Node | None = None
+        self.atomic = False
+        self.list_type = "atomic"
+        self.keys: tuple[str, ...] = ()
+        self.merge_key = ""
+        self.required: tuple[str, ...] = ()
+        self.zero: tuple[str, ...] = ()
+        self.omit_zero: frozenset[str] = frozenset()
+        self.kept: frozenset[str] = frozenset()
+        self.defaults: Mapping[str, Any] = {}
+        self.hook: defaults.Hook | None = None
+
+
+@cache
+def definition(name: str) -> Node:
+    """The compiled schema of a definition by its full name."""
+    if name in _SCALARS:
+        return Node(_SCALARS[name])
+    schema = definitions()[name]
+    if "properties" not in schema:
+        return Node("any")
+    node = Node("object")
+    short = ".".join(name.split(".")[-2:])
+    node.name, node.go = name.rsplit(".", 1)[1], short
+    for field, each in schema["properties"].items():
+        node.fields[field] = _compile(each)
+    rules = defaults.RULES.get(node.name, defaults.NO_RULES)
+    node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
+    node.zero, node.omit_zero, node.defaults, node.hook = rules.zero, rules.omit_zero, rules.defaults, rules.hook
+    node.required = tuple(each for each in schema.get("required", ()) if each not in node.zero)
+    node.kept = frozenset((*schema.get("required", ()), *node.zero, *rules.pointers))
+    return node
+
+
+def _compile(schema: dict[str, Any]) -> Node:
+    if "$ref" in schema:
+        return definition(schema["$ref"].removeprefix(REF))
+    kind = schema["type"]
+    if kind == "array":
+        node = Node("array")
+        node.item = _compile(schema["items"])
+        node.go = f"[]{node.item.go}"
+        node.list_type = schema.get("x-kubernetes-list-type", "atomic")
+        node.keys = tuple(schema.get("x-kubernetes-list-map-keys", ()))
+        if "merge" in schema.get("x-kubernetes-patch-strategy", ""):
+            node.merge_key = schema.get("x-kubernetes-patch-merge-key", "") or "*"
+        return node
+    if kind == "object":
+        if "additionalProperties" not in schema:
+            return Node("any")
+        node = Node("map")
+        node.item = _compile(schema["additionalProperties"])
+        node.go = f"map[string]{node.item.go}"
+        node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
+        return node
+    node = Node("bytes" if schema.get("format") == "byte" else kind)
+    if kind == "integer":
+        node.go = schema.get("format", "int64")
+    return node
+
+
+def of(kind: Kind) -> Node:
+    """The compiled schema of a kind."""
+    return definition(kind.definition)
+
+
+def zero(node: Node) -> Any:
+    """What Go writes for a field of this type that was never set."""
+    if node.type == "object":
+        return {field: zero(node.fields[field]) for field in node.zero}
+    return _ZERO.get(node.type)
+
+
+class DecodeError(Exception):
+    """The object does not fit its type; the text is the server's."""
+
+
+class Decoder:
+    """Decodes one object, and collects what is unknown and what is missing on the way."""
+
+    def __init__(self, *, with_defaults: bool = True) -> None:
+        self.unknown: list[str] = []
+        """Paths of fields that the schema does not have."""
+        self.missing: list[str] = []
+        """Paths of required fields that are absent."""
+        self._with_defaults = with_defaults
+
+    def decode(self, node: Node, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0) -> Any:
+        """A copy of ``value`` as the server would store it; raises DecodeError for a wrong type."""
+        kind = node.type
+        if kind == "string":
+            if type(value) is str:
+                return value
+        elif kind == "object":
+            if type(value) is dict:
+                if depth > _DEPTH:
+                    raise DecodeError("json: exceeded max depth")
+                return self._object(node, value, path, go, depth)
+        elif kind == "array":
+            if type(value) is list:
+                assert node.item is not None
+                item, decode = node.item, self.decode
+                return [
+                    decode(item, zero(item) if each is None else each, f"{path}[{i}]", go, owner, depth + 1)
+                    for i, each in enumerate(value)
+                ]
+        elif kind == "map":
+            if type(value) is dict:
+                assert node.item is not None
+                item = node.item
+                return {
+                    key: self.decode(item, zero(item) if each is None else each, f"{path}.{key}", go, owner, depth + 1)
+                    for key, each in value.items()
+                }
+        elif kind == "any":
+            return _copy(value, depth)
+        else:
+            return _scalar(node, value, go, owner)
+        raise _mismatch(node, value, go, owner)
+
+    def _object(self, node: Node, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        fields, kept, prefix, go_prefix = node.fields, node.kept, path and path + ".", go and go + "."
+        for key, given in value.items():
+            field = fields.get(key)
+            if field is None:
+                self.unknown.append(prefix + key)
+                continue
+            if given is None:
+                continue
+            decoded = self.decode(field, given, prefix + key, go_prefix + key, node.name, depth + 1)
+            # Go's omitempty: an optional field that is empty is as good as absent.
+            if decoded or key in kept or not (field.type in _OMITTED or key in node.omit_zero):
+                result[key] = decoded
+        for key in node.required:
+            if key not in result:
+                self.missing.append(prefix + key)
+        for key in node.zero:
+            if key not in result:
+                field = fields[key]
+                # Through decode, so that what is written even when empty has its defaults as well.
+                nested = field.type == "object"
+                result[key] = self._object(field, {}, prefix + key, "", depth + 1) if nested else zero(field)
+        if self._with_defaults:
+            for key, default in node.defaults.items():
+                if key not in result:
+                    result[key] = dict(default) if type(default) is dict else default
+            if node.hook is not None:
+                node.hook(result)
+        return result
+
+
+def _copy(value: Any, depth: int) -> Any:
+    if depth > _DEPTH:
+        raise DecodeError("json: exceeded max depth")
+    if type(value) is dict:
+        return {key: _copy(each, depth + 1) for key, each in value.items()}
+    if type(value) is list:
+        return [_copy(each, depth + 1) for each in value]
+    return value
+
+
+_JSON_NAMES = {str: "string", int: "number", float: "number", bool: "bool", dict: "object", list: "array"}
+
+
+def _mismatch(node: Node, value: Any, go: str, owner: str) -> DecodeError:
+    name = _JSON_NAMES.get(type(value), "value")
+    if name == "number" and node.type == "integer":
+        name = f"number {value}"
+    where = f"Go struct field {owner}.{go}" if go else "Go value"
+    return DecodeError(f"json: cannot unmarshal {name} into {where} of type {node.go}")
+
+
+def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
+    kind, given = node.type, type(value)
+    if kind == "integer":
+        bits = 31 if node.go == "int32" else 63
+        if given is int and -(1 << bits) <= value < 1 << bits:
+            return value
+        if given is float and value.is_integer() and abs(value) < 1 << bits:
+            return int(value)
+    elif kind == "boolean":
+        if given is bool:
+            return value
+    elif kind == "quantity":
+        if given in (str, int, float):
+            try:
+                return quantity.canonical(value)
+            except ValueError as error:
+                raise DecodeError(str(error)) from None
+        raise DecodeError(quantity.SYNTAX)
+    elif kind == "intstr":
+        if given is str or (given is int and -(1 << 31) <= value < 1 << 31):
+            return value
+    elif kind in ("time", "microtime"):
+        if given is str:
+            return _time(value, micro=kind == "microtime")
+    elif kind == "bytes":
+        if given is str:
+            return _base64(value)
+    elif kind == "number" and given in (int, float):
+        return value
+    raise _mismatch(node, value, go, owner)
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _time(text: str, *, micro: bool) -> str:
+    if len(text) == 20 and not micro and text.endswith("Z") and _RFC3339.fullmatch(text):
+        return text
+    layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
+    try:
+        if not _RFC3339.fullmatch(text):
+            raise ValueError
+        moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise DecodeError(f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"') from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+
+
+def _base64(text: str) -> str:
+    compact = text.replace("\n", "").replace("\r", "")
+    try:
+        base64.b64decode(compact, validate=True)
+    except (binascii.Error, ValueError):
+        match = re.match(r"[A-Za-z0-9+/]*={0,2}", compact)
+        raise DecodeError(f"illegal base64 data at input byte {match.end() if match else 0}") from None
+    return compact

@@ -1,0 +1,314 @@
+"""The write path: from what a client sent to what the store keeps.
+
+Each write is one synchronous step, from reading the old object to changing memory, so that no other write comes
+between; its caller then waits for the disk. The order of the steps is the API server's: decode, defaults, field
+ownership, the kind's own completions, admission, validation, store.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aksgpu.local.api import admission, apply, deletion, schema, strategy
+from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.store import Entry, Key, Store, encode
+from aksgpu.local.api.validation import validate, validate_update
+from aksgpu.local.objects import Object
+from aksgpu.local.status import StatusError, already_exists, bad_request, conflict, not_found
+
+STALE = "the object has been modified; please apply your changes to the latest version and try again"
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+"""What generated names end in: no vowels, so that no words come out."""
+_FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions:
+    """What a client may ask for with a write."""
+
+    manager: str = "aksgpu"
+    """The field manager that metadata.managedFields names."""
+    field_validation: str = "Strict"
+    """``Strict``, ``Warn`` or ``Ignore``: what unknown fields lead to."""
+    dry_run: bool = False
+    force: bool = False
+    """Apply: take fields over from other managers."""
+    warnings: list[str] = field(default_factory=list)
+    """Filled by the call: texts for Warning headers."""
+
+
+def now() -> str:
+    """The time as the API writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def decode(kind: Kind, obj: Object, options: WriteOptions, *, defaults: bool = True) -> tuple[Object, list[str]]:
+    """A copy of ``obj`` as its type has it, and the paths of absent required fields."""
+    given = obj.get("kind") or kind.kind
+    cannot = f'{given} in version "{kind.version}" cannot be handled as a {kind.kind}: '
+    if given != kind.kind:
+        package = kind.group.split(".")[0] or "core"
+        why = f"converting ({kind.version}.{given}) to ({package}.{kind.kind}): unknown conversion"
+        raise bad_request(cannot + why)
+    version = obj.get("apiVersion") or kind.api_version
+    if version != kind.api_version:
+        raise bad_request(
+            f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
+        )
+    decoder = schema.Decoder(with_defaults=defaults)
+    try:
+        result = decoder.decode(schema.of(kind), obj)
+    except schema.DecodeError as error:
+        raise bad_request(cannot + str(error)) from None
+    if decoder.unknown and options.field_validation == "Strict":
+        listed = ", ".join(f'unknown field "{path}"' for path in decoder.unknown)
+        raise bad_request(f"{cannot}strict decoding error: {listed}")
+    if options.field_validation == "Warn":
+        options.warnings.extend(f'unknown field "{path}"' for path in decoder.unknown)
+    result |= {"kind": kind.kind, "apiVersion": kind.api_version}
+    return result, decoder.missing
+
+
+class Writer:
+    """Writes objects of every kind to a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def create(self, kind: Kind, given: Object, namespace: str | None, options: WriteOptions) -> Entry:
+        """A new object."""
+        obj, missing = decode(kind, given, options)
+        metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        for name in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"):
+            metadata.pop(name, None)
+        _place(kind, metadata, namespace)
+        generated = not metadata.get("name") and bool(metadata.get("generateName"))
+        if generated:
+            metadata["name"] = self._generate(kind, metadata)
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
+        if kind.generation:
+            metadata["generation"] = 1
+        else:
+            metadata.pop("generation", None)
+        self._own(kind, None, obj, options, "")
+        return self._store_new(kind, obj, missing, options)
+
+    def _store_new(self, kind: Kind, obj: Object, missing: list[str], options: WriteOptions) -> Entry:
+        metadata = obj["metadata"]
+        strategy.prepare_create(kind.plural, obj)
+        admission.admit_namespace(self._store, kind, obj)
+        if kind.plural == "pods":
+            admission.admit_pod(self._store, kind, obj)
+        name = metadata.get("name", "")
+        validate(kind, obj, missing).check(kind, name)
+        if self._store.get(kind.plural, (metadata.get("namespace", ""), name)):
+            raise already_exists(kind.plural, name, kind.group)
+        if kind.plural == "pods":
+            admission.admit_quota(self._store, kind, obj)
+        return encode(kind, obj, 0) if options.dry_run else self._store.write(kind, obj)
+
+    def replace(
+        self,
+        kind: Kind,
+        key: Key,
+        change: Callable[[Object], Object],
+        subresource: str | None,
+        options: WriteOptions,
+        *,
+        applied: bool = False,
+    ) -> Entry:
+        """The object changed by ``change``, which gets the old one; with ``applied`` its owners are set already."""
+        found = self._find(kind, key)
+        old = found.obj
+        obj, missing = decode(kind, change(old), options)
+        managed = obj["metadata"].pop("managedFields", None)
+        self._identify(kind, key, obj, old)
+        obj = _combine(kind, obj, old, subresource)
+        for name in _FIXED:
+            if name in old["metadata"]:
+                obj["metadata"][name] = old["metadata"][name]
+            else:
+                obj["metadata"].pop(name, None)
+        obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if applied and managed:
+            obj["metadata"]["managedFields"] = managed
+        else:
+            self._own(kind, old, obj, options, subresource or "")
+        if subresource is None:
+            strategy.prepare_update(kind.plural, obj, old)
+            validate_update(kind, obj, old, missing).check(kind, key[1])
+        if obj == old:
+            return found
+        if kind.generation and obj["spec"] != old["spec"]:
+            obj["metadata"]["generation"] += 1
+        if options.dry_run:
+            return encode(kind, obj, found.rv)
+        return self._store.write(kind, obj, delete=deletion.finished(kind, obj))
+
+    def apply(
+        self, kind: Kind, key: Key, given: Object, subresource: str | None, options: WriteOptions
+    ) -> tuple[Entry, bool]:
+        """Server-side apply. Second: whether the object is new."""
+        applied, _ = decode(kind, given, options, defaults=False)
+        if applied["metadata"].get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        for name in [*_FIXED, "managedFields"]:
+            applied["metadata"].pop(name, None)
+        self._identify(kind, key, applied, None)
+        rv = applied["metadata"].pop("resourceVersion", None)
+        live = self._store.get(kind.plural, key)
+        applied = _as_given(applied, given)
+
+        def merged(old: Object) -> Object:
+            return apply.apply(
+                kind, schema.of(kind), old, applied, manager=options.manager, subresource=subresource or "",
+                force=options.force, time=now(),
+            )  # fmt: skip
+
+        if live is not None:
+            if rv and rv != live.obj["metadata"]["resourceVersion"]:
+                raise conflict(kind.plural, key[1], STALE, kind.group)
+            return self.replace(kind, key, merged, subresource, options, applied=True), False
+        if subresource or rv:
+            raise not_found(kind.plural, key[1], kind.group)
+        new = merged({"metadata": {}})
+        managed = new["metadata"].pop("managedFields")
+        entry = self._create_applied(kind, new, key[0], managed, options)
+        return entry, True
+
+    def _create_applied(
+        self, kind: Kind, new: Object, namespace: str, managed: list[Object], options: WriteOptions
+    ) -> Entry:
+        obj, missing = decode(kind, new, options)
+        metadata = obj["metadata"]
+        _place(kind, metadata, namespace or None)
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "managedFields": managed}
+        if kind.generation:
+            metadata["generation"] = 1
+        return self._store_new(kind, obj, missing, options)
+
+    def delete(self, kind: Kind, key: Key, body: Mapping[str, Any], options: WriteOptions) -> tuple[Entry, bool]:
+        """Delete, or mark for deletion. Second: whether the object is gone."""
+        found = self._find(kind, key)
+        deletion.check(kind, found.obj, body)
+        marked = deletion.begin(kind, found.obj, body, options.warnings)
+        if options.dry_run:
+            return found, marked is None
+        if marked is None:
+            gone = {**found.obj, "metadata": {**found.obj["metadata"]}}
+            return self._store.write(kind, gone, delete=True), True
+        return (found if marked == found.obj else self._store.write(kind, marked)), False
+
+    def review(self, kind: Kind, given: Object, options: WriteOptions) -> Entry:
+        """An object of a virtual kind: completed and returned with the status it came with, not stored."""
+        obj, _ = decode(kind, {key: value for key, value in given.items() if key != "status"}, options)
+        self._own(kind, None, obj, options, "")
+        obj["status"] = given.get("status") or {"allowed": True}
+        return encode(kind, obj, 0)
+
+    def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
+        """Give a pod its node."""
+        found = self._find(kind, key)
+        target = binding.get("target") or {}
+        node, name = target.get("name") if isinstance(target, dict) else None, key[1]
+        if not isinstance(node, str) or not node:
+            message = f'Binding "{name}" is invalid: target.name: Required value'
+            raise StatusError(422, "Invalid", message, {"name": name, "kind": "Binding"})
+        pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}
+        if taken := pod["spec"].get("nodeName"):
+            raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{taken}"')
+        if "deletionTimestamp" in pod["metadata"]:
+            raise conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+        pod["spec"] = {**pod["spec"], "nodeName": node}
+        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
+        others = [each for each in pod["status"].get("conditions", ()) if each["type"] != "PodScheduled"]
+        pod["status"] = {**pod["status"], "conditions": [*others, condition]}
+        if not options.dry_run:
+            self._store.write(kind, pod)
+
+    def _find(self, kind: Kind, key: Key) -> Entry:
+        found = self._store.get(kind.plural, key)
+        if found is None:
+            raise not_found(kind.plural, key[1], kind.group)
+        return found
+
+    def _generate(self, kind: Kind, metadata: Object) -> str:
+        base = metadata["generateName"][:58]
+        while True:
+            name = base + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+            if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is None:
+                return str(name)
+
+    def _own(self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str) -> None:
+        node = schema.of(kind)
+        managed = apply.after_update(
+            kind, node, schema.zero(node) if old is None else old, obj,
+            manager=options.manager, subresource=subresource, time=now(),
+        )  # fmt: skip
+        if managed:
+            obj["metadata"]["managedFields"] = managed
+
+    def _identify(self, kind: Kind, key: Key, obj: Object, old: Object | None) -> None:
+        """Check that a body is about the object of the URL, and about the version that is stored."""
+        metadata = obj["metadata"]
+        name = metadata.setdefault("name", key[1])
+        if name != key[1]:
+            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
+        _place(kind, metadata, key[0] or None)
+        if old is None:
+            return
+        stored = old["metadata"]
+        given = metadata.get("resourceVersion")
+        if given and given != stored["resourceVersion"]:
+            raise conflict(kind.plural, name, STALE, kind.group)
+        if metadata.get("uid") and metadata["uid"] != stored["uid"]:
+            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {stored['uid']}"
+            raise conflict(kind.plural, name, why, kind.group)
+
+
+def _place(kind: Kind, metadata: Object, namespace: str | None) -> None:
+    """Put an object into the namespace of the URL."""
+    if not kind.namespaced:
+        metadata.pop("namespace", None)
+        return
+    given = metadata.get("namespace")
+    if given and namespace and given != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    metadata["namespace"] = namespace or given or "default"
+
+
+def _combine(kind: Kind, obj: Object, old: Object, subresource: str | None) -> Object:
+    """A write of the object leaves its status alone; one of a subresource leaves all but that part alone."""
+    if subresource == "status":
+        combined = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}
+        if "ownerReferences" in old["metadata"]:
+            combined["metadata"]["ownerReferences"] = old["metadata"]["ownerReferences"]
+        return combined
+    if subresource == "finalize":
+        return {**old, "metadata": obj["metadata"], "spec": obj["spec"]}
+    if "status" in kind.subresources and "status" in old:
+        obj["status"] = old["status"]
+    return obj
+
+
+def _as_given(applied: Object, given: Object) -> Object:
+    """The decoded object without what decoding fills in, so that its manager owns only what it sent."""
+    kept: Object = {}
+    for key, value in applied.items():
+        if key not in given:
+            continue
+        if isinstance(value, dict) and isinstance(given[key], dict):
+            value = _as_given(value, given[key])
+        elif isinstance(value, list) and isinstance(given[key], list):
+            pairs = zip(value, given[key], strict=True)
+            value = [_as_given(a, b) if isinstance(a, dict) and isinstance(b, dict) else a for a, b in pairs]
+        kept[key] = value
+    return kept
