@@ -1,0 +1,293 @@
+"""Whether a pod may run on a node: resources, taints, selectors. Pure functions, without a cluster.
+
+The texts are those of the Kubernetes scheduler. Left out, as nothing here needs them: inter-pod affinity, topology
+spread, host ports, volumes' zones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from math import ceil
+from typing import Any
+
+import orjson
+
+from aksgpu.local.api import quantity, selectors
+from aksgpu.local.control.runtime import condition
+from aksgpu.local.objects import Object
+
+NOT_READY = "node.kubernetes.io/not-ready"
+UNREACHABLE = "node.kubernetes.io/unreachable"
+UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
+
+Amounts = dict[str, int]
+"""Resource name to amount: CPU in thousandths, everything else in its unit."""
+
+# What a pod without requests counts as when nodes are compared, so that such pods spread as well.
+_ASSUMED = {"cpu": 100, "memory": 200 * 1024 * 1024}
+
+
+@lru_cache(maxsize=4096)
+def amount(resource: str, value: str | int | float) -> int:
+    """A quantity as an integer: CPU in thousandths, rounded up."""
+    exact = quantity.parse(value)
+    return ceil(exact * 1000) if resource == "cpu" else ceil(exact)
+
+
+def amounts(quantities: Mapping[str, Any] | None) -> Amounts:
+    """A list of quantities, as in a node's allocatable, as integers."""
+    return {name: amount(name, value) for name, value in (quantities or {}).items()}
+
+
+def _add(total: Amounts, more: Mapping[str, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
+
+
+def _raise(total: Amounts, least: Mapping[str, int]) -> None:
+    for name, value in least.items():
+        total[name] = max(total.get(name, 0), value)
+
+
+def requests(spec: Mapping[str, Any]) -> Amounts:
+    """What a pod's spec asks of a node.
+
+    Containers add up; init containers run one after the other before them, so the largest counts; init containers with
+    ``restartPolicy: Always`` stay beside all that come later. Overhead comes on top.
+    """
+    total: Amounts = {}
+    for container in spec.get("containers") or ():
+        _add(total, _wants(container))
+    sidecars: Amounts = {}
+    start: Amounts = {}
+    for container in spec.get("initContainers") or ():
+        now = dict(sidecars)
+        _add(now, _wants(container))
+        _raise(start, now)
+        if container.get("restartPolicy") == "Always":
+            sidecars = now
+    _add(total, sidecars)
+    _raise(total, start)
+    _add(total, amounts(spec.get("overhead")))
+    return {name: value for name, value in total.items() if value}
+
+
+def _wants(container: Mapping[str, Any]) -> Amounts:
+    resources = container.get("resources") or {}
+    return amounts({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
+
+
+def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:
+    """Whether one of the tolerations covers the taint."""
+    return any(covers(toleration, taint) for toleration in tolerations)
+
+
+def covers(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    """Whether a toleration covers a taint; an empty key or effect covers every one."""
+    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
+        return False
+    if toleration.get("key") and toleration["key"] != taint["key"]:
+        return False
+    if toleration.get("operator") == "Exists":
+        return True
+    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
+
+
+def in_force(node: Object) -> list[dict[str, Any]]:
+    """A node's taints, and the one that a node that is not ready is about to get."""
+    taints = list((node.get("spec") or {}).get("taints") or ())
+    ready = condition(node, "Ready").get("status")
+    if ready != "True" and not any(taint["key"] in (NOT_READY, UNREACHABLE) for taint in taints):
+        taints.append({"key": UNREACHABLE if ready == "Unknown" else NOT_READY, "effect": "NoSchedule"})
+    return taints
+
+
+def _expression(values: Mapping[str, str], rule: Mapping[str, Any]) -> bool:
+    return selectors.operation(rule["operator"], values.get(rule["key"]), rule.get("values") or ())
+
+
+def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> bool:
+    """Whether a node selector term selects the node; an empty one selects none."""
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    if not expressions and not fields:
+        return False
+    by_field = {"metadata.name": name}
+    return all(_expression(labels, rule) for rule in expressions) and all(_expression(by_field, r) for r in fields)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the scheduler looks at in a pod. Pods of the same shape fit the same nodes."""
+
+    key: bytes = field(repr=False)
+    requests: Amounts = field(compare=False)
+    selector: Mapping[str, str] = field(compare=False)
+    affinity: Mapping[str, Any] = field(compare=False)
+    tolerations: Sequence[Mapping[str, Any]] = field(compare=False)
+    priority: int = field(compare=False)
+    preempts: bool = field(compare=False)
+
+    @cached_property
+    def terms(self) -> Sequence[Mapping[str, Any]] | None:
+        """The required node affinity's terms, one of which must match; None when any node will do."""
+        required = self.affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+        return None if required is None else required.get("nodeSelectorTerms") or ()
+
+    @cached_property
+    def names(self) -> frozenset[str] | None:
+        """The only nodes that can match, where every term names its node, as a DaemonSet's pods do."""
+        names: set[str] = set()
+        for term in self.terms or ():
+            named = [rule for rule in term.get("matchFields") or () if rule["operator"] == "In"]
+            if not named:
+                return None
+            names.update(named[0].get("values") or ())
+        return frozenset(names) if self.terms else None
+
+    def selects(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Whether node selector and required node affinity allow the node."""
+        if any(labels.get(key) != value for key, value in self.selector.items()):
+            return False
+        return self.terms is None or any(term_matches(term, name, labels) for term in self.terms)
+
+
+def shape(spec: Mapping[str, Any]) -> Shape:
+    """What the scheduler looks at in a pod's spec."""
+    wants = requests(spec)
+    selector = spec.get("nodeSelector") or {}
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    tolerations = spec.get("tolerations") or ()
+    priority = int(spec.get("priority") or 0)
+    preempts = spec.get("preemptionPolicy") != "Never"
+    key = orjson.dumps([wants, selector, affinity, tolerations, priority, preempts], option=orjson.OPT_SORT_KEYS)
+    return Shape(key, wants, selector, affinity, tolerations, priority, preempts)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a pod holds of a node."""
+
+    uid: str
+    key: str
+    priority: int
+    requests: Amounts = field(compare=False)
+    created: str = ""
+    leaving: bool = False
+
+
+class NodeView:
+    """A node with what is in use on it, kept up to date pod by pod."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.node: Object | None = None
+        self.labels: Mapping[str, str] = {}
+        self.taints: list[dict[str, Any]] = []
+        self.cordoned = False
+        self.allocatable: Amounts = {}
+        self.pods: dict[str, Held] = {}
+        self.used: Amounts = {}
+        self.compared: Amounts = dict.fromkeys(_ASSUMED, 0)
+        self.nominated: dict[str, Held] = {}
+
+    def describe(self, node: Object) -> bool:
+        """Take over a Node object; whether anything that matters changed."""
+        spec = node.get("spec") or {}
+        before = (self.node is None, self.labels, self.taints, self.cordoned, self.allocatable)
+        self.node = node
+        self.labels = node["metadata"].get("labels") or {}
+        self.taints = in_force(node)
+        self.cordoned = bool(spec.get("unschedulable"))
+        self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
+        return before != (False, self.labels, self.taints, self.cordoned, self.allocatable)
+
+    def hold(self, pod: Held) -> None:
+        """Count a pod in."""
+        self.pods[pod.uid] = pod
+        self._count(pod.requests, 1)
+
+    def release(self, uid: str) -> None:
+        """Count a pod out."""
+        if pod := self.pods.pop(uid, None):
+            self._count(pod.requests, -1)
+
+    def _count(self, wants: Mapping[str, int], sign: int) -> None:
+        for name, value in wants.items():
+            self.used[name] = self.used.get(name, 0) + sign * value
+        for name, assumed in _ASSUMED.items():
+            self.compared[name] += sign * (wants.get(name) or assumed)
+
+    def score(self, wanted: Shape) -> float:
+        """How much of CPU and memory stays free with the pod on it, 0 to 1, less soft taints; more is better."""
+        free = 0.0
+        for name, assumed in _ASSUMED.items():
+            if total := self.allocatable.get(name, 0):
+                free += max(0.0, 1 - (self.compared[name] + (wanted.requests.get(name) or assumed)) / total) / 2
+        for taint in self.taints:
+            if taint["effect"] == "PreferNoSchedule" and not tolerates(wanted.tolerations, taint):
+                free -= 1
+        for rule in wanted.affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
+            if term_matches(rule["preference"], self.name, self.labels):
+                free += rule["weight"] / 100
+        return free
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a node takes a pod, and if not, why."""
+
+    reasons: tuple[str, ...] = ()
+    room_would_help: bool = False
+    """Whether the pod would fit if others left."""
+
+
+FITS = Verdict()
+
+
+def judge(wanted: Shape, node: NodeView, *, nominee: str = "", without: Iterable[Held] = ()) -> Verdict:
+    """Whether the node takes a pod of this shape.
+
+    Args:
+        wanted: the pod's shape.
+        node: the node.
+        nominee: uid of a pod for which room was made here; its own reservation does not stand against it.
+        without: pods to leave out of the count.
+    """
+    if node.cordoned and not tolerates(wanted.tolerations, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
+        return Verdict(("node(s) were unschedulable",))
+    for taint in node.taints:
+        if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerates(wanted.tolerations, taint):
+            return Verdict((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
+    if not wanted.selects(node.name, node.labels):
+        return Verdict(("node(s) didn't match Pod's node affinity/selector",))
+    return _room(wanted, node, nominee, list(without))
+
+
+def _room(wanted: Shape, node: NodeView, nominee: str, without: list[Held]) -> Verdict:
+    reserved = [pod for uid, pod in node.nominated.items() if uid != nominee and pod.priority >= wanted.priority]
+    reasons = []
+    if len(node.pods) + len(reserved) - len(without) >= node.allocatable.get("pods", 0):
+        reasons.append("Too many pods")
+    for name, value in wanted.requests.items():
+        used = node.used.get(name, 0)
+        used += sum(pod.requests.get(name, 0) for pod in reserved) - sum(pod.requests.get(name, 0) for pod in without)
+        if used + value > node.allocatable.get(name, 0):
+            reasons.append(f"Insufficient {name}")
+    return Verdict(tuple(reasons), room_would_help=True) if reasons else FITS
+
+
+def victims(wanted: Shape, node: NodeView, *, nominee: str = "") -> list[Held]:
+    """The pods of lower priority that would have to leave the node, as few and as unimportant as possible.
+
+    Empty when even that would not help.
+    """
+    lower = [pod for pod in node.pods.values() if pod.priority < wanted.priority]
+    if not lower or judge(wanted, node, nominee=nominee, without=lower).reasons:
+        return []
+    leaving = set(lower)
+    for pod in sorted(lower, key=lambda pod: (-pod.priority, pod.created)):
+        if not judge(wanted, node, nominee=nominee, without=leaving - {pod}).reasons:
+            leaving.remove(pod)
+    return sorted(leaving, key=lambda pod: (pod.priority, pod.key))

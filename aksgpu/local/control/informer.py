@@ -1,0 +1,138 @@
+"""Informers: all objects of a resource, kept in memory by one list and one watch.
+
+After a write, the answer is put into the informer at once (:meth:`Informer.note`), so that whoever looks next already
+knows it. An answer that the watch has passed is ignored: within one resource, versions arrive in order.
+
+Nothing here knows a kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+
+from aksgpu.local.objects import Object, Objects
+from aksgpu.local.status import StatusError
+
+log = logging.getLogger(__name__)
+
+Change = Callable[[Object | None, Object | None], None]
+"""Called with an object's old and new state; None where there is none. Must not block."""
+
+
+def key_of(obj: Object) -> str:
+    """``namespace/name``, or ``name`` for what belongs to no namespace."""
+    meta = obj["metadata"]
+    return f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else str(meta["name"])
+
+
+def _version(obj: Object) -> int:
+    return int(obj["metadata"].get("resourceVersion") or 0)
+
+
+class Index:
+    """Finds an informer's objects by a value that they have, such as their node's name."""
+
+    def __init__(self, value: Callable[[Object], str]) -> None:
+        self._value = value
+        self._groups: dict[str, dict[str, Object]] = {}
+
+    def __getitem__(self, value: str) -> list[Object]:
+        return list(self._groups.get(value, {}).values())
+
+    def change(self, old: Object | None, new: Object | None) -> None:
+        """Follow a change of one object."""
+        before, after = self._value(old) if old else "", self._value(new) if new else ""
+        if old and before and before != after:
+            group = self._groups[before]
+            group.pop(key_of(old), None)
+            if not group:
+                del self._groups[before]
+        if new and after:
+            self._groups.setdefault(after, {})[key_of(new)] = new
+
+
+class Informer:
+    """All objects of one resource, as the last watch event left them."""
+
+    def __init__(self, objects: Objects, resource: str) -> None:
+        self.resource = resource
+        self.synced = asyncio.Event()
+        self._objects = objects
+        self._items: dict[str, Object] = {}
+        self._seen = 0
+        self._changes: list[Change] = []
+        self._indexes: dict[str, Index] = {}
+
+    def get(self, key: str) -> Object | None:
+        """The object of a key, or None."""
+        return self._items.get(key)
+
+    def __iter__(self) -> Iterator[Object]:
+        return iter(list(self._items.values()))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def on_change(self, change: Change) -> None:
+        """Call ``change`` for every object there is, and for each change from now on."""
+        self._changes.append(change)
+        for obj in self:
+            change(None, obj)
+
+    def index(self, name: str, value: Callable[[Object], str]) -> Index:
+        """The index of that name; made when it is asked for the first time. Objects of value ``""`` are left out."""
+        if name not in self._indexes:
+            made = self._indexes[name] = Index(value)
+            self._changes.insert(0, made.change)
+            for obj in self:
+                made.change(None, obj)
+        return self._indexes[name]
+
+    def note(self, obj: Object) -> None:
+        """Remember the answer to a write, unless the watch has already been there."""
+        if _version(obj) > self._seen:
+            self._set(key_of(obj), obj)
+
+    async def run(self) -> None:
+        """List, watch, and list again when the server no longer keeps our position; for ever."""
+        failures = 0
+        while True:
+            try:
+                version = await self._list()
+                async for event in self._objects.watch(self.resource, resource_version=version):
+                    failures = 0
+                    self._seen = max(self._seen, _version(event.object))
+                    if event.type != "BOOKMARK":
+                        self._set(key_of(event.object), None if event.type == "DELETED" else event.object)
+            except StatusError as error:
+                log.info("watch of %s: %s", self.resource, error)
+            except Exception:
+                log.exception("watch of %s", self.resource)
+            failures += 1
+            await asyncio.sleep(min(30.0, 0.02 * 2 ** min(failures, 11)))
+
+    async def _list(self) -> str:
+        items, version = await self._objects.list(self.resource)
+        found = {key_of(obj): obj for obj in items}
+        self._seen = max(self._seen, int(version or 0))
+        for key in [key for key in self._items if key not in found]:
+            self._set(key, None)
+        for key, obj in found.items():
+            self._set(key, obj)
+        self.synced.set()
+        return version
+
+    def _set(self, key: str, new: Object | None) -> None:
+        old = self._items.get(key)
+        if old is None and new is None:
+            return
+        if old is not None and new is not None and _version(new) <= _version(old):
+            return
+        if new is None:
+            del self._items[key]
+        else:
+            self._items[key] = new
+        for change in self._changes:
+            change(old, new)
