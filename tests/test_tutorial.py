@@ -1,0 +1,79 @@
+"""Executing notebooks: with a small set of them here; the tutorial's own are tested by test_notebooks.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from aksgpu import tutorial
+from aksgpu.errors import AksGpuError
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
+
+
+def write(folder: Path, name: str, *cells: str, tags: dict[int, str] | None = None) -> None:
+    made = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    for number, tag in (tags or {}).items():
+        made[number].metadata["tags"] = [tag]
+    nbformat.write(nbformat.v4.new_notebook(cells=made), folder / name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    source = tmp_path / "source"
+    source.mkdir()
+    monkeypatch.setattr(tutorial, "notebooks", lambda: sorted(source.glob("*.ipynb")))
+    return source
+
+
+def test_the_notebooks_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [path.name[:2] for path in tutorial.notebooks()] == ["01", "02", "03", "04", "05", "06"]
+
+
+def test_all_are_executed_and_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(
+        folder,
+        "01-a.ipynb",
+        "import aksgpu\nazure = aksgpu.connect()\nazure.subscription_id",
+        "import os\n{name: name in os.environ['AKSGPU_HOME'] for name in ('aksgpu-',)}",
+    )
+    write(
+        folder,
+        "02-b.ipynb",
+        "import pandas as pd\npd.DataFrame({'step': range(3)})",
+        f"import base64\nfrom IPython.display import Image\nImage(base64.b64decode('{PIXEL}'), format='png')",
+        tags={0: "accuracy", 1: "curve"},
+    )
+    before = dict(os.environ)
+    done = tutorial.execute(tmp_path / "out")
+    assert os.environ == before
+    assert [path.name for path in done.notebooks] == ["01-a.ipynb", "02-b.ipynb"]
+    assert [path.name for path in done.pages] == ["01-a.html", "02-b.html"]
+    assert "00000000-0000-0000-0000-000000000000" in done.pages[0].read_text()
+    assert done.curve.read_bytes().startswith(b"\x89PNG")
+    assert done.table.splitlines()[-1].split() == ["2", "2"]
+    executed = nbformat.read(done.notebooks[0], as_version=4)
+    assert [cell.execution_count for cell in executed.cells] == [1, 2]
+    assert "01-a: 100%" in capsys.readouterr().err, "a bar a notebook"
+
+
+def test_a_failing_cell(folder: Path, tmp_path: Path) -> None:
+    write(folder, "01-a.ipynb", "print('so far')", "1 / 0", "print('never')")
+    with pytest.raises(AksGpuError, match=r"01-a.ipynb failed: ZeroDivisionError: division by zero") as failed:
+        tutorial.execute(tmp_path / "out", progress=False)
+    written = tmp_path / "out" / "01-a.ipynb"
+    assert str(written) in failed.value.hint
+    first, second, third = nbformat.read(written, as_version=4).cells
+    assert first.outputs[0].text == "so far\n"
+    assert second.outputs[0].ename == "ZeroDivisionError"
+    assert third.outputs == []
+
+
+def test_a_kernel_that_dies(folder: Path, tmp_path: Path) -> None:
+    write(folder, "01-a.ipynb", "import os\nos._exit(1)")
+    with pytest.raises(AksGpuError, match=r"01-a.ipynb failed: DeadKernelError"):
+        tutorial.execute(tmp_path / "out", progress=False)
