@@ -232,7 +232,6 @@ _ARGUMENTS = {
     "count": "count",
     "minCount": "min_count",
     "maxCount": "max_count",
-    "scaleSetPriority": "spot",
     "scaleSetEvictionPolicy": "eviction_policy",
     "spotMaxPrice": "spot_max_price",
     "gpuInstanceProfile": "gpu_instance_profile",
@@ -244,15 +243,21 @@ _ARGUMENTS = {
 }
 
 
+_OF_SPOT = {"eviction_policy", "spot_max_price"}
+
+
 def _differences(have: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
     found: dict[str, tuple[object, object]] = {}
     for key, argument in _ARGUMENTS.items():
         if key == "count" and (have.get("enableAutoScaling") or wish.get("enableAutoScaling")):
             continue  # the autoscaler chooses it
+        if argument in _OF_SPOT and have.get("scaleSetPriority") != "Spot":
+            continue  # told by "spot" already
         if key in wish and str(have.get(key)).lower() != str(wish[key]).lower():
             found[argument] = (have.get(key), wish[key])
-    if have.get("scaleSetPriority") == "Spot" and "scaleSetPriority" not in wish:
-        found["spot"] = (True, False)
+    is_spot, wants_spot = (each.get("scaleSetPriority") == "Spot" for each in (have, wish))
+    if is_spot != wants_spot:
+        found["spot"] = (is_spot, wants_spot)
     if bool(have.get("enableAutoScaling")) and not wish.get("enableAutoScaling"):
         found["max_count"] = (have.get("maxCount"), None)
     if (has := _taints(have)) != (wanted := _taints(wish)):

@@ -324,6 +324,13 @@ _CODES: dict[str, tuple[type[AzureError], str]] = {
 }
 
 
+def _last_system_pool(refusal: Refusal) -> AzureError | None:
+    if "at least one system agent pool" not in refusal.message:
+        return None
+    hint = "A cluster lives by its system pool: cluster.delete(aks) deletes the cluster, or add another one first."
+    return errors.AzureConflict("", hint=hint)
+
+
 def _by_status(refusal: Refusal) -> AzureError | None:
     match refusal.status:
         case 401:
@@ -349,6 +356,7 @@ RULES = (
     _bootstrap,
     _throttled,
     _provider,
+    _last_system_pool,
     _by_code,
     _by_status,
 )

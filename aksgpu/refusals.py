@@ -21,7 +21,13 @@ from aksgpu.errors import AzureError
 
 __all__ = ["QUOTA_PAGE", "Refusal", "location_hint", "recognise", "said", "translate"]
 
-_SHOWN = 400  # characters of Azure's text that a message keeps; some carry whole logs or lists of sizes
+# Azure's advice and lists, which the hint or an attribute says better; the SDK's own exception keeps them.
+_WORDY = re.compile(
+    r"\s*(?:List of available regions|The available VM sizes are|If you want to increase the quota"
+    r"|For more details,? please|Please read more about|Submit a request for).*",
+    re.S,
+)
+_SHOWN = 400  # characters of Azure's text that a message keeps; some carry whole logs
 
 
 def said(body: object, status: int | None = None) -> list[Refusal]:
@@ -86,11 +92,14 @@ def recognise(
             if error := rule(refusal):
                 return _finish(error, refusal, what, retry_after)
     # Outer codes of nested bodies ("the deployment failed") say least: the innermost is shown.
-    return _finish(AzureError("", hint=""), refusals[-1], what, retry_after)
+    hint = "Correct what Azure objects to, then run the cell again."
+    if status is None or status >= 500:
+        hint = "Run the cell again; if it stays, see https://azure.status.microsoft for the state of Azure."
+    return _finish(AzureError("", hint=hint), refusals[-1], what, retry_after)
 
 
 def _finish(error: AzureError, refusal: Refusal, what: str, retry_after: float | None) -> AzureError:
-    text = " ".join(refusal.message.split()) or "Azure gave no reason"
+    text = " ".join(_WORDY.sub("", refusal.message).split()) or "Azure gave no reason"
     if len(text) > _SHOWN:
         text = text[:_SHOWN].rstrip() + " ..."
     named = f"{text} ({refusal.code})" if refusal.code and refusal.code not in text else text
