@@ -75,8 +75,8 @@ def start(home: Path | str | None = None, *, settings: Settings | None = None) -
     """
     place = _prepared(home)
     with _locked(place / "start.lock"):
-        if _running(place):
-            return _found(place)
+        if (found := _found(place)) is not None:
+            return found[0]
         _spawn(place, settings or Settings.from_environment())
         return _endpoint(place, _record(place))
 
@@ -92,12 +92,11 @@ def status(home: Path | str | None = None) -> dict[str, Any]:
         LaptopError: it runs and does not answer.
     """
     place = _place(home)
-    if not (place / "laptop.lock").exists() or not _running(place):
+    found = _found(place) if (place / "laptop.lock").exists() else None
+    if found is None:
         return {"running": False, "home": str(place)}
-    record = _record(place)
-    health = _ask(_endpoint(place, record), "/laptop/status")
-    started = datetime.fromisoformat(record["started"])
-    uptime = (datetime.now(UTC) - started).total_seconds()
+    _, record, health = found
+    uptime = (datetime.now(UTC) - datetime.fromisoformat(record["started"])).total_seconds()
     return {"running": True, "home": str(place), **record, "uptime_seconds": round(uptime, 1), **health}
 
 
@@ -115,18 +114,19 @@ def stop(timeout: float = 15.0, *, home: Path | str | None = None) -> None:
     if not (place / "laptop.lock").exists():
         return
     deadline = time.monotonic() + timeout
+    record: dict[str, Any] = {}
     if _running(place):
-        record = _record(place)
         with contextlib.suppress(LaptopError):
+            record = _record(place)
             _ask(_endpoint(place, record), "/laptop/stop", method="POST")
-        if _ended(place, deadline):
-            return
+    if _ended(place, deadline):
+        return
+    if record:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(record["pid"]), signal.SIGKILL)
-        if not _ended(place, time.monotonic() + HEALTH_SECONDS):
-            raise LaptopError(
-                f"the laptop AKS (process {record['pid']}) does not end", hint=f"Look at {place / 'laptop.log'}."
-            )
+    if not _ended(place, time.monotonic() + HEALTH_SECONDS):
+        who = f"process {record['pid']}" if record else "its process is unknown"
+        raise LaptopError(f"the laptop AKS does not end ({who})", hint=f"Look at {place / 'laptop.log'}.")
 
 
 @contextlib.contextmanager
@@ -226,16 +226,23 @@ def _record(place: Path) -> dict[str, Any]:
             record = json.loads((place / "laptop.json").read_bytes())
             if isinstance(record, dict) and record.get("pid") and record.get("port"):
                 return record
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or not _running(place):
             raise _silent(place, "laptop.json is missing or unreadable")
         time.sleep(0.02)
 
 
-def _found(place: Path) -> Endpoint:
-    """The running one, once it answers."""
-    endpoint = _endpoint(place, _record(place))
-    _ask(endpoint, "/laptop/status")
-    return endpoint
+def _found(place: Path) -> tuple[Endpoint, dict[str, Any], dict[str, Any]] | None:
+    """The running one with its record and its answer; None when there is none, or when it has just ended."""
+    if not _running(place):
+        return None
+    try:
+        record = _record(place)
+        endpoint = _endpoint(place, record)
+        return endpoint, record, _ask(endpoint, "/laptop/status")
+    except LaptopError:
+        if _ended(place, time.monotonic() + HEALTH_SECONDS):
+            return None  # it was about to stop
+        raise
 
 
 def _endpoint(place: Path, record: dict[str, Any]) -> Endpoint:

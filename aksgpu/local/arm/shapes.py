@@ -44,7 +44,7 @@ CLUSTER_DEFAULTS: Document = {
         "networkPluginMode": "overlay",
         "networkDataplane": "azure",
         "loadBalancerSku": "standard",
-        "loadBalancerProfile": {"managedOutboundIPs": {"count": 1}, "backendPoolType": "nodeIPConfiguration"},
+        "loadBalancerProfile": {"managedOutboundIPs": {"count": 1}, "backendPoolType": "NodeIPConfiguration"},
         "podCidr": "10.244.0.0/16",
         "serviceCidr": "10.0.0.0/16",
         "dnsServiceIP": "10.0.0.10",

@@ -29,8 +29,11 @@ VERSION = "2026-08-01"
 class Token:
     """A credential that never expires."""
 
+    def __init__(self, text: str = "secret") -> None:
+        self.text = text
+
     def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        return AccessToken("secret", 2**33)
+        return AccessToken(self.text, 2**33)
 
 
 class StoreClusters:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from .conftest import SUBSCRIPTION, Arm
+
+COMPUTE = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute"
+
+
+def test_versions(arm: Arm) -> None:
+    result = arm.client().managed_clusters.list_kubernetes_versions("eastus")
+    (version,) = result.values_property
+    assert (version.version, version.is_default, list(version.patch_versions)) == ("1.33", True, ["1.33.5"])
+
+
+def test_subscriptions_and_providers(arm: Arm) -> None:
+    assert arm.send("GET", "/subscriptions").json()["value"][0]["subscriptionId"] == SUBSCRIPTION
+    assert arm.send("GET", f"/subscriptions/{SUBSCRIPTION}").json()["state"] == "Enabled"
+    path = f"/subscriptions/{SUBSCRIPTION}/providers/microsoft.containerservice"
+    assert arm.send("GET", path).json()["registrationState"] == "Registered"
+    assert arm.send("POST", f"{path}/register").status_code == 200
+    assert "eastus" in {
+        row["name"] for row in arm.send("GET", f"/subscriptions/{SUBSCRIPTION}/locations").json()["value"]
+    }
+
+
+def test_skus_of_a_region(arm: Arm) -> None:
+    answer = arm.send("GET", f"{COMPUTE}/skus?$filter=location eq 'eastus'", version="2021-07-01").json()
+    rows = {row["name"]: row for row in answer["value"]}
+    assert "Standard_NC6" not in rows  # retired
+    assert "Standard_NC40ads_H100_v5" not in rows  # not in this region
+    t4 = rows["Standard_NC4as_T4_v3"]
+    facts = {fact["name"]: fact["value"] for fact in t4["capabilities"]}
+    assert (facts["GPUs"], facts["vCPUs"], facts["MemoryGB"]) == ("1", "4", "28")
+    assert t4["locationInfo"][0]["zones"] == ["1", "2", "3"]
+    everywhere = arm.send("GET", f"{COMPUTE}/skus", version="2021-07-01").json()["value"]
+    restricted = [row for row in everywhere if row["restrictions"]]
+    assert {row["restrictions"][0]["reasonCode"] for row in restricted} == {"NotAvailableForSubscription"}
+
+
+def test_prices(arm: Arm) -> None:
+    query = "armRegionName eq 'eastus' and priceType eq 'Consumption' and "
+    prices = "/api/retail/prices?$filter=" + query
+    one = arm.send("GET", prices + "armSkuName eq 'Standard_NC4as_T4_v3'", version=None).json()
+    assert [item["retailPrice"] for item in one["Items"]] == [0.526]
+    many = arm.send("GET", prices + "contains(armSkuName, 'Standard_N')", version=None).json()
+    assert many["Count"] == 3

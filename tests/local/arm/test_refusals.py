@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.mgmt.containerservice.models import AgentPool
+
+from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body, pool
+
+
+def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[int, str, str]:
+    answer = arm.send("PUT", path, document)
+    error = answer.json()
+    error = error.get("error", error)
+    return answer.status_code, error["code"], error["message"]
+
+
+@pytest.mark.parametrize(
+    ("document", "code", "text"),
+    [
+        (body() | {"location": None}, "LocationRequired", "location property is required"),
+        (
+            body() | {"location": "mars"},
+            "LocationNotAvailableForResourceType",
+            "The provided location 'mars' is not available for resource type "
+            "'Microsoft.ContainerService/managedClusters'. List of available regions for the resource type is 'eastus,",
+        ),
+        (body(dnsPrefix=None), "InvalidParameter", "Required parameter dnsPrefix is missing (null)."),
+        (body() | {"identity": None}, "InvalidParameter", "Required parameter servicePrincipalProfile is missing"),
+        (body(agentPoolProfiles=[]), "InvalidParameter", "Required parameter agentPoolProfiles is missing"),
+        (body(pool(mode="User")), "BadRequest", "There has to be at least one system agent pool"),
+        (body(pool("Pool1")), "InvalidParameter", "agentPoolProfile.name is invalid"),
+        (body(pool("a234567890123")), "InvalidParameter", "max length of 12"),
+        (body(pool(), pool("windows1", osType="Windows")), "InvalidParameter", "max length of 6"),
+        (body(pool(count=0)), "InvalidParameter", "greater or equal to minCount:1"),
+        (body(pool(count=1001)), "InvalidParameter", "less than or equal to maxCount:1000"),
+        (body(pool(count="3")), "InvalidParameter", "agentPoolProfile.count was 3"),
+        (body(pool(enableAutoScaling=True, minCount=3, maxCount=1)), "InvalidParameter", "minCount <= maxCount"),
+        (body(pool(enableAutoScaling=True, minCount=2, maxCount=3)), "InvalidParameter", "minCount:2"),
+        (body(pool(vmSize=None)), "InvalidParameter", "Required parameter agentPoolProfile.vmSize is missing"),
+        (body(pool(vmSize="Standard_NC5")), "BadRequest", "The VM size of Standard_NC5 is not allowed in your"),
+        (body(pool(vmSize="Standard_NC6")), "VMSizeNotSupported", "The size was retired on 2022-08-31"),
+        (
+            body(pool(vmSize="standard_nc40ads_h100_v5")),
+            "VMSizeNotSupported",
+            f"Virtual Machine size: 'Standard_NC40ads_H100_v5' is not supported for subscription {SUBSCRIPTION} in "
+            "location 'eastus'.",
+        ),
+        (
+            body(pool(vmSize="Standard_NC4as_T4_v3", count=17)),
+            "ErrCode_InsufficientVCPUQuota",
+            "Insufficient vcpu quota requested 68, remaining 64 for family Standard NCASv3_T4 Family for region "
+            "eastus. If you want to increase the quota",
+        ),
+        (
+            body(
+                pool(count=12, vmSize="Standard_D8s_v3"),
+                pool("b", count=12, vmSize="Standard_D8s_v5"),
+                pool("c", count=12, vmSize="Standard_D8ds_v5"),
+            ),
+            "ErrCode_InsufficientVCPUQuota",
+            "Insufficient regional vcpu quota left for location eastus. left regional vcpu quota 256, requested "
+            "quota 288.",
+        ),
+        (body(pool(nodeTaints=["sku=gpu"])), "InvalidParameter", "Invalid node taint 'sku=gpu'"),
+        (body(pool(availabilityZones=["4"])), "AvailabilityZoneNotSupported", "The zone(s) '4' for resource"),
+        (body(kubernetesVersion="1.12.0"), "K8sVersionNotSupported", "is on version 1.12.0"),
+        (body(pool(), pool("s", scaleSetPriority="Spot")), "InvalidParameter", "cannot be a Spot node pool"),
+        (body(pool(gpuInstanceProfile="MIG1g")), "InvalidParameter", "does not support MIG"),
+    ],
+)
+def test_clusters_that_azure_does_not_make(arm: Arm, document: dict[str, Any], code: str, text: str) -> None:
+    status, found, message = refused(arm, document)
+    assert (status, found) == (400, code)
+    assert text in message
+    assert arm.send("GET", CLUSTER).status_code == 404
+
+
+def test_quota_is_flat_and_given_back(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    gpu = AgentPool(vm_size="Standard_NC4as_T4_v3", count=16)
+    client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", gpu).result()
+    with pytest.raises(HttpResponseError) as caught:
+        client.agent_pools.begin_create_or_update(
+            "rg", "aks", "more", AgentPool(vm_size="Standard_NC8as_T4_v3", count=1)
+        )
+    answer = caught.value.response.json()
+    assert list(answer) == ["code", "details", "message", "subcode"]
+    assert "requested 8, remaining 0 for family Standard NCASv3_T4 Family" in caught.value.message
+    path = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/eastus/usages"
+
+    def used() -> int:
+        rows = {row["name"]["value"].lower(): row for row in arm.send("GET", path).json()["value"]}
+        return int(rows["standard ncasv3_t4 family"]["currentValue"])
+
+    assert used() == 64
+    client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", AgentPool(count=1)).result()
+    assert used() == 4
+    client.agent_pools.begin_delete("rg", "aks", "gpunp").result()
+    assert used() == 0
+
+
+def test_names_of_clusters(arm: Arm) -> None:
+    assert refused(arm, body(), CLUSTER.replace("/aks", "/aks-"))[1] == "InvalidParameter"
+    assert refused(arm, body(), CLUSTER.replace("/aks", "/" + "a" * 64))[1] == "InvalidParameter"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "text"),
+    [
+        (CLUSTER.replace("/rg/", "/no/"), "ResourceGroupNotFound", "Resource group 'no' could not be found."),
+        (
+            CLUSTER,
+            "ResourceNotFound",
+            "The Resource 'Microsoft.ContainerService/managedClusters/aks' under resource group 'rg' was not found. "
+            "For more details please go to https://aka.ms/ARMResourceNotFoundFix",
+        ),
+        (GROUP.replace(SUBSCRIPTION, SUBSCRIPTION[:-1] + "9"), "SubscriptionNotFound", "could not be found"),
+        (f"{GROUP}/providers/Microsoft.Storage/x/y", "InvalidResourceType", "could not be found"),
+    ],
+)
+def test_what_is_not_there(arm: Arm, path: str, code: str, text: str) -> None:
+    answer = arm.send("GET", path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == code
+    assert text in answer.json()["error"]["message"]
+
+
+def test_api_versions(arm: Arm) -> None:
+    missing = arm.send("GET", GROUP, version=None)
+    assert (missing.status_code, missing.json()["error"]["code"]) == (400, "MissingApiVersionParameter")
+    assert arm.send("GET", GROUP, version="yesterday").json()["error"]["code"] == "InvalidApiVersionParameter"
+    assert arm.send("PATCH", CLUSTER + "/agentPools", {}).status_code == 405
+
+
+def test_bodies_that_are_not_json_objects(arm: Arm) -> None:
+    answer = arm.send("PUT", CLUSTER, ["a"])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
+
+
+def test_fields_that_do_not_change(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    with pytest.raises(HttpResponseError, match=r"Changing property 'properties\.vmSize' is not allowed"):
+        client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(vm_size="Standard_D4s_v3"))
+    assert refused(arm, body(dnsPrefix="other"))[1] == "PropertyChangeNotAllowed"
+    assert refused(arm, body() | {"location": "westus2"})[1] == "InvalidResourceLocation"
+    with pytest.raises(HttpResponseError, match="at least one system agent pool"):
+        client.agent_pools.begin_delete("rg", "aks", "nodepool1")
+    with pytest.raises(ResourceNotFoundError, match="Could not find the agentpool"):
+        client.agent_pools.get("rg", "aks", "nope")
+    assert refused(arm, {"location": "westus2"}, GROUP)[1] == "InvalidResourceGroupLocation"
+
+
+def test_etags(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    pool_path = f"{CLUSTER}/agentPools/nodepool1"
+    stale = arm.send("PUT", pool_path, {"properties": {"count": 2}}, **{"If-Match": '"old"'})
+    assert stale.status_code == 412
+    assert arm.send("PUT", CLUSTER, body(), **{"If-None-Match": "*"}).status_code == 412
+    etag = arm.send("GET", pool_path).json()["properties"]["eTag"]
+    assert arm.send("PUT", pool_path, {"properties": {"count": 2}}, **{"If-Match": etag}).status_code == 200

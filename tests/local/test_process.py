@@ -1,0 +1,258 @@
+"""The background process: started, found, stopped, killed and refused. Real processes, each in a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.mgmt.containerservice import ContainerServiceClient
+
+from aksgpu import local
+from aksgpu.errors import InvalidInput, LaptopError
+from aksgpu.local import Endpoint, Settings
+
+from .arm.conftest import CLUSTER, GROUP, SUBSCRIPTION, Token, body
+
+FAST = Settings(time_scale=0.05)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "home"
+    yield place
+    local.stop(home=place)
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def send(endpoint: Endpoint, method: str, path: str, *, document: Any = None, token: str | None = None) -> Any:
+    """One request; the status and the body."""
+    request = urllib.request.Request(endpoint.base_url + path, method=method)
+    if (shown := endpoint.token if token is None else token) != "":
+        request.add_header("Authorization", f"Bearer {shown}")
+    data = None if document is None else json.dumps(document).encode()
+    request.add_header("Content-Type", "application/json")
+    context = ssl.create_default_context(cafile=str(endpoint.ca_file))
+    try:
+        with urllib.request.urlopen(request, data, timeout=10, context=context) as answer:
+            return answer.status, json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read() or b"null")
+
+
+def make_cluster(endpoint: Endpoint) -> str:
+    """A cluster; its kubeconfig."""
+    send(endpoint, "PUT", f"{GROUP}?api-version=2021-04-01", document={"location": "eastus"})
+    client = ContainerServiceClient(
+        Token(endpoint.token), SUBSCRIPTION, base_url=endpoint.base_url, connection_verify=str(endpoint.ca_file)
+    )
+    with client:
+        client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+        found = client.managed_clusters.list_cluster_user_credentials("rg", "aks").kubeconfigs[0].value
+    return bytes(found).decode()
+
+
+def test_start_finds_what_runs_and_stop_is_idempotent(home: Path) -> None:
+    assert local.status(home) == {"running": False, "home": str(home)}
+    first = local.start(home, settings=FAST)
+    assert local.start(home) == first
+    assert first.token not in repr(first)
+    status = local.status(home)
+    assert status["running"] and status["clusters"] == [] and status["note"] == ""
+    assert {"pid", "port", "home", "version", "started", "uptime_seconds"} <= set(status)
+    for name in ("token", "ca-key.pem", "server.pem", "laptop.json", "arm.db"):
+        assert stat.S_IMODE((home / name).stat().st_mode) == 0o600, name
+    local.stop(home=home)
+    local.stop(home=home)
+    assert local.status(home)["running"] is False
+
+
+def test_the_process_is_nobodys_child_and_keeps_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "hush")
+    local.start(home, settings=FAST)
+    pid = local.status(home)["pid"]
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert parent != os.getpid()
+    assert b"hush" not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert os.getsid(pid) != os.getsid(0)
+    assert Path(f"/proc/{pid}/cwd").resolve() == home
+
+
+def test_two_that_start_at_once_get_one_process(home: Path) -> None:
+    code = "import sys; from aksgpu import local; print(local.start(sys.argv[1]).base_url, flush=True)"
+    starters = [
+        subprocess.Popen([sys.executable, "-c", code, str(home)], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    answers = {starter.communicate(timeout=60)[0].strip() for starter in starters}
+    assert len(answers) == 1
+    assert answers.pop().startswith("https://127.0.0.1:")
+
+
+def test_nobody_without_the_token(home: Path) -> None:
+    endpoint = local.start(home, settings=FAST)
+    for path in ("/laptop/status", "/subscriptions?api-version=2022-12-01", f"{CLUSTER}?api-version=2026-08-01"):
+        for token in ("", "wrong", endpoint.token[:-1]):
+            assert send(endpoint, "GET", path, token=token)[0] == 401
+        assert send(endpoint, "GET", path)[0] != 401
+    _, answer = send(endpoint, "GET", "/subscriptions?api-version=2022-12-01", token="wrong")
+    assert answer["error"]["code"] == "InvalidAuthenticationToken"
+    assert send(endpoint, "GET", "/k8s/clusters/0123456789ab/api/v1/nodes")[1]["reason"] == "Unauthorized"
+    assert send(endpoint, "GET", "/api/retail/prices", token="")[0] == 200
+    port = local.status(home)["port"]
+    listening = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ours = [line.split()[1] for line in listening if line.split()[1].endswith(f":{port:04X}")]
+    assert {address.split(":")[0] for address in ours} == {"0100007F"}
+
+
+def test_a_cluster_through_kubectl_and_a_kill(home: Path, tmp_path: Path) -> None:
+    endpoint = local.start(home, settings=FAST)
+    config = tmp_path / "kubeconfig"
+    config.write_text(make_cluster(endpoint))
+    before = local.status(home)
+    assert before["clusters"] == ["rg/aks"]
+    path = f"{CLUSTER}/agentPools/gpunp?api-version=2026-08-01"
+    gpu = {"properties": {"vmSize": "Standard_NC4as_T4_v3", "count": 2}}
+    assert send(endpoint, "PUT", path, document=gpu)[0] == 201
+
+    os.kill(before["pid"], signal.SIGKILL)
+    wait_for(lambda: not local.status(home)["running"])
+    again = local.start(home, settings=FAST)
+    assert again == endpoint  # same port, same token, same authority
+    assert local.status(home)["pid"] != before["pid"]
+    wait_for(lambda: send(again, "GET", path)[1]["properties"]["provisioningState"] == "Succeeded")
+    if kubectl := shutil.which("kubectl"):
+        command = [kubectl, "--kubeconfig", str(config), "--cache-dir", str(tmp_path), "get", "nodes", "-o", "name"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+        assert sorted(name.split("-")[1] for name in found) == ["gpunp", "gpunp", "nodepool1"]
+
+
+def test_sigterm_ends_it_in_good_order(home: Path) -> None:
+    endpoint = local.start(home, settings=FAST)
+    make_cluster(endpoint)
+    os.kill(local.status(home)["pid"], signal.SIGTERM)
+    wait_for(lambda: not local.status(home)["running"])
+    assert json.loads((home / "laptop.json").read_text())["pid"] is None
+    assert local.start(home, settings=FAST) == endpoint
+    assert local.status(home)["clusters"] == ["rg/aks"]
+
+
+def test_a_port_that_is_taken(home: Path) -> None:
+    first = local.start(home, settings=FAST)
+    port = local.status(home)["port"]
+    local.stop(home=home)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        assert local.start(home, settings=FAST).base_url != first.base_url
+    assert f"port {port} is taken" in local.status(home)["note"]
+
+
+def test_a_record_of_a_process_that_is_gone(home: Path) -> None:
+    home.mkdir()
+    record = {"pid": os.getpid(), "port": 1, "started": "2026-01-01T00:00:00+00:00", "version": "0"}
+    (home / "laptop.json").write_text(json.dumps(record))  # the pid lives, and is somebody else's
+    assert local.status(home)["running"] is False
+    local.start(home, settings=FAST)
+    assert local.status(home)["pid"] != os.getpid()
+
+
+def test_it_stops_when_idle(home: Path) -> None:
+    local.start(home, settings=Settings(idle_seconds=0.4))
+    wait_for(lambda: not local.status(home)["running"])
+
+
+def test_a_private_laptop_leaves_nothing() -> None:
+    with local.laptop(time_scale=0.05) as endpoint:
+        assert send(endpoint, "GET", "/laptop/status")[0] == 200
+        assert local.status(endpoint.home)["running"]
+    assert not endpoint.home.exists()
+
+
+def test_certificates_are_kept_and_renewed(home: Path) -> None:
+    local.start(home, settings=FAST)
+    authority, server = (home / "ca.pem").read_bytes(), (home / "server.pem").read_bytes()
+    local.stop(home=home)
+    (home / "server.pem").write_bytes(b"broken")
+    send(local.start(home, settings=FAST), "GET", "/laptop/status")
+    assert (home / "ca.pem").read_bytes() == authority
+    assert (home / "server.pem").read_bytes() not in (server, b"broken")
+
+
+def test_a_corrupt_database(home: Path) -> None:
+    home.mkdir()
+    (home / "arm.db").write_bytes(b"this is not SQLite" * 100)
+    with pytest.raises(LaptopError, match=r"arm\.db cannot be read") as caught:
+        local.start(home, settings=FAST)
+    assert "AKSGPU_HOME" in caught.value.hint
+    assert "file is not a database" in str(caught.value)
+
+
+def test_homes_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LaptopError, match="Not a directory") as caught:
+        local.start(tmp_path / "file" / "home")
+    assert "AKSGPU_HOME" in caught.value.hint
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    with pytest.raises(LaptopError, match="belongs to another user"):
+        local.start(tmp_path / "other")
+
+
+def test_a_start_that_fails_shows_the_end_of_the_log(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir()
+    (home / "laptop.log").write_text("earlier\n")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(LaptopError, match="earlier"):
+        local.start(home)
+
+
+@pytest.mark.parametrize("settings", [{"time_scale": 0}, {"idle_seconds": -1}, {"time_scale": float("nan")}])
+def test_settings_that_cannot_be(settings: dict[str, float]) -> None:
+    with pytest.raises(InvalidInput):
+        Settings(**settings)
+
+
+def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AKSGPU_TIME_SCALE", "0.5")
+    assert Settings.from_environment() == Settings(time_scale=0.5)
+    monkeypatch.setenv("AKSGPU_TIME_SCALE", "fast")
+    with pytest.raises(InvalidInput, match="AKSGPU_TIME_SCALE"):
+        Settings.from_environment()
+
+
+def test_status_is_a_function_whatever_was_imported() -> None:
+    import aksgpu.local.status  # noqa: F401
+
+    assert callable(local.status)
+
+
+def test_threads_may_ask_at_once(home: Path) -> None:
+    results: list[bool] = []
+    threads = [threading.Thread(target=lambda: results.append(local.status(home)["running"])) for _ in range(8)]
+    local.start(home, settings=FAST)
+    local.stop(home=home)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [False] * 8
