@@ -132,7 +132,8 @@ def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
     from tqdm import tqdm
 
     notebook = nbformat.read(source, as_version=4)
-    with tqdm(total=len(notebook.cells), desc=source.stem, unit="cell", disable=not progress) as bar:
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    with tqdm(total=len(cells), desc=source.stem, unit="cell", disable=not progress) as bar:
         client = _client(notebook, source.parent, lambda **_: bar.update())
         try:
             client.execute(env=_environment(home))
@@ -154,18 +155,23 @@ def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
     from nbclient import NotebookClient
 
     class ThisPython(KernelSpecManager):
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        def get_kernel_spec(self, _: str) -> KernelSpec:
+            # Its warnings are about sockets, and would be printed between the bars.
+            argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
             return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+    class Kernel(AsyncKernelManager):
+        kernel_spec_manager = ThisPython()
 
     return NotebookClient(
         notebook,
-        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisPython()),
+        kernel_name="python3",
+        kernel_manager_class=Kernel,
         timeout=_CELL_SECONDS,
         record_timing=False,
         store_widget_state=False,
         resources={"metadata": {"path": str(folder)}},
-        on_cell_complete=on_cell,
+        on_cell_executed=on_cell,
     )
 
 

@@ -14,6 +14,10 @@ from aksgpu.errors import AksGpuError
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
 
 
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
 def write(folder: Path, name: str, *cells: str, tags: dict[int, str] | None = None) -> None:
     made = [nbformat.v4.new_code_cell(cell) for cell in cells]
     for number, tag in (tags or {}).items():
@@ -58,7 +62,11 @@ def test_all_are_executed_and_written(folder: Path, tmp_path: Path, capsys: pyte
     assert done.table.splitlines()[-1].split() == ["2", "2"]
     executed = nbformat.read(done.notebooks[0], as_version=4)
     assert [cell.execution_count for cell in executed.cells] == [1, 2]
-    assert "01-a: 100%" in capsys.readouterr().err, "a bar a notebook"
+    bars = capsys.readouterr().err
+    assert "01-a: 100%" in bars
+    assert "02-b: 100%" in bars
+    assert "WARNING" not in bars
+    assert children() == [], "no kernel is left"
 
 
 def test_a_failing_cell(folder: Path, tmp_path: Path) -> None:
@@ -71,6 +79,7 @@ def test_a_failing_cell(folder: Path, tmp_path: Path) -> None:
     assert first.outputs[0].text == "so far\n"
     assert second.outputs[0].ename == "ZeroDivisionError"
     assert third.outputs == []
+    assert children() == []
 
 
 def test_a_kernel_that_dies(folder: Path, tmp_path: Path) -> None:
