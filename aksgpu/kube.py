@@ -1,6 +1,6 @@
 """The Kubernetes API on plain dicts: get, list (paged), watch (resuming), apply, patch, delete, log stream.
 
-Objects are what the API sends, never model classes. What goes over the wire, and as whom, is :mod:`aksgpu.wire`'s;
+Objects are what the API sends, never model classes. What goes over the wire, and as whom, is :mod:`aksgpu._wire`'s;
 what an object means is told by the rooms above (plugin, capacity, jobs, logs).
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 from urllib.parse import quote
 
-from aksgpu.backoff import Backoff
+from aksgpu._backoff import Backoff
+from aksgpu._watching import Watch
+from aksgpu._wire import Stream, Wire, decode
 from aksgpu.errors import Expired, InvalidInput, KubernetesError, NotFound
-from aksgpu.watching import Watch
-from aksgpu.wire import Stream, Wire, decode
 
 Object = dict[str, Any]
 T = TypeVar("T")

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from aksgpu.backoff import Backoff
+from aksgpu._backoff import Backoff
+from aksgpu._logwindow import LogLine, Window
 from aksgpu.errors import InvalidInput, KubernetesError, NotFound, Unreachable
 from aksgpu.kube import Kube, Object
-from aksgpu.logwindow import LogLine, Window
 
 __all__ = ["LogLine", "follow", "follow_job", "read"]
 

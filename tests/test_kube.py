@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from scripted import Request, Server
 
-from aksgpu import errors, kube, wire
+from aksgpu import _wire, errors, kube
 from aksgpu.kube import Kube
 
 Answer = Callable[[Request], None]
@@ -89,11 +89,11 @@ def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
 def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None:
     document = json.dumps([{"n": n} for n in range(20_000)]).encode()
     before = gc.get_stats()[0]["collections"]
-    assert len(wire.decode(document)) == 20_000
+    assert len(_wire.decode(document)) == 20_000
     assert gc.get_stats()[0]["collections"] - before < 5
     assert gc.isenabled()
     with pytest.raises(ValueError):
-        wire.decode(b"x" * 200_000)
+        _wire.decode(b"x" * 200_000)
     assert gc.isenabled()
 
 
@@ -290,9 +290,9 @@ def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) ->
 
 
 def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aksgpu import watching
+    from aksgpu import _watching
 
-    monkeypatch.setattr(watching, "GRACE", 0.2)
+    monkeypatch.setattr(_watching, "GRACE", 0.2)
 
     def answer(request: Request) -> None:
         request.begin()

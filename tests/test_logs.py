@@ -12,9 +12,9 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import logs
+from aksgpu._logwindow import LogLine, Window
 from aksgpu.errors import InvalidInput, NotFound
 from aksgpu.kube import Kube
-from aksgpu.logwindow import LogLine, Window
 
 
 class Pod:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from aksgpu.backoff import Backoff
+from aksgpu._backoff import Backoff
+from aksgpu._wire import Stream, decode, refusal
 from aksgpu.errors import Expired, Unreachable
-from aksgpu.wire import Stream, decode, refusal
 
 Object = dict[str, Any]
 Event = tuple[str, Object]

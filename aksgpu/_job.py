@@ -1,0 +1,245 @@
+"""The object that stands for a Job in a notebook. Making, finding and listing Jobs is :mod:`aksgpu.jobs`' part."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import _jobstatus, _pods, diagnose
+from aksgpu._frames import frame
+from aksgpu._jobstatus import JobStatus
+from aksgpu.errors import JobFailed, KubernetesError, NotFound, Unreachable, WaitTimeout
+from aksgpu.kube import HasKube, Object
+from aksgpu.logs import follow_job, job_pods
+from aksgpu.logs import read as read_log
+from aksgpu.waiting import wait_until
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from aksgpu.diagnose import Diagnosis
+
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_PATIENCE = 120.0
+"""Seconds without an answer from the API server before a wait gives up."""
+_TAIL = 20
+"""Lines of log that an error carries."""
+_POD_COLUMNS = {
+    "pod": "string",
+    "state": "string",
+    "message": "string",
+    "node": "string",
+    "restarts": "Int64",
+    "exit_code": "Int64",
+    "index": "Int64",
+}
+
+
+def find(aks: HasKube, name: str, namespace: str) -> Object | None:
+    """The Job object, or None."""
+    try:
+        return aks.kube.get("Job", name, namespace)
+    except NotFound:
+        return None
+
+
+class Job:
+    """A Job in the cluster, by name. Made by :func:`aksgpu.jobs.apply`, ``submit`` and ``attach``.
+
+    As a notebook cell's last line it is a live view.
+
+    Attributes:
+        name: of the Job.
+        namespace: that it lives in.
+        cluster: that it runs on.
+    """
+
+    def __init__(self, cluster: HasKube, name: str, namespace: str) -> None:
+        self.cluster, self.name, self.namespace = cluster, name, namespace
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r}, namespace={self.namespace!r})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from aksgpu.views import job_view
+
+        return job_view(self)._repr_mimebundle_(include=include, exclude=exclude)
+
+    def _object(self) -> Object:
+        return self.cluster.kube.get("Job", self.name, self.namespace)
+
+    def status(self) -> JobStatus:
+        """How it stands.
+
+        Raises:
+            NotFound: it was deleted.
+        """
+        job = self._object()
+        status = _jobstatus.of(job, ())
+        return status if status.ended else _jobstatus.of(job, job_pods(self.cluster.kube, job))
+
+    def pods(self) -> pd.DataFrame:
+        """Its pods, oldest first.
+
+        Returns:
+            One row a pod: pod, state (as kubectl's STATUS), message and node, all string; restarts, exit_code (of its
+            last container that failed; NA where none did) and index (of an Indexed Job), all Int64.
+        """
+        rows = []
+        for pod in job_pods(self.cluster.kube, self._object()):
+            word, message = _pods.state(pod)
+            failure = _pods.last_failure(pod)
+            index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
+            rows.append(
+                {
+                    "pod": pod["metadata"]["name"],
+                    "state": word,
+                    "message": message,
+                    "node": pod["spec"].get("nodeName"),
+                    "restarts": _pods.restarts(pod),
+                    "exit_code": failure["exitCode"] if failure else None,
+                    "index": None if index is None else int(index),
+                }
+            )
+        return frame(rows, _POD_COLUMNS)
+
+    def wait(self, timeout: float = 3600, progress: bool | None = None, *, fail_fast: bool = True) -> Job:
+        """Wait until it is complete. Interrupting the kernel leaves the Job running; wait again at any time.
+
+        Args:
+            timeout: seconds.
+            progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+            fail_fast: raise as soon as its image cannot be pulled. Kubernetes itself tries again for ever.
+
+        Returns:
+            The Job itself.
+
+        Raises:
+            JobFailed: with its reason and the log's tail.
+            WaitTimeout: with what is in its way.
+            NotFound: it was deleted.
+        """
+        answered = time.monotonic()
+
+        def poll() -> tuple[Job | None, str]:
+            nonlocal answered
+            try:
+                status = self.status()
+            except Unreachable:
+                if time.monotonic() - answered > _PATIENCE:
+                    raise
+                return None, "no answer from the API server"
+            answered = time.monotonic()
+            if status.phase == "Complete":
+                return self, ""
+            hopeless = status.reason in _pods.UNPULLABLE and status.reason != "ErrImagePull"
+            if status.phase == "Failed" or (fail_fast and hopeless):
+                raise self._failure(status)
+            return None, str(status)
+
+        try:
+            return wait_until(poll, f"job {self.name}", timeout=timeout, progress=progress)
+        except WaitTimeout as late:
+            found = self.why()
+            raise WaitTimeout(
+                f"{late.message}\n{found.verdict}",
+                state=late.state,
+                timeout=late.timeout,
+                hint=f"{found.fix} The Job lives on: job.wait() waits again.".strip(),
+            ) from None
+
+    def _failure(self, status: JobStatus) -> JobFailed:
+        found = self.why()
+        tail = self._tail()
+        said = f"\nIts log ends:\n{tail}" if tail else ""
+        return JobFailed(f"{found.verdict}{said}", reason=status.reason, log_tail=tail, hint=found.fix)
+
+    def _tail(self) -> str:
+        try:
+            return self.logs(tail=_TAIL).rstrip()
+        except KubernetesError:
+            return ""  # a log that cannot be had must not hide why the Job failed
+
+    def logs(self, tail: int | None = None) -> str:
+        """What it has logged until now.
+
+        Of a Job with one pod at a time, the newest attempt's log; of one with many pods, all of theirs, by index or
+        else by age.
+
+        Args:
+            tail: only so many of the last lines (of each pod).
+        """
+        job = self._object()
+        chosen = _logged(job, job_pods(self.cluster.kube, job))
+        return "".join(self._pod_log(pod["metadata"]["name"], tail) for pod in chosen)
+
+    def _pod_log(self, pod: str, tail: int | None) -> str:
+        try:
+            text = read_log(self.cluster.kube, pod, self.namespace, tail=tail)
+        except NotFound:  # deleted since it was listed
+            return ""
+        return text if not text or text.endswith("\n") else text + "\n"
+
+    def follow(self) -> Iterator[str]:
+        """Its log's lines as they come, from the first to the Job's end, restarts and further pods included.
+
+        Nothing is lost and nothing comes twice, whatever the connection does. Pods that run side by side are given
+        one after the other.
+        """
+        for _, line in follow_job(self.cluster.kube, self.name, self.namespace):
+            yield line.text
+
+    def metrics(self) -> pd.DataFrame:
+        """Numbers in its log, as :func:`aksgpu.metrics.parse` finds them: step (int64) and accuracy (float64)."""
+        from aksgpu import metrics
+
+        return metrics.parse(self.logs())
+
+    def plot(self) -> Figure:
+        """Its accuracy curve: :func:`aksgpu.plots.accuracy` of :meth:`metrics`."""
+        from aksgpu import plots
+
+        return plots.accuracy(self.metrics(), title=self.name)
+
+    def why(self) -> Diagnosis:
+        """Why it stands where it stands, and what to do: see :mod:`aksgpu.diagnose`."""
+        return diagnose.job(self.cluster, self.name, self.namespace)
+
+    def delete(self, *, timeout: float = 300, progress: bool | None = None) -> None:
+        """Delete it with its pods and their logs, and wait until they are gone. Twice is fine.
+
+        Args:
+            timeout: seconds.
+            progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        """
+        kube, job = self.cluster.kube, find(self.cluster, self.name, self.namespace)
+        if job is None:
+            return
+        with contextlib.suppress(NotFound):
+            kube.delete("Job", self.name, self.namespace, propagation_policy="Foreground")
+
+        def gone() -> tuple[bool | None, str]:
+            now, left = find(self.cluster, self.name, self.namespace), len(job_pods(kube, job))
+            there = now is not None and now["metadata"]["uid"] == job["metadata"]["uid"]
+            return (None if there or left else True), f"{left} pods left"
+
+        wait_until(gone, f"deleting job {self.name}", timeout=timeout, interval=0.2, progress=progress)
+
+
+def _logged(job: Object, pods: list[Object]) -> list[Object]:
+    """The pods whose logs are the Job's: the newest attempt of each part of it."""
+    spec = job["spec"]
+    newest: dict[str, Object] = {}
+    for pod in pods:
+        index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
+        if index is not None:
+            newest[index] = pod
+    if newest:
+        return [newest[index] for index in sorted(newest, key=int)]
+    if (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1:
+        return pods
+    started = [pod for pod in pods if pod["spec"].get("nodeName")]
+    return (started or pods)[-1:]

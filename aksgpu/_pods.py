@@ -1,0 +1,121 @@
+"""What a Pod object says: its state in one word, who owns it, and the GPUs that it takes. Reads dicts, asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aksgpu._nodes import gpus_of
+
+Object = Mapping[str, Any]
+
+UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+"""Reasons with which a container waits for an image that does not come."""
+STUCK = (*UNPULLABLE, "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
+"""Reasons with which a container waits for something that only a person changes."""
+
+
+class State(NamedTuple):
+    """A pod's state."""
+
+    word: str
+    """As kubectl's STATUS column has it: ``Pending``, ``ContainerCreating``, ``Running``, ``OOMKilled``, ..."""
+    message: str
+    """The cluster's own words for it; may be empty."""
+
+
+def state(pod: Object) -> State:
+    """A pod's state in one word, and why."""
+    status = pod.get("status") or {}
+    phase = status.get("phase") or "Unknown"
+    if pod["metadata"].get("deletionTimestamp"):
+        return State("Terminating", status.get("message") or "")
+    if status.get("reason"):  # such as Evicted
+        return State(status["reason"], status.get("message") or "")
+    if phase in ("Pending", "Running", "Failed"):
+        for found in _container_states(status, phase):
+            return found
+    if phase == "Pending":
+        for condition in status.get("conditions") or ():
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                return State(condition.get("reason") or "Pending", condition.get("message") or "")
+        return State("ContainerCreating" if pod["spec"].get("nodeName") else "Pending", "")
+    return State("Completed" if phase == "Succeeded" else phase, status.get("message") or "")
+
+
+def _container_states(status: Object, phase: str) -> Iterator[State]:
+    """States of containers that stand in the way, most telling first."""
+    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (entry.get("state") or {}).get("waiting")
+        ended = (entry.get("state") or {}).get("terminated")
+        if waiting and waiting.get("reason") not in (None, "PodInitializing"):
+            yield State(waiting["reason"], waiting.get("message") or "")
+        elif ended and (ended.get("exitCode") or phase == "Failed"):
+            yield State(ended.get("reason") or "Error", ended.get("message") or f"exit code {ended.get('exitCode')}")
+
+
+def ended(pod: Object) -> bool:
+    """Whether all its containers have ended for good."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def last_failure(pod: Object) -> Object | None:
+    """How the container that failed last ended: its ``terminated`` state, of now or of before a restart."""
+    status = pod.get("status") or {}
+    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        for when in ("state", "lastState"):
+            found: Object | None = (entry.get(when) or {}).get("terminated")
+            if found and found.get("exitCode"):
+                return found
+    return None
+
+
+def restarts(pod: Object) -> int:
+    """How often its containers were started again."""
+    return sum(int(e.get("restartCount") or 0) for e in (pod.get("status") or {}).get("containerStatuses") or ())
+
+
+def owner(pod: Object) -> str:
+    """Who made it: ``namespace/name`` of its controller (such as a Job), or of itself."""
+    metadata = pod["metadata"]
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return f"{metadata['namespace']}/{reference['name']}"
+    return f"{metadata['namespace']}/{metadata['name']}"
+
+
+def gpus(spec: Object) -> dict[str, int]:
+    """GPUs that a pod takes, by resource name.
+
+    As the scheduler counts: the containers together or the largest init container, whichever is more; init containers
+    that stay (sidecars) count with the containers; the runtime's overhead comes on top.
+    """
+    together: dict[str, int] = {}
+    largest: dict[str, int] = {}
+    for container in spec.get("initContainers") or ():
+        wants = _wants(container)
+        if container.get("restartPolicy") == "Always":
+            _add(together, wants)
+        else:
+            # An init container runs beside the sidecars that were started before it.
+            _most(largest, {name: count + together.get(name, 0) for name, count in wants.items()})
+    for container in spec["containers"]:
+        _add(together, _wants(container))
+    _most(together, largest)
+    _add(together, gpus_of(spec.get("overhead")))
+    return {name: count for name, count in together.items() if count}
+
+
+def _wants(container: Object) -> dict[str, int]:
+    resources = container.get("resources") or {}
+    return {**gpus_of(resources.get("limits")), **gpus_of(resources.get("requests"))}
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
+
+
+def _most(total: dict[str, int], other: Mapping[str, int]) -> None:
+    for name, count in other.items():
+        total[name] = max(total.get(name, 0), count)

@@ -1,0 +1,275 @@
+"""Jobs: run a manifest or an image on the cluster's GPUs, wait for it, read its log and its numbers, delete it.
+
+    job = jobs.apply(aks, aksgpu.manifests.mnist())
+    job.wait()
+    job.metrics()
+
+Everything is a Kubernetes Job and lives in the cluster: a :class:`Job` here is only a name for it, which a new kernel
+gets back with :func:`attach`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import _jobstatus, _pods
+from aksgpu._difference import differences, dropped, quantities_as_text
+from aksgpu._documents import documents
+from aksgpu._frames import frame
+from aksgpu._job import Job, find
+from aksgpu._jobstatus import JobStatus
+from aksgpu._nodes import GPU, add_tolerations, read, tolerations
+from aksgpu.errors import AlreadyExists, Forbidden, InvalidInput, NotFound
+from aksgpu.kube import HasKube, Object
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Job", "JobStatus", "apply", "attach", "list", "submit"]
+
+_APPLIED = "aksgpu.dev/applied-configuration"
+_KUBECTL_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+_LIST_COLUMNS = {
+    "namespace": "string",
+    "job": "string",
+    "phase": "string",
+    "reason": "string",
+    "succeeded": "Int64",
+    "completions": "Int64",
+    "gpus": "Int64",
+    "image": "string",
+}
+# Making
+
+
+def apply(
+    aks: HasKube,
+    manifest: Mapping[str, Any] | str | Path,
+    *,
+    namespace: str | None = None,
+    tolerate: bool = True,
+    replace: bool = False,
+) -> Job:
+    """Run a Job from its manifest. Twice is fine: the Job that runs or has ended is returned.
+
+    Nothing is waited for. A Job that no node can take now is accepted, since nodes may come: ``job.why()`` and the
+    text of ``job.wait()`` tell what is in its way.
+
+    Args:
+        aks: the cluster.
+        manifest: one Job, as a dict, YAML text, or a file of it.
+        namespace: to run in; None for the manifest's, or else ``default``.
+        tolerate: add tolerations for the taints of the cluster's GPU nodes, where the Job asks for GPUs. False leaves
+            the manifest as it is.
+        replace: delete a Job of that name first, with its pods and logs, whether it differs or not.
+
+    Returns:
+        The Job.
+
+    Raises:
+        InvalidInput: the manifest is not one Job.
+        Invalid: the API server does not accept it; the message names the field.
+        AlreadyExists: a Job of that name differs; the message names the fields.
+    """
+    wanted = _one_job(manifest)
+    metadata = wanted.setdefault("metadata", {})
+    metadata["namespace"] = namespace or metadata.get("namespace") or aks.kube.namespace
+    full = _completed(aks, wanted, tolerate)
+    name = metadata.get("name")
+    if name is not None:
+        live = find(aks, name, metadata["namespace"])
+        if live is not None and (replace or live["metadata"].get("deletionTimestamp")):
+            Job(aks, name, metadata["namespace"]).delete()
+        elif live is not None:
+            _refuse_different(wanted, full, live)
+            return Job(aks, name, metadata["namespace"])
+    made = aks.kube.create(full)
+    return Job(aks, made["metadata"]["name"], made["metadata"]["namespace"])
+
+
+def submit(
+    aks: HasKube,
+    *,
+    image: str,
+    name: str | None = None,
+    args: Sequence[object] | None = None,
+    command: Sequence[str] | None = None,
+    gpus: int = 1,
+    env: Mapping[str, object] | None = None,
+    namespace: str = "default",
+    cpu: float | str | None = None,
+    memory: str | None = None,
+    node_selector: Mapping[str, str] | None = None,
+    retries: int = 0,
+    tolerate: bool = True,
+    replace: bool = False,
+) -> Job:
+    """Run an image as a Job, without writing a manifest.
+
+    Args:
+        aks: the cluster.
+        image: container image.
+        name: of the Job; None makes one from the image and a checksum of all that is asked for, so that the same call
+            gives the same Job and another one a new Job.
+        args: arguments of the image's program, each made text.
+        command: program to run in the image's place.
+        gpus: GPUs (``nvidia.com/gpu``); 0 for none.
+        env: environment variables, their values made text.
+        namespace: to run in.
+        cpu: cores to reserve.
+        memory: memory to reserve and not to exceed, such as ``8Gi``.
+        node_selector: labels that the node must have.
+        retries: how often to run it again after a failure.
+        tolerate: as for :func:`apply`.
+        replace: as for :func:`apply`.
+
+    Returns:
+        The Job.
+
+    Raises:
+        InvalidInput: an argument that cannot be right.
+        Invalid: the API server does not accept it; the message names the field.
+        AlreadyExists: a Job of that name differs; the message names the fields.
+    """
+    if isinstance(args, str) or isinstance(command, str):
+        raise InvalidInput("args and command are sequences, not one string", hint='For example args=["--steps", 500].')
+    if gpus < 0 or retries < 0:
+        raise InvalidInput(f"gpus={gpus}, retries={retries}: neither can be negative")
+    limits = {GPU: str(gpus) if gpus else None, "memory": memory}
+    requests = {"cpu": None if cpu is None else str(cpu), "memory": memory}
+    container = _without_none(
+        {
+            "name": "main",
+            "image": image,
+            "command": None if command is None else [*command],
+            "args": None if args is None else [str(arg) for arg in args],
+            "env": [{"name": key, "value": str(value)} for key, value in (env or {}).items()] or None,
+            "resources": {"limits": _without_none(limits), "requests": _without_none(requests)},
+        }
+    )
+    pod: Object = {"containers": [container], "restartPolicy": "Never"}
+    if node_selector:
+        pod["nodeSelector"] = dict(node_selector)
+    name = name or _name_of(image, pod, retries)
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    spec = {"backoffLimit": retries, "template": template}
+    manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "labels": labels}, "spec": spec}
+    return apply(aks, manifest, namespace=namespace, tolerate=tolerate, replace=replace)
+
+
+def attach(aks: HasKube, name: str, namespace: str = "default") -> Job:
+    """The Job of that name, whoever made it.
+
+    Raises:
+        NotFound: there is none; the hint names those that there are.
+    """
+    if find(aks, name, namespace) is None:
+        names = sorted(aks.kube.list("Job", namespace, pick=lambda job: job["metadata"]["name"]))
+        there = f"Its Jobs: {', '.join(names)}." if names else "It has no Jobs."
+        raise NotFound(f"no Job {name!r} in namespace {namespace!r}", hint=f"{there} jobs.list(aks) shows all.")
+    return Job(aks, name, namespace)
+
+
+def list(aks: HasKube, namespace: str | None = None) -> pd.DataFrame:
+    """All Jobs, oldest first.
+
+    Args:
+        aks: the cluster.
+        namespace: None for all that you may see.
+
+    Returns:
+        One row a Job: namespace, job, phase (as in :class:`JobStatus`), reason, image (of the first container), all
+        string; succeeded and completions (Int64): pods; gpus (Int64): of one pod.
+    """
+    found = aks.kube.list("Job", namespace)
+    found.sort(key=lambda job: (job["metadata"]["creationTimestamp"], job["metadata"]["name"]))
+    rows = []
+    for job in found:
+        status, pod = _jobstatus.of(job, ()), job["spec"]["template"]["spec"]
+        rows.append(
+            {
+                "namespace": job["metadata"]["namespace"],
+                "job": job["metadata"]["name"],
+                "phase": status.phase,
+                "reason": status.reason,
+                "succeeded": status.succeeded,
+                "completions": status.completions,
+                "gpus": sum(_pods.gpus(pod).values()),
+                "image": pod["containers"][0]["image"],
+            }
+        )
+    return frame(rows, _LIST_COLUMNS)
+
+
+def _one_job(manifest: Mapping[str, Any] | str | Path) -> Object:
+    objects = documents(manifest)
+    kinds = [str(obj.get("kind")) for obj in objects]
+    if kinds != ["Job"]:
+        raise InvalidInput(
+            f"jobs.apply takes a manifest with exactly one Job, this one has: {', '.join(kinds)}",
+            hint="Apply the others with aks.kube.apply(obj).",
+        )
+    job = objects[0]
+    for path in (("spec",), ("spec", "template"), ("spec", "template", "spec")):
+        value: Any = job
+        for key in path:
+            value = value.get(key)
+        if not isinstance(value, dict):
+            raise InvalidInput(f"the Job has no {'.'.join(path)}", hint="aksgpu.manifests.mnist() is an example.")
+    if not job["spec"]["template"]["spec"].get("containers"):
+        raise InvalidInput("the Job has no containers in spec.template.spec")
+    quantities_as_text(job)
+    return job
+
+
+def _completed(aks: HasKube, wanted: Object, tolerate: bool) -> Object:
+    """What is sent: the manifest, the tolerations that its GPUs need, and the manifest once more as a note."""
+    full: Object = json.loads(json.dumps(wanted))
+    pod = full["spec"]["template"]["spec"]
+    if tolerate and _pods.gpus(pod):
+        try:
+            nodes = aks.kube.list("Node", pick=read)
+        except Forbidden:  # with rights in one namespace only, the documented taints are taken
+            nodes = []
+        add_tolerations(pod, tolerations(nodes))
+    annotations = full["metadata"].setdefault("annotations", {})
+    annotations[_APPLIED] = json.dumps({"spec": wanted["spec"]}, sort_keys=True)
+    return full
+
+
+def _refuse_different(wanted: Object, full: Object, live: Object) -> None:
+    """Raise where the Job that is there is not the one that is wanted."""
+    before = live["metadata"].get("annotations") or {}
+    applied = json.loads(before.get(_APPLIED) or before.get(_KUBECTL_APPLIED) or "{}")
+    bare = json.loads(json.dumps({"spec": wanted["spec"]}))
+    asked = bare["spec"]["template"]["spec"].pop("tolerations", None) or []
+    fields = [*differences(bare, live), *dropped({"spec": applied.get("spec") or {}}, {"spec": wanted["spec"]})]
+    # Tolerations that this library added stand beside the manifest's; missing ones matter while they keep it waiting.
+    have = live["spec"]["template"]["spec"].get("tolerations") or []
+    waiting = not _jobstatus.of(live, ()).ended and not (live.get("status") or {}).get("ready")
+    needed = (full["spec"]["template"]["spec"].get("tolerations") or []) if waiting else asked
+    if any(toleration not in have for toleration in needed):
+        fields.append("spec.template.spec.tolerations")
+    if fields:
+        name = live["metadata"]["name"]
+        raise AlreadyExists(
+            f"Job {name!r} exists and differs in {', '.join(dict.fromkeys(fields))}",
+            hint="jobs.apply(..., replace=True) deletes it and runs this one; or choose another name.",
+        )
+
+
+def _name_of(image: str, pod: Object, retries: int) -> str:
+    base = re.sub(r"[^a-z0-9]+", "-", image.rsplit("/", 1)[-1].split("@")[0].split(":")[0].lower()).strip("-")
+    digest = hashlib.sha256(json.dumps([pod, retries], sort_keys=True).encode()).hexdigest()
+    return f"{base[:40] or 'job'}-{digest[:6]}"
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,359 @@
+"""The NVIDIA device plugin: install, verify, remove.
+
+AKS installs the driver, and the plugin makes the kubelet advertise the GPUs as ``nvidia.com/gpu``. It is a DaemonSet
+in the namespace ``gpu-resources``, except on managed GPU pools, where it is a service of the node. So what counts here
+is what the nodes advertise, and a second GPU stack on top of a first one is refused. The manifests are
+:mod:`aksgpu.manifests`'.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import _pods
+from aksgpu._frames import frame
+from aksgpu._nodes import Node, add_tolerations, read, tolerations
+from aksgpu.errors import Conflict, Forbidden, GpuStackError, InvalidInput, KubernetesError, NotFound, WaitTimeout
+from aksgpu.kube import HasKube, Object
+from aksgpu.logs import read as read_log
+from aksgpu.waiting import wait_until
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Plugin", "install", "remove", "verify"]
+
+NAMESPACE = "gpu-resources"
+NAME = "nvidia-device-plugin-daemonset"
+_IMAGE = "k8s-device-plugin"
+_OPERATOR = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusterpolicies.nvidia.com"
+_COLUMNS = {
+    "node": "string",
+    "pool": "string",
+    "plugin": "string",
+    "state": "string",
+    "allocatable": "Int64",
+    "ok": "boolean",
+    "problem": "string",
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed device plugin.
+
+    Attributes:
+        name: of the DaemonSet.
+        namespace: that it lives in.
+        image: of its container.
+        nodes: GPU nodes that it serves.
+        gpus: GPUs that they advertise.
+    """
+
+    name: str
+    namespace: str
+    image: str
+    nodes: int
+    gpus: int
+
+
+def install(
+    aks: HasKube,
+    *,
+    manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None = None,
+    namespace: str = NAMESPACE,
+    timeout: float = 600,
+    progress: bool | None = None,
+    force: bool = False,
+) -> Plugin:
+    """Install the plugin and wait until every ready GPU node advertises its GPUs. Twice is fine.
+
+    The manifest's pods also tolerate the taints that the cluster's GPU nodes have.
+
+    Args:
+        aks: the cluster.
+        manifest: objects, YAML text or a file of it with one DaemonSet; None for today's of the tutorial.
+        namespace: to install into; made where it is missing.
+        timeout: seconds.
+        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        force: install beside another GPU stack, on a cluster without GPU nodes, and over fields that another program
+            manages.
+
+    Raises:
+        GpuStackError: the cluster has no GPU node, has another GPU stack, or the plugin does not come up; says why.
+    """
+    objects = _prepared(_loaded(manifest), namespace)
+    (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
+    nodes = aks.kube.list("Node", pick=read)
+    if not force:
+        _refuse_second(aks, daemon, nodes)
+    add_tolerations(daemon["spec"]["template"]["spec"], tolerations(nodes, system=True))
+    for obj in objects:
+        try:
+            aks.kube.apply(obj, force=force)
+        except Conflict as taken:
+            raise GpuStackError(
+                f"{obj['kind']} {obj['metadata']['name']} is managed by another program: {taken.message}",
+                hint="plugin.install(aks, force=True) takes it over.",
+            ) from taken
+    return _wait(aks, daemon, timeout, progress)
+
+
+def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
+    from aksgpu import manifests
+    from aksgpu._documents import documents
+
+    objects = manifests.device_plugin() if manifest is None else documents(manifest)
+    if [obj.get("kind") for obj in objects].count("DaemonSet") != 1:
+        raise InvalidInput("a device plugin's manifest has exactly one DaemonSet")
+    return objects
+
+
+def _prepared(objects: list[Object], namespace: str) -> list[Object]:
+    """The objects in that namespace, which comes first."""
+    rest = [copy.deepcopy(obj) for obj in objects if obj["kind"] != "Namespace"]
+    for obj in rest:
+        obj["metadata"]["namespace"] = namespace
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *rest]
+
+
+# Other stacks
+
+
+def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
+    own = _key(daemon)
+    there = _daemons(aks)
+    again = "plugin.install(aks, force=True) installs nevertheless."
+    others = ["/".join(_key(d)) for d in there if _key(d) != own]
+    if others:
+        raise GpuStackError(
+            f"another device plugin is installed: DaemonSet {', '.join(others)}",
+            hint=f"Use it as it is, or delete it first. {again}",
+        )
+    if _has_operator(aks):
+        raise GpuStackError("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
+    if any(_key(d) == own for d in there):
+        return
+    serving = [node.name for node in nodes if node.gpu and any(node.allocatable.values())]
+    if serving:
+        raise GpuStackError(
+            f"nodes advertise GPUs already, without a DaemonSet: {', '.join(sorted(serving))}",
+            hint=f"A managed GPU pool needs no plugin: go on with capacity.gpus(aks). {again}",
+        )
+    if not any(node.gpu for node in nodes):
+        raise GpuStackError(
+            "the cluster has no GPU node", hint=f"cluster.add_gpu_pool(aks) adds some. Before that, {again}"
+        )
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _daemons(aks: HasKube) -> list[Object]:
+    """DaemonSets that run a device plugin, as far as one may see them."""
+    try:
+        found = aks.kube.list("DaemonSet")
+    except Forbidden:
+        return []
+    return [d for d in found if any(_IMAGE in c["image"] for c in d["spec"]["template"]["spec"]["containers"])]
+
+
+def _has_operator(aks: HasKube) -> bool:
+    try:
+        aks.kube.request("GET", _OPERATOR)
+    except (NotFound, Forbidden):
+        return False
+    return True
+
+
+# Waiting
+
+
+def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -> Plugin:
+    namespace, name = _key(daemon)
+    image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    def poll() -> tuple[Plugin | None, str]:
+        nodes = [node for node in aks.kube.list("Node", pick=read) if node.gpu and node.ready]
+        pods = _pods_by_node(aks, daemon)
+        for pod in pods.values():
+            _refuse_stuck(aks, pod)
+        current = _observed(aks, namespace, name)
+        ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
+        gpus = sum(sum(node.allocatable.values()) for node in nodes)
+        served = [node for node in ready if any(node.allocatable.values())]
+        if current and len(served) == len(nodes):
+            return Plugin(name, namespace, image, len(nodes), gpus), ""
+        return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
+
+    try:
+        return wait_until(poll, "device plugin", timeout=timeout, progress=progress)
+    except WaitTimeout as late:
+        raise GpuStackError(f"{late.message}. {_why_late(aks, daemon)}", hint=_LATE_HINT) from late
+
+
+_LATE_HINT = "plugin.verify(aks) shows each node; plugin.install(aks) goes on waiting."
+
+
+def _observed(aks: HasKube, namespace: str, name: str) -> bool:
+    """Whether the controller has seen the newest DaemonSet and renewed its pods."""
+    daemon = aks.kube.get("DaemonSet", name, namespace)
+    status = daemon.get("status") or {}
+    desired = status.get("desiredNumberScheduled", 0)
+    return bool(
+        status.get("observedGeneration", 0) >= daemon["metadata"].get("generation", 0)
+        and status.get("updatedNumberScheduled", 0) >= desired
+        and status.get("numberAvailable", 0) >= desired
+    )
+
+
+def _pods_by_node(aks: HasKube, daemon: Object) -> dict[str, Object]:
+    labels = daemon["spec"]["selector"]["matchLabels"]
+    selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    pods = aks.kube.list("Pod", daemon["metadata"]["namespace"], label_selector=selector)
+    alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    return {_node_of(pod): pod for pod in alive}
+
+
+def _node_of(pod: Object) -> str:
+    """The node that a DaemonSet's pod is for; before it is scheduled, its node affinity tells."""
+    if name := pod["spec"].get("nodeName"):
+        return str(name)
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    for term in terms:
+        for field in term.get("matchFields") or ():
+            if field["key"] == "metadata.name":
+                return str(field["values"][0])
+    return ""
+
+
+def _ready(pod: Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _refuse_stuck(aks: HasKube, pod: Object) -> None:
+    word, message = _pods.state(pod)
+    if word in _pods.STUCK and word != "ErrImagePull":  # that one is tried again at once
+        tail = _tail(aks, pod)
+        said = f"\nIts log ends:\n{tail}" if tail else ""
+        raise GpuStackError(
+            f"the device plugin's pod on {_node_of(pod)} does not run: {word}: {message}{said}",
+            hint="An image that cannot be pulled needs another manifest=; after a crash, read the log.",
+        )
+
+
+def _tail(aks: HasKube, pod: Object) -> str:
+    try:
+        return read_log(aks.kube, pod["metadata"]["name"], pod["metadata"]["namespace"], tail=10).strip()
+    except KubernetesError:
+        return ""  # a log that cannot be had must not hide what went wrong
+
+
+def _why_late(aks: HasKube, daemon: Object) -> str:
+    """What the plugin's pods and their logs say: with FAIL_ON_INIT_ERROR=false it stays up without serving."""
+    pods = sorted(_pods_by_node(aks, daemon).items())
+    if not pods:
+        return "No pod of it was made."
+    said = []
+    for node, pod in pods:
+        word, message = _pods.state(pod)
+        said.append(" ".join(filter(None, (f"{node}: {word}", message, _tail(aks, pod)))))
+    return "\n".join(said)
+
+
+# Verify and remove
+
+
+def verify(aks: HasKube) -> pd.DataFrame:
+    """Whether each GPU node serves its GPUs, and what is wrong where not.
+
+    Args:
+        aks: the cluster.
+
+    Returns:
+        One row a GPU node: node and pool (string); plugin (string): the DaemonSet that runs there as namespace/name,
+        ``service`` where the node advertises GPUs without one, NA where neither; state (string) of the plugin's pod;
+        allocatable (Int64): GPUs, all kinds together; ok (boolean); problem (string): NA where ok.
+    """
+    nodes = [node for node in aks.kube.list("Node", pick=read) if node.gpu]
+    pods: dict[str, tuple[str, Object]] = {}
+    for daemon in _daemons(aks):
+        for node, pod in _pods_by_node(aks, daemon).items():
+            pods[node] = "/".join(_key(daemon)), pod
+    rows = [_verdict(node, *pods.get(node.name, ("", None))) for node in nodes]
+    return frame(sorted(rows, key=lambda row: (row["pool"], row["node"])), _COLUMNS)
+
+
+def _verdict(node: Node, plugin: str, pod: Object | None) -> dict[str, Any]:
+    count = sum(node.allocatable.values())
+    state = _pods.state(pod) if pod else None
+    problem = None
+    if not node.ready:
+        problem = "the node is not ready"
+    elif not count and state is None:
+        problem = "no device plugin on this node: plugin.install(aks)"
+    elif not count and state is not None and state.word != "Running":
+        problem = f"the plugin's pod does not run: {state.word} {state.message}".strip()
+    elif not count:
+        problem = "the plugin runs and advertises no GPU: its log tells why (driver, NVML)"
+    return {
+        "node": node.name,
+        "pool": node.pool,
+        "plugin": plugin or ("service" if count else None),
+        "state": state.word if state else None,
+        "allocatable": count,
+        "ok": problem is None,
+        "problem": problem,
+    }
+
+
+def remove(aks: HasKube, *, namespace: bool = True, timeout: float = 300, progress: bool | None = None) -> None:
+    """Delete the DaemonSet from ``gpu-resources``, and wait until its pods are gone. Twice is fine.
+
+    Args:
+        aks: the cluster.
+        namespace: delete the namespace too, unless something else still lives in it.
+        timeout: seconds.
+        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+    """
+    kube = aks.kube
+    try:
+        daemon = kube.get("DaemonSet", NAME, NAMESPACE)
+        kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
+    except NotFound:
+        daemon = None
+
+    def gone() -> tuple[bool | None, str]:
+        left = len(_pods_by_node(aks, daemon)) if daemon else 0
+        try:
+            kube.get("DaemonSet", NAME, NAMESPACE)
+        except NotFound:
+            return (None if left else True), f"{left} pods left"
+        return None, f"{left} pods left"
+
+    wait_until(gone, "removing the device plugin", timeout=timeout, progress=progress)
+    if namespace:
+        _remove_namespace(aks, timeout, progress)
+
+
+def _remove_namespace(aks: HasKube, timeout: float, progress: bool | None) -> None:
+    def gone() -> tuple[bool | None, str]:
+        try:
+            return None, str(aks.kube.get("Namespace", NAMESPACE).get("status", {}).get("phase"))
+        except NotFound:
+            return True, ""
+
+    if gone()[0] or any(aks.kube.list(kind, NAMESPACE) for kind in ("DaemonSet", "Pod", "Job", "Service")):
+        return
+    try:
+        aks.kube.delete("Namespace", NAMESPACE)
+    except NotFound:
+        return
+    wait_until(gone, f"deleting namespace {NAMESPACE}", timeout=timeout, progress=progress)
