@@ -140,7 +140,8 @@ async def test_never_preempts_when_told_not_to(world: World, controllers: Contro
     await world.pod("first", gpus=1)
     await world.placed("first")
     await world.pod("second", gpus=1, priorityClassName="polite")
-    text = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: not eligible due to preemptionPolicy=Never."
+    text = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. "
+    text += "preemption: not eligible due to preemptionPolicy=Never."
     await world.unschedulable("second", text)
 
 

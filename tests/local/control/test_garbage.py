@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aksgpu.local.control import Controllers
+from aksgpu.local.settings import Settings
+from aksgpu.local.status import StatusError
+
+if TYPE_CHECKING:
+    from tests.local.control.conftest import World
+
+
+async def _owner(world: World, name: str = "owner") -> dict[str, Any]:
+    return await world.objects.create("configmaps", {"metadata": {"name": name}}, "default")
+
+
+async def _owned(world: World, name: str, *owners: dict[str, Any], block: bool = True) -> dict[str, Any]:
+    refs = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": each["metadata"]["name"],
+            "uid": each["metadata"]["uid"],
+            "blockOwnerDeletion": block,
+        }
+        for each in owners
+    ]
+    return await world.objects.create("secrets", {"metadata": {"name": name, "ownerReferences": refs}}, "default")
+
+
+async def _gone(world: World, resource: str, name: str) -> None:
+    async def gone() -> bool:
+        return await world.get(resource, name) is None
+
+    await world.eventually(gone)
+
+
+async def test_background(world: World, controllers: Controllers) -> None:
+    await _owned(world, "owned", await _owner(world))
+    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Background")
+    assert await world.get("configmaps", "owner") is None
+    await _gone(world, "secrets", "owned")
+
+
+async def test_foreground_takes_the_owned_first(world: World, controllers: Controllers) -> None:
+    job = await world.job("job")
+
+    async def made() -> list[dict[str, Any]]:
+        return await world.pods("job")
+
+    await world.node()
+    [pod] = await world.eventually(made)
+    await world.placed(pod["metadata"]["name"])
+    await world.run(await world.objects.get("pods", pod["metadata"]["name"], "default"))
+    await world.objects.delete("jobs", "job", "default", propagation_policy="Foreground")
+
+    async def leaving() -> bool:
+        now = await world.get("pods", pod["metadata"]["name"])
+        return bool(now and now["metadata"].get("deletionTimestamp"))
+
+    await world.eventually(leaving)
+    left = await world.get("jobs", "job")
+    assert left and left["metadata"]["uid"] == job["metadata"]["uid"] and left["metadata"]["deletionTimestamp"]
+    await world.bury()
+    await _gone(world, "jobs", "job")
+    assert await world.get("pods", pod["metadata"]["name"]) is None
+
+
+async def test_orphan(world: World, controllers: Controllers) -> None:
+    await _owned(world, "owned", await _owner(world))
+    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
+    await _gone(world, "configmaps", "owner")
+    orphan = await world.get("secrets", "owned")
+    assert orphan and not orphan["metadata"].get("ownerReferences")
+
+
+async def test_one_of_two_owners_stays(world: World, controllers: Controllers) -> None:
+    await _owned(world, "owned", await _owner(world, "first"), await _owner(world, "second"))
+    await world.objects.delete("configmaps", "first", "default")
+
+    async def one() -> bool:
+        now = await world.get("secrets", "owned")
+        return bool(now and [each["name"] for each in now["metadata"]["ownerReferences"]] == ["second"])
+
+    await world.eventually(one)
+
+
+async def test_an_owner_that_never_was(world: World, controllers: Controllers) -> None:
+    await _owned(world, "owned", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
+    await _gone(world, "secrets", "owned")
+
+
+async def test_owner_deleted_while_nobody_looked(world: World, registry: Any) -> None:
+    await _owned(world, "owned", await _owner(world))
+    await world.objects.delete("configmaps", "owner", "default")
+    controllers = Controllers(registry, Settings())
+    await controllers.start()
+    await _gone(world, "secrets", "owned")
+    await controllers.stop()
+
+
+async def test_a_deleted_job_takes_its_pods_along(world: World, controllers: Controllers) -> None:
+    await world.job("job", parallelism=3, completions=3)
+
+    async def three() -> bool:
+        return len(await world.pods("job")) == 3
+
+    await world.eventually(three)
+    await world.objects.delete("jobs", "job", "default", propagation_policy="Background")
+
+    async def none() -> bool:
+        return (await world.objects.list("pods"))[0] == []
+
+    await world.eventually(none)
+
+
+async def test_a_deleted_namespace_empties(world: World, controllers: Controllers) -> None:
+    await world.objects.create("namespaces", {"metadata": {"name": "mine"}})
+    await world.objects.create("configmaps", {"metadata": {"name": "settings"}}, "mine")
+    template = {"spec": {"containers": [{"name": "main", "image": "busybox"}], "restartPolicy": "Never"}}
+    await world.objects.create("jobs", {"metadata": {"name": "job"}, "spec": {"template": template}}, "mine")
+    await world.told("SuccessfulCreate", "job")
+    await world.objects.delete("namespaces", "mine")
+
+    async def gone() -> bool:
+        await world.bury()
+        return await world.get("namespaces", "mine", None) is None
+
+    await world.eventually(gone)
+    for resource in ("pods", "jobs", "configmaps"):
+        assert (await world.objects.list(resource, "mine"))[0] == []
+    try:
+        await world.objects.create("configmaps", {"metadata": {"name": "late"}}, "mine")
+    except StatusError as error:
+        assert error.code == 404
