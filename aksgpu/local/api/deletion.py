@@ -94,9 +94,7 @@ def _finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnin
         policy = "Orphan" if options["orphanDependents"] else "Background"
     kept = list(metadata.get("finalizers") or ())
     if policy is None:
-        if FOREGROUND in kept or ORPHAN in kept:
-            return kept
-        if kind.plural != "jobs":
+        if kind.plural != "jobs" or "deletionTimestamp" in metadata or FOREGROUND in kept or ORPHAN in kept:
             return kept
         # The one kind whose dependents outlive it by default, as since its first version.
         warnings.append(_JOB_WARNING)

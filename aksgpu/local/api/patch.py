@@ -14,6 +14,8 @@ from aksgpu.local.api.schema import Node
 from aksgpu.local.status import StatusError, bad_request
 
 MAX_OPERATIONS = 10_000
+_MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+"""What jsonpatch lets through of operations that are none."""
 _ORDER, _DELETE, _RETAIN, _DIRECTIVE = "$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys", "$patch"
 
 
@@ -29,7 +31,7 @@ def json_patch(target: Any, operations: Any) -> Any:
         raise StatusError(413, "RequestEntityTooLarge", message)
     try:
         return jsonpatch.JsonPatch(operations).apply(target)
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, KeyError, TypeError, ValueError) as error:
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, *_MALFORMED) as error:
         message = "the server rejected our request due to an error in our request"
         raise with_empty_details(StatusError(422, "Invalid", message)) from error
 
@@ -95,7 +97,8 @@ def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]
             continue
         if key.startswith(_DELETE):
             name = key.removeprefix(_DELETE)
-            result[name] = [each for each in result.get(name) or [] if each not in value]
+            if isinstance(result.get(name), list):
+                result[name] = [each for each in result[name] if each not in value]
         elif key.startswith(_ORDER):
             name = key.removeprefix(_ORDER)
             if isinstance(result.get(name), list):

@@ -7,24 +7,27 @@ go through validation to the store. Not here: HTTP, authentication, tables, disc
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import copy
-from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 
-from aksgpu.local.api import schema, selectors
+from aksgpu.local.api import schema
 from aksgpu.local.api.kinds import Kind, by_plural
 from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch, with_empty_details
-from aksgpu.local.api.store import Entry, Event, Key, Store
+from aksgpu.local.api.reading import Page, Reader
+from aksgpu.local.api.store import Entry, Store
 from aksgpu.local.api.writes import WriteOptions, Writer, now
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object, WatchEvent
-from aksgpu.local.status import StatusError, bad_request, not_found
+from aksgpu.local.status import StatusError, bad_request
 
 __all__ = ["Page", "Registry", "WriteOptions", "now"]
 
+_EVENT_SECONDS = 3600
+"""How long Events are kept."""
 _NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _PRIORITIES = {
     "system-cluster-critical": (
@@ -38,24 +41,14 @@ _PRIORITIES = {
 }
 
 
-class Page(NamedTuple):
-    """A list, or a part of one."""
-
-    entries: list[Entry]
-    resource_version: str
-    cont: str
-    """The token for the next page; empty on the last."""
-    remaining: int | None
-    """Objects after this page, where that is known."""
-
-
-class Registry:
+class Registry(Reader):
     """All objects of one cluster, with the rules of the API."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        super().__init__(store)
         self._writer = Writer(store)
         self._manager = "aksgpu"
+        self._janitor: asyncio.Task[None] | None = None
 
     def by(self, manager: str) -> Registry:
         """The same registry, whose plain verbs write as another field manager, such as ``kubelet``."""
@@ -73,99 +66,21 @@ class Registry:
             if self.store.get("priorityclasses", ("", name)) is None:
                 obj = {"metadata": {"name": name}, "value": value, "description": description}
                 await self.create("priorityclasses", obj)
+        self._janitor = asyncio.create_task(self._expire_events())
 
     async def close(self) -> None:
         """Write what is pending and close the store; watches end."""
+        if self._janitor is not None:
+            self._janitor.cancel()
         await self.store.close()
 
-    # Reading.
-
-    async def entry(self, resource: str, name: str, namespace: str | None = None) -> Entry:
-        """The object with its JSON; raises NotFound."""
-        kind = by_plural(resource)
-        found = self.store.get(resource, (namespace or "", name))
-        await self.store.durable(found.rv if found else self.store.latest(resource))
-        if found is None:
-            raise not_found(kind.plural, name, kind.group)
-        return found
-
-    async def page(
-        self,
-        resource: str,
-        namespace: str | None = None,
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
-        limit: int = 0,
-        cont: str = "",
-    ) -> Page:
-        """Objects that match, in the order of their keys, at most ``limit`` of them when that is not 0.
-
-        Pages are consistent: a token holds the version of the first page, and a later page is what stood then, found
-        by undoing the ring's newer events. A token older than the ring raises Expired.
-        """
-        kind = by_plural(resource)
-        match = _matcher(kind, label_selector, field_selector)
-        rv, start = _read_token(cont) if cont else (self.store.revision, ("", ""))
-        keys = self.store.keys(resource, namespace)
-        older = self.store.at(resource, rv) if cont else {}
-        if older:
-            keys = sorted({*keys, *(key for key in older if namespace is None or key[0] == namespace)})
-        found: list[Entry] = []
-        place = bisect_right(keys, start)
-        while place < len(keys) and not (limit and len(found) == limit):
-            key = keys[place]
-            entry = older[key] if key in older else self.store.get(resource, key)
-            if entry is not None and (match is None or match(entry.obj)):
-                found.append(entry)
-            place += 1
-        left = len(keys) - place
-        after = _token(rv, keys[place - 1]) if left else ""
-        await self.store.durable(self.store.revision)
-        return Page(found, str(rv), after, left if left and match is None else None)
-
-    async def stream(
-        self,
-        resource: str,
-        namespace: str | None = None,
-        *,
-        resource_version: str = "",
-        label_selector: str = "",
-        field_selector: str = "",
-        bookmarks: bool = False,
-        bookmark_seconds: float = 60.0,
-        initial_events: bool = False,
-    ) -> AsyncIterator[Event]:
-        """Events as a watch over HTTP sends them, for ever.
-
-        Without a version, or with ``0``, the objects that exist come first as ADDED. A BOOKMARK comes after each
-        ``bookmark_seconds`` of silence when asked for, and with ``initial_events`` once they are through. What an
-        object's change means to a selector is worked out: one that stops matching is DELETED.
-        """
-        kind = by_plural(resource)
-        match = _matcher(kind, label_selector, field_selector)
-        first: list[Entry] = []
-        if resource_version in ("", "0") or initial_events:
-            first, position = list(self.store.entries(resource, namespace)), self.store.revision
-            await self.store.durable(position)
-        else:
-            position = _version(resource_version)
-        subscription = self.store.subscribe(resource, namespace, position)
-        try:
-            for entry in first:
-                if match is None or match(entry.obj):
-                    yield Event("ADDED", entry, None)
-            if initial_events and bookmarks:
-                yield _bookmark(kind, position, initial=True)
-            while (events := await subscription.next(bookmark_seconds if bookmarks else None)) is not None:
-                if not events:
-                    yield _bookmark(kind, self.store.durable_revision)
-                for event in events:
-                    seen = _seen(event, match) if event.entry.rv > position else None
-                    if seen is not None:
-                        yield seen
-        finally:
-            subscription.end()
+    async def _expire_events(self) -> None:
+        while True:
+            oldest = (datetime.now(UTC) - timedelta(seconds=_EVENT_SECONDS)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            for entry in list(self.store.entries("events")):
+                if (entry.obj.get("lastTimestamp") or entry.obj["metadata"]["creationTimestamp"]) < oldest:
+                    self._writer.delete(entry.kind, entry.key, {}, self._options())
+            await asyncio.sleep(_EVENT_SECONDS / 12)
 
     async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
         """The object; raises NotFound."""
@@ -188,8 +103,7 @@ class Registry:
         async for event in stream:
             yield WatchEvent(event.type, event.entry.obj)
 
-    # Writing. Each of these has a form that returns the stored entry, with the options that HTTP has, and the plain
-    # form of the Objects protocol.
+    # Writing: each verb with all that HTTP can ask for, then the plain form of the Objects protocol.
 
     async def post(
         self,
@@ -356,16 +270,10 @@ def _change(kind: Kind, patch: Any, content_type: str) -> Callable[[Object], Obj
     """A patch as a function from the old object to the new one."""
 
     def change(old: Object) -> Object:
-        if content_type == JSON_PATCH:
-            new = json_patch(old, patch)
-        elif not isinstance(patch, dict):
-            raise bad_request("error decoding patch: the patch must be an object")
-        elif content_type == MERGE_PATCH:
-            new = merge_patch(old, patch)
-        elif content_type == STRATEGIC_PATCH:
-            new = strategic_patch(schema.of(kind), old, patch)
-        else:
-            raise with_empty_details(StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type"))
+        try:
+            new = _patched(kind, old, patch, content_type)
+        except RecursionError as error:
+            raise bad_request("error decoding patch: exceeded max depth") from error
         if not isinstance(new, dict) or not isinstance(new.get("metadata", {}), dict):
             raise bad_request("the patched object is no object")
         return new
@@ -373,50 +281,13 @@ def _change(kind: Kind, patch: Any, content_type: str) -> Callable[[Object], Obj
     return change
 
 
-def _matcher(kind: Kind, label_selector: str, field_selector: str) -> selectors.FieldMatcher | None:
-    labels = selectors.parse_labels(label_selector)
-    fields = selectors.parse_fields(field_selector, kind)
-    if labels is None:
-        return fields
-    return lambda obj: labels(obj["metadata"].get("labels") or {}) and (fields is None or fields(obj))
-
-
-def _seen(event: Event, match: selectors.FieldMatcher | None) -> Event | None:
-    """What an event is to a watcher with a selector; None when it does not concern them."""
-    if match is None:
-        return event
-    was = event.before is not None and match(event.before.obj)
-    matches = event.type != "DELETED" and match(event.entry.obj)
-    if not was and not matches:
-        return None
-    return event._replace(type="MODIFIED" if was and matches else "ADDED" if matches else "DELETED")
-
-
-def _bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
-    metadata: dict[str, Any] = {"resourceVersion": str(rv), "creationTimestamp": None}
-    if initial:
-        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    obj = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
-    return Event("BOOKMARK", Entry(kind, obj, orjson.dumps(obj), rv), None)
-
-
-def _version(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise bad_request(f'invalid resource version "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
-    return int(text)
-
-
-def _token(rv: int, key: Key) -> str:
-    start = "/".join(filter(None, key)) + "\0"
-    return (
-        base64.urlsafe_b64encode(orjson.dumps({"v": "meta.k8s.io/v1", "rv": rv, "start": start})).decode().rstrip("=")
-    )
-
-
-def _read_token(token: str) -> tuple[int, Key]:
-    try:
-        data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        namespace, _, name = data["start"].removesuffix("\0").rpartition("/")
-        return int(data["rv"]), (namespace, name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise bad_request("continue key is not valid: illegal base64 data") from error
+def _patched(kind: Kind, old: Object, patch: Any, content_type: str) -> Any:
+    if content_type == JSON_PATCH:
+        return json_patch(old, patch)
+    if content_type not in (MERGE_PATCH, STRATEGIC_PATCH):
+        raise with_empty_details(StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type"))
+    if not isinstance(patch, dict):
+        raise bad_request("error decoding patch: the patch must be an object")
+    if content_type == MERGE_PATCH:
+        return merge_patch(old, patch)
+    return strategic_patch(schema.of(kind), old, patch)

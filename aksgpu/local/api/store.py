@@ -221,7 +221,13 @@ class Store:
         changed: dict[Key, Entry | None] = {}
         ring = self._ring(resource)
         if rv < ring.floor:
-            raise expired("The provided continue parameter is too old to display a consistent list result.")
+            raise expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new "
+                "list without the continue parameter, or use the continue token in this response to retrieve the "
+                "remainder of the results. Continuing with the provided token results in an inconsistent list - "
+                "objects that were created, modified, or deleted between the time the first chunk was returned and now "
+                "may show up in the list."
+            )
         for event in reversed([*ring.since(rv), *self._pending(resource)]):
             changed[event.entry.key] = event.before
         return changed
