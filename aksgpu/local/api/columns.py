@@ -124,6 +124,15 @@ _DAEMON_COUNTS = {
     "Available": "numberAvailable",
 }
 
+_DAEMON_ABOUT = {
+    "Ready": "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running "
+    "and ready.",
+    "Selector": "A label query over pods that are managed by the daemon set. Must match in order to be controlled. If "
+    "empty, defaulted to labels on Pod template. More info: "
+    "https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+}
+"""Where the printer's texts are older than the schema's."""
+
 
 def _daemon_set(obj: Object, now: datetime) -> list[Any]:
     spec, status = obj["spec"], obj.get("status") or {}
@@ -240,11 +249,11 @@ COLUMNS: dict[str, Table] = {
         (
             _NAME,
             *(
-                Column(name, ("io.k8s.api.apps.v1.DaemonSetStatus", field), "integer")
+                Column(name, _DAEMON_ABOUT.get(name, ("io.k8s.api.apps.v1.DaemonSetStatus", field)), "integer")
                 for name, field in _DAEMON_COUNTS.items()
             ),
             Column("Node Selector", (_CORE + "PodSpec", "nodeSelector")), _AGE, *_TEMPLATE,
-            Column("Selector", ("io.k8s.api.apps.v1.DaemonSetSpec", "selector"), priority=1),
+            Column("Selector", _DAEMON_ABOUT["Selector"], priority=1),
         ),
         _daemon_set,
     ),

@@ -55,7 +55,10 @@ class Watch:
         try:
             await self._response.prepare(self._request)
             try:
-                async with asyncio.timeout(self._seconds), aclosing(cast("AsyncGenerator[Event, None]", events)) as stream:
+                async with (
+                    asyncio.timeout(self._seconds),
+                    aclosing(cast("AsyncGenerator[Event, None]", events)) as stream,
+                ):
                     marked = time.monotonic()
                     async for event in stream:
                         position = event.entry.rv

@@ -1,0 +1,132 @@
+"""The log subresource: what reaches the node, and the words of refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aksgpu.local.api import streams
+
+from .conftest import Server
+from .test_watch import Raw
+
+PODS = "/api/v1/namespaces/default/pods"
+RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
+
+
+def make(server: Server, name: str, state: dict[str, Any] | None, *, node: str = "n", **more: Any) -> None:
+    server.send("DELETE", f"{PODS}/{name}?gracePeriodSeconds=0")
+    containers = [{"name": each, "image": "i"} for each in more.get("names", ["main"])]
+    spec: dict[str, Any] = {"containers": containers, **({"nodeName": node} if node else {})}
+    if "inits" in more:
+        spec["initContainers"] = [{"name": each, "image": "i"} for each in more["inits"]]
+    assert server.send("POST", PODS, {"metadata": {"name": name}, "spec": spec}).status == 201
+    if state is not None:
+        one = {"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+        status = {"status": {"containerStatuses": [{**one, "lastState": more.get("last", {})}]}}
+        answer = server.send("PATCH", f"{PODS}/{name}/status", status, content_type="application/merge-patch+json")
+        assert answer.status == 200, answer.body
+
+
+def get(server: Server, name: str, query: str = "") -> tuple[int, str]:
+    answer = server.send("GET", f"{PODS}/{name}/log?{query}", accept="application/json, */*")
+    return answer.status, answer.json["message"] if answer.status >= 400 else answer.body.decode()
+
+
+def test_output_comes_as_the_node_gives_it(server: Server) -> None:
+    make(server, "runs", RUNNING)
+    query = (
+        "container=main&follow=true&timestamps=true&tailLines=2&limitBytes=99&sinceTime=2026-11-23T10:59:32.151733689Z"
+    )
+    answer = server.send("GET", f"{PODS}/runs/log?{query}", accept="application/json, */*")
+    assert (answer.status, answer.body) == (200, b"line 1\nline 2\n")
+    assert answer.headers["Content-Type"] == "text/plain"
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert server.lines.asked == {
+        "namespace": "default",
+        "pod": "runs",
+        "container": "main",
+        "follow": True,
+        "previous": False,
+        "timestamps": True,
+        "tail_lines": 2,
+        "limit_bytes": 99,
+        "since_seconds": None,
+        "since_time": "2026-11-23T10:59:32Z",
+    }
+
+
+def test_defaults(server: Server) -> None:
+    make(server, "plain", {"terminated": {"exitCode": 0}})
+    assert get(server, "plain") == (200, "line 1\nline 2\n")
+    asked = server.lines.asked
+    assert (asked["container"], asked["follow"], asked["tail_lines"], asked["since_time"]) == (
+        "main",
+        False,
+        None,
+        None,
+    )
+
+
+def test_no_node_yet_is_no_content(server: Server) -> None:
+    make(server, "waits", None, node="")
+    assert get(server, "waits") == (204, "")
+
+
+@pytest.mark.parametrize(
+    ("state", "query", "message"),
+    [
+        ({"waiting": {"reason": "ErrImagePull"}}, "", "is waiting to start: image can't be pulled"),
+        ({"waiting": {"reason": "ImagePullBackOff"}}, "", "is waiting to start: trying and failing to pull image"),
+        ({"waiting": {"reason": "ContainerCreating"}}, "", "is waiting to start: ContainerCreating"),
+        (None, "", "is waiting to start: ContainerCreating"),
+    ],
+)
+def test_not_started(server: Server, state: dict[str, Any] | None, query: str, message: str) -> None:
+    make(server, "late", state)
+    assert get(server, "late", query) == (400, f'container "main" in pod "late" {message}')
+
+
+def test_previous(server: Server) -> None:
+    make(server, "again", {"waiting": {"reason": "CrashLoopBackOff"}}, last={"terminated": {"exitCode": 1}})
+    assert get(server, "again", "previous=true")[0] == 200
+    assert server.lines.asked["previous"] is True
+    assert get(server, "again")[0] == 200
+    make(server, "first", RUNNING)
+    refused = (400, 'previous terminated container "main" in pod "first" not found')
+    assert get(server, "first", "previous=true") == refused
+
+
+def test_which_container(server: Server) -> None:
+    make(server, "many", RUNNING, names=["main", "side"], inits=["prepare"])
+    assert get(server, "many", "container=nope") == (400, "container nope is not valid for pod many")
+    choice = "a container name must be specified for pod many, choose one of: [main side] or one of the init containers: [prepare]"
+    assert get(server, "many") == (400, choice)
+    assert get(server, "many", "container=main")[0] == 200
+    assert get(server, "nope") == (404, 'pods "nope" not found')
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("tailLines=-1", 422), ("limitBytes=0", 422), ("sinceSeconds=0", 422), ("tailLines=x", 400),
+        ("sinceTime=yesterday", 400), ("sinceTime=2026-11-23T10:59:32Z&sinceSeconds=3", 422),
+    ],
+)  # fmt: skip
+def test_bad_options(server: Server, query: str, code: int) -> None:
+    make(server, "opt", RUNNING)
+    assert get(server, "opt", query)[0] == code
+
+
+def test_a_follower_who_leaves_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PULSE", 0.1)
+    make(server, "long", RUNNING)
+    server.lines.closed.clear()
+    monkeypatch.setattr(server.lines, "hold", True)
+    raw = Raw(server)
+    raw.get(f"{PODS}/long/log?follow=true")
+    assert b"line 2" in raw.read_until(b"line 2")
+    assert not server.lines.closed.is_set()
+    raw.socket.close()
+    assert server.lines.closed.wait(10)

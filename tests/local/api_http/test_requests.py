@@ -1,0 +1,325 @@
+"""Requests as clients and people send them: paths, methods, bodies, forms, pages, and what is refused with which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from aksgpu.local.api.bodies import MAX_BODY
+from aksgpu.local.api.kinds import KINDS
+
+from .conftest import DEV, Server
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+MERGE = "application/merge-patch+json"
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "data": data}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def objects(server: Server) -> None:
+    for name in "abcde":
+        assert server.send("POST", MAPS, config_map(name, k="1")).status == 201
+
+
+@pytest.mark.parametrize("token", [None, "wrong", ""])
+@pytest.mark.parametrize("path", ["/api/v1/nodes", "/version", "/healthz", "/openapi/v3", "/nothing"])
+def test_nobody_is_answered_without_a_token(server: Server, token: str | None, path: str) -> None:
+    answer = server.send("GET", path, token=token)
+    assert answer.status == 401
+    assert answer.json == {
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Unauthorized",
+        "reason": "Unauthorized", "code": 401,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/apis/nothing", "/apis/nothing/v1", "/apis/apps/v2/daemonsets", "/api/v2",
+                                  "/openapi/v2", "/openapi/v3/apis/nothing/v1", "/api/v1/pods/x/log/y/z"])  # fmt: skip
+def test_no_such_page(server: Server, path: str) -> None:
+    answer = server.send("GET", path)
+    assert (answer.status, answer.body) == (404, b"404 page not found\n")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/widgets", "/api/v1/namespaces/default/nodes", "/api/v1/pods/x",
+                                  "/api/v1/namespaces/default/configmaps/a/status"])  # fmt: skip
+def test_no_such_resource(server: Server, path: str) -> None:
+    answer = server.send("GET", path)
+    assert (answer.status, answer.json["reason"]) == (404, "NotFound")
+    assert answer.json["message"] == "the server could not find the requested resource"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", f"{MAPS}/a"), ("PUT", MAPS), ("PATCH", MAPS), ("DELETE", "/api/v1/namespaces"),
+        ("POST", "/api/v1/configmaps"), ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
+        ("OPTIONS", MAPS), ("TRACE", MAPS), ("POST", "/version"), ("GET", "/api/v1/namespaces/default/pods/x/binding"),
+        ("DELETE", "/api/v1/nodes/x/status"),
+    ],
+)  # fmt: skip
+def test_no_such_method(server: Server, method: str, path: str) -> None:
+    answer = server.send(method, path, {})
+    assert (answer.status, answer.json["reason"]) == (405, "MethodNotAllowed")
+
+
+def test_pages_join_into_the_list(server: Server) -> None:
+    names, token, versions = [], "", set()
+    while True:
+        page = server.send("GET", f"{MAPS}?limit=2&continue={token}").json
+        names += [item["metadata"]["name"] for item in page["items"]]
+        versions.add(page["metadata"]["resourceVersion"])
+        token = page["metadata"].get("continue", "")
+        if not token:
+            break
+        if len(names) == 2:
+            server.send("POST", MAPS, config_map("between"))
+            server.send("DELETE", f"{MAPS}/between")
+    assert names == list("abcde")
+    assert len(versions) == 1
+    assert all(set(item) <= {"metadata", "data"} for item in page["items"])
+
+
+@pytest.mark.parametrize("query", ["continue=garbage", "limit=x", "labelSelector=a%20b%20c", "fieldSelector=nothing",
+                                   "resourceVersion=x", "includeObject=All"])  # fmt: skip
+def test_bad_lists(server: Server, query: str) -> None:
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io" if "include" in query else "application/json"
+    answer = server.send("GET", f"{MAPS}?{query}", accept=accept)
+    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
+
+
+def test_a_list_of_the_future_cannot_be_had(server: Server) -> None:
+    answer = server.send("GET", f"{MAPS}?resourceVersion=999999999")
+    assert (answer.status, answer.json["reason"]) == (504, "Timeout")
+    assert "Too large resource version: 999999999" in answer.json["message"]
+
+
+def test_forms(server: Server) -> None:
+    one = f"{MAPS}/a"
+    assert yaml.safe_load(server.send("GET", one, accept="application/yaml").body)["data"] == {"k": "1"}
+    shown = server.send("GET", one, accept="application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io").json
+    assert set(shown) == {"kind", "apiVersion", "metadata"}
+    table = server.send(
+        "GET", f"{one}?includeObject=None", accept="application/json;as=Table;v=v1beta1;g=meta.k8s.io"
+    ).json
+    assert (table["kind"], table["apiVersion"]) == ("Table", "meta.k8s.io/v1beta1")
+    assert "object" not in table["rows"][0]
+    assert (
+        server.send("GET", one, accept="application/vnd.kubernetes.protobuf,application/json").json["kind"]
+        == "ConfigMap"
+    )
+    assert b"\n  " in server.send("GET", one, headers={"User-Agent": "curl/8.5"}).body
+    assert b"\n  " not in server.send("GET", f"{one}?pretty=false", headers={"User-Agent": "curl/8.5"}).body
+
+
+@pytest.mark.parametrize("accept", ["application/vnd.kubernetes.protobuf", "text/html", "application/json;as=Widget"])
+def test_no_such_form(server: Server, accept: str) -> None:
+    answer = server.send("GET", MAPS, accept=accept)
+    assert (answer.status, answer.json["reason"]) == (406, "NotAcceptable")
+
+
+def test_yaml_bodies(server: Server) -> None:
+    body = b"metadata:\n  name: from-yaml\ndata:\n  when: '2026-01-01'\n  k: text\n"
+    assert server.send("POST", MAPS, body, content_type="application/yaml").json["data"]["k"] == "text"
+    bomb = b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n".encode() for i in range(8)
+    )
+    answer = server.send("POST", MAPS, bomb, content_type="application/yaml")
+    assert (answer.status, "excessive aliasing" in answer.json["message"]) == (400, True)
+
+
+def test_no_body_is_too_large_but_one(server: Server) -> None:
+    fits = config_map("fits", k="x" * 500_000)
+    assert server.send("POST", MAPS, fits).status == 201
+    answer = server.send("POST", MAPS, b"x" * (MAX_BODY + 1))
+    assert (answer.status, answer.json["reason"]) == (413, "RequestEntityTooLarge")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "unexpected end of JSON input (<empty>)"),
+        (b'{"a":', "unexpected end of JSON input"),
+        (b"{}}", "invalid character '}' after top-level value"),
+        (b'{"a" 1}', "invalid character '1' after object key"),
+        (b"[1]", "json: cannot unmarshal array into Go value"),
+        (b"null", "json: cannot unmarshal null into Go value"),
+        (b'{"kind":3}', "unrecognized"),
+        (b"[" * 100_000, "unrecognized"),
+        (b'{"metadata":{"name":"\xff"}}', "unrecognized"),
+    ],
+)
+def test_broken_json(server: Server, body: bytes, text: str) -> None:
+    answer = server.send("POST", MAPS, body)
+    assert answer.status == 400
+    assert text in answer.json["message"]
+    assert answer.json["message"].startswith("the object provided is unrecognized (must be of type ConfigMap): ")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            {"kind": "Widget", "apiVersion": "v1"},
+            'Widget in version "v1" cannot be handled as a ConfigMap: no kind "Widget" is registered for version "v1" '
+            'in scheme "pkg/api/legacyscheme/scheme.go:30"',
+        ),
+        (
+            {"kind": "ConfigMap", "apiVersion": "v2", "metadata": {"name": "x"}},
+            "the API version in the data (v2) does not match the expected API version (v1)",
+        ),
+        (
+            {"metadata": {"name": "x", "namespace": "kube-system"}},
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+    ],
+)
+def test_wrong_place(server: Server, body: dict[str, Any], message: str) -> None:
+    answer = server.send("POST", MAPS, body)
+    assert (answer.status, answer.json["message"]) == (400, message)
+
+
+def test_names_must_agree(server: Server) -> None:
+    answer = server.send("PUT", f"{MAPS}/a", config_map("b"))
+    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
+    assert answer.json["message"] == "the name of the object (b) does not match the name on the URL (a)"
+
+
+@pytest.mark.parametrize("media", ["application/json", "text/plain", ""])
+def test_patches_have_four_media_types(server: Server, media: str) -> None:
+    answer = server.send("PATCH", f"{MAPS}/a", b"{}", content_type=media or None)
+    assert (answer.status, answer.json["message"]) == (415, "415: Unsupported Media Type")
+
+
+def test_broken_patches(server: Server) -> None:
+    for media, body in ((MERGE, b"[]"), ("application/json-patch+json", b"{}"), (MERGE, b"{")):
+        answer = server.send("PATCH", f"{MAPS}/a", body, content_type=media)
+        assert (answer.status, answer.json["reason"]) == (400, "BadRequest"), body
+    apply = "application/apply-patch+yaml"
+    answer = server.send("PATCH", f"{MAPS}/a", b"kind: ConfigMap\napiVersion: v1\n", content_type=apply)
+    assert answer.json["message"] == (
+        'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+    )
+    assert answer.status == 422
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("dryRun=Some", 'dryRun: Unsupported value: "Some": supported values: "All"'),
+        ("fieldValidation=x", 'fieldValidation: Unsupported value: "x": supported values: "Ignore", "Strict", "Warn"'),
+        ("fieldManager=" + "x" * 129, "fieldManager: Too long: may not be more than 128 bytes"),
+    ],
+)
+def test_bad_options(server: Server, query: str, message: str) -> None:
+    answer = server.send("POST", f"{MAPS}?{query}", config_map("never"))
+    assert (answer.status, answer.json["message"]) == (422, f'CreateOptions.meta.k8s.io "" is invalid: {message}')
+
+
+def test_dry_run_keeps_nothing(server: Server) -> None:
+    assert server.send("POST", f"{MAPS}?dryRun=All", config_map("dry")).status == 201
+    assert server.send("GET", f"{MAPS}/dry").status == 404
+    assert server.send("DELETE", f"{MAPS}/a?dryRun=All").status == 200
+    assert server.send("GET", f"{MAPS}/a").status == 200
+
+
+def test_repeated_and_unknown_fields(server: Server) -> None:
+    body = b'{"metadata":{"name":"twice"},"data":{"k":"1","k":"2"},"date":{}}'
+    strict = server.send("POST", f"{MAPS}?fieldValidation=Strict", body)
+    assert strict.status == 400
+    assert 'duplicate field "data.k"' in strict.json["message"]
+    warned = server.send("POST", MAPS, body)
+    assert warned.status == 201
+    warnings = warned.headers.getlist("Warning")
+    assert '299 - "duplicate field \\"data.k\\""' in warnings
+    assert '299 - "unknown field \\"date\\""' in warnings
+    server.send("DELETE", f"{MAPS}/twice")
+    assert "Warning" not in server.send("POST", f"{MAPS}?fieldValidation=Ignore", body).headers
+
+
+def test_delete_options_from_body_and_query(server: Server) -> None:
+    server.send("POST", MAPS, config_map("gone"))
+    wrong = {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}
+    assert server.send("DELETE", f"{MAPS}/gone", wrong).status == 409
+    assert server.send("DELETE", f"{MAPS}/gone", {"kind": "Pod"}).status == 400
+    answer = server.send("DELETE", f"{MAPS}/gone?propagationPolicy=Background")
+    assert answer.json["status"] == "Success"
+    assert answer.json["details"].keys() == {"name", "kind", "uid"}
+
+
+def test_delete_collection(server: Server) -> None:
+    for name in ("x1", "x2"):
+        server.send("POST", MAPS, {"metadata": {"name": name, "labels": {"x": ""}}})
+    answer = server.send("DELETE", f"{MAPS}?labelSelector=x")
+    assert (answer.status, answer.json["kind"], len(answer.json["items"])) == (200, "ConfigMapList", 2)
+    assert server.send("GET", f"{MAPS}?labelSelector=x").json["items"] == []
+
+
+def test_health_and_version(server: Server) -> None:
+    for path in ("/healthz", "/livez", "/readyz", "/readyz/ping"):
+        assert server.send("GET", path).body == b"ok"
+    version = server.send("GET", "/version?timeout=5s").json
+    assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "33", "v1.33.5")
+
+
+def test_discovery_both_ways_names_every_kind(server: Server) -> None:
+    wanted = {(kind.group, kind.plural) for kind in KINDS}
+    aggregated = set()
+    for path in ("/api", "/apis"):
+        accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+        answer = server.send("GET", path, accept=accept)
+        assert answer.headers["Content-Type"] == "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        for group in answer.json["items"]:
+            for resource in group["versions"][0]["resources"]:
+                aggregated.add((group["metadata"].get("name", ""), resource["resource"]))
+    legacy = set()
+    paths = ["/api/v1"] + [
+        f"/apis/{g['preferredVersion']['groupVersion']}" for g in server.send("GET", "/apis").json["groups"]
+    ]
+    for path in paths:
+        listed = server.send("GET", path).json
+        group = listed["groupVersion"].rpartition("/")[0]
+        legacy |= {(group, each["name"]) for each in listed["resources"] if "/" not in each["name"]}
+    assert aggregated == legacy == wanted
+    assert server.send("GET", "/apis/batch").json["preferredVersion"]["groupVersion"] == "batch/v1"
+    eviction = next(r for r in server.send("GET", "/api/v1").json["resources"] if r["name"] == "pods/eviction")
+    assert (eviction["group"], eviction["version"], eviction["kind"]) == ("policy", "v1", "Eviction")
+
+
+def test_openapi_documents(server: Server) -> None:
+    paths = server.send("GET", "/openapi/v3").json["paths"]
+    document = server.send("GET", paths["apis/batch/v1"]["serverRelativeURL"])
+    assert document.headers["Cache-Control"] == "public, immutable"
+    job = document.json["components"]["schemas"]["io.k8s.api.batch.v1.Job"]
+    assert job["x-kubernetes-group-version-kind"] == [{"group": "batch", "kind": "Job", "version": "v1"}]
+    patch = document.json["paths"]["/apis/batch/v1/namespaces/{namespace}/jobs/{name}"]["patch"]
+    assert {"fieldValidation"} <= {each["name"] for each in patch["parameters"]}
+    assert "io.k8s.api.core.v1.PodSpec" in document.json["components"]["schemas"]
+
+
+def test_an_error_of_ours_is_a_status_without_details(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("secret-value")
+
+    monkeypatch.setattr(server.registry, "entry", fail)
+    answer = server.send("GET", "/api/v1/namespaces/default/secrets/s")
+    assert (answer.status, answer.json["reason"]) == (500, "InternalError")
+    assert b"secret-value" not in answer.body
+
+
+def test_rights_are_asked_before_anything_else(server: Server) -> None:
+    answer = server.send("POST", MAPS, b"not json", token=DEV)
+    assert answer.status == 403
+    assert answer.json["message"] == (
+        'configmaps is forbidden: User "dev" cannot create resource "configmaps" in API group "" in the namespace "default"'
+    )
+    assert (
+        server.send("GET", "/metrics", token=DEV).json["message"] == 'forbidden: User "dev" cannot get path "/metrics"'
+    )
+    assert server.send("GET", "/api/v1", token=DEV).status == 200

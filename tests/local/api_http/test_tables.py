@@ -1,0 +1,205 @@
+"""Table against recorded ones, column by column and cell by cell, and pods in states that recordings do not have."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from aksgpu.local.api.columns import COLUMNS, DEFAULT
+from aksgpu.local.api.humanize import human_duration, labels_text, selector_text, since
+from aksgpu.local.api.kinds import KINDS
+from aksgpu.local.api.tables import table
+
+from . import recorded
+
+AGE = re.compile(r"(\d+[smhdy]){1,2}")
+NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
+
+
+def without_ages(cells: list[Any]) -> list[Any]:
+    return ["<age>" if isinstance(cell, str) and AGE.fullmatch(cell) else cell for cell in cells]
+
+
+def test_columns_are_those_recorded() -> None:
+    seen = set()
+    for plural, document in recorded.tables():
+        made = table(plural, [], {})
+        assert made["columnDefinitions"] == document["columnDefinitions"], plural
+        seen.add(plural)
+    assert seen == set(recorded.PLURALS)
+
+
+def test_cells_are_those_recorded() -> None:
+    by_version = {(obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]): obj for obj in recorded.objects()}
+    compared = set()
+    for plural, document in recorded.tables():
+        for row in document["rows"]:
+            metadata = row["object"]["metadata"]
+            obj = row["object"] if "involvedObject" in row["object"] else None
+            obj = obj or by_version.get((metadata["uid"], metadata["resourceVersion"]))
+            if obj is None:
+                continue
+            made = table(plural, [obj], {})["rows"][0]
+            assert without_ages(made["cells"]) == without_ages(row["cells"])
+            assert made.get("conditions") == row.get("conditions")
+            compared.add(plural)
+    assert compared >= {"pods", "nodes", "events", "configmaps"}
+
+
+def test_every_kind_fills_its_columns() -> None:
+    for kind in KINDS:
+        obj: dict[str, Any] = {"metadata": {"name": "x"}}
+        if kind.plural in ("jobs", "daemonsets"):
+            obj["spec"] = {"template": {"spec": {}}}
+        layout = COLUMNS.get(kind.plural, DEFAULT)
+        assert len(layout.cells(obj, NOW)) == len(layout.columns), kind.plural
+        assert all(column["description"] for column in table(kind.plural, [], {})["columnDefinitions"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "<invalid>"), (-1, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (130, "2m10s"), (599, "9m59s"),
+        (600, "10m"), (10799, "179m"), (10800, "3h"), (11000, "3h3m"), (28800, "8h"), (172799, "47h"), (172800, "2d"),
+        (180000, "2d2h"), (691200, "8d"), (63072000, "2y"), (64000000, "2y10d"), (252288000, "8y"),
+    ],
+)  # fmt: skip
+def test_human_duration(seconds: float, text: str) -> None:
+    assert human_duration(seconds) == text
+
+
+def test_texts() -> None:
+    assert since(None, NOW) == "<unknown>"
+    assert since("2026-11-23T10:59:00Z", NOW) == "60s"
+    assert labels_text({"b": "2", "a": "1"}) == "a=1,b=2"
+    selector = {
+        "matchLabels": {"app": "x"},
+        "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["b", "a"]},
+            {"key": "old", "operator": "DoesNotExist"},
+        ],
+    }
+    assert selector_text(selector) == "app=x,!old,tier in (a,b)"
+    assert selector_text(None) == selector_text({}) == "<none>"
+
+
+def container(name: str = "main", *, restarts: int = 0, ready: bool = False, **state: Any) -> dict[str, Any]:
+    return {"name": name, "ready": ready, "restartCount": restarts, "state": state}
+
+
+def pod(*mains: dict[str, Any], inits: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
+    metadata, spec = more.pop("metadata", {}), more.pop("spec", {})
+    return {
+        "metadata": {"name": "p", **metadata},
+        "spec": {
+            "containers": [{"name": c["name"]} for c in mains] or [{"name": "main"}],
+            "initContainers": [{"name": c["name"]} for c in inits or ()],
+            **spec,
+        },
+        "status": {"phase": "Pending", "containerStatuses": list(mains), "initContainerStatuses": inits or [], **more},
+    }
+
+
+RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
+
+
+@pytest.mark.parametrize(
+    ("obj", "cells"),
+    [
+        (pod(), ["0/1", "Pending", "0"]),
+        (pod(container(waiting={"reason": "ContainerCreating"})), ["0/1", "ContainerCreating", "0"]),
+        (pod(container(waiting={"reason": "ImagePullBackOff"})), ["0/1", "ImagePullBackOff", "0"]),
+        (pod(container(ready=True, **RUNNING), phase="Running"), ["1/1", "Running", "0"]),
+        (pod(container(terminated={"exitCode": 0, "reason": "Completed"}), phase="Succeeded"), ["0/1", "Completed", "0"]),
+        (pod(container(terminated={"exitCode": 3, "reason": "Error"}), phase="Failed"), ["0/1", "Error", "0"]),
+        (pod(container(terminated={"exitCode": 3}), phase="Failed"), ["0/1", "ExitCode:3", "0"]),
+        (pod(container(terminated={"exitCode": 137, "signal": 9}), phase="Failed"), ["0/1", "Signal:9", "0"]),
+        (pod(phase="Failed", reason="Evicted"), ["0/1", "Evicted", "0"]),
+        (
+            pod(container(ready=True, **RUNNING), phase="Running", metadata={"deletionTimestamp": "x"}),
+            ["1/1", "Terminating", "0"],
+        ),
+        (pod(phase="Running", reason="NodeLost", metadata={"deletionTimestamp": "x"}), ["0/1", "Unknown", "0"]),
+        (pod(phase="Succeeded", metadata={"deletionTimestamp": "x"}), ["0/1", "Succeeded", "0"]),
+        (
+            pod(container(waiting={"reason": "PodInitializing"}), inits=[container("a", **RUNNING), container("b")]),
+            ["0/1", "Init:0/2", "0"],
+        ),
+        (
+            pod(inits=[container("a", terminated={"exitCode": 0}), container("b", waiting={"reason": "CrashLoopBackOff"})]),
+            ["0/1", "Init:CrashLoopBackOff", "0"],
+        ),
+        (pod(inits=[container("a", terminated={"exitCode": 1, "reason": "Error"})]), ["0/1", "Init:Error", "0"]),
+        (pod(inits=[container("a", terminated={"exitCode": 2})]), ["0/1", "Init:ExitCode:2", "0"]),
+        (
+            pod(
+                container("a", terminated={"exitCode": 0, "reason": "Completed"}),
+                container("b", ready=True, **RUNNING),
+                phase="Running",
+            ),
+            ["1/2", "NotReady", "0"],
+        ),
+        (
+            pod(
+                {**container(restarts=3, ready=True, **RUNNING), "lastState": {
+                    "terminated": {"finishedAt": "2026-11-23T10:58:00Z"}
+                }},
+                phase="Running",
+            ),
+            ["1/1", "Running", "3 (2m ago)"],
+        ),
+        (
+            pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]),
+            ["0/1", "SchedulingGated", "0"],
+        ),
+    ],
+)  # fmt: skip
+def test_pod_cells(obj: dict[str, Any], cells: list[str]) -> None:
+    assert COLUMNS["pods"].cells(obj, NOW)[1:4] == cells
+
+
+@pytest.mark.parametrize(
+    ("status", "metadata", "word"),
+    [
+        ({}, {}, "Running"),
+        ({"conditions": [{"type": "Complete", "status": "True"}]}, {"deletionTimestamp": "x"}, "Complete"),
+        ({"conditions": [{"type": "Failed", "status": "True"}]}, {}, "Failed"),
+        ({"conditions": [{"type": "FailureTarget", "status": "True"}]}, {}, "FailureTarget"),
+        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, {}, "SuccessCriteriaMet"),
+        ({"conditions": [{"type": "Suspended", "status": "True"}]}, {}, "Suspended"),
+        ({"conditions": [{"type": "Suspended", "status": "False"}]}, {}, "Running"),
+        ({}, {"deletionTimestamp": "x"}, "Terminating"),
+    ],
+)
+def test_job_status(status: dict[str, Any], metadata: dict[str, Any], word: str) -> None:
+    spec = {"completions": 3, "template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}}
+    started = (NOW - timedelta(seconds=75)).isoformat()
+    obj = {"metadata": {"name": "j", **metadata}, "spec": spec, "status": {"startTime": started, **status}}
+    assert COLUMNS["jobs"].cells(obj, NOW)[1:4] == [word, "0/3", "75s"]
+
+
+def test_node_words() -> None:
+    node = {
+        "metadata": {"name": "n", "labels": {"node-role.kubernetes.io/b": "", "kubernetes.io/role": "agent"}},
+        "spec": {"unschedulable": True},
+        "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+    }
+    assert COLUMNS["nodes"].cells(node, NOW)[1:3] == ["NotReady,SchedulingDisabled", "agent,b"]
+
+
+def test_quota_and_binding() -> None:
+    quota = {
+        "metadata": {"name": "q"},
+        "status": {"hard": {"requests.nvidia.com/gpu": "2", "limits.cpu": "4"}, "used": {"limits.cpu": "1"}},
+    }
+    assert COLUMNS["resourcequotas"].cells(quota, NOW)[1:3] == ["requests.nvidia.com/gpu: 0/2", "limits.cpu: 1/4"]
+    binding = {
+        "metadata": {"name": "b"},
+        "roleRef": {"kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s", "namespace": "ns"}],
+    }
+    cells = COLUMNS["rolebindings"].cells(binding, NOW)
+    assert (cells[1], cells[3:]) == ("Role/r", ["u", "", "ns/s"])

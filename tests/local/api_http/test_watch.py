@@ -1,0 +1,195 @@
+"""Watches over HTTP: what comes first, in which form, how they end, and what clients that misbehave can do."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from aksgpu.local.api import http, streams
+
+from .conftest import ADMIN, PREFIX, Server
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+TABLE = (
+    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"
+)
+
+
+def make(server: Server, name: str, **labels: str) -> dict[str, Any]:
+    answer = server.send("POST", MAPS, {"metadata": {"name": name, "labels": labels}, "data": {"k": "1"}})
+    assert answer.status == 201, answer.body
+    made: dict[str, Any] = answer.json
+    return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def objects(server: Server) -> None:
+    for name in ("a", "b"):
+        make(server, name, team=name)
+
+
+def watch(server: Server, query: str, accept: str = "application/json") -> list[dict[str, Any]]:
+    answer = server.send("GET", f"{MAPS}?watch=true&timeoutSeconds=1&{query}", accept=accept)
+    assert answer.status == 200
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    return answer.events
+
+
+def names(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(event["type"], event["object"]["metadata"].get("name", "")) for event in events]
+
+
+def test_without_a_version_what_exists_comes_first(server: Server) -> None:
+    assert names(watch(server, "labelSelector=team")) == [("ADDED", "a"), ("ADDED", "b")]
+    assert names(watch(server, "resourceVersion=0&fieldSelector=metadata.name%3Db")) == [("ADDED", "b")]
+
+
+def test_from_a_version_only_what_follows(server: Server) -> None:
+    version = server.send("GET", MAPS).json["metadata"]["resourceVersion"]
+    first = make(server, "late")
+    server.send("DELETE", f"{MAPS}/late")
+    events = watch(server, f"resourceVersion={version}&allowWatchBookmarks=true")
+    assert names(events) == [("ADDED", "late"), ("DELETED", "late"), ("BOOKMARK", "")]
+    assert events[0]["object"] == first
+    assert events[2]["object"]["metadata"]["resourceVersion"] == events[1]["object"]["metadata"]["resourceVersion"]
+    assert set(events[2]["object"]) == {"kind", "apiVersion", "metadata"}
+
+
+def test_a_version_of_the_future_waits(server: Server) -> None:
+    assert watch(server, "resourceVersion=999999999") == []
+
+
+def test_initial_events_end_with_a_bookmark(server: Server) -> None:
+    query = "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&labelSelector=team%3Da"
+    events = watch(server, query)
+    assert names(events)[:2] == [("ADDED", "a"), ("BOOKMARK", "")]
+    assert events[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+def test_tables_name_their_columns_once(server: Server) -> None:
+    events = watch(server, "labelSelector=team", TABLE)
+    assert [event["object"]["kind"] for event in events] == ["Table", "Table"]
+    assert [bool(event["object"]["columnDefinitions"]) for event in events] == [True, False]
+    assert events[0]["object"]["rows"][0]["cells"][:2] == ["a", 1]
+    assert events[0]["object"]["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
+
+
+def test_metadata_alone(server: Server) -> None:
+    events = watch(server, "labelSelector=team%3Da", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")
+    assert [set(event["object"]) for event in events] == [{"kind", "apiVersion", "metadata"}]
+
+
+def test_too_old_is_an_error_event(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = server.registry.store
+    monkeypatch.setattr(store._ring("configmaps"), "floor", store.revision)
+    events = watch(server, "resourceVersion=1")
+    assert [event["type"] for event in events] == ["ERROR"]
+    status = events[0]["object"]
+    assert (status["code"], status["reason"], status["kind"]) == (410, "Expired", "Status")
+
+
+@pytest.mark.parametrize(
+    "query", ["resourceVersion=abc", "resourceVersion=-1", "fieldSelector=data.k%3D1", "labelSelector=%21%21", "timeoutSeconds=x"]
+)  # fmt: skip
+def test_nonsense_is_refused_before_it_begins(server: Server, query: str) -> None:
+    answer = server.send("GET", f"{MAPS}?watch=true&{query}")
+    assert answer.status == 400
+    assert answer.json["reason"] == "BadRequest"
+
+
+def test_too_many_watches(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_WATCHES", 0)
+    answer = server.send("GET", f"{MAPS}?watch=true")
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+
+
+class Raw:
+    """A connection that does only what it is told."""
+
+    def __init__(self, server: Server) -> None:
+        context = ssl.create_default_context(cafile=str(server.ca))
+        self.socket = context.wrap_socket(
+            socket.create_connection(("127.0.0.1", server.port), timeout=10), server_hostname="127.0.0.1"
+        )
+
+    def get(self, path: str) -> None:
+        head = f"GET {PREFIX}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
+        self.socket.sendall(head.encode())
+
+    def read_until(self, mark: bytes) -> bytes:
+        data = b""
+        while mark not in data:
+            piece = self.socket.recv(65536)
+            if not piece:
+                break
+            data += piece
+        return data
+
+
+@pytest.fixture
+def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
+    monkeypatch.setattr(http, "PULSE", 0.1)
+    monkeypatch.setattr(streams, "PULSE", 0.1)
+    made = Raw(server)
+    yield made
+    made.socket.close()
+
+
+def wait_for_watches(server: Server, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while server.api._watches != count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.api._watches == count
+
+
+def test_who_leaves_silently_is_noticed(server: Server, raw: Raw) -> None:
+    raw.get(f"{MAPS}?watch=true")
+    raw.read_until(b'"name":"b"')
+    assert server.api._watches == 1
+    raw.socket.close()
+    wait_for_watches(server, 0)
+
+
+def test_who_does_not_read_holds_nobody_up(server: Server, raw: Raw) -> None:
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.get(f"{MAPS}?watch=true&timeoutSeconds=2")
+    wait_for_watches(server, 1)
+    blob = {"metadata": {"name": "big"}, "data": {"k": "x" * 900_000}}
+    assert server.send("POST", MAPS, blob).status == 201
+    for index in range(12):
+        answer = server.send(
+            "PATCH", f"{MAPS}/big", {"data": {"n": str(index)}}, content_type="application/merge-patch+json"
+        )
+        assert answer.status == 200
+    assert server.send("GET", f"{MAPS}/a").status == 200
+    wait_for_watches(server, 0)
+    server.send("DELETE", f"{MAPS}/big")
+
+
+def test_events_reach_everyone_at_once(server: Server) -> None:
+    version = server.send("GET", MAPS).json["metadata"]["resourceVersion"]
+    seen: list[list[tuple[str, str]]] = []
+    threads = [
+        threading.Thread(target=lambda: seen.append(names(watch(server, f"resourceVersion={version}"))))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_for_watches(server, 8)
+    make(server, "shared")
+    for thread in threads:
+        thread.join(10)
+    assert seen == [[("ADDED", "shared")]] * 8
+
+
+def test_a_line_is_an_event(server: Server) -> None:
+    answer = server.send("GET", f"{MAPS}?watch=1&timeoutSeconds=1")
+    for line in answer.body.splitlines():
+        assert set(orjson.loads(line)) == {"type", "object"}
