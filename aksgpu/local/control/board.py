@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from aksgpu.local.control import fit
@@ -44,7 +45,8 @@ class Group:
         """Pods that do not bear the present message yet."""
         self.said = ""
         self.said_at = 0.0
-        self.feasible: dict[str, None] = {}
+        self.feasible: dict[str, float] = {}
+        """Nodes where the pod fits, and how well."""
         self.makeable: dict[str, None] = {}
         """Nodes where the pod would fit if others were preempted."""
         self._verdicts: dict[str, Verdict] = {}
@@ -58,7 +60,7 @@ class Group:
         self._verdicts[node.name] = verdict
         self._reasons.update(verdict.reasons)
         if not verdict.reasons:
-            self.feasible[node.name] = None
+            self.feasible[node.name] = node.score(self.shape)
         elif not verdict.room_would_help:
             self._hopeless += 1
         elif self.shape.preempts and fit.victims(self.shape, node, nominee=self.nominee):
@@ -190,9 +192,8 @@ class Board:
         if not ready:
             return None
         group = min(ready, key=_rank)
-        names = list(itertools.islice(group.feasible, _ENOUGH_NODES))
-        best = max(names, key=lambda name: self.nodes[name].score(group.shape))
-        return Choice(next(iter(group.pods.values())), best)
+        best = max(itertools.islice(group.feasible.items(), _ENOUGH_NODES), key=itemgetter(1))
+        return Choice(next(iter(group.pods.values())), best[0])
 
     def preemptions(self) -> Iterator[Preemption]:
         """Pods that fit nowhere but would if less important ones left, the most important first."""

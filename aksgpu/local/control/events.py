@@ -114,7 +114,7 @@ class Recorder:
             self._wake.clear()
             while self._waiting:
                 batch = [self._waiting.popitem(last=False) for _ in range(min(64, len(self._waiting)))]
-                await all_of(self._write(news, times_) for news, times_ in batch)
+                await all_of(self._write(news, more) for news, more in batch)
 
     async def _write(self, news: _News, more: int) -> None:
         version = self._versions.pop(news, "")

@@ -57,26 +57,35 @@ class NodeController(Controller):
         super().__init__(cluster)
         self._events = events
         self._leases = cluster.informer("leases")
+        self._registered: set[str] = set()
         # What was seen of a node last, and when by this process's clock: wall clocks jump, and machines sleep.
         self._signs: dict[str, tuple[Any, float]] = {}
+        self._leases.on_change(self._lease_changed)
+
+    def _lease_changed(self, old: Object | None, new: Object | None) -> None:
+        if new and new["metadata"].get("namespace") == LEASES and (node := self.informer.get(new["metadata"]["name"])):
+            self._left(node)
 
     async def sync(self, key: str) -> float | None:
         """Judge one node."""
         node = self.informer.get(key)
         if node is None:
             self._signs.pop(key, None)
+            self._registered.discard(key)
             return None
-        if key not in self._signs:
+        if key not in self._registered:
+            self._registered.add(key)
             text = f"Node {key} event: Registered Node {key} in Controller"
             self._events.tell("node-controller", node, "Normal", "RegisteredNode", text)
-        left = self._left(key, node)
+        left = self._left(node)
         if left <= 0 and condition(node, "Ready").get("status") != "Unknown":
             node = await self._lost(key, node)
         await self._taint(key, node)
-        return left if left > 0 else 1.0
+        return left if left > 0 else None  # a node that comes back says so in its status
 
-    def _left(self, key: str, node: Object) -> float:
+    def _left(self, node: Object) -> float:
         """Seconds until the node counts as lost."""
+        key = node["metadata"]["name"]
         lease = (self._leases.get(f"{LEASES}/{key}") or {}).get("spec") or {}
         sign = lease.get("renewTime"), condition(node, "Ready").get("lastHeartbeatTime")
         now = asyncio.get_running_loop().time()

@@ -9,6 +9,7 @@ Nothing here knows a kind.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -313,15 +314,16 @@ class Controller(Worker):
 
 
 async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32) -> list[Any]:
-    """The results of all works, at most ``limit`` at a time; the first error is raised after the others ended."""
-    slots = asyncio.Semaphore(limit)
+    """The results of all works, ``limit`` at a time; the first error is raised when its batch has ended.
 
-    async def one(item: Awaitable[Any]) -> Any:
-        async with slots:
-            return await item
-
-    results = await asyncio.gather(*(one(item) for item in work), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    Give a generator: a work is made only when its turn has come.
+    """
+    results: list[Any] = []
+    rest = iter(work)
+    while batch := list(itertools.islice(rest, limit)):
+        done = await asyncio.gather(*batch, return_exceptions=True)
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
+        results += done
     return results

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aksgpu.local.control import times
@@ -70,24 +70,25 @@ class Scheduler:
             self._wake.clear()
             while choice := self._board.next():
                 self._board.assume(choice.pod, choice.node)
-                await self._spawn(self._bind(choice.pod, choice.node))
+                await self._spawn(self._bind, choice.pod, choice.node)
                 await asyncio.sleep(0)
             for preemption in self._board.preemptions():
                 self._board.nominate(preemption.pod, preemption.node)
-                await self._spawn(self._preempt(preemption))
+                await self._spawn(self._preempt, preemption)
                 self._wake.set()
             loop = asyncio.get_running_loop()
             for pod, message in list(self._board.untold(loop.time())):
-                await self._spawn(self._tell(pod, message))
+                await self._spawn(self._tell, pod, message)
             if self._board.silent and not self._retell:
                 self._retell = loop.call_later(RETELL, self._look_again)
 
-    async def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do it in the background, once few enough are on their way."""
         await self._slots.acquire()
 
         async def run() -> None:
             try:
-                await work
+                await work(*args)
             finally:
                 self._slots.release()
 
