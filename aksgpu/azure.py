@@ -303,4 +303,5 @@ def _with_only_subscription(azure: Azure) -> Azure:
             f"this login sees {len(found)} subscriptions:\n{listed}",
             hint='Choose one: connect("azure", subscription_id=...) or the environment variable AZURE_SUBSCRIPTION_ID.',
         )
-    return Azure(str(found[0]["subscriptionId"]), lambda: azure.credential, home=azure.home)
+    azure.subscription_id, azure._client = str(found[0]["subscriptionId"]), None
+    return azure

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+
+import aksgpu
+from aksgpu import refusals
+from aksgpu.azure import Azure, StaticToken, _with_only_subscription
+from aksgpu.errors import AzureAuthError, AzureError, AzureNotFound, AzureUnreachable, InvalidInput
+
+from .conftest import Answer, Script
+
+
+def test_a_repr_shows_no_secret(scripted: Azure) -> None:
+    assert scripted.client is scripted.client
+    assert repr(scripted) == "Azure(subscription '00000000-0000-0000-0000-000000000000' at 127.0.0.1)"
+    assert "secret" not in repr(StaticToken("secret"))
+
+
+def test_nothing_is_imported_or_sent_before_it_is_needed() -> None:
+    program = (
+        "import sys, aksgpu; aksgpu.connect('azure', subscription_id='s');"
+        "print([m for m in sys.modules if m.startswith('azure')])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert said.stdout == "[]\n"
+
+
+def test_the_laptop_is_the_default_and_azure_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInput, match="azur'"):
+        aksgpu.connect("azur")
+    monkeypatch.setenv("AKSGPU_TARGET", "azure")
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "11111111-0000-0000-0000-000000000000")
+    assert repr(aksgpu.connect()) == (
+        "Azure(subscription '11111111-0000-0000-0000-000000000000' at management.azure.com)"
+    )
+
+
+def test_the_only_subscription_is_taken(scripted: Azure, script: Script) -> None:
+    script.on("GET", "^/subscriptions$", Answer(200, {"value": [{"subscriptionId": "abc", "displayName": "Mine"}]}))
+    assert _with_only_subscription(scripted).subscription_id == "abc"
+    assert scripted.client._config.subscription_id == "abc"
+
+
+def test_several_subscriptions_are_listed(scripted: Azure, script: Script) -> None:
+    mine = [{"subscriptionId": "abc", "displayName": "Mine"}]
+    page = {"value": mine, "nextLink": "{base}/subscriptions/more?api-version=2022-12-01"}
+    script.on("GET", "^/subscriptions$", Answer(200, page))
+    script.on(
+        "GET", "^/subscriptions/more$", Answer(200, {"value": [{"subscriptionId": "def", "displayName": "Yours"}]})
+    )
+    with pytest.raises(InvalidInput, match=r"(?s)abc  Mine.*def  Yours.*AZURE_SUBSCRIPTION_ID"):
+        _with_only_subscription(scripted)
+
+
+def test_no_subscription_is_an_error(scripted: Azure, script: Script) -> None:
+    script.on("GET", "^/subscriptions$", Answer(200, {"value": []}))
+    with pytest.raises(AzureNotFound, match="az login"):
+        _with_only_subscription(scripted)
+
+
+def test_request_sends_json_and_gives_json(scripted: Azure, script: Script) -> None:
+    script.on("PUT", "/things/1", Answer(201, {"name": "1"}))
+    script.on("DELETE", "/things/1", Answer(204))
+    assert scripted.request("PUT", "/things/1", api_version="2021-04-01", body={"a": 1}) == {"name": "1"}
+    assert scripted.request("DELETE", "/things/1", api_version="2021-04-01") == {}
+    sent = script.seen[0]
+    assert (sent.body, sent.query) == ({"a": 1}, {"api-version": "2021-04-01"})
+    assert sent.headers["Authorization"] == "Bearer secret-token"
+
+
+def test_a_refusal_is_translated_and_keeps_the_original(scripted: Azure, script: Script) -> None:
+    error = {"error": {"code": "AuthorizationFailed", "message": "no role"}}
+    script.on("GET", "/things", Answer(403, error))
+    with pytest.raises(AzureAuthError, match="looking: no role") as caught:
+        scripted.request("GET", "/things", api_version="2021-04-01", what="looking")
+    assert type(caught.value.__cause__).__name__ == "HttpResponseError"
+
+
+def test_a_public_address_gets_no_token(scripted: Azure, plain_script: Script) -> None:
+    plain_script.on("GET", "/prices", Answer(200, {"Items": []}))
+    assert scripted.public(f"{plain_script.base_url}/prices", {"$filter": "x"}) == {"Items": []}
+    assert "Authorization" not in plain_script.seen[0].headers
+    with pytest.raises(AzureError):
+        scripted.public(f"{plain_script.base_url}/elsewhere")
+
+
+def test_no_answer_and_no_login_are_told_apart() -> None:
+    gone = refusals.translate(ServiceRequestError("connection refused"), "listing clusters")
+    assert isinstance(gone, AzureUnreachable)
+    assert str(gone).startswith("listing clusters: no answer from Azure: connection refused")
+    nobody = refusals.translate(ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token"))
+    assert isinstance(nobody, AzureAuthError)
+    assert "--use-device-code" in nobody.hint
+    assert refusals.translate(nobody) is nobody
+
+
+def test_the_laptops_files_are_kept_in_its_home(azure: Azure, laptop: aksgpu.local.Endpoint) -> None:
+    assert azure.home == Path(laptop.home)
+    assert azure.request("GET", "/subscriptions", api_version="2022-12-01")["value"]

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aksgpu import _kubeconfig, cluster
+from aksgpu._handle import Cluster
+from aksgpu.azure import AKS_SERVER_SCOPE, Azure
+from aksgpu.errors import AzureConflict, InvalidInput, LocalAccountsDisabled
+
+from .conftest import SUBSCRIPTION, Answer, Script
+
+ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+
+
+def config(name: str = "aks", token: str = "abc", **user: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": f"user_{name}", "user": user or {"token": token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": f"user_{name}"}}],
+        "current-context": name,
+    }
+
+
+def give(script: Script, document: dict[str, Any]) -> None:
+    value = base64.b64encode(yaml.safe_dump(document).encode()).decode()
+    script.on("POST", "/listClusterUserCredential$", Answer(200, {"kubeconfigs": [{"name": "u", "value": value}]}))
+
+
+@pytest.fixture
+def aks(scripted: Azure) -> Cluster:
+    return Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id=ID)
+
+
+def test_a_file_of_its_own_that_only_its_owner_reads(aks: Cluster, script: Script) -> None:
+    give(script, config())
+    path = cluster.kubeconfig(aks)
+    assert path.parent.name == "kubeconfigs"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    give(script, config(token="new"))
+    assert cluster.kubeconfig(aks) == path
+    assert yaml.safe_load(path.read_text()) == config(token="new")
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_merging_keeps_what_is_there_and_sets_the_context(
+    aks: Cluster, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(script, config())
+    mine = tmp_path / "mine"
+    mine.write_text(yaml.safe_dump(config("other") | {"preferences": {"colors": True}}))
+    mine.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(mine)
+    monkeypatch.setenv("KUBECONFIG", f"{link}:{tmp_path / 'second'}")
+    assert cluster.get_credentials(aks) == link
+    assert cluster.get_credentials(aks) == link
+    merged = yaml.safe_load(mine.read_text())
+    assert [entry["name"] for entry in merged["contexts"]] == ["other", "aks"]
+    assert (merged["current-context"], merged["preferences"]) == ("aks", {"colors": True})
+    assert link.is_symlink()
+    assert mine.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_new_file_is_private_and_the_default_one_is_in_the_home(
+    aks: Cluster, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(script, config())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = cluster.get_credentials(aks)
+    assert path == tmp_path / ".kube" / "config"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_cluster_of_the_same_name_is_not_overwritten_unasked(
+    aks: Cluster, script: Script, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text(yaml.safe_dump(config(token="old")))
+    before = mine.read_text()
+    give(script, config(token="new"))
+    with pytest.raises(AzureConflict, match="overwrite_existing=True") as caught:
+        cluster.get_credentials(aks, mine)
+    assert "old" not in str(caught.value)
+    assert mine.read_text() == before
+    cluster.get_credentials(aks, mine, overwrite_existing=True)
+    assert yaml.safe_load(mine.read_text())["users"][0]["user"] == {"token": "new"}
+
+
+@pytest.mark.parametrize("text", ["- a list", "clusters: word", "a: [broken", "\x00"])
+def test_what_is_no_kubeconfig_is_left_alone(aks: Cluster, script: Script, tmp_path: Path, text: str) -> None:
+    give(script, config())
+    mine = tmp_path / "mine"
+    mine.write_text(text)
+    with pytest.raises(InvalidInput, match="not a kubeconfig"):
+        cluster.get_credentials(aks, mine)
+    assert mine.read_text() == text
+
+
+def test_kubectl_reads_the_merged_file(azure: Azure, tmp_path: Path) -> None:
+    aks = cluster.create(azure, "kubectl", resource_group="kubectl", location="eastus")
+    path = cluster.get_credentials(aks, tmp_path / "config")
+    command = ["kubectl", "--kubeconfig", str(path), "config", "view", "--minify", "-o", "json"]
+    seen = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    assert seen["current-context"] == "kubectl"
+    cluster.delete(aks)
+
+
+def test_admin_credentials_of_a_cluster_without_local_accounts(aks: Cluster, script: Script) -> None:
+    text = "Getting static credential is not allowed because this cluster is set to disable local accounts."
+    body = {"code": "BadRequest", "details": None, "message": text, "subcode": ""}
+    script.on("POST", "/listClusterAdminCredential$", Answer(400, body))
+    with pytest.raises(LocalAccountsDisabled, match="Entra ID"):
+        cluster.kubeconfig(aks, admin=True)
+
+
+class Login:
+    """A credential whose tokens are numbered."""
+
+    def __init__(self) -> None:
+        self.scopes: list[str] = []
+
+    def get_token(self, *scopes: str, **_: Any) -> Any:
+        from azure.core.credentials import AccessToken
+
+        self.scopes += scopes
+        return AccessToken(f"token-{len(self.scopes)}", 2**33)
+
+
+KUBELOGIN = {
+    "apiVersion": "client.authentication.k8s.io/v1beta1",
+    "command": "kubelogin",
+    "args": ["get-token", "--login", "devicecode", "--server-id", "6dae42f8-4368-4678-94ff-3960e28e3630"],
+}
+
+
+def entra(script: Script, **user: Any) -> dict[str, Any]:
+    document = config(**user)
+    authority = base64.b64encode(script.ca_file.read_bytes()).decode()
+    document["clusters"][0]["cluster"] = {"server": script.base_url, "certificate-authority-data": authority}
+    return document
+
+
+def test_entra_id_works_without_kubelogin_and_the_token_is_renewed(aks: Cluster, script: Script) -> None:
+    give(script, entra(script, exec=KUBELOGIN))
+    expired = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unauthorized", "code": 401}
+    nodes = {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": []}
+    script.on("GET", "/api/v1/nodes", Answer(401, expired), Answer(200, nodes))
+    login = Login()
+    assert aks.azure is not None
+    assert aks.kube is aks.kube
+    assert aks.azure.client  # it keeps the endpoint's credential; the cluster's tokens are asked of the login below
+    aks.azure._credential = login
+    aks._kube = None
+    assert list(aks.kube.list("Node")) == []
+    sent = [seen.headers["Authorization"] for seen in script.seen if seen.path == "/api/v1/nodes"]
+    assert sent == ["Bearer token-1", "Bearer token-2"]
+    assert set(login.scopes) == {AKS_SERVER_SCOPE}
+
+
+def test_which_kubeconfigs_ask_for_entra_id() -> None:
+    assert _kubeconfig.entra_server({"exec": KUBELOGIN}) == "6dae42f8-4368-4678-94ff-3960e28e3630"
+    assert _kubeconfig.entra_server({"exec": {"command": "/usr/bin/kubelogin", "args": ["--server-id"]}}) == ""
+    assert _kubeconfig.entra_server({"auth-provider": {"name": "azure", "config": {"apiserver-id": "x"}}}) == "x"
+    assert _kubeconfig.entra_server({"exec": {"command": "gke-gcloud-auth-plugin"}}) is None
+    assert _kubeconfig.entra_server({"token": "abc"}) is None
+    assert _kubeconfig.user_of(config(token="abc")) == {"token": "abc"}
+    assert _kubeconfig.user_of(config(), "nobody") == {}
+
+
+def test_from_kubeconfig_without_context(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config() | {"current-context": ""}))
+    with pytest.raises(InvalidInput, match="there are: aks"):
+        cluster.from_kubeconfig(path)
+    assert repr(cluster.from_kubeconfig(path, "aks")) == "Cluster(aks)"
+    with pytest.raises(InvalidInput):
+        cluster.from_kubeconfig(tmp_path / "missing")

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+
+from aksgpu import cluster
+from aksgpu._operations import Remembered
+from aksgpu.azure import Azure
+from aksgpu.errors import (
+    AllocationFailed,
+    AzureError,
+    NodeBootstrapFailed,
+    OperationInProgress,
+    QuotaExceeded,
+    WaitTimeout,
+)
+
+from .conftest import SUBSCRIPTION, Answer, Script
+
+GROUP = "/resourcegroups/rg$"
+ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+CLUSTER = "/managedClusters/aks$"
+OPERATION = {"Azure-AsyncOperation": "{base}/operations/1", "retry-after-ms": "20"}
+NOT_FOUND = Answer(404, {"error": {"code": "ResourceNotFound", "message": "no such cluster"}})
+RUNNING = Answer(200, {"name": "1", "status": "InProgress"}, {"retry-after-ms": "20"})
+DONE = Answer(200, {"name": "1", "status": "Succeeded"})
+
+
+def shown(state: str, **properties: Any) -> dict[str, Any]:
+    pool = {"name": "nodepool1", "count": 1, "vmSize": "Standard_D2s_v5", "mode": "System"}
+    return {
+        "id": ID,
+        "name": "aks",
+        "type": "Microsoft.ContainerService/ManagedClusters",
+        "location": "eastus",
+        "properties": {"provisioningState": state, "agentPoolProfiles": [pool], **properties},
+    }
+
+
+def create(azure: Azure, **options: Any) -> cluster.Cluster:
+    return cluster.create(azure, "aks", resource_group="rg", location="eastus", preflight=False, **options)
+
+
+@pytest.fixture(autouse=True)
+def group(script: Script) -> None:
+    script.on("GET", GROUP, Answer(200, {"id": "rg", "name": "rg", "location": "eastus"}))
+
+
+def test_an_operation_is_followed_to_its_end_and_leaves_nothing_behind(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
+    script.on("GET", "/operations/1", RUNNING, RUNNING, DONE)
+    before = set(threading.enumerate())
+    assert repr(create(scripted)) == "Cluster(aks in rg (eastus))"
+    assert script.count("GET", "/operations/1") == 3
+    assert set(threading.enumerate()) <= before
+    assert not Remembered(scripted.home, ID).path.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "QuotaExceeded", "message": "..."}, QuotaExceeded),
+        ({"code": "ZonalAllocationFailed", "message": "..."}, AllocationFailed),
+        (
+            {"code": "VMExtensionProvisioningError", "message": "'vmssCSE' ... terminated with exit status=85"},
+            NodeBootstrapFailed,
+        ),
+    ],
+)
+def test_an_operation_that_fails_arrives_with_status_200(
+    scripted: Azure, script: Script, error: dict[str, str], kind: type[AzureError]
+) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND)
+    script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
+    script.on("GET", "/operations/1", RUNNING, Answer(200, {"name": "1", "status": "Failed", "error": error}))
+    with pytest.raises(kind, match="creating cluster aks") as caught:
+        create(scripted)
+    assert caught.value.status == 200
+    assert caught.value.__cause__ is not None
+    assert not Remembered(scripted.home, ID).path.exists()
+
+
+def test_time_runs_out_and_the_same_call_goes_on_waiting(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND)
+    script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
+    script.on("GET", "/operations/1", RUNNING)
+    with pytest.raises(WaitTimeout, match="run the cell again") as caught:
+        create(scripted, timeout=1.2)
+    assert caught.value.state == "InProgress"
+    kept = Remembered(scripted.home, ID).path
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert "secret-token" not in kept.read_text()
+    script.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, shown("Succeeded")))
+    script.on("GET", "/operations/1", RUNNING, DONE)
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 1
+    assert not kept.exists()
+
+
+def test_a_failure_is_told_to_the_call_that_picks_the_operation_up(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Creating")))
+    script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
+    script.on("GET", "/operations/1", RUNNING)
+    with pytest.raises(WaitTimeout):
+        create(scripted, timeout=0.3)
+    error = {"code": "AllocationFailed", "message": "Allocation failed."}
+    script.on("GET", "/operations/1", Answer(200, {"name": "1", "status": "Failed", "error": error}))
+    with pytest.raises(AllocationFailed):
+        create(scripted)
+
+
+def test_an_operation_begun_elsewhere_is_waited_for(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, *[Answer(200, shown("Creating"))] * 2, Answer(200, shown("Succeeded")))
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 0
+
+
+def test_a_failure_of_an_operation_begun_elsewhere_tells_its_reason(scripted: Azure, script: Script) -> None:
+    error = {"code": "AllocationFailed", "message": "Allocation failed."}
+    failed = shown("Failed", status={"provisioningError": error})
+    script.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, failed))
+    with pytest.raises(AllocationFailed):
+        create(scripted)
+
+
+def test_an_operation_that_azure_has_forgotten_is_read_from_the_cluster(scripted: Azure, script: Script) -> None:
+    Remembered(scripted.home, ID).save("creating cluster aks", "bm90IGEgdG9rZW4=")
+    script.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, shown("Succeeded")))
+    assert create(scripted).name == "aks"
+
+
+def test_a_cluster_whose_creation_failed_is_created_again(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, Answer(200, shown("Failed")), Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(200, shown("Updating"), OPERATION))
+    script.on("GET", "/operations/1", DONE)
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 1
+
+
+def test_an_interrupt_leaves_the_operation_running_and_says_how_to_go_on(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND)
+    script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
+    script.on("GET", "/operations/1", Answer(200, {"name": "1", "status": "InProgress"}, {"Retry-After": "30"}))
+    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        create(scripted)
+    timer.join()
+    assert any("run the cell again" in note for note in caught.value.__notes__)
+    assert Remembered(scripted.home, ID).path.exists()
+
+
+BUSY = {
+    "code": "OperationNotAllowed",
+    "details": None,
+    "subcode": "",
+    "message": "Operation is not allowed: Another operation (Updating) is in progress, please wait for it to finish "
+    "before starting a new operation. See https://aka.ms/aks-pending-operation for more details",
+}
+
+
+def test_another_operation_is_waited_for(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Updating")), Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(409, BUSY), Answer(200, shown("Succeeded")))
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 2
+
+
+def test_waiting_for_another_operation_has_a_limit(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(409, BUSY))
+    with pytest.raises(OperationInProgress) as caught:
+        create(scripted, timeout=0.5)
+    assert caught.value.operation == "Updating"
+
+
+def test_throttling_waits_as_told(scripted: Azure, script: Script) -> None:
+    throttled = {"error": {"code": "Throttled", "message": "please retry again in 1 seconds."}}
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(429, throttled, {"Retry-After": "1"}), Answer(200, shown("Succeeded")))
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 2
+
+
+def test_a_deletion_that_runs_is_waited_for_before_creating(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, *[Answer(200, shown("Deleting"))] * 2, NOT_FOUND)
+    script.on("PUT", CLUSTER, Answer(200, shown("Succeeded")))
+    assert create(scripted).name == "aks"

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import pytest
+
+from aksgpu import sizes
+from aksgpu._offers import Location, Offer, Usage
+from aksgpu._preflight import Preflight, verdict
+from aksgpu.azure import Azure
+from aksgpu.errors import InvalidInput, LocationNotAvailable, QuotaExceeded, SizeNotAvailable, ZoneNotAvailable
+
+from .conftest import Answer, Script
+
+
+def test_lookup_does_not_regard_case() -> None:
+    size = sizes.lookup("standard_nc4AS_T4_v3")
+    assert (size.size, size.gpu, size.gpus, size.vcpus) == ("Standard_NC4as_T4_v3", "Tesla T4", 1.0, 4)
+    assert sizes.lookup("Standard_NV6ads_A10_v5").devices == 1
+    assert sizes.lookup("Standard_NC6").use_instead == "Standard_NC4as_T4_v3"
+
+
+def test_an_unknown_size_gets_near_names() -> None:
+    with pytest.raises(SizeNotAvailable, match="Did you mean 'Standard_NC4as_T4_v3'"):
+        sizes.lookup("NC4as_T4v3")
+    with pytest.raises(SizeNotAvailable, match=r"gpu_sizes\(azure, location\)"):
+        sizes.lookup("zzz")
+
+
+def test_alternatives_begin_with_the_advised_size_and_have_its_gpu() -> None:
+    assert sizes.alternatives("Standard_NC6")[0] == "Standard_NC4as_T4_v3"
+    others = sizes.alternatives("Standard_NC4as_T4_v3")
+    assert others[0] == "Standard_NC8as_T4_v3"
+    assert {sizes.lookup(other).gpu for other in others} == {"Tesla T4"}
+
+
+def test_every_size_of_the_table_is_whole() -> None:
+    for size in sizes._table().values():
+        assert size.gpus > 0 and size.vcpus > 0 and size.family and size.arch in ("amd64", "arm64")
+        assert bool(size.retired_on) == bool(size.use_instead)
+        if size.use_instead:
+            assert not sizes.lookup(size.use_instead).retired_on
+
+
+def test_the_table_of_a_location(azure: Azure) -> None:
+    table = sizes.gpu_sizes(azure, "East US").set_index("size")
+    row = table.loc["Standard_NC4as_T4_v3"]
+    assert row["gpu"] == "Tesla T4"
+    assert row["zones"] == "1,2,3"
+    assert (row["usd_per_hour"], row["usd_per_gpu_hour"]) == (0.526, 0.526)
+    assert row["family_left"] <= 64
+    assert table.loc["Standard_NC96ads_A100_v4", "gpu_memory_gb"] == 80
+    assert table.loc["Standard_NV6ads_A10_v5", "gpus"] == pytest.approx(1 / 6, abs=1e-3)
+    assert table["spot_usd_per_hour"].isna().all()
+    assert "Standard_NC6" not in table.index
+    assert not table["size" if "size" in table else "gpu"].isna().any()
+    assert table.dtypes.astype(str)["family_left"] == "Int64"
+
+
+def test_a_location_that_does_not_exist(azure: Azure) -> None:
+    with pytest.raises(LocationNotAvailable, match="az account list-locations"):
+        sizes.gpu_sizes(azure, "atlantis")
+
+
+def sku(name: str, **more: object) -> dict[str, object]:
+    facts = {"vCPUs": "4", "MemoryGB": "28", "GPUs": "1", "LowPriorityCapable": "True"}
+    return {
+        "resourceType": "virtualMachines",
+        "name": name,
+        "family": "standardNEWFamily",
+        "locations": ["eastus"],
+        "locationInfo": [{"location": "eastus", "zones": ["2", "1"]}],
+        "capabilities": [{"name": key, "value": value} for key, value in facts.items()],
+        "restrictions": [],
+        **more,
+    }
+
+
+def test_pages_restrictions_spellings_and_sizes_newer_than_the_table(
+    scripted: Azure, script: Script, plain_script: Script
+) -> None:
+    zone = {"type": "Zone", "values": ["eastus"], "restrictionInfo": {"locations": ["eastus"], "zones": ["1"]}}
+    refused = {"type": "Location", "values": ["eastus"], "reasonCode": "NotAvailableForSubscription"}
+    script.on(
+        "GET",
+        "/skus$",
+        Answer(200, {"value": [sku("Standard_NEW1", restrictions=[zone])], "nextLink": "{base}/skus?page=2"}),
+        Answer(200, {"value": [sku("Standard_NEW2", restrictions=[refused]), {"resourceType": "disks", "name": "P1"}]}),
+    )
+    usage = {"name": {"value": "StandardNewFamily"}, "currentValue": 3, "limit": 10, "unit": "Count"}
+    script.on("GET", "/usages$", Answer(200, {"value": [usage]}))
+    scripted.prices_url = f"{plain_script.base_url}/prices"
+    price = {"unitOfMeasure": "1 Hour", "armSkuName": "Standard_NEW1", "productName": "NEW Series"}
+    items = [
+        {**price, "retailPrice": 2.0, "skuName": "NEW1"},
+        {**price, "retailPrice": 0.5, "skuName": "NEW1 Spot"},
+        {**price, "retailPrice": 0.4, "skuName": "NEW1 Low Priority"},
+        {**price, "retailPrice": 3.0, "skuName": "NEW1", "productName": "NEW Series Windows"},
+    ]
+    plain_script.on("GET", "/prices$", Answer(200, {"Items": items[:1], "NextPageLink": "{base}/prices/2"}))
+    plain_script.on("GET", "/prices/2$", Answer(200, {"Items": items[1:], "NextPageLink": None}))
+    table = sizes.gpu_sizes(scripted, "eastus").set_index("size")
+    first, second = table.loc["Standard_NEW1"], table.loc["Standard_NEW2"]
+    assert (first["zones"], first["family_left"], first["usd_per_hour"], first["spot_usd_per_hour"]) == ("2", 7, 2, 0.5)
+    assert second["restriction"] == "NotAvailableForSubscription"
+    assert table[["gpu", "retired", "mig", "regional_left"]].isna().all(axis=None)
+
+
+def test_without_the_rights_to_see_quota_nothing_is_refused(scripted: Azure, script: Script) -> None:
+    script.on("GET", "/skus$", Answer(200, {"value": [sku("Standard_NEW1")]}))
+    script.on("GET", "/usages$", Answer(403, {"error": {"code": "AuthorizationFailed", "message": "no"}}))
+    found = sizes.preflight(scripted, "eastus", "Standard_NEW1", 100)
+    assert (found.verdict, bool(found), found.left) == ("unknown", True, None)
+    assert found.raise_if_no() is found
+
+
+def place(name: str = "eastus", left: int = 8, **changes: object) -> Location:
+    t4 = "Standard NCASv3_T4 Family"
+    base = {"family": t4, "ram_gb": 28.0, "gpus": 1.0, "arch": "amd64", "zones": ("1", "2"), "refused_zones": ("3",)}
+    offers = [
+        Offer(size="Standard_NC4as_T4_v3", vcpus=4, **{**base, "restriction": "", "spot": True, **changes}),
+        Offer(size="Standard_NC8as_T4_v3", vcpus=8, **base, restriction="", spot=True),
+    ]
+    usages = [Usage(t4.lower(), 64 - left, 64), Usage("cores", 0, 100), Usage("lowPriorityCores", 0, 4)]
+    return Location(name, {o.size.lower(): o for o in offers}, {u.name.lower(): u for u in usages})
+
+
+def ask(where: Location, count: int = 1, size: str = "Standard_NC4as_T4_v3", **options: object) -> Preflight:
+    settings: dict[str, object] = {"spot": False, "zones": (), "gpu": True, **options}
+    return verdict(where, size, count, **settings)  # type: ignore[arg-type]
+
+
+def test_verdicts() -> None:
+    assert ask(place(), 2).verdict == "yes"
+    no = ask(place(), 3, others=[place("westeurope", 16)])
+    assert (no.verdict, no.requested, no.left, no.limit, no.quota) == ("no", 12, 8, 64, "Standard NCASv3_T4 Family")
+    assert no.alternatives == ("Standard_NC4as_T4_v3 in westeurope",)
+    assert "family 'Standard NCASv3_T4 Family' has 8 of 64 left" in repr(no)
+    with pytest.raises(QuotaExceeded, match="This would work: Standard_NC4as_T4_v3 in westeurope"):
+        no.raise_if_no()
+    assert ask(place(), 2, spot=True).quota == "lowPriorityCores"
+    assert ask(place(), 2, spot=True).verdict == "no"
+    assert ask(Location("nowhere", {})).verdict == "unknown"
+
+
+def test_zones_restrictions_and_spot() -> None:
+    wrong_zone = ask(place(), zones=("3",))
+    assert wrong_zone.alternatives == (
+        "Standard_NC4as_T4_v3 in eastus zone 1, 2",
+        "Standard_NC8as_T4_v3 in eastus zone 1, 2",
+    )
+    with pytest.raises(ZoneNotAvailable):
+        wrong_zone.raise_if_no()
+    restricted = ask(place(restriction="NotAvailableForSubscription"))
+    assert restricted.alternatives == ("Standard_NC8as_T4_v3 in eastus",)
+    assert "not offered to this subscription" in restricted.reasons[0]
+    assert ask(place(spot=False), spot=True).verdict == "no"
+
+
+def test_a_preflight_tells_all_in_html() -> None:
+    page = ask(place(), 3)._repr_html_()
+    assert "vCPUs requested" in page and ">12<" in page and "8 of 64" in page
+
+
+def test_preflight_on_the_laptop_counts_surge(azure: Azure) -> None:
+    fits = sizes.preflight(azure, "southcentralus", "Standard_NC24ads_A100_v4", 2)
+    assert (fits.verdict, fits.requested, fits.left) == ("yes", 48, 48)
+    assert sizes.preflight(azure, "southcentralus", "Standard_NC24ads_A100_v4", 2, surge=1).verdict == "no"
+    with pytest.raises(InvalidInput):
+        sizes.preflight(azure, "southcentralus", "Standard_NC24ads_A100_v4", -1)
