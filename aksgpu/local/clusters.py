@@ -48,9 +48,14 @@ class KubeCluster:
         try:
             await self.registry.open()
         except (sqlite3.Error, OSError, ValueError) as error:
-            raise LaptopError(f"a cluster's store cannot be read: {error}") from error
-        await self.controllers.start()
-        await self.agent.start()
+            hint = "Delete the cluster and make it again."
+            raise LaptopError(f"the cluster's store cannot be read: {error}", hint=hint) from error
+        try:
+            await self.controllers.start()
+            await self.agent.start()
+        except BaseException:
+            await self.stop(end_pods=False)
+            raise
 
     async def stop(self, *, end_pods: bool) -> None:
         """Stop everything; pods that are not ended go on without anybody and are found again at the next start."""

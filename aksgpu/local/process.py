@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import ssl
-import stat
 import subprocess
 import sys
 import tempfile
@@ -160,8 +159,6 @@ def _prepared(home: Path | str | None) -> Path:
         raise _unusable(place, "it belongs to another user")
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         raise _unusable(place, "it is not writable")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        place.chmod(0o700)
     return place
 
 

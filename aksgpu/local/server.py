@@ -43,6 +43,7 @@ LOOPBACK = "127.0.0.1"
 CLUSTERS = "/k8s/clusters/"
 LARGEST_BODY = 4 * 1024 * 1024
 GRACE_SECONDS = 0.5
+CLOSE_SECONDS = 12.0
 
 
 class Laptop:
@@ -86,7 +87,10 @@ class Laptop:
         idle.cancel()
         await runner.cleanup()
         await self._manager.stop()
-        await self._clusters.close_all()
+        try:
+            await asyncio.wait_for(self._clusters.close_all(), CLOSE_SECONDS)
+        except TimeoutError:
+            log.error("clusters did not stop within %s seconds; their pods are found again", CLOSE_SECONDS)
         self._write_record(port, None)
 
     def _bind(self) -> socket.socket:

@@ -208,6 +208,21 @@ def test_a_corrupt_database(home: Path) -> None:
     assert "file is not a database" in str(caught.value)
 
 
+def test_a_cluster_whose_store_is_corrupt_fails_alone(home: Path) -> None:
+    make_cluster(local.start(home, settings=FAST))
+    local.stop(home=home)
+    (store,) = (home / "clusters").glob("*/kube.db")
+    for file in store.parent.glob("kube.db*"):
+        file.write_bytes(b"this is not SQLite" * 100)
+    endpoint = local.start(home, settings=FAST)
+    path = f"{CLUSTER}?api-version=2026-08-01"
+    properties = send(endpoint, "GET", path)[1]["properties"]
+    assert properties["provisioningState"] == "Failed"
+    assert "store cannot be read" in properties["status"]["provisioningError"]["message"]
+    assert send(endpoint, "DELETE", path)[0] == 202
+    wait_for(lambda: local.status(home)["clusters"] == [])
+
+
 def test_homes_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LaptopError, match="Not a directory") as caught:

@@ -17,6 +17,7 @@ from pathlib import Path
 from aiohttp import web
 from multidict import CIMultiDict
 
+from aksgpu.errors import LaptopError
 from aksgpu.local.arm import routes
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.data import SUBSCRIPTION
@@ -48,11 +49,21 @@ class ResourceManager:
         self._context.operations = Operations(self._context, WORK)
 
     async def start(self) -> None:
-        """Read the state, start the clusters that ran, and go on with operations; raises LaptopError."""
+        """Read the state, start the clusters that ran, and go on with operations; raises LaptopError.
+
+        A cluster that cannot be started becomes ``Failed`` and says why; the others, and its deletion, go on.
+        """
         self._state.open()
-        for cluster in list(self._state.clusters.values()):
-            if cluster["power"] == "Running":
+        for key, cluster in self._state.clusters.items():
+            if cluster["power"] != "Running":
+                continue
+            try:
                 await self._context.clusters.open(cluster["id"], cluster["token"])
+            except LaptopError as error:
+                log.error("cluster %s: %s", key, error)
+                cluster["state"] = "Failed"
+                cluster["error"] = {"code": "ControlPlaneNotRunning", "message": str(error)}
+                self._state.save(("clusters", key))
         self._context.operations.resume()
 
     async def stop(self) -> None:
