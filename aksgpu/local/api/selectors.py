@@ -15,8 +15,8 @@ Matcher = Callable[[Labels], bool]
 
 _TERM = re.compile(
     r"\s*(?:"
-    r"!\s*(?P<absent>[^\s!=,()]+)"
-    r"|(?P<key>[^\s!=,()]+)\s*(?:(?P<op>==|=|!=|>|<)\s*(?P<value>[^\s!=,()]*)"
+    r"!\s*(?P<absent>[^\s!=<>,()]+)"
+    r"|(?P<key>[^\s!=<>,()]+)\s*(?:(?P<op>==|=|!=|>|<)\s*(?P<value>[^\s!=,()]*)"
     r"|\s(?P<set>in|notin)\s*\(\s*(?P<values>[^()]*?)\s*\))?"
     r")\s*(?:,|$)"
 )

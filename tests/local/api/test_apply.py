@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aksgpu.local.api.registry import Registry, WriteOptions
+from aksgpu.local.objects import APPLY_PATCH
+from aksgpu.local.status import StatusError
+
+Object = dict[str, Any]
+
+
+async def apply(
+    registry: Registry, obj: Object, manager: str, *, force: bool = False, resource: str = "configmaps"
+) -> Object:
+    entry, _ = await registry.modify(
+        resource,
+        obj["metadata"]["name"],
+        obj,
+        "default",
+        content_type=APPLY_PATCH,
+        options=WriteOptions(manager=manager, force=force),
+    )
+    return entry.obj
+
+
+def config(**data: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}
+
+
+def owners(obj: Object) -> dict[str, Any]:
+    return {each["manager"]: each["fieldsV1"] for each in obj["metadata"]["managedFields"]}
+
+
+async def test_a_field_no_longer_applied_is_removed(registry: Registry) -> None:
+    await apply(registry, config(a="1", b="2"), "one")
+    await apply(registry, config(b="2"), "two")
+    applied = await apply(registry, config(), "one")
+    assert applied["data"] == {"b": "2"}
+    assert owners(applied) == {"two": {"f:data": {"f:b": {}}}}
+
+
+async def test_applying_the_same_twice_writes_nothing(registry: Registry) -> None:
+    first = await apply(registry, config(a="1"), "one")
+    assert (await apply(registry, config(a="1"), "one"))["metadata"] == first["metadata"]
+
+
+async def test_shared_fields_are_no_conflict(registry: Registry) -> None:
+    await apply(registry, config(a="1"), "one")
+    both = await apply(registry, config(a="1"), "two")
+    assert owners(both) == {"one": {"f:data": {"f:a": {}}}, "two": {"f:data": {"f:a": {}}}}
+    kept = await apply(registry, config(), "one")
+    assert kept["data"] == {"a": "1"}
+
+
+async def test_conflicts_name_every_field(registry: Registry) -> None:
+    await registry.by("writer").create("configmaps", config(a="1", b="2"), "default")
+    with pytest.raises(StatusError) as raised:
+        await apply(registry, config(a="x", b="y"), "one")
+    lines = raised.value.message.splitlines()
+    assert lines[0].startswith('Apply failed with 2 conflicts: conflicts with "writer" using v1 at 2')
+    assert lines[1:] == ["- .data.a", "- .data.b"]
+    assert [each["field"] for each in raised.value.status["details"]["causes"]] == [".data.a", ".data.b"]
+
+
+async def test_lists_are_owned_item_by_item(registry: Registry, job: Object) -> None:
+    job["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "A", "value": "1"}]
+    job["spec"]["suspend"] = True
+    await apply(registry, job, "one", resource="jobs")
+    parallel = {**job, "spec": {"parallelism": 3, "template": {"spec": {"containers": []}}}}
+    del parallel["spec"]["template"]
+    merged = await apply(registry, parallel, "two", resource="jobs")
+    assert merged["spec"]["parallelism"] == 3 and merged["spec"]["template"]["spec"]["containers"][0]["name"] == "main"
+    assert owners(merged)["two"] == {"f:spec": {"f:parallelism": {}}}
+    container = owners(merged)["one"]["f:spec"]["f:template"]["f:spec"]["f:containers"]['k:{"name":"main"}']
+    assert container == {
+        ".": {},
+        "f:env": {'k:{"name":"A"}': {".": {}, "f:name": {}, "f:value": {}}},
+        "f:image": {},
+        "f:name": {},
+        "f:resources": {"f:limits": {"f:nvidia.com/gpu": {}}},
+    }
+
+
+async def test_a_service_loses_the_port_that_is_no_longer_applied(registry: Registry) -> None:
+    def service(*ports: int) -> Object:
+        listed = [{"port": port, "name": f"p{port}"} for port in ports]
+        return {"metadata": {"name": "s"}, "spec": {"ports": listed, "selector": {"a": "b"}}}
+
+    await apply(registry, service(80, 90), "one", resource="services")
+    left = await apply(registry, service(90), "one", resource="services")
+    assert [port["port"] for port in left["spec"]["ports"]] == [90]
+
+
+async def test_apply_to_a_status_owns_only_the_status(registry: Registry, pod: Object) -> None:
+    await registry.create("pods", pod, "default")
+    patch = {"metadata": {"name": "p"}, "status": {"phase": "Running"}}
+    entry, _ = await registry.modify(
+        "pods", "p", patch, "default", content_type=APPLY_PATCH, subresource="status", options=WriteOptions(manager="k")
+    )
+    assert entry.obj["status"]["phase"] == "Running"
+    assert owners(entry.obj)["k"] == {"f:status": {"f:phase": {}}}
+
+
+async def test_apply_is_as_strict_as_create(registry: Registry) -> None:
+    with pytest.raises(StatusError, match='strict decoding error: unknown field "dat"'):
+        await apply(registry, {**config(), "dat": {}}, "one")
+    with pytest.raises(StatusError, match=r"metadata\.managedFields must be nil"):
+        await apply(registry, {"metadata": {"name": "c", "managedFields": [{"manager": "x"}]}}, "one")

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aksgpu.local.api.registry import Registry, WriteOptions
+from aksgpu.local.status import StatusError
+
+Object = dict[str, Any]
+
+
+async def absent(registry: Registry, resource: str, name: str, namespace: str | None = "default") -> bool:
+    try:
+        await registry.get(resource, name, namespace)
+    except StatusError as error:
+        return error.code == 404
+    return False
+
+
+async def bound(registry: Registry, pod: Object) -> Object:
+    await registry.create("pods", pod, "default")
+    await registry.create("pods", {"target": {"name": "n"}}, "default", name="p", subresource="binding")
+    return await registry.get("pods", "p", "default")
+
+
+async def test_a_pod_without_a_node_goes_at_once(registry: Registry, pod: Object) -> None:
+    await registry.create("pods", pod, "default")
+    await registry.delete("pods", "p", "default")
+    assert await absent(registry, "pods", "p")
+
+
+async def test_a_running_pod_gets_its_grace_period(registry: Registry, pod: Object) -> None:
+    await bound(registry, pod)
+    marked = await registry.delete("pods", "p", "default")
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 30 and "deletionTimestamp" in marked["metadata"]
+    again = await registry.delete("pods", "p", "default")
+    assert again["metadata"]["resourceVersion"] == marked["metadata"]["resourceVersion"]
+    shorter = await registry.delete("pods", "p", "default", grace_period_seconds=5)
+    assert shorter["metadata"]["deletionGracePeriodSeconds"] == 5
+    longer = await registry.delete("pods", "p", "default", grace_period_seconds=50)
+    assert longer["metadata"]["deletionGracePeriodSeconds"] == 5
+    await registry.delete("pods", "p", "default", grace_period_seconds=0)
+    assert await absent(registry, "pods", "p")
+
+
+async def test_a_pod_that_ended_goes_at_once(registry: Registry, pod: Object) -> None:
+    await bound(registry, pod)
+    await registry.patch("pods", "p", {"status": {"phase": "Succeeded"}}, "default", subresource="status")
+    await registry.delete("pods", "p", "default")
+    assert await absent(registry, "pods", "p")
+
+
+async def test_finalizers_hold_an_object(registry: Registry, pod: Object) -> None:
+    pod["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
+    await bound(registry, pod)
+    marked = await registry.delete("pods", "p", "default", grace_period_seconds=0)
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 0
+    with pytest.raises(StatusError, match="no new finalizers can be added"):
+        await registry.patch("pods", "p", {"metadata": {"finalizers": ["a/b", "c/d"]}}, "default")
+    await registry.patch("pods", "p", {"metadata": {"finalizers": None}}, "default")
+    assert await absent(registry, "pods", "p")
+
+
+async def test_a_pod_with_grace_left_outlives_its_finalizers(registry: Registry, pod: Object) -> None:
+    pod["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
+    await bound(registry, pod)
+    await registry.delete("pods", "p", "default")
+    await registry.patch("pods", "p", {"metadata": {"finalizers": None}}, "default")
+    assert not await absent(registry, "pods", "p")
+    await registry.delete("pods", "p", "default", grace_period_seconds=0)
+    assert await absent(registry, "pods", "p")
+
+
+@pytest.mark.parametrize(
+    ("policy", "finalizers"),
+    [("Foreground", ["foregroundDeletion"]), ("Orphan", ["orphan"]), ("Background", None), (None, ["orphan"])],
+)
+async def test_propagation(registry: Registry, job: Object, policy: str | None, finalizers: list[str] | None) -> None:
+    await registry.create("jobs", job, "default")
+    options = WriteOptions()
+    body = {"propagationPolicy": policy} if policy else {}
+    entry, gone = await registry.remove("jobs", "train", "default", delete_options=body, options=options)
+    assert gone is (finalizers is None)
+    assert bool(options.warnings) is (policy is None)
+    if finalizers:
+        assert entry.obj["metadata"]["finalizers"] == finalizers and entry.obj["metadata"]["generation"] == 2
+        await registry.patch("jobs", "train", {"metadata": {"finalizers": None}}, "default")
+    assert await absent(registry, "jobs", "train")
+
+
+async def test_preconditions(registry: Registry) -> None:
+    made = await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
+    with pytest.raises(
+        StatusError, match="Precondition failed: UID in precondition: x, UID in object meta: "
+    ) as raised:
+        await registry.delete("configmaps", "c", "default", uid="x")
+    assert raised.value.code == 409
+    await registry.delete("configmaps", "c", "default", uid=made["metadata"]["uid"])
+
+
+async def test_a_namespace_ends_when_it_is_finalized(registry: Registry) -> None:
+    await registry.create("namespaces", {"metadata": {"name": "gpu"}})
+    marked = await registry.delete("namespaces", "gpu")
+    assert marked["status"]["phase"] == "Terminating" and marked["spec"]["finalizers"] == ["kubernetes"]
+    with pytest.raises(StatusError) as raised:
+        await registry.create("configmaps", {"metadata": {"name": "c"}}, "gpu")
+    assert raised.value.code == 403
+    assert raised.value.message == (
+        'configmaps "c" is forbidden: unable to create new content in namespace gpu because it is being terminated'
+    )
+    await registry.update("namespaces", {**marked, "spec": {"finalizers": []}}, subresource="finalize")
+    assert await absent(registry, "namespaces", "gpu", None)
+
+
+async def test_the_default_namespace_stays(registry: Registry) -> None:
+    with pytest.raises(StatusError, match='namespaces "default" is forbidden: this namespace may not be deleted'):
+        await registry.delete("namespaces", "default")
+
+
+async def test_collections(registry: Registry) -> None:
+    for name, team in (("a", "x"), ("b", "y"), ("c", "x")):
+        await registry.create("configmaps", {"metadata": {"name": name, "labels": {"team": team}}}, "default")
+    gone = await registry.remove_collection("configmaps", "default", label_selector="team=x")
+    assert [entry.key[1] for entry in gone] == ["a", "c"]
+    assert [each["metadata"]["name"] for each in (await registry.list("configmaps"))[0]] == ["b"]
+
+
+async def test_eviction(registry: Registry, pod: Object) -> None:
+    await bound(registry, pod)
+    answer = await registry.create("pods", {"metadata": {"name": "p"}}, "default", name="p", subresource="eviction")
+    assert answer["status"] == "Success"
+    assert "deletionTimestamp" in (await registry.get("pods", "p", "default"))["metadata"]

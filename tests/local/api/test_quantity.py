@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from aksgpu.local.api import quantity
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        (1, "1"),
+        ("0", "0"),
+        ("0.5", "500m"),
+        (0.5, "500m"),
+        ("1000m", "1"),
+        ("1024Mi", "1Gi"),
+        ("2.5Gi", "2560Mi"),
+        ("512", "512"),
+        ("1000", "1k"),
+        ("1.5k", "1500"),
+        ("1e3", "1e3"),
+        ("0.1Gi", "107374182400m"),
+        ("100u", "100u"),
+        ("1n", "1n"),
+        ("0.1n", "1n"),
+        ("-1500m", "-1500m"),
+        ("24684092Ki", "24684092Ki"),
+        ("267847642337", "267847642337"),
+    ],
+)
+def test_canonical_spelling(given: str | int | float, canonical: str) -> None:
+    assert quantity.canonical(given) == canonical
+    assert quantity.canonical(canonical) == canonical
+    assert quantity.parse(canonical) == quantity.parse(given)
+
+
+def test_values() -> None:
+    assert quantity.parse("1Ki") == 1024
+    assert quantity.parse("250m") == Decimal("0.25")
+    assert quantity.parse("2E") == 2 * 10**18
+
+
+@pytest.mark.parametrize("bad", ["", "x", "1 Gi", "1gi", "--1", "1Gii", "1e999", "\uff19"])
+def test_what_is_no_quantity(bad: str) -> None:
+    with pytest.raises(ValueError, match="quantities must match the regular expression"):
+        quantity.parse(bad)

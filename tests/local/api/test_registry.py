@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from aksgpu.local.api import store as store_module
+from aksgpu.local.api.registry import Registry, WriteOptions
+from aksgpu.local.api.store import Event
+from aksgpu.local.objects import JSON_PATCH, STRATEGIC_PATCH
+from aksgpu.local.status import StatusError
+
+Object = dict[str, Any]
+
+
+async def refused(call: Any) -> Object:
+    with pytest.raises(StatusError) as raised:
+        await call
+    return raised.value.status
+
+
+async def test_what_every_cluster_has(registry: Registry) -> None:
+    namespaces, _ = await registry.list("namespaces")
+    names = [each["metadata"]["name"] for each in namespaces]
+    assert names == ["default", "kube-node-lease", "kube-public", "kube-system"]
+    critical = await registry.get("priorityclasses", "system-node-critical")
+    assert critical["value"] == 2_000_001_000
+
+
+async def test_create_completes_metadata(registry: Registry, job: Object) -> None:
+    made = await registry.create("jobs", {**job, "metadata": {"generateName": "train-"}}, "default")
+    metadata = made["metadata"]
+    assert metadata["name"].startswith("train-") and len(metadata["name"]) == len("train-") + 5
+    assert metadata["generation"] == 1 and metadata["namespace"] == "default"
+    assert metadata["resourceVersion"] == str(registry.store.revision)
+    assert made["spec"]["selector"]["matchLabels"] == {"batch.kubernetes.io/controller-uid": metadata["uid"]}
+    assert await registry.get("jobs", metadata["name"], "default") == made
+
+
+async def test_the_caller_keeps_its_object(registry: Registry, job: Object) -> None:
+    before = str(job)
+    await registry.create("jobs", job, "default")
+    assert str(job) == before
+
+
+async def test_conflicts_and_unconditional_updates(registry: Registry) -> None:
+    first = await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}}, "default")
+    second = await registry.update("configmaps", {**first, "data": {"a": "2"}})
+    status = await refused(registry.update("configmaps", {**first, "data": {"a": "3"}}))
+    assert (status["code"], status["reason"]) == (409, "Conflict")
+    assert "the object has been modified" in status["message"]
+    third = await registry.update("configmaps", {"metadata": {"name": "c", "namespace": "default"}, "data": {}})
+    assert "data" not in third and third["metadata"]["uid"] == second["metadata"]["uid"]
+
+
+async def test_what_changes_nothing_is_not_written(registry: Registry) -> None:
+    made = await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}}, "default")
+    same = await registry.patch("configmaps", "c", {"data": {"a": "1"}}, "default")
+    assert same["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+async def test_status_and_spec_are_written_apart(registry: Registry, job: Object) -> None:
+    made = await registry.create("jobs", job, "default")
+    done = await registry.update(
+        "jobs", {**made, "spec": {**made["spec"], "parallelism": 5}, "status": {"active": 1}}, subresource="status"
+    )
+    assert done["status"] == {"active": 1} and done["spec"] == made["spec"] and done["metadata"]["generation"] == 1
+    more = await registry.patch("jobs", "train", {"spec": {"parallelism": 2}, "status": {"active": 9}}, "default")
+    assert more["status"] == {"active": 1} and more["spec"]["parallelism"] == 2 and more["metadata"]["generation"] == 2
+
+
+async def test_field_validation(registry: Registry) -> None:
+    obj = {"metadata": {"name": "c"}, "dat": {}, "datum": 1}
+    status = await refused(registry.create("configmaps", obj, "default"))
+    assert status["message"] == (
+        'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: '
+        'unknown field "dat", unknown field "datum"'
+    )
+    options = WriteOptions(field_validation="Warn")
+    entry = await registry.post("configmaps", obj, "default", options=options)
+    assert options.warnings == ['unknown field "dat"', 'unknown field "datum"'] and "dat" not in entry.obj
+    options = WriteOptions(field_validation="Ignore")
+    await registry.put("configmaps", {"x": 1}, "c", "default", options=options)
+    assert not options.warnings
+
+
+async def test_dry_run_stores_nothing(registry: Registry, pod: Object) -> None:
+    revision, options = registry.store.revision, WriteOptions(dry_run=True)
+    entry = await registry.post("pods", pod, "default", options=options)
+    assert "resourceVersion" not in entry.obj["metadata"] and entry.obj["spec"]["priority"] == 0
+    await registry.modify("namespaces", "default", {"metadata": {"labels": {"a": "b"}}}, options=options)
+    await registry.remove("configmaps", "none", "default", options=options) if False else None
+    assert registry.store.revision == revision
+    assert (await refused(registry.get("pods", "p", "default")))["code"] == 404
+
+
+async def test_names_on_the_url_and_in_the_body(registry: Registry) -> None:
+    await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
+    status = await refused(registry.put("configmaps", {"metadata": {"name": "d"}}, "c", "default"))
+    assert status["message"] == "the name of the object (d) does not match the name on the URL (c)"
+    status = await refused(
+        registry.create("configmaps", {"metadata": {"name": "x", "namespace": "kube-system"}}, "default")
+    )
+    assert "does not match the namespace sent on the request" in status["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"containers": []}, "spec.containers: Required value"),
+        ({"containers": [{"name": "a"}]}, "spec.containers[0].image: Required value"),
+        ({"containers": [{"name": "A", "image": "x"}]}, "a lowercase RFC 1123 label must consist"),
+        (
+            {"restartPolicy": "Sometimes"},
+            'spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always"',
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x"}, {"name": "a", "image": "x"}]},
+            'spec.containers[1].name: Duplicate value: "a"',
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]},
+            'spec.containers[0].volumeMounts[0].name: Not found: "v"',
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "500m"}}}]},
+            'spec.containers[0].resources.limits[nvidia.com/gpu]: Invalid value: "500m": must be an integer',
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "resources": {"requests": {"nvidia.com/gpu": 1}}}]},
+            "Limit must be set for non overcommitable resources",
+        ),
+        (
+            {
+                "containers": [
+                    {"name": "a", "image": "x", "resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1"}}}
+                ]
+            },
+            'resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1',
+        ),
+        ({"tolerations": [{"operator": "Is", "key": "a"}]}, 'supported values: "Equal", "Exists"'),
+        ({"priorityClassName": "nope"}, "no PriorityClass with name nope was found"),
+        ({"serviceAccountName": "nope"}, 'serviceaccount "nope" not found'),
+    ],
+)
+async def test_pods_that_are_refused(registry: Registry, pod: Object, change: Object, message: str) -> None:
+    pod["spec"] |= change
+    assert message in (await refused(registry.create("pods", pod, "default")))["message"]
+
+
+async def test_default_tolerations_respect_those_given(registry: Registry, pod: Object) -> None:
+    pod["spec"]["tolerations"] = [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]
+    made = await registry.create("pods", pod, "default")
+    assert [each["key"] for each in made["spec"]["tolerations"]] == [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ]
+
+
+async def test_priority_and_quality_of_service(registry: Registry, pod: Object) -> None:
+    pod["spec"]["priorityClassName"] = "system-node-critical"
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1", "memory": "1Gi"}}
+    made = await registry.create("pods", pod, "default")
+    assert made["spec"]["priority"] == 2_000_001_000 and made["status"]["qosClass"] == "Guaranteed"
+
+
+async def test_jobs_that_are_refused(registry: Registry, job: Object) -> None:
+    job["spec"] |= {"completionMode": "Indexed", "parallelism": -1}
+    status = await refused(registry.create("jobs", job, "default"))
+    fields = [cause["field"] for cause in status["details"]["causes"]]
+    assert fields == ["spec.parallelism", "spec.completions"]
+    assert "spec.completions: Required value: when completion mode is Indexed" in status["message"]
+
+
+async def test_the_template_of_a_suspended_job_may_be_moved(registry: Registry, job: Object) -> None:
+    job["spec"]["suspend"] = True
+    await registry.create("jobs", job, "default")
+    move = {"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}
+    await registry.patch("jobs", "train", move, "default")
+    await registry.patch("jobs", "train", {"spec": {"suspend": False}}, "default")
+    move = {"spec": {"template": {"spec": {"nodeSelector": {"a": "c"}}}}}
+    assert "field is immutable" in (await refused(registry.patch("jobs", "train", move, "default")))["message"]
+
+
+async def test_daemon_sets(registry: Registry) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "x:1"}]}}
+    obj: Object = {"metadata": {"name": "d"}, "spec": {"template": template}}
+    status = await refused(registry.create("daemonsets", obj, "default"))
+    assert status["message"] == 'DaemonSet.apps "d" is invalid: spec.selector: Required value'
+    obj["spec"]["selector"] = {"matchLabels": {"a": "c"}}
+    assert "`selector` does not match" in (await refused(registry.create("daemonsets", obj, "default")))["message"]
+    obj["spec"]["selector"] = {"matchLabels": {"a": "b"}}
+    await registry.create("daemonsets", obj, "default")
+    change = {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "x:2"}]}}}}
+    changed = await registry.patch("daemonsets", "d", change, "default", content_type=STRATEGIC_PATCH)
+    assert changed["metadata"]["annotations"] == {"deprecated.daemonset.template.generation": "2"}
+    assert changed["metadata"]["generation"] == 2
+
+
+async def test_immutable_configuration(registry: Registry) -> None:
+    await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}, "immutable": True}, "default")
+    status = await refused(registry.patch("configmaps", "c", {"data": {"a": "2"}}, "default"))
+    assert status["message"].endswith("data: Forbidden: field is immutable when `immutable` is set")
+
+
+async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
+    quota = {"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": 1}}}
+    await registry.create("resourcequotas", quota, "default")
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
+    await registry.create("pods", pod, "default")
+    pod["metadata"]["name"] = "second"
+    status = await refused(registry.create("pods", pod, "default"))
+    assert status["message"] == (
+        'pods "second" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, '
+        "used: requests.nvidia.com/gpu=1, limited: requests.nvidia.com/gpu=1"
+    )
+    await registry.patch("pods", "p", {"status": {"phase": "Succeeded"}}, "default", subresource="status")
+    await registry.create("pods", pod, "default")
+
+
+async def test_binding(registry: Registry, pod: Object) -> None:
+    await registry.create("pods", pod, "default")
+    target = {"target": {"kind": "Node", "name": "n"}}
+    answer = await registry.create("pods", target, "default", name="p", subresource="binding")
+    assert (answer["kind"], answer["status"]) == ("Status", "Success")
+    bound = await registry.get("pods", "p", "default")
+    assert bound["spec"]["nodeName"] == "n" and bound["status"]["conditions"][0]["type"] == "PodScheduled"
+    again = registry.create("pods", target, "default", name="p", subresource="binding")
+    assert 'pod p is already assigned to node "n"' in (await refused(again))["message"]
+
+
+async def test_pages_are_consistent(registry: Registry) -> None:
+    for name in "abcdef":
+        await registry.create("configmaps", {"metadata": {"name": name}, "data": {"v": "old"}}, "default")
+    page = await registry.page("configmaps", "default", limit=2)
+    assert page.remaining == 4
+    seen = [entry.obj for entry in page.entries]
+    await registry.delete("configmaps", "c", "default")
+    await registry.patch("configmaps", "d", {"data": {"v": "new"}}, "default")
+    await registry.create("configmaps", {"metadata": {"name": "cc"}}, "default")
+    while page.cont:
+        following = await registry.page("configmaps", "default", limit=2, cont=page.cont)
+        assert following.resource_version == page.resource_version
+        page = following
+        seen += [entry.obj for entry in page.entries]
+    assert [each["metadata"]["name"] for each in seen] == list("abcdef")
+    assert {each["data"]["v"] for each in seen} == {"old"}
+    assert [entry.key[1] for entry in (await registry.page("configmaps", "default")).entries] == [*"ab", "cc", *"def"]
+
+
+async def test_a_page_that_is_too_old(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "RING", 2)
+    for name in "abcdef":
+        await registry.create("configmaps", {"metadata": {"name": name}}, "default")
+    page = await registry.page("configmaps", limit=2)
+    for name in "xyz":
+        await registry.create("configmaps", {"metadata": {"name": name}}, "default")
+    status = await refused(registry.page("configmaps", limit=2, cont=page.cont))
+    assert (status["code"], status["reason"]) == (410, "Expired")
+    rest = await registry.page("configmaps", cont=status["metadata"]["continue"])
+    assert [entry.key[1] for entry in rest.entries] == list("cdefxyz")
+    assert (await refused(registry.page("configmaps", cont="!")))["code"] == 400
+
+
+async def collect(registry: Registry, count: int, **asked: Any) -> list[Event]:
+    found: list[Event] = []
+    async with asyncio.timeout(5):
+        async for event in registry.stream("configmaps", "default", **asked):
+            found.append(event)
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_a_watch_sees_a_selectors_world(registry: Registry) -> None:
+    start = str(registry.store.revision)
+    await registry.create("configmaps", {"metadata": {"name": "c", "labels": {"team": "a"}}}, "default")
+    await registry.patch("configmaps", "c", {"data": {"k": "1"}}, "default")
+    await registry.patch("configmaps", "c", {"metadata": {"labels": {"team": "b"}}}, "default")
+    await registry.patch("configmaps", "c", {"data": {"k": "2"}}, "default")
+    await registry.patch("configmaps", "c", {"metadata": {"labels": {"team": "a"}}}, "default")
+    await registry.delete("configmaps", "c", "default")
+    events = await collect(registry, 5, resource_version=start, label_selector="team=a")
+    assert [event.type for event in events] == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
+
+
+async def test_a_watch_from_nothing_begins_with_what_is_there(registry: Registry) -> None:
+    await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
+    for version in ("", "0"):
+        (event,) = await collect(registry, 1, resource_version=version)
+        assert (event.type, event.entry.key[1]) == ("ADDED", "c")
+    events = await collect(registry, 2, initial_events=True, bookmarks=True)
+    assert [event.type for event in events] == ["ADDED", "BOOKMARK"]
+    assert events[1].entry.obj["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+async def test_bookmarks_carry_the_newest_version(registry: Registry) -> None:
+    start = registry.store.revision
+    await registry.create("secrets", {"metadata": {"name": "s"}}, "default")
+    (event,) = await collect(registry, 1, resource_version=str(start), bookmarks=True, bookmark_seconds=0.01)
+    assert event.type == "BOOKMARK" and event.entry.rv == registry.store.revision
+
+
+async def test_the_plain_watch(registry: Registry) -> None:
+    _, version = await registry.list("configmaps")
+    await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
+    async with asyncio.timeout(5):
+        async for event in registry.watch("configmaps", resource_version=version):
+            assert (event.type, event.object["metadata"]["name"]) == ("ADDED", "c")
+            break
+
+
+async def test_events_are_forgotten(registry: Registry) -> None:
+    event = {"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod"}, "lastTimestamp": "2020-01-01T00:00:00Z"}
+    await registry.create("events", event, "default")
+    await registry.create("events", {"metadata": {"name": "f"}, "involvedObject": {"kind": "Pod"}}, "default")
+    janitor = asyncio.create_task(registry._expire_events())
+    await asyncio.sleep(0)
+    janitor.cancel()
+    assert [each["metadata"]["name"] for each in (await registry.list("events"))[0]] == ["f"]
+
+
+async def test_json_patch_limits(registry: Registry) -> None:
+    patch: list[Object] = [{"op": "test", "path": "/kind", "value": "Namespace"}] * 10_001
+    status = await refused(registry.patch("namespaces", "default", patch, content_type=JSON_PATCH))
+    assert status["code"] == 413
+    for bad in ([{"op": "remove", "path": "/nope"}], [{"op": "what", "path": "/a"}], [{"path": 5}]):
+        status = await refused(registry.patch("namespaces", "default", bad, content_type=JSON_PATCH))
+        assert status["code"] == 422
+
+
+async def test_a_very_deep_patch_is_refused(registry: Registry) -> None:
+    deep: Object = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    status = await refused(registry.patch("namespaces", "default", {"metadata": {"annotations": deep}}))
+    assert status["code"] == 400

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aksgpu.local.api import schema
+from aksgpu.local.api.kinds import KINDS, by_plural
+
+DATA = Path(schema.__file__).parent / "data"
+
+
+def decode(plural: str, obj: dict[str, Any]) -> tuple[dict[str, Any], schema.Decoder]:
+    decoder = schema.Decoder()
+    return decoder.decode(schema.of(by_plural(plural)), obj), decoder
+
+
+def test_every_kind_has_a_schema() -> None:
+    for kind in KINDS:
+        described = schema.definitions()[kind.definition]["x-kubernetes-group-version-kind"]
+        assert {"group": kind.group, "version": kind.version, "kind": kind.kind} in described
+
+
+def test_the_extract_is_what_the_source_gives() -> None:
+    source = pytest.importorskip("kubernetes_validate")
+    from aksgpu.local.api.data import extract
+
+    folder = Path(source.__path__[0]) / "kubernetes-json-schema" / "v1.33.0-local"
+    made = extract.extract(json.loads((folder / "_definitions.json").read_text())["$defs"])
+    assert json.loads(gzip.decompress((DATA / "schemas-1.33.json.gz").read_bytes())) == made
+
+
+def test_all_unknown_fields_are_found() -> None:
+    spec = {"containers": [{"name": "a", "foo": 1}], "gpuCount": 1}
+    _, decoder = decode("jobs", {"spec": {"template": {"spec": spec}}, "bar": {}})
+    assert decoder.unknown == ["spec.template.spec.containers[0].foo", "spec.template.spec.gpuCount", "bar"]
+
+
+@pytest.mark.parametrize(
+    ("obj", "text"),
+    [
+        (
+            {"spec": {"parallelism": "x"}},
+            "json: cannot unmarshal string into Go struct field JobSpec.spec.parallelism of type int32",
+        ),
+        (
+            {"spec": {"template": {"spec": {"containers": [{"env": [{"name": "x", "value": 1}]}]}}}},
+            "json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type "
+            "string",
+        ),
+        (
+            {"spec": {"template": {"spec": {"containers": {}}}}},
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type "
+            "[]v1.Container",
+        ),
+        (
+            {"spec": {"suspend": 1}},
+            "json: cannot unmarshal number into Go struct field JobSpec.spec.suspend of type bool",
+        ),
+        ({"status": {"startTime": "today"}}, 'parsing time "today" as "2006-01-02T15:04:05Z07:00"'),
+        ({"metadata": {"labels": {"a": 1}}}, "ObjectMeta.metadata.labels of type string"),
+    ],
+)
+def test_wrong_types_in_the_servers_words(obj: dict[str, Any], text: str) -> None:
+    with pytest.raises(schema.DecodeError) as raised:
+        decode("jobs", obj)
+    assert str(raised.value).startswith(text) or text in str(raised.value)
+
+
+def test_quantities_become_canonical_and_times_utc() -> None:
+    pod, _ = decode(
+        "pods",
+        {
+            "spec": {"containers": [{"name": "a", "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "1024Mi"}}}]},
+            "status": {"startTime": "2026-01-01T02:00:00+02:00"},
+        },
+    )
+    expected = {"nvidia.com/gpu": "1", "memory": "1Gi"}
+    assert pod["spec"]["containers"][0]["resources"] == {"limits": expected, "requests": expected}
+    assert pod["status"]["startTime"] == "2026-01-01T00:00:00Z"
+    with pytest.raises(schema.DecodeError, match="quantities must match"):
+        decode("pods", {"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}})
+
+
+def test_empty_optional_fields_are_left_out_and_pointers_are_kept() -> None:
+    pod, _ = decode(
+        "pods",
+        {
+            "metadata": {"labels": {}, "annotations": None},
+            "spec": {
+                "containers": [{"name": "a", "command": [], "workingDir": "", "tty": False}],
+                "nodeName": "",
+                "hostNetwork": False,
+                "automountServiceAccountToken": False,
+                "volumes": [{"name": "v", "emptyDir": {}}],
+            },
+        },
+    )
+    assert "labels" not in pod["metadata"] and "annotations" not in pod["metadata"]
+    assert not {"nodeName", "hostNetwork"} & set(pod["spec"])
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["volumes"] == [{"name": "v", "emptyDir": {}}]
+    assert not {"command", "workingDir", "tty"} & set(pod["spec"]["containers"][0])
+
+
+@pytest.mark.parametrize(
+    ("image", "policy"),
+    [
+        ("a", "Always"),
+        ("a:latest", "Always"),
+        ("host:5000/a", "Always"),
+        ("host:5000/a:1", "IfNotPresent"),
+        ("a@sha256:00", "IfNotPresent"),
+    ],
+)
+def test_pull_policy_follows_the_tag(image: str, policy: str) -> None:
+    pod, _ = decode("pods", {"spec": {"containers": [{"name": "a", "image": image}]}})
+    assert pod["spec"]["containers"][0]["imagePullPolicy"] == policy
+
+
+def test_secrets_encode_string_data() -> None:
+    secret, _ = decode("secrets", {"stringData": {"a": "b"}})
+    assert secret["data"] == {"a": "Yg=="} and "stringData" not in secret and secret["type"] == "Opaque"
+    with pytest.raises(schema.DecodeError, match="illegal base64 data at input byte 1"):
+        decode("secrets", {"data": {"a": "Y!"}})
+
+
+def test_depth_is_limited() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(500):
+        deep = {"f:x": deep}
+    with pytest.raises(schema.DecodeError, match="max depth"):
+        decode("configmaps", {"metadata": {"managedFields": [{"fieldsV1": deep}]}})
