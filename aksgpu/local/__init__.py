@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aksgpu.local.process import Endpoint as Endpoint
+    from aksgpu.local.process import inject as inject
     from aksgpu.local.process import laptop as laptop
     from aksgpu.local.process import start as start
     from aksgpu.local.process import status as status
     from aksgpu.local.process import stop as stop
     from aksgpu.local.settings import Settings as Settings
 
-__all__ = ["Endpoint", "Settings", "laptop", "start", "status", "stop"]
+__all__ = ["Endpoint", "Settings", "inject", "laptop", "start", "status", "stop"]
 
-_MODULES = {"Settings": "settings"} | dict.fromkeys(("Endpoint", "laptop", "start", "stop"), "process")
+_MODULES = {"Settings": "settings"} | dict.fromkeys(("Endpoint", "inject", "laptop", "start", "stop"), "process")
 
 
 def __getattr__(name: str) -> Any:

@@ -128,6 +128,31 @@ def stop(timeout: float = 15.0, *, home: Path | str | None = None) -> None:
         raise LaptopError(f"the laptop AKS does not end ({who})", hint=f"Look at {place / 'laptop.log'}.")
 
 
+def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str:
+    """Order a failure of the running laptop AKS, to see how one's code takes it.
+
+    Args:
+        fault: ``quota`` (``family``, ``limit``: the quota is that from now on), ``allocation`` (``vm_size``, ``code``:
+            the next operation that wants machines fails), ``throttle`` (``method``, ``seconds``: the next request is
+            answered 429), ``slow`` (``factor``: the next operation takes longer), ``stuck`` (the next operation goes
+            on until it is aborted), ``eviction`` (``pool``: a spot node goes, at once), or ``none``, which takes all
+            orders back.
+        home: where the laptop AKS keeps its files.
+        **details: what the fault takes; ``times`` is how often it happens, once by default.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        LaptopError: it does not run, or does not know such a fault.
+    """
+    place = _place(home)
+    if not (place / "laptop.lock").exists() or not _running(place):
+        raise LaptopError(f"no laptop AKS runs in {place}", hint="Start it with aksgpu.local.start().")
+    body = {"fault": fault, **details}
+    return str(_ask(_endpoint(place, _record(place)), "/laptop/inject", method="POST", body=body)["done"])
+
+
 @contextlib.contextmanager
 def laptop(**settings: Any) -> Iterator[Endpoint]:
     """A private laptop AKS with a directory and a port of its own; stopped and removed at the end of the block.
@@ -257,14 +282,18 @@ def _silent(place: Path, why: str) -> LaptopError:
     )
 
 
-def _ask(endpoint: Endpoint, path: str, *, method: str = "GET") -> dict[str, Any]:
-    request = urllib.request.Request(f"{endpoint.base_url}{path}", method=method)
+def _ask(endpoint: Endpoint, path: str, *, method: str = "GET", body: Any = None) -> dict[str, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{endpoint.base_url}{path}", data, method=method)
     request.add_header("Authorization", f"Bearer {endpoint.token}")
     try:
         context = ssl.create_default_context(cafile=str(endpoint.ca_file))
         handlers = urllib.request.HTTPSHandler(context=context), urllib.request.ProxyHandler({})
         with urllib.request.build_opener(*handlers).open(request, timeout=HEALTH_SECONDS) as response:
             answer = json.load(response)
+    except urllib.error.HTTPError as error:
+        message = error.read().decode(errors="replace")
+        raise LaptopError(f"the laptop AKS refused {method} {path}: {message}") from error
     except (OSError, ValueError) as error:
         raise _silent(endpoint.home, str(error)) from error
     return dict(answer)

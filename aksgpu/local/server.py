@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +32,7 @@ from aiohttp import web
 from aksgpu.errors import AksGpuError, LaptopError
 from aksgpu.local import tls
 from aksgpu.local.arm import ResourceManager
+from aksgpu.local.arm.errors import ArmError
 from aksgpu.local.arm.manager import PRICES
 from aksgpu.local.clusters import Clusters
 from aksgpu.local.home import home as user_home
@@ -62,6 +63,7 @@ class Laptop:
         self._last_request = time.monotonic()
         self._open_requests = 0
         self._note = ""
+        self._tasks: set[asyncio.Task[web.Response]] = set()
         self._token = _token(home / "token")
 
     async def run(self, ready: Any) -> None:
@@ -129,12 +131,18 @@ class Laptop:
                 return _unauthorized("Authorization" in request.headers)
             if own:
                 return await self._administer(request, path)
-            # A client that hangs up must not leave half of a change behind.
-            return await asyncio.shield(self._manager.handle(request))
+            return await self._whole(self._manager.handle(request))
         finally:
             if not own:
                 self._open_requests -= 1
                 self._last_request = time.monotonic()
+
+    async def _whole(self, work: Coroutine[Any, Any, web.Response]) -> web.Response:
+        """Finish what was begun: a client that hangs up must not leave half of a change behind."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     def _authorized(self, request: web.Request) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -146,7 +154,19 @@ class Laptop:
         if path == "/laptop/stop" and request.method == "POST":
             asyncio.get_running_loop().call_later(0.05, self._ended.set)
             return web.json_response({"stopping": True})
+        if path == "/laptop/inject" and request.method == "POST":
+            return await self._inject(request)
         return web.json_response({"error": {"code": "NotFound", "message": f"nothing at {path}"}}, status=404)
+
+    async def _inject(self, request: web.Request) -> web.Response:
+        try:
+            details = dict(await request.json())
+            done = await self._manager.inject(str(details.pop("fault", "")), details)
+        except ArmError as error:
+            return web.json_response(error.body(), status=error.status)
+        except (ValueError, TypeError) as error:
+            return web.json_response({"error": {"code": "BadRequest", "message": str(error)}}, status=400)
+        return web.json_response({"done": done})
 
     async def _stop_when_idle(self) -> None:
         while True:

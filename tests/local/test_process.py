@@ -156,6 +156,16 @@ def test_sigterm_ends_it_in_good_order(home: Path) -> None:
     assert local.status(home)["clusters"] == ["rg/aks"]
 
 
+def test_failures_can_be_ordered(home: Path) -> None:
+    with pytest.raises(LaptopError, match="no laptop AKS runs"):
+        local.inject("throttle", home=home)
+    endpoint = local.start(home, settings=FAST)
+    assert local.inject("throttle", home=home, seconds=3) == "ordered"
+    assert send(endpoint, "GET", "/subscriptions?api-version=2022-12-01")[0] == 429
+    with pytest.raises(LaptopError, match="known: quota"):
+        local.inject("weather", home=home)
+
+
 def test_a_port_that_is_taken(home: Path) -> None:
     first = local.start(home, settings=FAST)
     port = local.status(home)["port"]

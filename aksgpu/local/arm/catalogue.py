@@ -108,20 +108,20 @@ def usages(context: Context, call: Call) -> Answer:
     location = check_location(call.path["location"], "locations/usages")
     used = quota.usage(context, location)
     rows = [
-        _usage(quota.REGION, "Total Regional vCPUs", used[quota.REGION]),
-        _usage(quota.SPOT, "Total Regional Low-priority vCPUs", used[quota.SPOT]),
+        _usage(context, quota.REGION, "Total Regional vCPUs", used[quota.REGION]),
+        _usage(context, quota.SPOT, "Total Regional Low-priority vCPUs", used[quota.SPOT]),
     ]
     for family in dict.fromkeys(size.family for size in data.sizes().values()):
         spelt = family if " " in family else family[0].lower() + family[1:]
-        rows.append(_usage(spelt, f"{family} vCPUs", used[family.lower()]))
+        rows.append(_usage(context, spelt, f"{family} vCPUs", used[family.lower()]))
     return Answer(200, {"value": rows})
 
 
-def _usage(name: str, shown: str, value: int) -> dict[str, Any]:
+def _usage(context: Context, name: str, shown: str, value: int) -> dict[str, Any]:
     return {
         "name": {"value": name, "localizedValue": shown},
         "currentValue": value,
-        "limit": quota.limit(name),
+        "limit": quota.limit(context, name),
         "unit": "Count",
     }
 

@@ -19,6 +19,7 @@ from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
+    from aksgpu.local.arm.faults import Faults
     from aksgpu.local.arm.operations import Operations
 
 CLUSTER_TYPE = "Microsoft.ContainerService/managedClusters"
@@ -48,6 +49,7 @@ class Context:
     clusters: Clusters
     settings: Settings
     ca_file: Path
+    faults: Faults
     operations: Operations = field(init=False)
 
 

@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -22,8 +23,10 @@ from aksgpu.local.arm import routes
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.data import SUBSCRIPTION
 from aksgpu.local.arm.errors import ArmError
+from aksgpu.local.arm.faults import Faults, evict
 from aksgpu.local.arm.operations import Operations
 from aksgpu.local.arm.state import State
+from aksgpu.local.arm.throttle import Throttle
 from aksgpu.local.arm.work import WORK
 from aksgpu.local.settings import Settings
 
@@ -45,8 +48,9 @@ class ResourceManager:
 
     def __init__(self, home: Path, clusters: Clusters, settings: Settings) -> None:
         self._state = State(home / "arm.db")
-        self._context = Context(self._state, clusters, settings, home / "ca.pem")
+        self._context = Context(self._state, clusters, settings, home / "ca.pem", Faults())
         self._context.operations = Operations(self._context, WORK)
+        self._throttle = Throttle(settings.time_scale)
 
     async def start(self) -> None:
         """Read the state, start the clusters that ran, and go on with operations; raises LaptopError.
@@ -80,6 +84,13 @@ class ResourceManager:
     def busy(self) -> bool:
         """Whether an operation runs."""
         return any(operation["status"] == "InProgress" for operation in self._state.operations.values())
+
+    async def inject(self, fault: str, details: dict[str, Any]) -> str:
+        """Order a failure, or do it at once; what was done, in words. Raises ArmError."""
+        self._context.faults.order(fault, details)
+        if fault != "eviction":
+            return "ordered"
+        return f"evicted {await evict(self._context, details)}"
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer an HTTP request."""
@@ -127,6 +138,8 @@ class ResourceManager:
         handler, names, allowed = routes.find(method, path)
         if handler is None:
             raise _no_route(method, path, allowed)
+        self._context.faults.check_request(method)
+        self._throttle.check(handler, names)
         call = Call(
             method=method,
             base_url=base_url,
@@ -181,7 +194,7 @@ def _parsed(body: bytes) -> object:
 
 
 def _explained(error: ArmError) -> dict[str, str]:
-    return {} if error.flat else {"x-ms-failure-cause": "gateway"}
+    return error.headers if error.flat else {"x-ms-failure-cause": "gateway", **error.headers}
 
 
 def _response(answer: Answer, asked: Mapping[str, str]) -> web.Response:

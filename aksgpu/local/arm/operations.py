@@ -82,7 +82,9 @@ class Operations:
             pool: the pool it is about.
             group: the key of the resource group it is about.
         """
-        state = self._context.state
+        state, faults = self._context.state, self._context.faults
+        if (ordered := faults.take("slow")) is not None:
+            seconds *= float(ordered.get("factor", 10))
         operation: Document = {
             "id": str(uuid.uuid4()),
             "kind": kind,
@@ -95,6 +97,7 @@ class Operations:
             "startTime": now(),
             "begun": time.time(),
             "ended": None,
+            "stuck": faults.take("stuck") is not None,
         }
         state.operations[operation["id"]] = operation
         if cluster:
@@ -134,6 +137,8 @@ class Operations:
         task.add_done_callback(lambda _: self._tasks.pop(operation["id"], None))
 
     async def _run(self, operation: Document) -> None:
+        if operation.get("stuck"):
+            return  # as if nobody worked on it: it is in progress until it is aborted
         try:
             await self._work[operation["kind"]](self._context, operation)
         except errors.ArmError as error:

@@ -14,9 +14,10 @@ from aksgpu.local.arm.state import Document
 REGION, SPOT = "cores", "lowPriorityCores"
 
 
-def limit(family: str) -> int:
+def limit(context: Context, family: str) -> int:
     """How many vCPUs of a family (or of the region, or for spot) the subscription may use."""
-    return data.QUOTA.get(family, data.QUOTA.get(family.lower(), 0))
+    ordered = context.faults.quota.get(family.lower())
+    return ordered if ordered is not None else data.QUOTA.get(family, data.QUOTA.get(family.lower(), 0))
 
 
 def usage(context: Context, location: str) -> Counter[str]:
@@ -48,7 +49,7 @@ def check(context: Context, location: str, wanted: list[Document], *, instead_of
         after.update(_cost(pool))
     for name, vcpus in after.items():
         requested = vcpus - before[name]
-        remaining = limit(name) - used[name]
+        remaining = limit(context, name) - used[name]
         if requested <= 0 or requested <= remaining:
             continue
         remaining = max(0, remaining)

@@ -22,6 +22,8 @@ async def put_cluster(context: Context, operation: Document) -> None:
     cluster = context.state.clusters[operation["cluster"]]
     objects = await _open(context, cluster)
     await asyncio.sleep(operation["seconds"] * CONTROL_PLANE_SHARE)
+    for pool in cluster["pools"].values():
+        context.faults.check_allocation(pool["properties"]["vmSize"])
     await _settle_all(objects, cluster, operation["seconds"] * (1 - CONTROL_PLANE_SHARE))
 
 
@@ -29,6 +31,7 @@ async def put_pool(context: Context, operation: Document) -> None:
     """Bring a pool's nodes to what the pool says now."""
     cluster = context.state.clusters[operation["cluster"]]
     objects = await _open(context, cluster)
+    context.faults.check_allocation(cluster["pools"][operation["pool"]]["properties"]["vmSize"])
     await nodes.settle(objects, cluster, cluster["pools"][operation["pool"]], operation["seconds"])
 
 

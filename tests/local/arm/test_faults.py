@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from azure.core.exceptions import HttpResponseError
+from azure.mgmt.containerservice.models import AgentPool
+
+from aksgpu.local.arm import clusters
+from aksgpu.local.arm.errors import ArmError
+from aksgpu.local.arm.throttle import Throttle
+
+from .conftest import CLUSTER, GROUP, Arm, body, pool
+
+
+def inject(arm: Arm, fault: str, **details: object) -> str:
+    return str(arm.run(arm.manager.inject(fault, details)))
+
+
+def test_no_capacity_fails_the_operation_and_the_pool_says_why(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    inject(arm, "allocation", vm_size="Standard_NC4as_T4_v3")
+    client.agent_pools.begin_create_or_update(
+        "rg", "aks", "cpu", AgentPool(vm_size="Standard_D2s_v3", count=1)
+    ).result()
+    poller = client.agent_pools.begin_create_or_update(
+        "rg", "aks", "gpunp", AgentPool(vm_size="Standard_NC4as_T4_v3", count=1)
+    )
+    with pytest.raises(HttpResponseError) as caught:
+        poller.result()
+    assert caught.value.status_code == 200
+    assert caught.value.error.code == "ZonalAllocationFailed"
+    failed = client.agent_pools.get("rg", "aks", "gpunp")
+    assert failed.provisioning_state == "Failed"
+    assert failed.status.provisioning_error.code == "ZonalAllocationFailed"
+    again = AgentPool(vm_size="Standard_NC4as_T4_v3", count=1)
+    done = client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", again).result()
+    assert (done.provisioning_state, done.status) == ("Succeeded", None)
+
+
+def test_quota_as_ordered(arm: Arm) -> None:
+    inject(arm, "quota", family="standardDSv3Family", limit=1)
+    refused = arm.send("PUT", CLUSTER, body())
+    assert refused.json()["code"] == "ErrCode_InsufficientVCPUQuota"
+    inject(arm, "none")
+    assert arm.send("PUT", CLUSTER, body()).status_code == 201
+
+
+def test_a_request_too_many(arm: Arm) -> None:
+    inject(arm, "throttle", seconds=7)
+    refused = arm.send("GET", GROUP)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "7")
+    assert refused.json()["code"] == "Throttled"
+    assert arm.send("GET", GROUP).status_code == 200
+
+
+def test_a_stuck_operation_can_be_aborted(arm: Arm) -> None:
+    client = arm.client()
+    inject(arm, "stuck")
+    client.managed_clusters.begin_create_or_update("rg", "aks", body())
+    time.sleep(0.5)  # several times as long as it would take
+    assert client.managed_clusters.get("rg", "aks").provisioning_state == "Creating"
+    client.managed_clusters.begin_abort_latest_operation("rg", "aks").result()
+    assert client.managed_clusters.get("rg", "aks").provisioning_state == "Canceled"
+
+
+def test_a_slow_operation(arm: Arm) -> None:
+    inject(arm, "slow", factor=1000)
+    answer = arm.send("PUT", CLUSTER, body())
+    assert answer.headers["Retry-After"] == "1"
+    assert arm.send("DELETE", CLUSTER).status_code == 202
+
+
+def test_eviction_takes_a_spot_node(arm: Arm) -> None:
+    client = arm.client()
+    with pytest.raises(ArmError, match="no spot node"):
+        inject(arm, "eviction")
+    spot = pool("spot", mode="User", vmSize="Standard_NC4as_T4_v3", scaleSetPriority="Spot", count=2)
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), spot)).result()
+    assert "vmss000001" in inject(arm, "eviction", pool="spot")
+    assert len(arm.nodes()) == 2
+    assert client.agent_pools.get("rg", "aks", "spot").count == 1
+
+
+def test_faults_that_nobody_knows(arm: Arm) -> None:
+    for fault, details in (("weather", {}), ("quota", {"colour": "red"})):
+        with pytest.raises(ArmError, match="known: quota"):
+            inject(arm, fault, **details)
+
+
+def test_buckets_empty_and_fill() -> None:
+    now = [0.0]
+    throttle = Throttle(1.0, lambda: now[0])
+    path = {"group": "rg", "cluster": "aks"}
+    for _ in range(20):
+        throttle.check(clusters.put, path)
+    with pytest.raises(ArmError) as caught:
+        throttle.check(clusters.put, path)
+    assert caught.value.headers == {"Retry-After": "60"}
+    assert "PutManagedClusterHandler.PUT request limit has been exceeded" in caught.value.message
+    throttle.check(clusters.put, path | {"cluster": "other"})
+    now[0] = 60.0
+    throttle.check(clusters.put, path)
+    with pytest.raises(ArmError):
+        throttle.check(clusters.put, path)
