@@ -186,6 +186,10 @@ class Board:
 
     # What is to be done
 
+    def waits(self, uid: str) -> bool:
+        """Whether the pod has no node yet."""
+        return uid in self._waiting
+
     def next(self) -> Choice | None:
         """The most important pod that fits somewhere, and the best node for it."""
         ready = [group for group in self._groups.values() if group.pods and group.feasible]

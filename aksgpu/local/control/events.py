@@ -7,6 +7,7 @@ server refuses one, or too many wait, it is lost, as on a real cluster: an event
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import time
@@ -144,12 +145,16 @@ class Recorder:
         return True
 
 
+# Event names end in a time in nanoseconds; counting on from the start keeps two of one moment apart.
+_numbers = itertools.count(time.time_ns(), 1_000)
+
+
 def _event(news: _News, version: str, count: int) -> Object:
     involved = dict(news.involved)
     body: Object = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{involved['name']}.{time.time_ns():016x}", "namespace": news.namespace},
+        "metadata": {"name": f"{involved['name']}.{next(_numbers):016x}", "namespace": news.namespace},
         "involvedObject": {**involved, **({"resourceVersion": version} if version else {})},
         "reason": news.reason,
         "message": news.message,

@@ -6,6 +6,7 @@ What the numbers mean is in :mod:`aksgpu.local.control.jobstatus`, what pods loo
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import Any
@@ -66,9 +67,10 @@ class JobController(Controller):
         """Bring one Job further."""
         job = self.informer.get(key)
         uid = job["metadata"]["uid"] if job else None
-        pods = self._pods[key]
-        mine = [pod for pod in pods if uid and controller_of(pod).get("uid") == uid]
-        strays = [pod for pod in pods if pod not in mine]
+        mine: list[Object] = []
+        strays: list[Object] = []
+        for pod in self._pods[key]:
+            (mine if uid and controller_of(pod).get("uid") == uid else strays).append(pod)
         await self._release(strays)
         if (
             job is None
@@ -127,47 +129,38 @@ class JobController(Controller):
         missing = -surplus - (len(sums.terminating) if replaces_only_failed(job) else 0)
         if missing <= 0:
             return math.inf, None
-        if indexed(job):
-            wanted, delay = self._next_indexes(job, pods, sums, missing)
-        else:
-            wait = self._backoff(pods)
-            wanted, delay = ([None] * missing, math.inf) if wait <= 0 else ([], wait)
-        made = [new_pod(job, index, self._failures(job, pods, index)) for index in wanted]
-        results = await all_of(self._create(job, pod) for pod in made)
+        wanted, delay = self._next(job, pods, sums, missing)
+        results = await all_of(self._create(job, new_pod(job, *each)) for each in wanted)
         sums.active += [pod for pod in results if isinstance(pod, dict)]
         return delay, next((error for error in results if isinstance(error, StatusError)), None)
 
-    def _next_indexes(
+    def _next(
         self, job: Object, pods: list[Object], sums: Tally, missing: int
-    ) -> tuple[list[int | None], float]:
+    ) -> tuple[list[tuple[int | None, int | None]], float]:
+        """The next pods, each with its index and that index's failures so far; seconds until there may be more."""
+        per_index = job["spec"].get("backoffLimitPerIndex") is not None
+        if not per_index and (wait := self._backoff(pods)) > 0:
+            return [], wait
+        if not indexed(job):
+            return [(None, None)] * missing, math.inf
         taken = {index_of(pod) for pod in sums.active} | sums.completed | sums.failed_indexes
         if replaces_only_failed(job):
             taken |= {index_of(pod) for pod in sums.terminating}
-        per_index = job["spec"].get("backoffLimitPerIndex") is not None
-        wait = 0.0 if per_index else self._backoff(pods)
-        chosen: list[int | None] = []
-        waits = []
-        for index in range(int(job["spec"]["completions"])):
-            if len(chosen) == missing:
-                break
-            if index in taken:
-                continue
-            if per_index:
-                wait = self._backoff([pod for pod in pods if index_of(pod) == index])
-            if wait > 0:
-                waits.append(wait)
-            else:
-                chosen.append(index)
-        return chosen, min(waits, default=math.inf)
+        free = (index for index in range(int(job["spec"]["completions"])) if index not in taken)
+        if not per_index:
+            return [(index, None) for index in itertools.islice(free, missing)], math.inf
+        before: dict[int | None, list[Object]] = {}
+        for pod in pods:
+            before.setdefault(index_of(pod), []).append(pod)
+        waits = {index: self._backoff(before.get(index, [])) for index in free}
+        ready = [index for index, wait in waits.items() if wait <= 0][:missing]
+        failures = {
+            index: max((index_failures(pod) + 1 for pod in before.get(index, ())), default=0) for index in ready
+        }
+        return list(failures.items()), min((wait for wait in waits.values() if wait > 0), default=math.inf)
 
     def _backoff(self, pods: list[Object]) -> float:
         return backoff_left(pods, time.time(), self.cluster.settings.time_scale)
-
-    def _failures(self, job: Object, pods: list[Object], index: int | None) -> int | None:
-        if index is None or job["spec"].get("backoffLimitPerIndex") is None:
-            return None
-        before = [index_failures(pod) + 1 for pod in pods if index_of(pod) == index]
-        return max(before, default=0)
 
     async def _create(self, job: Object, pod: Object) -> Object | StatusError:
         try:

@@ -16,7 +16,7 @@ from aksgpu.local.control import times
 from aksgpu.local.control.board import RETELL, SCHEDULER, Board, Preemption
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Tasks, condition, suppress_gone
+from aksgpu.local.control.runtime import Cluster, Tasks, all_of, condition, suppress_gone
 from aksgpu.local.objects import Object
 from aksgpu.local.status import StatusError
 
@@ -34,7 +34,7 @@ class Scheduler:
     def __init__(self, cluster: Cluster, events: Recorder) -> None:
         self._cluster, self._events = cluster, events
         self._board = Board()
-        self._wake = asyncio.Event()
+        self._wake, self._news = asyncio.Event(), asyncio.Event()
         self._slots = asyncio.Semaphore(_WRITES)
         self._tasks = Tasks()
         self._retell: asyncio.TimerHandle | None = None
@@ -45,6 +45,7 @@ class Scheduler:
     async def start(self) -> None:
         """Begin to schedule; the informers have listed."""
         self._tasks.spawn(self._run())
+        self._tasks.spawn(self._inform())
 
     async def stop(self) -> None:
         """Stop; bindings that are not acknowledged are made by the next start."""
@@ -76,9 +77,15 @@ class Scheduler:
                 self._board.nominate(preemption.pod, preemption.node)
                 await self._spawn(self._preempt, preemption)
                 self._wake.set()
-            loop = asyncio.get_running_loop()
-            for pod, message in list(self._board.untold(loop.time())):
-                await self._spawn(self._tell, pod, message)
+            self._news.set()
+
+    async def _inform(self) -> None:
+        """Tell pods why they wait. Beside the scheduling, which is never to wait for it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await all_of((self._tell(pod, message) for pod, message in self._board.untold(loop.time())), limit=16)
             if self._board.silent and not self._retell:
                 self._retell = loop.call_later(RETELL, self._look_again)
 
@@ -121,7 +128,7 @@ class Scheduler:
 
     def _look_again(self) -> None:
         self._retell = None
-        self._wake.set()
+        self._news.set()
 
     async def _preempt(self, preemption: Preemption) -> None:
         try:
@@ -147,7 +154,7 @@ class Scheduler:
 
     async def _tell(self, pod: Object, message: str) -> None:
         before = condition(pod, "PodScheduled")
-        if before.get("message") == message:
+        if before.get("message") == message or not self._board.waits(pod["metadata"]["uid"]):
             return
         since = before.get("lastTransitionTime") if before.get("status") == "False" else None
         why = {
@@ -158,4 +165,7 @@ class Scheduler:
             "lastTransitionTime": since or times.now(),
         }
         self._events.tell(SCHEDULER, pod, "Warning", "FailedScheduling", message, action="Scheduling")
-        await self._cluster.set_condition(pod, why)
+        try:
+            await self._cluster.set_condition(pod, why)
+        except StatusError as error:
+            log.warning("telling %s why it waits: %s", key_of(pod), error)

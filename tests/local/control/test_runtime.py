@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from aksgpu.local.control import Controllers
+from aksgpu.local.control.events import Recorder
+from aksgpu.local.control.informer import Informer
+from aksgpu.local.control.runtime import Cluster, Controller, Tasks, WorkQueue
+from aksgpu.local.objects import WatchEvent
+from aksgpu.local.settings import Settings
+from aksgpu.local.status import expired
+
+if TYPE_CHECKING:
+    from tests.local.control.conftest import World
+
+
+def _object(name: str, version: int, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version), **more}}
+
+
+class Forgetful:
+    """An API server whose watches expire: what happens meanwhile is seen in the next list only."""
+
+    def __init__(self) -> None:
+        self.items = {"a": _object("a", 1), "b": _object("b", 2)}
+        self.version, self.lists = 2, 0
+        self.expire = asyncio.Event()
+
+    async def list(self, resource: str) -> tuple[list[dict[str, Any]], str]:
+        self.lists += 1
+        return list(self.items.values()), str(self.version)
+
+    async def watch(self, resource: str, *, resource_version: str) -> AsyncIterator[WatchEvent]:
+        if self.lists == 1:
+            yield WatchEvent("MODIFIED", _object("a", 3))
+        await self.expire.wait()
+        self.expire.clear()
+        raise expired("too old resource version: 3 (9)")
+
+
+async def test_lists_again_when_the_watch_expired(world: World) -> None:
+    server, seen = Forgetful(), []
+    informer = Informer(server, "things")  # type: ignore[arg-type]
+    informer.on_change(lambda old, new: seen.append(((old or new or {})["metadata"]["name"], bool(old), bool(new))))
+    tasks = Tasks()
+    tasks.spawn(informer.run())
+    await asyncio.wait_for(informer.synced.wait(), 5)
+
+    async def modified() -> bool:
+        return len(seen) == 3
+
+    await world.eventually(modified)
+    server.items = {"a": _object("a", 3), "c": _object("c", 9)}
+    server.version = 9
+    server.expire.set()
+
+    async def listed() -> bool:
+        return {obj["metadata"]["name"] for obj in informer} == {"a", "c"}
+
+    await world.eventually(listed)
+    await tasks.cancel()
+    assert seen == [("a", False, True), ("b", False, True), ("a", True, True), ("b", True, False), ("c", False, True)]
+
+
+async def test_own_writes_are_known_at_once_and_never_come_back_from_the_dead(world: World) -> None:
+    server = Forgetful()
+    informer = Informer(server, "things")  # type: ignore[arg-type]
+    tasks = Tasks()
+    tasks.spawn(informer.run())
+
+    async def modified() -> bool:
+        return (informer.get("a") or {"metadata": {}})["metadata"].get("resourceVersion") == "3"
+
+    await world.eventually(modified)
+    informer.note(_object("new", 4))
+    assert informer.get("new")
+    informer.note(_object("late", 3))  # the watch has been there: it was created and is gone
+    assert informer.get("late") is None
+    await tasks.cancel()
+
+
+async def test_queue_holds_a_key_once_and_in_one_hand() -> None:
+    queue = WorkQueue()
+    queue.add("a")
+    queue.add("a")
+    assert await queue.get() == "a"
+    queue.add("a")  # while it is worked on
+    queue.add("b")
+    assert await queue.get() == "b"
+    queue.done("a")
+    assert await asyncio.wait_for(queue.get(), 1) == "a"
+    queue.add_after("c", 0.01)
+    queue.add_after("c", 60)  # the earlier time holds
+    assert await asyncio.wait_for(queue.get(), 5) == "c"
+    queue.add_after("d", 60)
+    queue.add_after("d", 0.01)
+    assert await asyncio.wait_for(queue.get(), 5) == "d"
+    queue.close()
+
+
+async def test_what_fails_is_tried_again(registry: Any, world: World) -> None:
+    tries: list[str] = []
+
+    class Stubborn(Controller):
+        resource = "configmaps"
+
+        async def sync(self, key: str) -> float | None:
+            tries.append(key)
+            if len(tries) < 3:
+                raise RuntimeError("not yet")
+            return None
+
+    cluster = Cluster(registry, Settings())
+    controller = Stubborn(cluster)
+    await cluster.start()
+    await controller.start()
+    await world.objects.create("configmaps", {"metadata": {"name": "one"}}, "default")
+
+    async def thrice() -> bool:
+        return tries[-3:] == ["default/one"] * 3
+
+    await world.eventually(thrice)
+    await controller.stop()
+    await cluster.stop()
+
+
+async def test_repeated_events_are_counted(registry: Any, world: World) -> None:
+    recorder = Recorder(registry)
+    await recorder.start()
+    pod = await world.pod("noisy")
+    for _ in range(3):
+        recorder.tell("job-controller", pod, "Warning", "Again", "It happened again")
+    first = await world.told("Again", "noisy")
+    recorder.tell("job-controller", pod, "Warning", "Again", "It happened again")
+    recorder.tell("job-controller", pod, "Warning", "Again", "Something else")
+
+    async def counted() -> bool:
+        return sorted(each["count"] for each in await world.events("Again")) == [1, first["count"] + 1]
+
+    await world.eventually(counted)
+    assert first["involvedObject"]["resourceVersion"] == pod["metadata"]["resourceVersion"]
+    node = await world.node()
+    recorder.tell("node-controller", node, "Normal", "Hello", "A node")
+    assert (await world.told("Hello"))["metadata"]["namespace"] == "default"
+    await recorder.stop()
+
+
+async def test_restarts_converge(registry: Any, world: World) -> None:
+    """Stop, change, start: what happened while nobody looked is made good."""
+    await world.node("node-a")
+    first = await world.pod("first", gpus=1)
+    controllers = Controllers(registry, Settings(time_scale=0.001))
+    await controllers.start()
+    await world.placed("first")
+    await world.job(
+        "job", pod={"containers": [{"name": "m", "image": "b", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}
+    )
+
+    async def waits() -> list[dict[str, Any]]:
+        return await world.pods("job", placed=False)
+
+    [waiting] = await world.eventually(waits)
+    await controllers.stop()
+    await world.end(first)
+    await world.job("other")
+    await controllers.start()
+    assert await world.placed(waiting["metadata"]["name"]) == "node-a"
+    await world.told("SuccessfulCreate", "other")
+    await controllers.stop()
+    await world.end(waiting)
+    await world.objects.delete("jobs", "other", "default")
+    await controllers.start()
+
+    async def done() -> bool:
+        job = await world.objects.get("jobs", "job", "default")
+        return job["status"].get("succeeded") == 1 and not await world.pods("other")
+
+    await world.eventually(done)
+    await controllers.stop()
+    left = [str(task.get_coro()) for task in asyncio.all_tasks() if "Informer" in str(task) or "Worker" in str(task)]
+    assert left == []
