@@ -6,14 +6,15 @@ import builtins
 import re
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aksgpu import _expiry, sizes
 from aksgpu import _resources as resources
-from aksgpu import sizes
 from aksgpu._frames import frame
 from aksgpu._handle import Cluster, azure_of, cluster_of
-from aksgpu.azure import Azure, translated
+from aksgpu.azure import Azure, follow, translated
 from aksgpu.errors import AzureNotFound, InvalidInput
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def create(
     node_count: int = 1,
     kubernetes_version: str | None = None,
     tags: Mapping[str, str] | None = None,
+    delete_after: str | timedelta | None = None,
     preflight: bool = True,
     timeout: float = 1800,
     progress: bool | None = None,
@@ -56,6 +58,9 @@ def create(
         node_count: nodes of that pool, 1 to 1000.
         kubernetes_version: such as ``1.33`` or ``1.33.5``; by default AKS' own default.
         tags: Azure tags of the cluster.
+        delete_after: deletes the cluster this long from now, such as ``"2h"`` (``s``, ``m``, ``h``, ``d``): by this
+            process, as long as it lives. A tag keeps the time; :func:`leftovers` shows clusters that are overdue.
+            On a cluster that exists, the time counts anew.
         preflight: look at size and quota first, and refuse what cannot be had; False leaves that to AKS.
         timeout: seconds to wait for all of it. Creation goes on in Azure when they are over.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
@@ -78,19 +83,25 @@ def create(
     if not 1 <= node_count <= 1000:
         raise InvalidInput(f"node_count is {node_count}; AKS takes 1 to 1000 nodes in a system pool")
     location = sizes.canonical_location(location) if location is not None else None
+    life = _expiry.parse(delete_after) if delete_after is not None else None
     deadline = time.monotonic() + timeout
     target = _Target(azure, resource_group, name)
     existing = target.find()
     if existing is not None:
         wish = _wish(location, vm_size, node_count, kubernetes_version, tags)
         if (ready := target.ready(existing, wish, timeout, progress)) is not None:
-            return cluster_of(azure, ready)
+            aks = cluster_of(azure, ready)
+            if life is not None:
+                _expiry.extend(azure, aks, life, timeout=timeout, progress=progress)
+                _expiry.set_timer(aks, life)
+            return aks
     place, group_exists = target.place(location, timeout, progress)
     size = vm_size or DEFAULT_VM_SIZE
     if preflight and existing is None:
         sizes.preflight(azure, place, size, node_count, gpu=False).raise_if_no()
     if not group_exists:
         resources.make_group(azure, resource_group, place)
+    tags = {**(tags or {}), **(_expiry.tag(life) if life is not None else {})}
     body = _body(azure, name, resource_group, place, size, node_count, kubernetes_version, tags)
     created = target.operate(
         partial(azure.client.managed_clusters.begin_create_or_update, resource_group, name, body),
@@ -98,7 +109,10 @@ def create(
         timeout=max(1.0, deadline - time.monotonic()),
         progress=progress,
     )
-    return cluster_of(azure, dict(created.as_dict()))
+    aks = cluster_of(azure, dict(created.as_dict()))
+    if life is not None:
+        _expiry.set_timer(aks, life)
+    return aks
 
 
 class _Target:
@@ -323,3 +337,26 @@ def _switch(aks: Cluster, power: str, doing: str, method: str, timeout: float, p
         return
     begin = partial(getattr(azure.client.managed_clusters, method), aks.resource_group, aks.name)
     target.operate(begin, what, timeout=timeout, progress=progress)
+
+
+def abort(aks: Cluster, *, timeout: float = 600, progress: bool | None = None) -> None:
+    """Abort the operation that runs on a cluster, where AKS still can. Without one, nothing happens.
+
+    The cluster is then in the state ``Canceled``: create it again with the same arguments, or delete it.
+
+    Args:
+        aks: the cluster.
+        timeout: seconds to wait.
+        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+
+    Raises:
+        AzureError: AKS refused, because the operation is too far.
+        WaitTimeout: time ran out.
+    """
+    azure = azure_of(aks)
+    what = f"aborting the operation on cluster {aks.name}"
+    with translated(what):
+        poller = azure.client.managed_clusters.begin_abort_latest_operation(
+            aks.resource_group, aks.name, polling=azure.polling()
+        )
+    follow(poller, what, timeout=timeout, progress=progress)

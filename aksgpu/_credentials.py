@@ -16,7 +16,7 @@ from aksgpu import _kubeconfig
 from aksgpu._files import write_private
 from aksgpu._handle import Cluster, azure_of
 from aksgpu.azure import AKS_SERVER_SCOPE, translated
-from aksgpu.errors import AzureNotFound, InvalidInput
+from aksgpu.errors import ApiServerRestricted, AzureNotFound, InvalidInput, Unreachable
 
 if TYPE_CHECKING:
     from aksgpu.kube import Kube
@@ -113,7 +113,32 @@ def connect(aks: Cluster) -> Kube:
 
     path = kubeconfig(aks)
     config = _kubeconfig.read(path)
-    return Kube.from_kubeconfig(path, None, _refresh(config, None, azure_of(aks).kubernetes_token))
+    kube = Kube.from_kubeconfig(path, None, _refresh(config, None, azure_of(aks).kubernetes_token))
+    if aks.access:
+        _probe(aks, kube)
+    return kube
+
+
+def _probe(aks: Cluster, kube: Kube) -> None:
+    """Ask a cluster that does not answer everybody whether it answers here, so that silence has a reason."""
+    private = bool(aks.access.get("enablePrivateCluster"))
+    ranges = tuple(aks.access.get("authorizedIPRanges") or ())
+    if not private and not ranges:
+        return
+    try:
+        kube.request("GET", "/version")
+    except Unreachable as error:
+        if private:
+            raise ApiServerRestricted(
+                f"cluster {aks.name} is private: its Kubernetes API answers in its virtual network only",
+                private=True,
+                hint="Run this in the virtual network (a VM, a peered network, a VPN), or use `az aks command invoke`.",
+            ) from error
+        raise ApiServerRestricted(
+            f"the Kubernetes API of cluster {aks.name} answers only {', '.join(ranges)}",
+            ranges=ranges,
+            hint="Add this machine: `az aks update --api-server-authorized-ip-ranges RANGES,MY_IP/32`.",
+        ) from error
 
 
 def _refresh(config: dict[str, Any], context: str | None, token: Callable[[str], str]) -> Callable[[], str] | None:

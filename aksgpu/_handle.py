@@ -23,6 +23,7 @@ class Cluster:
         azure: the subscription; None when it was not made through Azure.
         id: its Azure resource id; empty when not known.
         kubernetes_version: of its control plane when it was read; empty when not known.
+        access: who may reach its Kubernetes API (``apiServerAccessProfile``); empty for everybody.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Cluster:
         azure: Azure | None = None,
         id: str = "",  # Azure's own word for it
         kubernetes_version: str = "",
+        access: Mapping[str, Any] | None = None,
         kube: Kube | None = None,
     ) -> None:
         self.name, self.resource_group, self.location = name, resource_group, location
         self.azure, self.id, self.kubernetes_version = azure, id, kubernetes_version
+        self.access: Mapping[str, Any] = access or {}
         self._kube = kube
 
     @property
@@ -92,4 +95,5 @@ def cluster_of(azure: Azure, shown: Mapping[str, Any]) -> Cluster:
         azure=azure,
         id=str(shown["id"]),
         kubernetes_version=str(properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion") or ""),
+        access=properties.get("apiServerAccessProfile"),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aksgpu import _expiry
 from aksgpu import _nodepool as nodepool
 from aksgpu import _resources as resources
 from aksgpu._frames import frame
@@ -62,6 +64,7 @@ def delete(
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
     azure = azure_of(aks)
+    _expiry.cancel(aks)
     read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
     existing = read()
     if existing is not None:
@@ -123,6 +126,7 @@ def leftovers(azure: Azure) -> pd.DataFrame:
         - ``resource_group``, ``cluster``, ``pool``, ``vm_size`` (string).
         - ``count`` (Int64): nodes.
         - ``state`` (string): provisioning state, or ``Stopped``: then no node runs, and only its disks cost money.
+          ``, overdue`` follows where ``delete_after`` is over.
         - ``usd_per_hour``, ``usd_per_day`` (Float64): what the nodes cost in US dollars; NA when not known, as for
           the disks of a stopped pool. Disks, addresses and traffic of running nodes are not in it.
 
@@ -140,6 +144,8 @@ def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     profiles = shown["properties"].get("agentPoolProfiles") or ()
     found = [nodepool.pool_of(name, str(profile["name"]), profile) for profile in profiles]
     stopped = resources.power_of(shown) == "Stopped"
+    due = _expiry.due(shown.get("tags"))
+    overdue = ", overdue" if due is not None and due < datetime.now(UTC) else ""
     rows = []
     for pool in nodepool.priced(azure, str(shown["location"]), found):
         idle = stopped or pool.power == "Stopped"
@@ -151,7 +157,7 @@ def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "pool": pool.name,
                 "vm_size": pool.vm_size,
                 "count": pool.count,
-                "state": "Stopped" if idle else pool.state,
+                "state": f"{'Stopped' if idle else pool.state}{overdue}",
                 "usd_per_hour": hourly,
                 "usd_per_day": None if hourly is None else round(hourly * 24, 2),
             }

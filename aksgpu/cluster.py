@@ -12,9 +12,10 @@ the cluster is the other rooms' business: they take a :class:`Cluster` and use i
 
 from __future__ import annotations
 
-from aksgpu._clusters import create, get, start, stop
+from aksgpu._clusters import abort, create, get, start, stop
 from aksgpu._clusters import list_clusters as list
 from aksgpu._credentials import from_kubeconfig, get_credentials, kubeconfig
+from aksgpu._expiry import temporary
 from aksgpu._handle import Cluster
 from aksgpu._leftovers import Deletion, delete, leftovers
 from aksgpu._nodepool import NodePool, pools
@@ -24,6 +25,7 @@ __all__ = [
     "Cluster",
     "Deletion",
     "NodePool",
+    "abort",
     "add_gpu_pool",
     "create",
     "delete",
@@ -40,4 +42,5 @@ __all__ = [
     "start_pool",
     "stop",
     "stop_pool",
+    "temporary",
 ]

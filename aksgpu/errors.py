@@ -10,6 +10,7 @@
     │   │   └── OperationInProgress    another operation on the cluster has not ended yet
     │   ├── AzureAuthError             not logged in, or not allowed
     │   │   └── LocalAccountsDisabled  the cluster gives no static credentials
+    │   ├── ApiServerRestricted        a private cluster, or one that answers only some addresses
     │   ├── InvalidParameter           Azure refused a name or a field
     │   ├── QuotaExceeded              the vCPU quota of the family or region is used up
     │   ├── SizeNotAvailable           a VM size that is unknown, retired, or not offered here
@@ -139,6 +140,18 @@ class AzureAuthError(AzureError):
 
 class LocalAccountsDisabled(AzureAuthError):
     """The cluster's local accounts are off: it gives no static credentials, only Entra ID tokens."""
+
+
+class ApiServerRestricted(AzureError):
+    """The cluster's Kubernetes API does not answer here: it is private, or takes only some addresses.
+
+    Attributes:
+        private: whether it is a private cluster, reached from its virtual network only.
+        ranges: the IP ranges that it answers otherwise.
+    """
+
+    private: bool = False
+    ranges: tuple[str, ...] = ()
 
 
 class InvalidParameter(AzureError):

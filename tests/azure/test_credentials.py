@@ -12,7 +12,7 @@ import yaml
 from aksgpu import _kubeconfig, cluster
 from aksgpu._handle import Cluster
 from aksgpu.azure import AKS_SERVER_SCOPE, Azure
-from aksgpu.errors import AzureConflict, InvalidInput, LocalAccountsDisabled
+from aksgpu.errors import ApiServerRestricted, AzureConflict, InvalidInput, LocalAccountsDisabled
 
 from .conftest import SUBSCRIPTION, Answer, Script
 
@@ -185,3 +185,22 @@ def test_from_kubeconfig_without_context(tmp_path: Path) -> None:
     assert repr(cluster.from_kubeconfig(path, "aks")) == "Cluster(aks)"
     with pytest.raises(InvalidInput):
         cluster.from_kubeconfig(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("access", "says"),
+    [
+        ({"enablePrivateCluster": True}, "is private"),
+        ({"authorizedIPRanges": ["203.0.113.0/24"]}, "answers only 203.0.113.0/24"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_everybody_says_why(
+    aks: Cluster, script: Script, access: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aksgpu._wire.CONNECT_TIMEOUT", 0.2)
+    give(script, config())  # nothing listens there
+    aks.access = access
+    with pytest.raises(ApiServerRestricted, match=says):
+        _ = aks.kube
+    aks.access = {"enablePrivateCluster": False}
+    assert aks.kube

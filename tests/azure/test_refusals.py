@@ -28,7 +28,10 @@ def test_every_class_below_azure_error_has_a_text() -> None:
     def below(kind: type[errors.AzureError]) -> set[str]:
         return {kind.__name__}.union(*(below(child) for child in kind.__subclasses__()))
 
-    assert below(errors.AzureError) - {text["kind"] for text in TEXTS} == {"AzureUnreachable"}
+    assert below(errors.AzureError) - {text["kind"] for text in TEXTS} == {
+        "AzureUnreachable",
+        "ApiServerRestricted",
+    }
 
 
 def test_a_long_text_is_cut() -> None:

@@ -1,0 +1,147 @@
+"""Clusters that are not meant to stay: deleted at the end of a block, or after a while.
+
+Azure has no such thing. A tag says when a cluster is to go; this process deletes it then if it still lives, and
+:func:`aksgpu.cluster.leftovers` shows it as overdue to whoever looks later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import _resources as resources
+from aksgpu._handle import Cluster, azure_of
+from aksgpu.errors import AksGpuError, AzureConflict, InvalidInput
+
+if TYPE_CHECKING:
+    from aksgpu.azure import Azure
+
+TAG = "aksgpu-delete-after"
+"""Azure tag with the time, in ISO 8601 and UTC, after which a cluster is to be deleted."""
+
+TEMPORARY = {"aksgpu-temporary": "true"}
+"""Azure tag of clusters that :func:`temporary` made."""
+
+log = logging.getLogger(__name__)
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 30 * 86400  # seconds; a longer life is not a temporary one, and timers have limits
+_timers: dict[str, threading.Timer] = {}
+
+
+def parse(text: str | timedelta) -> timedelta:
+    """A duration such as ``90m``, ``2h`` or ``1d``.
+
+    Raises:
+        InvalidInput: it is none, or out of range.
+    """
+    if isinstance(text, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
+        if not found:
+            raise InvalidInput(f"{text!r} is no duration", hint='Such as "90m", "2h" or "1d".')
+        text = timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    if not 0 < text.total_seconds() <= _LONGEST:
+        raise InvalidInput(f"a cluster cannot be deleted after {text}", hint="Between a moment and 30 days.")
+    return text
+
+
+def tag(life: timedelta) -> dict[str, str]:
+    """The tag for a cluster that lives so long from now."""
+    return {TAG: (datetime.now(UTC) + life).isoformat(timespec="seconds")}
+
+
+def due(tags: Mapping[str, Any] | None) -> datetime | None:
+    """When a cluster with these tags is to be deleted; None for never."""
+    try:
+        found = datetime.fromisoformat(str((tags or {})[TAG]))
+    except (KeyError, ValueError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def set_timer(aks: Cluster, life: timedelta) -> None:
+    """Delete the cluster after this time, if this process still lives then; a later call replaces an earlier one."""
+    cancel(aks)
+    timer = threading.Timer(life.total_seconds(), _expire, (aks,))
+    timer.name, timer.daemon = f"aksgpu-delete-{aks.name}", True
+    _timers[aks.id.lower()] = timer
+    timer.start()
+
+
+def cancel(aks: Cluster) -> None:
+    """Forget the timer, if there is one."""
+    if timer := _timers.pop(aks.id.lower(), None):
+        timer.cancel()
+
+
+def _expire(aks: Cluster) -> None:
+    from aksgpu._leftovers import delete
+
+    _timers.pop(aks.id.lower(), None)
+    try:
+        shown = resources.find_cluster(azure_of(aks), aks.resource_group, aks.name)
+        at = due((shown or {}).get("tags"))
+        if at is None or at > datetime.now(UTC) + timedelta(seconds=5):
+            return  # gone, or somebody gave it more time
+        delete(aks, progress=False)
+    except AksGpuError as error:  # nobody waits for this thread: the log is the only place to say it
+        log.error("cluster %s was to be deleted and was not: %s", aks.name, error)
+
+
+def extend(azure: Azure, aks: Cluster, life: timedelta, *, timeout: float, progress: bool | None) -> None:
+    """Write a new time into an existing cluster's tag."""
+    read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
+    tags = {**((read() or {}).get("tags") or {}), **tag(life)}
+    begin = partial(azure.client.managed_clusters.begin_update_tags, aks.resource_group, aks.name, {"tags": tags})
+    what = f"tagging cluster {aks.name}"
+    resources.operate(azure, begin, what, resource=aks.id, read=read, timeout=timeout, progress=progress)
+
+
+@contextlib.contextmanager
+def temporary(
+    azure: Azure, name: str, *, resource_group: str, timeout: float = 1800, progress: bool | None = None, **options: Any
+) -> Iterator[Cluster]:
+    """A cluster for the length of a ``with`` block, deleted at its end, on exceptions and interrupts too.
+
+        with cluster.temporary(azure, "trial", resource_group="trial", location="eastus") as aks:
+            cluster.add_gpu_pool(aks)
+            ...
+
+    A cluster that an earlier block left, because its process was killed, is taken over. One made otherwise is not: it
+    would be deleted.
+
+    Args:
+        azure: the subscription.
+        name: of the cluster.
+        resource_group: its resource group; deleted too when this library made it and nothing else is in it.
+        timeout: seconds to wait for the creation, and again for the deletion.
+        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        **options: further arguments of :func:`create`.
+
+    Raises:
+        AzureConflict: a cluster of this name exists that :func:`temporary` did not make.
+        AksGpuError: as for :func:`create` and :func:`delete`.
+    """
+    from aksgpu._clusters import create
+    from aksgpu._leftovers import delete
+
+    existing = resources.find_cluster(azure, resource_group, name)
+    if existing is not None and not TEMPORARY.items() <= (existing.get("tags") or {}).items():
+        raise AzureConflict(
+            f"cluster {name} exists, and would be deleted at the end of the block",
+            hint="Take another name; or cluster.get(azure, name, resource_group) for a cluster that stays.",
+        )
+    options["tags"] = {**options.get("tags", {}), **TEMPORARY}
+    handle = Cluster(
+        name, resource_group=resource_group, azure=azure, id=resources.cluster_id(azure, resource_group, name)
+    )
+    try:
+        yield create(azure, name, resource_group=resource_group, timeout=timeout, progress=progress, **options)
+    finally:
+        delete(handle, timeout=timeout, progress=progress)
