@@ -53,6 +53,8 @@ class DeviceManager:
     def __init__(self, directory: Path, changed: Callable[[], None]) -> None:
         self._directory, self._changed = directory, changed
         self._resources: dict[str, _Resource] = {}
+        self._ending: set[str] = set()
+        self._freed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
         self._checkpoint = directory.parent / "devices.json"
@@ -86,8 +88,14 @@ class DeviceManager:
                 one = self._resources.setdefault(resource, _Resource())
                 one.users |= dict.fromkeys(names, pod)
 
+    def ending(self, pod: str) -> None:
+        """The pod is being ended: its devices will soon be free."""
+        self._ending.add(pod)
+
     def release(self, pod: str) -> None:
         """The pod has ended: its devices are free."""
+        self._ending.discard(pod)
+        self._freed.set()
         for one in self._resources.values():
             one.users = {name: user for name, user in one.users.items() if user != pod}
 
@@ -124,10 +132,9 @@ class DeviceManager:
 
     async def _take(self, pod: str, resource: str, count: int) -> list[str]:
         one = self._resources[resource]
-        if len(one.free()) < count or one.socket is None:
-            with contextlib.suppress(TimeoutError):  # the plugin may be about to come back after a restart
-                async with asyncio.timeout(RETURN_SECONDS):
-                    await one.settled.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETURN_SECONDS):
+                await self._wait_for(one, count)
         free = one.free()
         if len(free) < count:
             text = f"requested number of devices unavailable for {resource}. Requested: {count}, Available: {len(free)}"
@@ -140,6 +147,14 @@ class DeviceManager:
         except (OSError, ValueError, TimeoutError) as error:
             raise AdmissionError(f"Allocate failed due to rpc error: {error}, which is unexpected") from error
         return names
+
+    async def _wait_for(self, one: _Resource, count: int) -> None:
+        """Wait for a plugin that may come back after a restart, and for pods that are being killed."""
+        if one.socket is None:
+            await one.settled.wait()
+        while len(one.free()) < count and not self._ending.isdisjoint(one.users.values()):
+            self._freed.clear()
+            await self._freed.wait()
 
     async def _expire(self, one: _Resource) -> None:
         await asyncio.sleep(RETURN_SECONDS)

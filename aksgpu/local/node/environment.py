@@ -129,7 +129,7 @@ async def read_data(
             raise
         if optional:
             return None
-        raise ConfigError(error.message) from error
+        raise ConfigError(f'{resource.removesuffix("s")} "{name}" not found') from error
     plain = obj.get("data") or {}
     if resource == "secrets":
         return {key: base64.b64decode(value) for key, value in plain.items()}

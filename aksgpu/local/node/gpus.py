@@ -7,6 +7,7 @@ nothing is handed out to containers; see :mod:`aksgpu.local.node.devices`.
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -52,9 +53,11 @@ class Gpu:
 
 
 def real() -> list[Gpu]:
-    """The GPUs of this machine, as NVML finds them; none when there is no driver."""
+    """The GPUs of this machine, as NVML finds them; none when there is no driver, or the user hides all of them."""
     import pynvml
 
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # NVML itself does not care, CUDA's programs do
+        return []
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

@@ -6,7 +6,7 @@ node agent) for as long as it lives: a lock that can be taken means that the shi
 ``run.json`` (pids, start) and ``exit.json`` (exit code, reason, times) beside SPEC, and a byte to the descriptor READY
 when the command runs. It knows nothing of Kubernetes.
 
-Signals: SIGTERM is passed on to the command's process group, SIGUSR1 kills everything. However the command ends, all
+Signals: SIGTERM is passed on to the command, and to it alone, SIGUSR1 kills everything. However the command ends, all
 that it started ends with it: the shim is the subreaper of the whole tree.
 
 The memory limit has no cgroup behind it. Twice a second the tree's resident memory is added up; where that exceeds the
@@ -346,7 +346,7 @@ class Shim:
         self._stopping = True
         if self._child and self._code is None:
             try:
-                os.killpg(self._child, signal.SIGTERM)
+                os.kill(self._child, signal.SIGTERM)
             except ProcessLookupError:
                 return
 

@@ -71,7 +71,7 @@ async def _volume(objects: Objects, pod: Object, node: Object, places: Places, v
         return _host_path(host["path"], host.get("type") or "", places.kubelet)
     if claim := volume.get("persistentVolumeClaim"):
         return await _claim(objects, pod["metadata"]["namespace"], claim["claimName"], places.claims)
-    path = places.pod / "volumes" / volume["name"]
+    path: Path = places.pod / "volumes" / volume["name"]
     path.mkdir(parents=True, exist_ok=True)
     for kind in ("configMap", "secret", "downwardAPI", "projected"):
         if kind in volume:

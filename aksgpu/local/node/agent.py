@@ -1,0 +1,225 @@
+"""The node agent: one for all nodes of a cluster. It keeps the nodes, runs their pods, and shows their logs.
+
+It talks to Kubernetes through :class:`~aksgpu.local.objects.Objects` alone. Stopping it, or killing the laptop, leaves
+the pods running; the next agent on the same directory takes them up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aksgpu.local.api.podlogs import PodLogs
+from aksgpu.local.control.events import Recorder
+from aksgpu.local.control.informer import Informer
+from aksgpu.local.control.runtime import Tasks, Timing
+from aksgpu.local.images.registry import install_tools
+from aksgpu.local.node import gpus, logs
+from aksgpu.local.node.attempt import SHIM, Attempt, attempts
+from aksgpu.local.node.nodes import Node
+from aksgpu.local.node.pod import PodRunner, Surroundings
+from aksgpu.local.objects import Object, Objects
+from aksgpu.local.status import bad_request, not_found
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS = 2.0
+"""How long pods have to end by themselves when their cluster is stopped or deleted."""
+
+LINGER_SECONDS = 1.0
+"""How long a deleted pod's files stay, so that those who follow its log see the end."""
+
+
+class NodeAgent(PodLogs):
+    """Runs pods as processes of this machine.
+
+    Args:
+        objects: the cluster.
+        root: the cluster's directory; node and pod directories are made below it.
+        settings: the laptop's settings, of which ``time_scale`` is read.
+    """
+
+    def __init__(self, objects: Objects, root: Path, settings: Timing) -> None:
+        self._objects, self._root, self._settings = objects, root, settings
+        self._events = Recorder(objects)
+        self._nodes: dict[str, Node] = {}
+        self._runners: dict[str, PodRunner] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._tasks, self._watches = Tasks(), Tasks()
+        self._node_informer, self._pod_informer = Informer(objects, "nodes"), Informer(objects, "pods")
+        self._machine: list[gpus.Gpu] = []
+        self._around: Surroundings
+
+    async def start(self) -> None:
+        """Begin: nodes report, pods from before are found again, new ones are run."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tools, gpu_tools = install_tools(self._root / "tools")
+        self._machine = await asyncio.to_thread(gpus.real)
+        view = await _grants_view(self._root / "tools")
+        if not view:
+            log.info("no mount namespaces here: volumes are reached by rewritten paths")
+        self._around = Surroundings(self._objects, self._events, self._settings, self._root, tools, gpu_tools, view)
+        await self._events.start()
+        for informer in (self._node_informer, self._pod_informer):
+            self._watches.spawn(informer.run())
+            await informer.synced.wait()
+        self._node_informer.on_change(self._node_changed)
+        self._pod_informer.on_change(self._pod_changed)
+        await self._clear_orphans()
+
+    async def stop(self, *, end_pods: bool) -> None:
+        """Stop looking after nodes and pods.
+
+        Args:
+            end_pods: whether the pods' processes end, which the API is not told; else they go on running.
+        """
+        await self._watches.cancel()
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._tasks.cancel()
+        leaving = (runner.leave(end=end_pods, grace=STOP_GRACE_SECONDS) for runner in self._runners.values())
+        await asyncio.gather(*leaving)
+        for node in self._nodes.values():
+            await node.stop()
+        await self._events.stop()
+
+    async def open(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        follow: bool,
+        previous: bool,
+        since_time: str | None,
+        since_seconds: int | None,
+        tail_lines: int | None,
+        limit_bytes: int | None,
+        timestamps: bool,
+    ) -> AsyncIterator[bytes]:
+        """A container's log; see :class:`~aksgpu.local.api.podlogs.PodLogs`.
+
+        Raises:
+            StatusError: no such pod on these nodes, no such container, or no such run of it.
+        """
+        runner = self._runners.get(self._names.get((namespace, pod), ""))
+        if runner is None:
+            raise not_found("pods", pod)
+        found = runner.container(container)
+        if found is None:
+            raise bad_request(f"container {container} is not valid for pod {pod}")
+        path = found.log(previous=previous)
+        if path is None and previous:
+            raise bad_request(f'previous terminated container "{container}" in pod "{pod}" not found')
+        if path is None:
+            raise bad_request(f'container "{container}" in pod "{pod}" is waiting to start: ContainerCreating')
+        since = logs.since_nanoseconds(since_time, since_seconds)
+        options = logs.LogOptions(follow and not previous, since, tail_lines, limit_bytes, timestamps)
+        return logs.read(path, options, lambda: not found.may_write(path))
+
+    def running_pods(self) -> int:
+        """How many pods have processes, or are about to."""
+        return sum(not runner.over for runner in self._runners.values())
+
+    # Following the cluster. These are called by informers and must not block.
+
+    def _node_changed(self, old: Object | None, new: Object | None) -> None:
+        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+            node = self._nodes.pop(old["metadata"]["name"])
+            for runner in self._runners.values():
+                if runner.node is node:
+                    runner.end(0)
+            self._tasks.spawn(node.stop())
+            old = None
+        if new is None:
+            return
+        name = new["metadata"]["name"]
+        if old is None:
+            node = self._nodes[name] = Node(self._objects, self._events, new, self._root)
+            taken = [gpu.uuid for other in self._nodes.values() for gpu in other.gpus if not gpu.simulated]
+            node.gpus = gpus.of_node(new, self._machine, taken)
+            self._tasks.spawn(node.start())
+            for pod in self._pod_informer:
+                self._pod_changed(None, pod)
+        else:
+            self._nodes[name].object = new
+
+    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
+        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+            uid = old["metadata"]["uid"]
+            if uid in self._runners:
+                self._tasks.spawn(self._bury(uid))
+        if new is None:
+            return
+        metadata = new["metadata"]
+        runner = self._runners.get(metadata["uid"])
+        if runner is not None:
+            runner.see(new)
+        elif node := self._nodes.get(new["spec"].get("nodeName", "")):
+            self._adopt(PodRunner(self._around, node, new))
+
+    def _adopt(self, runner: PodRunner) -> None:
+        self._runners[runner.uid] = runner
+        self._names[runner.namespace, runner.name] = runner.uid
+        runner.restore()
+        runner.see(runner.pod)
+        task = self._running[runner.uid] = asyncio.get_running_loop().create_task(runner.run())
+        task.add_done_callback(_report_failure)
+
+    async def _bury(self, uid: str) -> None:
+        """The pod is gone from the API: nothing of it stays."""
+        runner, task = self._runners[uid], self._running[uid]
+        runner.end(0)
+        await asyncio.wait([task])
+        runner.node.devices.release(uid)
+        del self._runners[uid], self._running[uid]
+        if self._names.get((runner.namespace, runner.name)) == uid:
+            del self._names[runner.namespace, runner.name]
+        await asyncio.sleep(LINGER_SECONDS)
+        runner.remove()
+
+    async def _clear_orphans(self) -> None:
+        """End what runs for pods that were deleted while nobody looked."""
+        directory = self._root / "pods"
+        for pod in list(directory.iterdir()) if directory.is_dir() else []:
+            if pod.name in self._runners:
+                continue
+            for container in (pod / "containers").glob("*"):
+                for number in attempts(container):
+                    attempt = Attempt(container, number)
+                    await attempt.resume()
+                    if attempt.alive:
+                        attempt.signal(signal.SIGUSR1)
+                        await attempt.ended()
+            shutil.rmtree(pod, ignore_errors=True)
+
+
+async def _grants_view(directory: Path) -> bool:
+    """Whether this system lets us mount volumes in a namespace of our own; asked in a process that may fail."""
+    staging = directory / "probe"
+    staging.mkdir(exist_ok=True)
+    quiet = asyncio.subprocess.DEVNULL
+    probe = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", str(SHIM), "--probe", str(staging), stdout=quiet, stderr=quiet
+    )
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            return await probe.wait() == 0
+    probe.kill()
+    await probe.wait()
+    return False
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("a pod's task ended", exc_info=error)

@@ -1,0 +1,211 @@
+"""One node as its kubelet keeps it: conditions, heartbeats, devices, addresses for pods, images that are there.
+
+Nodes are made and removed by Resource Manager; pods are in :mod:`aksgpu.local.node.pod`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from aksgpu.local.control import times
+from aksgpu.local.control.events import Recorder
+from aksgpu.local.control.runtime import Tasks
+from aksgpu.local.node import gpus
+from aksgpu.local.node.devices import DeviceManager
+from aksgpu.local.objects import Object, Objects
+from aksgpu.local.status import StatusError
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 10.0
+REPORT_SECONDS = 300.0
+_LEASES = "kube-node-lease"
+_CONDITIONS = (
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+)
+
+
+class Node:
+    """A node of the cluster.
+
+    Attributes:
+        object: the Node object as last seen.
+        gpus: the GPUs that it has, whether or not a plugin offers them.
+        devices: what device plugins offer, and who has it.
+        kubelet: the node's own ``/var/lib/kubelet``.
+        ready: set once it can take pods.
+    """
+
+    def __init__(self, objects: Objects, events: Recorder, node: Object, root: Path) -> None:
+        self._objects, self._events = objects, events
+        self.object = node
+        self.gpus: list[gpus.Gpu] = []
+        self.name: str = node["metadata"]["name"]
+        self.kubelet = root / "nodes" / self.name / "kubelet"
+        self.kubelet.mkdir(parents=True, exist_ok=True)
+        self.devices = DeviceManager(self.kubelet / "device-plugins", lambda: self._dirty.set())
+        self.ready = asyncio.Event()
+        self._dirty = asyncio.Event()
+        self._tasks = Tasks()
+        self._pulled = self.kubelet / "images.json"
+        self._last_ip = 1
+        self._ips: set[str] = set()
+        self._announced = False
+
+    @property
+    def ip(self) -> str:
+        """The node's internal address."""
+        addresses = (self.object.get("status") or {}).get("addresses") or []
+        return next((one["address"] for one in addresses if one["type"] == "InternalIP"), "127.0.0.1")
+
+    async def start(self) -> None:
+        """Begin to report."""
+        await self.devices.start()
+        self.ready.set()
+        self._tasks.spawn(self._heartbeat())
+        self._tasks.spawn(self._report())
+
+    async def stop(self) -> None:
+        """Stop reporting."""
+        await self._tasks.cancel()
+        await self.devices.stop()
+
+    def pod_ip(self, given: str = "") -> str:
+        """An address for a pod: the one that it had, or one that is free on this node."""
+        if given:
+            self._ips.add(given)
+            return given
+        _, second, third, fourth = self.ip.split(".")
+        prefix = f"10.{244 + int(third) % 8}.{int(fourth)}" if second == "224" else "10.244.0"
+        while True:
+            self._last_ip = self._last_ip % 254 + 1
+            address = f"{prefix}.{self._last_ip}"
+            if address not in self._ips or len(self._ips) >= 254:
+                self._ips.add(address)
+                return address
+
+    def forget_ip(self, address: str) -> None:
+        """The pod of this address has ended."""
+        self._ips.discard(address)
+
+    def has_image(self, reference: str) -> bool:
+        """Whether the image was pulled before."""
+        return reference in self._images()
+
+    def add_image(self, reference: str) -> None:
+        """The image has been pulled."""
+        self._pulled.write_text(json.dumps(sorted({*self._images(), reference})))
+
+    def _images(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found: list[str] = json.loads(self._pulled.read_text())
+            return found
+        return []
+
+    async def _heartbeat(self) -> None:
+        """Renew the node's lease, for ever."""
+        while True:
+            try:
+                await self._renew()
+            except StatusError as error:
+                log.info("lease of %s: %s", self.name, error)
+            await asyncio.sleep(LEASE_SECONDS)
+
+    async def _renew(self) -> None:
+        spec = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": times.now_micro()}
+        try:
+            await self._objects.patch("leases", self.name, {"spec": {"renewTime": spec["renewTime"]}}, _LEASES)
+        except StatusError as error:
+            if error.code != 404:
+                raise
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self.name, "uid": self.object["metadata"]["uid"]}
+            lease = {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": self.name, "namespace": _LEASES, "ownerReferences": [owner]},
+                "spec": spec,
+            }
+            await self._objects.create("leases", lease, _LEASES)
+
+    async def _report(self) -> None:
+        """Post the node's status now, when devices change, and every five minutes."""
+        failures = 0
+        while True:
+            self._dirty.clear()
+            try:
+                await self._post()
+                failures = 0
+            except StatusError as error:
+                failures += 1
+                log.info("status of %s: %s", self.name, error)
+            with contextlib.suppress(TimeoutError):
+                wait = REPORT_SECONDS if not failures else min(30.0, 0.1 * 2 ** min(failures, 9))
+                async with asyncio.timeout(wait):
+                    await self._dirty.wait()
+
+    async def _post(self) -> None:
+        node = await self._objects.get("nodes", self.name)
+        self.object = node
+        await self._label(node)
+        old = {condition["type"]: condition for condition in (node.get("status") or {}).get("conditions") or []}
+        became_ready = (old.get("Ready") or {}).get("status") != "True"
+        mine = [self._condition(*row, old.pop(row[0], None)) for row in _CONDITIONS]
+        status: dict[str, Any] = {"conditions": [*old.values(), *mine]}
+        for resource, (capacity, allocatable) in self.devices.counts().items():
+            status.setdefault("capacity", {})[resource] = str(capacity)
+            status.setdefault("allocatable", {})[resource] = str(allocatable)
+        self.object = await self._objects.patch("nodes", self.name, {"status": status}, subresource="status")
+        self._announce(became_ready)
+
+    async def _label(self, node: Object) -> None:
+        """Say on the node what its GPUs really are."""
+        if not self.gpus:
+            return
+        first = self.gpus[0]
+        kind = "simulated" if first.simulated else "nvml"
+        patch: dict[str, Any] = {}
+        if (node["metadata"].get("labels") or {}).get(gpus.LABEL) != kind:
+            patch["labels"] = {gpus.LABEL: kind}
+        if not first.simulated:
+            notes = {gpus.MODEL: first.model, gpus.MEMORY: str(first.memory_mib)}
+            if not notes.items() <= (node["metadata"].get("annotations") or {}).items():
+                patch["annotations"] = notes
+        if patch:
+            await self._objects.patch("nodes", self.name, {"metadata": patch})
+
+    @staticmethod
+    def _condition(kind: str, status: str, reason: str, message: str, old: dict[str, Any] | None) -> dict[str, Any]:
+        now = times.now()
+        since = old["lastTransitionTime"] if old and old["status"] == status else now
+        return {
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": since,
+            "message": message,
+            "reason": reason,
+            "status": status,
+            "type": kind,
+        }
+
+    def _announce(self, became_ready: bool) -> None:
+        """The events with which a kubelet starts."""
+        if not self._announced:
+            self._announced = True
+            self._tell("Starting", "Starting kubelet.")
+            for reason in ("NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"):
+                self._tell(reason, f"Node {self.name} status is now: {reason}")
+            self._tell("NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
+        if became_ready:
+            self._tell("NodeReady", f"Node {self.name} status is now: NodeReady")
+
+    def _tell(self, reason: str, message: str) -> None:
+        # A kubelet names its node by name where a uid belongs; `kubectl describe node` asks for that.
+        about = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
+        self._events.tell("kubelet", about, "Normal", reason, message, host=self.name)

@@ -1,0 +1,323 @@
+"""One pod on its node, from admission to the last trace: order of containers, deletion, status.
+
+One :class:`PodRunner` per pod, a task of its own. What it needs to go on after a restart of the laptop is on disk:
+``pod.json`` and the directories of the containers' runs. A container's own life is in
+:mod:`aksgpu.local.node.container`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aksgpu.local.control import times
+from aksgpu.local.control.events import Recorder
+from aksgpu.local.control.runtime import Timing, finished
+from aksgpu.local.node import status
+from aksgpu.local.node.container import ContainerRunner
+from aksgpu.local.node.devices import AdmissionError
+from aksgpu.local.node.nodes import Node
+from aksgpu.local.node.volumes import MountError, Places, prepare
+from aksgpu.local.objects import Object, Objects
+from aksgpu.local.status import StatusError
+
+log = logging.getLogger(__name__)
+
+GPU = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all pods of a cluster share.
+
+    Attributes:
+        root: the cluster's directory.
+        tools: directories that come first on every container's PATH.
+        gpu_tools: the same for containers with a GPU.
+        view: whether the system grants mount namespaces.
+    """
+
+    objects: Objects
+    events: Recorder
+    settings: Timing
+    root: Path
+    tools: Path
+    gpu_tools: Path
+    view: bool
+
+    def pod_directory(self, uid: str) -> Path:
+        """Where everything of a pod lies."""
+        return self.root / "pods" / uid
+
+
+class PodRunner:
+    """Runs one pod.
+
+    Attributes:
+        pod: the pod as last seen.
+        node: its node.
+    """
+
+    def __init__(self, around: Surroundings, node: Node, pod: Object) -> None:
+        self.around, self.node, self.pod = around, node, pod
+        self.uid: str = pod["metadata"]["uid"]
+        self.directory = around.pod_directory(self.uid)
+        self.volumes: dict[str, Path] = {}
+        spec = pod["spec"]
+        self.init = [ContainerRunner(self, one, init=True) for one in spec.get("initContainers") or []]
+        self.containers = [ContainerRunner(self, one) for one in spec["containers"]]
+        self._state: dict[str, Any] = {}
+        self._sandbox = self._initialised = False
+        self._failure: tuple[str, str] | None = None
+        self._phase = ""
+        self._dirty, self._stop = asyncio.Event(), asyncio.Event()
+        self._deadline = float("inf")
+        self._posted: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The pod's name."""
+        return str(self.pod["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """The pod's namespace."""
+        return str(self.pod["metadata"]["namespace"])
+
+    @property
+    def restart_policy(self) -> str:
+        """Always, OnFailure or Never."""
+        return str(self.pod["spec"].get("restartPolicy", "Always"))
+
+    @property
+    def over(self) -> bool:
+        """Whether none of its processes will run again."""
+        return bool(self._phase) or finished(self.pod)
+
+    def tell(self, kind: str, reason: str, message: str, field: str = "") -> None:
+        """Record an event of the pod."""
+        about = {**self.pod, "apiVersion": "v1", "kind": "Pod"}
+        self.around.events.tell("kubelet", about, kind, reason, message, host=self.node.name, field=field)
+
+    def changed(self) -> None:
+        """Have the status posted."""
+        self._dirty.set()
+
+    def gpus_of(self, container: str) -> list[Any]:
+        """The GPUs that a container was given."""
+        ids = set(self._state.get("devices", {}).get(container, {}).get(GPU, []))
+        return [gpu for gpu in self.node.gpus if gpu.uuid in ids]
+
+    def with_status(self) -> Object:
+        """The pod with the status as it is here, addresses included."""
+        return {**self.pod, "status": self._status()}
+
+    # How the agent drives it.
+
+    def restore(self) -> None:
+        """Take up what is on disk from before a restart; before any pod runs, as devices must not be given twice."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            self._state = json.loads((self.directory / "pod.json").read_text())
+            self._state["ip"] = self.node.pod_ip(self._state["ip"])
+            if not finished(self.pod):
+                self.node.devices.restore(self.uid, self._state["devices"])
+        for one in (*self.init, *self.containers):
+            one.restore()
+        self._sandbox = any(one.known for one in (*self.init, *self.containers))
+        self._initialised = any(one.known for one in self.containers)
+
+    def see(self, pod: Object) -> None:
+        """Take a new version of the pod from the API; its deletion begins when it bears a deletion time."""
+        self.pod = pod
+        metadata = pod["metadata"]
+        if "deletionTimestamp" in metadata:
+            self.end(float(metadata.get("deletionGracePeriodSeconds") or 0))
+
+    def end(self, grace: float) -> None:
+        """End the pod, at the latest after ``grace`` seconds; a shorter grace than before counts."""
+        self._deadline = min(self._deadline, time.monotonic() + grace)
+        self.node.devices.ending(self.uid)
+        self._stop.set()
+        for one in (*self.init, *self.containers):
+            one.deadline_changed.set()
+
+    def remove(self) -> None:
+        """Remove what the pod left on disk."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def run(self) -> None:
+        """Run the pod to its end, and see it out of the API when it is deleted."""
+        poster = asyncio.create_task(self._post_changes())
+        try:
+            await self._run()
+        finally:
+            poster.cancel()
+            await asyncio.wait([poster])
+
+    async def _run(self) -> None:
+        if not finished(self.pod):
+            living = asyncio.create_task(self._live())
+            stopping = asyncio.create_task(self._stop.wait())
+            try:
+                await asyncio.wait({living, stopping}, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (living, stopping):
+                    task.cancel()
+                await asyncio.wait({living, stopping})
+            if not living.cancelled() and (error := living.exception()):
+                log.error("pod %s/%s", self.namespace, self.name, exc_info=error)
+                self._failure = ("NodeAgentError", f"the node agent failed: {error}")
+            elif living.cancelled() and not self._stop.is_set():
+                self._failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+                self.tell("Normal", "DeadlineExceeded", self._failure[1])
+                self._deadline = time.monotonic() + self._grace()
+            await self._finish()
+        else:
+            self._phase = self.pod["status"]["phase"]
+        await self._stop.wait()
+        await self._delete()
+
+    def _time_left(self) -> float | None:
+        limit = self.pod["spec"].get("activeDeadlineSeconds")
+        if limit is None:
+            return None
+        return max(0.0, float(limit) - times.age(self._state.get("started") or times.now()))
+
+    def _grace(self) -> float:
+        return float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
+
+    async def _live(self) -> None:
+        """Admission, volumes, init containers one after the other, then all containers until none will run again."""
+        if not await self._admit():
+            return
+        self.changed()
+        await self._mount()
+        self._sandbox = True
+        self.changed()
+        for one in self.init:
+            if not await one.run():
+                return
+        self._initialised = True
+        self.changed()
+        async with asyncio.TaskGroup() as group:
+            for one in self.containers:
+                group.create_task(one.run())
+
+    async def _admit(self) -> bool:
+        await self.node.ready.wait()
+        if self._state:
+            return True
+        state = {"started": times.now(), "ip": "", "devices": {}, "node": self.node.name, "namespace": self.namespace}
+        self._state = {**state, "name": self.name}
+        try:
+            self._state["devices"] = await self.node.devices.allocate(self.uid, self.pod["spec"])
+        except AdmissionError as error:
+            self._failure = ("UnexpectedAdmissionError", f"Pod was rejected: {error}")
+            self.tell("Warning", "UnexpectedAdmissionError", str(error))
+            return False
+        host_network = self.pod["spec"].get("hostNetwork")
+        self._state["ip"] = self.node.ip if host_network else self.node.pod_ip()
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self.directory / "pod.json.new"
+        fresh.write_text(json.dumps(self._state))
+        fresh.replace(self.directory / "pod.json")
+        return True
+
+    async def _mount(self) -> None:
+        places = Places(self.directory, self.node.kubelet, self.around.root / "claims")
+        pause = 0.5
+        while True:
+            try:
+                pod = self.with_status()
+                self.volumes = await prepare(self.around.objects, pod, self.node.object, places)
+                return
+            except (MountError, StatusError) as error:
+                self.tell("Warning", "FailedMount", str(error))
+            await asyncio.sleep(pause * self.around.settings.time_scale)
+            pause = min(pause * 2, 122.0)
+
+    async def _finish(self) -> None:
+        """End what still runs, and post the final status."""
+        async with asyncio.TaskGroup() as group:
+            for one in (*self.init, *self.containers):
+                group.create_task(one.end(lambda: self._deadline))
+        self._sandbox = False
+        good = not self._failure and all(one.stand.exit_code == 0 for one in self.containers)
+        self._phase = "Succeeded" if good else "Failed"
+        self.node.devices.release(self.uid)
+        self.node.forget_ip(self._state.get("ip", ""))
+        await self._post()
+
+    async def _delete(self) -> None:
+        """Tell the API that nothing of the pod runs any more."""
+        pause = 0.05
+        while True:
+            try:
+                await self.around.objects.delete(
+                    "pods", self.name, self.namespace, grace_period_seconds=0, uid=self.uid
+                )
+                return
+            except StatusError as error:
+                if error.code in (404, 409):  # gone, or another pod bears its name by now
+                    return
+                log.info("deleting pod %s/%s: %s", self.namespace, self.name, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10.0)
+
+    async def _post_changes(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if not self._phase:
+                await self._post()
+
+    def _status(self) -> dict[str, Any]:
+        rejected = self._failure is not None and self._failure[0] == "UnexpectedAdmissionError"
+        facts = status.Facts(
+            init=[] if rejected else [one.stand for one in self.init],
+            containers=[] if rejected else [one.stand for one in self.containers],
+            host_ip=self.node.ip,
+            pod_ip=self._state.get("ip", ""),
+            started=self._state.get("started") or times.now(),
+            sandbox=self._sandbox,
+            initialised=self._initialised,
+            failure=self._failure,
+            phase=self._phase,
+        )
+        known = {**(self.pod.get("status") or {}), **self._posted}
+        return status.build({**self.pod, "status": known}, facts)
+
+    async def _post(self) -> None:
+        pause = 0.05
+        while True:
+            new = self._status()
+            if new == self._posted:
+                return
+            patch = {"metadata": {"uid": self.uid}, "status": new}
+            try:
+                await self.around.objects.patch("pods", self.name, patch, self.namespace, subresource="status")
+            except StatusError as error:
+                if error.code in (404, 409):  # deleted by force, or replaced: nobody is interested any more
+                    return
+                log.info("status of pod %s/%s: %s", self.namespace, self.name, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 10.0)
+                continue
+            self._posted = new
+            return
+
+    def container(self, name: str) -> ContainerRunner | None:
+        """The container of that name."""
+        return next((one for one in (*self.init, *self.containers) if one.stand.name == name), None)
+
+    async def leave(self, *, end: bool, grace: float) -> None:
+        """Stop looking after the pod: its processes go on, or end without a word to the API."""
+        for one in (*self.init, *self.containers):
+            await one.leave(time.monotonic() + grace if end else None)

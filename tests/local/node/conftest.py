@@ -1,0 +1,133 @@
+"""A cluster of one store and one node agent; the tests themselves bind pods to nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aksgpu.local.api.registry import Registry
+from aksgpu.local.api.store import Store
+from aksgpu.local.node import NodeAgent
+from aksgpu.local.objects import Object
+
+GPU_NODE, CPU_NODE = "aks-gpunp-12345678-vmss000000", "aks-nodepool1-12345678-vmss000000"
+
+
+class Lab:
+    """The cluster, and short ways to use it."""
+
+    def __init__(self, root: Path, time_scale: float = 0.02) -> None:
+        self.root = root
+        self.settings = SimpleNamespace(time_scale=time_scale)
+        self.objects: Registry
+        self.agent: NodeAgent
+
+    async def start(self) -> None:
+        self.objects = Registry(Store(self.root / "kube.db"))
+        await self.objects.open()
+        self.agent = NodeAgent(self.objects, self.root, self.settings)
+        await self.agent.start()
+
+    async def stop(self, *, end_pods: bool) -> None:
+        await self.agent.stop(end_pods=end_pods)
+        await self.objects.close()
+
+    async def restart(self) -> None:
+        """As after a kill: another agent, another store, on the same files."""
+        await self.stop(end_pods=False)
+        await self.start()
+
+    async def add_node(self, name: str, *, gpus: int = 0, address: str = "10.224.0.4") -> Object:
+        notes = {"aksgpu.dev/gpu-model": "Tesla T4", "aksgpu.dev/gpu-count": str(gpus)} if gpus else {}
+        status = {
+            "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110"},
+            "allocatable": {"cpu": "3860m", "memory": "14Gi", "pods": "110"},
+            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
+        }
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "annotations": notes}, "status": status}
+        await self.objects.create("nodes", node)
+        return await self.objects.patch("nodes", name, {"status": status}, subresource="status")
+
+    async def run(self, name: str, *command: str, node: str = CPU_NODE, **spec: Any) -> Object:
+        """Create a pod with one container (or those in ``containers``) and bind it."""
+        container = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": list(command)}
+        container |= spec.pop("container", {})
+        if not container["command"]:
+            del container["command"]
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", **spec.pop("metadata", {})},
+            "spec": {"restartPolicy": "Never", "containers": [container], **spec},
+        }
+        made = await self.objects.create("pods", pod, "default")
+        binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": node}}
+        await self.objects.create("pods", binding, "default", name=name, subresource="binding")
+        return made
+
+    async def until(self, name: str, done: Callable[[Object], Any], timeout: float = 20.0) -> Object:
+        """Wait until a pod is as it should be."""
+        end = time.monotonic() + timeout
+        while True:
+            pod = await self.objects.get("pods", name, "default")
+            if done(pod):
+                return pod
+            assert time.monotonic() < end, pod["status"]
+            await asyncio.sleep(0.01)
+
+    async def phase(self, name: str, *phases: str) -> Object:
+        return await self.until(name, lambda pod: pod.get("status", {}).get("phase") in phases)
+
+    async def gone(self, name: str, timeout: float = 20.0) -> None:
+        end = time.monotonic() + timeout
+        while any(pod["metadata"]["name"] == name for pod in (await self.objects.list("pods"))[0]):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
+
+    async def logs(self, name: str, container: str = "main", **options: Any) -> bytes:
+        defaults: dict[str, Any] = dict.fromkeys(("since_time", "since_seconds", "tail_lines", "limit_bytes"))
+        defaults |= {"follow": False, "previous": False, "timestamps": False}
+        stream = await self.agent.open("default", name, container, **(defaults | options))
+        return b"".join([data async for data in stream])
+
+    async def events(self, name: str) -> list[tuple[str, str]]:
+        await asyncio.sleep(0.1)
+        found, _ = await self.objects.list("events", "default")
+        return [(one["reason"], one["message"]) for one in found if one["involvedObject"]["name"] == name]
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    lab = Lab(tmp_path / "cluster")
+    lab.root.mkdir()
+    await lab.start()
+    await lab.add_node(CPU_NODE)
+    await lab.add_node(GPU_NODE, gpus=2, address="10.224.0.5")
+    yield lab
+    await lab.stop(end_pods=True)
+
+
+@pytest.fixture
+def mark() -> str:
+    """A word that finds a test's own processes."""
+    return f"aksgpu-test-{uuid.uuid4().hex}"
+
+
+def processes(mark: str) -> list[int]:
+    """Processes whose command line or environment contains a word."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                if mark.encode() in (path / "cmdline").read_bytes() and (path / "stat").read_text().split()[2] != "Z":
+                    found.append(int(path.name))
+            except OSError:
+                continue
+    return found

@@ -1,0 +1,164 @@
+"""What a container finds: environment, volumes, working directory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+
+import pytest
+
+from aksgpu.local.node import environment, volumes
+from aksgpu.local.node.volumes import Mount
+
+from .conftest import Lab
+
+
+async def config(lab: Lab) -> None:
+    data = {"colour": "blue", "size": "7"}
+    await lab.objects.create("configmaps", {"metadata": {"name": "settings"}, "data": data}, "default")
+    secret = {"metadata": {"name": "keys"}, "type": "Opaque", "data": {"token": base64.b64encode(b"s3cret").decode()}}
+    await lab.objects.create("secrets", secret, "default")
+
+
+async def test_environment(lab: Lab) -> None:
+    await config(lab)
+    env = [
+        {"name": "PLAIN", "value": "one"},
+        {"name": "TWO", "value": "$(PLAIN) and two, $(NOT_KNOWN), $$(PLAIN)"},
+        {"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}}},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
+        {"name": "NONE", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "token", "optional": True}}},
+        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+        {"name": "CPUS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+    ]
+    source = [{"prefix": "CFG_", "configMapRef": {"name": "settings"}}]
+    limits = {"limits": {"memory": "64Mi"}}
+    container = {"env": env, "envFrom": source, "resources": limits, "args": ["-c", "env; echo arg $(TWO)"]}
+    container |= {"command": ["sh"]}
+    await lab.run("env", container=container, metadata={"labels": {"app": "demo"}})
+    pod = await lab.phase("env", "Succeeded")
+    lines = (await lab.logs("env")).decode().splitlines()
+    expected = {
+        "PLAIN=one",
+        "TWO=one and two, $(NOT_KNOWN), $(PLAIN)",
+        "COLOUR=blue",
+        "TOKEN=s3cret",
+        "POD=env",
+        f"IP={pod['status']['podIP']}",
+        "APP=demo",
+        "CPUS=4",
+        "MEM=64",
+        "CFG_colour=blue",
+        "CFG_size=7",
+        "HOSTNAME=env",
+    }
+    assert expected <= set(lines)
+    assert not [line for line in lines if line.startswith("NONE=")]
+
+
+async def test_missing_config_is_waited_for(lab: Lab) -> None:
+    source = [{"configMapRef": {"name": "settings"}}]
+    await lab.run("waits", "sh", "-c", "echo $colour", container={"envFrom": source})
+    pod = await lab.until("waits", lambda pod: "CreateContainerConfigError" in str(pod.get("status")))
+    waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
+    assert waiting["message"] == 'configmap "settings" not found'
+    await config(lab)
+    await lab.phase("waits", "Succeeded")
+    assert await lab.logs("waits") == b"blue\n"
+
+
+async def volumes_pod(lab: Lab, name: str) -> list[str]:
+    items = [
+        {"configMap": {"name": "settings", "items": [{"key": "size", "path": "deep/size"}]}},
+        {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+    ]
+    made = [
+        {"name": "config", "configMap": {"name": "settings"}},
+        {"name": "secret", "secret": {"secretName": "keys", "defaultMode": 0o400}},
+        {"name": "both", "projected": {"sources": items}},
+        {"name": "scratch", "emptyDir": {}},
+    ]
+    mounts = [
+        {"name": "config", "mountPath": "/etc/aksgpu-test", "readOnly": True},
+        {"name": "secret", "mountPath": "/var/run/secrets/aksgpu-test"},
+        {"name": "both", "mountPath": "/aksgpu-both"},
+        {"name": "scratch", "mountPath": "/aksgpu-scratch", "subPath": "inner"},
+    ]
+    script = (
+        "cat /etc/aksgpu-test/colour /var/run/secrets/aksgpu-test/token /aksgpu-both/deep/size /aksgpu-both/name; "
+        "echo; echo x > /aksgpu-scratch/file && cat /aksgpu-scratch/file; ls -L -l /var/run/secrets/aksgpu-test"
+    )
+    await lab.run(name, "sh", "-c", script, volumes=made, container={"volumeMounts": mounts})
+    await lab.phase(name, "Succeeded")
+    return (await lab.logs(name)).decode().splitlines()
+
+
+async def test_volumes(lab: Lab) -> None:
+    await config(lab)
+    lines = await volumes_pod(lab, "mounts")
+    assert lines[:2] == ["blues3cret7mounts", "x"]
+    assert lines[-1].startswith("-r--------")
+    assert not any(Path(path).exists() for path in ("/aksgpu-both", "/etc/aksgpu-test", "/aksgpu-scratch"))
+
+
+async def test_volumes_without_mount_namespaces(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await config(lab)
+    lab.agent._around = lab.agent._around.__class__(**{**lab.agent._around.__dict__, "view": False})
+    assert (await volumes_pod(lab, "paths"))[:2] == ["blues3cret7paths", "x"]
+
+
+async def test_missing_volume_is_waited_for(lab: Lab) -> None:
+    made = [{"name": "config", "configMap": {"name": "settings"}}]
+    mounts = [{"name": "config", "mountPath": "/config"}]
+    await lab.run("waits", "cat", "/config/colour", volumes=made, container={"volumeMounts": mounts})
+    await lab.until("waits", lambda pod: pod.get("status", {}).get("conditions"))
+    text = 'MountVolume.SetUp failed for volume "config" : configmap "settings" not found'
+    while ("FailedMount", text) not in await lab.events("waits"):
+        await asyncio.sleep(0.02)
+    await config(lab)
+    await lab.phase("waits", "Succeeded")
+
+
+async def test_claim_keeps_its_content(lab: Lab) -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    await lab.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
+    made = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    container = {"volumeMounts": [{"name": "data", "mountPath": "/aksgpu-data"}]}
+    await lab.run("writes", "sh", "-c", "echo kept > /aksgpu-data/file", volumes=made, container=container)
+    await lab.phase("writes", "Succeeded")
+    await lab.run("reads", "cat", "/aksgpu-data/file", volumes=made, container=container)
+    await lab.phase("reads", "Succeeded")
+    assert await lab.logs("reads") == b"kept\n"
+
+
+async def test_working_directory(lab: Lab, tmp_path: Path) -> None:
+    await lab.run("here", "pwd", container={"workingDir": str(tmp_path)})
+    await lab.run("made", "sh", "-c", "pwd; touch file", container={"workingDir": "/aksgpu-app/src"})
+    await lab.run("own", "sh", "-c", "touch file; pwd")
+    for name in ("here", "made", "own"):
+        await lab.phase(name, "Succeeded")
+    assert await lab.logs("here") == f"{tmp_path}\n".encode()
+    assert await lab.logs("made") == b"/aksgpu-app/src\n"
+    assert str(lab.root).encode() in await lab.logs("own")
+    assert not Path("/aksgpu-app").exists()
+
+
+def test_rewriting() -> None:
+    mounts = [Mount("/a", "/data", False), Mount("/b", "/data/config", True)]
+
+    def rewrite(text: str) -> str:
+        return volumes.rewrite(text, Path("/r"), mounts)
+
+    assert rewrite("/data") == "/r/data"
+    assert rewrite("--dir=/data/x:/data/config") == "--dir=/r/data/x:/r/data/config"
+    assert rewrite("cat '/data/f' >/data/g") == "cat '/r/data/f' >/r/data/g"
+    assert rewrite("/mydata /data2 x/data /other/data") == "/mydata /data2 x/data /other/data"
+
+
+def test_expansion() -> None:
+    known = {"A": "1", "B": "2"}
+    assert environment.expand("$(A)$(B) $(C) $$(A) $$ $A", known) == "12 $(C) $(A) $ $A"

@@ -1,0 +1,147 @@
+"""From a node without GPUs over the device plugin's pod to containers that have one each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from aksgpu.local.images import device_plugin as protocol
+from aksgpu.local.node import gpus
+
+from .conftest import CPU_NODE, GPU_NODE, Lab
+
+PLUGIN = {
+    "container": {
+        "image": "nvcr.io/nvidia/k8s-device-plugin:v0.18.0",
+        "volumeMounts": [{"name": "plugins", "mountPath": "/var/lib/kubelet/device-plugins"}],
+    },
+    "volumes": [{"name": "plugins", "hostPath": {"path": "/var/lib/kubelet/device-plugins"}}],
+    "restartPolicy": "Always",
+}
+ONE = {"resources": {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}}}
+
+
+async def counts(lab: Lab, capacity: str | None, allocatable: str | None, node: str = GPU_NODE) -> None:
+    end = time.monotonic() + 15
+    while True:
+        status = (await lab.objects.get("nodes", node))["status"]
+        found = tuple(status[part].get("nvidia.com/gpu") for part in ("capacity", "allocatable"))
+        if found == (capacity, allocatable):
+            return
+        assert time.monotonic() < end, found
+        await asyncio.sleep(0.02)
+
+
+async def plugin(lab: Lab, name: str = "plugin", node: str = GPU_NODE, **container: Any) -> None:
+    spec = {**PLUGIN, "container": {**PLUGIN["container"], **container}}  # type: ignore[dict-item]
+    await lab.run(name, node=node, **spec)
+    await lab.phase(name, "Running")
+
+
+async def test_gpus_come_and_go_with_the_plugin(lab: Lab) -> None:
+    await counts(lab, None, None)
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    assert b"Registered device plugin for 'nvidia.com/gpu' with Kubelet" in await lab.logs("plugin")
+    await lab.objects.delete("pods", "plugin", "default")
+    await lab.gone("plugin")
+    await counts(lab, "2", "0")
+    await plugin(lab, "another")
+    await counts(lab, "2", "2")
+
+
+async def test_each_gpu_has_one_user(lab: Lab) -> None:
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    wait = "echo $NVIDIA_VISIBLE_DEVICES $CUDA_VISIBLE_DEVICES; sleep 100"
+    for name in ("one", "two"):
+        await lab.run(name, "sh", "-c", wait, node=GPU_NODE, container=ONE, terminationGracePeriodSeconds=0)
+        await lab.phase(name, "Running")
+    await asyncio.sleep(0.1)
+    first, second = [(await lab.logs(name)).split() for name in ("one", "two")]
+    assert first[0] == first[1] != second[0] == second[1]
+    await lab.run("three", "true", node=GPU_NODE, container=ONE)
+    pod = await lab.phase("three", "Failed")
+    assert pod["status"]["reason"] == "UnexpectedAdmissionError"
+    assert "Requested: 1, Available: 0" in pod["status"]["message"]
+    await lab.restart()
+    await counts(lab, "2", "2")
+    await lab.run("four", "true", node=GPU_NODE, container=ONE)
+    await lab.phase("four", "Failed")
+    await lab.objects.delete("pods", "one", "default")
+    await lab.gone("one")
+    await lab.run("five", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES", node=GPU_NODE, container=ONE)
+    await lab.phase("five", "Succeeded")
+    assert (await lab.logs("five")).split() == first[:1]
+
+
+async def test_container_finds_its_gpu(lab: Lab) -> None:
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    cuda = {"image": "nvidia/cuda:12.4.1-base-ubuntu22.04", **ONE}
+    await lab.run("smi", "sh", "-c", "nvidia-smi -L; echo $AKSGPU_GPUS", node=GPU_NODE, container=cuda)
+    await lab.phase("smi", "Succeeded")
+    lines = (await lab.logs("smi")).decode().splitlines()
+    (gpu,) = json.loads(lines[-1])
+    assert gpu["simulated"] is True
+    assert gpu["model"] == "Tesla T4"
+    assert f"GPU 0: Tesla T4 SIMULATED (UUID: {gpu['uuid']})" in lines
+    await lab.run("without", "sh", "-c", 'echo "[$CUDA_VISIBLE_DEVICES] $AKSGPU_GPUS"', node=GPU_NODE)
+    await lab.phase("without", "Succeeded")
+    assert await lab.logs("without") == b"[] []\n"
+
+
+async def test_newest_plugin_wins(lab: Lab) -> None:
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    await plugin(lab, "second")
+    while b"Registered" not in await lab.logs("second"):
+        await asyncio.sleep(0.02)
+    await counts(lab, "2", "2")
+    await lab.objects.delete("pods", "second", "default")
+    await lab.gone("second")
+    await counts(lab, "2", "0")
+
+
+async def test_plugin_on_a_node_without_gpus(lab: Lab) -> None:
+    await plugin(lab, node=CPU_NODE, env=[{"name": "FAIL_ON_INIT_ERROR", "value": "false"}])
+    hint = b"If this is not a GPU node, you should set up a toleration or nodeSelector"
+    while hint not in await lab.logs("plugin"):
+        await asyncio.sleep(0.02)
+    await lab.run("strict", node=CPU_NODE, **PLUGIN)
+    await lab.until("strict", lambda pod: "exitCode" in str(pod.get("status")))
+    await counts(lab, None, None, CPU_NODE)
+
+
+async def test_plugin_comes_back_after_a_restart_of_the_laptop(lab: Lab) -> None:
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    await lab.restart()
+    await lab.run("soon", "true", node=GPU_NODE, container=ONE)
+    await lab.phase("soon", "Succeeded")
+    await counts(lab, "2", "2")
+    assert (await lab.logs("plugin")).count(b"Registered device plugin") == 2
+
+
+async def test_bad_registration_is_refused(lab: Lab) -> None:
+    path = lab.root / "nodes" / CPU_NODE / "kubelet" / "device-plugins" / "kubelet.sock"
+    for line in (b"no json\n", b"{}\n", b'{"method": "Register", "version": "v1beta1"}\n', b"[]\n"):
+        reader, writer = await protocol.connect(path)
+        writer.write(line)
+        await reader.read()
+        writer.close()
+    await counts(lab, None, None, CPU_NODE)
+
+
+def test_gpus_of_a_node() -> None:
+    notes = {"aksgpu.dev/gpu-model": "Tesla T4", "aksgpu.dev/gpu-count": "2", "aksgpu.dev/gpu-memory-mib": "16384"}
+    node = {"metadata": {"uid": "47a6c3b2-9e4d-40b1-897f-6fabad2d22a1", "annotations": notes}}
+    one, two = made = gpus.simulated(node)
+    assert made == gpus.of_node(node, [], [])
+    assert (one.uuid != two.uuid, one.compute_capability, one.memory_mib) == (True, "7.5", 16384)
+    real = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100", 81559, False, f"0000:0{n}:00.0", "9.0") for n in range(3)]
+    assert gpus.of_node(node, real, ["GPU-0"]) == real[1:]
+    assert gpus.of_node(node, real, ["GPU-0", "GPU-1"]) == made
+    assert gpus.of_node({"metadata": {"uid": node["metadata"]["uid"]}}, real, []) == []

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aksgpu.local.node import logs
+from aksgpu.local.node.logs import LogOptions
+from aksgpu.local.node.shim import LINE_LIMIT, Log
+from aksgpu.local.status import StatusError
+
+from .conftest import Lab
+
+
+async def show(path: Path, ended: bool = True, **options: Any) -> bytes:
+    return b"".join([data async for data in logs.read(path, LogOptions(**options), lambda: ended)])
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    log = Log(str(tmp_path / "0.log"), 10 << 20, 5)
+    log.feed("stdout", b"one\ntwo\nthr")
+    log.feed("stderr", b"err\n")
+    log.feed("stdout", b"ee\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%")
+    log.feed("stdout", b"")
+    return tmp_path / "0.log"
+
+
+async def test_whole(written: Path) -> None:
+    whole = b"one\ntwo\nerr\nthree\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%"
+    assert await show(written) == whole
+    assert await show(written, limit_bytes=6) == b"one\ntw"
+    assert await show(written, limit_bytes=6, follow=True, ended=False) == b"one\ntw"
+    assert await show(written, tail_lines=0) == b""
+    assert await show(written, tail_lines=2) == whole[-(LINE_LIMIT + 3 + 1 + 11) :]
+    assert await show(written, tail_lines=99) == whole
+    assert await show(written.with_name("none.log")) == b""
+
+
+async def test_timestamps(written: Path) -> None:
+    lines = (await show(written, timestamps=True)).split(b"\n")
+    stamps = [line.split(b" ")[0] for line in lines]
+    assert [line.partition(b" ")[2][:5] for line in lines] == [b"one", b"two", b"err", b"three", b"xxxxx", b"end\r5"]
+    assert stamps == sorted(set(stamps))
+    assert {len(stamp) for stamp in stamps} == {len("2026-11-23T10:59:32.151733689Z")}
+
+
+def test_since() -> None:
+    assert logs.since_nanoseconds("1970-01-01T00:01:00.999999999Z", None) == 60 * 10**9
+    assert logs.since_nanoseconds("1970-01-01T01:01:00+01:00", None) == 60 * 10**9
+    assert logs.since_nanoseconds(None, None) == 0
+    assert abs(time.time_ns() - logs.since_nanoseconds(None, 5) - 5 * 10**9) < 10**9
+
+
+async def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
+    stamp = "2026-11-23T10:59:3{}.500000000Z stdout F line {}\n"
+    (tmp_path / "0.log.0").write_text("".join(stamp.format(n, n) for n in range(5)))
+    since = logs.since_nanoseconds("2026-11-23T10:59:32.9Z", None)
+    assert await show(tmp_path / "0.log", since=since) == b"line 2\nline 3\nline 4\n"
+    assert await show(tmp_path / "0.log", since=since, tail_lines=1) == b"line 4\n"
+
+
+async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
+    log = Log(str(tmp_path / "0.log"), 2000, 3)
+    over = False
+    pieces: list[bytes] = []
+
+    async def follow() -> None:
+        async for data in logs.read(tmp_path / "0.log", LogOptions(follow=True), lambda: over):
+            pieces.append(data)
+
+    follower = asyncio.create_task(follow())
+    for number in range(400):
+        log.feed("stdout", b"line %d\n" % number)
+        if number % 20 == 0:
+            await asyncio.sleep(logs.POLL * 1.5 if number % 40 == 0 else 0)
+    over = True
+    await follower
+    assert b"".join(pieces) == b"".join(b"line %d\n" % number for number in range(400))
+    assert (
+        sorted(int(path.suffix[1:]) for path in tmp_path.iterdir())
+        == sorted(int(path.suffix[1:]) for path in tmp_path.iterdir())[-3:]
+    )
+    assert (await show(tmp_path / "0.log")).endswith(b"line 399\n")
+
+
+async def test_following_a_pod(lab: Lab) -> None:
+    await lab.run("slow", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; sleep 0.1; done")
+    await lab.phase("slow", "Running")
+    assert await lab.logs("slow", follow=True) == b"line 1\nline 2\nline 3\nline 4\nline 5\n"
+    assert await lab.logs("slow", follow=True, tail_lines=1) == b"line 5\n"
+
+
+async def test_refusals(lab: Lab) -> None:
+    await lab.run("one", "true")
+    await lab.phase("one", "Succeeded")
+    for name, container, options, text in (
+        ("none", "main", {}, 'pods "none" not found'),
+        ("one", "nope", {}, "container nope is not valid for pod one"),
+        ("one", "main", {"previous": True}, 'previous terminated container "main" in pod "one" not found'),
+    ):
+        with pytest.raises(StatusError, match=text):
+            await lab.logs(name, container, **options)
+
+
+async def test_log_files_are_private(lab: Lab) -> None:
+    await lab.run("quiet", "echo", "x")
+    await lab.phase("quiet", "Succeeded")
+    (pod,) = (lab.root / "pods").iterdir()
+    assert pod.stat().st_mode & 0o077 == 0

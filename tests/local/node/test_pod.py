@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from .conftest import CPU_NODE, Lab, processes
+
+
+def terminated(pod: dict[str, Any]) -> dict[str, Any]:
+    return pod["status"]["containerStatuses"][0]["state"]["terminated"]
+
+
+async def test_success(lab: Lab) -> None:
+    await lab.run("works", "sh", "-c", "echo hello; echo oops >&2")
+    pod = await lab.phase("works", "Succeeded")
+    assert terminated(pod)["exitCode"] == 0
+    assert terminated(pod)["reason"] == "Completed"
+    status = pod["status"]
+    assert [(one["type"], one["status"], one.get("reason")) for one in status["conditions"]] == [
+        ("PodReadyToStartContainers", "False", None),
+        ("Initialized", "True", "PodCompleted"),
+        ("Ready", "False", "PodCompleted"),
+        ("ContainersReady", "False", "PodCompleted"),
+        ("PodScheduled", "True", None),
+    ]
+    assert status["hostIP"] == "10.224.0.4"
+    assert status["podIP"].startswith("10.244.4.")
+    assert sorted((await lab.logs("works")).split()) == [b"hello", b"oops"]
+    assert await lab.events("works") == [
+        ("Pulling", 'Pulling image "busybox"'),
+        ("Pulled", (await lab.events("works"))[1][1]),
+        ("Created", "Created container: main"),
+        ("Started", "Started container main"),
+    ]
+    await lab.run("again", "true")
+    await lab.phase("again", "Succeeded")
+    assert ("Pulled", 'Container image "busybox" already present on machine') in await lab.events("again")
+
+
+async def test_failure_is_told(lab: Lab) -> None:
+    await lab.run("fails", "sh", "-c", "echo before; exit 3")
+    pod = await lab.phase("fails", "Failed")
+    assert (terminated(pod)["exitCode"], terminated(pod)["reason"]) == (3, "Error")
+    conditions = {one["type"]: one for one in pod["status"]["conditions"]}
+    assert conditions["Ready"]["reason"] == conditions["ContainersReady"]["reason"] == "PodFailed"
+
+
+async def test_command_that_is_not_there(lab: Lab) -> None:
+    await lab.run("typo", "no-such-program")
+    pod = await lab.phase("typo", "Failed")
+    assert (terminated(pod)["exitCode"], terminated(pod)["reason"]) == (128, "StartError")
+    assert '"no-such-program": executable file not found in $PATH' in terminated(pod)["message"]
+
+
+async def test_killed_by_a_signal(lab: Lab) -> None:
+    await lab.run("segfault", "sh", "-c", "kill -11 $$$$")
+    assert terminated(await lab.phase("segfault", "Failed"))["exitCode"] == 139
+
+
+async def test_restart_on_failure(lab: Lab) -> None:
+    script = """
+        echo run
+        test -e /scratch/second && exit 0
+        test -e /scratch/first && touch /scratch/second
+        touch /scratch/first
+        exit 7
+    """
+    volumes = [{"name": "scratch", "emptyDir": {}}]
+    mounts = [{"name": "scratch", "mountPath": "/scratch"}]
+    container = {"volumeMounts": mounts}
+    await lab.run("retries", "sh", "-c", script, restartPolicy="OnFailure", volumes=volumes, container=container)
+    await lab.until("retries", lambda pod: "CrashLoopBackOff" in str(pod.get("status")))
+    pod = await lab.phase("retries", "Succeeded")
+    found = pod["status"]["containerStatuses"][0]
+    assert found["restartCount"] == 2
+    assert found["lastState"]["terminated"]["exitCode"] == 7
+    assert await lab.logs("retries") == await lab.logs("retries", previous=True) == b"run\n"
+    text = [text for reason, text in await lab.events("retries") if reason == "BackOff"]
+    assert text[0].startswith("Back-off restarting failed container main in pod retries_default(")
+
+
+async def test_deletion_lets_the_command_clean_up(lab: Lab) -> None:
+    await lab.run("tidy", "sh", "-c", 'trap "echo bye; exit 0" TERM; echo up; while :; do sleep 0.05; done')
+    await lab.phase("tidy", "Running")
+    while not await lab.logs("tidy"):
+        await asyncio.sleep(0.01)
+    follower = asyncio.create_task(lab.logs("tidy", follow=True))
+    await asyncio.sleep(0.05)
+    await lab.objects.delete("pods", "tidy", "default")
+    assert await follower == b"up\nbye\n"
+    await lab.gone("tidy")
+    assert ("Killing", "Stopping container main") in await lab.events("tidy")
+
+
+async def test_deletion_ends_every_process(lab: Lab, mark: str) -> None:
+    script = f"trap '' TERM; (setsid sh -c 'trap \"\" TERM; exec -a {mark} sleep 100' &); exec -a {mark} sleep 100"
+    await lab.run("stubborn", "bash", "-c", script.replace("setsid sh", "setsid bash"))
+    await lab.phase("stubborn", "Running")
+    while len(processes(mark)) < 2:
+        await asyncio.sleep(0.01)
+    await lab.objects.delete("pods", "stubborn", "default", grace_period_seconds=1)
+    await lab.gone("stubborn")
+    assert processes(mark) == []
+
+
+async def test_forced_deletion(lab: Lab, mark: str) -> None:
+    await lab.run("forced", "bash", "-c", f"trap '' TERM; exec -a {mark} sleep 100")
+    await lab.phase("forced", "Running")
+    await lab.objects.delete("pods", "forced", "default", grace_period_seconds=0)
+    await lab.gone("forced")
+    end = time.monotonic() + 10
+    while processes(mark) or list((lab.root / "pods").iterdir()):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+async def test_image_without_stand_in(lab: Lab) -> None:
+    await lab.run("noimage", "true", container={"image": "registry.invalid/nothing:1"})
+    pod = await lab.until("noimage", lambda pod: "ErrImagePull" in str(pod.get("status")))
+    waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
+    assert 'aksgpu.local.images.register("registry.invalid/nothing:1"' in waiting["message"]
+    assert pod["status"]["phase"] == "Pending"
+    await lab.until("noimage", lambda pod: '"ImagePullBackOff"' in str(pod["status"]).replace("'", '"'))
+    reasons = {reason for reason, _ in await lab.events("noimage")}
+    assert reasons >= {"Pulling", "Failed", "BackOff"}
+    from aksgpu.local import images
+
+    images.register("registry.invalid/nothing:1", ["sh", "-c", "echo mine"])
+    try:
+        await lab.objects.delete("pods", "noimage", "default")
+        await lab.gone("noimage")
+        await lab.run("mine", container={"image": "registry.invalid/nothing:1"})
+        await lab.phase("mine", "Succeeded")
+        assert await lab.logs("mine") == b"mine\n"
+    finally:
+        images.unregister("registry.invalid/nothing:1")
+
+
+async def test_init_containers_run_in_order(lab: Lab) -> None:
+    mounts = [{"name": "shared", "mountPath": "/shared"}]
+    step = {"image": "busybox", "volumeMounts": mounts}
+    init = [
+        {**step, "name": "first", "command": ["sh", "-c", "echo 1 >> /shared/steps"]},
+        {**step, "name": "second", "command": ["sh", "-c", "echo 2 >> /shared/steps"]},
+    ]
+    volumes = [{"name": "shared", "emptyDir": {}}]
+    container = {"volumeMounts": mounts}
+    await lab.run("steps", "cat", "/shared/steps", initContainers=init, volumes=volumes, container=container)
+    pod = await lab.phase("steps", "Succeeded")
+    assert await lab.logs("steps") == b"1\n2\n"
+    assert [one["state"]["terminated"]["reason"] for one in pod["status"]["initContainerStatuses"]] == ["Completed"] * 2
+
+
+async def test_failed_init_container_fails_the_pod(lab: Lab) -> None:
+    init = [{"name": "setup", "image": "busybox", "command": ["false"]}]
+    await lab.run("never", "true", initContainers=init)
+    pod = await lab.phase("never", "Failed")
+    assert pod["status"]["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
+
+
+async def test_memory_limit(lab: Lab) -> None:
+    script = "import time\nkept = []\nwhile True: kept.append(bytearray(8 << 20)); time.sleep(0.01)"
+    limits = {"resources": {"limits": {"memory": "100Mi"}}}
+    await lab.run("hungry", "python3", "-c", script, container={"image": "python:3.11", **limits})
+    pod = await lab.phase("hungry", "Failed")
+    assert (terminated(pod)["exitCode"], terminated(pod)["reason"]) == (137, "OOMKilled")
+
+
+async def test_deadline(lab: Lab) -> None:
+    await lab.run("late", "sleep", "100", activeDeadlineSeconds=1, terminationGracePeriodSeconds=1)
+    pod = await lab.phase("late", "Failed")
+    assert pod["status"]["reason"] == "DeadlineExceeded"
+
+
+async def test_two_containers(lab: Lab) -> None:
+    both = [{"name": name, "image": "busybox", "command": ["echo", name]} for name in ("one", "two")]
+    await lab.run("pair", containers=both)
+    await lab.phase("pair", "Succeeded")
+    assert (await lab.logs("pair", "one"), await lab.logs("pair", "two")) == (b"one\n", b"two\n")
+
+
+async def test_node_is_ready_and_beats(lab: Lab) -> None:
+    while not (node := await lab.objects.get("nodes", CPU_NODE))["status"].get("conditions"):
+        await asyncio.sleep(0.01)
+    assert [(one["type"], one["status"], one["reason"]) for one in node["status"]["conditions"]] == [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID"),
+        ("Ready", "True", "KubeletReady"),
+    ]
+    assert "nvidia.com/gpu" not in node["status"]["capacity"]
+    lease = await lab.objects.get("leases", CPU_NODE, "kube-node-lease")
+    assert lease["spec"]["holderIdentity"] == CPU_NODE
+    assert ("Starting", "Starting kubelet.") in await lab.events(CPU_NODE)

@@ -1,0 +1,103 @@
+"""The laptop is killed or stopped while pods run, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from .conftest import GPU_NODE, Lab, processes
+
+
+async def test_running_pod_is_found_again(lab: Lab) -> None:
+    await lab.run("long", "sh", "-c", "echo one; while ! test -e /tmp-gate/go; do sleep 0.02; done; echo two", **gate())
+    before = await lab.phase("long", "Running")
+    await lab.restart()
+    after = await lab.objects.get("pods", "long", "default")
+    assert after["status"]["containerStatuses"] == before["status"]["containerStatuses"]
+    follower = asyncio.create_task(lab.logs("long", follow=True))
+    open_gate(lab, "long", after["metadata"]["uid"])
+    pod = await lab.phase("long", "Succeeded")
+    assert await follower == b"one\ntwo\n"
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert pod["status"]["startTime"] == before["status"]["startTime"]
+
+
+async def test_pod_that_ended_meanwhile(lab: Lab) -> None:
+    await lab.run("ends", "sh", "-c", "while ! test -e /tmp-gate/go; do sleep 0.02; done; exit 5", **gate())
+    pod = await lab.phase("ends", "Running")
+    await lab.stop(end_pods=False)
+    open_gate(lab, "ends", pod["metadata"]["uid"])
+    while not list(lab.root.glob("pods/*/containers/main/0/exit.json")):
+        await asyncio.sleep(0.01)
+    await lab.start()
+    pod = await lab.phase("ends", "Failed")
+    assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 5
+
+
+async def test_pod_whose_shim_was_killed_is_lost(lab: Lab, mark: str) -> None:
+    await lab.run("lost", "bash", "-c", f"exec -a {mark} sleep 100")
+    await lab.phase("lost", "Running")
+    (shim,) = [pid for pid in processes("shim.py") if str(lab.root) in Path(f"/proc/{pid}/cmdline").read_text()]
+    await lab.stop(end_pods=False)
+    os.kill(shim, signal.SIGKILL)
+    await lab.start()
+    pod = await lab.phase("lost", "Failed")
+    ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (137, "ContainerStatusUnknown")
+    assert processes(mark) == []
+
+
+async def test_finished_pod_stays_as_it_is(lab: Lab) -> None:
+    await lab.run("done", "echo", "kept")
+    before = await lab.phase("done", "Succeeded")
+    await lab.restart()
+    await asyncio.sleep(0.1)
+    assert (await lab.objects.get("pods", "done", "default"))["status"] == before["status"]
+    assert await lab.logs("done") == b"kept\n"
+    await lab.objects.delete("pods", "done", "default")
+    await lab.gone("done")
+
+
+async def test_pod_deleted_meanwhile(lab: Lab, mark: str) -> None:
+    await lab.run("orphan", "bash", "-c", f"exec -a {mark} sleep 100")
+    await lab.phase("orphan", "Running")
+    await lab.agent.stop(end_pods=False)
+    await lab.objects.delete("pods", "orphan", "default", grace_period_seconds=0)
+    await lab.objects.close()
+    assert processes(mark)
+    await lab.start()
+    assert processes(mark) == []
+    assert list((lab.root / "pods").iterdir()) == []
+
+
+async def test_stopping_the_cluster_ends_its_processes(lab: Lab, mark: str) -> None:
+    await lab.run("runs", "bash", "-c", f"exec -a {mark} sleep 100")
+    await lab.phase("runs", "Running")
+    await lab.stop(end_pods=True)
+    assert processes(mark) == []
+    await lab.start()
+    assert (await lab.phase("runs", "Failed"))["status"]["containerStatuses"][0]["state"]["terminated"][
+        "exitCode"
+    ] == 143
+
+
+async def test_removed_node_takes_its_pods_along(lab: Lab, mark: str) -> None:
+    await lab.run("there", "bash", "-c", f"exec -a {mark} sleep 100", node=GPU_NODE)
+    await lab.phase("there", "Running")
+    await lab.objects.delete("nodes", GPU_NODE)
+    await lab.gone("there")
+    assert processes(mark) == []
+
+
+def gate() -> dict[str, object]:
+    """A volume through which a test lets a pod go on."""
+    return {
+        "volumes": [{"name": "gate", "emptyDir": {}}],
+        "container": {"volumeMounts": [{"name": "gate", "mountPath": "/tmp-gate"}]},
+    }
+
+
+def open_gate(lab: Lab, name: str, uid: str) -> None:
+    (lab.root / "pods" / uid / "volumes" / "gate" / "go").touch()
