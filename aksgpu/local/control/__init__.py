@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aksgpu.local.control.claims import ClaimController
-from aksgpu.local.control.cleanup import FinishedJobs, OldEvents
 from aksgpu.local.control.daemonset import DaemonSetController
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.garbage import GarbageCollector
@@ -19,6 +18,7 @@ from aksgpu.local.control.nodes import NodeController, PodMover
 from aksgpu.local.control.quota import QuotaController
 from aksgpu.local.control.runtime import Cluster, Timing
 from aksgpu.local.control.scheduler import Scheduler
+from aksgpu.local.control.ttl import FinishedJobs
 from aksgpu.local.objects import Objects
 
 
@@ -39,7 +39,6 @@ EVERYTHING: tuple[Make, ...] = (
     lambda cluster, _: GarbageCollector(cluster),
     lambda cluster, _: NamespaceController(cluster),
     lambda cluster, _: FinishedJobs(cluster),
-    lambda cluster, _: OldEvents(cluster),
     lambda cluster, _: QuotaController(cluster),
     lambda cluster, _: ClaimController(cluster),
 )

@@ -170,7 +170,7 @@ async def test_restarts_converge(registry: Any, world: World) -> None:
     await world.told("SuccessfulCreate", "other")
     await controllers.stop()
     await world.end(waiting)
-    await world.objects.delete("jobs", "other", "default")
+    await world.objects.delete("jobs", "other", "default", propagation_policy="Background")
     await controllers.start()
 
     async def done() -> bool:
