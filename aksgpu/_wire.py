@@ -93,6 +93,11 @@ def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesErro
         return Conflict, "The object changed in between or another program manages the field: read it and try again."
     if code == 403 and reason == "Forbidden" and "exceeded quota" in message:
         return Forbidden, "The namespace's ResourceQuota is used up: delete a Job, or have the quota raised."
+    if code == 404 and message.startswith("namespaces "):
+        return (
+            NotFound,
+            'Make it with aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ...}}).',
+        )
     known: dict[int, tuple[type[KubernetesError], str]] = {
         401: (Unauthorized, STALE_HINT),
         403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),

@@ -166,8 +166,11 @@ def _pod(aks: HasKube, obj: Object) -> Diagnosis:
     rows = ((f"pod {obj['metadata']['name']}", f"{word}: {message}" if message else word), *_event_rows(events))
     phase = (obj.get("status") or {}).get("phase")
     if word in _pods.UNPULLABLE:
-        image = _waiting_image(obj)
-        return Diagnosis(f"The image {image} cannot be pulled.", _IMAGE_FIX, rows)
+        said = re.sub(r"^Back-off pulling image .*?: (ErrImagePull: )?", "", message)
+        # The laptop AKS names the call that registers a stand-in; nobody can tell better what to do.
+        register = re.search(r"register a program .*", said)
+        fix = f"R{register[0][1:]}" if register else _IMAGE_FIX
+        return Diagnosis(f"The image {_waiting_image(obj)} cannot be pulled: {said}", fix, rows)
     if word in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return Diagnosis(f"The container cannot be started: {message}", _CONFIG_FIX, rows)
     failure = _pods.last_failure(obj)
@@ -193,10 +196,7 @@ def _pod(aks: HasKube, obj: Object) -> Diagnosis:
     )
 
 
-_IMAGE_FIX = (
-    "Check the image's name and tag. A private registry needs its pull secret, or az aks update --attach-acr. "
-    "The laptop AKS runs only images that have a stand-in; its message tells how to register one."
-)
+_IMAGE_FIX = "Check the image's name and tag. A private registry needs its pull secret, or az aks update --attach-acr."
 _CONFIG_FIX = "Make what the message names (a ConfigMap, a Secret, a key in one), or correct the manifest."
 _MEMORY_FIX = "Raise resources.limits.memory, or have the program use less; then jobs.apply(..., replace=True)."
 _NODE_FIX = "capacity.nodes(aks) shows the nodes; Kubernetes starts the pod elsewhere after five minutes."
@@ -275,7 +275,8 @@ def _placement(
             rows,
         )
     gpu_nodes = [node for node in nodes if node.gpu or not wants]
-    for kinds, verdict, fix in _verdicts(count, resource, gpu_nodes):
+    fitting = any(not against[node.name] for node in gpu_nodes)  # then cpu, memory or the like is in the way
+    for kinds, verdict, fix in () if fitting else _verdicts(count, resource, gpu_nodes):
         near = [node for node in gpu_nodes if against[node.name] and {o.kind for o in against[node.name]} <= kinds]
         if near:
             detail = "; ".join(dict.fromkeys(o.text for node in near for o in against[node.name]))

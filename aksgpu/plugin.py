@@ -160,7 +160,11 @@ def _daemons(aks: HasKube) -> list[Object]:
         found = aks.kube.list("DaemonSet")
     except Forbidden:
         return []
-    return [d for d in found if any(_IMAGE in c["image"] for c in d["spec"]["template"]["spec"]["containers"])]
+    return [d for d in found if _key(d) == (NAMESPACE, NAME) or any(_IMAGE in image for image in _images(d))]
+
+
+def _images(daemon: Object) -> list[str]:
+    return [container["image"] for container in daemon["spec"]["template"]["spec"]["containers"]]
 
 
 def _has_operator(aks: HasKube) -> bool:
