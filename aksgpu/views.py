@@ -28,6 +28,7 @@ __all__ = ["JobView", "job_view"]
 _LINES = 8  # of the log that are shown
 _WINDOW = 2000  # lines of the log that are asked for at each look, so that a long log costs no more than a short one
 _PATIENCE = 900.0  # seconds without an answer before the view gives up
+_FONT, _CODE_FONT = "var(--jp-ui-font-family,sans-serif)", "var(--jp-code-font-family,monospace)"
 _COLOURS = {"Complete": "#009E73", "Failed": "#D55E00", "Running": "#0072B2"}
 
 _views: dict[int, JobView] = {}  # those that still watch, by their job's id: showing a job twice starts one thread
@@ -54,7 +55,7 @@ class JobView:
         interval: seconds between two looks; grows tenfold while a Job runs for long.
     """
 
-    def __init__(self, job: Job, *, interval: float = 1.0) -> None:
+    def __init__(self, job: Job, *, interval: float = 0.5) -> None:
         self._job, self._interval = job, interval
         self._status, self._curve, self._log = (ipywidgets.HTML() for _ in range(3))
         self._box = ipywidgets.VBox([self._status, self._curve, self._log])
@@ -117,17 +118,16 @@ class JobView:
     def _look(self) -> bool:
         """Bring the view up to date; True when the Job has ended."""
         status = self._job.status()
-        ended = status.phase in ("Complete", "Failed")
-        text = self._job.logs() if ended else self._job.logs(tail=_WINDOW)
+        text = self._job.logs() if status.ended else self._job.logs(tail=_WINDOW)
         table = metrics.parse(text)
         points = dict(zip(table["step"].tolist(), table["accuracy"].tolist(), strict=True))
-        points = points if ended else {**self._points, **points}
+        points = points if status.ended else {**self._points, **points}
         self._set(self._log, _log_html(text))
         if points != self._points:
             self._points = points
             self._set(self._curve, _curve_html(points))
         self._set(self._status, _status_html(self._job.name, status.phase, self._words(status)))
-        return ended
+        return bool(status.ended)
 
     def _words(self, status: Any) -> str:
         if status.phase == "Running" and self._points:
@@ -158,7 +158,7 @@ def _max_steps(job: Job) -> int:
 def _status_html(name: str, phase: str, words: str) -> str:
     colour = _COLOURS.get(phase, "#777777")
     pill = f'<span style="background:{colour};color:white;border-radius:9px;padding:1px 9px">{escape(phase)}</span>'
-    return f'<div style="line-height:1.9"><b>{escape(name)}</b> {pill} {escape(words)}</div>'
+    return f'<div style="line-height:1.9;font-family:{_FONT}"><b>{escape(name)}</b> {pill} {escape(words)}</div>'
 
 
 def _log_html(text: str) -> str:
@@ -166,7 +166,7 @@ def _log_html(text: str) -> str:
     shown = "\n".join(escape(line[:300]) for line in lines)
     if not shown:
         return ""
-    return f'<pre style="margin:4px 0;font-size:12px;line-height:1.35;overflow-x:auto">{shown}</pre>'
+    return f'<pre style="margin:4px 0;font:12px/1.35 {_CODE_FONT};white-space:pre;overflow-x:auto">{shown}</pre>'
 
 
 def _curve_html(points: dict[int, float]) -> str:
@@ -184,13 +184,13 @@ def _curve_html(points: dict[int, float]) -> str:
 
     grid = "".join(
         f'<path d="M45 {y(value):g}H405" stroke="currentColor" stroke-opacity=".25"/>'
-        f'<text x="39" y="{y(value) + 4:g}" text-anchor="end" font-size="11">{value:.0%}</text>'
+        f'<text x="39" y="{y(value) + 4:g}" text-anchor="end" font-size="11">{100 * value:.0f} %</text>'
         for value in (0.0, 0.5, 1.0)
     )
-    words = f"accuracy {last:.2%} at step {last_step}"
+    words = f"accuracy {100 * last:.2f} % at step {last_step}"
     return (
         f'<svg width="420" height="140" role="img" aria-label="{words}" '
-        'style="fill:currentColor;font-family:sans-serif;color:var(--jp-content-font-color1,inherit)">'
+        f'style="fill:currentColor;font-family:{_FONT};color:var(--jp-content-font-color1,inherit)">'
         f'{grid}<polyline points="{" ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in finite)}" '
         'style="fill:none;stroke:#3391CE;stroke-width:2"/>'
         f'<circle cx="{x(last_step):.1f}" cy="{y(last):.1f}" r="3.5" style="fill:#3391CE"/>'

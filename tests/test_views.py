@@ -12,6 +12,7 @@ import pytest
 
 from aksgpu import views
 from aksgpu.errors import KubernetesError, NotFound
+from aksgpu.jobs import JobStatus
 
 
 class ScriptedJob:
@@ -30,7 +31,7 @@ class ScriptedJob:
             raise state
         phase, *words = state if isinstance(state, tuple) else (state,)
         reason, message = [*words, "", ""][:2]
-        return SimpleNamespace(phase=phase, reason=reason, message=message)
+        return JobStatus(phase, reason, message)
 
     def logs(self, tail: int | None = None) -> str:
         self.tails.append(tail)
@@ -89,7 +90,7 @@ def test_from_pending_to_complete() -> None:
     until(lambda: ended(view))
     text = shown(view)
     assert ">Complete<" in text
-    assert "accuracy 75.00% at step 10" in text
+    assert "accuracy 75.00 % at step 10" in text
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert job.tails[0] == views._WINDOW, "a long log costs no more than a short one"
@@ -107,9 +108,9 @@ def test_progress_without_max_steps() -> None:
 def test_points_seen_stay_when_their_lines_scroll_away() -> None:
     job = ScriptedJob("Running", log="Accuracy at step 0: 0.1\n")
     view = watch(job)
-    until(lambda: "accuracy 10.00% at step 0" in shown(view))
+    until(lambda: "accuracy 10.00 % at step 0" in shown(view))
     job.log = "Accuracy at step 10: nan\nAccuracy at step 20: 0.8\n"
-    until(lambda: "accuracy 80.00% at step 20" in shown(view))
+    until(lambda: "accuracy 80.00 % at step 20" in shown(view))
     view.close()
     assert view._points.keys() == {0, 10, 20}
 
@@ -155,7 +156,7 @@ def test_showing_a_job_twice_starts_one_thread() -> None:
 def test_a_restart_begins_the_curve_again_in_the_end() -> None:
     view = watch(ScriptedJob("Complete", log="Accuracy at step 0: 0.1\nAccuracy at step 0: 0.2\n"))
     until(lambda: ended(view))
-    assert "accuracy 20.00% at step 0" in shown(view)
+    assert "accuracy 20.00 % at step 0" in shown(view)
 
 
 def test_nothing_logged() -> None:

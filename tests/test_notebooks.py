@@ -1,0 +1,88 @@
+"""The tutorial's notebooks: committed as executed, each able to run alone. nbval tests what they print in order."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from aksgpu import local, tutorial
+
+NOTEBOOKS = tutorial.notebooks()
+NAMES = [path.stem for path in NOTEBOOKS]
+REPO = Path(__file__).parents[1]
+CHANGING = ((r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}", "TIME"), (r"(aks-[a-z0-9]+)-\d{8}-vmss", r"\1-NUMBER-vmss"))
+
+
+def code(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def texts(notebook: Any) -> list[Any]:
+    """What every cell gave, without what may differ between two executions."""
+    given: list[Any] = []
+    for cell in code(notebook):
+        for output in cell.outputs:
+            data = output.get("data") or {"text/plain": output.get("text")}
+            for kind in sorted(data.keys() - {"image/png"}):
+                text = str(data[kind])
+                for pattern, replacement in CHANGING:
+                    text = re.sub(pattern, replacement, text)
+                given.append((cell.source, kind, text))
+    return given
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_it_is_committed_as_executed(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not [key for output in outputs for key in output.get("data", {}) if "widget" in key], (
+        "useless without a kernel"
+    )
+    assert "widgets" not in notebook.metadata
+    assert not re.search(r"nbval|NBVAL", path.read_text()), "every output is compared"
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_the_next_one_is_linked(path: Path) -> None:
+    last = nbformat.read(path, as_version=4).cells[-1].source
+    following = NAMES[NAMES.index(path.stem) + 1 :][:1]
+    assert not following or f"({following[0]}.ipynb)" in last
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=NAMES[1:])  # the first one is always alone
+def test_it_runs_alone(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as when they were stored
+    with local.laptop(time_scale=0.05) as endpoint:
+        executed = tutorial._execute(path, tmp_path / path.name, endpoint.home, False)
+    assert texts(executed) == texts(nbformat.read(path, as_version=4))
+
+
+@pytest.mark.timeout(120)
+def test_the_ten_lines_as_a_script(tmp_path: Path) -> None:
+    with local.laptop(time_scale=0.05) as endpoint:
+        done = subprocess.run(
+            [sys.executable, str(REPO / "examples" / "mnist.py"), "curve.png"],
+            env={**os.environ, "AKSGPU_HOME": str(endpoint.home), "AKSGPU_PROGRESS": "0"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, last_row, deleted = done.stdout.splitlines()
+    assert last_row.split()[:2] == ["49", "490"]
+    assert deleted == "Deletion(deleted cluster myAKSCluster and resource group myResourceGroup)"
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
