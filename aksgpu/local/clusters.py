@@ -23,6 +23,7 @@ from aksgpu.local.control import Controllers
 from aksgpu.local.node import NodeAgent
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
+from aksgpu.local.status import StatusError
 
 ADMINISTRATOR = User("masterclient", ("system:masters",))
 
@@ -115,14 +116,24 @@ class Clusters:
         """Whether a pod runs in any cluster."""
         return any([await cluster.busy() for cluster in list(self._running.values())])
 
-    async def handle(self, request: web.Request, cluster_id: str, path: str) -> web.StreamResponse:
-        """Answer a request to a cluster's API server; one that is not there (any more) knows no credentials."""
+    async def handle(self, request: web.Request, cluster_id: str, path: str, *, known: bool) -> web.StreamResponse:
+        """Answer a request to a cluster's API server.
+
+        Args:
+            request: the request.
+            cluster_id: the cluster.
+            path: the path below the cluster's address.
+            known: whether the cluster exists; one that does not (any more) knows no credentials.
+        """
         cluster = self._running.get(cluster_id)
         if cluster is not None:
             return await cluster.api.handle(request, path)
-        message = "Unauthorized"
-        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message}
-        return web.json_response({**status, "reason": message, "code": 401}, status=401)
+        error = (
+            StatusError(503, "ServiceUnavailable", "the cluster is stopped, or does not run yet")
+            if known
+            else StatusError(401, "Unauthorized", "Unauthorized")
+        )
+        return web.json_response(error.status, status=error.code)
 
     def _lock(self, cluster_id: str) -> asyncio.Lock:
         return self._locks.setdefault(cluster_id, asyncio.Lock())

@@ -126,7 +126,8 @@ class Laptop:
         try:
             if path.startswith(CLUSTERS):
                 cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
-                return await self._clusters.handle(request, cluster_id, slash + rest)
+                known = self._manager.knows(cluster_id)
+                return await self._clusters.handle(request, cluster_id, slash + rest, known=known)
             if not self._authorized(request) and path.lower() != PRICES:
                 return _unauthorized("Authorization" in request.headers)
             if own:

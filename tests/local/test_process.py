@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from azure.mgmt.containerservice import ContainerServiceClient
 
 from aksgpu import local
@@ -154,6 +155,20 @@ def test_sigterm_ends_it_in_good_order(home: Path) -> None:
     assert json.loads((home / "laptop.json").read_text())["pid"] is None
     assert local.start(home, settings=FAST) == endpoint
     assert local.status(home)["clusters"] == ["rg/aks"]
+
+
+def test_a_stopped_cluster_does_not_answer_and_a_deleted_one_knows_nobody(home: Path) -> None:
+    endpoint = local.start(home, settings=FAST)
+    server = yaml.safe_load(make_cluster(endpoint))["clusters"][0]["cluster"]["server"]
+    nodes = f"{server.removeprefix(endpoint.base_url)}/api/v1/nodes"
+    version = "?api-version=2026-08-01"
+    assert send(endpoint, "POST", f"{CLUSTER}/stop{version}")[0] == 202
+    wait_for(lambda: send(endpoint, "GET", CLUSTER + version)[1]["properties"]["provisioningState"] == "Succeeded")
+    assert send(endpoint, "GET", nodes)[1]["reason"] == "ServiceUnavailable"
+    assert send(endpoint, "DELETE", CLUSTER + version)[0] == 202
+    wait_for(lambda: local.status(home)["clusters"] == [])
+    assert send(endpoint, "GET", nodes)[1]["reason"] == "Unauthorized"
+    assert list((home / "clusters").iterdir()) == []
 
 
 def test_failures_can_be_ordered(home: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from aksgpu.local.arm import errors, quota, rules, shapes
 from aksgpu.local.arm.context import (
@@ -199,8 +199,7 @@ def start(context: Context, call: Call) -> Answer:
         raise errors.operation_in_progress(cluster["state"])
     if cluster["power"] == "Running":
         raise errors.not_allowed("Operation is not allowed because the cluster is already running.")
-    running = [{**pool, "power": pool["power"]} for pool in cluster["pools"].values()]
-    quota.check(context, cluster["location"], running, instead_of=[])
+    quota.check(context, cluster["location"], list(cluster["pools"].values()), instead_of=[])
     return _begin(context, call, cluster, "start-cluster", "Starting", CLUSTER_SECONDS)
 
 
@@ -215,7 +214,7 @@ async def abort(context: Context, call: Call) -> Answer:
     return accepted(context, call, operation)
 
 
-def credential(name: str) -> Any:
+def credential(name: str) -> Callable[[Context, Call], Answer]:
     """The handler that gives out a kubeconfig called ``name``."""
 
     def handler(context: Context, call: Call) -> Answer:

@@ -7,10 +7,13 @@ the process ends. Evictions are not waited for; :func:`evict` does one at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.arm import nodes
 from aksgpu.local.arm.errors import ArmError, rejected
+
+if TYPE_CHECKING:
+    from aksgpu.local.arm.context import Context
 
 FAULTS = {
     "quota": {"family", "limit"},
@@ -106,7 +109,7 @@ def throttled(what: str, seconds: float) -> ArmError:
     return error
 
 
-async def evict(context: Any, details: dict[str, Any]) -> str:
+async def evict(context: Context, details: dict[str, Any]) -> str:
     """Take one node of a spot pool away, as Azure does when it needs the capacity; its name.
 
     Raises:

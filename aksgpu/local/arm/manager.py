@@ -80,6 +80,10 @@ class ResourceManager:
         """``resource group/cluster`` of every cluster."""
         return [f"{cluster['group']}/{cluster['name']}" for cluster in self._state.clusters.values()]
 
+    def knows(self, cluster_id: str) -> bool:
+        """Whether there is such a cluster, running or not."""
+        return any(cluster["id"] == cluster_id for cluster in self._state.clusters.values())
+
     @property
     def busy(self) -> bool:
         """Whether an operation runs."""

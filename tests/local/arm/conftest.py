@@ -71,6 +71,7 @@ class Arm:
     settings: Settings
     base_url: str = ""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    sender: ContainerServiceClient | None = None
 
     def start(self) -> None:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -95,6 +96,9 @@ class Arm:
         self.base_url = f"https://127.0.0.1:{self.runner.addresses[0][1]}"
 
     async def _stop(self) -> None:
+        if self.sender is not None:
+            self.sender.close()
+            self.sender = None
         await self.runner.cleanup()
         await self.manager.stop()
         await self.clusters.close_all()
@@ -117,8 +121,9 @@ class Arm:
 
         query = {"api-version": version} if version else {}
         request = HttpRequest(method, path, params=query, json=body, headers=headers)
-        with self.client() as client:
-            return client.send_request(request)
+        if self.sender is None:
+            self.sender = self.client()
+        return self.sender.send_request(request)
 
     def nodes(self) -> list[dict[str, Any]]:
         """The Node objects of the only cluster."""
