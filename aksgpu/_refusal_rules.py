@@ -261,6 +261,12 @@ def _busy(refusal: Refusal) -> AzureError | None:
     )
 
 
+def _stopped(refusal: Refusal) -> AzureError | None:
+    if refusal.code != "OperationNotAllowed" or "stopped" not in refusal.message.lower():
+        return None
+    return errors.AzureConflict("", hint="Start it first: cluster.start(aks), or cluster.start_pool(aks, pool).")
+
+
 def _local_accounts(refusal: Refusal) -> AzureError | None:
     if "disable local accounts" not in refusal.message:
         return None
@@ -348,6 +354,7 @@ def _by_status(refusal: Refusal) -> AzureError | None:
 RULES = (
     _quota,
     _busy,
+    _stopped,
     _local_accounts,
     _zone,
     _allocation,

@@ -16,6 +16,7 @@ from aksgpu.errors import (
     AzureConflict,
     AzureError,
     AzureNotFound,
+    AzureUnreachable,
     InvalidInput,
     OperationInProgress,
 )
@@ -30,6 +31,7 @@ MADE_BY = {"aksgpu": "created"}
 
 SETTLED = {"Succeeded", "Failed", "Canceled"}
 _INTERVAL = 1.0  # seconds between two reads of a resource whose operation has no address to poll
+_LONGEST_PAUSE = 30.0  # seconds between two attempts to begin an operation while another one runs
 
 _POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
 _CLUSTER_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
@@ -161,7 +163,11 @@ def settle(
         return ((resource,) if state in SETTLED else None), state
 
     hint = "The operation goes on in Azure: run the cell again to go on waiting."
-    return wait_until(poll, what, timeout=timeout, interval=_INTERVAL, progress=progress, hint=hint)[0]
+    try:
+        return wait_until(poll, what, timeout=timeout, interval=_INTERVAL, progress=progress, hint=hint)[0]
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"{what}: {hint}")
+        raise
 
 
 def operate(
@@ -191,6 +197,7 @@ def operate(
     from aksgpu._operations import Remembered
 
     deadline = time.monotonic() + timeout
+    pause = _INTERVAL
     while True:
         try:
             with translated(what):
@@ -202,7 +209,9 @@ def operate(
                 raise
             waiting = f"{what}: waiting for another operation ({busy.operation or 'unknown'})"
             settle(read, waiting, timeout=left, progress=progress)
-            time.sleep(min(_INTERVAL, max(0.0, left)))  # AKS' own operations do not always show in the state
+            # AKS' own operations do not always show in the state, and it takes about one such request a minute.
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(2 * pause, _LONGEST_PAUSE)
     left = max(1.0, deadline - time.monotonic())
     remember = Remembered(azure.home, resource)
     return follow(poller, what, timeout=left, progress=progress, remember=remember)
@@ -238,8 +247,8 @@ def resume(
             with translated(what):
                 poller = begin(polling=azure.polling(), continuation_token=token)
             follow(poller, what, timeout=timeout, progress=progress, remember=remember)
-        except (AzureNotFound, ValueError):
-            remember.forget()  # Azure no longer knows that operation; the resource tells its own state
+        except (AzureNotFound, AzureUnreachable, ValueError):
+            remember.forget()  # the operation's address is not there any more; the resource tells its own state
     settled = settle(read, what, timeout=max(1.0, deadline - time.monotonic()), progress=progress)
     if settled is not None and state_of(settled) != "Succeeded":
         raise failure_of(settled, what)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 
 import pandas as pd
 import pytest
 
-from aksgpu import cluster
+import aksgpu
+from aksgpu import cluster, local
 from aksgpu.azure import Azure
 from aksgpu.errors import (
     AzureConflict,
@@ -16,6 +20,7 @@ from aksgpu.errors import (
     LocationNotAvailable,
     QuotaExceeded,
     SizeNotAvailable,
+    WaitTimeout,
     ZoneNotAvailable,
 )
 
@@ -23,8 +28,6 @@ from aksgpu.errors import (
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
     """One cluster for the tests that leave it as they found it."""
-    import aksgpu
-
     azure = aksgpu.connect(request.getfixturevalue("laptop"))
     aks = cluster.create(azure, "shared", resource_group="shared-group", location="eastus")
     yield aks
@@ -253,6 +256,26 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
     cluster.delete(aks)
     with pytest.raises(AzureNotFound):
         cluster.stop(aks)
+
+
+def test_what_a_stopped_cluster_refuses_says_to_start_it(azure: Azure) -> None:
+    aks = cluster.create(azure, "asleep", resource_group="asleep", location="eastus")
+    cluster.stop(aks)
+    with pytest.raises(AzureConflict, match=r"cluster\.start\(aks\)"):
+        cluster.add_gpu_pool(aks)
+    cluster.delete(aks)
+
+
+def test_the_laptop_killed_in_the_middle_of_creating() -> None:
+    with local.laptop(time_scale=1.0) as endpoint:
+        azure = aksgpu.connect(endpoint)
+        wish = {"resource_group": "kill", "location": "eastus"}
+        with pytest.raises(WaitTimeout):
+            cluster.create(azure, "kill", timeout=0.3, **wish)
+        os.kill(json.loads((endpoint.home / "laptop.json").read_text())["pid"], signal.SIGKILL)
+        again = aksgpu.connect(local.start(endpoint.home, settings=local.Settings(time_scale=0.05)))
+        aks = cluster.create(again, "kill", **wish)
+        assert cluster.pools(aks)["state"].tolist() == ["Succeeded"]
 
 
 def test_tables_have_the_same_columns_and_dtypes_with_and_without_rows(azure: Azure, shared: cluster.Cluster) -> None:
