@@ -49,9 +49,9 @@ def operation(operator: str, value: str | None, values: Any) -> bool:
         return value is None
     try:
         have, bound = int(value or ""), int(values[0])
-    except ValueError:
+    except (ValueError, IndexError):
         return False
-    return have > bound if operator == "Gt" else have < bound
+    return have > bound if operator == "Gt" else operator == "Lt" and have < bound
 
 
 @lru_cache(maxsize=512)

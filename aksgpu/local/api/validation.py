@@ -24,11 +24,12 @@ def validate(kind: Kind, obj: Object, missing: list[str]) -> Causes:
     """What is wrong with an object on its own; ``missing`` are the paths of absent required fields."""
     causes = Causes()
     _metadata(kind, obj["metadata"], "metadata", causes)
-    for path in missing:
-        # A status is its controller's, and is taken as it comes.
-        if not path.startswith("status."):
-            causes.required(path)
-    if rule := _KINDS.get(kind.plural):
+    # A status is its controller's, and is taken as it comes.
+    absent = [path for path in missing if not path.startswith("status.")]
+    for path in absent:
+        causes.required(path)
+    rule = _KINDS.get(kind.plural)
+    if rule is not None and not absent:
         rule(obj, causes)
     return causes
 
@@ -43,7 +44,8 @@ def validate_update(kind: Kind, obj: Object, old: Object, missing: list[str]) ->
             listed = ", ".join(f'"{each}"' for each in added)
             why = "no new finalizers can be added if the object is being deleted, found new finalizers "
             causes.forbidden("metadata.finalizers", why + f"[]string{{{listed}}}")
-    if rule := _UPDATES.get(kind.plural):
+    rule = _UPDATES.get(kind.plural)
+    if rule is not None and not causes.found:
         rule(obj, old, causes)
     return causes
 
@@ -81,6 +83,13 @@ def labels(given: dict[str, str], path: str, causes: Causes) -> None:
             causes.invalid(path, value, problem)
 
 
+def _selector(selector: Object, causes: Causes) -> None:
+    for index, each in enumerate(selector.get("matchExpressions") or ()):
+        if each["operator"] not in ("In", "NotIn", "Exists", "DoesNotExist"):
+            path = f"spec.selector.matchExpressions[{index}].operator"
+            causes.invalid(path, each["operator"], "not a valid selector operator")
+
+
 def _not_negative(spec: Object, fields: tuple[str, ...], causes: Causes) -> None:
     for field in fields:
         if spec.get(field, 0) < 0:
@@ -101,6 +110,7 @@ def _job(job: Object, causes: Causes) -> None:
         causes.required("spec.completions", "when completion mode is Indexed")
     if spec["podReplacementPolicy"] not in ("Failed", "TerminatingOrFailed"):
         causes.unsupported("spec.podReplacementPolicy", spec["podReplacementPolicy"], ("Failed", "TerminatingOrFailed"))
+    _selector(spec.get("selector") or {}, causes)
     uid = job["metadata"].get("uid")
     if "selector" not in spec:
         causes.required("spec.selector")
@@ -146,6 +156,7 @@ def _unscheduled(template: Object) -> Object:
 def _daemon_set(daemon_set: Object, causes: Causes) -> None:
     spec, template = daemon_set["spec"], daemon_set["spec"]["template"]
     selector = spec.get("selector")
+    _selector(selector or {}, causes)
     if selector is not None and not (selector.get("matchLabels") or selector.get("matchExpressions")):
         causes.invalid("spec.selector", selector, "empty selector is invalid for daemonset")
     elif selector is not None and not labels_match(selector, template["metadata"].get("labels")):
