@@ -105,7 +105,7 @@ def in_force(node: Object) -> list[dict[str, Any]]:
 
 
 def _expression(values: Mapping[str, str], rule: Mapping[str, Any]) -> bool:
-    return selectors.operation(rule["operator"], values.get(rule["key"]), rule.get("values") or ())
+    return selectors.operation(rule["operator"], values.get(rule["key"]), rule.get("values") or ("",))
 
 
 def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> bool:

@@ -72,9 +72,6 @@ class Informer:
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self._items.values()))
 
-    def __len__(self) -> int:
-        return len(self._items)
-
     def on_change(self, change: Change) -> None:
         """Call ``change`` for every object there is, and for each change from now on."""
         self._changes.append(change)
@@ -135,4 +132,7 @@ class Informer:
         else:
             self._items[key] = new
         for change in self._changes:
-            change(old, new)
+            try:
+                change(old, new)
+            except Exception:  # one listener's trouble with one object is not the others'
+                log.exception("%s %s", self.resource, key)

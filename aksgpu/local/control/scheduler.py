@@ -69,15 +69,24 @@ class Scheduler:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while choice := self._board.next():
-                self._board.assume(choice.pod, choice.node)
-                await self._spawn(self._bind, choice.pod, choice.node)
-                await asyncio.sleep(0)
-            for preemption in self._board.preemptions():
-                self._board.nominate(preemption.pod, preemption.node)
-                await self._spawn(self._preempt, preemption)
+            try:
+                await self._round()
+            except Exception:
+                log.exception("scheduling")
+                await asyncio.sleep(_AGAIN)
                 self._wake.set()
             self._news.set()
+
+    async def _round(self) -> None:
+        """Place what can be placed, then make room for what is more important than others."""
+        while choice := self._board.next():
+            self._board.assume(choice.pod, choice.node)
+            await self._spawn(self._bind, choice.pod, choice.node)
+            await asyncio.sleep(0)
+        for preemption in self._board.preemptions():
+            self._board.nominate(preemption.pod, preemption.node)
+            await self._spawn(self._preempt, preemption)
+            self._wake.set()
 
     async def _inform(self) -> None:
         """Tell pods why they wait. Beside the scheduling, which is never to wait for it."""
