@@ -67,7 +67,6 @@ def skus(context: Context, call: Call) -> Answer:
 
 
 def _sku(size: data.Size, region: str) -> dict[str, Any]:
-    zones = data.zones(region)
     facts = {
         "vCPUs": size.vcpus,
         "vCPUsAvailable": size.vcpus,
@@ -94,7 +93,7 @@ def _sku(size: data.Size, region: str) -> dict[str, Any]:
         "size": size.name.removeprefix("Standard_"),
         "family": size.family,
         "locations": [region],
-        "locationInfo": [{"location": region, "zones": zones, "zoneDetails": []}],
+        "locationInfo": [{"location": region, "zones": size.zones(region), "zoneDetails": []}],
         "capabilities": [{"name": name, "value": str(value)} for name, value in facts.items()],
         "restrictions": [restriction] if size.restricted() else [],
     }

@@ -130,6 +130,15 @@ RESTRICTED = frozenset({"standardndisrgb200v6ndrfamily", "standardndisrgb300v6fa
 """Families that exist in a region but not for this subscription (``NotAvailableForSubscription``)."""
 
 
+ZONES = {
+    "standardncadsa100v4family": ("1", "3"),
+    "standardncadsh100v5family": ("1",),
+    "standardndisrh200v5family": ("2",),
+    "standardnvadsa10v5family": ("1", "2"),
+}
+"""The zones of a region that have a family; a family that is not listed is in all of them."""
+
+
 @dataclass(frozen=True)
 class Size:
     """One VM size."""
@@ -162,14 +171,15 @@ class Size:
         regions = OFFERED.get(self.family.lower())
         return not self.retired_on and (regions is None or location in regions.split())
 
+    def zones(self, location: str) -> list[str]:
+        """The availability zones of a region that have the size."""
+        if location in WITHOUT_ZONES:
+            return []
+        return list(ZONES.get(self.family.lower(), ("1", "2", "3")))
+
     def restricted(self) -> bool:
         """Whether the subscription is kept from it."""
         return self.family.lower() in RESTRICTED
-
-
-def zones(location: str) -> list[str]:
-    """The availability zones of a region."""
-    return [] if location in WITHOUT_ZONES else ["1", "2", "3"]
 
 
 @cache

@@ -99,7 +99,7 @@ def check_pool(name: str, properties: Document, location: str) -> None:
     _check_pool_name(name, properties)
     size = check_size(properties.get("vmSize"), location)
     _check_count(properties)
-    _check_zones(properties, location)
+    _check_zones(properties, size, location)
     check_version(properties.get("orchestratorVersion"), name)
     for taint in properties.get("nodeTaints") or []:
         try:
@@ -153,8 +153,8 @@ def _check_count(properties: Document) -> None:
         )
 
 
-def _check_zones(properties: Document, location: str) -> None:
-    wanted, served = properties.get("availabilityZones") or [], data.zones(location)
+def _check_zones(properties: Document, size: data.Size, location: str) -> None:
+    wanted, served = properties.get("availabilityZones") or [], size.zones(location)
     wrong = [zone for zone in wanted if zone not in served]
     if wrong:
         listed = ",".join(f"'{zone}'" for zone in served)

@@ -65,6 +65,12 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
         ),
         (body(pool(nodeTaints=["sku=gpu"])), "InvalidParameter", "Invalid node taint 'sku=gpu'"),
         (body(pool(availabilityZones=["4"])), "AvailabilityZoneNotSupported", "The zone(s) '4' for resource"),
+        (
+            body(pool(), pool("a100", mode="User", vmSize="Standard_NC24ads_A100_v4", availabilityZones=["1", "2"])),
+            "AvailabilityZoneNotSupported",
+            "The zone(s) '2' for resource 'agentPoolProfile' is not supported. The supported zones for location "
+            "'eastus' are '1','3'",
+        ),
         (body(kubernetesVersion="1.12.0"), "K8sVersionNotSupported", "is on version 1.12.0"),
         (body(pool(), pool("s", scaleSetPriority="Spot")), "InvalidParameter", "cannot be a Spot node pool"),
         (body(pool(gpuInstanceProfile="MIG1g")), "InvalidParameter", "does not support MIG"),
