@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +34,7 @@ from aksgpu.errors import (
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
 GUARDED_BYTES = 100_000
+THROTTLED_TRIES = 6
 
 STALE_HINT = (
     "The credentials are missing, expired, or belong to an older cluster of the same name. Fetch them again: "
@@ -245,10 +247,20 @@ class Wire:
         if query:
             url += "?" + urlencode({key: _plain(value) for key, value in query.items()})
         content = None if body is None else json.dumps(body).encode()
-        response = self._send(method, url, content, content_type, accept, read_timeout, retry)
+
+        def send() -> Any:
+            return self._send(method, url, content, content_type, accept, read_timeout, retry)
+
+        response = send()
         if response.status == 401 and self._renew():
             response.drain_conn()
-            response = self._send(method, url, content, content_type, accept, read_timeout, retry)
+            response = send()
+        for _ in range(THROTTLED_TRIES):
+            if response.status != 429:  # the only refusal that asks to come again, and promises that nothing was done
+                break
+            response.drain_conn()
+            time.sleep(_retry_after(response.headers.get("Retry-After")))
+            response = send()
         stream = Stream(response, f"{method} {path}")
         if response.status >= 400:
             raise error(response.status, stream.read())
@@ -264,7 +276,7 @@ class Wire:
         read_timeout: float,
         retry: bool,
     ) -> Any:
-        from urllib3 import Timeout
+        from urllib3 import Retry, Timeout
         from urllib3.exceptions import HTTPError, SSLError
 
         headers = {"Accept": accept, "User-Agent": "aksgpu"}
@@ -280,7 +292,8 @@ class Wire:
                 headers=headers,
                 preload_content=False,
                 timeout=Timeout(connect=CONNECT_TIMEOUT, read=read_timeout),
-                **({} if retry else {"retries": False}),
+                # urllib3 sends only those methods again that may be sent twice.
+                retries=Retry(3, redirect=0, respect_retry_after_header=False) if retry else False,
             )
         except HTTPError as failed:
             cause = getattr(failed, "reason", None) or failed
@@ -312,11 +325,14 @@ def read_kubeconfig(path: str | os.PathLike[str] | None) -> dict[str, Any]:
             raise InvalidInput(f"{file} is not a kubeconfig: {broken}") from broken
         if not isinstance(config, dict):
             raise InvalidInput(f"{file} is not a kubeconfig: it holds no mapping")
-        merged.setdefault("current-context", config.get("current-context") or None)
-        merged["current-context"] = merged["current-context"] or config.get("current-context")
+        merged["current-context"] = merged.get("current-context") or config.get("current-context")
         for section in ("clusters", "contexts", "users"):
             known = {entry["name"] for entry in merged[section]}
-            merged[section] += [_absolute(e, file.parent) for e in config.get(section) or () if e["name"] not in known]
+            try:
+                new = [entry for entry in config.get(section) or () if entry["name"] not in known]
+                merged[section] += [_absolute(entry, file.parent) for entry in new]
+            except (KeyError, TypeError, AttributeError) as wrong:
+                raise InvalidInput(f"{file} is not a kubeconfig: its {section} are not named entries") from wrong
     return merged
 
 
@@ -359,6 +375,11 @@ def _require_plugin(user: dict[str, Any]) -> None:
         raise Unauthorized(
             f"the kubeconfig logs in with the program {command!r}, which is not installed", hint=PLUGIN_HINT
         )
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds that a throttling server asks to wait: one where it does not say, half a minute at most."""
+    return min(float(header), 30.0) if header and header.isdecimal() else 1.0
 
 
 def _plain(value: Any) -> str:

@@ -19,6 +19,7 @@ class Request(BaseHTTPRequestHandler):
     """One request, and how to answer it."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Any
 
     def __getattr__(self, name: str) -> Any:

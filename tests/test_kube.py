@@ -154,6 +154,24 @@ def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
     assert len(server.requests) == 3
 
 
+def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(_wire.time, "sleep", pauses.append)
+
+    def answer(request: Request) -> None:
+        if len(pauses) < 2:
+            request.send_response(429)
+            request.send_header("Retry-After", "7")
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+        else:
+            request.json({"made": True})
+
+    api, server = serve(answer)
+    assert api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}) == {"made": True}
+    assert (pauses, len(server.requests)) == ([7.0, 7.0], 3)
+
+
 def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Path) -> None:
     def answer(request: Request) -> None:
         if request.headers["Authorization"] == "Bearer new":
@@ -202,6 +220,9 @@ def test_kubeconfigs_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pyte
     bad = tmp_path / "bad"
     bad.write_text("a: [")
     with pytest.raises(errors.InvalidInput, match="not a kubeconfig"):
+        Kube.from_kubeconfig(bad)
+    bad.write_text("users: [5]")
+    with pytest.raises(errors.InvalidInput, match="users are not named entries"):
         Kube.from_kubeconfig(bad)
     server = Server(lambda request: None)
     path = server.kubeconfig(tmp_path)
