@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 import pytest
@@ -160,6 +161,7 @@ def test_operations_survive_a_restart(arm: Arm) -> None:
         cluster = again.managed_clusters.get("rg", "aks")
         if cluster.provisioning_state != "Creating":
             break
+        time.sleep(0.05)
     assert cluster.provisioning_state == "Succeeded"
     assert len(arm.nodes()) == 3
 
