@@ -136,10 +136,7 @@ class NodeAgent(PodLogs):
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
             node = self._nodes.pop(old["metadata"]["name"])
-            for runner in self._runners.values():
-                if runner.node is node:
-                    runner.end(0)
-            self._tasks.spawn(node.stop())
+            self._tasks.spawn(self._drop(node))
             old = None
         if new is None:
             return
@@ -148,7 +145,7 @@ class NodeAgent(PodLogs):
             node = self._nodes[name] = Node(self._objects, self._events, new, self._root)
             taken = [gpu.uuid for other in self._nodes.values() for gpu in other.gpus if not gpu.simulated]
             node.gpus = gpus.of_node(new, self._machine, taken)
-            self._tasks.spawn(node.start())
+            node.start()
             for pod in self._pod_informer:
                 self._pod_changed(None, pod)
         else:
@@ -175,6 +172,17 @@ class NodeAgent(PodLogs):
         runner.see(runner.pod)
         task = self._running[runner.uid] = asyncio.get_running_loop().create_task(runner.run())
         task.add_done_callback(_report_failure)
+
+    async def _drop(self, node: Node) -> None:
+        """The node is gone, and its pods with it."""
+        here = [runner for runner in self._runners.values() if runner.node is node]
+        for runner in here:
+            runner.end(0)
+        if here:
+            await asyncio.wait([self._running[runner.uid] for runner in here])
+        await node.stop()
+        if node.name not in self._nodes:
+            shutil.rmtree(node.kubelet.parent, ignore_errors=True)
 
     async def _bury(self, uid: str) -> None:
         """The pod is gone from the API: nothing of it stays."""

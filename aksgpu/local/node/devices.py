@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,26 +56,30 @@ class DeviceManager:
         self._resources: dict[str, _Resource] = {}
         self._ending: set[str] = set()
         self._freed = asyncio.Event()
+        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
         self._checkpoint = directory.parent / "devices.json"
 
-    async def start(self) -> None:
-        """Listen for plugins; those known from before have a few seconds to come back."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+    def start(self) -> None:
+        """Remember the plugins from before a restart; they have a few seconds to come back."""
         with contextlib.suppress(FileNotFoundError):
             for resource, names in json.loads(self._checkpoint.read_text()).items():
                 known = self._resources.setdefault(resource, _Resource())
                 known.devices = dict.fromkeys(names, True)
                 self._tasks.spawn(self._expire(known))
-        socket = protocol.listen(self._directory / "kubelet.sock")
-        self._server = await asyncio.start_unix_server(self._serve, sock=socket)
+
+    async def serve(self) -> None:
+        """Listen for plugins. Called when the first pod comes that may be one: most nodes never have any."""
+        if self._socket is None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._socket = protocol.listen(self._directory / "kubelet.sock")
+            self._server = await asyncio.start_unix_server(self._serve, sock=self._socket)
 
     async def stop(self) -> None:
         """Stop listening. Plugins may go on running."""
         if self._server is not None:
             self._server.close()
-            (self._directory / "kubelet.sock").unlink(missing_ok=True)
         await self._tasks.cancel()
 
     def counts(self) -> dict[str, tuple[int, int]]:

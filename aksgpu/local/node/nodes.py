@@ -41,7 +41,6 @@ class Node:
         gpus: the GPUs that it has, whether or not a plugin offers them.
         devices: what device plugins offer, and who has it.
         kubelet: the node's own ``/var/lib/kubelet``.
-        ready: set once it can take pods.
     """
 
     def __init__(self, objects: Objects, events: Recorder, node: Object, root: Path) -> None:
@@ -52,7 +51,6 @@ class Node:
         self.kubelet = root / "nodes" / self.name / "kubelet"
         self.kubelet.mkdir(parents=True, exist_ok=True)
         self.devices = DeviceManager(self.kubelet / "device-plugins", lambda: self._dirty.set())
-        self.ready = asyncio.Event()
         self._dirty = asyncio.Event()
         self._tasks = Tasks()
         self._pulled = self.kubelet / "images.json"
@@ -66,10 +64,9 @@ class Node:
         addresses = (self.object.get("status") or {}).get("addresses") or []
         return next((one["address"] for one in addresses if one["type"] == "InternalIP"), "127.0.0.1")
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to report."""
-        await self.devices.start()
-        self.ready.set()
+        self.devices.start()
         self._tasks.spawn(self._heartbeat())
         self._tasks.spawn(self._report())
 

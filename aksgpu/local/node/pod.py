@@ -24,7 +24,7 @@ from aksgpu.local.node import status
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.devices import AdmissionError
 from aksgpu.local.node.nodes import Node
-from aksgpu.local.node.volumes import MountError, Places, prepare
+from aksgpu.local.node.volumes import MountError, Places, is_kubelets, prepare
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status import StatusError
 
@@ -125,8 +125,8 @@ class PodRunner:
         """Take up what is on disk from before a restart; before any pod runs, as devices must not be given twice."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             self._state = json.loads((self.directory / "pod.json").read_text())
-            self._state["ip"] = self.node.pod_ip(self._state["ip"])
             if not finished(self.pod):
+                self.node.pod_ip(self._state["ip"])
                 self.node.devices.restore(self.uid, self._state["devices"])
         for one in (*self.init, *self.containers):
             one.restore()
@@ -211,7 +211,6 @@ class PodRunner:
                 group.create_task(one.run())
 
     async def _admit(self) -> bool:
-        await self.node.ready.wait()
         if self._state:
             return True
         state = {"started": times.now(), "ip": "", "devices": {}, "node": self.node.name, "namespace": self.namespace}
@@ -232,6 +231,8 @@ class PodRunner:
 
     async def _mount(self) -> None:
         places = Places(self.directory, self.node.kubelet, self.around.root / "claims")
+        if any(is_kubelets(volume) for volume in self.pod["spec"].get("volumes") or []):
+            await self.node.devices.serve()
         pause = 0.5
         while True:
             try:

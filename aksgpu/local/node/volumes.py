@@ -90,8 +90,13 @@ async def _volume(objects: Objects, pod: Object, node: Object, places: Places, v
     raise MountError(f'volume "{volume["name"]}": the laptop AKS has no volumes of the kind {other}')
 
 
+def is_kubelets(volume: Object) -> bool:
+    """Whether the volume is a part of the node's own ``/var/lib/kubelet``, such as the sockets of device plugins."""
+    return Path((volume.get("hostPath") or {}).get("path", "")).is_relative_to(KUBELET)
+
+
 def _host_path(text: str, kind: str, kubelet: Path) -> Path:
-    inside = Path(text).is_relative_to(KUBELET)
+    inside = is_kubelets({"hostPath": {"path": text}})
     path = kubelet / Path(text).relative_to(KUBELET) if inside else Path(text)
     if kind == "DirectoryOrCreate" or (inside and not kind):
         path.mkdir(parents=True, exist_ok=True)

@@ -126,6 +126,7 @@ async def test_plugin_comes_back_after_a_restart_of_the_laptop(lab: Lab) -> None
 
 
 async def test_bad_registration_is_refused(lab: Lab) -> None:
+    await lab.agent._nodes[CPU_NODE].devices.serve()
     path = lab.root / "nodes" / CPU_NODE / "kubelet" / "device-plugins" / "kubelet.sock"
     for line in (b"no json\n", b"{}\n", b'{"method": "Register", "version": "v1beta1"}\n', b"[]\n"):
         reader, writer = await protocol.connect(path)

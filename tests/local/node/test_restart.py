@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from .conftest import GPU_NODE, Lab, processes
@@ -22,6 +24,50 @@ async def test_running_pod_is_found_again(lab: Lab) -> None:
     assert await follower == b"one\ntwo\n"
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
     assert pod["status"]["startTime"] == before["status"]["startTime"]
+
+
+LAPTOP = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.local.node.conftest import CPU_NODE, Lab
+
+async def main():
+    lab = Lab(Path(sys.argv[2]))
+    await lab.start()
+    await lab.add_node(CPU_NODE)
+    await lab.run("long", "sh", "-c", "echo one; while ! test -e /tmp-gate/go; do sleep 0.02; done; echo two; exit 4",
+                  volumes=[{"name": "gate", "emptyDir": {}}],
+                  container={"volumeMounts": [{"name": "gate", "mountPath": "/tmp-gate"}]})
+    await lab.phase("long", "Running")
+    print("running", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_laptop_is_killed(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", LAPTOP, str(root), str(tmp_path)]
+    laptop = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert laptop.stdout is not None
+    assert await asyncio.to_thread(laptop.stdout.readline) == b"running\n"
+    os.killpg(laptop.pid, signal.SIGKILL)
+    laptop.wait()
+    laptop.stdout.close()
+    lab = Lab(tmp_path)
+    await lab.start()
+    try:
+        pod = await lab.objects.get("pods", "long", "default")
+        follower = asyncio.create_task(lab.logs("long", follow=True))
+        await asyncio.sleep(0.1)
+        open_gate(lab, "long", pod["metadata"]["uid"])
+        assert await follower == b"one\ntwo\n"
+        pod = await lab.phase("long", "Failed")
+        assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
+    finally:
+        await lab.stop(end_pods=True)
 
 
 async def test_pod_that_ended_meanwhile(lab: Lab) -> None:
