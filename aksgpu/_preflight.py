@@ -147,8 +147,10 @@ def _not_offered(place: Location, vm_size: str, known: bool, gpu: bool) -> error
 def _refused(
     place: Location, offer: Offer, zones: tuple[str, ...], gpu: bool, spot: bool
 ) -> errors.SizeNotAvailable | None:
+    from aksgpu import sizes
+
     facts: dict[str, Any] = {"size": offer.size, "location": place.name}
-    if gpu and not offer.gpus:
+    if gpu and not offer.gpus and not sizes.is_gpu_size(offer.size):
         return errors.SizeNotAvailable(
             f"{offer.size} has no GPU", **facts, hint="Choose one from sizes.gpu_sizes(azure, location)."
         )

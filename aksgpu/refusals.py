@@ -99,9 +99,7 @@ def recognise(
 
 
 def _finish(error: AzureError, refusal: Refusal, what: str, retry_after: float | None) -> AzureError:
-    text = " ".join(_WORDY.sub("", refusal.message).split()) or "Azure gave no reason"
-    if len(text) > _SHOWN:
-        text = text[:_SHOWN].rstrip() + " ..."
+    text = _shortened(_WORDY.sub("", refusal.message)) or "Azure gave no reason"
     named = f"{text} ({refusal.code})" if refusal.code and refusal.code not in text else text
     error.message = f"{what}: {named}" if what else named
     error.args = (error.message,)
@@ -109,6 +107,11 @@ def _finish(error: AzureError, refusal: Refusal, what: str, retry_after: float |
     if isinstance(error, errors.Throttled) and error.retry_after is None:
         error.retry_after = retry_after
     return error
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rstrip()} ..."
 
 
 def translate(error: Exception, what: str = "") -> AzureError:
@@ -127,7 +130,7 @@ def translate(error: Exception, what: str = "") -> AzureError:
         status = getattr(response, "status_code", None)
         body = _body(response) or str(error)
         return recognise(body, status=status, what=what, retry_after=_retry_after(response))
-    text = str(getattr(error, "message", error))
+    text = _shortened(str(getattr(error, "message", error)))
     if isinstance(error, sdk.ClientAuthenticationError):
         return errors.AzureAuthError(f"{what}: {text}" if what else text, hint=LOGIN)
     message = f"no answer from Azure: {text}"

@@ -111,6 +111,11 @@ def lookup(size: str) -> GpuSize:
     )
 
 
+def is_gpu_size(size: str) -> bool:
+    """Whether the table of GPU sizes has it."""
+    return size.lower() in _table()
+
+
 def near(size: str, names: Sequence[str]) -> list[str]:
     """At most three of the names, those nearest to a size that does not exist."""
     # The prefix that nearly all names share would make every name look near.
@@ -216,7 +221,7 @@ def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
             location=location,
             hint="Check the location's name: `az account list-locations --output table` lists them.",
         )
-    offers = [offer for offer in place.offers.values() if offer.gpus or offer.size.lower() in _table()]
+    offers = [offer for offer in place.offers.values() if offer.gpus or is_gpu_size(offer.size)]
     prices = _offers.prices(azure, place.name, [offer.size for offer in offers])
     rows = [_row(offer, place, prices.get(offer.size, _offers.Price())) for offer in offers]
     table = frame(rows, _COLUMNS)
