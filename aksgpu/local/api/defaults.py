@@ -113,87 +113,68 @@ def _service(spec: dict[str, Any]) -> None:
         port.setdefault("targetPort", port.get("port"))
 
 
-def _env_source(source: dict[str, Any]) -> None:
-    if reference := source.get("fieldRef"):
-        reference.setdefault("apiVersion", "v1")
-
-
-_STATUS_TIMES = ("lastProbeTime", "lastTransitionTime")
-_PROBE = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
+_TIMES = ("lastProbeTime", "lastTransitionTime")
 _TOP = ("metadata", "spec", "status")
-_CONTAINER = Rules(
-    zero=("name", "resources"),
-    omit_zero=frozenset({"stdin", "stdinOnce", "tty"}),
-    defaults={"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"},
-    hook=_container,
-)
+_PROBE = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
+_LOG = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
+_POD = {
+    "restartPolicy": "Always",
+    "terminationGracePeriodSeconds": 30,
+    "dnsPolicy": "ClusterFirst",
+    "securityContext": {},
+    "schedulerName": "default-scheduler",
+}
 _NODE_INFO = (
-    "machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion",
-    "kubeProxyVersion", "operatingSystem", "architecture",
-)  # fmt: skip
-_DAEMON_COUNTS = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
+    "machineID systemUUID bootID kernelVersion osImage containerRuntimeVersion kubeletVersion kubeProxyVersion "
+    "operatingSystem architecture"
+)
+_EVENT = "metadata involvedObject source firstTimestamp lastTimestamp eventTime reportingComponent reportingInstance"
+_CONTAINER_STATUS = ("name", "state", "lastState", "ready", "restartCount", "image", "imageID")
+_COUNTS = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
 
+
+def _omit(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+_CONTAINER = Rules(("name", "resources"), (), _omit("stdin", "stdinOnce", "tty"), _LOG, _container)
+
+# fmt: off
 RULES: dict[str, Rules] = {
     # Whole objects.
-    "ObjectMeta": Rules(omit_zero=frozenset({"generation"}), zero=("creationTimestamp",)),
-    "ConfigMap": Rules(zero=("metadata",)),
-    "ControllerRevision": Rules(zero=("metadata", "revision")),
-    "ClusterRole": Rules(zero=("metadata", "rules")),
-    "ClusterRoleBinding": Rules(zero=("metadata", "roleRef")),
-    "DaemonSet": Rules(zero=_TOP, hook=_daemon_set),
-    "Event": Rules(
-        zero=(
-            "metadata",
-            "involvedObject",
-            "source",
-            "firstTimestamp",
-            "lastTimestamp",
-            "eventTime",
-            "reportingComponent",
-            "reportingInstance",
-        ),
-        omit_zero=frozenset({"count"}),
-    ),
-    "Job": Rules(zero=_TOP),
-    "Lease": Rules(zero=("metadata", "spec")),
-    "Namespace": Rules(zero=_TOP, hook=_namespace),
-    "Node": Rules(zero=_TOP),
-    "PersistentVolumeClaim": Rules(zero=_TOP),
-    "Pod": Rules(zero=_TOP, hook=_pod),
-    "PriorityClass": Rules(
-        zero=("metadata", "value"),
-        omit_zero=frozenset({"globalDefault"}),
-        defaults={"preemptionPolicy": "PreemptLowerPriority"},
-    ),
-    "ResourceQuota": Rules(zero=_TOP),
-    "Role": Rules(zero=("metadata", "rules")),
-    "RoleBinding": Rules(zero=("metadata", "roleRef")),
-    "Secret": Rules(zero=("metadata",), defaults={"type": "Opaque"}, hook=_secret),
-    "SelfSubjectAccessReview": Rules(zero=_TOP),
-    "Service": Rules(zero=_TOP),
-    "ServiceAccount": Rules(zero=("metadata",)),
+    "ObjectMeta": Rules(("creationTimestamp",), omit_zero=_omit("generation")),
+    "ConfigMap": Rules(("metadata",)),
+    "ControllerRevision": Rules(("metadata", "revision")),
+    "ClusterRole": Rules(("metadata", "rules")),
+    "ClusterRoleBinding": Rules(("metadata", "roleRef")),
+    "DaemonSet": Rules(_TOP, hook=_daemon_set),
+    "Event": Rules(tuple(_EVENT.split()), omit_zero=_omit("count")),
+    "Job": Rules(_TOP),
+    "Lease": Rules(("metadata", "spec")),
+    "Namespace": Rules(_TOP, hook=_namespace),
+    "Node": Rules(_TOP),
+    "PersistentVolumeClaim": Rules(_TOP),
+    "Pod": Rules(_TOP, hook=_pod),
+    "PriorityClass": Rules(("metadata", "value"), omit_zero=_omit("globalDefault"),
+                           defaults={"preemptionPolicy": "PreemptLowerPriority"}),
+    "ResourceQuota": Rules(_TOP),
+    "Role": Rules(("metadata", "rules")),
+    "RoleBinding": Rules(("metadata", "roleRef")),
+    "Secret": Rules(("metadata",), defaults={"type": "Opaque"}, hook=_secret),
+    "SelfSubjectAccessReview": Rules(_TOP),
+    "Service": Rules(_TOP),
+    "ServiceAccount": Rules(("metadata",)),
     # Pods and what they are made of.
-    "PodTemplateSpec": Rules(zero=("metadata", "spec")),
-    "PodSpec": Rules(
-        zero=("containers",),
-        omit_zero=frozenset({"hostNetwork", "hostPID", "hostIPC"}),
-        defaults={
-            "restartPolicy": "Always",
-            "terminationGracePeriodSeconds": 30,
-            "dnsPolicy": "ClusterFirst",
-            "securityContext": {},
-            "schedulerName": "default-scheduler",
-        },
-    ),
+    "PodTemplateSpec": Rules(("metadata", "spec")),
+    "PodSpec": Rules(("containers",), omit_zero=_omit("hostNetwork", "hostPID", "hostIPC"), defaults=_POD),
     "Container": _CONTAINER,
     "EphemeralContainer": _CONTAINER,
-    "ContainerPort": Rules(omit_zero=frozenset({"hostPort"}), defaults={"protocol": "TCP"}),
-    "EnvVarSource": Rules(hook=_env_source),
+    "ContainerPort": Rules(omit_zero=_omit("hostPort"), defaults={"protocol": "TCP"}),
     "ObjectFieldSelector": Rules(defaults={"apiVersion": "v1"}),
     "HTTPGetAction": Rules(defaults={"path": "/", "scheme": "HTTP"}),
-    "Probe": Rules(omit_zero=frozenset({"initialDelaySeconds"}), defaults=_PROBE),
-    "VolumeMount": Rules(omit_zero=frozenset({"readOnly"})),
-    "PersistentVolumeClaimVolumeSource": Rules(omit_zero=frozenset({"readOnly"})),
+    "Probe": Rules(omit_zero=_omit("initialDelaySeconds"), defaults=_PROBE),
+    "VolumeMount": Rules(omit_zero=_omit("readOnly")),
+    "PersistentVolumeClaimVolumeSource": Rules(omit_zero=_omit("readOnly")),
     "Volume": Rules(hook=_volume),
     "ConfigMapVolumeSource": Rules(defaults=_MODE),
     "SecretVolumeSource": Rules(defaults=_MODE),
@@ -202,46 +183,37 @@ RULES: dict[str, Rules] = {
     "HostPathVolumeSource": Rules(pointers=("type",), defaults={"type": ""}),
     "ServiceAccountTokenProjection": Rules(defaults={"expirationSeconds": 3600}),
     "PodStatus": Rules(defaults={"phase": "Pending"}),
-    "PodCondition": Rules(zero=_STATUS_TIMES),
-    "ContainerStatus": Rules(zero=("name", "state", "lastState", "ready", "restartCount", "image", "imageID")),
-    "ContainerStateRunning": Rules(zero=("startedAt",)),
-    "ContainerStateTerminated": Rules(zero=("exitCode", "startedAt", "finishedAt"), omit_zero=frozenset({"signal"})),
+    "PodCondition": Rules(_TIMES),
+    "ContainerStatus": Rules(_CONTAINER_STATUS),
+    "ContainerStateRunning": Rules(("startedAt",)),
+    "ContainerStateTerminated": Rules(("exitCode", "startedAt", "finishedAt"), omit_zero=_omit("signal")),
     # Controllers.
-    "JobSpec": Rules(
-        zero=("template",),
-        defaults={"completionMode": "NonIndexed", "suspend": False, "manualSelector": False},
-        hook=_job,
-    ),
-    "JobStatus": Rules(omit_zero=frozenset({"active", "succeeded", "failed"})),
-    "JobCondition": Rules(zero=_STATUS_TIMES),
+    "JobSpec": Rules(("template",), hook=_job,
+                     defaults={"completionMode": "NonIndexed", "suspend": False, "manualSelector": False}),
+    "JobStatus": Rules(omit_zero=_omit("active", "succeeded", "failed")),
+    "JobCondition": Rules(_TIMES),
     "PodFailurePolicyOnPodConditionsPattern": Rules(defaults={"status": "True"}),
-    "DaemonSetSpec": Rules(
-        zero=("template", "updateStrategy"),
-        omit_zero=frozenset({"minReadySeconds"}),
-        defaults={"revisionHistoryLimit": 10},
-    ),
+    "DaemonSetSpec": Rules(("template", "updateStrategy"), omit_zero=_omit("minReadySeconds"),
+                           defaults={"revisionHistoryLimit": 10}),
     "DaemonSetUpdateStrategy": Rules(hook=_rolling),
-    "DaemonSetStatus": Rules(
-        zero=_DAEMON_COUNTS,
-        omit_zero=frozenset({"observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable"}),
-    ),
-    "DaemonSetCondition": Rules(zero=("lastTransitionTime",)),
+    "DaemonSetStatus": Rules(_COUNTS, omit_zero=_omit("observedGeneration", "updatedNumberScheduled",
+                                                      "numberAvailable", "numberUnavailable")),
+    "DaemonSetCondition": Rules(("lastTransitionTime",)),
     # The rest.
-    "NodeSpec": Rules(omit_zero=frozenset({"unschedulable"})),
-    "NodeStatus": Rules(zero=("daemonEndpoints", "nodeInfo")),
-    "NodeDaemonEndpoints": Rules(zero=("kubeletEndpoint",)),
-    "DaemonEndpoint": Rules(zero=("Port",)),
-    "NodeSystemInfo": Rules(zero=_NODE_INFO),
-    "NodeCondition": Rules(zero=("lastHeartbeatTime", "lastTransitionTime")),
-    "PersistentVolumeClaimSpec": Rules(
-        zero=("resources",), pointers=("storageClassName",), defaults={"volumeMode": "Filesystem"}
-    ),
+    "NodeSpec": Rules(omit_zero=_omit("unschedulable")),
+    "NodeStatus": Rules(("daemonEndpoints", "nodeInfo")),
+    "NodeDaemonEndpoints": Rules(("kubeletEndpoint",)),
+    "DaemonEndpoint": Rules(("Port",)),
+    "NodeSystemInfo": Rules(tuple(_NODE_INFO.split())),
+    "NodeCondition": Rules(("lastHeartbeatTime", "lastTransitionTime")),
+    "PersistentVolumeClaimSpec": Rules(("resources",), ("storageClassName",), defaults={"volumeMode": "Filesystem"}),
     "PersistentVolumeClaimStatus": Rules(defaults={"phase": "Pending"}),
-    "PolicyRule": Rules(zero=("verbs",)),
-    "RoleRef": Rules(zero=("apiGroup", "kind", "name"), hook=_role_ref),
+    "PolicyRule": Rules(("verbs",)),
+    "RoleRef": Rules(("apiGroup", "kind", "name"), hook=_role_ref),
     "Subject": Rules(hook=_subject),
     "ServiceSpec": Rules(defaults={"type": "ClusterIP", "sessionAffinity": "None"}, hook=_service),
-    "ServiceStatus": Rules(zero=("loadBalancer",)),
-    "ServicePort": Rules(omit_zero=frozenset({"nodePort"}), defaults={"protocol": "TCP"}),
-    "SubjectAccessReviewStatus": Rules(zero=("allowed",)),
+    "ServiceStatus": Rules(("loadBalancer",)),
+    "ServicePort": Rules(omit_zero=_omit("nodePort"), defaults={"protocol": "TCP"}),
+    "SubjectAccessReviewStatus": Rules(("allowed",)),
 }
+# fmt: on

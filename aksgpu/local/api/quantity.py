@@ -7,7 +7,7 @@ a nano, and a canonical form without a fraction in the suffix family that was us
 from __future__ import annotations
 
 import re
-from decimal import ROUND_UP, Decimal
+from decimal import ROUND_UP, Context, Decimal, localcontext
 from functools import lru_cache
 
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
@@ -15,6 +15,8 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "
 _SUFFIXES = {power: suffix for suffix, power in _DECIMAL.items()}
 _FORM = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
 _NANO = Decimal("1e-9")
+_EXACT = Context(prec=100)
+"""Digits enough for the largest number down to its nanos: the usual 28 are not."""
 
 SYNTAX = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 """The server's own words for a quantity that is none."""
@@ -43,7 +45,8 @@ def parse(value: str | int | float) -> Decimal:
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> Decimal:
-    return _split(text)[0]
+    with localcontext(_EXACT):
+        return _split(text)[0]
 
 
 def canonical(value: str | int | float) -> str:
@@ -53,7 +56,11 @@ def canonical(value: str | int | float) -> str:
 
 @lru_cache(maxsize=4096)
 def _canonical(text: str) -> str:
-    number, suffix, exponent = _split(text)
+    with localcontext(_EXACT):
+        return _spell(*_split(text))
+
+
+def _spell(number: Decimal, suffix: str, exponent: str) -> str:
     if number == 0:
         return "0"
     # Binary spellings below 1024, or of no whole number, fall back to decimal ones, as in the API.

@@ -11,6 +11,7 @@ one asyncio loop; only the commit itself runs elsewhere.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from bisect import bisect_left
 from collections import defaultdict, deque
@@ -376,10 +377,17 @@ class Store:
         self._sorted.clear()
         self._rings.clear()
         self._latest.clear()
-        for resource, data in rows:
-            obj = orjson.loads(data)
-            entry = Entry(by_plural(resource), obj, data, int(obj["metadata"]["resourceVersion"]))
-            self._objects[resource][entry.key] = entry
+        # The collector finds nothing in plain JSON, yet would take most of the time of a large load.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for resource, data in rows:
+                obj = orjson.loads(data)
+                entry = Entry(by_plural(resource), obj, data, int(obj["metadata"]["resourceVersion"]))
+                self._objects[resource][entry.key] = entry
+        finally:
+            if collecting:
+                gc.enable()
 
 
 async def events(subscription: Subscription) -> AsyncIterator[Event]:
