@@ -5,6 +5,7 @@ The texts of refusals are those of Kubernetes, which decodes with Go's libraries
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from aksgpu.local.status import StatusError, bad_request
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request body, as in Kubernetes."""
+BODY_SECONDS = 60.0
+"""Seconds that a body may take to arrive."""
 MAX_NODES = 500_000
 """Values in a YAML body once its aliases are followed."""
 
@@ -34,14 +37,21 @@ _UNKNOWN_FORMAT = "the body of the request was in an unknown format - accepted m
 
 
 async def read(request: web.Request) -> bytes:
-    """The body; raises RequestEntityTooLarge beyond :data:`MAX_BODY`."""
+    """The body; raises RequestEntityTooLarge beyond :data:`MAX_BODY`, Timeout for one that does not arrive."""
     chunks, size = [], 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY:
-            message = f"Request entity too large: limit is {MAX_BODY}"
-            raise StatusError(413, "RequestEntityTooLarge", message)
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > MAX_BODY:
+                    message = f"Request entity too large: limit is {MAX_BODY}"
+                    raise StatusError(413, "RequestEntityTooLarge", message)
+                chunks.append(chunk)
+    except TimeoutError:
+        message = "Timeout: request did not complete within the allotted timeout"
+        raise StatusError(504, "Timeout", message) from None
+    except web.RequestPayloadError as error:
+        raise bad_request(f"error reading the body: {error}") from None
     return b"".join(chunks)
 
 

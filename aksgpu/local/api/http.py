@@ -108,8 +108,9 @@ class KubeApi:
 
     def _other(self, request: web.Request, path: str) -> web.Response:
         if request.method != "GET":
-            raise method_not_allowed()
-        if path.rstrip("/") in _HEALTH or path.startswith(tuple(f"{each}/" for each in _HEALTH)):
+            return _page_not_found()
+        path = path.rstrip("/")
+        if path in _HEALTH or path.startswith(tuple(f"{each}/" for each in _HEALTH)):
             return web.Response(text="ok", headers=NO_CACHE)
         if path == "/version":
             return answer(negotiate(request), self._version_info())
@@ -118,7 +119,7 @@ class KubeApi:
         if path.startswith("/openapi/v3/") and (document := openapi.document(path.removeprefix("/openapi/v3/"))):
             cache = {"Cache-Control": "public, immutable"} if "hash" in request.query else NO_CACHE
             return web.Response(body=document, content_type="application/json", headers=cache)
-        return _discovery(request, path.rstrip("/")) or _page_not_found()
+        return _discovery(request, path) or _page_not_found()
 
     def _version_info(self) -> Object:
         major, minor, _ = self._version.split(".", 2)

@@ -1,4 +1,4 @@
-"""A real server of the Kubernetes API alone: no controllers, no node; TLS on 127.0.0.1, in a thread with its own loop."""
+"""A real server of the Kubernetes API alone: no controllers, no node; TLS on 127.0.0.1, in a thread with its loop."""
 
 from __future__ import annotations
 

@@ -101,7 +101,10 @@ def test_previous(server: Server) -> None:
 def test_which_container(server: Server) -> None:
     make(server, "many", RUNNING, names=["main", "side"], inits=["prepare"])
     assert get(server, "many", "container=nope") == (400, "container nope is not valid for pod many")
-    choice = "a container name must be specified for pod many, choose one of: [main side] or one of the init containers: [prepare]"
+    choice = (
+        "a container name must be specified for pod many, choose one of: [main side] "
+        "or one of the init containers: [prepare]"
+    )
     assert get(server, "many") == (400, choice)
     assert get(server, "many", "container=main")[0] == 200
     assert get(server, "nope") == (404, 'pods "nope" not found')

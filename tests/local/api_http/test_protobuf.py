@@ -94,7 +94,8 @@ def test_special_types() -> None:
     "body",
     [
         b"", b"{}", protobuf.MAGIC, protobuf.MAGIC + b"\xff" * 20, message("Widget", b""), message("Pod", b"\x0a\xff"),
-        message("Pod", wire((1, 5))), message("Pod", wire((1, wire((1, b"\xff\xfe"))))), message("DeleteOptions", wire((1, b"x"))),
+        message("Pod", wire((1, 5))), message("Pod", wire((1, wire((1, b"\xff\xfe"))))),
+        message("DeleteOptions", wire((1, b"x"))),
         message("Pod", wire((1, wire((8, wire((1, 1 << 62))))))),
     ],
 )  # fmt: skip

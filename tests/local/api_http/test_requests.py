@@ -1,4 +1,4 @@
-"""Requests as clients and people send them: paths, methods, bodies, forms, pages, and what is refused with which words."""
+"""Requests as clients and people send them: paths, methods, bodies, forms, pages, and the words of refusals."""
 
 from __future__ import annotations
 
@@ -37,8 +37,13 @@ def test_nobody_is_answered_without_a_token(server: Server, token: str | None, p
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/apis/nothing", "/apis/nothing/v1", "/apis/apps/v2/daemonsets", "/api/v2",
-                                  "/openapi/v2", "/openapi/v3/apis/nothing/v1", "/api/v1/pods/x/log/y/z"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/nothing", "/apis/nothing", "/apis/nothing/v1", "/apis/apps/v2/daemonsets", "/api/v2", "/openapi/v2",
+        "/openapi/v3/apis/nothing/v1", "/api/v1/pods/x/log/y/z",
+    ],
+)  # fmt: skip
 def test_no_such_page(server: Server, path: str) -> None:
     answer = server.send("GET", path)
     assert (answer.status, answer.body) == (404, b"404 page not found\n")
@@ -58,7 +63,7 @@ def test_no_such_resource(server: Server, path: str) -> None:
     [
         ("POST", f"{MAPS}/a"), ("PUT", MAPS), ("PATCH", MAPS), ("DELETE", "/api/v1/namespaces"),
         ("POST", "/api/v1/configmaps"), ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
-        ("OPTIONS", MAPS), ("TRACE", MAPS), ("POST", "/version"), ("GET", "/api/v1/namespaces/default/pods/x/binding"),
+        ("OPTIONS", MAPS), ("TRACE", MAPS), ("GET", "/api/v1/namespaces/default/pods/x/binding"),
         ("DELETE", "/api/v1/nodes/x/status"),
     ],
 )  # fmt: skip
@@ -317,7 +322,8 @@ def test_rights_are_asked_before_anything_else(server: Server) -> None:
     answer = server.send("POST", MAPS, b"not json", token=DEV)
     assert answer.status == 403
     assert answer.json["message"] == (
-        'configmaps is forbidden: User "dev" cannot create resource "configmaps" in API group "" in the namespace "default"'
+        'configmaps is forbidden: User "dev" cannot create resource "configmaps" in API group "" '
+        'in the namespace "default"'
     )
     assert (
         server.send("GET", "/metrics", token=DEV).json["message"] == 'forbidden: User "dev" cannot get path "/metrics"'

@@ -113,7 +113,10 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
         (pod(container(waiting={"reason": "ContainerCreating"})), ["0/1", "ContainerCreating", "0"]),
         (pod(container(waiting={"reason": "ImagePullBackOff"})), ["0/1", "ImagePullBackOff", "0"]),
         (pod(container(ready=True, **RUNNING), phase="Running"), ["1/1", "Running", "0"]),
-        (pod(container(terminated={"exitCode": 0, "reason": "Completed"}), phase="Succeeded"), ["0/1", "Completed", "0"]),
+        (
+            pod(container(terminated={"exitCode": 0, "reason": "Completed"}), phase="Succeeded"),
+            ["0/1", "Completed", "0"],
+        ),
         (pod(container(terminated={"exitCode": 3, "reason": "Error"}), phase="Failed"), ["0/1", "Error", "0"]),
         (pod(container(terminated={"exitCode": 3}), phase="Failed"), ["0/1", "ExitCode:3", "0"]),
         (pod(container(terminated={"exitCode": 137, "signal": 9}), phase="Failed"), ["0/1", "Signal:9", "0"]),
@@ -129,7 +132,11 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
             ["0/1", "Init:0/2", "0"],
         ),
         (
-            pod(inits=[container("a", terminated={"exitCode": 0}), container("b", waiting={"reason": "CrashLoopBackOff"})]),
+            pod(
+                inits=[
+                    container("a", terminated={"exitCode": 0}), container("b", waiting={"reason": "CrashLoopBackOff"}),
+                ],
+            ),
             ["0/1", "Init:CrashLoopBackOff", "0"],
         ),
         (pod(inits=[container("a", terminated={"exitCode": 1, "reason": "Error"})]), ["0/1", "Init:Error", "0"]),

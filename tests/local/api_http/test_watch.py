@@ -96,7 +96,11 @@ def test_too_old_is_an_error_event(server: Server, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "query", ["resourceVersion=abc", "resourceVersion=-1", "fieldSelector=data.k%3D1", "labelSelector=%21%21", "timeoutSeconds=x"]
+    "query",
+    [
+        "resourceVersion=abc", "resourceVersion=-1", "fieldSelector=data.k%3D1", "labelSelector=%21%21",
+        "timeoutSeconds=x",
+    ],
 )  # fmt: skip
 def test_nonsense_is_refused_before_it_begins(server: Server, query: str) -> None:
     answer = server.send("GET", f"{MAPS}?watch=true&{query}")

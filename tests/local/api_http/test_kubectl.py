@@ -1,0 +1,177 @@
+"""kubectl, each version that is on this machine, against the API alone: what needs neither controllers nor a node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import ADMIN, DEV, Server, kubectls, run_kubectl
+from .recorded import RECORDINGS
+
+SUPPORTED = [path for path in kubectls() if not path.endswith((".1.27", ".1.28"))]
+"""1.27 and 1.28 want OpenAPI v2 in protobuf, which the laptop does not have."""
+
+MANIFESTS = RECORDINGS / "manifests"
+Run = Callable[..., str]
+
+pytestmark = pytest.mark.skipif(not SUPPORTED, reason="no kubectl on PATH")
+
+
+def runner(binary: str, server: Server) -> Run:
+    def run(*args: str, stdin: str = "", token: str = ADMIN, code: int = 0) -> str:
+        done = run_kubectl(binary, server, *args, stdin=stdin, token=token)
+        assert done.returncode == code, (args, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(server: Server) -> Run:
+    """The newest kubectl; the tests of this module build on each other's objects."""
+    return runner(SUPPORTED[-1], server)
+
+
+@pytest.mark.parametrize("binary", SUPPORTED[:-1], ids=[Path(path).name for path in SUPPORTED[:-1]])
+def test_older_ones_walk_the_tutorial(binary: str, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    run = runner(binary, server)
+    try:
+        run("create", "namespace", "gpu-resources")
+        run("apply", "-f", str(MANIFESTS / "nvidia-device-plugin-ds.yaml"))
+        run("apply", "-f", str(MANIFESTS / "samples-tf-mnist-demo.yaml"))
+        assert "Running" in run("get", "jobs", "samples-tf-mnist-demo", "--watch", "--request-timeout=1s")
+        run("delete", "job", "samples-tf-mnist-demo")
+    finally:
+        server.stop()
+
+
+def test_namespaces(run: Run) -> None:
+    assert run("create", "namespace", "gpu-resources") == "namespace/gpu-resources created\n"
+    again = 'Error from server (AlreadyExists): namespaces "gpu-resources" already exists\n'
+    assert run("create", "namespace", "gpu-resources", code=1) == again
+    table = run("get", "namespaces").splitlines()
+    assert table[0].split() == ["NAME", "STATUS", "AGE"]
+    assert any(line.split()[:2] == ["gpu-resources", "Active"] for line in table)
+
+
+def test_apply_create_and_refuse(run: Run) -> None:
+    job = str(MANIFESTS / "samples-tf-mnist-demo.yaml")
+    assert run("apply", "-f", job) == "job.batch/samples-tf-mnist-demo created\n"
+    assert run("apply", "-f", job).startswith("job.batch/samples-tf-mnist-demo ")
+    assert "field is immutable" in run("apply", "-f", str(MANIFESTS / "job-changed.yaml"), code=1)
+    unknown = run("apply", "-f", str(MANIFESTS / "job-unknown-field.yaml"), code=1)
+    assert 'strict decoding error: unknown field "spec.template.spec.gpuCount"' in unknown
+    bad = run("apply", "-f", str(MANIFESTS / "job-bad-value.yaml"), code=1)
+    assert '* spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"' in bad
+    assert "daemonset.apps/nvidia-device-plugin-daemonset created" in run(
+        "apply", "-f", str(MANIFESTS / "nvidia-device-plugin-ds.yaml")
+    )
+
+
+def test_get_in_its_forms(run: Run) -> None:
+    wide = run("get", "jobs", "-o", "wide").splitlines()
+    assert wide[0].split() == ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"]
+    assert wide[1].split()[1:3] == ["Running", "0/1"]
+    assert "job.batch/samples-tf-mnist-demo" in run("get", "all")
+    assert 'nvidia.com/gpu: "1"' in run("get", "job", "samples-tf-mnist-demo", "-o", "yaml")
+    assert run("get", "job", "-l", "app=samples-tf-mnist-demo", "-o", "name") == "job.batch/samples-tf-mnist-demo\n"
+    assert run("get", "pods") == "No resources found in default namespace.\n"
+    assert run("get", "job", "nope", code=1) == 'Error from server (NotFound): jobs.batch "nope" not found\n'
+    assert 'the server doesn\'t have a resource type "widgets"' in run("get", "widgets", code=1)
+    assert re.search(r"nvidia.com/gpu:\s+1", run("describe", "job", "samples-tf-mnist-demo"))
+
+
+def test_watch_begins_with_what_is(run: Run) -> None:
+    shown = run("get", "jobs", "samples-tf-mnist-demo", "--watch", "--request-timeout=1s")
+    assert [line.split()[0] for line in shown.splitlines()] == ["NAME", "samples-tf-mnist-demo"]
+
+
+def test_edits(run: Run) -> None:
+    assert run("create", "configmap", "c", "--from-literal=a=1") == "configmap/c created\n"
+    assert run("label", "configmap", "c", "x=y") == "configmap/c labeled\n"
+    assert run("annotate", "configmap", "c", "n=1") == "configmap/c annotated\n"
+    assert run("patch", "configmap", "c", "-p", '{"data":{"b":"2"}}') == "configmap/c patched\n"
+    replaced = run("patch", "configmap", "c", "--type=json", "-p", '[{"op":"replace","path":"/data/b","value":"3"}]')
+    assert replaced == "configmap/c patched\n"
+    assert run("get", "configmap", "c", "-o", "jsonpath={.data.b}{.metadata.labels.x}") == "3y"
+    one, two = str(MANIFESTS / "cm-ssa.yaml"), str(MANIFESTS / "cm-ssa2.yaml")
+    assert run("apply", "--server-side", "--field-manager=one", "-f", one) == "configmap/owned serverside-applied\n"
+    conflict = run("apply", "--server-side", "--field-manager=two", "-f", two, code=1)
+    assert 'Apply failed with 1 conflict: conflict with "one": .data.a' in conflict
+    run("apply", "--server-side", "--field-manager=two", "--force-conflicts", "-f", two)
+    stdin = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"owned"},"data":{"z":"1"}}'
+    assert run("replace", "-f", "-", stdin=stdin) == "configmap/owned replaced\n"
+    assert "condition met" in run("wait", "--for=jsonpath={.data.z}=1", "configmap/owned", "--timeout=5s")
+
+
+def test_kinds_that_kubectl_makes_itself(run: Run) -> None:
+    run("create", "secret", "generic", "s", "--from-literal=p=hush")
+    assert "hush" not in run("describe", "secret", "s")
+    run("create", "serviceaccount", "sa")
+    run("create", "job", "hello", "--image=busybox", "--", "echo", "hi")
+    assert run("get", "job", "hello", "-o", "jsonpath={.spec.template.spec.containers[0].command}") == '["echo","hi"]'
+    run("create", "quota", "q", "--hard=requests.nvidia.com/gpu=1")
+    assert "requests.nvidia.com/gpu: 0/1" in run("get", "quota")
+    run("create", "priorityclass", "hi", "--value=10")
+    assert "2000001000" in run("get", "priorityclasses")
+    run("create", "service", "clusterip", "svc", "--tcp=80:80")
+    assert "80/TCP" in run("get", "services")
+    run("run", "p", "--image=busybox", "--restart=Never")
+    assert run("get", "pods").splitlines()[1].split()[:4] == ["p", "0/1", "Pending", "0"]
+    assert run("logs", "p") == ""
+
+
+def test_rights(run: Run) -> None:
+    assert run("auth", "can-i", "list", "pods") == "yes\n"
+    assert run("auth", "can-i", "list", "pods", token=DEV, code=1) == "no\n"
+    run("create", "role", "reader", "--verb=get,list,watch", "--resource=pods,pods/log")
+    run("create", "rolebinding", "dev-reads", "--role=reader", "--user=dev")
+    assert run("auth", "can-i", "list", "pods", token=DEV) == "yes\n"
+    assert run("get", "pods", token=DEV).splitlines()[1].startswith("p ")
+    assert run("get", "nodes", token=DEV, code=1) == (
+        'Error from server (Forbidden): nodes is forbidden: User "dev" cannot list resource "nodes" in API group "" '
+        "at the cluster scope\n"
+    )
+    assert "You must be logged in to the server" in run("get", "nodes", token="wrong", code=1)
+    assert "Role/reader" in run("get", "rolebindings", "-o", "wide")
+
+
+def test_nodes(run: Run) -> None:
+    node = """
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {kubernetes.io/role: agent}}
+"""
+    assert run("create", "-f", "-", stdin=node) == "node/n1 created\n"
+    status = (
+        '{"status":{"capacity":{"nvidia.com/gpu":"1"},"conditions":[{"type":"Ready","status":"True"}],'
+        '"addresses":[{"type":"InternalIP","address":"10.224.0.4"}],"nodeInfo":{"kubeletVersion":"v1.33.5"}}}'
+    )
+    run("patch", "node", "n1", "--subresource=status", "-p", status)
+    run("cordon", "n1")
+    run("taint", "node", "n1", "sku=gpu:NoSchedule")
+    row = run("get", "nodes", "-o", "wide").splitlines()[1].split()
+    assert row[1:3] + row[4:6] == ["Ready,SchedulingDisabled", "agent", "v1.33.5", "10.224.0.4"]
+    described = run("describe", "node", "n1")
+    assert re.search(r"Taints:\s+node.kubernetes.io/unschedulable:NoSchedule|Taints:\s+sku=gpu:NoSchedule", described)
+    assert "nvidia.com/gpu" in described
+    assert "node/n1 uncordoned" in run("uncordon", "n1")
+
+
+def test_explain(run: Run) -> None:
+    assert "Specifies the number of retries before marking this job failed" in run("explain", "job.spec.backoffLimit")
+    assert "spec\t<PodSpec>" in run("explain", "pods")
+    assert "nodeSelectorTerms" in run("explain", "daemonsets.spec.template.spec", "--recursive")
+
+
+def test_deletes(run: Run) -> None:
+    assert "timed out waiting" in run("wait", "--for=condition=complete", "job/hello", "--timeout=1s", code=1)
+    assert re.fullmatch(r'job.batch "hello" deleted( from default namespace)?\n', run("delete", "job", "hello"))
+    run("delete", "configmaps", "--all")
+    run("delete", "pod", "p", "--now")
+    assert run("get", "configmaps") == "No resources found in default namespace.\n"
+    assert 'jobs.batch "nope" not found' in run("delete", "job", "nope", code=1)
