@@ -1,0 +1,108 @@
+"""What controllers make and say, against what a real Kubernetes made and said."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from aksgpu.local.control.board import Board
+from aksgpu.local.control.daemonset import new_pod as daemon_pod
+from aksgpu.local.control.jobpods import new_pod
+from aksgpu.local.control.jobstatus import new_condition, status_of, tally, verdict
+
+_DATA = Path(__file__).parents[2] / "data" / "kube-recordings"
+
+
+@cache
+def _steps(scenario: str) -> list[dict[str, Any]]:
+    return list(json.loads((_DATA / f"{scenario}.json").read_text())["steps"])
+
+
+def _output(scenario: str, command: str) -> Any:
+    return next(json.loads(step["stdout"]) for step in _steps(scenario) if step["command"] == command)
+
+
+def _subset(made: Any, recorded: Any, path: str = "") -> None:
+    """Everything that was made is in what was recorded; the API server added the rest."""
+    if isinstance(made, dict):
+        for key, value in made.items():
+            assert key in recorded, f"{path}.{key} is not recorded"
+            _subset(value, recorded[key], f"{path}.{key}")
+    elif isinstance(made, list):
+        assert len(made) <= len(recorded), path
+        for number, value in enumerate(made):
+            _subset(value, recorded[number], f"{path}[{number}]")
+    else:
+        assert made == recorded, path
+
+
+def test_pods_of_an_indexed_job() -> None:
+    job = _output("05-job-life", "kubectl get job sweep -o json")
+    pods = _output("05-job-life", "kubectl get pods -l app=sweep -o json")["items"]
+    assert len(pods) == 3
+    for index, recorded in enumerate(sorted(pods, key=lambda pod: pod["metadata"]["name"])):
+        made = new_pod(job, index)
+        assert made["metadata"].pop("finalizers") == ["batch.kubernetes.io/job-tracking"]  # gone once counted
+        _subset(made, recorded)
+
+
+def _reckoned(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]:
+    """The status that a Job without one gets, when all its pods have ended and none has been counted."""
+    fresh = {**job, "status": {}}
+    held = [
+        {**pod, "metadata": {**pod["metadata"], "finalizers": ["batch.kubernetes.io/job-tracking"]}} for pod in pods
+    ]
+    sums = tally(fresh, held)
+    end = verdict(fresh, sums)
+    assert end and len(sums.to_release) == len(pods)
+    conditions = [new_condition(kind, end.reason, end.message) for kind in (end.target, end.final)]
+    announced = {**fresh, "status": status_of(fresh, sums, conditions[:1], job["status"]["startTime"])}
+    counted = tally(announced, pods)
+    return status_of(announced, counted, conditions, job["status"]["startTime"])
+
+
+def _timeless(status: dict[str, Any]) -> Any:
+    return json.loads(re.sub(r'"\d{4}-\d\d-\d\dT[^"]*"', '"TIME"', json.dumps(status, sort_keys=True)))
+
+
+def test_status_of_finished_jobs() -> None:
+    for name in ("sweep", "fails"):
+        job = _output("05-job-life", f"kubectl get job {name} -o json")
+        pods = _output("05-job-life", f"kubectl get pods -l app={name} -o json")["items"]
+        assert _timeless(_reckoned(job, pods)) == _timeless(job["status"])
+
+
+def test_pod_of_the_device_plugin() -> None:
+    bodies = [
+        json.loads(exchange["response_body"])
+        for step in _steps("01-tutorial")
+        for exchange in step["exchanges"]
+        if exchange["method"] == "POST" and exchange["path"].startswith("/apis/apps/v1/namespaces/gpu-resources")
+    ]
+    [daemonset] = [body for body in bodies if body["kind"] == "DaemonSet"]
+    pod = daemon_pod(daemonset, "localhost")
+    assert pod["metadata"]["generateName"] == "nvidia-device-plugin-daemonset-"
+    assert pod["metadata"]["labels"]["pod-template-generation"] == "1"
+    assert pod["spec"]["priorityClassName"] == "system-node-critical"
+    assert pod["spec"]["tolerations"][0]["key"] == "sku" and len(pod["spec"]["tolerations"]) == 7
+
+
+def test_text_of_a_pod_that_wants_too_many_gpus() -> None:
+    described = next(
+        step["stdout"]
+        for step in _steps("05-job-life")
+        if step["command"].startswith("kubectl describe pod -l app=needs")
+    )
+    [text] = re.findall(r"FailedScheduling .* default-scheduler  (.*)", described)
+    board = Board()
+    allocatable = {"pods": "110", "nvidia.com/gpu": "1"}
+    ready = [{"type": "Ready", "status": "True"}]
+    node = {"metadata": {"name": "localhost"}, "status": {"allocatable": allocatable, "conditions": ready}}
+    board.node_changed("localhost", node)
+    container = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
+    pod = {"metadata": {"uid": "u", "name": "p", "namespace": "default"}, "spec": {"containers": [container]}}
+    board.pod_changed("u", pod)
+    assert [message for _, message in board.untold(1.0)] == [text]
