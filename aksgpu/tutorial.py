@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -137,8 +138,12 @@ def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
     with tqdm(total=len(cells), desc=source.stem, unit="cell", disable=not progress) as bar:
         client = _client(notebook, source.parent, lambda **_: bar.update())
         try:
-            client.execute(env=_environment(home))
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            # What cells print is captured; the rest is the kernel's own affair, and would be printed between the bars.
+            client.execute(env=_environment(home), stderr=subprocess.DEVNULL)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError, AssertionError) as error:
+            # nbclient takes Ctrl-C for itself: it ends the kernel, and then fails in one of these ways.
+            if getattr(client, "_async_cleanup_kernel_future", None) is not None:
+                raise KeyboardInterrupt from error
             raise AksGpuError(
                 f"{source.name} failed: {_reason(error)}",
                 hint=f"The notebook as far as it came is {target}.",
@@ -157,8 +162,7 @@ def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
 
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, _: str) -> KernelSpec:
-            # Its warnings are about sockets, and would be printed between the bars.
-            argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
     class Kernel(AsyncKernelManager):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -86,3 +90,22 @@ def test_a_kernel_that_dies(folder: Path, tmp_path: Path) -> None:
     write(folder, "01-a.ipynb", "import os\nos._exit(1)")
     with pytest.raises(AksGpuError, match=r"01-a.ipynb failed: DeadKernelError"):
         tutorial.execute(tmp_path / "out", progress=False)
+
+
+def test_interrupted(folder: Path, tmp_path: Path) -> None:
+    write(folder, "01-a.ipynb", f"open({str(tmp_path / 'begun')!r}, 'w')\nimport time\ntime.sleep(60)")
+    program = (
+        "import pathlib, sys; from aksgpu import cli, tutorial\n"
+        f"tutorial.notebooks = lambda: [pathlib.Path({str(folder / '01-a.ipynb')!r})]\n"
+        f"sys.exit(cli.main(['tutorial', '--output', {str(tmp_path / 'out')!r}]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.endswith("aksgpu: interrupted\n")
+    assert "Traceback" not in said

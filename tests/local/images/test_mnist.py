@@ -81,10 +81,14 @@ def test_the_log_says_who_computes(whole: str) -> None:
         "simulated": True,
         "error": None,
     }
-    assert "No GPU is assigned to this process" in run("--max_steps", "1").stdout
     real = run("--max_steps", "1", gpus=[{**T4, "simulated": False}]).stdout
     assert "A real GPU is assigned, but this stand-in for the image computes with numpy on the CPU." in real
     assert "imulated" not in real
+
+
+def test_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    mnist._log_devices([])
+    assert "No GPU is assigned to this process: training on /device:CPU:0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,10 @@ def test_the_same_digits_on_another_machine(whole: str, machine: dict[str, str])
     assert metrics.parse(other.stdout).equals(metrics.parse(whole).iloc[:16])
 
 
-def test_seed_and_arguments_matter(capsys: pytest.CaptureFixture[str]) -> None:
+def test_seed_and_arguments_matter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = mnist._drawn()
+    monkeypatch.setattr(mnist, "_drawn", lambda: drawn)
+
     def curve(*args: str) -> list[float]:
         assert mnist.main(["--max_steps", "11", *args]) == 0
         return list(metrics.parse(capsys.readouterr().out)["accuracy"])
