@@ -1,0 +1,121 @@
+"""Random objects, patches and options: the answer is an object or a Status, and the store stays sound."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from aksgpu.local import objects
+from aksgpu.local.api import schema
+from aksgpu.local.api.kinds import KINDS, Kind
+from aksgpu.local.api.registry import Registry, WriteOptions
+from aksgpu.local.api.store import Store
+from aksgpu.local.status import StatusError
+
+JUNK: list[Any] = [
+    None, True, 0, -1, 2**31, 2**63 - 1, 1.5, "", "x", "a" * 300, "\0", "1Gi", "no/pe/x", [], {}, [1], [None], [{}],
+    {"a": None}, {"name": "x"}, [{"name": "a"}, {"name": "a"}], {"$patch": "delete"}, {"$patch": "x"},
+    [{"$patch": "replace"}],
+]  # fmt: skip
+SCALARS: dict[str, list[Any]] = {
+    "string": ["a", "x", "", "default", "Never", "Exists", "NoExecute"],
+    "integer": [0, 1, 5, -1],
+    "boolean": [True, False],
+    "quantity": ["1", 1, "1Gi", "-1", 0.5, "x"],
+    "intstr": [1, "50%"],
+    "time": ["2026-01-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00.5+01:00"],
+    "microtime": ["2026-01-01T00:00:00.000001Z", "never"],
+    "bytes": ["YQ==", "!"],
+}
+DIRECTIVES = ["$patch", "zzz", "$retainKeys", "$setElementOrder/containers", "$deleteFromPrimitiveList/finalizers"]
+PATHS = ["", "x", "/metadata", "/spec", "/spec/template", "/metadata/labels/x", "/metadata/managedFields"]
+OPERATIONS = ["add", "replace", "remove", "copy", "move", "test", "x"]
+
+
+class Generator:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def value(self, node: schema.Node, depth: int = 0) -> Any:
+        if self.random.random() < 0.02 or node.type == "any":
+            return self.random.choice(JUNK)
+        if node.type in SCALARS:
+            return self.random.choice(SCALARS[node.type])
+        if node.type == "object":
+            return self.object(node, depth)
+        assert node.item is not None
+        count = self.random.randint(0, 2)
+        if node.type == "array":
+            return [self.value(node.item, depth + 1) for _ in range(count)]
+        return {key: self.value(node.item, depth + 1) for key in self.random.sample(["a", "cpu", "b/gpu", "-"], count)}
+
+    def object(self, node: schema.Node, depth: int = 0) -> dict[str, Any]:
+        if depth > 7:
+            return {}
+        names = [*self.random.sample(list(node.fields), min(len(node.fields), self.random.randint(0, 4)))]
+        names += [name for name in (*node.required, *node.zero) if self.random.random() < 0.9]
+        made = {name: self.value(node.fields[name], depth + 1) for name in dict.fromkeys(names)}
+        if self.random.random() < 0.03:
+            made[self.random.choice(DIRECTIVES)] = self.random.choice(JUNK)
+        return made
+
+    def operation(self, value: Any) -> dict[str, Any]:
+        name, path = self.random.choice(OPERATIONS), self.random.choice(PATHS)
+        return {"op": name, "path": path, "from": "/metadata", "value": self.random.choice([value, *JUNK])}
+
+    async def send(self, registry: Registry, kind: Kind) -> None:
+        obj = self.object(schema.of(kind))
+        if isinstance(obj.get("metadata"), dict):
+            obj["metadata"]["name"] = self.random.choice(["a", "b"])
+            for name in ("namespace", "resourceVersion", "uid"):
+                obj["metadata"].pop(name, None)
+        for name in ("kind", "apiVersion"):
+            obj.pop(name, None)
+        options = WriteOptions(
+            manager=self.random.choice(["one", "two"]),
+            field_validation=self.random.choice(["Strict", "Warn", "Ignore"]),
+            force=self.random.random() < 0.5,
+        )
+        namespace = "default" if kind.namespaced else None
+        part = self.random.choice([None, *(name for name in kind.subresources if name in ("status", "finalize"))])
+        verb = self.random.choice(["post", "post", "put", "delete", "patch", "patch", "patch", "patch"])
+        if verb == "post":
+            await registry.post(kind.plural, obj, namespace, options=options)
+        elif verb == "put":
+            await registry.put(kind.plural, obj, "a", namespace, subresource=part, options=options)
+        elif verb == "delete":
+            body = self.random.choice([{}, {"propagationPolicy": "Foreground"}, {"gracePeriodSeconds": 0}])
+            await registry.remove(kind.plural, "a", namespace, delete_options=body, options=options)
+        else:
+            media = self.random.choice(
+                [objects.JSON_PATCH, objects.MERGE_PATCH, objects.STRATEGIC_PATCH, objects.APPLY_PATCH]
+            )
+            patch: Any = [self.operation(obj)] if media == objects.JSON_PATCH else obj
+            await registry.modify(
+                kind.plural, "a", patch, namespace, content_type=media, subresource=part, options=options
+            )
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
+    generator, registry = Generator(seed), Registry(Store(tmp_path / "kube.db"))
+    await registry.open()
+    accepted = 0
+    for _ in range(2000):
+        try:
+            await generator.send(registry, generator.random.choice(KINDS))
+            accepted += 1
+        except StatusError as error:
+            assert error.code < 500
+            orjson.dumps(error.status)
+    assert accepted > 50
+    stored = {kind.plural: [entry.data for entry in registry.store.entries(kind.plural)] for kind in KINDS}
+    await registry.close()
+    again = Store(tmp_path / "kube.db")
+    await again.open()
+    assert {kind.plural: [entry.data for entry in again.entries(kind.plural)] for kind in KINDS} == stored
+    await again.close()
