@@ -144,6 +144,8 @@ class _Target:
             hint = (
                 "Take it as it is with cluster.get(azure, name, resource_group), take another name, or delete it first."
             )
+            if differences.keys() == {"node_count"}:
+                hint = f"cluster.scale(aks, {SYSTEM_POOL!r}, count) changes the number of nodes."
             raise resources.differs(f"cluster {self.name}", differences, hint)
         if state == "Succeeded":
             return existing

@@ -1,0 +1,65 @@
+"""What Azure does on a bad day, ordered from the laptop AKS, met by the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import aksgpu
+from aksgpu import cluster, local, sizes
+from aksgpu.azure import Azure
+from aksgpu.errors import AllocationFailed, QuotaExceeded, WaitTimeout
+from aksgpu.local import Endpoint
+
+
+@pytest.fixture
+def aks(azure: Azure, laptop: Endpoint) -> Iterator[cluster.Cluster]:
+    yield cluster.create(azure, "faults", resource_group="faults", location="eastus2")
+    local.inject("none", home=laptop.home)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    azure = aksgpu.connect(request.getfixturevalue("laptop"))
+    cluster.delete(cluster.get(azure, "faults", "faults"))
+
+
+def test_no_capacity_and_then_there_is_some(aks: cluster.Cluster, laptop: Endpoint) -> None:
+    local.inject("allocation", home=laptop.home)
+    with pytest.raises(AllocationFailed) as caught:
+        cluster.add_gpu_pool(aks, "scarce")
+    assert "try" in caught.value.hint
+    assert cluster.pools(aks).set_index("pool").loc["scarce", "state"] == "Failed"
+    assert cluster.add_gpu_pool(aks, "scarce").state == "Succeeded"
+    cluster.delete_pool(aks, "scarce")
+
+
+def test_quota_that_is_used_up_is_met_before_anything_is_sent(aks: cluster.Cluster, laptop: Endpoint) -> None:
+    family = "Standard NCASv3_T4 Family"
+    local.inject("quota", home=laptop.home, family=family, limit=4)
+    assert sizes.preflight(aks.azure, "eastus2", "Standard_NC4as_T4_v3", 2).verdict == "no"
+    with pytest.raises(QuotaExceeded):
+        cluster.add_gpu_pool(aks, "greedy", count=2)
+    with pytest.raises(QuotaExceeded) as caught:
+        cluster.add_gpu_pool(aks, "greedy", count=2, preflight=False)
+    assert (caught.value.requested, caught.value.remaining, caught.value.family) == (8, 4, family)
+
+
+def test_throttling_is_waited_out(aks: cluster.Cluster, laptop: Endpoint) -> None:
+    local.inject("throttle", home=laptop.home, method="PUT", seconds=1)
+    assert cluster.add_gpu_pool(aks, "patient").state == "Succeeded"
+    cluster.delete_pool(aks, "patient")
+
+
+def test_an_operation_that_is_stuck_can_be_aborted_and_begun_again(azure: Azure, laptop: Endpoint) -> None:
+    wish = {"resource_group": "stuck", "location": "eastus2"}
+    local.inject("stuck", home=laptop.home)
+    with pytest.raises(WaitTimeout, match="InProgress"):
+        cluster.create(azure, "stuck", timeout=0.5, **wish)
+    cluster.abort(cluster.get(azure, "stuck", "stuck"))
+    assert cluster.list(azure).set_index("cluster").loc["stuck", "state"] == "Canceled"
+    aks = cluster.create(azure, "stuck", **wish)
+    assert cluster.pools(aks)["state"].tolist() == ["Succeeded"]
+    cluster.delete(aks)
