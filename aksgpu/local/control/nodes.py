@@ -88,10 +88,13 @@ class NodeController(Controller):
         key = node["metadata"]["name"]
         lease = (self._leases.get(f"{LEASES}/{key}") or {}).get("spec") or {}
         sign = lease.get("renewTime"), condition(node, "Ready").get("lastHeartbeatTime")
-        now = asyncio.get_running_loop().time()
-        if self._signs.get(key, (None, 0.0))[0] != sign or key not in self._signs:
-            self._signs[key] = sign, now
-        return float(lease.get("leaseDurationSeconds") or GRACE) - (now - self._signs[key][1])
+        now, grace = asyncio.get_running_loop().time(), float(lease.get("leaseDurationSeconds") or GRACE)
+        last, since = self._signs.get(key, (None, now))
+        if last != sign or now - since > 1.25 * grace:
+            # A new sign; or it is this process that stood still, and the node may have had nobody to report to.
+            since = now
+        self._signs[key] = sign, since
+        return grace - (now - since)
 
     async def _lost(self, key: str, node: Object) -> Object:
         conditions = []
@@ -110,9 +113,6 @@ class NodeController(Controller):
         node = await self.cluster.update("nodes", {**node, "status": status}, subresource="status")
         text = f"Node {key} status is now: NodeNotReady"
         self._events.tell("node-controller", node, "Normal", "NodeNotReady", text)
-        # What we wrote ourselves is no sign of life.
-        sign = self._signs[key][0][0], condition(node, "Ready").get("lastHeartbeatTime")
-        self._signs[key] = sign, self._signs[key][1]
         return node
 
     async def _taint(self, key: str, node: Object) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from aksgpu.local.api.podlogs import PodLogs
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import Informer
-from aksgpu.local.control.runtime import Tasks, Timing
+from aksgpu.local.control.runtime import Tasks, Timing, condition
 from aksgpu.local.images.registry import install_tools
 from aksgpu.local.node import gpus, logs
 from aksgpu.local.node.attempt import SHIM, Attempt, attempts
@@ -143,13 +143,14 @@ class NodeAgent(PodLogs):
         name = new["metadata"]["name"]
         if old is None:
             node = self._nodes[name] = Node(self._objects, self._events, new, self._root)
-            taken = [gpu.uuid for other in self._nodes.values() for gpu in other.gpus if not gpu.simulated]
-            node.gpus = gpus.of_node(new, self._machine, taken)
+            node.gpus = gpus.of_node(new, self._machine, self._root / "nodes")
             node.start()
             for pod in self._pod_informer:
                 self._pod_changed(None, pod)
         else:
             self._nodes[name].object = new
+            if condition(new, "Ready").get("status") == "Unknown":
+                self._nodes[name].report()
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):

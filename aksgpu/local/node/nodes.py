@@ -75,6 +75,10 @@ class Node:
         await self._tasks.cancel()
         await self.devices.stop()
 
+    def report(self) -> None:
+        """Post the status soon: somebody took the node for lost."""
+        self._dirty.set()
+
     def pod_ip(self, given: str = "") -> str:
         """An address for a pod: the one that it had, or one that is free on this node."""
         if given:
