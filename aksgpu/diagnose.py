@@ -256,7 +256,10 @@ def _unscheduled(aks: HasKube, obj: Object, rows: Rows) -> Diagnosis:
         for node in nodes
     }
     table = tuple((f"node {name}", "; ".join(o.text for o in found) or "would fit") for name, found in against.items())
-    return _placement(obj, wants, nodes, against, rows + table)
+    found = _placement(obj, wants, nodes, against, rows + table)
+    scaling = [what for what, _ in rows if what == "event TriggeredScaleUp"]
+    fix = "Wait: the autoscaler is adding a node, which takes some minutes." if scaling else found.fix
+    return Diagnosis(found.verdict, fix, found.rows)
 
 
 def _placement(

@@ -16,6 +16,9 @@ from aksgpu.errors import WaitTimeout
 
 T = TypeVar("T")
 
+_SHOWN = 100
+"""Characters of a state that the bar shows; errors carry all of it."""
+
 
 class Progress:
     """A progress bar of a wait, whose text is the state in words. A context manager.
@@ -51,7 +54,7 @@ class Progress:
             return
         if done is not None:
             self._bar.n = done
-        self._bar.set_postfix_str(state)
+        self._bar.set_postfix_str(state if len(state) <= _SHOWN else state[: _SHOWN - 1] + "…")
 
 
 def wait_until(

@@ -6,14 +6,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scripted import Request, Server
 
 from aksgpu import cluster, errors, jobs, manifests
 from aksgpu._difference import differences, dropped, quantities_as_text
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
+from aksgpu.kube import Kube
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -264,6 +267,22 @@ def test_a_notebook_gets_a_live_view(aks: Cluster, name: str) -> None:
     bundle = job._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert {"text/plain", "text/html"} <= set(data)
+
+
+def test_with_rights_in_one_namespace_only_the_documented_taints_are_tolerated(tmp_path: Path) -> None:
+    def answer(request: Request) -> None:
+        if request.route.endswith("/nodes"):
+            request.refuse(403, "Forbidden", 'nodes is forbidden: User "dev" cannot list resource "nodes"')
+        elif request.command == "GET":
+            request.refuse(404, "NotFound", "not found")
+        else:
+            request.json(request.body, 201)
+
+    with Server(answer) as server:
+        stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        jobs.apply(stub, manifests.mnist("2020"))
+        sent = server.requests[-1].body["spec"]["template"]["spec"]["tolerations"]
+    assert [toleration["key"] for toleration in sent] == ["sku", "nvidia.com/gpu"]
 
 
 def test_differences_ignore_what_the_server_adds() -> None:

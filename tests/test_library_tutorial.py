@@ -17,10 +17,7 @@ GROUP = "myResourceGroup"
 T4 = "Standard_NC4as_T4_v3"
 
 
-@pytest.fixture
-def azure() -> Any:
-    with local.laptop(time_scale=0.05) as endpoint:
-        yield aksgpu.connect(endpoint)
+pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
 
 def walk(aks: cluster.Cluster, version: Any) -> None:
@@ -28,11 +25,11 @@ def walk(aks: cluster.Cluster, version: Any) -> None:
     assert capacity.gpus(aks)["allocatable"].tolist() == [0]
     plugin.install(aks, manifest=manifests.device_plugin(version), timeout=60)
     assert capacity.gpus(aks)[["capacity", "allocatable", "free"]].values.tolist() == [[1, 1, 1]]
-    job = jobs.apply(aks, manifests.mnist(version, max_steps=100))
+    job = jobs.apply(aks, manifests.mnist(version, max_steps=60))
     job.wait(120)
     assert job.status().phase == "Complete"
     accuracy = job.metrics()
-    assert accuracy["step"].tolist() == list(range(0, 100, 10))
+    assert accuracy["step"].tolist() == list(range(0, 60, 10))
     assert accuracy["accuracy"].iloc[-1] > accuracy["accuracy"].iloc[0]
     assert "simulated" in job.logs()
     assert list(job.follow()) == job.logs().splitlines()
@@ -52,9 +49,10 @@ def test_todays_walk(azure: Any) -> None:
 
 
 def test_the_walk_of_2020(azure: Any) -> None:
-    aks = cluster.create(azure, "myAKSCluster", resource_group=GROUP, location="eastus", vm_size=T4, node_count=1)
+    aks = cluster.create(azure, "of2020", resource_group=GROUP, location="eastus", vm_size=T4, node_count=1)
     assert capacity.gpus(aks)["taints"].tolist() == [""]
     walk(aks, "2020")
+    cluster.delete(aks)
 
 
 def test_a_cluster_that_was_made_anew_under_its_name_refuses_the_old_credentials(azure: Any) -> None:
@@ -65,6 +63,7 @@ def test_a_cluster_that_was_made_anew_under_its_name_refuses_the_old_credentials
     with pytest.raises((errors.Unauthorized, errors.NotFound)):
         jobs.list(aks)
     assert jobs.list(fresh).empty
+    cluster.delete(fresh)
 
 
 def test_a_job_survives_the_laptop_being_killed(tmp_path: Path) -> None:
