@@ -7,7 +7,9 @@ now (:func:`apply`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from aksgpu.local.api import fieldset
@@ -27,23 +29,35 @@ _UNMANAGED = frozenset(
 
 @dataclass(frozen=True)
 class Owner:
-    """One entry of managedFields."""
+    """One entry of managedFields. Its FieldsV1 are read only when somebody asks: most writes touch few owners."""
 
     manager: str
     operation: str
     api_version: str
     subresource: str
     time: str
-    fields: frozenset[Path]
+    raw: Mapping[str, Any]
+    """FieldsV1."""
+
+    @cached_property
+    def fields(self) -> Fields:
+        """What it owns."""
+        return fieldset.load(self.raw)
 
     @property
     def identity(self) -> tuple[str, str, str]:
         """Two entries with the same identity are one."""
         return self.manager, self.operation, self.subresource
 
+    def holding(self, fields: Fields) -> Owner:
+        """The entry with other fields."""
+        return replace(self, raw=fieldset.dump(fields))
+
     def without(self, fields: Fields) -> Owner:
         """The entry less some fields."""
-        return replace(self, fields=self.fields - fields) if not self.fields.isdisjoint(fields) else self
+        if self.raw.keys().isdisjoint(path[0] for path in fields) or self.fields.isdisjoint(fields):
+            return self
+        return self.holding(self.fields - fields)
 
     def shown(self) -> str:
         """The entry as the text of a conflict names it."""
@@ -55,11 +69,15 @@ def owners(obj: dict[str, Any]) -> list[Owner]:
     """The managedFields of an object."""
     return [
         Owner(
-            each.get("manager", ""), each.get("operation", ""), each.get("apiVersion", ""),
-            each.get("subresource", ""), each.get("time", ""), frozenset(fieldset.load(each.get("fieldsV1"))),
+            each.get("manager", ""),
+            each.get("operation", ""),
+            each.get("apiVersion", ""),
+            each.get("subresource", ""),
+            each.get("time", ""),
+            each.get("fieldsV1") or {},
         )
         for each in obj["metadata"].get("managedFields", ())
-    ]  # fmt: skip
+    ]
 
 
 def dump(entries: list[Owner]) -> list[dict[str, Any]]:
@@ -72,11 +90,11 @@ def dump(entries: list[Owner]) -> list[dict[str, Any]]:
             "apiVersion": each.api_version,
             "time": each.time,
             "fieldsType": "FieldsV1",
-            "fieldsV1": fieldset.dump(each.fields),
+            "fieldsV1": each.raw,
             **({"subresource": each.subresource} if each.subresource else {}),
         }
         for each in ordered
-        if each.fields
+        if each.raw
     ]
 
 
@@ -104,15 +122,14 @@ def after_update(
     changed, removed = _managed(changed, kind, subresource), _managed(removed, kind, subresource)
     if not changed and not removed:
         return list(old["metadata"].get("managedFields", ()))
-    mine = Owner(manager, "Update", kind.api_version, subresource, time, frozenset())
+    mine = Owner(manager, "Update", kind.api_version, subresource, time, {})
     result: list[Owner] = []
     for owner in owners(old):
         if owner.identity == mine.identity:
             mine = replace(owner, time=time)
         else:
             result.append(owner.without(changed | removed))
-    mine = replace(mine, fields=frozenset((mine.fields | changed) - removed))
-    return dump([*result, mine])
+    return dump([*result, mine.holding((mine.fields | changed) - removed)])
 
 
 def apply(
@@ -131,13 +148,13 @@ def apply(
     merged: dict[str, Any] = merge(node, live, applied)
     # A field that is applied with the value it has is shared, not fought over.
     changed = _managed(fieldset.compare(node, live, merged)[0], kind, subresource)
-    mine = Owner(manager, "Apply", kind.api_version, subresource, time, frozenset(fields))
-    before: frozenset[Path] = frozenset()
+    mine = Owner(manager, "Apply", kind.api_version, subresource, time, fieldset.dump(fields))
+    before: Fields = set()
     others: list[Owner] = []
     for owner in owners(live):
         if owner.identity == mine.identity:
             before = owner.fields
-            if before == mine.fields:
+            if before == fields:
                 mine = replace(mine, time=owner.time)
         else:
             others.append(owner)
@@ -145,7 +162,7 @@ def apply(
     if conflicts and not force:
         raise _conflict(conflicts)
     others = [owner.without(changed) for owner in others]
-    abandoned = set(before - mine.fields).difference(*(owner.fields for owner in others))
+    abandoned = (before - fields).difference(*(owner.fields for owner in others))
     merged = prune(node, merged, abandoned, keep=fields)
     merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, mine])}
     return merged

@@ -47,8 +47,9 @@ def _pod_requests(spec: dict[str, Any]) -> None:
     """A pod's containers request what they limit, where they do not say otherwise; a Job's template keeps as it is."""
     for container in (*spec.get("initContainers", ()), *(spec.get("containers") or ())):
         resources = container["resources"]
-        if limits := resources.get("limits"):
-            resources["requests"] = {**limits, **resources.get("requests", {})}
+        requests = {**resources.get("limits", {}), **resources.get("requests", {})}
+        if requests != resources.get("requests", {}):
+            resources["requests"] = requests
 
 
 def _pod(pod: dict[str, Any]) -> None:

@@ -130,12 +130,14 @@ class DecodeError(Exception):
 class Decoder:
     """Decodes one object, and collects what is unknown and what is missing on the way."""
 
-    def __init__(self, *, with_defaults: bool = True) -> None:
+    def __init__(self, *, with_defaults: bool = True, known: Mapping[str, Any] | None = None) -> None:
         self.unknown: list[str] = []
         """Paths of fields that the schema does not have."""
         self.missing: list[str] = []
         """Paths of required fields that are absent."""
         self._with_defaults = with_defaults
+        # A part that is the very one of an object decoded before needs no second look.
+        self._known = known or {}
 
     def decode(self, node: Node, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0) -> Any:
         """A copy of ``value`` as the server would store it; raises DecodeError for a wrong type."""
@@ -179,6 +181,9 @@ class Decoder:
                 self.unknown.append(prefix + key)
                 continue
             if given is None:
+                continue
+            if not depth and self._known.get(key) is given:
+                result[key] = given
                 continue
             decoded = self.decode(field, given, prefix + key, go_prefix + key, node.name, depth + 1)
             # Go's omitempty: an optional field that is empty is as good as absent.

@@ -48,8 +48,10 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def decode(kind: Kind, obj: Object, options: WriteOptions, *, defaults: bool = True) -> tuple[Object, list[str]]:
-    """A copy of ``obj`` as its type has it, and the paths of absent required fields."""
+def decode(
+    kind: Kind, obj: Object, options: WriteOptions, *, defaults: bool = True, known: Object | None = None
+) -> tuple[Object, list[str]]:
+    """A copy of ``obj`` as its type has it, and the paths of absent required fields; shares parts of ``known``."""
     given = obj.get("kind") or kind.kind
     cannot = f'{given} in version "{kind.version}" cannot be handled as a {kind.kind}: '
     if given != kind.kind:
@@ -61,7 +63,7 @@ def decode(kind: Kind, obj: Object, options: WriteOptions, *, defaults: bool = T
         raise bad_request(
             f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
         )
-    decoder = schema.Decoder(with_defaults=defaults)
+    decoder = schema.Decoder(with_defaults=defaults, known=known)
     try:
         result = decoder.decode(schema.of(kind), obj)
     except schema.DecodeError as error:
@@ -128,8 +130,12 @@ class Writer:
         """The object changed by ``change``, which gets the old one; with ``applied`` its owners are set already."""
         found = self._find(kind, key)
         old = found.obj
-        obj, missing = decode(kind, change(old), options)
-        managed = obj["metadata"].pop("managedFields", None)
+        given = change(old)
+        managed = None
+        if isinstance(given.get("metadata"), dict):
+            given = {**given, "metadata": dict(given["metadata"])}
+            managed = given["metadata"].pop("managedFields", None)
+        obj, missing = decode(kind, given, options, known=old)
         self._identify(kind, key, obj, old)
         obj = _combine(kind, obj, old, subresource)
         for name in _FIXED:
