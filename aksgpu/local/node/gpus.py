@@ -6,11 +6,12 @@ nothing is handed out to containers; see :mod:`aksgpu.local.node.devices`.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import uuid
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from aksgpu.local.objects import Object
@@ -112,15 +113,27 @@ def simulated(node: Object) -> list[Gpu]:
     ]
 
 
-def of_node(node: Object, machine: list[Gpu], taken: Iterable[str]) -> list[Gpu]:
+def of_node(node: Object, machine: list[Gpu], nodes: Path) -> list[Gpu]:
     """The GPUs of a node: real ones where enough are left for all that it should have, else simulated ones.
+
+    A node keeps the real GPUs that it has, in ``gpus.json`` of its directory, over restarts.
 
     Args:
         node: the Node object.
         machine: the GPUs of this machine.
-        taken: uuids of those that other nodes have.
+        nodes: the directory of all nodes' directories.
     """
     wanted = simulated(node)
-    used = set(taken)
-    free = [gpu for gpu in machine if gpu.uuid not in used]
-    return free[: len(wanted)] if wanted and len(free) >= len(wanted) else wanted
+    if not machine or not wanted:
+        return wanted
+    own = nodes / node["metadata"]["name"] / "gpus.json"
+    kept = {path: set(json.loads(path.read_text())) for path in nodes.glob("*/gpus.json")}
+    mine = kept.pop(own, set())
+    chosen = [gpu for gpu in machine if gpu.uuid in mine]
+    if len(chosen) != len(wanted):
+        chosen = [gpu for gpu in machine if not any(gpu.uuid in others for others in kept.values())][: len(wanted)]
+    if len(chosen) < len(wanted):
+        return wanted
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(json.dumps([gpu.uuid for gpu in chosen]))
+    return chosen

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 from aksgpu.local.images import device_plugin as protocol
@@ -136,13 +138,26 @@ async def test_bad_registration_is_refused(lab: Lab) -> None:
     await counts(lab, None, None, CPU_NODE)
 
 
-def test_gpus_of_a_node() -> None:
-    notes = {"aksgpu.dev/gpu-model": "Tesla T4", "aksgpu.dev/gpu-count": "2", "aksgpu.dev/gpu-memory-mib": "16384"}
-    node = {"metadata": {"uid": "47a6c3b2-9e4d-40b1-897f-6fabad2d22a1", "annotations": notes}}
-    one, two = made = gpus.simulated(node)
-    assert made == gpus.of_node(node, [], [])
+def test_simulated_gpus_of_a_node(tmp_path: Path) -> None:
+    one, two = made = gpus.simulated(a_node("a"))
+    assert made == gpus.of_node(a_node("a"), [], tmp_path)
     assert (one.uuid != two.uuid, one.compute_capability, one.memory_mib) == (True, "7.5", 16384)
-    real = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100", 81559, False, f"0000:0{n}:00.0", "9.0") for n in range(3)]
-    assert gpus.of_node(node, real, ["GPU-0"]) == real[1:]
-    assert gpus.of_node(node, real, ["GPU-0", "GPU-1"]) == made
-    assert gpus.of_node({"metadata": {"uid": node["metadata"]["uid"]}}, real, []) == []
+
+
+def test_real_gpus_have_one_node_each(tmp_path: Path) -> None:
+    real = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100", 81559, False, f"0000:0{n}:00.0", "9.0") for n in range(5)]
+    assert gpus.of_node(a_node("a"), real, tmp_path) == real[:2]
+    assert gpus.of_node(a_node("b"), real, tmp_path) == real[2:4]
+    assert gpus.of_node(a_node("c"), real, tmp_path) == gpus.simulated(a_node("c"))
+    shutil.rmtree(tmp_path / "a")
+    assert gpus.of_node(a_node("b"), real, tmp_path) == real[2:4]
+    assert gpus.of_node(a_node("c"), real, tmp_path) == real[:2]
+    assert gpus.of_node({"metadata": {"name": "d", "uid": UID}}, real, tmp_path) == []
+
+
+UID = "47a6c3b2-9e4d-40b1-897f-6fabad2d22a1"
+
+
+def a_node(name: str) -> dict[str, Any]:
+    notes = {"aksgpu.dev/gpu-model": "Tesla T4", "aksgpu.dev/gpu-count": "2", "aksgpu.dev/gpu-memory-mib": "16384"}
+    return {"metadata": {"name": name, "uid": UID, "annotations": notes}}
