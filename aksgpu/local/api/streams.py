@@ -8,6 +8,7 @@ stopped reading is let go when its time is up.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -19,6 +20,8 @@ from aiohttp import web
 
 from aksgpu.local.api.store import Event
 from aksgpu.local.status import StatusError
+
+log = logging.getLogger(__name__)
 
 PULSE = 5.0
 """Seconds of silence after which it is checked whether the client is still there."""
@@ -75,6 +78,8 @@ class Watch:
                 await self._last(b'{"type":"ERROR","object":' + orjson.dumps(error.status) + b"}\n")
         except ConnectionError:
             pass  # the client left: nobody is there to be told
+        except Exception:
+            _break_off(self._request)
         return self._response
 
     def _due(self, event: Event, marked: float) -> bool:
@@ -109,6 +114,8 @@ async def send_log(request: web.Request, pieces: AsyncIterator[bytes]) -> web.St
             await response.write(piece)
     except ConnectionError:
         pass  # the client left: nobody is there to be told
+    except Exception:
+        _break_off(request)
     finally:
         if pending is not None:
             pending.cancel()
@@ -120,6 +127,13 @@ async def send_log(request: web.Request, pieces: AsyncIterator[bytes]) -> web.St
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
     return await anext(pieces, None)
+
+
+def _break_off(request: web.Request) -> None:
+    """An error of ours in the middle of an answer: a connection cut short says so, an orderly end would not."""
+    log.exception("%s %s broke off", request.method, request.path)
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def gone(request: web.Request) -> bool:

@@ -127,3 +127,36 @@ def test_informer(api: client.ApiClient) -> None:
         assert added.wait(10)
     finally:
         informer.stop()
+
+
+def test_lightkube(server: Server) -> None:
+    lightkube = pytest.importorskip("lightkube")
+    from lightkube.models.meta_v1 import ObjectMeta
+    from lightkube.resources.core_v1 import ConfigMap, Namespace
+
+    light = lightkube.Client(config=lightkube.KubeConfig.from_file(str(server.kubeconfig())), field_manager="light")
+    light.create(ConfigMap(metadata=ObjectMeta(name="light", namespace="default"), data={"a": "1"}))
+    assert len(list(light.list(Namespace, chunk_size=2))) == 4
+    assert light.patch(ConfigMap, "light", {"data": {"b": "2"}}, namespace="default").data == {"a": "1", "b": "2"}
+    applied = ConfigMap(metadata=ObjectMeta(name="applied", namespace="default"), data={"a": "1"})
+    assert light.apply(applied).metadata.uid
+    events = light.watch(ConfigMap, namespace="default", fields={"metadata.name": "light"}, server_timeout=1)
+    assert next(events)[0] == "ADDED"
+    light.delete(ConfigMap, "light", namespace="default")
+    light.deletecollection(ConfigMap, namespace="default")
+    assert list(light.list(ConfigMap, namespace="default")) == []
+
+
+def test_kr8s(server: Server) -> None:
+    kr8s = pytest.importorskip("kr8s")
+    from kr8s.objects import ConfigMap
+
+    api = kr8s.api(kubeconfig=str(server.kubeconfig()))
+    made = ConfigMap({"metadata": {"name": "k", "namespace": "default"}, "data": {"a": "1"}}, api=api)
+    made.create()
+    made.patch({"data": {"b": "2"}})
+    made.label({"x": "y"})
+    assert [each.name for each in api.get("configmaps", label_selector="x=y")] == ["k"]
+    assert made.data == {"a": "1", "b": "2"}
+    made.delete()
+    assert not made.exists()

@@ -25,27 +25,134 @@ from .conftest import ADMIN, DEV, PREFIX, Answer, Server
 REQUESTS = 4000
 
 ODD: list[Any] = [
-    None, True, False, 0, -1, 2**31, 2**63, 2**64, 1e308, 1.5, "", " ", "x" * 300, "\0", "é", "a/b", "..", "$patch", "-1", "1Ki", "9" * 400,
-    "1e999999999", "2026-13-45T00:00:00Z", [], [None], [[]], [{}], {}, {"": {}}, {"$patch": "delete"}, {"name": None}, {"a": {"b": [1]}},
-    ["a", 1], {"matchLabels": []}, {"matchExpressions": [{"key": "a", "operator": "Maybe"}]},
-]  # fmt: skip
-TEXTS = ["", "x", "default", "a,b", "a in (", "!", "!!", "a=b=c", "=,=", "metadata.name=", "\u2028", "%00", "eyJ2IjoxfQ", "0", "-1",
-         "9" * 30, "true", "All", "a" * 2000, "spec.nodeName!=x\\", "metadata.name\\=x=y", "a notin (b,,)", "a>1,b<x"]  # fmt: skip
-QUERIES = ["labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "resourceVersionMatch", "dryRun",
-           "fieldManager", "fieldValidation", "force", "pretty", "includeObject", "propagationPolicy", "gracePeriodSeconds",
-           "orphanDependents", "container", "tailLines", "sinceTime", "sinceSeconds", "limitBytes", "previous", "timeout"]  # fmt: skip
-MEDIA = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "text/plain", "",
-         "application/json; charset=x", "application/merge-patch+json", "application/strategic-merge-patch+json",
-         "application/json-patch+json", "application/apply-patch+yaml", "\x7f"]  # fmt: skip
-ACCEPTS = ["application/json", "*/*", "application/yaml", "", "application/json;as=Table;v=v1;g=meta.k8s.io", ";;,,=", "text/*",
-           "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/json;as=;v"]  # fmt: skip
-PATHS = ["/" + "a/" * 500, "/api/v1/namespaces//pods", "/api/v1/%2e%2e/%2e%2e", "/apis///", "/api/v1/namespaces/default/pods/%00",
-         "/apis/batch/v1/watch/jobs", "/openapi/v3/../../etc/passwd", "/api/v1/namespaces/default/pods/p/proxy/x", "//", "/version/x",
-         "/api/v1/namespaces/default/pods/p/exec?command=sh", "/healthz/../api/v1/secrets"]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**31,
+    2**63,
+    2**64,
+    1e308,
+    1.5,
+    "",
+    " ",
+    "x" * 300,
+    "\0",
+    "é",
+    "a/b",
+    "..",
+    "$patch",
+    "-1",
+    "1Ki",
+    "9" * 400,
+    "1e999999999",
+    "2026-13-45T00:00:00Z",
+    [],
+    [None],
+    [[]],
+    [{}],
+    {},
+    {"": {}},
+    {"$patch": "delete"},
+    {"name": None},
+    {"a": {"b": [1]}},
+    ["a", 1],
+    {"matchLabels": []},
+    {"matchExpressions": [{"key": "a", "operator": "Maybe"}]},
+]
+TEXTS = [
+    "",
+    "x",
+    "default",
+    "a,b",
+    "a in (",
+    "!",
+    "!!",
+    "a=b=c",
+    "=,=",
+    "metadata.name=",
+    "\u2028",
+    "%00",
+    "eyJ2IjoxfQ",
+    "0",
+    "-1",
+    "9" * 30,
+    "true",
+    "All",
+    "a" * 2000,
+    "spec.nodeName!=x\\",
+    "metadata.name\\=x=y",
+    "a notin (b,,)",
+    "a>1,b<x",
+]
+QUERIES = [
+    "labelSelector",
+    "fieldSelector",
+    "limit",
+    "continue",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "dryRun",
+    "fieldManager",
+    "fieldValidation",
+    "force",
+    "pretty",
+    "includeObject",
+    "propagationPolicy",
+    "gracePeriodSeconds",
+    "orphanDependents",
+    "container",
+    "tailLines",
+    "sinceTime",
+    "sinceSeconds",
+    "limitBytes",
+    "previous",
+    "timeout",
+]
+MEDIA = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "text/plain",
+    "",
+    "application/json; charset=x",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/json-patch+json",
+    "application/apply-patch+yaml",
+    "\x7f",
+]
+ACCEPTS = [
+    "application/json",
+    "*/*",
+    "application/yaml",
+    "",
+    "application/json;as=Table;v=v1;g=meta.k8s.io",
+    ";;,,=",
+    "text/*",
+    "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+    "application/json;as=;v",
+]
+PATHS = [
+    "/" + "a/" * 500,
+    "/api/v1/namespaces//pods",
+    "/api/v1/%2e%2e/%2e%2e",
+    "/apis///",
+    "/api/v1/namespaces/default/pods/%00",
+    "/apis/batch/v1/watch/jobs",
+    "/openapi/v3/../../etc/passwd",
+    "/api/v1/namespaces/default/pods/p/proxy/x",
+    "//",
+    "/version/x",
+    "/api/v1/namespaces/default/pods/p/exec?command=sh",
+    "/healthz/../api/v1/secrets",
+]
 OPS = ["add", "remove", "replace", "move", "copy", "test", "nope", None, 1]
-POINTERS = ["", "/", "/metadata", "/metadata/name", "/spec/containers/-", "/spec/containers/99", "/data/~2", "a", "/metadata/labels/x~1y",
-            "/spec/containers/0/image", "/" * 50, None, 3]  # fmt: skip
-
+POINTERS = [
+    *["/", "/metadata", "/metadata/name", "/spec/containers/-", "/spec/containers/99", "/data/~2", "a", "/metadata/labels/x~1y"],
+    "/spec/containers/0/image", "", "/" * 50, None, 3,
+]  # fmt: skip
 
 GOOD: dict[str, dict[str, Any]] = {
     "PersistentVolumeClaim": {
@@ -213,7 +320,9 @@ def exchange(server: Server, *pieces: bytes) -> bytes:
             return b""
 
 
-HEAD = f"POST {PREFIX}/api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n".encode()
+HEAD = (
+    f"POST {PREFIX}/api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n"
+).encode()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import urllib3
 
 from aksgpu.local.api import streams
 
@@ -133,3 +134,14 @@ def test_a_follower_who_leaves_is_noticed(server: Server, monkeypatch: pytest.Mo
     assert not server.lines.closed.is_set()
     raw.socket.close()
     assert server.lines.closed.wait(10)
+
+
+def test_a_node_that_fails_in_the_middle_cuts_the_answer_short(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pieces() -> Any:
+        yield b"line 1\n"
+        raise RuntimeError("the node fell over")
+
+    make(server, "falls", RUNNING)
+    monkeypatch.setattr(server.lines, "_pieces", pieces)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        server.send("GET", f"{PODS}/falls/log")
