@@ -33,6 +33,7 @@ from aksgpu.local.objects import Object
 from aksgpu.local.status import StatusError
 
 COMPONENT = "job-controller"
+_US = "kubernetes.io/job-controller"
 
 
 def _job_key(pod: Object) -> str:
@@ -72,10 +73,7 @@ class JobController(Controller):
         for pod in self._pods[key]:
             (mine if uid and controller_of(pod).get("uid") == uid else strays).append(pod)
         await self._release(strays)
-        if (
-            job is None
-            or job["spec"].get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller"
-        ):
+        if job is None or job["spec"].get("managedBy", _US) != _US:
             return None
         if ended(job):
             await self._release(mine)
@@ -96,8 +94,8 @@ class JobController(Controller):
         job = await self._count(job, sums, conditions, start, end)
         if trouble:
             raise trouble
-        left = deadline_left(job)
-        return min(delay, left + 0.05) if left is not None else delay
+        left = None if end else deadline_left(job)
+        return delay if left is None else min(delay, left + 0.05)
 
     def _suspension(self, job: Object, end: Verdict | None) -> tuple[str | None, list[dict[str, Any]]]:
         """The start time and conditions, after the Job was suspended or resumed if it was."""

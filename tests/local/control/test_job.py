@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -176,7 +177,16 @@ async def test_suspend_and_resume(world: World, controllers: Controllers) -> Non
 async def test_deadline(world: World, controllers: Controllers) -> None:
     await world.job("slow", activeDeadlineSeconds=1)
     [pod] = await _pods(world, "slow", 1)
+    await world.node()
+    await world.placed(pod["metadata"]["name"])
     await world.run(pod)
+    await world.told("SuccessfulDelete", "slow")
+    job = await world.objects.get("jobs", "slow", "default")
+    await asyncio.sleep(0.1)
+    # While the pod takes its grace period there is nothing to do, and nothing is done.
+    assert (await world.objects.get("jobs", "slow", "default"))["status"].get("terminating") == 1
+    assert len(await world.events("SuccessfulDelete", "slow")) == 1
+    assert [each["type"] for each in job["status"].get("conditions", [])] in ([], ["FailureTarget"])
 
     async def over() -> bool:
         await world.bury()

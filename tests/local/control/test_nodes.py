@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.nodes import taints_for
+from aksgpu.local.control.events import Recorder
+from aksgpu.local.control.nodes import NodeController, taints_for
+from aksgpu.local.control.runtime import Cluster
+from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World
@@ -107,3 +111,14 @@ async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
     claim = await world.eventually(bound)
     assert claim["spec"]["volumeName"] == f"pvc-{claim['metadata']['uid']}"
     assert claim["status"]["capacity"] == {"storage": "5Gi"}
+
+
+async def test_a_process_that_stood_still_does_not_blame_the_nodes(registry: Any) -> None:
+    controller = NodeController(Cluster(registry, Settings()), Recorder(registry))
+    node = {"metadata": {"name": "n"}, "status": {}}
+    assert controller._left(node) == 40
+    sign, now = controller._signs["n"][0], asyncio.get_running_loop().time()
+    controller._signs["n"] = sign, now - 41
+    assert controller._left(node) < 0
+    controller._signs["n"] = sign, now - 3600
+    assert controller._left(node) == 40
