@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -166,14 +167,13 @@ def install_tools(directory: Path) -> tuple[Path, Path]:
         The two directories, in this order.
     """
     common, gpu = directory / "bin", directory / "gpu-bin"
-    python = f"exec '{sys.executable}'"
-    real_smi = shutil.which("nvidia-smi") or ""
+    python = f"exec {shlex.quote(sys.executable)}"
+    real_smi = shlex.quote(shutil.which("nvidia-smi") or "")
     scripts = {
         common / "python": f'{python} "$@"',
         common / "python3": f'{python} "$@"',
         common / "nvidia-device-plugin": f'{python} -P -m aksgpu.local.images.device_plugin "$@"',
-        gpu
-        / "nvidia-smi": f"export AKSGPU_REAL_SMI='{real_smi}'; {python} -P -m aksgpu.local.images.nvidia_smi \"$@\"",
+        gpu / "nvidia-smi": f'export AKSGPU_REAL_SMI={real_smi}; {python} -P -m aksgpu.local.images.nvidia_smi "$@"',
     }
     for path, line in scripts.items():
         path.parent.mkdir(parents=True, exist_ok=True)

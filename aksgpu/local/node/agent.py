@@ -127,10 +127,6 @@ class NodeAgent(PodLogs):
         options = logs.LogOptions(follow and not previous, since, tail_lines, limit_bytes, timestamps)
         return logs.read(path, options, lambda: not found.may_write(path))
 
-    def running_pods(self) -> int:
-        """How many pods have processes, or are about to."""
-        return sum(not runner.over for runner in self._runners.values())
-
     # Following the cluster. These are called by informers and must not block.
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:

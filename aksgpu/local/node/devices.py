@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aksgpu.local.api import quantity
 from aksgpu.local.control.runtime import Tasks
 from aksgpu.local.images import device_plugin as protocol
 
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 
 RETURN_SECONDS = 5.0
 """How long plugins have to register again after the laptop was restarted, before their devices count as lost."""
+
+
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading a message raises that is not what the protocol says."""
 
 
 class AdmissionError(Exception):
@@ -133,7 +138,8 @@ class DeviceManager:
 
     def _wanted(self, container: Mapping[str, Any]) -> dict[str, int]:
         limits = (container.get("resources") or {}).get("limits") or {}
-        return {name: int(limits[name]) for name in limits if name in self._resources and int(limits[name]) > 0}
+        counts = {name: int(quantity.parse(limits[name])) for name in limits if name in self._resources}
+        return {name: count for name, count in counts.items() if count > 0}
 
     async def _take(self, pod: str, resource: str, count: int) -> list[str]:
         one = self._resources[resource]
@@ -182,7 +188,7 @@ class DeviceManager:
             await writer.drain()
             if not answer:
                 self._register(str(request["resource_name"]), self._directory / Path(request["endpoint"]).name)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, *_NONSENSE) as error:
             log.warning("device plugin: bad registration: %r", error)
         finally:
             writer.close()
@@ -209,7 +215,7 @@ class DeviceManager:
                     self._changed()
             finally:
                 writer.close()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, *_NONSENSE) as error:
             log.warning("device plugin of %s: %r", resource, error)
         if one.task is asyncio.current_task():
             self._lost(one)

@@ -96,11 +96,6 @@ class PodRunner:
         """Always, OnFailure or Never."""
         return str(self.pod["spec"].get("restartPolicy", "Always"))
 
-    @property
-    def over(self) -> bool:
-        """Whether none of its processes will run again."""
-        return bool(self._phase) or finished(self.pod)
-
     def tell(self, kind: str, reason: str, message: str, field: str = "") -> None:
         """Record an event of the pod."""
         about = {**self.pod, "apiVersion": "v1", "kind": "Pod"}

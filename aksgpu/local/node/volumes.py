@@ -96,6 +96,8 @@ def is_kubelets(volume: Object) -> bool:
 
 
 def _host_path(text: str, kind: str, kubelet: Path) -> Path:
+    if ".." in Path(text).parts:
+        raise MountError(f"hostPath {text} must not contain '..'")
     inside = is_kubelets({"hostPath": {"path": text}})
     path = kubelet / Path(text).relative_to(KUBELET) if inside else Path(text)
     if kind == "DirectoryOrCreate" or (inside and not kind):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,9 @@ async def test_volumes(lab: Lab) -> None:
     assert not any(Path(path).exists() for path in ("/aksgpu-both", "/etc/aksgpu-test", "/aksgpu-scratch"))
 
 
-async def test_volumes_without_mount_namespaces(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_volumes_without_mount_namespaces(lab: Lab) -> None:
     await config(lab)
-    lab.agent._around = lab.agent._around.__class__(**{**lab.agent._around.__dict__, "view": False})
+    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
     assert (await volumes_pod(lab, "paths"))[:2] == ["blues3cret7paths", "x"]
 
 
@@ -121,6 +122,15 @@ async def test_missing_volume_is_waited_for(lab: Lab) -> None:
         await asyncio.sleep(0.02)
     await config(lab)
     await lab.phase("waits", "Succeeded")
+
+
+async def test_paths_that_leave_their_place_are_refused(lab: Lab) -> None:
+    climbs = [{"name": "up", "hostPath": {"path": "/var/lib/kubelet/../../etc"}}]
+    with pytest.raises(volumes.MountError, match="must not contain"):
+        await volumes.prepare(lab.objects, {"spec": {"volumes": climbs}}, {}, volumes.Places(*[lab.root] * 3))
+    mount = {"name": "v", "mountPath": "/v", "subPath": "../../etc"}
+    with pytest.raises(environment.ConfigError, match="stay inside"):
+        volumes.mounts({"volumeMounts": [mount]}, {"v": lab.root}, {})
 
 
 async def test_claim_keeps_its_content(lab: Lab) -> None:

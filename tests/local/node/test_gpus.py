@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 import time
@@ -93,6 +94,24 @@ async def test_container_finds_its_gpu(lab: Lab) -> None:
     await lab.run("without", "sh", "-c", 'echo "[$CUDA_VISIBLE_DEVICES] $AKSGPU_GPUS"', node=GPU_NODE)
     await lab.phase("without", "Succeeded")
     assert await lab.logs("without") == b"[] []\n"
+
+
+async def test_init_containers_share_the_gpu(lab: Lab) -> None:
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    show = {"image": "busybox", "command": ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]}
+    init = [{"name": "first", **show, "resources": {"limits": {"nvidia.com/gpu": 2}}}]
+    await lab.run("shared", node=GPU_NODE, initContainers=init, container={**show, **ONE})
+    await lab.phase("shared", "Succeeded")
+    both, one = await lab.logs("shared", "first"), await lab.logs("shared")
+    assert len(both.split(b",")) == 2
+    assert one.strip() in both
+
+
+async def test_plugin_without_mount_namespaces(lab: Lab) -> None:
+    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+    await plugin(lab)
+    await counts(lab, "2", "2")
 
 
 async def test_newest_plugin_wins(lab: Lab) -> None:
