@@ -11,7 +11,7 @@ from aksgpu import _jobstatus, _pods, diagnose
 from aksgpu._frames import frame
 from aksgpu._jobstatus import JobStatus
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, Unreachable, WaitTimeout
-from aksgpu.kube import HasKube, Object
+from aksgpu.kube import HasKube, Kube, Object
 from aksgpu.logs import follow_job, job_pods
 from aksgpu.logs import read as read_log
 from aksgpu.waiting import wait_until
@@ -77,9 +77,16 @@ class Job:
         Raises:
             NotFound: it was deleted.
         """
+        return self._look()[0]
+
+    def _look(self) -> tuple[JobStatus, list[Object]]:
+        """Its status, and its pods while it has not ended."""
         job = self._object()
         status = _jobstatus.of(job, ())
-        return status if status.ended else _jobstatus.of(job, job_pods(self.cluster.kube, job))
+        if status.ended:
+            return status, []
+        pods = job_pods(self.cluster.kube, job)
+        return _jobstatus.of(job, pods), pods
 
     def pods(self) -> pd.DataFrame:
         """Its pods, oldest first.
@@ -123,11 +130,13 @@ class Job:
             NotFound: it was deleted.
         """
         answered = time.monotonic()
+        witness = _Witness(self.cluster.kube)
 
         def poll() -> tuple[Job | None, str]:
             nonlocal answered
             try:
-                status = self.status()
+                status, pods = self._look()
+                witness.look(pods)
             except Unreachable:
                 if time.monotonic() - answered > _PATIENCE:
                     raise
@@ -137,7 +146,7 @@ class Job:
                 return self, ""
             hopeless = status.reason in _pods.UNPULLABLE and status.reason != "ErrImagePull"
             if status.phase == "Failed" or (fail_fast and hopeless):
-                raise self._failure(status)
+                raise self._failure(status, witness)
             return None, str(status)
 
         try:
@@ -151,11 +160,15 @@ class Job:
                 hint=f"{found.fix} The Job lives on: job.wait() waits again.".strip(),
             ) from None
 
-    def _failure(self, status: JobStatus) -> JobFailed:
-        found = self.why()
-        tail = self._tail()
+    def _failure(self, status: JobStatus, witness: _Witness) -> JobFailed:
+        found, tail = self.why(), self._tail()
+        message, fix = found.verdict, found.fix
+        if not tail and witness.ended:
+            tail = witness.tail
+            message = f"Job {self.name} failed ({status.reason}): {witness.ended}"
+            fix = "Correct the program, then jobs.apply(..., replace=True)."
         said = f"\nIts log ends:\n{tail}" if tail else ""
-        return JobFailed(f"{found.verdict}{said}", reason=status.reason, log_tail=tail, hint=found.fix)
+        return JobFailed(f"{message}{said}", reason=status.reason, log_tail=tail, hint=fix)
 
     def _tail(self) -> str:
         try:
@@ -243,3 +256,39 @@ def _logged(job: Object, pods: list[Object]) -> list[Object]:
         return pods
     started = [pod for pod in pods if pod["spec"].get("nodeName")]
     return (started or pods)[-1:]
+
+
+class _Witness:
+    """Remembers how containers failed, as long as their pods are there to tell.
+
+    A Job whose pods restart in place (``OnFailure``, as the tutorial's) takes its pod away with the last failure, and
+    the log with it.
+
+    Attributes:
+        ended: how the last container to fail ended, in words; empty where none failed.
+        tail: the end of its log.
+    """
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._seen: set[tuple[str, int]] = set()
+        self.ended = self.tail = ""
+
+    def look(self, pods: list[Object]) -> None:
+        """Take note of failures that are new."""
+        for pod in pods:
+            failure, metadata = _pods.last_failure(pod), pod["metadata"]
+            key = metadata["uid"], _pods.restarts(pod)
+            if failure is None or key in self._seen:
+                continue
+            self._seen.add(key)
+            try:
+                # While the next run is on, the failed one is the previous.
+                previous = _pods.state(pod).word == "Running"
+                tail = read_log(self._kube, metadata["name"], metadata["namespace"], tail=_TAIL, previous=previous)
+            except KubernetesError:
+                continue  # taken away between the two requests
+            self.tail = tail.rstrip()
+            self.ended = (
+                f"its container ended with exit code {failure['exitCode']} ({failure.get('reason') or 'Error'})"
+            )

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scripted import Request, Server
 
 from aksgpu import capacity, diagnose, errors, jobs
 from aksgpu._nodes import read
@@ -12,6 +15,7 @@ from aksgpu.capacity import Usage
 from aksgpu.cluster import Cluster
 from aksgpu.diagnose import Diagnosis
 from aksgpu.jobs import Job
+from aksgpu.kube import Kube
 from aksgpu.waiting import wait_until
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
@@ -33,9 +37,9 @@ def said(job: Job, words: str) -> Diagnosis:
 def submit(aks: Cluster, request: pytest.FixtureRequest) -> Any:
     made: list[Job] = []
 
-    def start(command: str = "true", **options: Any) -> Job:
+    def start(script: str = "true", **options: Any) -> Job:
         name = request.node.originalname.removeprefix("test_").replace("_", "-")[:30].strip("-") + f"-{len(made)}"
-        options = {"image": BUSYBOX, "command": ["sh", "-c", command], "gpus": 0, **options}
+        options = {"image": BUSYBOX, "command": ["sh", "-c", script], "gpus": 0, **options}
         made.append(jobs.submit(aks, name=name, **options))
         return made[-1]
 
@@ -134,6 +138,31 @@ def test_a_program_that_fails(submit: Submit) -> None:
 )
 def test_known_last_words(submit: Submit, line: str, verdict: str) -> None:
     said(submit(f"echo '{line}'; exit 1"), verdict)
+
+
+def test_a_program_that_wants_too_much_memory(submit: Submit) -> None:
+    hungry = ["python3", "-c", "import time; x = bytearray(200 << 20); time.sleep(20)"]
+    found = said(submit(command=hungry, memory="48Mi"), "OOMKilled")
+    assert "limits.memory" in found.fix
+
+
+def test_a_node_that_is_lost(tmp_path: Path) -> None:
+    pod = {
+        "metadata": {"name": "p", "namespace": "default", "uid": "1"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": "Running"},
+    }
+    node = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}
+
+    def answer(request: Request) -> None:
+        if request.route.endswith("/nodes/n"):
+            request.json(node)
+        else:
+            request.json(pod if request.route.endswith("/p") else {"items": [], "metadata": {}})
+
+    with Server(answer) as server:
+        stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        assert diagnose.pod(stub, "p").verdict == "The pod's node n is not ready."
 
 
 def test_a_crash_loop(aks: Cluster, submit: Submit) -> None:

@@ -134,6 +134,17 @@ def test_a_failure_carries_reason_log_and_advice(aks: Cluster, name: str) -> Non
     assert job.pods()["exit_code"].tolist() == [3]
 
 
+def test_a_failure_whose_pod_kubernetes_takes_away_is_remembered(aks: Cluster, name: str) -> None:
+    text = manifest(
+        name, "echo boom; exit 4", **{"restartPolicy: Never": "restartPolicy: OnFailure", "Limit: 0": "Limit: 2"}
+    )
+    job = jobs.apply(aks, text)
+    with pytest.raises(errors.JobFailed, match=r"exit code 4 \(Error\)") as raised:
+        job.wait(60)
+    assert raised.value.log_tail == "boom"
+    assert job.pods().empty
+
+
 def test_retries_are_followed_from_pod_to_pod(aks: Cluster, name: str) -> None:
     job = start(aks, name, "echo try; exit 1", retries=1)
     assert list(job.follow()) == ["try", "try"]
