@@ -13,7 +13,10 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import _wire, errors, kube
+from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
+
+pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
 Answer = Callable[[Request], None]
 
@@ -350,3 +353,60 @@ def test_importing_the_room_does_not_import_the_kubernetes_package() -> None:
 
 def test_the_table_of_kinds_needs_no_discovery() -> None:
     assert {kind.api_version for kind in kube.KINDS.values()} == {"v1", "batch/v1", "apps/v1"}
+
+
+# Against the laptop AKS
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+def test_an_objects_life_is_watched(aks: Cluster) -> None:
+    events = aks.kube.watch("ConfigMap", "default", field_selector="metadata.name=watched", timeout=30)
+    api = aks.kube
+    api.create(config_map("watched", a="1"))
+    seen = [next(events)]
+    api.patch("ConfigMap", "watched", {"data": {"a": "2"}})
+    seen.append(next(events))
+    api.delete("ConfigMap", "watched")
+    seen.append(next(events))
+    assert [(change, obj["data"]["a"]) for change, obj in seen] == [("ADDED", "1"), ("MODIFIED", "2"), ("DELETED", "2")]
+    assert list(api.watch("ConfigMap", "default", field_selector="metadata.name=watched", timeout=0.5)) == []
+
+
+def test_pages_of_the_laptop(aks: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(5):
+        aks.kube.apply({**config_map(f"page-{n}"), "metadata": {"name": f"page-{n}", "labels": {"test": "pages"}}})
+    monkeypatch.setattr(kube, "PAGE", 2)
+    names = aks.kube.list("ConfigMap", label_selector="test=pages", pick=lambda obj: obj["metadata"]["name"])
+    assert names == [f"page-{n}" for n in range(5)]
+    for name in names:
+        aks.kube.delete("ConfigMap", name)
+
+
+def test_apply_is_refused_where_another_manager_owns_the_field(aks: Cluster) -> None:
+    api = aks.kube
+    api.apply(config_map("owned", a="1"))
+    assert api.apply(config_map("owned", a="2"))["data"] == {"a": "2"}
+    taken = {"fieldManager": "other", "force": True}
+    path = "/api/v1/namespaces/default/configmaps/owned"
+    content_type = "application/apply-patch+yaml"
+    api.request("PATCH", path, params=taken, body=config_map("owned", a="3"), content_type=content_type)
+    with pytest.raises(errors.Conflict, match='conflict with "other"'):
+        api.apply(config_map("owned", a="4"))
+    assert api.apply(config_map("owned", a="4"), force=True)["data"] == {"a": "4"}
+    api.delete("ConfigMap", "owned")
+
+
+def test_discovery_and_refusals_of_the_laptop(aks: Cluster) -> None:
+    api = aks.kube
+    assert api.list("Lease", "kube-node-lease")
+    assert api.create(config_map("never"), dry_run=True)["metadata"]["name"] == "never"
+    with pytest.raises(errors.NotFound):
+        api.get("ConfigMap", "never")
+    with pytest.raises(errors.Invalid, match="unknown field"):
+        api.create({**config_map("never"), "dat": {}})
+    with pytest.raises(errors.NotFound, match="no kind 'Widget'"):
+        api.list("Widget")
+    assert api.request("GET", "/version")["gitVersion"].startswith("v1.")
