@@ -8,6 +8,7 @@ from the schemas. The rules are those of structured-merge-diff.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -110,7 +111,7 @@ def load(fields_v1: Any, path: Path = ()) -> Fields:
     if path and (not fields_v1 or "." in fields_v1):
         found.add(path)
     for name, inner in fields_v1.items():
-        if name != "." and len(path) < 64:
+        if name[:2] in ("f:", "k:", "v:") and len(path) < 64:
             found |= load(inner, (*path, name))
     return found
 
@@ -119,12 +120,11 @@ def text(path: Path) -> str:
     """A field as error texts show it: ``.spec.containers[name="main"].image``."""
     shown = ""
     for name in path:
-        kind, rest = name[0], name[2:]
-        if kind == "f":
+        rest = name[2:]
+        if name.startswith("f:"):
             shown += f".{rest}"
-        elif kind == "v":
+        elif name.startswith("v:"):
             shown += f"[={rest}]"
         else:
-            keys = json.loads(rest)
-            shown += "[" + ",".join(f"{key}={json.dumps(value)}" for key, value in keys.items()) + "]"
+            shown += "[" + re.sub(r'^\{"|\}$', "", rest).replace('":', "=").replace(',"', ",") + "]"
     return shown

@@ -43,7 +43,10 @@ def definitions() -> dict[str, Any]:
 
 
 class Node:
-    """The schema of one field. ``type`` is OpenAPI's, or one of quantity, intstr, time, microtime, bytes, map, any."""
+    """The schema of one field.
+
+    ``type`` is OpenAPI's, or one of quantity, intstr, time, microtime, bytes, map, or any: an object of any form.
+    """
 
     def __init__(self, kind: str) -> None:
         self.type = kind
@@ -167,7 +170,8 @@ class Decoder:
                     for key, each in value.items()
                 }
         elif kind == "any":
-            return _copy(value, depth)
+            if type(value) is dict:
+                return _copy(value, depth)
         else:
             return _scalar(node, value, go, owner)
         raise _mismatch(node, value, go, owner)

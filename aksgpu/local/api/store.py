@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -328,7 +329,9 @@ class Store:
 
     async def _fall_back(self, batch: _Batch, error: sqlite3.Error) -> None:
         """The disk refused: nobody was told of these writes, so go back to what is on disk and say so."""
-        await self._load()
+        # Where not even reading works, every later commit is refused as well.
+        with suppress(sqlite3.Error):
+            await self._load()
         refused = [batch.done, *([self._open.done] if self._open is not None else [])]
         self._open = self._in_flight = None
         for done in refused:

@@ -131,11 +131,13 @@ class Writer:
         found = self._find(kind, key)
         old = found.obj
         given = change(old)
-        managed = None
+        managed, before = None, old["metadata"].get("managedFields")
         if isinstance(given.get("metadata"), dict):
-            given = {**given, "metadata": dict(given["metadata"])}
-            managed = given["metadata"].pop("managedFields", None)
+            managed = given["metadata"].get("managedFields")
+            if managed == before:
+                given = {**given, "metadata": {**given["metadata"], "managedFields": None}}
         obj, missing = decode(kind, given, options, known=old)
+        managed = obj["metadata"].pop("managedFields", before)
         self._identify(kind, key, obj, old)
         obj = _combine(kind, obj, old, subresource)
         for name in _FIXED:
@@ -146,8 +148,10 @@ class Writer:
         obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if applied and managed:
             obj["metadata"]["managedFields"] = managed
-        else:
-            self._own(kind, old, obj, options, subresource or "")
+        elif not applied:
+            # A client may hand ownership on, as kubectl does before its first apply on the server.
+            base = old if managed is before else {**old, "metadata": {**old["metadata"], "managedFields": managed}}
+            self._own(kind, base, obj, options, subresource or "")
         if subresource is None:
             strategy.prepare_update(kind.plural, obj, old)
             validate_update(kind, obj, old, missing).check(kind, key[1])

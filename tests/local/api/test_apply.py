@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from aksgpu.local.api import fieldset
 from aksgpu.local.api.registry import Registry, WriteOptions
-from aksgpu.local.objects import APPLY_PATCH
+from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH
 from aksgpu.local.status import StatusError
 
 Object = dict[str, Any]
@@ -103,8 +104,23 @@ async def test_apply_to_a_status_owns_only_the_status(registry: Registry, pod: O
     assert owners(entry.obj)["k"] == {"f:status": {"f:phase": {}}}
 
 
+async def test_ownership_can_be_handed_on(registry: Registry) -> None:
+    made = await registry.by("kubectl-client-side-apply").create("configmaps", config(a="1"), "default")
+    managed = [{**made["metadata"]["managedFields"][0], "manager": "kubectl", "operation": "Apply"}]
+    patch = [{"op": "replace", "path": "/metadata/managedFields", "value": managed}]
+    await registry.patch("configmaps", "c", patch, "default", content_type=JSON_PATCH)
+    applied = await apply(registry, config(b="1"), "kubectl")
+    assert applied["data"] == {"b": "1"}
+    assert owners(applied) == {"kubectl": {"f:data": {"f:b": {}}}}
+
+
 async def test_apply_is_as_strict_as_create(registry: Registry) -> None:
     with pytest.raises(StatusError, match='strict decoding error: unknown field "dat"'):
         await apply(registry, {**config(), "dat": {}}, "one")
     with pytest.raises(StatusError, match=r"metadata\.managedFields must be nil"):
         await apply(registry, {"metadata": {"name": "c", "managedFields": [{"manager": "x"}]}}, "one")
+
+
+def test_paths_in_texts() -> None:
+    path = ("f:spec", 'k:{"name":"main"}', 'k:{"port":80,"protocol":"TCP"}', 'v:"a/b"')
+    assert fieldset.text(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
