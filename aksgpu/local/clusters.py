@@ -40,8 +40,8 @@ class KubeCluster:
     def __init__(self, root: Path, token: str, settings: Settings) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = Registry(Store(root / "kube.db"))
-        self.agent = NodeAgent(self.registry, root, settings)
-        self.controllers = Controllers(self.registry, settings)
+        self.agent = NodeAgent(self.registry.by("kubelet"), root, settings)
+        self.controllers = Controllers(self.registry.by("kube-controller-manager"), settings)
         self.api = KubeApi(self.registry, logs=self.agent, tokens={token: ADMINISTRATOR})
 
     async def start(self) -> None:
