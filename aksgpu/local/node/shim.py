@@ -18,6 +18,7 @@ limit and the proportional set size, which counts shared pages once, confirms it
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -290,7 +291,8 @@ class Shim:
             self._finish(128, "StartError", problem)
             return
         write_json(f"{self._directory}/run.json", {"pid": os.getpid(), "child": self._child, "started": self._started})
-        os.write(ready, b"1")
+        with contextlib.suppress(BrokenPipeError):  # the laptop was killed meanwhile
+            os.write(ready, b"1")
         os.close(ready)
         if self._stopping:
             self._terminate()
