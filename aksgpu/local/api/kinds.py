@@ -136,17 +136,11 @@ KINDS: tuple[Kind, ...] = (
 # fmt: on
 
 _BY_PLURAL = {kind.plural: kind for kind in KINDS}
-_BY_GVK = {(kind.group, kind.version, kind.kind): kind for kind in KINDS}
 
 
 def by_plural(plural: str) -> Kind:
     """The row of a plural; KeyError for a resource that is not served."""
     return _BY_PLURAL[plural]
-
-
-def by_gvk(group: str, version: str, kind: str) -> Kind | None:
-    """The row of a group, version and kind, or None."""
-    return _BY_GVK.get((group, version, kind))
 
 
 def by_path(group: str, version: str, plural: str) -> Kind | None:

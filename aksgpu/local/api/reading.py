@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import orjson
@@ -102,7 +102,7 @@ class Reader:
         bookmarks: bool = False,
         bookmark_seconds: float = 60.0,
         initial_events: bool = False,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Events as a watch over HTTP sends them, for ever.
 
         Without a version, or with ``0``, the objects that exist come first as ADDED. A BOOKMARK comes after each

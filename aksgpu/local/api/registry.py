@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from aksgpu.local.api.kinds import Kind, by_plural
 from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch, with_empty_details
 from aksgpu.local.api.reading import Page, Reader
 from aksgpu.local.api.store import Entry, Store
-from aksgpu.local.api.writes import WriteOptions, Writer, now
+from aksgpu.local.api.writes import WriteOptions, Writer, decode_part, now
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object, WatchEvent
 from aksgpu.local.status import StatusError, bad_request
 
@@ -95,13 +96,14 @@ class Registry(Reader):
 
     async def watch(
         self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes after ``resource_version``, for ever; raises Expired (410) when that is too old."""
         stream = self.stream(
             resource, namespace, resource_version=resource_version, field_selector=field_selector, bookmarks=True
         )
-        async for event in stream:
-            yield WatchEvent(event.type, event.entry.obj)
+        async with aclosing(stream):
+            async for event in stream:
+                yield WatchEvent(event.type, event.entry.obj)
 
     # Writing: each verb with all that HTTP can ask for, then the plain form of the Objects protocol.
 
@@ -124,7 +126,7 @@ class Registry(Reader):
             self._writer.bind(kind, (namespace or "", name or ""), obj, options)
             return await self._answer(kind)
         if subresource == "eviction":
-            body = obj.get("deleteOptions") or {}
+            body = decode_part("policy.v1.Eviction", obj).get("deleteOptions", {})
             self._writer.delete(kind, (namespace or "", name or ""), body, options)
             return await self._answer(kind)
         if "get" not in kind.verbs:

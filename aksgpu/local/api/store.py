@@ -15,7 +15,7 @@ import gc
 import sqlite3
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -391,13 +391,3 @@ class Store:
         finally:
             if collecting:
                 gc.enable()
-
-
-async def events(subscription: Subscription) -> AsyncIterator[Event]:
-    """All events of a subscription, for ever."""
-    try:
-        while (batch := await subscription.next()) is not None:
-            for event in batch:
-                yield event
-    finally:
-        subscription.end()

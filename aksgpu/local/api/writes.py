@@ -77,6 +77,17 @@ def decode(
     return result, decoder.missing
 
 
+def decode_part(name: str, body: Any) -> Object:
+    """A body that is not a stored object, such as ``policy.v1.Eviction``, as its type has it."""
+    kind = name.rsplit(".", 1)[1]
+    package = "io.k8s.apimachinery.pkg.apis." if name.startswith("meta.") else "io.k8s.api."
+    try:
+        result: Object = schema.Decoder().decode(schema.definition(package + name), body)
+    except schema.DecodeError as error:
+        raise bad_request(f'{kind} in version "v1" cannot be handled as a {kind}: {error}') from None
+    return result
+
+
 class Writer:
     """Writes objects of every kind to a store."""
 
@@ -208,6 +219,7 @@ class Writer:
     def delete(self, kind: Kind, key: Key, body: Mapping[str, Any], options: WriteOptions) -> tuple[Entry, bool]:
         """Delete, or mark for deletion. Second: whether the object is gone."""
         found = self._find(kind, key)
+        body = decode_part("meta.v1.DeleteOptions", body) if body else {}
         deletion.check(kind, found.obj, body)
         marked = deletion.begin(kind, found.obj, body, options.warnings)
         if options.dry_run:
@@ -227,9 +239,8 @@ class Writer:
     def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
         """Give a pod its node."""
         found = self._find(kind, key)
-        target = binding.get("target") or {}
-        node, name = target.get("name") if isinstance(target, dict) else None, key[1]
-        if not isinstance(node, str) or not node:
+        node, name = decode_part("core.v1.Binding", binding).get("target", {}).get("name"), key[1]
+        if not node:
             message = f'Binding "{name}" is invalid: target.name: Required value'
             raise StatusError(422, "Invalid", message, {"name": name, "kind": "Binding"})
         pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}

@@ -131,3 +131,24 @@ async def test_eviction(registry: Registry, pod: Object) -> None:
     answer = await registry.create("pods", {"metadata": {"name": "p"}}, "default", name="p", subresource="eviction")
     assert answer["status"] == "Success"
     assert "deletionTimestamp" in (await registry.get("pods", "p", "default"))["metadata"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"preconditions": "x"},
+        {"gracePeriodSeconds": "soon"},
+        {"propagationPolicy": ["Foreground"]},
+        {"propagationPolicy": "Sideways"},
+    ],
+)
+async def test_options_that_are_none(registry: Registry, pod: Object, body: Object) -> None:
+    await bound(registry, pod)
+    with pytest.raises(StatusError) as raised:
+        await registry.remove("pods", "p", "default", delete_options=body)
+    assert raised.value.code in (400, 422)
+    with pytest.raises(StatusError):
+        await registry.create("pods", {"deleteOptions": body}, "default", name="p", subresource="eviction")
+    with pytest.raises(StatusError):
+        await registry.create("pods", {"target": body}, "default", name="p", subresource="binding")
+    assert "deletionTimestamp" not in (await registry.get("pods", "p", "default"))["metadata"]
