@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -156,6 +157,14 @@ def write_options(request: web.Request, name: str, *, patch: str = "") -> WriteO
         dry_run=bool(dry_run),
         force=flag(query, "force"),
     )
+
+
+def with_dry_run(options: WriteOptions, wishes: Any) -> WriteOptions:
+    """The options of a deletion, whose body may ask for a dry run as well as the query."""
+    asked = wishes.get("dryRun") if isinstance(wishes, dict) else None
+    if asked and asked != ["All"]:
+        raise _bad_option("DeleteOptions", "dryRun", str(asked), '"All"')
+    return replace(options, dry_run=True) if asked else options
 
 
 def _bad_option(kind: str, field: str, value: str, supported: str) -> StatusError:

@@ -113,7 +113,7 @@ def _job_status(obj: Object, status: Object) -> str:
             return condition
     if obj["metadata"].get("deletionTimestamp"):
         return "Terminating"
-    return next((c for c in ("Suspended", "FailureTarget", "SuccessCriteriaMet") if c in true), "Running")
+    return next((c for c in ("Suspended", "FailureTarget") if c in true), "Running")
 
 
 _DAEMON_COUNTS = {

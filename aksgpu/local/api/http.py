@@ -23,6 +23,7 @@ from aksgpu.local.api.bodies import (
     read_delete_options,
     read_object,
     read_patch,
+    with_dry_run,
     write_options,
 )
 from aksgpu.local.api.kinds import Kind
@@ -215,6 +216,8 @@ class KubeApi:
         else:
             body = await read_object(request, kind, kind.api_version, options)
         _check_place(body, target)
+        if target.subresource == "eviction":
+            options = with_dry_run(options, body.get("deleteOptions"))
         entry = await self._registry.post(
             kind.plural,
             body,
@@ -264,6 +267,7 @@ class KubeApi:
     async def _delete(self, request: web.Request, target: Target, kind: Kind, user: User) -> web.StreamResponse:
         form, options = negotiate(request, ("Table", "PartialObjectMetadata")), write_options(request, "DeleteOptions")
         wishes = await read_delete_options(request)
+        options = with_dry_run(options, wishes)
         entry, ended = await self._registry.remove(
             kind.plural, target.name, target.namespace, delete_options=wishes, options=options
         )
@@ -286,6 +290,7 @@ class KubeApi:
     ) -> web.StreamResponse:
         form, options = negotiate(request, _LIST_SHAPES), write_options(request, "DeleteOptions")
         wishes, query = await read_delete_options(request), request.query
+        options = with_dry_run(options, wishes)
         entries = await self._registry.remove_collection(
             kind.plural,
             target.namespace,

@@ -150,8 +150,8 @@ PATHS = [
 ]
 OPS = ["add", "remove", "replace", "move", "copy", "test", "nope", None, 1]
 POINTERS = [
-    *["/", "/metadata", "/metadata/name", "/spec/containers/-", "/spec/containers/99", "/data/~2", "a", "/metadata/labels/x~1y"],
-    "/spec/containers/0/image", "", "/" * 50, None, 3,
+    "", "/", "/metadata", "/metadata/name", "/spec/containers/-", "/spec/containers/99", "/spec/containers/0/image",
+    "/data/~2", "a", "/metadata/labels/x~1y", "/" * 50, None, 3,
 ]  # fmt: skip
 
 GOOD: dict[str, dict[str, Any]] = {

@@ -160,6 +160,18 @@ metadata: {name: n1, labels: {kubernetes.io/role: agent}}
     assert re.search(r"Taints:\s+node.kubernetes.io/unschedulable:NoSchedule|Taints:\s+sku=gpu:NoSchedule", described)
     assert "nvidia.com/gpu" in described
     assert "node/n1 uncordoned" in run("uncordon", "n1")
+    assert "node/n1 drained" in run("drain", "n1")
+    stdin = '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"on-n1"},"spec":{"nodeName":"n1",'
+    run(
+        "create",
+        "-f",
+        "-",
+        stdin=stdin + '"tolerations":[{"operator":"Exists"}],"containers":[{"name":"m","image":"i"}]}}',
+    )
+    assert "evicting pod default/on-n1 (server dry run)" in run("drain", "n1", "--force", "--dry-run=server")
+    assert run("get", "pod", "on-n1", "-o", "jsonpath={.metadata.deletionTimestamp}") == ""
+    assert "evicting pod default/on-n1" in run("drain", "n1", "--force", "--timeout=1s", code=1)
+    assert run("get", "pod", "on-n1").splitlines()[1].split()[2] == "Terminating"
 
 
 def test_explain(run: Run) -> None:
@@ -171,6 +183,8 @@ def test_explain(run: Run) -> None:
 def test_deletes(run: Run) -> None:
     assert "timed out waiting" in run("wait", "--for=condition=complete", "job/hello", "--timeout=1s", code=1)
     assert re.fullmatch(r'job.batch "hello" deleted( from default namespace)?\n', run("delete", "job", "hello"))
+    assert "deleted (server dry run)" in run("delete", "configmap", "c", "--dry-run=server")
+    assert run("get", "configmap", "c", "-o", "name") == "configmap/c\n"
     run("delete", "configmaps", "--all")
     run("delete", "pod", "p", "--now")
     assert run("get", "configmaps") == "No resources found in default namespace.\n"

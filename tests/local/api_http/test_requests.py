@@ -229,6 +229,9 @@ def test_dry_run_keeps_nothing(server: Server) -> None:
     assert server.send("POST", f"{MAPS}?dryRun=All", config_map("dry")).status == 201
     assert server.send("GET", f"{MAPS}/dry").status == 404
     assert server.send("DELETE", f"{MAPS}/a?dryRun=All").status == 200
+    assert server.send("DELETE", f"{MAPS}/a", {"dryRun": ["All"]}).status == 200
+    assert server.send("DELETE", f"{MAPS}/a", {"dryRun": ["Some"]}).status == 422
+    assert server.send("DELETE", MAPS, {"dryRun": ["All"]}).status == 200
     assert server.send("GET", f"{MAPS}/a").status == 200
 
 

@@ -175,7 +175,7 @@ def test_pod_cells(obj: dict[str, Any], cells: list[str]) -> None:
         ({"conditions": [{"type": "Complete", "status": "True"}]}, {"deletionTimestamp": "x"}, "Complete"),
         ({"conditions": [{"type": "Failed", "status": "True"}]}, {}, "Failed"),
         ({"conditions": [{"type": "FailureTarget", "status": "True"}]}, {}, "FailureTarget"),
-        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, {}, "SuccessCriteriaMet"),
+        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, {}, "Running"),
         ({"conditions": [{"type": "Suspended", "status": "True"}]}, {}, "Suspended"),
         ({"conditions": [{"type": "Suspended", "status": "False"}]}, {}, "Running"),
         ({}, {"deletionTimestamp": "x"}, "Terminating"),
