@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from aksgpu.local.api.kinds import Kind, by_plural
-from aksgpu.local.status import StatusError, expired
+from aksgpu.local.status import StatusError, bad_request, expired
 
 RING = 2048
 """Events kept a resource: how far back a watch or a paged list can go, and how far a slow watcher may fall behind."""
@@ -75,10 +75,13 @@ class Event(NamedTuple):
 
 
 def encode(kind: Kind, obj: dict[str, Any], rv: int) -> Entry:
-    """An entry of ``obj``, whose kind and apiVersion are put first."""
+    """An entry of ``obj``, whose kind and apiVersion are put first; raises BadRequest for what JSON cannot say."""
     ordered = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": obj["metadata"]}
     ordered |= {key: value for key, value in obj.items() if key not in ordered}
-    return Entry(kind, ordered, orjson.dumps(ordered), rv)
+    try:
+        return Entry(kind, ordered, orjson.dumps(ordered), rv)
+    except orjson.JSONEncodeError as error:
+        raise bad_request(f"the object cannot be written as JSON: {error}") from error
 
 
 class _Batch:
@@ -239,9 +242,10 @@ class Store:
 
         ``obj`` is taken over, not copied; its ``metadata`` gets the new resourceVersion.
         """
-        self.revision += 1
-        obj["metadata"]["resourceVersion"] = str(self.revision)
-        entry = encode(kind, obj, self.revision)
+        rv = self.revision + 1
+        obj["metadata"]["resourceVersion"] = str(rv)
+        entry = encode(kind, obj, rv)
+        self.revision = rv
         resource, key = kind.plural, entry.key
         objects = self._objects[resource]
         before = objects.get(key)

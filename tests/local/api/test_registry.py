@@ -90,7 +90,6 @@ async def test_dry_run_stores_nothing(registry: Registry, pod: Object) -> None:
     entry = await registry.post("pods", pod, "default", options=options)
     assert "resourceVersion" not in entry.obj["metadata"] and entry.obj["spec"]["priority"] == 0
     await registry.modify("namespaces", "default", {"metadata": {"labels": {"a": "b"}}}, options=options)
-    await registry.remove("configmaps", "none", "default", options=options) if False else None
     assert registry.store.revision == revision
     assert (await refused(registry.get("pods", "p", "default")))["code"] == 404
 
@@ -336,3 +335,13 @@ async def test_a_very_deep_patch_is_refused(registry: Registry) -> None:
         deep = {"a": deep}
     status = await refused(registry.patch("namespaces", "default", {"metadata": {"annotations": deep}}))
     assert status["code"] == 400
+
+
+async def test_what_json_cannot_say(registry: Registry) -> None:
+    revision = registry.store.revision
+    for text in ("\ud800", "a\udfff"):
+        status = await refused(
+            registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": text}}, "default")
+        )
+        assert status["code"] == 400
+    assert registry.store.revision == revision
