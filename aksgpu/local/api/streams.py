@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 PULSE = 5.0
 """Seconds of silence after which it is checked whether the client is still there."""
-BOOKMARK_SECONDS = 60.0
+BOOKMARK_SECONDS = 45.0
+"""Below the minute of silence after which many clients give a connection up."""
 NO_CACHE = {"Cache-Control": "no-cache, private"}
 _STUCK_BYTES = 1 << 16
 
@@ -39,7 +40,7 @@ class Watch:
         request: the client's.
         encode: an event's object as JSON.
         seconds: how long the watch lasts; 0 leaves that to the server, which takes 30 to 60 minutes.
-        bookmarks: whether the client wants bookmarks: one a minute, and one at the end.
+        bookmarks: whether the client wants bookmarks: one from time to time, and one at the end.
     """
 
     def __init__(self, request: web.Request, encode: Encode, *, seconds: int, bookmarks: bool) -> None:
@@ -83,7 +84,7 @@ class Watch:
         return self._response
 
     def _due(self, event: Event, marked: float) -> bool:
-        """Whether a bookmark is sent: a minute after the last one, or when it ends the initial events."""
+        """Whether a bookmark is sent: some time after the last one, or when it ends the initial events."""
         return "annotations" in event.entry.obj["metadata"] or time.monotonic() - marked >= BOOKMARK_SECONDS
 
     def _line(self, event: Event) -> bytes:
