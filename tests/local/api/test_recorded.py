@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from aksgpu.local.api.kinds import Kind, by_path
+from aksgpu.local.api import fieldset, schema
+from aksgpu.local.api.kinds import KINDS, Kind, by_path
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.store import Entry
 from aksgpu.local.status import StatusError
@@ -139,3 +140,43 @@ async def test_a_jobs_pod_is_completed_as_recorded(registry: Registry) -> None:
     assert made["spec"] == spec
     assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
     assert plain(made["metadata"]["managedFields"][0]) == plain(real["metadata"]["managedFields"][0])
+
+
+def recorded_objects() -> Iterator[tuple[Kind, dict[str, Any]]]:
+    """Every object of a kind of the table in any recorded answer: alone, in lists, tables and watches."""
+    kinds = {(kind.api_version, kind.kind): kind for kind in KINDS}
+
+    def inside(value: Any) -> Iterator[dict[str, Any]]:
+        if not isinstance(value, dict):
+            return
+        if value.get("kind", "").endswith("List"):
+            for item in value["items"]:
+                yield {"kind": value["kind"].removesuffix("List"), "apiVersion": value["apiVersion"], **item}
+        elif "rows" in value:
+            yield from (row["object"] for row in value["rows"])
+        else:
+            yield value.get("object", value) if "type" in value else value
+
+    for path in sorted(RECORDINGS.glob("*.json")):
+        for step in json.loads(path.read_text())["steps"]:
+            for exchange in step["exchanges"]:
+                body = exchange.get("response_body")
+                if not isinstance(body, str) or not body.startswith("{"):
+                    continue
+                for document in [body] if body.startswith("{\n") else body.splitlines():
+                    for obj in inside(json.loads(document)):
+                        kind = kinds.get((str(obj.get("apiVersion")), str(obj.get("kind"))))
+                        if kind is not None:
+                            yield kind, obj
+
+
+def test_what_a_real_server_wrote_is_decoded_to_itself() -> None:
+    seen: set[str] = set()
+    for kind, obj in recorded_objects():
+        decoder = schema.Decoder()
+        assert decoder.decode(schema.of(kind), obj) == obj
+        assert not decoder.unknown and not decoder.missing
+        for entry in obj["metadata"].get("managedFields", ()):
+            assert fieldset.dump(fieldset.load(entry["fieldsV1"])) == entry["fieldsV1"]
+        seen.add(kind.kind)
+    assert seen >= {"ConfigMap", "DaemonSet", "Event", "Job", "Namespace", "Node", "Pod", "RoleBinding"}
