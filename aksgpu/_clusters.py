@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu import _expiry, sizes
 from aksgpu import _resources as resources
+from aksgpu._awaited import pools_ready
 from aksgpu._frames import frame
 from aksgpu._handle import Cluster, azure_of, cluster_of
 from aksgpu.azure import Azure, follow, translated
@@ -128,7 +129,14 @@ class _Target:
 
     def operate(self, begin: Any, what: str, *, timeout: float, progress: bool | None) -> Any:
         return resources.operate(
-            self.azure, begin, what, resource=self.id, read=self.find, timeout=timeout, progress=progress
+            self.azure,
+            begin,
+            what,
+            resource=self.id,
+            read=self.find,
+            timeout=timeout,
+            progress=progress,
+            look=partial(pools_ready, self.find),
         )
 
     def ready(
@@ -153,7 +161,14 @@ class _Target:
             return None  # the creation failed: the same request repairs what is there
         begin = partial(self.azure.client.managed_clusters.begin_create_or_update, self.group, self.name, {})
         return resources.resume(
-            self.azure, begin, self.creating, resource=self.id, read=self.find, timeout=timeout, progress=progress
+            self.azure,
+            begin,
+            self.creating,
+            resource=self.id,
+            read=self.find,
+            timeout=timeout,
+            progress=progress,
+            look=partial(pools_ready, self.find),
         )
 
     def place(self, location: str | None, timeout: float, progress: bool | None) -> tuple[str, bool]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError as SdkError
 from azure.mgmt.core.polling.arm_polling import ARMPolling
@@ -22,6 +23,7 @@ from aksgpu import errors, refusals
 from aksgpu._files import write_private
 from aksgpu.waiting import Progress
 
+_DOING = {"DELETE": "Deleting", "stop": "Stopping", "start": "Starting", "abort": "Aborting"}
 _STEP = 0.5  # seconds between two looks at the clock while the SDK waits
 
 
@@ -34,6 +36,19 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
 
     def run(self) -> None:
         """Nothing: the SDK calls this in a thread, which so ends at once."""
+
+    def words(self) -> str:
+        """What goes on, as AKS calls it: ``Creating``, ``Updating``, ``Deleting``, ``Stopping`` ...
+
+        Operations only say ``InProgress``. The answer that began one shows the resource with its provisioning state,
+        where it has a body; without one, the request tells.
+        """
+        first = self._initial_response.http_response
+        try:
+            return str(json.loads(first.text())["properties"]["provisioningState"])
+        except (ValueError, KeyError, TypeError):
+            verb = first.request.method if first.request.method != "POST" else urlsplit(first.request.url).path
+            return _DOING.get(verb.rsplit("/", 1)[-1], self.status())
 
     def follow(self) -> Any:
         """Poll until the operation has ended, and give its result."""
@@ -75,7 +90,13 @@ class Remembered:
 
 
 def follow(
-    poller: Any, what: str, *, timeout: float, progress: bool | None = None, remember: Remembered | None = None
+    poller: Any,
+    what: str,
+    *,
+    timeout: float,
+    progress: bool | None = None,
+    remember: Remembered | None = None,
+    look: Callable[[], str] | None = None,
 ) -> Any:
     """Follow an operation to its end.
 
@@ -85,6 +106,8 @@ def follow(
         timeout: seconds before :class:`~aksgpu.errors.WaitTimeout`; the operation goes on in Azure.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         remember: where the operation is kept while it runs.
+        look: tells what is still waited for, in words. Called once a poll, so no faster than Azure asks for, and only
+            where there is a bar to show it.
 
     Returns:
         The operation's result as the SDK's model, or None where it has none.
@@ -101,15 +124,17 @@ def follow(
 
         def pause(seconds: float) -> None:
             until = time.monotonic() + seconds
+            missing = look() if look and bar.shown else ""
+            state = ", ".join(filter(None, (polling.words(), missing)))
             while (now := time.monotonic()) < until:
                 if now >= deadline:
                     raise errors.WaitTimeout(
-                        f"{what}: not done after {timeout:g} s; last state: {polling.status()}",
-                        state=str(polling.status()),
+                        f"{what}: not done after {timeout:g} s; last state: {state}",
+                        state=state,
                         timeout=timeout,
                         hint="The operation goes on in Azure: run the cell again to go on waiting.",
                     )
-                bar.say(str(polling.status()))
+                bar.say(state)
                 time.sleep(min(_STEP, until - now, deadline - now))
 
         polling.pause = pause

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from aksgpu import _poolfields as fields
 from aksgpu import _resources as resources
 from aksgpu import sizes
+from aksgpu._awaited import PoolNodes
 from aksgpu._handle import Cluster, azure_of
 from aksgpu._nodepool import NodePool, with_price
 from aksgpu.errors import AzureNotFound, InvalidInput
-
-SPOT_TAINT = "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"
-"""What AKS adds to spot pools by itself."""
 
 _READ_ONLY = {"provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "powerState", "eTag", "status"}
 
@@ -92,29 +91,27 @@ def add_gpu_pool(
     """
     azure = azure_of(aks)
     resources.check_pool_name(name)
-    _check_counts(count, min_count, max_count)
-    wish: dict[str, Any] = {
-        "vmSize": vm_size,
-        "count": count,
-        "mode": "User",
-        "osType": "Linux",
-        "nodeTaints": [node_taints] if isinstance(node_taints, str) else [*node_taints],
-        "nodeLabels": dict(node_labels or {}),
-        "tags": dict(tags or {}),
-        "availabilityZones": [str(zone) for zone in zones],
-        **({"enableAutoScaling": True, "minCount": min_count, "maxCount": max_count} if max_count is not None else {}),
-        **(_spot(eviction_policy, spot_max_price) if spot else {}),
-        **_gpu_profile(gpu_driver, management_mode),
-    }
-    options = {
-        "gpuInstanceProfile": gpu_instance_profile,
-        "osSKU": os_sku,
-        "osDiskType": os_disk_type,
-        "osDiskSizeGB": os_disk_size_gb,
-        "scaleDownMode": scale_down_mode,
-        "capacityReservationGroupID": capacity_reservation_group,
-    }
-    wish = {key: value for key, value in (wish | options).items() if value not in (None, [], {})}
+    wish = fields.wish(
+        vm_size=vm_size,
+        count=count,
+        node_taints=node_taints,
+        node_labels=node_labels,
+        min_count=min_count,
+        max_count=max_count,
+        spot=spot,
+        eviction_policy=eviction_policy,
+        spot_max_price=spot_max_price,
+        zones=zones,
+        gpu_driver=gpu_driver,
+        gpu_instance_profile=gpu_instance_profile,
+        management_mode=management_mode,
+        os_sku=os_sku,
+        os_disk_type=os_disk_type,
+        os_disk_size_gb=os_disk_size_gb,
+        scale_down_mode=scale_down_mode,
+        capacity_reservation_group=capacity_reservation_group,
+        tags=tags,
+    )
     target = _Target(aks, name)
     deadline = time.monotonic() + timeout
     existing = target.ready(wish, timeout, progress)
@@ -125,37 +122,6 @@ def add_gpu_pool(
             sizes.preflight(azure, aks.location, vm_size, most, spot=spot, zones=wished_zones).raise_if_no()
         existing = target.put(wish, target.adding, max(1.0, deadline - time.monotonic()), progress)
     return with_price(azure, aks, existing)
-
-
-def _check_counts(count: int, least: int | None, most: int | None) -> None:
-    if not 0 <= count <= 1000:
-        raise InvalidInput(f"count is {count}; AKS takes 0 to 1000 nodes in a pool")
-    if (least is None) != (most is None):
-        raise InvalidInput("min_count and max_count belong together", hint="Give both, or neither.")
-    if least is not None and most is not None and not 0 <= least <= count <= most <= 1000:
-        raise InvalidInput(
-            f"min_count {least}, count {count} and max_count {most} do not go together",
-            hint="0 <= min_count <= count <= max_count <= 1000.",
-        )
-
-
-def _spot(eviction_policy: str, max_price: float | None) -> dict[str, Any]:
-    return {
-        "scaleSetPriority": "Spot",
-        "scaleSetEvictionPolicy": eviction_policy,
-        "spotMaxPrice": -1 if max_price is None else max_price,
-    }
-
-
-def _gpu_profile(driver: str | None, management_mode: str | None) -> dict[str, Any]:
-    profile: dict[str, Any] = {}
-    if driver is not None:
-        if driver not in ("install", "none"):
-            raise InvalidInput(f"gpu_driver is {driver!r}", hint='It is "install" or "none".')
-        profile["driver"] = driver.capitalize()
-    if management_mode is not None:
-        profile["nvidia"] = {"managementMode": management_mode}
-    return {"gpuProfile": profile} if profile else {}
 
 
 class _Target:
@@ -189,13 +155,26 @@ class _Target:
         begin = self.azure.client.agent_pools.begin_create_or_update
         return partial(begin, self.aks.resource_group, self.aks.name, self.name, {"properties": dict(properties)})
 
-    def operate(self, begin: Any, what: str, timeout: float, progress: bool | None) -> Any:
+    def operate(self, begin: Any, what: str, timeout: float, progress: bool | None, look: Callable[[], str]) -> Any:
         return resources.operate(
-            self.azure, begin, what, resource=self.id, read=self.read_cluster, timeout=timeout, progress=progress
+            self.azure,
+            begin,
+            what,
+            resource=self.id,
+            read=self.read_cluster,
+            timeout=timeout,
+            progress=progress,
+            look=look,
         )
 
     def put(self, properties: Mapping[str, Any], what: str, timeout: float, progress: bool | None) -> dict[str, Any]:
-        return dict(self.operate(self.begin(properties), what, timeout, progress).as_dict())
+        return dict(self.operate(self.begin(properties), what, timeout, progress, self._ready(properties)).as_dict())
+
+    def _ready(self, properties: Mapping[str, Any]) -> Callable[[], str]:
+        nodes = PoolNodes(self.aks, self.name)
+        if resources.power_of({"properties": properties}) == "Stopped":
+            return nodes.left
+        return partial(nodes.ready, int(properties.get("count") or 0))
 
     def ready(self, wish: Mapping[str, Any], timeout: float, progress: bool | None) -> dict[str, Any] | None:
         """The existing pool, if it matches, once nothing runs on it; None when it has to be made (again)."""
@@ -207,10 +186,8 @@ class _Target:
             what = f"waiting until the old node pool {self.name} is deleted"
             resources.wait_until_gone(self.find, what, timeout=timeout, progress=progress)
             return None
-        if differences := _differences(existing["properties"], wish):
-            hint = "Delete the pool first with cluster.delete_pool(aks, name), or take another name."
-            if differences.keys() <= {"count"}:
-                hint = "cluster.scale(aks, pool, count) changes the number of nodes."
+        if differences := fields.differences(existing["properties"], wish):
+            hint = fields.remedy(differences, self.name)
             raise resources.differs(f"node pool {self.name}", differences, hint)
         if state == "Succeeded":
             return existing
@@ -224,61 +201,8 @@ class _Target:
             read=self.find,
             timeout=timeout,
             progress=progress,
+            look=self._ready(existing["properties"]),
         )
-
-
-_ARGUMENTS = {
-    "vmSize": "vm_size",
-    "count": "count",
-    "minCount": "min_count",
-    "maxCount": "max_count",
-    "scaleSetEvictionPolicy": "eviction_policy",
-    "spotMaxPrice": "spot_max_price",
-    "gpuInstanceProfile": "gpu_instance_profile",
-    "osSKU": "os_sku",
-    "osDiskType": "os_disk_type",
-    "osDiskSizeGB": "os_disk_size_gb",
-    "scaleDownMode": "scale_down_mode",
-    "capacityReservationGroupID": "capacity_reservation_group",
-}
-
-
-_OF_SPOT = {"eviction_policy", "spot_max_price"}
-
-
-def _differences(have: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
-    found: dict[str, tuple[object, object]] = {}
-    for key, argument in _ARGUMENTS.items():
-        if key == "count" and (have.get("enableAutoScaling") or wish.get("enableAutoScaling")):
-            continue  # the autoscaler chooses it
-        if argument in _OF_SPOT and have.get("scaleSetPriority") != "Spot":
-            continue  # told by "spot" already
-        if key in wish and str(have.get(key)).lower() != str(wish[key]).lower():
-            found[argument] = (have.get(key), wish[key])
-    is_spot, wants_spot = (each.get("scaleSetPriority") == "Spot" for each in (have, wish))
-    if is_spot != wants_spot:
-        found["spot"] = (is_spot, wants_spot)
-    if bool(have.get("enableAutoScaling")) and not wish.get("enableAutoScaling"):
-        found["max_count"] = (have.get("maxCount"), None)
-    if (has := _taints(have)) != (wanted := _taints(wish)):
-        found["node_taints"] = (has, wanted)
-    if "availabilityZones" in wish and set(wish["availabilityZones"]) != set(have.get("availabilityZones") or ()):
-        found["zones"] = (tuple(have.get("availabilityZones") or ()), tuple(wish["availabilityZones"]))
-    for key, argument in (("nodeLabels", "label"), ("tags", "tag")):
-        for name, value in wish.get(key, {}).items():
-            if (exists := (have.get(key) or {}).get(name)) != value:
-                found[f"{argument} {name}"] = (exists, value)
-    profile, wanted_profile = have.get("gpuProfile") or {}, wish.get("gpuProfile") or {}
-    if "driver" in wanted_profile and profile.get("driver", "Install") != wanted_profile["driver"]:
-        found["gpu_driver"] = (profile.get("driver"), wanted_profile["driver"])
-    if "nvidia" in wanted_profile and profile.get("nvidia") != wanted_profile["nvidia"]:
-        mode = (profile.get("nvidia") or {}).get("managementMode")
-        found["management_mode"] = (mode, wanted_profile["nvidia"]["managementMode"])
-    return found
-
-
-def _taints(properties: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(sorted(t for t in properties.get("nodeTaints") or () if t != SPOT_TAINT))
 
 
 def delete_pool(aks: Cluster, name: str | NodePool, *, timeout: float = 1800, progress: bool | None = None) -> None:
@@ -303,18 +227,27 @@ def delete_pool(aks: Cluster, name: str | NodePool, *, timeout: float = 1800, pr
         resources.wait_until_gone(target.find, what, timeout=timeout, progress=progress)
         return
     begin = partial(target.azure.client.agent_pools.begin_delete, aks.resource_group, aks.name, target.name)
-    target.operate(begin, what, timeout, progress)
+    target.operate(begin, what, timeout, progress, PoolNodes(aks, target.name).left)
 
 
 def scale(
-    aks: Cluster, pool: str | NodePool, count: int, *, timeout: float = 1800, progress: bool | None = None
+    aks: Cluster,
+    pool: str | NodePool,
+    count: int | None = None,
+    *,
+    min_count: int | None = None,
+    max_count: int | None = None,
+    timeout: float = 1800,
+    progress: bool | None = None,
 ) -> NodePool:
-    """Change a pool's number of nodes, and wait until they are there.
+    """Change a pool's number of nodes, or who chooses it, and wait until they are there.
 
     Args:
         aks: the cluster.
         pool: the pool, or its name.
         count: nodes, 0 to 1000 (a system pool needs one).
+        min_count: least nodes, with ``max_count``: the cluster autoscaler chooses from now on.
+        max_count: most nodes.
         timeout: seconds to wait.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
@@ -322,25 +255,35 @@ def scale(
         The pool as it is now.
 
     Raises:
-        InvalidInput: the count is out of range, or the autoscaler chooses it.
+        InvalidInput: a number is out of range, or the autoscaler chooses the count.
         AzureNotFound: no such pool.
         QuotaExceeded: the quota does not suffice.
         AllocationFailed: Azure has no capacity.
         WaitTimeout: time ran out; scaling goes on in Azure.
     """
-    _check_counts(count, None, None)
+    if count is None and max_count is None:
+        raise InvalidInput("scale to what?", hint="Give count, or min_count and max_count.")
     target = _Target(aks, _name(pool))
-    what = f"scaling node pool {target.name} to {count}"
+    # Before anything is sent; the pool's own count, where it is what goes on, lies within any limits.
+    fields.check_counts(count if count is not None else min_count or 0, min_count, max_count)
+    goal = str(count) if max_count is None else f"between {min_count} and {max_count}"
+    what = f"scaling node pool {target.name} to {goal}"
     properties = target.require(what, timeout, progress)["properties"]
-    if properties.get("enableAutoScaling"):
+    if max_count is not None:
+        now = count if count is not None else int(properties.get("count") or 0)
+        wanted = {"enableAutoScaling": True, "minCount": min_count, "maxCount": max_count}
+        wanted["count"] = min(max(now, min_count or 0), max_count)
+    elif properties.get("enableAutoScaling"):
         least, most = properties.get("minCount"), properties.get("maxCount")
         raise InvalidInput(
             f"the cluster autoscaler chooses the size of node pool {target.name}, between {least} and {most}",
-            hint="Submit the work: nodes come with it, and go again.",
+            hint="Submit the work: nodes come with it, and go again. Or change the limits: min_count=, max_count=.",
         )
-    if properties.get("count") == count:
+    else:
+        wanted = {"count": count}
+    if all(properties.get(key) == value for key, value in wanted.items()):
         return with_price(target.azure, aks, {"name": target.name, "properties": properties})
-    changed = {key: value for key, value in properties.items() if key not in _READ_ONLY} | {"count": count}
+    changed = {key: value for key, value in properties.items() if key not in _READ_ONLY} | wanted
     return with_price(target.azure, aks, target.put(changed, what, timeout, progress))
 
 

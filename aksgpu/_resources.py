@@ -179,6 +179,7 @@ def operate(
     read: Callable[[], dict[str, Any] | None],
     timeout: float,
     progress: bool | None,
+    look: Callable[[], str] | None = None,
 ) -> Any:
     """Begin a long-running operation and follow it; while another one runs on the cluster, wait for that first.
 
@@ -190,6 +191,7 @@ def operate(
         read: reads the cluster whose operations exclude each other.
         timeout: seconds for all of it.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        look: tells what is still waited for, for progress.
 
     Returns:
         The operation's result.
@@ -214,7 +216,7 @@ def operate(
             pause = min(2 * pause, _LONGEST_PAUSE)
     left = max(1.0, deadline - time.monotonic())
     remember = Remembered(azure.home, resource)
-    return follow(poller, what, timeout=left, progress=progress, remember=remember)
+    return follow(poller, what, timeout=left, progress=progress, remember=remember, look=look)
 
 
 def resume(
@@ -226,6 +228,7 @@ def resume(
     read: Callable[[], dict[str, Any] | None],
     timeout: float,
     progress: bool | None,
+    look: Callable[[], str] | None = None,
 ) -> dict[str, Any] | None:
     """Follow the operation that runs on a resource, begun by an earlier call or by somebody else.
 
@@ -246,7 +249,7 @@ def resume(
         try:
             with translated(what):
                 poller = begin(polling=azure.polling(), continuation_token=token)
-            follow(poller, what, timeout=timeout, progress=progress, remember=remember)
+            follow(poller, what, timeout=timeout, progress=progress, remember=remember, look=look)
         except (AzureNotFound, AzureUnreachable, ValueError):
             remember.forget()  # the operation's address is not there any more; the resource tells its own state
     settled = settle(read, what, timeout=max(1.0, deadline - time.monotonic()), progress=progress)

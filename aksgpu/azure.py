@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
     from azure.core.exceptions import HttpResponseError
 
-    from aksgpu._operations import Remembered
     from aksgpu.local import Endpoint
 
 PUBLIC_CLOUD = "https://management.azure.com"
@@ -224,13 +223,11 @@ def translate(error: HttpResponseError) -> AzureError:
     return refusals.translate(error)
 
 
-def follow(
-    poller: Any, what: str, *, timeout: float, progress: bool | None = None, remember: Remembered | None = None
-) -> Any:
+def follow(poller: Any, what: str, *, timeout: float, progress: bool | None = None, **options: Any) -> Any:
     """Follow a long-running operation to its end; see :func:`aksgpu._operations.follow`."""
     from aksgpu import _operations
 
-    return _operations.follow(poller, what, timeout=timeout, progress=progress, remember=remember)
+    return _operations.follow(poller, what, timeout=timeout, progress=progress, **options)
 
 
 def connect(

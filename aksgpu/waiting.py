@@ -34,6 +34,11 @@ class Progress:
         self._what, self._total = what, total
         self._bar: Any = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees it."""
+        return self._show
+
     def __enter__(self) -> Self:
         if self._show:
             from tqdm.auto import tqdm

@@ -222,6 +222,15 @@ def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
     with pytest.raises(AzureConflict) as caught:
         cluster.add_gpu_pool(shared, "spot1")
     assert set(caught.value.differences) == {"spot", "max_count", "node_taints"}
+    assert "A pool's node_taints, spot cannot be changed" in caught.value.hint
+    with pytest.raises(AzureConflict, match=r"min_count=\.\.\., max_count=\.\.\.") as caught:
+        cluster.add_gpu_pool(shared, "spot1", **{**wish, "max_count": 3})
+    assert caught.value.differences == {"max_count": (2, 3)}
+    with pytest.raises(AzureConflict, match="gpu_driver is 'none', asked for 'install'"):
+        cluster.add_gpu_pool(shared, "spot1", **{**wish, "gpu_driver": "install"})
+    assert cluster.scale(shared, pool, min_count=0, max_count=3).max_count == 3
+    with pytest.raises(InvalidInput, match="scale to what"):
+        cluster.scale(shared, pool)
     cluster.delete_pool(shared, pool)
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aksgpu import cluster
-from aksgpu._operations import Remembered
+from aksgpu._operations import Following, Remembered
 from aksgpu.azure import Azure
 from aksgpu.errors import (
     AllocationFailed,
@@ -91,7 +92,7 @@ def test_time_runs_out_and_the_same_call_goes_on_waiting(scripted: Azure, script
     script.on("GET", "/operations/1", RUNNING)
     with pytest.raises(WaitTimeout, match="run the cell again") as caught:
         create(scripted, timeout=1.2)
-    assert caught.value.state == "InProgress"
+    assert caught.value.state == "Creating"
     kept = Remembered(scripted.home, ID).path
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "secret-token" not in kept.read_text()
@@ -100,6 +101,36 @@ def test_time_runs_out_and_the_same_call_goes_on_waiting(scripted: Azure, script
     assert create(scripted).name == "aks"
     assert script.count("PUT", CLUSTER) == 1
     assert not kept.exists()
+
+
+def test_progress_tells_the_state_and_what_is_waited_for_and_asks_no_more_often_than_it_polls(
+    scripted: Azure, script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Creating")))
+    script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
+    script.on("GET", "/operations/1", RUNNING, RUNNING, RUNNING, DONE)
+    create(scripted, progress=True)
+    said = capsys.readouterr().err
+    assert "creating cluster aks [00:00], Creating, node pools ready 0/1" in said
+    assert "InProgress" not in said
+    # One look between two polls, and the reads at the beginning and the end.
+    assert script.count("GET", "/operations/1") == 4
+    assert script.count("GET", CLUSTER) == 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "words"),
+    [
+        ("DELETE", "https://x/managedClusters/aks?api-version=1", "Deleting"),
+        ("POST", "https://x/aks/stop?a=1", "Stopping"),
+    ],
+)
+def test_an_operation_without_a_body_is_named_by_its_request(method: str, url: str, words: str) -> None:
+    polling = Following(1)
+    request = SimpleNamespace(method=method, url=url)
+    polling._initial_response = SimpleNamespace(http_response=SimpleNamespace(text=lambda: "", request=request))
+    polling.status = lambda: "InProgress"
+    assert polling.words() == words
 
 
 def test_a_failure_is_told_to_the_call_that_picks_the_operation_up(scripted: Azure, script: Script) -> None:
