@@ -69,6 +69,12 @@ class Node:
             return ""
 
     @property
+    def nvidia(self) -> bool:
+        """Whether NVIDIA's device plugin is for it: not for AMD's GPUs, and not on Windows."""
+        other = "amd" in (self.labels.get("kubernetes.azure.com/accelerator"), self.labels.get("accelerator"))
+        return self.gpu and not other and self.labels.get("kubernetes.io/os", "linux") == "linux"
+
+    @property
     def simulated(self) -> bool:
         """Whether the node says that its GPUs are simulated."""
         return self.labels.get("aksgpu.dev/gpu") == "simulated"

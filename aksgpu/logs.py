@@ -147,13 +147,15 @@ def _job_lines(kube: Kube, owner: Object, container: str | None, read_timeout: f
             _give_up_or_sleep(pause)
             continue
         pause = Backoff(time.monotonic() + PATIENCE)
-        for pod in pods[:1]:  # listed anew after each, for those that came meanwhile
-            seen.add(pod["metadata"]["uid"])
-            for line in _Follower(kube, pod, container, read_timeout).lines():
-                yield pod["metadata"]["name"], line
-        if not pods:
-            if ended:
-                return
+        # One that waits for a GPU must not hold up one that runs. Listed anew after each, for what came meanwhile.
+        chosen = next((pod for pod in pods if ended or pod["spec"].get("nodeName")), None)
+        if chosen is not None:
+            seen.add(chosen["metadata"]["uid"])
+            for line in _Follower(kube, chosen, container, read_timeout).lines():
+                yield chosen["metadata"]["name"], line
+        elif ended:
+            return
+        else:
             time.sleep(POLL)
 
 

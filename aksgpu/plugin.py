@@ -138,15 +138,15 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
         raise GpuStackError("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
     if any(_key(d) == own for d in there):
         return
-    serving = [node.name for node in nodes if node.gpu and any(node.allocatable.values())]
+    serving = [node.name for node in nodes if node.nvidia and any(node.allocatable.values())]
     if serving:
         raise GpuStackError(
             f"nodes advertise GPUs already, without a DaemonSet: {', '.join(sorted(serving))}",
             hint=f"A managed GPU pool needs no plugin: go on with capacity.gpus(aks). {again}",
         )
-    if not any(node.gpu for node in nodes):
+    if not any(node.nvidia for node in nodes):
         raise GpuStackError(
-            "the cluster has no GPU node", hint=f"cluster.add_gpu_pool(aks) adds some. Before that, {again}"
+            "the cluster has no NVIDIA GPU node", hint=f"cluster.add_gpu_pool(aks) adds some. Before that, {again}"
         )
 
 
@@ -183,7 +183,8 @@ def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
     def poll() -> tuple[Plugin | None, str]:
-        nodes = [node for node in aks.kube.list("Node", pick=read) if node.gpu and node.ready]
+        there = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
+        nodes = [node for node in there if node.ready]
         pods = _pods_by_node(aks, daemon)
         for pod in pods.values():
             _refuse_stuck(aks, pod)
@@ -191,7 +192,7 @@ def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -
         ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
         gpus = sum(sum(node.allocatable.values()) for node in nodes)
         served = [node for node in ready if any(node.allocatable.values())]
-        if current and len(served) == len(nodes):
+        if current and len(served) == len(nodes) and (nodes or not there):
             return Plugin(name, namespace, image, len(nodes), gpus), ""
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
@@ -281,11 +282,11 @@ def verify(aks: HasKube) -> pd.DataFrame:
         aks: the cluster.
 
     Returns:
-        One row a GPU node: node and pool (string); plugin (string): the DaemonSet that runs there as namespace/name,
-        ``service`` where the node advertises GPUs without one, NA where neither; state (string) of the plugin's pod;
-        allocatable (Int64): GPUs, all kinds together; ok (boolean); problem (string): NA where ok.
+        One row an NVIDIA GPU node: node and pool (string); plugin (string): the DaemonSet that runs there as
+        namespace/name, ``service`` where the node advertises GPUs without one, NA where neither; state (string) of the
+        plugin's pod; allocatable (Int64): GPUs, all kinds together; ok (boolean); problem (string): NA where ok.
     """
-    nodes = [node for node in aks.kube.list("Node", pick=read) if node.gpu]
+    nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
     pods: dict[str, tuple[str, Object]] = {}
     for daemon in _daemons(aks):
         for node, pod in _pods_by_node(aks, daemon).items():

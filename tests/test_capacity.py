@@ -122,6 +122,13 @@ def test_without_the_right_to_list_all_pods_used_is_unknown(tmp_path: Path) -> N
     assert found["allocatable"].tolist() == [2]
 
 
+def test_amd_and_windows_nodes_are_not_nvidias() -> None:
+    marks = [{"accelerator": "nvidia"}, {"kubernetes.azure.com/accelerator": "amd"}, {}]
+    marks.append({"accelerator": "nvidia", "kubernetes.io/os": "windows"})
+    found = [_nodes.read(node("a", labels=labels)) for labels in marks]
+    assert [(n.gpu, n.nvidia) for n in found] == [(True, True), (True, False), (False, False), (True, False)]
+
+
 def test_a_label_names_the_model_before_the_vm_size_does() -> None:
     size = {"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4", "accelerator": "nvidia"}
     assert "A100" in _nodes.read(node("a", labels=size)).model

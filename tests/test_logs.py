@@ -300,6 +300,7 @@ def test_follows_into_the_jobs_next_pod(connect: Any) -> None:
     def described(name: str) -> dict[str, Any]:
         status = pods[name].status()
         status["metadata"] = {**status["metadata"], "name": name, "uid": name}
+        status["spec"]["nodeName"] = "n"
         return status
 
     def answer(request: Request) -> None:

@@ -106,7 +106,7 @@ def test_a_plugin_that_does_not_come_up_says_why(clean: Cluster) -> None:
 def test_without_gpu_nodes_there_is_nothing_to_install_for(azure: Any) -> None:
     small = cluster.create(azure, "small", resource_group="small", location="eastus")
     try:
-        with pytest.raises(errors.GpuStackError, match="no GPU node") as raised:
+        with pytest.raises(errors.GpuStackError, match="no NVIDIA GPU node") as raised:
             plugin.install(small)
         assert "add_gpu_pool" in raised.value.hint
         assert plugin.verify(small).empty
