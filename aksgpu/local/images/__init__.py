@@ -9,7 +9,9 @@ What a stand-in finds in its environment, beside what the pod's manifest gives i
 ``AKSGPU_GPUS``
     The GPUs given to this container as a JSON list, ``[]`` without one. Each has ``index`` (on its node), ``uuid``,
     ``model`` ("Tesla T4"), ``memory_mib``, ``simulated`` (true: there is no such GPU in this machine),
-    ``pci_bus_id`` ("0001:00:00.0") and ``compute_capability`` ("7.5").
+    ``pci_bus_id`` ("0001:00:00.0"), ``compute_capability`` ("7.5") and ``mig`` ("1g.5gb" when it is a slice of one).
+``AKSGPU_DRIVER``
+    On nodes with GPUs: a file that is there while the node's NVIDIA driver does not work, and says what NVML says then.
 ``NVIDIA_VISIBLE_DEVICES``, ``CUDA_VISIBLE_DEVICES``
     Their uuids, comma separated. Without a GPU the first is ``void`` and the second empty, so that CUDA finds nothing.
 ``AKSGPU_ROOT``
@@ -23,6 +25,17 @@ Output is kept line by line, and SIGTERM comes first when the pod is deleted, SI
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from aksgpu.local.images.registry import Image, find, normalise, register, unregister
 
-__all__ = ["Image", "find", "normalise", "register", "unregister"]
+__all__ = ["Image", "driver_problem", "find", "normalise", "register", "unregister"]
+
+
+def driver_problem() -> str:
+    """What NVML says instead of working, in a container of a node whose driver is broken; empty otherwise."""
+    try:
+        return Path(os.environ.get("AKSGPU_DRIVER") or os.devnull).read_text().strip()
+    except FileNotFoundError:
+        return ""

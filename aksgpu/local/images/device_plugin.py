@@ -8,7 +8,10 @@ It speaks the kubelet's device plugin protocol with the same calls over the same
   ``{"method": "Allocate", "device_ids": [...]}``, answered by ``{"envs": {...}}``.
 
 As the real one it starts over when ``kubelet.sock`` is made anew, ends with an error on a node without GPUs, and with
-``FAIL_ON_INIT_ERROR=false`` stays there running and offers nothing. The GPUs are those in ``AKSGPU_GPUS``.
+``FAIL_ON_INIT_ERROR=false`` stays there running and offers nothing. The GPUs are those in ``AKSGPU_GPUS``. Where they
+are cut up (MIG), ``MIG_STRATEGY`` decides what is offered: ``none``, NVIDIA's default, whole GPUs; ``single`` the
+slices under the name of a GPU; ``mixed`` the slices under a name of their own. While the driver does not work, all
+devices are unhealthy.
 """
 
 from __future__ import annotations
@@ -26,14 +29,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aksgpu.local.images import driver_problem
+
 RESOURCE = "nvidia.com/gpu"
 ENDPOINT = "nvidia-gpu.sock"
+LOOK_SECONDS = 0.2
+NO_NVML = (
+    "Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file: "
+    "No such file or directory"
+)
 HINTS = (
     "If this is a GPU node, did you configure the NVIDIA Container Toolkit?",
     "You can check the prerequisites at: https://github.com/NVIDIA/k8s-device-plugin#prerequisites",
     "You can learn how to set the runtime at: https://github.com/NVIDIA/k8s-device-plugin#quick-start",
     "If this is not a GPU node, you should set up a toleration or nodeSelector to only deploy this plugin on GPU nodes",
 )
+
+
+def offered(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, list[str]]:
+    """The resource that a plugin of this MIG strategy offers, and the ids of its devices."""
+    slices = [gpu for gpu in gpus if gpu["mig"]]
+    if not slices or strategy == "none":
+        return RESOURCE, [gpu["uuid"] for gpu in gpus if not gpu["mig"]]
+    name = RESOURCE if strategy == "single" else f"nvidia.com/mig-{slices[0]['mig']}"
+    return name, [gpu["uuid"] for gpu in slices]
 
 
 def log(text: str, level: str = "I") -> None:
@@ -87,25 +106,25 @@ async def call(path: Path, request: dict[str, Any], timeout: float = 10.0) -> di
 class Plugin:
     """Serves the devices, and registers with the node agent."""
 
-    def __init__(self, directory: Path, gpus: list[dict[str, Any]]) -> None:
-        self._directory, self._gpus = directory, gpus
+    def __init__(self, directory: Path, resource: str, ids: list[str]) -> None:
+        self._directory, self._resource, self._ids = directory, resource, ids
 
     async def run(self) -> None:
         """Serve for ever."""
         while True:
-            log(f"Starting GRPC server for '{RESOURCE}'")
+            log(f"Starting GRPC server for '{self._resource}'")
             server = await asyncio.start_unix_server(self._serve, sock=listen(self._directory / ENDPOINT))
-            log(f"Starting to serve '{RESOURCE}' on {self._directory / ENDPOINT}")
+            log(f"Starting to serve '{self._resource}' on {self._directory / ENDPOINT}")
             born = self._born()
             if await self._register():
-                log(f"Registered device plugin for '{RESOURCE}' with Kubelet")
+                log(f"Registered device plugin for '{self._resource}' with Kubelet")
             while self._born() == born:
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(LOOK_SECONDS)
             log("inotify: kubelet.sock created, restarting.")
             server.close()
 
     async def _register(self) -> bool:
-        request = {"method": "Register", "version": "v1beta1", "endpoint": ENDPOINT, "resource_name": RESOURCE}
+        request = {"method": "Register", "version": "v1beta1", "endpoint": ENDPOINT, "resource_name": self._resource}
         try:
             await call(self._directory / "kubelet.sock", request)
         except (OSError, ValueError, TimeoutError) as error:
@@ -124,9 +143,7 @@ class Plugin:
         try:
             request = json.loads(await reader.readline())
             if request["method"] == "ListAndWatch":
-                devices = [{"id": gpu["uuid"], "health": "Healthy"} for gpu in self._gpus]
-                writer.write(json.dumps({"devices": devices}).encode() + b"\n")
-                await reader.read()  # until the node agent hangs up
+                await self._tell(reader, writer)
             else:
                 writer.write(json.dumps(self._allocate(request["device_ids"])).encode() + b"\n")
                 await writer.drain()
@@ -135,10 +152,25 @@ class Plugin:
         finally:
             writer.close()
 
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send the devices, and again whenever their health changes, until the node agent hangs up."""
+        told: str | None = None
+        gone = asyncio.ensure_future(reader.read())
+        while not gone.done():
+            problem = driver_problem()
+            if problem != told:
+                told = problem
+                health = "Unhealthy" if problem else "Healthy"
+                devices = [{"id": uuid, "health": health} for uuid in self._ids]
+                writer.write(json.dumps({"devices": devices}).encode() + b"\n")
+                if problem:
+                    log(f"Failed to initialize NVML: {problem}; all devices of '{self._resource}' go unhealthy", "E")
+            await asyncio.wait([gone], timeout=LOOK_SECONDS)
+
     def _allocate(self, ids: list[str]) -> dict[str, Any]:
-        unknown = sorted(set(ids) - {gpu["uuid"] for gpu in self._gpus})
+        unknown = sorted(set(ids) - set(self._ids))
         if unknown:
-            return {"error": f"invalid allocation request for '{RESOURCE}': unknown device: {unknown[0]}"}
+            return {"error": f"invalid allocation request for '{self._resource}': unknown device: {unknown[0]}"}
         return {"envs": {"NVIDIA_VISIBLE_DEVICES": ",".join(ids)}}
 
 
@@ -147,6 +179,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="nvidia-device-plugin", description="Offers a node's GPUs to Kubernetes.")
     default = os.environ.get("FAIL_ON_INIT_ERROR", "true")
     parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)
+    parser.add_argument("--mig-strategy", default=os.environ.get("MIG_STRATEGY", "none"))
     options, _ = parser.parse_known_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(_ended(number)))
@@ -155,10 +188,14 @@ def main() -> int:
     log("Starting OS watcher.")
     log("Starting Plugins.")
     gpus = json.loads(os.environ.get("AKSGPU_GPUS") or "[]")
-    if gpus:
+    if problem := driver_problem():
+        log(f"Failed to initialize NVML: {problem}", "E")
+    elif gpus:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
-        asyncio.run(Plugin(directory, gpus).run())
+        asyncio.run(Plugin(directory, *offered(gpus, options.mig_strategy)).run())
+    else:
+        log(NO_NVML)
     log("Incompatible strategy detected auto", "E")
     for hint in HINTS:
         log(hint, "E")

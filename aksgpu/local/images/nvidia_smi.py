@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from aksgpu.local.images import driver_problem
+
 DRIVER, CUDA = "550.144.03", "12.4"
 NOTE = "SIMULATED: this machine has no such GPU; the laptop AKS shows what the node's VM size would have."
 
@@ -89,6 +91,9 @@ def query(gpus: list[dict[str, Any]], fields: list[str], style: list[str]) -> st
 
 def main() -> int:
     """Show the container's GPUs; the exit code is that of the real program."""
+    if problem := driver_problem():
+        print(f"Failed to initialize NVML: {problem}")
+        return 18
     gpus: list[dict[str, Any]] = json.loads(os.environ.get("AKSGPU_GPUS") or "[]")
     simulated = any(gpu["simulated"] for gpu in gpus)
     real = os.environ.get("AKSGPU_REAL_SMI")

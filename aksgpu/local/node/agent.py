@@ -144,7 +144,7 @@ class NodeAgent(PodLogs):
             for pod in self._pod_informer:
                 self._pod_changed(None, pod)
         else:
-            self._nodes[name].object = new
+            self._nodes[name].see(new)
             if condition(new, "Ready").get("status") == "Unknown":
                 self._nodes[name].report()
 

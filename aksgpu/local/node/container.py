@@ -230,7 +230,7 @@ class ContainerRunner:
         gpus = pod.node.gpus if image.all_gpus else pod.gpus_of(self.stand.name)
         tools = [around.gpu_tools, around.tools] if gpus else [around.tools]
         own = await environment.of_container(around.objects, pod.with_status(), self._spec, pod.node.object)
-        env = {**environment.common(pod.name, tools, gpus), **own}
+        env = {**environment.common(pod.name, tools, gpus, pod.node.driver), **own}
         mounts = volumes.mounts(self._spec, pod.volumes, own)
         argv = environment.command_line(self._spec, image, own)
         work = pod.directory / "containers" / self.stand.name / str(self.stand.restarts) / "work"

@@ -41,6 +41,7 @@ class _Resource:
     devices: dict[str, bool] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
     socket: Path | None = None
+    service: bool = False
     task: asyncio.Task[None] | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -73,6 +74,14 @@ class DeviceManager:
                 known = self._resources.setdefault(resource, _Resource())
                 known.devices = dict.fromkeys(names, True)
                 self._tasks.spawn(self._expire(known))
+
+    def offer(self, resource: str, ids: list[str], *, healthy: bool) -> None:
+        """Take devices from a service of the node, which is no pod, in place of a plugin."""
+        one = self._resources.setdefault(resource, _Resource())
+        one.devices, one.service = dict.fromkeys(ids, healthy), True
+        one.settled.set()
+        self._save()
+        self._changed()
 
     async def serve(self) -> None:
         """Listen for plugins. Called when the first pod comes that may be one: most nodes never have any."""
@@ -153,8 +162,8 @@ class DeviceManager:
         names = free[:count]
         one.users |= dict.fromkeys(names, pod)
         try:
-            assert one.socket is not None
-            await protocol.call(one.socket, {"method": "Allocate", "device_ids": names})
+            if one.socket is not None:
+                await protocol.call(one.socket, {"method": "Allocate", "device_ids": names})
         except (OSError, ValueError, TimeoutError) as error:
             raise AdmissionError(f"Allocate failed due to rpc error: {error}, which is unexpected") from error
         return names
@@ -169,7 +178,7 @@ class DeviceManager:
 
     async def _expire(self, one: _Resource) -> None:
         await asyncio.sleep(RETURN_SECONDS)
-        if one.socket is None:
+        if one.socket is None and not one.service:
             self._lost(one)
 
     def _lost(self, one: _Resource) -> None:

@@ -50,7 +50,7 @@ def command_line(container: Object, image: Image, known: Mapping[str, str]) -> l
     return [*image.entrypoint, *image.cmd]
 
 
-def common(pod_name: str, tools: Sequence[Path], gpus: Sequence[Gpu]) -> dict[str, str]:
+def common(pod_name: str, tools: Sequence[Path], gpus: Sequence[Gpu], driver: Path | None = None) -> dict[str, str]:
     """The environment that every container begins with."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     uuids = ",".join(gpu.uuid for gpu in gpus)
@@ -62,6 +62,7 @@ def common(pod_name: str, tools: Sequence[Path], gpus: Sequence[Gpu]) -> dict[st
         "NVIDIA_VISIBLE_DEVICES": uuids or "void",
         "CUDA_VISIBLE_DEVICES": uuids,
         "AKSGPU_GPUS": json.dumps([gpu.as_dict() for gpu in gpus]),
+        **({"AKSGPU_DRIVER": str(driver)} if driver else {}),
     }
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 LABEL = "aksgpu.dev/gpu"
 MODEL, COUNT, MEMORY = "aksgpu.dev/gpu-model", "aksgpu.dev/gpu-count", "aksgpu.dev/gpu-memory-mib"
+MIG, MIG_COUNT, MIG_STRATEGY = "aksgpu.dev/gpu-mig", "aksgpu.dev/gpu-mig-count", "aksgpu.dev/gpu-mig-strategy"
+MANAGED, BROKEN = "aksgpu.dev/gpu-management", "aksgpu.dev/gpu-driver-error"
 
 _CAPABILITIES = {
     "K80": "3.7",
@@ -47,6 +49,7 @@ class Gpu:
     simulated: bool
     pci_bus_id: str
     compute_capability: str
+    mig: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """As a container finds it in ``AKSGPU_GPUS``."""
@@ -91,7 +94,7 @@ def _real(nvml: Any, index: int) -> Gpu:
 
 
 def simulated(node: Object) -> list[Gpu]:
-    """The GPUs that a node's annotations promise. The same node has the same ones each time."""
+    """The GPUs that a node's annotations promise, then their slices. The same node has the same ones each time."""
     metadata = node["metadata"]
     notes = metadata.get("annotations") or {}
     model = notes.get(MODEL, "NVIDIA GPU")
@@ -99,7 +102,7 @@ def simulated(node: Object) -> list[Gpu]:
     if capability is None:  # such as "A100-SXM4-80GB"
         capability = next((value for name, value in _CAPABILITIES.items() if name in model), "7.5")
     seed = uuid.UUID(metadata["uid"])
-    return [
+    whole = [
         Gpu(
             index=index,
             uuid=f"GPU-{uuid.uuid5(seed, str(index))}",
@@ -110,6 +113,20 @@ def simulated(node: Object) -> list[Gpu]:
             compute_capability=capability,
         )
         for index in range(int(notes.get(COUNT, "0")))
+    ]
+    if not (mig := notes.get(MIG, "")):
+        return whole
+    memory = int(mig.partition(".")[2].removesuffix("gb")) * 1024
+    return whole + [
+        replace(
+            gpu,
+            uuid=f"MIG-{uuid.uuid5(seed, f'{gpu.index}/{number}')}",
+            model=f"{model} MIG {mig}",
+            memory_mib=memory,
+            mig=mig,
+        )
+        for gpu in whole
+        for number in range(int(notes.get(MIG_COUNT, "1")))
     ]
 
 
@@ -124,7 +141,7 @@ def of_node(node: Object, machine: list[Gpu], nodes: Path) -> list[Gpu]:
         nodes: the directory of all nodes' directories.
     """
     wanted = simulated(node)
-    if not machine or not wanted:
+    if not machine or not wanted or wanted[-1].mig:  # a GPU of this machine is not cut up for this
         return wanted
     own = nodes / node["metadata"]["name"] / "gpus.json"
     kept = {path: set(json.loads(path.read_text())) for path in nodes.glob("*/gpus.json")}

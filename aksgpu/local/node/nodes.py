@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aksgpu.local.control import times
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.runtime import Tasks
+from aksgpu.local.images import device_plugin
 from aksgpu.local.node import gpus
 from aksgpu.local.node.devices import DeviceManager
 from aksgpu.local.objects import Object, Objects
@@ -25,12 +27,14 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0
 REPORT_SECONDS = 300.0
 _LEASES = "kube-node-lease"
+_SHUTDOWN = "node.cloudprovider.kubernetes.io/shutdown"
 _CONDITIONS = (
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
     ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
+_SERVICES = ("NvidiaDevicePlugin", "NvidiaDCGMServices")
 
 
 class Node:
@@ -59,6 +63,42 @@ class Node:
         self._announced = False
 
     @property
+    def off(self) -> bool:
+        """Whether the virtual machine is deallocated: nobody is there to report."""
+        taints = (self.object.get("spec") or {}).get("taints") or []
+        return any(taint["key"] == _SHUTDOWN for taint in taints)
+
+    @property
+    def driver(self) -> Path | None:
+        """The file that says what NVML says while the driver is broken; None on nodes without GPUs."""
+        return self.kubelet / "gpu-driver-error" if self.gpus else None
+
+    @property
+    def _notes(self) -> Mapping[str, str]:
+        return self.object["metadata"].get("annotations") or {}
+
+    def see(self, node: Object) -> None:
+        """Take over the Node object, and what Resource Manager says there of the driver."""
+        self.object = node
+        if self.driver is None:
+            return
+        problem = self._notes.get(gpus.BROKEN, "")
+        if self.driver.exists() != bool(problem):
+            if problem:
+                self.driver.write_text(problem)
+            else:
+                self.driver.unlink()
+            self._serve()
+
+    def _serve(self) -> None:
+        """On managed pools the plugin is a service of the node, which is played here."""
+        if self._notes.get(gpus.MANAGED) != "Managed" or self.driver is None:
+            return
+        mine = [gpu.as_dict() for gpu in self.gpus]
+        resource, ids = device_plugin.offered(mine, self._notes.get(gpus.MIG_STRATEGY, "none"))
+        self.devices.offer(resource, ids, healthy=not self.driver.exists())
+
+    @property
     def ip(self) -> str:
         """The node's internal address."""
         addresses = (self.object.get("status") or {}).get("addresses") or []
@@ -67,6 +107,8 @@ class Node:
     def start(self) -> None:
         """Begin to report."""
         self.devices.start()
+        self._serve()
+        self.see(self.object)
         self._tasks.spawn(self._heartbeat())
         self._tasks.spawn(self._report())
 
@@ -115,7 +157,8 @@ class Node:
         """Renew the node's lease, for ever."""
         while True:
             try:
-                await self._renew()
+                if not self.off:
+                    await self._renew()
             except StatusError as error:
                 log.info("lease of %s: %s", self.name, error)
             await asyncio.sleep(LEASE_SECONDS)
@@ -142,7 +185,8 @@ class Node:
         while True:
             self._dirty.clear()
             try:
-                await self._post()
+                if not self.off:
+                    await self._post()
                 failures = 0
             except StatusError as error:
                 failures += 1
@@ -158,13 +202,21 @@ class Node:
         await self._label(node)
         old = {condition["type"]: condition for condition in (node.get("status") or {}).get("conditions") or []}
         became_ready = (old.get("Ready") or {}).get("status") != "True"
-        mine = [self._condition(*row, old.pop(row[0], None)) for row in _CONDITIONS]
+        mine = [self._condition(*row, old.pop(row[0], None)) for row in (*_CONDITIONS, *self._services())]
         status: dict[str, Any] = {"conditions": [*old.values(), *mine]}
         for resource, (capacity, allocatable) in self.devices.counts().items():
             status.setdefault("capacity", {})[resource] = str(capacity)
             status.setdefault("allocatable", {})[resource] = str(allocatable)
         self.object = await self._objects.patch("nodes", self.name, {"status": status}, subresource="status")
         self._announce(became_ready)
+
+    def _services(self) -> list[tuple[str, str, str, str]]:
+        """What AKS' problem detector says of the GPU services of a managed pool's node."""
+        if self._notes.get(gpus.MANAGED) != "Managed" or self.driver is None:
+            return []
+        broken = self.driver.exists()
+        health = "Unhealthy" if broken else "Healthy"
+        return [(f"Unhealthy{name}", str(broken), health + name, f"{name}: {health.lower()}") for name in _SERVICES]
 
     async def _label(self, node: Object) -> None:
         """Say on the node what its GPUs really are."""

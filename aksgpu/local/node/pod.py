@@ -30,8 +30,6 @@ from aksgpu.local.status import StatusError
 
 log = logging.getLogger(__name__)
 
-GPU = "nvidia.com/gpu"
-
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -107,7 +105,8 @@ class PodRunner:
 
     def gpus_of(self, container: str) -> list[Any]:
         """The GPUs that a container was given."""
-        ids = set(self._state.get("devices", {}).get(container, {}).get(GPU, []))
+        given = self._state.get("devices", {}).get(container, {})
+        ids = {name for names in given.values() for name in names}
         return [gpu for gpu in self.node.gpus if gpu.uuid in ids]
 
     def with_status(self) -> Object:

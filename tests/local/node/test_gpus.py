@@ -180,3 +180,73 @@ UID = "47a6c3b2-9e4d-40b1-897f-6fabad2d22a1"
 def a_node(name: str) -> dict[str, Any]:
     notes = {"aksgpu.dev/gpu-model": "Tesla T4", "aksgpu.dev/gpu-count": "2", "aksgpu.dev/gpu-memory-mib": "16384"}
     return {"metadata": {"name": name, "uid": UID, "annotations": notes}}
+
+
+async def test_managed_pools_need_no_plugin(lab: Lab) -> None:
+    notes = {"aksgpu.dev/gpu-management": "Managed"}
+    await lab.objects.patch("nodes", GPU_NODE, {"metadata": {"annotations": notes}})
+    await lab.restart()
+    await counts(lab, "2", "2")
+    conditions = {one["type"]: one for one in (await lab.objects.get("nodes", GPU_NODE))["status"]["conditions"]}
+    assert conditions["UnhealthyNvidiaDevicePlugin"]["status"] == "False"
+    assert conditions["UnhealthyNvidiaDCGMServices"]["status"] == "False"
+    cuda = {"image": "nvidia/cuda:12.4.1-base-ubuntu22.04", **ONE}
+    await lab.run("smi", "nvidia-smi", node=GPU_NODE, container=cuda)
+    await lab.phase("smi", "Succeeded")
+    await lab.restart()
+    await counts(lab, "2", "2")
+    await breaks(lab, "Driver/library version mismatch")
+    await counts(lab, "2", "0")
+
+
+async def breaks(lab: Lab, text: str | None) -> None:
+    await lab.objects.patch("nodes", GPU_NODE, {"metadata": {"annotations": {"aksgpu.dev/gpu-driver-error": text}}})
+
+
+async def test_a_driver_that_breaks_and_is_mended(lab: Lab) -> None:
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    cuda = {"image": "nvidia/cuda:12.4.1-base-ubuntu22.04", **ONE}
+    look = "until nvidia-smi -L | grep mismatch; do sleep 0.05; done; nvidia-smi"
+    await lab.run("early", "sh", "-c", look, node=GPU_NODE, container=cuda)
+    await lab.phase("early", "Running")
+    await breaks(lab, "Driver/library version mismatch")
+    await counts(lab, "2", "0")
+    failed = await lab.phase("early", "Failed")
+    assert failed["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 18
+    assert b"Failed to initialize NVML: Driver/library version mismatch" in await lab.logs("early")
+    assert b"Failed to initialize NVML: Driver/library version mismatch" in await lab.logs("plugin")
+    await breaks(lab, None)
+    await counts(lab, "2", "2")
+
+
+async def test_slices_of_gpus_by_strategy(lab: Lab) -> None:
+    notes = {"aksgpu.dev/gpu-mig": "1g.5gb", "aksgpu.dev/gpu-mig-count": "7"}
+    await lab.objects.patch("nodes", GPU_NODE, {"metadata": {"annotations": notes}})
+    await lab.restart()
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    await plugin(lab, "single", env=[{"name": "MIG_STRATEGY", "value": "single"}])
+    await counts(lab, "14", "14")
+    await plugin(lab, "mixed", command=["nvidia-device-plugin", "--mig-strategy", "mixed"])
+    slices = "nvidia.com/mig-1g.5gb"
+    while (await lab.objects.get("nodes", GPU_NODE))["status"]["allocatable"].get(slices) != "14":
+        await asyncio.sleep(0.02)
+    cuda = {"image": "nvidia/cuda:12.4.1-base-ubuntu22.04", "resources": {"limits": {slices: 1}}}
+    await lab.run("smi", "nvidia-smi", "-L", node=GPU_NODE, container=cuda)
+    await lab.phase("smi", "Succeeded")
+    assert b"Tesla T4 MIG 1g.5gb SIMULATED (UUID: MIG-" in await lab.logs("smi")
+
+
+async def test_a_node_that_is_switched_off_is_silent(lab: Lab) -> None:
+    taint = {"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}
+    await lab.objects.patch("nodes", GPU_NODE, {"spec": {"taints": [taint]}})
+    await asyncio.sleep(0.1)
+    lost = {"type": "Ready", "status": "Unknown"}
+    await lab.objects.patch("nodes", GPU_NODE, {"status": {"conditions": [lost]}}, subresource="status")
+    await asyncio.sleep(0.2)
+    (ready,) = (await lab.objects.get("nodes", GPU_NODE))["status"]["conditions"]
+    assert ready["status"] == "Unknown"
+    await lab.objects.patch("nodes", GPU_NODE, {"spec": {"taints": None}})
+    while (await lab.objects.get("nodes", GPU_NODE))["status"]["conditions"][-1]["status"] != "True":
+        await asyncio.sleep(0.02)
