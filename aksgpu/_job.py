@@ -158,7 +158,7 @@ class Job:
                 state=late.state,
                 timeout=late.timeout,
                 hint=f"{found.fix} The Job lives on: job.wait() waits again.".strip(),
-            ) from None
+            ) from found.error
 
     def _failure(self, status: JobStatus, witness: _Witness) -> JobFailed:
         found, tail = self.why(), self._tail()
@@ -168,7 +168,9 @@ class Job:
             message = f"Job {self.name} failed ({status.reason}): {witness.ended}"
             fix = "Correct the program, then jobs.apply(..., replace=True)."
         said = f"\nIts log ends:\n{tail}" if tail else ""
-        return JobFailed(f"{message}{said}", reason=status.reason, log_tail=tail, hint=fix)
+        failed = JobFailed(f"{message}{said}", reason=status.reason, log_tail=tail, hint=fix)
+        failed.__cause__ = found.error
+        return failed
 
     def _tail(self) -> str:
         try:

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import _pods
 from aksgpu._frames import frame
+from aksgpu._gpu_failures import of_event, of_log
 from aksgpu._nodes import GPU, Node, read
 from aksgpu._placement import Obstacle, obstacles
 from aksgpu.capacity import Usage, usage
-from aksgpu.errors import Forbidden, KubernetesError
+from aksgpu.errors import AksGpuError, Forbidden, GpuNotAdvertised, KubernetesError, NoScaleUp, PodPending
 from aksgpu.kube import HasKube, Object
 from aksgpu.logs import job_pods
 from aksgpu.logs import read as read_log
@@ -44,11 +45,14 @@ class Diagnosis:
         verdict: one sentence.
         fix: what to do, as an action; empty where nothing needs doing.
         rows: the evidence as (what, says) pairs.
+        error: the exception that stands for it, such as :class:`~aksgpu.errors.PodPending`; None where nothing is wrong
+            or no class of its own stands for it.
     """
 
     verdict: str
     fix: str = ""
     rows: Rows = field(default=(), repr=False)
+    error: AksGpuError | None = field(default=None, repr=False, compare=False)
 
     @property
     def evidence(self) -> pd.DataFrame:
@@ -133,7 +137,7 @@ def _failed_job(aks: HasKube, obj: Object, condition: Object, pods: list[Object]
             said,
         )
     found = _pod(aks, bad[-1])
-    return Diagnosis(f"Job {name} failed ({reason}): {found.verdict}", found.fix, said + found.rows)
+    return Diagnosis(f"Job {name} failed ({reason}): {found.verdict}", found.fix, said + found.rows, found.error)
 
 
 def _no_pods(aks: HasKube, obj: Object) -> Diagnosis:
@@ -172,12 +176,17 @@ def _pod(aks: HasKube, obj: Object) -> Diagnosis:
         fix = f"R{register[0][1:]}" if register else _IMAGE_FIX
         return Diagnosis(f"The image {_waiting_image(obj)} cannot be pulled: {said}", fix, rows)
     if word in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
-        return Diagnosis(f"The container cannot be started: {message}", _CONFIG_FIX, rows)
+        verdict = f"The container cannot be started: {message}"
+        if known := of_log(message):
+            return Diagnosis(verdict, known.fix, (*rows, *_node_image(aks, obj)), known.error(verdict))
+        return Diagnosis(verdict, _CONFIG_FIX, rows)
     failure = _pods.last_failure(obj)
     if failure and word not in ("Running", "Completed"):
         return _crashed(aks, obj, failure, rows)
     if phase == "Failed":
-        return Diagnosis(f"The pod failed: {word}: {message}", _EVICTED_FIX.get(word, "Run it again."), rows)
+        verdict, known = f"The pod failed: {word}: {message}", of_log(message)
+        fix = _EVICTED_FIX.get(word) or (known.fix if known else "Run it again.")
+        return Diagnosis(verdict, fix, rows, known.error(verdict) if known else None)
     if not obj["spec"].get("nodeName"):
         return _unscheduled(aks, obj, rows)
     if lost := _node_problem(aks, obj["spec"]["nodeName"]):
@@ -213,34 +222,15 @@ def _crashed(aks: HasKube, obj: Object, failure: Mapping[str, Any], rows: Rows) 
     again = f", and was started again {_pods.restarts(obj)} times" if _pods.restarts(obj) else ""
     if failure.get("reason") == "OOMKilled":
         return Diagnosis(f"The container used more memory than its limit (OOMKilled){again}.", _MEMORY_FIX, rows)
-    for pattern, verdict, fix in _LOG_SIGNS:
-        if re.search(pattern, tail):
-            return Diagnosis(f"The program ended with exit code {code}{again}: {verdict}.", fix, rows)
+    if known := of_log(tail):
+        verdict = f"The program ended with exit code {code}{again}: {known.verdict}."
+        return Diagnosis(verdict, known.fix, (*rows, *_node_image(aks, obj)), known.error(verdict))
     last = tail.splitlines()[-1].strip() if tail else ""
     return Diagnosis(
         f"The program ended with exit code {code}{again}" + (f": {last}" if last else "."),
         "Read the end of its log in the evidence, correct the program, then jobs.apply(..., replace=True).",
         rows,
     )
-
-
-_LOG_SIGNS = (
-    (
-        r"CUDA driver version is insufficient|Driver/library version mismatch",
-        "the image's CUDA and the node's driver do not fit together",
-        "Use an image built for an older CUDA, or cluster nodes with a newer node image (az aks nodepool upgrade).",
-    ),
-    (
-        r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|OutOfMemoryError",
-        "the GPU's memory is too small",
-        "Use a smaller batch, or a VM size with more GPU memory: sizes.gpu_sizes(azure, location).",
-    ),
-    (
-        r"Failed to initialize NVML|no CUDA-capable device|NVIDIA-SMI has failed",
-        "it finds no GPU driver",
-        "plugin.verify(aks) shows whether the node serves its GPUs.",
-    ),
-)
 
 
 def _unscheduled(aks: HasKube, obj: Object, rows: Rows) -> Diagnosis:
@@ -257,9 +247,29 @@ def _unscheduled(aks: HasKube, obj: Object, rows: Rows) -> Diagnosis:
     }
     table = tuple((f"node {name}", "; ".join(o.text for o in found) or "would fit") for name, found in against.items())
     found = _placement(obj, wants, nodes, against, rows + table)
-    scaling = [what for what, _ in rows if what == "event TriggeredScaleUp"]
-    fix = "Wait: the autoscaler is adding a node, which takes some minutes." if scaling else found.fix
-    return Diagnosis(found.verdict, fix, found.rows)
+    return _with_events(found, against)
+
+
+def _with_events(found: Diagnosis, against: Mapping[str, list[Obstacle]]) -> Diagnosis:
+    """The diagnosis with what the scheduler and the autoscaler said, and the exception that stands for it."""
+    said = [(what.removeprefix("event "), text) for what, text in found.rows if what.startswith("event ")]
+    if any(reason == "TriggeredScaleUp" for reason, _ in said):
+        fix = "Wait: the autoscaler is adding a node, which takes some minutes."
+        return replace(found, fix=fix, error=PodPending(found.verdict, hint=fix))
+    events = [event for reason, text in said if (event := of_event(reason, text))]
+    scaling = next((event for event in reversed(events) if isinstance(event, NoScaleUp)), None)
+    if scaling is not None:
+        verdict = f"{found.verdict.rstrip('.')}; {scaling.message}."
+        error: AksGpuError = NoScaleUp(verdict, hint=scaling.hint, causes=scaling.causes)
+        return replace(found, verdict=verdict, fix=scaling.hint, error=error)
+    unserved = sorted(name for name, obstacles in against.items() if any(o.kind == "no plugin" for o in obstacles))
+    if found.fix == _INSTALL:
+        return replace(found, error=GpuNotAdvertised(found.verdict, hint=found.fix, nodes=tuple(unserved)))
+    causes, nodes = (events[-1].causes, events[-1].nodes) if events else ({}, len(against))
+    return replace(found, error=PodPending(found.verdict, hint=found.fix, causes=causes, nodes=nodes))
+
+
+_INSTALL = "plugin.install(aks)"
 
 
 def _placement(
@@ -301,8 +311,8 @@ def _verdicts(count: int, resource: str, nodes: list[Node]) -> list[tuple[set[st
     return [
         ({"taken"}, "", taken),
         ({"taint"}, "", tolerate),
-        ({"no plugin"}, f"no node advertises {resource}, for want of a device plugin", "plugin.install(aks)"),
-        ({"no plugin", "taint"}, f"no node advertises {resource}, for want of a device plugin", "plugin.install(aks)"),
+        ({"no plugin"}, f"no node advertises {resource}, for want of a device plugin", _INSTALL),
+        ({"no plugin", "taint"}, f"no node advertises {resource}, for want of a device plugin", _INSTALL),
         ({"taken", "taint"}, "", tolerate),
         ({"selector", "taint"}, "", "Correct spec.template.spec.nodeSelector (or affinity): capacity.nodes(aks)."),
         ({"too small", "taint"}, f"no node has {count} {resource}; the largest has {most}", small),
@@ -345,6 +355,16 @@ def _node_problem(aks: HasKube, name: str) -> str:
             raise
         return f"{name} is gone"
     return "" if node.ready else f"{name} is not ready"
+
+
+def _node_image(aks: HasKube, obj: Object) -> Rows:
+    """The node's image, which the versions of driver and libraries come with."""
+    try:
+        labels = aks.kube.get("Node", obj["spec"]["nodeName"])["metadata"].get("labels") or {}
+    except KubernetesError:
+        return ()
+    image = labels.get("kubernetes.azure.com/node-image-version")
+    return (("node image", image),) if image else ()
 
 
 def _waiting_image(obj: Object) -> str:

@@ -32,7 +32,17 @@
     │   ├── Invalid
     │   ├── Expired                    a watch or list position that the server no longer keeps (410)
     │   └── Unreachable                no answer, or the connection broke
-    ├── GpuStackError                  no usable device plugin, or more than one
+    │       └── StreamLost             a log or watch broke off and could not be taken up again
+    ├── GpuStackError                  a node's GPUs cannot be used
+    │   ├── GpuNotAdvertised           nodes have GPUs, and none is offered to pods: no device plugin serves them
+    │   ├── PluginNotScheduled         the plugin's pods do not come onto the GPU nodes
+    │   ├── PluginFailed               the plugin's pod does not run
+    │   ├── NoGpuDriver                no driver answers (NVML)
+    │   ├── DriverMismatch             driver, libraries and CUDA do not fit together
+    │   ├── GpuLost                    a GPU went away while it was used
+    │   └── SecondGpuStack             another device plugin or operator is there already
+    ├── PodPending                     no node takes a pod; says how many refuse it and why
+    │   └── NoScaleUp                  the cluster autoscaler adds no node for it
     ├── JobFailed                      a Job ended in failure; carries its reason and the log's tail
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
 
@@ -52,12 +62,22 @@ class AksGpuError(Exception):
     Args:
         message: what went wrong, and where.
         hint: what to do next, as an action; printed below the message.
+        facts: what was read out of a text; each name is an attribute that the class declares.
     """
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        for name, value in facts.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+            setattr(self, name, value)
+
+    @property
+    def original(self) -> BaseException | None:
+        """What lies beneath, such as the SDK's own exception (``__cause__``); None where this is the first."""
+        return self.__cause__
 
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
@@ -75,35 +95,29 @@ class WaitTimeout(AksGpuError, TimeoutError):
         timeout: seconds waited.
     """
 
-    def __init__(self, message: str, *, state: str = "", timeout: float = 0.0, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.state = state
-        self.timeout = timeout
+    state: str = ""
+    timeout: float = 0.0
 
 
 class AzureError(AksGpuError):
     """Azure Resource Manager refused a request or an operation failed.
 
-    The SDK's own exception, where there is one, is the ``__cause__``.
+    The SDK's own exception, where there is one, is ``.original``.
 
     Args:
         message: what went wrong, and where.
         code: Azure's error code, such as ``QuotaExceeded``.
         status: the HTTP status, or None when none arrived. A failed long-running operation arrives with status 200.
         hint: what to do next, as an action.
-        facts: what was read out of Azure's text; each name is an attribute that the class declares.
+        facts: what was read out of Azure's text.
     """
 
     def __init__(
         self, message: str, *, code: str = "", status: int | None = None, hint: str = "", **facts: object
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, **facts)
         self.code = code
         self.status = status
-        for name, value in facts.items():
-            if not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
-            setattr(self, name, value)
 
 
 class AzureUnreachable(AzureError):
@@ -115,23 +129,17 @@ class AzureNotFound(AzureError):
 
 
 class AzureConflict(AzureError):
-    """The resource exists and differs, or its state does not allow this.
-
-    Attributes:
-        differences: what differs, as field -> (what exists, what was asked for); empty when nothing was compared.
-    """
+    """The resource exists and differs, or its state does not allow this."""
 
     differences: Mapping[str, tuple[object, object]] = MappingProxyType({})
+    """What differs, as field -> (what exists, what was asked for); empty when nothing was compared."""
 
 
 class OperationInProgress(AzureConflict):
-    """Another operation on the cluster has not ended yet. AKS runs one at a time, and some of its own.
-
-    Attributes:
-        operation: what runs, such as ``Updating``; empty when Azure does not say.
-    """
+    """Another operation on the cluster has not ended yet. AKS runs one at a time, and some of its own."""
 
     operation: str = ""
+    """What runs, such as ``Updating``; empty when Azure does not say."""
 
 
 class AzureAuthError(AzureError):
@@ -155,13 +163,10 @@ class ApiServerRestricted(AzureError):
 
 
 class InvalidParameter(AzureError):
-    """Azure refused a name or a field of the request.
-
-    Attributes:
-        parameter: the field, as Azure calls it; empty when it does not say.
-    """
+    """Azure refused a name or a field of the request."""
 
     parameter: str = ""
+    """The field, as Azure calls it; empty when it does not say."""
 
 
 class QuotaExceeded(AzureError):
@@ -223,23 +228,17 @@ class LocationNotAvailable(AzureError):
 
 
 class AllocationFailed(AzureError):
-    """Azure has no capacity for this VM size in this place at present. Another zone, size or region may have.
-
-    Attributes:
-        constraints: what the allocation was bound to, as Azure lists it.
-    """
+    """Azure has no capacity for this VM size in this place at present. Another zone, size or region may have."""
 
     constraints: tuple[str, ...] = ()
+    """What the allocation was bound to, as Azure lists it."""
 
 
 class NodeBootstrapFailed(AzureError):
-    """The virtual machines came up, and setting them up as nodes failed.
-
-    Attributes:
-        exit_code: of the node's set-up script (vmssCSE); 83 to 87 are the GPU driver's. None when not said.
-    """
+    """The virtual machines came up, and setting them up as nodes failed."""
 
     exit_code: int | None = None
+    """Of the node's set-up script (vmssCSE); 83 to 87 are the GPU driver's. None when not said."""
 
 
 class VersionNotSupported(AzureError):
@@ -251,13 +250,10 @@ class PolicyDenied(AzureError):
 
 
 class ProviderNotRegistered(AzureError):
-    """The subscription has not registered the resource provider.
-
-    Attributes:
-        provider: its namespace, such as ``Microsoft.ContainerService``.
-    """
+    """The subscription has not registered the resource provider."""
 
     provider: str = ""
+    """Its namespace, such as ``Microsoft.ContainerService``."""
 
 
 class OperationCanceled(AzureError):
@@ -265,13 +261,10 @@ class OperationCanceled(AzureError):
 
 
 class Throttled(AzureError):
-    """Too many requests.
-
-    Attributes:
-        retry_after: seconds that Azure asks to wait, None when it does not say.
-    """
+    """Too many requests."""
 
     retry_after: float | None = None
+    """Seconds that Azure asks to wait, None when it does not say."""
 
 
 class KubernetesError(AksGpuError):
@@ -322,8 +315,65 @@ class Unreachable(KubernetesError):
     """The API server did not answer, or the connection to it broke. Nobody knows what became of the request."""
 
 
+class StreamLost(Unreachable):
+    """A log or watch broke off, as AKS does with idle ones, and could not be taken up again in time."""
+
+
 class GpuStackError(AksGpuError):
-    """No usable device plugin, or a second GPU stack on top of a first one."""
+    """A node's GPUs cannot be used."""
+
+    nodes: tuple[str, ...] = ()
+    """Names of the nodes that are concerned; empty when not known."""
+
+
+class GpuNotAdvertised(GpuStackError):
+    """Nodes have GPUs, and Kubernetes sees none: no device plugin serves them."""
+
+
+class PluginNotScheduled(GpuStackError):
+    """The device plugin's pods do not come onto the GPU nodes."""
+
+    taints: tuple[str, ...] = ()
+    """Taints of those nodes that the pods do not tolerate, such as ``gpu=yes:NoSchedule``."""
+
+
+class PluginFailed(GpuStackError):
+    """The device plugin's pod does not run."""
+
+
+class NoGpuDriver(GpuStackError):
+    """No NVIDIA driver answers (NVML): there is none, or it did not come up."""
+
+
+class DriverMismatch(GpuStackError):
+    """The node's driver, its libraries and a program's CUDA do not fit together."""
+
+    library: str = ""
+    """Version of the NVML library; empty when not said."""
+
+
+class GpuLost(GpuStackError):
+    """A GPU went away while a container used it."""
+
+
+class SecondGpuStack(GpuStackError):
+    """Another device plugin, operator or managed GPU pool is there already."""
+
+
+class PodPending(AksGpuError):
+    """No node takes a pod.
+
+    Attributes:
+        causes: why, in the scheduler's words -> how many nodes; empty when it has said nothing.
+        nodes: how many nodes there are; None when not said.
+    """
+
+    causes: Mapping[str, int] = MappingProxyType({})
+    nodes: int | None = None
+
+
+class NoScaleUp(PodPending):
+    """The cluster autoscaler adds no node for a pod that no node takes."""
 
 
 class JobFailed(AksGpuError):
@@ -334,10 +384,8 @@ class JobFailed(AksGpuError):
         log_tail: the last lines that its pod logged.
     """
 
-    def __init__(self, message: str, *, reason: str = "", log_tail: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.reason = reason
-        self.log_tail = log_tail
+    reason: str = ""
+    log_tail: str = ""
 
 
 class LaptopError(AksGpuError):

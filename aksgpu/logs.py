@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from aksgpu._backoff import Backoff
 from aksgpu._logwindow import LogLine, Window
-from aksgpu.errors import InvalidInput, KubernetesError, NotFound, Unreachable
+from aksgpu.errors import InvalidInput, KubernetesError, NotFound, StreamLost, Unreachable
 from aksgpu.kube import Kube, Object
 
 __all__ = ["LogLine", "follow", "follow_job", "read"]
@@ -306,7 +306,7 @@ class _Follower:
 
 def _give_up_or_sleep(pause: Backoff) -> None:
     if pause.over:
-        raise Unreachable(
+        raise StreamLost(
             f"the API server gave no answer for {PATIENCE:g} s",
             hint="Call again when it is reachable: nothing is lost.",
         )

@@ -16,8 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu import _pods
 from aksgpu._frames import frame
-from aksgpu._nodes import Node, add_tolerations, read, tolerations
-from aksgpu.errors import Conflict, Forbidden, GpuStackError, InvalidInput, KubernetesError, NotFound, WaitTimeout
+from aksgpu._gpu_failures import of_log
+from aksgpu._nodes import Node, add_tolerations, read, taint_text, tolerates, tolerations
+from aksgpu.errors import (
+    Conflict,
+    Forbidden,
+    GpuNotAdvertised,
+    GpuStackError,
+    InvalidInput,
+    KubernetesError,
+    NotFound,
+    PluginFailed,
+    PluginNotScheduled,
+    SecondGpuStack,
+    WaitTimeout,
+)
 from aksgpu.kube import HasKube, Object
 from aksgpu.logs import read as read_log
 from aksgpu.waiting import wait_until
@@ -130,18 +143,19 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
     again = "plugin.install(aks, force=True) installs nevertheless."
     others = ["/".join(_key(d)) for d in there if _key(d) != own]
     if others:
-        raise GpuStackError(
+        raise SecondGpuStack(
             f"another device plugin is installed: DaemonSet {', '.join(others)}",
             hint=f"Use it as it is, or delete it first. {again}",
         )
     if _has_operator(aks):
-        raise GpuStackError("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
+        raise SecondGpuStack("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
     if any(_key(d) == own for d in there):
         return
     serving = [node.name for node in nodes if node.nvidia and any(node.allocatable.values())]
     if serving:
-        raise GpuStackError(
+        raise SecondGpuStack(
             f"nodes advertise GPUs already, without a DaemonSet: {', '.join(sorted(serving))}",
+            nodes=tuple(sorted(serving)),
             hint=f"A managed GPU pool needs no plugin: go on with capacity.gpus(aks). {again}",
         )
     if not any(node.nvidia for node in nodes):
@@ -199,10 +213,31 @@ def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -
     try:
         return wait_until(poll, "device plugin", timeout=timeout, progress=progress)
     except WaitTimeout as late:
-        raise GpuStackError(f"{late.message}. {_why_late(aks, daemon)}", hint=_LATE_HINT) from late
+        raise _too_late(aks, daemon, late.message) from late
 
 
 _LATE_HINT = "plugin.verify(aks) shows each node; plugin.install(aks) goes on waiting."
+
+
+def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
+    """Why it does not serve: its pods, and their logs (with FAIL_ON_INIT_ERROR=false it stays up without serving)."""
+    pods = _pods_by_node(aks, daemon)
+    wanting = [node for node in aks.kube.list("Node", pick=read) if node.nvidia and not any(node.allocatable.values())]
+    names = tuple(sorted(node.name for node in wanting))
+    if absent := [node for node in wanting if node.name not in pods]:
+        have = daemon["spec"]["template"]["spec"].get("tolerations") or ()
+        against = {taint_text(taint) for node in absent for taint in node.taints if not tolerates(have, taint)}
+        untolerated = f"it does not tolerate {', '.join(sorted(against))}"
+        why = untolerated if against else "its nodeSelector or affinity does not fit"
+        said = f"{message}. No pod of it came onto {', '.join(node.name for node in absent)}: {why}."
+        hint = "plugin.install(aks) adds the tolerations of nodes that are there: run it again."
+        return PluginNotScheduled(said, hint=hint, nodes=names, taints=tuple(sorted(against)))
+    tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in names}
+    told = [" ".join(filter(None, (node, *_pods.state(pods[node]), tail))) for node, tail in tails.items()]
+    failure = of_log("\n".join(tails.values()))
+    kind = failure.kind if failure and issubclass(failure.kind, GpuStackError) else GpuNotAdvertised
+    said = "\n".join([f"{message}.", *told])
+    return kind(said, hint=failure.fix if failure else _LATE_HINT, nodes=names, **(failure.facts if failure else {}))
 
 
 def _observed(aks: HasKube, namespace: str, name: str) -> bool:
@@ -247,9 +282,14 @@ def _refuse_stuck(aks: HasKube, pod: Object) -> None:
     if word in _pods.STUCK and word != "ErrImagePull":  # that one is tried again at once
         tail = _tail(aks, pod)
         said = f"\nIts log ends:\n{tail}" if tail else ""
-        raise GpuStackError(
+        failure = of_log(tail or message)
+        kind = failure.kind if failure and issubclass(failure.kind, GpuStackError) else PluginFailed
+        hint = "An image that cannot be pulled needs another manifest=; after a crash, read the log."
+        raise kind(
             f"the device plugin's pod on {_node_of(pod)} does not run: {word}: {message}{said}",
-            hint="An image that cannot be pulled needs another manifest=; after a crash, read the log.",
+            hint=failure.fix if failure else hint,
+            nodes=(_node_of(pod),),
+            **(failure.facts if failure else {}),
         )
 
 
@@ -258,18 +298,6 @@ def _tail(aks: HasKube, pod: Object) -> str:
         return read_log(aks.kube, pod["metadata"]["name"], pod["metadata"]["namespace"], tail=10).strip()
     except KubernetesError:
         return ""  # a log that cannot be had must not hide what went wrong
-
-
-def _why_late(aks: HasKube, daemon: Object) -> str:
-    """What the plugin's pods and their logs say: with FAIL_ON_INIT_ERROR=false it stays up without serving."""
-    pods = sorted(_pods_by_node(aks, daemon).items())
-    if not pods:
-        return "No pod of it was made."
-    said = []
-    for node, pod in pods:
-        word, message = _pods.state(pod)
-        said.append(" ".join(filter(None, (f"{node}: {word}", message, _tail(aks, pod)))))
-    return "\n".join(said)
 
 
 # Verify and remove

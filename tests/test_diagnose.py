@@ -65,6 +65,11 @@ def test_a_gpu_that_is_taken(submit: Submit) -> None:
     assert "cluster.scale(aks, 'gpunp', n)" in found.fix
     says = found.evidence.set_index("what")["says"]
     assert "0/2 nodes are available" in says["event FailedScheduling"]
+    assert isinstance(found.error, errors.PodPending)
+    assert (found.error.nodes, found.error.causes["Insufficient nvidia.com/gpu"]) == (2, 2)
+    with pytest.raises(errors.WaitTimeout) as raised:
+        waiting.wait(0)
+    assert isinstance(raised.value.original, errors.PodPending)
     assert says.filter(like="node aks-nodepool1").tolist() == ["the node has no GPU"]
 
 
@@ -102,6 +107,10 @@ def test_no_plugin(aks: Cluster, submit: Submit) -> None:
         )
         found = said(submit(gpus=1), "no node advertises nvidia.com/gpu")
         assert found.fix == "plugin.install(aks)"
+        assert isinstance(found.error, errors.GpuNotAdvertised)
+        assert found.error.nodes == (node,)
+        with pytest.raises(errors.WaitTimeout):
+            capacity.wait_schedulable(aks, timeout=0)
     finally:
         selector["spec"]["template"]["spec"]["nodeSelector"]["nowhere"] = None  # type: ignore[assignment]
         aks.kube.patch("DaemonSet", daemon["metadata"]["name"], selector, "gpu-resources")
@@ -129,15 +138,19 @@ def test_a_program_that_fails(submit: Submit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "verdict"),
+    ("line", "verdict", "kind"),
     [
-        ("CUDA driver version is insufficient for CUDA runtime version", "do not fit together"),
-        ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "memory is too small"),
-        ("Failed to initialize NVML: Unknown Error", "finds no GPU driver"),
+        ("CUDA driver version is insufficient for CUDA runtime version", "do not fit together", errors.DriverMismatch),
+        ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "memory is too small", errors.JobFailed),
+        ("Failed to initialize NVML: Unknown Error", "lost its GPU", errors.GpuLost),
     ],
 )
-def test_known_last_words(submit: Submit, line: str, verdict: str) -> None:
-    said(submit(f"echo '{line}'; exit 1"), verdict)
+def test_known_last_words(submit: Submit, line: str, verdict: str, kind: type[errors.AksGpuError]) -> None:
+    job = submit(f"echo '{line}'; exit 1")
+    assert type(said(job, verdict).error) is kind
+    with pytest.raises(errors.JobFailed) as raised:
+        job.wait(20)
+    assert type(raised.value.original) is kind
 
 
 def test_a_program_that_wants_too_much_memory(submit: Submit) -> None:

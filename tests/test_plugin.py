@@ -68,7 +68,7 @@ def test_a_second_gpu_stack_is_refused(clean: Cluster) -> None:
     other["metadata"] = {"name": "nvdp", "namespace": "default"}
     clean.kube.create(other)
     try:
-        with pytest.raises(errors.GpuStackError, match="another device plugin is installed: DaemonSet default/nvdp"):
+        with pytest.raises(errors.SecondGpuStack, match="another device plugin is installed: DaemonSet default/nvdp"):
             plugin.install(clean, timeout=60)
         assert plugin.install(clean, timeout=60, force=True).gpus == 1
     finally:
@@ -80,7 +80,7 @@ def test_nodes_that_serve_by_themselves_need_no_plugin(clean: Cluster) -> None:
     capacity.advertise(clean, node, gpus=1)
     try:
         assert plugin.verify(clean)[["plugin", "ok"]].iloc[0].tolist() == ["service", True]
-        with pytest.raises(errors.GpuStackError, match="advertise GPUs already, without a DaemonSet") as raised:
+        with pytest.raises(errors.SecondGpuStack, match="advertise GPUs already, without a DaemonSet") as raised:
             plugin.install(clean, timeout=60)
         assert "managed GPU pool" in raised.value.hint
     finally:
@@ -91,16 +91,35 @@ def test_a_plugin_that_does_not_come_up_says_why(clean: Cluster) -> None:
     broken = manifests.device_plugin()
     container = broken[0]["spec"]["template"]["spec"]["containers"][0]
     container["image"] = "registry.invalid/k8s-device-plugin:v0"
-    with pytest.raises(errors.GpuStackError, match=r"does not run: ImagePullBackOff: .*registry\.invalid"):
+    with pytest.raises(errors.PluginFailed, match=r"does not run: ImagePullBackOff: .*registry\.invalid"):
         plugin.install(clean, manifest=broken, timeout=30)
     container["image"] = "docker.io/library/busybox:1"
     container["command"] = ["sh", "-c", "echo could not load NVML library; exit 1"]
-    with pytest.raises(errors.GpuStackError, match=r"CrashLoopBackOff(.|\n)*could not load NVML library"):
+    with pytest.raises(errors.NoGpuDriver, match=r"CrashLoopBackOff(.|\n)*could not load NVML library"):
         plugin.install(clean, manifest=broken, timeout=30)
     container["command"] = ["sh", "-c", "echo Incompatible platform; sleep 600"]
-    with pytest.raises(errors.GpuStackError, match=r"0 GPUs on 0 nodes(.|\n)*Incompatible platform"):
+    with pytest.raises(errors.GpuNotAdvertised, match=r"0 GPUs on 0 nodes(.|\n)*Incompatible platform"):
         plugin.install(clean, manifest=broken, timeout=4)
     assert "advertises no GPU" in plugin.verify(clean).iloc[0]["problem"]
+
+
+def test_a_plugin_that_comes_onto_no_node_says_which_taint(clean: Cluster) -> None:
+    plugin.install(clean, timeout=60)
+    node = capacity.gpus(clean)["node"][0]
+    elsewhere = manifests.device_plugin()
+    elsewhere[0]["spec"]["template"]["spec"]["nodeSelector"] = {"nowhere": "true"}
+    with pytest.raises(errors.PluginNotScheduled, match="nodeSelector") as raised:
+        plugin.install(clean, manifest=elsewhere, timeout=5)
+    assert raised.value.nodes == (node,)
+    daemon = clean.kube.get("DaemonSet", plugin.NAME, plugin.NAMESPACE)
+    clean.kube.patch("Node", node, {"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}})
+    try:
+        late = plugin._too_late(clean, daemon, "device plugin: not done")
+        assert isinstance(late, errors.PluginNotScheduled)
+        assert late.taints == ("gpu=yes:NoSchedule",)
+        assert "does not tolerate gpu=yes:NoSchedule" in late.message
+    finally:
+        clean.kube.patch("Node", node, {"spec": {"taints": None}})
 
 
 def test_without_gpu_nodes_there_is_nothing_to_install_for(azure: Any) -> None:

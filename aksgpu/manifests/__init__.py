@@ -38,11 +38,13 @@ def path(name: str) -> Path:
         raise InvalidInput(f"no manifest {name!r}", hint=f"Choose one of {', '.join(sorted(known))}.") from None
 
 
-def device_plugin(version: Version = "current") -> list[dict[str, Any]]:
+def device_plugin(version: Version = "current", *, pass_device_specs: bool = False) -> list[dict[str, Any]]:
     """The NVIDIA device plugin: a DaemonSet in the namespace ``gpu-resources``, which must exist.
 
     Args:
         version: ``"current"`` or ``"2020"``.
+        pass_device_specs: has the plugin pass the GPUs' device files, for nodes whose containers lose their GPU after
+            hours ("Failed to initialize NVML: Unknown Error").
 
     Returns:
         The objects of the file, new at each call.
@@ -50,7 +52,11 @@ def device_plugin(version: Version = "current") -> list[dict[str, Any]]:
     Raises:
         InvalidInput: there is no such version.
     """
-    return _load("device-plugin", version)
+    objects = _load("device-plugin", version)
+    if pass_device_specs:
+        for container in objects[-1]["spec"]["template"]["spec"]["containers"]:
+            container.setdefault("env", []).append({"name": "PASS_DEVICE_SPECS", "value": "true"})
+    return objects
 
 
 def mnist(
