@@ -18,7 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SHIM = Path(__file__).with_name("shim.py")
+from aksgpu.local.node.execution import ready
+
+KEEPER = (
+    *(sys.executable, "-I", "-S", "-c"),
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from shim import keeper; keeper.main()",
+)
+"""The command line of :mod:`aksgpu.local.node.shim`, without its arguments."""
 MARK = "AKSGPU_CONTAINER"
 """In the environment of all processes of a container: its id, by which leftovers are found."""
 
@@ -39,12 +45,7 @@ class Exit(NamedTuple):
 async def _readable(fd: int) -> None:
     """Wait until a descriptor can be read; a pidfd can once its process has ended."""
     loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-    loop.add_reader(fd, done.set)
-    try:
-        await done.wait()
-    finally:
-        loop.remove_reader(fd)
+    await ready(loop.add_reader, loop.remove_reader, fd)
 
 
 class Attempt:
@@ -93,7 +94,7 @@ class Attempt:
         try:
             with (self.directory / "shim.err").open("wb") as errors:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(SHIM), str(path), str(send), str(lock)],
+                    [*KEEPER, str(path), str(send), str(lock)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -111,14 +112,15 @@ class Attempt:
         try:
             await _readable(receive)
             if os.read(receive, 1):
-                self.started = int(self._read("run.json")["started"])
+                self.started = int(self.read("run.json")["started"])
         finally:
             os.close(receive)
 
     def _open_lock(self) -> int:
         return os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def read(self, name: str) -> dict[str, Any]:
+        """A file of the run, such as the specification ``spec.json``; empty when it is not there."""
         try:
             found: dict[str, Any] = json.loads((self.directory / name).read_text())
         except (FileNotFoundError, ValueError):
@@ -143,10 +145,11 @@ class Attempt:
 
     async def resume(self) -> bool:
         """Find a run from before a restart again; false when it was never started."""
-        self.container_id = str(self._read("spec.json").get("id", ""))
+        self.container_id = str(self.read("spec.json").get("id", ""))
         for _ in range(100):  # a shim that was just started names its process within milliseconds
-            run = self._read("run.json")
-            if not self._locked() or run.get("child"):
+            locked = self._locked()
+            run = self.read("run.json")  # after the lock: what a shim that is gone has written is all there
+            if not locked or run.get("child"):
                 break
             await asyncio.sleep(0.02)
         self.started = int(run.get("started", 0)) if run.get("child") else 0
@@ -162,7 +165,7 @@ class Attempt:
         if self._pidfd >= 0:
             await _readable(self._pidfd)
             self._close()
-        record = self._read("exit.json")
+        record = self.read("exit.json")
         if record:
             return Exit(record["code"], record["reason"], record["message"], record["started"], record["finished"])
         self._sweep()
