@@ -15,6 +15,7 @@ from aksgpu import _resources as resources
 from aksgpu._awaited import pools_ready
 from aksgpu._frames import frame
 from aksgpu._handle import Cluster, azure_of, cluster_of
+from aksgpu._nodepool import with_costs
 from aksgpu.azure import Azure, follow, translated
 from aksgpu.errors import AzureNotFound, InvalidInput
 
@@ -91,7 +92,7 @@ def create(
     if existing is not None:
         wish = _wish(location, vm_size, node_count, kubernetes_version, tags)
         if (ready := target.ready(existing, wish, timeout, progress)) is not None:
-            aks = cluster_of(azure, ready)
+            aks = with_costs(cluster_of(azure, ready), ready)
             if life is not None:
                 _expiry.extend(azure, aks, life, timeout=timeout, progress=progress)
                 _expiry.set_timer(aks, life)
@@ -110,7 +111,8 @@ def create(
         timeout=max(1.0, deadline - time.monotonic()),
         progress=progress,
     )
-    aks = cluster_of(azure, dict(created.as_dict()))
+    shown = dict(created.as_dict())
+    aks = with_costs(cluster_of(azure, shown), shown)
     if life is not None:
         _expiry.set_timer(aks, life)
     return aks
@@ -280,7 +282,7 @@ def get(azure: Azure, name: str, resource_group: str) -> Cluster:
     """
     shown = resources.find_cluster(azure, resource_group, name)
     if shown is not None:
-        return cluster_of(azure, shown)
+        return with_costs(cluster_of(azure, shown), shown)
     with translated("listing clusters"):
         others = sorted(f"{c.name} ({str(c.id).split('/')[4]})" for c in azure.client.managed_clusters.list())
     there = f"There are: {', '.join(others)}." if others else "There are no clusters: cluster.create makes one."
@@ -354,6 +356,8 @@ def _switch(aks: Cluster, power: str, doing: str, method: str, timeout: float, p
         return
     begin = partial(getattr(azure.client.managed_clusters, method), aks.resource_group, aks.name)
     target.operate(begin, what, timeout=timeout, progress=progress)
+    if (now := target.find()) is not None:
+        with_costs(aks, now)
 
 
 def abort(aks: Cluster, *, timeout: float = 600, progress: bool | None = None) -> None:

@@ -24,6 +24,8 @@ class Cluster:
         id: its Azure resource id; empty when not known.
         kubernetes_version: of its control plane when it was read; empty when not known.
         access: who may reach its Kubernetes API (``apiServerAccessProfile``); empty for everybody.
+        costs: what the nodes of each pool cost in US dollars an hour when they were last read through this object; None
+            when not known.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Cluster:
         self.name, self.resource_group, self.location = name, resource_group, location
         self.azure, self.id, self.kubernetes_version = azure, id, kubernetes_version
         self.access: Mapping[str, Any] = access or {}
+        self.costs: dict[str, float | None] = {}
         self._kube = kube
 
     @property
@@ -52,9 +55,21 @@ class Cluster:
             self._kube = _credentials.connect(self)
         return self._kube
 
+    @property
+    def usd_per_hour(self) -> float | None:
+        """What all its nodes cost in US dollars an hour, as far as prices are known; None when none is."""
+        known = [cost for cost in self.costs.values() if cost is not None]
+        return round(sum(known), 4) if known else None
+
+    def _cost(self) -> str:
+        if self.usd_per_hour is None:
+            return "USD NA an hour"
+        least = "at least " if None in self.costs.values() else ""
+        return f"{least}USD {self.usd_per_hour:.3f} an hour"
+
     def __repr__(self) -> str:
         where = f" in {self.resource_group} ({self.location})" if self.resource_group else ""
-        return f"Cluster({self.name}{where})"
+        return f"Cluster({self.name}{where}{f', {self._cost()}' if self.azure else ''})"
 
     def _repr_html_(self) -> str:
         facts = {
@@ -62,9 +77,15 @@ class Cluster:
             "location": self.location,
             "Kubernetes": self.kubernetes_version,
             "reached through": "Azure Resource Manager" if self.azure else "a kubeconfig",
+            "costs": self._cost() if self.azure else "",
+            **{
+                f"of which {pool}": f"USD {'NA' if cost is None else format(cost, '.3f')} an hour"
+                for pool, cost in sorted(self.costs.items())
+            },
         }
         rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
             for name, value in facts.items()
             if value
         )

@@ -69,6 +69,7 @@ def delete(
     existing = read()
     if existing is not None:
         _delete_cluster(azure, aks, existing, read, timeout, progress)
+    aks.costs = dict.fromkeys(aks.costs, 0.0)
     group = resources.find_group(azure, aks.resource_group)
     deleted = aks.name if existing is not None else None
     if group is None:

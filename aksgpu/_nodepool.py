@@ -140,6 +140,7 @@ def pools(aks: Cluster) -> pd.DataFrame:
     with translated(f"node pools of {aks.name}"):
         shown = [dict(model.as_dict()) for model in azure.client.agent_pools.list(aks.resource_group, aks.name)]
     found = priced(azure, aks.location, [pool_of(aks.name, item["name"], item["properties"]) for item in shown])
+    aks.costs = {pool.name: pool.usd_per_hour for pool in found}
     rows = [
         {
             "pool": pool.name,
@@ -196,4 +197,16 @@ def priced(azure: Azure, location: str, found: Iterable[NodePool]) -> list[NodeP
 
 
 def with_price(azure: Azure, aks: Cluster, shown: Mapping[str, Any]) -> NodePool:
-    return priced(azure, aks.location, [pool_of(aks.name, str(shown["name"]), shown["properties"])])[0]
+    """The object for a pool of the cluster; its cost becomes part of the cluster's."""
+    (pool,) = priced(azure, aks.location, [pool_of(aks.name, str(shown["name"]), shown["properties"])])
+    aks.costs[pool.name] = pool.usd_per_hour
+    return pool
+
+
+def with_costs(aks: Cluster, shown: Mapping[str, Any]) -> Cluster:
+    """The cluster that Resource Manager shows, with what its pools cost."""
+    stopped = resources.power_of(shown) == "Stopped"
+    profiles = shown["properties"].get("agentPoolProfiles") or ()
+    found = priced(azure_of(aks), aks.location, [pool_of(aks.name, str(each["name"]), each) for each in profiles])
+    aks.costs = {pool.name: 0.0 if stopped else pool.usd_per_hour for pool in found}
+    return aks

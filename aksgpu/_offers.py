@@ -165,11 +165,12 @@ def prices(azure: Azure, location: str, sizes: Iterable[str]) -> dict[str, Price
         location: of the VMs.
         sizes: exact names. Few are asked for one by one, many GPU sizes in one list of all the location's.
     """
-    wanted = sorted({size for size in sizes if size})
-    if len(wanted) > _ASKED_SINGLY and all(size.startswith("Standard_N") for size in wanted):
+    wanted = {size for size in sizes if size}
+    asked = sorted(size for size in wanted if (location, size) not in azure.price_cache)
+    if len(asked) > _ASKED_SINGLY and all(size.startswith("Standard_N") for size in asked):
         queries = ["contains(armSkuName, 'Standard_N')"]
     else:
-        queries = [f"armSkuName eq '{size}'" for size in wanted]
+        queries = [f"armSkuName eq '{size}'" for size in asked]
     machines = f"serviceName eq 'Virtual Machines' and armRegionName eq '{location}' and priceType eq 'Consumption'"
     found: dict[str, dict[str, float]] = {}
     try:
@@ -177,7 +178,10 @@ def prices(azure: Azure, location: str, sizes: Iterable[str]) -> dict[str, Price
             _read_prices(azure, f"{machines} and {query}", found)
     except AzureError:
         pass  # no way to the public API: a price is then NA, and nothing depends on it
-    return {size: Price(each.get("on_demand"), each.get("spot")) for size, each in found.items() if size in wanted}
+    else:
+        found = {**{size: {} for size in asked}, **found}  # what was answered with nothing need not be asked again
+    azure.price_cache |= {(location, size): Price(p.get("on_demand"), p.get("spot")) for size, p in found.items()}
+    return {size: azure.price_cache[location, size] for size in wanted if (location, size) in azure.price_cache}
 
 
 def _read_prices(azure: Azure, query: str, found: dict[str, dict[str, float]]) -> None:

@@ -48,7 +48,7 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
             return str(json.loads(first.text())["properties"]["provisioningState"])
         except (ValueError, KeyError, TypeError):
             verb = first.request.method if first.request.method != "POST" else urlsplit(first.request.url).path
-            return _DOING.get(verb.rsplit("/", 1)[-1], self.status())
+            return _DOING.get(verb.rsplit("/", 1)[-1], str(self.status()))
 
     def follow(self) -> Any:
         """Poll until the operation has ended, and give its result."""

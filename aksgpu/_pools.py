@@ -221,6 +221,7 @@ def delete_pool(aks: Cluster, name: str | NodePool, *, timeout: float = 1800, pr
     target = _Target(aks, _name(name))
     what = f"deleting node pool {target.name} of {aks.name}"
     existing = target.find()
+    aks.costs.pop(target.name, None)
     if existing is None:
         return
     if resources.state_of(existing) == "Deleting":

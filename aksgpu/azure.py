@@ -57,6 +57,7 @@ class Azure:
         endpoint: address of Resource Manager.
         prices_url: address of the Retail Prices API.
         home: directory where kubeconfigs and running operations are kept.
+        price_cache: prices that were read, by location and size; they change once a month.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Azure:
         self.endpoint = endpoint.rstrip("/")
         self.prices_url = prices_url
         self.home = home or user_home()
+        self.price_cache: dict[tuple[str, str], Any] = {}
         self._make_credential, self._ca_file = credential, ca_file
         self._credential: TokenCredential | None = None
         self._client: Any = None

@@ -189,7 +189,8 @@ def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
         location: such as ``eastus``.
 
     Returns:
-        A DataFrame, one row a size, sorted by GPU model and size:
+        A DataFrame, one row a size, sorted by GPU model and size. Shown whole, it is shortened to fit a screen; all
+        these columns are there to sort, filter and choose from:
 
         - ``size`` (string): Azure's name.
         - ``gpu`` (string): GPU model; NA for sizes newer than this package.
@@ -206,13 +207,14 @@ def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
         - ``retired`` (boolean): retired by Azure; NA for sizes newer than this package, as for ``mig``.
         - ``mig`` (boolean): its GPUs can be split.
         - ``driver`` (string): driver that AKS installs; NA when not known.
-        - ``aks`` (boolean): AKS installs its driver or supports it otherwise; NA when not known.
+        - ``aks`` (boolean): supported by AKS; NA when not known.
 
     Raises:
         LocationNotAvailable: no VM sizes are offered there.
         AzureError: Azure refused.
     """
     from aksgpu import _offers
+    from aksgpu._sizetable import SizeTable
 
     place = _offers.location(azure, canonical_location(location))
     if not place.offers:
@@ -224,7 +226,7 @@ def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
     offers = [offer for offer in place.offers.values() if offer.gpus or is_gpu_size(offer.size)]
     prices = _offers.prices(azure, place.name, [offer.size for offer in offers])
     rows = [_row(offer, place, prices.get(offer.size, _offers.Price())) for offer in offers]
-    table = frame(rows, _COLUMNS)
+    table = SizeTable(frame(rows, _COLUMNS))
     return table.sort_values(["gpu", "gpus", "size"], ignore_index=True, na_position="last")
 
 

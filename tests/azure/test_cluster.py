@@ -36,10 +36,13 @@ def shared(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
 
 def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     aks = cluster.create(azure, "walk", resource_group="walk-group", location="East US", tags={"who": "me"})
-    assert repr(aks) == "Cluster(walk in walk-group (eastus))"
+    assert repr(aks) == "Cluster(walk in walk-group (eastus), USD NA an hour)"  # CPU sizes have no price here
     pool = cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1)
     assert repr(pool) == ("NodePool(gpunp of walk: 1 x Standard_NC4as_T4_v3 (Tesla T4), Succeeded, USD 0.526 an hour)")
     assert pool.taints == ("sku=gpu:NoSchedule",)
+    assert repr(aks) == "Cluster(walk in walk-group (eastus), at least USD 0.526 an hour)"
+    assert "of which nodepool1</th><td style='text-align:left'>USD NA an hour" in aks._repr_html_()
+    assert repr(cluster.get(azure, "walk", "walk-group")) == repr(aks)
     nodes = {node["metadata"]["labels"]["agentpool"] for node in aks.kube.list("Node")}
     assert nodes == {"nodepool1", "gpunp"}
     left = cluster.leftovers(azure).query("cluster == 'walk'")
@@ -49,6 +52,7 @@ def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     cluster.delete_pool(aks, pool)
     assert cluster.pools(aks)["pool"].tolist() == ["nodepool1"]
     assert repr(cluster.delete(aks)) == "Deletion(deleted cluster walk and resource group walk-group)"
+    assert aks.usd_per_hour == 0
     assert repr(cluster.delete(aks)) == "Deletion(nothing to delete; resource group walk-group is gone too)"
     assert "walk" not in cluster.leftovers(azure)["cluster"].tolist()
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aksgpu import sizes
+from aksgpu import _offers, sizes
 from aksgpu._offers import Location, Offer, Usage
 from aksgpu._preflight import Preflight, verdict
 from aksgpu.azure import Azure
@@ -166,3 +166,25 @@ def test_preflight_on_the_laptop_counts_surge(azure: Azure) -> None:
     assert sizes.preflight(azure, "southcentralus", "Standard_NC24ads_A100_v4", 2, surge=1).verdict == "no"
     with pytest.raises(InvalidInput):
         sizes.preflight(azure, "southcentralus", "Standard_NC24ads_A100_v4", -1)
+
+
+def test_the_table_of_sizes_fits_a_screen_and_stays_a_table(azure: Azure) -> None:
+    table = sizes.gpu_sizes(azure, "eastus")
+    cheapest = table[table["gpu"].str.contains("T4")].sort_values("usd_per_gpu_hour").head(1)
+    assert cheapest["size"].tolist() == ["Standard_NC4as_T4_v3"]
+    shown = repr(cheapest)
+    assert "16" in shown and "0.526" in shown and "family_left" not in shown
+    assert max(map(len, repr(table).splitlines())) < 170
+    page = table._repr_html_()
+    assert page is not None and "<td>1/6</td>" in page and "<th>VMs by quota</th>" in page
+    assert "family_left" in repr(table[["size", "family_left"]])
+    assert repr(table.head(0)).startswith("Empty SizeTable")
+    assert table["usd_per_hour"].dtype == "Float64"
+
+
+def test_prices_are_asked_for_once(azure: Azure, scripted: Azure, script: Script) -> None:
+    item = {"armSkuName": "Standard_X", "skuName": "X", "unitOfMeasure": "1 Hour", "retailPrice": 1.5}
+    script.on("GET", "/retail/prices", Answer(200, {"Items": [item]}))
+    for _ in range(2):
+        assert _offers.prices(scripted, "eastus", ["Standard_X"]) == {"Standard_X": _offers.Price(1.5)}
+    assert script.count("GET", "/retail/prices") == 1
