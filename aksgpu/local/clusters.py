@@ -42,7 +42,7 @@ class KubeCluster:
         self.registry = Registry(Store(root / "kube.db"))
         self.agent = NodeAgent(self.registry.by("kubelet"), root, settings)
         self.controllers = Controllers(self.registry.by("kube-controller-manager"), settings)
-        self.api = KubeApi(self.registry, logs=self.agent, tokens={token: ADMINISTRATOR})
+        self.api = KubeApi(self.registry, node=self.agent, tokens={token: ADMINISTRATOR})
 
     async def start(self) -> None:
         """Open the store and set everything in motion; raises LaptopError when the store cannot be read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -28,6 +28,7 @@ from aksgpu.local.api.bodies import (
 )
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.negotiate import Form, negotiate
+from aksgpu.local.api.podexec import PodExec, serve_exec
 from aksgpu.local.api.podlogs import PodLogs, open_log
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.routes import Target, method_not_allowed, parse
@@ -38,7 +39,7 @@ from aksgpu.local.status import StatusError, bad_request
 log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
-MAX_WATCHES = 2000
+MAX_WATCHES = 800
 """Watches at the same time; more are answered 429."""
 
 _LIST_SHAPES = ("Table", "PartialObjectMetadataList", "PartialObjectMetadata")
@@ -46,18 +47,22 @@ _REVIEW = "selfsubjectaccessreviews"
 _HEALTH = ("/healthz", "/livez", "/readyz")
 
 
+class Node(PodLogs, PodExec, Protocol):
+    """What is asked of the node agent."""
+
+
 class KubeApi:
     """The API of one cluster.
 
     Args:
         registry: the cluster's objects.
-        logs: where containers' output comes from.
+        node: where containers' output comes from, and commands run in them.
         tokens: bearer tokens and their users, or a function that knows them.
         version: the Kubernetes version that the server says it is, without ``v``.
     """
 
-    def __init__(self, registry: Registry, *, logs: PodLogs, tokens: Tokens, version: str = "1.33.5") -> None:
-        self._registry, self._logs, self._tokens, self._version = registry, logs, tokens, version
+    def __init__(self, registry: Registry, *, node: Node, tokens: Tokens, version: str = "1.33.5") -> None:
+        self._registry, self._node, self._tokens, self._version = registry, node, tokens, version
         self._watches = 0
         self._verbs: dict[str, Callable[[web.Request, Target, Kind, User], Awaitable[web.StreamResponse]]] = {
             "get": self._get,
@@ -101,8 +106,11 @@ class KubeApi:
         if target.resource != _REVIEW:
             access.authorize(self._registry.store, user, wanted)
         kind = target.served(verb)
-        if verb == "get" and target.subresource == "log":
+        if target.subresource == "log":
             return await self._log(request, target)
+        if target.subresource == "exec":
+            pod = await self._registry.get("pods", target.name, target.namespace)
+            return await serve_exec(self._node, pod, request)
         return await self._verbs[verb](request, target, kind, user)
 
     # What is about no resource.
@@ -200,7 +208,7 @@ class KubeApi:
 
     async def _log(self, request: web.Request, target: Target) -> web.StreamResponse:
         pod = await self._registry.get("pods", target.name, target.namespace)
-        pieces = await open_log(self._logs, pod, request.query)
+        pieces = await open_log(self._node, pod, request.query)
         if pieces is None:
             return web.Response(status=204, headers=NO_CACHE)
         return await send_log(request, pieces)

@@ -86,6 +86,7 @@ _NO_COLLECTION = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
 _POD_PARTS = {
     "binding": Subresource("binding", "Binding", verbs=("create",)),
     "eviction": Subresource("eviction", "Eviction", "policy", "v1", ("create",)),
+    "exec": Subresource("exec", "PodExecOptions", verbs=("create", "get")),
     "log": Subresource("log", "Pod", verbs=("get",)),
     **_status("Pod"),
 }

@@ -44,7 +44,7 @@ async def open_log(logs: PodLogs, pod: Object, query: Mapping[str, str]) -> Asyn
         StatusError: for a container that is not there, or has not started, in the server's words.
     """
     options = _options(query, pod["metadata"]["name"])
-    container = _container(pod, query.get("container", ""))
+    container = chosen_container(pod, query.get("container", ""))
     if not pod["spec"].get("nodeName"):
         return None
     _check_state(pod, container, options["previous"])
@@ -85,7 +85,8 @@ def _invalid(name: str, field: str, message: str) -> StatusError:
     return StatusError(422, "Invalid", f'PodLogOptions "{name}" is invalid: {field}: {message}', details)
 
 
-def _container(pod: Object, asked: str) -> str:
+def chosen_container(pod: Object, asked: str) -> str:
+    """The container that a request is about: the one it names, or the only one; raises BadRequest."""
     spec, name = pod["spec"], pod["metadata"]["name"]
     mains = [container["name"] for container in spec.get("containers") or ()]
     inits = [container["name"] for container in spec.get("initContainers") or ()]

@@ -27,7 +27,12 @@ class Target:
     kind: Kind | None
 
     def verb(self, method: str, watch: bool) -> str | None:
-        """The API's verb for an HTTP method, or None for a method that means nothing here."""
+        """The API's verb for an HTTP method, or None for a method that means nothing here.
+
+        A WebSocket begins with GET; that must not let those in who may only read.
+        """
+        if self.subresource == "exec" and method == "GET":
+            return "create"
         if method == "GET":
             return "get" if self.name else "watch" if watch else "list"
         if method == "DELETE":

@@ -1,4 +1,4 @@
-"""The node agent: one for all nodes of a cluster. It keeps the nodes, runs their pods, and shows their logs.
+"""The node agent: one for all nodes of a cluster. It keeps the nodes, runs their pods, and shows what is in them.
 
 It talks to Kubernetes through :class:`~aksgpu.local.objects.Objects` alone. Stopping it, or killing the laptop, leaves
 the pods running; the next agent on the same directory takes them up again.
@@ -11,21 +11,23 @@ import contextlib
 import logging
 import shutil
 import signal
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from aksgpu.local.api.podexec import PodExec
 from aksgpu.local.api.podlogs import PodLogs
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import Informer
 from aksgpu.local.control.runtime import Tasks, Timing, condition
 from aksgpu.local.images.registry import install_tools
 from aksgpu.local.node import gpus, logs
-from aksgpu.local.node.attempt import SHIM, Attempt, attempts
+from aksgpu.local.node.attempt import KEEPER, Attempt, attempts
+from aksgpu.local.node.container import ContainerRunner
+from aksgpu.local.node.execution import ExecError, Execution
 from aksgpu.local.node.nodes import Node
 from aksgpu.local.node.pod import PodRunner, Surroundings
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import bad_request, not_found
+from aksgpu.local.status import StatusError, bad_request, not_found
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,13 @@ LINGER_SECONDS = 1.0
 """How long a deleted pod's files stay, so that those who follow its log see the end."""
 
 
-class NodeAgent(PodLogs):
+_OCI = (
+    "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed: unable to start "
+    "container process: {}: unknown"
+)
+
+
+class NodeAgent(PodLogs, PodExec):
     """Runs pods as processes of this machine.
 
     Args:
@@ -112,12 +120,7 @@ class NodeAgent(PodLogs):
         Raises:
             StatusError: no such pod on these nodes, no such container, or no such run of it.
         """
-        runner = self._runners.get(self._names.get((namespace, pod), ""))
-        if runner is None:
-            raise not_found("pods", pod)
-        found = runner.container(container)
-        if found is None:
-            raise bad_request(f"container {container} is not valid for pod {pod}")
+        found = self._container(namespace, pod, container)
         path = found.log(previous=previous)
         if path is None and previous:
             raise bad_request(f'previous terminated container "{container}" in pod "{pod}" not found')
@@ -126,6 +129,27 @@ class NodeAgent(PodLogs):
         since = logs.since_nanoseconds(since_time, since_seconds)
         options = logs.LogOptions(follow and not previous, since, tail_lines, limit_bytes, timestamps)
         return logs.read(path, options, lambda: not found.may_write(path))
+
+    async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Execution:
+        """Run a command in a container; see :class:`~aksgpu.local.api.podexec.PodExec`.
+
+        Raises:
+            StatusError: no such pod on these nodes, no such container, or the command did not start.
+        """
+        try:
+            return await self._container(namespace, pod, container).execute(argv, tty=tty)
+        except ExecError as error:
+            head = "Internal error occurred: Internal error occurred: error executing command in container: "
+            raise StatusError(500, "InternalError", head + _OCI.format(error)) from error
+
+    def _container(self, namespace: str, pod: str, name: str) -> ContainerRunner:
+        runner = self._runners.get(self._names.get((namespace, pod), ""))
+        if runner is None:
+            raise not_found("pods", pod)
+        found = runner.container(name)
+        if found is None:
+            raise bad_request(f"container {name} is not valid for pod {pod}")
+        return found
 
     # Following the cluster. These are called by informers and must not block.
 
@@ -214,9 +238,7 @@ async def _grants_view(directory: Path) -> bool:
     staging = directory / "probe"
     staging.mkdir(exist_ok=True)
     quiet = asyncio.subprocess.DEVNULL
-    probe = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", str(SHIM), "--probe", str(staging), stdout=quiet, stderr=quiet
-    )
+    probe = await asyncio.create_subprocess_exec(*KEEPER, "--probe", str(staging), stdout=quiet, stderr=quiet)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(10):
             return await probe.wait() == 0

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from aksgpu.local.api import quantity
 from aksgpu.local.images.registry import missing
 from aksgpu.local.node import environment, status, volumes
 from aksgpu.local.node.attempt import Attempt, Exit, attempts
+from aksgpu.local.node.execution import ExecError, Execution, execute
 from aksgpu.local.objects import Object
 
 if TYPE_CHECKING:
@@ -239,22 +240,33 @@ class ContainerRunner:
         if directory and not Path(directory).is_dir() and not any(one.target == directory for one in mounts):
             mounts.append(volumes.Mount(str(work), directory, False))  # the image would have it
         cwd = directory or str(work)
+        moved: list[str] = []
         if mounts and not around.view:
             root = work.with_name("root")
             volumes.link(root, mounts)
-            argv = [volumes.rewrite(word, root, mounts) for word in argv]
-            own = {name: volumes.rewrite(value, root, mounts) for name, value in own.items()}
+            moved, mounts = [one.target for one in mounts], []
+            argv = [volumes.rewrite(word, root, moved) for word in argv]
+            own = {name: volumes.rewrite(value, root, moved) for name, value in own.items()}
             env = {**env, **own, "AKSGPU_ROOT": str(root)}
-            cwd = volumes.rewrite(cwd, root, mounts)
-            mounts = []
+            cwd = volumes.rewrite(cwd, root, moved)
         limit = ((self._spec.get("resources") or {}).get("limits") or {}).get("memory")
         return {
             "argv": argv,
             "env": env,
             "cwd": cwd,
             "mounts": mounts,
+            "moved": moved,
             "memory_limit": int(quantity.parse(limit)) if limit else None,
         }
+
+    async def execute(self, argv: Sequence[str], *, tty: bool) -> Execution:
+        """Run another command in the container, as ``kubectl exec`` does; raises ExecError."""
+        attempt = self._attempt
+        if attempt is None or not self.stand.running:
+            raise ExecError("the container does not run")
+        moved = attempt.read("spec.json").get("moved", [])
+        words = [volumes.rewrite(word, attempt.directory / "root", moved) for word in argv]
+        return await execute(attempt.directory, words, tty=tty)
 
     # The end of the pod.
 

@@ -198,10 +198,10 @@ def link(root: Path, wanted: Sequence[Mount]) -> None:
         path.symlink_to(mount.source)
 
 
-def rewrite(text: str, root: Path, wanted: Sequence[Mount]) -> str:
+def rewrite(text: str, root: Path, targets: Sequence[str]) -> str:
     """Replace mount paths in a text by their paths below ``root``."""
-    if not wanted:
+    if not targets:
         return text
-    paths = sorted((mount.target.rstrip("/") for mount in wanted), key=len, reverse=True)
+    paths = sorted((target.rstrip("/") for target in targets), key=len, reverse=True)
     pattern = rf"(?<![\w./-])({'|'.join(map(re.escape, paths))})(?![\w.-])"
     return re.sub(pattern, lambda match: str(root) + match.group(1), text)

@@ -90,7 +90,7 @@ class Server:
     async def _start(self) -> int:
         self.registry = Registry(Store(self.folder / "kube.db"))
         await self.registry.open()
-        self.api = KubeApi(self.registry, logs=self.lines, tokens=TOKENS)
+        self.api = KubeApi(self.registry, node=self.lines, tokens=TOKENS)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             return await self.api.handle(request, request.path.removeprefix(PREFIX))

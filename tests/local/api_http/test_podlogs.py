@@ -9,7 +9,7 @@ import urllib3
 
 from aksgpu.local.api import streams
 
-from .conftest import Server
+from .conftest import DEV, Server
 from .test_watch import Raw
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -145,3 +145,25 @@ def test_a_node_that_fails_in_the_middle_cuts_the_answer_short(server: Server, m
     monkeypatch.setattr(server.lines, "_pieces", pieces)
     with pytest.raises(urllib3.exceptions.HTTPError):
         server.send("GET", f"{PODS}/falls/log")
+
+
+def test_exec_is_for_those_who_may_create_it(server: Server) -> None:
+    """A WebSocket begins with GET, which does not make it reading."""
+    make(server, "runs", RUNNING)
+    rules = [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get"]}]
+    role = {"metadata": {"name": "looks"}, "rules": rules}
+    roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    assert server.send("POST", f"{roles}/roles", role).status == 201
+    subjects = [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "dev"}]
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looks"}
+    binding = {"metadata": {"name": "looks"}, "subjects": subjects, "roleRef": reference}
+    assert server.send("POST", f"{roles}/rolebindings", binding).status == 201
+    path = f"{PODS}/runs/exec?command=true&stdout=true"
+    refused = server.send("GET", path, token=DEV)
+    assert refused.status == 403
+    assert 'User "dev" cannot create resource "pods/exec" in API group ""' in refused.json["message"]
+    rules[0]["verbs"] = ["create"]
+    assert server.send("PUT", f"{roles}/roles/looks", role).status == 200
+    allowed = server.send("GET", path, token=DEV)
+    assert (allowed.status, allowed.json["message"].partition(":")[0]) == (400, "Upgrade request required")
+    assert server.send("POST", f"{PODS}/runs/exec?stdout=true").json["reason"] == "BadRequest"

@@ -52,7 +52,7 @@ def test_no_such_page(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/api/v1/widgets", "/api/v1/namespaces/default/nodes", "/api/v1/pods/x",
                                   "/api/v1/namespaces/default/configmaps/a/status",
-        "/api/v1/namespaces/default/pods/p/exec"])  # fmt: skip
+        "/api/v1/namespaces/default/pods/p/attach"])  # fmt: skip
 def test_no_such_resource(server: Server, path: str) -> None:
     answer = server.send("GET", path)
     assert (answer.status, answer.json["reason"]) == (404, "NotFound")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def server(registry: Registry) -> AsyncIterator[str]:
-    api = KubeApi(registry, logs=None, tokens={"secret": User("admin", ("system:masters",))})  # type: ignore[arg-type]
+    api = KubeApi(registry, node=None, tokens={"secret": User("admin", ("system:masters",))})  # type: ignore[arg-type]
     app = web.Application()
 
     async def handle(request: web.Request) -> web.StreamResponse:

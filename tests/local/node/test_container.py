@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from aksgpu.local.node import environment, volumes
-from aksgpu.local.node.volumes import Mount
 
 from .conftest import Lab
 
@@ -158,10 +157,10 @@ async def test_working_directory(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_rewriting() -> None:
-    mounts = [Mount("/a", "/data", False), Mount("/b", "/data/config", True)]
+    targets = ["/data", "/data/config"]
 
     def rewrite(text: str) -> str:
-        return volumes.rewrite(text, Path("/r"), mounts)
+        return volumes.rewrite(text, Path("/r"), targets)
 
     assert rewrite("/data") == "/r/data"
     assert rewrite("--dir=/data/x:/data/config") == "--dir=/r/data/x:/r/data/config"

@@ -9,7 +9,7 @@ import pytest
 
 from aksgpu.local.node import logs
 from aksgpu.local.node.logs import LogOptions
-from aksgpu.local.node.shim import LINE_LIMIT, Log
+from aksgpu.local.node.shim.log import LINE_LIMIT, Log
 from aksgpu.local.status import StatusError
 
 from .conftest import Lab

@@ -85,7 +85,7 @@ async def test_pod_that_ended_meanwhile(lab: Lab) -> None:
 async def test_pod_whose_shim_was_killed_is_lost(lab: Lab, mark: str) -> None:
     await lab.run("lost", "bash", "-c", f"exec -a {mark} sleep 100")
     await lab.phase("lost", "Running")
-    (shim,) = [pid for pid in processes("shim.py") if str(lab.root) in Path(f"/proc/{pid}/cmdline").read_text()]
+    (shim,) = [pid for pid in processes("keeper.main") if str(lab.root) in Path(f"/proc/{pid}/cmdline").read_text()]
     await lab.stop(end_pods=False)
     os.kill(shim, signal.SIGKILL)
     await lab.start()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.node import shim
+from aksgpu.local.node.attempt import KEEPER
+from aksgpu.local.node.shim import tree
 
 from .conftest import processes
 
@@ -36,15 +37,7 @@ def keep(directory: Path, *argv: str, listen: bool = True, **more: Any) -> tuple
     if not listen:
         os.close(receive)
     with (directory / "lock").open("w") as lock:
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            shim.__file__,
-            str(directory / "spec.json"),
-            str(send),
-            str(lock.fileno()),
-        ]
+        command = [*KEEPER, str(directory / "spec.json"), str(send), str(lock.fileno())]
         process = subprocess.Popen(command, pass_fds=(send, lock.fileno()), start_new_session=True)
     os.close(send)
     ready = os.read(receive, 1) if listen else b""
@@ -108,11 +101,11 @@ def test_memory_of_processes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "x = bytearray(50 << 20); input()"], stdin=subprocess.PIPE)
     try:
         end = time.monotonic() + 10
-        while shim.memory([child.pid], True) < 50 << 20:
+        while tree.memory([child.pid], True) < 50 << 20:
             assert time.monotonic() < end
             time.sleep(0.01)
-        assert shim.memory([child.pid], False) >= 50 << 20
-        assert child.pid in shim.processes(os.getpid())
-        assert shim.memory([2**22 + 1], True) == 0
+        assert tree.memory([child.pid], False) >= 50 << 20
+        assert child.pid in tree.processes(os.getpid())
+        assert tree.memory([2**22 + 1], True) == 0
     finally:
         child.communicate(b"\n")

@@ -1,0 +1,83 @@
+"""Commands beside a container's own, as the agent runs them; over HTTP they are in tests/local/whole."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import pytest
+
+from aksgpu.local.node.execution import Execution
+from aksgpu.local.status import StatusError
+
+from .conftest import Lab, processes
+
+DATA = {
+    "volumes": [{"name": "data", "emptyDir": {}}],
+    "container": {"volumeMounts": [{"name": "data", "mountPath": "/aksgpu-data"}]},
+}
+
+
+async def said(command: Execution) -> tuple[int, bytes, bytes]:
+    async def whole(stream: str) -> bytes:
+        return b"".join([data async for data in command.output(stream)])
+
+    async with asyncio.timeout(10):
+        out, err, code = await asyncio.gather(whole("stdout"), whole("stderr"), command.code())
+    await command.close()
+    return code, out, err
+
+
+async def run(lab: Lab, *argv: str, **options: Any) -> tuple[int, bytes, bytes]:
+    command = await lab.agent.execute("default", "p", "main", argv, **({"tty": False} | options))
+    command.end_input()
+    return await said(command)
+
+
+@pytest.mark.parametrize("view", [True, False])
+async def test_sees_what_the_container_sees(lab: Lab, view: bool) -> None:
+    lab.agent._around = dataclasses.replace(lab.agent._around, view=view and lab.agent._around.view)
+    await lab.run("p", "sh", "-c", "echo kept > /aksgpu-data/file; sleep 60", **DATA)
+    await lab.phase("p", "Running")
+    while await run(lab, "test", "-s", "/aksgpu-data/file") != (0, b"", b""):
+        await asyncio.sleep(0.02)
+    assert await run(lab, "sh", "-c", "cat /aksgpu-data/file; echo $HOSTNAME") == (0, b"kept\np\n", b"")
+    await lab.restart()
+    await lab.phase("p", "Running")
+    async with asyncio.timeout(10):
+        while "p" not in {name for _, name in lab.agent._names} or not _running(lab):
+            await asyncio.sleep(0.02)
+    assert (await run(lab, "cat", "/aksgpu-data/file"))[:2] == (0, b"kept\n"), "found again by the next agent"
+
+
+def _running(lab: Lab) -> bool:
+    return all(one.containers[0].stand.running and one.containers[0].known for one in lab.agent._runners.values())
+
+
+async def test_what_it_leaves_behind_ends_with_the_container(lab: Lab, mark: str) -> None:
+    await lab.run("p", "sleep", "60")
+    await lab.phase("p", "Running")
+    assert (await run(lab, "sh", "-c", f"sh -c 'sleep 60; : {mark}' & exit 4"))[0] == 4
+    assert processes(mark)
+    await lab.objects.delete("pods", "p", "default", grace_period_seconds=0)
+    await lab.gone("p")
+    async with asyncio.timeout(10):
+        while processes(mark):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_container_that_has_ended(lab: Lab) -> None:
+    await lab.run("p", "true")
+    await lab.phase("p", "Succeeded")
+    with pytest.raises(StatusError, match="the container does not run"):
+        await run(lab, "true")
+
+
+async def test_its_memory_counts(lab: Lab) -> None:
+    await lab.run("p", "sleep", "60", container={"resources": {"limits": {"memory": "64Mi"}}})
+    await lab.phase("p", "Running")
+    code, _, _ = await run(lab, "python3", "-c", "x = b'1' * (200 << 20); import time; time.sleep(60)")
+    assert code == 137
+    pod = await lab.phase("p", "Failed")
+    assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] == "OOMKilled"

@@ -1,0 +1,181 @@
+"""``kubectl exec`` and the official client's ``stream``, in containers of a whole laptop AKS."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+from kubernetes.stream import stream
+from whole_cluster import Whole, kubectls, version_of
+
+pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+
+KUBECTLS = kubectls()
+WEBSOCKETS = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "true"}
+"""What kubectl 1.29 needs to be told; later ones do it anyway."""
+needs_kubectl = pytest.mark.skipif(not KUBECTLS, reason="no kubectl on PATH")
+
+POD: dict[str, Any] = {
+    "metadata": {"name": "shell"},
+    "spec": {
+        "terminationGracePeriodSeconds": 0,
+        "volumes": [{"name": "data", "emptyDir": {}}],
+        "containers": [
+            {
+                "name": "main",
+                "image": "busybox",
+                "command": ["sh", "-c", "echo kept > /data/file; exec sleep 600"],
+                "env": [{"name": "OWN", "value": "mine"}],
+                "workingDir": "/data",
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            },
+            {"name": "other", "image": "busybox", "command": ["sleep", "600"]},
+        ],
+    },
+}
+PODS = "/api/v1/namespaces/default/pods"
+
+
+@pytest.fixture(scope="module")
+def api(whole: Whole) -> client.CoreV1Api:
+    return client.CoreV1Api(config.new_client_from_config(str(whole.kubeconfig)))
+
+
+@pytest.fixture(scope="module")
+def shell(whole: Whole, api: client.CoreV1Api) -> Iterator[str]:
+    assert whole.send("POST", PODS, POD).status == 201
+    deadline = time.monotonic() + 30
+    while api.read_namespaced_pod("shell", "default").status.phase != "Running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield "shell"
+    whole.send("DELETE", f"{PODS}/shell?gracePeriodSeconds=0")
+
+
+@needs_kubectl
+@pytest.mark.parametrize("binary", KUBECTLS, ids=map(version_of, KUBECTLS))
+def test_with_every_kubectl(whole: Whole, shell: str, binary: str) -> None:
+    def run(*args: str, stdin: str = "") -> tuple[int, str, str]:
+        done = whole.kubectl(binary, "exec", *args, stdin=stdin, **WEBSOCKETS)
+        return done.returncode, done.stdout, done.stderr
+
+    said = 'Defaulted container "main" out of: main, other\n'
+    assert run(shell, "--", "sh", "-c", "cat file; echo $OWN $HOSTNAME; pwd") == (0, "kept\nmine shell\n/data\n", said)
+    assert run("-c", "main", shell, "--", "cat", "/data/file") == (0, "kept\n", "")
+    assert run("-c", "main", shell, "--", "sh", "-c", "echo no >&2; exit 3") == (
+        3,
+        "",
+        "no\ncommand terminated with exit code 3\n",
+    )
+    text = "".join(f"line {number}\n" for number in range(20000))
+    assert run("-i", "-c", "main", shell, "--", "cat", stdin=text) == (0, text, "")
+    code, _, why = run("-c", "main", shell, "--", "no-such-program")
+    assert code == 1 and 'exec: "no-such-program": executable file not found in $PATH' in why
+    code, _, why = run("-c", "nope", shell, "--", "true")
+    assert code == 1 and "container nope is not valid for pod shell" in why
+
+
+@needs_kubectl
+def test_old_kubectl_is_told_what_to_do(whole: Whole, shell: str) -> None:
+    binary = next((path for path in KUBECTLS if path.endswith(".1.29")), None)
+    if binary is None:
+        pytest.skip("no kubectl 1.29 here")
+    done = whole.kubectl(binary, "exec", "-c", "main", shell, "--", "true")
+    assert done.returncode == 1
+    assert "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true" in done.stderr
+
+
+@needs_kubectl
+def test_a_terminal(whole: Whole, shell: str) -> None:
+    """``exec -it``: typed at, resized, and left."""
+    master, slave = pty.openpty()
+    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    command = whole.command(KUBECTLS[-1], "exec", "-it", "-c", "main", shell, "--", "sh")
+    env = {"HOME": str(whole.folder), "PATH": os.environ["PATH"]}
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True)
+    os.close(slave)
+    seen = b""
+
+    def until(text: bytes) -> None:
+        nonlocal seen
+        deadline = time.monotonic() + 15
+        while text not in seen:
+            assert time.monotonic() < deadline, seen
+            if select.select([master], [], [], 0.1)[0]:
+                seen += os.read(master, 65536)
+
+    os.write(master, b"test -t 0 && echo is-a-t''ty $TERM\n")
+    until(b"is-a-tty xterm")
+    os.write(master, b"stty size\n")
+    until(b"40 100")
+    ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+    os.killpg(process.pid, 28)  # SIGWINCH, which a terminal of its own would send
+    time.sleep(0.3)
+    os.write(master, b"stty size\n")
+    until(b"30 90")
+    os.write(master, b"exit 7\n")
+    until(b"exit code 7")
+    assert process.wait(10) == 7
+    os.close(master)
+
+
+def test_with_the_official_client(api: client.CoreV1Api, shell: str) -> None:
+    def run(*argv: str, **options: Any) -> Any:
+        options = {"stderr": True, "stdin": False, "stdout": True, "tty": False} | options
+        call = api.connect_get_namespaced_pod_exec
+        return stream(call, shell, "default", command=list(argv), container="main", **options)
+
+    assert run("cat", "/data/file") == "kept\n"
+    open_one = run("sh", "-c", "read line; echo got $line; exit 5", stdin=True, _preload_content=False)
+    open_one.write_stdin("hello\n")
+    open_one.run_forever(timeout=10)
+    assert (open_one.read_stdout(), open_one.returncode) == ("got hello\n", 5)
+    with pytest.raises(client.ApiException, match="400"):
+        api.connect_get_namespaced_pod_exec(shell, "default", command=["true"], container="main", stdout=True)
+
+
+def test_ends_with_its_container(whole: Whole, api: client.CoreV1Api, tmp_path: Path) -> None:
+    pod = {**POD, "metadata": {"name": "short"}}
+    assert whole.send("POST", PODS, pod).status == 201
+    while api.read_namespaced_pod("short", "default").status.phase != "Running":
+        time.sleep(0.05)
+    note = tmp_path / "pid"
+    command = ["sh", "-c", f"echo $$ > {note}; sleep 600"]
+    running = stream(
+        api.connect_get_namespaced_pod_exec, "short", "default", command=command, container="main", stdout=True,
+        stderr=True, stdin=False, tty=False, _preload_content=False,
+    )  # fmt: skip
+    while not (note.exists() and note.read_text().strip()):
+        time.sleep(0.02)
+    pid = int(note.read_text())
+    assert Path(f"/proc/{pid}").exists()
+    whole.send("DELETE", f"{PODS}/short?gracePeriodSeconds=0")
+    running.run_forever(timeout=15)
+    assert running.returncode == 137
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_refusals(whole: Whole, shell: str) -> None:
+    def ask(path: str) -> tuple[int, str]:
+        answer = whole.send("POST", f"{PODS}/{path}")
+        return answer.status, answer.json()["message"]
+
+    assert ask("none/exec?command=true&stdout=1") == (404, 'pods "none" not found')
+    assert ask("shell/exec?command=true&stdout=1") == (
+        400,
+        "a container name must be specified for pod shell, choose one of: [main other]",
+    )
+    assert ask("shell/exec?command=true&container=main")[1] == "you must specify at least 1 of stdin, stdout, stderr"
+    status, message = ask("shell/exec?command=true&container=main&stdout=1")
+    assert (status, message.partition(":")[0]) == (400, "Upgrade request required")
