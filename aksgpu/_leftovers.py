@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _expiry
+from aksgpu import _expiry, _offers
 from aksgpu import _nodepool as nodepool
 from aksgpu import _resources as resources
 from aksgpu._frames import frame
@@ -111,6 +111,7 @@ _COLUMNS = {
     "count": "Int64",
     "state": "string",
     "usd_per_hour": "Float64",
+    "disks_usd_per_day": "Float64",
     "usd_per_day": "Float64",
 }
 
@@ -128,8 +129,10 @@ def leftovers(azure: Azure) -> pd.DataFrame:
         - ``count`` (Int64): nodes.
         - ``state`` (string): provisioning state, or ``Stopped``: then no node runs, and only its disks cost money.
           ``, overdue`` follows where ``delete_after`` is over.
-        - ``usd_per_hour``, ``usd_per_day`` (Float64): what the nodes cost in US dollars; NA when not known, as for
-          the disks of a stopped pool. Disks, addresses and traffic of running nodes are not in it.
+        - ``usd_per_hour`` (Float64): what its virtual machines cost in US dollars; NA when not known.
+        - ``disks_usd_per_day`` (Float64): what their OS disks cost, those of a stopped pool included; 0 for ephemeral
+          ones. Counted as premium SSDs, which AKS takes where it can.
+        - ``usd_per_day`` (Float64): both together; NA where either is. Addresses and traffic are not in it.
 
     Raises:
         AzureError: Azure refused.
@@ -143,14 +146,16 @@ def leftovers(azure: Azure) -> pd.DataFrame:
 def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     name = str(shown["name"])
     profiles = shown["properties"].get("agentPoolProfiles") or ()
+    location = str(shown["location"]).lower()
     found = [nodepool.pool_of(name, str(profile["name"]), profile) for profile in profiles]
+    disks = {str(profile["name"]): _disks(azure, location, profile) for profile in profiles}
     stopped = resources.power_of(shown) == "Stopped"
     due = _expiry.due(shown.get("tags"))
     overdue = ", overdue" if due is not None and due < datetime.now(UTC) else ""
     rows = []
-    for pool in nodepool.priced(azure, str(shown["location"]), found):
+    for pool in nodepool.priced(azure, location, found):
         idle = stopped or pool.power == "Stopped"
-        hourly = None if idle else pool.usd_per_hour
+        hourly, daily = 0.0 if idle else pool.usd_per_hour, disks[pool.name]
         rows.append(
             {
                 "resource_group": str(shown["id"]).split("/")[4],
@@ -160,7 +165,17 @@ def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "count": pool.count,
                 "state": f"{'Stopped' if idle else pool.state}{overdue}",
                 "usd_per_hour": hourly,
-                "usd_per_day": None if hourly is None else round(hourly * 24, 2),
+                "disks_usd_per_day": daily,
+                "usd_per_day": None if hourly is None or daily is None else round(hourly * 24 + daily, 2),
             }
         )
     return rows
+
+
+def _disks(azure: Azure, location: str, profile: Mapping[str, Any]) -> float | None:
+    """What the OS disks of a pool's nodes cost a day: nodes that are stopped keep theirs."""
+    count = int(profile.get("count") or 0)
+    if profile.get("osDiskType") == "Ephemeral" or not count:
+        return 0.0
+    each = _offers.disk_price(azure, location, int(profile.get("osDiskSizeGB") or 128))  # 128: AKS' own default
+    return None if each is None else round(each * count, 2)

@@ -200,3 +200,28 @@ def _note_price(found: dict[str, dict[str, float]], item: Mapping[str, Any]) -> 
         return
     kind = "spot" if sku.endswith("Spot") else "on_demand"
     found.setdefault(str(item.get("armSkuName", "")), {})[kind] = float(item["retailPrice"])
+
+
+_DISKS = {32: "P4", 64: "P6", 128: "P10", 256: "P15", 512: "P20", 1024: "P30", 2048: "P40"}
+"""Performance tiers of premium SSDs, which AKS takes for its nodes, by the largest size in GB."""
+_MONTH = 730 / 24  # days, as Azure counts a month
+
+
+def disk_price(azure: Azure, location: str, gigabytes: int) -> float | None:
+    """What a node's managed disk costs in US dollars a day; None when not known."""
+    tier = next((tier for most, tier in _DISKS.items() if gigabytes <= most), None)
+    if tier is None:
+        return None
+    sku = f"{tier} LRS"
+    if (location, sku) not in azure.price_cache:
+        query = f"serviceName eq 'Storage' and armRegionName eq '{location}' and priceType eq 'Consumption'"
+        query += f" and productName eq 'Premium SSD Managed Disks' and skuName eq '{sku}'"
+        try:
+            items = azure.public(azure.prices_url, {"$filter": query}).get("Items") or ()
+        except AzureError:
+            return None
+        # The same SKU has prices of mounts and operations.
+        months = [item["retailPrice"] for item in items if item.get("meterName") in (f"{sku} Disk", f"{tier} Disks")]
+        azure.price_cache[location, sku] = round(float(months[0]) / _MONTH, 4) if months else None
+    price: float | None = azure.price_cache[location, sku]
+    return price

@@ -59,7 +59,8 @@ def _notes(row: dict[Any, Any]) -> list[str]:
     marks = {
         row["restriction"]: bool(row["restriction"]),
         "retired": row["retired"] is True,
-        "AKS support not known": not _known(row["aks"]),
+        "not listed by AKS": row["aks"] is False,
+        "unknown to this package": not _known(row["aks"]),
         row["arch"]: row["arch"] != "amd64",
         "MIG": row["mig"] is True,
     }

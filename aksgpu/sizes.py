@@ -46,6 +46,7 @@ class GpuSize:
         mig: whether its GPUs can be split (Multi-Instance GPU).
         retired_on: ISO date on which Azure retired it; empty for current sizes.
         use_instead: the size to use instead of a retired one; empty for current sizes.
+        aks: whether AKS lists it among those that it supports.
     """
 
     size: str
@@ -60,6 +61,7 @@ class GpuSize:
     mig: bool
     retired_on: str
     use_instead: str
+    aks: bool
 
     @property
     def devices(self) -> int:
@@ -84,6 +86,7 @@ def _table() -> dict[str, GpuSize]:
             mig=row["mig"] == "true",
             retired_on=row["retired_on"],
             use_instead=row["use_instead"],
+            aks=row["aks"] == "true",
         )
         for row in csv.DictReader(text.splitlines())
     )
@@ -207,7 +210,7 @@ def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
         - ``retired`` (boolean): retired by Azure; NA for sizes newer than this package, as for ``mig``.
         - ``mig`` (boolean): its GPUs can be split.
         - ``driver`` (string): driver that AKS installs; NA when not known.
-        - ``aks`` (boolean): supported by AKS; NA when not known.
+        - ``aks`` (boolean): whether AKS lists it among those that it supports; NA for sizes newer than this package.
 
     Raises:
         LocationNotAvailable: no VM sizes are offered there.
@@ -262,7 +265,7 @@ def _row(offer: Any, place: Any, price: Any) -> dict[str, Any]:
         "retired": bool(known.retired_on) if known else None,
         "mig": known.mig if known else None,
         "driver": (known.driver or None) if known else None,
-        "aks": (bool(known.driver) or None) if known else None,
+        "aks": known.aks if known else None,
     }
 
 

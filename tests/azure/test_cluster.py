@@ -47,7 +47,7 @@ def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     assert nodes == {"nodepool1", "gpunp"}
     left = cluster.leftovers(azure).query("cluster == 'walk'")
     assert left["pool"].tolist() == ["gpunp", "nodepool1"]
-    assert left["usd_per_day"].tolist()[0] == 12.62
+    assert left[["usd_per_hour", "disks_usd_per_day", "usd_per_day"]].values.tolist()[0] == [0.526, 0.65, 13.27]
     cluster.delete_pool(aks, "gpunp")
     cluster.delete_pool(aks, pool)
     assert cluster.pools(aks)["pool"].tolist() == ["nodepool1"]
@@ -247,6 +247,8 @@ def test_scaling_stopping_and_starting_a_pool(shared: cluster.Cluster) -> None:
     stopped = cluster.stop_pool(shared, "gpus")
     assert (stopped.power, stopped.usd_per_hour) == ("Stopped", 0.0)
     assert cluster.stop_pool(shared, "gpus") == stopped
+    left = cluster.leftovers(shared.azure).query("cluster == 'shared' and pool == 'gpus'")
+    assert left[["state", "count", "usd_per_hour", "usd_per_day"]].values.tolist() == [["Stopped", 2, 0.0, 1.3]]
     assert cluster.start_pool(shared, stopped).power == "Running"
     cluster.delete_pool(shared, "gpus")
     with pytest.raises(AzureNotFound, match="no node pool 'gpus'"):
@@ -261,7 +263,7 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
     cluster.stop(aks)
     row = cluster.leftovers(azure).query("cluster == 'nap'")
     assert row["state"].tolist() == ["Stopped"]
-    assert row["usd_per_hour"].isna().all()
+    assert row[["usd_per_hour", "usd_per_day"]].values.tolist() == [[0.0, 0.65]]
     with pytest.raises(AzureConflict, match=r"cluster\.start\(aks\)"):
         cluster.create(azure, "nap", resource_group="nap")
     cluster.start(aks)
@@ -302,6 +304,7 @@ def test_tables_have_the_same_columns_and_dtypes_with_and_without_rows(azure: Az
         "count": "Int64",
         "state": "string",
         "usd_per_hour": "Float64",
+        "disks_usd_per_day": "Float64",
         "usd_per_day": "Float64",
     }
     assert cluster.pools(shared)["min_count"].isna().all()

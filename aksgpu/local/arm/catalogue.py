@@ -149,34 +149,65 @@ def _matches(item: dict[str, Any], wanted: dict[str, str], parts: dict[str, str]
 
 
 def _prices(region: str | None) -> Iterator[dict[str, Any]]:
+    for name, shown in data.REGIONS.items():
+        if region is None or region.lower() == name:
+            place = {"armRegionName": name, "location": shown}
+            yield from (_COMMON | place | item for item in _machine_prices(name))
+            yield from (_COMMON | place | item for item in _disk_prices(name))
+
+
+_COMMON = {
+    "currencyCode": "USD",
+    "tierMinimumUnits": 0.0,
+    "effectiveStartDate": PRICED_SINCE,
+    "type": "Consumption",
+    "isPrimaryMeterRegion": True,
+}
+
+
+def _machine_prices(region: str) -> Iterator[dict[str, Any]]:
     for size in data.sizes().values():
         if size.price is None:
             continue
         short = size.name.removeprefix("Standard_").replace("_", " ")
-        for name, shown in data.REGIONS.items():
-            if region is None or region.lower() == name:
-                yield {
-                    "currencyCode": "USD",
-                    "tierMinimumUnits": 0.0,
-                    "retailPrice": size.price,
-                    "unitPrice": size.price,
-                    "armRegionName": name,
-                    "location": shown,
-                    "effectiveStartDate": PRICED_SINCE,
-                    "meterId": f"{size.name}/{name}",
-                    "meterName": short,
-                    "productId": size.family,
-                    "skuId": f"{size.family}/{size.name}",
-                    "productName": f"Virtual Machines {size.family}",
-                    "skuName": short,
-                    "serviceName": "Virtual Machines",
-                    "serviceId": "DZH313Z7MMC8",
-                    "serviceFamily": "Compute",
-                    "unitOfMeasure": "1 Hour",
-                    "type": "Consumption",
-                    "isPrimaryMeterRegion": True,
-                    "armSkuName": size.name,
-                }
+        yield {
+            "retailPrice": size.price,
+            "unitPrice": size.price,
+            "meterId": f"{size.name}/{region}",
+            "meterName": short,
+            "productId": size.family,
+            "skuId": f"{size.family}/{size.name}",
+            "productName": f"Virtual Machines {size.family}",
+            "skuName": short,
+            "serviceName": "Virtual Machines",
+            "serviceId": "DZH313Z7MMC8",
+            "serviceFamily": "Compute",
+            "unitOfMeasure": "1 Hour",
+            "armSkuName": size.name,
+        }
+
+
+DISKS = {"P4": 5.28, "P6": 10.21, "P10": 19.71, "P15": 38.02, "P20": 73.22, "P30": 135.17}
+"""US dollars a month of premium SSDs by performance tier, near the list prices of the United States."""
+
+
+def _disk_prices(region: str) -> Iterator[dict[str, Any]]:
+    for tier, price in DISKS.items():
+        yield {
+            "retailPrice": price,
+            "unitPrice": price,
+            "meterId": f"{tier}/{region}",
+            "meterName": f"{tier} LRS Disk",
+            "productId": "premium-ssd",
+            "skuId": f"premium-ssd/{tier}",
+            "productName": "Premium SSD Managed Disks",
+            "skuName": f"{tier} LRS",
+            "serviceName": "Storage",
+            "serviceId": "DZH317F1HKN0",
+            "serviceFamily": "Storage",
+            "unitOfMeasure": "1/Month",
+            "armSkuName": "",
+        }
 
 
 def _filters(call: Call) -> dict[str, str]:
