@@ -10,8 +10,7 @@ Every name is imported when it is first used (PEP 562), so that ``import aksgpu`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers know the name; importing typing would cost more than all the rest
 if TYPE_CHECKING:
     from aksgpu import (
         azure,
@@ -55,7 +54,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "connect":
         from aksgpu.azure import connect
 
