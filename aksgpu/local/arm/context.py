@@ -6,6 +6,8 @@ reach Kubernetes through :class:`Clusters` alone.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +53,8 @@ class Context:
     ca_file: Path
     faults: Faults
     operations: Operations = field(init=False)
+    nodes_lock: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """By cluster id: whoever makes or removes nodes holds it."""
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,10 @@ ZONES = {
 """The zones of a region that have a family; a family that is not listed is in all of them."""
 
 
+MIG_PROFILES = {"MIG1g": (1, 7), "MIG2g": (2, 3), "MIG3g": (4, 2), "MIG4g": (4, 1), "MIG7g": (8, 1)}
+"""By profile: the eighths of a GPU's memory that a slice has, and how many slices a GPU gives."""
+
+
 @dataclass(frozen=True)
 class Size:
     """One VM size."""
@@ -165,6 +169,12 @@ class Size:
     def nvidia(self) -> bool:
         """Whether it has GPUs that CUDA runs on."""
         return bool(self.gpus) and self.driver != "amd"
+
+    def mig_slices(self, profile: str) -> tuple[str, int]:
+        """What NVIDIA calls the slices of a profile, such as ``1g.5gb``, and how many a GPU of this size gives."""
+        eighths, count = MIG_PROFILES[profile]
+        memory = int(self.gpu_memory_gb / self.devices * eighths / 8 + 0.5)
+        return f"{profile.removeprefix('MIG')}.{memory}gb", count
 
     def offered(self, location: str) -> bool:
         """Whether this region has the size at all."""

@@ -20,14 +20,16 @@ from multidict import CIMultiDict
 
 from aksgpu.errors import LaptopError
 from aksgpu.local.arm import routes
+from aksgpu.local.arm.autoscaler import Autoscaler
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.data import SUBSCRIPTION
 from aksgpu.local.arm.errors import ArmError
-from aksgpu.local.arm.faults import Faults, evict
+from aksgpu.local.arm.faults import Faults, act
 from aksgpu.local.arm.operations import Operations
 from aksgpu.local.arm.state import State
 from aksgpu.local.arm.throttle import Throttle
 from aksgpu.local.arm.work import WORK
+from aksgpu.local.control.runtime import Tasks
 from aksgpu.local.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class ResourceManager:
         self._context = Context(self._state, clusters, settings, home / "ca.pem", Faults())
         self._context.operations = Operations(self._context, WORK)
         self._throttle = Throttle(settings.time_scale)
+        self._background = Tasks()
 
     async def start(self) -> None:
         """Read the state, start the clusters that ran, and go on with operations; raises LaptopError.
@@ -69,9 +72,11 @@ class ResourceManager:
                 cluster["error"] = {"code": "ControlPlaneNotRunning", "message": str(error)}
                 self._state.save(("clusters", key))
         self._context.operations.resume()
+        self._background.spawn(Autoscaler(self._context).run())
 
     async def stop(self) -> None:
         """Leave operations where they are and close the file; the clusters are the caller's to stop."""
+        await self._background.cancel()
         await self._context.operations.stop()
         self._state.close()
 
@@ -92,9 +97,7 @@ class ResourceManager:
     async def inject(self, fault: str, details: dict[str, Any]) -> str:
         """Order a failure, or do it at once; what was done, in words. Raises ArmError."""
         self._context.faults.order(fault, details)
-        if fault != "eviction":
-            return "ordered"
-        return f"evicted {await evict(self._context, details)}"
+        return await act(self._context, fault, details)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer an HTTP request."""

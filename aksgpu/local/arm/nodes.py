@@ -10,6 +10,8 @@ import asyncio
 import platform
 import re
 import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aksgpu.local.arm import data
@@ -20,6 +22,8 @@ from aksgpu.local.status import StatusError
 
 AZURE = "kubernetes.azure.com"
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+SHUTDOWN = {"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}
+"""What Azure's cloud provider puts on the node of a virtual machine that is deallocated."""
 POD_GRACE_SECONDS = 2
 FIRST_ADDRESS = 4
 CPU_RESERVED = ((2, 100), (4, 140), (8, 180), (16, 260), (32, 420), (64, 740), (128, 1380))
@@ -78,12 +82,20 @@ def labels(cluster: Document, pool: Document) -> dict[str, str]:
     }
     if size.nvidia:
         found |= {"accelerator": "nvidia", f"{AZURE}/accelerator": "nvidia", "aksgpu.dev/gpu": "simulated"}
+    if managed(pool):
+        found[f"{AZURE}/dcgm-exporter"] = "enabled"
     return found | (properties.get("nodeLabels") or {})
 
 
 def taints(pool: Document) -> list[dict[str, str]]:
     """The taints that a pool puts on its nodes."""
     return [parse_taint(text) for text in pool["properties"].get("nodeTaints") or []]
+
+
+def managed(pool: Document) -> bool:
+    """Whether AKS itself runs the device plugin on the pool's nodes."""
+    profile = pool["properties"].get("gpuProfile") or {}
+    return (profile.get("nvidia") or {}).get("managementMode") == "Managed"
 
 
 def gpu_annotations(pool: Document) -> dict[str, str]:
@@ -98,11 +110,25 @@ def gpu_annotations(pool: Document) -> dict[str, str]:
         "aksgpu.dev/gpu-count": str(size.devices),
         "aksgpu.dev/gpu-memory-mib": str(round(size.gpu_memory_gb * 1024 / size.devices)),
     }
-    if (profile.get("nvidia") or {}).get("managementMode") == "Managed":
-        found["aksgpu.dev/gpu-management"] = "Managed"
+    if managed(pool):  # where AKS runs the plugin it takes MIG strategy "single" unless told "Mixed"
+        mixed = profile["nvidia"].get("migStrategy") == "Mixed"
+        found |= {"aksgpu.dev/gpu-management": "Managed", "aksgpu.dev/gpu-mig-strategy": "mixed" if mixed else "single"}
     if properties.get("gpuInstanceProfile"):
-        found["aksgpu.dev/gpu-instance-profile"] = properties["gpuInstanceProfile"]
+        name, count = size.mig_slices(properties["gpuInstanceProfile"])
+        found |= {"aksgpu.dev/gpu-mig": name, "aksgpu.dev/gpu-mig-count": str(count)}
     return found
+
+
+def gpu_resources(pool: Document) -> dict[str, str]:
+    """What a new node will offer once a device plugin serves it, as the autoscaler takes it from the VM size."""
+    size, notes = data.sizes()[pool["properties"]["vmSize"].lower()], gpu_annotations(pool)
+    if not size.nvidia:
+        return {}
+    if not managed(pool) or "aksgpu.dev/gpu-mig" not in notes:
+        return {"nvidia.com/gpu": str(size.devices)}
+    mixed = notes["aksgpu.dev/gpu-mig-strategy"] == "mixed"
+    name = f"nvidia.com/mig-{notes['aksgpu.dev/gpu-mig']}" if mixed else "nvidia.com/gpu"
+    return {name: str(size.devices * int(notes["aksgpu.dev/gpu-mig-count"]))}
 
 
 def build(cluster: Document, pool: Document, index: int, address: int) -> Object:
@@ -175,20 +201,68 @@ async def of_pool(objects: Objects, pool: Document) -> list[Object]:
 
 async def settle(objects: Objects, cluster: Document, pool: Document, seconds: float) -> None:
     """Make the pool's nodes be what its document says, spread over ``seconds``."""
-    existing = await of_pool(objects, pool)
-    stopped = pool["power"] == "Stopped" or cluster["power"] == "Stopped"
-    wanted = 0 if stopped else pool["properties"]["count"]
-    for node in existing[:wanted]:
+    found = await of_pool(objects, pool)
+    asleep, running = [node for node in found if is_off(node)], [node for node in found if not is_off(node)]
+    gone = pool["power"] == "Stopped" or cluster["power"] == "Stopped" or pool["state"] == "Deleting"
+    wanted = 0 if gone else pool["properties"]["count"]
+    for node in running[:wanted]:
         await _bring_up_to_date(objects, cluster, pool, node)
-    changes = abs(wanted - len(existing))
-    pause = seconds / (changes + 1)
-    for node in reversed(existing[wanted:]):
+    missing = wanted - len(running)
+    steps: list[Callable[[], Awaitable[None]]] = [
+        partial(leave, objects, pool, node["metadata"]["name"], forget=gone) for node in reversed(running[wanted:])
+    ]
+    steps += [partial(_wake, objects, cluster, pool, node) for node in asleep[: max(0, missing)]]
+    steps += [partial(_add, objects, cluster, pool)] * (missing - len(asleep))
+    steps += [partial(remove, objects, node["metadata"]["name"]) for node in asleep if gone]
+    pause = seconds / (len(steps) + 1)
+    for step in steps:
         await asyncio.sleep(pause)
-        await remove(objects, node["metadata"]["name"])
-    for _ in range(wanted - len(existing)):
-        await asyncio.sleep(pause)
-        await _add(objects, cluster, pool)
+        await step()
     await asyncio.sleep(pause)
+
+
+async def leave(objects: Objects, pool: Document, name: str, *, forget: bool = False) -> None:
+    """Scale a node down as the pool's scale-down mode says: its machine goes, or only stops and keeps its disks."""
+    if forget or pool["properties"]["scaleDownMode"] != "Deallocate":
+        await remove(objects, name)
+    elif await _drain(objects, name):
+        await switch_off(objects, name)
+
+
+async def switch_off(objects: Objects, name: str) -> None:
+    """Deallocate a node's machine; the node stays, and is not ready."""
+    node = await objects.get("nodes", name)
+    taints = [*node["spec"].get("taints", []), SHUTDOWN]
+    await objects.patch("nodes", name, {"spec": {"taints": taints, "unschedulable": True}})
+    state = {"status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+    conditions = [{**each, **state} for each in node["status"].get("conditions", [])]
+    await objects.patch("nodes", name, {"status": {"conditions": conditions}}, subresource="status")
+    await _delete_pods(objects, name, grace=0, daemons=True)
+
+
+def is_off(node: Object) -> bool:
+    """Whether the node's machine is deallocated."""
+    return any(taint["key"] == SHUTDOWN["key"] for taint in node["spec"].get("taints", []))
+
+
+async def _wake(objects: Objects, cluster: Document, pool: Document, node: Object) -> None:
+    await _bring_up_to_date(objects, cluster, pool, node)
+    await objects.patch("nodes", node["metadata"]["name"], {"spec": {"unschedulable": None}})
+
+
+async def replace(objects: Objects, cluster: Document, pool: Document, surge: int, seconds: float) -> None:
+    """Give every node of the pool a new image, ``surge`` more nodes standing in for those that are away."""
+    old = [node for node in await of_pool(objects, pool) if not is_off(node)]
+    for _ in range(surge):
+        await _add(objects, cluster, pool)
+    for node in old:
+        await asyncio.sleep(seconds / (len(old) + 1))
+        await remove(objects, node["metadata"]["name"])
+        address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+        _, _, high, low = address.split(".")
+        fresh = build(cluster, pool, node_index(node["metadata"]["name"]), int(high) * 256 + int(low))
+        await objects.create("nodes", fresh)
+    await settle(objects, cluster, pool, seconds / (len(old) + 1))
 
 
 async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
@@ -223,19 +297,25 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
 
 async def remove(objects: Objects, name: str) -> None:
     """Drain a node and take it away, with the pods that stay on it."""
+    if await _drain(objects, name):
+        await _ignore_absent(objects.delete("nodes", name))
+        await _delete_pods(objects, name, grace=0, daemons=True)
+
+
+async def _drain(objects: Objects, name: str) -> bool:
+    """Let no more pods onto a node and end those that are there; whether there is such a node."""
     try:
         await objects.patch("nodes", name, {"spec": {"unschedulable": True}}, content_type=STRATEGIC_PATCH)
     except StatusError as error:
         if error.reason == "NotFound":
-            return
+            return False
         raise
     await _delete_pods(objects, name, grace=POD_GRACE_SECONDS, daemons=False)
     for _ in range(POD_GRACE_SECONDS * 10):
         if not await _pods(objects, name, daemons=False):
             break
         await asyncio.sleep(0.1)
-    await _ignore_absent(objects.delete("nodes", name))
-    await _delete_pods(objects, name, grace=0, daemons=True)
+    return True
 
 
 async def _pods(objects: Objects, node: str, *, daemons: bool) -> list[Object]:

@@ -71,6 +71,7 @@ class Operations:
         cluster: str = "",
         pool: str = "",
         group: str = "",
+        **details: Any,
     ) -> Document:
         """Write an operation down together with what it is about, and start it.
 
@@ -81,6 +82,7 @@ class Operations:
             cluster: the key of the cluster it is about; becomes that cluster's one operation.
             pool: the pool it is about.
             group: the key of the resource group it is about.
+            **details: what its kind needs beside.
         """
         state, faults = self._context.state, self._context.faults
         if (ordered := faults.take("slow")) is not None:
@@ -98,6 +100,7 @@ class Operations:
             "begun": time.time(),
             "ended": None,
             "stuck": faults.take("stuck") is not None,
+            **details,
         }
         state.operations[operation["id"]] = operation
         if cluster:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aksgpu.local.arm import errors, nodes, quota, rules, shapes
 from aksgpu.local.arm.clusters import ABORT_SECONDS, changed_pool, check_preconditions, check_ready
 from aksgpu.local.arm.context import (
@@ -80,6 +82,34 @@ def delete(context: Context, call: Call) -> Answer:
     return accepted(context, call, _begin(context, cluster, "delete-pool", DELETE_SECONDS, name))
 
 
+async def delete_machines(context: Context, call: Call) -> Answer:
+    """Delete the machines that the body names; the pool's count falls by as many."""
+    cluster, pool = find_pool(context, call)
+    names = sorted({str(name) for name in (call.body or {}).get("machineNames") or []})
+    if not names:
+        raise errors.missing("machineNames")
+    there = {node["metadata"]["name"] for node in await _nodes(context, cluster, pool)}
+    if unknown := [name for name in names if name not in there]:
+        raise errors.invalid("machineNames", f"agent pool {pool['name']} has no machine {', '.join(unknown)}.")
+    check_ready(context, cluster)
+    left = {**pool["properties"], "count": pool["properties"]["count"] - len(names)}
+    rules.check_pool(pool["name"], left, cluster["location"])
+    pool["properties"], pool["state"], cluster["state"] = left, "Deleting machines", "Updating"
+    operation = _begin(context, cluster, "delete-machines", DELETE_SECONDS, pool["name"], machines=names)
+    return accepted(context, call, operation)
+
+
+def upgrade(context: Context, call: Call) -> Answer:
+    """Give the pool's nodes the newest image; the nodes that stand in meanwhile need quota."""
+    cluster, pool = find_pool(context, call)
+    check_ready(context, cluster)
+    surge = rules.surge(pool["properties"])
+    quota.check(context, cluster["location"], [pool], instead_of=[pool], surge=surge)
+    pool["state"], cluster["state"] = "UpgradingNodeImageVersion", "Updating"
+    operation = _begin(context, cluster, "upgrade-pool", POOL_SECONDS, pool["name"], surge=surge)
+    return accepted(context, call, operation, body=shapes.show_pool(cluster, pool))
+
+
 async def abort(context: Context, call: Call) -> Answer:
     """Cancel the operation that runs on the pool."""
     cluster, pool = find_pool(context, call)
@@ -131,6 +161,8 @@ def _machine(cluster: Document, pool: Document, node: Object) -> Document:
     }
 
 
-def _begin(context: Context, cluster: Document, kind: str, seconds: float, pool: str) -> Document:
+def _begin(context: Context, cluster: Document, kind: str, seconds: float, pool: str, **details: Any) -> Document:
     key = cluster_key(cluster["group"], cluster["name"])
-    return context.operations.begin(kind, location=cluster["location"], seconds=seconds, cluster=key, pool=pool)
+    return context.operations.begin(
+        kind, location=cluster["location"], seconds=seconds, cluster=key, pool=pool, **details
+    )

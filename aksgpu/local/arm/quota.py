@@ -26,12 +26,15 @@ def usage(context: Context, location: str) -> Counter[str]:
     for cluster in context.state.clusters.values():
         if cluster["location"] != location or cluster["power"] == "Stopped":
             continue
+        running = context.operations.running(cluster) or {}
         for pool in cluster["pools"].values():
-            used.update(_cost(pool))
+            used.update(cost(pool, running.get("surge", 0) if pool["name"] == running.get("pool") else 0))
     return used
 
 
-def check(context: Context, location: str, wanted: list[Document], *, instead_of: list[Document]) -> None:
+def check(
+    context: Context, location: str, wanted: list[Document], *, instead_of: list[Document], surge: int = 0
+) -> None:
     """Refuse pools that the quota has no room for.
 
     Args:
@@ -39,14 +42,15 @@ def check(context: Context, location: str, wanted: list[Document], *, instead_of
         location: the region.
         wanted: the pools as they shall be.
         instead_of: the same pools as they are, whose use is given back.
+        surge: nodes that each pool has for a while beside those that it counts.
     """
     used = usage(context, location)
     before: Counter[str] = Counter()
     for pool in instead_of:
-        before.update(_cost(pool))
+        before.update(cost(pool))
     after: Counter[str] = Counter()
     for pool in wanted:
-        after.update(_cost(pool))
+        after.update(cost(pool, surge))
     for name, vcpus in after.items():
         requested = vcpus - before[name]
         remaining = limit(context, name) - used[name]
@@ -58,10 +62,11 @@ def check(context: Context, location: str, wanted: list[Document], *, instead_of
         raise errors.family_quota(requested, remaining, name if name == SPOT else _spelling(name), location)
 
 
-def _cost(pool: Document) -> dict[str, int]:
+def cost(pool: Document, surge: int = 0) -> dict[str, int]:
+    """The vCPUs of a pool, by the quotas that they come from."""
     properties = pool["properties"]
     size = data.sizes()[properties["vmSize"].lower()]
-    vcpus = 0 if pool["power"] == "Stopped" else size.vcpus * int(properties["count"])
+    vcpus = 0 if pool["power"] == "Stopped" else size.vcpus * (int(properties["count"]) + surge)
     if properties.get("scaleSetPriority") == "Spot":
         return {SPOT: vcpus}
     return {size.family.lower(): vcpus, REGION: vcpus}

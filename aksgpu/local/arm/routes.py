@@ -50,6 +50,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", _POOL, pools.get),
     ("DELETE", _POOL, pools.delete),
     ("POST", _POOL + "/abort", pools.abort),
+    ("POST", _POOL + "/deleteMachines", pools.delete_machines),
+    ("POST", _POOL + "/upgradeNodeImageVersion", pools.upgrade),
     ("GET", _POOL + "/machines", pools.machines),
     ("GET", _POOL + "/machines/{machine}", pools.machine),
     ("GET", _LOCATION + "/operations/{operation}", operations.get_status),

@@ -6,6 +6,7 @@ These functions only look and refuse. Quota is looked after in :mod:`aksgpu.loca
 from __future__ import annotations
 
 import re
+from math import ceil
 from typing import Any
 
 from aksgpu.local.arm import data, errors
@@ -16,6 +17,9 @@ from aksgpu.local.arm.state import Document
 CLUSTER_NAME = re.compile(r"[a-zA-Z0-9]|[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]")
 GROUP_NAME = re.compile(r"[-\w._()]{0,89}[-\w_()]")
 POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
+RESERVATION = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/capacityReservationGroups/[^/]+", re.I
+)
 WINDOWS_NAME_LENGTH = 6
 LARGEST_COUNT = 1000
 
@@ -110,10 +114,44 @@ def check_pool(name: str, properties: Document, location: str) -> None:
                 f"Invalid node taint '{taint}': expected 'key=value:effect' with the effect NoSchedule, "
                 "PreferNoSchedule or NoExecute.",
             ) from None
-    if properties.get("gpuInstanceProfile") and not size.mig:
-        raise errors.invalid("agentPoolProfile.gpuInstanceProfile", f"VM size {size.name} does not support MIG.")
+    _check_gpu(properties, size)
+    _check_capacity_reservation(properties)
     if properties["scaleSetPriority"] == "Spot" and properties["mode"] == "System":
         raise errors.invalid("agentPoolProfile.scaleSetPriority", "A system node pool cannot be a Spot node pool.")
+
+
+def surge(properties: Document) -> int:
+    """How many nodes an upgrade of the pool adds for a while: a number, or a share of the count, rounded up."""
+    wanted = str((properties.get("upgradeSettings") or {}).get("maxSurge") or "10%")
+    return ceil(properties["count"] * int(wanted[:-1]) / 100) if wanted.endswith("%") else int(wanted)
+
+
+def _check_gpu(properties: Document, size: data.Size) -> None:
+    profile = properties.get("gpuInstanceProfile")
+    if profile and (not size.mig or profile not in data.MIG_PROFILES):
+        why = f"VM size {size.name} does not support MIG" if not size.mig else f"'{profile}' is no GPU instance profile"
+        raise errors.invalid("agentPoolProfile.gpuInstanceProfile", f"{why}.")
+    gpu = properties.get("gpuProfile") or {}
+    nvidia = gpu.get("nvidia") or {}
+    for field, value, known in (
+        ("gpuProfile.driver", gpu.get("driver"), ("Install", "None")),
+        ("gpuProfile.nvidia.managementMode", nvidia.get("managementMode"), ("Managed", "Unmanaged")),
+    ):
+        if value not in (None, *known):
+            raise errors.invalid(f"agentPoolProfile.{field}", f"'{value}' is not one of {', '.join(known)}.")
+    if nvidia.get("managementMode") == "Managed" and (not size.nvidia or properties["osType"] == "Windows"):
+        raise errors.invalid(
+            "agentPoolProfile.gpuProfile.nvidia",
+            f"VM size {size.name} with {properties['osType']} has no NVIDIA GPU that AKS could manage.",
+        )
+
+
+def _check_capacity_reservation(properties: Document) -> None:
+    group = properties.get("capacityReservationGroupID")
+    if group and RESERVATION.fullmatch(group) is None:
+        raise errors.invalid("agentPoolProfile.capacityReservationGroupID", f"'{group}' is no resource id of one.")
+    if group and properties["scaleSetPriority"] == "Spot":
+        raise errors.invalid("agentPoolProfile.capacityReservationGroupID", "A Spot node pool cannot use one.")
 
 
 def _check_pool_name(name: str, properties: Document) -> None:

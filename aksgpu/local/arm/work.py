@@ -20,28 +20,45 @@ CONTROL_PLANE_SHARE = 0.3
 async def put_cluster(context: Context, operation: Document) -> None:
     """Bring up the control plane, then the nodes of every pool, one after another."""
     cluster = context.state.clusters[operation["cluster"]]
-    objects = await _open(context, cluster)
+    await open_cluster(context, cluster)
     await asyncio.sleep(operation["seconds"] * CONTROL_PLANE_SHARE)
     for pool in cluster["pools"].values():
-        context.faults.check_allocation(pool["properties"]["vmSize"])
-    await _settle_all(objects, cluster, operation["seconds"] * (1 - CONTROL_PLANE_SHARE))
+        context.faults.check_machines(pool["properties"])
+    await _settle_all(context, cluster, operation["seconds"] * (1 - CONTROL_PLANE_SHARE))
 
 
 async def put_pool(context: Context, operation: Document) -> None:
     """Bring a pool's nodes to what the pool says now."""
-    cluster = context.state.clusters[operation["cluster"]]
-    objects = await _open(context, cluster)
-    context.faults.check_allocation(cluster["pools"][operation["pool"]]["properties"]["vmSize"])
-    await nodes.settle(objects, cluster, cluster["pools"][operation["pool"]], operation["seconds"])
+    cluster, pool = _about(context, operation)
+    await open_cluster(context, cluster)
+    context.faults.check_machines(pool["properties"])
+    await settle(context, cluster, pool, operation["seconds"])
+
+
+async def delete_machines(context: Context, operation: Document) -> None:
+    """Take the named nodes away; the pool's count has been lowered already."""
+    cluster, pool = _about(context, operation)
+    async with context.nodes_lock[cluster["id"]]:
+        for name in operation["machines"]:
+            await nodes.remove(await open_cluster(context, cluster), name)
+    await settle(context, cluster, pool, operation["seconds"])
+
+
+async def upgrade_pool(context: Context, operation: Document) -> None:
+    """Give the pool's nodes the newest image, one after another."""
+    cluster, pool = _about(context, operation)
+    objects = await open_cluster(context, cluster)
+    context.faults.check_machines(pool["properties"])
+    async with context.nodes_lock[cluster["id"]]:
+        await nodes.replace(objects, cluster, pool, operation["surge"], operation["seconds"])
 
 
 async def delete_pool(context: Context, operation: Document) -> None:
     """Drain the pool's nodes away, then forget the pool."""
-    cluster = context.state.clusters[operation["cluster"]]
-    pool = cluster["pools"][operation["pool"]]
+    cluster, pool = _about(context, operation)
     pool["properties"]["count"] = 0
     if cluster["power"] == "Running":
-        await nodes.settle(await _open(context, cluster), cluster, pool, operation["seconds"])
+        await settle(context, cluster, pool, operation["seconds"])
     del cluster["pools"][operation["pool"]]
 
 
@@ -55,7 +72,7 @@ async def stop_cluster(context: Context, operation: Document) -> None:
     """Release the nodes, then stop the control plane; what is in its store stays."""
     cluster = context.state.clusters[operation["cluster"]]
     cluster["power"] = "Stopped"
-    await _settle_all(await _open(context, cluster), cluster, operation["seconds"])
+    await _settle_all(context, cluster, operation["seconds"])
     await context.clusters.close(cluster["id"])
 
 
@@ -86,6 +103,8 @@ WORK = {
     "put-cluster": put_cluster,
     "put-pool": put_pool,
     "delete-pool": delete_pool,
+    "delete-machines": delete_machines,
+    "upgrade-pool": upgrade_pool,
     "delete-cluster": delete_cluster,
     "stop-cluster": stop_cluster,
     "start-cluster": start_cluster,
@@ -94,13 +113,25 @@ WORK = {
 }
 
 
-async def _open(context: Context, cluster: Document) -> Objects:
+async def open_cluster(context: Context, cluster: Document) -> Objects:
+    """The objects of a cluster, which is started where it does not run."""
     return await context.clusters.open(cluster["id"], cluster["token"])
 
 
-async def _settle_all(objects: Objects, cluster: Document, seconds: float) -> None:
+async def settle(context: Context, cluster: Document, pool: Document, seconds: float) -> None:
+    """Make the pool's nodes be what its document says, while nobody else makes or removes nodes of the cluster."""
+    async with context.nodes_lock[cluster["id"]]:
+        await nodes.settle(await open_cluster(context, cluster), cluster, pool, seconds)
+
+
+async def _settle_all(context: Context, cluster: Document, seconds: float) -> None:
     for pool in list(cluster["pools"].values()):
-        await nodes.settle(objects, cluster, pool, seconds / len(cluster["pools"]))
+        await settle(context, cluster, pool, seconds / len(cluster["pools"]))
+
+
+def _about(context: Context, operation: Document) -> tuple[Document, Document]:
+    cluster = context.state.clusters[operation["cluster"]]
+    return cluster, cluster["pools"][operation["pool"]]
 
 
 async def _forget_cluster(context: Context, operation: Document, key: str) -> None:

@@ -113,9 +113,13 @@ class Recorder:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
-                batch = [self._waiting.popitem(last=False) for _ in range(min(64, len(self._waiting)))]
-                await all_of(self._write(news, more) for news, more in batch)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        while self._waiting:
+            batch = [self._waiting.popitem(last=False) for _ in range(min(64, len(self._waiting)))]
+            await all_of(self._write(news, more) for news, more in batch)
 
     async def _write(self, news: _News, more: int) -> None:
         version = self._versions.pop(news, "")
@@ -143,6 +147,13 @@ class Recorder:
                 raise
             return False
         return True
+
+
+async def write(objects: Objects, component: str, obj: Object, kind: str, reason: str, message: str) -> None:
+    """Write one event at once, for those who rarely tell anything; see :meth:`Recorder.tell`."""
+    recorder = Recorder(objects)
+    recorder.tell(component, obj, kind, reason, message)
+    await recorder.flush()
 
 
 # Event names end in a time in nanoseconds; counting on from the start keeps two of one moment apart.

@@ -9,7 +9,9 @@ import yaml
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.mgmt.containerservice.models import AgentPool, GPUProfile, NvidiaGPUProfile
 
-from .conftest import CLUSTER, GROUP, Arm, body, pool
+from aksgpu.local.arm import data
+
+from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body, pool
 
 
 def test_the_tutorial_of_today(arm: Arm) -> None:
@@ -206,3 +208,89 @@ def test_machines(arm: Arm) -> None:
     machines: list[Any] = list(client.machines.list("rg", "aks", "nodepool1"))
     assert [machine.zones for machine in machines] == [["1"], ["2"]]
     assert client.machines.get("rg", "aks", "nodepool1", machines[0].name).properties.network.ip_addresses
+
+
+def test_machines_are_deleted_by_name(arm: Arm) -> None:
+    client = arm.client()
+    gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3", count=3, availabilityZones=["1", "3"])
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), gpu)).result()
+    machines = list(client.machines.list("rg", "aks", "gpunp"))
+    assert [machine.zones for machine in machines] == [["1"], ["3"], ["1"]]
+    with pytest.raises(HttpResponseError, match="no machine aks-nothere"):
+        client.agent_pools.begin_delete_machines("rg", "aks", "gpunp", {"machineNames": ["aks-nothere"]})
+    with pytest.raises(HttpResponseError, match="machineNames is missing"):
+        client.agent_pools.begin_delete_machines("rg", "aks", "gpunp", {"machineNames": []})
+    first = {"machineNames": [machines[0].name]}
+    client.agent_pools.begin_delete_machines("rg", "aks", "gpunp", first).result()
+    assert [each.name for each in client.machines.list("rg", "aks", "gpunp")] == [each.name for each in machines[1:]]
+    found = client.agent_pools.get("rg", "aks", "gpunp")
+    assert (found.count, found.provisioning_state) == (2, "Succeeded")
+
+
+def test_an_upgrade_replaces_nodes_and_needs_quota_for_its_surge(arm: Arm) -> None:
+    client = arm.client()
+    settings = {"upgradeSettings": {"maxSurge": "50%"}}
+    gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3", count=3, **settings)
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), gpu)).result()
+    before = {node["metadata"]["name"]: node["metadata"]["uid"] for node in arm.nodes()}
+    poller = client.agent_pools.begin_upgrade_node_image_version("rg", "aks", "gpunp")
+    assert client.agent_pools.get("rg", "aks", "gpunp").provisioning_state == "UpgradingNodeImageVersion"
+    usages = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/eastus/usages"
+    used = {row["name"]["value"].lower(): row["currentValue"] for row in arm.send("GET", usages).json()["value"]}
+    assert used["standard ncasv3_t4 family"] == (3 + 2) * 4
+    poller.result()
+    after = {node["metadata"]["name"]: node["metadata"]["uid"] for node in arm.nodes()}
+    assert after.keys() == before.keys()
+    assert sum(after[name] != before[name] for name in after) == 3
+    client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", AgentPool(count=15)).result()
+    with pytest.raises(HttpResponseError, match="requested 32, remaining 4 for family Standard NCASv3_T4 Family"):
+        client.agent_pools.begin_upgrade_node_image_version("rg", "aks", "gpunp")
+
+
+def test_scaling_down_by_deallocating_keeps_the_machines(arm: Arm) -> None:
+    client = arm.client()
+    gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3", count=2, scaleDownMode="Deallocate")
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), gpu)).result()
+    before = {node["metadata"]["name"]: node["metadata"]["uid"] for node in arm.nodes()}
+    client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", AgentPool(count=0)).result()
+    off = [node for node in arm.nodes() if "taints" in node["spec"]]
+    assert [node["spec"]["taints"][0]["key"].rpartition("/")[2] for node in off] == ["shutdown", "shutdown"]
+    client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", AgentPool(count=1)).result()
+    assert {node["metadata"]["name"]: node["metadata"]["uid"] for node in arm.nodes()} == before
+    assert len([node for node in arm.nodes() if node["spec"].get("unschedulable")]) == 1
+    client.agent_pools.begin_delete("rg", "aks", "gpunp").result()
+    assert len(arm.nodes()) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "profile", "slices", "notes"),
+    [
+        ("Standard_ND96asr_v4", "MIG1g", "1g.5gb", 7),
+        ("Standard_NC24ads_A100_v4", "MIG1g", "1g.10gb", 7),
+        ("Standard_NC24ads_A100_v4", "MIG3g", "3g.40gb", 2),
+        ("Standard_NC40ads_H100_v5", "MIG1g", "1g.12gb", 7),
+        ("Standard_ND96isr_H200_v5", "MIG2g", "2g.35gb", 3),
+        ("Standard_ND96isr_H200_v5", "MIG7g", "7g.141gb", 1),
+    ],
+)
+def test_what_mig_profiles_are_called(size: str, profile: str, slices: str, notes: int) -> None:
+    assert data.sizes()[size.lower()].mig_slices(profile) == (slices, notes)
+
+
+def test_nodes_of_managed_and_cut_up_pools(arm: Arm) -> None:
+    client = arm.client()
+    profile = {"driver": "Install", "nvidia": {"managementMode": "Managed", "migStrategy": "Mixed"}}
+    cut = pool("cut", mode="User", vmSize="Standard_NC24ads_A100_v4", gpuInstanceProfile="MIG1g", gpuProfile=profile)
+    bare = pool("bare", mode="User", vmSize="Standard_NC4as_T4_v3", gpuProfile={"driver": "None"})
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), cut, bare)).result()
+    by_pool = {node["metadata"]["labels"]["agentpool"]: node["metadata"] for node in arm.nodes()}
+    assert by_pool["cut"]["labels"]["kubernetes.azure.com/dcgm-exporter"] == "enabled"
+    notes = by_pool["cut"]["annotations"]
+    assert {name.partition("/")[2]: notes[name] for name in notes if "mig" in name or "management" in name} == {
+        "gpu-management": "Managed",
+        "gpu-mig": "1g.10gb",
+        "gpu-mig-count": "7",
+        "gpu-mig-strategy": "mixed",
+    }
+    assert not by_pool["bare"].get("annotations")
+    assert by_pool["bare"]["labels"]["accelerator"] == "nvidia"

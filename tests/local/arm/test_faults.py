@@ -4,10 +4,11 @@ import time
 
 import pytest
 from azure.core.exceptions import HttpResponseError
-from azure.mgmt.containerservice.models import AgentPool
+from azure.mgmt.containerservice.models import AgentPool, GPUProfile
 
 from aksgpu.local.arm import clusters
 from aksgpu.local.arm.errors import ArmError
+from aksgpu.local.arm.faults import DRIVER_ANNOTATION
 from aksgpu.local.arm.throttle import Throttle
 
 from .conftest import CLUSTER, GROUP, Arm, body, pool
@@ -80,7 +81,56 @@ def test_eviction_takes_a_spot_node(arm: Arm) -> None:
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), spot)).result()
     assert "vmss000001" in inject(arm, "eviction", pool="spot")
     assert len(arm.nodes()) == 2
+    (registry,) = arm.clusters.open_clusters.values()
+    (event,) = [one for one in arm.run(registry.list("events"))[0] if one["reason"] == "PreemptScheduled"]
+    assert event["involvedObject"]["kind"] == "Node" and event["message"].startswith("Preempt Scheduled: ")
     assert client.agent_pools.get("rg", "aks", "spot").count == 1
+
+
+def test_eviction_by_deallocating_keeps_the_node(arm: Arm) -> None:
+    spot = {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Deallocate"}
+    document = body(pool(), pool("spot", mode="User", vmSize="Standard_NC4as_T4_v3", **spot))
+    arm.client().managed_clusters.begin_create_or_update("rg", "aks", document).result()
+    inject(arm, "eviction")
+    (node,) = [node for node in arm.nodes() if node["metadata"]["labels"]["agentpool"] == "spot"]
+    assert "shutdown" in node["spec"]["taints"][-1]["key"]
+    (told,) = node["status"]["conditions"]
+    assert (told["type"], told["reason"][:4]) == ("PreemptionScheduled", "Node")
+
+
+def test_a_driver_that_does_not_start_fails_the_pool(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    inject(arm, "gpu-driver")
+    for name, wish in {
+        "cpu": AgentPool(vm_size="Standard_D2s_v3", count=1),
+        "bare": AgentPool(vm_size="Standard_NC4as_T4_v3", count=1, gpu_profile=GPUProfile(driver="None")),
+    }.items():
+        client.agent_pools.begin_create_or_update("rg", "aks", name, wish).result()
+    gpu = AgentPool(vm_size="Standard_NC4as_T4_v3", count=1)
+    with pytest.raises(HttpResponseError, match=r"vmssCSE.*exit status=84"):
+        client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", gpu).result()
+    failed = client.agent_pools.get("rg", "aks", "gpunp")
+    assert failed.provisioning_state == "Failed"
+    assert failed.status.provisioning_error.code == "VMExtensionProvisioningError"
+
+
+def test_a_driver_that_breaks_on_a_node(arm: Arm) -> None:
+    gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3")
+    arm.client().managed_clusters.begin_create_or_update("rg", "aks", body(pool(), gpu)).result()
+    cpu_node, gpu_node = sorted((node["metadata"]["name"] for node in arm.nodes()), reverse=True)
+    for name in ("nowhere", cpu_node):
+        with pytest.raises(ArmError, match="no GPU node"):
+            inject(arm, "gpu-driver", node=name)
+    assert gpu_node in inject(arm, "gpu-driver", node=gpu_node)
+
+    def broken() -> dict[str, str]:
+        notes = {node["metadata"]["name"]: node["metadata"].get("annotations") or {} for node in arm.nodes()}
+        return {name: note[DRIVER_ANNOTATION] for name, note in notes.items() if DRIVER_ANNOTATION in note}
+
+    assert broken() == {gpu_node: "Driver/library version mismatch"}
+    inject(arm, "none")
+    assert broken() == {}
 
 
 def test_faults_that_nobody_knows(arm: Arm) -> None:

@@ -74,6 +74,23 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
         (body(kubernetesVersion="1.12.0"), "K8sVersionNotSupported", "is on version 1.12.0"),
         (body(pool(), pool("s", scaleSetPriority="Spot")), "InvalidParameter", "cannot be a Spot node pool"),
         (body(pool(gpuInstanceProfile="MIG1g")), "InvalidParameter", "does not support MIG"),
+        (
+            body(pool(vmSize="Standard_NC24ads_A100_v4", gpuInstanceProfile="MIG9g")),
+            "InvalidParameter",
+            "'MIG9g' is no GPU instance profile",
+        ),
+        (body(pool(gpuProfile={"driver": "Maybe"})), "InvalidParameter", "'Maybe' is not one of Install, None."),
+        (
+            body(pool(gpuProfile={"nvidia": {"managementMode": "Managed"}})),
+            "InvalidParameter",
+            "has no NVIDIA GPU that AKS could manage",
+        ),
+        (body(pool(capacityReservationGroupID="mine")), "InvalidParameter", "'mine' is no resource id"),
+        (
+            body(pool(), pool("s", mode="User", scaleSetPriority="Spot", count=40)),
+            "ErrCode_InsufficientVCPUQuota",
+            "requested 80, remaining 64 for family lowPriorityCores",
+        ),
     ],
 )
 def test_clusters_that_azure_does_not_make(arm: Arm, document: dict[str, Any], code: str, text: str) -> None:
