@@ -35,6 +35,7 @@ START_SECONDS = 30.0
 HEALTH_SECONDS = 5.0
 LOG_TAIL_BYTES = 2000
 LOG_BYTES = 5 * 1024 * 1024
+LOG_OLD = ".log.old"
 INHERITED = (
     "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV "
     "CONDA_PREFIX CUDA_VISIBLE_DEVICES CUDA_HOME OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS XDG_CACHE_HOME "
@@ -335,7 +336,7 @@ def _log(path: Path) -> Any:
     """The log, to append to; a long one is put aside first, so that it does not grow for ever."""
     try:
         if path.exists() and path.stat().st_size > LOG_BYTES:
-            path.replace(path.with_suffix(".log.old"))
+            path.replace(path.with_suffix(LOG_OLD))
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
     except OSError as error:
         raise _unusable(path.parent, f"{path.name}: {error.strerror}") from error

@@ -30,11 +30,12 @@ from typing import Any
 from aiohttp import web
 
 from aksgpu.errors import AksGpuError, LaptopError
-from aksgpu.local import tls
+from aksgpu.local import logfile, tls
 from aksgpu.local.arm import ResourceManager
 from aksgpu.local.arm.errors import ArmError
 from aksgpu.local.arm.manager import PRICES
 from aksgpu.local.clusters import Clusters
+from aksgpu.local.door import Door
 from aksgpu.local.home import home as user_home
 from aksgpu.local.settings import Settings
 
@@ -64,6 +65,7 @@ class Laptop:
         self._open_requests = 0
         self._note = ""
         self._tasks: set[asyncio.Task[web.Response]] = set()
+        self._door: Door | None = None
         self._token = _token(home / "token")
 
     async def run(self, ready: Any) -> None:
@@ -78,7 +80,9 @@ class Laptop:
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS)
         await runner.setup()
-        await web.SockSite(runner, listener, ssl_context=context).start()
+        assert runner.server is not None
+        self._door = door = Door(listener, runner.server, context)
+        door.open()
         port = listener.getsockname()[1]
         self._write_record(port, os.getpid())
         idle = asyncio.create_task(self._stop_when_idle())
@@ -87,6 +91,7 @@ class Laptop:
         await self._ended.wait()
         log.info("stopping")
         idle.cancel()
+        await door.close()
         await runner.cleanup()
         await self._manager.stop()
         try:
@@ -118,6 +123,8 @@ class Laptop:
         tls.write_private(self._home / "laptop.json", json.dumps(record).encode())
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self._door is not None:
+            self._door.heard(request)
         path = request.path
         own = path.startswith("/laptop/")
         if not own:
@@ -234,7 +241,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.set_inheritable(descriptor, False)
         if os.fork():
             os._exit(0)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
     def report(**message: Any) -> None:
         nonlocal descriptor
@@ -246,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         arguments.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logfile.set_up(None if descriptor is None else arguments.home / "laptop.log")
         lock = _own(arguments.home)
         settings = Settings(time_scale=arguments.time_scale, idle_seconds=arguments.idle_seconds)
         asyncio.run(_serve(arguments.home, settings, report))
