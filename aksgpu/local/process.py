@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +65,22 @@ class Endpoint:
 
 
 def start(home: Path | str | None = None, *, settings: Settings | None = None) -> Endpoint:
-    """Start the laptop AKS, or find the one that runs.
+    """Start the laptop AKS, or find the one that runs. One of another version of aksgpu makes way if it is idle.
 
     Args:
         home: where it keeps its files; the user's data directory by default.
         settings: for a process that is started; one that runs keeps its own. By default those of the environment.
 
     Raises:
-        LaptopError: it does not start, or its directory cannot be used.
+        LaptopError: it does not start, its directory cannot be used, or one of another version is at work there.
     """
     place = _prepared(home)
     with _locked(place / "start.lock"):
         if (found := _found(place)) is not None:
-            return found[0]
+            endpoint, record, health = found
+            if record.get("version") == installed_version():
+                return endpoint
+            _make_way(place, record, health)
         _spawn(place, settings or Settings.from_environment())
         return _endpoint(place, _record(place))
 
@@ -86,7 +90,8 @@ def status(home: Path | str | None = None) -> dict[str, Any]:
 
     Returns:
         ``running`` and ``home`` always; while it runs also ``pid``, ``port``, ``version``, ``started`` (ISO 8601),
-        ``uptime_seconds``, ``clusters`` (``resource group/cluster`` each) and ``note`` (something to know, or empty).
+        ``uptime_seconds``, ``clusters`` (``resource group/cluster`` each), ``busy`` (whether an operation or a pod runs)
+        and ``note`` (something to know, or empty).
 
     Raises:
         LaptopError: it runs and does not answer.
@@ -136,8 +141,9 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
         fault: ``quota`` (``family``, ``limit``: the quota is that from now on), ``allocation`` (``vm_size``, ``code``:
             the next operation that wants machines fails), ``throttle`` (``method``, ``seconds``: the next request is
             answered 429), ``slow`` (``factor``: the next operation takes longer), ``stuck`` (the next operation goes
-            on until it is aborted), ``eviction`` (``pool``: a spot node goes, at once), or ``none``, which takes all
-            orders back.
+            on until it is aborted), ``eviction`` (``pool``: a spot node goes, at once), ``gpu-driver`` (with ``node``
+            and ``message``: that node's NVIDIA driver breaks, at once; else with ``vm_size`` and ``exit_code``: the next
+            GPU nodes cannot be set up), or ``none``, which takes all orders back and mends drivers.
         home: where the laptop AKS keeps its files.
         **details: what the fault takes; ``times`` is how often it happens, once by default.
 
@@ -167,6 +173,25 @@ def laptop(**settings: Any) -> Iterator[Endpoint]:
     finally:
         stop(home=place)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def installed_version() -> str:
+    """The version of aksgpu."""
+    try:
+        return version("aksgpu")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _make_way(place: Path, record: dict[str, Any], health: dict[str, Any]) -> None:
+    """Stop the running one, which is of another version, unless it is at work."""
+    if health.get("busy", True):
+        raise LaptopError(
+            f"the laptop AKS in {place} is of aksgpu {record.get('version')}, this is aksgpu {installed_version()}, "
+            "and something still runs on it",
+            hint="When that may end, run `aksgpu local stop` (clusters are kept, running pods end) and try again.",
+        )
+    stop(home=place)
 
 
 def _place(home: Path | str | None) -> Path:

@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from aksgpu.local.arm.manager import PRICES
 from aksgpu.local.clusters import Clusters
 from aksgpu.local.door import Door
 from aksgpu.local.home import home as user_home
+from aksgpu.local.process import installed_version
 from aksgpu.local.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Laptop:
         return listener
 
     def _write_record(self, port: int, pid: int | None) -> None:
-        record = {"pid": pid, "port": port, "started": datetime.now(UTC).isoformat(), "version": _version()}
+        record = {"pid": pid, "port": port, "started": datetime.now(UTC).isoformat(), "version": installed_version()}
         tls.write_private(self._home / "laptop.json", json.dumps(record).encode())
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -158,7 +158,8 @@ class Laptop:
 
     async def _administer(self, request: web.Request, path: str) -> web.Response:
         if path == "/laptop/status" and request.method == "GET":
-            return web.json_response({"clusters": self._manager.cluster_names, "note": self._note})
+            busy = self._manager.busy or await self._clusters.busy()
+            return web.json_response({"clusters": self._manager.cluster_names, "busy": busy, "note": self._note})
         if path == "/laptop/stop" and request.method == "POST":
             asyncio.get_running_loop().call_later(0.05, self._ended.set)
             return web.json_response({"stopping": True})
@@ -201,13 +202,6 @@ def _token(path: Path) -> bytes:
             return found
     tls.write_private(path, secrets.token_urlsafe(32).encode())
     return path.read_bytes().strip()
-
-
-def _version() -> str:
-    try:
-        return version("aksgpu")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _own(home: Path) -> int:

@@ -26,6 +26,7 @@ from azure.mgmt.containerservice import ContainerServiceClient
 from aksgpu import local
 from aksgpu.errors import InvalidInput, LaptopError
 from aksgpu.local import Endpoint, Settings
+from aksgpu.local.process import installed_version
 
 from .arm.conftest import CLUSTER, GROUP, SUBSCRIPTION, Token, body
 
@@ -200,6 +201,28 @@ def test_a_record_of_a_process_that_is_gone(home: Path) -> None:
     assert local.status(home)["running"] is False
     local.start(home, settings=FAST)
     assert local.status(home)["pid"] != os.getpid()
+
+
+def test_one_of_another_version_makes_way_unless_it_is_at_work(home: Path) -> None:
+    endpoint = local.start(home, settings=FAST)
+    make_cluster(endpoint)
+    before = local.status(home)
+    assert (before["busy"], before["version"]) == (False, installed_version())
+    local.inject("stuck", home=home)
+    assert send(endpoint, "POST", f"{CLUSTER}/stop?api-version=2026-08-01")[0] == 202
+    record = json.loads((home / "laptop.json").read_text())
+    (home / "laptop.json").write_text(json.dumps(record | {"version": "0.0.1"}))  # as an older one would have it
+    with pytest.raises(
+        LaptopError, match=r"is of aksgpu 0\.0\.1, this is aksgpu .*, and something still runs"
+    ) as caught:
+        local.start(home, settings=FAST)
+    assert "aksgpu local stop" in caught.value.hint
+    assert send(endpoint, "POST", f"{CLUSTER}/abort?api-version=2026-08-01")[0] == 202
+    wait_for(lambda: not local.status(home)["busy"])
+    assert local.start(home, settings=FAST) == endpoint
+    after = local.status(home)
+    assert after["pid"] != before["pid"]
+    assert (after["version"], after["clusters"]) == (before["version"], ["rg/aks"])
 
 
 def test_it_stops_when_idle(home: Path) -> None:
