@@ -90,7 +90,7 @@ def status(home: Path | str | None = None) -> dict[str, Any]:
 
     Returns:
         ``running`` and ``home`` always; while it runs also ``pid``, ``port``, ``version``, ``started`` (ISO 8601),
-        ``uptime_seconds``, ``clusters`` (``resource group/cluster`` each), ``busy`` (whether an operation or a pod runs)
+        ``uptime_seconds``, ``clusters`` (``resource group/cluster`` each), ``busy`` (an operation or a pod runs)
         and ``note`` (something to know, or empty).
 
     Raises:
@@ -142,8 +142,8 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
             the next operation that wants machines fails), ``throttle`` (``method``, ``seconds``: the next request is
             answered 429), ``slow`` (``factor``: the next operation takes longer), ``stuck`` (the next operation goes
             on until it is aborted), ``eviction`` (``pool``: a spot node goes, at once), ``gpu-driver`` (with ``node``
-            and ``message``: that node's NVIDIA driver breaks, at once; else with ``vm_size`` and ``exit_code``: the next
-            GPU nodes cannot be set up), or ``none``, which takes all orders back and mends drivers.
+            and ``message``: that node's NVIDIA driver breaks, at once; with ``vm_size`` and ``exit_code``: the next GPU
+            nodes cannot be set up), or ``none``, which takes all orders back and mends drivers.
         home: where the laptop AKS keeps its files.
         **details: what the fault takes; ``times`` is how often it happens, once by default.
 
