@@ -1,7 +1,7 @@
 """Where connections come in: how many there may be, and how long one may stay before it has asked for anything.
 
-A TLS connection costs 0.3 MB before its client has shown a token, so those who only connect are few and are let go:
-the oldest of them first. What is asked is no business of this module.
+A TLS connection costs 0.3 MB before its client has shown a token, so those who only connect are few. Others wait until
+one of them has asked, or has had its time and is let go. What is asked is no business of this module.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from aiohttp.web_protocol import RequestHandler
 MAX_CONNECTIONS = 1000
 """Connections at the same time; further ones are closed at once."""
 MAX_STRANGERS = 100
-"""Connections that have not asked for anything yet; for one more, the oldest goes."""
-PATIENCE = 30.0
-"""Seconds in which the first request has to arrive, TLS handshake included."""
+"""Connections that have not asked for anything yet."""
+PATIENCE, HURRY = 30.0, 1.0
+"""Seconds in which the first request has to arrive, TLS handshake included; and while others wait to be let in."""
 
 
 class Door:
@@ -33,7 +33,7 @@ class Door:
 
     def __init__(self, listener: socket.socket, server: web.Server, context: ssl.SSLContext) -> None:
         self._listener, self._server, self._context = listener, server, context
-        self._strangers: dict[asyncio.Task[None], None] = {}
+        self._strangers: dict[asyncio.Task[None], float] = {}
         self._waiting: dict[RequestHandler, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -68,12 +68,20 @@ class Door:
                 connection.close()
                 continue
             while len(self._strangers) >= MAX_STRANGERS:
-                oldest = next(iter(self._strangers))
-                del self._strangers[oldest]
-                oldest.cancel()
+                await self._make_room()
             task = asyncio.create_task(self._admit(connection))
-            self._strangers[task] = None
+            self._strangers[task] = loop.time()
             task.add_done_callback(lambda task: self._strangers.pop(task, None))
+
+    async def _make_room(self) -> None:
+        """Wait until a stranger has asked or left; the oldest has to leave when it has had its time."""
+        oldest, since = next(iter(self._strangers.items()))
+        left = since + HURRY - asyncio.get_running_loop().time()
+        if left > 0:
+            await asyncio.wait(self._strangers, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            return
+        del self._strangers[oldest]
+        oldest.cancel()
 
     async def _admit(self, connection: socket.socket) -> None:
         """Stay with a connection until its first request."""
