@@ -51,6 +51,14 @@ def parse(text: str | timedelta) -> timedelta:
     return text
 
 
+def words(life: timedelta) -> str:
+    """A duration in its largest whole unit: ``90 min``, ``2 h``."""
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+        if life.total_seconds() % seconds == 0:
+            return f"{life.total_seconds() / seconds:g} {unit}"
+    return f"{life.total_seconds():g} s"
+
+
 def tag(life: timedelta) -> dict[str, str]:
     """The tag for a cluster that lives so long from now."""
     return {TAG: (datetime.now(UTC) + life).isoformat(timespec="seconds")}
@@ -68,6 +76,7 @@ def due(tags: Mapping[str, Any] | None) -> datetime | None:
 def set_timer(aks: Cluster, life: timedelta) -> None:
     """Delete the cluster after this time, if this process still lives then; a later call replaces an earlier one."""
     cancel(aks)
+    aks.life = words(life)
     timer = threading.Timer(life.total_seconds(), _expire, (aks,))
     timer.name, timer.daemon = f"aksgpu-delete-{aks.name}", True
     _timers[aks.id.lower()] = timer
@@ -76,6 +85,7 @@ def set_timer(aks: Cluster, life: timedelta) -> None:
 
 def cancel(aks: Cluster) -> None:
     """Forget the timer, if there is one."""
+    aks.life = ""
     if timer := _timers.pop(aks.id.lower(), None):
         timer.cancel()
 

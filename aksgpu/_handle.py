@@ -24,6 +24,7 @@ class Cluster:
         id: its Azure resource id; empty when not known.
         kubernetes_version: of its control plane when it was read; empty when not known.
         access: who may reach its Kubernetes API (``apiServerAccessProfile``); empty for everybody.
+        life: how long after its creation this process deletes it, such as ``2 h``; empty for never.
         costs: what the nodes of each pool cost in US dollars an hour when they were last read through this object; None
             when not known.
     """
@@ -43,6 +44,7 @@ class Cluster:
         self.name, self.resource_group, self.location = name, resource_group, location
         self.azure, self.id, self.kubernetes_version = azure, id, kubernetes_version
         self.access: Mapping[str, Any] = access or {}
+        self.life = ""
         self.costs: dict[str, float | None] = {}
         self._kube = kube
 
@@ -69,7 +71,8 @@ class Cluster:
 
     def __repr__(self) -> str:
         where = f" in {self.resource_group} ({self.location})" if self.resource_group else ""
-        return f"Cluster({self.name}{where}{f', {self._cost()}' if self.azure else ''})"
+        costs = f", {self._cost()}" if self.azure else ""
+        return f"Cluster({self.name}{where}{costs}{f', deleted after {self.life}' if self.life else ''})"
 
     def _repr_html_(self) -> str:
         facts = {
@@ -82,6 +85,7 @@ class Cluster:
                 f"of which {pool}": f"USD {'NA' if cost is None else format(cost, '.3f')} an hour"
                 for pool, cost in sorted(self.costs.items())
             },
+            "deleted after": f"{self.life}, by this process; later, cluster.leftovers shows it" if self.life else "",
         }
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"

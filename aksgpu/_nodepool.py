@@ -85,6 +85,8 @@ class NodePool:
         facts = {
             "nodes": f"{self.count} x {self.vm_size}",
             "GPUs": f"{self.gpus} x {self.gpu}" if self.gpu else "none",
+            "autoscaled": "" if self.max_count is None else f"{self.min_count} to {self.max_count} nodes",
+            "spot": "yes" if self.spot else "",
             "state": f"{self.state}, {self.power}",
             "taints": ", ".join(self.taints) or "none",
             "zones": ", ".join(self.zones) or "none",
@@ -93,6 +95,7 @@ class NodePool:
         rows = "".join(
             f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
             for name, value in facts.items()
+            if value
         )
         return (
             f"<table><caption>Node pool {html.escape(self.name)} of {html.escape(self.cluster)}</caption>{rows}</table>"

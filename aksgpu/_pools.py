@@ -116,7 +116,7 @@ def add_gpu_pool(
     deadline = time.monotonic() + timeout
     existing = target.ready(wish, timeout, progress)
     if existing is None:
-        if preflight:
+        if preflight and not target.failed:  # of a failed pool's nodes nobody knows how many count already
             most = count if max_count is None else max(count, max_count)
             wished_zones = tuple(wish.get("availabilityZones", ()))
             sizes.preflight(azure, aks.location, vm_size, most, spot=spot, zones=wished_zones).raise_if_no()
@@ -132,6 +132,7 @@ class _Target:
         cluster = resources.cluster_id(self.azure, aks.resource_group, aks.name)
         self.id = f"{cluster}/agentPools/{name}"
         self.adding = f"adding node pool {name} to {aks.name}"
+        self.failed = False  # whether a pool is there whose making failed
 
     def find(self) -> dict[str, Any] | None:
         return resources.find_pool(self.azure, self.aks.resource_group, self.aks.name, self.name)
@@ -192,7 +193,8 @@ class _Target:
         if state == "Succeeded":
             return existing
         if state in resources.SETTLED:
-            return None  # making it failed: the same request repairs what is there
+            self.failed = True
+            return None  # the same request repairs what is there
         return resources.resume(
             self.azure,
             self.begin({}),

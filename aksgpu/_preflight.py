@@ -53,19 +53,22 @@ class Preflight:
         return f"Preflight({self.count} x {self.vm_size} in {self.location}: {self.verdict}{why})"
 
     def _repr_html_(self) -> str:
+        no = self.verdict == "no"
         rows = {
             "verdict": self.verdict,
-            "reasons": "; ".join(self.reasons) or "none",
-            "quota": self.quota or "unknown",
-            "vCPUs requested": _number(self.requested),
-            "vCPUs left": f"{_number(self.left)} of {_number(self.limit)}",
-            "alternatives": ", ".join(self.alternatives) or "none",
+            "reasons": "; ".join(self.reasons),
+            "quota": self.quota,
+            "vCPUs requested": "" if self.requested is None else str(self.requested),
+            "vCPUs left": "" if self.left is None else f"{self.left} of {self.limit}",
+            "would work": ", ".join(self.alternatives) or ("" if not no else "nothing that was looked at"),
+            "ask for more at": self.ask if isinstance(self.error, errors.QuotaExceeded) else "",
         }
         head = html.escape(f"{self.count} x {self.vm_size} in {self.location}" + (" (spot)" if self.spot else ""))
         body = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
             f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
             for name, value in rows.items()
+            if value
         )
         return f"<table><caption>{head}</caption>{body}</table>"
 
@@ -80,10 +83,6 @@ class Preflight:
         if self.error is not None:
             raise self.error
         return self
-
-
-def _number(value: int | None) -> str:
-    return "unknown" if value is None else str(value)
 
 
 def verdict(
@@ -109,7 +108,8 @@ def verdict(
     offer = place.offers.get(vm_size.lower())
     if offer is None:
         missing = _not_offered(place, vm_size, known is not None, gpu)
-        return _no(wish, missing, missing.alternatives)
+        there = _alternatives((place, *others), vm_size, count, spot, bool(zones)) if known else ()
+        return _with_alternatives(wish, missing, tuple(there) or missing.alternatives)
     wish["vm_size"] = offer.size
     numbers = _quota(place, offer, count, spot)
     against: errors.AzureError | None = _refused(place, offer, zones, gpu, spot) or _too_little(place, offer, numbers)
@@ -117,10 +117,14 @@ def verdict(
         unknown = numbers["left"] is None
         reasons = (f"the quota left in {place.name} is not known",) if unknown else ()
         return Preflight("unknown" if unknown else "yes", **wish, **numbers, reasons=reasons)
-    others_that_work = tuple(_alternatives(place, others, offer, count, spot, zones))
-    if others_that_work:
-        against.hint = f"This would work: {'; '.join(others_that_work)}. {against.hint}".strip()
-    return _no({**wish, **numbers}, against, others_that_work)
+    there = _alternatives((place, *others), offer.size, count, spot, bool(zones))
+    return _with_alternatives({**wish, **numbers}, against, tuple(there))
+
+
+def _with_alternatives(wish: dict[str, Any], error: errors.AzureError, there: tuple[str, ...]) -> Preflight:
+    if any(" in " in each for each in there):
+        error.hint = f"This would work: {'; '.join(there[:3])}. {error.hint}".strip()
+    return _no(wish, error, there)
 
 
 def _no(wish: dict[str, Any], error: errors.AzureError, alternatives: tuple[str, ...]) -> Preflight:
@@ -189,9 +193,11 @@ def _too_little(place: Location, offer: Offer, numbers: dict[str, Any]) -> error
     requested, left, limit, name = (numbers[key] for key in ("requested", "left", "limit", "quota"))
     if left is None or requested <= left:
         return None
+    count = requested // offer.vcpus
     called = {"cores": "the region's total", "lowPriorityCores": "the spot quota"}.get(name, f"family {name!r}")
     return errors.QuotaExceeded(
-        f"{offer.size} needs {requested} vCPUs in {place.name}; {called} has {left} of {limit} left",
+        f"{count} x {offer.size} need {requested} vCPUs in {place.name}; {called} has {left} of {limit} left"
+        f"{f', enough for {left // offer.vcpus}' if left >= offer.vcpus else ''}",
         requested=requested,
         remaining=left,
         limit=limit,
@@ -202,23 +208,19 @@ def _too_little(place: Location, offer: Offer, numbers: dict[str, Any]) -> error
     )
 
 
-def _alternatives(
-    place: Location, others: Sequence[Location], offer: Offer, count: int, spot: bool, zones: tuple[str, ...]
-) -> Iterator[str]:
-    """The same size in other zones, then sizes with the same GPU, in the location and in the others."""
+def _alternatives(places: Sequence[Location], size: str, count: int, spot: bool, with_zones: bool) -> Iterator[str]:
+    """What can be had: the size itself (in other zones too), then sizes with the same GPU, place by place."""
     from aksgpu import sizes
 
     try:
-        names = [offer.size, *sizes.alternatives(offer.size)]
+        names = [size, *sizes.alternatives(size)]
     except errors.SizeNotAvailable:
-        names = [offer.size]
-    for where in (place, *others):
+        names = [size]
+    for where in places:
         for name in names:
-            other = where.offers.get(name.lower())
-            if other is None or (where is place and other is offer and not zones):
+            offer = where.offers.get(name.lower())
+            if offer is None or _refused(where, offer, (), gpu=True, spot=spot):
                 continue
-            if _refused(where, other, (), gpu=True, spot=spot):
-                continue
-            if _too_little(where, other, _quota(where, other, count, spot)) is None:
-                zone = f" zone {', '.join(other.zones)}" if zones and other.zones else ""
-                yield f"{other.size} in {where.name}{zone}"
+            if _too_little(where, offer, _quota(where, offer, count, spot)) is None:
+                zone = f" zone {', '.join(offer.zones)}" if with_zones and offer.zones else ""
+                yield f"{offer.size} in {where.name}{zone}"

@@ -34,15 +34,17 @@ class SizeTable(pd.DataFrame):
 
     def _repr_html_(self) -> str | None:  # type: ignore[override]  # pandas' stubs leave it out
         short = self._shortened()
-        return super()._repr_html_() if short is None else f"<div>{short.to_html()}</div>"  # type: ignore[operator]
+        if short is None:
+            return super()._repr_html_()  # type: ignore[operator,no-any-return]
+        return short.to_html().replace("<td>", "<td style='white-space:nowrap'>")
 
 
 def _shown(row: dict[Any, Any]) -> dict[str, str]:
     return {
         "size": row["size"],
-        "GPU": _text(row["gpu"]),
+        "GPU": _text(row["gpu"]).removeprefix("NVIDIA "),
         "GPUs": str(Fraction(row["gpus"]).limit_denominator(12)) if _known(row["gpus"]) else _NA,
-        "GB a GPU": _number(row["gpu_memory_gb"]),
+        "GB/GPU": _number(row["gpu_memory_gb"]),
         "vCPUs": _number(row["vcpus"]),
         "RAM GB": _number(row["ram_gb"]),
         "zones": row["zones"] or "none",

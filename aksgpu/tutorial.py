@@ -23,7 +23,7 @@ from typing import Any
 
 from aksgpu.errors import AksGpuError, InvalidInput
 
-__all__ = ["Tutorial", "copy", "execute", "notebooks"]
+__all__ = ["Tutorial", "copy", "execute", "further", "notebooks"]
 
 _CELL_SECONDS = 600  # a cell that takes longer hangs
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -52,9 +52,18 @@ def notebooks() -> list[Path]:
     Raises:
         AksGpuError: they are in neither place.
     """
+    return _found("0[1-6]*.ipynb")
+
+
+def further() -> list[Path]:
+    """The notebooks that go on from there, in order. They are no step of the tutorial, and are copied with it."""
+    return _found("0[7-9]*.ipynb")
+
+
+def _found(pattern: str) -> list[Path]:
     package = Path(__file__).resolve().parent
     for folder in (package / "_notebooks", package.parent / "notebooks"):
-        if found := sorted(folder.glob("0*.ipynb")):
+        if found := sorted(folder.glob(pattern)):
             return found
     raise AksGpuError("the tutorial's notebooks are not where they belong", hint="Install aksgpu again.")
 
@@ -67,7 +76,7 @@ def copy(output: Path) -> list[Path]:
     """
     _prepare(output)
     copies = []
-    for notebook in notebooks():
+    for notebook in (*notebooks(), *further()):
         target = output / notebook.name
         if not target.exists():
             shutil.copyfile(notebook, target)

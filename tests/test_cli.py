@@ -105,7 +105,7 @@ def test_open_copies_and_says_how_to_get_jupyterlab(
     assert cli.main(["tutorial", "--open", "--output", str(tmp_path)]) == 1
     assert "pip install jupyterlab" in capsys.readouterr().err
     copies = sorted(path.name for path in tmp_path.iterdir())
-    assert copies == sorted(path.name for path in tutorial.notebooks())
+    assert copies == [path.name for path in (*tutorial.notebooks(), *tutorial.further())]
 
     (tmp_path / copies[0]).write_text("mine")
     opened: list[list[str]] = []

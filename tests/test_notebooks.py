@@ -14,7 +14,7 @@ import pytest
 
 from aksgpu import local, tutorial
 
-NOTEBOOKS = tutorial.notebooks()
+NOTEBOOKS = [*tutorial.notebooks(), *tutorial.further()]
 NAMES = [path.stem for path in NOTEBOOKS]
 REPO = Path(__file__).parents[1]
 CHANGING = ((r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}", "TIME"), (r"(aks-[a-z0-9]+)-\d{8}-vmss", r"\1-NUMBER-vmss"))

@@ -25,6 +25,11 @@ def test_durations(text: Any, seconds: float) -> None:
     assert _expiry.parse(text).total_seconds() == seconds
 
 
+@pytest.mark.parametrize(("text", "words"), [("90m", "90 min"), ("24h", "1 d"), ("1.5h", "90 min"), ("7s", "7 s")])
+def test_durations_in_words(text: str, words: str) -> None:
+    assert _expiry.words(_expiry.parse(text)) == words
+
+
 @pytest.mark.parametrize("text", ["2", "h", "-1h", "0s", "99d", "two hours", timedelta()])
 def test_what_is_no_duration(text: Any) -> None:
     with pytest.raises(InvalidInput):
@@ -52,6 +57,8 @@ def test_creating_again_gives_more_time_and_deleting_forgets_it(azure: Azure) ->
     made = {"resource_group": "more", "location": "eastus", "tags": {"who": "me"}}
     cluster.create(azure, "more", delete_after="1h", **made)
     aks = cluster.create(azure, "more", delete_after="2h", **made)
+    assert repr(aks) == "Cluster(more in more (eastus), USD NA an hour, deleted after 2 h)"
+    assert "by this process; later, cluster.leftovers shows it" in aks._repr_html_()
     deadline = time.monotonic() + 10
     while len(timers("more")) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)  # the first one ends by itself once it is cancelled

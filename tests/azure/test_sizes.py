@@ -176,7 +176,7 @@ def test_the_table_of_sizes_fits_a_screen_and_stays_a_table(azure: Azure) -> Non
     assert "16" in shown and "0.526" in shown and "family_left" not in shown
     assert max(map(len, repr(table).splitlines())) < 170
     page = table._repr_html_()
-    assert page is not None and "<td>1/6</td>" in page and "<th>VMs by quota</th>" in page
+    assert page is not None and ">1/6</td>" in page and "<th>VMs by quota</th>" in page
     assert "family_left" in repr(table[["size", "family_left"]])
     assert repr(table.head(0)).startswith("Empty SizeTable")
     assert table["usd_per_hour"].dtype == "Float64"
@@ -188,3 +188,15 @@ def test_prices_are_asked_for_once(azure: Azure, scripted: Azure, script: Script
     for _ in range(2):
         assert _offers.prices(scripted, "eastus", ["Standard_X"]) == {"Standard_X": _offers.Price(1.5)}
     assert script.count("GET", "/retail/prices") == 1
+
+
+def test_a_size_that_a_region_does_not_sell_is_looked_for_elsewhere(azure: Azure) -> None:
+    found = sizes.preflight(azure, "eastus", "Standard_NC40ads_H100_v5", look_in=["eastus2", "westeurope"])
+    assert (found.verdict, found.alternatives[0]) == ("no", "Standard_NC40ads_H100_v5 in eastus2")
+    with pytest.raises(SizeNotAvailable, match="This would work: Standard_NC40ads_H100_v5 in eastus2; "):
+        found.raise_if_no()
+    page = found._repr_html_()
+    assert "would work" in page and "unknown" not in page
+    short = sizes.preflight(azure, "eastus2", "Standard_NC40ads_H100_v5", count=2)
+    assert "40 of 40 left, enough for 1" in short.reasons[0]
+    assert "ask for more at" in short._repr_html_()
