@@ -1,0 +1,105 @@
+"""What the benchmarks of the laptop's API server share: a cluster to talk to, and a client that costs little itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+import aksgpu
+from aksgpu import cluster, local
+
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+@dataclass(frozen=True)
+class Api:
+    """A cluster's API server."""
+
+    home: Path
+    kubeconfig: Path
+    port: int
+    prefix: str
+    token: str
+    context: ssl.SSLContext
+
+
+def api(aks: Any, endpoint: Any) -> Api:
+    """The API server of a cluster of a laptop AKS."""
+    path = cluster.kubeconfig(aks)
+    config = yaml.safe_load(path.read_text())
+    server = config["clusters"][0]["cluster"]["server"].removeprefix("https://127.0.0.1:")
+    port, _, prefix = server.partition("/")
+    trust = ssl.create_default_context(cafile=str(endpoint.ca_file))
+    return Api(endpoint.home, path, int(port), f"/{prefix}", config["users"][0]["user"]["token"], trust)
+
+
+@contextlib.contextmanager
+def small_cluster() -> Iterator[Api]:
+    """A private laptop AKS with one node."""
+    os.environ["AKSGPU_PROGRESS"] = "0"
+    with local.laptop(time_scale=0.05) as endpoint:
+        os.environ["AKSGPU_HOME"] = str(endpoint.home)
+        azure = aksgpu.connect(endpoint)
+        yield api(cluster.create(azure, "bench", resource_group="bench", location="eastus"), endpoint)
+
+
+class Connection:
+    """One HTTP connection that sends bytes made beforehand and reads answers by their length."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, api: Api) -> None:
+        self._reader, self._writer, self._api = reader, writer, api
+
+    @classmethod
+    async def open(cls, api: Api) -> Connection:
+        """Connect."""
+        return cls(*await asyncio.open_connection("127.0.0.1", api.port, ssl=api.context, limit=1 << 26), api)
+
+    def request(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """The bytes of a request."""
+        head = f"{method} {self._api.prefix}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._api.token}\r\n"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        return head.encode() + b"\r\n" + body
+
+    async def send(self, request: bytes) -> bytes:
+        """Send a request and return the answer's body; it must be a success."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = await self._reader.readexactly(length)
+        assert head.startswith(b"HTTP/1.1 20"), (head, body[:500])
+        return body
+
+    async def watch(self, path: str) -> asyncio.StreamReader:
+        """Begin a watch; events can be read as lines, between lines with the lengths of their chunks."""
+        self._writer.write(self.request("GET", path))
+        await self._reader.readuntil(b"\r\n\r\n")
+        return self._reader
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.transport.abort()
+
+
+def config_map(name: str) -> dict[str, Any]:
+    """An object of about a kilobyte."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": {"app": "bench"}},
+        "data": {f"key{number}": "x" * 40 for number in range(16)},
+    }
+
+
+def encoded(name: str) -> bytes:
+    """That object as JSON."""
+    return orjson.dumps(config_map(name))
