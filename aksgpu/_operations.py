@@ -53,6 +53,10 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
     def follow(self) -> Any:
         """Poll until the operation has ended, and give its result."""
         if not self.finished():
+            # The SDK asks for the first time at once, whatever the answer that began the operation says.
+            headers = self._initial_response.http_response.headers
+            if headers.get("Retry-After") or headers.get("retry-after-ms"):
+                self._delay()
             super().run()
         return self.resource()
 

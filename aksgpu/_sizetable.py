@@ -26,24 +26,27 @@ class SizeTable(pd.DataFrame):
             rows = [_shown(row) for row in self.to_dict("records")]
         except KeyError:
             return None
-        return pd.DataFrame(rows, index=self.index) if rows else None
+        if not rows:
+            return None
+        short = pd.DataFrame(rows, index=self.index)
+        telling = ~short.isin(["", _NA]).all()  # a column that says nothing of any size takes room from the others
+        return short.loc[:, telling]
 
     def __repr__(self) -> str:
         short = self._shortened()
         return super().__repr__() if short is None else short.to_string()
 
-    def _repr_html_(self) -> str | None:  # type: ignore[override]  # pandas' stubs leave it out
+    def _repr_html_(self) -> str:
         short = self._shortened()
         if short is None:
-            return super()._repr_html_()  # type: ignore[operator,no-any-return]
-        return short.to_html().replace("<td>", "<td style='white-space:nowrap'>")
+            return self.to_html(notebook=True, max_rows=60)
+        return short.to_html(index=False).replace("<td>", "<td style='white-space:nowrap'>")
 
 
 def _shown(row: dict[Any, Any]) -> dict[str, str]:
     return {
         "size": row["size"],
-        "GPU": _text(row["gpu"]).removeprefix("NVIDIA "),
-        "GPUs": str(Fraction(row["gpus"]).limit_denominator(12)) if _known(row["gpus"]) else _NA,
+        "GPUs": f"{_share(row['gpus'])} x {_text(row['gpu']).removeprefix('NVIDIA ')}",
         "GB/GPU": _number(row["gpu_memory_gb"]),
         "vCPUs": _number(row["vcpus"]),
         "RAM GB": _number(row["ram_gb"]),
@@ -77,6 +80,10 @@ def _fitting(row: dict[Any, Any], *quotas: str) -> str:
 
 def _known(value: object) -> bool:
     return value is not None and value is not pd.NA and value == value
+
+
+def _share(gpus: Any) -> str:
+    return str(Fraction(gpus).limit_denominator(12)) if _known(gpus) else _NA
 
 
 def _text(value: object) -> str:

@@ -1,16 +1,22 @@
-"""What the library sends to Azure Resource Manager, against the least that could do.
+"""What the library sends to Azure Resource Manager, against the least that could do, and whether it polls too fast.
 
     python benchmarks/resource_manager.py
 
-The least is: the request itself, one poll of its operation, the final read. Polls are counted apart, because their
-number is Azure's to say (Retry-After). Runs on a private laptop AKS.
+The least is three requests for a long-running operation (the request itself, one poll of it, the final read) and one
+for all else. What comes on top has its reasons, which the table names: looking before creating, preflight, prices. Polls
+are counted apart, because their number is Azure's to say; the last column is the shortest pause before a poll as a share of
+the one that the answer before it asked for (Retry-After), and must not be below 1. Each call is made by a fresh
+connection, so that nothing is saved by an earlier one, on a private laptop AKS; the network is not measured.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from azure.core.pipeline.transport import RequestsTransport
 
@@ -18,32 +24,56 @@ import aksgpu
 from aksgpu import cluster, local
 
 LEAST = 3
+POLLS = ("/operations/", "/operationresults/")
 
 
 class Counting:
-    """Counts what goes over the wire while it is switched on."""
+    """Counts what goes over the wire, and how long was waited before each poll."""
 
     def __init__(self) -> None:
-        self.polls = self.others = 0
+        self.kinds: Counter[str] = Counter()
+        self.polls, self.patience = 0, float("inf")
+        self._asked: tuple[float, float] | None = None  # when the last answer came, and the pause that it asked for
         send = RequestsTransport.send
 
         def counted(transport: Any, request: Any, **options: Any) -> Any:
-            if "/operations/" in request.url or "/operationresults/" in request.url:
-                self.polls += 1
-            else:
-                self.others += 1
-            return send(transport, request, **options)
+            self._note(request)
+            response = send(transport, request, **options)
+            self._asked = time.monotonic(), _pause(response.headers)
+            return response
 
         RequestsTransport.send = counted
 
+    def _note(self, request: Any) -> None:
+        path = urlsplit(request.url).path
+        if not any(part in path for part in POLLS):
+            self.kinds[f"{request.method} {_kind(path)}"] += 1
+            return
+        if self._asked and self._asked[1]:
+            self.patience = min(self.patience, (time.monotonic() - self._asked[0]) / self._asked[1])
+        self.polls += 1
+
     def row(self, what: str, call: Callable[[], Any]) -> Any:
         """Run a call and print a line of the table."""
-        self.polls = self.others = 0
+        self.kinds, self.polls, self.patience = Counter(), 0, float("inf")
         result = call()
-        least = LEAST if self.polls else 1
-        sent = self.others + min(self.polls, 1)
-        print(f"{what:<34}{self.others:>4} requests {self.polls:>4} polls {sent / least:>6.2f} x the least ({least})")
+        least, others = (LEAST if self.polls else 1), sum(self.kinds.values())
+        share = (others + min(self.polls, 1)) / least
+        pause = f"{self.patience:5.2f}" if self.polls else "    -"
+        print(f"{what:<32}{others:>3} requests {share:>5.2f} x the least {self.polls:>4} polls {pause}")
+        print(f"    {', '.join(f'{kind} {count}' for kind, count in sorted(self.kinds.items()))}")
         return result
+
+
+def _pause(headers: Any) -> float:
+    return float(headers.get("retry-after-ms", 0)) / 1000 or float(headers.get("Retry-After", 0))
+
+
+def _kind(path: str) -> str:
+    """What a path is about: its last word that is no name."""
+    words = ("prices", "skus", "usages", "agentpools", "listclusterusercredential", "managedclusters", "resources")
+    found = [word for word in words if word in path.lower()]
+    return found[0] if found else "resourcegroups"
 
 
 def main() -> None:
@@ -51,15 +81,24 @@ def main() -> None:
     os.environ["AKSGPU_PROGRESS"] = "0"
     counting = Counting()
     with local.laptop() as endpoint:
-        azure = aksgpu.connect(endpoint)
+
+        def fresh() -> Any:
+            return aksgpu.connect(endpoint)
+
+        def found() -> cluster.Cluster:
+            aks = cluster.Cluster("count", resource_group="count", location="eastus", azure=fresh())
+            aks.id = made.id
+            return aks
+
         wish = {"resource_group": "count", "location": "eastus"}
-        aks = counting.row("create", lambda: cluster.create(azure, "count", **wish))
-        counting.row("create again", lambda: cluster.create(azure, "count", **wish))
-        counting.row("add_gpu_pool", lambda: cluster.add_gpu_pool(aks))
-        counting.row("add_gpu_pool again", lambda: cluster.add_gpu_pool(aks))
-        counting.row("add_gpu_pool without preflight", lambda: cluster.add_gpu_pool(aks, "two", preflight=False))
-        counting.row("leftovers", lambda: cluster.leftovers(azure))
-        counting.row("delete", lambda: cluster.delete(aks))
+        made = counting.row("create", lambda: cluster.create(fresh(), "count", **wish))
+        counting.row("create again", lambda: cluster.create(fresh(), "count", **wish))
+        counting.row("add_gpu_pool", lambda: cluster.add_gpu_pool(found()))
+        counting.row("add_gpu_pool again", lambda: cluster.add_gpu_pool(found()))
+        counting.row("add_gpu_pool without preflight", lambda: cluster.add_gpu_pool(found(), "two", preflight=False))
+        counting.row("add_gpu_pool with a bar", lambda: cluster.add_gpu_pool(found(), "three", progress=True))
+        counting.row("leftovers", lambda: cluster.leftovers(fresh()))
+        counting.row("delete", lambda: cluster.delete(found()))
 
 
 if __name__ == "__main__":

@@ -113,9 +113,9 @@ def test_progress_tells_the_state_and_what_is_waited_for_and_asks_no_more_often_
     said = capsys.readouterr().err
     assert "creating cluster aks [00:00], Creating, node pools ready 0/1" in said
     assert "InProgress" not in said
-    # One look between two polls, and the reads at the beginning and the end.
+    # One look before each poll, and the reads at the beginning and the end.
     assert script.count("GET", "/operations/1") == 4
-    assert script.count("GET", CLUSTER) == 3 + 2
+    assert script.count("GET", CLUSTER) == 4 + 2
 
 
 @pytest.mark.parametrize(

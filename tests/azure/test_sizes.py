@@ -176,7 +176,12 @@ def test_the_table_of_sizes_fits_a_screen_and_stays_a_table(azure: Azure) -> Non
     assert "16" in shown and "0.526" in shown and "family_left" not in shown
     assert max(map(len, repr(table).splitlines())) < 170
     page = table._repr_html_()
-    assert page is not None and ">1/6</td>" in page and "<th>VMs by quota</th>" in page
+    assert (
+        page is not None
+        and ">1/6 x A10-4Q</td>" in page
+        and "spot USD/h" not in page
+        and "<th>VMs by quota</th>" in page
+    )
     assert "family_left" in repr(table[["size", "family_left"]])
     assert repr(table.head(0)).startswith("Empty SizeTable")
     assert table["usd_per_hour"].dtype == "Float64"
