@@ -3,10 +3,10 @@
     python benchmarks/resource_manager.py
 
 The least is three requests for a long-running operation (the request itself, one poll of it, the final read) and one
-for all else. What comes on top has its reasons, which the table names: looking before creating, preflight, prices. Polls
-are counted apart, because their number is Azure's to say; the last column is the shortest pause before a poll as a share of
-the one that the answer before it asked for (Retry-After), and must not be below 1. Each call is made by a fresh
-connection, so that nothing is saved by an earlier one, on a private laptop AKS; the network is not measured.
+for all else. What comes on top has its reasons, which the table names: looking before creating, preflight, prices.
+Polls are counted apart, because their number is Azure's to say; the last column is the shortest pause before a poll
+as a share of the one that the answer before it asked for (Retry-After), and must not be below 1. Each call is made by
+a fresh connection, so that nothing is saved by an earlier one, on a private laptop AKS; the network is not measured.
 """
 
 from __future__ import annotations
