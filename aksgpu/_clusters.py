@@ -15,6 +15,7 @@ from aksgpu import _resources as resources
 from aksgpu._awaited import pools_ready
 from aksgpu._frames import frame
 from aksgpu._handle import Cluster, azure_of, cluster_of
+from aksgpu._leftovers import delete
 from aksgpu._nodepool import with_costs
 from aksgpu.azure import Azure, follow, translated
 from aksgpu.errors import AzureNotFound, InvalidInput
@@ -95,7 +96,7 @@ def create(
             aks = with_costs(cluster_of(azure, ready), ready)
             if life is not None:
                 _expiry.extend(azure, aks, life, timeout=timeout, progress=progress)
-                _expiry.set_timer(aks, life)
+                _expiry.set_timer(aks, life, delete)
             return aks
     place, group_exists = target.place(location, timeout, progress)
     size = vm_size or DEFAULT_VM_SIZE
@@ -114,7 +115,7 @@ def create(
     shown = dict(created.as_dict())
     aks = with_costs(cluster_of(azure, shown), shown)
     if life is not None:
-        _expiry.set_timer(aks, life)
+        _expiry.set_timer(aks, life, delete)
     return aks
 
 

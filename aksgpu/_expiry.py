@@ -1,4 +1,4 @@
-"""Clusters that are not meant to stay: deleted at the end of a block, or after a while.
+"""Clusters that are not meant to stay, deleted after a while. :mod:`aksgpu._temporary` has those of one block.
 
 Azure has no such thing. A tag says when a cluster is to go; this process deletes it then if it still lives, and
 :func:`aksgpu.cluster.leftovers` shows it as overdue to whoever looks later.
@@ -6,18 +6,17 @@ Azure has no such thing. A tag says when a cluster is to go; this process delete
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import _resources as resources
 from aksgpu._handle import Cluster, azure_of
-from aksgpu.errors import AksGpuError, AzureConflict, InvalidInput
+from aksgpu.errors import AksGpuError, InvalidInput
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
@@ -26,7 +25,7 @@ TAG = "aksgpu-delete-after"
 """Azure tag with the time, in ISO 8601 and UTC, after which a cluster is to be deleted."""
 
 TEMPORARY = {"aksgpu-temporary": "true"}
-"""Azure tag of clusters that :func:`temporary` made."""
+"""Azure tag of clusters that :func:`aksgpu.cluster.temporary` made."""
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +72,11 @@ def due(tags: Mapping[str, Any] | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def set_timer(aks: Cluster, life: timedelta) -> None:
+def set_timer(aks: Cluster, life: timedelta, delete: Callable[..., Any]) -> None:
     """Delete the cluster after this time, if this process still lives then; a later call replaces an earlier one."""
     cancel(aks)
     aks.life = words(life)
-    timer = threading.Timer(life.total_seconds(), _expire, (aks,))
+    timer = threading.Timer(life.total_seconds(), _expire, (aks, delete))
     timer.name, timer.daemon = f"aksgpu-delete-{aks.name}", True
     _timers[aks.id.lower()] = timer
     timer.start()
@@ -90,9 +89,7 @@ def cancel(aks: Cluster) -> None:
         timer.cancel()
 
 
-def _expire(aks: Cluster) -> None:
-    from aksgpu._leftovers import delete
-
+def _expire(aks: Cluster, delete: Callable[..., Any]) -> None:
     _timers.pop(aks.id.lower(), None)
     try:
         shown = resources.find_cluster(azure_of(aks), aks.resource_group, aks.name)
@@ -111,47 +108,3 @@ def extend(azure: Azure, aks: Cluster, life: timedelta, *, timeout: float, progr
     begin = partial(azure.client.managed_clusters.begin_update_tags, aks.resource_group, aks.name, {"tags": tags})
     what = f"tagging cluster {aks.name}"
     resources.operate(azure, begin, what, resource=aks.id, read=read, timeout=timeout, progress=progress)
-
-
-@contextlib.contextmanager
-def temporary(
-    azure: Azure, name: str, *, resource_group: str, timeout: float = 1800, progress: bool | None = None, **options: Any
-) -> Iterator[Cluster]:
-    """A cluster for the length of a ``with`` block, deleted at its end, on exceptions and interrupts too.
-
-        with cluster.temporary(azure, "trial", resource_group="trial", location="eastus") as aks:
-            cluster.add_gpu_pool(aks)
-            ...
-
-    A cluster that an earlier block left, because its process was killed, is taken over. One made otherwise is not: it
-    would be deleted.
-
-    Args:
-        azure: the subscription.
-        name: of the cluster.
-        resource_group: its resource group; deleted too when this library made it and nothing else is in it.
-        timeout: seconds to wait for the creation, and again for the deletion.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
-        **options: further arguments of :func:`create`.
-
-    Raises:
-        AzureConflict: a cluster of this name exists that :func:`temporary` did not make.
-        AksGpuError: as for :func:`create` and :func:`delete`.
-    """
-    from aksgpu._clusters import create
-    from aksgpu._leftovers import delete
-
-    existing = resources.find_cluster(azure, resource_group, name)
-    if existing is not None and not TEMPORARY.items() <= (existing.get("tags") or {}).items():
-        raise AzureConflict(
-            f"cluster {name} exists, and would be deleted at the end of the block",
-            hint="Take another name; or cluster.get(azure, name, resource_group) for a cluster that stays.",
-        )
-    options["tags"] = {**options.get("tags", {}), **TEMPORARY}
-    handle = Cluster(
-        name, resource_group=resource_group, azure=azure, id=resources.cluster_id(azure, resource_group, name)
-    )
-    try:
-        yield create(azure, name, resource_group=resource_group, timeout=timeout, progress=progress, **options)
-    finally:
-        delete(handle, timeout=timeout, progress=progress)

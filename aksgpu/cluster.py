@@ -15,11 +15,11 @@ from __future__ import annotations
 from aksgpu._clusters import abort, create, get, start, stop
 from aksgpu._clusters import list_clusters as list
 from aksgpu._credentials import from_kubeconfig, get_credentials, kubeconfig
-from aksgpu._expiry import temporary
 from aksgpu._handle import Cluster
 from aksgpu._leftovers import Deletion, delete, leftovers
 from aksgpu._nodepool import NodePool, pools
 from aksgpu._pools import add_gpu_pool, delete_pool, scale, start_pool, stop_pool
+from aksgpu._temporary import temporary
 
 __all__ = [
     "Cluster",
