@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from aksgpu import _gpusizes as sizes
 from aksgpu import errors
 from aksgpu._offers import Location, Offer
 from aksgpu._refusal_rules import QUOTA_PAGE
@@ -96,8 +97,6 @@ def verdict(
     others: Sequence[Location] = (),
 ) -> Preflight:
     """Judge; arguments as for :func:`aksgpu.sizes.preflight`."""
-    from aksgpu import sizes
-
     wish: dict[str, Any] = {"vm_size": vm_size, "location": place.name, "count": count, "spot": spot}
     try:
         known = sizes.require_current(vm_size)
@@ -132,8 +131,6 @@ def _no(wish: dict[str, Any], error: errors.AzureError, alternatives: tuple[str,
 
 
 def _not_offered(place: Location, vm_size: str, known: bool, gpu: bool) -> errors.SizeNotAvailable:
-    from aksgpu import sizes
-
     names = [offer.size for offer in place.offers.values() if offer.gpus or not gpu]
     if known:
         instead = tuple(name for name in sizes.alternatives(vm_size) if name.lower() in place.offers)
@@ -151,8 +148,6 @@ def _not_offered(place: Location, vm_size: str, known: bool, gpu: bool) -> error
 def _refused(
     place: Location, offer: Offer, zones: tuple[str, ...], gpu: bool, spot: bool
 ) -> errors.SizeNotAvailable | None:
-    from aksgpu import sizes
-
     facts: dict[str, Any] = {"size": offer.size, "location": place.name}
     if gpu and not offer.gpus and not sizes.is_gpu_size(offer.size):
         return errors.SizeNotAvailable(
@@ -210,8 +205,6 @@ def _too_little(place: Location, offer: Offer, numbers: dict[str, Any]) -> error
 
 def _alternatives(places: Sequence[Location], size: str, count: int, spot: bool, with_zones: bool) -> Iterator[str]:
     """What can be had: the size itself (in other zones too), then sizes with the same GPU, place by place."""
-    from aksgpu import sizes
-
     try:
         names = [size, *sizes.alternatives(size)]
     except errors.SizeNotAvailable:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from aksgpu import _gpusizes as sizes
 from aksgpu import errors
 from aksgpu.errors import AzureError
 
@@ -128,8 +129,6 @@ def _size(refusal: Refusal) -> AzureError | None:
 
 
 def _instead_of(size: str, allowed: list[str]) -> tuple[str, ...]:
-    from aksgpu import sizes
-
     try:
         similar = sizes.alternatives(size)
     except AzureError:  # a size that the table does not know has no known likes

@@ -20,6 +20,7 @@ MODULES = {
 
 # Imports inside functions that point upwards on purpose, each for the reason given.
 UPWARDS = {
+    ("aksgpu._handle", "aksgpu._credentials"),  # a cluster's Kubernetes API: fetched when it is first used
     ("aksgpu._job", "aksgpu.views"),  # showing a Job in a notebook: views are loaded only when one is shown
 }
 
