@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import hmac
 import json
 import logging
@@ -75,7 +76,7 @@ class Laptop:
             loop.add_signal_handler(number, self._ended.set)
         context = tls.server_context(self._home)
         listener = self._bind()
-        await self._manager.start()
+        await self._start()
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS)
@@ -99,6 +100,15 @@ class Laptop:
         except TimeoutError:
             log.error("clusters did not stop within %s seconds; their pods are found again", CLOSE_SECONDS)
         self._write_record(port, None)
+
+    async def _start(self) -> None:
+        """Read everything, while the collector of cycles is off and then told to leave it alone: JSON has none."""
+        gc.disable()
+        try:
+            await self._manager.start()
+        finally:
+            gc.freeze()
+            gc.enable()
 
     def _bind(self) -> socket.socket:
         """Listen on the former port if it is free, since kubeconfig files name it; on any other if not."""

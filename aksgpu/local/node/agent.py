@@ -62,6 +62,7 @@ class NodeAgent(PodLogs, PodExec):
         self._names: dict[tuple[str, str], str] = {}
         self._tasks, self._watches = Tasks(), Tasks()
         self._node_informer, self._pod_informer = Informer(objects, "nodes"), Informer(objects, "pods")
+        self._pods_of = self._pod_informer.index("node", lambda pod: pod["spec"].get("nodeName") or "")
         self._machine: list[gpus.Gpu] = []
         self._around: Surroundings
 
@@ -165,7 +166,7 @@ class NodeAgent(PodLogs, PodExec):
             node = self._nodes[name] = Node(self._objects, self._events, new, self._root)
             node.gpus = gpus.of_node(new, self._machine, self._root / "nodes")
             node.start()
-            for pod in self._pod_informer:
+            for pod in self._pods_of[name]:
                 self._pod_changed(None, pod)
         else:
             self._nodes[name].see(new)

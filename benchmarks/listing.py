@@ -1,0 +1,83 @@
+"""What the library does with 1,000 nodes and 10,000 pods, and with a long log, beside what it cannot be faster than.
+
+    python benchmarks/listing.py
+
+The floor of a list is reading the same bytes over one TLS connection and decoding them with orjson, collector off;
+that of ``capacity.gpus`` is that for all nodes. The floor of ``metrics.parse`` is ``re.findall`` alone on the same
+100 MB. Best of three; each in a process that holds nothing else of that size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+from crowd import crowded_cluster
+from load import Api
+from scale import whole
+
+from aksgpu import capacity, local, metrics
+from aksgpu.kube import Kube
+
+RUNS = 3
+LOG_BYTES = 100_000_000
+
+
+def best(work: Callable[[], Any]) -> float:
+    """Seconds of the fastest run; what it returns is dropped at once."""
+    took = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - begin)
+    return min(took)
+
+
+def alone(api: Api, path: str) -> None:
+    """Read and decode one answer."""
+    gc.disable()
+    try:
+        orjson.loads(asyncio.run(whole(api, path)))
+    finally:
+        gc.enable()
+
+
+def row(what: str, took: float, against: str, floor: float) -> None:
+    """Print one line of the table."""
+    print(f"{what:<34}{took:>8.3f} s   {took / floor:>5.2f} x {against} ({floor:.3f} s)", flush=True)
+
+
+def log(share: float) -> bytes:
+    """A log of which that share of lines tell an accuracy."""
+    every = round(1 / share)
+    filler = b"2019-05-16 16:08:31.258328: I tensorflow/core/common_runtime/gpu/gpu_device.cc:1084] Created device\n"
+    block = b"Accuracy at step 10: 0.7457\n" + filler * (every - 1)
+    return block * (LOG_BYTES // len(block))
+
+
+def main() -> None:
+    """Measure and print."""
+    with crowded_cluster() as api:
+        local.start(api.home)
+        kube = Kube.from_kubeconfig(api.kubeconfig)
+        aks: Any = SimpleNamespace(kube=kube, name="bench")
+        for kind, path in (("Node", "/api/v1/nodes"), ("Pod", "/api/v1/pods")):
+            floor = best(lambda path=path: alone(api, path))
+            row(f'kube.list("{kind}")', best(lambda kind=kind: kube.list(kind)), "read and orjson.loads", floor)
+        floor = best(lambda: alone(api, "/api/v1/nodes"))
+        row("capacity.gpus", best(lambda: capacity.gpus(aks)), "reading the nodes alone", floor)
+    pattern = re.compile(rb"\nAccuracy at step (\d+): (\d+\.\d+)")
+    for share in (0.5, 0.01):
+        text = log(share)
+        floor = best(lambda text=text: pattern.findall(text))
+        row(f"metrics.parse, {share:.0%} of lines", best(lambda text=text: metrics.parse(text)), "re.findall", floor)
+
+
+if __name__ == "__main__":
+    main()
