@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,24 @@ class Whole:
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
         """One request; a body that is not bytes goes as JSON."""
-        own = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        own = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         pool = urllib3.PoolManager(ca_certs=str(self.ca), retries=False, timeout=30)
         with pool:
             return pool.request(method, self.server + path, body=data, headers=own | headers)
 
 
-@pytest.fixture(scope="session")
-def whole(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    aks = cluster.create(
-        aksgpu.connect(laptop), "whole", resource_group="whole", location="eastus", vm_size=T4, node_count=1
-    )
+@contextmanager
+def new_cluster(laptop: Endpoint, name: str, folder: Path) -> Iterator[Whole]:
+    aks = cluster.create(aksgpu.connect(laptop), name, resource_group=name, location="eastus", vm_size=T4, node_count=1)
     config = cluster.kubeconfig(aks)
     read = yaml.safe_load(config.read_text())
     server, token = read["clusters"][0]["cluster"]["server"], read["users"][0]["user"]["token"]
-    yield Whole(aks, tmp_path_factory.mktemp("kubectl"), config, server, token, laptop.ca_file)
+    yield Whole(aks, folder, config, server, token, laptop.ca_file)
     cluster.delete(aks)
+
+
+@pytest.fixture(scope="session")
+def whole(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    with new_cluster(laptop, "whole", tmp_path_factory.mktemp("kubectl")) as made:
+        yield made

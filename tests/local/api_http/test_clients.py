@@ -9,9 +9,9 @@ import pytest
 import yaml
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
+from recorded import RECORDINGS
 
 from .conftest import Server
-from .recorded import RECORDINGS
 
 JOB = yaml.safe_load((RECORDINGS / "manifests" / "samples-tf-mnist-demo.yaml").read_text())
 

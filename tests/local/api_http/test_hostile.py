@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import orjson
 import pytest
+import recorded
 import yaml
 
 from aksgpu.local.api.kinds import KINDS, Kind
 
-from . import recorded
 from .conftest import ADMIN, DEV, PREFIX, Answer, Server
 
 REQUESTS, SEEDS = 20_000, 4

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from recorded import RECORDINGS
 
 from .conftest import ADMIN, DEV, Server, kubectls, run_kubectl
-from .recorded import RECORDINGS
 
 SUPPORTED = [path for path in kubectls() if not path.endswith((".1.27", ".1.28"))]
 """1.27 and 1.28 want OpenAPI v2 in protobuf, which the laptop does not have."""

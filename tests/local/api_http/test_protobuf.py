@@ -6,10 +6,9 @@ import random
 from typing import Any
 
 import pytest
+import recorded
 
 from aksgpu.local.api import protobuf
-
-from . import recorded
 
 
 def test_recorded_requests() -> None:

@@ -1,8 +1,8 @@
 """What a real API server answered, asked again: same status, same reason and code, same message, same fields.
 
 The recordings' exchanges that need neither controllers nor a node are sent in their order, headers and protobuf bodies
-included. Uids, versions and times differ from run to run and are compared by their presence. :data:`MEANT` lists the
-differences that are meant, each with its why.
+included. What differs from run to run is compared by its presence; ``tests/data/differences.toml`` lists what is meant
+to differ, each with its why.
 """
 
 from __future__ import annotations
@@ -15,29 +15,14 @@ from typing import Any
 
 import orjson
 import pytest
+import recorded
+from recorded import Exchange, normal, same, wanted_body
 
-from aksgpu.local.api import protobuf
-
-from . import recorded
 from .conftest import ADMIN, DEV, Answer, Server
-from .recorded import Exchange
 
 MAPS = "/api/v1/namespaces/default/configmaps"
-MEANT = {
-    "/version": "the laptop says its own version",
-    "/api": "discovery lists the laptop's kinds alone; see test_requests",
-    "/apis": "discovery lists the laptop's kinds alone; see test_requests",
-    "/openapi/v3": "documents hold the laptop's kinds alone; see test_requests",
-    "/apis/batch/v1/namespaces/default/jobs/samples-tf-mnist-demo": "has a status only where controllers run",
-}
-"""Paths whose bodies are not compared, and why."""
-
-VOLATILE = {"uid", "resourceVersion", "creationTimestamp", "time", "continue"}
-AGE = re.compile(r"(\d+[smhdy]){1,2}")
-RANDOM = re.compile(r"(?<=^gen-)\w+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""What the server makes up: the end of a generated name, and uids inside labels and texts."""
-VENDOR = ".crt"
-"""Objects of these names are the recorded server's vendor's, or made by its controllers."""
+WITHOUT_CONTROLLERS = "/apis/batch/v1/namespaces/default/jobs/samples-tf-mnist-demo"
+"""A Job whose status only controllers would write; whole clusters are asked for it in ../whole/test_replay.py."""
 
 
 def send(server: Server, command: str, exchange: Exchange, terms: dict[str, str]) -> Answer:
@@ -77,47 +62,14 @@ def learn(exchange: Exchange, answer: Answer, terms: dict[str, str]) -> None:
                 terms[f"{field}={theirs['metadata'][field]}"] = f"{field}={ours['metadata'].get(field, '')}"
 
 
-def normal(value: Any, key: str = "") -> Any:
-    """A body without what differs from run to run."""
-    if key in VOLATILE and value is not None:
-        return f"<{key}>"
-    if isinstance(value, dict):
-        return {k: normal(v, k) for k, v in value.items()}
-    if isinstance(value, list):
-        kept = [each for each in value if not (isinstance(each, dict) and vendors(each))]
-        return [normal(each, "cell" if key == "cells" else "") for each in kept]
-    if not isinstance(value, str):
-        return value
-    if key == "cell" and AGE.fullmatch(value):
-        return "<age>"
-    return RANDOM.sub("<random>", value)
-
-
-def vendors(obj: dict[str, Any]) -> bool:
-    return str((obj.get("object") or obj).get("metadata", {}).get("name", "")).endswith(VENDOR)
-
-
-def wanted_body(exchange: Exchange) -> Any:
-    """The recorded body to compare with, or None."""
-    body, path = exchange["response_body"], exchange["path"].partition("?")[0]
-    if any(path == each or (path.startswith(f"{each}/") and each == "/openapi/v3") for each in MEANT):
-        return None
-    try:
-        if isinstance(body, dict):
-            return protobuf.decode(recorded.raw(body))
-        return body if body == "404 page not found\n" else orjson.loads(body)
-    except ValueError:
-        return None
-
-
 def check(exchange: Exchange, answer: Answer) -> None:
     where = f"{exchange['method']} {exchange['path']}"
     assert answer.status == exchange["status"], (where, answer.body)
-    wanted = wanted_body(exchange)
-    if isinstance(wanted, str):
-        assert answer.body.decode() == wanted
-    elif wanted is not None:
-        assert normal(answer.json) == normal(wanted), where
+    if exchange["path"].startswith(WITHOUT_CONTROLLERS):
+        return
+    is_json = answer.headers.get("Content-Type", "").startswith("application/json")
+    ours = answer.json if is_json else answer.body.decode()
+    assert same(ours, exchange) or normal(ours) == normal(wanted_body(exchange)), where
 
 
 def check_watch(exchange: Exchange, answer: Answer) -> None:

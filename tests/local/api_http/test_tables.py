@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import recorded
 
 from aksgpu.local.api.columns import COLUMNS, DEFAULT
 from aksgpu.local.api.humanize import human_duration, labels_text, selector_text, since
 from aksgpu.local.api.kinds import KINDS
 from aksgpu.local.api.tables import table
-
-from . import recorded
 
 AGE = re.compile(r"(\d+[smhdy]){1,2}")
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)

@@ -1,0 +1,139 @@
+"""What a real cluster answered while Jobs ran in it, asked again of a whole laptop AKS.
+
+The recordings' exchanges are sent in their order. What controllers and node bring about comes in its own time: a read
+is repeated until its answer is the recorded one. Names, uids, versions, times and addresses are compared by their
+presence; :mod:`differences` lists what is meant to differ, each with its why.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+from recorded import Exchange, normal, same, wanted_body
+from whole_cluster import Whole, new_cluster
+
+from aksgpu.local import Endpoint
+
+pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+
+PATIENCE_SECONDS = 30.0
+IMAGES = ("docker.io/local/busybox:1", "mcr.microsoft.com/azuredocs/samples-tf-mnist-demo:gpu")
+
+
+@pytest.fixture(scope="module")
+def player(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
+    with new_cluster(laptop, "recorded", tmp_path_factory.mktemp("kubectl")) as made:
+        yield Player(made)
+
+
+class Player:
+    """Sends recorded requests in this cluster's terms: its own names, uids and versions in place of the recorded."""
+
+    def __init__(self, whole: Whole) -> None:
+        self._whole = whole
+        self._pull()
+        self._terms = {"localhost": self._items("/api/v1/nodes")[0]["metadata"]["name"]}
+
+    def _pull(self) -> None:
+        """Have the images that the recorded node had already."""
+        pods = "/api/v1/namespaces/kube-public/pods"
+        for number, image in enumerate(IMAGES):
+            container = {"name": "main", "image": image, "command": ["true"]}
+            spec = {"containers": [container], "restartPolicy": "Never"}
+            made = self._whole.send("POST", pods, {"metadata": {"name": f"pulls-{number}"}, "spec": spec})
+            assert made.status == 201
+        while not all(pod["status"].get("phase") == "Succeeded" for pod in self._items(pods)):
+            time.sleep(0.05)
+        self._whole.send("DELETE", f"{pods}?gracePeriodSeconds=0")
+        while self._items(pods):
+            time.sleep(0.05)
+
+    def _items(self, path: str) -> list[Any]:
+        return list(json.loads(self._whole.send("GET", path).data)["items"])
+
+    def play(self, name: str) -> int:
+        """Send a recording's exchanges; returns how many there were."""
+        exchanges = [exchange for step in recorded.steps(name) for exchange in step["exchanges"]]
+        for exchange in exchanges:
+            self._check(exchange)
+        return len(exchanges)
+
+    def _check(self, exchange: Exchange) -> None:
+        deadline = time.monotonic() + (PATIENCE_SECONDS if exchange["method"] == "GET" else 0)
+        while True:
+            status, body = self._send(exchange)
+            if status == exchange["status"] and same(body, exchange):
+                break
+            if time.monotonic() > deadline:
+                where = f"{exchange['method']} {exchange['path']}"
+                assert status == exchange["status"], (where, body)
+                assert normal(body) == normal(wanted_body(exchange)), where
+            time.sleep(0.02)
+        self._learn(wanted_body(exchange), body)
+
+    def _send(self, exchange: Exchange) -> tuple[int, Any]:
+        path = re.sub(r"timeoutSeconds=\d+", "timeoutSeconds=1", exchange["path"])
+        if "watch=" in path:
+            path = re.sub(r"&timeoutSeconds=1|&resourceVersion=\d+", "", path) + "&timeoutSeconds=1"
+        if (named := re.search(r"namespaces/(\w+)/pods/([\w-]+)", path)) and named[2] not in self._terms:
+            self._find(*named.groups())
+        for theirs, ours in sorted(self._terms.items(), key=lambda term: -len(term[0])):
+            path = path.replace(theirs, ours)
+        kept = ("accept", "content-type")
+        headers = {key: value for key, value in exchange["request_headers"].items() if key in kept}
+        sent = recorded.raw(exchange["request_body"]) or None
+        answer = self._whole.send(exchange["method"], path, sent, **headers)
+        try:
+            return answer.status, json.loads(answer.data)
+        except ValueError:
+            return answer.status, answer.data.decode()
+
+    def _find(self, namespace: str, theirs: str) -> None:
+        """The pod of this cluster that stands for a recorded one, of which only the name is known."""
+        for name in (pod["metadata"]["name"] for pod in self._items(f"/api/v1/namespaces/{namespace}/pods")):
+            if normal(name) == normal(theirs) and name not in self._terms.values():
+                self._terms[theirs] = name
+
+    def _learn(self, theirs: Any, ours: Any, key: str = "") -> None:
+        """Remember which of this cluster's names and uids stand for the recorded ones."""
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            for field in theirs.keys() & ours.keys():
+                self._learn(theirs[field], ours[field], field)
+        elif isinstance(theirs, list) and isinstance(ours, list):
+            if key in ("items", "rows"):
+                theirs, ours = sorted(theirs, key=_rank), sorted(ours, key=_rank)
+            for one, other in zip(theirs, ours, strict=False):
+                self._learn(one, other)
+        elif isinstance(theirs, str) and isinstance(ours, str) and "Z line" in theirs:
+            lines = zip(theirs.splitlines(), ours.splitlines(), strict=False)
+            self._terms |= {line.split()[0]: other.split()[0] for line, other in lines}
+        elif key in ("uid", "name") and theirs != ours and isinstance(theirs, str):
+            self._terms[theirs] = ours
+
+
+def _rank(value: Any) -> str:
+    return json.dumps(normal(value), sort_keys=True)
+
+
+def test_the_tutorial(player: Player) -> None:
+    assert player.play("01-tutorial.json") == 59
+
+
+def test_the_life_of_jobs(player: Player) -> None:
+    assert player.play("05-job-life.json") == 42
+
+
+def test_logs(player: Player) -> None:
+    assert player.play("06-logs.json") == 16
+
+
+def test_the_list_of_differences_is_shown() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "differences.md").read_text()
+    assert [row for row in recorded.MEANT if f"| {row['what']} | {row['why']} |" not in page] == []
