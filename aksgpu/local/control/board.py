@@ -186,6 +186,11 @@ class Board:
 
     # What is to be done
 
+    def unmet(self, why: str) -> str:
+        """Why a pod waits that no node could take, whatever leaves it."""
+        head = f"0/{self._known} nodes are available:"
+        return f"{head} {why}. preemption: {head} {_histogram({_NOT_HELPFUL: self._known})}."
+
     def waits(self, uid: str) -> bool:
         """Whether the pod has no node yet."""
         return uid in self._waiting

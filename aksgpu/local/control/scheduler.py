@@ -16,7 +16,7 @@ from aksgpu.local.control import times
 from aksgpu.local.control.board import RETELL, SCHEDULER, Board, Preemption
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Tasks, all_of, condition, suppress_gone
+from aksgpu.local.control.runtime import Cluster, Tasks, all_of, condition, finished, suppress_gone
 from aksgpu.local.objects import Object
 from aksgpu.local.status import StatusError
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _WRITES = 64
 """Writes on their way at the same time."""
+_HEARSAY = 0.2
+"""Seconds before a pod is told that its claim is not there."""
 _AGAIN = 1.0
 """Seconds before a pod is tried again that could not be bound."""
 
@@ -41,6 +43,9 @@ class Scheduler:
         self._pods = cluster.informer("pods")
         cluster.informer("nodes").on_change(self._node_changed)
         self._pods.on_change(self._pod_changed)
+        self._claims = cluster.informer("persistentvolumeclaims")
+        self._claims.on_change(self._claim_changed)
+        self._lacking: dict[str, tuple[Object, str]] = {}
 
     async def start(self) -> None:
         """Begin to schedule; the informers have listed."""
@@ -61,9 +66,41 @@ class Scheduler:
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         if old and (new is None or old["metadata"]["uid"] != new["metadata"]["uid"]):
             self._board.pod_changed(old["metadata"]["uid"], None)
+            self._lacking.pop(old["metadata"]["uid"], None)
         if new:
-            self._board.pod_changed(new["metadata"]["uid"], new)
+            self._see(new)
         self._wake.set()
+
+    def _see(self, pod: Object) -> None:
+        """Let a pod wait for a node, or before that for a claim that is not there."""
+        uid, missing = pod["metadata"]["uid"], self._missing_claim(pod)
+        self._board.pod_changed(uid, None if missing else pod)
+        if not missing:
+            self._lacking.pop(uid, None)
+        elif uid not in self._lacking:
+            # Pods and claims are heard of one by one: what seems missing may be there in a moment.
+            asyncio.get_running_loop().call_later(_HEARSAY, self._complain, uid)
+        if missing:
+            self._lacking[uid] = pod, missing
+
+    def _missing_claim(self, pod: Object) -> str:
+        namespace, spec = pod["metadata"].get("namespace", ""), pod["spec"]
+        if spec.get("nodeName") or finished(pod):
+            return ""
+        claims = (volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or ())
+        names = (claim["claimName"] for claim in claims if claim)
+        return next((name for name in names if self._claims.get(f"{namespace}/{name}") is None), "")
+
+    def _claim_changed(self, old: Object | None, new: Object | None) -> None:
+        if old is None:
+            for pod, _ in list(self._lacking.values()):
+                self._see(pod)
+            self._wake.set()
+
+    def _complain(self, uid: str) -> None:
+        if uid in self._lacking:
+            pod, claim = self._lacking[uid]
+            self._tasks.spawn(self._tell(pod, self._board.unmet(f'persistentvolumeclaim "{claim}" not found')))
 
     async def _run(self) -> None:
         while True:
@@ -163,7 +200,9 @@ class Scheduler:
 
     async def _tell(self, pod: Object, message: str) -> None:
         before = condition(pod, "PodScheduled")
-        if before.get("message") == message or not self._board.waits(pod["metadata"]["uid"]):
+        if before.get("message") == message or not (
+            self._board.waits(pod["metadata"]["uid"]) or pod["metadata"]["uid"] in self._lacking
+        ):
             return
         since = before.get("lastTransitionTime") if before.get("status") == "False" else None
         why = {

@@ -26,6 +26,7 @@ from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.execution import ExecError, Execution
 from aksgpu.local.node.nodes import Node
 from aksgpu.local.node.pod import PodRunner, Surroundings
+from aksgpu.local.node.volumes import claim_directory
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status import StatusError, bad_request, not_found
 
@@ -62,6 +63,7 @@ class NodeAgent(PodLogs, PodExec):
         self._names: dict[tuple[str, str], str] = {}
         self._tasks, self._watches = Tasks(), Tasks()
         self._node_informer, self._pod_informer = Informer(objects, "nodes"), Informer(objects, "pods")
+        self._claim_informer = Informer(objects, "persistentvolumeclaims")
         self._pods_of = self._pod_informer.index("node", lambda pod: pod["spec"].get("nodeName") or "")
         self._machine: list[gpus.Gpu] = []
         self._around: Surroundings
@@ -76,11 +78,12 @@ class NodeAgent(PodLogs, PodExec):
             log.info("no mount namespaces here: volumes are reached by rewritten paths")
         self._around = Surroundings(self._objects, self._events, self._settings, self._root, tools, gpu_tools, view)
         await self._events.start()
-        for informer in (self._node_informer, self._pod_informer):
+        for informer in (self._node_informer, self._pod_informer, self._claim_informer):
             self._watches.spawn(informer.run())
             await informer.synced.wait()
         self._node_informer.on_change(self._node_changed)
         self._pod_informer.on_change(self._pod_changed)
+        self._claim_informer.on_change(self._claim_changed)
         await self._clear_orphans()
 
     async def stop(self, *, end_pods: bool) -> None:
@@ -187,6 +190,11 @@ class NodeAgent(PodLogs, PodExec):
         elif node := self._nodes.get(new["spec"].get("nodeName", "")):
             self._adopt(PodRunner(self._around, node, new))
 
+    def _claim_changed(self, old: Object | None, new: Object | None) -> None:
+        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+            path = claim_directory(self._root / "claims", old)
+            self._tasks.spawn(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
+
     def _adopt(self, runner: PodRunner) -> None:
         self._runners[runner.uid] = runner
         self._names[runner.namespace, runner.name] = runner.uid
@@ -219,7 +227,10 @@ class NodeAgent(PodLogs, PodExec):
         runner.remove()
 
     async def _clear_orphans(self) -> None:
-        """End what runs for pods that were deleted while nobody looked."""
+        """End and remove what belongs to pods and claims that were deleted while nobody looked."""
+        claims = {claim_directory(self._root / "claims", claim) for claim in self._claim_informer}
+        for path in set((self._root / "claims").glob("*")) - claims:
+            shutil.rmtree(path, ignore_errors=True)
         directory = self._root / "pods"
         for pod in list(directory.iterdir()) if directory.is_dir() else []:
             if pod.name in self._runners:

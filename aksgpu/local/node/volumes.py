@@ -1,7 +1,7 @@
 """A pod's volumes as directories of this machine, and where a container finds them.
 
 A hostPath below ``/var/lib/kubelet`` is the node's own directory, so that the device plugin's sockets of several nodes
-do not meet; every other hostPath is this machine's. A claim is a directory that lives as long as its cluster. Content
+do not meet; every other hostPath is this machine's. A claim is a directory that is removed with it. Content
 of ConfigMaps, Secrets and the downward API is written when the pod starts and does not follow later changes; a
 serviceAccountToken in a projected volume is left out.
 
@@ -116,9 +116,15 @@ async def _claim(objects: Objects, namespace: str, name: str, claims: Path) -> P
         claim = await objects.get("persistentvolumeclaims", name, namespace)
     except StatusError as error:
         raise MountError(f'persistentvolumeclaim "{name}" not found') from error
-    path = claims / f"{namespace}_{name}_{claim['metadata']['uid']}"
+    path = claim_directory(claims, claim)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def claim_directory(claims: Path, claim: Object) -> Path:
+    """Where a claim's content lies."""
+    metadata = claim["metadata"]
+    return claims / f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
 
 
 File = tuple[str, bytes, int | None]

@@ -113,6 +113,36 @@ async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
     assert claim["status"]["capacity"] == {"storage": "5Gi"}
 
 
+async def test_a_claim_in_use_outlives_its_deletion(world: World, controllers: Controllers) -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
+    await world.node()
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    pod = await world.pod("reads", volumes=volumes)
+    text = (
+        '0/1 nodes are available: persistentvolumeclaim "data" not found. '
+        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
+    assert (await world.told("FailedScheduling", "reads"))["message"] == text
+    await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
+    assert await world.placed("reads") == "node-a"
+
+    async def claims() -> list[Any]:
+        return (await world.objects.list("persistentvolumeclaims", "default"))[0]
+
+    async def protected() -> bool:
+        return (await claims())[0]["metadata"].get("finalizers") == ["kubernetes.io/pvc-protection"]
+
+    await world.eventually(protected)
+    await world.objects.delete("persistentvolumeclaims", "data", "default")
+    assert "deletionTimestamp" in (await claims())[0]["metadata"]
+    await world.end(pod)
+
+    async def gone() -> bool:
+        return not await claims()
+
+    await world.eventually(gone)
+
+
 async def test_a_process_that_stood_still_does_not_blame_the_nodes(registry: Any) -> None:
     controller = NodeController(Cluster(registry, Settings()), Recorder(registry))
     node = {"metadata": {"name": "n"}, "status": {}}

@@ -142,6 +142,11 @@ async def test_claim_keeps_its_content(lab: Lab) -> None:
     await lab.run("reads", "cat", "/aksgpu-data/file", volumes=made, container=container)
     await lab.phase("reads", "Succeeded")
     assert await lab.logs("reads") == b"kept\n"
+    assert len(list((lab.root / "claims").iterdir())) == 1
+    await lab.objects.delete("persistentvolumeclaims", "data", "default")
+    async with asyncio.timeout(10):
+        while list((lab.root / "claims").iterdir()):
+            await asyncio.sleep(0.02)
 
 
 async def test_working_directory(lab: Lab, tmp_path: Path) -> None:
