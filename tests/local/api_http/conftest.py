@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import ssl
 import subprocess
 import threading
@@ -163,14 +162,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def kubectls() -> list[str]:
-    """The kubectl binaries of this machine: those beside a dispatcher, or the one on PATH."""
-    found = shutil.which("kubectl")
-    if not found:
-        return []
-    return sorted(str(path) for path in Path(found).resolve().parent.glob("kubectl.1.*")) or [found]
 
 
 def run_kubectl(

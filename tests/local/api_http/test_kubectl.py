@@ -1,18 +1,17 @@
-"""kubectl, each version that is on this machine, against the API alone: what needs neither controllers nor a node."""
+"""kubectl against the API alone: what needs neither controllers nor a node."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from recorded import RECORDINGS
+from whole_cluster import kubectls
 
-from .conftest import ADMIN, DEV, Server, kubectls, run_kubectl
+from .conftest import ADMIN, DEV, Server, run_kubectl
 
-SUPPORTED = [path for path in kubectls() if not path.endswith((".1.27", ".1.28"))]
-"""1.27 and 1.28 want OpenAPI v2 in protobuf, which the laptop does not have."""
+SUPPORTED = kubectls()
 
 MANIFESTS = RECORDINGS / "manifests"
 Run = Callable[..., str]
@@ -33,20 +32,6 @@ def runner(binary: str, server: Server) -> Run:
 def run(server: Server) -> Run:
     """The newest kubectl; the tests of this module build on each other's objects."""
     return runner(SUPPORTED[-1], server)
-
-
-@pytest.mark.parametrize("binary", SUPPORTED[:-1], ids=[Path(path).name for path in SUPPORTED[:-1]])
-def test_older_ones_walk_the_tutorial(binary: str, tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    run = runner(binary, server)
-    try:
-        run("create", "namespace", "gpu-resources")
-        run("apply", "-f", str(MANIFESTS / "nvidia-device-plugin-ds.yaml"))
-        run("apply", "-f", str(MANIFESTS / "samples-tf-mnist-demo.yaml"))
-        assert "Running" in run("get", "jobs", "samples-tf-mnist-demo", "--watch", "--request-timeout=1s")
-        run("delete", "job", "samples-tf-mnist-demo")
-    finally:
-        server.stop()
 
 
 def test_namespaces(run: Run) -> None:

@@ -1,0 +1,127 @@
+"""The tutorial's Job through other people's clients on a whole laptop: submitted, watched, its log read, deleted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import recorded
+import yaml
+from kubernetes import client, config, dynamic, watch
+from whole_cluster import Whole
+
+from aksgpu import plugin
+from aksgpu.local.control.remote import RemoteObjects
+
+pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+
+MANIFEST = (recorded.RECORDINGS / "manifests" / "samples-tf-mnist-demo.yaml").read_text().replace('"500"', '"20"')
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """The tutorial's Job under another name. Its GPU count is a string, as the typed client wants quantities."""
+    job: dict[str, Any] = yaml.safe_load(MANIFEST.replace("samples-tf-mnist-demo\n", f"{name}\n"))
+    limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    limits["nvidia.com/gpu"] = str(limits["nvidia.com/gpu"])
+    return job
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu(whole: Whole) -> Iterator[None]:
+    plugin.install(whole.aks, timeout=60)
+    yield
+    plugin.remove(whole.aks)
+
+
+@pytest.fixture(scope="module")
+def api(whole: Whole) -> client.ApiClient:
+    return config.new_client_from_config(str(whole.kubeconfig))
+
+
+def test_typed(api: client.ApiClient) -> None:
+    batch, core = client.BatchV1Api(api), client.CoreV1Api(api)
+    made = batch.create_namespaced_job("default", manifest("typed"))
+    assert made.spec.completions == 1
+    stream = watch.Watch()
+    for event in stream.stream(
+        batch.list_namespaced_job, "default", field_selector="metadata.name=typed", timeout_seconds=60
+    ):
+        if any(each.type == "Complete" for each in event["object"].status.conditions or []):
+            stream.stop()
+    [pod] = core.list_namespaced_pod("default", label_selector="job-name=typed").items
+    assert pod.status.container_statuses[0].state.terminated.exit_code == 0
+    assert "Accuracy at step 10: " in core.read_namespaced_pod_log(pod.metadata.name, "default")
+    events = core.list_namespaced_event("default", field_selector="involvedObject.name=typed").items
+    assert {event.reason for event in events} == {"SuccessfulCreate", "Completed"}
+    assert batch.read_namespaced_job("typed", "default").status.succeeded == 1
+    batch.delete_namespaced_job("typed", "default", propagation_policy="Foreground")
+
+
+def test_dynamic(api: client.ApiClient) -> None:
+    dyn = dynamic.DynamicClient(api)
+    jobs, pods = (dyn.resources.get(api_version=v, kind=k) for v, k in (("batch/v1", "Job"), ("v1", "Pod")))
+    dyn.server_side_apply(jobs, body=manifest("dynamic"), namespace="default", field_manager="me")
+    for event in jobs.watch(namespace="default", name="dynamic", timeout=60):
+        if event["raw_object"].get("status", {}).get("succeeded"):
+            break
+    assert len(pods.get(namespace="default", label_selector="job-name=dynamic").items) == 1
+    jobs.delete(name="dynamic", namespace="default", body={"propagationPolicy": "Background"})
+
+
+def test_informer(api: client.ApiClient) -> None:
+    informers = pytest.importorskip("kubernetes.informer")
+    batch, complete = client.BatchV1Api(api), threading.Event()
+
+    def see(job: Any) -> None:
+        done = (job["status"] if isinstance(job, dict) else job.to_dict()["status"] or {}).get("succeeded")
+        if done:
+            complete.set()
+
+    informer = informers.SharedInformer(list_func=batch.list_namespaced_job, namespace="default")
+    informer.add_event_handler("MODIFIED", see)
+    informer.start()
+    try:
+        batch.create_namespaced_job("default", manifest("informed"))
+        assert complete.wait(60)
+    finally:
+        informer.stop()
+    batch.delete_namespaced_job("informed", "default", propagation_policy="Background")
+
+
+def test_lightkube(whole: Whole) -> None:
+    lightkube = pytest.importorskip("lightkube")
+    from lightkube.resources.batch_v1 import Job
+    from lightkube.resources.core_v1 import Pod
+
+    light = lightkube.Client(config=lightkube.KubeConfig.from_file(str(whole.kubeconfig)))
+    light.create(Job.from_dict(manifest("light")), namespace="default")
+    light.wait(Job, "light", namespace="default", for_conditions=["Complete"])
+    [pod] = light.list(Pod, namespace="default", labels={"job-name": "light"})
+    assert any("Accuracy at step 10: " in line for line in light.log(pod.metadata.name, namespace="default"))
+    light.delete(Job, "light", namespace="default", cascade=lightkube.types.CascadeType.BACKGROUND)
+
+
+def test_kr8s(whole: Whole) -> None:
+    kr8s = pytest.importorskip("kr8s")
+    from kr8s.objects import Job
+
+    api = kr8s.api(kubeconfig=str(whole.kubeconfig))
+    job = Job({**manifest("kr8s"), "metadata": {"name": "kr8s", "namespace": "default"}}, api=api)
+    job.create()
+    job.wait("condition=Complete", timeout=60)
+    [pod] = api.get("pods", namespace="default", label_selector={"job-name": "kr8s"})
+    assert "Accuracy at step 10: " in "\n".join(pod.logs())
+    job.delete(propagation_policy="Background")
+    deadline = time.monotonic() + 10
+    while job.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def test_the_controllers_own_client_over_tls(whole: Whole) -> None:
+    async with RemoteObjects(whole.server, token=whole.token, ca_file=whole.ca) as objects:
+        nodes, version = await objects.list("nodes")
+        assert nodes[0]["kind"] == "Node" and int(version) > 0

@@ -1,0 +1,100 @@
+"""Each kind through kubectl: made, shown in a table, described, deleted; on a whole laptop AKS."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from whole_cluster import Whole, kubectls
+
+pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+
+KUBECTLS = kubectls()
+pytestmark = pytest.mark.skipif(not KUBECTLS, reason="no kubectl on PATH")
+
+OBJECTS = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 5Gi}}}
+---
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata: {name: turn}
+spec: {holderIdentity: me, leaseDurationSeconds: 30}
+---
+apiVersion: v1
+kind: Event
+metadata: {name: told.1}
+involvedObject: {kind: Pod, name: none, namespace: default}
+reason: Told
+message: something
+type: Normal
+"""
+MAKE = (
+    ("namespace", "kinds"),
+    ("configmap", "kinds", "--from-literal=a=1"),
+    ("secret", "generic", "kinds", "--from-literal=password=hush"),
+    ("service", "clusterip", "kinds", "--tcp=80:80"),
+    ("serviceaccount", "kinds"),
+    ("priorityclass", "kinds", "--value=10"),
+    ("role", "kinds", "--verb=get", "--resource=pods"),
+    ("rolebinding", "kinds", "--role=kinds", "--user=me"),
+    ("clusterrole", "kinds", "--verb=get", "--resource=nodes"),
+    ("clusterrolebinding", "kinds", "--clusterrole=kinds", "--user=me"),
+)
+SHOWN = {
+    "persistentvolumeclaim/data": ["data", "Bound", "pvc-", "5Gi", "RWO"],
+    "lease/turn": ["turn", "me"],
+    "event/told.1": ["Normal", "Told", "pod/none", "something"],
+}
+
+
+def test_every_kind(whole: Whole) -> None:
+    def run(*args: str, code: int = 0, stdin: str = "") -> str:
+        done = whole.kubectl(KUBECTLS[-1], *args, stdin=stdin)
+        assert done.returncode == code, (args, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    run("create", "-f", "-", stdin=OBJECTS)
+    for words in MAKE:
+        assert run("create", *words).rstrip().endswith("/kinds created")
+    names = [*SHOWN, *(f"{words[0]}/kinds" for words in MAKE)]
+    deadline = time.monotonic() + 10
+    while "Bound" not in run("get", "pvc") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for name in names:
+        table = run("get", name)
+        assert all(word in table for word in SHOWN.get(name, ["kinds"])), table
+        described = run("describe", name)
+        assert re.search(rf"Name:\s+{name.partition('/')[2]}\n", described) and "hush" not in described
+        assert "deleted" in run("delete", name)
+        assert "not found" in run("get", name, code=1)
+
+
+def test_a_quota_of_gpus(whole: Whole) -> None:
+    def run(*args: str, code: int = 0, stdin: str = "") -> str:
+        done = whole.kubectl(KUBECTLS[-1], *args, "-n", "few", stdin=stdin)
+        assert done.returncode == code, (args, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    run("create", "namespace", "few")
+    run("create", "quota", "gpus", "--hard=requests.nvidia.com/gpu=1")
+    pod = """
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec: {containers: [{name: main, image: busybox, resources: {limits: {nvidia.com/gpu: 1}}}]}
+"""
+    run("create", "-f", "-", stdin=pod.replace("NAME", "first"))
+    refused = run("create", "-f", "-", code=1, stdin=pod.replace("NAME", "second"))
+    assert refused == (
+        'Error from server (Forbidden): error when creating "STDIN": pods "second" is forbidden: exceeded quota: gpus, '
+        "requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=1, limited: requests.nvidia.com/gpu=1\n"
+    )
+    deadline = time.monotonic() + 10
+    while "requests.nvidia.com/gpu: 1/1" not in run("get", "quota") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert re.search(r"requests.nvidia.com/gpu\s+1\s+1\n", run("describe", "quota", "gpus"))
+    run("delete", "namespace", "few")
