@@ -95,14 +95,13 @@ def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
 def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
     """Refuse a new pod that would take its namespace beyond a ResourceQuota.
 
-    What is used is counted from the pods themselves, so that it is right even while a quota's status lags behind.
+    What is used comes from the pods themselves, so that it is right even while a quota's status lags behind.
     """
     namespace = pod["metadata"]["namespace"]
     quotas = list(store.entries("resourcequotas", namespace))
     if not quotas:
         return
-    live = (entry.obj for entry in store.entries("pods", namespace))
-    used, wanted = usage(live), usage([pod])
+    used, wanted = _used(store, namespace), usage([pod])
     for entry in quotas:
         hard = entry.obj["spec"].get("hard") or {}
         over = [
@@ -121,6 +120,24 @@ def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
             )
             why = f"exceeded quota: {entry.key[1]}, requested: {asked}, used: {taken}, limited: {limited}"
             raise forbidden(kind, pod["metadata"].get("name", ""), why)
+
+
+def _used(store: Store, namespace: str) -> dict[str, Decimal]:
+    """What the pods of a namespace take: counted once, then kept up with their changes, so that many cost no more."""
+    place, used = f"used in {namespace}", dict[str, Decimal]()
+    try:
+        since, used = store.derived[place]
+        changed = store.at("pods", since)
+    except (KeyError, StatusError):  # never counted, or so long ago that the changes are not kept
+        used, changed = usage(entry.obj for entry in store.entries("pods", namespace)), {}
+    for key, before in changed.items():
+        if key[0] == namespace:
+            after = store.get("pods", key)
+            for sign, entry in ((-1, before), (1, after)):
+                for name, amount in usage([entry.obj] if entry else []).items():
+                    used[name] = used.get(name, Decimal(0)) + sign * amount
+    store.derived[place] = store.revision, used
+    return used
 
 
 def usage(pods: Iterable[Object]) -> dict[str, Decimal]:

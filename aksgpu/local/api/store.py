@@ -170,6 +170,7 @@ class Store:
         self._path = path
         self.revision = 0
         """The resourceVersion given last."""
+        self.derived: dict[str, Any] = {}  # what others work out from the objects; dropped when they are read anew
         self._durable = 0
         self._objects: dict[str, dict[Key, Entry]] = defaultdict(dict)
         self._sorted: dict[str, list[Key]] = {}
@@ -234,7 +235,8 @@ class Store:
                 "may show up in the list."
             )
         for event in reversed([*ring.since(rv), *self._pending(resource)]):
-            changed[event.entry.key] = event.before
+            if event.entry.rv > rv:
+                changed[event.entry.key] = event.before
         return changed
 
     def write(self, kind: Kind, obj: dict[str, Any], *, delete: bool = False) -> Entry:
@@ -384,6 +386,7 @@ class Store:
         self._sorted.clear()
         self._rings.clear()
         self._latest.clear()
+        self.derived.clear()
         # The collector finds nothing in plain JSON, yet would take most of the time of a large load.
         collecting = gc.isenabled()
         gc.disable()

@@ -203,6 +203,26 @@ async def test_immutable_configuration(registry: Registry) -> None:
     assert status["message"].endswith("data: Forbidden: field is immutable when `immutable` is set")
 
 
+async def test_quota_counts_as_pods_come_end_and_go(registry: Registry, pod: Object) -> None:
+    await registry.create("resourcequotas", {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "3"}}}, "default")
+
+    async def fill() -> list[str]:
+        names = []
+        with pytest.raises(StatusError, match="exceeded quota"):
+            while True:
+                made = await registry.create("pods", {**pod, "metadata": {"generateName": "p-"}}, "default")
+                names.append(made["metadata"]["name"])
+        return names
+
+    names = await fill()
+    assert len(names) == 3
+    await registry.patch("pods", names[0], {"status": {"phase": "Failed"}}, "default", subresource="status")
+    await registry.delete("pods", names[1], "default", grace_period_seconds=0)
+    assert len(await fill()) == 2
+    await registry.delete("pods", names[0], "default", grace_period_seconds=0)  # took nothing any more
+    assert await fill() == []
+
+
 async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
     quota = {"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": 1}}}
     await registry.create("resourcequotas", quota, "default")
