@@ -106,7 +106,7 @@ class Azure:
 
     def polling(self) -> Any:
         """What ``begin_...`` calls take as ``polling=``, so that :func:`follow` can follow them."""
-        from aksgpu._operations import Following
+        from aksgpu._azure.operations import Following
 
         return Following(_LRO_INTERVAL)
 
@@ -213,21 +213,21 @@ def translated(what: str = "") -> Iterator[None]:
     try:
         yield
     except SdkError as error:
-        from aksgpu import refusals
+        from aksgpu._azure import refusals
 
         raise refusals.translate(error, what) from error
 
 
 def translate(error: HttpResponseError) -> AzureError:
     """The SDK's exception as one of :mod:`aksgpu.errors`; raise it ``from`` the original."""
-    from aksgpu import refusals
+    from aksgpu._azure import refusals
 
     return refusals.translate(error)
 
 
 def follow(poller: Any, what: str, *, timeout: float, progress: bool | None = None, **options: Any) -> Any:
-    """Follow a long-running operation to its end; see :func:`aksgpu._operations.follow`."""
-    from aksgpu import _operations
+    """Follow a long-running operation to its end; see :func:`aksgpu._azure.operations.follow`."""
+    from aksgpu._azure import operations as _operations
 
     return _operations.follow(poller, what, timeout=timeout, progress=progress, **options)
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _pods
 from aksgpu._frames import frame
-from aksgpu._nodes import GPU, Node, read, taint_text
+from aksgpu._kube import pods
+from aksgpu._kube.nodes import GPU, Node, read, taint_text
 from aksgpu.errors import Forbidden, InvalidInput
 from aksgpu.kube import HasKube
 from aksgpu.waiting import wait_until
@@ -179,7 +179,7 @@ def usage(aks: HasKube) -> dict[str, Usage]:
 
 
 def _picked(pod: dict[str, Any]) -> tuple[str, str, dict[str, int]]:
-    return pod["spec"]["nodeName"], _pods.owner(pod), _pods.gpus(pod["spec"])
+    return pod["spec"]["nodeName"], pods.owner(pod), pods.gpus(pod["spec"])
 
 
 def _usage_or_none(aks: HasKube) -> dict[str, Usage] | None:

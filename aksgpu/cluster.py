@@ -12,14 +12,14 @@ the cluster is the other rooms' business: they take a :class:`Cluster` and use i
 
 from __future__ import annotations
 
-from aksgpu._clusters import abort, create, get, start, stop
-from aksgpu._clusters import list_clusters as list
-from aksgpu._credentials import from_kubeconfig, get_credentials, kubeconfig
-from aksgpu._handle import Cluster
-from aksgpu._leftovers import Deletion, delete, leftovers
-from aksgpu._nodepool import NodePool, pools
-from aksgpu._pools import add_gpu_pool, delete_pool, scale, start_pool, stop_pool
-from aksgpu._temporary import temporary
+from aksgpu._azure.clusters import abort, create, get, start, stop
+from aksgpu._azure.clusters import list_clusters as list
+from aksgpu._azure.credentials import from_kubeconfig, get_credentials, kubeconfig
+from aksgpu._azure.handle import Cluster
+from aksgpu._azure.leftovers import Deletion, delete, leftovers
+from aksgpu._azure.nodepool import NodePool, pools
+from aksgpu._azure.pools import add_gpu_pool, delete_pool, scale, start_pool, stop_pool
+from aksgpu._azure.temporary import temporary
 
 __all__ = [
     "Cluster",

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _pods
 from aksgpu._frames import frame
-from aksgpu._gpu_failures import of_event, of_log
-from aksgpu._nodes import GPU, Node, read
-from aksgpu._placement import Obstacle, obstacles
+from aksgpu._kube import pods as _pods
+from aksgpu._kube.gpu_failures import of_event, of_log
+from aksgpu._kube.nodes import GPU, Node, read
+from aksgpu._kube.placement import Obstacle, obstacles
 from aksgpu.capacity import Usage, usage
 from aksgpu.errors import AksGpuError, Forbidden, GpuNotAdvertised, KubernetesError, NoScaleUp, PodPending
 from aksgpu.kube import HasKube, Object

@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _jobstatus, _pods
-from aksgpu._difference import differences, dropped, quantities_as_text
-from aksgpu._documents import documents
 from aksgpu._frames import frame
-from aksgpu._job import Job, find
-from aksgpu._jobstatus import JobStatus
-from aksgpu._nodes import GPU, add_tolerations, read, tolerations
+from aksgpu._jobs import status as _jobstatus
+from aksgpu._jobs.difference import differences, dropped, quantities_as_text
+from aksgpu._jobs.job import Job, find
+from aksgpu._jobs.status import JobStatus
+from aksgpu._kube import pods
+from aksgpu._kube.documents import documents
+from aksgpu._kube.nodes import GPU, add_tolerations, read, tolerations
 from aksgpu.errors import AlreadyExists, Forbidden, InvalidInput, NotFound
 from aksgpu.kube import HasKube, Object
 
@@ -201,7 +202,7 @@ def list(aks: HasKube, namespace: str | None = None) -> pd.DataFrame:
                 "reason": status.reason,
                 "succeeded": status.succeeded,
                 "completions": status.completions,
-                "gpus": sum(_pods.gpus(pod).values()),
+                "gpus": sum(pods.gpus(pod).values()),
                 "image": pod["containers"][0]["image"],
             }
         )
@@ -233,7 +234,7 @@ def _completed(aks: HasKube, wanted: Object, tolerate: bool) -> Object:
     """What is sent: the manifest, the tolerations that its GPUs need, and the manifest once more as a note."""
     full: Object = json.loads(json.dumps(wanted))
     pod = full["spec"]["template"]["spec"]
-    if tolerate and _pods.gpus(pod):
+    if tolerate and pods.gpus(pod):
         try:
             nodes = aks.kube.list("Node", pick=read)
         except Forbidden:  # with rights in one namespace only, the documented taints are taken

@@ -1,7 +1,7 @@
 """The Kubernetes API on plain dicts: get, list (paged), watch (resuming), apply, patch, delete, log stream.
 
-Objects are what the API sends, never model classes. What goes over the wire, and as whom, is :mod:`aksgpu._wire`'s;
-what an object means is told by the rooms above (plugin, capacity, jobs, logs).
+Objects are what the API sends, never model classes. What goes over the wire, and as whom, is
+:mod:`aksgpu._kube.wire`'s; what an object means is told by the rooms above (plugin, capacity, jobs, logs).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 from urllib.parse import quote
 
-from aksgpu._backoff import Backoff
-from aksgpu._watching import Watch
-from aksgpu._wire import Stream, Wire, decode
+from aksgpu._kube.backoff import Backoff
+from aksgpu._kube.watching import Watch
+from aksgpu._kube.wire import Stream, Wire, decode
 from aksgpu.errors import Expired, InvalidInput, KubernetesError, NotFound
 
 Object = dict[str, Any]

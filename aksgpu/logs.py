@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from aksgpu._backoff import Backoff
-from aksgpu._logwindow import LogLine, Window
+from aksgpu._kube.backoff import Backoff
+from aksgpu._kube.logwindow import LogLine, Window
 from aksgpu.errors import InvalidInput, KubernetesError, NotFound, StreamLost, Unreachable
 from aksgpu.kube import Kube, Object
 

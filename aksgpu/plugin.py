@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _pods
 from aksgpu._frames import frame
-from aksgpu._gpu_failures import of_log
-from aksgpu._nodes import Node, add_tolerations, read, taint_text, tolerates, tolerations
+from aksgpu._kube import pods as _pods
+from aksgpu._kube.gpu_failures import of_log
+from aksgpu._kube.nodes import Node, add_tolerations, read, taint_text, tolerates, tolerations
 from aksgpu.errors import (
     Conflict,
     Forbidden,
@@ -118,7 +118,7 @@ def install(
 
 def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
     from aksgpu import manifests
-    from aksgpu._documents import documents
+    from aksgpu._kube.documents import documents
 
     objects = manifests.device_plugin() if manifest is None else documents(manifest)
     if [obj.get("kind") for obj in objects].count("DaemonSet") != 1:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._azure.gpusizes import GpuSize, alternatives, is_gpu_size, lookup, table
+from aksgpu._azure.preflight import Preflight, verdict
 from aksgpu._frames import frame
-from aksgpu._gpusizes import GpuSize, alternatives, is_gpu_size, lookup, table
-from aksgpu._preflight import Preflight, verdict
 from aksgpu.errors import InvalidInput, LocationNotAvailable
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
         LocationNotAvailable: no VM sizes are offered there.
         AzureError: Azure refused.
     """
-    from aksgpu import _offers
-    from aksgpu._sizetable import SizeTable
+    from aksgpu._azure import offers as _offers
+    from aksgpu._azure.sizetable import SizeTable
 
     place = _offers.location(azure, canonical_location(location))
     if not place.offers:
@@ -174,7 +174,7 @@ def preflight(
         InvalidInput: count or surge makes no sense.
         AzureError: Azure could not be asked.
     """
-    from aksgpu import _offers
+    from aksgpu._azure import offers as _offers
 
     if count < 0 or surge < 0:
         raise InvalidInput("count and surge cannot be negative")

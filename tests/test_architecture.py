@@ -20,8 +20,8 @@ MODULES = {
 
 # Imports inside functions that point upwards on purpose, each for the reason given.
 UPWARDS = {
-    ("aksgpu._handle", "aksgpu._credentials"),  # a cluster's Kubernetes API: fetched when it is first used
-    ("aksgpu._job", "aksgpu.views"),  # showing a Job in a notebook: views are loaded only when one is shown
+    ("aksgpu._azure.handle", "aksgpu._azure.credentials"),  # a cluster's Kubernetes API: fetched when it is first used
+    ("aksgpu._jobs.job", "aksgpu.views"),  # showing a Job in a notebook: views are loaded only when one is shown
 }
 
 

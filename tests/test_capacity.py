@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from scripted import Request, Server
 
-from aksgpu import _nodes, _pods, capacity, errors, jobs
+from aksgpu import capacity, errors, jobs
+from aksgpu._kube import nodes as _nodes
+from aksgpu._kube import pods as _pods
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
 

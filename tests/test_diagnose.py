@@ -9,8 +9,8 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import capacity, diagnose, errors, jobs
-from aksgpu._nodes import read
-from aksgpu._placement import obstacles
+from aksgpu._kube.nodes import read
+from aksgpu._kube.placement import obstacles
 from aksgpu.capacity import Usage
 from aksgpu.cluster import Cluster
 from aksgpu.diagnose import Diagnosis

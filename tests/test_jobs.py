@@ -13,7 +13,7 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import cluster, errors, jobs, manifests
-from aksgpu._difference import differences, dropped, quantities_as_text
+from aksgpu._jobs.difference import differences, dropped, quantities_as_text
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
 from aksgpu.kube import Kube

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from scripted import Request, Server
 
-from aksgpu import _wire, errors, kube
+from aksgpu import errors, kube
+from aksgpu._kube import wire
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
 
@@ -92,11 +93,11 @@ def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
 def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None:
     document = json.dumps([{"n": n} for n in range(20_000)]).encode()
     before = gc.get_stats()[0]["collections"]
-    assert len(_wire.decode(document)) == 20_000
+    assert len(wire.decode(document)) == 20_000
     assert gc.get_stats()[0]["collections"] - before < 5
     assert gc.isenabled()
     with pytest.raises(ValueError):
-        _wire.decode(b"x" * 200_000)
+        wire.decode(b"x" * 200_000)
     assert gc.isenabled()
 
 
@@ -159,7 +160,7 @@ def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
 
 def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(_wire.time, "sleep", pauses.append)
+    monkeypatch.setattr(wire.time, "sleep", pauses.append)
 
     def answer(request: Request) -> None:
         if len(pauses) < 2:
@@ -314,9 +315,9 @@ def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) ->
 
 
 def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aksgpu import _watching
+    from aksgpu._kube import watching
 
-    monkeypatch.setattr(_watching, "GRACE", 0.2)
+    monkeypatch.setattr(watching, "GRACE", 0.2)
 
     def answer(request: Request) -> None:
         request.begin()

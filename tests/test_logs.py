@@ -12,7 +12,7 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import logs
-from aksgpu._logwindow import LogLine, Window
+from aksgpu._kube.logwindow import LogLine, Window
 from aksgpu.errors import InvalidInput, NotFound
 from aksgpu.kube import Kube
 

@@ -8,7 +8,7 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 
 import aksgpu
-from aksgpu import refusals
+from aksgpu._azure import refusals
 from aksgpu.azure import Azure, StaticToken, _with_only_subscription
 from aksgpu.errors import AzureAuthError, AzureError, AzureNotFound, AzureUnreachable, InvalidInput
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from aksgpu import _kubeconfig, cluster
-from aksgpu._handle import Cluster
+from aksgpu import cluster
+from aksgpu._azure import kubeconfig as _kubeconfig
+from aksgpu._azure.handle import Cluster
 from aksgpu.azure import AKS_SERVER_SCOPE, Azure
 from aksgpu.errors import ApiServerRestricted, AzureConflict, InvalidInput, LocalAccountsDisabled
 
@@ -197,7 +198,7 @@ def test_from_kubeconfig_without_context(tmp_path: Path) -> None:
 def test_a_cluster_that_does_not_answer_everybody_says_why(
     aks: Cluster, script: Script, access: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu._wire.CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("aksgpu._kube.wire.CONNECT_TIMEOUT", 0.2)
     give(script, config())  # nothing listens there
     aks.access = access
     with pytest.raises(ApiServerRestricted, match=says):

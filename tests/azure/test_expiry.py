@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aksgpu import _expiry, cluster
+from aksgpu import cluster
+from aksgpu._azure import expiry
 from aksgpu.azure import Azure
 from aksgpu.errors import AksGpuError, AzureConflict, AzureNotFound, InvalidInput
 
@@ -22,26 +23,26 @@ def timers(name: str) -> list[threading.Thread]:
     ("text", "seconds"), [("90s", 90), ("2h", 7200), ("1.5 m", 90), ("1d", 86400), (timedelta(minutes=1), 60)]
 )
 def test_durations(text: Any, seconds: float) -> None:
-    assert _expiry.parse(text).total_seconds() == seconds
+    assert expiry.parse(text).total_seconds() == seconds
 
 
 @pytest.mark.parametrize(("text", "words"), [("90m", "90 min"), ("24h", "1 d"), ("1.5h", "90 min"), ("7s", "7 s")])
 def test_durations_in_words(text: str, words: str) -> None:
-    assert _expiry.words(_expiry.parse(text)) == words
+    assert expiry.words(expiry.parse(text)) == words
 
 
 @pytest.mark.parametrize("text", ["2", "h", "-1h", "0s", "99d", "two hours", timedelta()])
 def test_what_is_no_duration(text: Any) -> None:
     with pytest.raises(InvalidInput):
-        _expiry.parse(text)
+        expiry.parse(text)
 
 
 def test_the_tag_is_read_back() -> None:
-    at = _expiry.due(_expiry.tag(timedelta(hours=1)))
+    at = expiry.due(expiry.tag(timedelta(hours=1)))
     assert at is not None and timedelta(minutes=59) < at - datetime.now(UTC) < timedelta(minutes=61)
-    assert _expiry.due({}) is None
-    assert _expiry.due({_expiry.TAG: "soon"}) is None
-    assert _expiry.due({_expiry.TAG: "2026-01-01T00:00:00"}) == datetime(2026, 1, 1, tzinfo=UTC)
+    assert expiry.due({}) is None
+    assert expiry.due({expiry.TAG: "soon"}) is None
+    assert expiry.due({expiry.TAG: "2026-01-01T00:00:00"}) == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_cluster_is_deleted_when_its_time_is_over(azure: Azure) -> None:
@@ -64,7 +65,7 @@ def test_creating_again_gives_more_time_and_deleting_forgets_it(azure: Azure) ->
         time.sleep(0.02)  # the first one ends by itself once it is cancelled
     assert len(timers("more")) == 1
     shown = azure.client.managed_clusters.get("more", "more")
-    at = _expiry.due(shown.tags)
+    at = expiry.due(shown.tags)
     assert at is not None and at > datetime.now(UTC) + timedelta(minutes=110)
     assert shown.tags["who"] == "me"
     cluster.delete(aks)
@@ -74,7 +75,7 @@ def test_creating_again_gives_more_time_and_deleting_forgets_it(azure: Azure) ->
 
 
 def test_what_is_overdue_is_shown_by_leftovers(azure: Azure) -> None:
-    tags = {_expiry.TAG: "2026-01-01T00:00:00+00:00"}
+    tags = {expiry.TAG: "2026-01-01T00:00:00+00:00"}
     aks = cluster.create(azure, "late", resource_group="late", location="eastus", tags=tags)
     assert cluster.leftovers(azure).query("cluster == 'late'")["state"].tolist() == ["Succeeded, overdue"]
     cluster.delete(aks)
@@ -89,7 +90,7 @@ def test_a_temporary_cluster_is_deleted_on_exceptions_too(azure: Azure) -> None:
 
 
 def test_a_temporary_cluster_that_was_left_is_taken_over_and_no_other(azure: Azure) -> None:
-    cluster.create(azure, "t1", resource_group="t1", location="eastus", tags=_expiry.TEMPORARY)
+    cluster.create(azure, "t1", resource_group="t1", location="eastus", tags=expiry.TEMPORARY)
     with cluster.temporary(azure, "t1", resource_group="t1", location="eastus") as aks:
         assert aks.name == "t1"
     keep = cluster.create(azure, "keep", resource_group="keep", location="eastus")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aksgpu import cluster
-from aksgpu._operations import Following, Remembered
+from aksgpu._azure.operations import Following, Remembered
 from aksgpu.azure import Azure
 from aksgpu.errors import (
     AllocationFailed,

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from aksgpu import errors, refusals
+from aksgpu import errors
+from aksgpu._azure import refusals
 
 TEXTS = yaml.safe_load((Path(__file__).parents[1] / "data" / "azure-refusals.yaml").read_text())
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _offers, sizes
-from aksgpu import _resources as resources
+from aksgpu import sizes
+from aksgpu._azure import offers, resources
+from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._frames import frame
-from aksgpu._handle import Cluster, azure_of
 from aksgpu.azure import Azure, translated
 from aksgpu.errors import SizeNotAvailable
 
@@ -189,10 +189,10 @@ def pool_of(cluster: str, name: str, properties: Mapping[str, Any]) -> NodePool:
 def priced(azure: Azure, location: str, found: Iterable[NodePool]) -> list[NodePool]:
     """The pools with what they cost at present: a stopped one has no nodes to pay for."""
     found = list(found)
-    prices = _offers.prices(azure, location.lower(), [pool.vm_size for pool in found])
+    prices = offers.prices(azure, location.lower(), [pool.vm_size for pool in found])
     result = []
     for pool in found:
-        price = prices.get(pool.vm_size, _offers.Price())
+        price = prices.get(pool.vm_size, offers.Price())
         each = price.spot if pool.spot else price.on_demand
         nodes = pool.count if pool.power == "Running" else 0
         result.append(replace(pool, usd_per_hour=None if each is None else round(each * nodes, 4)))

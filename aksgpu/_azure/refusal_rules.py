@@ -1,7 +1,8 @@
 """The texts and codes in which Azure refuses, one rule a failure.
 
-Each rule reads one :class:`Refusal` and gives the exception that stands for it, without its message, or None when it is
-about something else. :mod:`aksgpu.refusals` takes bodies apart and puts the message in; nothing else calls these.
+Each rule reads one :class:`Refusal` and gives the exception that stands for it, without its message, or None when it
+is about something else. :mod:`aksgpu._azure.refusals` takes bodies apart and puts the message in; nothing else calls
+these.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from aksgpu import _gpusizes as sizes
 from aksgpu import errors
+from aksgpu._azure import gpusizes as sizes
 from aksgpu.errors import AzureError
 
 QUOTA_PAGE = "https://portal.azure.com/#view/Microsoft_Azure_Capacity/QuotaMenuBlade/~/myQuotas"

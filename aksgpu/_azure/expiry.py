@@ -1,4 +1,4 @@
-"""Clusters that are not meant to stay, deleted after a while. :mod:`aksgpu._temporary` has those of one block.
+"""Clusters that are not meant to stay, deleted after a while. :mod:`aksgpu._azure.temporary` has those of one block.
 
 Azure has no such thing. A tag says when a cluster is to go; this process deletes it then if it still lives, and
 :func:`aksgpu.cluster.leftovers` shows it as overdue to whoever looks later.
@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _resources as resources
-from aksgpu._handle import Cluster, azure_of
+from aksgpu._azure import resources
+from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu.errors import AksGpuError, InvalidInput
 
 if TYPE_CHECKING:

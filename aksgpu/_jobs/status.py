@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aksgpu import _pods
+from aksgpu._kube import pods as _pods
 
 Object = Mapping[str, Any]
 

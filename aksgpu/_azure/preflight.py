@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aksgpu import _gpusizes as sizes
 from aksgpu import errors
-from aksgpu._offers import Location, Offer
-from aksgpu._refusal_rules import QUOTA_PAGE
+from aksgpu._azure import gpusizes as sizes
+from aksgpu._azure.offers import Location, Offer
+from aksgpu._azure.refusal_rules import QUOTA_PAGE
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _expiry, _offers
-from aksgpu import _nodepool as nodepool
-from aksgpu import _resources as resources
+from aksgpu._azure import expiry, nodepool, offers, resources
+from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._frames import frame
-from aksgpu._handle import Cluster, azure_of
 from aksgpu.azure import Azure, translated
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def delete(
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
     azure = azure_of(aks)
-    _expiry.cancel(aks)
+    expiry.cancel(aks)
     read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
     existing = read()
     if existing is not None:
@@ -150,7 +148,7 @@ def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = [nodepool.pool_of(name, str(profile["name"]), profile) for profile in profiles]
     disks = {str(profile["name"]): _disks(azure, location, profile) for profile in profiles}
     stopped = resources.power_of(shown) == "Stopped"
-    due = _expiry.due(shown.get("tags"))
+    due = expiry.due(shown.get("tags"))
     overdue = ", overdue" if due is not None and due < datetime.now(UTC) else ""
     rows = []
     for pool in nodepool.priced(azure, location, found):
@@ -177,5 +175,5 @@ def _disks(azure: Azure, location: str, profile: Mapping[str, Any]) -> float | N
     count = int(profile.get("count") or 0)
     if profile.get("osDiskType") == "Ephemeral" or not count:
         return 0.0
-    each = _offers.disk_price(azure, location, int(profile.get("osDiskSizeGB") or 128))  # 128: AKS' own default
+    each = offers.disk_price(azure, location, int(profile.get("osDiskSizeGB") or 128))  # 128: AKS' own default
     return None if each is None else round(each * count, 2)

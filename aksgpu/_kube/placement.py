@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aksgpu._nodes import Node, taint_text, tolerates
+from aksgpu._kube.nodes import Node, taint_text, tolerates
 from aksgpu.capacity import Usage, holders
 
 Object = Mapping[str, Any]

@@ -1,7 +1,7 @@
 """The texts in which GPUs fail inside a cluster: driver, device plugin, scheduler, autoscaler. One rule a failure.
 
-Reads logs and events, asks nobody. Azure's own refusals are :mod:`aksgpu._refusal_rules`' subject. The texts are those
-of users' reports; they are kept as test data.
+Reads logs and events, asks nobody. Azure's own refusals are :mod:`aksgpu._azure.refusal_rules`' subject. The texts are
+those of users' reports; they are kept as test data.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aksgpu import errors
-from aksgpu._refusal_rules import LOGIN, QUOTA_PAGE, RULES, Refusal, location_hint
+from aksgpu._azure.refusal_rules import LOGIN, QUOTA_PAGE, RULES, Refusal, location_hint
 from aksgpu.errors import AzureError
 
 __all__ = ["QUOTA_PAGE", "Refusal", "location_hint", "recognise", "said", "translate"]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from aksgpu import _poolfields as fields
-from aksgpu import _resources as resources
 from aksgpu import sizes
-from aksgpu._awaited import PoolNodes
-from aksgpu._handle import Cluster, azure_of
-from aksgpu._nodepool import NodePool, with_price
+from aksgpu._azure import poolfields as fields
+from aksgpu._azure import resources
+from aksgpu._azure.awaited import PoolNodes
+from aksgpu._azure.handle import Cluster, azure_of
+from aksgpu._azure.nodepool import NodePool, with_price
 from aksgpu.errors import AzureNotFound, InvalidInput
 
 _READ_ONLY = {"provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "powerState", "eTag", "status"}

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _jobstatus, _pods, diagnose
+from aksgpu import diagnose
 from aksgpu._frames import frame
-from aksgpu._jobstatus import JobStatus
+from aksgpu._jobs import status as _jobstatus
+from aksgpu._jobs.status import JobStatus
+from aksgpu._kube import pods as _pods
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, Unreachable, WaitTimeout
 from aksgpu.kube import HasKube, Kube, Object
 from aksgpu.logs import follow_job, job_pods

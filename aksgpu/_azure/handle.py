@@ -52,9 +52,9 @@ class Cluster:
     def kube(self) -> Kube:
         """Its Kubernetes API; connected when first used."""
         if self._kube is None:
-            from aksgpu import _credentials
+            from aksgpu._azure import credentials
 
-            self._kube = _credentials.connect(self)
+            self._kube = credentials.connect(self)
         return self._kube
 
     @property

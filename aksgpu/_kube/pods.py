@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aksgpu._nodes import gpus_of
+from aksgpu._kube.nodes import gpus_of
 
 Object = Mapping[str, Any]
 

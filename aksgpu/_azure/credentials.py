@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _kubeconfig
+from aksgpu._azure import kubeconfig as _kubeconfig
+from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._files import write_private
-from aksgpu._handle import Cluster, azure_of
 from aksgpu.azure import AKS_SERVER_SCOPE, translated
 from aksgpu.errors import ApiServerRestricted, AzureNotFound, InvalidInput, Unreachable
 
@@ -95,10 +95,10 @@ def from_kubeconfig(path: str | Path | None = None, context: str | None = None) 
         InvalidInput: no such file or context.
         Unauthorized: the kubeconfig asks for a login that does not work from Python.
     """
-    from aksgpu import _wire
+    from aksgpu._kube import wire
     from aksgpu.kube import Kube
 
-    config = _wire.read_kubeconfig(path)
+    config = wire.read_kubeconfig(path)
     chosen = context or str(config.get("current-context") or "")
     if not chosen:
         names = ", ".join(sorted(entry["name"] for entry in config["contexts"])) or "none"

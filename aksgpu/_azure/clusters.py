@@ -10,13 +10,13 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _expiry, sizes
-from aksgpu import _resources as resources
-from aksgpu._awaited import pools_ready
+from aksgpu import sizes
+from aksgpu._azure import expiry, resources
+from aksgpu._azure.awaited import pools_ready
+from aksgpu._azure.handle import Cluster, azure_of, cluster_of
+from aksgpu._azure.leftovers import delete
+from aksgpu._azure.nodepool import with_costs
 from aksgpu._frames import frame
-from aksgpu._handle import Cluster, azure_of, cluster_of
-from aksgpu._leftovers import delete
-from aksgpu._nodepool import with_costs
 from aksgpu.azure import Azure, follow, translated
 from aksgpu.errors import AzureNotFound, InvalidInput
 
@@ -86,7 +86,7 @@ def create(
     if not 1 <= node_count <= 1000:
         raise InvalidInput(f"node_count is {node_count}; AKS takes 1 to 1000 nodes in a system pool")
     location = sizes.canonical_location(location) if location is not None else None
-    life = _expiry.parse(delete_after) if delete_after is not None else None
+    life = expiry.parse(delete_after) if delete_after is not None else None
     deadline = time.monotonic() + timeout
     target = _Target(azure, resource_group, name)
     existing = target.find()
@@ -95,8 +95,8 @@ def create(
         if (ready := target.ready(existing, wish, timeout, progress)) is not None:
             aks = with_costs(cluster_of(azure, ready), ready)
             if life is not None:
-                _expiry.extend(azure, aks, life, timeout=timeout, progress=progress)
-                _expiry.set_timer(aks, life, delete)
+                expiry.extend(azure, aks, life, timeout=timeout, progress=progress)
+                expiry.set_timer(aks, life, delete)
             return aks
     place, group_exists = target.place(location, timeout, progress)
     size = vm_size or DEFAULT_VM_SIZE
@@ -104,7 +104,7 @@ def create(
         sizes.preflight(azure, place, size, node_count, gpu=False).raise_if_no()
     if not group_exists:
         resources.make_group(azure, resource_group, place)
-    tags = {**(tags or {}), **(_expiry.tag(life) if life is not None else {})}
+    tags = {**(tags or {}), **(expiry.tag(life) if life is not None else {})}
     body = _body(azure, name, resource_group, place, size, node_count, kubernetes_version, tags)
     created = target.operate(
         partial(azure.client.managed_clusters.begin_create_or_update, resource_group, name, body),
@@ -115,7 +115,7 @@ def create(
     shown = dict(created.as_dict())
     aks = with_costs(cluster_of(azure, shown), shown)
     if life is not None:
-        _expiry.set_timer(aks, life, delete)
+        expiry.set_timer(aks, life, delete)
     return aks
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aksgpu._handle import Cluster
-from aksgpu._nodes import read as read_node
+from aksgpu._azure.handle import Cluster
+from aksgpu._kube.nodes import read as read_node
 from aksgpu.errors import AksGpuError
 
 

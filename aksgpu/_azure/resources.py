@@ -143,7 +143,7 @@ def power_of(resource: Mapping[str, Any]) -> str:
 
 def failure_of(resource: Mapping[str, Any], what: str) -> AzureError:
     """Why a resource is in a failed state, as it says itself."""
-    from aksgpu import refusals
+    from aksgpu._azure import refusals
 
     properties = resource.get("properties", {})
     error = (properties.get("status") or {}).get("provisioningError")
@@ -196,7 +196,7 @@ def operate(
     Returns:
         The operation's result.
     """
-    from aksgpu._operations import Remembered
+    from aksgpu._azure.operations import Remembered
 
     deadline = time.monotonic() + timeout
     pause = _INTERVAL
@@ -241,7 +241,7 @@ def resume(
         AzureError: the operation failed.
         WaitTimeout: time ran out.
     """
-    from aksgpu._operations import Remembered
+    from aksgpu._azure.operations import Remembered
 
     remember = Remembered(azure.home, resource)
     deadline = time.monotonic() + timeout

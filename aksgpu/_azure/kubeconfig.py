@@ -1,6 +1,6 @@
 """Kubeconfigs as documents: read, merged as ``az aks get-credentials`` merges them, and written whole or not at all.
 
-Knows files and names, not clusters: what to fetch and when is :mod:`aksgpu._credentials`' business.
+Knows files and names, not clusters: what to fetch and when is :mod:`aksgpu._azure.credentials`' business.
 """
 
 from __future__ import annotations

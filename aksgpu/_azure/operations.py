@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from azure.core.exceptions import AzureError as SdkError
 from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-from aksgpu import errors, refusals
+from aksgpu import errors
+from aksgpu._azure import refusals
 from aksgpu._files import write_private
 from aksgpu.waiting import Progress
 

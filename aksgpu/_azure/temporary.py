@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import _expiry
-from aksgpu import _resources as resources
-from aksgpu._clusters import create
-from aksgpu._handle import Cluster
-from aksgpu._leftovers import delete
+from aksgpu._azure import expiry, resources
+from aksgpu._azure.clusters import create
+from aksgpu._azure.handle import Cluster
+from aksgpu._azure.leftovers import delete
 from aksgpu.errors import AzureConflict
 
 if TYPE_CHECKING:
@@ -43,12 +42,12 @@ def temporary(
         AksGpuError: as for :func:`create` and :func:`delete`.
     """
     existing = resources.find_cluster(azure, resource_group, name)
-    if existing is not None and not _expiry.TEMPORARY.items() <= (existing.get("tags") or {}).items():
+    if existing is not None and not expiry.TEMPORARY.items() <= (existing.get("tags") or {}).items():
         raise AzureConflict(
             f"cluster {name} exists, and would be deleted at the end of the block",
             hint="Take another name; or cluster.get(azure, name, resource_group) for a cluster that stays.",
         )
-    options["tags"] = {**options.get("tags", {}), **_expiry.TEMPORARY}
+    options["tags"] = {**options.get("tags", {}), **expiry.TEMPORARY}
     handle = Cluster(
         name, resource_group=resource_group, azure=azure, id=resources.cluster_id(azure, resource_group, name)
     )

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from aksgpu._backoff import Backoff
-from aksgpu._wire import Stream, decode, refusal
+from aksgpu._kube.backoff import Backoff
+from aksgpu._kube.wire import Stream, decode, refusal
 from aksgpu.errors import Expired, Unreachable
 
 Object = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What :mod:`aksgpu.jobs` is made of. Private."""

@@ -1,0 +1,1 @@
+"""What :mod:`aksgpu.kube`, :mod:`aksgpu.logs` and the rooms that only read the cluster are made of. Private."""
