@@ -19,7 +19,7 @@ from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
 
 NODES, PODS = 1_000, 10_000
-GPU = "nvidia.com/gpu"
+GPU, SIZE = "nvidia.com/gpu", "Standard_NC64as_T4_v3"
 
 
 def node(number: int, like: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,11 @@ def node(number: int, like: dict[str, Any]) -> dict[str, Any]:
     made = copy.deepcopy(like)
     name = f"aks-crowd-{number:05d}-vmss000000"
     made["metadata"] = {"name": name, "labels": {**like["metadata"]["labels"], "kubernetes.io/hostname": name}}
-    made["metadata"]["labels"] |= {"accelerator": "nvidia", "agentpool": "crowd"}
+    made["metadata"]["labels"] |= {
+        "accelerator": "nvidia",
+        "agentpool": "crowd",
+        "node.kubernetes.io/instance-type": SIZE,
+    }
     made["spec"] = {"providerID": f"azure:///{name}"}
     for part in ("capacity", "allocatable"):
         made["status"][part] = {**like["status"][part], GPU: "4", "cpu": "64", "memory": "400Gi"}

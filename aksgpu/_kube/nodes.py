@@ -60,13 +60,9 @@ class Node:
         """The GPUs' model, from a label or else from the VM size; empty where neither tells it."""
         if product := self.labels.get("nvidia.com/gpu.product"):
             return product.replace("-", " ")
-        from aksgpu.errors import SizeNotAvailable
-        from aksgpu.sizes import lookup
+        from aksgpu._azure.gpusizes import is_gpu_size, lookup
 
-        try:
-            return lookup(self.vm_size).gpu if self.gpu and self.vm_size else ""
-        except SizeNotAvailable:
-            return ""
+        return lookup(self.vm_size).gpu if self.gpu and is_gpu_size(self.vm_size) else ""
 
     @property
     def nvidia(self) -> bool:
