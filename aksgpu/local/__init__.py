@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aksgpu.local import images as images
     from aksgpu.local.process import Endpoint as Endpoint
     from aksgpu.local.process import inject as inject
     from aksgpu.local.process import laptop as laptop
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from aksgpu.local.process import stop as stop
     from aksgpu.local.settings import Settings as Settings
 
-__all__ = ["Endpoint", "Settings", "inject", "laptop", "start", "status", "stop"]
+__all__ = ["Endpoint", "Settings", "images", "inject", "laptop", "start", "status", "stop"]
 
 _MODULES = {"Settings": "settings"} | dict.fromkeys(("Endpoint", "inject", "laptop", "start", "stop"), "process")
 
@@ -31,6 +32,8 @@ _MODULES = {"Settings": "settings"} | dict.fromkeys(("Endpoint", "inject", "lapt
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f"aksgpu.local.{_MODULES[name]}"), name)
+    if name == "images":
+        return import_module("aksgpu.local.images")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -116,3 +116,8 @@ def test_nvidia_smi() -> None:
     assert asked.stdout == "0, 16384, [N/A]\n"
     none = smi(gpus=[])
     assert (none.returncode, none.stdout) == (6, "No devices were found\n")
+
+
+def test_the_words_of_the_hint_work_as_they_stand() -> None:
+    program = "import aksgpu; print(aksgpu.local.images.register.__name__)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "register\n"
