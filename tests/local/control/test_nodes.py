@@ -79,7 +79,11 @@ async def test_pods_of_a_node_that_is_gone(world: World, controllers: Controller
         return [each["spec"]["nodeName"] for each in await world.pods("job", placed=True)] == ["node-b"]
 
     await world.eventually(moved)
-    assert await world.get("pods", pod["metadata"]["name"]) is None
+
+    async def gone() -> bool:
+        return await world.get("pods", pod["metadata"]["name"]) is None
+
+    await world.eventually(gone)
 
 
 async def test_quota_counts_gpus(world: World, controllers: Controllers) -> None:
