@@ -47,6 +47,7 @@ CLUSTERS = "/k8s/clusters/"
 LARGEST_BODY = 4 * 1024 * 1024
 GRACE_SECONDS = 0.5
 CLOSE_SECONDS = 12.0
+HOME_SECONDS = 2.0
 
 
 class Laptop:
@@ -86,12 +87,13 @@ class Laptop:
         door.open()
         port = listener.getsockname()[1]
         self._write_record(port, os.getpid())
-        idle = asyncio.create_task(self._stop_when_idle())
+        watches = [asyncio.create_task(watch()) for watch in (self._stop_when_idle, self._stop_when_homeless)]
         log.info("serving on port %s, process %s", port, os.getpid())
         ready(port)
         await self._ended.wait()
         log.info("stopping")
-        idle.cancel()
+        for watch in watches:
+            watch.cancel()
         await door.close()
         await runner.cleanup()
         await self._manager.stop()
@@ -99,7 +101,8 @@ class Laptop:
             await asyncio.wait_for(self._clusters.close_all(), CLOSE_SECONDS)
         except TimeoutError:
             log.error("clusters did not stop within %s seconds; their pods are found again", CLOSE_SECONDS)
-        self._write_record(port, None)
+        if self._home.is_dir():
+            self._write_record(port, None)
 
     async def _start(self) -> None:
         """Read everything, while the collector of cycles is off and then told to leave it alone: JSON has none."""
@@ -195,6 +198,13 @@ class Laptop:
             elif time.monotonic() - self._last_request >= self._settings.idle_seconds:
                 log.info("idle for %s seconds", self._settings.idle_seconds)
                 self._ended.set()
+
+    async def _stop_when_homeless(self) -> None:
+        """Whoever deletes the home wants nothing of this laptop any more, and could not reach it to stop it."""
+        while self._home.is_dir():
+            await asyncio.sleep(HOME_SECONDS)
+        log.warning("%s is gone", self._home)
+        self._ended.set()
 
 
 def _unauthorized(known: bool) -> web.Response:

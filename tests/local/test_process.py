@@ -230,6 +230,13 @@ def test_it_stops_when_idle(home: Path) -> None:
     wait_for(lambda: not local.status(home)["running"])
 
 
+def test_it_stops_when_its_home_is_deleted(home: Path) -> None:
+    local.start(home, settings=FAST)
+    process = local.status(home)["pid"]
+    shutil.rmtree(home)
+    wait_for(lambda: not Path(f"/proc/{process}").exists())
+
+
 def test_a_private_laptop_leaves_nothing() -> None:
     with local.laptop(time_scale=0.05) as endpoint:
         assert send(endpoint, "GET", "/laptop/status")[0] == 200
