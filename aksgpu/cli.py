@@ -66,7 +66,11 @@ def _tutorial(options: argparse.Namespace) -> int:
 
     output = options.output.expanduser().resolve()
     if options.open:
-        return _open(tutorial.copy(output)[0])
+        copies, kept = tutorial.copy(output)
+        if kept:
+            names = ", ".join(path.name for path in kept)
+            print(f"Already in {output}, and left as they are: {names}. Remove or rename one to get it fresh.")
+        return _open(copies[0])
     done = tutorial.execute(output)
     last_lines = done.table.splitlines()
     print("\n".join([last_lines[0], *last_lines[-5:]]))

@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ __all__ = ["Tutorial", "copy", "execute", "further", "notebooks"]
 
 _CELL_SECONDS = 600  # a cell that takes longer hangs
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_WANTED = {"curve": "image/png", "accuracy": "text/plain"}  # tags of cells, and what they are to give
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,25 @@ def _found(pattern: str) -> list[Path]:
     raise AksGpuError("the tutorial's notebooks are not where they belong", hint="Install aksgpu again.")
 
 
-def copy(output: Path) -> list[Path]:
+def copy(output: Path) -> tuple[list[Path], list[Path]]:
     """Copy the notebooks to work in; those that are already there are the user's and stay.
+
+    Returns:
+        All notebooks there, in order; and those of them that stayed and are not what would have been copied.
 
     Raises:
         InvalidInput: the directory cannot be written.
     """
     _prepare(output)
-    copies = []
+    copies, kept = [], []
     for notebook in (*notebooks(), *further()):
         target = output / notebook.name
         if not target.exists():
             shutil.copyfile(notebook, target)
+        elif target.read_bytes() != notebook.read_bytes():
+            kept.append(target)
         copies.append(target)
-    return copies
+    return copies, kept
 
 
 def execute(output: Path, *, progress: bool = True) -> Tutorial:
@@ -93,26 +98,27 @@ def execute(output: Path, *, progress: bool = True) -> Tutorial:
 
     Raises:
         InvalidInput: the directory cannot be written.
-        AksGpuError: a cell failed; its notebook is written as far as it came.
+        AksGpuError: a cell failed, and its notebook is written as far as it came; or the curve or the table is missing.
     """
     from aksgpu import local
 
     _prepare(output)
     done, pages = [], []
-    curve, table = b"", ""
+    given: dict[str, Any] = {}
     with local.laptop() as endpoint:
         for notebook in notebooks():
             executed = _execute(notebook, output / notebook.name, endpoint.home, progress)
             done.append(output / notebook.name)
             pages.append(_write_page(executed, output / notebook.name))
-            for tag, data in _tagged(executed):
-                if tag == "curve":
-                    curve = base64.b64decode(data["image/png"])
-                elif tag == "accuracy":
-                    table = data["text/plain"]
+            given |= _tagged(executed)
+    for tag, mime in _WANTED.items():
+        if tag not in given:
+            raise AksGpuError(
+                f"no cell with the tag {tag!r} gave {mime}", hint=f"What the notebooks gave is in {output}/*.html."
+            )
     picture = output / "accuracy.png"
-    picture.write_bytes(curve)
-    return Tutorial(done, pages, picture, table)
+    picture.write_bytes(base64.b64decode(given["curve"]))
+    return Tutorial(done, pages, picture, given["accuracy"])
 
 
 def update(folder: Path) -> None:
@@ -216,12 +222,16 @@ def _tidy(notebook: Any) -> None:
             output.get("data", {}).pop(_WIDGET, None)
 
 
-def _tagged(notebook: Any) -> Iterator[tuple[str, Any]]:
-    """The tags of cells, with the data that the cell gave."""
-    for cell in notebook.cells:
-        for tag in cell.metadata.get("tags", ()):
-            for output in cell.outputs:
-                yield tag, output.get("data", {})
+def _tagged(notebook: Any) -> dict[str, Any]:
+    """What the tagged cells gave, by tag; what else they print, such as a warning, does not matter."""
+    return {
+        tag: output.data[mime]
+        for cell in notebook.cells
+        for tag, mime in _WANTED.items()
+        if tag in cell.metadata.get("tags", ())
+        for output in cell.outputs
+        if mime in output.get("data", {})
+    }
 
 
 def _write_page(notebook: Any, beside: Path) -> Path:

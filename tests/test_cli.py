@@ -104,6 +104,8 @@ def test_open_copies_and_says_how_to_get_jupyterlab(
     monkeypatch.setattr(cli, "find_spec", lambda _: None)
     assert cli.main(["tutorial", "--open", "--output", str(tmp_path)]) == 1
     assert "pip install jupyterlab" in capsys.readouterr().err
+    assert cli.main(["tutorial", "--open", "--output", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == "", "copies that nobody has changed are no news"
     copies = sorted(path.name for path in tmp_path.iterdir())
     assert copies == [path.name for path in (*tutorial.notebooks(), *tutorial.further())]
 
@@ -114,3 +116,5 @@ def test_open_copies_and_says_how_to_get_jupyterlab(
     assert cli.main(["tutorial", "--open", "--output", str(tmp_path)]) == 0
     assert opened == [[sys.executable, "-m", "jupyterlab", str(tmp_path / "01-cluster.ipynb")]]
     assert (tmp_path / copies[0]).read_text() == "mine", "a copy that the user has worked in stays"
+    said = capsys.readouterr().out
+    assert said.startswith(f"Already in {tmp_path}, and left as they are: 01-cluster.ipynb. Remove or rename"), said

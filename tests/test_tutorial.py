@@ -88,6 +88,29 @@ def test_a_failing_cell(folder: Path, tmp_path: Path) -> None:
     assert set(children()) <= running, "no kernel is left"
 
 
+def test_warnings_of_the_tagged_cells_do_not_matter(folder: Path, tmp_path: Path) -> None:
+    """As matplotlib's, when it cannot write to the home directory: on stderr, before the picture."""
+    write(
+        folder,
+        "01-a.ipynb",
+        "import sys\nprint('cannot write', file=sys.stderr)\n'the table'",
+        "import base64, logging, warnings\nfrom IPython.display import Image, display\n"
+        "warnings.warn('no cache')\nlogging.warning('no home')\n"
+        f"display(Image(base64.b64decode('{PIXEL}'), format='png'))\nprint('done')",
+        tags={0: "accuracy", 1: "curve"},
+    )
+    done = tutorial.execute(tmp_path / "out", progress=False)
+    assert done.table == "'the table'"
+    assert done.curve.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_tagged_cell_that_gives_no_picture(folder: Path, tmp_path: Path) -> None:
+    write(folder, "01-a.ipynb", "'the table'", "print('no picture')", tags={0: "accuracy", 1: "curve"})
+    with pytest.raises(AksGpuError, match=r"no cell with the tag 'curve' gave image/png") as failed:
+        tutorial.execute(tmp_path / "out", progress=False)
+    assert f"{tmp_path / 'out'}/*.html" in failed.value.hint
+
+
 def test_a_kernel_that_dies(folder: Path, tmp_path: Path) -> None:
     write(folder, "01-a.ipynb", "import os\nos._exit(1)")
     with pytest.raises(AksGpuError, match=r"01-a.ipynb failed: DeadKernelError"):
