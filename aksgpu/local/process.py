@@ -166,13 +166,22 @@ def laptop(**settings: Any) -> Iterator[Endpoint]:
 
     Args:
         **settings: fields of :class:`~aksgpu.local.settings.Settings`, such as ``time_scale=0.05``.
+
+    Raises:
+        LaptopError: it does not start. Its directory stays, for its log.
     """
     place = Path(tempfile.mkdtemp(prefix="aksgpu-"))
-    try:
-        yield start(place, settings=Settings(**settings))
-    finally:
-        stop(home=place)
-        shutil.rmtree(place, ignore_errors=True)
+    with contextlib.ExitStack() as end:
+        end.callback(shutil.rmtree, place, ignore_errors=True)
+        end.callback(stop, home=place)
+        try:
+            endpoint = start(place, settings=Settings(**settings))
+        except LaptopError:
+            end.pop_all()
+            with contextlib.suppress(LaptopError):  # the first error is the one to know
+                stop(home=place)
+            raise
+        yield endpoint
 
 
 def installed_version() -> str:

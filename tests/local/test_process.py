@@ -11,6 +11,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -326,3 +327,13 @@ def test_threads_may_ask_at_once(home: Path) -> None:
     for thread in threads:
         thread.join()
     assert results == [False] * 8
+
+
+def test_a_private_laptop_that_does_not_start_keeps_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(LaptopError, match="did not start") as failed, local.laptop():
+        raise AssertionError("it cannot have started")
+    (place,) = tmp_path.glob("aksgpu-*")
+    assert failed.value.hint == f"The whole log is {place / 'laptop.log'}."
+    assert (place / "laptop.log").exists()
