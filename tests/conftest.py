@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
 _HOME = tempfile.mkdtemp(prefix="aksgpu-tests-")
@@ -10,3 +11,6 @@ os.environ["AKSGPU_HOME"] = _HOME
 os.environ["AKSGPU_PROGRESS"] = "0"
 os.environ.pop("AKSGPU_TARGET", None)
 os.environ.pop("KUBECONFIG", None)
+
+# Begun in the background of a script, Python inherits SIGINT ignored; the tests of interrupts send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -36,12 +36,12 @@ def shared(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
 
 def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     aks = cluster.create(azure, "walk", resource_group="walk-group", location="East US", tags={"who": "me"})
-    assert repr(aks) == "Cluster(walk in walk-group (eastus), USD NA an hour)"  # CPU sizes have no price here
+    assert repr(aks) == "Cluster(walk in walk-group (eastus), USD 0.096 an hour)"
     pool = cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1)
     assert repr(pool) == ("NodePool(gpunp of walk: 1 x Standard_NC4as_T4_v3 (Tesla T4), Succeeded, USD 0.526 an hour)")
     assert pool.taints == ("sku=gpu:NoSchedule",)
-    assert repr(aks) == "Cluster(walk in walk-group (eastus), at least USD 0.526 an hour)"
-    assert "of which nodepool1</th><td style='text-align:left'>USD NA an hour" in aks._repr_html_()
+    assert repr(aks) == "Cluster(walk in walk-group (eastus), USD 0.622 an hour)"
+    assert "of which nodepool1</th><td style='text-align:left'>USD 0.096 an hour" in aks._repr_html_()
     assert repr(cluster.get(azure, "walk", "walk-group")) == repr(aks)
     nodes = {node["metadata"]["labels"]["agentpool"] for node in aks.kube.list("Node")}
     assert nodes == {"nodepool1", "gpunp"}

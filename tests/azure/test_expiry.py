@@ -58,7 +58,7 @@ def test_creating_again_gives_more_time_and_deleting_forgets_it(azure: Azure) ->
     made = {"resource_group": "more", "location": "eastus", "tags": {"who": "me"}}
     cluster.create(azure, "more", delete_after="1h", **made)
     aks = cluster.create(azure, "more", delete_after="2h", **made)
-    assert repr(aks) == "Cluster(more in more (eastus), USD NA an hour, deleted after 2 h)"
+    assert repr(aks) == "Cluster(more in more (eastus), USD 0.096 an hour, deleted after 2 h)"
     assert "by this process; later, cluster.leftovers shows it" in aks._repr_html_()
     deadline = time.monotonic() + 10
     while len(timers("more")) > 1 and time.monotonic() < deadline:

@@ -69,26 +69,27 @@ WITHOUT_ZONES = {
     "ukwest",
 }
 
+# Name, vCPUs, GB of memory, quota family, US dollars an hour (near the list prices of the United States).
 _CPU_SIZES = """
-Standard_B2s       2 4   standardBSFamily
-Standard_B2ms      2 8   standardBSFamily
-Standard_B4ms      4 16  standardBSFamily
-Standard_DS1_v2    1 3.5 standardDSv2Family
-Standard_DS2_v2    2 7   standardDSv2Family
-Standard_DS3_v2    4 14  standardDSv2Family
-Standard_DS4_v2    8 28  standardDSv2Family
-Standard_D2s_v3    2 8   standardDSv3Family
-Standard_D4s_v3    4 16  standardDSv3Family
-Standard_D8s_v3    8 32  standardDSv3Family
-Standard_D2s_v5    2 8   standardDSv5Family
-Standard_D4s_v5    4 16  standardDSv5Family
-Standard_D8s_v5    8 32  standardDSv5Family
-Standard_D2ds_v5   2 8   standardDDSv5Family
-Standard_D4ds_v5   4 16  standardDDSv5Family
-Standard_D8ds_v5   8 32  standardDDSv5Family
-Standard_D16ds_v5 16 64  standardDDSv5Family
-Standard_D2as_v5   2 8   standardDASv5Family
-Standard_D4as_v5   4 16  standardDASv5Family
+Standard_B2s       2 4   standardBSFamily        0.0416
+Standard_B2ms      2 8   standardBSFamily        0.0832
+Standard_B4ms      4 16  standardBSFamily        0.166
+Standard_DS1_v2    1 3.5 standardDSv2Family      0.073
+Standard_DS2_v2    2 7   standardDSv2Family      0.146
+Standard_DS3_v2    4 14  standardDSv2Family      0.293
+Standard_DS4_v2    8 28  standardDSv2Family      0.585
+Standard_D2s_v3    2 8   standardDSv3Family      0.096
+Standard_D4s_v3    4 16  standardDSv3Family      0.192
+Standard_D8s_v3    8 32  standardDSv3Family      0.384
+Standard_D2s_v5    2 8   standardDSv5Family      0.096
+Standard_D4s_v5    4 16  standardDSv5Family      0.192
+Standard_D8s_v5    8 32  standardDSv5Family      0.384
+Standard_D2ds_v5   2 8   standardDDSv5Family     0.113
+Standard_D4ds_v5   4 16  standardDDSv5Family     0.226
+Standard_D8ds_v5   8 32  standardDDSv5Family     0.452
+Standard_D16ds_v5 16 64  standardDDSv5Family     0.904
+Standard_D2as_v5   2 8   standardDASv5Family     0.086
+Standard_D4as_v5   4 16  standardDASv5Family     0.172
 """
 
 QUOTA = {
@@ -201,8 +202,8 @@ def sizes() -> dict[str, Size]:
     return {size.name.lower(): size for size in found}
 
 
-def _cpu_size(name: str, vcpus: str, ram_gb: str, family: str) -> Size:
-    return Size(name, int(vcpus), float(ram_gb), family)
+def _cpu_size(name: str, vcpus: str, ram_gb: str, family: str, price: str) -> Size:
+    return Size(name, int(vcpus), float(ram_gb), family, price=float(price))
 
 
 def _gpu_size(row: dict[str, str]) -> Size:

@@ -18,7 +18,7 @@ from aksgpu.local.objects import Object
 
 log = logging.getLogger(__name__)
 
-LABEL = "aksgpu.dev/gpu"
+LABEL, PRODUCT = "aksgpu.dev/gpu", "nvidia.com/gpu.product"
 MODEL, COUNT, MEMORY = "aksgpu.dev/gpu-model", "aksgpu.dev/gpu-count", "aksgpu.dev/gpu-memory-mib"
 MIG, MIG_COUNT, MIG_STRATEGY = "aksgpu.dev/gpu-mig", "aksgpu.dev/gpu-mig-count", "aksgpu.dev/gpu-mig-strategy"
 MANAGED, BROKEN = "aksgpu.dev/gpu-management", "aksgpu.dev/gpu-driver-error"

@@ -225,8 +225,12 @@ class Node:
         first = self.gpus[0]
         kind = "simulated" if first.simulated else "nvml"
         patch: dict[str, Any] = {}
-        if (node["metadata"].get("labels") or {}).get(gpus.LABEL) != kind:
-            patch["labels"] = {gpus.LABEL: kind}
+        labels = {gpus.LABEL: kind}
+        if not first.simulated:
+            # As NVIDIA's GPU feature discovery does: the size's GPU is another one than this machine's.
+            labels[gpus.PRODUCT] = first.model.replace(" ", "-")
+        if not labels.items() <= (node["metadata"].get("labels") or {}).items():
+            patch["labels"] = labels
         if not first.simulated:
             notes = {gpus.MODEL: first.model, gpus.MEMORY: str(first.memory_mib)}
             if not notes.items() <= (node["metadata"].get("annotations") or {}).items():

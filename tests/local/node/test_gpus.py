@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from aksgpu.local.images import device_plugin as protocol
 from aksgpu.local.node import gpus
 
@@ -161,6 +163,20 @@ def test_simulated_gpus_of_a_node(tmp_path: Path) -> None:
     one, two = made = gpus.simulated(a_node("a"))
     assert made == gpus.of_node(a_node("a"), [], tmp_path)
     assert (one.uuid != two.uuid, one.compute_capability, one.memory_mib) == (True, "7.5", 16384)
+
+
+async def test_the_node_says_which_gpus_this_machine_has(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The one thing that cannot be had where there is no GPU is what NVML says of it.
+    found = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100 NVL", 95830, False, f"0000:0{n}:00.0", "9.0") for n in range(2)]
+    monkeypatch.setattr(gpus, "real", lambda: found)
+    await lab.restart()
+    end = time.monotonic() + 15
+    while (await lab.objects.get("nodes", GPU_NODE))["metadata"]["labels"].get("aksgpu.dev/gpu") != "nvml":
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+    metadata = (await lab.objects.get("nodes", GPU_NODE))["metadata"]
+    assert metadata["labels"]["nvidia.com/gpu.product"] == "NVIDIA-H100-NVL"
+    assert metadata["annotations"]["aksgpu.dev/gpu-memory-mib"] == "95830"
 
 
 def test_real_gpus_have_one_node_each(tmp_path: Path) -> None:
