@@ -215,7 +215,8 @@ def translated(what: str = "") -> Iterator[None]:
     except SdkError as error:
         from aksgpu._azure import refusals
 
-        raise refusals.translate(error, what) from error
+        found = refusals.translate(error, what)
+        raise found from (None if found.original else error)  # what keeps its original does not show it as well
 
 
 def translate(error: HttpResponseError) -> AzureError:

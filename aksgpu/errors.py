@@ -74,10 +74,12 @@ class AksGpuError(Exception):
                 raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
             setattr(self, name, value)
 
+    _beneath: BaseException | None = None
+
     @property
     def original(self) -> BaseException | None:
-        """What lies beneath, such as the SDK's own exception (``__cause__``); None where this is the first."""
-        return self.__cause__
+        """What lies beneath, such as the SDK's own exception, shown or not; None where this is the first."""
+        return self._beneath or self.__cause__
 
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
@@ -276,8 +278,10 @@ class KubernetesError(AksGpuError):
         reason: Kubernetes' reason in CamelCase, such as ``NotFound``.
     """
 
-    def __init__(self, message: str, *, status: Mapping[str, Any] | None = None, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, status: Mapping[str, Any] | None = None, hint: str = "", **facts: object
+    ) -> None:
+        super().__init__(message, hint=hint, **facts)
         self.status: dict[str, Any] = dict(status or {})
         self.code: int = int(self.status.get("code") or 0)
         self.reason: str = str(self.status.get("reason") or "")
@@ -313,6 +317,9 @@ class Expired(KubernetesError):
 
 class Unreachable(KubernetesError):
     """The API server did not answer, or the connection to it broke. Nobody knows what became of the request."""
+
+    refused: bool = False
+    """Whether nobody listens at its address, rather than that it is silent or far."""
 
 
 class StreamLost(Unreachable):

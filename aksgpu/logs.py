@@ -103,7 +103,7 @@ def follow(
 
     Raises:
         NotFound: there was no such pod to begin with. A pod that disappears later just ends the iteration.
-        Unreachable: the API server gave no answer for a quarter of an hour.
+        Unreachable: the API server gave no answer for a quarter of an hour, or has refused connections for 15 seconds.
     """
     return _Follower(kube, kube.get("Pod", pod, namespace), container, read_timeout).lines()
 
@@ -130,7 +130,7 @@ def follow_job(
 
     Raises:
         NotFound: there was no such Job to begin with.
-        Unreachable: the API server gave no answer for a quarter of an hour.
+        Unreachable: the API server gave no answer for a quarter of an hour, or has refused connections for 15 seconds.
     """
     return _job_lines(kube, kube.get("Job", job, namespace), container, read_timeout)
 
@@ -143,8 +143,8 @@ def _job_lines(kube: Kube, owner: Object, container: str | None, read_timeout: f
         try:
             ended = _job_ended(kube, owner)
             pods = [pod for pod in job_pods(kube, owner) if pod["metadata"]["uid"] not in seen]
-        except Unreachable:
-            _give_up_or_sleep(pause)
+        except Unreachable as failed:
+            _give_up_or_sleep(pause, failed)
             continue
         pause = Backoff(time.monotonic() + PATIENCE)
         # One that waits for a GPU must not hold up one that runs. Listed anew after each, for what came meanwhile.
@@ -153,6 +153,7 @@ def _job_lines(kube: Kube, owner: Object, container: str | None, read_timeout: f
             seen.add(chosen["metadata"]["uid"])
             for line in _Follower(kube, chosen, container, read_timeout).lines():
                 yield chosen["metadata"]["name"], line
+            pause = Backoff(time.monotonic() + PATIENCE)
         elif ended:
             return
         else:
@@ -188,7 +189,7 @@ class _Follower:
         self._window = Window()
         self._restarts = 0  # the run that the window is about
         self._drained = False  # whether all of that run was given
-        self._pause = Backoff(time.monotonic() + PATIENCE)
+        self._be_patient()
 
     def lines(self) -> Iterator[LogLine]:
         """See :func:`follow`."""
@@ -220,16 +221,16 @@ class _Follower:
         return _run(pod, self._container)
 
     def _retried(self, attempt: Callable[[], _Run]) -> _Run:
+        self._be_patient()  # from now on, however long ago the last answer came: a stream may have lasted for hours
         while True:
             try:
                 run = attempt()
-            except Unreachable:
-                _give_up_or_sleep(self._pause)
+            except Unreachable as failed:
+                _give_up_or_sleep(self._pause, failed)
             else:
-                self._went_well()
                 return run
 
-    def _went_well(self) -> None:
+    def _be_patient(self) -> None:
         self._pause = Backoff(time.monotonic() + PATIENCE)
 
     # Reading
@@ -259,21 +260,22 @@ class _Follower:
     def _rest(self, *, previous: bool) -> Iterator[LogLine]:
         """What is left of a run that has ended: asked for until an answer brings nothing new."""
         unfinished: LogLine | None = None
+        self._be_patient()
         while not self._drained:
             try:
                 with self._open(previous=previous) as stream:
                     lines = list(self._window.fresh(stream.lines()))
                 if self._look().restarts != self._restarts + previous:
                     return  # restarted meanwhile: these lines may be the next run's
-            except Unreachable:
-                _give_up_or_sleep(self._pause)
+            except Unreachable as failed:
+                _give_up_or_sleep(self._pause, failed)
                 continue
             except KubernetesError as refused:
                 if not (previous or _not_yet(refused) or isinstance(refused, NotFound)):
                     raise
                 return
-            self._went_well()
             yield from map(self._window.add, lines)
+            self._be_patient()
             # A last line without a newline is believed when it comes twice: an answer can be cut off as well.
             self._drained = not lines and self._window.unfinished == unfinished
             unfinished = self._window.unfinished
@@ -304,12 +306,14 @@ class _Follower:
         )
 
 
-def _give_up_or_sleep(pause: Backoff) -> None:
-    if pause.over:
+def _give_up_or_sleep(pause: Backoff, failed: Unreachable) -> None:
+    if pause.hopeless(failed):
         raise StreamLost(
-            f"the API server gave no answer for {PATIENCE:g} s",
-            hint="Call again when it is reachable: nothing is lost.",
-        )
+            f"following broke off: {failed.message}",
+            hint=f"Nothing is lost: the log can be followed again. {failed.hint}",
+            refused=failed.refused,
+            _beneath=failed.original,
+        ) from None
     pause.sleep()
 
 

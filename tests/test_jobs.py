@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,6 +272,33 @@ def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str) -> 
     ended = subprocess.run([sys.executable, "-c", program, path, name], capture_output=True, text=True, check=False)
     assert "KeyboardInterrupt" in ended.stderr
     assert job.status().phase == "Running"
+
+
+@pytest.mark.parametrize("ask", [lambda job: job.wait(60), lambda job: next(job.follow())])
+def test_a_server_that_refuses_for_long_ends_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any
+) -> None:
+    monkeypatch.setattr("aksgpu._jobs.job.REFUSED_PATIENCE", 0.2)
+    monkeypatch.setattr("aksgpu._kube.backoff.REFUSED_PATIENCE", 0.2)
+    job: dict[str, Any] = {"metadata": {"name": "j", "namespace": "default", "uid": "1"}}
+    job["spec"] = {"selector": {"matchLabels": {"job-name": "j"}}, "template": {"spec": {"containers": []}}}
+    stopped = threading.Event()
+
+    def answer(request: Request) -> None:
+        request.json(job if request.route.endswith("/jobs/j") else {"metadata": {}, "items": []})
+        request.close_connection = True
+        if request.route.endswith("/pods"):
+            stopped.set()
+
+    with Server(answer) as server:
+        kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
+        stopper = threading.Thread(target=lambda: (stopped.wait(20), server.server_close()))
+        stopper.start()
+        with pytest.raises(errors.Unreachable, match="nobody listens there") as raised:
+            ask(Job(SimpleNamespace(name="c", kube=kube), "j", "default"))
+        stopper.join()
+    assert raised.value.refused
+    assert "aksgpu.connect(" in raised.value.hint
 
 
 def test_a_notebook_gets_a_live_view(aks: Cluster, name: str) -> None:

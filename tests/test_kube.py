@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import gc
 import json
+import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from scripted import Request, Server
+from urllib3.exceptions import HTTPError
 
 from aksgpu import errors, kube
 from aksgpu._kube import wire
@@ -136,9 +139,37 @@ def test_a_refusal_that_is_no_status_object(serve: Any) -> None:
 def test_nobody_there(serve: Any) -> None:
     api, server = serve(lambda request: None)
     server.__exit__()
-    with pytest.raises(errors.Unreachable, match=r"no answer .* 'scripted'") as raised:
+    with pytest.raises(errors.Unreachable, match=r"no answer .* 'scripted' at 127\.0\.0\.1:\d+: nobody list") as raised:
         api.get("Job", "x")
+    assert raised.value.hint.startswith("Connect again: azure = aksgpu.connect(...), aks = cluster.get(")
     assert "start" in raised.value.hint
+    assert raised.value.refused
+    assert isinstance(raised.value.original, HTTPError)
+    assert "urllib3" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_somebody_silent_at_the_old_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CONNECT_TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        path = kubeconfig_of(f"https://{where}", tmp_path)
+        with pytest.raises(errors.Unreachable, match="it may have moved to another address") as raised:
+            Kube.from_kubeconfig(path).get("Job", "x")
+    assert where in raised.value.message
+    assert raised.value.hint.startswith("Connect again")
+    assert not raised.value.refused
+
+
+def kubeconfig_of(server: str, folder: Path) -> Path:
+    config = {
+        "current-context": "moved",
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "t0"}}],
+        "contexts": [{"name": "moved", "context": {"cluster": "c", "user": "u"}}],
+    }
+    path = folder / "moved"
+    path.write_text(json.dumps(config))
+    return path
 
 
 def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
@@ -184,7 +215,7 @@ def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Pa
             request.refuse(401, "Unauthorized", "Unauthorized")
 
     api, server = serve(answer)
-    with pytest.raises(errors.Unauthorized, match="older cluster"):
+    with pytest.raises(errors.Unauthorized, match=r"may have been deleted or created again.*cluster\.get\("):
         api.get("Job", "x")
     assert len(server.requests) == 1  # nothing newer to try with
     server.kubeconfig(tmp_path, {"token": "new"})

@@ -78,7 +78,7 @@ def test_a_job_survives_the_laptop_being_killed(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(errors.Unreachable, match="no answer") as raised:
             job.status()
-        assert "aksgpu.connect()" in raised.value.hint
+        assert "aksgpu.connect(" in raised.value.hint
         local.start(endpoint.home)
         got += lines
         assert got == [f"line {i}" for i in range(1, 41)]

@@ -148,7 +148,8 @@ def follow(
         except SdkError as error:
             if remember and getattr(error, "response", None) is not None:
                 remember.forget()
-            raise refusals.translate(error, what) from error
+            found = refusals.translate(error, what)
+            raise found from (None if found.original else error)
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{what}: the operation goes on in Azure; run the cell again to go on waiting for it.")
             raise

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aksgpu import errors
+from aksgpu import _noanswer, errors
 from aksgpu._azure.refusal_rules import LOGIN, QUOTA_PAGE, RULES, Refusal, location_hint
 from aksgpu.errors import AzureError
 
@@ -133,10 +133,12 @@ def translate(error: Exception, what: str = "") -> AzureError:
     text = _shortened(str(getattr(error, "message", error)))
     if isinstance(error, sdk.ClientAuthenticationError):
         return errors.AzureAuthError(f"{what}: {text}" if what else text, hint=LOGIN)
-    message = f"no answer from Azure: {text}"
+    where = _noanswer.address(error)
+    message = f"the endpoint{f' at {where}' if where else ''} does not answer: {_shortened(_noanswer.reason(error))}"
     return errors.AzureUnreachable(
         f"{what}: {message}" if what else message,
-        hint="Check the network, then run the cell again; connect again when the endpoint was stopped.",
+        hint=f"{_noanswer.CONNECT_AGAIN}; then run the cell again. If that does not help, check the network.",
+        _beneath=error,
     )
 
 

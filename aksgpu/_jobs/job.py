@@ -12,6 +12,7 @@ from aksgpu._frames import frame
 from aksgpu._jobs import status as _jobstatus
 from aksgpu._jobs.status import JobStatus
 from aksgpu._kube import pods as _pods
+from aksgpu._kube.backoff import REFUSED_PATIENCE
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, Unreachable, WaitTimeout
 from aksgpu.kube import HasKube, Kube, Object
 from aksgpu.logs import follow_job, job_pods
@@ -130,6 +131,7 @@ class Job:
             JobFailed: with its reason and the log's tail.
             WaitTimeout: with what is in its way.
             NotFound: it was deleted.
+            Unreachable: the API server has not answered for two minutes, or has refused connections for 15 seconds.
         """
         answered = time.monotonic()
         witness = _Witness(self.cluster.kube)
@@ -139,8 +141,8 @@ class Job:
             try:
                 status, pods = self._look()
                 witness.look(pods)
-            except Unreachable:
-                if time.monotonic() - answered > _PATIENCE:
+            except Unreachable as failed:
+                if time.monotonic() - answered > (REFUSED_PATIENCE if failed.refused else _PATIENCE):
                     raise
                 return None, "no answer from the API server"
             answered = time.monotonic()

@@ -5,6 +5,11 @@ from __future__ import annotations
 import random
 import time
 
+from aksgpu.errors import Unreachable
+
+REFUSED_PATIENCE = 15.0
+"""Seconds that a refused connection is believed to be a restart. A server behind a load balancer does not refuse."""
+
 
 class Backoff:
     """Pauses that double, with jitter so that many clients do not come back as one.
@@ -17,7 +22,7 @@ class Backoff:
 
     def __init__(self, deadline: float = float("inf"), *, first: float = 0.2, longest: float = 15.0) -> None:
         self._deadline, self._first, self._longest = deadline, first, longest
-        self._next = first
+        self._next, self._began = first, time.monotonic()
 
     def reset(self) -> None:
         """Something went well: begin with the shortest pause again."""
@@ -27,6 +32,10 @@ class Backoff:
     def over(self) -> bool:
         """Whether the deadline has passed."""
         return time.monotonic() >= self._deadline
+
+    def hopeless(self, failed: Unreachable) -> bool:
+        """Whether to give up after a failure: the deadline has passed, or nobody has listened there for long."""
+        return self.over or (failed.refused and time.monotonic() - self._began > REFUSED_PATIENCE)
 
     def sleep(self) -> None:
         """Pause."""

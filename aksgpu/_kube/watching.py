@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from aksgpu._kube.backoff import Backoff
-from aksgpu._kube.wire import Stream, decode, refusal
+from aksgpu._kube.refusals import refusal
+from aksgpu._kube.wire import Stream, decode
 from aksgpu.errors import Expired, Unreachable
 
 Object = dict[str, Any]

@@ -18,35 +18,17 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from aksgpu.errors import (
-    AlreadyExists,
-    Conflict,
-    Expired,
-    Forbidden,
-    Invalid,
-    InvalidInput,
-    KubernetesError,
-    NotFound,
-    Unauthorized,
-    Unreachable,
-)
+from aksgpu._kube.refusals import UNREACHABLE_HINT, error, unreachable
+from aksgpu.errors import InvalidInput, Unauthorized, Unreachable
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
 GUARDED_BYTES = 100_000
 THROTTLED_TRIES = 6
 
-STALE_HINT = (
-    "The credentials are missing, expired, or belong to an older cluster of the same name. Fetch them again: "
-    "cluster.get(azure, name, resource_group), or cluster.get_credentials(aks, overwrite_existing=True)."
-)
 PLUGIN_HINT = (
     "Get the cluster through Azure instead, cluster.get(azure, name, resource_group): its token then comes from "
     "azure-identity. Or install the program and log in with it (for AKS: kubelogin convert-kubeconfig -l azurecli)."
-)
-UNREACHABLE_HINT = (
-    "Is the cluster running, and reachable from here? cluster.start(aks) starts a stopped cluster; "
-    "aksgpu.connect() starts the laptop AKS again."
 )
 
 
@@ -66,49 +48,6 @@ def decode(body: bytes) -> Any:
         gc.enable()
 
 
-def error(code: int, body: bytes) -> KubernetesError:
-    """The exception for a refusal, from the Status object that the server sent (or from what came instead)."""
-    try:
-        status = json.loads(body)
-    except ValueError:
-        status = None
-    if not isinstance(status, dict):
-        status = {"message": body.decode("utf-8", "replace").strip()[:500]}
-    return refusal({**status, "code": int(status.get("code") or code)})
-
-
-def refusal(status: Mapping[str, Any]) -> KubernetesError:
-    """The exception for a Status object."""
-    code = int(status.get("code") or 500)
-    message = str(status.get("message") or f"the API server answered with status {code}")
-    kind, hint = _classify(code, str(status.get("reason") or ""), message)
-    return kind(message, status=status, hint=hint)
-
-
-def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesError], str]:
-    # Server-side apply reports unknown fields as an internal error, create and update as a bad request.
-    if code == 422 or "strict decoding error" in message or "not declared in schema" in message:
-        return Invalid, "Correct the field that the message names; kubectl explain shows which fields there are."
-    if code == 409:
-        if reason == "AlreadyExists":
-            return AlreadyExists, ""
-        return Conflict, "The object changed in between or another program manages the field: read it and try again."
-    if code == 403 and reason == "Forbidden" and "exceeded quota" in message:
-        return Forbidden, "The namespace's ResourceQuota is used up: delete a Job, or have the quota raised."
-    if code == 404 and message.startswith("namespaces "):
-        return (
-            NotFound,
-            'Make it with aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ...}}).',
-        )
-    known: dict[int, tuple[type[KubernetesError], str]] = {
-        401: (Unauthorized, STALE_HINT),
-        403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),
-        404: (NotFound, ""),
-        410: (Expired, "The list or watch took too long: start it again."),
-    }
-    return known.get(code, (KubernetesError, ""))
-
-
 class Stream:
     """The body of an answer, as it arrives. A context manager; iterating ends it."""
 
@@ -121,7 +60,8 @@ class Stream:
         try:
             yield from self._response.stream(65536, decode_content=True)
         except HTTPError as broken:
-            raise Unreachable(f"{self._where}: the connection broke ({type(broken).__name__})") from broken
+            message = f"{self._where}: the connection broke ({type(broken).__name__})"
+            raise Unreachable(message, hint=UNREACHABLE_HINT, _beneath=broken) from None
         finally:
             self.close()
 
@@ -209,7 +149,10 @@ class Wire:
         """New credentials; False when there are none newer than those just refused."""
         from kubernetes.client import ApiClient
 
-        old, fresh = self._configuration, self._load(read_kubeconfig(self._path))
+        try:
+            old, fresh = self._configuration, self._load(read_kubeconfig(self._path))
+        except InvalidInput:  # the file went with its cluster: the server's own refusal says more
+            return False
         if fresh.host != old.host or (fresh.api_key, fresh.cert_file) == (old.api_key, old.cert_file):
             return False  # another address is another cluster: never move there in silence
         self._configuration, self._client = fresh, ApiClient(fresh)
@@ -277,7 +220,7 @@ class Wire:
         retry: bool,
     ) -> Any:
         from urllib3 import Retry, Timeout
-        from urllib3.exceptions import HTTPError, SSLError
+        from urllib3.exceptions import HTTPError
 
         headers = {"Accept": accept, "User-Agent": "aksgpu"}
         if content is not None:
@@ -296,10 +239,7 @@ class Wire:
                 retries=Retry(3, redirect=0, respect_retry_after_header=False) if retry else False,
             )
         except HTTPError as failed:
-            cause = getattr(failed, "reason", None) or failed
-            hint = STALE_HINT if isinstance(cause, SSLError) else UNREACHABLE_HINT
-            message = f"no answer from the Kubernetes API server of {self.context!r}: {type(cause).__name__}"
-            raise Unreachable(message, hint=hint) from failed
+            raise unreachable(failed, f"the Kubernetes API server of {self.context!r}", url) from None
 
     def close(self) -> None:
         """Close idle connections."""

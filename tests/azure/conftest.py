@@ -68,6 +68,9 @@ class Script:
         self.base_url = f"{scheme}://127.0.0.1:{self.runner.addresses[0][1]}"
 
     def stop(self) -> None:
+        """End it. Twice is fine."""
+        if self.loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)

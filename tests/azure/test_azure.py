@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -92,11 +93,27 @@ def test_a_public_address_gets_no_token(scripted: Azure, plain_script: Script) -
 def test_no_answer_and_no_login_are_told_apart() -> None:
     gone = refusals.translate(ServiceRequestError("connection refused"), "listing clusters")
     assert isinstance(gone, AzureUnreachable)
-    assert str(gone).startswith("listing clusters: no answer from Azure: connection refused")
+    assert str(gone).startswith("listing clusters: the endpoint does not answer: connection refused")
     nobody = refusals.translate(ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token"))
     assert isinstance(nobody, AzureAuthError)
     assert "--use-device-code" in nobody.hint
     assert refusals.translate(nobody) is nobody
+
+
+def test_an_endpoint_that_is_gone_says_to_connect_again_and_keeps_the_original(
+    scripted: Azure, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("azure.core.pipeline.policies.RetryPolicy.sleep", lambda *_: None)
+    script.stop()
+    with pytest.raises(AzureUnreachable) as caught:
+        scripted.request("GET", "/subscriptions/x/resourcegroups/rg", api_version="1", what="resource group rg")
+    where = script.base_url.removeprefix("https://")
+    assert caught.value.message == f"resource group rg: the endpoint at {where} does not answer: nobody listens there"
+    assert caught.value.hint.startswith("Connect again: azure = aksgpu.connect(...); then run the cell again.")
+    assert isinstance(caught.value.original, ServiceRequestError)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "urllib3" not in shown
+    assert "HTTPSConnection" not in shown
 
 
 def test_the_laptops_files_are_kept_in_its_home(azure: Azure, laptop: aksgpu.local.Endpoint) -> None:
