@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,6 +19,18 @@ T = TypeVar("T")
 
 _SHOWN = 100
 """Characters of a state that the bar shows; errors carry all of it."""
+
+
+@cache
+def _bar_class() -> Any:
+    """The bar of tqdm for a terminal or a notebook, without the thread that looks after slow bars and never ends.
+
+    Ours are redrawn each time that they are told something, so nothing is lost. Only this class is without it: bars of
+    the user's own keep theirs.
+    """
+    from tqdm.auto import tqdm
+
+    return type("Bar", (tqdm,), {"monitor_interval": 0})
 
 
 class Progress:
@@ -41,10 +54,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._show:
-            from tqdm.auto import tqdm
-
             layout = "{desc} [{elapsed}]{postfix}" if self._total is None else None
-            self._bar = tqdm(total=self._total, desc=self._what, bar_format=layout, leave=False)
+            self._bar = _bar_class()(total=self._total, desc=self._what, bar_format=layout, leave=False)
         return self
 
     def __exit__(
