@@ -65,13 +65,13 @@ class Cluster:
 
     def _cost(self) -> str:
         if self.usd_per_hour is None:
-            return "USD NA an hour"
+            return "price unknown"
         least = "at least " if None in self.costs.values() else ""
         return f"{least}USD {self.usd_per_hour:.3f} an hour"
 
     def __repr__(self) -> str:
         where = f" in {self.resource_group} ({self.location})" if self.resource_group else ""
-        costs = f", {self._cost()}" if self.azure else ""
+        costs = f", {self._cost()}" if self.azure and self.usd_per_hour is not None else ""
         return f"Cluster({self.name}{where}{costs}{f', deleted after {self.life}' if self.life else ''})"
 
     def _repr_html_(self) -> str:
@@ -82,7 +82,7 @@ class Cluster:
             "reached through": "Azure Resource Manager" if self.azure else "a kubeconfig",
             "costs": self._cost() if self.azure else "",
             **{
-                f"of which {pool}": f"USD {'NA' if cost is None else format(cost, '.3f')} an hour"
+                f"of which {pool}": "price unknown" if cost is None else f"USD {cost:.3f} an hour"
                 for pool, cost in sorted(self.costs.items())
             },
             "deleted after": f"{self.life}, by this process; later, cluster.leftovers shows it" if self.life else "",

@@ -75,11 +75,9 @@ class NodePool:
         scaled = f", autoscaled {self.min_count} to {self.max_count}" if self.max_count is not None else ""
         kind = ", spot" if self.spot else ""
         state = self.state if self.power == "Running" else f"{self.state}, {self.power}"
-        cost = "NA" if self.usd_per_hour is None else f"{self.usd_per_hour:.3f}"
-        return (
-            f"NodePool({self.name} of {self.cluster}: {self.count} x {self.vm_size}{gpu}{scaled}{kind}, {state}, "
-            f"USD {cost} an hour)"
-        )
+        cost = "" if self.usd_per_hour is None else f", USD {self.usd_per_hour:.3f} an hour"
+        nodes = f"{self.count} x {self.vm_size}{gpu}{scaled}{kind}"
+        return f"NodePool({self.name} of {self.cluster}: {nodes}, {state}{cost})"
 
     def _repr_html_(self) -> str:
         facts = {
@@ -90,7 +88,7 @@ class NodePool:
             "state": f"{self.state}, {self.power}",
             "taints": ", ".join(self.taints) or "none",
             "zones": ", ".join(self.zones) or "none",
-            "USD an hour": "NA" if self.usd_per_hour is None else f"{self.usd_per_hour:.3f}",
+            "USD an hour": "price unknown" if self.usd_per_hour is None else f"{self.usd_per_hour:.3f}",
         }
         rows = "".join(
             f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"

@@ -56,7 +56,9 @@ def test_an_operation_is_followed_to_its_end_and_leaves_nothing_behind(scripted:
     script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
     script.on("GET", "/operations/1", RUNNING, RUNNING, DONE)
     before = set(threading.enumerate())
-    assert repr(create(scripted)) == "Cluster(aks in rg (eastus), USD NA an hour)"
+    made = create(scripted)
+    assert repr(made) == "Cluster(aks in rg (eastus))"  # nobody told the price
+    assert "of which nodepool1</th><td style='text-align:left'>price unknown" in made._repr_html_()
     assert script.count("GET", "/operations/1") == 3
     assert set(threading.enumerate()) <= before
     assert not Remembered(scripted.home, ID).path.exists()
