@@ -1,8 +1,9 @@
 """Live views in notebooks: a Job's state, its last log lines and its accuracy curve, as they come.
 
-The pattern is dask's: one mime bundle holds a constant line of text, a constant piece of HTML and a widget; a thread
-sets the widget's traits. So nothing flickers, what a notebook stores does not depend on when it was stored, and a
-reader without a kernel sees the HTML. Only core ipywidgets are used, as hosted notebooks have no others; no ``Output``,
+The pattern is dask's: one mime bundle holds a constant line of text, a piece of HTML and a widget; a thread sets the
+widget's traits. So nothing flickers. The HTML is for readers without a kernel: a snapshot that tells two things only,
+that the Job had not ended, or how it ended and with which curve; so what a notebook stores does not depend on the
+second in which it ran. Only core ipywidgets are used, as hosted notebooks have no others; no ``Output``,
 ``clear_output`` or ``display_id``, which lose text, flicker, or write into another cell.
 
 The curve here is a small SVG that takes its colours from the page. The figure to keep is :mod:`aksgpu.plots`'.
@@ -10,6 +11,7 @@ The curve here is a small SVG that takes its colours from the page. The figure t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from html import escape
@@ -27,9 +29,20 @@ __all__ = ["JobView", "job_view"]
 
 _LINES = 8  # of the log that are shown
 _WINDOW = 2000  # lines of the log that are asked for at each look, so that a long log costs no more than a short one
+_LOOK = 5.0  # seconds that showing a view waits for what its snapshot is to tell
 _PATIENCE = 900.0  # seconds without an answer before the view gives up
 _FONT, _CODE_FONT = "var(--jp-ui-font-family,sans-serif)", "var(--jp-code-font-family,monospace)"
 _COLOURS = {"Complete": "#009E73", "Failed": "#D55E00", "Running": "#0072B2"}
+_ENDED = ("Complete", "Failed")
+_STANDINGS = {
+    "Submitted": "it had not ended when this was shown.",
+    "Deleted": "it was not there when this was shown.",
+    "Unknown": "its cluster had not answered when this was shown.",
+}
+_MORE = (
+    "As it stood when the cell was run. Where a kernel runs, <code>job</code> shows it live; "
+    "<code>job.status()</code>, <code>job.logs()</code> and <code>job.plot()</code> tell more."
+)
 
 _views: dict[int, JobView] = {}  # those that still watch, by their job's id: showing a job twice starts one thread
 
@@ -61,26 +74,35 @@ class JobView:
         self._box = ipywidgets.VBox([self._status, self._curve, self._log])
         self._points: dict[int, float] = {}
         self._max_steps: int | None = None
+        self._standing = "Unknown"  # what the snapshot says, while the widget's status says more
         self._closed = threading.Event()
+        self._turn = threading.Condition()  # guards the two counts of looks, wanted and done
+        self._asked, self._answered = 0, 0.0
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
         return f"<live view of Job {self._job.name} in {self._job.namespace}>"
 
     def _repr_html_(self) -> str:
-        name, namespace = escape(self._job.name), escape(self._job.namespace)
-        return (
-            f"<div>Job <b>{name}</b> in <code>{namespace}</code>: <code>job.status()</code> tells how it stands.</div>"
-        )
+        ended = self._standing in _ENDED
+        shown = self._status.value + self._curve.value if ended else self._standing_html()
+        return f'<div>{shown}<div style="font-size:85%;opacity:.75">{_MORE}</div></div>'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         self._start()
+        self._ask()
         widget = self._box._repr_mimebundle_()
         return {**widget, "text/plain": repr(self), "text/html": self._repr_html_()}
+
+    def _standing_html(self) -> str:
+        words = _STANDINGS[self._standing]
+        return _status_html(self._job.name, self._standing, f"in {self._job.namespace}: {words}")
 
     def close(self) -> None:
         """Stop watching. What is shown stays."""
         self._closed.set()
+        with self._turn:
+            self._turn.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=30)
 
@@ -92,28 +114,46 @@ class JobView:
         _views[id(self._job)] = self
         self._thread.start()
 
+    def _ask(self) -> None:
+        """Have the thread look at once, and wait for that: an earlier look may not know yet that the Job has ended."""
+        with self._turn:
+            self._asked += 1
+            asked = self._asked
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._answered >= asked, _LOOK)
+
+    def _answer(self, asked: float, pause: float = 0) -> None:
+        """Say that a look is done, and pause, unless another one is wanted meanwhile."""
+        with self._turn:
+            self._answered = asked
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._closed.is_set() or self._asked > asked, pause)
+
     def _watch(self) -> None:
         try:
             pause, answered = self._interval, time.monotonic()
             while not self._closed.is_set():
+                asked = self._asked
                 try:
                     if self._look():
                         return
                     answered = time.monotonic()
                 except NotFound:
+                    self._standing = "Deleted"
                     self._status.value = _status_html(self._job.name, "Deleted", "")
                     return
                 except AksGpuError as error:  # a server that is away for a while is no reason to stop
                     self._status.value = _status_html(self._job.name, "No answer", error.message)
                     if time.monotonic() - answered > _PATIENCE:
                         return
-                self._closed.wait(pause)
+                self._answer(asked, pause)
                 pause = min(pause * 1.02, 10 * self._interval)
         except Exception as error:
             self._status.value = _status_html(self._job.name, "View stopped", f"{type(error).__name__}: {error}")
             raise
         finally:
             _views.pop(id(self._job), None)
+            self._answer(math.inf)
 
     def _look(self) -> bool:
         """Bring the view up to date; True when the Job has ended."""
@@ -127,6 +167,7 @@ class JobView:
             self._points = points
             self._set(self._curve, _curve_html(points))
         self._set(self._status, _status_html(self._job.name, status.phase, self._words(status)))
+        self._standing = status.phase if status.ended else "Submitted"
         return bool(status.ended)
 
     def _words(self, status: Any) -> str:

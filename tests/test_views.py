@@ -74,6 +74,56 @@ def test_the_bundle_is_the_same_whenever_it_is_made() -> None:
     assert ended(view)
 
 
+def html(view: views.JobView) -> str:
+    return str(view._repr_mimebundle_()["text/html"])
+
+
+def test_the_snapshot_does_not_tell_pending_from_running() -> None:
+    shots = set()
+    for job in (ScriptedJob("Pending"), ScriptedJob("Running", log=LOG), ScriptedJob(*["Pending"] * 2, "Running")):
+        view = views.JobView(job, interval=0.01)  # type: ignore[arg-type]
+        shots |= {html(view), html(view)}
+        view.close()
+    (shot,) = shots
+    assert "<b>mnist&lt;1&gt;</b>" in shot
+    assert ">Submitted</span> in default: it had not ended when this was shown." in shot
+    assert "<code>job.status()</code>" in shot
+
+
+def test_the_snapshot_of_a_job_that_has_ended_holds_the_curve() -> None:
+    shot = html(views.JobView(ScriptedJob("Complete", log=LOG)))  # type: ignore[arg-type]
+    assert ">Complete</span>" in shot
+    assert "accuracy 75.00 % at step 10" in shot
+    assert "script" not in shot, "nor lines of the log, which tell times"
+    failed = ("Failed", "BackoffLimitExceeded", "Job has reached the <specified> backoff limit")
+    shot = html(views.JobView(ScriptedJob(failed)))  # type: ignore[arg-type]
+    assert ">Failed</span> BackoffLimitExceeded: Job has reached the &lt;specified&gt; backoff limit" in shot
+
+
+def test_shown_again_it_looks_again() -> None:
+    job = ScriptedJob("Running", log=LOG)
+    view = views.JobView(job, interval=60)  # type: ignore[arg-type]
+    assert ">Submitted<" in html(view)
+    job.states = ["Complete"]
+    assert ">Complete<" in html(view), "though its thread pauses"
+    until(lambda: ended(view))
+
+
+def test_the_snapshot_of_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Deleted</span> in default: it was not there" in html(views.JobView(ScriptedJob(NotFound("gone"))))  # type: ignore[arg-type]
+    view = views.JobView(ScriptedJob(KubernetesError("away")))  # type: ignore[arg-type]
+    assert "Unknown</span> in default: its cluster had not answered" in html(view)
+    view.close()
+    silent: Any = ScriptedJob("Running")
+    answer = threading.Event()
+    monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
+    monkeypatch.setattr(views, "_LOOK", 0.05)
+    view = views.JobView(silent)
+    assert ">Unknown<" in html(view), "a server that hangs does not hold up the notebook"
+    answer.set()
+    view.close()
+
+
 def test_it_starts_nothing_before_it_is_shown() -> None:
     before = threading.active_count()
     view = views.job_view(ScriptedJob("Running"))  # type: ignore[arg-type]
