@@ -25,6 +25,7 @@ from aksgpu._jobs.status import JobStatus
 from aksgpu._kube import pods
 from aksgpu._kube.documents import documents
 from aksgpu._kube.nodes import GPU, add_tolerations, read, tolerations
+from aksgpu._numbers import whole
 from aksgpu.errors import AlreadyExists, Forbidden, InvalidInput, NotFound
 from aksgpu.kube import HasKube, Object
 
@@ -140,8 +141,7 @@ def submit(
     """
     if isinstance(args, str) or isinstance(command, str):
         raise InvalidInput("args and command are sequences, not one string", hint='For example args=["--steps", 500].')
-    if gpus < 0 or retries < 0:
-        raise InvalidInput(f"gpus={gpus}, retries={retries}: neither can be negative")
+    gpus, retries = whole("gpus", gpus, 0, of="GPUs are whole"), whole("retries", retries, 0)
     limits = {GPU: str(gpus) if gpus else None, "memory": memory}
     requests = {"cpu": None if cpu is None else str(cpu), "memory": memory}
     container = _without_none(
@@ -211,11 +211,13 @@ def list(aks: HasKube, namespace: str | None = None) -> pd.DataFrame:
 
 def _one_job(manifest: Mapping[str, Any] | str | Path) -> Object:
     objects = documents(manifest)
-    kinds = [str(obj.get("kind")) for obj in objects]
+    kinds = [str(obj.get("kind") or "an object without `kind`") for obj in objects]
     if kinds != ["Job"]:
         raise InvalidInput(
             f"jobs.apply takes a manifest with exactly one Job, this one has: {', '.join(kinds)}",
-            hint="Apply the others with aks.kube.apply(obj).",
+            hint="Is `kind: Job` missing? aksgpu.manifests.mnist() is an example."
+            if not any(obj.get("kind") for obj in objects)
+            else "Apply the others with aks.kube.apply(obj).",
         )
     job = objects[0]
     for path in (("spec",), ("spec", "template"), ("spec", "template", "spec")):
@@ -225,7 +227,9 @@ def _one_job(manifest: Mapping[str, Any] | str | Path) -> Object:
         if not isinstance(value, dict):
             raise InvalidInput(f"the Job has no {'.'.join(path)}", hint="aksgpu.manifests.mnist() is an example.")
     if not job["spec"]["template"]["spec"].get("containers"):
-        raise InvalidInput("the Job has no containers in spec.template.spec")
+        raise InvalidInput(
+            "the Job has no containers in spec.template.spec", hint="aksgpu.manifests.mnist() is an example."
+        )
     quantities_as_text(job)
     return job
 

@@ -203,15 +203,34 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
         "kind: Pod\napiVersion: v1": "exactly one Job, this one has: Pod",
         manifest("a") + "---" + manifest("b"): "this one has: Job, Job",
         "kind: Job\napiVersion: batch/v1": "no spec",
+        "hello: world": "this one has: an object without `kind`",
         "no-such-file.yaml": "cannot read",
+        b"kind: Job": "a manifest is no bytes",
+        None: "a manifest is no NoneType",
+        5: "a manifest is no int",
+        ("Job",): "not str",
     }.items():
-        with pytest.raises(errors.InvalidInput, match=words):
-            jobs.apply(aks, wrong)
+        with pytest.raises(errors.InvalidInput, match=words) as refused:
+            jobs.apply(aks, wrong)  # type: ignore[arg-type]
+        assert refused.value.hint
     with pytest.raises(errors.InvalidInput, match="not one string"):
         jobs.submit(aks, image=BUSYBOX, args="--steps 5")
     with pytest.raises(errors.NotFound, match='namespaces "nowhere"') as raised:
         jobs.submit(aks, image=BUSYBOX, namespace="nowhere")
     assert "Namespace" in raised.value.hint
+
+
+def test_gpus_are_whole(aks: Cluster) -> None:
+    half = manifest("half", **{"limits: {cpu: 1,": "limits: {nvidia.com/gpu: 500m,"})
+    with pytest.raises(errors.InvalidInput, match=r"'main': resources\.limits: nvidia\.com/gpu is '500m'") as raised:
+        jobs.apply(aks, half)
+    assert "MIG" in raised.value.hint
+    for wrong in (0.5, "1", None, -1):
+        with pytest.raises(errors.InvalidInput, match=f"gpus is {wrong!r}.*GPUs are whole") as raised:
+            jobs.submit(aks, image=BUSYBOX, gpus=wrong)  # type: ignore[arg-type]
+        assert "gpus=1" in raised.value.hint
+    with pytest.raises(errors.InvalidInput, match="retries is -1"):
+        jobs.submit(aks, image=BUSYBOX, retries=-1)
 
 
 def test_the_same_call_names_the_same_job_and_another_call_another(aks: Cluster) -> None:

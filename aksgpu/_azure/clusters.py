@@ -17,6 +17,7 @@ from aksgpu._azure.handle import Cluster, azure_of, cluster_of
 from aksgpu._azure.leftovers import delete
 from aksgpu._azure.nodepool import with_costs
 from aksgpu._frames import frame
+from aksgpu._numbers import whole
 from aksgpu.azure import Azure, follow, translated
 from aksgpu.errors import AzureNotFound, InvalidInput
 
@@ -83,8 +84,7 @@ def create(
     """
     resources.check_cluster_name(name)
     resources.check_group_name(resource_group)
-    if not 1 <= node_count <= 1000:
-        raise InvalidInput(f"node_count is {node_count}; AKS takes 1 to 1000 nodes in a system pool")
+    whole("node_count", node_count, 1, 1000, of="AKS takes 1 to 1000 nodes in a system pool")
     location = sizes.canonical_location(location) if location is not None else None
     life = expiry.parse(delete_after) if delete_after is not None else None
     deadline = time.monotonic() + timeout

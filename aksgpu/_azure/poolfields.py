@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aksgpu._numbers import whole
 from aksgpu.errors import InvalidInput
 
 SPOT_TAINT = "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"
@@ -72,8 +73,9 @@ def _list(value: Sequence[str] | str) -> list[str]:
 
 def check_counts(count: int, least: int | None, most: int | None) -> None:
     """AKS' rule for numbers of nodes."""
-    if not 0 <= count <= 1000:
-        raise InvalidInput(f"count is {count}; AKS takes 0 to 1000 nodes in a pool")
+    for name, value in (("count", count), ("min_count", least), ("max_count", most)):
+        if value is not None or name == "count":
+            whole(name, value, 0, 1000, of="AKS takes 0 to 1000 nodes in a pool")
     if (least is None) != (most is None):
         raise InvalidInput("min_count and max_count belong together", hint="Give both, or neither.")
     if least is not None and most is not None and not 0 <= least <= count <= most <= 1000:

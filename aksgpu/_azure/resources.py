@@ -40,28 +40,28 @@ _GROUP_NAME = re.compile(r"[-\w.()]{0,89}[-\w()]")
 
 def check_pool_name(name: str) -> None:
     """AKS' rule for Linux node pools."""
-    if not _POOL_NAME.fullmatch(name):
+    if not isinstance(name, str) or not _POOL_NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot be the name of a node pool",
-            hint="Take 1 to 12 lower-case letters and digits, beginning with a letter, such as 'gpunp'.",
+            hint="Take a text of 1 to 12 lower-case letters and digits, beginning with a letter, such as 'gpunp'.",
         )
 
 
 def check_cluster_name(name: str) -> None:
     """AKS' rule for clusters."""
-    if not _CLUSTER_NAME.fullmatch(name):
+    if not isinstance(name, str) or not _CLUSTER_NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot be the name of a cluster",
-            hint="Take 1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit.",
+            hint="Take a text of 1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit.",
         )
 
 
 def check_group_name(name: str) -> None:
     """Resource Manager's rule for resource groups."""
-    if not _GROUP_NAME.fullmatch(name):
+    if not isinstance(name, str) or not _GROUP_NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot be the name of a resource group",
-            hint="Take 1 to 90 letters, digits and '-_.()', not ending with '.'.",
+            hint="Take a text of 1 to 90 letters, digits and '-_.()', not ending with '.'.",
         )
 
 

@@ -11,6 +11,8 @@ from aksgpu.errors import InvalidInput
 
 Manifest = Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path
 
+_WANTED = "Give an object as a dict, several in a list, YAML text, or the name of a YAML file."
+
 
 def documents(manifest: Manifest) -> list[dict[str, Any]]:
     """The Kubernetes objects of a manifest, as copies.
@@ -24,14 +26,16 @@ def documents(manifest: Manifest) -> list[dict[str, Any]]:
     if isinstance(manifest, Path | str):
         found: Any = _parsed(manifest)
     else:
-        found = [manifest] if isinstance(manifest, Mapping) else list(manifest)
+        found = [manifest] if isinstance(manifest, Mapping) else manifest
+    if not isinstance(found, Sequence) or isinstance(found, bytes):
+        raise InvalidInput(f"a manifest is no {type(found).__name__}", hint=_WANTED)
     objects: list[dict[str, Any]] = []
     for obj in found:
         if not isinstance(obj, Mapping):
-            raise InvalidInput(f"a manifest holds Kubernetes objects, not {type(obj).__name__}")
+            raise InvalidInput(f"a manifest holds Kubernetes objects, not {type(obj).__name__}", hint=_WANTED)
         objects += documents(obj["items"]) if obj.get("kind") == "List" else [copy.deepcopy(dict(obj))]
     if not objects:
-        raise InvalidInput("the manifest is empty")
+        raise InvalidInput("the manifest is empty", hint=_WANTED)
     return objects
 
 
@@ -42,7 +46,7 @@ def _parsed(manifest: str | Path) -> list[Any]:
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as wrong:
-        raise InvalidInput(f"{where} is not YAML: {wrong}") from wrong
+        raise InvalidInput(f"{where} is not YAML: {wrong}", hint="Correct the line that it names.") from wrong
 
 
 def _text(manifest: str | Path) -> tuple[str, str]:
@@ -52,4 +56,9 @@ def _text(manifest: str | Path) -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except OSError as failed:
-        raise InvalidInput(f"cannot read the manifest {str(path)!r}: {failed.strerror}") from failed
+        raise InvalidInput(
+            f"cannot read the manifest {str(path)!r}: {failed.strerror}",
+            hint=f"Relative names begin at {Path.cwd()}. {_WANTED}",
+        ) from failed
+    except UnicodeDecodeError as failed:
+        raise InvalidInput(f"the manifest {str(path)!r} is no text in UTF-8", hint=_WANTED) from failed

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aksgpu.errors import InvalidInput
+
 Object = Mapping[str, Any]
 
 GPU = "nvidia.com/gpu"
@@ -101,9 +103,27 @@ def read(node: Object) -> Node:
     )
 
 
-def gpus_of(resources: Mapping[str, Any] | None) -> dict[str, int]:
-    """The GPU resources of a resource list (``nvidia.com/gpu``, ``nvidia.com/mig-...``, ``amd.com/gpu``)."""
-    return {name: int(value) for name, value in (resources or {}).items() if name.startswith(_VENDORS)}
+def gpus_of(resources: Mapping[str, Any] | None, where: str = "") -> dict[str, int]:
+    """The GPU resources of a resource list (``nvidia.com/gpu``, ``nvidia.com/mig-...``, ``amd.com/gpu``).
+
+    Args:
+        resources: name -> quantity.
+        where: the list's field, for the error.
+
+    Raises:
+        InvalidInput: a quantity is not whole: Kubernetes divides no GPUs.
+    """
+    return {name: _whole(name, value, where) for name, value in (resources or {}).items() if name.startswith(_VENDORS)}
+
+
+def _whole(name: str, value: Any, where: str) -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        raise InvalidInput(
+            f"{f'{where}: ' if where else ''}{name} is {value!r}; GPUs are whole",
+            hint="Give a whole number, such as 1. MIG or time-slicing shares a GPU, and each share counts as one.",
+        ) from None
 
 
 def taint_text(taint: Object) -> str:

@@ -108,7 +108,9 @@ def gpus(spec: Object) -> dict[str, int]:
 
 def _wants(container: Object) -> dict[str, int]:
     resources = container.get("resources") or {}
-    return {**gpus_of(resources.get("limits")), **gpus_of(resources.get("requests"))}
+    where = f"container {container.get('name')!r}: resources"
+    lists = (gpus_of(resources.get(field), f"{where}.{field}") for field in ("limits", "requests"))
+    return {name: count for found in lists for name, count in found.items()}
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
