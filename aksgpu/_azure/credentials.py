@@ -45,10 +45,20 @@ def kubeconfig(aks: Cluster, *, admin: bool = False) -> Path:
         found = fetch(aks.resource_group, aks.name).kubeconfigs or []
     if not found:
         raise AzureNotFound(f"cluster {aks.name} gave no credentials", hint="Wait until its creation has ended.")
-    digest = hashlib.sha256(aks.id.lower().encode()).hexdigest()[:8]
-    path = azure.home / "kubeconfigs" / f"{aks.name}-{digest}{'-admin' if admin else ''}.yaml"
+    path = _own_file(aks, admin)
     write_private(path, bytes(found[0].value).decode())
     return path
+
+
+def _own_file(aks: Cluster, admin: bool) -> Path:
+    digest = hashlib.sha256(aks.id.lower().encode()).hexdigest()[:8]
+    return azure_of(aks).home / "kubeconfigs" / f"{aks.name}-{digest}{'-admin' if admin else ''}.yaml"
+
+
+def forget(aks: Cluster) -> None:
+    """Remove the files of a cluster that is gone. The user's own kubeconfig is left as it is."""
+    for admin in (False, True):
+        _own_file(aks, admin).unlink(missing_ok=True)
 
 
 def get_credentials(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu._azure import expiry, nodepool, offers, resources
+from aksgpu._azure import credentials, expiry, nodepool, offers, resources
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._frames import frame
 from aksgpu.azure import Azure, translated
@@ -46,7 +46,8 @@ def delete(
 ) -> Deletion:
     """Delete a cluster with all its nodes, and its resource group when that has no other use.
 
-    The resource group goes when this library made it and nothing else is in it. Twice is fine.
+    The resource group goes when this library made it and nothing else is in it. So do the files that this library kept
+    about the cluster, credentials among them; the user's own kubeconfig stays as it is. Twice is fine.
 
     Args:
         aks: the cluster.
@@ -67,7 +68,7 @@ def delete(
     existing = read()
     if existing is not None:
         _delete_cluster(azure, aks, existing, read, timeout, progress)
-    aks.costs = dict.fromkeys(aks.costs, 0.0)
+    _forget(azure, aks, existing or {})
     group = resources.find_group(azure, aks.resource_group)
     deleted = aks.name if existing is not None else None
     if group is None:
@@ -88,6 +89,18 @@ def _delete_cluster(
         return
     begin = partial(azure.client.managed_clusters.begin_delete, aks.resource_group, aks.name)
     resources.operate(azure, begin, what, resource=aks.id, read=read, timeout=timeout, progress=progress)
+
+
+def _forget(azure: Azure, aks: Cluster, existing: Mapping[str, Any]) -> None:
+    """Drop what this library keeps about a cluster that is gone: credentials, costs, operations begun on it."""
+    from aksgpu._azure.operations import Remembered
+
+    profiles = existing.get("properties", {}).get("agentPoolProfiles") or ()
+    pools = {*aks.costs, *(str(profile["name"]) for profile in profiles)}
+    for resource in (aks.id, *(f"{aks.id}/agentPools/{pool}" for pool in pools)):
+        Remembered(azure.home, resource).forget()
+    credentials.forget(aks)
+    aks.costs = dict.fromkeys(aks.costs, 0.0)
 
 
 def _why_left(azure: Azure, aks: Cluster, group: Mapping[str, Any], wish: bool | None) -> str:
