@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -84,7 +83,7 @@ class NodeAgent(PodLogs, PodExec):
         self._node_informer.on_change(self._node_changed)
         self._pod_informer.on_change(self._pod_changed)
         self._claim_informer.on_change(self._claim_changed)
-        await self._clear_orphans()
+        self._clear_orphans()
 
     async def stop(self, *, end_pods: bool) -> None:
         """Stop looking after nodes and pods.
@@ -226,23 +225,26 @@ class NodeAgent(PodLogs, PodExec):
         await asyncio.sleep(LINGER_SECONDS)
         runner.remove()
 
-    async def _clear_orphans(self) -> None:
-        """End and remove what belongs to pods and claims that were deleted while nobody looked."""
+    def _clear_orphans(self) -> None:
+        """Remove what belongs to pods and claims that were deleted while nobody looked; no start waits for pods."""
         claims = {claim_directory(self._root / "claims", claim) for claim in self._claim_informer}
         for path in set((self._root / "claims").glob("*")) - claims:
             shutil.rmtree(path, ignore_errors=True)
         directory = self._root / "pods"
         for pod in list(directory.iterdir()) if directory.is_dir() else []:
-            if pod.name in self._runners:
-                continue
-            for container in (pod / "containers").glob("*"):
-                for number in attempts(container):
-                    attempt = Attempt(container, number)
-                    await attempt.resume()
-                    if attempt.alive:
-                        attempt.signal(signal.SIGUSR1)
-                        await attempt.ended()
-            shutil.rmtree(pod, ignore_errors=True)
+            if pod.name not in self._runners:
+                self._tasks.spawn(self._clear_orphan(pod))
+
+    async def _clear_orphan(self, pod: Path) -> None:
+        containers = (pod / "containers").glob("*")
+        runs = [Attempt(container, number) for container in containers for number in attempts(container)]
+        for run in runs:
+            await run.resume()
+            run.kill()
+        for run in runs:
+            await run.ended()
+        if pod.name not in self._runners:  # its node may have come back meanwhile
+            await asyncio.to_thread(shutil.rmtree, pod, ignore_errors=True)
 
 
 async def _grants_view(directory: Path) -> bool:

@@ -30,6 +30,8 @@ MARK = "AKSGPU_CONTAINER"
 
 LOG_MAX_BYTES = 10 * 1024 * 1024
 LOG_MAX_FILES = 5
+KILL_SECONDS = 8.0
+"""How long a shim has to kill its processes and to write down what is left to say, before it is killed itself."""
 
 
 class Exit(NamedTuple):
@@ -174,10 +176,15 @@ class Attempt:
         return Exit(137, "ContainerStatusUnknown", why, self.started or now, now)
 
     def signal(self, number: signal.Signals) -> None:
-        """SIGTERM for the command to end, SIGUSR1 to kill all its processes; nothing when the run has ended."""
+        """Send the shim a signal, SIGTERM for the command to end; nothing when the run has ended."""
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """Have all its processes killed, and the shim too when it does not manage to; :meth:`ended` says when."""
+        self.signal(signal.SIGUSR1)
+        asyncio.get_running_loop().call_later(KILL_SECONDS, self.signal, signal.SIGKILL)
 
     def _close(self) -> None:
         os.close(self._pidfd)

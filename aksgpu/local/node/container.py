@@ -291,7 +291,7 @@ class ContainerRunner:
             while not ended.done():
                 left = deadline() - time.monotonic()
                 if left <= 0:
-                    attempt.signal(signal.SIGUSR1)
+                    attempt.kill()
                     break
                 self.deadline_changed.clear()
                 change = asyncio.create_task(self.deadline_changed.wait())

@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from aksgpu.local.node import attempt
+
 from .conftest import GPU_NODE, Lab, processes
 
 
@@ -85,7 +89,7 @@ async def test_pod_that_ended_meanwhile(lab: Lab) -> None:
 async def test_pod_whose_shim_was_killed_is_lost(lab: Lab, mark: str) -> None:
     await lab.run("lost", "bash", "-c", f"exec -a {mark} sleep 100")
     await lab.phase("lost", "Running")
-    (shim,) = [pid for pid in processes("keeper.main") if str(lab.root) in Path(f"/proc/{pid}/cmdline").read_text()]
+    shim = keeper_of(lab)
     await lab.stop(end_pods=False)
     os.kill(shim, signal.SIGKILL)
     await lab.start()
@@ -114,8 +118,37 @@ async def test_pod_deleted_meanwhile(lab: Lab, mark: str) -> None:
     await lab.objects.close()
     assert processes(mark)
     await lab.start()
+    await cleared(lab)
     assert processes(mark) == []
-    assert list((lab.root / "pods").iterdir()) == []
+
+
+async def test_orphan_that_does_not_end(lab: Lab, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it, and its shim is killed in the end."""
+    await lab.run("orphan", "bash", "-c", f"exec -a {mark} sleep 100")
+    await lab.phase("orphan", "Running")
+    shim = keeper_of(lab)
+    os.kill(shim, signal.SIGSTOP)
+    await lab.agent.stop(end_pods=False)
+    await lab.objects.delete("pods", "orphan", "default", grace_period_seconds=0)
+    await lab.objects.close()
+    async with asyncio.timeout(5):
+        await lab.start()
+    assert processes(mark)
+    await lab.stop(end_pods=False)
+    monkeypatch.setattr(attempt, "KILL_SECONDS", 0.2)
+    await lab.start()
+    await cleared(lab)
+    await ended(mark)
+
+
+async def test_deleted_pod_whose_shim_does_not_end(lab: Lab, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "KILL_SECONDS", 0.2)
+    await lab.run("stuck", "bash", "-c", f"exec -a {mark} sleep 100", terminationGracePeriodSeconds=0)
+    await lab.phase("stuck", "Running")
+    os.kill(keeper_of(lab), signal.SIGSTOP)
+    await lab.objects.delete("pods", "stuck", "default")
+    await lab.gone("stuck")
+    await ended(mark)
 
 
 async def test_stopping_the_cluster_ends_its_processes(lab: Lab, mark: str) -> None:
@@ -135,6 +168,27 @@ async def test_removed_node_takes_its_pods_along(lab: Lab, mark: str) -> None:
     await lab.objects.delete("nodes", GPU_NODE)
     await lab.gone("there")
     assert processes(mark) == []
+
+
+def keeper_of(lab: Lab) -> int:
+    """The only shim's pid."""
+    shims: list[int] = processes("keeper.main")
+    (shim,) = [pid for pid in shims if str(lab.root) in Path(f"/proc/{pid}/cmdline").read_text()]
+    return shim
+
+
+async def ended(mark: str) -> None:
+    """Wait until the kernel has done with processes that were killed."""
+    async with asyncio.timeout(20):
+        while processes(mark):
+            await asyncio.sleep(0.01)
+
+
+async def cleared(lab: Lab) -> None:
+    """Wait until no pod has left anything."""
+    async with asyncio.timeout(20):
+        while list((lab.root / "pods").iterdir()):
+            await asyncio.sleep(0.01)
 
 
 def gate() -> dict[str, object]:

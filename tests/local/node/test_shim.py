@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from aksgpu.local.node.shim import tree
 from .conftest import processes
 
 
-def keep(directory: Path, *argv: str, listen: bool = True, **more: Any) -> tuple[bytes, dict[str, Any], str]:
+def keep(
+    directory: Path, *argv: str, listen: bool = True, keeper: Sequence[str] = KEEPER, **more: Any
+) -> tuple[bytes, dict[str, Any], str]:
     """Run a command behind a shim. Returns what it said when ready, its exit record, and the log."""
     spec = {
         "argv": argv,
@@ -37,11 +42,14 @@ def keep(directory: Path, *argv: str, listen: bool = True, **more: Any) -> tuple
     if not listen:
         os.close(receive)
     with (directory / "lock").open("w") as lock:
-        command = [*KEEPER, str(directory / "spec.json"), str(send), str(lock.fileno())]
+        command = [*keeper, str(directory / "spec.json"), str(send), str(lock.fileno())]
         process = subprocess.Popen(command, pass_fds=(send, lock.fileno()), start_new_session=True)
     os.close(send)
     ready = os.read(receive, 1) if listen else b""
-    assert process.wait(timeout=20) == 0
+    try:
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
     if listen:
         os.close(receive)
     return ready, json.loads((directory / "exit.json").read_text()), (directory / "0.log.0").read_text()
@@ -84,6 +92,85 @@ def test_everything_ends_with_the_command(tmp_path: Path, mark: str) -> None:
     _, end, _ = keep(tmp_path, "bash", "-c", f"{daemon}; exec -a {mark} sleep 0.2")
     assert end["code"] == 0
     assert processes(mark) == []
+
+
+MOMENT = """
+import os, signal
+own, moments = os.getpid(), 0
+
+def trace(frame, event, _):
+    global moments
+    name, code = os.path.basename(frame.f_code.co_filename), frame.f_code.co_name
+    if os.getpid() != own or name not in ("keeper.py", "launch.py"):
+        return None
+    if name == "keeper.py" and code not in ("run", "_mount", "_keep"):
+        return None
+    if event == "line":
+        waits = code == "_keep" and frame.f_lineno - frame.f_code.co_firstlineno > 4
+        if moments == MOMENT or waits:
+            sys.settrace(None)
+            os.kill(own, signal.NUMBER)
+        moments += not waits
+    return trace
+
+sys.settrace(trace)
+keeper.main()
+with open(os.path.dirname(sys.argv[1]) + "/moments", "w") as file:
+    file.write(str(moments))
+"""
+"""The keeper, which gets a signal before one line of a launch, or when it waits for the command's end."""
+
+
+def at_moment(moment: int, number: signal.Signals) -> list[str]:
+    script = MOMENT.replace("MOMENT", str(moment)).replace("NUMBER", number.name)
+    return [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", script.lstrip())]
+
+
+@pytest.mark.parametrize(
+    ("argv", "number", "code", "reason"),
+    [
+        (("sleep", "100"), signal.SIGUSR1, 137, "Error"),
+        (("sleep", "100"), signal.SIGTERM, 143, "Error"),
+        (("no-such-program",), signal.SIGUSR1, 128, "StartError"),
+    ],
+)
+def test_signal_at_every_moment_of_a_launch(
+    tmp_path: Path, argv: tuple[str, ...], number: signal.Signals, code: int, reason: str
+) -> None:
+    def outcome(moment: int) -> tuple[int, str]:
+        directory = tmp_path / str(moment)
+        directory.mkdir()
+        _, end, _ = keep(directory, *argv, keeper=at_moment(moment, number))
+        return end["code"], end["reason"]
+
+    assert outcome(-1) == (code, reason)
+    moments = int((tmp_path / "-1" / "moments").read_text())
+    assert moments > 15
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(outcome, range(moments))) == {(code, reason)}
+
+
+def test_killed_while_somebody_else_holds_its_output(tmp_path: Path) -> None:
+    """As when a terminal multiplexer was handed the streams."""
+    script = """
+import os, signal
+keeper.DRAIN_SECONDS = 0.1
+launch = keeper.launch
+
+def held(spec, streams, enter):
+    for stream in streams:
+        os.dup(stream)
+    child = launch(spec, streams, enter)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return child
+
+keeper.launch = held
+keeper.main()
+"""
+    _, end, _ = keep(
+        tmp_path, "sleep", "100", keeper=[*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", script.lstrip())]
+    )
+    assert (end["code"], end["reason"]) == (137, "Error")
 
 
 def test_long_lines_and_binary_output(tmp_path: Path) -> None:

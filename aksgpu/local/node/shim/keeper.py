@@ -6,7 +6,8 @@ means that the shim is gone. It writes, each atomically, ``run.json`` (pids, sta
 reason, times) beside SPEC, and a byte to the descriptor READY when the command runs. It knows nothing of Kubernetes.
 
 Signals: SIGTERM is passed on to the command, and to it alone, SIGUSR1 kills everything. However the command ends, all
-that it started ends with it: the shim is the subreaper of the whole tree.
+that it started ends with it: the shim is the subreaper of the whole tree. A signal that comes before the command's pid
+is known waits until it is.
 
 The memory limit has no cgroup behind it. Twice a second the tree's resident memory is added up; where that exceeds the
 limit and the proportional set size, which counts shared pages once, confirms it, the tree is killed as out of memory.
@@ -33,6 +34,8 @@ from .tree import memory, processes
 from .view import View, libc, probe
 
 PR_SET_CHILD_SUBREAPER = 36
+DRAIN_SECONDS = 5.0
+"""How long output is waited for after the end; somebody outside the tree may hold the streams open."""
 
 
 def write_json(path: str, value: dict[str, Any]) -> None:
@@ -53,13 +56,13 @@ class Shim:
         self._reason = ""
         self._child = 0
         self._guests: Guests | None = None
-        self._stopping = False
+        self._stopping = self._killed = False
         self._wake, wake = os.pipe()
         for fd in (self._wake, wake):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._terminate)
-        signal.signal(signal.SIGUSR1, lambda *_: self._kill())
+        signal.signal(signal.SIGUSR1, self._kill_all)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def run(self, ready: int) -> None:
@@ -67,10 +70,13 @@ class Shim:
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         nothing = os.open("/dev/null", os.O_RDONLY)
         self._child, problem = launch(self._spec, (nothing, out_end, err_end), self._mount)
+        if self._killed:
+            self._kill()
         for fd in (nothing, out_end, err_end):
             os.close(fd)
         if problem:
-            os.waitpid(self._child, 0)
+            with contextlib.suppress(ChildProcessError):  # collected when everything was killed
+                os.waitpid(self._child, 0)
             self._finish(128, "StartError", problem)
             return
         guests = self._guests = Guests(self._spec, self._directory)
@@ -108,15 +114,16 @@ class Shim:
                         os.close(fd)
                         del streams[fd]
             if self._code is None:
-                if self._reap():
-                    self._kill()
-                    drained = time.monotonic() + 5
-                elif limit and time.monotonic() > look:
-                    self._watch_memory(limit)
-                    look = time.monotonic() + 0.5
+                self._reap()
+            if self._code is None and limit and time.monotonic() > look:
+                self._watch_memory(limit)
+                look = time.monotonic() + 0.5
+            if self._code is not None and drained == float("inf"):
+                self._kill()
+                drained = time.monotonic() + DRAIN_SECONDS
 
-    def _reap(self) -> bool:
-        """Collect ended processes; true once the command is among them."""
+    def _reap(self) -> None:
+        """Collect ended processes, the command's exit code among them."""
         try:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -129,8 +136,8 @@ class Shim:
                 elif self._guests:
                     self._guests.ended(pid, code)
         except ChildProcessError:
-            pass
-        return self._code is not None
+            if self._child and self._code is None:  # nobody is left who could still say how the command ended
+                self._code = 137
 
     def _watch_memory(self, limit: int) -> None:
         pids = processes(os.getpid())
@@ -145,6 +152,11 @@ class Shim:
                 os.kill(self._child, signal.SIGTERM)
             except ProcessLookupError:
                 return
+
+    def _kill_all(self, *_: object) -> None:
+        self._killed = True
+        if self._child:  # else its exit code would be collected before anybody knows whose it is
+            self._kill()
 
     def _kill(self) -> None:
         """Kill the whole tree; what forks meanwhile is found in the next round."""
