@@ -1,7 +1,7 @@
 """The tutorial's notebooks, executed in order on a laptop AKS of their own.
 
 ``aksgpu tutorial`` is the command for it. The laptop is private, so that nothing of the user's is touched and nothing
-is left behind, whether all goes well or not.
+is left behind, whether all goes well or not; only a laptop that does not start leaves its log.
 
     python -m aksgpu.tutorial      # in a checkout: executes the notebooks in place, to be committed
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aksgpu.local import images as images
+    from aksgpu.local.private import laptop as laptop
     from aksgpu.local.process import Endpoint as Endpoint
     from aksgpu.local.process import inject as inject
-    from aksgpu.local.process import laptop as laptop
     from aksgpu.local.process import start as start
     from aksgpu.local.process import status as status
     from aksgpu.local.process import stop as stop
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Settings", "images", "inject", "laptop", "start", "status", "stop"]
 
-_MODULES = {"Settings": "settings"} | dict.fromkeys(("Endpoint", "inject", "laptop", "start", "stop"), "process")
+_MODULES = {"Settings": "settings", "laptop": "private"}
+_MODULES |= dict.fromkeys(("Endpoint", "inject", "start", "stop"), "process")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,10 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -158,30 +156,6 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
         raise LaptopError(f"no laptop AKS runs in {place}", hint="Start it with aksgpu.local.start().")
     body = {"fault": fault, **details}
     return str(_ask(_endpoint(place, _record(place)), "/laptop/inject", method="POST", body=body)["done"])
-
-
-@contextlib.contextmanager
-def laptop(**settings: Any) -> Iterator[Endpoint]:
-    """A private laptop AKS with a directory and a port of its own; stopped and removed at the end of the block.
-
-    Args:
-        **settings: fields of :class:`~aksgpu.local.settings.Settings`, such as ``time_scale=0.05``.
-
-    Raises:
-        LaptopError: it does not start. Its directory stays, for its log.
-    """
-    place = Path(tempfile.mkdtemp(prefix="aksgpu-"))
-    with contextlib.ExitStack() as end:
-        end.callback(shutil.rmtree, place, ignore_errors=True)
-        end.callback(stop, home=place)
-        try:
-            endpoint = start(place, settings=Settings(**settings))
-        except LaptopError:
-            end.pop_all()
-            with contextlib.suppress(LaptopError):  # the first error is the one to know
-                stop(home=place)
-            raise
-        yield endpoint
 
 
 def installed_version() -> str:

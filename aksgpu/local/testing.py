@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from aksgpu.local.private import laptop as private_laptop
 from aksgpu.local.process import Endpoint
-from aksgpu.local.process import laptop as private_laptop
 
 TEST_TIME_SCALE = 0.05
 
