@@ -163,7 +163,9 @@ def apply(
         raise _conflict(conflicts)
     others = [owner.without(changed) for owner in others]
     abandoned = (before - fields).difference(*(owner.fields for owner in others))
-    merged = prune(node, merged, abandoned, keep=fields)
+    # A container that this manager leaves stays for what others own in it.
+    kept = fields.union(*(owner.fields for owner in others))
+    merged = prune(node, merged, abandoned, keep=kept)
     merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, mine])}
     return merged
 

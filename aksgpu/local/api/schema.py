@@ -82,7 +82,8 @@ def definition(name: str) -> Node:
     rules = defaults.RULES.get(node.name, defaults.NO_RULES)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
     node.zero, node.omit_zero, node.defaults, node.hook = rules.zero, rules.omit_zero, rules.defaults, rules.hook
-    node.required = tuple(each for each in schema.get("required", ()) if each not in node.zero)
+    given = {*node.zero, *node.defaults}
+    node.required = tuple(each for each in schema.get("required", ()) if each not in given)
     node.kept = frozenset((*schema.get("required", ()), *node.zero, *rules.pointers))
     return node
 

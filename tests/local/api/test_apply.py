@@ -42,6 +42,15 @@ async def test_a_field_no_longer_applied_is_removed(registry: Registry) -> None:
     assert owners(applied) == {"two": {"f:data": {"f:b": {}}}}
 
 
+async def test_what_others_own_stays(registry: Registry) -> None:
+    await apply(registry, config(a="1"), "k")
+    await registry.by("o").patch("configmaps", "c", {"data": {"b": "2"}}, "default")
+    bare = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
+    applied = await apply(registry, bare, "k")
+    assert applied["data"] == {"b": "2"}
+    assert owners(applied) == {"o": {"f:data": {"f:b": {}}}}
+
+
 async def test_applying_the_same_twice_writes_nothing(registry: Registry) -> None:
     first = await apply(registry, config(a="1"), "one")
     assert (await apply(registry, config(a="1"), "one"))["metadata"] == first["metadata"]

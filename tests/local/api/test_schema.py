@@ -39,6 +39,13 @@ def test_all_unknown_fields_are_found() -> None:
     assert decoder.unknown == ["spec.template.spec.containers[0].foo", "spec.template.spec.gpuCount", "bar"]
 
 
+def test_what_has_a_default_is_never_missing() -> None:
+    rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]
+    obj, decoder = decode("jobs", {"spec": {"template": {"spec": {}}, "podFailurePolicy": {"rules": rules}}})
+    assert not [each for each in decoder.missing if "podFailurePolicy" in each]
+    assert obj["spec"]["podFailurePolicy"]["rules"][0]["onPodConditions"][0]["status"] == "True"
+
+
 @pytest.mark.parametrize(
     ("obj", "text"),
     [

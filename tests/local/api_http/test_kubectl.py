@@ -93,6 +93,13 @@ def test_edits(run: Run) -> None:
     assert "condition met" in run("wait", "--for=jsonpath={.data.z}=1", "configmap/owned", "--timeout=5s")
 
 
+def test_apply_on_the_client_and_then_on_the_server(run: Run) -> None:
+    given = '{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "both"}, "data": {"a": "1"}}'
+    run("apply", "-f", "-", stdin=given)
+    run("apply", "--server-side", "-f", "-", stdin=given)
+    assert "last-applied-configuration" in run("get", "configmap", "both", "-o", "yaml")
+
+
 def test_kinds_that_kubectl_makes_itself(run: Run) -> None:
     run("create", "secret", "generic", "s", "--from-literal=p=hush")
     assert "hush" not in run("describe", "secret", "s")
@@ -121,6 +128,9 @@ def test_rights(run: Run) -> None:
         'Error from server (Forbidden): nodes is forbidden: User "dev" cannot list resource "nodes" in API group "" '
         "at the cluster scope\n"
     )
+    assert run("auth", "can-i", "delete", "nodes", "--as=nobody", code=1).startswith("no\n")
+    assert run("auth", "can-i", "delete", "nodes", "--as=x", "--as-group=system:masters").startswith("yes\n")
+    assert 'cannot impersonate resource "users"' in run("get", "pods", "--as=clusterAdmin", token=DEV, code=1)
     assert "You must be logged in to the server" in run("get", "nodes", token="wrong", code=1)
     assert "Role/reader" in run("get", "rolebindings", "-o", "wide")
 
