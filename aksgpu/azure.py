@@ -95,8 +95,14 @@ class Azure:
         if self._client is None:
             from azure.mgmt.containerservice import ContainerServiceClient
 
+            from aksgpu._azure.patience import Retries
+
             self._client = ContainerServiceClient(
-                self.credential, self.subscription_id, base_url=self.endpoint, **self._transport()
+                self.credential,
+                self.subscription_id,
+                base_url=self.endpoint,
+                retry_policy=Retries(),
+                **self._transport(),
             )
         return self._client
 

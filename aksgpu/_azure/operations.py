@@ -17,15 +17,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError as SdkError
+from azure.core.polling.base_polling import OperationFailed
 from azure.mgmt.core.polling.arm_polling import ARMPolling
 
 from aksgpu import errors
-from aksgpu._azure import refusals
+from aksgpu._azure import patience, refusals
 from aksgpu._files import write_private
 from aksgpu.waiting import Progress
 
 _DOING = {"DELETE": "Deleting", "stop": "Stopping", "start": "Starting", "abort": "Aborting"}
-_STEP = 0.5  # seconds between two looks at the clock while the SDK waits
+_GONE = (404, 410)
 
 
 class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checked here
@@ -33,7 +34,7 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
 
     def __init__(self, interval: float) -> None:
         super().__init__(interval)
-        self.pause: Callable[[float], None] = time.sleep
+        self.pause: Callable[[float, str], None] = lambda seconds, _: time.sleep(seconds)
 
     def run(self) -> None:
         """Nothing: the SDK calls this in a thread, which so ends at once."""
@@ -61,8 +62,18 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
             super().run()
         return self.resource()
 
+    def request_status(self, status_link: str) -> Any:
+        """Ask how it stands. Being told to ask less often says nothing about the operation, and does not end it."""
+        while True:
+            with patience.patient():
+                answer = super().request_status(status_link)
+            if answer.http_response.status_code != 429:
+                return answer
+            wait = patience.seconds(patience.Retries().get_retry_after(answer))
+            self.pause(wait, patience.words(wait))
+
     def _sleep(self, delay: float) -> None:
-        self.pause(delay)
+        self.pause(delay, "")
 
 
 class Remembered:
@@ -127,10 +138,10 @@ def follow(
         remember.save(what, polling.get_continuation_token())
     with Progress(what, show=progress) as bar:
 
-        def pause(seconds: float) -> None:
+        def pause(seconds: float, why: str) -> None:
             until = time.monotonic() + seconds
-            missing = look() if look and bar.shown else ""
-            state = ", ".join(filter(None, (polling.words(), missing)))
+            missing = look() if look and bar.shown and not why else ""  # no more requests when there are too many
+            state = ", ".join(filter(None, (polling.words(), missing, why)))
             while (now := time.monotonic()) < until:
                 if now >= deadline:
                     raise errors.WaitTimeout(
@@ -140,13 +151,13 @@ def follow(
                         hint="The operation goes on in Azure: run the cell again to go on waiting.",
                     )
                 bar.say(state)
-                time.sleep(min(_STEP, until - now, deadline - now))
+                time.sleep(min(patience.STEP, until - now, deadline - now))
 
         polling.pause = pause
         try:
             result = polling.follow()
         except SdkError as error:
-            if remember and getattr(error, "response", None) is not None:
+            if remember and _ended(error):
                 remember.forget()
             found = refusals.translate(error, what)
             raise found from (None if found.original else error)
@@ -156,3 +167,9 @@ def follow(
     if remember:
         remember.forget()
     return result
+
+
+def _ended(error: SdkError) -> bool:
+    """Whether the operation itself has ended or is gone; any other refusal leaves it running."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error.__cause__, OperationFailed) or status in _GONE

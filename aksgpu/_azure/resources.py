@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import follow, translated
@@ -19,8 +20,10 @@ from aksgpu.errors import (
     AzureUnreachable,
     InvalidInput,
     OperationInProgress,
+    Throttled,
+    WaitTimeout,
 )
-from aksgpu.waiting import wait_until
+from aksgpu.waiting import Progress
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
@@ -30,8 +33,11 @@ MADE_BY = {"aksgpu": "created"}
 """The tag of resource groups that this library made, and may delete again when they are empty."""
 
 SETTLED = {"Succeeded", "Failed", "Canceled"}
-_INTERVAL = 1.0  # seconds between two reads of a resource whose operation has no address to poll
+_INTERVAL = 1.0  # seconds between the first two reads of a resource whose operation has no address to poll
+_GROWTH, _LONGEST_INTERVAL = 1.5, 10.0  # AKS takes one read of a cluster a second from all who read it
 _LONGEST_PAUSE = 30.0  # seconds between two attempts to begin an operation while another one runs
+
+_BUSY_HINT = "Run the cell again later, or end that operation: cluster.abort(cluster.get(azure, name, resource_group))."
 
 _POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
 _CLUSTER_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
@@ -101,9 +107,13 @@ def group_contents(azure: Azure, group: str) -> list[str]:
 
 def delete_group(azure: Azure, group: str, *, timeout: float, progress: bool | None) -> None:
     """Delete a resource group and all that is in it."""
+    from aksgpu._azure.patience import patiently
+
     what = f"deleting resource group {group}"
-    poller = azure.begin("DELETE", group_path(azure, group), api_version=GROUPS_API, what=what)
-    follow(poller, what, timeout=timeout, progress=progress)
+    deadline = time.monotonic() + timeout
+    begin = partial(azure.begin, "DELETE", group_path(azure, group), api_version=GROUPS_API, what=what)
+    poller = patiently(begin, what, deadline=deadline, progress=progress)
+    follow(poller, what, timeout=max(1.0, deadline - time.monotonic()), progress=progress)
 
 
 def find_cluster(azure: Azure, group: str, name: str) -> dict[str, Any] | None:
@@ -154,17 +164,39 @@ def settle(
     read: Callable[[], dict[str, Any] | None], what: str, *, timeout: float, progress: bool | None
 ) -> dict[str, Any] | None:
     """Read a resource until no operation runs on it; None when it is gone."""
+    return _read_until(lambda found: found is None or state_of(found) in SETTLED, read, what, timeout, progress)
 
-    def poll() -> tuple[tuple[dict[str, Any] | None] | None, str]:
-        resource = read()
-        if resource is None:
-            return (None,), "gone"
-        state = state_of(resource)
-        return ((resource,) if state in SETTLED else None), state
+
+def _read_until(
+    done: Callable[[dict[str, Any] | None], bool],
+    read: Callable[[], dict[str, Any] | None],
+    what: str,
+    timeout: float,
+    progress: bool | None,
+) -> dict[str, Any] | None:
+    """Read a resource, less and less often, until it is as wanted; wait longer where Azure asks for it."""
+    from aksgpu._azure.patience import patient, pause, seconds, words
 
     hint = "The operation goes on in Azure: run the cell again to go on waiting."
+    deadline = time.monotonic() + timeout
+    state, interval = "unknown", _INTERVAL
     try:
-        return wait_until(poll, what, timeout=timeout, interval=_INTERVAL, progress=progress, hint=hint)[0]
+        with Progress(what, show=progress) as bar, patient():
+            while True:
+                wait, why = interval, ""
+                try:
+                    found = read()
+                    if done(found):
+                        return found
+                    state = state_of(found) if found is not None else "gone"
+                except Throttled as slow:
+                    wait = max(interval, seconds(slow.retry_after))
+                    why = f", {words(wait)}"
+                if (left := deadline - time.monotonic()) <= 0:
+                    text = f"{what}: not done after {timeout:g} s; last state: {state}{why}"
+                    raise WaitTimeout(text, state=state, timeout=timeout, hint=hint)
+                pause(bar, state + why, min(wait, left))
+                interval = min(interval * _GROWTH, _LONGEST_INTERVAL)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(f"{what}: {hint}")
         raise
@@ -197,20 +229,28 @@ def operate(
         The operation's result.
     """
     from aksgpu._azure.operations import Remembered
+    from aksgpu._azure.patience import patiently
+
+    def send() -> Any:
+        with translated(what):
+            return begin(polling=azure.polling())
 
     deadline = time.monotonic() + timeout
     pause = _INTERVAL
     while True:
         try:
-            with translated(what):
-                poller = begin(polling=azure.polling())
+            poller = patiently(send, what, deadline=deadline, progress=progress)
             break
         except OperationInProgress as busy:
             left = deadline - time.monotonic()
+            busy.hint = _BUSY_HINT
             if left <= 0:
                 raise
             waiting = f"{what}: waiting for another operation ({busy.operation or 'unknown'})"
-            settle(read, waiting, timeout=left, progress=progress)
+            try:
+                settle(read, waiting, timeout=left, progress=progress)
+            except WaitTimeout:
+                raise busy from busy.__cause__  # this call began nothing; the wait's hint would say otherwise
             # AKS' own operations do not always show in the state, and it takes about one such request a minute.
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -251,8 +291,9 @@ def resume(
                 poller = begin(polling=azure.polling(), continuation_token=token)
             follow(poller, what, timeout=timeout, progress=progress, remember=remember, look=look)
         except (AzureNotFound, AzureUnreachable, ValueError):
-            remember.forget()  # the operation's address is not there any more; the resource tells its own state
+            pass  # the operation's address is not there any more; the resource tells its own state
     settled = settle(read, what, timeout=max(1.0, deadline - time.monotonic()), progress=progress)
+    remember.forget()
     if settled is not None and state_of(settled) != "Succeeded":
         raise failure_of(settled, what)
     return settled
@@ -262,12 +303,7 @@ def wait_until_gone(
     read: Callable[[], dict[str, Any] | None], what: str, *, timeout: float, progress: bool | None
 ) -> None:
     """Wait for a deletion that somebody else began."""
-
-    def poll() -> tuple[bool | None, str]:
-        resource = read()
-        return (True, "gone") if resource is None else (None, state_of(resource))
-
-    wait_until(poll, what, timeout=timeout, interval=_INTERVAL, progress=progress)
+    _read_until(lambda found: found is None, read, what, timeout, progress)
 
 
 def differs(what: str, differences: Mapping[str, tuple[object, object]], hint: str) -> AzureConflict:

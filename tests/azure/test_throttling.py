@@ -1,0 +1,122 @@
+"""Azure asks to slow down: whoever waits anyway waits as told, up to his deadline, and forgets nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+
+from aksgpu._azure import resources
+from aksgpu._azure.operations import Remembered
+from aksgpu.azure import Azure
+from aksgpu.errors import AzureError, OperationInProgress, Throttled, WaitTimeout
+
+from .conftest import Answer, Script
+from .test_operations import BUSY, CLUSTER, DONE, ID, NOT_FOUND, OPERATION, RUNNING, create, group, shown
+
+assert group  # a fixture
+
+THROTTLED = Answer(429, {"error": {"code": "Throttled", "message": "Slow down."}}, {"retry-after-ms": "30"})
+FOR_LONG = Answer(429, {"error": {"code": "Throttled", "message": "Slow down."}}, {"Retry-After": "600"})
+
+
+@pytest.fixture
+def begun(script: Script) -> Script:
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
+    return script
+
+
+def test_polling_goes_on_after_more_refusals_than_the_sdk_repeats(scripted: Azure, begun: Script) -> None:
+    begun.on("GET", "/operations/1", RUNNING, *[THROTTLED] * 6, DONE)
+    assert create(scripted).name == "aks"
+    assert begun.count("GET", "/operations/1") == 8
+
+
+def test_time_runs_out_while_throttled_and_the_operation_is_still_known(
+    scripted: Azure, begun: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun.on("GET", "/operations/1", FOR_LONG)
+    with pytest.raises(WaitTimeout, match="Azure asks to wait 600 s"):
+        create(scripted, timeout=1, progress=True)
+    assert "Creating, Azure asks to wait 600 s" in capsys.readouterr().err
+    assert Remembered(scripted.home, ID).path.exists()
+
+
+@pytest.mark.parametrize("status", [403, 400])
+def test_a_refused_poll_leaves_the_operation_known(scripted: Azure, begun: Script, status: int) -> None:
+    begun.on("GET", "/operations/1", Answer(status, {"error": {"code": "Refused", "message": "no"}}))
+    with pytest.raises(AzureError):
+        create(scripted)
+    assert Remembered(scripted.home, ID).path.exists()
+    begun.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, shown("Succeeded")))
+    begun.on("GET", "/operations/1", DONE)
+    assert create(scripted).name == "aks"
+    assert not Remembered(scripted.home, ID).path.exists()
+
+
+def test_beginning_is_tried_again_as_told(
+    scripted: Azure, script: Script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aksgpu._azure.patience._UNSAID", 0.1)
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, *[THROTTLED] * 6, Answer(200, shown("Succeeded")))
+    assert create(scripted, progress=True).name == "aks"
+    assert script.count("PUT", CLUSTER) == 7
+    assert "Azure asks to wait 0.1 s" in capsys.readouterr().err
+
+
+def test_beginning_does_not_wait_beyond_its_time(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND)
+    script.on("PUT", CLUSTER, FOR_LONG)
+    with pytest.raises(Throttled) as caught:
+        create(scripted, timeout=5)
+    assert caught.value.retry_after == 600
+    assert script.count("PUT", CLUSTER) == 1
+
+
+def test_reading_until_it_settles_waits_as_told_and_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[tuple[str, float]] = []
+    monkeypatch.setattr("aksgpu._azure.patience.pause", lambda _, state, length: pauses.append((state, length)))
+    answers: list[Any] = [*[shown("Updating")] * 7, Throttled("slow", retry_after=40.0), shown("Succeeded")]
+
+    def read() -> dict[str, Any]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    found = resources.settle(read, "waiting", timeout=60, progress=False)
+    assert found is not None and resources.state_of(found) == "Succeeded"
+    lengths = [length for _, length in pauses]
+    assert lengths[:7] == sorted(lengths[:7]) and (lengths[0], lengths[6]) == (1.0, 10.0)
+    assert pauses[7] == ("Updating, Azure asks to wait 40 s", 40.0)
+
+
+def test_another_operation_that_outlasts_the_timeout(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Updating")))
+    script.on("PUT", CLUSTER, Answer(409, BUSY))
+    with pytest.raises(OperationInProgress, match=r"cluster\.abort\(") as caught:
+        create(scripted, timeout=0.5)
+    assert caught.value.operation == "Updating"
+    assert not isinstance(caught.value, WaitTimeout)
+
+
+def test_an_interrupted_wait_for_a_deletion_says_how_to_go_on(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, Answer(200, shown("Deleting")))
+    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        create(scripted)
+    timer.join()
+    assert any("run the cell again" in note for note in caught.value.__notes__)
+
+
+def test_a_group_deletion_is_begun_as_told(scripted: Azure, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aksgpu._azure.patience._UNSAID", 0.1)
+    script.on("DELETE", "/resourcegroups/rg$", *[THROTTLED] * 2, Answer(200))
+    resources.delete_group(scripted, "rg", timeout=60, progress=False)
+    assert script.count("DELETE", "/resourcegroups/rg$") == 3
