@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.arm import nodes
-from aksgpu.local.arm.data import sizes
+from aksgpu.local.arm.data import SUBSCRIPTION, sizes
 from aksgpu.local.arm.errors import ArmError, rejected
+from aksgpu.local.arm.fields import Rule, WrongField, between
 from aksgpu.local.arm.state import Document
 from aksgpu.local.control import events
 from aksgpu.local.objects import Object, Objects
@@ -23,16 +24,6 @@ from aksgpu.local.objects import Object, Objects
 if TYPE_CHECKING:
     from aksgpu.local.arm.context import Context
 
-FAULTS = {
-    "quota": {"family", "limit"},
-    "allocation": {"vm_size", "code"},
-    "throttle": {"method", "seconds"},
-    "slow": {"factor"},
-    "stuck": set(),
-    "eviction": {"pool"},
-    "gpu-driver": {"node", "message", "vm_size", "exit_code"},
-}
-"""Every kind of fault with the details that it takes."""
 DRIVER_ANNOTATION = "aksgpu.dev/gpu-driver-error"
 DRIVER_PROBLEM = "Driver/library version mismatch"
 PREEMPTION = "PreemptionScheduled"
@@ -53,6 +44,20 @@ ALLOCATION = {
     "allocated, because the condition is too restrictive. Please remove some constraints and try again. Constraints "
     "applied are: - Availability Zone - Networking Constraints (such as Accelerated Networking or IPv6) - VM Size",
 }
+
+
+TEXT, POSITIVE = Rule(str), Rule(float, check=between(0.001, 1_000_000))
+FAULTS: dict[str, dict[str, Rule]] = {
+    "quota": {"family": TEXT, "limit": Rule(int, check=between(0, 1_000_000))},
+    "allocation": {"vm_size": TEXT, "code": Rule(str, words=tuple(ALLOCATION))},
+    "throttle": {"method": Rule(str, words=("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")), "seconds": POSITIVE},
+    "slow": {"factor": POSITIVE},
+    "stuck": {},
+    "eviction": {"pool": TEXT},
+    "gpu-driver": {"node": TEXT, "message": TEXT, "vm_size": TEXT, "exit_code": Rule(int, check=between(1, 255))},
+}
+"""Every kind of fault with the details that it takes."""
+TIMES = Rule(int, check=between(1, 1_000_000))
 
 
 @dataclass
@@ -78,12 +83,16 @@ class Faults:
             return
         wanted = dict(details)
         times = wanted.pop("times", 1)
-        unknown = sorted(set(wanted) - FAULTS.get(kind, set()))
+        unknown = sorted(set(wanted) - set(FAULTS.get(kind, {})))
         if kind not in FAULTS or unknown:
             known = ", ".join(f"{name}({', '.join(sorted(fields))})" for name, fields in FAULTS.items())
             raise ArmError(
                 400, "UnknownFault", f"fault {kind!r} with {unknown or 'nothing'} is unknown; known: {known}"
             )
+        try:
+            Rule(dict, fields=FAULTS[kind] | {"times": TIMES}).require(details, "")
+        except WrongField as wrong:
+            raise ArmError(400, "InvalidFault", f"fault {kind!r}: {wrong}") from None
         if kind == "quota":
             self.quota[str(wanted.get("family", "cores")).lower()] = int(wanted.get("limit", 0))
         elif kind != "eviction" and "node" not in wanted:  # these do not wait
@@ -118,17 +127,19 @@ class Faults:
                 f"terminated with exit status={details.get('exit_code', 84)}'",
             )
 
-    def check_request(self, method: str) -> None:
-        """Refuse a request if that was ordered."""
+    def check_request(self, method: str, name: str) -> None:
+        """Refuse a request if that was ordered; ``name`` is what AKS calls its kind."""
         details = self.take("throttle", method=method)
         if details is not None:
-            raise throttled(f"{method} requests", float(details.get("seconds", 1)))
+            raise throttled(name, float(details.get("seconds", 1)))
 
 
 def throttled(what: str, seconds: float) -> ArmError:
     """Too many requests of a kind."""
     wait = max(1, round(seconds))
-    message = f"The {what} request limit has been exceeded, please retry again in {wait} seconds."
+    message = (
+        f"The {what} request limit has been exceeded for SubID='{SUBSCRIPTION}', please retry again in {wait} seconds."
+    )
     error = rejected("Throttled", message, status=429)
     error.headers = {"Retry-After": str(wait)}
     return error

@@ -19,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from aksgpu.errors import LaptopError
-from aksgpu.local.arm import routes
+from aksgpu.local.arm import bodies, routes, throttle
 from aksgpu.local.arm.autoscaler import Autoscaler
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.data import SUBSCRIPTION
@@ -145,7 +145,7 @@ class ResourceManager:
         handler, names, allowed = routes.find(method, path)
         if handler is None:
             raise _no_route(method, path, allowed)
-        self._context.faults.check_request(method)
+        self._context.faults.check_request(method, throttle.name(handler, method))
         self._throttle.check(handler, names)
         call = Call(
             method=method,
@@ -155,6 +155,7 @@ class ResourceManager:
             headers=CIMultiDict(headers or {}),
             body=_parsed(body),
         )
+        bodies.check(handler, call.body)
         result = handler(self._context, call)
         return await result if inspect.isawaitable(result) else result
 

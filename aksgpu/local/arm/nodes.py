@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from aksgpu.local.api import names
 from aksgpu.local.arm import data
 from aksgpu.local.arm.context import group_id
 from aksgpu.local.arm.state import Document
@@ -56,6 +57,8 @@ def parse_taint(text: str) -> dict[str, str]:
     if match is None:
         raise ValueError(text)
     key, value, effect = match.groups()
+    if names.qualified(key) or names.label_value(value or ""):
+        raise ValueError(text)
     return {"key": key, **({"value": value} if value else {}), "effect": effect}
 
 

@@ -131,14 +131,7 @@ def _check_gpu(properties: Document, size: data.Size) -> None:
     if profile and (not size.mig or profile not in data.MIG_PROFILES):
         why = f"VM size {size.name} does not support MIG" if not size.mig else f"'{profile}' is no GPU instance profile"
         raise errors.invalid("agentPoolProfile.gpuInstanceProfile", f"{why}.")
-    gpu = properties.get("gpuProfile") or {}
-    nvidia = gpu.get("nvidia") or {}
-    for field, value, known in (
-        ("gpuProfile.driver", gpu.get("driver"), ("Install", "None")),
-        ("gpuProfile.nvidia.managementMode", nvidia.get("managementMode"), ("Managed", "Unmanaged")),
-    ):
-        if value not in (None, *known):
-            raise errors.invalid(f"agentPoolProfile.{field}", f"'{value}' is not one of {', '.join(known)}.")
+    nvidia = (properties.get("gpuProfile") or {}).get("nvidia") or {}
     if nvidia.get("managementMode") == "Managed" and (not size.nvidia or properties["osType"] == "Windows"):
         raise errors.invalid(
             "agentPoolProfile.gpuProfile.nvidia",
@@ -215,6 +208,9 @@ def _folded(value: Any) -> Any:
 
 
 def check_system_pool(pools: dict[str, Document]) -> None:
-    """A cluster lives by its system pool."""
+    """A cluster lives by its system pool, which is never stopped by itself."""
     if not any(pool["properties"]["mode"] == "System" for pool in pools.values()):
         raise errors.rejected("BadRequest", "There has to be at least one system agent pool.")
+    for pool in pools.values():
+        if pool["power"] == "Stopped" and pool["properties"]["mode"] == "System":
+            raise errors.not_allowed(f"Agent pool '{pool['name']}' is a system pool. System pools cannot be stopped.")

@@ -33,6 +33,12 @@ LIMITS: dict[Callable[..., Any], Limit] = {
 }
 
 
+def name(handler: Callable[..., Any], method: str) -> str:
+    """What AKS calls the requests that a handler answers."""
+    limit = LIMITS.get(handler)
+    return limit.name if limit is not None else f"{method.capitalize()}Handler.{method}"
+
+
 class Throttle:
     """The buckets of a subscription.
 

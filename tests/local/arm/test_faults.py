@@ -53,6 +53,10 @@ def test_a_request_too_many(arm: Arm) -> None:
     refused = arm.send("GET", GROUP)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "7")
     assert refused.json()["code"] == "Throttled"
+    assert refused.json()["message"] == (
+        "The GetHandler.GET request limit has been exceeded for SubID='00000000-0000-0000-0000-000000000000', please "
+        "retry again in 7 seconds."
+    )
     assert arm.send("GET", GROUP).status_code == 200
 
 
@@ -139,6 +143,22 @@ def test_faults_that_nobody_knows(arm: Arm) -> None:
             inject(arm, fault, **details)
 
 
+@pytest.mark.parametrize(
+    ("fault", "details", "text"),
+    [
+        ("slow", {"factor": "x"}, "factor: cannot unmarshal string into a field of type number"),
+        ("slow", {"factor": -1}, "factor: -1 is not allowed"),
+        ("quota", {"limit": -5}, "limit: -5 is not allowed: it must be between 0 and 1000000"),
+        ("allocation", {"times": 0}, "times: 0 is not allowed: it must be between 1"),
+        ("allocation", {"code": "Bogus"}, "'Bogus' is not one of ZonalAllocationFailed, AllocationFailed"),
+    ],
+)
+def test_faults_that_make_no_sense(arm: Arm, fault: str, details: dict[str, object], text: str) -> None:
+    with pytest.raises(ArmError, match=text) as caught:
+        inject(arm, fault, **details)
+    assert caught.value.status == 400
+
+
 def test_buckets_empty_and_fill() -> None:
     now = [0.0]
     throttle = Throttle(1.0, lambda: now[0])
@@ -148,7 +168,7 @@ def test_buckets_empty_and_fill() -> None:
     with pytest.raises(ArmError) as caught:
         throttle.check(clusters.put, path)
     assert caught.value.headers == {"Retry-After": "60"}
-    assert "PutManagedClusterHandler.PUT request limit has been exceeded" in caught.value.message
+    assert "PutManagedClusterHandler.PUT request limit has been exceeded for SubID='" in caught.value.message
     throttle.check(clusters.put, path | {"cluster": "other"})
     now[0] = 60.0
     throttle.check(clusters.put, path)

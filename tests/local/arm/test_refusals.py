@@ -35,7 +35,7 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
         (body(pool(), pool("windows1", osType="Windows")), "InvalidParameter", "max length of 6"),
         (body(pool(count=0)), "InvalidParameter", "greater or equal to minCount:1"),
         (body(pool(count=1001)), "InvalidParameter", "less than or equal to maxCount:1000"),
-        (body(pool(count="3")), "InvalidParameter", "agentPoolProfile.count was 3"),
+        (body(pool(count="3")), "InvalidParameter", "string into a field of type integer"),
         (body(pool(enableAutoScaling=True, minCount=3, maxCount=1)), "InvalidParameter", "minCount <= maxCount"),
         (body(pool(enableAutoScaling=True, minCount=2, maxCount=3)), "InvalidParameter", "minCount:2"),
         (body(pool(vmSize=None)), "InvalidParameter", "Required parameter agentPoolProfile.vmSize is missing"),
@@ -98,6 +98,75 @@ def test_clusters_that_azure_does_not_make(arm: Arm, document: dict[str, Any], c
     assert (status, found) == (400, code)
     assert text in message
     assert arm.send("GET", CLUSTER).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        *(
+            (
+                body(pool(), pool("gpunp", **{"mode": "User", field.partition(".")[0]: value})),
+                f"agentPoolProfile.{field}",
+            )
+            for field, value in (
+                ("availabilityZones", [1]),
+                ("availabilityZones", [None]),
+                ("nodeTaints", 5),
+                ("minCount", "0"),
+                ("count", True),
+                ("gpuProfile", "x"),
+                ("gpuProfile.nvidia", {"nvidia": "x"}),
+                ("powerState", "Stopped"),
+                ("powerState.code", {"code": "Off"}),
+                ("capacityReservationGroupID", 5),
+                ("nodeLabels", {"a": 1}),
+                ("nodeLabels", {"a b": "c"}),
+                ("nodeLabels", {"a": "-"}),
+                ("nodeTaints", ["a//b=c:NoSchedule"]),
+                ("spotMaxPrice", 0),
+                ("spotMaxPrice", -0.5),
+                ("scaleSetEvictionPolicy", "Drop"),
+                ("scaleSetPriority", "Low"),
+                ("scaleDownMode", "Pause"),
+                ("osSKU", "Gentoo"),
+                ("osType", "linux"),
+                ("osDiskType", "Floppy"),
+                ("osDiskSizeGB", 29),
+                ("osDiskSizeGB", 2049),
+                ("mode", "Boss"),
+                ("maxPods", 9),
+                ("maxPods", 251),
+                ("type", "Pets"),
+                ("upgradeSettings.maxSurge", {"maxSurge": "101%"}),
+                ("upgradeSettings.maxSurge", {"maxSurge": "many"}),
+            )
+        ),
+        (body() | {"properties": "x"}, "properties"),
+        (body() | {"identity": "x"}, "identity"),
+        (body() | {"tags": {"a": 1}}, "tags"),
+        (body(agentPoolProfiles="x"), "agentPoolProfiles"),
+        (body(agentPoolProfiles=[5]), "agentPoolProfiles"),
+        (body(pool(), pool()), "agentPoolProfiles"),
+        (body(apiServerAccessProfile={"authorizedIPRanges": ["home"]}), "apiServerAccessProfile.authorizedIPRanges"),
+    ],
+)
+def test_fields_of_wrong_types_and_values(arm: Arm, document: dict[str, Any], field: str) -> None:
+    answer = arm.send("PUT", CLUSTER, document)
+    assert (answer.status_code, answer.json().get("code"), answer.json().get("target")) == (
+        400,
+        "InvalidParameter",
+        field,
+    )
+    assert arm.send("GET", CLUSTER).status_code == 404
+
+
+def test_a_system_pool_is_not_stopped(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), pool("user1", mode="User"))).result()
+    stopped = {"properties": {"powerState": {"code": "Stopped"}}}
+    assert refused(arm, stopped, f"{CLUSTER}/agentPools/nodepool1")[:2] == (409, "OperationNotAllowed")
+    assert refused(arm, {"properties": "x"}, f"{CLUSTER}/agentPools/user1")[:2] == (400, "InvalidParameter")
+    assert arm.send("PUT", f"{CLUSTER}/agentPools/user1", stopped).status_code == 200
 
 
 def test_quota_is_flat_and_given_back(arm: Arm) -> None:
