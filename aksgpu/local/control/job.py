@@ -34,6 +34,10 @@ from aksgpu.local.status import StatusError
 
 COMPONENT = "job-controller"
 _US = "kubernetes.io/job-controller"
+_MOST_A_SYNC = 500
+"""Pods made before the status is written; the next look at the Job makes more."""
+_MOST_AT_ONCE = 32
+"""Pods made before the Job is asked for again: it may have been deleted."""
 
 
 def _job_key(pod: Object) -> str:
@@ -103,7 +107,7 @@ class JobController(Controller):
         start, conditions = status.get("startTime"), list(status.get("conditions") or ())
         before = condition(job, "Suspended").get("status")
         if end:
-            return start, conditions
+            return start or (None if job["spec"].get("suspend") else times.now()), conditions
         rest = [each for each in conditions if each["type"] != "Suspended"]
         if job["spec"].get("suspend"):
             if before != "True":
@@ -127,10 +131,32 @@ class JobController(Controller):
         missing = -surplus - (len(sums.terminating) if replaces_only_failed(job) else 0)
         if missing <= 0:
             return math.inf, None
-        wanted, delay = self._next(job, pods, sums, missing)
-        results = await all_of(self._create(job, new_pod(job, *each)) for each in wanted)
+        wanted, delay = self._next(job, pods, sums, min(missing, _MOST_A_SYNC))
+        results = await self._create_some(job, wanted)
         sums.active += [pod for pod in results if isinstance(pod, dict)]
-        return delay, next((error for error in results if isinstance(error, StatusError)), None)
+        error = next((error for error in results if isinstance(error, StatusError)), None)
+        return 0.0 if missing > len(results) == _MOST_A_SYNC else delay, error
+
+    async def _create_some(
+        self, job: Object, wanted: list[tuple[int | None, int | None]]
+    ) -> list[Object | StatusError]:
+        """Make pods: one, then two, then four; no more after an error, or when the Job is not as it was."""
+        results: list[Object | StatusError] = []
+        size = 1
+        while len(results) < len(wanted) and self._stands(job):
+            batch = wanted[len(results) : len(results) + size]
+            results += await all_of(self._create(job, new_pod(job, *each)) for each in batch)
+            if any(isinstance(each, StatusError) for each in results):
+                break
+            size = min(2 * size, _MOST_AT_ONCE)
+        return results
+
+    def _stands(self, job: Object) -> bool:
+        """Whether the Job is still there and wants the same; its status may have changed."""
+        now = self.informer.get(key_of(job))
+        if now is None or now["metadata"]["uid"] != job["metadata"]["uid"]:
+            return False
+        return now["spec"] == job["spec"] and not now["metadata"].get("deletionTimestamp")
 
     def _next(
         self, job: Object, pods: list[Object], sums: Tally, missing: int

@@ -73,6 +73,51 @@ async def test_runs_one_pod_to_completion(world: World, controllers: Controllers
     assert (await world.told("Completed", "mnist"))["message"] == "Job completed"
 
 
+async def test_no_completions_are_reached_at_once(world: World, controllers: Controllers) -> None:
+    await world.job("nothing", completions=0)
+    status = (await _conditions(world, "nothing", "Complete"))["status"]
+    assert status["startTime"] <= status["completionTime"] and await world.pods("nothing") == []
+
+
+async def test_deletion_stops_a_huge_job(world: World, controllers: Controllers) -> None:
+    await world.job("huge", parallelism=2_000_000_000)
+
+    async def some() -> bool:
+        return len(await world.pods("huge")) > 40
+
+    await world.eventually(some)
+    await world.objects.delete("jobs", "huge", "default", propagation_policy="Background")
+    made = {pod["metadata"]["uid"] for pod in await world.pods()}
+    assert len(made) < 600
+
+    async def none() -> bool:
+        pods, _ = await world.objects.list("pods")
+        made.update(pod["metadata"]["uid"] for pod in pods)
+        return not pods
+
+    await world.eventually(none)
+    assert len(made) < 600
+
+
+async def test_a_refused_pod_stops_the_next(world: World, controllers: Controllers) -> None:
+    hard = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "3"}}}
+    await world.objects.create("resourcequotas", hard, "default")
+    await world.job("many", parallelism=1000)
+    await world.told("FailedCreate", "many")
+    assert len(await world.pods("many")) == 3
+    found, _ = await world.objects.list("events", "default")
+    refused = [each for each in found if each["reason"] == "FailedCreate"]
+    assert sum(each.get("count") or 1 for each in refused) < 100
+
+
+async def test_more_pods_than_one_look_makes(
+    world: World, controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aksgpu.local.control.job._MOST_A_SYNC", 5)
+    await world.job("wide", parallelism=12)
+    await _pods(world, "wide", 12)
+
+
 async def test_fails_at_its_backoff_limit(world: World, controllers: Controllers) -> None:
     await world.job("fails", backoffLimit=1)
     for _ in range(2):
