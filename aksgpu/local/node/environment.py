@@ -116,9 +116,11 @@ async def _value(
 
 
 async def read_data(
-    objects: Objects, resource: str, namespace: str, name: str, optional: bool
+    objects: Objects, resource: str, namespace: str, name: str, optional: bool, *, binary: bool = False
 ) -> dict[str, bytes] | None:
     """The data of a ConfigMap or Secret; None when it is not there and need not be.
+
+    Only files have use for a ConfigMap's ``binaryData``: an environment cannot hold all of it.
 
     Raises:
         ConfigError: it is not there.
@@ -134,10 +136,10 @@ async def read_data(
     plain = obj.get("data") or {}
     if resource == "secrets":
         return {key: base64.b64decode(value) for key, value in plain.items()}
-    binary = obj.get("binaryData") or {}
-    return {key: value.encode() for key, value in plain.items()} | {
-        key: base64.b64decode(value) for key, value in binary.items()
-    }
+    found = {key: value.encode() for key, value in plain.items()}
+    if binary:
+        found |= {key: base64.b64decode(value) for key, value in (obj.get("binaryData") or {}).items()}
+    return found
 
 
 def field(pod: Object, path: str) -> str:

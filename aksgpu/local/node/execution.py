@@ -55,10 +55,12 @@ class Execution:
             except BlockingIOError:
                 waiting = asyncio.create_task(ready(loop.add_reader, loop.remove_reader, fd))
                 limit = DRAIN_SECONDS if self._code.done() else None
-                await asyncio.wait({waiting, self._code}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-                silent = limit is not None and not waiting.done()
-                waiting.cancel()
-                await asyncio.wait({waiting})
+                try:
+                    await asyncio.wait({waiting, self._code}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                    silent = limit is not None and not waiting.done()
+                finally:
+                    waiting.cancel()
+                    await asyncio.wait({waiting})
                 if silent:
                     return
                 continue

@@ -138,7 +138,7 @@ async def _files(objects: Objects, pod: Object, node: Object, source: Mapping[st
             ref = source[kind]
             name = ref.get("name") or ref["secretName"]
             optional = bool(ref.get("optional"))
-            data = await read_data(objects, resource, namespace, name, optional) or {}
+            data = await read_data(objects, resource, namespace, name, optional, binary=True) or {}
             return _chosen(data, ref.get("items"), optional)
     items = (source.get("downwardAPI") or {}).get("items") or []
     return [(item["path"], _downward(pod, node, item).encode(), item.get("mode")) for item in items]

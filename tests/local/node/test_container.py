@@ -15,8 +15,8 @@ from .conftest import Lab
 
 
 async def config(lab: Lab) -> None:
-    data = {"colour": "blue", "size": "7"}
-    await lab.objects.create("configmaps", {"metadata": {"name": "settings"}, "data": data}, "default")
+    content = {"data": {"colour": "blue", "size": "7"}, "binaryData": {"raw": base64.b64encode(b"\0").decode()}}
+    await lab.objects.create("configmaps", {"metadata": {"name": "settings"}, **content}, "default")
     secret = {"metadata": {"name": "keys"}, "type": "Opaque", "data": {"token": base64.b64encode(b"s3cret").decode()}}
     await lab.objects.create("secrets", secret, "default")
 
@@ -57,7 +57,7 @@ async def test_environment(lab: Lab) -> None:
         "HOSTNAME=env",
     }
     assert expected <= set(lines)
-    assert not [line for line in lines if line.startswith("NONE=")]
+    assert not [line for line in lines if line.startswith(("NONE=", "CFG_raw"))]
 
 
 async def test_missing_config_is_waited_for(lab: Lab) -> None:

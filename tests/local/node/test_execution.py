@@ -67,6 +67,18 @@ async def test_what_it_leaves_behind_ends_with_the_container(lab: Lab, mark: str
             await asyncio.sleep(0.02)
 
 
+async def test_nobody_wants_its_output_any_more(lab: Lab) -> None:
+    await lab.run("p", "sleep", "60")
+    await lab.phase("p", "Running")
+    command = await lab.agent.execute("default", "p", "main", ["sleep", "60"], tty=False)
+    reading = asyncio.create_task(anext(command.output("stdout")))
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    await asyncio.wait({reading})
+    await command.close()
+    assert not [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "ready"]
+
+
 async def test_a_container_that_has_ended(lab: Lab) -> None:
     await lab.run("p", "true")
     await lab.phase("p", "Succeeded")
