@@ -9,12 +9,14 @@ for sizes newer than that table. What is offered, what quota is left and what it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from aksgpu._azure.gpusizes import GpuSize, alternatives, is_gpu_size, lookup, table
 from aksgpu._azure.preflight import Preflight, verdict
 from aksgpu._frames import frame
+from aksgpu._numbers import whole
 from aksgpu.errors import InvalidInput, LocationNotAvailable
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ def _row(offer: Any, place: Any, price: Any) -> dict[str, Any]:
 
 def canonical_location(location: str) -> str:
     """A location as Resource Manager spells it: ``East US`` is ``eastus``."""
-    name = "".join(location.split()).lower()
+    name = "".join(location.split()).lower() if isinstance(location, str) else ""
     if not name.isalnum():
         raise InvalidInput(f"{location!r} is not the name of a location", hint="Such as 'eastus' or 'West Europe'.")
     return name
@@ -149,10 +151,10 @@ def preflight(
     count: int = 1,
     *,
     spot: bool = False,
-    zones: Sequence[str] = (),
-    surge: int = 0,
+    zones: str | Iterable[str | int] = (),
+    surge: int | str = 0,
     gpu: bool = True,
-    look_in: Sequence[str] = (),
+    look_in: str | Iterable[str] = (),
 ) -> Preflight:
     """Can this be had? Asked before money is spent; what is unknown never says no.
 
@@ -162,22 +164,50 @@ def preflight(
         vm_size: such as ``Standard_NC4as_T4_v3``.
         count: nodes (of an autoscaled pool: the most that it may have).
         spot: as spot VMs, which have a quota of their own.
-        zones: availability zones that must have it.
-        surge: further nodes that an upgrade starts before it stops old ones.
+        zones: availability zones that must have it, such as ``["1", "2"]``; one alone will do.
+        surge: further nodes that an upgrade starts before it stops old ones; or a share of ``count`` as AKS writes it,
+            such as ``"33%"``.
         gpu: whether it has to be a GPU size.
-        look_in: further locations to look for alternatives in; each costs two requests.
+        look_in: further locations to look for alternatives in, or one; each costs two requests.
 
     Returns:
         The verdict, with reasons, numbers and alternatives that would work.
 
     Raises:
-        InvalidInput: count or surge makes no sense.
-        AzureError: Azure could not be asked.
+        InvalidInput: an argument makes no sense.
+        AzureError: Azure could not be asked at all. That it does not tell (403, 429, 5xx) is the verdict ``unknown``.
     """
     from aksgpu._azure import offers as _offers
 
-    if count < 0 or surge < 0:
-        raise InvalidInput("count and surge cannot be negative")
-    place = _offers.location(azure, canonical_location(location))
-    others = [_offers.location(azure, canonical_location(other)) for other in look_in]
-    return verdict(place, vm_size, count + surge, spot=spot, zones=tuple(zones), gpu=gpu, others=others)
+    if not isinstance(vm_size, str) or not vm_size.strip():
+        raise InvalidInput(f"{vm_size!r} is not the name of a VM size", hint="Such as 'Standard_NC4as_T4_v3'.")
+    count = whole("count", count, 0)
+    most = count + _surge(surge, count)
+    wanted = tuple(dict.fromkeys(_zone(zone) for zone in _several("zones", zones)))
+    here = canonical_location(location)
+    elsewhere = dict.fromkeys(canonical_location(other) for other in _several("look_in", look_in))
+    place = _offers.location_if_told(azure, here)
+    others = [_offers.location_if_told(azure, other) for other in elsewhere if other != here]
+    return verdict(place, vm_size.strip(), most, spot=spot, zones=wanted, gpu=gpu, others=others)
+
+
+def _several(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable):
+        return tuple(value)
+    raise InvalidInput(f"{name} is {value!r}, which is no list", hint=f"Give a list of texts: {name}=[...].")
+
+
+def _zone(zone: Any) -> str:
+    if isinstance(zone, int) and not isinstance(zone, bool):
+        return str(zone)
+    if isinstance(zone, str) and zone.strip():
+        return zone.strip()
+    raise InvalidInput(f"{zone!r} is not an availability zone", hint='Such as zones=["1", "2"].')
+
+
+def _surge(surge: Any, count: int) -> int:
+    """Nodes; AKS rounds shares up."""
+    share = re.fullmatch(r"(\d{1,3})%", surge.strip(), re.ASCII) if isinstance(surge, str) else None
+    return -(-int(share[1]) * count // 100) if share else whole("surge", surge, 0, of='or a share such as "33%"')

@@ -90,11 +90,13 @@ class Location:
         name: of the location.
         offers: by size in lower case.
         usages: by name in lower case; empty when they could not be read.
+        unknown: why the sizes could not be read; empty when they could.
     """
 
     name: str
     offers: Mapping[str, Offer]
     usages: Mapping[str, Usage] = field(default_factory=dict)
+    unknown: str = ""
 
     def usage(self, name: str) -> Usage | None:
         """A quota by its name, whose spelling varies in case between Azure's APIs."""
@@ -124,6 +126,19 @@ def location(azure: Azure, name: str) -> Location:
         pages = []  # a role may see sizes and not usages: quota is then unknown, which never blocks
     usages = [Usage(str(u["name"]["value"]), int(u["currentValue"]), int(u["limit"])) for u in pages]
     return Location(name, offers, {usage.name.lower(): usage for usage in usages})
+
+
+def location_if_told(azure: Azure, name: str) -> Location:
+    """The same, or a location of which nothing is known, with the reason, where Azure does not tell at present.
+
+    A role may create clusters and not list sizes, and Compute may be throttled or out of order while AKS works.
+    """
+    try:
+        return location(azure, name)
+    except AzureError as error:
+        if error.status is None or (error.status not in (403, 429) and error.status < 500):
+            raise
+        return Location(name, {}, unknown=error.message)
 
 
 def _offer(sku: Mapping[str, Any], location: str) -> Offer:

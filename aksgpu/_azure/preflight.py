@@ -103,7 +103,8 @@ def verdict(
     except errors.SizeNotAvailable as retired:
         return _no(wish, retired, retired.alternatives)
     if not place.offers:
-        return Preflight("unknown", **wish, reasons=(f"Azure lists no VM sizes in {place.name}",))
+        reason = place.unknown or f"Azure lists no VM sizes in {place.name}"
+        return Preflight("unknown", **wish, reasons=(reason,))
     offer = place.offers.get(vm_size.lower())
     if offer is None:
         missing = _not_offered(place, vm_size, known is not None, gpu)

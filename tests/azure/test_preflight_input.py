@@ -1,0 +1,81 @@
+"""What preflight takes, what it refuses before anything is sent, and what Azure's silence does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aksgpu import cluster, sizes
+from aksgpu.azure import Azure
+from aksgpu.errors import AzureError, InvalidInput
+
+from .conftest import Answer, Script
+from .test_operations import CLUSTER, NOT_FOUND, OPERATION, shown
+from .test_sizes import sku
+
+SIZE = "Standard_NC4as_T4_v3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("eastus", SIZE, 1.5), {}, "count is 1.5, which is no whole"),
+        (("eastus", SIZE, None), {}, "count is None"),
+        (("eastus", SIZE, -1), {}, "count is -1"),
+        (("eastus", SIZE), {"surge": "a third"}, "surge is 'a third'"),
+        (("eastus", SIZE), {"surge": 0.3}, "surge is 0.3"),
+        (("eastus", SIZE), {"zones": (None,)}, "None is not an availability zone"),
+        (("eastus", SIZE), {"zones": 1}, "zones is 1, which is no list"),
+        (("eastus", SIZE), {"look_in": 5}, "look_in is 5, which is no list"),
+        (("eastus", SIZE), {"look_in": (5,)}, "5 is not the name of a location"),
+        ((None, SIZE), {}, "None is not the name of a location"),
+        ((5, SIZE), {}, "5 is not the name of a location"),
+        (("eastus", None), {}, "None is not the name of a VM size"),
+    ],
+)
+def test_what_cannot_be_right(
+    scripted: Azure, script: Script, arguments: Any, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        sizes.preflight(scripted, *arguments, **options)
+    assert script.seen == []
+
+
+@pytest.mark.parametrize("location", [None, 5])
+def test_gpu_sizes_wants_a_name(scripted: Azure, script: Script, location: Any) -> None:
+    with pytest.raises(InvalidInput, match="not the name of a location"):
+        sizes.gpu_sizes(scripted, location)
+    assert script.seen == []
+
+
+def test_zones_surges_and_locations_in_more_than_one_way(scripted: Azure, script: Script) -> None:
+    script.on("GET", "/skus$", Answer(200, {"value": [sku("Standard_NEW1")]}))
+    script.on("GET", "/usages$", Answer(403))
+    found = sizes.preflight(scripted, "East US", "Standard_NEW1", 4, zones=(1, "2", 2), surge="33%", look_in="eastus2")
+    assert (found.verdict, found.count) == ("unknown", 6)
+    assert script.count("GET", "/skus$") == 2
+    script.seen.clear()
+    sizes.preflight(scripted, "eastus", "Standard_NEW1", zones="1", look_in=["eastus2", "East US 2", "eastus"])
+    assert script.count("GET", "/skus$") == 2
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+def test_sizes_that_azure_does_not_tell_block_nothing(scripted: Azure, script: Script, status: int) -> None:
+    refusal = {"error": {"code": "Refused", "message": "not now"}}
+    script.on("GET", "/skus$", Answer(status, refusal, {"retry-after-ms": "20"}))
+    found = sizes.preflight(scripted, "eastus", SIZE)
+    assert (found.verdict, found.reasons) == ("unknown", ("listing VM sizes in eastus: not now (Refused)",))
+    with pytest.raises(AzureError):
+        sizes.gpu_sizes(scripted, "eastus")
+    script.on("GET", "/resourcegroups/rg$", Answer(200, {"id": "rg", "name": "rg", "location": "eastus"}))
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(200, shown("Succeeded"), OPERATION))
+    script.on("GET", "/operations/1", Answer(200, {"name": "1", "status": "Succeeded"}))
+    assert cluster.create(scripted, "aks", resource_group="rg", location="eastus").name == "aks"
+
+
+def test_without_a_login_nothing_is_unknown(scripted: Azure, script: Script) -> None:
+    script.on("GET", "/skus$", Answer(401, {"error": {"code": "InvalidAuthenticationToken", "message": "no"}}))
+    with pytest.raises(AzureError):
+        sizes.preflight(scripted, "eastus", SIZE)
