@@ -8,7 +8,9 @@ are fetched without credentials. What a cluster is, and what is asked of Azure i
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -264,7 +266,7 @@ def connect(
         AzureAuthError: no login was found.
         LaptopError: the laptop AKS could not be started.
     """
-    target = target if target is not None else os.environ.get("AKSGPU_TARGET", "local")
+    target = target if target is not None else os.environ.get("AKSGPU_TARGET") or "local"
     if not isinstance(target, str):
         return _at(target, subscription_id, credential)
     if target == "local":
@@ -273,15 +275,15 @@ def connect(
         return _at(local.start(), subscription_id, credential)
     if target != "azure":
         raise InvalidInput(f"unknown target {target!r}", hint='Use "local" (the laptop AKS) or "azure".')
-    subscription = subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or ""
-    azure = Azure(subscription, _default_credential if credential is None else lambda: credential)
+    subscription = _checked(subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or "")
+    azure = Azure(subscription, default_credential if credential is None else lambda: credential)
     return azure if subscription else _with_only_subscription(azure)
 
 
 def _at(endpoint: Endpoint, subscription_id: str | None, credential: TokenCredential | None) -> Azure:
     base = endpoint.base_url.rstrip("/")
     return Azure(
-        subscription_id or endpoint.subscription_id,
+        _checked(subscription_id or endpoint.subscription_id),
         lambda: credential or StaticToken(endpoint.token),
         endpoint=base,
         prices_url=f"{base}/api/retail/prices",
@@ -290,9 +292,24 @@ def _at(endpoint: Endpoint, subscription_id: str | None, credential: TokenCreden
     )
 
 
-def _default_credential() -> TokenCredential:
+def _checked(subscription_id: str) -> str:
+    """A subscription's id, which becomes a part of addresses; empty for none."""
+    if not isinstance(subscription_id, str) or not re.fullmatch(r"[0-9A-Za-z-]*", subscription_id):
+        raise InvalidInput(
+            f"{subscription_id!r} cannot be the id of a subscription",
+            hint="It looks like 00000000-0000-0000-0000-000000000000; `az account list --output table` lists yours.",
+        )
+    return subscription_id
+
+
+def default_credential() -> TokenCredential:
+    """The login of this machine, such as that of ``az login``."""
     from azure.identity import DefaultAzureCredential
 
+    # Without a login it logs what its error says as well, which Python writes to stderr where nobody set up logging.
+    logger = logging.getLogger("azure.identity")
+    if not logger.hasHandlers():
+        logger.addHandler(logging.NullHandler())
     return DefaultAzureCredential()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aksgpu._azure import kubeconfig as _kubeconfig
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._files import write_private
-from aksgpu.azure import AKS_SERVER_SCOPE, translated
+from aksgpu.azure import AKS_SERVER_SCOPE, default_credential, translated
 from aksgpu.errors import ApiServerRestricted, AzureNotFound, InvalidInput, Unreachable
 
 if TYPE_CHECKING:
@@ -162,7 +162,5 @@ def _refresh(config: dict[str, Any], context: str | None, token: Callable[[str],
 
 
 def _default_token(scope: str) -> str:
-    from azure.identity import DefaultAzureCredential
-
     with translated("logging in to the cluster"):
-        return str(DefaultAzureCredential().get_token(scope).token)
+        return str(default_credential().get_token(scope).token)

@@ -39,10 +39,21 @@ def read(path: Path) -> dict[str, Any]:
         raise InvalidInput(
             f"{path} is not a kubeconfig: it is no YAML", hint="Move it away, or name another."
         ) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read as a kubeconfig: {error.strerror}", hint="Name another file."
+        ) from error
     if found is None:
         return empty
     if not isinstance(found, dict) or any(not isinstance(found.get(s) or [], list) for s in _SECTIONS):
         raise InvalidInput(f"{path} is not a kubeconfig", hint="Move it away, or name another file.")
+    for section in _SECTIONS:
+        for entry in found.get(section) or ():
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                raise InvalidInput(
+                    f"{path} is not a kubeconfig: an entry of its {section} has no name",
+                    hint="Name it or remove it there, or name another file.",
+                )
     return found
 
 
@@ -88,11 +99,20 @@ def user_of(config: Mapping[str, Any], context: str | None = None) -> dict[str, 
     wanted = context or config.get("current-context")
     for entry in config.get("contexts") or ():
         if entry["name"] == wanted:
-            name = (entry.get("context") or {}).get("user")
+            name = _mapping(entry.get("context"), f"context {wanted!r}").get("user")
             for user in config.get("users") or ():
                 if user["name"] == name:
-                    return dict(user.get("user") or {})
+                    return _mapping(user.get("user"), f"user {name!r}")
     return {}
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    """A part of a kubeconfig, which may be missing and is a mapping otherwise. Secrets may be in it: never shown."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"the kubeconfig's {what} is no mapping", hint="Correct it, or fetch the credentials anew.")
+    return dict(value)
 
 
 def entra_server(user: Mapping[str, Any]) -> str | None:
@@ -100,13 +120,25 @@ def entra_server(user: Mapping[str, Any]) -> str | None:
 
     Two kinds of kubeconfig ask for it: those that run ``kubelogin``, and old ones with the ``azure`` auth provider.
     """
-    runs = user.get("exec") or {}
+    runs = _mapping(user.get("exec"), "exec")
     if Path(str(runs.get("command") or "")).stem == "kubelogin":
-        arguments = [str(argument) for argument in runs.get("args") or ()]
-        if "--server-id" in arguments[:-1]:
-            return arguments[arguments.index("--server-id") + 1]
-        return ""
-    provider = user.get("auth-provider") or {}
+        given = runs.get("args") or []
+        if not isinstance(given, list):
+            raise InvalidInput("the kubeconfig's exec has args that are no list", hint="Correct them.")
+        arguments = [str(argument) for argument in given]
+        # Another program of this name logs in to any provider of OpenID Connect.
+        return None if any(each.startswith("--oidc-") for each in arguments) else _option("--server-id", arguments)
+    provider = _mapping(user.get("auth-provider"), "auth-provider")
     if provider.get("name") == "azure":
-        return str((provider.get("config") or {}).get("apiserver-id") or "")
+        return str(_mapping(provider.get("config"), "auth-provider's config").get("apiserver-id") or "")
     return None
+
+
+def _option(name: str, arguments: list[str]) -> str:
+    """An option's value, in either form; empty when it is not given."""
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+        if argument == name:
+            return "".join(arguments[position + 1 : position + 2])
+    return ""

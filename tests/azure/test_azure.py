@@ -4,6 +4,7 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
@@ -39,6 +40,34 @@ def test_the_laptop_is_the_default_and_azure_is_asked_for_by_name(monkeypatch: p
     assert repr(aksgpu.connect()) == (
         "Azure(subscription '11111111-0000-0000-0000-000000000000' at management.azure.com)"
     )
+
+
+def test_an_empty_target_is_none(monkeypatch: pytest.MonkeyPatch, laptop: aksgpu.local.Endpoint) -> None:
+    monkeypatch.setenv("AKSGPU_TARGET", "")
+    monkeypatch.setattr("aksgpu.local.start", lambda: laptop)
+    assert aksgpu.connect().endpoint == laptop.base_url
+
+
+@pytest.mark.parametrize("name", ["a/b", "my subscription", "../x", "a?b", 5])
+def test_what_cannot_be_a_subscription(monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
+    with pytest.raises(InvalidInput, match="cannot be the id of a subscription"):
+        aksgpu.connect("azure", subscription_id=name)
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", str(name) + " ")
+    with pytest.raises(InvalidInput, match="cannot be the id of a subscription"):
+        aksgpu.connect("azure")
+
+
+def test_no_login_is_told_once() -> None:
+    code = """if True:
+        import logging
+        from aksgpu.azure import default_credential
+        default_credential()
+        logging.getLogger("azure.identity._credentials.chained").warning("twenty lines")
+        logging.basicConfig()
+        logging.getLogger("azure.identity._credentials.chained").warning("asked for")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "twenty lines" not in done.stderr and "asked for" in done.stderr
 
 
 def test_the_only_subscription_is_taken(scripted: Azure, script: Script) -> None:

@@ -1,0 +1,54 @@
+"""Kubeconfigs as people have them: other programs' logins, broken entries, files that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aksgpu import cluster
+from aksgpu._azure import kubeconfig as _kubeconfig
+from aksgpu._azure.handle import Cluster
+from aksgpu.errors import InvalidInput
+
+from .conftest import Script
+from .test_credentials import aks, config, give
+
+assert aks  # a fixture
+
+
+def test_both_forms_of_an_option_and_another_program_of_the_same_name() -> None:
+    joined = {"command": "kubelogin", "args": ["get-token", "--server-id=abc"]}
+    assert _kubeconfig.entra_server({"exec": joined}) == "abc"
+    other = {"command": "kubelogin", "args": ["get-token", "--oidc-issuer-url=https://issuer", "--oidc-client-id=x"]}
+    assert _kubeconfig.entra_server({"exec": other}) is None
+    assert _kubeconfig.entra_server({"exec": None, "auth-provider": None}) is None
+
+
+@pytest.mark.parametrize(
+    "user", [{"exec": "kubelogin"}, {"auth-provider": "azure"}, {"exec": {"command": "kubelogin", "args": "x"}}, "x"]
+)
+def test_users_that_are_no_mappings(tmp_path: Path, user: Any) -> None:
+    document = config()
+    document["users"][0]["user"] = user
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(InvalidInput, match="the kubeconfig's"):
+        cluster.from_kubeconfig(path)
+
+
+@pytest.mark.parametrize("entry", ["word", {"user": {}}, {"name": 5}])
+def test_entries_without_a_name(aks: Cluster, script: Script, tmp_path: Path, entry: Any) -> None:
+    give(script, config())
+    mine = tmp_path / "mine"
+    mine.write_text(yaml.safe_dump(config() | {"users": [entry]}))
+    with pytest.raises(InvalidInput, match="an entry of its users has no name"):
+        cluster.get_credentials(aks, mine)
+
+
+def test_a_directory_is_no_kubeconfig(aks: Cluster, script: Script, tmp_path: Path) -> None:
+    give(script, config())
+    with pytest.raises(InvalidInput, match="cannot be read as a kubeconfig: Is a directory"):
+        cluster.get_credentials(aks, tmp_path)
