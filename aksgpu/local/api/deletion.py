@@ -30,13 +30,14 @@ def check(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
     metadata, name = obj["metadata"], obj["metadata"]["name"]
     if kind.plural == "namespaces" and name in PROTECTED:
         raise forbidden(kind, name, "this namespace may not be deleted")
-    policy = options.get("propagationPolicy")
-    if policy is not None and policy not in _POLICIES:
+    policy, why = options.get("propagationPolicy"), ""
+    if policy is not None and options.get("orphanDependents") is not None:
+        why = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
+    elif policy is not None and policy not in _POLICIES:
         listed = ", ".join(f'"{each}"' for each in (*_POLICIES, "nil"))
-        message = (
-            'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: '
-            f'Unsupported value: "{policy}": supported values: {listed}'
-        )
+        why = f'Unsupported value: "{policy}": supported values: {listed}'
+    if why:
+        message = f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: {why}'
         raise StatusError(422, "Invalid", message, {"group": "meta.k8s.io", "kind": "DeleteOptions"})
     wanted = options.get("preconditions") or {}
     for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):

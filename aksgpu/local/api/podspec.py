@@ -89,6 +89,10 @@ def _container(container: Object, path: str, volumes: set[str], causes: Causes) 
             causes.invalid(f"{path}.env[{index}].name", variable["name"], problem)
         if variable.get("value") and variable.get("valueFrom"):
             causes.invalid(f"{path}.env[{index}].valueFrom", "", "may not be specified when `value` is not empty")
+    for index, port in enumerate(container.get("ports") or ()):
+        for field in ("containerPort", "hostPort"):
+            if not 0 < port.get(field, 1) < 65536:
+                causes.invalid(f"{path}.ports[{index}].{field}", port[field], "must be between 1 and 65535, inclusive")
     mounted: set[str] = set()
     for index, mount in enumerate(container.get("volumeMounts") or ()):
         here, target = f"{path}.volumeMounts[{index}]", mount.get("mountPath", "")

@@ -11,6 +11,14 @@ from aksgpu.local.api import quantity
 Object = dict[str, Any]
 
 _GENERATION = "deprecated.daemonset.template.generation"
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 
 
 def prepare_create(plural: str, obj: Object) -> None:
@@ -52,6 +60,8 @@ def _daemon_set_update(daemon_set: Object, old: Object) -> None:
 
 def _pod(pod: Object) -> None:
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod["spec"])}
+    if pod["spec"].get("schedulingGates"):
+        pod["status"]["conditions"] = [{**_GATED}]
 
 
 def qos_class(spec: Object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from aksgpu.local.api import names, podspec, quantity
+from aksgpu.local.api import jobspec, names, podspec, quantity
 from aksgpu.local.api.causes import Causes
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.selectors import labels_match
@@ -18,6 +18,7 @@ Object = dict[str, Any]
 _ANNOTATIONS = 256 * 1024
 _CONFIG = 1024 * 1024
 _IMMUTABLE = "field is immutable"
+_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def validate(kind: Kind, obj: Object, missing: list[str]) -> Causes:
@@ -63,9 +64,12 @@ def _metadata(kind: Kind, metadata: Object, path: str, causes: Causes) -> None:
             causes.invalid(f"{path}.annotations", key, problem)
     if sum(len(key) + len(value) for key, value in annotations.items()) > _ANNOTATIONS:
         causes.too_long(f"{path}.annotations", f"may not be more than {_ANNOTATIONS} bytes")
-    for finalizer in metadata.get("finalizers") or ():
-        for problem in names.qualified(finalizer):
-            causes.invalid(f"{path}.finalizers", finalizer, problem)
+    for index, finalizer in enumerate(metadata.get("finalizers") or ()):
+        problems = names.qualified(finalizer)
+        if not problems and "/" not in finalizer and finalizer not in _FINALIZERS:
+            problems = ["name is neither a standard finalizer name nor is it fully qualified"]
+        for problem in problems:
+            causes.invalid(f"{path}.finalizers[{index}]", finalizer, problem)
     controllers = [each for each in metadata.get("ownerReferences") or () if each.get("controller")]
     if len(controllers) > 1:
         why = 'Only one reference can have Controller set to true. Found "true" in references for ' + " and ".join(
@@ -104,12 +108,7 @@ def _job(job: Object, causes: Causes) -> None:
     spec, template = job["spec"], job["spec"]["template"]
     counts = ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
     _not_negative(spec, (*counts, "backoffLimitPerIndex", "maxFailedIndexes"), causes)
-    if spec["completionMode"] not in ("NonIndexed", "Indexed"):
-        causes.unsupported("spec.completionMode", spec["completionMode"], ("Indexed", "NonIndexed"))
-    elif spec["completionMode"] == "Indexed" and "completions" not in spec:
-        causes.required("spec.completions", "when completion mode is Indexed")
-    if spec["podReplacementPolicy"] not in ("Failed", "TerminatingOrFailed"):
-        causes.unsupported("spec.podReplacementPolicy", spec["podReplacementPolicy"], ("Failed", "TerminatingOrFailed"))
+    jobspec.validate(spec, causes)
     _selector(spec.get("selector") or {}, causes)
     uid = job["metadata"].get("uid")
     if "selector" not in spec:
@@ -178,6 +177,11 @@ def _pod_update(pod: Object, old: Object, causes: Causes) -> None:
     tolerations = spec.get("tolerations") or []
     if any(each not in tolerations for each in before.get("tolerations") or ()):
         causes.forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
+    gates = before.get("schedulingGates") or ()
+    for gate in spec.get("schedulingGates") or ():
+        if gate not in gates:
+            why = f"only deletion is allowed, but found new scheduling gate '{gate.get('name', '')}'"
+            causes.forbidden("spec.schedulingGates", why)
     if _fixed(spec) != _fixed(before):
         causes.forbidden(
             "spec",
@@ -188,7 +192,8 @@ def _pod_update(pod: Object, old: Object, causes: Causes) -> None:
 
 
 def _fixed(spec: Object) -> Object:
-    fixed = {key: value for key, value in spec.items() if key not in ("activeDeadlineSeconds", "tolerations")}
+    free = ("activeDeadlineSeconds", "schedulingGates", "tolerations")
+    fixed = {key: value for key, value in spec.items() if key not in free}
     for group in ("containers", "initContainers"):
         if group in fixed:
             fixed[group] = [{**each, "image": ""} for each in fixed[group]]
