@@ -7,8 +7,11 @@ Resource Manager decides which clusters there are; this module runs them. A clus
 from __future__ import annotations
 
 import asyncio
+import hmac
 import shutil
 import sqlite3
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -26,6 +29,8 @@ from aksgpu.local.settings import Settings
 from aksgpu.local.status import StatusError
 
 ADMINISTRATOR = User("masterclient", ("system:masters",))
+ENTRA_USER = User("laptop", ("system:masters",))
+"""Whoever logs in with Entra ID; the laptop's one user has every role."""
 
 
 class KubeCluster:
@@ -35,14 +40,21 @@ class KubeCluster:
         root: the directory of its files.
         token: the administrator's bearer token.
         settings: the laptop's.
+        entra: whether a token is one that Entra ID gave for this cluster.
     """
 
-    def __init__(self, root: Path, token: str, settings: Settings) -> None:
+    def __init__(self, root: Path, token: str, settings: Settings, entra: Callable[[str], bool]) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = Registry(Store(root / "kube.db"))
         self.agent = NodeAgent(self.registry.by("kubelet"), root, settings)
         self.controllers = Controllers(self.registry.by("kube-controller-manager"), settings)
-        self.api = KubeApi(self.registry, node=self.agent, tokens={token: ADMINISTRATOR})
+        self._token, self._entra = token.encode(), entra
+        self.api = KubeApi(self.registry, node=self.agent, tokens=self._user)
+
+    def _user(self, given: str) -> User | None:
+        if hmac.compare_digest(given.encode(errors="surrogateescape"), self._token):
+            return ADMINISTRATOR
+        return ENTRA_USER if self._entra(given) else None
 
     async def start(self) -> None:
         """Open the store and set everything in motion; raises LaptopError when the store cannot be read."""
@@ -76,10 +88,11 @@ class Clusters:
     Args:
         home: the laptop's directory.
         settings: the laptop's.
+        entra: whether a token, the second argument, is one that Entra ID gave for a cluster, the first.
     """
 
-    def __init__(self, home: Path, settings: Settings) -> None:
-        self._root, self._settings = home / "clusters", settings
+    def __init__(self, home: Path, settings: Settings, entra: Callable[[str, str], bool]) -> None:
+        self._root, self._settings, self._entra = home / "clusters", settings, entra
         self._running: dict[str, KubeCluster] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -88,7 +101,7 @@ class Clusters:
         async with self._lock(cluster_id):
             cluster = self._running.get(cluster_id)
             if cluster is None:
-                cluster = KubeCluster(self._root / cluster_id, token, self._settings)
+                cluster = KubeCluster(self._root / cluster_id, token, self._settings, partial(self._entra, cluster_id))
                 await cluster.start()
                 self._running[cluster_id] = cluster
             return cluster.registry

@@ -60,7 +60,7 @@ class Laptop:
 
     def __init__(self, home: Path, settings: Settings) -> None:
         self._home, self._settings = home, settings
-        self._clusters = Clusters(home, settings)
+        self._clusters = Clusters(home, settings, self._is_entra_token)
         self._manager = ResourceManager(home, self._clusters, settings)
         self._ended = asyncio.Event()
         self._last_request = time.monotonic()
@@ -146,6 +146,8 @@ class Laptop:
         try:
             if path.startswith(CLUSTERS):
                 cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
+                if not self._manager.answers(cluster_id, request.remote or LOOPBACK):
+                    return _silence(request)
                 known = self._manager.knows(cluster_id)
                 return await self._clusters.handle(request, cluster_id, slash + rest, known=known)
             if not self._authorized(request) and path.lower() != PRICES:
@@ -168,6 +170,11 @@ class Laptop:
     def _authorized(self, request: web.Request) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token)
+
+    def _is_entra_token(self, cluster_id: str, given: str) -> bool:
+        return self._manager.uses_entra(cluster_id) and hmac.compare_digest(
+            given.encode(errors="surrogateescape"), self._token
+        )
 
     async def _administer(self, request: web.Request, path: str) -> web.Response:
         if path == "/laptop/status" and request.method == "GET":
@@ -205,6 +212,13 @@ class Laptop:
             await asyncio.sleep(HOME_SECONDS)
         log.warning("%s is gone", self._home)
         self._ended.set()
+
+
+def _silence(request: web.Request) -> web.Response:
+    """Hang up on a caller outside the network that an API server is for; the answer reaches nobody."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=403)
 
 
 def _unauthorized(known: bool) -> web.Response:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import subprocess
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from aksgpu._azure import kubeconfig as _kubeconfig
 from aksgpu._azure.handle import Cluster
 from aksgpu.azure import AKS_SERVER_SCOPE, Azure
 from aksgpu.errors import ApiServerRestricted, AzureConflict, InvalidInput, LocalAccountsDisabled
+from aksgpu.local import Endpoint
 
 from .conftest import SUBSCRIPTION, Answer, Script
 
@@ -186,6 +190,52 @@ def test_from_kubeconfig_without_context(tmp_path: Path) -> None:
     assert repr(cluster.from_kubeconfig(path, "aks")) == "Cluster(aks)"
     with pytest.raises(InvalidInput):
         cluster.from_kubeconfig(tmp_path / "missing")
+
+
+def _made_with(azure: Azure, name: str, **properties: Any) -> Cluster:
+    """A cluster as others make it, with what the library itself does not ask for."""
+    body = {
+        "location": "eastus",
+        "identity": {"type": "SystemAssigned"},
+        "properties": {
+            "dnsPrefix": name,
+            "agentPoolProfiles": [{"name": "nodepool1", "count": 1, "vmSize": "Standard_D2s_v3", "mode": "System"}],
+            **properties,
+        },
+    }
+    group = f"{name}-group"
+    path = f"/subscriptions/{azure.subscription_id}/resourcegroups/{group}"
+    azure.request("PUT", path, body={"location": "eastus"}, api_version="2021-04-01")
+    azure.client.managed_clusters.begin_create_or_update(group, name, body).result()
+    return cluster.get(azure, name, group)
+
+
+def test_entra_id_works_without_kubelogin(azure: Azure, laptop: Endpoint) -> None:
+    aks = _made_with(azure, "entra", aadProfile={"managed": True}, disableLocalAccounts=True)
+    (user,) = yaml.safe_load(cluster.kubeconfig(aks).read_text())["users"]
+    assert user["user"]["exec"]["command"] == "kubelogin"
+    assert [node["metadata"]["labels"]["agentpool"] for node in aks.kube.list("Node")] == ["nodepool1"]
+    with pytest.raises(LocalAccountsDisabled):
+        cluster.kubeconfig(aks, admin=True)
+    plain = _made_with(azure, "plain")
+    server = yaml.safe_load(cluster.kubeconfig(plain).read_text())["clusters"][0]["cluster"]["server"]
+    asked = urllib.request.Request(f"{server}/version", headers={"Authorization": f"Bearer {azure.kubernetes_token()}"})
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(asked, context=ssl.create_default_context(cafile=laptop.ca_file), timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "access"),
+    [("private", {"enablePrivateCluster": True}), ("ranges", {"authorizedIPRanges": ["203.0.113.0/24"]})],
+)
+def test_the_laptop_has_clusters_that_do_not_answer(azure: Azure, name: str, access: dict[str, Any]) -> None:
+    with pytest.raises(ApiServerRestricted):
+        _ = _made_with(azure, name, apiServerAccessProfile=access).kube
+
+
+def test_a_range_that_this_machine_is_in(azure: Azure) -> None:
+    aks = _made_with(azure, "inside", apiServerAccessProfile={"authorizedIPRanges": ["127.0.0.1/32"]})
+    assert aks.kube.list("Node")
 
 
 @pytest.mark.parametrize(

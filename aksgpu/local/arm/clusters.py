@@ -15,7 +15,7 @@ from aksgpu.local.arm.context import (
     find_cluster,
     find_group,
 )
-from aksgpu.local.arm.credentials import kubeconfig
+from aksgpu.local.arm.credentials import kubeconfig, uses_entra
 from aksgpu.local.arm.groups import check_not_deleting
 from aksgpu.local.arm.state import Document
 
@@ -220,10 +220,11 @@ def credential(name: str) -> Callable[[Context, Call], Answer]:
     def handler(context: Context, call: Call) -> Answer:
         """Without Entra ID, the user's credential is the administrator's, as in AKS."""
         cluster = find_cluster(context, call)
-        if cluster["properties"].get("disableLocalAccounts"):
+        static = name == "clusterAdmin" or not uses_entra(cluster)
+        if static and cluster["properties"].get("disableLocalAccounts"):
             message = "Getting static credential is not allowed because this cluster is set to disable local accounts."
             raise errors.rejected("BadRequest", message)
-        value = kubeconfig(context, call.base_url, cluster, name)
+        value = kubeconfig(context, call.base_url, cluster, name, call.query.get("format") or "exec")
         return Answer(200, {"kubeconfigs": [{"name": name, "value": value}]})
 
     return handler

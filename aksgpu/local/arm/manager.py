@@ -22,6 +22,7 @@ from aksgpu.errors import LaptopError
 from aksgpu.local.arm import bodies, routes, throttle
 from aksgpu.local.arm.autoscaler import Autoscaler
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
+from aksgpu.local.arm.credentials import answers, uses_entra
 from aksgpu.local.arm.data import SUBSCRIPTION
 from aksgpu.local.arm.errors import ArmError
 from aksgpu.local.arm.faults import Faults, act
@@ -88,6 +89,16 @@ class ResourceManager:
     def knows(self, cluster_id: str) -> bool:
         """Whether there is such a cluster, running or not."""
         return any(cluster["id"] == cluster_id for cluster in self._state.clusters.values())
+
+    def uses_entra(self, cluster_id: str) -> bool:
+        """Whether people log in to the cluster with Entra ID."""
+        return any(cluster["id"] == cluster_id and uses_entra(cluster) for cluster in self._state.clusters.values())
+
+    def answers(self, cluster_id: str, address: str) -> bool:
+        """Whether the cluster's API server, if there is one, is for callers at this address."""
+        return all(
+            cluster["id"] != cluster_id or answers(cluster, address) for cluster in self._state.clusters.values()
+        )
 
     @property
     def busy(self) -> bool:

@@ -119,7 +119,12 @@ def new_cluster(group: str, name: str, location: str, given: Document) -> Docume
 def change_cluster(cluster: Document, given: Document) -> None:
     """Take over what a PUT says of the cluster itself; secrets are not kept."""
     properties = copy.deepcopy(given.get("properties") or {})
-    for secret in (("servicePrincipalProfile", "secret"), ("windowsProfile", "adminPassword")):
+    secrets_given = (
+        ("servicePrincipalProfile", "secret"),
+        ("windowsProfile", "adminPassword"),
+        ("aadProfile", "serverAppSecret"),
+    )
+    for secret in secrets_given:
         (properties.get(secret[0]) or {}).pop(secret[1], None)
     network = properties.pop("networkProfile", None) or {}
     cluster["properties"]["networkProfile"] |= {key: value for key, value in network.items() if value is not None}

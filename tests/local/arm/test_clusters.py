@@ -147,6 +147,21 @@ def test_no_static_credentials_without_local_accounts(arm: Arm) -> None:
         client.managed_clusters.list_cluster_admin_credentials("rg", "aks")
 
 
+@pytest.mark.parametrize(("style", "kind"), [(None, "exec"), ("exec", "exec"), ("azure", "auth-provider")])
+def test_entra_clusters_name_the_program_that_logs_in(arm: Arm, style: str | None, kind: str) -> None:
+    client = arm.client()
+    document = body(disableLocalAccounts=True, aadProfile={"managed": True})
+    client.managed_clusters.begin_create_or_update("rg", "aks", document).result()
+    (found,) = client.managed_clusters.list_cluster_user_credentials("rg", "aks", format=style).kubeconfigs
+    (user,) = yaml.safe_load(found.value)["users"]
+    assert list(user["user"]) == [kind]
+    assert "6dae42f8-4368-4678-94ff-3960e28e3630" in str(user)
+    with pytest.raises(HttpResponseError, match="set to disable local accounts"):
+        client.managed_clusters.list_cluster_admin_credentials("rg", "aks")
+    with pytest.raises(HttpResponseError, match="'x' is not one of exec, azure"):
+        client.managed_clusters.list_cluster_user_credentials("rg", "aks", format="x")
+
+
 def test_tags(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
