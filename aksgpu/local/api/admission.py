@@ -19,6 +19,12 @@ Object = dict[str, Any]
 
 PROTECTED = ("default", "kube-system", "kube-public")
 """Namespaces that cannot be deleted."""
+_COUNTED = ("configmaps", "persistentvolumeclaims", "resourcequotas", "secrets", "services")
+"""What a quota may count by its bare name, as well as by ``count/`` and the name."""
+_SAID = {name: ("requests", name) for name in ("cpu", "memory")} | {
+    f"{field}.{name}": (field, name) for field in ("requests", "limits") for name in ("cpu", "memory")
+}
+"""What every container must say once a quota limits it: the field and the name in its resources."""
 _DELAY_KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -92,34 +98,56 @@ def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
     spec.setdefault("preemptionPolicy", chosen["preemptionPolicy"] if chosen else "PreemptLowerPriority")
 
 
-def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
-    """Refuse a new pod that would take its namespace beyond a ResourceQuota.
+def admit_quota(store: Store, kind: Kind, obj: Object) -> None:
+    """Refuse a new object that would take its namespace beyond a ResourceQuota.
 
-    What is used comes from the pods themselves, so that it is right even while a quota's status lags behind.
+    What is used comes from the objects themselves, so that it is right even while a quota's status lags behind.
     """
-    namespace = pod["metadata"]["namespace"]
-    quotas = list(store.entries("resourcequotas", namespace))
+    namespace = obj["metadata"].get("namespace", "")
+    # Events are never counted, so that a full namespace can still say that it is.
+    counted = kind.namespaced and kind.plural != "events"
+    quotas = list(store.entries("resourcequotas", namespace)) if counted else []
     if not quotas:
         return
-    used, wanted = _used(store, namespace), usage([pod])
+    name = obj["metadata"].get("name", "")
+    if kind.plural == "pods":
+        used, wanted = _used(store, namespace), usage([obj])
+    else:
+        count = Decimal(sum(1 for _ in store.entries(kind.plural, namespace)))
+        called = [f"count/{kind.qualified}", *([kind.plural] if kind.plural in _COUNTED else [])]
+        used, wanted = dict.fromkeys(called, count), dict.fromkeys(called, Decimal(1))
     for entry in quotas:
         hard = entry.obj["spec"].get("hard") or {}
+        if kind.plural == "pods" and (unsaid := _unsaid(obj["spec"], hard)):
+            raise forbidden(kind, name, f"failed quota: {entry.key[1]}: must specify {unsaid}")
         over = [
-            name
-            for name, limit in sorted(hard.items())
-            if wanted.get(name) and used.get(name, Decimal(0)) + wanted[name] > quantity.parse(limit)
+            each
+            for each, limit in sorted(hard.items())
+            if wanted.get(each) and used.get(each, Decimal(0)) + wanted[each] > quantity.parse(limit)
         ]
         if over:
             asked, taken, limited = (
-                ",".join(f"{name}={value(name)}" for name in over)
+                ",".join(f"{each}={value(each)}" for each in over)
                 for value in (
-                    lambda name: quantity.canonical(str(wanted[name])),
-                    lambda name: quantity.canonical(str(used.get(name, 0))),
-                    lambda name: hard[name],  # noqa: B023 - consumed within this turn
+                    lambda each: quantity.canonical(str(wanted[each])),
+                    lambda each: quantity.canonical(str(used.get(each, 0))),
+                    lambda each: hard[each],  # noqa: B023 - consumed within this turn
                 )
             )
             why = f"exceeded quota: {entry.key[1]}, requested: {asked}, used: {taken}, limited: {limited}"
-            raise forbidden(kind, pod["metadata"].get("name", ""), why)
+            raise forbidden(kind, name, why)
+
+
+def _unsaid(spec: Object, hard: Object) -> str:
+    """Which containers do not say how much they take of what a quota limits: a text, empty when all do."""
+    lacking: list[str] = []
+    for limited in sorted(_SAID.keys() & hard):
+        field, name = _SAID[limited]
+        containers = (*spec.get("containers", ()), *spec.get("initContainers", ()))
+        silent = {each["name"] for each in containers if name not in (each["resources"].get(field) or {})}
+        if silent:
+            lacking.append(f"{limited} for: {','.join(sorted(silent))}")
+    return "; ".join(lacking)
 
 
 def _used(store: Store, namespace: str) -> dict[str, Decimal]:

@@ -62,7 +62,9 @@ class Owner:
     def shown(self) -> str:
         """The entry as the text of a conflict names it."""
         shown = f'"{self.manager}"' + (f' with subresource "{self.subresource}"' if self.subresource else "")
-        return f"{shown} using {self.api_version} at {self.time}" if self.operation == "Update" else shown
+        if self.operation != "Update":
+            return shown
+        return f"{shown} using {self.api_version}" + (f" at {self.time}" if self.time else "")
 
 
 def owners(obj: dict[str, Any]) -> list[Owner]:
@@ -80,6 +82,23 @@ def owners(obj: dict[str, Any]) -> list[Owner]:
     ]
 
 
+def handed_on(given: Any, before: Any) -> Any:
+    """The managedFields that a client's write leaves: its own where they can be read, else those from before.
+
+    A list with one empty entry is how a client says that nobody is to own anything.
+    """
+    if given == [{}]:
+        return []
+    readable = given and all(
+        each.get("operation") in ("Apply", "Update")
+        and each.get("fieldsType") == "FieldsV1"
+        and "apiVersion" in each
+        and isinstance(each.get("fieldsV1", {}), dict)
+        for each in given
+    )
+    return given if readable else before
+
+
 def dump(entries: list[Owner]) -> list[dict[str, Any]]:
     """The entries as managedFields has them: appliers first, then by time and name."""
     ordered = sorted(entries, key=lambda each: (each.operation, each.time, each.manager, each.subresource))
@@ -88,7 +107,8 @@ def dump(entries: list[Owner]) -> list[dict[str, Any]]:
             "manager": each.manager,
             "operation": each.operation,
             "apiVersion": each.api_version,
-            "time": each.time,
+            # Only what a client wrote itself has no time.
+            **({"time": each.time} if each.time else {}),
             "fieldsType": "FieldsV1",
             "fieldsV1": each.raw,
             **({"subresource": each.subresource} if each.subresource else {}),

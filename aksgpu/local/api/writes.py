@@ -124,8 +124,7 @@ class Writer:
         validate(kind, obj, missing).check(kind, name)
         if self._store.get(kind.plural, (metadata.get("namespace", ""), name)):
             raise already_exists(kind.plural, name, kind.group)
-        if kind.plural == "pods":
-            admission.admit_quota(self._store, kind, obj)
+        admission.admit_quota(self._store, kind, obj)
         return encode(kind, obj, 0) if options.dry_run else self._store.write(kind, obj)
 
     def replace(
@@ -149,6 +148,8 @@ class Writer:
                 given = {**given, "metadata": {**given["metadata"], "managedFields": None}}
         obj, missing = decode(kind, given, options, known=old)
         managed = obj["metadata"].pop("managedFields", before)
+        if not applied and managed is not before:
+            managed = apply.handed_on(managed, before)
         self._identify(kind, key, obj, old)
         obj = _combine(kind, obj, old, subresource)
         for name in _FIXED:
@@ -178,6 +179,11 @@ class Writer:
         self, kind: Kind, key: Key, given: Object, subresource: str | None, options: WriteOptions
     ) -> tuple[Entry, bool]:
         """Server-side apply. Second: whether the object is new."""
+        if not given.get("apiVersion"):
+            why = f"Specified patch version: , expected: {kind.api_version}"
+            raise bad_request(f"Incorrect version specified in apply patch. {why}")
+        if not given.get("kind"):
+            raise bad_request(f"invalid object type: {kind.group}/{kind.version}, Kind=")
         applied, _ = decode(kind, given, options, defaults=False)
         if applied["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")

@@ -96,7 +96,8 @@ async def test_lists_are_owned_item_by_item(registry: Registry, job: Object) -> 
 async def test_a_service_loses_the_port_that_is_no_longer_applied(registry: Registry) -> None:
     def service(*ports: int) -> Object:
         listed = [{"port": port, "name": f"p{port}"} for port in ports]
-        return {"metadata": {"name": "s"}, "spec": {"ports": listed, "selector": {"a": "b"}}}
+        spec = {"ports": listed, "selector": {"a": "b"}}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec}
 
     await apply(registry, service(80, 90), "one", resource="services")
     left = await apply(registry, service(90), "one", resource="services")
@@ -105,7 +106,7 @@ async def test_a_service_loses_the_port_that_is_no_longer_applied(registry: Regi
 
 async def test_apply_to_a_status_owns_only_the_status(registry: Registry, pod: Object) -> None:
     await registry.create("pods", pod, "default")
-    patch = {"metadata": {"name": "p"}, "status": {"phase": "Running"}}
+    patch = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": {"phase": "Running"}}
     entry, _ = await registry.modify(
         "pods", "p", patch, "default", content_type=APPLY_PATCH, subresource="status", options=WriteOptions(manager="k")
     )
@@ -127,9 +128,49 @@ async def test_apply_is_as_strict_as_create(registry: Registry) -> None:
     with pytest.raises(StatusError, match='strict decoding error: unknown field "dat"'):
         await apply(registry, {**config(), "dat": {}}, "one")
     with pytest.raises(StatusError, match=r"metadata\.managedFields must be nil"):
-        await apply(registry, {"metadata": {"name": "c", "managedFields": [{"manager": "x"}]}}, "one")
+        owned = {"name": "c", "managedFields": [{"manager": "x"}]}
+        await apply(registry, {**config(), "metadata": owned}, "one")
 
 
 def test_paths_in_texts() -> None:
     path = ("f:spec", 'k:{"name":"main"}', 'k:{"port":80,"protocol":"TCP"}', 'v:"a/b"')
     assert fieldset.text(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
+
+
+@pytest.mark.parametrize(
+    ("absent", "text"),
+    [("apiVersion", "Specified patch version: , expected: v1"), ("kind", "invalid object type: /v1, Kind=")],
+)
+async def test_what_is_applied_says_what_it_is(registry: Registry, absent: str, text: str) -> None:
+    given = config(a="1")
+    del given[absent]
+    with pytest.raises(StatusError, match=text) as raised:
+        await apply(registry, given, "one")
+    assert raised.value.code == 400
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ([{}], []),
+        ([{"manager": "x", "operation": "Steal", "fieldsType": "FieldsV1", "apiVersion": "v1"}], ["one"]),
+        ([{"manager": "x", "fieldsV1": {"f:data": {}}}], ["one"]),
+    ],
+)
+async def test_owners_that_a_client_writes(registry: Registry, given: list[Object], left: list[str]) -> None:
+    await apply(registry, config(a="1"), "one")
+    patch = [{"op": "replace", "path": "/metadata/managedFields", "value": given}]
+    entry, _ = await registry.modify("configmaps", "c", patch, "default", content_type=JSON_PATCH)
+    assert [each["manager"] for each in entry.obj["metadata"].get("managedFields", ())] == left
+
+
+async def test_an_owner_without_a_time_is_no_hindrance(registry: Registry) -> None:
+    made = await apply(registry, config(a="1"), "one")
+    timeless = {**made["metadata"]["managedFields"][0], "operation": "Update"}
+    del timeless["time"]
+    patch = [{"op": "replace", "path": "/metadata/managedFields", "value": [timeless]}]
+    await registry.modify("configmaps", "c", patch, "default", content_type=JSON_PATCH)
+    both = await apply(registry, config(a="1"), "two")
+    assert sorted(owners(both)) == ["one", "two"]
+    with pytest.raises(StatusError, match='conflict with "one" using v1: '):
+        await apply(registry, config(a="2"), "two")
