@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import sizes
-from aksgpu._azure import expiry, resources
+from aksgpu._azure import clusterfields, expiry, resources
+from aksgpu._azure import poolfields as fields
 from aksgpu._azure.awaited import pools_ready
 from aksgpu._azure.handle import Cluster, azure_of, cluster_of
 from aksgpu._azure.leftovers import delete
@@ -19,7 +19,7 @@ from aksgpu._azure.nodepool import with_costs
 from aksgpu._frames import frame
 from aksgpu._numbers import whole
 from aksgpu.azure import Azure, follow, translated
-from aksgpu.errors import AzureNotFound, InvalidInput
+from aksgpu.errors import AzureError, AzureNotFound, AzureUnreachable, InvalidInput, WaitTimeout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_VM_SIZE = "Standard_D2s_v5"
 """Of the system pool when no size is asked for: the smallest that AKS takes (2 vCPUs, 4 GB and more)."""
-
-SYSTEM_POOL = "nodepool1"
-"""Name of a new cluster's first pool, as the Azure CLI calls it."""
 
 
 def create(
@@ -84,6 +81,8 @@ def create(
     """
     resources.check_cluster_name(name)
     resources.check_group_name(resource_group)
+    fields.check_size(vm_size)
+    fields.texts("tags", tags)
     whole("node_count", node_count, 1, 1000, of="AKS takes 1 to 1000 nodes in a system pool")
     location = sizes.canonical_location(location) if location is not None else None
     life = expiry.parse(delete_after) if delete_after is not None else None
@@ -91,13 +90,18 @@ def create(
     target = _Target(azure, resource_group, name)
     existing = target.find()
     if existing is not None:
-        wish = _wish(location, vm_size, node_count, kubernetes_version, tags)
-        if (ready := target.ready(existing, wish, timeout, progress)) is not None:
-            aks = with_costs(cluster_of(azure, ready), ready)
-            if life is not None:
-                expiry.extend(azure, aks, life, timeout=timeout, progress=progress)
-                expiry.set_timer(aks, life, delete)
-            return aks
+        wish = clusterfields.wish(location, vm_size, node_count, kubernetes_version, tags)
+        try:
+            if (ready := target.ready(existing, wish, timeout, progress)) is not None:
+                aks = with_costs(cluster_of(azure, ready), ready)
+                if life is not None:
+                    expiry.extend(azure, aks, life, timeout=timeout, progress=progress)
+                    expiry.set_timer(aks, life, delete)
+                return aks
+        except (WaitTimeout, KeyboardInterrupt):
+            if life is not None:  # what was waited for goes on in Azure, and the cluster is to go in time all the same
+                expiry.set_timer(target.handle(), life, delete)
+            raise
     place, group_exists = target.place(location, timeout, progress)
     size = vm_size or DEFAULT_VM_SIZE
     if preflight and existing is None:
@@ -105,18 +109,15 @@ def create(
     if not group_exists:
         resources.make_group(azure, resource_group, place)
     tags = {**(tags or {}), **(expiry.tag(life) if life is not None else {})}
-    body = _body(azure, name, resource_group, place, size, node_count, kubernetes_version, tags)
-    created = target.operate(
-        partial(azure.client.managed_clusters.begin_create_or_update, resource_group, name, body),
-        target.creating,
-        timeout=max(1.0, deadline - time.monotonic()),
-        progress=progress,
-    )
-    shown = dict(created.as_dict())
-    aks = with_costs(cluster_of(azure, shown), shown)
+    body = clusterfields.body(azure, name, resource_group, place, size, node_count, kubernetes_version, tags)
+    begun = time.monotonic()
+    if life is not None:  # before anything can interrupt: the making goes on in Azure when nobody waits for it
+        expiry.set_timer(target.handle(), life, delete)
+    created = target.put(body, max(1.0, deadline - begun), progress)
+    aks = cluster_of(azure, created)
     if life is not None:
-        expiry.set_timer(aks, life, delete)
-    return aks
+        expiry.set_timer(aks, life, delete, begun=begun)
+    return with_costs(aks, created)
 
 
 class _Target:
@@ -129,6 +130,28 @@ class _Target:
 
     def find(self) -> dict[str, Any] | None:
         return resources.find_cluster(self.azure, self.group, self.name)
+
+    def handle(self) -> Cluster:
+        """The object for it, before Azure shows it."""
+        return Cluster(self.name, resource_group=self.group, azure=self.azure, id=self.id)
+
+    def put(self, body: Mapping[str, Any], timeout: float, progress: bool | None) -> dict[str, Any]:
+        """Make it, and forget its timer where Azure refuses to begin."""
+        accepted = False
+
+        def begin(**options: Any) -> Any:
+            nonlocal accepted
+            poller = self.azure.client.managed_clusters.begin_create_or_update(self.group, self.name, body, **options)
+            accepted = True
+            return poller
+
+        try:
+            return dict(self.operate(begin, self.creating, timeout=timeout, progress=progress).as_dict())
+        except AzureError as error:
+            # Without an answer nobody knows whether it arrived; the timer looks before it deletes.
+            if not accepted and not isinstance(error, AzureUnreachable):
+                expiry.cancel(self.handle())
+            raise
 
     def operate(self, begin: Any, what: str, *, timeout: float, progress: bool | None) -> Any:
         return resources.operate(
@@ -151,12 +174,12 @@ class _Target:
             what = f"waiting until the old cluster {self.name} is deleted"
             resources.wait_until_gone(self.find, what, timeout=timeout, progress=progress)
             return None
-        if differences := _differences(existing, wish):
+        if differences := clusterfields.differences(existing, wish):
             hint = (
                 "Take it as it is with cluster.get(azure, name, resource_group), take another name, or delete it first."
             )
             if differences.keys() == {"node_count"}:
-                hint = f"cluster.scale(aks, {SYSTEM_POOL!r}, count) changes the number of nodes."
+                hint = f"cluster.scale(aks, {clusterfields.SYSTEM_POOL!r}, count) changes the number of nodes."
             raise resources.differs(f"cluster {self.name}", differences, hint)
         if state == "Succeeded":
             return existing
@@ -188,86 +211,6 @@ class _Target:
                 hint='Give location="eastus", for example.',
             )
         return location or sizes.canonical_location(str((group or {})["location"])), group is not None
-
-
-def _wish(
-    location: str | None,
-    vm_size: str | None,
-    node_count: int,
-    kubernetes_version: str | None,
-    tags: Mapping[str, str] | None,
-) -> dict[str, Any]:
-    return {
-        "location": location,
-        "vm_size": vm_size,
-        "node_count": node_count,
-        "kubernetes_version": kubernetes_version,
-        "tags": dict(tags or {}),
-    }
-
-
-def _differences(existing: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
-    properties = existing["properties"]
-    pools = {pool["name"]: pool for pool in properties.get("agentPoolProfiles") or ()}
-    pool = pools.get(SYSTEM_POOL, {})
-    version = str(properties.get("kubernetesVersion") or "")
-    found: dict[str, tuple[object, object]] = {}
-    if wish["location"] and existing["location"].lower() != wish["location"]:
-        found["location"] = (existing["location"], wish["location"])
-    if wish["vm_size"] and str(pool.get("vmSize", "")).lower() != wish["vm_size"].lower():
-        found["vm_size"] = (pool.get("vmSize"), wish["vm_size"])
-    if pool and not pool.get("enableAutoScaling") and pool.get("count") != wish["node_count"]:
-        found["node_count"] = (pool.get("count"), wish["node_count"])
-    if (wanted := wish["kubernetes_version"]) and not f"{version}.".startswith(f"{wanted}."):
-        found["kubernetes_version"] = (version, wanted)
-    for key, value in wish["tags"].items():
-        if (have := (existing.get("tags") or {}).get(key)) != value:
-            found[f"tag {key}"] = (have, value)
-    if resources.power_of(existing) == "Stopped":
-        found["power"] = ("Stopped (cluster.start(aks) starts it)", "Running")
-    return found
-
-
-def _body(
-    azure: Azure,
-    name: str,
-    group: str,
-    location: str,
-    vm_size: str,
-    node_count: int,
-    kubernetes_version: str | None,
-    tags: Mapping[str, str] | None,
-) -> dict[str, Any]:
-    pool = {
-        "name": SYSTEM_POOL,
-        "mode": "System",
-        "count": node_count,
-        "vmSize": vm_size,
-        "osType": "Linux",
-        "type": "VirtualMachineScaleSets",
-    }
-    version = {"kubernetesVersion": kubernetes_version} if kubernetes_version else {}
-    return {
-        "location": location,
-        "identity": {"type": "SystemAssigned"},
-        "sku": {"name": "Base", "tier": "Free"},
-        "tags": dict(tags or {}),
-        "properties": {
-            "dnsPrefix": _dns_prefix(name, group, azure.subscription_id),
-            "agentPoolProfiles": [pool],
-            # Without this an API version may still choose kubenet, which AKS retires.
-            "networkProfile": {"networkPlugin": "azure", "networkPluginMode": "overlay"},
-            **version,
-        },
-    }
-
-
-def _dns_prefix(name: str, group: str, subscription: str) -> str:
-    """As the Azure CLI makes it: letters, digits and hyphens, beginning with a letter."""
-    plain = re.sub(r"[^A-Za-z0-9-]", "", name)[:10]
-    if not re.match(r"[A-Za-z]", plain):
-        plain = f"a{plain}"[:10]
-    return f"{plain}-{re.sub(r'[^A-Za-z0-9-]', '', group)[:16]}-{subscription[:6]}"
 
 
 def get(azure: Azure, name: str, resource_group: str) -> Cluster:
@@ -354,6 +297,7 @@ def _switch(aks: Cluster, power: str, doing: str, method: str, timeout: float, p
     if shown is None:
         raise AzureNotFound(f"no cluster {aks.name!r} in resource group {aks.resource_group!r}")
     if resources.power_of(shown) == power:
+        with_costs(aks, shown)
         return
     begin = partial(getattr(azure.client.managed_clusters, method), aks.resource_group, aks.name)
     target.operate(begin, what, timeout=timeout, progress=progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu._azure import resources
 from aksgpu._azure.handle import Cluster, azure_of
-from aksgpu.errors import AksGpuError, InvalidInput
+from aksgpu.errors import InvalidInput
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
@@ -27,11 +28,16 @@ TAG = "aksgpu-delete-after"
 TEMPORARY = {"aksgpu-temporary": "true"}
 """Azure tag of clusters that :func:`aksgpu.cluster.temporary` made."""
 
+BLOCK = "aksgpu-block"
+"""Azure tag that tells which block made a temporary cluster."""
+
 log = logging.getLogger(__name__)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 30 * 86400  # seconds; a longer life is not a temporary one, and timers have limits
-_timers: dict[str, threading.Timer] = {}
+_PAUSE, _LONGEST_PAUSE = 60.0, 1800.0  # seconds until a deletion that failed is tried again
+_timers: dict[str, tuple[threading.Timer, str]] = {}
+"""By id of the cluster: what deletes it, and after how long, in words."""
 
 
 def parse(text: str | timedelta) -> timedelta:
@@ -45,6 +51,8 @@ def parse(text: str | timedelta) -> timedelta:
         if not found:
             raise InvalidInput(f"{text!r} is no duration", hint='Such as "90m", "2h" or "1d".')
         text = timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    if not isinstance(text, timedelta):
+        raise InvalidInput(f"{text!r} is no duration", hint='Give a text such as "90m", "2h" or "1d", or a timedelta.')
     if not 0 < text.total_seconds() <= _LONGEST:
         raise InvalidInput(f"a cluster cannot be deleted after {text}", hint="Between a moment and 30 days.")
     return text
@@ -72,33 +80,54 @@ def due(tags: Mapping[str, Any] | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def set_timer(aks: Cluster, life: timedelta, delete: Callable[..., Any]) -> None:
-    """Delete the cluster after this time, if this process still lives then; a later call replaces an earlier one."""
+def set_timer(aks: Cluster, life: timedelta, delete: Callable[..., Any], *, begun: float | None = None) -> None:
+    """Delete the cluster after this time, if this process still lives then; a later call replaces an earlier one.
+
+    Args:
+        aks: the cluster, which may not be there yet.
+        life: how long it lives.
+        delete: deletes it.
+        begun: since when, by the monotonic clock; by default now.
+    """
     cancel(aks)
     aks.life = words(life)
-    timer = threading.Timer(life.total_seconds(), _expire, (aks, delete))
+    spent = 0.0 if begun is None else time.monotonic() - begun
+    _arm(aks, delete, max(0.0, life.total_seconds() - spent), aks.life, _PAUSE)
+
+
+def _arm(aks: Cluster, delete: Callable[..., Any], seconds: float, life: str, pause: float) -> None:
+    timer = threading.Timer(seconds, _expire, (aks, delete, life, pause))
     timer.name, timer.daemon = f"aksgpu-delete-{aks.name}", True
-    _timers[aks.id.lower()] = timer
+    _timers[aks.id.lower()] = timer, life
     timer.start()
+
+
+def life_of(aks: Cluster) -> str:
+    """After how long this process deletes the cluster, in words; empty for never."""
+    return _timers[aks.id.lower()][1] if aks.id.lower() in _timers else ""
 
 
 def cancel(aks: Cluster) -> None:
     """Forget the timer, if there is one."""
     aks.life = ""
-    if timer := _timers.pop(aks.id.lower(), None):
-        timer.cancel()
+    if found := _timers.pop(aks.id.lower(), None):
+        found[0].cancel()
 
 
-def _expire(aks: Cluster, delete: Callable[..., Any]) -> None:
-    _timers.pop(aks.id.lower(), None)
+def _expire(aks: Cluster, delete: Callable[..., Any], life: str, pause: float) -> None:
+    key = aks.id.lower()
+    if key in _timers and _timers[key][0] is threading.current_thread():
+        del _timers[key]
     try:
         shown = resources.find_cluster(azure_of(aks), aks.resource_group, aks.name)
         at = due((shown or {}).get("tags"))
         if at is None or at > datetime.now(UTC) + timedelta(seconds=5):
             return  # gone, or somebody gave it more time
         delete(aks, progress=False)
-    except AksGpuError as error:  # nobody waits for this thread: the log is the only place to say it
-        log.error("cluster %s was to be deleted and was not: %s", aks.name, error)
+    except Exception as error:  # nobody waits for this thread: the log is the only place to say it
+        log.error("cluster %s was to be deleted and was not, next try in %g s: %s", aks.name, pause, error)
+        if key not in _timers:  # a newer one goes on in its own time
+            _arm(aks, delete, pause, life, min(2 * pause, _LONGEST_PAUSE))
 
 
 def extend(azure: Azure, aks: Cluster, life: timedelta, *, timeout: float, progress: bool | None) -> None:

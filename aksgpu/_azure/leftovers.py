@@ -63,11 +63,11 @@ def delete(
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
     azure = azure_of(aks)
-    expiry.cancel(aks)
     read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
     existing = read()
     if existing is not None:
         _delete_cluster(azure, aks, existing, read, timeout, progress)
+    expiry.cancel(aks)  # only now: after a refusal the timer still has to delete it
     _forget(azure, aks, existing or {})
     group = resources.find_group(azure, aks.resource_group)
     deleted = aks.name if existing is not None else None
@@ -142,7 +142,8 @@ def leftovers(azure: Azure) -> pd.DataFrame:
           ``, overdue`` follows where ``delete_after`` is over.
         - ``usd_per_hour`` (Float64): what its virtual machines cost in US dollars; NA when not known.
         - ``disks_usd_per_day`` (Float64): what their OS disks cost, those of a stopped pool included; 0 for ephemeral
-          ones. Counted as premium SSDs, which AKS takes where it can.
+          ones. Counted as premium SSDs, which AKS takes where it can. NA for pools that keep the disks of nodes they
+          deallocate, which Azure does not count.
         - ``usd_per_day`` (Float64): both together; NA where either is. Addresses and traffic are not in it.
 
     Raises:
@@ -186,7 +187,12 @@ def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _disks(azure: Azure, location: str, profile: Mapping[str, Any]) -> float | None:
     """What the OS disks of a pool's nodes cost a day: nodes that are stopped keep theirs."""
     count = int(profile.get("count") or 0)
-    if profile.get("osDiskType") == "Ephemeral" or not count:
+    if profile.get("osDiskType") == "Ephemeral":
+        return 0.0
+    spot = profile.get("scaleSetPriority") == "Spot"
+    if "Deallocate" in (profile.get("scaleDownMode"), profile.get("scaleSetEvictionPolicy") if spot else None):
+        return None  # nodes that are switched off keep their disks, and are not in the count
+    if not count:
         return 0.0
     each = offers.disk_price(azure, location, int(profile.get("osDiskSizeGB") or 128))  # 128: AKS' own default
     return None if each is None else round(each * count, 2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import sizes
-from aksgpu._azure import offers, resources
+from aksgpu._azure import expiry, offers, resources
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._frames import frame
 from aksgpu.azure import Azure, translated
@@ -193,7 +193,8 @@ def priced(azure: Azure, location: str, found: Iterable[NodePool]) -> list[NodeP
         price = prices.get(pool.vm_size, offers.Price())
         each = price.spot if pool.spot else price.on_demand
         nodes = pool.count if pool.power == "Running" else 0
-        result.append(replace(pool, usd_per_hour=None if each is None else round(each * nodes, 4)))
+        cost = round(each * nodes, 4) if each is not None else None if nodes else 0.0
+        result.append(replace(pool, usd_per_hour=cost))
     return result
 
 
@@ -210,4 +211,5 @@ def with_costs(aks: Cluster, shown: Mapping[str, Any]) -> Cluster:
     profiles = shown["properties"].get("agentPoolProfiles") or ()
     found = priced(azure_of(aks), aks.location, [pool_of(aks.name, str(each["name"]), each) for each in profiles])
     aks.costs = {pool.name: 0.0 if stopped else pool.usd_per_hour for pool in found}
+    aks.life = expiry.life_of(aks)
     return aks

@@ -6,9 +6,11 @@ has to be made anew. Nothing is sent from here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aksgpu._azure.resources import power_of
 from aksgpu._numbers import whole
 from aksgpu.errors import InvalidInput
 
@@ -31,7 +33,18 @@ _PLAIN = {
 }
 """Fields that are one value, with their arguments."""
 
-_OF_SPOT = {"scaleSetEvictionPolicy", "spotMaxPrice"}
+_OF_SPOT = {"scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1}
+"""Fields of spot pools alone, with what AKS takes where nothing is said."""
+
+_WORDS = {
+    "eviction_policy": ("Delete", "Deallocate"),
+    "gpu_driver": ("install", "none"),
+    "management_mode": ("Managed", "Unmanaged"),
+    "os_disk_type": ("Managed", "Ephemeral"),
+    "scale_down_mode": ("Delete", "Deallocate"),
+}
+"""Arguments that are one of a few words."""
+
 _LIMITS = {"min_count", "max_count"}
 
 Differences = dict[str, tuple[object, object]]
@@ -44,6 +57,10 @@ def wish(**arguments: Any) -> dict[str, Any]:
         InvalidInput: numbers that do not go together, or a word that is none of the possible ones.
     """
     check_counts(arguments["count"], arguments["min_count"], arguments["max_count"])
+    check_size(arguments["vm_size"])
+    for name, words in _WORDS.items():
+        if arguments[name] is not None and arguments[name] not in words:
+            raise InvalidInput(f"{name} is {arguments[name]!r}", hint=f"It is {' or '.join(map(repr, words))}.")
     spot = arguments["spot"]
     fields = {
         field: arguments[name]
@@ -51,10 +68,10 @@ def wish(**arguments: Any) -> dict[str, Any]:
         if arguments[name] is not None and field not in _OF_SPOT
     }
     lists: dict[str, Any] = {
-        "nodeTaints": _list(arguments["node_taints"]),
-        "nodeLabels": dict(arguments["node_labels"] or {}),
-        "tags": dict(arguments["tags"] or {}),
-        "availabilityZones": [str(zone) for zone in _list(arguments["zones"])],
+        "nodeTaints": _list("node_taints", arguments["node_taints"]),
+        "nodeLabels": texts("node_labels", arguments["node_labels"]),
+        "tags": texts("tags", arguments["tags"]),
+        "availabilityZones": _list("zones", arguments["zones"]),
     }
     return {
         "mode": "User",
@@ -67,8 +84,30 @@ def wish(**arguments: Any) -> dict[str, Any]:
     }
 
 
-def _list(value: Sequence[str] | str) -> list[str]:
-    return [value] if isinstance(value, str) else [*value]
+def _list(name: str, value: Iterable[str] | str | None) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if value is not None and (isinstance(value, Mapping) or not isinstance(value, Iterable)):
+        raise InvalidInput(f"{name} is {value!r}", hint=f'Give a list of texts, such as {name}=["1"].')
+    return [str(each) for each in value or ()]
+
+
+def texts(name: str, value: Mapping[str, str] | None) -> dict[str, str]:
+    """The argument as a dict of texts by name; empty for None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for pair in value.items() for each in pair):
+        raise InvalidInput(f"{name} is {value!r}", hint=f'Give texts by name, such as {name}={{"who": "me"}}.')
+    return dict(value)
+
+
+def check_size(vm_size: str | None) -> None:
+    """A VM size has to be a text, where one is given; whether there is such a size is Azure's to say."""
+    if vm_size is not None and (not isinstance(vm_size, str) or not vm_size.strip()):
+        raise InvalidInput(
+            f"vm_size is {vm_size!r}",
+            hint="Give a size such as 'Standard_NC4as_T4_v3': sizes.gpu_sizes(azure) lists them.",
+        )
 
 
 def check_counts(count: int, least: int | None, most: int | None) -> None:
@@ -86,6 +125,11 @@ def check_counts(count: int, least: int | None, most: int | None) -> None:
 
 
 def _spot(eviction_policy: str, max_price: float | None) -> dict[str, Any]:
+    if max_price is not None and not (_number(max_price) and (max_price == -1 or 0 < max_price < math.inf)):
+        raise InvalidInput(
+            f"spot_max_price is {max_price!r}",
+            hint="It is in US dollars per node hour and above 0; None or -1 pays up to the price of other VMs.",
+        )
     return {
         "scaleSetPriority": "Spot",
         "scaleSetEvictionPolicy": eviction_policy,
@@ -96,8 +140,6 @@ def _spot(eviction_policy: str, max_price: float | None) -> dict[str, Any]:
 def _gpu_profile(driver: str | None, management_mode: str | None) -> dict[str, Any]:
     profile: dict[str, Any] = {}
     if driver is not None:
-        if driver not in ("install", "none"):
-            raise InvalidInput(f"gpu_driver is {driver!r}", hint='It is "install" or "none".')
         profile["driver"] = driver.capitalize()
     if management_mode is not None:
         profile["nvidia"] = {"managementMode": management_mode}
@@ -112,8 +154,11 @@ def differences(have: Mapping[str, Any], wished: Mapping[str, Any]) -> Differenc
             continue  # the autoscaler chooses it
         if field in _OF_SPOT and have.get("scaleSetPriority") != "Spot":
             continue  # told by "spot" already
-        if field in wished and str(have.get(field)).lower() != str(wished[field]).lower():
-            found[argument] = (have.get(field), wished[field])
+        if field not in wished and field != "gpuInstanceProfile":
+            continue  # as it is will do; but a GPU that is split is another one
+        exists, wanted = have.get(field, _OF_SPOT.get(field)), wished.get(field)
+        if not _same(exists, wanted):
+            found[argument] = (exists, wanted)
     is_spot, wants_spot = (each.get("scaleSetPriority") == "Spot" for each in (have, wished))
     if is_spot != wants_spot:
         found["spot"] = (is_spot, wants_spot)
@@ -127,18 +172,31 @@ def differences(have: Mapping[str, Any], wished: Mapping[str, Any]) -> Differenc
         for name, value in wished.get(field, {}).items():
             if (exists := (have.get(field) or {}).get(name)) != value:
                 found[f"{argument} {name}"] = (exists, value)
+    if power_of({"properties": have}) == "Stopped":
+        found["power"] = ("Stopped", "Running")
     return found | _gpu_differences(have.get("gpuProfile") or {}, wished.get("gpuProfile") or {})
 
 
 def _gpu_differences(have: Mapping[str, Any], wished: Mapping[str, Any]) -> Differences:
     found: Differences = {}
-    driver = str(have.get("driver") or "Install")  # what AKS does where nothing is said
-    if "driver" in wished and driver.lower() != wished["driver"].lower():
-        found["gpu_driver"] = (driver.lower(), wished["driver"].lower())
-    mode = (have.get("nvidia") or {}).get("managementMode")
-    if "nvidia" in wished and mode != wished["nvidia"]["managementMode"]:
-        found["management_mode"] = (mode, wished["nvidia"]["managementMode"])
+    # Install and Unmanaged are what AKS does where nothing is said.
+    drivers = [str(each.get("driver") or "Install").lower() for each in (have, wished)]
+    if drivers[0] != drivers[1]:
+        found["gpu_driver"] = (drivers[0], drivers[1])
+    modes = [str((each.get("nvidia") or {}).get("managementMode") or "Unmanaged") for each in (have, wished)]
+    if modes[0].lower() != modes[1].lower():
+        found["management_mode"] = (modes[0], modes[1])
     return found
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _same(have: object, wanted: object) -> bool:
+    if _number(have) and _number(wanted):
+        return have == wanted
+    return str(have).lower() == str(wanted).lower()
 
 
 def _taints(properties: Mapping[str, Any]) -> tuple[str, ...]:
@@ -147,11 +205,13 @@ def _taints(properties: Mapping[str, Any]) -> tuple[str, ...]:
 
 def remedy(found: Differences, pool: str) -> str:
     """What to do about differences, as an action."""
+    if found.keys() == {"power"}:
+        return f"cluster.start_pool(aks, {pool!r}) starts it; cluster.start(aks), where the whole cluster is stopped."
     if found.keys() <= {"count"}:
         return f"cluster.scale(aks, {pool!r}, count) changes the number of nodes."
     if found.keys() <= _LIMITS and None not in found.get("max_count", ()):
         return f"cluster.scale(aks, {pool!r}, min_count=..., max_count=...) changes the autoscaler's limits."
     return (
-        f"A pool's {', '.join(sorted(found.keys() - _LIMITS - {'count'}) or found)} cannot be changed: "
+        f"A pool's {', '.join(sorted(found.keys() - _LIMITS - {'count', 'power'}) or found)} cannot be changed: "
         f"cluster.delete_pool(aks, {pool!r}) and add it again, or take another name."
     )

@@ -220,7 +220,7 @@ def delete_pool(aks: Cluster, name: str | NodePool, *, timeout: float = 1800, pr
         AzureError: Azure refused, such as for the last system pool.
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
-    target = _Target(aks, _name(name))
+    target = _Target(aks, _name(aks, name))
     what = f"deleting node pool {target.name} of {aks.name}"
     existing = target.find()
     aks.costs.pop(target.name, None)
@@ -240,6 +240,7 @@ def scale(
     *,
     min_count: int | None = None,
     max_count: int | None = None,
+    autoscaler: bool = True,
     timeout: float = 1800,
     progress: bool | None = None,
 ) -> NodePool:
@@ -251,6 +252,7 @@ def scale(
         count: nodes, 0 to 1000 (a system pool needs one).
         min_count: least nodes, with ``max_count``: the cluster autoscaler chooses from now on.
         max_count: most nodes.
+        autoscaler: False, with ``count``, ends the autoscaler's choosing for this pool.
         timeout: seconds to wait.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
@@ -266,7 +268,9 @@ def scale(
     """
     if count is None and max_count is None:
         raise InvalidInput("scale to what?", hint="Give count, or min_count and max_count.")
-    target = _Target(aks, _name(pool))
+    if not autoscaler and max_count is not None:
+        raise InvalidInput("max_count is the autoscaler's, which is to be off", hint="Give count alone.")
+    target = _Target(aks, _name(aks, pool))
     # Before anything is sent; the pool's own count, where it is what goes on, lies within any limits.
     fields.check_counts(count if count is not None else min_count or 0, min_count, max_count)
     goal = str(count) if max_count is None else f"between {min_count} and {max_count}"
@@ -276,17 +280,21 @@ def scale(
         now = count if count is not None else int(properties.get("count") or 0)
         wanted = {"enableAutoScaling": True, "minCount": min_count, "maxCount": max_count}
         wanted["count"] = min(max(now, min_count or 0), max_count)
+    elif not autoscaler and properties.get("enableAutoScaling"):
+        wanted = {"enableAutoScaling": False, "minCount": None, "maxCount": None, "count": count}
     elif properties.get("enableAutoScaling"):
         least, most = properties.get("minCount"), properties.get("maxCount")
         raise InvalidInput(
             f"the cluster autoscaler chooses the size of node pool {target.name}, between {least} and {most}",
-            hint="Submit the work: nodes come with it, and go again. Or change the limits: min_count=, max_count=.",
+            hint="Submit the work: nodes come with it, and go again. Or change the limits: min_count=, max_count=. "
+            f"cluster.scale(aks, {target.name!r}, {count}, autoscaler=False) ends it and sets the count.",
         )
     else:
         wanted = {"count": count}
     if all(properties.get(key) == value for key, value in wanted.items()):
         return with_price(target.azure, aks, {"name": target.name, "properties": properties})
     changed = {key: value for key, value in properties.items() if key not in _READ_ONLY} | wanted
+    changed = {key: value for key, value in changed.items() if value is not None}
     return with_price(target.azure, aks, target.put(changed, what, timeout, progress))
 
 
@@ -318,7 +326,7 @@ def start_pool(aks: Cluster, pool: str | NodePool, *, timeout: float = 1800, pro
 def _switch(
     aks: Cluster, pool: str | NodePool, power: str, doing: str, timeout: float, progress: bool | None
 ) -> NodePool:
-    target = _Target(aks, _name(pool))
+    target = _Target(aks, _name(aks, pool))
     what = f"{doing} node pool {target.name}"
     shown = target.require(what, timeout, progress)
     if resources.power_of(shown) != power:
@@ -327,7 +335,12 @@ def _switch(
     return with_price(target.azure, aks, shown)
 
 
-def _name(pool: str | NodePool) -> str:
+def _name(aks: Cluster, pool: str | NodePool) -> str:
+    if isinstance(pool, NodePool) and pool.cluster.lower() != aks.name.lower():
+        raise InvalidInput(
+            f"node pool {pool.name} belongs to cluster {pool.cluster}, not to {aks.name}",
+            hint=f"Give the cluster it belongs to; or {pool.name!r} for the pool of {aks.name} that is called so too.",
+        )
     name = pool.name if isinstance(pool, NodePool) else pool
     resources.check_pool_name(name)
     return name

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aksgpu._azure import expiry, resources
 from aksgpu._azure.clusters import create
-from aksgpu._azure.handle import Cluster
+from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._azure.leftovers import delete
-from aksgpu.errors import AzureConflict
+from aksgpu._azure.poolfields import texts
+from aksgpu.errors import AzureConflict, AzureError, AzureUnreachable, InvalidInput, Throttled
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
+
+_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two attempts to delete
+_open: set[str] = set()  # tokens of the blocks that are open in this process
 
 
 @contextlib.contextmanager
@@ -27,7 +33,7 @@ def temporary(
             ...
 
     A cluster that an earlier block left, because its process was killed, is taken over. One made otherwise is not: it
-    would be deleted.
+    would be deleted; nor is one of a block that is still open in this process.
 
     Args:
         azure: the subscription.
@@ -41,17 +47,99 @@ def temporary(
         AzureConflict: a cluster of this name exists that :func:`temporary` did not make.
         AksGpuError: as for :func:`create` and :func:`delete`.
     """
-    existing = resources.find_cluster(azure, resource_group, name)
-    if existing is not None and not expiry.TEMPORARY.items() <= (existing.get("tags") or {}).items():
-        raise AzureConflict(
-            f"cluster {name} exists, and would be deleted at the end of the block",
-            hint="Take another name; or cluster.get(azure, name, resource_group) for a cluster that stays.",
-        )
-    options["tags"] = {**options.get("tags", {}), **expiry.TEMPORARY}
-    handle = Cluster(
-        name, resource_group=resource_group, azure=azure, id=resources.cluster_id(azure, resource_group, name)
-    )
+    block = _Block(azure, name, resource_group, timeout, progress)
+    tags = {**texts("tags", options.pop("tags", None)), **block.tags()}
+    _open.add(block.token)
     try:
-        yield create(azure, name, resource_group=resource_group, timeout=timeout, progress=progress, **options)
+        try:
+            aks = create(
+                azure, name, resource_group=resource_group, tags=tags, timeout=timeout, progress=progress, **options
+            )
+        except BaseException as error:
+            if not isinstance(error, InvalidInput) and not getattr(error, "differences", None):
+                block.end(error)  # what was refused by itself changed nothing
+            raise
+        try:
+            yield aks
+        except BaseException as error:
+            block.end(error)
+            raise
+        block.end()
     finally:
-        delete(handle, timeout=timeout, progress=progress)
+        _open.discard(block.token)
+
+
+class _Block:
+    """One block's cluster, whether it exists or not: what was there before, and its deletion."""
+
+    def __init__(self, azure: Azure, name: str, group: str, timeout: float, progress: bool | None) -> None:
+        resources.check_cluster_name(name)
+        resources.check_group_name(group)
+        self.timeout, self.progress = timeout, progress
+        self.aks = Cluster(name, resource_group=group, azure=azure, id=resources.cluster_id(azure, group, name))
+        self.token = secrets.token_hex(4)
+        self.own = True  # whether the tag tells which block made it
+        self.had_group = resources.find_group(azure, group) is not None
+        if (existing := self.find()) is not None:
+            self._take_over(existing.get("tags") or {})
+
+    def _take_over(self, tags: Mapping[str, str]) -> None:
+        name = self.aks.name
+        if not expiry.TEMPORARY.items() <= tags.items():
+            raise AzureConflict(
+                f"cluster {name} exists, and would be deleted at the end of the block",
+                hint="Take another name; or cluster.get(azure, name, resource_group) for a cluster that stays.",
+            )
+        if tags.get(expiry.BLOCK) in _open:
+            raise AzureConflict(
+                f"cluster {name} belongs to a block that is still open, and would be deleted at the end of this one",
+                hint="Use the other block's cluster, or take another name.",
+            )
+        self.own = expiry.BLOCK in tags
+        self.token = tags.get(expiry.BLOCK, self.token)
+
+    def tags(self) -> dict[str, str]:
+        return {**expiry.TEMPORARY, **({expiry.BLOCK: self.token} if self.own else {})}
+
+    def find(self) -> dict[str, Any] | None:
+        return resources.find_cluster(azure_of(self.aks), self.aks.resource_group, self.aks.name)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Delete it. Where that fails after an error of the block, the error goes on, with a note."""
+        name, group = self.aks.name, self.aks.resource_group
+        try:
+            self._delete()
+        except BaseException as failure:
+            note = f"cluster {name} of resource group {group} may still be there, and cost money: "
+            note += f"cluster.delete(cluster.get(azure, {name!r}, {group!r})) deletes it"
+            failure.add_note(note)
+            if error is None or not isinstance(failure, Exception):
+                raise
+            error.add_note(f"{note}; its deletion failed: {failure}")
+
+    def _delete(self) -> None:
+        deadline = time.monotonic() + self.timeout
+        pause = _PAUSE
+        while True:
+            try:
+                self._delete_once(max(1.0, deadline - time.monotonic()))
+                return
+            except AzureError as refusal:
+                if not _passing(refusal) or time.monotonic() + pause >= deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _delete_once(self, timeout: float) -> None:
+        shown = self.find()
+        if shown is None and self.had_group:
+            expiry.cancel(self.aks)
+            return  # nothing is left, or nothing was made: a group that was there stays
+        if shown is None or self.tags().items() <= (shown.get("tags") or {}).items():
+            delete(self.aks, timeout=timeout, progress=self.progress)
+
+
+def _passing(refusal: AzureError) -> bool:
+    """Whether Azure may answer otherwise in a while."""
+    status = refusal.status or 0
+    return isinstance(refusal, AzureUnreachable | Throttled | AzureConflict) or status in (409, 429) or status >= 500

@@ -13,6 +13,8 @@ from aksgpu.errors import InvalidInput
 
 from .conftest import Script
 
+OTHER = cluster.NodePool("gpunp", "other", "Standard_NC4as_T4_v3", 1)
+
 
 def create(azure: Azure, name: Any = "aks", **options: Any) -> Cluster:
     return cluster.create(azure, name, **{"resource_group": "rg", "location": "eastus", **options})
@@ -29,6 +31,20 @@ def create(azure: Azure, name: Any = "aks", **options: Any) -> Cluster:
         (lambda azure, aks: cluster.add_gpu_pool(aks, count="two"), "count is 'two', which is no whole", "count=1"),
         (lambda azure, aks: cluster.add_gpu_pool(aks, count=None), "count is None, which is no whole", "count=1"),
         (lambda azure, aks: cluster.add_gpu_pool(aks, min_count="0", max_count=3), "min_count is '0'", "min_count=1"),
+        (lambda azure, aks: create(azure, node_count="2"), "node_count is '2', which is no whole", "node_count=1"),
+        (lambda azure, aks: create(azure, tags=["a"]), r"tags is \['a'\]", "texts by name"),
+        (lambda azure, aks: create(azure, vm_size=""), "vm_size is ''", "Standard_NC4as_T4_v3"),
+        (lambda azure, aks: create(azure, delete_after=7200), "7200 is no duration", "timedelta"),
+        (lambda azure, aks: cluster.scale(aks, "gpunp", "3"), "count is '3', which is no whole", "count=1"),
+        (lambda azure, aks: cluster.add_gpu_pool(aks, zones=1), "zones is 1", "list of texts"),
+        (lambda azure, aks: cluster.add_gpu_pool(aks, vm_size=""), "vm_size is ''", "Standard_NC4as_T4_v3"),
+        (lambda azure, aks: cluster.add_gpu_pool(aks, spot=True, spot_max_price=0), "spot_max_price is 0", "above 0"),
+        (lambda azure, aks: cluster.add_gpu_pool(aks, eviction_policy="Keep"), "eviction_policy is 'Keep'", "'Delete'"),
+        (lambda azure, aks: cluster.add_gpu_pool(aks, scale_down_mode="x"), "scale_down_mode is 'x'", "'Deallocate'"),
+        (lambda azure, aks: cluster.add_gpu_pool(aks, os_disk_type="SSD"), "os_disk_type is 'SSD'", "'Ephemeral'"),
+        (lambda azure, aks: cluster.delete_pool(aks, OTHER), "belongs to cluster other, not to aks", "'gpunp'"),
+        (lambda azure, aks: cluster.scale(aks, OTHER, 2), "belongs to cluster other, not to aks", "'gpunp'"),
+        (lambda azure, aks: cluster.stop_pool(aks, OTHER), "belongs to cluster other, not to aks", "'gpunp'"),
         (lambda azure, aks: cluster.scale(aks, "gpunp", 1001), "count is 1001; AKS takes 0 to 1000", "count=1"),
     ],
 )

@@ -225,8 +225,8 @@ def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
         cluster.scale(shared, pool, 1)
     with pytest.raises(AzureConflict) as caught:
         cluster.add_gpu_pool(shared, "spot1")
-    assert set(caught.value.differences) == {"spot", "max_count", "node_taints"}
-    assert "A pool's node_taints, spot cannot be changed" in caught.value.hint
+    assert set(caught.value.differences) == {"spot", "max_count", "node_taints", "gpu_driver"}
+    assert "A pool's gpu_driver, node_taints, spot cannot be changed" in caught.value.hint
     with pytest.raises(AzureConflict, match=r"min_count=\.\.\., max_count=\.\.\.") as caught:
         cluster.add_gpu_pool(shared, "spot1", **{**wish, "max_count": 3})
     assert caught.value.differences == {"max_count": (2, 3)}
@@ -235,11 +235,18 @@ def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
     assert cluster.scale(shared, pool, min_count=0, max_count=3).max_count == 3
     with pytest.raises(InvalidInput, match="scale to what"):
         cluster.scale(shared, pool)
+    by_hand = cluster.scale(shared, pool, 1, autoscaler=False)
+    assert (by_hand.count, by_hand.max_count) == (1, None)
+    assert cluster.scale(shared, pool, 1, autoscaler=False) == by_hand
     cluster.delete_pool(shared, pool)
 
 
 def test_scaling_stopping_and_starting_a_pool(shared: cluster.Cluster) -> None:
     cluster.add_gpu_pool(shared, "gpus")
+    cluster.stop_pool(shared, "gpus")
+    with pytest.raises(AzureConflict, match=r"(?s)power is 'Stopped'.*cluster\.start_pool"):
+        cluster.add_gpu_pool(shared, "gpus")
+    cluster.start_pool(shared, "gpus")
     assert cluster.scale(shared, "gpus", 2).usd_per_hour == 1.052
     assert cluster.scale(shared, "gpus", 2).count == 2
     with pytest.raises(AzureConflict, match=r"(?s)count is 2, asked for 1.*cluster\.scale"):
@@ -261,6 +268,8 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
     aks = cluster.create(azure, "nap", resource_group="nap", location="eastus")
     cluster.stop(aks)
     cluster.stop(aks)
+    assert aks.usd_per_hour == 0
+    assert cluster.pools(aks)["usd_per_hour"].tolist() == [0.0]
     row = cluster.leftovers(azure).query("cluster == 'nap'")
     assert row["state"].tolist() == ["Stopped"]
     assert row[["usd_per_hour", "usd_per_day"]].values.tolist() == [[0.0, 0.65]]

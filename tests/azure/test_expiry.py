@@ -7,10 +7,20 @@ from typing import Any
 
 import pytest
 
-from aksgpu import cluster
-from aksgpu._azure import expiry
+import aksgpu
+from aksgpu import cluster, local
+from aksgpu._azure import expiry, resources
 from aksgpu.azure import Azure
-from aksgpu.errors import AksGpuError, AzureConflict, AzureNotFound, InvalidInput
+from aksgpu.errors import (
+    AksGpuError,
+    AzureConflict,
+    AzureError,
+    AzureNotFound,
+    AzureUnreachable,
+    InvalidInput,
+    SizeNotAvailable,
+    WaitTimeout,
+)
 
 from .conftest import Answer, Script
 
@@ -46,8 +56,8 @@ def test_the_tag_is_read_back() -> None:
 
 
 def test_a_cluster_is_deleted_when_its_time_is_over(azure: Azure) -> None:
-    cluster.create(azure, "brief", resource_group="brief", location="eastus", delete_after="1s")
-    assert len(timers("brief")) == 1
+    cluster.create(azure, "brief", resource_group="brief", location="eastus", delete_after="3s")
+    assert timers("brief")
     for timer in timers("brief"):
         timer.join(60)
     with pytest.raises(AzureNotFound):
@@ -64,6 +74,7 @@ def test_creating_again_gives_more_time_and_deleting_forgets_it(azure: Azure) ->
     while len(timers("more")) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)  # the first one ends by itself once it is cancelled
     assert len(timers("more")) == 1
+    assert repr(cluster.get(azure, "more", "more")) == repr(aks)
     shown = azure.client.managed_clusters.get("more", "more")
     at = expiry.due(shown.tags)
     assert at is not None and at > datetime.now(UTC) + timedelta(minutes=110)
@@ -109,6 +120,111 @@ def test_a_temporary_cluster_whose_creation_fails_leaves_nothing(azure: Azure) -
     ):
         raise AssertionError("the block must not run")
     assert "t2" not in cluster.list(azure)["cluster"].tolist()
+
+
+def test_a_cluster_that_nobody_waited_for_is_deleted_too() -> None:
+    with local.laptop(time_scale=0.5) as endpoint:
+        azure = aksgpu.connect(endpoint)
+        with pytest.raises(WaitTimeout):
+            cluster.create(azure, "slow", resource_group="slow", location="eastus", delete_after="2s", timeout=0.3)
+        assert len(timers("slow")) == 1
+        for timer in timers("slow"):
+            timer.join(60)
+        assert resources.find_cluster(azure, "slow", "slow") is None
+
+
+def test_a_refused_creation_sets_no_timer(azure: Azure) -> None:
+    with pytest.raises(AksGpuError):
+        cluster.create(
+            azure,
+            "no",
+            resource_group="no",
+            location="eastus",
+            vm_size="Standard_X",
+            delete_after="1h",
+            preflight=False,
+        )
+    assert expiry.life_of(cluster.Cluster("no", id=resources.cluster_id(azure, "no", "no"))) == ""
+
+
+def test_a_deletion_that_is_refused_leaves_the_timer(scripted: Azure, script: Script) -> None:
+    script.on("GET", "/managedClusters/aks$", Answer(200, {"id": "x", "name": "aks", "properties": {}}))
+    script.on("DELETE", "/managedClusters/aks$", Answer(403, {"error": {"code": "Forbidden", "message": "no"}}))
+    aks = cluster.Cluster("aks", resource_group="rg", azure=scripted, id="refused")
+    expiry.set_timer(aks, timedelta(hours=1), cluster.delete)
+    with pytest.raises(AzureError):
+        cluster.delete(aks)
+    assert expiry.life_of(aks) == aks.life == "1 h"
+    expiry.cancel(aks)
+
+
+def test_a_deletion_that_fails_is_tried_again(
+    scripted: Azure, script: Script, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(expiry, "_PAUSE", 0.02)
+    shown = {"id": "x", "name": "aks", "location": "eastus", "properties": {}, "tags": expiry.tag(timedelta())}
+    script.on("GET", "/managedClusters/aks$", Answer(200, shown))
+    aks = cluster.Cluster("aks", resource_group="rg", azure=scripted, id="tried-again")
+    done = threading.Event()
+    tries: list[Any] = []
+
+    def delete(aks: cluster.Cluster, **options: Any) -> None:
+        tries.append(aks)
+        if len(tries) < 3:
+            raise RuntimeError("the network is away")
+        done.set()
+
+    expiry.set_timer(aks, timedelta(seconds=0.01), delete)
+    assert done.wait(30)
+    assert "was not, next try in 0.04 s: the network is away" in caplog.text
+
+
+def test_a_block_inside_a_block_of_the_same_name_leaves_it_alone(azure: Azure) -> None:
+    with cluster.temporary(azure, "nest", resource_group="nest", location="eastus", tags=None):
+        with (
+            pytest.raises(AzureConflict, match="a block that is still open"),
+            cluster.temporary(azure, "nest", resource_group="nest", location="eastus", node_count=2),
+        ):
+            raise AssertionError("the block must not run")
+        assert cluster.get(azure, "nest", "nest").name == "nest"
+    assert "nest" not in cluster.list(azure)["cluster"].tolist()
+
+
+def test_a_refused_block_leaves_a_resource_group_that_was_there(azure: Azure) -> None:
+    resources.make_group(azure, "empty", "eastus")
+    with (
+        pytest.raises(SizeNotAvailable),
+        cluster.temporary(azure, "t3", resource_group="empty", location="eastus", vm_size="Standard_X"),
+    ):
+        raise AssertionError("the block must not run")
+    assert resources.find_group(azure, "empty") is not None
+
+
+@pytest.mark.parametrize("refusals", [1, 9])
+def test_the_end_of_a_block_is_tried_again_or_noted(
+    azure: Azure, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    left = [AzureUnreachable("no answer")] * refusals if refusals == 1 else [AzureError("never")]
+    name = f"again{refusals}"
+
+    def delete(*args: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return cluster.delete(*args, **options)
+
+    monkeypatch.setattr("aksgpu._azure.temporary.delete", delete)
+    monkeypatch.setattr("aksgpu._azure.temporary._PAUSE", 0.02)
+    with (
+        pytest.raises(ZeroDivisionError) as caught,
+        cluster.temporary(azure, name, resource_group=name, location="eastus"),
+    ):
+        _ = 1 / 0
+    still = resources.find_cluster(azure, name, name)
+    if refusals == 1:
+        assert still is None and not hasattr(caught.value, "__notes__")
+    else:
+        assert "may still be there" in caught.value.__notes__[0]
+        cluster.delete(cluster.get(azure, name, name))
 
 
 def test_aborting(azure: Azure, scripted: Azure, script: Script) -> None:
