@@ -131,10 +131,14 @@ def location(azure: Azure, name: str) -> Location:
 def location_if_told(azure: Azure, name: str) -> Location:
     """The same, or a location of which nothing is known, with the reason, where Azure does not tell at present.
 
-    A role may create clusters and not list sizes, and Compute may be throttled or out of order while AKS works.
+    A role may create clusters and not list sizes, and Compute may be throttled (for minutes, which are not waited for)
+    or out of order while AKS works.
     """
+    from aksgpu._azure.patience import patient
+
     try:
-        return location(azure, name)
+        with patient():
+            return location(azure, name)
     except AzureError as error:
         if error.status is None or (error.status not in (403, 429) and error.status < 500):
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -76,13 +76,15 @@ def patiently(call: Callable[[], T], what: str, *, deadline: float, progress: bo
     Raises:
         Throttled: Azure asks to wait beyond the deadline.
     """
-    while True:
-        try:
-            with patient():
-                return call()
-        except Throttled as slow:
-            wait = seconds(slow.retry_after)
-            if time.monotonic() + wait > deadline:
-                raise
-            with Progress(what, show=progress) as bar:
-                pause(bar, words(wait), wait)
+    bar: Progress | None = None
+    with ExitStack() as open_bars:
+        while True:
+            try:
+                with patient():
+                    return call()
+            except Throttled as slow:
+                wait = seconds(slow.retry_after)
+                if time.monotonic() + wait > deadline:
+                    raise
+            bar = bar or open_bars.enter_context(Progress(what, show=progress))
+            pause(bar, words(wait), wait)

@@ -75,6 +75,14 @@ def test_sizes_that_azure_does_not_tell_block_nothing(scripted: Azure, script: S
     assert cluster.create(scripted, "aks", resource_group="rg", location="eastus").name == "aks"
 
 
+def test_a_throttled_look_at_sizes_is_not_waited_for(scripted: Azure, script: Script) -> None:
+    script.on(
+        "GET", "/skus$", Answer(429, {"error": {"code": "Throttled", "message": "later"}}, {"Retry-After": "300"})
+    )
+    assert sizes.preflight(scripted, "eastus", SIZE).verdict == "unknown"
+    assert script.count("GET", "/skus$") == 1
+
+
 def test_without_a_login_nothing_is_unknown(scripted: Azure, script: Script) -> None:
     script.on("GET", "/skus$", Answer(401, {"error": {"code": "InvalidAuthenticationToken", "message": "no"}}))
     with pytest.raises(AzureError):
