@@ -7,6 +7,8 @@ times the laptop's time scale. A run of ten minutes makes the next crash the fir
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -19,7 +21,7 @@ from aksgpu.errors import InvalidInput
 from aksgpu.local import images
 from aksgpu.local.api import quantity
 from aksgpu.local.images.registry import missing
-from aksgpu.local.node import environment, status, volumes
+from aksgpu.local.node import environment, logs, status, volumes
 from aksgpu.local.node.attempt import Attempt, Exit, attempts
 from aksgpu.local.node.execution import ExecError, Execution, execute
 from aksgpu.local.objects import Object
@@ -32,6 +34,9 @@ PULL_SECONDS = 0.3
 SHOWN_SECONDS = 4.0
 """How long ErrImagePull is shown before ImagePullBackOff takes its place."""
 
+_LAST_WORDS, _WORDS_BYTES = "termination-log", 4096
+"""The file of a run that is mounted at terminationMessagePath, and how much of its end is shown."""
+
 _OCI = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
     "unable to start container process: error during container init: {}: unknown"
@@ -43,6 +48,7 @@ class ContainerRunner:
 
     Attributes:
         stand: how it stands, as the pod's status shows it.
+        started: set when its command has been started.
         deadline_changed: set when the pod's deletion has a new deadline.
     """
 
@@ -52,6 +58,7 @@ class ContainerRunner:
         self._attempt: Attempt | None = None
         self._left_over = False
         self._delay = 0.0
+        self.started = asyncio.Event()
         self.deadline_changed = asyncio.Event()
         try:
             image = images.normalise(spec["image"])
@@ -76,6 +83,11 @@ class ContainerRunner:
         await asyncio.sleep(seconds * self._pod.around.settings.time_scale)
 
     @property
+    def sidecar(self) -> bool:
+        """Whether it runs beside the containers after it, rather than before them."""
+        return self.stand.sidecar
+
+    @property
     def known(self) -> bool:
         """Whether it has been started at least once."""
         return self._attempt is not None
@@ -95,7 +107,7 @@ class ContainerRunner:
 
     async def run(self) -> bool:
         """Run the container until it will not run again. Returns whether it succeeded."""
-        if self._init and self._left_over and self.stand.exit_code == 0:
+        if self._init and not self.sidecar and self._left_over and self.stand.exit_code == 0:
             return True
         while True:
             attempt = await self._resume() or await self._start()
@@ -106,8 +118,8 @@ class ContainerRunner:
             await self._back_off(end)
 
     def _again(self, end: Exit) -> bool:
-        policy = self._pod.restart_policy
-        if self._init:
+        policy = "Always" if self.sidecar else self._pod.restart_policy
+        if self._init and not self.sidecar:
             return end.code != 0 and policy != "Never"
         return policy == "Always" or (policy == "OnFailure" and end.code != 0)
 
@@ -118,7 +130,7 @@ class ContainerRunner:
             return None
         self.stand.container_id = f"containerd://{attempt.container_id}"
         if attempt.started:
-            self._become(status.running(attempt.started))
+            self._runs(attempt)
         return attempt
 
     async def _start(self) -> Attempt:
@@ -132,9 +144,13 @@ class ContainerRunner:
         self.stand.container_id, self.stand.image_id = f"containerd://{container_id}", image.id
         await attempt.start(spec, container_id)
         if attempt.started:
-            self._become(status.running(attempt.started))
+            self._runs(attempt)
             self._tell("Normal", "Started", f"Started container {self.stand.name}")
         return attempt
+
+    def _runs(self, attempt: Attempt) -> None:
+        self._become(status.running(attempt.started))
+        self.started.set()
 
     def _forget_old(self, number: int) -> None:
         if number >= 0:
@@ -147,6 +163,7 @@ class ContainerRunner:
         if end.reason == "StartError":
             message, started = _OCI.format(end.message), 0
             self._tell("Warning", "Failed", f"Error: {message}")
+        message = ": ".join(filter(None, (message, self._last_words(end.code))))
         self._become(status.terminated(self.stand.container_id, end.code, end.reason, message, started, end.finished))
 
     async def _back_off(self, end: Exit) -> None:
@@ -231,8 +248,9 @@ class ContainerRunner:
         gpus = pod.node.gpus if image.all_gpus else pod.gpus_of(self.stand.name)
         tools = [around.gpu_tools, around.tools] if gpus else [around.tools]
         own = await environment.of_container(around.objects, pod.with_status(), self._spec, pod.node.object)
-        env = {**environment.common(pod.name, tools, gpus, pod.node.driver), **own}
-        mounts = volumes.mounts(self._spec, pod.volumes, own)
+        hostname = pod.pod["spec"].get("hostname") or pod.name
+        env = {**environment.common(hostname, tools, gpus, pod.node.driver), **own}
+        mounts = volumes.mounts(self._spec, pod.pod["spec"].get("volumes") or [], pod.volumes, own)
         argv = environment.command_line(self._spec, image, own)
         work = pod.directory / "containers" / self.stand.name / str(self.stand.restarts) / "work"
         work.mkdir(parents=True, exist_ok=True)
@@ -249,6 +267,8 @@ class ContainerRunner:
             own = {name: volumes.rewrite(value, root, moved) for name, value in own.items()}
             env = {**env, **own, "AKSGPU_ROOT": str(root)}
             cwd = volumes.rewrite(cwd, root, moved)
+        if around.view and all(gpu.simulated for gpu in gpus):
+            mounts += self._termination_log(work.with_name(_LAST_WORDS))
         limit = ((self._spec.get("resources") or {}).get("limits") or {}).get("memory")
         return {
             "argv": argv,
@@ -258,6 +278,31 @@ class ContainerRunner:
             "moved": moved,
             "memory_limit": int(quantity.parse(limit)) if limit else None,
         }
+
+    def _termination_log(self, path: Path) -> list[volumes.Mount]:
+        """Where the command may leave its last words.
+
+        Not with a real GPU: the driver adds files to /dev on first use, which a /dev with this file would not show.
+        """
+        target = self._spec.get("terminationMessagePath") or ""
+        if not target.startswith("/"):
+            return []
+        path.write_bytes(b"")
+        path.chmod(0o666)
+        return [volumes.Mount(str(path), target, False)]
+
+    def _last_words(self, code: int) -> str:
+        """What the run left in its termination log, or in its log where the spec wants that."""
+        if self._attempt is None:
+            return ""
+        path = self._attempt.directory / _LAST_WORDS
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _WORDS_BYTES))
+            if data := file.read(_WORDS_BYTES):
+                return data.decode(errors="replace")
+        if code == 0 or self._spec.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        return logs.last_words(self._attempt.log, lines=80, limit=2048)
 
     async def execute(self, argv: Sequence[str], *, tty: bool) -> Execution:
         """Run another command in the container, as ``kubectl exec`` does; raises ExecError."""

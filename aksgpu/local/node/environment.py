@@ -50,14 +50,14 @@ def command_line(container: Object, image: Image, known: Mapping[str, str]) -> l
     return [*image.entrypoint, *image.cmd]
 
 
-def common(pod_name: str, tools: Sequence[Path], gpus: Sequence[Gpu], driver: Path | None = None) -> dict[str, str]:
+def common(hostname: str, tools: Sequence[Path], gpus: Sequence[Gpu], driver: Path | None = None) -> dict[str, str]:
     """The environment that every container begins with."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     uuids = ",".join(gpu.uuid for gpu in gpus)
     return {
         **inherited,
         "PATH": os.pathsep.join([*map(str, tools), os.environ.get("PATH", os.defpath)]),
-        "HOSTNAME": pod_name,
+        "HOSTNAME": hostname,
         "PYTHONUNBUFFERED": "1",  # a log that is followed should move
         "NVIDIA_VISIBLE_DEVICES": uuids or "void",
         "CUDA_VISIBLE_DEVICES": uuids,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -67,7 +68,8 @@ class _Segments:
         self._number: int | None = None
         self._offset = 0
 
-    def _numbers(self) -> list[int]:
+    def numbers(self) -> list[int]:
+        """Of the segments that are there, oldest first."""
         names = self._path.parent.glob(self._path.name + ".*")
         return sorted(int(name.suffix[1:]) for name in names if name.suffix[1:].isdigit())
 
@@ -75,12 +77,12 @@ class _Segments:
         """Complete entries not read yet, a list of lines at a time joined."""
         while True:
             if self._number is None:
-                numbers = self._numbers()
+                numbers = self.numbers()
                 if not numbers:
                     return
                 self._number = numbers[0]
             # Asked before reading: nothing is added to a segment once the next one is there.
-            later = [number for number in self._numbers() if number > self._number]
+            later = [number for number in self.numbers() if number > self._number]
             yield from self._rest(Path(f"{self._path}.{self._number}"))
             if not later:
                 return
@@ -140,6 +142,19 @@ def _last_lines(segments: _Segments, options: LogOptions, lines: int) -> list[by
     if current:
         kept.append(current)
     return [entry for line in kept for entry in line]
+
+
+def last_words(path: Path, *, lines: int, limit: int) -> str:
+    """The end of a log: so many lines and bytes at most, of its newest segment."""
+    segments = _Segments(path).numbers()
+    if not segments:
+        return ""
+    with Path(f"{path}.{segments[-1]}").open("rb") as file:
+        cut = max(0, file.seek(0, os.SEEK_END) - CHUNK)
+        file.seek(cut)
+        entries = _after(file.read(), 0)
+    text = b"".join(map(_Format(timestamps=False), entries[1:] if cut else entries))
+    return b"".join(text.splitlines(keepends=True)[-lines:])[-limit:].decode(errors="replace")
 
 
 async def read(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncIterator[bytes]:

@@ -171,6 +171,7 @@ class PodRunner:
             elif living.cancelled() and not self._stop.is_set():
                 self._failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
                 self.tell("Normal", "DeadlineExceeded", self._failure[1])
+            if not self._stop.is_set():
                 self._deadline = time.monotonic() + self._grace()
             await self._finish()
         else:
@@ -188,16 +189,30 @@ class PodRunner:
         return float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
 
     async def _live(self) -> None:
-        """Admission, volumes, init containers one after the other, then all containers until none will run again."""
+        """Admission, volumes, init containers one after the other, then all containers until none will run again.
+
+        A sidecar is gone on from as soon as it has started.
+        """
         if not await self._admit():
             return
         self.changed()
         await self._mount()
         self._sandbox = True
         self.changed()
-        for one in self.init:
-            if not await one.run():
-                return
+        async with asyncio.TaskGroup() as beside:
+            sidecars: list[asyncio.Task[bool]] = []
+            for one in self.init:
+                if one.sidecar:
+                    sidecars.append(beside.create_task(one.run()))
+                    await one.started.wait()
+                elif not await one.run():
+                    break
+            else:
+                await self._main()
+            for task in sidecars:
+                task.cancel()  # the processes end with the pod
+
+    async def _main(self) -> None:
         self._initialised = True
         self.changed()
         async with asyncio.TaskGroup() as group:

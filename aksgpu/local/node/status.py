@@ -45,6 +45,11 @@ class Container:
         return str(self.spec["name"])
 
     @property
+    def sidecar(self) -> bool:
+        """Whether it is an init container that runs beside those after it; only those have a policy of their own."""
+        return self.spec.get("restartPolicy") == "Always"
+
+    @property
     def running(self) -> bool:
         """Whether its command runs."""
         return "running" in self.state
@@ -117,7 +122,8 @@ class Facts:
 def build(pod: Object, facts: Facts) -> dict[str, Any]:
     """The pod's whole new status; what others wrote into it stays."""
     spec, old = pod["spec"], pod.get("status") or {}
-    now = facts.phase or phase(spec.get("restartPolicy", "Always"), facts.initialised, facts.containers)
+    beside = [one for one in facts.init if one.sidecar and one.running]
+    now = facts.phase or phase(spec.get("restartPolicy", "Always"), facts.initialised, [*facts.containers, *beside])
     status = {key: value for key, value in old.items() if key in ("qosClass", "nominatedNodeName", "resize")}
     status |= {
         "conditions": _conditions(old.get("conditions") or [], facts, now),
@@ -137,8 +143,12 @@ def build(pod: Object, facts: Facts) -> dict[str, Any]:
     return status
 
 
+def _prepared(one: Container) -> bool:
+    """Whether an init container lets those after it start."""
+    return one.running if one.sidecar else one.exit_code == 0 and "terminated" in one.state
+
+
 def _container(one: Container, *, init: bool = False) -> dict[str, Any]:
-    done = one.exit_code == 0 and "terminated" in one.state
     mounts = [
         {
             "mountPath": mount["mountPath"],
@@ -153,7 +163,7 @@ def _container(one: Container, *, init: bool = False) -> dict[str, Any]:
         "imageID": one.image_id,
         "lastState": one.last,
         "name": one.name,
-        "ready": done if init else one.running,
+        "ready": _prepared(one) if init else one.running,
         "restartCount": one.restarts,
         "started": one.running,
         "state": one.state,
@@ -164,7 +174,7 @@ def _container(one: Container, *, init: bool = False) -> dict[str, Any]:
 def _conditions(old: list[dict[str, Any]], facts: Facts, now: str) -> list[dict[str, Any]]:
     ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(now)
     idle = [one.name for one in facts.containers if not one.running]
-    pending = [one.name for one in facts.init if one.exit_code != 0 or "terminated" not in one.state]
+    pending = [one.name for one in facts.init if not _prepared(one)]
     told: dict[str, tuple[bool, str, str]] = {
         "PodReadyToStartContainers": (facts.sandbox and not ended, "", ""),
         "Initialized": (True, "PodCompleted" if now == "Succeeded" else "", ""),

@@ -22,6 +22,8 @@ from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status import StatusError
 
 KUBELET = "/var/lib/kubelet"
+_WRITTEN = ("configMap", "secret", "downwardAPI", "projected")
+"""Volumes whose content is written here, and which containers may only read."""
 
 
 class MountError(Exception):
@@ -73,7 +75,7 @@ async def _volume(objects: Objects, pod: Object, node: Object, places: Places, v
         return await _claim(objects, pod["metadata"]["namespace"], claim["claimName"], places.claims)
     path: Path = places.pod / "volumes" / volume["name"]
     path.mkdir(parents=True, exist_ok=True)
-    for kind in ("configMap", "secret", "downwardAPI", "projected"):
+    for kind in _WRITTEN:
         if kind in volume:
             sources: list[Object] = [{kind: volume[kind]}]
             if kind == "projected":
@@ -171,14 +173,18 @@ def _write(directory: Path, relative: str, data: bytes, mode: int) -> None:
     fresh.replace(path)
 
 
-def mounts(container: Object, made: Mapping[str, Path], known: Mapping[str, str]) -> list[Mount]:
+def mounts(
+    container: Object, volumes: Sequence[Object], made: Mapping[str, Path], known: Mapping[str, str]
+) -> list[Mount]:
     """What is mounted where in a container.
 
     Args:
         container: its spec.
-        made: the pod's volumes.
+        volumes: the pod's volumes, as its spec has them.
+        made: where each of them lies.
         known: the container's environment, for ``subPathExpr``.
     """
+    fixed = {volume["name"] for volume in volumes if any(kind in volume for kind in _WRITTEN)}
     found = []
     for mount in container.get("volumeMounts") or []:
         source = made[mount["name"]]
@@ -189,7 +195,7 @@ def mounts(container: Object, made: Mapping[str, Path], known: Mapping[str, str]
             source = source / inner
             if not source.exists():
                 source.mkdir(parents=True)
-        found.append(Mount(str(source), mount["mountPath"], bool(mount.get("readOnly"))))
+        found.append(Mount(str(source), mount["mountPath"], bool(mount.get("readOnly")) or mount["name"] in fixed))
     return found
 
 

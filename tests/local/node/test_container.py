@@ -129,7 +129,7 @@ async def test_paths_that_leave_their_place_are_refused(lab: Lab) -> None:
         await volumes.prepare(lab.objects, {"spec": {"volumes": climbs}}, {}, volumes.Places(*[lab.root] * 3))
     mount = {"name": "v", "mountPath": "/v", "subPath": "../../etc"}
     with pytest.raises(environment.ConfigError, match="stay inside"):
-        volumes.mounts({"volumeMounts": [mount]}, {"v": lab.root}, {})
+        volumes.mounts({"volumeMounts": [mount]}, [], {"v": lab.root}, {})
 
 
 async def test_claim_keeps_its_content(lab: Lab) -> None:
@@ -176,3 +176,47 @@ def test_rewriting() -> None:
 def test_expansion() -> None:
     known = {"A": "1", "B": "2"}
     assert environment.expand("$(A)$(B) $(C) $$(A) $$ $A", known) == "12 $(C) $(A) $ $A"
+
+
+@pytest.mark.parametrize(
+    ("script", "policy", "message"),
+    [
+        ("echo said; printf last > /dev/termination-log; exit 3", "File", "last"),
+        ("echo said; printf last > /dev/termination-log", "FallbackToLogsOnError", "last"),
+        ("echo said >&2; exit 3", "FallbackToLogsOnError", "said\n"),
+        ("seq 100; exit 3", "FallbackToLogsOnError", "".join(f"{number}\n" for number in range(21, 101))),
+        ("echo said", "FallbackToLogsOnError", None),
+        ("head -c 5000 /dev/zero | tr '\\0' x > /dev/termination-log", "File", "x" * 4096),
+        ("echo said; exit 3", "File", None),
+    ],
+)
+async def test_last_words(lab: Lab, script: str, policy: str, message: str | None) -> None:
+    if not lab.agent._around.view:
+        pytest.skip("this system grants no mount namespaces")
+    await lab.run("says", "sh", "-c", script, container={"terminationMessagePolicy": policy})
+    pod = await lab.phase("says", "Succeeded", "Failed")
+    assert pod["status"]["containerStatuses"][0]["state"]["terminated"].get("message") == message
+    assert not Path("/dev/termination-log").exists()
+
+
+async def test_terminals_work_beside_the_termination_log(lab: Lab) -> None:
+    await lab.run("pty", "python3", "-c", "import os, pty; print(os.path.exists(os.ttyname(pty.openpty()[1])))")
+    await lab.phase("pty", "Succeeded", "Failed")
+    assert await lab.logs("pty") == b"True\n"
+
+
+async def test_hostname_is_the_pods_own(lab: Lab) -> None:
+    await lab.run("long-name", "sh", "-c", "echo $HOSTNAME", hostname="short")
+    await lab.phase("long-name", "Succeeded")
+    assert await lab.logs("long-name") == b"short\n"
+
+
+async def test_written_volumes_are_read_only(lab: Lab) -> None:
+    if not lab.agent._around.view:
+        pytest.skip("this system grants no mount namespaces")
+    await config(lab)
+    mounts = [{"name": "config", "mountPath": "/etc/aksgpu-test"}]
+    made = [{"name": "config", "configMap": {"name": "settings"}}]
+    await lab.run("writes", "touch", "/etc/aksgpu-test/colour", volumes=made, container={"volumeMounts": mounts})
+    await lab.phase("writes", "Failed")
+    assert b"Read-only file system" in await lab.logs("writes")

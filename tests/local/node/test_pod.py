@@ -152,6 +152,30 @@ async def test_init_containers_run_in_order(lab: Lab) -> None:
     assert [one["state"]["terminated"]["reason"] for one in pod["status"]["initContainerStatuses"]] == ["Completed"] * 2
 
 
+async def test_sidecar_runs_beside_the_containers(lab: Lab, mark: str) -> None:
+    volumes = [{"name": "shared", "emptyDir": {}}]
+    shared = {"image": "busybox", "volumeMounts": [{"name": "shared", "mountPath": "/aksgpu-shared"}]}
+    serve = f": {mark}; trap 'echo bye; exit 0' TERM; touch /aksgpu-shared/up; while :; do sleep 0.05; done"
+    sidecar = {"name": "beside", "restartPolicy": "Always", "command": ["sh", "-c", serve], **shared}
+    before = {"name": "before", "command": ["sh", "-c", "until test -e /aksgpu-shared/up; do sleep 0.02; done"]}
+    spec = {"initContainers": [sidecar, before | shared], "volumes": volumes, "terminationGracePeriodSeconds": 10}
+    await lab.run("both", "sh", "-c", "sleep 0.3; exit 3", **spec)
+    pod = await lab.phase("both", "Running")
+    assert [one["ready"] for one in pod["status"]["initContainerStatuses"]] == [True, True]
+    pod = await lab.phase("both", "Failed")
+    assert terminated(pod)["exitCode"] == 3
+    assert terminated({"status": {"containerStatuses": pod["status"]["initContainerStatuses"]}})["exitCode"] == 0
+    assert await lab.logs("both", "beside") == b"bye\n"
+    assert not processes(mark)
+
+
+async def test_sidecar_ends_and_comes_back(lab: Lab) -> None:
+    sidecar = {"name": "beside", "image": "busybox", "restartPolicy": "Always", "command": ["true"]}
+    await lab.run("both", "sleep", "60", initContainers=[sidecar])
+    await lab.until("both", lambda pod: (pod["status"].get("initContainerStatuses") or [{}])[0].get("restartCount"))
+    await lab.phase("both", "Running")
+
+
 async def test_failed_init_container_fails_the_pod(lab: Lab) -> None:
     init = [{"name": "setup", "image": "busybox", "command": ["false"]}]
     await lab.run("never", "true", initContainers=init)

@@ -10,7 +10,7 @@ import errno
 import os
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 17, 1 << 18
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 1, 32, 4096, 8192, 16384, 1 << 17, 1 << 18
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -86,19 +86,29 @@ class View:
     def _unfold(self, base: str) -> None:
         old = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
         fresh = self._staging if base == "/" else base
+        # A terminal's master looks for pts beside itself, which it has not where it alone is mounted.
+        terminals = os.path.lexists(f"{base}/ptmx") and not os.path.islink(f"{base}/ptmx")
+        if terminals:
+            self._mount(base, self._staging, MS_BIND | MS_REC)
         self._mount("tmpfs", fresh, 0, "tmpfs", f"mode={os.fstat(old).st_mode & 0o7777:o}")
+        if terminals:
+            os.mkdir(f"{fresh}/.host")
+            self._mount(self._staging, f"{fresh}/.host", MS_MOVE)
         if base == "/":
             self._mount(None, fresh, MS_UNBINDABLE)
         for name in os.listdir(old):
             source, target = f"/proc/self/fd/{old}/{name}", f"{fresh}/{name}"
-            if os.path.islink(source):
-                os.symlink(os.readlink(source), target)
+            if os.path.islink(source) or (terminals and name == "ptmx"):
+                os.symlink(os.readlink(source) if os.path.islink(source) else ".host/ptmx", target)
                 continue
             if os.path.isdir(source):
                 os.mkdir(target)
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-            self._mount(source, target, MS_BIND | MS_REC)
+            try:
+                self._mount(source, target, MS_BIND | MS_REC)
+            except FileNotFoundError:  # gone since it was listed
+                (os.rmdir if os.path.isdir(target) else os.unlink)(target)
         os.close(old)
         if base == "/":
             os.chroot(fresh)
