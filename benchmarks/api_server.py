@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from load import CONFIG_MAPS, Api, Connection, config_map, encoded, small_cluster
+from load import CONFIG_MAPS, RUNS, Api, Connection, config_map, encoded, small_cluster
 
 SECONDS = 1.5
-RUNS = 3
 EVENTS = 60
 CONNECTIONS, WATCHERS = (1, 8, 64), (1, 20, 200)
 

@@ -12,31 +12,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
-import time
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from crowd import crowded_cluster
-from load import Api
+from load import Api, best
 from scale import whole
 
 from aksgpu import capacity, local, metrics
 from aksgpu.kube import Kube
 
-RUNS = 3
 LOG_BYTES = 100_000_000
-
-
-def best(work: Callable[[], Any]) -> float:
-    """Seconds of the fastest run; what it returns is dropped at once."""
-    took = []
-    for _ in range(RUNS):
-        begin = time.perf_counter()
-        work()
-        took.append(time.perf_counter() - begin)
-    return min(took)
 
 
 def alone(api: Api, path: str) -> None:

@@ -17,31 +17,18 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import orjson
 from crowd import NODES, PODS, crowded_cluster, node, pod
-from load import Api, Connection, small_cluster
+from load import RUNS, Api, Connection, best, small_cluster
 
 from aksgpu import local
 from aksgpu.local import Settings
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
 from aksgpu.local.control import Controllers
-
-RUNS = 3
-
-
-def best(work: Callable[[], object]) -> float:
-    """Seconds of the fastest run."""
-    took = []
-    for _ in range(RUNS):
-        begin = time.perf_counter()
-        work()
-        took.append(time.perf_counter() - begin)
-    return min(took)
 
 
 def start(api: Api) -> float:

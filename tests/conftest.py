@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 
@@ -14,3 +15,11 @@ os.environ.pop("KUBECONFIG", None)
 
 # Begun in the background of a script, Python inherits SIGINT ignored; the tests of interrupts send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Stop what a test left running in the home, and remove it."""
+    from aksgpu import local
+
+    local.stop()
+    shutil.rmtree(_HOME, ignore_errors=True)
