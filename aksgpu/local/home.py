@@ -1,4 +1,4 @@
-"""Where the laptop AKS keeps its files."""
+"""Where the laptop AKS keeps its files, and how it writes those that must be whole."""
 
 from __future__ import annotations
 
@@ -15,3 +15,13 @@ def home() -> Path:
         return Path(given).expanduser().resolve()
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "aksgpu"
+
+
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that only the user can read; readers see the old content or the new, never a part."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with open(fresh, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

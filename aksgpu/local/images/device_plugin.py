@@ -5,7 +5,7 @@ It speaks the kubelet's device plugin protocol with the same calls over the same
 
 - to ``kubelet.sock``: ``{"method": "Register", "version", "endpoint", "resource_name"}``, answered by ``{}``;
 - on its own socket: ``{"method": "ListAndWatch"}``, answered by ``{"devices": [{"id", "health"}]}`` for each change;
-  ``{"method": "Allocate", "device_ids": [...]}``, answered by ``{"envs": {...}}``.
+  ``{"method": "Allocate", "device_ids": [...]}``, answered by ``{}``: the node agent knows what a container needs.
 
 As the real one it starts over when ``kubelet.sock`` is made anew, ends with an error on a node without GPUs, and with
 ``FAIL_ON_INIT_ERROR=false`` stays there running and offers nothing. The GPUs are those in ``AKSGPU_GPUS``. Where they
@@ -24,8 +24,8 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,10 @@ from aksgpu.local.images import driver_problem
 RESOURCE = "nvidia.com/gpu"
 ENDPOINT = "nvidia-gpu.sock"
 LOOK_SECONDS = 0.2
-NO_NVML = (
+NO_GPUS = (
     "Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file: "
-    "No such file or directory"
-)
-HINTS = (
+    "No such file or directory",
     "If this is a GPU node, did you configure the NVIDIA Container Toolkit?",
-    "You can check the prerequisites at: https://github.com/NVIDIA/k8s-device-plugin#prerequisites",
-    "You can learn how to set the runtime at: https://github.com/NVIDIA/k8s-device-plugin#quick-start",
     "If this is not a GPU node, you should set up a toleration or nodeSelector to only deploy this plugin on GPU nodes",
 )
 
@@ -57,8 +53,7 @@ def offered(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, list[str]]:
 
 def log(text: str, level: str = "I") -> None:
     """Log as the real plugin does, with klog."""
-    now = time.time()
-    stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1e6):06d}"
+    stamp = datetime.now().strftime("%m%d %H:%M:%S.%f")
     print(f"{level}{stamp} {os.getpid():7d} main.go] {text}", file=sys.stderr, flush=True)
 
 
@@ -112,40 +107,36 @@ class Plugin:
     async def run(self) -> None:
         """Serve for ever."""
         while True:
-            log(f"Starting GRPC server for '{self._resource}'")
             server = await asyncio.start_unix_server(self._serve, sock=listen(self._directory / ENDPOINT))
             log(f"Starting to serve '{self._resource}' on {self._directory / ENDPOINT}")
             born = self._born()
-            if await self._register():
-                log(f"Registered device plugin for '{self._resource}' with Kubelet")
+            await self._register()
             while self._born() == born:
                 await asyncio.sleep(LOOK_SECONDS)
             log("inotify: kubelet.sock created, restarting.")
             server.close()
 
-    async def _register(self) -> bool:
+    async def _register(self) -> None:
         request = {"method": "Register", "version": "v1beta1", "endpoint": ENDPOINT, "resource_name": self._resource}
         try:
             await call(self._directory / "kubelet.sock", request)
-        except (OSError, ValueError, TimeoutError) as error:
+            log(f"Registered device plugin for '{self._resource}' with Kubelet")
+        except (OSError, ValueError) as error:
             log(f"Could not register device plugin: {error}", "E")
-            return False
-        return True
 
-    def _born(self) -> tuple[int, int]:
+    def _born(self) -> tuple[int, int] | None:
         try:
             stat = (self._directory / "kubelet.sock").stat()
         except FileNotFoundError:
-            return 0, 0
+            return None
         return stat.st_ino, stat.st_mtime_ns
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = json.loads(await reader.readline())
-            if request["method"] == "ListAndWatch":
+            if json.loads(await reader.readline())["method"] == "ListAndWatch":
                 await self._tell(reader, writer)
             else:
-                writer.write(json.dumps(self._allocate(request["device_ids"])).encode() + b"\n")
+                writer.write(b"{}\n")
                 await writer.drain()
         except (OSError, ValueError, KeyError) as error:
             log(f"bad request: {error!r}", "E")
@@ -157,8 +148,7 @@ class Plugin:
         told: str | None = None
         gone = asyncio.ensure_future(reader.read())
         while not gone.done():
-            problem = driver_problem()
-            if problem != told:
+            if told != (problem := driver_problem()):
                 told = problem
                 health = "Unhealthy" if problem else "Healthy"
                 devices = [{"id": uuid, "health": health} for uuid in self._ids]
@@ -167,53 +157,29 @@ class Plugin:
                     log(f"Failed to initialize NVML: {problem}; all devices of '{self._resource}' go unhealthy", "E")
             await asyncio.wait([gone], timeout=LOOK_SECONDS)
 
-    def _allocate(self, ids: list[str]) -> dict[str, Any]:
-        unknown = sorted(set(ids) - set(self._ids))
-        if unknown:
-            return {"error": f"invalid allocation request for '{self._resource}': unknown device: {unknown[0]}"}
-        return {"envs": {"NVIDIA_VISIBLE_DEVICES": ",".join(ids)}}
-
 
 def main() -> int:
-    """Run the plugin until SIGTERM."""
+    """Run the plugin until it is killed; the exit code is that of a plugin without GPUs."""
     parser = argparse.ArgumentParser(prog="nvidia-device-plugin", description="Offers a node's GPUs to Kubernetes.")
     default = os.environ.get("FAIL_ON_INIT_ERROR", "true")
     parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)
     parser.add_argument("--mig-strategy", default=os.environ.get("MIG_STRATEGY", "none"))
     options, _ = parser.parse_known_args()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: sys.exit(_ended(number)))
-    directory = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins")
-    log("Starting FS watcher.")
-    log("Starting OS watcher.")
-    log("Starting Plugins.")
     gpus = json.loads(os.environ.get("AKSGPU_GPUS") or "[]")
-    if problem := driver_problem():
-        log(f"Failed to initialize NVML: {problem}", "E")
-    elif gpus:
+    problem = driver_problem()
+    if gpus and not problem:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
+        directory = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins")
         asyncio.run(Plugin(directory, *offered(gpus, options.mig_strategy)).run())
-    else:
-        log(NO_NVML)
-    log("Incompatible strategy detected auto", "E")
-    for hint in HINTS:
-        log(hint, "E")
+    for text in [f"Failed to initialize NVML: {problem}"] if problem else NO_GPUS:
+        log(text, "E")
     if options.fail_on_init_error.lower() not in ("false", "0", "f"):
-        log(
-            "error starting plugins: error creating plugin manager: unable to create plugin manager: "
-            "invalid device discovery strategy",
-            "E",
-        )
+        log("error starting plugins: error creating plugin manager: invalid device discovery strategy", "E")
         return 1
     log("No devices found. Waiting indefinitely.")
     while True:
         signal.pause()
-
-
-def _ended(number: int) -> int:
-    log(f'Received signal "{signal.Signals(number).name}", shutting down.')
-    return 0
 
 
 if __name__ == "__main__":

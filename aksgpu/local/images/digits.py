@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fontTools.pens.basePen import BasePen
+from fontTools.ttLib import TTFont
 
 SIZE = 28  # pixels a side, as MNIST has them
 _GLYPH = 20  # pixels of the longer side of a glyph before it is distorted, as in MNIST
@@ -26,17 +28,9 @@ _FINE = 8  # subsamples a pixel and axis
 _CURVE = 6  # straight pieces that a curve is cut into
 
 TRAIN_FONTS = (
-    "DejaVuSans",
-    "DejaVuSans-Bold",
-    "DejaVuSansMono",
-    "DejaVuSansMono-Bold",
-    "DejaVuSerif-Bold",
-    "DejaVuSerif-BoldItalic",
-    "STIXGeneral",
-    "STIXGeneralBol",
-    "STIXGeneralBolIta",
-    "cmr10",
-    "cmb10",
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold"),
+    *("DejaVuSerif-Bold", "DejaVuSerif-BoldItalic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralBolIta"),
+    *("cmr10", "cmb10"),
 )
 TEST_FONTS = ("DejaVuSerif-Italic", "DejaVuSansMono-BoldOblique", "STIXGeneralItalic", "cmss10", "cmtt10")
 
@@ -66,63 +60,42 @@ def draw(fonts: tuple[str, ...], count: int, seed: int) -> tuple[Bytes, Bytes]:
 
 
 def _font_file(font: str) -> Path:
-    spec = importlib.util.find_spec("matplotlib")  # found, not imported: that would take longer than the drawing
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("matplotlib, whose fonts the digits are drawn from, is not installed")
-    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{font}.ttf"
+    package = importlib.util.find_spec("matplotlib")  # found, not imported: that would take longer than the drawing
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{font}.ttf"
 
 
-def _outlines(font: str) -> list[list[list[tuple[float, float]]]]:
-    """The ten digits of a font, each a list of closed polygons in font units."""
-    from fontTools.pens.recordingPen import DecomposingRecordingPen
-    from fontTools.ttLib import TTFont
+class _Pen(BasePen):  # type: ignore[misc]
+    """Draws a glyph as closed polygons, in font units."""
 
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # old fonts have odd dates, which matter to nobody
-    with TTFont(_font_file(font), lazy=True) as file:
-        names, glyphs = file.getBestCmap(), file.getGlyphSet()
-        digits = []
-        for digit in "0123456789":
-            pen = DecomposingRecordingPen(glyphs)
-            glyphs[names[ord(digit)]].draw(pen)
-            digits.append(_polygons(pen.value))
-    return digits
+    def __init__(self, glyphs: Any) -> None:
+        super().__init__(glyphs)
+        self.polygons: list[list[tuple[float, float]]] = []
 
+    def _moveTo(self, pt: tuple[float, float]) -> None:  # noqa: N802
+        self.polygons.append([pt])
 
-def _polygons(commands: list[tuple[str, tuple[Any, ...]]]) -> list[list[tuple[float, float]]]:
-    polygons: list[list[tuple[float, float]]] = []
-    for command, points in commands:
-        if command == "moveTo":
-            polygons.append([points[0]])
-        elif command == "lineTo":
-            polygons[-1].append(points[0])
-        elif command == "qCurveTo":
-            if points[-1] is None:  # TrueType: a contour without a point on the curve
-                first = _middle(points[-2], points[0])
-                polygons.append([first])
-                points = (*points[:-1], first)
-            polygons[-1] += _curve(polygons[-1][-1], points)
-    return polygons
+    def _lineTo(self, pt: tuple[float, float]) -> None:  # noqa: N802
+        self.polygons[-1].append(pt)
 
-
-def _curve(start: tuple[float, float], points: tuple[Any, ...]) -> list[tuple[float, float]]:
-    """TrueType's chain of quadratic curves: between two control points lies one point of the curve, in the middle."""
-    *controls, end = points
-    pieces = []
-    for index, control in enumerate(controls):
-        stop = end if index == len(controls) - 1 else _middle(control, controls[index + 1])
+    def _qCurveToOne(self, pt1: tuple[float, float], pt2: tuple[float, float]) -> None:  # noqa: N802
+        start = self.polygons[-1][-1]
         for step in range(1, _CURVE + 1):
             t = step / _CURVE
             a, b, c = (1 - t) * (1 - t), 2 * t * (1 - t), t * t
-            pieces.append((
-                a * start[0] + b * control[0] + c * stop[0],
-                a * start[1] + b * control[1] + c * stop[1],
-            ))  # fmt: skip
-        start = stop
-    return pieces
+            x, y = (a * start[axis] + b * pt1[axis] + c * pt2[axis] for axis in (0, 1))
+            self.polygons[-1].append((x, y))
 
 
-def _middle(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
-    return ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2)
+def _outlines(font: str) -> list[list[list[tuple[float, float]]]]:
+    """The ten digits of a font, each a list of polygons."""
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # old fonts have odd dates, which matter to nobody
+    with TTFont(_font_file(font), lazy=True) as file:
+        names, glyphs = file.getBestCmap(), file.getGlyphSet()
+        pens = [_Pen(glyphs) for _ in range(10)]
+        for digit, pen in enumerate(pens):
+            glyphs[names[ord("0") + digit]].draw(pen)
+        return [pen.polygons for pen in pens]
 
 
 def _master(polygons: list[list[tuple[float, float]]]) -> Floats:

@@ -17,25 +17,29 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+import numpy as np
+import numpy.typing as npt
 
-    Bytes = npt.NDArray[np.uint8]
+from aksgpu.local.images import digits
+from aksgpu.local.images.network import Bytes, Network, scale
 
 _HIDDEN = 256  # units; the original has 500
-_TRAIN_IMAGES, _TEST_IMAGES = 6000, 2000  # drawn
-_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+
+
+_NUMBERS: dict[str, tuple[type, float, float, float, str]] = {
+    "max_steps": (int, 1, 10**9, 500, "training steps"),
+    "learning_rate": (float, 1e-9, 1, 0.001, "of Adam"),
+    "dropout": (float, 1e-9, 1, 0.9, "probability to keep a unit in training"),
+    "batch_size": (int, 1, 4096, 100, "images a step"),
+    "seed": (int, 0, 2**32 - 1, 0, "of all chance"),
+}
+"""Arguments: type, least and largest value, default, help."""
 
 
 class BadData(Exception):
@@ -53,11 +57,10 @@ class Data(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, and log; the exit code is 0, 1 for unusable data, 2 for arguments that cannot be right."""
-    options = _arguments().parse_args(argv)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded: more only get in each other's way
+    options = _arguments(argv)
     try:
         _log_devices(json.loads(os.environ.get("AKSGPU_GPUS") or "[]"))
-        data = load(Path(options.data_dir)) or _drawn()
+        data = load(options.data_dir) or _drawn()
     except BadData as error:
         print(f"mnist: {error}", file=sys.stderr)
         return 1
@@ -68,10 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(data: Data, options: argparse.Namespace) -> Iterator[str]:
     """The original's loop: every tenth step measures instead of learning. Gives the lines to log."""
-    import numpy as np
-
-    from aksgpu.local.images.network import Network, scale
-
     chance = np.random.RandomState(options.seed)  # not default_rng: only RandomState's numbers are promised to stay
     network = Network(data.train_images.shape[1], _HIDDEN, 10, learning_rate=options.learning_rate, chance=chance)
     test_images = scale(data.test_images)
@@ -94,36 +93,21 @@ def _batches(count: int, size: int, chance: np.random.RandomState) -> Iterator[n
             yield order[start : start + size]
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mnist", description="Train a small network on images of digits.")
-    parser.add_argument("--max_steps", type=_number(int, 1, 10**9), default=500, help="training steps (%(default)s)")
-    parser.add_argument("--learning_rate", type=_number(float, 0, 1), default=0.001, help="of Adam (%(default)s)")
-    parser.add_argument(
-        "--dropout", type=_number(float, 0, 1), default=0.9, help="probability to keep a unit in training (%(default)s)"
-    )
-    parser.add_argument("--batch_size", type=_number(int, 1, 4096), default=100, help="images a step (%(default)s)")
-    parser.add_argument("--seed", type=_number(int, 0, 2**32 - 1), default=0, help="of all chance (%(default)s)")
+    for name, (kind, _, _, default, what) in _NUMBERS.items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{what} (%(default)s)")
     parser.add_argument(
         "--data_dir",
+        type=Path,
         default="/tmp/tensorflow/mnist/input_data",
         help="where MNIST's four IDX files are, gzipped or not; without them, digits are drawn (%(default)s)",
     )
-    return parser
-
-
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """A type for argparse: whole numbers from low to high, or others above low, up to high."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if kind is int and not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
-        if kind is float and not low < value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not above {low} and up to {high}")
-        return value
-
-    number.__name__ = "whole number" if kind is int else "number"  # argparse's message names it
-    return number
+    options = parser.parse_args(argv)
+    for name, (_, low, high, _, _) in _NUMBERS.items():
+        if not low <= getattr(options, name) <= high:
+            parser.error(f"argument --{name}: {getattr(options, name)} is not from {low} to {high}")
+    return options
 
 
 def _log_devices(gpus: list[dict[str, Any]]) -> None:
@@ -135,16 +119,15 @@ def _log_devices(gpus: list[dict[str, Any]]) -> None:
     if not gpus:
         _log("No GPU is assigned to this process: training on /device:CPU:0")
     for number, gpu in enumerate(gpus):
-        major, _, minor = str(gpu["compute_capability"]).partition(".")
+        capability, bus = gpu["compute_capability"], gpu["pci_bus_id"]
+        major, minor = capability.split(".")
         name = gpu["model"] + (" (simulated)" if gpu["simulated"] else "")
         _log(f"Found device {number} with properties: ")
-        print(f"name: {name} major: {major} minor: {minor or 0}")
-        print(f"pciBusID: {gpu['pci_bus_id']}")
+        print(f"name: {name} major: {major} minor: {minor}")
+        print(f"pciBusID: {bus}")
         print(f"totalMemory: {gpu['memory_mib'] / 1024:.2f}GiB")
-        _log(
-            f"Creating TensorFlow device (/device:GPU:{number}) -> (device: {number}, name: {name}, "
-            f"pci bus id: {gpu['pci_bus_id']}, compute capability: {major}.{minor or 0})"
-        )
+        about = f"device: {number}, name: {name}, pci bus id: {bus}, compute capability: {capability}"
+        _log(f"Creating TensorFlow device (/device:GPU:{number}) -> ({about})")
     if any(gpu["simulated"] for gpu in gpus):
         print("This GPU is simulated: there is none in this machine. numpy on the CPU does the work.", flush=True)
     elif gpus:
@@ -157,15 +140,9 @@ def _log(text: str) -> None:
 
 
 def _drawn() -> Data:
-    from aksgpu.local.images import digits
-
-    print(
-        f"Drawing {_TRAIN_IMAGES} digits to train with and {_TEST_IMAGES}, in other fonts, to test with (not MNIST)",
-        flush=True,
-    )
-    train_images, train_labels = digits.draw(digits.TRAIN_FONTS, _TRAIN_IMAGES, seed=0)
-    test_images, test_labels = digits.draw(digits.TEST_FONTS, _TEST_IMAGES, seed=1)
-    return Data(train_images, train_labels, test_images, test_labels)
+    train, test = 6000, 2000
+    print(f"Drawing {train} digits to train with and {test}, in other fonts, to test with (not MNIST)", flush=True)
+    return Data(*digits.draw(digits.TRAIN_FONTS, train, seed=0), *digits.draw(digits.TEST_FONTS, test, seed=1))
 
 
 def load(folder: Path) -> Data | None:
@@ -180,38 +157,31 @@ def load(folder: Path) -> Data | None:
     Raises:
         BadData: some are missing, or one is damaged or does not fit the others.
     """
-    found = [_find(folder, name) for name in _FILES]
-    if not any(found):
+    found = {name: file for name in _FILES for file in (folder / f"{name}.gz", folder / name) if file.is_file()}
+    if not found:
         return None
-    if missing := [name for name, file in zip(_FILES, found, strict=True) if file is None]:
+    if missing := [name for name in _FILES if name not in found]:
         raise BadData(f"{folder} has some of MNIST's files, but not {', '.join(missing)}")
-    data = Data(*(_read_idx(file) for file in found if file is not None))
+    data = Data(*(_read_idx(found[name]) for name in _FILES))
     for images, labels in (data[:2], data[2:]):
-        if len(images) != len(labels) or len(labels) == 0 or labels.max() > 9:
-            raise BadData(f"{folder}: {len(images)} images and {len(labels)} labels do not go together")
-    if data.train_images.shape[1] != 784 or data.test_images.shape[1] != 784:
-        raise BadData(f"{folder}: images are not 28x28 pixels")
+        if len(images) != len(labels) or len(labels) == 0 or labels.max() > 9 or images[0].size != 784:
+            both = f"{len(images)} images and {len(labels)} labels"
+            raise BadData(f"{folder}: {both} do not go together, or images are not of 28x28 pixels")
     return data
-
-
-def _find(folder: Path, name: str) -> Path | None:
-    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
 
 
 def _read_idx(file: Path) -> Bytes:
     """A file of the IDX format: two zeros, the type, the number of dimensions, the dimensions, the values."""
-    import numpy as np
-
     print(f"Extracting {file}", flush=True)
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+        magic, dimensions = struct.unpack_from(">3sB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
-        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-        if zeros != 0 or kind != 8 or not shape:  # 8: unsigned bytes
+        if magic != b"\0\0\x08":  # unsigned bytes
             raise ValueError("wrong magic number")
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
         return values.reshape(shape if dimensions == 1 else (shape[0], -1))
-    except (OSError, EOFError, ValueError, struct.error) as error:
+    except (OSError, EOFError, IndexError, ValueError, struct.error) as error:
         raise BadData(f"{file} is no IDX file of unsigned bytes, or damaged: {error}") from error
 
 

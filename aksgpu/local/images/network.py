@@ -52,12 +52,14 @@ class Network:
     def __init__(
         self, pixels: int, hidden: int, classes: int, *, learning_rate: float, chance: np.random.RandomState
     ) -> None:
+        def weights(*shape: int) -> Floats:  # Glorot and Bengio 2010
+            return (2 * chance.random_sample(shape) - 1) * math.sqrt(6 / sum(shape))
+
         self._chance = chance
-        self._weights_1 = _Parameter((pixels, hidden), 26, 3, learning_rate, chance)
-        self._bias_1 = _Parameter((hidden,), 26, 3, learning_rate)
-        self._weights_2 = _Parameter((hidden, classes), 22, 2, learning_rate, chance)
-        self._bias_2 = _Parameter((classes,), 22, 2, learning_rate)
-        self._step = 0
+        self._weights_1 = _Parameter(weights(pixels, hidden), 26, 3, learning_rate)
+        self._bias_1 = _Parameter(np.zeros(hidden), 26, 3, learning_rate)
+        self._weights_2 = _Parameter(weights(hidden, classes), 22, 2, learning_rate)
+        self._bias_2 = _Parameter(np.zeros(classes), 22, 2, learning_rate)
 
     def accuracy(self, images: Floats, labels: Bytes) -> float:
         """The share of images whose label is found. Nothing is dropped, nothing is learnt."""
@@ -81,14 +83,10 @@ class Network:
         error = _on_grid(error, 18, 0)
         back = error @ self._weights_2.value.T
         back = _on_grid(np.where(hidden > 0, back / keep, 0), 18, 4)
-        self._step += 1
-        for parameter, gradient in (
-            (self._weights_2, hidden.T @ error),
-            (self._bias_2, error.sum(axis=0)),
-            (self._weights_1, images.T @ back),
-            (self._bias_1, back.sum(axis=0)),
-        ):
-            parameter.learn(gradient / len(labels), self._step)
+        self._weights_2.learn(hidden.T @ error / len(labels))
+        self._bias_2.learn(error.sum(axis=0) / len(labels))
+        self._weights_1.learn(images.T @ back / len(labels))
+        self._bias_1.learn(back.sum(axis=0) / len(labels))
 
     def _hidden(self, images: Floats) -> Floats:
         return _on_grid(np.maximum(images @ self._weights_1.value + self._bias_1.value, 0), 14, 6)
@@ -100,42 +98,27 @@ class Network:
 class _Parameter:
     """Weights or biases on their grid, with Adam's two moments."""
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        behind: int,
-        before: int,
-        rate: float,
-        chance: np.random.RandomState | None = None,
-    ) -> None:
+    def __init__(self, value: Floats, behind: int, before: int, rate: float) -> None:
         self._behind, self._before, self._rate = behind, before, rate
-        self._mean, self._square = np.zeros(shape), np.zeros(shape)
+        self._mean, self._square = np.zeros(value.shape), np.zeros(value.shape)
         self._fade_1 = self._fade_2 = 1.0
-        self.value: Floats = np.zeros(shape)
-        if chance is not None:  # Glorot and Bengio 2010
-            reach = math.sqrt(6 / sum(shape))
-            self.value = _on_grid((2 * chance.random_sample(shape) - 1) * reach, behind, before)
+        self.value = _on_grid(value, behind, before)
 
-    def learn(self, gradient: Floats, step: int) -> None:
+    def learn(self, gradient: Floats) -> None:
         """One step of Adam (Kingma and Ba 2015) with its usual constants."""
         self._fade_1 *= 0.9  # not 0.9**step: pow is the C library's
         self._fade_2 *= 0.999
         self._mean += 0.1 * (gradient - self._mean)
         self._square += 0.001 * (gradient * gradient - self._square)
         rate = self._rate * math.sqrt(1 - self._fade_2) / (1 - self._fade_1)
-        self.value = _on_grid(
-            self.value - rate * self._mean / (np.sqrt(self._square) + 1e-8), self._behind, self._before
-        )
+        value = self.value - rate * self._mean / (np.sqrt(self._square) + 1e-8)
+        self.value = _on_grid(value, self._behind, self._before)
 
 
 def _on_grid(values: Floats, behind: int, before: int) -> Floats:
     """Round to multiples of 2**-behind, and keep between -2**before and 2**before."""
-    limit = 2.0 ** (before + behind)
-    scaled = values * 2.0**behind
-    np.rint(scaled, out=scaled)
-    np.clip(scaled, -limit, limit, out=scaled)
-    scaled *= 2.0**-behind
-    return scaled
+    scaled = np.rint(values * 2.0**behind)
+    return np.clip(scaled, -(2.0 ** (before + behind)), 2.0 ** (before + behind)) * 2.0**-behind
 
 
 def _softmax(scores: Floats) -> Floats:

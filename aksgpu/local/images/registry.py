@@ -17,19 +17,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from aksgpu.errors import InvalidInput
-from aksgpu.local import home as _home
+from aksgpu.local.home import home as user_home
+from aksgpu.local.home import write_private
 
 _REFERENCE = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-
-
-class _Own(TypedDict):
-    command: list[str]
-    directory: str
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,8 @@ class Image:
 
 
 def _module(name: str) -> tuple[str, ...]:
-    # -P: a container's working directory must not shadow modules.
-    return (sys.executable, "-P", "-m", f"aksgpu.local.images.{name}")
+    # -P: a container's working directory must not shadow modules. One thread: pods get in each other's way with more.
+    return ("env", "OPENBLAS_NUM_THREADS=1", sys.executable, "-P", "-m", f"aksgpu.local.images.{name}")
 
 
 # Pattern of the normalised name without tag -> entrypoint, cmd.
@@ -87,14 +83,12 @@ def normalise(reference: str) -> str:
     if match is None:
         raise InvalidInput(f'couldn\'t parse image name "{reference}": invalid reference format')
     name, tag, digest = match.group("name", "tag", "digest")
-    first, slash, _ = name.partition("/")
+    registry, slash, _ = name.partition("/")
     if not slash:
         name = f"docker.io/library/{name}"
-    elif not ("." in first or ":" in first or first == "localhost"):
+    elif registry != "localhost" and not {".", ":"} & set(registry):
         name = f"docker.io/{name}"
-    if digest:
-        return f"{name}@{digest}"
-    return f"{name}:{tag or 'latest'}"
+    return f"{name}@{digest}" if digest else f"{name}:{tag or 'latest'}"
 
 
 def find(reference: str) -> Image | None:
@@ -104,8 +98,7 @@ def find(reference: str) -> Image | None:
         InvalidInput: the reference cannot be parsed.
     """
     full = normalise(reference)
-    own = _read().get(full)
-    if own is not None:
+    if own := _read(None).get(full):
         return Image(full, tuple(own["command"]), directory=own["directory"])
     name = re.sub(r"(:[^:/@]+)?(@.+)?$", "", full)
     for pattern, (entrypoint, cmd) in _BUILTIN.items():
@@ -129,7 +122,7 @@ def register(
     *,
     directory: str | os.PathLike[str] | None = None,
     home: str | os.PathLike[str] | None = None,
-) -> Image:
+) -> None:
     """Let a program of this machine stand in for an image on the laptop AKS.
 
     It is the image's entrypoint: a container's ``args`` follow it, and its ``command`` replaces it.
@@ -145,19 +138,14 @@ def register(
     """
     if isinstance(command, str) or not command:
         raise InvalidInput("command must be a list of strings with at least the program")
-    full, words = normalise(reference), [str(word) for word in command]
-    where = str(Path(directory or Path.cwd()).resolve())
-    images = _read(home)
-    images[full] = {"command": words, "directory": where}
-    _write(images, home)
-    return Image(full, tuple(words), directory=where)
+    own = {"command": [str(word) for word in command], "directory": str(Path(directory or ".").resolve())}
+    _write(_read(home) | {normalise(reference): own}, home)
 
 
 def unregister(reference: str, *, home: str | os.PathLike[str] | None = None) -> None:
     """Forget a stand-in made by :func:`register`; one that is not there is no error."""
-    images = _read(home)
-    if images.pop(normalise(reference), None) is not None:
-        _write(images, home)
+    full = normalise(reference)
+    _write({name: own for name, own in _read(home).items() if name != full}, home)
 
 
 def install_tools(directory: Path) -> tuple[Path, Path]:
@@ -177,28 +165,20 @@ def install_tools(directory: Path) -> tuple[Path, Path]:
     }
     for path, line in scripts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_text(f"#!/bin/sh\n{line}\n")
-        fresh.chmod(0o755)
-        fresh.replace(path)
+        write_private(path, f"#!/bin/sh\n{line}\n".encode(), mode=0o755)
     return common, gpu
 
 
 def _file(home: str | os.PathLike[str] | None) -> Path:
-    return (_home.home() if home is None else Path(home)) / "images.json"
+    return (user_home() if home is None else Path(home)) / "images.json"
 
 
-def _read(home: str | os.PathLike[str] | None = None) -> dict[str, _Own]:
-    try:
-        images: dict[str, _Own] = json.loads(_file(home).read_text())
-    except FileNotFoundError:
-        return {}
-    return images
+def _read(home: str | os.PathLike[str] | None) -> dict[str, Any]:
+    file = _file(home)
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def _write(images: dict[str, _Own], home: str | os.PathLike[str] | None) -> None:
-    path = _file(home)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"images.json.{os.getpid()}")
-    fresh.write_text(json.dumps(images, indent=1))
-    fresh.replace(path)
+def _write(images: dict[str, Any], home: str | os.PathLike[str] | None) -> None:
+    file = _file(home)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(file, json.dumps(images, indent=1).encode())

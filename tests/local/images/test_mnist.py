@@ -123,11 +123,11 @@ def test_seed_and_arguments_matter(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--max_steps", "many"], "invalid whole number value: 'many'"),
+        (["--max_steps", "many"], "invalid int value: 'many'"),
         (["--max_steps", "0"], "0 is not from 1 to"),
-        (["--learning_rate", "0"], "0 is not above 0 and up to 1"),
-        (["--learning_rate", "nan"], "nan is not above 0"),
-        (["--dropout", "1.1"], "1.1 is not above 0 and up to 1"),
+        (["--learning_rate", "0"], "0.0 is not from 1e-09 to 1"),
+        (["--learning_rate", "nan"], "nan is not from 1e-09"),
+        (["--dropout", "1.1"], "1.1 is not from 1e-09 to 1"),
         (["--batch_size", "5000"], "5000 is not from 1 to 4096"),
         (["--seed", "-1"], "-1 is not from 0"),
         (["--max_step", "1", "--bogus"], "unrecognized arguments: --bogus"),
