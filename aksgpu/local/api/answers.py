@@ -1,103 +1,96 @@
-"""Answers as bytes: objects, lists, tables and refusals, in the form that was agreed on."""
+"""Answers: objects, lists, tables and refusals as JSON, in the form that the Accept header asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from aksgpu.local.api.kinds import Kind
-from aksgpu.local.api.negotiate import Form, negotiate
-from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.api.store import Entry, Event
-from aksgpu.local.api.streams import NO_CACHE
-from aksgpu.local.api.tables import META, partial, partial_list, table
+from aksgpu.local.api.tables import partial, partial_list, table
 from aksgpu.local.status import StatusError, bad_request
 
 Object = dict[str, Any]
+JSON = "application/json"
+AGGREGATED = "APIGroupDiscoveryList"
+NO_CACHE = {"Cache-Control": "no-cache, private"}
+_SHAPES = {"Table": "v1", "PartialObjectMetadata": "v1", "PartialObjectMetadataList": "v1", AGGREGATED: "v2"}
+"""What an answer can be converted to, and in which version."""
 
 
-def refuse(error: StatusError, request: web.Request) -> web.Response:
-    """A refusal as its Status."""
-    headers = {**NO_CACHE}
-    if error.code == 403:
-        headers["X-Content-Type-Options"] = "nosniff"
-    if error.code in (429, 504):
-        headers["Retry-After"] = "1"
-    try:
-        form = negotiate(request)
-    except StatusError:
-        form = Form()
-    return web.Response(body=form.dump(error.status), status=error.code, content_type=form.media, headers=headers)
+def negotiate(request: web.Request) -> str:
+    """What to convert the answer to, empty for the object as it is; raises NotAcceptable."""
+    for clause in (request.headers.get("Accept") or "*/*").split(","):
+        media, *parameters = (part.strip() for part in clause.split(";"))
+        options = dict(parameter.partition("=")[::2] for parameter in parameters)
+        shape = options.get("as", "")
+        if media in (JSON, "*/*", "application/*") and (not shape or _SHAPES.get(shape) == options.get("v", "v1")):
+            return shape
+    raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {JSON}")
 
 
-def answer(form: Form, obj: Any, status: int = 200, options: WriteOptions | None = None) -> web.Response:
-    """Any object."""
-    return _bytes(form, form.dump(obj), status, options)
-
-
-def _bytes(form: Form, body: bytes, status: int = 200, options: WriteOptions | None = None) -> web.Response:
-    response = web.Response(body=body, status=status, content_type=form.media, headers=NO_CACHE)
-    for text in dict.fromkeys(options.warnings if options else ()):
+def answer(
+    body: Any, status: int = 200, warnings: Sequence[str] = (), headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Any object, or its JSON."""
+    data = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+    response = web.Response(body=data, status=status, headers={"Content-Type": JSON, **NO_CACHE, **(headers or {})})
+    for text in dict.fromkeys(warnings):
         quoted = text.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{quoted}"')
     return response
 
 
+def refuse(error: StatusError) -> web.Response:
+    """A refusal as its Status."""
+    headers = {403: {"X-Content-Type-Options": "nosniff"}, 429: {"Retry-After": "1"}, 504: {"Retry-After": "1"}}
+    return answer(error.status, error.code, headers=headers.get(error.code))
+
+
 def one(
-    request: web.Request, form: Form, entry: Entry, status: int = 200, options: WriteOptions | None = None
+    request: web.Request, shape: str, entry: Entry, status: int = 200, warnings: Sequence[str] = ()
 ) -> web.Response:
     """A stored object, as itself, its metadata or a Table of one row."""
-    if form.shape == "Table":
+    if shape == "Table":
         metadata = {"resourceVersion": entry.obj["metadata"].get("resourceVersion", "")}
-        return answer(form, _table(request, form, entry.kind.plural, [entry.obj], metadata), status, options)
-    if form.shape:
-        return answer(form, partial(entry.obj), status, options)
-    if form == Form():
-        return _bytes(form, entry.data + b"\n", status, options)
-    return answer(form, entry.obj, status, options)
+        return answer(table(entry.kind.plural, [entry.obj], metadata, include=_include(request)), status, warnings)
+    return answer(partial(entry.obj) if shape else entry.data + b"\n", status, warnings)
 
 
-def many(request: web.Request, form: Form, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
+def many(request: web.Request, shape: str, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
     """A list. The JSON of its items is the store's own, not made again."""
-    if form.shape == "Table":
-        return answer(form, _table(request, form, kind.plural, (entry.obj for entry in entries), metadata))
-    if form.shape:
-        return answer(form, partial_list((entry.obj for entry in entries), metadata))
-    head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata}
-    if form == Form():
-        items = b",".join(entry.item for entry in entries)
-        return _bytes(form, orjson.dumps(head)[:-1] + b',"items":[' + items + b"]}\n")
-    return answer(form, {**head, "items": [orjson.loads(entry.item) for entry in entries]})
+    if shape == "Table":
+        objects = (entry.obj for entry in entries)
+        return answer(table(kind.plural, objects, metadata, include=_include(request)))
+    if shape:
+        return answer(partial_list((entry.obj for entry in entries), metadata))
+    head = orjson.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata})
+    return answer(head[:-1] + b',"items":[' + b",".join(entry.item for entry in entries) + b"]}\n")
 
 
-def _table(
-    request: web.Request, form: Form, plural: str, objects: Iterable[Object], metadata: Object, headers: bool = True
-) -> Object:
-    include = request.query.get("includeObject", "") or "Metadata"
-    if include not in ("None", "Metadata", "Object"):
-        raise bad_request(f'unrecognized includeObject value: "{include}"')
-    version = META if form.version == "v1" else "meta.k8s.io/v1beta1"
-    return table(plural, objects, metadata, include=include, headers=headers, api_version=version)
-
-
-def encoder(request: web.Request, form: Form) -> Callable[[Event], bytes]:
+def encoder(request: web.Request, shape: str, kind: Kind) -> Callable[[Event], bytes]:
     """How a watch writes its objects. The columns of a Table come with the first event only."""
-    if not form.shape:
-        return lambda event: event.entry.data
-    if form.shape != "Table":
-        return lambda event: orjson.dumps(partial(event.entry.obj))
-    _table(request, form, "", [], {})
-    headers = True
+    if shape != "Table":
+        return lambda event: orjson.dumps(partial(event.entry.obj)) if shape else event.entry.data
+    include, headers = _include(request), True
 
     def encode(event: Event) -> bytes:
         nonlocal headers
         rows = [] if event.type == "BOOKMARK" else [event.entry.obj]
         metadata = {"resourceVersion": event.entry.obj["metadata"]["resourceVersion"]}
-        shown = _table(request, form, event.entry.kind.plural, rows, metadata, headers)
+        shown = table(kind.plural, rows, metadata, include=include, headers=headers)
         headers = False
         return orjson.dumps(shown)
 
     return encode
+
+
+def _include(request: web.Request) -> str:
+    """What a Table's rows carry beside their cells."""
+    include = request.query.get("includeObject") or "Metadata"
+    if include not in ("None", "Metadata", "Object"):
+        raise bad_request(f'unrecognized includeObject value: "{include}"')
+    return include

@@ -1,128 +1,170 @@
-"""What the server serves, as clients ask for it first: aggregated discovery (v2) and the older lists of lists."""
+"""What the server serves, as clients ask for it first: health, version, discovery (aggregated and legacy), OpenAPI v3.
+
+OpenAPI has the published schemas, for ``kubectl explain`` and ``apply``. Its paths carry only what kubectl looks for:
+the kind they are about, and the ``fieldValidation`` parameter, by which it leaves validation to the server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from functools import cache
 from typing import Any
 
-from aksgpu.local.api.kinds import KINDS, Kind, Subresource
+import orjson
+from aiohttp import web
+
+from aksgpu.local.api.answers import AGGREGATED, JSON, NO_CACHE, answer, negotiate
+from aksgpu.local.api.kinds import KINDS, Kind
 from aksgpu.local.api.routes import GROUP_VERSIONS
+from aksgpu.local.api.schema import REF, definitions
 
 Object = dict[str, Any]
-AGGREGATED = "APIGroupDiscoveryList"
+VERSION = "1.33.5"
+"""The Kubernetes version that the server says it is."""
+
+_PATHS = {
+    f"apis/{group}/{version}" if group else f"api/{version}": (group, version) for group, version in GROUP_VERSIONS
+}
 
 
-def aggregated(core: bool, version: str) -> Object:
-    """All resources of the core group, or of all named groups, in one answer."""
-    groups = [gv for gv in GROUP_VERSIONS if (gv[0] == "") is core]
-    items = [
-        {
-            "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
-            "versions": [
-                {"version": v, "resources": [_resource(kind) for kind in _kinds(group, v)], "freshness": "Current"}
-            ],
-        }
-        for group, v in groups
-    ]
-    return {"kind": AGGREGATED, "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": items}
+def serve(request: web.Request, path: str) -> web.Response:
+    """Answer a request that is about no resource."""
+    parts = path.strip("/").split("/")
+    found: Object | None = None
+    match parts if request.method == "GET" else []:
+        case ["healthz" | "livez" | "readyz", *_]:
+            return web.Response(text="ok", headers=NO_CACHE)
+        case ["version"]:
+            found = _version()
+        case ["openapi", "v3"]:
+            locations = {each: f"/openapi/v3/{each}?hash={_openapi(each)[1]}" for each in _PATHS}
+            found = {"paths": {each: {"serverRelativeURL": location} for each, location in locations.items()}}
+        case ["openapi", "v3", *rest] if (name := "/".join(rest)) in _PATHS:
+            cached = {"Cache-Control": "public, immutable"} if "hash" in request.query else {}
+            return answer(_openapi(name)[0], headers=cached)
+        case ["api" | "apis" as root] if negotiate(request) == AGGREGATED:
+            media = f"{JSON};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED}"
+            return answer(_aggregated(root), headers={"Content-Type": media, "Cache-Control": "public"})
+        case ["api"]:
+            addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": request.host}]
+            found = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
+        case ["apis"]:
+            groups = [_group(group, version) for group, version in GROUP_VERSIONS if group]
+            found = {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+        case ["apis", group]:
+            groups = [_group(*each) for each in GROUP_VERSIONS if each[0] == group != ""]
+            found = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
+        case _ if (name := "/".join(parts)) in _PATHS and request.method == "GET":
+            found = _resources(*_PATHS[name])
+    if found is not None:
+        return answer(found)
+    headers = {**NO_CACHE, "X-Content-Type-Options": "nosniff"}
+    return web.Response(text="404 page not found\n", status=404, headers=headers)
+
+
+def _version() -> Object:
+    major, minor, _ = VERSION.split(".", 2)
+    unknown = dict.fromkeys(("gitCommit", "goVersion", "compiler"), "")
+    build = {"gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "platform": "linux/amd64"}
+    return {"major": major, "minor": minor, "gitVersion": f"v{VERSION}", **unknown, **build}
 
 
 def _kinds(group: str, version: str) -> list[Kind]:
     return [kind for kind in KINDS if (kind.group, kind.version) == (group, version)]
 
 
+def _names(kind: Kind) -> Object:
+    names = {"shortNames": list(kind.short_names), "categories": list(kind.categories)}
+    return {key: value for key, value in names.items() if value}
+
+
+def _aggregated(root: str) -> Object:
+    """All resources of the core group, or of all named groups, in one answer."""
+    items = [
+        {
+            "metadata": {**({"name": group} if group else {}), "creationTimestamp": None},
+            "versions": [
+                {"version": v, "resources": [_resource(kind) for kind in _kinds(group, v)], "freshness": "Current"}
+            ],
+        }
+        for group, v in GROUP_VERSIONS
+        if (group == "") is (root == "api")
+    ]
+    return {"kind": AGGREGATED, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
 def _resource(kind: Kind) -> Object:
-    result: Object = {
+    own = {"group": "", "version": ""}
+    parts = [
+        {
+            "subresource": part.name,
+            "responseKind": {**(_foreign(kind, part.name) or own), "kind": part.kind},
+            "verbs": list(part.verbs),
+        }
+        for _, part in sorted(kind.subresources.items())
+    ]
+    return {
         "resource": kind.plural,
-        "responseKind": {"group": "", "version": "", "kind": kind.kind},
+        "responseKind": {**own, "kind": kind.kind},
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.singular,
         "verbs": list(kind.verbs),
+        **_names(kind),
+        **({"subresources": parts} if parts else {}),
     }
-    if kind.short_names:
-        result["shortNames"] = list(kind.short_names)
-    if kind.categories:
-        result["categories"] = list(kind.categories)
-    if kind.subresources:
-        result["subresources"] = [
-            {"subresource": part.name, "responseKind": _response_kind(kind, part), "verbs": list(part.verbs)}
-            for part in _ordered(kind)
-        ]
-    return result
 
 
-def _response_kind(kind: Kind, part: Subresource) -> Object:
-    """Group and version are empty where they are the resource's own."""
+def _foreign(kind: Kind, subresource: str) -> Object:
+    """Group and version of a subresource's kind, where they are not the resource's own."""
+    part = kind.subresources[subresource]
     own = (part.group, part.version) == (kind.group, kind.version)
-    return {"group": "" if own else part.group, "version": "" if own else part.version, "kind": part.kind}
+    return {} if own else {"group": part.group, "version": part.version}
 
 
-def _ordered(kind: Kind) -> Iterable[Subresource]:
-    return (kind.subresources[name] for name in sorted(kind.subresources))
-
-
-def api_versions(address: str) -> Object:
-    """The answer of ``/api``."""
-    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": _addresses(address)}
-
-
-def _addresses(address: str) -> list[Object]:
-    return [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
-
-
-def api_groups() -> Object:
-    """The answer of ``/apis``."""
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(gv) for gv in GROUP_VERSIONS if gv[0]]}
-
-
-def _group(group_version: tuple[str, str]) -> Object:
-    group, version = group_version
+def _group(group: str, version: str) -> Object:
     each = {"groupVersion": f"{group}/{version}", "version": version}
     return {"name": group, "versions": [each], "preferredVersion": each}
 
 
-def api_group(group: str) -> Object | None:
-    """The answer of ``/apis/GROUP``, or None."""
-    found = [gv for gv in GROUP_VERSIONS if gv[0] == group and group]
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group(found[0])} if found else None
-
-
-def api_resources(group: str, version: str) -> Object | None:
-    """The answer of ``/api/v1`` or ``/apis/GROUP/VERSION``, or None."""
-    kinds = _kinds(group, version)
-    if not kinds:
-        return None
+def _resources(group: str, version: str) -> Object:
+    """The answer of ``/api/v1`` or ``/apis/GROUP/VERSION``."""
     resources: list[Object] = []
-    for kind in kinds:
-        row: Object = {
-            "name": kind.plural,
-            "singularName": kind.singular,
-            "namespaced": kind.namespaced,
-            "kind": kind.kind,
-            "verbs": list(kind.verbs),
-        }
-        if kind.short_names:
-            row["shortNames"] = list(kind.short_names)
-        if kind.categories:
-            row["categories"] = list(kind.categories)
-        resources.append(row)
-        resources.extend(_part(kind, part) for part in _ordered(kind))
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": f"{group}/{version}" if group else version,
-        "resources": resources,
-    }
+    for kind in _kinds(group, version):
+        row = {"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind}
+        resources.append({**row, "verbs": list(kind.verbs), **_names(kind)})
+        for name, part in sorted(kind.subresources.items()):
+            row = {
+                "name": f"{kind.plural}/{name}",
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": part.kind,
+            }
+            resources.append({**row, "verbs": list(part.verbs), **_foreign(kind, name)})
+    group_version = f"{group}/{version}" if group else version
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
 
 
-def _part(kind: Kind, part: Subresource) -> Object:
-    row: Object = {
-        "name": f"{kind.plural}/{part.name}",
-        "singularName": "",
-        "namespaced": kind.namespaced,
-        "kind": part.kind,
-        "verbs": list(part.verbs),
+@cache
+def _openapi(path: str) -> tuple[bytes, str]:
+    """The document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
+    schemas: Object = {}
+    names, paths = [kind.definition for kind in _kinds(*_PATHS[path])], dict[str, Any]()
+    while names:
+        if (name := names.pop()) not in schemas and name in definitions():
+            schemas[name] = definitions()[name]
+            names += [part.split('"')[0] for part in orjson.dumps(schemas[name]).decode().split(REF)[1:]]
+    parameters = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
+    for kind in _kinds(*_PATHS[path]):
+        identity = {"group": kind.group, "kind": kind.kind, "version": kind.version}
+        operation = {"x-kubernetes-group-version-kind": identity, "parameters": parameters, "responses": {}}
+        place = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
+        paths |= {place: {"post": operation}, f"{place}/{{name}}": {"patch": operation}}
+    info = {"title": "Kubernetes", "version": "unversioned"}
+    document = {
+        "openapi": "3.0.0",
+        "info": info,
+        "paths": paths,
+        "components": {"schemas": dict(sorted(schemas.items()))},
     }
-    if (part.group, part.version) != (kind.group, kind.version):
-        row |= {"group": part.group, "version": part.version}
-    return row
+    data = orjson.dumps(document)
+    return data, hashlib.sha512(data).hexdigest().upper()

@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Any, Protocol
 
 from aksgpu.local.api.bodies import flag, integer
-from aksgpu.local.api.humanize import moment
+from aksgpu.local.api.cells import moment
 from aksgpu.local.status import StatusError, bad_request
 
 Object = dict[str, Any]

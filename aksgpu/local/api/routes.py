@@ -1,9 +1,8 @@
-"""What a URL of the API means: group, version, resource, namespace, name, subresource and verb."""
+"""What a request is about: kind, namespace, name, subresource and verb, from its method and path."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from aksgpu.local.api.access import Attributes
 from aksgpu.local.api.kinds import KINDS, Kind, by_path
 from aksgpu.local.status import StatusError
 
@@ -12,82 +11,50 @@ GROUP_VERSIONS = tuple(dict.fromkeys((kind.group, kind.version) for kind in KIND
 
 _NAMESPACE_PARTS = ("status", "finalize")
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+_ON_COLLECTION = ("list", "watch", "create", "deletecollection")
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a request is about. ``kind`` is None for a resource that is not served."""
+def parse(method: str, path: str, watch: bool) -> tuple[Kind, Attributes] | None:
+    """The target of a request below ``/api/v1/`` or ``/apis/GROUP/VERSION/``; None for any other path.
 
-    group: str
-    version: str
-    resource: str
-    namespace: str | None
-    name: str
-    subresource: str
-    kind: Kind | None
-
-    def verb(self, method: str, watch: bool) -> str | None:
-        """The API's verb for an HTTP method, or None for a method that means nothing here.
-
-        A WebSocket begins with GET; that must not let those in who may only read.
-        """
-        if self.subresource == "exec" and method == "GET":
-            return "create"
-        if method == "GET":
-            return "get" if self.name else "watch" if watch else "list"
-        if method == "DELETE":
-            return "delete" if self.name else "deletecollection"
-        return _VERBS.get(method)
-
-    def served(self, verb: str | None) -> Kind:
-        """The kind, when it has this verb here; raises NotFound or MethodNotAllowed."""
-        kind = self.kind
-        if kind is None or (not kind.namespaced and self.namespace is not None):
-            raise no_such_resource()
-        homeless = kind.namespaced and self.namespace is None
-        if homeless and self.name:
-            raise no_such_resource()
-        if self.subresource:
-            part = kind.subresources.get(self.subresource)
-            if part is None:
-                raise no_such_resource()
-            if verb not in part.verbs:
-                raise method_not_allowed()
-            return kind
-        on_collection = verb in ("list", "watch", "create", "deletecollection")
-        if verb not in kind.verbs or on_collection is bool(self.name) or (homeless and verb not in ("list", "watch")):
-            raise method_not_allowed()
-        return kind
-
-
-def parse(path: str) -> Target | None:
-    """The target of a path below ``/api/v1/`` or ``/apis/GROUP/VERSION/``; None for any other path."""
+    Raises:
+        StatusError: there is no such resource, or it has no such verb.
+    """
     root, *parts = path.strip("/").split("/")
     if root == "api":
         parts = ["", *parts]
-    elif root != "apis":
-        return None
-    if len(parts) < 3 or not all(parts[1:]) or (root == "apis" and not parts[0]):
+    if root not in ("api", "apis") or len(parts) < 3 or not all(parts[root == "api" :]):
         return None
     group, version, *rest = parts
-    namespace = None
-    own_part = group == "" and len(rest) == 3 and rest[2] in _NAMESPACE_PARTS
+    namespace, own_part = "", group == "" and len(rest) == 3 and rest[2] in _NAMESPACE_PARTS
     if rest[0] == "namespaces" and len(rest) > 2 and not own_part:
         namespace, rest = rest[1], rest[2:]
     if len(rest) > 3 or (group, version) not in GROUP_VERSIONS:
         return None
     resource, name, subresource = [*rest, "", ""][:3]
-    return Target(group, version, resource, namespace, name, subresource, by_path(group, version, resource))
+    kind = by_path(group, version, resource)
+    known = kind is not None and (not subresource or subresource in kind.subresources)
+    if kind is None or not known or (namespace and not kind.namespaced) or (name and kind.namespaced and not namespace):
+        raise generic(404, "NotFound", "the server could not find the requested resource")
+    verb = _verb(method, name, subresource, watch)
+    verbs = kind.subresources[subresource].verbs if subresource else kind.verbs
+    everywhere = kind.namespaced and not namespace and verb not in ("list", "watch")
+    if verb not in verbs or everywhere or (not subresource and (verb in _ON_COLLECTION) is bool(name)):
+        raise generic(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    namespace = namespace or (name if resource == "namespaces" else "")
+    return kind, Attributes(verb, group, resource, subresource, namespace, name)
 
 
-def no_such_resource() -> StatusError:
-    """404 of a group and version that exists, for a resource that does not."""
-    return generic(404, "NotFound", "the server could not find the requested resource")
-
-
-def method_not_allowed() -> StatusError:
-    """405: the resource has no such verb."""
-    return generic(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+def _verb(method: str, name: str, subresource: str, watch: bool) -> str:
+    match method:
+        case "GET" if subresource == "exec":
+            return "create"  # a WebSocket begins with GET; that must not let those in who may only read
+        case "GET":
+            return "get" if name else "watch" if watch else "list"
+        case "DELETE":
+            return "delete" if name else "deletecollection"
+        case _:
+            return _VERBS.get(method, "")
 
 
 def generic(code: int, reason: str, message: str) -> StatusError:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import cast
+from math import inf
 
 import orjson
 from aiohttp import web
 
-from aksgpu.local.api.store import Event
+from aksgpu.local.api.answers import JSON, NO_CACHE
+from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.store import Entry, Event
 from aksgpu.local.status import StatusError
 
 log = logging.getLogger(__name__)
@@ -27,116 +28,100 @@ PULSE = 5.0
 """Seconds of silence after which it is checked whether the client is still there."""
 BOOKMARK_SECONDS = 45.0
 """Below the minute of silence after which many clients give a connection up."""
-NO_CACHE = {"Cache-Control": "no-cache, private"}
 _STUCK_BYTES = 1 << 16
-
-Encode = Callable[[Event], bytes]
 
 
 class Watch:
-    """One watch of one client.
+    """One watch of one client, as lines of JSON.
 
     Args:
-        request: the client's.
+        kind: what is watched.
         encode: an event's object as JSON.
-        seconds: how long the watch lasts; 0 leaves that to the server, which takes 30 to 60 minutes.
         bookmarks: whether the client wants bookmarks: one from time to time, and one at the end.
     """
 
-    def __init__(self, request: web.Request, encode: Encode, *, seconds: int, bookmarks: bool) -> None:
-        self._request, self._encode, self._bookmarks = request, encode, bookmarks
-        self._seconds = seconds or random.randint(1800, 3600)
-        self._response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": "application/json"})
+    def __init__(self, kind: Kind, encode: Callable[[Event], bytes], *, bookmarks: bool) -> None:
+        self._kind, self._encode, self._bookmarks = kind, encode, bookmarks
+        self._position = 0
 
-    async def send(self, events: AsyncIterator[Event], closing: Callable[[int], Event]) -> web.StreamResponse:
-        """Send events, a JSON line each, until time is up or the client leaves.
-
-        Args:
-            events: gives a BOOKMARK after each :data:`PULSE` seconds of silence.
-            closing: a BOOKMARK for a version.
-        """
-        position = 0
+    async def lines(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+        """A line an event; ``events`` gives bookmarks more often than clients want them."""
+        marked = time.monotonic()
         try:
-            await self._response.prepare(self._request)
-            try:
-                async with (
-                    asyncio.timeout(self._seconds),
-                    aclosing(cast("AsyncGenerator[Event, None]", events)) as stream,
-                ):
-                    marked = time.monotonic()
-                    async for event in stream:
-                        position = event.entry.rv
-                        if event.type != "BOOKMARK":
-                            await self._response.write(self._line(event))
-                        elif gone(self._request):
-                            return self._response
-                        elif self._bookmarks and self._due(event, marked):
-                            await self._response.write(self._line(event))
-                            marked = time.monotonic()
-            except TimeoutError:
-                await self._last(self._line(closing(position)) if self._bookmarks and position else b"")
-            except StatusError as error:
-                await self._last(b'{"type":"ERROR","object":' + orjson.dumps(error.status) + b"}\n")
-        except ConnectionError:
-            pass  # the client left: nobody is there to be told
-        except Exception:
-            _break_off(self._request)
-        return self._response
+            async with aclosing(events):
+                async for event in events:
+                    self._position = event.entry.rv
+                    if event.type == "BOOKMARK":
+                        # Those that end the initial events are annotated, and sent at once.
+                        early = time.monotonic() - marked < BOOKMARK_SECONDS
+                        if not self._bookmarks or (early and "annotations" not in event.entry.obj["metadata"]):
+                            continue
+                        marked = time.monotonic()
+                    yield self._line(event)
+        except StatusError as error:
+            yield b'{"type":"ERROR","object":' + orjson.dumps(error.status) + b"}\n"
 
-    def _due(self, event: Event, marked: float) -> bool:
-        """Whether a bookmark is sent: some time after the last one, or when it ends the initial events."""
-        return "annotations" in event.entry.obj["metadata"] or time.monotonic() - marked >= BOOKMARK_SECONDS
+    def last_line(self) -> bytes:
+        """The bookmark that ends a watch whose time is up."""
+        if not (self._bookmarks and self._position):
+            return b""
+        metadata = {"resourceVersion": str(self._position), "creationTimestamp": None}
+        obj = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": metadata}
+        return self._line(Event("BOOKMARK", Entry(self._kind, obj, orjson.dumps(obj), self._position), None))
 
     def _line(self, event: Event) -> bytes:
         return b'{"type":"' + event.type.encode() + b'","object":' + self._encode(event) + b"}\n"
 
-    async def _last(self, line: bytes) -> None:
-        transport = self._request.transport
-        if transport is not None and transport.get_write_buffer_size() > _STUCK_BYTES:
-            transport.abort()
-        elif line:
-            await self._response.write(line)
 
+async def send(
+    request: web.Request,
+    pieces: AsyncGenerator[bytes, None],
+    *,
+    media: str = JSON,
+    seconds: float = inf,
+    last: Callable[[], bytes] = bytes,
+) -> web.StreamResponse:
+    """Send pieces as they come, until there are no more, time is up or the client leaves.
 
-async def send_log(request: web.Request, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
-    """Send a log as it comes, until it ends or the client leaves."""
-    response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": "text/plain"})
-    pending: asyncio.Future[bytes | None] | None = None
+    Args:
+        request: the client's.
+        pieces: closed at the end.
+        media: their media type.
+        seconds: how long this may take.
+        last: makes a piece to end with when time is up.
+    """
+    response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": media})
+    end = time.monotonic() + seconds
+
+    async def write() -> None:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                await response.write(piece)
+
     try:
         await response.prepare(request)
-        while not gone(request):
-            pending = pending or asyncio.ensure_future(_next(pieces))
-            done, _ = await asyncio.wait((pending,), timeout=PULSE)
-            if not done:
-                continue
-            piece, pending = pending.result(), None
-            if piece is None:
-                break
-            await response.write(piece)
+        writing = asyncio.create_task(write())
+        try:
+            while not _gone(request) and (left := end - time.monotonic()) > 0:
+                if (await asyncio.wait((writing,), timeout=min(left, PULSE)))[0]:
+                    await writing
+                    return response
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        if request.transport is not None and request.transport.get_write_buffer_size() > _STUCK_BYTES:
+            request.transport.abort()
+        elif line := last():
+            await response.write(line)
     except ConnectionError:
         pass  # the client left: nobody is there to be told
     except Exception:
-        _break_off(request)
-    finally:
-        if pending is not None:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
+        # An error of ours in the middle of an answer: a connection cut short says so, an orderly end would not.
+        log.exception("%s %s broke off", request.method, request.path)
+        if request.transport is not None:
+            request.transport.abort()
     return response
 
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(pieces, None)
-
-
-def _break_off(request: web.Request) -> None:
-    """An error of ours in the middle of an answer: a connection cut short says so, an orderly end would not."""
-    log.exception("%s %s broke off", request.method, request.path)
-    if request.transport is not None:
-        request.transport.abort()
-
-
-def gone(request: web.Request) -> bool:
-    """Whether the client has closed the connection."""
+def _gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()

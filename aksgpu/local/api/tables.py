@@ -1,40 +1,53 @@
 """Objects as the rows that kubectl prints: Table, and PartialObjectMetadata.
 
-Which columns a kind has, and what its cells say, is in :mod:`aksgpu.local.api.columns`. Here is what is alike for all.
+Which columns a resource has is data (``data/columns.yaml``, which says how to read it); one without rows there gets
+name and creation time, as real API servers do for kinds they have no printer for. Cells that are more than a field's
+value are made in :mod:`aksgpu.local.api.cells`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
 
-from aksgpu.local.api.columns import COLUMNS, DEFAULT, About, Table
-from aksgpu.local.api.schema import definitions
+import yaml
+
+from aksgpu.local.api import cells
+from aksgpu.local.api.kinds import by_plural
+from aksgpu.local.api.schema import REF, definitions
 
 Object = dict[str, Any]
 META = "meta.k8s.io/v1"
+_FINISHED = {
+    phase: [{"type": "Completed", "status": "True", "reason": phase, "message": message}]
+    for phase, message in (("Succeeded", "The pod has completed successfully."), ("Failed", "The pod failed."))
+}
+"""A row's conditions, by which clients may hide finished pods."""
 
 
-def partial(obj: Mapping[str, Any]) -> Object:
+class Column(NamedTuple):
+    """One column: as the Table describes it, and how a cell is read."""
+
+    definition: Object
+    cell: Callable[[Object, datetime], Any]
+
+
+def partial(obj: Object) -> Object:
     """The object's metadata alone."""
     return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": obj["metadata"]}
 
 
-def partial_list(objects: Iterable[Mapping[str, Any]], metadata: Object) -> Object:
+def partial_list(objects: Iterable[Object], metadata: Object) -> Object:
     """A list of metadata alone."""
     items = [partial(obj) for obj in objects]
     return {"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": metadata, "items": items}
 
 
 def table(
-    plural: str,
-    objects: Iterable[Object],
-    metadata: Object,
-    *,
-    include: str = "Metadata",
-    headers: bool = True,
-    api_version: str = META,
+    plural: str, objects: Iterable[Object], metadata: Object, *, include: str = "Metadata", headers: bool = True
 ) -> Object:
     """A Table of ``objects``.
 
@@ -44,45 +57,61 @@ def table(
         metadata: of the list, or what a single object says of itself.
         include: ``None``, ``Metadata`` or ``Object``: what a row carries beside its cells.
         headers: False for the later events of a watch, which leave the columns out.
-        api_version: of the Table, as the client asked for it.
     """
-    layout = COLUMNS.get(plural, DEFAULT)
-    now = datetime.now(UTC)
-    return {
-        "kind": "Table",
-        "apiVersion": api_version,
-        "metadata": metadata,
-        "columnDefinitions": _definitions(layout) if headers else None,
-        "rows": [_row(layout, obj, now, include) for obj in objects],
+    now, shown = datetime.now(UTC), columns(plural)
+    rows: list[Object] = []
+    for obj in objects:
+        row: Object = {"cells": [column.cell(obj, now) for column in shown]}
+        if conditions := _FINISHED.get((obj.get("status") or {}).get("phase", "")):
+            row["conditions"] = conditions
+        if include != "None":
+            row["object"] = obj if include == "Object" else partial(obj)
+        rows.append(row)
+    definitions = [column.definition for column in shown] if headers else None
+    return {"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
+
+
+@cache
+def columns(plural: str) -> list[Column]:
+    """The columns of a resource."""
+    return [_column(row, by_plural(plural).definition) for row in _rows().get(plural) or _rows()["default"]]
+
+
+@cache
+def _rows() -> dict[str, list[Object]]:
+    text = files("aksgpu.local.api").joinpath("data", "columns.yaml").read_text()
+    loaded: dict[str, list[Object]] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return loaded
+
+
+def _column(row: Object, schema: str) -> Column:
+    kind, path = row.get("type", "string"), row.get("path", "").split(".")
+    definition = {
+        "name": row["name"],
+        "type": kind,
+        "format": "name" if row["name"] == "Name" else "",
+        "description": row.get("about") or _description(schema, path),
+        "priority": int(row.get("wide", False)),
     }
+    if "whole" in row:
+        return Column(definition, getattr(cells, row["whole"]))
+    show = getattr(cells, row["as"]) if "as" in row else None
+    none = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
+
+    def cell(obj: Object, now: datetime) -> Any:
+        value: Any = obj
+        for key in path:
+            if (value := value.get(key)) is None:
+                break
+        return show(value, now) if show else value or none
+
+    return Column(definition, cell)
 
 
-def _definitions(layout: Table) -> list[Object]:
-    return [
-        {
-            "name": column.name,
-            "type": column.type,
-            "format": "name" if column.name == "Name" else "",
-            "description": _describe(column.about),
-            "priority": column.priority,
-        }
-        for column in layout.columns
-    ]
-
-
-def _describe(about: About) -> str:
-    if isinstance(about, str):
-        return about
-    definition, field = about
-    return str(definitions()[definition]["properties"][field].get("description", ""))
-
-
-def _row(layout: Table, obj: Object, now: datetime, include: str) -> Object:
-    row: Object = {"cells": layout.cells(obj, now)}
-    if layout.conditions is not None and (conditions := layout.conditions(obj)):
-        row["conditions"] = conditions
-    if include == "Object":
-        row["object"] = obj
-    elif include == "Metadata":
-        row["object"] = partial(obj)
-    return row
+def _description(schema: str, path: list[str]) -> str:
+    """The published text about the field at a path."""
+    field: Object = {"$ref": schema}
+    for key in path:
+        fields = definitions()[field["$ref"].removeprefix(REF)]["properties"] if "$ref" in field else {}
+        field = fields.get(key, field)
+    return str(field.get("description", ""))

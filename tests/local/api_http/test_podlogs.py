@@ -114,7 +114,7 @@ def test_which_container(server: Server) -> None:
 @pytest.mark.parametrize(
     ("query", "code"),
     [
-        ("tailLines=-1", 422), ("limitBytes=0", 422), ("sinceSeconds=0", 422), ("tailLines=x", 400),
+        ("tailLines=-1", 400), ("limitBytes=0", 422), ("sinceSeconds=0", 422), ("tailLines=x", 400),
         ("sinceTime=yesterday", 400), ("sinceTime=2026-11-23T10:59:32Z&sinceSeconds=3", 422),
     ],
 )  # fmt: skip

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 import recorded
 
-from aksgpu.local.api.columns import COLUMNS, DEFAULT
-from aksgpu.local.api.humanize import human_duration, labels_text, selector_text, since
+from aksgpu.local.api.cells import age, duration, labels, selector
 from aksgpu.local.api.kinds import KINDS
-from aksgpu.local.api.tables import table
+from aksgpu.local.api.tables import columns, table
 
 AGE = re.compile(r"(\d+[smhdy]){1,2}")
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
 
 
-def without_ages(cells: list[Any]) -> list[Any]:
-    return ["<age>" if isinstance(cell, str) and AGE.fullmatch(cell) else cell for cell in cells]
+def cells(plural: str, obj: dict[str, Any]) -> list[Any]:
+    return [column.cell(obj, NOW) for column in columns(plural)]
+
+
+def without_ages(row: list[Any]) -> list[Any]:
+    return ["<age>" if isinstance(cell, str) and AGE.fullmatch(cell) else cell for cell in row]
 
 
 def test_columns_are_those_recorded() -> None:
@@ -53,8 +56,7 @@ def test_every_kind_fills_its_columns() -> None:
         obj: dict[str, Any] = {"metadata": {"name": "x"}}
         if kind.plural in ("jobs", "daemonsets"):
             obj["spec"] = {"template": {"spec": {}}}
-        layout = COLUMNS.get(kind.plural, DEFAULT)
-        assert len(layout.cells(obj, NOW)) == len(layout.columns), kind.plural
+        assert None not in cells(kind.plural, obj), kind.plural
         assert all(column["description"] for column in table(kind.plural, [], {})["columnDefinitions"])
 
 
@@ -63,26 +65,26 @@ def test_every_kind_fills_its_columns() -> None:
     [
         (-5, "<invalid>"), (-1, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (130, "2m10s"), (599, "9m59s"),
         (600, "10m"), (10799, "179m"), (10800, "3h"), (11000, "3h3m"), (28800, "8h"), (172799, "47h"), (172800, "2d"),
-        (180000, "2d2h"), (691200, "8d"), (63072000, "2y"), (64000000, "2y10d"), (252288000, "8y"),
+        (180000, "2d2h"), (691200, "8d"), (63072000, "730d"),
     ],
 )  # fmt: skip
-def test_human_duration(seconds: float, text: str) -> None:
-    assert human_duration(seconds) == text
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_texts() -> None:
-    assert since(None, NOW) == "<unknown>"
-    assert since("2026-11-23T10:59:00Z", NOW) == "60s"
-    assert labels_text({"b": "2", "a": "1"}) == "a=1,b=2"
-    selector = {
+    assert age(None, NOW) == "<unknown>"
+    assert age("2026-11-23T10:59:00Z", NOW) == "60s"
+    assert labels({"b": "2", "a": "1"}, NOW) == "a=1,b=2"
+    wanted = {
         "matchLabels": {"app": "x"},
         "matchExpressions": [
             {"key": "tier", "operator": "In", "values": ["b", "a"]},
             {"key": "old", "operator": "DoesNotExist"},
         ],
     }
-    assert selector_text(selector) == "app=x,!old,tier in (a,b)"
-    assert selector_text(None) == selector_text({}) == "<none>"
+    assert selector(wanted, NOW) == "app=x,!old,tier in (a,b)"
+    assert selector(None, NOW) == selector({}, NOW) == "<none>"
 
 
 def container(name: str = "main", *, restarts: int = 0, ready: bool = False, **state: Any) -> dict[str, Any]:
@@ -106,7 +108,7 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
 
 
 @pytest.mark.parametrize(
-    ("obj", "cells"),
+    ("obj", "shown"),
     [
         (pod(), ["0/1", "Pending", "0"]),
         (pod(container(waiting={"reason": "ContainerCreating"})), ["0/1", "ContainerCreating", "0"]),
@@ -163,8 +165,8 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
         ),
     ],
 )  # fmt: skip
-def test_pod_cells(obj: dict[str, Any], cells: list[str]) -> None:
-    assert COLUMNS["pods"].cells(obj, NOW)[1:4] == cells
+def test_pod_cells(obj: dict[str, Any], shown: list[str]) -> None:
+    assert cells("pods", obj)[1:4] == shown
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_job_status(status: dict[str, Any], metadata: dict[str, Any], word: str)
     spec = {"completions": 3, "template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}}
     started = (NOW - timedelta(seconds=75)).isoformat()
     obj = {"metadata": {"name": "j", **metadata}, "spec": spec, "status": {"startTime": started, **status}}
-    assert COLUMNS["jobs"].cells(obj, NOW)[1:4] == [word, "0/3", "75s"]
+    assert cells("jobs", obj)[1:4] == [word, "0/3", "75s"]
 
 
 def test_node_words() -> None:
@@ -193,7 +195,7 @@ def test_node_words() -> None:
         "spec": {"unschedulable": True},
         "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
     }
-    assert COLUMNS["nodes"].cells(node, NOW)[1:3] == ["NotReady,SchedulingDisabled", "agent,b"]
+    assert cells("nodes", node)[1:3] == ["NotReady,SchedulingDisabled", "agent,b"]
 
 
 def test_quota_and_binding() -> None:
@@ -201,11 +203,11 @@ def test_quota_and_binding() -> None:
         "metadata": {"name": "q"},
         "status": {"hard": {"requests.nvidia.com/gpu": "2", "limits.cpu": "4"}, "used": {"limits.cpu": "1"}},
     }
-    assert COLUMNS["resourcequotas"].cells(quota, NOW)[1:3] == ["requests.nvidia.com/gpu: 0/2", "limits.cpu: 1/4"]
+    assert cells("resourcequotas", quota)[1:3] == ["requests.nvidia.com/gpu: 0/2", "limits.cpu: 1/4"]
     binding = {
         "metadata": {"name": "b"},
         "roleRef": {"kind": "Role", "name": "r"},
         "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s", "namespace": "ns"}],
     }
-    cells = COLUMNS["rolebindings"].cells(binding, NOW)
-    assert (cells[1], cells[3:]) == ("Role/r", ["u", "", "ns/s"])
+    shown = cells("rolebindings", binding)
+    assert (shown[1], shown[3:]) == ("Role/r", ["u", "", "ns/s"])

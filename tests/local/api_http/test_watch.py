@@ -139,7 +139,6 @@ class Raw:
 
 @pytest.fixture
 def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
-    monkeypatch.setattr(http, "PULSE", 0.1)
     monkeypatch.setattr(streams, "PULSE", 0.1)
     made = Raw(server)
     yield made
