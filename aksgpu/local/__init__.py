@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aksgpu.local import images as images
-    from aksgpu.local.private import laptop as laptop
     from aksgpu.local.process import Endpoint as Endpoint
     from aksgpu.local.process import inject as inject
+    from aksgpu.local.process import laptop as laptop
     from aksgpu.local.process import start as start
     from aksgpu.local.process import status as status
     from aksgpu.local.process import stop as stop
@@ -26,15 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Settings", "images", "inject", "laptop", "start", "status", "stop"]
 
-_MODULES = {"Settings": "settings", "laptop": "private"}
-_MODULES |= dict.fromkeys(("Endpoint", "inject", "start", "stop"), "process")
-
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"aksgpu.local.{_MODULES[name]}"), name)
     if name == "images":
         return import_module("aksgpu.local.images")
+    if name in __all__:
+        return getattr(import_module("aksgpu.local.process"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -43,16 +40,11 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``local.status`` the function, also after the module of the same name was imported."""
+    """Keeps ``local.status`` the function, though the import system wants to set the module of the same name."""
 
-    @property
-    def status(self) -> Any:
-        """See :func:`aksgpu.local.process.status`."""
-        return import_module("aksgpu.local.process").status
-
-    @status.setter
-    def status(self, module: ModuleType) -> None:
-        """The import system sets this; ``from aksgpu.local.status import ...`` finds the module without it."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "status":
+            super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -10,8 +10,8 @@ import asyncio
 import hmac
 import shutil
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -38,23 +38,16 @@ class KubeCluster:
 
     Args:
         root: the directory of its files.
-        token: the administrator's bearer token.
         settings: the laptop's.
-        entra: whether a token is one that Entra ID gave for this cluster.
+        tokens: knows the user of a bearer token.
     """
 
-    def __init__(self, root: Path, token: str, settings: Settings, entra: Callable[[str], bool]) -> None:
+    def __init__(self, root: Path, settings: Settings, tokens: Callable[[str], User | None]) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = Registry(Store(root / "kube.db"))
         self.agent = NodeAgent(self.registry.by("kubelet"), root, settings)
         self.controllers = Controllers(self.registry.by("kube-controller-manager"), settings)
-        self._token, self._entra = token.encode(), entra
-        self.api = KubeApi(self.registry, node=self.agent, tokens=self._user)
-
-    def _user(self, given: str) -> User | None:
-        if hmac.compare_digest(given.encode(errors="surrogateescape"), self._token):
-            return ADMINISTRATOR
-        return ENTRA_USER if self._entra(given) else None
+        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens)
 
     async def start(self) -> None:
         """Open the store and set everything in motion; raises LaptopError when the store cannot be read."""
@@ -70,16 +63,11 @@ class KubeCluster:
             await self.stop(end_pods=False)
             raise
 
-    async def stop(self, *, end_pods: bool) -> None:
+    async def stop(self, *, end_pods: bool = True) -> None:
         """Stop everything; pods that are not ended go on without anybody and are found again at the next start."""
         await self.controllers.stop()
         await self.agent.stop(end_pods=end_pods)
         await self.registry.close()
-
-    async def busy(self) -> bool:
-        """Whether a pod runs that was put there to do something and then end."""
-        pods, _ = await self.registry.list("pods")
-        return any(pod.get("status", {}).get("phase") == "Running" and not owned_by_daemon_set(pod) for pod in pods)
 
 
 class Clusters:
@@ -94,31 +82,33 @@ class Clusters:
     def __init__(self, home: Path, settings: Settings, entra: Callable[[str, str], bool]) -> None:
         self._root, self._settings, self._entra = home / "clusters", settings, entra
         self._running: dict[str, KubeCluster] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, cluster_id: str, token: str) -> Objects:
-        """Start the cluster, or find it running."""
-        async with self._lock(cluster_id):
-            cluster = self._running.get(cluster_id)
-            if cluster is None:
-                cluster = KubeCluster(self._root / cluster_id, token, self._settings, partial(self._entra, cluster_id))
+        """Start the cluster, or find it running; ``token`` is its administrator's."""
+
+        def user(given: str) -> User | None:
+            if hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode()):
+                return ADMINISTRATOR
+            return ENTRA_USER if self._entra(cluster_id, given) else None
+
+        async with self._locks[cluster_id]:
+            if cluster_id not in self._running:
+                cluster = KubeCluster(self._root / cluster_id, self._settings, user)
                 await cluster.start()
                 self._running[cluster_id] = cluster
-            return cluster.registry
+            return self._running[cluster_id].registry
 
     async def close(self, cluster_id: str) -> None:
         """Stop the cluster and end its pods; its objects are kept."""
-        async with self._lock(cluster_id):
-            cluster = self._running.pop(cluster_id, None)
-            if cluster is not None:
-                await cluster.stop(end_pods=True)
+        async with self._locks[cluster_id]:
+            if cluster := self._running.pop(cluster_id, None):
+                await cluster.stop()
 
     async def delete(self, cluster_id: str) -> None:
         """Stop the cluster, end its pods and remove its files."""
         await self.close(cluster_id)
-        root = self._root / cluster_id
-        if root.exists():
-            await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self._root / cluster_id, ignore_errors=True)
         self._locks.pop(cluster_id, None)
 
     async def close_all(self) -> None:
@@ -126,8 +116,9 @@ class Clusters:
         await asyncio.gather(*(self.close(cluster_id) for cluster_id in list(self._running)))
 
     async def busy(self) -> bool:
-        """Whether a pod runs in any cluster."""
-        return any([await cluster.busy() for cluster in list(self._running.values())])
+        """Whether a pod runs in any cluster that was put there to do something and then end."""
+        pods = [pod for cluster in list(self._running.values()) for pod in (await cluster.registry.list("pods"))[0]]
+        return any(pod.get("status", {}).get("phase") == "Running" and not owned_by_daemon_set(pod) for pod in pods)
 
     async def handle(self, request: web.Request, cluster_id: str, path: str, *, known: bool) -> web.StreamResponse:
         """Answer a request to a cluster's API server.
@@ -138,15 +129,9 @@ class Clusters:
             path: the path below the cluster's address.
             known: whether the cluster exists; one that does not (any more) knows no credentials.
         """
-        cluster = self._running.get(cluster_id)
-        if cluster is not None:
+        if cluster := self._running.get(cluster_id):
             return await cluster.api.handle(request, path)
-        error = (
-            StatusError(503, "ServiceUnavailable", "the cluster is stopped, or does not run yet")
-            if known
-            else StatusError(401, "Unauthorized", "Unauthorized")
-        )
+        error = StatusError(401, "Unauthorized", "Unauthorized")
+        if known:
+            error = StatusError(503, "ServiceUnavailable", "the cluster is stopped, or does not run yet")
         return web.json_response(error.status, status=error.code)
-
-    def _lock(self, cluster_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(cluster_id, asyncio.Lock())

@@ -34,44 +34,37 @@ class Door:
     def __init__(self, listener: socket.socket, server: web.Server, context: ssl.SSLContext) -> None:
         self._listener, self._server, self._context = listener, server, context
         self._strangers: dict[asyncio.Task[None], float] = {}
-        self._waiting: dict[RequestHandler, asyncio.Future[None]] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def open(self) -> None:
-        """Begin to accept."""
-        self._listener.listen(128)
-        self._listener.setblocking(False)
-        self._task = asyncio.create_task(self._accept())
-
-    async def close(self) -> None:
-        """Accept no more; connections that have asked stay."""
-        tasks = [*self._strangers, *([self._task] if self._task else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._listener.close()
+        self._waiting: dict[RequestHandler, asyncio.Event] = {}
 
     def heard(self, request: web.Request) -> None:
         """A connection asks for something: it may stay."""
-        if (waiting := self._waiting.pop(request.protocol, None)) and not waiting.done():
-            waiting.set_result(None)
+        if waiting := self._waiting.pop(request.protocol, None):
+            waiting.set()
 
-    async def _accept(self) -> None:
+    async def accept(self) -> None:
+        """Accept until cancelled; connections that have asked stay."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError:  # out of descriptors, or the client has left already
-                await asyncio.sleep(0.05)
-                continue
-            if len(self._strangers) + len(self._server.connections) >= MAX_CONNECTIONS:
-                connection.close()
-                continue
-            while len(self._strangers) >= MAX_STRANGERS:
-                await self._make_room()
-            task = asyncio.create_task(self._admit(connection))
-            self._strangers[task] = loop.time()
-            task.add_done_callback(lambda task: self._strangers.pop(task, None))
+        self._listener.listen(128)
+        self._listener.setblocking(False)
+        try:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(self._listener)
+                except OSError:  # out of descriptors, or the client has left already
+                    await asyncio.sleep(0.05)
+                    continue
+                if len(self._strangers) + len(self._server.connections) >= MAX_CONNECTIONS:
+                    connection.close()
+                    continue
+                while len(self._strangers) >= MAX_STRANGERS:
+                    await self._make_room()
+                task = asyncio.create_task(self._admit(connection))
+                self._strangers[task] = loop.time()
+                task.add_done_callback(lambda task: self._strangers.pop(task, None))
+        finally:
+            self._listener.close()
+            for stranger in self._strangers:
+                stranger.cancel()
 
     async def _make_room(self) -> None:
         """Wait until a stranger has asked or left; the oldest has to leave when it has had its time."""
@@ -79,25 +72,21 @@ class Door:
         left = since + HURRY - asyncio.get_running_loop().time()
         if left > 0:
             await asyncio.wait(self._strangers, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            return
-        del self._strangers[oldest]
-        oldest.cancel()
+        else:
+            del self._strangers[oldest]
+            oldest.cancel()
 
     async def _admit(self, connection: socket.socket) -> None:
         """Stay with a connection until its first request."""
-        loop = asyncio.get_running_loop()
-        waiting, protocol = loop.create_future(), self._server()
-
-        def make() -> asyncio.BaseProtocol:
-            self._waiting[protocol] = waiting
-            return protocol
-
+        protocol, asked = self._server(), asyncio.Event()
+        self._waiting[protocol] = asked
         try:
-            with suppress(OSError):  # no TLS, or the client left
+            with suppress(OSError):  # no TLS, or the client left, or took too long
                 async with asyncio.timeout(PATIENCE):
-                    await loop.connect_accepted_socket(make, connection, ssl=self._context)
-                    await waiting
+                    loop = asyncio.get_running_loop()
+                    await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._context)
+                    await asked.wait()
         finally:
             self._waiting.pop(protocol, None)
-            if not waiting.done() or waiting.cancelled():
+            if not asked.is_set():
                 protocol.force_close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 
@@ -17,10 +18,15 @@ def home() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "aksgpu"
 
 
+def private(path: str, flags: int, mode: int = 0o600) -> int:
+    """The ``opener`` of files that only the user can read."""
+    return os.open(path, flags, mode)
+
+
 def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file that only the user can read; readers see the old content or the new, never a part."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(fresh, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+    with open(fresh, "wb", opener=partial(private, mode=mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -7,7 +7,7 @@ already runs keeps those it has.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from aksgpu.errors import InvalidInput
@@ -27,18 +27,26 @@ class Settings:
     idle_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
-        for name in ("time_scale", "idle_seconds"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InvalidInput(f"{name} must be a positive number, not {getattr(self, name)!r}")
+        for name, value in asdict(self).items():
+            if not 0 < value < float("inf"):
+                raise InvalidInput(f"{name} must be a positive number, not {value!r}")
 
     @classmethod
     def from_environment(cls) -> Self:
         """The defaults, or what ``AKSGPU_TIME_SCALE`` and ``AKSGPU_IDLE_SECONDS`` say."""
-        given: dict[str, float] = {}
-        for field, variable in (("time_scale", "AKSGPU_TIME_SCALE"), ("idle_seconds", "AKSGPU_IDLE_SECONDS")):
-            if text := os.environ.get(variable):
-                try:
-                    given[field] = float(text)
-                except ValueError:
-                    raise InvalidInput(f"{variable} must be a number, not {text!r}") from None
+        given = asdict(cls())
+        for name in given:
+            variable = _variable(name)
+            try:
+                given[name] = float(os.environ.get(variable) or given[name])
+            except ValueError:
+                raise InvalidInput(f"{variable} must be a number, not {os.environ[variable]!r}") from None
         return cls(**given)
+
+    def environment(self) -> dict[str, str]:
+        """What :meth:`from_environment` reads."""
+        return {_variable(name): repr(value) for name, value in asdict(self).items()}
+
+
+def _variable(name: str) -> str:
+    return f"AKSGPU_{name.upper()}"

@@ -198,7 +198,7 @@ def test_a_full_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for number in range(1_000):
             logging.getLogger("test").warning("line %s", number)
         files = {path.name: path.stat() for path in tmp_path.iterdir()}
-        assert set(files) == {"laptop.log", "laptop.log.old"}
+        assert set(files) == {"laptop.log", "laptop.log.1"}
         assert all(found.st_size <= 10_000 and found.st_mode & 0o077 == 0 for found in files.values())
         assert (tmp_path / "laptop.log").read_text().endswith("line 999\n")
     finally:

@@ -268,8 +268,9 @@ class Arena:
 
     def kill_while_starting(self, seconds: float) -> None:
         """Start, and kill before or soon after the first request could be answered."""
-        command = [sys.executable, "-m", "aksgpu.local.server", "--home", str(self.home), "--time-scale", "0.05"]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        environment = {**os.environ, **FAST.environment(), "AKSGPU_HOME": str(self.home)}
+        command = [sys.executable, "-m", "aksgpu.local.server"]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
             time.sleep(seconds)
             process.kill()
 
