@@ -25,12 +25,14 @@ Output is kept line by line, and SIGTERM comes first when the pod is deleted, SI
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from aksgpu.local.images.registry import Image, find, normalise, register, unregister
 
-__all__ = ["Image", "driver_problem", "find", "normalise", "register", "unregister"]
+__all__ = ["Image", "driver_problem", "find", "given_gpus", "normalise", "register", "unregister"]
 
 
 def driver_problem() -> str:
@@ -39,3 +41,8 @@ def driver_problem() -> str:
         return Path(os.environ.get("AKSGPU_DRIVER") or os.devnull).read_text().strip()
     except FileNotFoundError:
         return ""
+
+
+def given_gpus() -> list[dict[str, Any]]:
+    """The GPUs of this container."""
+    return list(json.loads(os.environ.get("AKSGPU_GPUS") or "[]"))

@@ -1,15 +1,12 @@
 """Stands in for NVIDIA's device plugin: tells the node agent which GPUs its node has.
 
-It speaks the kubelet's device plugin protocol with the same calls over the same sockets below
-``/var/lib/kubelet/device-plugins``, but in lines of JSON instead of gRPC:
+As the kubelet's plugins do, it registers at ``/var/lib/kubelet/device-plugins/kubelet.sock``, though not in gRPC: it
+stays connected and sends a line of JSON, ``{"resource_name", "devices": [{"id", "health"}]}``, at first and for each
+change. The devices are lost when the connection is.
 
-- to ``kubelet.sock``: ``{"method": "Register", "version", "endpoint", "resource_name"}``, answered by ``{}``;
-- on its own socket: ``{"method": "ListAndWatch"}``, answered by ``{"devices": [{"id", "health"}]}`` for each change;
-  ``{"method": "Allocate", "device_ids": [...]}``, answered by ``{}``: the node agent knows what a container needs.
-
-As the real one it starts over when ``kubelet.sock`` is made anew, ends with an error on a node without GPUs, and with
-``FAIL_ON_INIT_ERROR=false`` stays there running and offers nothing. The GPUs are those in ``AKSGPU_GPUS``. Where they
-are cut up (MIG), ``MIG_STRATEGY`` decides what is offered: ``none``, NVIDIA's default, whole GPUs; ``single`` the
+As the real one it registers again when ``kubelet.sock`` is made anew, ends with an error on a node without GPUs, and
+with ``FAIL_ON_INIT_ERROR=false`` stays there running and offers nothing. The GPUs are those in ``AKSGPU_GPUS``. Where
+they are cut up (MIG), ``MIG_STRATEGY`` decides what is offered: ``none``, NVIDIA's default, whole GPUs; ``single`` the
 slices under the name of a GPU; ``mixed`` the slices under a name of their own. While the driver does not work, all
 devices are unhealthy.
 """
@@ -29,10 +26,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from aksgpu.local.images import driver_problem
+from aksgpu.local.images import driver_problem, given_gpus
 
 RESOURCE = "nvidia.com/gpu"
-ENDPOINT = "nvidia-gpu.sock"
 LOOK_SECONDS = 0.2
 NO_GPUS = (
     "Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file: "
@@ -84,78 +80,30 @@ async def connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
         return await asyncio.open_unix_connection(name)
 
 
-async def call(path: Path, request: dict[str, Any], timeout: float = 10.0) -> dict[str, Any]:
-    """Send one request and return its answer."""
-    async with asyncio.timeout(timeout):
-        reader, writer = await connect(path)
-        try:
-            writer.write(json.dumps(request).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(await reader.readline())
-        finally:
-            writer.close()
-    if "error" in answer:
-        raise OSError(answer["error"])
-    return answer
+async def offer(kubelet: Path, resource: str, ids: list[str]) -> None:
+    """Offer devices for ever, whenever there is a node agent to take them."""
+    while True:
+        with contextlib.suppress(OSError):  # there is none at the moment
+            reader, writer = await connect(kubelet)
+            with contextlib.closing(writer):
+                log(f"Registered device plugin for '{resource}' with Kubelet")
+                await _tell(reader, writer, resource, ids)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
-class Plugin:
-    """Serves the devices, and registers with the node agent."""
-
-    def __init__(self, directory: Path, resource: str, ids: list[str]) -> None:
-        self._directory, self._resource, self._ids = directory, resource, ids
-
-    async def run(self) -> None:
-        """Serve for ever."""
-        while True:
-            server = await asyncio.start_unix_server(self._serve, sock=listen(self._directory / ENDPOINT))
-            log(f"Starting to serve '{self._resource}' on {self._directory / ENDPOINT}")
-            born = self._born()
-            await self._register()
-            while self._born() == born:
-                await asyncio.sleep(LOOK_SECONDS)
-            log("inotify: kubelet.sock created, restarting.")
-            server.close()
-
-    async def _register(self) -> None:
-        request = {"method": "Register", "version": "v1beta1", "endpoint": ENDPOINT, "resource_name": self._resource}
-        try:
-            await call(self._directory / "kubelet.sock", request)
-            log(f"Registered device plugin for '{self._resource}' with Kubelet")
-        except (OSError, ValueError) as error:
-            log(f"Could not register device plugin: {error}", "E")
-
-    def _born(self) -> tuple[int, int] | None:
-        try:
-            stat = (self._directory / "kubelet.sock").stat()
-        except FileNotFoundError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if json.loads(await reader.readline())["method"] == "ListAndWatch":
-                await self._tell(reader, writer)
-            else:
-                writer.write(b"{}\n")
-                await writer.drain()
-        except (OSError, ValueError, KeyError) as error:
-            log(f"bad request: {error!r}", "E")
-        finally:
-            writer.close()
-
-    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Send the devices, and again whenever their health changes, until the node agent hangs up."""
-        told: str | None = None
-        gone = asyncio.ensure_future(reader.read())
-        while not gone.done():
-            if told != (problem := driver_problem()):
-                told = problem
-                health = "Unhealthy" if problem else "Healthy"
-                devices = [{"id": uuid, "health": health} for uuid in self._ids]
-                writer.write(json.dumps({"devices": devices}).encode() + b"\n")
-                if problem:
-                    log(f"Failed to initialize NVML: {problem}; all devices of '{self._resource}' go unhealthy", "E")
-            await asyncio.wait([gone], timeout=LOOK_SECONDS)
+async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, resource: str, ids: list[str]) -> None:
+    """Send the devices, and again whenever their health changes, until the node agent hangs up."""
+    told: str | None = None
+    gone = asyncio.ensure_future(reader.read())
+    while not gone.done():
+        if (problem := driver_problem()) != told:
+            told, health = problem, "Unhealthy" if problem else "Healthy"
+            message = {"resource_name": resource, "devices": [{"id": uuid, "health": health} for uuid in ids]}
+            writer.write(json.dumps(message).encode() + b"\n")
+            if problem:
+                log(f"Failed to initialize NVML: {problem}; all devices of '{resource}' go unhealthy", "E")
+        await asyncio.wait([gone], timeout=LOOK_SECONDS)
+    await gone
 
 
 def main() -> int:
@@ -165,13 +113,13 @@ def main() -> int:
     parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)
     parser.add_argument("--mig-strategy", default=os.environ.get("MIG_STRATEGY", "none"))
     options, _ = parser.parse_known_args()
-    gpus = json.loads(os.environ.get("AKSGPU_GPUS") or "[]")
+    gpus = given_gpus()
     problem = driver_problem()
     if gpus and not problem:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
-        directory = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins")
-        asyncio.run(Plugin(directory, *offered(gpus, options.mig_strategy)).run())
+        kubelet = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins/kubelet.sock")
+        asyncio.run(offer(kubelet, *offered(gpus, options.mig_strategy)))
     for text in [f"Failed to initialize NVML: {problem}"] if problem else NO_GPUS:
         log(text, "E")
     if options.fail_on_init_error.lower() not in ("false", "0", "f"):

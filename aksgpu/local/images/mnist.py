@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
-import os
 import struct
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aksgpu.local.images import digits
+from aksgpu.local.images import digits, given_gpus
 from aksgpu.local.images.network import Bytes, Network, scale
 
 _HIDDEN = 256  # units; the original has 500
@@ -59,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, and log; the exit code is 0, 1 for unusable data, 2 for arguments that cannot be right."""
     options = _arguments(argv)
     try:
-        _log_devices(json.loads(os.environ.get("AKSGPU_GPUS") or "[]"))
+        _log_devices(given_gpus())
         data = load(options.data_dir) or _drawn()
     except BadData as error:
         print(f"mnist: {error}", file=sys.stderr)

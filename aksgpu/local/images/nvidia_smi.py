@@ -7,13 +7,12 @@ says plainly when they are simulated. Where they are real and this machine has t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from typing import Any
 
-from aksgpu.local.images import driver_problem
+from aksgpu.local.images import driver_problem, given_gpus
 
 DRIVER, CUDA = "550.144.03", "12.4"
 NOTE = "SIMULATED: this machine has no such GPU; the laptop AKS shows what the node's VM size would have."
@@ -73,7 +72,7 @@ def main() -> int:
     if problem := driver_problem():
         print(f"Failed to initialize NVML: {problem}")
         return 18
-    found: list[dict[str, Any]] = json.loads(os.environ.get("AKSGPU_GPUS") or "[]")
+    found = given_gpus()
     simulated = any(gpu["simulated"] for gpu in found)
     if (real := os.environ.get("AKSGPU_REAL_SMI")) and not simulated:
         os.execv(real, ["nvidia-smi", *sys.argv[1:]])

@@ -6,7 +6,6 @@ Built-in stand-ins are a table of patterns; users add their own with :func:`regi
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import os
@@ -57,20 +56,15 @@ def _module(name: str) -> tuple[str, ...]:
     return ("env", "OPENBLAS_NUM_THREADS=1", sys.executable, "-P", "-m", f"aksgpu.local.images.{name}")
 
 
-# Pattern of the normalised name without tag -> entrypoint, cmd.
-_BUILTIN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "docker.io/microsoft/samples-tf-mnist-demo": (_module("mnist"), ()),
-    "mcr.microsoft.com/azuredocs/samples-tf-mnist-demo": (_module("mnist"), ()),
-    "docker.io/nvidia/k8s-device-plugin": (_module("device_plugin"), ()),
-    "nvcr.io/nvidia/k8s-device-plugin": (_module("device_plugin"), ()),
-    "docker.io/nvidia/cuda*": ((), ("sh",)),
-    "nvcr.io/nvidia/cuda*": ((), ("sh",)),
-    "docker.io/*/busybox": ((), ("sh",)),
-    "docker.io/library/alpine": ((), ("sh",)),
-    "docker.io/library/debian": ((), ("sh",)),
-    "docker.io/library/ubuntu": ((), ("sh",)),
-    "docker.io/library/python": ((), ("python3",)),
-}
+_MNIST, _PLUGIN = _module("mnist"), _module("device_plugin")
+# Pattern of the normalised name without tag, entrypoint, cmd.
+_BUILTIN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (r"(docker\.io/microsoft|mcr\.microsoft\.com/azuredocs)/samples-tf-mnist-demo", _MNIST, ()),
+    (r"(docker\.io|nvcr\.io)/nvidia/k8s-device-plugin", _PLUGIN, ()),
+    (r"(docker\.io|nvcr\.io)/nvidia/cuda.*", (), ("sh",)),
+    (r"docker\.io/(.*/busybox|library/(alpine|debian|ubuntu))", (), ("sh",)),
+    (r"docker\.io/library/python", (), ("python3",)),
+)
 
 
 def normalise(reference: str) -> str:
@@ -100,10 +94,9 @@ def find(reference: str) -> Image | None:
     full = normalise(reference)
     if own := _read(None).get(full):
         return Image(full, tuple(own["command"]), directory=own["directory"])
-    name = re.sub(r"(:[^:/@]+)?(@.+)?$", "", full)
-    for pattern, (entrypoint, cmd) in _BUILTIN.items():
-        if fnmatch.fnmatchcase(name, pattern):
-            return Image(full, entrypoint, cmd, all_gpus=name.endswith("/k8s-device-plugin"))
+    for pattern, entrypoint, cmd in _BUILTIN:
+        if re.fullmatch(rf"{pattern}(:[^:/@]+|@.+)", full):
+            return Image(full, entrypoint, cmd, all_gpus=entrypoint == _PLUGIN)
     return None
 
 
@@ -170,7 +163,7 @@ def install_tools(directory: Path) -> tuple[Path, Path]:
 
 
 def _file(home: str | os.PathLike[str] | None) -> Path:
-    return (user_home() if home is None else Path(home)) / "images.json"
+    return Path(home or user_home()) / "images.json"
 
 
 def _read(home: str | os.PathLike[str] | None) -> dict[str, Any]:

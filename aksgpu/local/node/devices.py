@@ -40,9 +40,8 @@ class _Resource:
 
     devices: dict[str, bool] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
-    socket: Path | None = None
+    plugin: asyncio.StreamWriter | None = None
     service: bool = False
-    task: asyncio.Task[None] | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def free(self) -> list[str]:
@@ -88,7 +87,9 @@ class DeviceManager:
         if self._socket is None:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._socket = protocol.listen(self._directory / "kubelet.sock")
-            self._server = await asyncio.start_unix_server(self._serve, sock=self._socket)
+            self._server = await asyncio.start_unix_server(
+                lambda reader, writer: self._tasks.spawn(self._serve(reader, writer)), sock=self._socket
+            )
 
     async def stop(self) -> None:
         """Stop listening. Plugins may go on running."""
@@ -161,16 +162,11 @@ class DeviceManager:
             raise AdmissionError(f"Allocate failed due to {text}, which is unexpected")
         names = free[:count]
         one.users |= dict.fromkeys(names, pod)
-        try:
-            if one.socket is not None:
-                await protocol.call(one.socket, {"method": "Allocate", "device_ids": names})
-        except (OSError, ValueError, TimeoutError) as error:
-            raise AdmissionError(f"Allocate failed due to rpc error: {error}, which is unexpected") from error
         return names
 
     async def _wait_for(self, one: _Resource, count: int) -> None:
         """Wait for a plugin that may come back after a restart, and for pods that are being killed."""
-        if one.socket is None:
+        if one.plugin is None:
             await one.settled.wait()
         while len(one.free()) < count and not self._ending.isdisjoint(one.users.values()):
             self._freed.clear()
@@ -178,56 +174,36 @@ class DeviceManager:
 
     async def _expire(self, one: _Resource) -> None:
         await asyncio.sleep(RETURN_SECONDS)
-        if one.socket is None and not one.service:
+        if one.plugin is None and not one.service:
             self._lost(one)
 
     def _lost(self, one: _Resource) -> None:
         one.devices = dict.fromkeys(one.devices, False)
-        one.socket = None
+        one.plugin = None
         one.settled.set()
         self._changed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Listen to a plugin. One that came later for the same resource is the one that counts, as for a kubelet."""
+        mine: _Resource | None = None
         try:
-            request = json.loads(await reader.readline())
-            answer: dict[str, Any] = {}
-            if request.get("method") != "Register" or request.get("version") != "v1beta1":
-                answer = {"error": "only Register of version v1beta1 is known"}
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-            if not answer:
-                self._register(str(request["resource_name"]), self._directory / Path(request["endpoint"]).name)
+            while line := await reader.readline():
+                told = json.loads(line)
+                devices = {str(device["id"]): device["health"] == "Healthy" for device in told["devices"]}
+                if mine is None:
+                    mine = self._resources.setdefault(str(told["resource_name"]), _Resource())
+                    mine.plugin = writer
+                if mine.plugin is writer:
+                    mine.devices = devices
+                    self._save()
+                    mine.settled.set()
+                    self._changed()
         except (OSError, *_NONSENSE) as error:
-            log.warning("device plugin: bad registration: %r", error)
+            log.warning("device plugin: %r", error)
         finally:
             writer.close()
-
-    def _register(self, resource: str, endpoint: Path) -> None:
-        """Take a plugin; an older one of the same resource is dropped, as a kubelet does."""
-        one = self._resources.setdefault(resource, _Resource())
-        if one.task is not None:
-            one.task.cancel()
-        one.socket = endpoint
-        self._tasks.spawn(self._listen(resource, one, endpoint))
-
-    async def _listen(self, resource: str, one: _Resource, endpoint: Path) -> None:
-        one.task = asyncio.current_task()
-        try:
-            reader, writer = await protocol.connect(endpoint)
-            try:
-                writer.write(b'{"method": "ListAndWatch"}\n')
-                while line := await reader.readline():
-                    told = json.loads(line)["devices"]
-                    one.devices = {device["id"]: device["health"] == "Healthy" for device in told}
-                    self._save()
-                    one.settled.set()
-                    self._changed()
-            finally:
-                writer.close()
-        except (OSError, *_NONSENSE) as error:
-            log.warning("device plugin of %s: %r", resource, error)
-        if one.task is asyncio.current_task():
-            self._lost(one)
+        if mine is not None and mine.plugin is writer:
+            self._lost(mine)
 
     def _save(self) -> None:
         fresh = self._checkpoint.with_suffix(".new")
