@@ -32,7 +32,6 @@ class Rules:
 NO_RULES = Rules()
 _RBAC = "rbac.authorization.k8s.io"
 _MODE = {"defaultMode": 0o644}
-_FOREVER = 2**31 - 1
 
 
 def _container(container: dict[str, Any]) -> None:
@@ -67,7 +66,7 @@ def _job(spec: dict[str, Any]) -> None:
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)
-    spec.setdefault("backoffLimit", _FOREVER if "backoffLimitPerIndex" in spec else 6)
+    spec.setdefault("backoffLimit", 6)
     # With a podFailurePolicy only pods that have failed for good may be replaced.
     replacement = "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed"
     spec.setdefault("podReplacementPolicy", replacement)

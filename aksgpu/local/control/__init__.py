@@ -10,7 +10,6 @@ from typing import Protocol
 
 from aksgpu.local.control.claims import ClaimController
 from aksgpu.local.control.daemonset import DaemonSetController
-from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.garbage import GarbageCollector
 from aksgpu.local.control.job import JobController
 from aksgpu.local.control.namespaces import NamespaceController
@@ -18,7 +17,6 @@ from aksgpu.local.control.nodes import NodeController, PodMover
 from aksgpu.local.control.quota import QuotaController
 from aksgpu.local.control.runtime import Cluster, Timing
 from aksgpu.local.control.scheduler import Scheduler
-from aksgpu.local.control.ttl import FinishedJobs
 from aksgpu.local.objects import Objects
 
 
@@ -28,19 +26,16 @@ class _Part(Protocol):
     async def stop(self) -> None: ...
 
 
-Make = Callable[[Cluster, Recorder], _Part]
-
-EVERYTHING: tuple[Make, ...] = (
+EVERYTHING: tuple[Callable[[Cluster], _Part], ...] = (
     Scheduler,
     JobController,
     DaemonSetController,
     NodeController,
     PodMover,
-    lambda cluster, _: GarbageCollector(cluster),
-    lambda cluster, _: NamespaceController(cluster),
-    lambda cluster, _: FinishedJobs(cluster),
-    lambda cluster, _: QuotaController(cluster),
-    lambda cluster, _: ClaimController(cluster),
+    GarbageCollector,
+    NamespaceController,
+    QuotaController,
+    ClaimController,
 )
 
 
@@ -53,24 +48,21 @@ class Controllers:
         parts: which of them; all by default.
     """
 
-    def __init__(self, objects: Objects, settings: Timing, parts: tuple[Make, ...] = EVERYTHING) -> None:
+    def __init__(
+        self, objects: Objects, settings: Timing, parts: tuple[Callable[[Cluster], _Part], ...] = EVERYTHING
+    ) -> None:
         self._objects, self._settings, self._makers = objects, settings, parts
-        self._cluster: Cluster | None = None
-        self._parts: list[_Part] = []
+        self._running: list[_Part] = []
 
     async def start(self) -> None:
         """Read how things are, and go to work."""
-        self._cluster = Cluster(self._objects, self._settings)
-        events = Recorder(self._objects)
-        self._parts = [events, *(make(self._cluster, events) for make in self._makers)]
-        await self._cluster.start()
-        for part in self._parts:
+        cluster = Cluster(self._objects, self._settings)
+        parts = [make(cluster) for make in self._makers]
+        for part in (cluster, *parts):
+            self._running.append(part)
             await part.start()
 
     async def stop(self) -> None:
         """Stop at once; the next start goes on from how things are."""
-        for part in reversed(self._parts):
-            await part.stop()
-        if self._cluster:
-            await self._cluster.stop()
-        self._parts, self._cluster = [], None
+        while self._running:
+            await self._running.pop().stop()

@@ -6,9 +6,8 @@ once a *group*, not once a pod. Nothing here reads or writes the API.
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections import Counter
+from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -33,14 +32,12 @@ _ELSEWHERE = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
 
 
 class Group:
-    """Waiting pods of one shape, and what each node says to them."""
+    """Waiting pods of one shape, the first to come first, and what each node says to them."""
 
-    def __init__(self, shape: Shape, nominee: str = "") -> None:
+    def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self.nominee = nominee
-        """The uid of the one pod in here, when room was made for it on a node."""
-        self.pods: OrderedDict[str, Object] = OrderedDict()
-        self.arrivals: dict[str, int] = {}
+        self.names = shape.names
+        self.pods: dict[str, Object] = {}
         self.untold: dict[str, None] = {}
         """Pods that do not bear the present message yet."""
         self.said = ""
@@ -56,14 +53,15 @@ class Group:
     def judge(self, node: NodeView) -> None:
         """Ask one node anew."""
         self.forget(node.name)
-        verdict = fit.judge(self.shape, node, nominee=self.nominee)
-        self._verdicts[node.name] = verdict
+        if self.names is not None and node.name not in self.names:
+            return
+        verdict = self._verdicts[node.name] = fit.judge(self.shape, node)
         self._reasons.update(verdict.reasons)
         if not verdict.reasons:
             self.feasible[node.name] = node.score(self.shape)
         elif not verdict.room_would_help:
             self._hopeless += 1
-        elif self.shape.preempts and fit.victims(self.shape, node, nominee=self.nominee):
+        elif self.shape.preempts and fit.victims(self.shape, node):
             self.makeable[node.name] = None
 
     def forget(self, name: str) -> None:
@@ -74,41 +72,39 @@ class Group:
             self.feasible.pop(name, None)
             self.makeable.pop(name, None)
 
+    def rank(self) -> tuple[int, str]:
+        """Groups whose turn is earlier have a smaller one."""
+        first = next(iter(self.pods.values()))
+        return -self.shape.priority, first["metadata"].get("creationTimestamp") or ""
+
+    def reasons(self, nodes: int) -> str:
+        """Why these pods fit nowhere, in the Kubernetes scheduler's words."""
+        reasons = {**self._reasons, _ELSEWHERE: nodes - len(self._verdicts)}
+        return f"0/{nodes} nodes are available: {_histogram(reasons)}."
+
     def message(self, nodes: int) -> str:
-        """Why these pods wait, in the Kubernetes scheduler's words."""
+        """Why these pods wait, and why nothing is done about it."""
         if not nodes:
             return "no nodes available to schedule pods"
-        asked = len(self._verdicts)
-        head = f"0/{nodes} nodes are available:"
-        reasons = {reason: count for reason, count in self._reasons.items() if count > 0}
-        if asked < nodes:
-            reasons[_ELSEWHERE] = nodes - asked
-        why = f"{head} {_histogram(reasons)}."
-        if self.nominee:
-            return why
         if not self.shape.preempts:
-            return f"{why} preemption: not eligible due to preemptionPolicy=Never."
-        hopeless = self._hopeless + nodes - asked
-        return f"{why} preemption: {head} {_histogram({_NOT_HELPFUL: hopeless, _NO_VICTIMS: nodes - hopeless})}."
+            return f"{self.reasons(nodes)} preemption: not eligible due to preemptionPolicy=Never."
+        hopeless = self._hopeless + nodes - len(self._verdicts)
+        tried = _histogram({_NOT_HELPFUL: hopeless, _NO_VICTIMS: nodes - hopeless})
+        return f"{self.reasons(nodes)} preemption: 0/{nodes} nodes are available: {tried}."
 
 
 def _histogram(counts: dict[str, int]) -> str:
-    return ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items() if count))
+    return ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items() if count > 0))
 
 
 class Choice(NamedTuple):
-    """A pod and the node that it goes to."""
-
-    pod: Object
-    node: str
-
-
-class Preemption(NamedTuple):
-    """A pod, and the pods that must leave a node for it."""
+    """A pod, the node that it goes to, and the pods that must leave that node for it before."""
 
     pod: Object
     node: str
     victims: list[Held]
+    reason: str
+    """Why others must leave."""
 
 
 class Board:
@@ -116,25 +112,20 @@ class Board:
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeView] = {}
-        self.silent = False
-        """Whether some pods have not been told the present reason yet."""
+        self.assumed: dict[str, str] = {}
+        """Pods that count as running on a node before the API server says so."""
         self._known = 0
         self._places: dict[str, str] = {}
-        self._assumed: set[str] = set()
         self._groups: dict[bytes, Group] = {}
         self._waiting: dict[str, bytes] = {}
-        self._idle: OrderedDict[bytes, None] = OrderedDict()
-        self._nominations: dict[str, str] = {}
-        self._making: set[str] = set()
-        self._arrival = itertools.count()
 
     # What happens in the cluster
 
     def node_changed(self, name: str, node: Object | None) -> None:
         """A Node object is there, changed, or is gone (None)."""
         view = self.nodes.get(name) or NodeView(name)
+        self._known += (node is not None) - (view.node is not None)
         if node is None:
-            self._known -= view.node is not None
             view.node = None
             if not view.pods:
                 self.nodes.pop(name, None)
@@ -142,132 +133,90 @@ class Board:
                 group.forget(name)
             return
         self.nodes[name] = view
-        self._known += view.node is None
         if view.describe(node):
             self._judge(view)
 
     def pod_changed(self, uid: str, pod: Object | None) -> None:
         """A pod is there, changed, or is gone (None)."""
         if pod is None or finished(pod):
-            self._assumed.discard(uid)
+            self.assumed.pop(uid, None)
             self._unwait(uid)
             self._release(uid)
         elif place := pod["spec"].get("nodeName"):
-            self._assumed.discard(uid)
-            self._unwait(uid)
+            self.assumed.pop(uid, None)
             self._hold(pod, place)
-        elif uid not in self._assumed:
+        elif uid not in self.assumed:
             self._wait(pod)
 
     def assume(self, pod: Object, node: str) -> None:
         """Count the pod as running on the node, before the API server says so."""
-        uid = pod["metadata"]["uid"]
-        self._unwait(uid)
-        self._assumed.add(uid)
+        self.assumed[pod["metadata"]["uid"]] = node
         self._hold(pod, node)
 
     def withdraw(self, pod: Object) -> None:
         """The node could not be given to the pod after all: it waits again."""
         uid = pod["metadata"]["uid"]
-        if uid in self._assumed:
-            self._assumed.discard(uid)
+        if self.assumed.pop(uid, None):
             self._release(uid)
             self._wait(pod)
 
-    def nominate(self, pod: Object, node: str) -> None:
-        """Keep room on the node for a pod that waits until others have left."""
-        self._unwait(pod["metadata"]["uid"])
-        self._making.add(pod["metadata"]["uid"])
-        self._wait(pod, node)
-
-    def made(self, pod: Object) -> None:
-        """The pods that stand in the way of this one have been asked to leave."""
-        self._making.discard(pod["metadata"]["uid"])
-
     # What is to be done
 
-    def unmet(self, why: str) -> str:
-        """Why a pod waits that no node could take, whatever leaves it."""
-        head = f"0/{self._known} nodes are available:"
-        return f"{head} {why}. preemption: {head} {_histogram({_NOT_HELPFUL: self._known})}."
-
-    def waits(self, uid: str) -> bool:
+    def waits(self, pod: Object) -> bool:
         """Whether the pod has no node yet."""
-        return uid in self._waiting
+        return pod["metadata"]["uid"] in self._waiting
 
     def next(self) -> Choice | None:
-        """The most important pod that fits somewhere, and the best node for it."""
-        ready = [group for group in self._groups.values() if group.pods and group.feasible]
-        if not ready:
+        """The most important pod that fits somewhere, or would if others left, and the best node for it."""
+        able = [group for group in self._groups.values() if group.pods and (group.feasible or group.makeable)]
+        if not able:
             return None
-        group = min(ready, key=_rank)
-        best = max(itertools.islice(group.feasible.items(), _ENOUGH_NODES), key=itemgetter(1))
-        return Choice(next(iter(group.pods.values())), best[0])
+        group = min(able, key=Group.rank)
+        pod = next(iter(group.pods.values()))
+        if group.feasible:
+            best, _ = max(islice(group.feasible.items(), _ENOUGH_NODES), key=itemgetter(1))
+            return Choice(pod, best, [], "")
+        plans = {name: fit.victims(group.shape, self.nodes[name]) for name in islice(group.makeable, _ENOUGH_NODES)}
+        name, victims = min(plans.items(), key=lambda plan: _cost(plan[1]))
+        return Choice(pod, name, victims, group.reasons(self._known))
 
-    def preemptions(self) -> Iterator[Preemption]:
-        """Pods that fit nowhere but would if less important ones left, the most important first."""
-        stuck = [group for group in self._groups.values() if group.pods and group.makeable and not group.feasible]
-        for group in sorted(stuck, key=_rank):
-            if not group.pods or group.nominee in self._making or (group.nominee and self._leaving(group)):
-                continue
-            pod = next(iter(group.pods.values()))
-            plans = [(name, self._victims(group, name)) for name in itertools.islice(group.makeable, _ENOUGH_NODES)]
-            plans = [plan for plan in plans if plan[1]]
-            if plans:
-                node, victims = min(plans, key=lambda plan: _cost(plan[1]))
-                yield Preemption(pod, node, victims)
+    def untold(self, now: float) -> tuple[list[tuple[Object, str]], bool]:
+        """Pods that wait and have not been told why, or not the present reason, at ``now`` in seconds.
 
-    def untold(self, now: float) -> Iterator[tuple[Object, str]]:
-        """Pods that wait and have not been told why, or not the present reason; ``now`` in seconds.
-
-        While nodes come and go, reasons change often: pods that were told one hear the next a second later.
+        While nodes come and go, reasons change often: pods that were told one hear the next a second later. The second
+        answer is whether there are such pods.
         """
-        self.silent = False
-        for group in list(self._groups.values()):
+        news: list[tuple[Object, str]] = []
+        more = False
+        for group in self._groups.values():
             if not group.pods or group.feasible:
                 continue
             message = group.message(self._known)
             if message != group.said and now - group.said_at >= RETELL:
                 group.untold.update(dict.fromkeys(group.pods))
                 group.said, group.said_at = message, now
-            self.silent |= message != group.said
-            told = [(group.pods[uid], message) for uid in group.untold]
+            more |= message != group.said
+            news += [(group.pods[uid], message) for uid in group.untold]
             group.untold.clear()
-            yield from told
-
-    def _victims(self, group: Group, name: str) -> list[Held]:
-        return fit.victims(group.shape, self.nodes[name], nominee=group.nominee)
-
-    def _leaving(self, group: Group) -> bool:
-        """Whether the pods preempted for this group's pod are still on their way out."""
-        view = self.nodes.get(self._nominations.get(group.nominee, ""))
-        return view is not None and any(
-            pod.leaving and pod.priority < group.shape.priority for pod in view.pods.values()
-        )
+        return news, more
 
     # Bookkeeping
 
     def _judge(self, view: NodeView) -> None:
-        if view.node is None:
-            return
-        for group in self._groups.values():
-            if group.shape.names is None or view.name in group.shape.names:
+        if view.node is not None:
+            for group in self._groups.values():
                 group.judge(view)
 
     def _hold(self, pod: Object, place: str) -> None:
-        meta, spec = pod["metadata"], pod["spec"]
-        uid, leaving = meta["uid"], bool(meta.get("deletionTimestamp"))
-        view = self.nodes.get(self._places.get(uid, ""))
-        known = view.pods.get(uid) if view else None
-        if known and view and view.name == place and known.leaving == leaving:
+        meta = pod["metadata"]
+        uid = meta["uid"]
+        if self._places.get(uid) == place:
             return
-        wants = known.requests if known else fit.requests(spec)
-        created = meta.get("creationTimestamp") or ""
-        held = Held(uid, key_of(pod), int(spec.get("priority") or 0), wants, created, leaving)
-        if known:
-            self._release(uid)
+        self._unwait(uid)
+        self._release(uid)
+        wants, priority = fit.requests(pod["spec"]), int(pod["spec"].get("priority") or 0)
         view = self.nodes.setdefault(place, NodeView(place))
-        view.hold(held)
+        view.hold(Held(uid, key_of(pod), priority, wants, meta.get("creationTimestamp") or ""))
         self._places[uid] = place
         self._judge(view)
 
@@ -278,7 +227,7 @@ class Board:
                 del self.nodes[view.name]
             self._judge(view)
 
-    def _wait(self, pod: Object, nominated: str = "") -> None:
+    def _wait(self, pod: Object) -> None:
         meta, spec = pod["metadata"], pod["spec"]
         uid = meta["uid"]
         if uid in self._waiting:
@@ -288,57 +237,31 @@ class Board:
                 return
             self._unwait(uid)
         ours = spec.get("schedulerName", SCHEDULER) == SCHEDULER and not spec.get("schedulingGates")
-        if not ours or meta.get("deletionTimestamp"):
-            return
-        nominated = nominated or (pod.get("status") or {}).get("nominatedNodeName") or ""
-        group = self._group(pod, fit.shape(spec), nominated)
-        group.pods[uid] = pod
-        group.arrivals[uid] = next(self._arrival)
-        group.untold[uid] = None
+        if ours and not meta.get("deletionTimestamp"):
+            group = self._group(fit.shape(spec))
+            self._waiting[uid] = group.shape.key
+            group.pods[uid] = pod
+            group.untold[uid] = None
 
-    def _group(self, pod: Object, shape: Shape, nominated: str) -> Group:
-        uid = pod["metadata"]["uid"]
-        view = self.nodes.get(nominated)
-        key = shape.key + uid.encode() if view else shape.key
-        self._waiting[uid] = key
-        if view:
-            self._nominations[uid] = nominated
-            view.nominated[uid] = Held(uid, key_of(pod), shape.priority, shape.requests)
-            self._judge(view)
-        if (group := self._groups.get(key)) is None:
-            group = self._groups[key] = Group(shape, uid if view else "")
-            names = self.nodes if shape.names is None else shape.names
-            for name in names:
-                if (each := self.nodes.get(name)) and each.node is not None:
-                    group.judge(each)
-        self._idle.pop(key, None)
+    def _group(self, shape: Shape) -> Group:
+        if (group := self._groups.get(shape.key)) is None:
+            # A few empty groups are kept: the next pod of that shape is spared the round of all nodes.
+            idle = [key for key, each in self._groups.items() if not each.pods]
+            for key in idle[:-_IDLE_GROUPS]:
+                del self._groups[key]
+            group = self._groups[shape.key] = Group(shape)
+            for view in self.nodes.values() if group.names is None else map(self.nodes.get, group.names):
+                if view and view.node is not None:
+                    group.judge(view)
         return group
 
     def _unwait(self, uid: str) -> None:
-        if (key := self._waiting.pop(uid, None)) is None:
-            return
-        group = self._groups[key]
-        for table in (group.pods, group.arrivals, group.untold):
-            table.pop(uid, None)
-        if view := self.nodes.get(self._nominations.pop(uid, "")):
-            view.nominated.pop(uid, None)
-            self._judge(view)
-        if not group.pods:
-            self._retire(key, group)
-
-    def _retire(self, key: bytes, group: Group) -> None:
-        """Keep a few empty groups: the next pod of that shape is spared the round of all nodes."""
-        self._idle[key] = None
-        doomed = [key] if group.nominee or group.shape.names is not None else []
-        if not doomed and len(self._idle) > _IDLE_GROUPS:
-            doomed = [next(iter(self._idle))]
-        for each in doomed:
-            del self._idle[each]
-            del self._groups[each]
-
-
-def _rank(group: Group) -> tuple[int, int]:
-    return -group.shape.priority, next(iter(group.arrivals.values()))
+        if (key := self._waiting.pop(uid, None)) is not None:
+            group = self._groups[key]
+            del group.pods[uid]
+            group.untold.pop(uid, None)
+            if not group.pods and group.names is not None:
+                del self._groups[key]
 
 
 def _cost(victims: list[Held]) -> tuple[Any, ...]:

@@ -5,8 +5,6 @@ There are no PersistentVolume objects: ``spec.volumeName`` names one as a real p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from aksgpu.local.control.runtime import Cluster, Controller, finished
 from aksgpu.local.objects import Object
 
@@ -34,30 +32,21 @@ class ClaimController(Controller):
         claim = self.informer.get(key)
         if claim is None:
             return None
-        meta = claim["metadata"]
+        meta, spec = claim["metadata"], claim["spec"]
         if meta.get("deletionTimestamp"):
-            kept = [each for each in meta.get("finalizers") or () if each != _IN_USE]
-            used = any(key in _claims(pod) for pod in self._pods if not finished(pod))
-            if not used and kept != meta.get("finalizers"):
-                await self.cluster.patch(self.resource, key, {"metadata": {"finalizers": kept}})
+            if not any(key in _claims(pod) for pod in self._pods if not finished(pod)):
+                await self.cluster.remove_finalizer(self.resource, claim, _IN_USE)
             return None
-        if not claim["spec"].get("volumeName"):
-            finalizers = [*(meta.get("finalizers") or ()), _IN_USE]
-            metadata = {"annotations": _BOUND, "finalizers": finalizers}
-            patch = {"metadata": metadata, "spec": {"volumeName": f"pvc-{meta['uid']}"}}
-            claim = await self.cluster.patch(self.resource, key, patch)
-        if (claim.get("status") or {}).get("phase") != "Bound":
-            await self.cluster.update(self.resource, {**claim, "status": _status(claim)}, subresource="status")
+        if not spec.get("volumeName"):
+            head = {"annotations": _BOUND, "finalizers": [*(meta.get("finalizers") or ()), _IN_USE]}
+            patch = {"metadata": head, "spec": {"volumeName": f"pvc-{meta['uid']}"}}
+            claim = await self.cluster.patch(self.resource, claim, patch)
+        size = ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")
+        status = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": {"storage": size}}
+        await self.cluster.update_status(self.resource, claim, status)
         return None
 
 
-def _claims(pod: Object) -> Iterator[str]:
-    for volume in pod["spec"].get("volumes") or ():
-        if claim := volume.get("persistentVolumeClaim"):
-            yield f"{pod['metadata'].get('namespace', '')}/{claim['claimName']}"
-
-
-def _status(claim: Object) -> Object:
-    spec = claim["spec"]
-    size = ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")
-    return {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": {"storage": size}}
+def _claims(pod: Object) -> set[str]:
+    volumes = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or ()]
+    return {f"{pod['metadata']['namespace']}/{claim['claimName']}" for claim in volumes if claim}

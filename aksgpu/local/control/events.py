@@ -12,11 +12,10 @@ import logging
 import socket
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from aksgpu.local.control import times
-from aksgpu.local.control.runtime import Tasks, all_of
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status import StatusError
 
@@ -25,14 +24,14 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 20_000
 MAX_REMEMBERED = 4_096
 MAX_MESSAGE = 1_024
+_BATCH = 64
+"""Events on their way at the same time."""
 
 
-@dataclass(frozen=True)
-class _News:
+class _News(NamedTuple):
     """What makes two events the same."""
 
-    namespace: str
-    involved: tuple[tuple[str, str], ...]
+    about: tuple[tuple[str, str], ...]
     component: str
     type: str
     reason: str
@@ -41,24 +40,17 @@ class _News:
     host: str
 
 
-@dataclass
-class _Told:
-    """An event that is on the server."""
-
-    name: str
-    count: int
-
-
 class Recorder:
     """Writes events. One serves all controllers of a cluster."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._waiting: OrderedDict[_News, int] = OrderedDict()
-        self._versions: dict[_News, str] = {}
-        self._told: OrderedDict[_News, _Told] = OrderedDict()
+        # How often, and of which version of the object.
+        self._waiting: dict[_News, tuple[int, str]] = {}
+        # The event on the server: its name, and how often it was told.
+        self._told: OrderedDict[_News, tuple[str, int]] = OrderedDict()
         self._wake = asyncio.Event()
-        self._tasks = Tasks()
+        self._task: asyncio.Task[None] | None = None
 
     def tell(
         self,
@@ -85,29 +77,25 @@ class Recorder:
             field: which part of the object it is about, such as ``spec.containers{main}``.
         """
         meta = obj["metadata"]
-        involved = {
-            "kind": obj.get("kind", "Pod"),
-            "namespace": meta.get("namespace", ""),
-            "name": meta["name"],
-            "uid": meta.get("uid", ""),
-            "apiVersion": obj.get("apiVersion", "v1"),
-            "fieldPath": field,
-        }
-        about = tuple((key, value) for key, value in involved.items() if value)
-        namespace = meta.get("namespace") or "default"
-        news = _News(namespace, about, component, kind, reason, message[:MAX_MESSAGE], action, host)
+        about = {"kind": obj.get("kind", "Pod"), "apiVersion": obj.get("apiVersion", "v1"), "fieldPath": field}
+        about |= {each: meta.get(each, "") for each in ("namespace", "name", "uid")}
+        told = tuple((name, value) for name, value in about.items() if value)
+        news = _News(told, component, kind, reason, message[:MAX_MESSAGE], action, host)
         if len(self._waiting) < MAX_WAITING or news in self._waiting:
-            self._waiting[news] = self._waiting.get(news, 0) + 1
-            self._versions[news] = meta.get("resourceVersion", "")
+            times_told, _ = self._waiting.get(news, (0, ""))
+            self._waiting[news] = times_told + 1, meta.get("resourceVersion", "")
             self._wake.set()
 
     async def start(self) -> None:
         """Begin to write."""
-        self._tasks.spawn(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
         """Stop; what was not written is lost."""
-        await self._tasks.cancel()
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
 
     async def _run(self) -> None:
         while True:
@@ -118,30 +106,32 @@ class Recorder:
     async def flush(self) -> None:
         """Write what waits."""
         while self._waiting:
-            batch = [self._waiting.popitem(last=False) for _ in range(min(64, len(self._waiting)))]
-            await all_of(self._write(news, more) for news, more in batch)
+            batch = [(news, *self._waiting.pop(news)) for news in list(itertools.islice(self._waiting, _BATCH))]
+            await asyncio.gather(*(self._write(*each) for each in batch))
 
-    async def _write(self, news: _News, more: int) -> None:
-        version = self._versions.pop(news, "")
+    async def _write(self, news: _News, more: int, version: str) -> None:
         try:
-            told = self._told.get(news)
-            if told is None or not await self._repeat(news, told, more):
-                await self._objects.create("events", body := _event(news, version, more), news.namespace)
-                self._told[news] = _Told(body["metadata"]["name"], more)
-            self._told.move_to_end(news)
-            while len(self._told) > MAX_REMEMBERED:
+            name, before = self._told.pop(news, ("", 0))
+            count = before + more
+            if not name or not await self._repeat(news, name, count):
+                event = _event(news, version, count := more)
+                name = event["metadata"]["name"]
+                await self._objects.create("events", event, event["metadata"]["namespace"])
+            self._told[news] = name, count
+            if len(self._told) > MAX_REMEMBERED:
                 self._told.popitem(last=False)
         except StatusError as error:  # such as a namespace that is being deleted
             log.debug("event %s: %s", news.reason, error)
+        except Exception:  # one event's trouble is not the others'
+            log.exception("event %s", news.reason)
 
-    async def _repeat(self, news: _News, told: _Told, more: int) -> bool:
+    async def _repeat(self, news: _News, name: str, count: int) -> bool:
         """Raise the count of an event; False when it is gone."""
-        told.count += more
-        patch: dict[str, Any] = {"count": told.count, "lastTimestamp": times.now()}
+        patch: dict[str, Any] = {"count": count, "lastTimestamp": times.now()}
         if news.action:
-            patch = {"series": {"count": told.count, "lastObservedTime": times.now_micro()}}
+            patch = {"series": {"count": count, "lastObservedTime": times.now_micro()}}
         try:
-            await self._objects.patch("events", told.name, patch, news.namespace)
+            await self._objects.patch("events", name, patch, dict(news.about).get("namespace", "default"))
         except StatusError as error:
             if error.code != 404:
                 raise
@@ -161,29 +151,22 @@ _numbers = itertools.count(time.time_ns(), 1_000)
 
 
 def _event(news: _News, version: str, count: int) -> Object:
-    involved = dict(news.involved)
-    body: Object = {
+    about, host = dict(news.about), news.host
+    name, namespace = f"{about['name']}.{next(_numbers):016x}", about.get("namespace", "default")
+    event: Object = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{involved['name']}.{next(_numbers):016x}", "namespace": news.namespace},
-        "involvedObject": {**involved, **({"resourceVersion": version} if version else {})},
+        "metadata": {"name": name, "namespace": namespace},
+        "involvedObject": about | ({"resourceVersion": version} if version else {}),
         "reason": news.reason,
         "message": news.message,
         "type": news.type,
         "reportingComponent": news.component,
     }
     if news.action:
-        instance = f"{news.component}-{socket.gethostname()}"
-        series = {"count": count, "lastObservedTime": times.now_micro()}
-        body |= {"source": {}, "eventTime": times.now_micro(), "action": news.action, "reportingInstance": instance}
-        return body | ({"series": series} if count > 1 else {})
-    now = times.now()
-    source = {"component": news.component, **({"host": news.host} if news.host else {})}
-    return body | {
-        "source": source,
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": count,
-        "eventTime": None,
-        "reportingInstance": news.host,
-    }
+        moment, instance = times.now_micro(), f"{news.component}-{socket.gethostname()}"
+        event |= {"source": {}, "eventTime": moment, "action": news.action, "reportingInstance": instance}
+        return event | ({"series": {"count": count, "lastObservedTime": moment}} if count > 1 else {})
+    source = {"component": news.component} | ({"host": host} if host else {})
+    moments = dict.fromkeys(("firstTimestamp", "lastTimestamp"), times.now())
+    return event | moments | {"source": source, "count": count, "eventTime": None, "reportingInstance": host}

@@ -6,11 +6,12 @@ spread, host ports, volumes' zones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,7 +23,7 @@ NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 
-Amounts = dict[str, int]
+Amounts = Mapping[str, int]
 """Resource name to amount: CPU in thousandths, everything else in its unit."""
 
 # What a pod without requests counts as when nodes are compared, so that such pods spread as well.
@@ -30,25 +31,14 @@ _ASSUMED = {"cpu": 100, "memory": 200 * 1024 * 1024}
 
 
 @lru_cache(maxsize=4096)
-def amount(resource: str, value: str | int | float) -> int:
-    """A quantity as an integer: CPU in thousandths, rounded up."""
+def _amount(resource: str, value: str | int | float) -> int:
     exact = quantity.parse(value)
     return ceil(exact * 1000) if resource == "cpu" else ceil(exact)
 
 
-def amounts(quantities: Mapping[str, Any] | None) -> Amounts:
-    """A list of quantities, as in a node's allocatable, as integers."""
-    return {name: amount(name, value) for name, value in (quantities or {}).items()}
-
-
-def _add(total: Amounts, more: Mapping[str, int]) -> None:
-    for name, value in more.items():
-        total[name] = total.get(name, 0) + value
-
-
-def _raise(total: Amounts, least: Mapping[str, int]) -> None:
-    for name, value in least.items():
-        total[name] = max(total.get(name, 0), value)
+def amounts(quantities: Mapping[str, Any] | None) -> Counter[str]:
+    """Quantities, as in a node's allocatable, as integers, rounded up."""
+    return Counter({name: _amount(name, value) for name, value in (quantities or {}).items()})
 
 
 def requests(spec: Mapping[str, Any]) -> Amounts:
@@ -57,24 +47,18 @@ def requests(spec: Mapping[str, Any]) -> Amounts:
     Containers add up; init containers run one after the other before them, so the largest counts; init containers with
     ``restartPolicy: Always`` stay beside all that come later. Overhead comes on top.
     """
-    total: Amounts = {}
-    for container in spec.get("containers") or ():
-        _add(total, _wants(container))
-    sidecars: Amounts = {}
-    start: Amounts = {}
+    total, sidecars, start = Counter[str](), Counter[str](), Counter[str]()
     for container in spec.get("initContainers") or ():
-        now = dict(sidecars)
-        _add(now, _wants(container))
-        _raise(start, now)
+        now = sidecars + _wants(container)
+        start |= now
         if container.get("restartPolicy") == "Always":
             sidecars = now
-    _add(total, sidecars)
-    _raise(total, start)
-    _add(total, amounts(spec.get("overhead")))
-    return {name: value for name, value in total.items() if value}
+    for container in spec.get("containers") or ():
+        total += _wants(container)
+    return (total + sidecars | start) + amounts(spec.get("overhead"))
 
 
-def _wants(container: Mapping[str, Any]) -> Amounts:
+def _wants(container: Mapping[str, Any]) -> Counter[str]:
     resources = container.get("resources") or {}
     return amounts({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
 
@@ -119,24 +103,19 @@ def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the scheduler looks at in a pod. Pods of the same shape fit the same nodes."""
+    """What the scheduler looks at in a pod. Pods of the same shape, which have the same key, fit the same nodes."""
 
-    key: bytes = field(repr=False)
-    requests: Amounts = field(compare=False)
-    selector: Mapping[str, str] = field(compare=False)
-    affinity: Mapping[str, Any] = field(compare=False)
-    tolerations: Sequence[Mapping[str, Any]] = field(compare=False)
-    priority: int = field(compare=False)
-    preempts: bool = field(compare=False)
+    key: bytes
+    requests: Amounts
+    selector: Mapping[str, str]
+    terms: Sequence[Mapping[str, Any]] | None
+    """The required node affinity's terms, one of which must match; None when any node will do."""
+    tolerations: Sequence[Mapping[str, Any]]
+    priority: int
+    preempts: bool
 
-    @cached_property
-    def terms(self) -> Sequence[Mapping[str, Any]] | None:
-        """The required node affinity's terms, one of which must match; None when any node will do."""
-        required = self.affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-        return None if required is None else required.get("nodeSelectorTerms") or ()
-
-    @cached_property
-    def names(self) -> frozenset[str] | None:
+    @property
+    def names(self) -> set[str] | None:
         """The only nodes that can match, where every term names its node, as a DaemonSet's pods do."""
         names: set[str] = set()
         for term in self.terms or ():
@@ -144,7 +123,7 @@ class Shape:
             if not named:
                 return None
             names.update(named[0].get("values") or ())
-        return frozenset(names) if self.terms else None
+        return names if self.terms else None
 
     def selects(self, name: str, labels: Mapping[str, str]) -> bool:
         """Whether node selector and required node affinity allow the node."""
@@ -155,26 +134,28 @@ class Shape:
 
 def shape(spec: Mapping[str, Any]) -> Shape:
     """What the scheduler looks at in a pod's spec."""
-    wants = requests(spec)
-    selector = spec.get("nodeSelector") or {}
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    tolerations = spec.get("tolerations") or ()
-    priority = int(spec.get("priority") or 0)
-    preempts = spec.get("preemptionPolicy") != "Never"
-    key = orjson.dumps([wants, selector, affinity, tolerations, priority, preempts], option=orjson.OPT_SORT_KEYS)
-    return Shape(key, wants, selector, affinity, tolerations, priority, preempts)
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    parts = (
+        requests(spec),
+        spec.get("nodeSelector") or {},
+        None if required is None else required.get("nodeSelectorTerms") or (),
+        spec.get("tolerations") or (),
+        int(spec.get("priority") or 0),
+        spec.get("preemptionPolicy") != "Never",
+    )
+    return Shape(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), *parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Held:
     """What a pod holds of a node."""
 
     uid: str
     key: str
     priority: int
-    requests: Amounts = field(compare=False)
+    requests: Amounts
     created: str = ""
-    leaving: bool = False
 
 
 class NodeView:
@@ -188,18 +169,16 @@ class NodeView:
         self.cordoned = False
         self.allocatable: Amounts = {}
         self.pods: dict[str, Held] = {}
-        self.used: Amounts = {}
-        self.compared: Amounts = dict.fromkeys(_ASSUMED, 0)
-        self.nominated: dict[str, Held] = {}
+        self.used: Counter[str] = Counter()
+        self.compared: Counter[str] = Counter()
 
     def describe(self, node: Object) -> bool:
         """Take over a Node object; whether anything that matters changed."""
-        spec = node.get("spec") or {}
         before = (self.node is None, self.labels, self.taints, self.cordoned, self.allocatable)
         self.node = node
         self.labels = node["metadata"].get("labels") or {}
         self.taints = in_force(node)
-        self.cordoned = bool(spec.get("unschedulable"))
+        self.cordoned = bool((node.get("spec") or {}).get("unschedulable"))
         self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
         return before != (False, self.labels, self.taints, self.cordoned, self.allocatable)
 
@@ -210,12 +189,11 @@ class NodeView:
 
     def release(self, uid: str) -> None:
         """Count a pod out."""
-        if pod := self.pods.pop(uid, None):
-            self._count(pod.requests, -1)
+        self._count(self.pods.pop(uid).requests, -1)
 
-    def _count(self, wants: Mapping[str, int], sign: int) -> None:
+    def _count(self, wants: Amounts, sign: int) -> None:
         for name, value in wants.items():
-            self.used[name] = self.used.get(name, 0) + sign * value
+            self.used[name] += sign * value
         for name, assumed in _ASSUMED.items():
             self.compared[name] += sign * (wants.get(name) or assumed)
 
@@ -225,17 +203,11 @@ class NodeView:
         for name, assumed in _ASSUMED.items():
             if total := self.allocatable.get(name, 0):
                 free += max(0.0, 1 - (self.compared[name] + (wanted.requests.get(name) or assumed)) / total) / 2
-        for taint in self.taints:
-            if taint["effect"] == "PreferNoSchedule" and not tolerates(wanted.tolerations, taint):
-                free -= 1
-        for rule in wanted.affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
-            if term_matches(rule["preference"], self.name, self.labels):
-                free += rule["weight"] / 100
-        return free
+        soft = [taint for taint in self.taints if taint["effect"] == "PreferNoSchedule"]
+        return free - sum(not tolerates(wanted.tolerations, taint) for taint in soft)
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a node takes a pod, and if not, why."""
 
     reasons: tuple[str, ...] = ()
@@ -243,18 +215,8 @@ class Verdict:
     """Whether the pod would fit if others left."""
 
 
-FITS = Verdict()
-
-
-def judge(wanted: Shape, node: NodeView, *, nominee: str = "", without: Iterable[Held] = ()) -> Verdict:
-    """Whether the node takes a pod of this shape.
-
-    Args:
-        wanted: the pod's shape.
-        node: the node.
-        nominee: uid of a pod for which room was made here; its own reservation does not stand against it.
-        without: pods to leave out of the count.
-    """
+def judge(wanted: Shape, node: NodeView, without: Collection[Held] = ()) -> Verdict:
+    """Whether the node takes a pod of this shape, once the pods ``without`` have left it."""
     if node.cordoned and not tolerates(wanted.tolerations, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
         return Verdict(("node(s) were unschedulable",))
     for taint in node.taints:
@@ -262,32 +224,23 @@ def judge(wanted: Shape, node: NodeView, *, nominee: str = "", without: Iterable
             return Verdict((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
     if not wanted.selects(node.name, node.labels):
         return Verdict(("node(s) didn't match Pod's node affinity/selector",))
-    return _room(wanted, node, nominee, list(without))
-
-
-def _room(wanted: Shape, node: NodeView, nominee: str, without: list[Held]) -> Verdict:
-    reserved = [pod for uid, pod in node.nominated.items() if uid != nominee and pod.priority >= wanted.priority]
-    reasons = []
-    if len(node.pods) + len(reserved) - len(without) >= node.allocatable.get("pods", 0):
-        reasons.append("Too many pods")
+    reasons = ["Too many pods"] if len(node.pods) - len(without) >= node.allocatable.get("pods", 0) else []
     for name, value in wanted.requests.items():
-        used = node.used.get(name, 0)
-        used += sum(pod.requests.get(name, 0) for pod in reserved) - sum(pod.requests.get(name, 0) for pod in without)
+        used = node.used[name] - sum(pod.requests.get(name, 0) for pod in without)
         if used + value > node.allocatable.get(name, 0):
             reasons.append(f"Insufficient {name}")
-    return Verdict(tuple(reasons), room_would_help=True) if reasons else FITS
+    return Verdict(tuple(reasons), room_would_help=bool(reasons))
 
 
-def victims(wanted: Shape, node: NodeView, *, nominee: str = "") -> list[Held]:
+def victims(wanted: Shape, node: NodeView) -> list[Held]:
     """The pods of lower priority that would have to leave the node, as few and as unimportant as possible.
 
     Empty when even that would not help.
     """
-    lower = [pod for pod in node.pods.values() if pod.priority < wanted.priority]
-    if not lower or judge(wanted, node, nominee=nominee, without=lower).reasons:
+    leaving = {pod for pod in node.pods.values() if pod.priority < wanted.priority}
+    if not leaving or judge(wanted, node, leaving).reasons:
         return []
-    leaving = set(lower)
-    for pod in sorted(lower, key=lambda pod: (-pod.priority, pod.created)):
-        if not judge(wanted, node, nominee=nominee, without=leaving - {pod}).reasons:
+    for pod in sorted(leaving, key=lambda pod: (-pod.priority, pod.created)):
+        if not judge(wanted, node, leaving - {pod}).reasons:
             leaving.remove(pod)
     return sorted(leaving, key=lambda pod: (pod.priority, pod.key))

@@ -5,18 +5,19 @@ One worker for all kinds: an object's owner may be of any kind. A key is ``resou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from aksgpu.local.api.kinds import KINDS, Kind
+from aksgpu.local.api.kinds import KINDS
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Worker, all_of, suppress_gone
+from aksgpu.local.control.runtime import Cluster, Controller, all_of, ignoring
 from aksgpu.local.objects import Object
 from aksgpu.local.status import StatusError
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+# Events own nothing and are owned by nobody, and there are many.
+_KINDS = {(kind.group, kind.kind): kind for kind in KINDS if "watch" in kind.verbs and kind.plural != "events"}
 
 
 def _owners(obj: Object | None) -> list[dict[str, Any]]:
@@ -28,17 +29,15 @@ def _leaving(obj: Object, finalizer: str) -> bool:
     return bool(meta.get("deletionTimestamp")) and finalizer in (meta.get("finalizers") or ())
 
 
-class GarbageCollector(Worker):
+class GarbageCollector(Controller):
     """Follows owner references."""
 
-    def __init__(self, cluster: Cluster, kinds: Iterable[Kind] = KINDS) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        # Events own nothing and are owned by nobody, and there are many.
-        self._kinds = {kind.plural: kind for kind in kinds if "watch" in kind.verbs and kind.plural != "events"}
         self._living: dict[str, str] = {}
         self._dependents: dict[str, set[str]] = {}
-        for plural in self._kinds:
-            cluster.informer(plural).on_change(partial(self._changed, plural))
+        for kind in _KINDS.values():
+            cluster.informer(kind.plural).on_change(partial(self._changed, kind.plural))
 
     def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
         key = f"{resource}:{key_of(new or old or {})}"
@@ -64,7 +63,6 @@ class GarbageCollector(Worker):
                 self.queue.add(living)  # it may have waited for this one to go
         for owner in _owners(new):
             self._dependents.setdefault(owner["uid"], set()).add(key)
-        if _owners(new):
             self.queue.add(key)
 
     def _get(self, key: str) -> Object | None:
@@ -76,51 +74,43 @@ class GarbageCollector(Worker):
         resource = key.partition(":")[0]
         if (obj := self._get(key)) is None:
             return None
+        uid = obj["metadata"]["uid"]
+        dependents = list(self._dependents.get(uid, ()))
         if _leaving(obj, ORPHAN):
-            await self._orphan(resource, obj)
+            await all_of(self._disown(each, {uid}) for each in dependents)
+            await self.cluster.remove_finalizer(resource, obj, ORPHAN)
         elif _leaving(obj, FOREGROUND):
-            await self._foreground(resource, obj)
-        elif not obj["metadata"].get("deletionTimestamp") and _owners(obj):
-            await self._collect(resource, obj)
+            blocking = False
+            for each in dependents:
+                self.queue.add(each)
+                owners = _owners(self._get(each))
+                blocking |= any(owner["uid"] == uid and owner.get("blockOwnerDeletion") for owner in owners)
+            if not blocking:
+                await self.cluster.remove_finalizer(resource, obj, FOREGROUND)
+        elif not obj["metadata"].get("deletionTimestamp"):
+            await self._collect(key, obj)
         return None
 
-    async def _orphan(self, resource: str, obj: Object) -> None:
-        uid = obj["metadata"]["uid"]
-        await all_of(self._disown(key, {uid}) for key in list(self._dependents.get(uid, ())))
-        await self.cluster.remove_finalizer(resource, obj, ORPHAN)
-
-    async def _foreground(self, resource: str, obj: Object) -> None:
-        uid = obj["metadata"]["uid"]
-        blocked = False
-        for key in list(self._dependents.get(uid, ())):
-            self.queue.add(key)
-            owners = _owners(self._get(key))
-            blocked |= any(owner["uid"] == uid and owner.get("blockOwnerDeletion") for owner in owners)
-        if not blocked:
-            await self.cluster.remove_finalizer(resource, obj, FOREGROUND)
-
-    async def _collect(self, resource: str, obj: Object) -> None:
-        dangling, waiting = set(), set()
+    async def _collect(self, key: str, obj: Object) -> None:
+        """Delete an object, or cut it off, whose owners are gone or wait for it to go."""
+        leaving: set[str] = set()
+        policy = "Background"
         for owner in _owners(obj):
             state = await self._owner(owner, obj["metadata"].get("namespace"))
-            if state is None:
-                dangling.add(owner["uid"])
-            elif _leaving(state, FOREGROUND):
-                waiting.add(owner["uid"])
-        if not dangling and not waiting:
-            return
-        if len(dangling) + len(waiting) < len(_owners(obj)):
-            await self._disown(f"{resource}:{key_of(obj)}", dangling | waiting)
-            return
-        has_own = waiting and self._dependents.get(obj["metadata"]["uid"])
-        await self.cluster.delete(resource, obj, propagation_policy="Foreground" if has_own else "Background")
+            if state is None or _leaving(state, FOREGROUND):
+                leaving.add(owner["uid"])
+            if state is not None and _leaving(state, FOREGROUND) and self._dependents.get(obj["metadata"]["uid"]):
+                policy = "Foreground"
+        if leaving and len(leaving) < len(_owners(obj)):
+            await self._disown(key, leaving)
+        elif leaving:
+            await self.cluster.delete(key.partition(":")[0], obj, propagation_policy=policy)
 
     async def _owner(self, owner: dict[str, Any], namespace: str | None) -> Object | None:
         """The owner, or None when it is gone for certain: what the cache lacks, the server is asked for."""
         if key := self._living.get(owner["uid"]):
             return self._get(key)
-        group = owner["apiVersion"].rpartition("/")[0]
-        kind = next((each for each in self._kinds.values() if (each.group, each.kind) == (group, owner["kind"])), None)
+        kind = _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"]))
         if kind is None:
             return {"metadata": {}}  # of a kind that is not served here: leave what it owns alone
         try:
@@ -132,10 +122,8 @@ class GarbageCollector(Worker):
         return found if found["metadata"]["uid"] == owner["uid"] else None
 
     async def _disown(self, key: str, uids: set[str]) -> None:
-        if (obj := self._get(key)) is None:
-            return
-        meta = obj["metadata"]
-        left = [owner for owner in _owners(obj) if owner["uid"] not in uids]
-        patch = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "ownerReferences": left}
-        with suppress_gone():
-            await self.cluster.patch(key.partition(":")[0], key_of(obj), {"metadata": patch})
+        if obj := self._get(key):
+            left = [owner for owner in _owners(obj) if owner["uid"] not in uids]
+            head = {"resourceVersion": obj["metadata"]["resourceVersion"], "ownerReferences": left}
+            with ignoring(404):
+                await self.cluster.patch(key.partition(":")[0], obj, {"metadata": head})

@@ -6,14 +6,21 @@ A pod that ended is counted in three steps, so that it is counted once whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aksgpu.local.control import times
-from aksgpu.local.control.jobpods import TRACKING, index_failures, index_of, restarts, ruling
 from aksgpu.local.control.runtime import condition, finished
 from aksgpu.local.objects import Object
+
+TRACKING = "batch.kubernetes.io/job-tracking"
+"""The finalizer that keeps a pod until its Job has counted it."""
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+BACKOFF = 10.0
+BACKOFF_LIMIT = 600.0
+"""Seconds before the first and before every later replacement of a failed pod, at most."""
 
 
 class Verdict(NamedTuple):
@@ -42,14 +49,19 @@ def indexed(job: Object) -> bool:
     return bool(job["spec"].get("completionMode") == "Indexed")
 
 
-def replaces_only_failed(job: Object) -> bool:
-    """Whether a pod that is being deleted is replaced only once it has ended."""
-    return bool(job["spec"].get("podReplacementPolicy") == "Failed" or job["spec"].get("podFailurePolicy"))
+def index_of(pod: Object) -> int:
+    """The completion index of a pod of an Indexed Job."""
+    return int((pod["metadata"].get("annotations") or {}).get(INDEX, -1))
 
 
-def ended(job: Object) -> bool:
-    """Whether the Job is complete or failed."""
-    return any(condition(job, kind).get("status") == "True" for kind in ("Complete", "Failed"))
+def waits_for_the_end(job: Object) -> bool:
+    """Whether a pod that is being deleted counts as failed, and is replaced, only once it has ended."""
+    return bool(job["spec"].get("podReplacementPolicy") == "Failed")
+
+
+def end_of(job: Object) -> dict[str, Any]:
+    """The condition that says that the Job is complete or failed; empty while it is not."""
+    return condition(job, "Complete") or condition(job, "Failed")
 
 
 def parse_indexes(text: str | None) -> set[int]:
@@ -72,166 +84,163 @@ def format_indexes(numbers: Iterable[int]) -> str:
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
 
 
+# What a pod that ended means
+
+
+def containers(pod: Object) -> list[dict[str, Any]]:
+    """The statuses of all containers of a pod, init containers first."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _exit(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (container.get("state") or {}).get("terminated") or {}
+
+
+def ended_at(pod: Object) -> float:
+    """When the pod ended, in seconds since the epoch."""
+    ends = [times.seconds(_exit(container).get("finishedAt")) for container in containers(pod)]
+    meta = pod["metadata"]
+    return max(ends, default=0.0) or times.seconds(meta.get("deletionTimestamp") or meta.get("creationTimestamp"))
+
+
+def backoff_left(pods: Iterable[Object], now: float, scale: float) -> float:
+    """Seconds until a failed pod may be replaced: 10 after the first failure, then doubled, 600 at most.
+
+    Counted are the failures since the last success. Times in Kubernetes have whole seconds.
+    """
+    failures, last = 0, 0.0
+    for when, phase in sorted((ended_at(pod), pod["status"]["phase"]) for pod in pods if finished(pod)):
+        failures, last = (0 if phase == "Succeeded" else failures + 1), when
+    return last + scale * min(BACKOFF * 2.0 ** min(failures - 1, 10), BACKOFF_LIMIT) - now if failures else 0.0
+
+
+def ruling(job: Object, pod: Object) -> tuple[str, str]:
+    """What the Job's pod failure policy says to a failed pod: an action, ``Count`` when no rule matches, and why."""
+    for number, rule in enumerate((job["spec"].get("podFailurePolicy") or {}).get("rules") or ()):
+        if why := _matches(rule, pod):
+            return rule["action"], f"{why} matching {rule['action']} rule at index {number}"
+    return "Count", ""
+
+
+def _matches(rule: Mapping[str, Any], pod: Object) -> str:
+    name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+    if codes := rule.get("onExitCodes"):
+        for container in containers(pod):
+            code = _exit(container).get("exitCode", 0)
+            named = codes.get("containerName") in (None, container["name"])
+            if code and named and (code in codes["values"]) == (codes["operator"] == "In"):
+                return f"Container {container['name']} for pod {name} failed with exit code {code}"
+    for wanted in rule.get("onPodConditions") or ():
+        if condition(pod, wanted["type"]).get("status") == wanted.get("status", "True"):
+            return f"Pod {name} has condition {wanted['type']}"
+    return ""
+
+
+# What the pods mean together
+
+
 @dataclass
 class Tally:
     """A Job's pods, counted."""
 
+    completed: set[int]
     active: list[Object] = field(default_factory=list)
     terminating: list[Object] = field(default_factory=list)
-    succeeded: int = 0
-    failed: int = 0
-    """Pods that ended, whether the status has them already or not."""
-    uncounted: dict[str, list[str]] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
-    """What the status may say: pods that ended and have lost their finalizer."""
+    """What the status may say of ``succeeded`` and ``failed``: pods that ended and have lost their finalizer."""
+    uncounted: dict[str, list[str]] = field(default_factory=dict)
+    """Uids of the other pods that ended."""
     to_release: list[Object] = field(default_factory=list)
     """Pods whose finalizer goes once the status has their uid."""
     fresh: bool = False
-    """Whether there are uids that the status does not have yet."""
-    completed: set[int] = field(default_factory=set)
-    failed_indexes: set[int] = field(default_factory=set)
+    """Whether there are uids or indexes that the status does not have yet."""
     fail_job: str = ""
     """Why the pod failure policy ends the Job; empty when it does not."""
 
-    @property
-    def ready(self) -> int:
-        """Active pods that are ready."""
-        return sum(condition(pod, "Ready").get("status") == "True" for pod in self.active)
-
-
-def failed_pod(job: Object, pod: Object) -> bool:
-    """Whether a pod counts as failed; one that is being deleted does, unless the Job waits for its end."""
-    phase = (pod.get("status") or {}).get("phase")
-    if phase == "Failed":
-        return True
-    leaving = bool(pod["metadata"].get("deletionTimestamp")) and phase != "Succeeded"
-    return leaving and not replaces_only_failed(job)
+    def total(self, kind: str) -> int:
+        """Pods that ended in this way, whether the status has them already or not."""
+        return self.counted[kind] + len(self.uncounted[kind])
 
 
 def tally(job: Object, pods: list[Object]) -> Tally:
     """Count a Job's pods."""
-    status, spec = job.get("status") or {}, job["spec"]
-    held = {pod["metadata"]["uid"]: pod for pod in pods if TRACKING in (pod["metadata"].get("finalizers") or ())}
-    known = status.get("uncountedTerminatedPods") or {}
-    sums = Tally(completed=parse_indexes(status.get("completedIndexes")))
-    sums.failed_indexes = parse_indexes(status.get("failedIndexes"))
+    status = job.get("status") or {}
+    held = {pod["metadata"]["uid"] for pod in pods if TRACKING in (pod["metadata"].get("finalizers") or ())}
+    sums = Tally(parse_indexes(status.get("completedIndexes")))
     for kind in ("succeeded", "failed"):
-        uids = known.get(kind) or []
-        sums.uncounted[kind] = [uid for uid in uids if uid in held]
-        sums.counted[kind] = int(status.get(kind) or 0) + len(uids) - len(sums.uncounted[kind])
+        known = (status.get("uncountedTerminatedPods") or {}).get(kind) or []
+        sums.uncounted[kind] = [uid for uid in known if uid in held]
+        sums.counted[kind] = int(status.get(kind) or 0) + len(known) - len(sums.uncounted[kind])
     for pod in pods:
-        _count(job, pod, held, sums)
-    sums.to_release = [pod for uid, pod in held.items() if _is_over(job, pod)]
+        phase, leaving = (pod.get("status") or {}).get("phase", ""), bool(pod["metadata"].get("deletionTimestamp"))
+        if not finished(pod):
+            (sums.terminating if leaving else sums.active).append(pod)
+        over = finished(pod) or (leaving and not waits_for_the_end(job))
+        if over and pod["metadata"]["uid"] in held:
+            sums.to_release.append(pod)
+            _count(job, pod, phase, sums)
     if indexed(job):
-        sums.succeeded = len(sums.completed)
-        sums.counted["succeeded"], sums.uncounted["succeeded"] = sums.succeeded, []
-    else:
-        sums.succeeded = sums.counted["succeeded"] + len(sums.uncounted["succeeded"])
-    sums.failed = sums.counted["failed"] + len(sums.uncounted["failed"])
-    sums.failed_indexes -= sums.completed
-    sums.completed = {number for number in sums.completed if number < int(spec.get("completions") or 0)}
+        sums.counted["succeeded"] = len(sums.completed)
     return sums
 
 
-def _is_over(job: Object, pod: Object) -> bool:
-    return finished(pod) or failed_pod(job, pod)
-
-
-def _count(job: Object, pod: Object, held: dict[str, Object], sums: Tally) -> None:
-    meta, phase = pod["metadata"], (pod.get("status") or {}).get("phase")
-    uid, leaving = meta["uid"], bool(meta.get("deletionTimestamp"))
-    if not finished(pod):
-        (sums.terminating if leaving else sums.active).append(pod)
-    if not _is_over(job, pod) or uid not in held:
+def _count(job: Object, pod: Object, phase: str, sums: Tally) -> None:
+    """Count one pod that ended, or is given up."""
+    if phase == "Succeeded" and indexed(job):
+        sums.fresh |= index_of(pod) not in sums.completed
+        sums.completed.add(index_of(pod))
         return
-    index = index_of(pod)
-    if phase == "Succeeded":
-        if index is not None:
-            sums.completed.add(index)
-        _announce(sums, "succeeded", uid)
-        return
-    ruled = ruling(job, pod) if phase == "Failed" else None
-    action = ruled.action if ruled else "Count"
-    if ruled and action == "FailJob":
-        sums.fail_job = sums.fail_job or ruled.message
-    if action == "Ignore":
-        return
-    limit = job["spec"].get("backoffLimitPerIndex")
-    if index is not None and limit is not None and (action == "FailIndex" or index_failures(pod) >= limit):
-        sums.failed_indexes.add(index)
-    _announce(sums, "failed", uid)
-
-
-def _announce(sums: Tally, kind: str, uid: str) -> None:
-    if uid not in sums.uncounted[kind]:
-        sums.uncounted[kind].append(uid)
+    action, why = ruling(job, pod) if phase == "Failed" else ("Count", "")
+    if action == "FailJob":
+        sums.fail_job = sums.fail_job or why
+    uids = sums.uncounted["succeeded" if phase == "Succeeded" else "failed"]
+    if action != "Ignore" and pod["metadata"]["uid"] not in uids:
+        uids.append(pod["metadata"]["uid"])
         sums.fresh = True
 
 
 def verdict(job: Object, sums: Tally) -> Verdict | None:
-    """How the Job ends, or None while it goes on. Deadlines are judged by :func:`deadline_left`."""
+    """How the Job ends, or None while it goes on."""
     spec = job["spec"]
     for failed, kind in ((True, "FailureTarget"), (False, "SuccessCriteriaMet")):
-        if (announced := condition(job, kind)).get("status") == "True":
-            return Verdict(failed, announced.get("reason", ""), announced.get("message", ""))
+        if announced := condition(job, kind):
+            return Verdict(failed, announced["reason"], announced["message"])
     if sums.fail_job:
         return Verdict(True, "PodFailurePolicy", sums.fail_job)
     if _exhausted(spec, sums):
         return Verdict(True, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    left = deadline_left(job)
-    if left is not None and left <= 0:
+    if deadline_left(job) <= 0:
         return Verdict(True, "DeadlineExceeded", "Job was active longer than specified deadline")
-    return _completion(spec, sums)
+    wanted = spec.get("completions")
+    reached = sums.total("succeeded") >= (1 if wanted is None else wanted)
+    return SUCCESS if reached and not sums.active else None
 
 
 def _exhausted(spec: dict[str, Any], sums: Tally) -> bool:
-    limit = spec.get("backoffLimit")
-    limit = 6 if limit is None else int(limit)
-    if sums.failed > limit:
+    """Whether more pods, or containers within pods, have failed than the Job's limit allows."""
+    limit = spec.get("backoffLimit", 6)
+    if sums.total("failed") > limit:
         return True
-    if spec["template"]["spec"].get("restartPolicy") != "OnFailure":
-        return False
-    again = sum(restarts(pod) for pod in sums.active)
-    return again > 0 if limit == 0 else again >= limit
+    restarts = sum(int(each.get("restartCount") or 0) for pod in sums.active for each in containers(pod))
+    return bool(spec["template"]["spec"].get("restartPolicy") == "OnFailure" and restarts >= max(limit, 1))
 
 
-def _completion(spec: dict[str, Any], sums: Tally) -> Verdict | None:
-    most = spec.get("maxFailedIndexes")
-    if most is not None and len(sums.failed_indexes) > most:
-        text = "Job has exceeded the specified maximal number of failed indexes"
-        return Verdict(True, "MaxFailedIndexesExceeded", text)
-    wanted = spec.get("completions")
-    if sums.active:
-        return None
-    if wanted is None:
-        return SUCCESS if sums.succeeded > 0 else None
-    if sums.succeeded >= wanted:
-        return SUCCESS
-    if sums.failed_indexes and sums.succeeded + len(sums.failed_indexes) >= wanted:
-        return Verdict(True, "FailedIndexes", "Job has failed indexes")
-    return None
-
-
-def deadline_left(job: Object) -> float | None:
-    """Seconds until activeDeadlineSeconds is over; None when there is none, or the Job has not started."""
+def deadline_left(job: Object) -> float:
+    """Seconds until activeDeadlineSeconds is over; infinite when there is none, or the Job has not started."""
     limit, start = job["spec"].get("activeDeadlineSeconds"), (job.get("status") or {}).get("startTime")
-    if limit is None or not start or job["spec"].get("suspend"):
-        return None
-    return float(limit) - times.age(start)
+    return limit - times.age(start) if limit is not None and start and not job["spec"].get("suspend") else float("inf")
 
 
 def wanted_active(job: Object, sums: Tally) -> int:
     """How many pods should run."""
-    spec = job["spec"]
-    parallelism = spec.get("parallelism")
-    parallelism = 1 if parallelism is None else int(parallelism)
-    if spec.get("completions") is None:
-        return len(sums.active) if sums.succeeded else parallelism
-    done = sums.succeeded + len(sums.failed_indexes)
-    return max(0, min(int(spec["completions"]) - done, parallelism))
+    parallelism, completions = job["spec"].get("parallelism", 1), job["spec"].get("completions")
+    if completions is None:
+        return len(sums.active) if sums.total("succeeded") else int(parallelism)
+    return max(0, min(int(completions) - sums.total("succeeded"), int(parallelism)))
 
 
-def status_of(job: Object, sums: Tally, conditions: list[dict[str, Any]], start: str | None) -> dict[str, Any]:
+def status_of(sums: Tally, conditions: list[dict[str, Any]], start: str | None) -> dict[str, Any]:
     """The Job's status, with the fields that Kubernetes leaves out when they are zero left out."""
     status: dict[str, Any] = {"conditions": conditions} if conditions else {}
     if start:
@@ -241,23 +250,14 @@ def status_of(job: Object, sums: Tally, conditions: list[dict[str, Any]], start:
     numbers = {"active": len(sums.active), **sums.counted}
     status |= {name: number for name, number in numbers.items() if number}
     status["terminating"] = len(sums.terminating)
-    if indexed(job):
-        status |= {"completedIndexes": format_indexes(sums.completed)} if sums.completed else {}
-        if job["spec"].get("backoffLimitPerIndex") is not None:
-            status["failedIndexes"] = format_indexes(sums.failed_indexes)
+    if sums.completed:
+        status["completedIndexes"] = format_indexes(sums.completed)
     status["uncountedTerminatedPods"] = {kind: uids for kind, uids in sums.uncounted.items() if uids}
-    status["ready"] = sums.ready
+    status["ready"] = sum(condition(pod, "Ready").get("status") == "True" for pod in sums.active)
     return status
 
 
 def new_condition(kind: str, reason: str, message: str, status: str = "True") -> dict[str, Any]:
     """A condition that came to be now."""
-    now = times.now()
-    return {
-        "type": kind,
-        "status": status,
-        "lastProbeTime": now,
-        "lastTransitionTime": now,
-        "reason": reason,
-        "message": message,
-    }
+    moments = dict.fromkeys(("lastProbeTime", "lastTransitionTime"), times.now())
+    return {"type": kind, "status": status, "reason": reason, "message": message, **moments}

@@ -10,9 +10,8 @@ import asyncio
 from typing import Any
 
 from aksgpu.local.control import fit, times
-from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Controller, Worker, condition, finished, suppress_gone
+from aksgpu.local.control.runtime import Cluster, Controller, condition, finished, ignoring
 from aksgpu.local.objects import Object
 from aksgpu.local.status import StatusError
 
@@ -20,44 +19,32 @@ LEASES = "kube-node-lease"
 GRACE = 40.0
 """Seconds without a sign of life after which a node counts as lost, where its lease does not say otherwise."""
 
-_PREFIX = "node.kubernetes.io/"
-_PRESSURES = {"MemoryPressure": "memory-pressure", "DiskPressure": "disk-pressure", "PIDPressure": "pid-pressure"}
-_OURS = frozenset(
-    {fit.NOT_READY, fit.UNREACHABLE, fit.UNSCHEDULABLE} | {_PREFIX + name for name in _PRESSURES.values()}
-)
+_OURS = (fit.NOT_READY, fit.UNREACHABLE, fit.UNSCHEDULABLE)
 
 
 def taints_for(node: Object) -> list[dict[str, Any]]:
-    """A node's taints as they should be: the user's, and those that follow from its state."""
-    wanted: list[dict[str, Any]] = []
-    ready = condition(node, "Ready").get("status")
+    """A node's taints as they should be: the user's, and those that follow from its readiness and cordon."""
+    spec, ready = node.get("spec") or {}, condition(node, "Ready").get("status")
+    wanted: list[tuple[str, str]] = []
     if ready != "True":
         key = fit.UNREACHABLE if ready == "Unknown" else fit.NOT_READY
-        wanted.append({"key": key, "effect": "NoSchedule"})
-        if ready:
-            wanted.append({"key": key, "effect": "NoExecute"})
-    if (node.get("spec") or {}).get("unschedulable"):
-        wanted.append({"key": fit.UNSCHEDULABLE, "effect": "NoSchedule"})
-    for kind, name in _PRESSURES.items():
-        if condition(node, kind).get("status") == "True":
-            wanted.append({"key": _PREFIX + name, "effect": "NoSchedule"})
-    have = (node.get("spec") or {}).get("taints") or ()
-    kept = [taint for taint in have if taint["key"] not in _OURS]
+        wanted = [(key, effect) for effect in (("NoSchedule", "NoExecute") if ready else ("NoSchedule",))]
+    if spec.get("unschedulable"):
+        wanted.append((fit.UNSCHEDULABLE, "NoSchedule"))
+    have = spec.get("taints") or ()
     old = {(taint["key"], taint["effect"]): taint for taint in have}
-    fresh = {"timeAdded": times.now()}
-    return kept + [old.get((taint["key"], taint["effect"])) or {**taint, **fresh} for taint in wanted]
+    made = [old.get(each) or {"key": each[0], "effect": each[1], "timeAdded": times.now()} for each in wanted]
+    return [taint for taint in have if taint["key"] not in _OURS] + made
 
 
 class NodeController(Controller):
     """Watches over the nodes' leases."""
 
-    resource = "nodes"
+    resource, component = "nodes", "node-controller"
 
-    def __init__(self, cluster: Cluster, events: Recorder) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._events = events
         self._leases = cluster.informer("leases")
-        self._registered: set[str] = set()
         # What was seen of a node last, and when by this process's clock: wall clocks jump, and machines sleep.
         self._signs: dict[str, tuple[Any, float]] = {}
         self._leases.on_change(self._lease_changed)
@@ -71,16 +58,17 @@ class NodeController(Controller):
         node = self.informer.get(key)
         if node is None:
             self._signs.pop(key, None)
-            self._registered.discard(key)
             return None
-        if key not in self._registered:
-            self._registered.add(key)
-            text = f"Node {key} event: Registered Node {key} in Controller"
-            self._events.tell("node-controller", node, "Normal", "RegisteredNode", text)
+        if key not in self._signs:
+            self.tell(node, "Normal", "RegisteredNode", f"Node {key} event: Registered Node {key} in Controller")
         left = self._left(node)
         if left <= 0 and condition(node, "Ready").get("status") != "Unknown":
-            node = await self._lost(key, node)
-        await self._taint(key, node)
+            node = await self._lost(node)
+        taints = taints_for(node)
+        if taints != ((node.get("spec") or {}).get("taints") or []):
+            version = {"resourceVersion": node["metadata"]["resourceVersion"]}
+            with ignoring(404):
+                await self.cluster.patch("nodes", node, {"metadata": version, "spec": {"taints": taints}})
         return left if left > 0 else None  # a node that comes back says so in its status
 
     def _left(self, node: Object) -> float:
@@ -96,40 +84,27 @@ class NodeController(Controller):
         self._signs[key] = sign, since
         return grace - (now - since)
 
-    async def _lost(self, key: str, node: Object) -> Object:
-        conditions = []
-        for kind in (*_PRESSURES, "Ready"):
-            before = condition(node, kind)
-            never = {"reason": "NodeStatusNeverUpdated", "message": "Kubelet never posted node status."}
-            stopped = {"reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
-            state = {"type": kind, "status": "Unknown", "lastTransitionTime": times.now()}
-            conditions.append({**before, **state, **(stopped if before else never)})
-        rest = [
-            each
-            for each in (node.get("status") or {}).get("conditions") or ()
-            if each["type"] not in {each["type"] for each in conditions}
-        ]
-        status = {**(node.get("status") or {}), "conditions": rest + conditions}
-        node = await self.cluster.update("nodes", {**node, "status": status}, subresource="status")
-        text = f"Node {key} status is now: NodeNotReady"
-        self._events.tell("node-controller", node, "Normal", "NodeNotReady", text)
+    async def _lost(self, node: Object) -> Object:
+        """Say that nothing is known of the node any more."""
+        stopped = {"reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+        unknown = {"status": "Unknown", "lastTransitionTime": times.now(), **stopped}
+        status = node.get("status") or {}
+        kept = [each for each in status.get("conditions") or () if each["type"] != "Ready"]
+        conditions = [{**each, **unknown} if each["type"].endswith("Pressure") else each for each in kept]
+        conditions.append({"type": "Ready", **condition(node, "Ready"), **unknown})
+        node = await self.cluster.update_status("nodes", node, {**status, "conditions": conditions})
+        name = node["metadata"]["name"]
+        self.tell(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
         return node
 
-    async def _taint(self, key: str, node: Object) -> None:
-        taints = taints_for(node)
-        if taints == ((node.get("spec") or {}).get("taints") or []):
-            return
-        patch = {"metadata": {"resourceVersion": node["metadata"]["resourceVersion"]}, "spec": {"taints": taints}}
-        with suppress_gone():
-            await self.cluster.patch("nodes", key, patch)
 
-
-class PodMover(Worker):
+class PodMover(Controller):
     """Deletes pods from nodes that they do not tolerate any longer, or that are gone."""
 
-    def __init__(self, cluster: Cluster, events: Recorder) -> None:
+    component = "taint-eviction-controller"
+
+    def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._events = events
         self._nodes, self._pods = cluster.informer("nodes"), cluster.informer("pods")
         self._on_node = self._pods.index("node", lambda pod: pod["spec"].get("nodeName") or "")
         self._nodes.on_change(self._node_changed)
@@ -152,17 +127,14 @@ class PodMover(Worker):
         pod = self._pods.get(key)
         if pod is None or not (name := pod["spec"].get("nodeName")):
             return None
-        node = self._nodes.get(name)
-        if node is None:
+        if (node := self._nodes.get(name)) is None:
             await self._bury(pod, name)
             return None
         if finished(pod) or pod["metadata"].get("deletionTimestamp"):
             return None
-        left = _patience(pod, _evicting(node))
-        if left > 0:
+        if (left := _patience(pod, _evicting(node))) > 0:
             return left
-        text = f"Marking for deletion Pod {key}"
-        self._events.tell("taint-eviction-controller", pod, "Normal", "TaintManagerEviction", text)
+        self.tell(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
         why = "Taint manager: deleting due to NoExecute taint"
         await self.cluster.disrupt(pod, "DeletionByTaintManager", why)
         await self.cluster.delete("pods", pod)
@@ -177,9 +149,7 @@ class PodMover(Worker):
             if error.code != 404:
                 raise
         if not finished(pod):
-            with suppress_gone():
-                await self.cluster.disrupt(pod, "DeletionByPodGC", "PodGC: node no longer exists")
-                await self.cluster.patch("pods", key_of(pod), {"status": {"phase": "Failed"}}, subresource="status")
+            await self.cluster.disrupt(pod, "DeletionByPodGC", "PodGC: node no longer exists", phase="Failed")
         await self.cluster.delete("pods", pod, grace_period_seconds=0)
 
 

@@ -5,7 +5,6 @@ Refusing a pod that would go beyond a quota is the API server's part, and so is 
 
 from __future__ import annotations
 
-from collections import Counter
 from decimal import Decimal
 
 from aksgpu.local.api import quantity
@@ -14,16 +13,9 @@ from aksgpu.local.control.informer import key_of
 from aksgpu.local.control.runtime import Cluster, Controller, finished
 from aksgpu.local.objects import Object
 
-_COUNTED = ("configmaps", "persistentvolumeclaims", "secrets", "services")
+_COUNTED = ("configmaps", "jobs", "persistentvolumeclaims", "pods", "secrets", "services")
 _DELAY = 0.1
 """Seconds that changes in a namespace are collected: its pods are summed up once for all of them."""
-
-
-def spell(name: str, value: Decimal, like: str) -> str:
-    """An amount, in the suffixes that the quota's limit uses."""
-    if like.endswith("i") and value and not value % 1024:
-        return quantity.canonical(f"{int(value) // 1024}Ki")
-    return quantity.canonical(str(value))
 
 
 class QuotaController(Controller):
@@ -34,16 +26,13 @@ class QuotaController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._quotas = self.informer.index("namespace", _namespace)
-        self._counted = {
-            plural: cluster.informer(plural).index("namespace", _namespace) for plural in ("pods", "jobs", *_COUNTED)
-        }
-        for plural in self._counted:
+        self._counted = {plural: cluster.informer(plural).index("namespace", _namespace) for plural in _COUNTED}
+        for plural in _COUNTED:
             cluster.informer(plural).on_change(self._used_changed)
 
     def _used_changed(self, old: Object | None, new: Object | None) -> None:
-        if old and new and finished(old) == finished(new):
-            return
-        if some := new or old:
+        some = new or old
+        if some and not (old and new and finished(old) == finished(new)):
             for quota in self._quotas[_namespace(some)]:
                 self.queue.add_after(key_of(quota), _DELAY)
 
@@ -53,17 +42,21 @@ class QuotaController(Controller):
         if quota is None or quota["metadata"].get("deletionTimestamp"):
             return None
         hard, namespace = (quota.get("spec") or {}).get("hard") or {}, _namespace(quota)
-        used: Counter[str] = Counter()
         sums = usage(self._counted["pods"][namespace])
-        for plural in _COUNTED:
-            used[plural] = used[f"count/{plural}"] = len(self._counted[plural][namespace])
-        used["count/jobs.batch"] = len(self._counted["jobs"][namespace])
-        used["resourcequotas"] = len(self._quotas[namespace])
-        spelled = {name: spell(name, sums.get(name, Decimal(used[name])), str(hard[name])) for name in hard}
-        status = {"hard": dict(hard), "used": spelled}
-        if status != quota.get("status"):
-            await self.cluster.update("resourcequotas", {**quota, "status": status}, subresource="status")
+        used: dict[str, str] = {}
+        for name, limit in hard.items():
+            plural = name.removeprefix("count/").partition(".")[0]
+            count = len(self._counted[plural][namespace]) if plural in self._counted else 0
+            used[name] = _spell(sums.get(name, Decimal(0 if plural == "pods" else count)), str(limit))
+        await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})
         return None
+
+
+def _spell(value: Decimal, like: str) -> str:
+    """An amount, in the suffixes that the quota's limit uses."""
+    if like.endswith("i") and value and not value % 1024:
+        return quantity.canonical(f"{int(value) // 1024}Ki")
+    return quantity.canonical(str(value))
 
 
 def _namespace(obj: Object) -> str:

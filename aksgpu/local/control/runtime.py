@@ -1,7 +1,7 @@
 """What every controller stands on: shared informers, writes that they learn of at once, and work queues.
 
-A :class:`Worker` names the keys that need a look, in a queue that holds each key once, and brings one object at a
-time to what it should be. Workers are level-triggered: they look at how things are, never at what happened.
+A :class:`Controller` names the keys that need a look, in a queue that holds each key once, and brings one object at a
+time to what it should be. Controllers are level-triggered: they look at how things are, never at what happened.
 
 Nothing here knows a kind.
 """
@@ -13,16 +13,20 @@ import itertools
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol
 
+from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import Informer, key_of
 from aksgpu.local.control.times import now
-from aksgpu.local.objects import MERGE_PATCH, STRATEGIC_PATCH, Object, Objects
+from aksgpu.local.objects import STRATEGIC_PATCH, Object, Objects
 from aksgpu.local.status import StatusError
 
 log = logging.getLogger(__name__)
+
+_HANDS = 4
+"""Keys that one controller looks at at the same time."""
 
 
 class Timing(Protocol):
@@ -31,20 +35,6 @@ class Timing(Protocol):
     @property
     def time_scale(self) -> float:
         """Multiplies pauses."""
-
-
-def split_key(key: str) -> tuple[str | None, str]:
-    """The namespace (or None) and the name of a key."""
-    namespace, _, name = key.rpartition("/")
-    return namespace or None, name
-
-
-def controller_of(obj: Object) -> dict[str, Any]:
-    """The owner reference of the controller that manages this object; empty when there is none."""
-    for owner in obj["metadata"].get("ownerReferences") or ():
-        if owner.get("controller"):
-            return dict(owner)
-    return {}
 
 
 def finished(pod: Object) -> bool:
@@ -67,36 +57,27 @@ class WorkQueue:
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._waiting: set[str] = set()
         self._busy: set[str] = set()
-        self._again: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._failures: dict[str, int] = {}
 
     def add(self, key: str) -> None:
-        """Look at this key soon."""
-        if key in self._busy:
-            self._again.add(key)
-        elif key not in self._waiting:
+        """Look at this key soon; when it is being looked at, once more after that."""
+        if key not in self._waiting:
             self._waiting.add(key)
-            self._ready.put_nowait(key)
+            if key not in self._busy:
+                self._ready.put_nowait(key)
 
     def add_after(self, key: str, delay: float) -> None:
         """Look at this key after ``delay`` seconds, or earlier when it is due earlier."""
         loop = asyncio.get_running_loop()
-        timer = self._timers.get(key)
-        if timer is not None:
+        if timer := self._timers.get(key):
             if timer.when() <= loop.time() + delay:
                 return
             timer.cancel()
         self._timers[key] = loop.call_later(delay, self._due, key)
 
-    def retry(self, key: str) -> None:
-        """Look at this key again, the later the more often it failed."""
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        self.add_after(key, min(60.0, 0.005 * 2 ** min(failures, 14)))
-
-    def forget(self, key: str) -> None:
-        """The key went well: its next failure is its first."""
-        self._failures.pop(key, None)
+    def _due(self, key: str) -> None:
+        del self._timers[key]
+        self.add(key)
 
     async def get(self) -> str:
         """The next key; say :meth:`done` afterwards."""
@@ -108,19 +89,14 @@ class WorkQueue:
     def done(self, key: str) -> None:
         """The key is out of hand."""
         self._busy.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+        if key in self._waiting:
+            self._ready.put_nowait(key)
 
     def close(self) -> None:
         """Drop what is due later."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-
-    def _due(self, key: str) -> None:
-        self._timers.pop(key, None)
-        self.add(key)
 
 
 class Tasks:
@@ -152,8 +128,8 @@ class Cluster:
     """The cluster as controllers see it: shared informers to read from, and writes that informers learn of at once."""
 
     def __init__(self, objects: Objects, settings: Timing) -> None:
-        self.objects = objects
-        self.settings = settings
+        self.objects, self.settings = objects, settings
+        self.events = Recorder(objects)
         self._informers: dict[str, Informer] = {}
         self._tasks = Tasks()
 
@@ -165,6 +141,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Start the informers asked for so far, and wait until each has listed."""
+        await self.events.start()
         for informer in self._informers.values():
             self._tasks.spawn(informer.run())
         for informer in self._informers.values():
@@ -173,92 +150,97 @@ class Cluster:
     async def stop(self) -> None:
         """Stop the informers."""
         await self._tasks.cancel()
+        await self.events.stop()
 
-    async def create(self, resource: str, obj: Object, namespace: str | None = None) -> Object:
+    async def create(self, resource: str, obj: Object) -> Object:
         """Create an object."""
-        return self._note(resource, await self.objects.create(resource, obj, namespace))
+        return self._note(resource, await self.objects.create(resource, obj, obj["metadata"].get("namespace")))
 
-    async def update(self, resource: str, obj: Object, *, subresource: str | None = None) -> Object:
-        """Replace an object, or its status."""
-        return self._note(resource, await self.objects.update(resource, obj, subresource=subresource))
+    async def update_status(self, resource: str, obj: Object, status: dict[str, Any]) -> Object:
+        """Replace the status of an object, if it is another one."""
+        if status == obj.get("status"):
+            return obj
+        made = await self.objects.update(resource, {**obj, "status": status}, subresource="status")
+        return self._note(resource, made)
 
-    async def patch(
-        self,
-        resource: str,
-        key: str,
-        patch: Any,
-        *,
-        content_type: str = MERGE_PATCH,
-        subresource: str | None = None,
-    ) -> Object:
-        """Patch an object, or its status."""
-        namespace, name = split_key(key)
-        return self._note(
-            resource,
-            await self.objects.patch(
-                resource, name, patch, namespace, content_type=content_type, subresource=subresource
-            ),
-        )
+    async def patch(self, resource: str, obj: Object, patch: Object, **how: Any) -> Object:
+        """Patch exactly this object: the server refuses when another one bears its name."""
+        meta = obj["metadata"]
+        patch = {**patch, "metadata": {"uid": meta["uid"], **patch.get("metadata", {})}}
+        made = await self.objects.patch(resource, meta["name"], patch, meta.get("namespace"), **how)
+        return self._note(resource, made)
 
     async def delete(self, resource: str, obj: Object, **how: Any) -> None:
         """Delete exactly this object; it is no error when it is gone or another one bears its name."""
         meta = obj["metadata"]
-        try:
+        with ignoring(404, 409):
             left = await self.objects.delete(resource, meta["name"], meta.get("namespace"), uid=meta["uid"], **how)
             if (left.get("metadata") or {}).get("deletionTimestamp"):
                 self._note(resource, left)
-        except StatusError as error:
-            if error.code not in (404, 409):
-                raise
 
-    async def set_condition(self, pod: Object, state: dict[str, Any]) -> None:
-        """Set one condition in the status of exactly this pod, if it is still there."""
-        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [state]}}
-        try:
-            await self.patch("pods", key_of(pod), patch, content_type=STRATEGIC_PATCH, subresource="status")
-        except StatusError as error:
-            if error.code not in (404, 409):
-                raise
+    async def set_condition(self, pod: Object, state: dict[str, Any], **status: Any) -> None:
+        """Set one condition in the status of exactly this pod, and more of its status, if it is still there."""
+        patch = {"status": {**status, "conditions": [state]}}
+        with ignoring(404, 409):
+            await self.patch("pods", pod, patch, content_type=STRATEGIC_PATCH, subresource="status")
 
-    async def disrupt(self, pod: Object, reason: str, message: str) -> None:
+    async def disrupt(self, pod: Object, reason: str, message: str, **status: Any) -> None:
         """Say in a pod's status that the cluster, not the pod, is why it ends."""
         state = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
-        await self.set_condition(pod, {**state, "lastTransitionTime": now()})
+        await self.set_condition(pod, {**state, "lastTransitionTime": now()}, **status)
 
     async def remove_finalizer(self, resource: str, obj: Object, finalizer: str) -> None:
         """Take one finalizer off exactly this object, if it is there."""
         meta = obj["metadata"]
         left = [name for name in meta.get("finalizers") or () if name != finalizer]
-        # uid and resourceVersion make the server refuse when the object is another one, or its finalizers changed.
-        head = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": left}
-        with suppress_gone():
-            await self.patch(resource, key_of(obj), {"metadata": head})
+        # With its resourceVersion the server refuses when its finalizers have changed.
+        head = {"resourceVersion": meta["resourceVersion"], "finalizers": left}
+        with ignoring(404):
+            await self.patch(resource, obj, {"metadata": head})
 
     def _note(self, resource: str, obj: Object) -> Object:
-        if (informer := self._informers.get(resource)) and "resourceVersion" in (obj.get("metadata") or {}):
+        if informer := self._informers.get(resource):
             informer.note(obj)
         return obj
 
 
-class suppress_gone(suppress):  # noqa: N801 - reads as a keyword, as contextlib.suppress does
-    """Go on when the object is not there any more."""
+@contextmanager
+def ignoring(*codes: int) -> Iterator[None]:
+    """Go on when the server refuses with one of these codes."""
+    try:
+        yield
+    except StatusError as error:
+        if error.code not in codes:
+            raise
 
-    def __init__(self) -> None:
-        super().__init__(StatusError)
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        return isinstance(error, StatusError) and error.code == 404
-
-
-class Worker(ABC):
+class Controller(ABC):
     """Does what is missing for one key at a time."""
 
-    workers: ClassVar[int] = 4
+    resource: ClassVar[str] = ""
+    """The resource whose objects' keys these are, if they are: each is looked at when it changes."""
+    component: ClassVar[str] = ""
+    """The name in its events."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.queue = WorkQueue()
         self._tasks = Tasks()
+        self._failures: dict[str, int] = {}
+        if self.resource:
+            self.informer = self.follow(self.resource, key_of)
+
+    def follow(self, resource: str, key: Callable[[Object], str]) -> Informer:
+        """Look at an object's ``key`` whenever it comes, changes or goes; at none where that is empty."""
+
+        def changed(old: Object | None, new: Object | None) -> None:
+            for each in {key(obj) for obj in (old, new) if obj}:
+                if each:
+                    self.queue.add(each)
+
+        informer = self.cluster.informer(resource)
+        informer.on_change(changed)
+        return informer
 
     @abstractmethod
     async def sync(self, key: str) -> float | None:
@@ -267,9 +249,13 @@ class Worker(ABC):
         What it raises is tried again, with growing delay.
         """
 
+    def tell(self, obj: Object, kind: str, reason: str, message: str) -> None:
+        """Write an event; see :meth:`aksgpu.local.control.events.Recorder.tell`."""
+        self.cluster.events.tell(self.component, obj, kind, reason, message)
+
     async def start(self) -> None:
         """Start to work; the cluster's informers have listed."""
-        for _ in range(self.workers):
+        for _ in range(_HANDS):
             self._tasks.spawn(self._work())
 
     async def stop(self) -> None:
@@ -280,50 +266,28 @@ class Worker(ABC):
     async def _work(self) -> None:
         while True:
             key = await self.queue.get()
+            failures, later = self._failures.pop(key, 0), None
             try:
                 later = await self.sync(key)
-            except StatusError as error:
+            except Exception as error:
                 # A conflict or a missing object means that the cache was behind: the next look knows better.
-                level = logging.DEBUG if error.code in (404, 409) else logging.WARNING
-                log.log(level, "%s %s: %s", type(self).__name__, key, error)
-                self.queue.retry(key)
-            except Exception:
-                log.exception("%s %s", type(self).__name__, key)
-                self.queue.retry(key)
-            else:
-                self.queue.forget(key)
-                if later is not None and math.isfinite(later):
-                    self.queue.add_after(key, max(0.0, later))
-            finally:
-                self.queue.done(key)
+                if not (isinstance(error, StatusError) and error.code in (404, 409)):
+                    unforeseen = not isinstance(error, StatusError)
+                    log.warning("%s %s: %s", type(self).__name__, key, error, exc_info=unforeseen)
+                self._failures[key] = failures + 1
+                later = min(60.0, 0.01 * 2 ** min(failures, 13))
+            if later is not None and math.isfinite(later):
+                self.queue.add_after(key, max(0.0, later))
+            self.queue.done(key)
 
 
-class Controller(Worker):
-    """A worker whose keys are the objects of one resource: each is looked at when it changes."""
-
-    resource: ClassVar[str]
-
-    def __init__(self, cluster: Cluster) -> None:
-        super().__init__(cluster)
-        self.informer = cluster.informer(self.resource)
-        self.informer.on_change(self._changed)
-
-    def _changed(self, old: Object | None, new: Object | None) -> None:
-        if obj := new or old:
-            self.queue.add(key_of(obj))
-
-
-async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32) -> list[Any]:
-    """The results of all works, ``limit`` at a time; the first error is raised when its batch has ended.
+async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32) -> None:
+    """Do all works, ``limit`` at a time; the first error is raised when its batch has ended.
 
     Give a generator: a work is made only when its turn has come.
     """
-    results: list[Any] = []
     rest = iter(work)
     while batch := list(itertools.islice(rest, limit)):
-        done = await asyncio.gather(*batch, return_exceptions=True)
-        for result in done:
+        for result in await asyncio.gather(*batch, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-        results += done
-    return results

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.jobpods import backoff_left, new_pod, ruling
-from aksgpu.local.control.jobstatus import format_indexes, parse_indexes
+from aksgpu.local.control.job import new_pod
+from aksgpu.local.control.jobstatus import backoff_left, format_indexes, parse_indexes, ruling
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
@@ -186,20 +186,6 @@ async def test_indexed(world: World, controllers: Controllers) -> None:
     assert len(await world.pods("sweep")) == 3
 
 
-async def test_backoff_limit_per_index(world: World, controllers: Controllers) -> None:
-    await world.job(
-        "each", completionMode="Indexed", completions=2, parallelism=2, backoffLimitPerIndex=1, backoffLimit=100
-    )
-    for pod in await _pods(world, "each", 2):
-        await world.end(pod, code=int(pod["metadata"]["generateName"] == "each-1-"))
-    [again] = await _pods(world, "each", 1)
-    assert again["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"] == "1"
-    await world.end(again, 1)
-    status = (await _conditions(world, "each", "Failed"))["status"]
-    assert status["conditions"][-1]["reason"] == "FailedIndexes"
-    assert (status["completedIndexes"], status["failedIndexes"], status["failed"]) == ("0", "1", 2)
-
-
 async def test_suspend_and_resume(world: World, controllers: Controllers) -> None:
     await world.job("later", suspend=True)
     status = (await _conditions(world, "later", "Suspended"))["status"]
@@ -347,15 +333,16 @@ def test_rulings() -> None:
         }
     }
     now = "1970-01-01T00:01:00Z"
-    assert ruling(job, _ended("Failed", now, 2)).action == "Ignore"
-    assert ruling(job, _ended("Failed", now, 9)).action == "FailJob"
-    assert ruling(job, _ended("Failed", now, 3)).action == "Count"
-    assert ruling({"spec": {}}, _ended("Failed", now, 3)).action == "Count"
+    assert ruling(job, _ended("Failed", now, 2))[0] == "Ignore"
+    assert ruling(job, _ended("Failed", now, 9))[0] == "FailJob"
+    assert ruling(job, _ended("Failed", now, 3))[0] == "Count"
+    assert ruling({"spec": {}}, _ended("Failed", now, 3))[0] == "Count"
 
 
 def test_a_long_name_keeps_its_index() -> None:
     template = {"spec": {"containers": [{"name": "main"}]}}
-    job = {"metadata": {"name": "x" * 63, "namespace": "default", "uid": "u"}, "spec": {"template": template}}
+    head = {"name": "x" * 63, "namespace": "default", "uid": "u"}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": head, "spec": {"template": template}}
     pod = new_pod(job, 7)
     assert pod["metadata"]["generateName"].endswith("7-") and len(pod["spec"]["hostname"]) == 63
     assert "env" not in template["spec"]["containers"][0]

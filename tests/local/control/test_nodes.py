@@ -4,7 +4,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.nodes import NodeController, taints_for
 from aksgpu.local.control.runtime import Cluster
 from aksgpu.local.settings import Settings
@@ -28,7 +27,6 @@ def test_state_becomes_taints() -> None:
     assert _names(_node(("Ready", "False"))) == {"not-ready:NoSchedule", "not-ready:NoExecute"}
     assert _names(_node(("Ready", "Unknown"))) == {"unreachable:NoSchedule", "unreachable:NoExecute"}
     assert _names(_node(("Ready", "True"), unschedulable=True)) == {"unschedulable:NoSchedule"}
-    assert _names(_node(("Ready", "True"), ("DiskPressure", "True"))) == {"disk-pressure:NoSchedule"}
     mine = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
     stale = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     assert taints_for(_node(("Ready", "True"), taints=[mine, stale])) == [mine]
@@ -119,16 +117,9 @@ async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
 
 async def test_a_claim_in_use_outlives_its_deletion(world: World, controllers: Controllers) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
-    await world.node()
+    await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
     pod = await world.pod("reads", volumes=volumes)
-    text = (
-        '0/1 nodes are available: persistentvolumeclaim "data" not found. '
-        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-    )
-    assert (await world.told("FailedScheduling", "reads"))["message"] == text
-    await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
-    assert await world.placed("reads") == "node-a"
 
     async def claims() -> list[Any]:
         return (await world.objects.list("persistentvolumeclaims", "default"))[0]
@@ -148,7 +139,7 @@ async def test_a_claim_in_use_outlives_its_deletion(world: World, controllers: C
 
 
 async def test_a_process_that_stood_still_does_not_blame_the_nodes(registry: Any) -> None:
-    controller = NodeController(Cluster(registry, Settings()), Recorder(registry))
+    controller = NodeController(Cluster(registry, Settings()))
     node = {"metadata": {"name": "n"}, "status": {}}
     assert controller._left(node) == 40
     sign, now = controller._signs["n"][0], asyncio.get_running_loop().time()

@@ -10,7 +10,7 @@ from typing import Any
 
 from aksgpu.local.control.board import Board
 from aksgpu.local.control.daemonset import new_pod as daemon_pod
-from aksgpu.local.control.jobpods import new_pod
+from aksgpu.local.control.job import new_pod
 from aksgpu.local.control.jobstatus import new_condition, status_of, tally, verdict
 
 _DATA = Path(__file__).parents[2] / "data" / "kube-recordings"
@@ -59,9 +59,9 @@ def _reckoned(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]
     end = verdict(fresh, sums)
     assert end and len(sums.to_release) == len(pods)
     conditions = [new_condition(kind, end.reason, end.message) for kind in (end.target, end.final)]
-    announced = {**fresh, "status": status_of(fresh, sums, conditions[:1], job["status"]["startTime"])}
+    announced = {**fresh, "status": status_of(sums, conditions[:1], job["status"]["startTime"])}
     counted = tally(announced, pods)
-    return status_of(announced, counted, conditions, job["status"]["startTime"])
+    return status_of(counted, conditions, job["status"]["startTime"])
 
 
 def _timeless(status: dict[str, Any]) -> Any:
@@ -105,4 +105,4 @@ def test_text_of_a_pod_that_wants_too_many_gpus() -> None:
     container = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
     pod = {"metadata": {"uid": "u", "name": "p", "namespace": "default"}, "spec": {"containers": [container]}}
     board.pod_changed("u", pod)
-    assert [message for _, message in board.untold(1.0)] == [text]
+    assert [message for _, message in board.untold(1.0)[0]] == [text]
