@@ -20,7 +20,7 @@ class StatusError(Exception):
             "status": "Failure",
             "message": message,
             "reason": reason,
-            **({"details": details} if details else {}),
+            **({"details": details} if details is not None else {}),
             "code": code,
             **fields,
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from aksgpu.local.api.auth import MASTERS, User
@@ -30,7 +29,7 @@ class Attributes(NamedTuple):
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
-DISCOVERY = ("/api", "/apis", "/healthz", "/livez", "/openapi", "/readyz", "/version")
+DISCOVERY = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/readyz/", "/version/")
 """What everyone with a token may read: these paths and all below them."""
 _DISCOVERY_REASON = (
     'RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" '
@@ -42,16 +41,18 @@ def allowed(store: Store, user: User, wanted: Attributes) -> str | None:
     """Why the user may do this, or None when they may not. The reason is empty for administrators."""
     if MASTERS in user.groups:
         return ""
-    if wanted.path and wanted.verb == "get" and any(_below(wanted.path, path) for path in DISCOVERY):
+    if wanted.path and wanted.verb == "get" and f"{wanted.path}/".startswith(DISCOVERY):
         return _DISCOVERY_REASON
-    for binding, kind in _bindings(store, wanted.namespace):
-        subject = next((text for each in binding.get("subjects") or () if (text := _is(each, binding, user))), None)
-        if subject is None:
-            continue
-        reference, metadata = binding["roleRef"], binding["metadata"]
-        if any(_grants(rule, wanted) for rule in _rules(store, reference, metadata.get("namespace", ""))):
-            name = metadata["name"] if kind == "ClusterRoleBinding" else f"{metadata['name']}/{metadata['namespace']}"
-            return f'RBAC: allowed by {kind} "{name}" of {reference["kind"]} "{reference["name"]}" to {subject}'
+    local = store.entries("rolebindings", wanted.namespace) if wanted.namespace else ()
+    for entry in (*store.entries("clusterrolebindings"), *local):
+        binding = entry.obj
+        namespace, role = binding["metadata"].get("namespace", ""), binding["roleRef"]
+        subjects = (_subject(each, namespace, user) for each in binding.get("subjects") or ())
+        if (subject := next(filter(None, subjects), None)) and any(
+            _grants(rule, wanted) for rule in _rules(store, role, namespace)
+        ):
+            name = "/".join(filter(None, (binding["metadata"]["name"], namespace)))
+            return f'RBAC: allowed by {entry.kind.kind} "{name}" of {role["kind"]} "{role["name"]}" to {subject}'
     return None
 
 
@@ -74,30 +75,24 @@ def authorize(store: Store, user: User, wanted: Attributes) -> None:
     raise StatusError(403, "Forbidden", message, {key: value for key, value in details.items() if value})
 
 
-def _below(path: str, root: str) -> bool:
-    return path == root or path.startswith(root + "/")
+def review(store: Store, user: User, spec: Object) -> Object:
+    """The status of a SelfSubjectAccessReview."""
+    asked = spec.get("resourceAttributes") or spec.get("nonResourceAttributes") or {}
+    wanted = Attributes(**{field: str(asked.get(field) or "") for field in Attributes._fields})
+    reason = allowed(store, user, wanted)
+    return {"allowed": reason is not None, **({"reason": reason} if reason else {})}
 
 
-def _bindings(store: Store, namespace: str) -> Iterator[tuple[Object, str]]:
-    for entry in store.entries("clusterrolebindings"):
-        yield entry.obj, "ClusterRoleBinding"
-    if namespace:
-        for entry in store.entries("rolebindings", namespace):
-            yield entry.obj, "RoleBinding"
-
-
-def _is(subject: Object, binding: Object, user: User) -> str | None:
-    """How a subject is called when it is, or contains, this user."""
+def _subject(subject: Object, namespace: str, user: User) -> str | None:
+    """How a subject of a binding in ``namespace`` is called when it is, or contains, this user."""
     kind, name = subject.get("kind"), subject.get("name", "")
-    if kind == "User" and name == user.name:
-        return f'User "{name}"'
-    if kind == "Group" and name in user.groups:
-        return f'Group "{name}"'
     if kind == "ServiceAccount":
-        namespace = subject.get("namespace") or binding["metadata"].get("namespace", "")
-        if user.name == f"system:serviceaccount:{namespace}:{name}":
-            return f'ServiceAccount "{name}/{namespace}"'
-    return None
+        namespace = subject.get("namespace") or namespace
+        is_user = user.name == f"system:serviceaccount:{namespace}:{name}"
+        name = f"{name}/{namespace}"
+    else:
+        is_user = name in user.groups if kind == "Group" else kind == "User" and name == user.name
+    return f'{kind} "{name}"' if is_user else None
 
 
 def _rules(store: Store, reference: Object, namespace: str) -> list[Object]:
@@ -107,49 +102,16 @@ def _rules(store: Store, reference: Object, namespace: str) -> list[Object]:
 
 
 def _grants(rule: Object, wanted: Attributes) -> bool:
-    if not _has(rule, "verbs", wanted.verb):
+    def has(field: str, *values: str) -> bool:
+        given = rule.get(field) or ()
+        return any(value in given for value in ("*", *values))
+
+    if not has("verbs", wanted.verb):
         return False
     if wanted.path:
         urls = rule.get("nonResourceURLs") or ()
         return any(url == wanted.path or (url.endswith("*") and wanted.path.startswith(url[:-1])) for url in urls)
-    resources = rule.get("resources") or ()
-    named = (wanted.full_resource, f"*/{wanted.subresource}" if wanted.subresource else "*", "*")
-    if not _has(rule, "apiGroups", wanted.group) or not any(each in resources for each in named):
-        return False
+    every = (f"*/{wanted.subresource}",) if wanted.subresource else ()
     names = rule.get("resourceNames")
-    return not names or wanted.name in names
-
-
-def _has(rule: Object, field: str, value: str) -> bool:
-    given = rule.get(field) or ()
-    return "*" in given or value in given
-
-
-def review(store: Store, user: User, spec: Object) -> Object:
-    """The status of a SelfSubjectAccessReview."""
-    resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    if (resource is None) is (path is None):
-        raise _invalid_review()
-    asked = resource if resource is not None else path or {}
-    field = {
-        key: str(asked.get(key) or "") for key in ("verb", "group", "resource", "subresource", "namespace", "name")
-    }
-    if field["namespace"] == "*":
-        field["namespace"] = ""
-    reason = allowed(store, user, Attributes(**field, path=str(asked.get("path") or "") if resource is None else ""))
-    return {"allowed": reason is not None, **({"reason": reason} if reason else {})}
-
-
-def _invalid_review() -> StatusError:
-    field, message = (
-        "spec.resourceAttributes",
-        "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-    )
-    text = f"Invalid value: null: {message}"
-    details = {
-        "group": "authorization.k8s.io",
-        "kind": "SelfSubjectAccessReview",
-        "causes": [{"reason": "FieldValueInvalid", "message": text, "field": field}],
-    }
-    head = 'SelfSubjectAccessReview.authorization.k8s.io "" is invalid: '
-    return StatusError(422, "Invalid", f"{head}{field}: {text}", details)
+    allowed_here = has("apiGroups", wanted.group) and has("resources", wanted.full_resource, *every)
+    return allowed_here and (not names or wanted.name in names)

@@ -19,7 +19,6 @@ from aiohttp import web
 
 from aksgpu.local.api import protobuf
 from aksgpu.local.api.registry import WriteOptions
-from aksgpu.local.api.routes import generic
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from aksgpu.local.status import StatusError, bad_request
 
@@ -37,21 +36,17 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 async def read(request: web.Request) -> bytes:
     """The body; raises RequestEntityTooLarge beyond :data:`MAX_BODY`, Timeout for one that does not arrive."""
-    chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.content.iter_any():
-                size += len(chunk)
-                if size > MAX_BODY:
-                    message = f"Request entity too large: limit is {MAX_BODY}"
-                    raise StatusError(413, "RequestEntityTooLarge", message)
-                chunks.append(chunk)
+            await request.content.readexactly(MAX_BODY + 1)
+    except asyncio.IncompleteReadError as end:
+        return end.partial
     except TimeoutError:
         message = "Timeout: request did not complete within the allotted timeout"
         raise StatusError(504, "Timeout", message) from None
     except web.RequestPayloadError as error:
         raise bad_request(f"error reading the body: {error}") from None
-    return b"".join(chunks)
+    raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
 
 
 def _media(request: web.Request) -> str:
@@ -82,7 +77,7 @@ async def read_patch(request: web.Request) -> tuple[Any, str]:
     """A patch and its media type; raises UnsupportedMediaType for any but the four that there are."""
     media = _media(request)
     if media not in _PATCHES:
-        raise generic(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+        raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
     body = await read(request)
     try:
         patch = _yaml(body) if media == APPLY_PATCH else orjson.loads(body)
@@ -168,26 +163,15 @@ def _decode(request: web.Request, body: bytes, kind: str) -> Object:
         if isinstance(obj := decode(body), dict):
             return obj
         why = "it is no object"
-    except orjson.JSONDecodeError:
-        why = f"json parse error: {_parse_error(body)}"
+    except orjson.JSONDecodeError as error:
+        character = f"invalid character {error.doc[error.pos : error.pos + 1]!r}"
+        key = error.msg.endswith("expected a string key")
+        why = f"json parse error: {f'{character} looking for beginning of object key string' if key else error}"
     except ValueError as error:
         why = str(error)
     shown = body[:30].decode(errors="replace")
     head = f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
     raise bad_request(f"{head}{why} ({shown})")
-
-
-def _parse_error(body: bytes) -> str:
-    """What is wrong with bytes that are no JSON; in Go's words for the most usual mistake."""
-    try:
-        json.loads(body)
-    except json.JSONDecodeError as error:
-        if error.msg.startswith("Expecting property name") and error.pos < len(error.doc):
-            return f"invalid character {error.doc[error.pos]!r} looking for beginning of object key string"
-        return str(error)
-    except (ValueError, RecursionError) as error:
-        return str(error)
-    return "invalid value"
 
 
 def _repeated(body: bytes) -> list[str]:

@@ -70,16 +70,6 @@ def labels(value: Any, now: datetime) -> str:
     return ",".join(f"{key}={value[key]}" for key in sorted(value)) if value else _NONE
 
 
-def selector(value: Any, now: datetime) -> str:
-    """A LabelSelector as kubectl writes one: ``app=x,!old,tier in (a,b)``."""
-    parts: dict[str, str] = {key: f"{key}={wanted}" for key, wanted in ((value or {}).get("matchLabels") or {}).items()}
-    for rule in (value or {}).get("matchExpressions") or ():
-        key, values = rule["key"], ",".join(sorted(rule.get("values") or ()))
-        texts = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "DoesNotExist": f"!{key}"}
-        parts[key] = texts.get(rule["operator"], key)
-    return ",".join(parts[key] for key in sorted(parts)) or _NONE
-
-
 def data_count(obj: Object, now: datetime) -> int:
     """Keys of a ConfigMap or Secret."""
     return len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
@@ -211,22 +201,6 @@ def role(value: Any, now: datetime) -> str:
     return f"{(value or {}).get('kind', '')}/{(value or {}).get('name', '')}"
 
 
-def users(subjects: Any, now: datetime) -> str:
-    """The users among a binding's subjects."""
-    return ", ".join(each.get("name", "") for each in subjects or () if each.get("kind") == "User")
-
-
-def groups(subjects: Any, now: datetime) -> str:
-    """The groups among them."""
-    return ", ".join(each.get("name", "") for each in subjects or () if each.get("kind") == "Group")
-
-
-def service_accounts(subjects: Any, now: datetime) -> str:
-    """The service accounts among them."""
-    found = (each for each in subjects or () if each.get("kind") == "ServiceAccount")
-    return ", ".join(f"{each.get('namespace', '')}/{each.get('name', '')}" for each in found)
-
-
 def ports(value: Any, now: datetime) -> str:
     """``80/TCP,443:30443/TCP``."""
     numbers = (
@@ -291,13 +265,6 @@ def pod_status(pod: Object, now: datetime) -> str:
     if reason == "Completed" and any(map(_runs, containers)):
         return "Running" if _true(status, "Ready") else "NotReady"
     return reason
-
-
-def pod_gates(pod: Object, now: datetime) -> str:
-    """Readiness gates that are open."""
-    spec, status, _ = _parts(pod)
-    gates = spec.get("readinessGates") or ()
-    return f"{sum(_true(status, each.get('conditionType')) for each in gates)}/{len(gates)}" if gates else _NONE
 
 
 def _parts(pod: Object) -> tuple[Object, Object, set[str]]:

@@ -13,19 +13,10 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from aiohttp import web
 
-from aksgpu.local.api import access, discovery, selectors, streams
+from aksgpu.local.api import access, bodies, discovery, selectors, streams
 from aksgpu.local.api.access import Attributes
 from aksgpu.local.api.answers import NO_CACHE, answer, encoder, many, negotiate, one, refuse
 from aksgpu.local.api.auth import Tokens, User, authenticate
-from aksgpu.local.api.bodies import (
-    flag,
-    integer,
-    read_delete_options,
-    read_object,
-    read_patch,
-    with_dry_run,
-    write_options,
-)
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.podexec import PodExec, serve_exec
 from aksgpu.local.api.podlogs import PodLogs, open_log
@@ -109,7 +100,7 @@ class KubeApi:
         """
         try:
             user = authenticate(request, self._tokens)
-            target = parse(request.method, path, flag(request.query, "watch"))
+            target = parse(request.method, path, bodies.flag(request.query, "watch"))
             kind, wanted = target or (None, Attributes(request.method.lower(), path=path))
             if wanted.resource != _REVIEW:
                 access.authorize(self._registry.store, user, wanted)
@@ -133,8 +124,8 @@ class KubeApi:
 
     async def _list(self, call: Call) -> web.StreamResponse:
         query = call.request.query
-        integer(query, "resourceVersion")  # what is there now is new enough for any
-        limit, cont = integer(query, "limit"), query.get("continue", "")
+        bodies.integer(query, "resourceVersion")  # what is there now is new enough for any
+        limit, cont = bodies.integer(query, "limit"), query.get("continue", "")
         page = await self._registry.page(call.kind.plural, call.place, **call.selectors, limit=limit, cont=cont)
         metadata: Object = {"resourceVersion": page.resource_version}
         if page.cont:
@@ -146,8 +137,8 @@ class KubeApi:
     async def _watch(self, call: Call) -> web.StreamResponse:
         kind, query = call.kind, call.request.query
         # Asked first, since once the stream has begun there is no status left to refuse with.
-        integer(query, "resourceVersion")
-        seconds = integer(query, "timeoutSeconds") or random.randint(1800, 3600)
+        bodies.integer(query, "resourceVersion")
+        seconds = bodies.integer(query, "timeoutSeconds") or random.randint(1800, 3600)
         selectors.parse_labels(call.selectors["label_selector"])
         selectors.parse_fields(call.selectors["field_selector"], kind)
         encode = encoder(call.request, call.shape, kind)
@@ -161,9 +152,9 @@ class KubeApi:
             resource_version=query.get("resourceVersion", ""),
             bookmarks=True,
             bookmark_seconds=streams.PULSE,
-            initial_events=flag(query, "sendInitialEvents"),
+            initial_events=bodies.flag(query, "sendInitialEvents"),
         )
-        watch = streams.Watch(kind, encode, bookmarks=flag(query, "allowWatchBookmarks"))
+        watch = streams.Watch(kind, encode, bookmarks=bodies.flag(query, "allowWatchBookmarks"))
         self._watches += 1
         try:
             return await streams.send(call.request, watch.lines(events), seconds=seconds, last=watch.last_line)
@@ -185,15 +176,15 @@ class KubeApi:
     # Writing.
 
     async def _create(self, call: Call) -> web.StreamResponse:
-        kind, wanted, options = call.kind, call.wanted, write_options(call.request, "CreateOptions")
+        kind, wanted, options = call.kind, call.wanted, bodies.write_options(call.request, "CreateOptions")
         body_kind, api_version = kind.kind, kind.api_version
         if wanted.subresource:
             part = kind.subresources[wanted.subresource]
             body_kind, api_version = part.kind, f"{part.group}/{part.version}".removeprefix("/")
-        body = await read_object(call.request, body_kind, api_version, options)
+        body = await bodies.read_object(call.request, body_kind, api_version, options)
         _check_place(body, call)
         if wanted.subresource == "eviction" and isinstance(wishes := body.get("deleteOptions"), dict):
-            options = with_dry_run(options, wishes.get("dryRun"))
+            options = bodies.with_dry_run(options, wishes.get("dryRun"))
         entry = await self._registry.post(
             kind.plural, body, call.place, name=wanted.name or None, subresource=call.subresource, options=options
         )
@@ -205,8 +196,8 @@ class KubeApi:
         return one(call.request, call.shape, entry, 201, options.warnings)
 
     async def _update(self, call: Call) -> web.StreamResponse:
-        kind, options = call.kind, write_options(call.request, "UpdateOptions")
-        body = await read_object(call.request, kind.kind, kind.api_version, options)
+        kind, options = call.kind, bodies.write_options(call.request, "UpdateOptions")
+        body = await bodies.read_object(call.request, kind.kind, kind.api_version, options)
         _check_place(body, call)
         entry = await self._registry.put(
             kind.plural, body, call.wanted.name, call.place, subresource=call.subresource, options=options
@@ -214,8 +205,8 @@ class KubeApi:
         return one(call.request, call.shape, entry, 200, options.warnings)
 
     async def _patch(self, call: Call) -> web.StreamResponse:
-        patch, media = await read_patch(call.request)
-        options = write_options(call.request, "PatchOptions", apply=media == APPLY_PATCH)
+        patch, media = await bodies.read_patch(call.request)
+        options = bodies.write_options(call.request, "PatchOptions", apply=media == APPLY_PATCH)
         entry, created = await self._registry.modify(
             call.kind.plural,
             call.wanted.name,
@@ -228,8 +219,8 @@ class KubeApi:
         return one(call.request, call.shape, entry, 201 if created else 200, options.warnings)
 
     async def _delete(self, call: Call) -> web.StreamResponse:
-        kind, wishes = call.kind, await read_delete_options(call.request)
-        options = with_dry_run(write_options(call.request, "DeleteOptions"), wishes.get("dryRun"))
+        kind, wishes = call.kind, await bodies.read_delete_options(call.request)
+        options = bodies.with_dry_run(bodies.write_options(call.request, "DeleteOptions"), wishes.get("dryRun"))
         entry, ended = await self._registry.remove(
             kind.plural, call.wanted.name, call.place, delete_options=wishes, options=options
         )
@@ -240,8 +231,8 @@ class KubeApi:
         return answer({**_SUCCESS, "details": details})
 
     async def _delete_collection(self, call: Call) -> web.StreamResponse:
-        wishes = await read_delete_options(call.request)
-        options = with_dry_run(write_options(call.request, "DeleteOptions"), wishes.get("dryRun"))
+        wishes = await bodies.read_delete_options(call.request)
+        options = bodies.with_dry_run(bodies.write_options(call.request, "DeleteOptions"), wishes.get("dryRun"))
         entries = await self._registry.remove_collection(
             call.kind.plural, call.place, **call.selectors, delete_options=wishes, options=options
         )

@@ -16,7 +16,7 @@ import orjson
 from aiohttp import WSMsgType, web
 
 from aksgpu.local.api.bodies import flag
-from aksgpu.local.api.podlogs import chosen_container
+from aksgpu.local.api.podlogs import chosen_container, container_status
 from aksgpu.local.status import StatusError, bad_request
 
 Object = dict[str, Any]
@@ -34,27 +34,21 @@ class Command(Protocol):
 
     def output(self, stream: str) -> AsyncIterator[bytes]:
         """What it writes to ``stdout`` or ``stderr``, until it ends."""
-        ...
 
     async def write(self, data: bytes) -> None:
         """Give it input."""
-        ...
 
     def end_input(self) -> None:
         """There is no more input."""
-        ...
 
     def resize(self, width: int, height: int) -> None:
         """The size of its terminal, in characters."""
-        ...
 
     async def code(self) -> int:
         """Its exit code, once it has ended."""
-        ...
 
     async def close(self) -> None:
         """Let go of it."""
-        ...
 
 
 class PodExec(Protocol):
@@ -62,7 +56,6 @@ class PodExec(Protocol):
 
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Command:
         """Start a command; raises StatusError when that cannot be done."""
-        ...
 
 
 async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.StreamResponse:
@@ -71,17 +64,19 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
     Raises:
         StatusError: nothing can be run there, or the request is no WebSocket's.
     """
-    query = request.query
+    query, name = request.query, pod["metadata"]["name"]
     container = chosen_container(pod, query.get("container", ""))
-    name, argv, tty = pod["metadata"]["name"], query.getall("command", []), flag(query, "tty")
+    argv, tty, stdin = query.getall("command", []), flag(query, "tty"), flag(query, "stdin")
+    wanted = [stream for stream in OUTPUTS if flag(query, stream) and not (tty and stream == "stderr")]
     if not pod["spec"].get("nodeName"):
         raise bad_request(f"pod {name} does not have a host assigned")
-    wanted = [stream for stream in OUTPUTS if flag(query, stream) and not (tty and stream == "stderr")]
     if not argv:
         raise bad_request("you must specify at least 1 word of a command")
-    if not wanted and not flag(query, "stdin"):
+    if not wanted and not stdin:
         raise bad_request("you must specify at least 1 of stdin, stdout, stderr")
-    _check_running(pod, container)
+    if (container_status(pod, container).get("state") or {}).get("running") is None:
+        message = f'Internal error occurred: unable to upgrade connection: container not found ("{container}")'
+        raise StatusError(500, "InternalError", message)
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=60)
     if not socket.can_prepare(request):
         raise bad_request(_NO_SPDY)
@@ -92,7 +87,7 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
         await _finish(socket, error.status)
         return socket
     parts = [
-        asyncio.create_task(_read(socket, command, flag(query, "stdin"))),
+        asyncio.create_task(_read(socket, command, stdin)),
         asyncio.create_task(_follow(socket, command, wanted, argv)),
     ]
     try:
@@ -108,13 +103,27 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
 
 async def _follow(socket: web.WebSocketResponse, command: Command, streams: Sequence[str], argv: Sequence[str]) -> None:
     """Pass on what the command writes and, last, how it ended."""
-    await asyncio.gather(*(_send(socket, command, stream) for stream in streams))
-    await _finish(socket, _status(argv, await command.code()))
+
+    async def send(stream: str) -> None:
+        async for data in command.output(stream):
+            await socket.send_bytes(bytes((OUTPUTS[stream],)) + data)
+
+    await asyncio.gather(*map(send, streams))
+    status: Object = {"metadata": {}, "status": "Success"}
+    if code := await command.code():
+        head = "command terminated with non-zero exit code: error executing command"
+        status |= {
+            "status": "Failure",
+            "reason": "NonZeroExitCode",
+            "message": f"{head} [{' '.join(argv)}], exit code {code}",
+        }
+        status["details"] = {"causes": [{"reason": "ExitCode", "message": str(code)}]}
+    await _finish(socket, status)
 
 
-async def _send(socket: web.WebSocketResponse, command: Command, stream: str) -> None:
-    async for data in command.output(stream):
-        await socket.send_bytes(bytes((OUTPUTS[stream],)) + data)
+async def _finish(socket: web.WebSocketResponse, status: Object) -> None:
+    await socket.send_bytes(bytes((ERROR,)) + orjson.dumps(status))
+    await socket.close()
 
 
 async def _read(socket: web.WebSocketResponse, command: Command, stdin: bool) -> None:
@@ -139,26 +148,3 @@ def _resize(command: Command, data: bytes) -> None:
     except (ValueError, TypeError, KeyError):
         return
     command.resize(width, height)
-
-
-async def _finish(socket: web.WebSocketResponse, status: Object) -> None:
-    await socket.send_bytes(bytes((ERROR,)) + orjson.dumps(status))
-    await socket.close()
-
-
-def _status(argv: Sequence[str], code: int) -> Object:
-    if code == 0:
-        return {"metadata": {}, "status": "Success"}
-    message = (
-        f"command terminated with non-zero exit code: error executing command [{' '.join(argv)}], exit code {code}"
-    )
-    details = {"causes": [{"reason": "ExitCode", "message": str(code)}]}
-    return {"metadata": {}, "status": "Failure", "message": message, "reason": "NonZeroExitCode", "details": details}
-
-
-def _check_running(pod: Object, container: str) -> None:
-    status = pod.get("status") or {}
-    known = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
-    if not any(each["name"] == container and "running" in each["state"] for each in known):
-        message = f'Internal error occurred: unable to upgrade connection: container not found ("{container}")'
-        raise StatusError(500, "InternalError", message)

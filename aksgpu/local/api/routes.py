@@ -23,7 +23,7 @@ def parse(method: str, path: str, watch: bool) -> tuple[Kind, Attributes] | None
     root, *parts = path.strip("/").split("/")
     if root == "api":
         parts = ["", *parts]
-    if root not in ("api", "apis") or len(parts) < 3 or not all(parts[root == "api" :]):
+    if root not in ("api", "apis") or len(parts) < 3 or not all(parts[1 if root == "api" else 0 :]):
         return None
     group, version, *rest = parts
     namespace, own_part = "", group == "" and len(rest) == 3 and rest[2] in _NAMESPACE_PARTS
@@ -35,12 +35,13 @@ def parse(method: str, path: str, watch: bool) -> tuple[Kind, Attributes] | None
     kind = by_path(group, version, resource)
     known = kind is not None and (not subresource or subresource in kind.subresources)
     if kind is None or not known or (namespace and not kind.namespaced) or (name and kind.namespaced and not namespace):
-        raise generic(404, "NotFound", "the server could not find the requested resource")
+        raise StatusError(404, "NotFound", "the server could not find the requested resource", {})
     verb = _verb(method, name, subresource, watch)
     verbs = kind.subresources[subresource].verbs if subresource else kind.verbs
     everywhere = kind.namespaced and not namespace and verb not in ("list", "watch")
     if verb not in verbs or everywhere or (not subresource and (verb in _ON_COLLECTION) is bool(name)):
-        raise generic(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        text = "the server does not allow this method on the requested resource"
+        raise StatusError(405, "MethodNotAllowed", text, {})
     namespace = namespace or (name if resource == "namespaces" else "")
     return kind, Attributes(verb, group, resource, subresource, namespace, name)
 
@@ -55,10 +56,3 @@ def _verb(method: str, name: str, subresource: str, watch: bool) -> str:
             return "delete" if name else "deletecollection"
         case _:
             return _VERBS.get(method, "")
-
-
-def generic(code: int, reason: str, message: str) -> StatusError:
-    """A refusal before the request has come to any object: its details are there and empty."""
-    error = StatusError(code, reason, message)
-    error.status["details"] = {}
-    return error

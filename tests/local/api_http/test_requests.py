@@ -139,7 +139,7 @@ def test_no_body_is_too_large_but_one(server: Server) -> None:
     [
         (b"", "json parse error: "),
         (b'{"a":', "json parse error: "),
-        (b"{'a':1}", 'invalid character "\'" looking for beginning of object key string'),
+        (b"{'a':1}", 'json parse error: invalid character "\'" looking for beginning of object key string'),
         (b"[1]", "it is no object"),
         (b"null", "it is no object"),
         (b"[" * 100_000, "unrecognized"),
