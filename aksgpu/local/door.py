@@ -33,6 +33,8 @@ class Door:
 
     def __init__(self, listener: socket.socket, server: web.Server, context: ssl.SSLContext) -> None:
         self._listener, self._server, self._context = listener, server, context
+        listener.listen(128)
+        listener.setblocking(False)
         self._strangers: dict[asyncio.Task[None], float] = {}
         self._waiting: dict[RequestHandler, asyncio.Event] = {}
 
@@ -44,8 +46,6 @@ class Door:
     async def accept(self) -> None:
         """Accept until cancelled; connections that have asked stay."""
         loop = asyncio.get_running_loop()
-        self._listener.listen(128)
-        self._listener.setblocking(False)
         try:
             while True:
                 try:

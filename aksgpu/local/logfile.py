@@ -25,12 +25,14 @@ class _PrivateFile(RotatingFileHandler):
         return open(self.baseFilename, self.mode, encoding="utf-8", opener=private)
 
 
-def set_up(path: Path | None) -> None:
-    """Log to a file, of which one older one is kept, or to stderr when there is none."""
-    handler = _PrivateFile(path, maxBytes=LOG_BYTES, backupCount=1) if path else logging.StreamHandler()
+def _matters(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], _THEIRS))
+
+
+def set_up(path: Path) -> None:
+    """Log to a file; one older file is kept."""
+    handler = _PrivateFile(path, maxBytes=LOG_BYTES, backupCount=1)
     layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=layout, handlers=[handler])
     for name in ("aiohttp.server", "asyncio"):
-        logging.getLogger(name).addFilter(
-            lambda record: not (record.exc_info and isinstance(record.exc_info[1], _THEIRS))
-        )
+        logging.getLogger(name).addFilter(_matters)

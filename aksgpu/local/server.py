@@ -1,9 +1,7 @@
 """The background process of the laptop AKS: one asyncio loop that serves Resource Manager and every cluster over TLS.
 
-    AKSGPU_HOME=DIR python -m aksgpu.local.server
-
-Started by :func:`aksgpu.local.start`; run by hand it stays in the foreground and logs to stderr. SIGTERM ends it in
-good order, and so does an hour without anything to do.
+Started by :func:`aksgpu.local.start`, which hands it the lock of its home and tells it everything else through the
+environment. SIGTERM ends it in good order, and so does an hour without anything to do.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from aksgpu.local.clusters import Clusters
 from aksgpu.local.door import Door
 from aksgpu.local.home import home as user_home
 from aksgpu.local.home import write_private
-from aksgpu.local.process import LOOPBACK, own, record, write_record
+from aksgpu.local.process import LOOPBACK, record, write_record
 from aksgpu.local.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,10 @@ class Laptop:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
         context, listener = tls.server_context(self._home), self._bind()
-        await self._read()
+        gc.disable()  # while everything is read, and then told to leave it alone: what was JSON has no cycles
+        await self._manager.start()
+        gc.freeze()
+        gc.enable()
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS)
@@ -94,15 +95,6 @@ class Laptop:
             log.error("clusters did not stop within %s seconds; their pods are found again", CLOSE_SECONDS)
         if self._home.is_dir():
             write_record(self._home, port=port)
-
-    async def _read(self) -> None:
-        """Read everything, while the collector of cycles is off and then told to leave it alone: JSON has none."""
-        gc.disable()
-        try:
-            await self._manager.start()
-        finally:
-            gc.freeze()
-            gc.enable()
 
     def _bind(self) -> socket.socket:
         """Listen on the former port if it is free, since kubeconfig files name it; on any other if not."""
@@ -207,33 +199,21 @@ def _token(path: Path) -> bytes:
     return path.read_bytes().strip()
 
 
-def main() -> int:
-    """Run the server; returns the exit status. It goes to the background when it is given the lock of its home."""
+def main() -> None:
+    """Serve in the background. The one argument is the descriptor of the lock that owns the home."""
+    if os.fork():
+        os._exit(0)
+    os.set_inheritable(int(sys.argv[1]), False)
     home = user_home()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chdir(home)
-    if len(sys.argv) > 1:
-        if os.fork():
-            os._exit(0)
-        os.set_inheritable(int(sys.argv[1]), False)
-        return _run(home, home / "laptop.log")
-    with own(home) as lock:
-        if lock is None:
-            sys.exit(f"another process serves {home}")
-        return _run(home, None)
-
-
-def _run(home: Path, log_file: Path | None) -> int:
-    logfile.set_up(log_file)
+    logfile.set_up(home / "laptop.log")
     try:
         asyncio.run(Laptop(home, Settings.from_environment()).run())
     except Exception as error:
         said = error if isinstance(error, AksGpuError) else LaptopError(f"the laptop AKS did not start: {error!r}")
         log.error("%s", said, exc_info=said is not error)
         write_record(home, port=record(home).get("port"), error=said.message, hint=said.hint)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

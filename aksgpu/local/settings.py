@@ -34,14 +34,11 @@ class Settings:
     @classmethod
     def from_environment(cls) -> Self:
         """The defaults, or what ``AKSGPU_TIME_SCALE`` and ``AKSGPU_IDLE_SECONDS`` say."""
-        given = asdict(cls())
-        for name in given:
-            variable = _variable(name)
-            try:
-                given[name] = float(os.environ.get(variable) or given[name])
-            except ValueError:
-                raise InvalidInput(f"{variable} must be a number, not {os.environ[variable]!r}") from None
-        return cls(**given)
+        given = {name: os.environ.get(_variable(name)) for name in asdict(cls())}
+        try:
+            return cls(**{name: float(text) for name, text in given.items() if text})
+        except ValueError as error:
+            raise InvalidInput(f"AKSGPU_TIME_SCALE and AKSGPU_IDLE_SECONDS are to be numbers: {error}") from None
 
     def environment(self) -> dict[str, str]:
         """What :meth:`from_environment` reads."""

@@ -27,6 +27,7 @@ import yaml
 
 from aksgpu import local
 from aksgpu.local import Settings
+from aksgpu.local.process import own
 
 from .test_process import GROUP, make_cluster, send, wait_for
 
@@ -269,10 +270,15 @@ class Arena:
     def kill_while_starting(self, seconds: float) -> None:
         """Start, and kill before or soon after the first request could be answered."""
         environment = {**os.environ, **FAST.environment(), "AKSGPU_HOME": str(self.home)}
-        command = [sys.executable, "-m", "aksgpu.local.server"]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-            time.sleep(seconds)
-            process.kill()
+        with own(self.home) as lock:
+            assert lock is not None
+            command = [sys.executable, "-m", "aksgpu.local.server", str(lock)]
+            process = subprocess.Popen(
+                command, env=environment, pass_fds=(lock,), start_new_session=True, stderr=subprocess.DEVNULL
+            )
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def compare(self) -> None:
         """What is there against what was acknowledged."""

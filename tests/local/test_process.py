@@ -27,7 +27,7 @@ from azure.mgmt.containerservice import ContainerServiceClient
 import aksgpu
 from aksgpu import local
 from aksgpu.errors import InvalidInput, LaptopError
-from aksgpu.local import Endpoint, Settings
+from aksgpu.local import Endpoint, Settings, process
 
 from .arm.conftest import CLUSTER, GROUP, SUBSCRIPTION, Token, body
 
@@ -204,6 +204,17 @@ def test_a_record_of_a_process_that_is_gone(home: Path) -> None:
     assert local.status(home)["pid"] != os.getpid()
 
 
+def test_stop_ends_no_process_of_somebody_else(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "ANSWER_SECONDS", 0.1)
+    home.mkdir()
+    with subprocess.Popen(["sleep", "100"]) as innocent:  # has the pid of a laptop on another machine of a shared home
+        with process.own(home), pytest.raises(LaptopError, match="does not end"):
+            process.write_record(home, pid=innocent.pid, port=1)
+            local.stop(0.1, home=home)
+        assert innocent.poll() is None
+        innocent.kill()
+
+
 def test_one_of_another_version_makes_way_unless_it_is_at_work(home: Path) -> None:
     endpoint = local.start(home, settings=FAST)
     make_cluster(endpoint)
@@ -233,9 +244,9 @@ def test_it_stops_when_idle(home: Path) -> None:
 
 def test_it_stops_when_its_home_is_deleted(home: Path) -> None:
     local.start(home, settings=FAST)
-    process = local.status(home)["pid"]
+    pid = local.status(home)["pid"]
     shutil.rmtree(home)
-    wait_for(lambda: not Path(f"/proc/{process}").exists())
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_a_private_laptop_leaves_nothing() -> None:

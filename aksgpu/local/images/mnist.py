@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aksgpu.local.images import digits, given_gpus
-from aksgpu.local.images.network import Bytes, Network, scale
+from aksgpu.local.images.network import MAX_BATCH, Bytes, Network, scale
 
 _HIDDEN = 256  # units; the original has 500
 _FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
@@ -34,7 +34,7 @@ _NUMBERS: dict[str, tuple[type, float, float, float, str]] = {
     "max_steps": (int, 1, 10**9, 500, "training steps"),
     "learning_rate": (float, 1e-9, 1, 0.001, "of Adam"),
     "dropout": (float, 1e-9, 1, 0.9, "probability to keep a unit in training"),
-    "batch_size": (int, 1, 4096, 100, "images a step"),
+    "batch_size": (int, 1, MAX_BATCH, 100, "images a step"),
     "seed": (int, 0, 2**32 - 1, 0, "of all chance"),
 }
 """Arguments: type, least and largest value, default, help."""
