@@ -17,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 
 from aksgpu.errors import LaptopError
-from aksgpu.local.api.auth import User
+from aksgpu.local.api.access import User
 from aksgpu.local.api.http import KubeApi
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store

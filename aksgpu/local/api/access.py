@@ -1,14 +1,53 @@
-"""Who may do what: role-based access control, read from the cluster's own roles and bindings."""
+"""Who is calling, by bearer token, and what they may do, by the cluster's own roles and bindings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from aksgpu.local.api.auth import MASTERS, User
+from aiohttp import web
+
 from aksgpu.local.api.store import Store
-from aksgpu.local.status import StatusError
+from aksgpu.local.status import StatusError, bad_request
 
 Object = dict[str, Any]
+
+MASTERS = "system:masters"
+"""Members of this group may do everything."""
+_AUTHENTICATED = "system:authenticated"
+
+
+class User(NamedTuple):
+    """A caller, as RBAC knows them."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+
+
+Tokens = Mapping[str, User] | Callable[[str], User | None]
+
+
+def authenticate(request: web.Request, tokens: Tokens) -> User:
+    """The user whose bearer token the request carries, or whom that user impersonates; raises Unauthorized."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and (token := token.strip()):
+        user = tokens(token) if callable(tokens) else tokens.get(token)
+        if user is not None:
+            return _impersonated(request, User(user.name, (*user.groups, _AUTHENTICATED)))
+    raise StatusError(401, "Unauthorized", "Unauthorized")
+
+
+def _impersonated(request: web.Request, user: User) -> User:
+    """Whom the request is to be answered as: the caller, or the user that an administrator names in its headers."""
+    name, groups = request.headers.get("Impersonate-User", ""), request.headers.getall("Impersonate-Group", [])
+    if not name and not groups:
+        return user
+    if not name:
+        raise bad_request(f"requested {groups} without impersonating a user")
+    if MASTERS not in user.groups:
+        what = f'User "{user.name}" cannot impersonate resource "users" in API group "" at the cluster scope'
+        raise StatusError(403, "Forbidden", f'users "{name}" is forbidden: {what}', {"name": name, "kind": "users"})
+    return User(name, (*groups, _AUTHENTICATED))
 
 
 class Attributes(NamedTuple):
@@ -31,18 +70,12 @@ class Attributes(NamedTuple):
 
 DISCOVERY = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/readyz/", "/version/")
 """What everyone with a token may read: these paths and all below them."""
-_DISCOVERY_REASON = (
-    'RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" '
-    'to Group "system:authenticated"'
-)
 
 
 def allowed(store: Store, user: User, wanted: Attributes) -> str | None:
-    """Why the user may do this, or None when they may not. The reason is empty for administrators."""
-    if MASTERS in user.groups:
+    """Why the user may do this, or None when they may not. The reason is empty where no binding is needed."""
+    if MASTERS in user.groups or (wanted.verb == "get" and f"{wanted.path}/".startswith(DISCOVERY)):
         return ""
-    if wanted.path and wanted.verb == "get" and f"{wanted.path}/".startswith(DISCOVERY):
-        return _DISCOVERY_REASON
     local = store.entries("rolebindings", wanted.namespace) if wanted.namespace else ()
     for entry in (*store.entries("clusterrolebindings"), *local):
         binding = entry.obj

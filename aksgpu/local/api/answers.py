@@ -10,7 +10,7 @@ from aiohttp import web
 
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.store import Entry, Event
-from aksgpu.local.api.tables import partial, partial_list, table
+from aksgpu.local.api.tables import META, partial, table
 from aksgpu.local.status import StatusError, bad_request
 
 Object = dict[str, Any]
@@ -66,7 +66,8 @@ def many(request: web.Request, shape: str, kind: Kind, entries: Iterable[Entry],
         objects = (entry.obj for entry in entries)
         return answer(table(kind.plural, objects, metadata, include=_include(request)))
     if shape:
-        return answer(partial_list((entry.obj for entry in entries), metadata))
+        items = [partial(entry.obj) for entry in entries]
+        return answer({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": metadata, "items": items})
     head = orjson.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata})
     return answer(head[:-1] + b',"items":[' + b",".join(entry.item for entry in entries) + b"]}\n")
 

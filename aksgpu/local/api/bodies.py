@@ -88,8 +88,13 @@ async def read_patch(request: web.Request) -> tuple[Any, str]:
     return patch, media
 
 
-async def read_delete_options(request: web.Request) -> Object:
-    """DeleteOptions of a DELETE: its body, or else its query."""
+async def read_deletion(request: web.Request) -> tuple[Object, WriteOptions]:
+    """What a DELETE asks for: DeleteOptions, from its body or else its query, and what is asked of every write."""
+    wishes = await _delete_options(request)
+    return wishes, with_dry_run(write_options(request, "DeleteOptions"), wishes.get("dryRun"))
+
+
+async def _delete_options(request: web.Request) -> Object:
     if request.body_exists and (body := await read(request)):
         options = _decode(request, body, "DeleteOptions")
         if (kind := options.get("kind", "DeleteOptions")) != "DeleteOptions":
@@ -179,8 +184,9 @@ def _repeated(body: bytes) -> list[str]:
     found: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> None:
-        if len(items) > 1 and len(items) > len(keys := Counter(key for key, _ in items)):
-            found.extend(f'duplicate field "{key}"' for key, times in keys.items() if times > 1)
+        if len(dict(items)) < len(items):
+            times = Counter(key for key, _ in items)
+            found.extend(f'duplicate field "{key}"' for key in times if times[key] > 1)
 
     with suppress(ValueError, RecursionError):  # numbers and depths that orjson takes
         json.loads(body, object_pairs_hook=pairs)

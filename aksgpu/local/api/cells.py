@@ -7,7 +7,7 @@ word is what people act on (``CrashLoopBackOff``, ``Init:0/1``, ``Completed``).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from math import inf
 from typing import Any
 
@@ -25,12 +25,6 @@ _ACCESS_MODES = {
 }  # fmt: skip
 
 
-def moment(text: str) -> datetime:
-    """A timestamp of the API as a time; ValueError for anything else."""
-    parsed = datetime.fromisoformat(text)
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
 def duration(seconds: float) -> str:
     """A duration as in the AGE column: two units at most, coarser the longer it is."""
     total = int(seconds)
@@ -45,7 +39,7 @@ def duration(seconds: float) -> str:
 def age(text: Any, now: datetime) -> str:
     """How long ago a timestamp was."""
     try:
-        return duration((now - moment(text)).total_seconds())
+        return duration((now - datetime.fromisoformat(text)).total_seconds())
     except (TypeError, ValueError):
         return _UNKNOWN
 
@@ -130,7 +124,7 @@ def job_completions(job: Object, now: datetime) -> str:
 def job_duration(status: Any, now: datetime) -> str:
     """From the start to the end, or to now."""
     started, ended = (status or {}).get("startTime"), (status or {}).get("completionTime")
-    return age(started, moment(ended) if ended else now) if started else ""
+    return age(started, datetime.fromisoformat(ended) if ended else now) if started else ""
 
 
 # Nodes.
@@ -207,13 +201,6 @@ def ports(value: Any, now: datetime) -> str:
         (f"{each['port']}:{each['nodePort']}" if each.get("nodePort") else each["port"], each) for each in value or ()
     )
     return ",".join(f"{number}/{each.get('protocol', 'TCP')}" for number, each in numbers) or _NONE
-
-
-def service_external(service: Object, now: datetime) -> str:
-    """Addresses for the outside; a load balancer's never come."""
-    spec = service.get("spec") or {}
-    kinds = {"ExternalName": spec.get("externalName"), "LoadBalancer": "<pending>"}
-    return ",".join(spec.get("externalIPs") or ()) or kinds.get(spec.get("type", "")) or _NONE
 
 
 # Pods.

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from aksgpu.local.api.answers import AGGREGATED, JSON, NO_CACHE, answer, negotiate
-from aksgpu.local.api.kinds import KINDS, Kind
+from aksgpu.local.api.kinds import KINDS, Kind, Subresource
 from aksgpu.local.api.routes import GROUP_VERSIONS
 from aksgpu.local.api.schema import REF, definitions
 
@@ -31,7 +31,7 @@ def serve(request: web.Request, path: str) -> web.Response:
     """Answer a request that is about no resource."""
     parts = path.strip("/").split("/")
     found: Object | None = None
-    match parts if request.method == "GET" else []:
+    match parts if request.method == "GET" else ():
         case ["healthz" | "livez" | "readyz", *_]:
             return web.Response(text="ok", headers=NO_CACHE)
         case ["version"]:
@@ -54,7 +54,7 @@ def serve(request: web.Request, path: str) -> web.Response:
         case ["apis", group]:
             groups = [_group(*each) for each in GROUP_VERSIONS if each[0] == group != ""]
             found = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
-        case _ if (name := "/".join(parts)) in _PATHS and request.method == "GET":
+        case ["api" | "apis", *_] if (name := "/".join(parts)) in _PATHS:
             found = _resources(*_PATHS[name])
     if found is not None:
         return answer(found)
@@ -74,49 +74,41 @@ def _kinds(group: str, version: str) -> list[Kind]:
 
 
 def _names(kind: Kind) -> Object:
-    names = {"shortNames": list(kind.short_names), "categories": list(kind.categories)}
+    names = {"shortNames": kind.short_names, "categories": kind.categories}
     return {key: value for key, value in names.items() if value}
 
 
 def _aggregated(root: str) -> Object:
     """All resources of the core group, or of all named groups, in one answer."""
-    items = [
-        {
-            "metadata": {**({"name": group} if group else {}), "creationTimestamp": None},
-            "versions": [
-                {"version": v, "resources": [_resource(kind) for kind in _kinds(group, v)], "freshness": "Current"}
-            ],
-        }
-        for group, v in GROUP_VERSIONS
-        if (group == "") is (root == "api")
-    ]
+    items: list[Object] = []
+    for group, version in GROUP_VERSIONS:
+        if (group == "") is (root == "api"):
+            resources = [_resource(kind) for kind in _kinds(group, version)]
+            versions = [{"version": version, "resources": resources, "freshness": "Current"}]
+            metadata = {**({"name": group} if group else {}), "creationTimestamp": None}
+            items.append({"metadata": metadata, "versions": versions})
     return {"kind": AGGREGATED, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
 def _resource(kind: Kind) -> Object:
     own = {"group": "", "version": ""}
     parts = [
-        {
-            "subresource": part.name,
-            "responseKind": {**(_foreign(kind, part.name) or own), "kind": part.kind},
-            "verbs": list(part.verbs),
-        }
-        for _, part in sorted(kind.subresources.items())
+        {"subresource": name, "responseKind": {**own, **_foreign(kind, part), "kind": part.kind}, "verbs": part.verbs}
+        for name, part in sorted(kind.subresources.items())
     ]
     return {
         "resource": kind.plural,
         "responseKind": {**own, "kind": kind.kind},
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.singular,
-        "verbs": list(kind.verbs),
+        "verbs": kind.verbs,
         **_names(kind),
         **({"subresources": parts} if parts else {}),
     }
 
 
-def _foreign(kind: Kind, subresource: str) -> Object:
+def _foreign(kind: Kind, part: Subresource) -> Object:
     """Group and version of a subresource's kind, where they are not the resource's own."""
-    part = kind.subresources[subresource]
     own = (part.group, part.version) == (kind.group, kind.version)
     return {} if own else {"group": part.group, "version": part.version}
 
@@ -131,15 +123,10 @@ def _resources(group: str, version: str) -> Object:
     resources: list[Object] = []
     for kind in _kinds(group, version):
         row = {"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind}
-        resources.append({**row, "verbs": list(kind.verbs), **_names(kind)})
+        resources.append({**row, "verbs": kind.verbs, **_names(kind)})
         for name, part in sorted(kind.subresources.items()):
-            row = {
-                "name": f"{kind.plural}/{name}",
-                "singularName": "",
-                "namespaced": kind.namespaced,
-                "kind": part.kind,
-            }
-            resources.append({**row, "verbs": list(part.verbs), **_foreign(kind, name)})
+            row |= {"name": f"{kind.plural}/{name}", "singularName": "", "kind": part.kind}
+            resources.append({**row, "verbs": part.verbs, **_foreign(kind, part)})
     group_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
 
@@ -159,12 +146,6 @@ def _openapi(path: str) -> tuple[bytes, str]:
         operation = {"x-kubernetes-group-version-kind": identity, "parameters": parameters, "responses": {}}
         place = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
         paths |= {place: {"post": operation}, f"{place}/{{name}}": {"patch": operation}}
-    info = {"title": "Kubernetes", "version": "unversioned"}
-    document = {
-        "openapi": "3.0.0",
-        "info": info,
-        "paths": paths,
-        "components": {"schemas": dict(sorted(schemas.items()))},
-    }
-    data = orjson.dumps(document)
+    info, components = {"title": "Kubernetes", "version": "unversioned"}, {"schemas": schemas}
+    data = orjson.dumps({"openapi": "3.0.0", "info": info, "paths": paths, "components": components})
     return data, hashlib.sha512(data).hexdigest().upper()

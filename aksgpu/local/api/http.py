@@ -14,13 +14,12 @@ from typing import Any, NamedTuple, Protocol, cast
 from aiohttp import web
 
 from aksgpu.local.api import access, bodies, discovery, selectors, streams
-from aksgpu.local.api.access import Attributes
+from aksgpu.local.api.access import Attributes, Tokens, User
 from aksgpu.local.api.answers import NO_CACHE, answer, encoder, many, negotiate, one, refuse
-from aksgpu.local.api.auth import Tokens, User, authenticate
-from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.kinds import ALL_VERBS, Kind
 from aksgpu.local.api.podexec import PodExec, serve_exec
 from aksgpu.local.api.podlogs import PodLogs, open_log
-from aksgpu.local.api.registry import Registry
+from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.routes import parse
 from aksgpu.local.objects import APPLY_PATCH
 from aksgpu.local.status import StatusError, bad_request
@@ -65,6 +64,22 @@ class Call(NamedTuple):
         query = self.request.query
         return {"label_selector": query.get("labelSelector", ""), "field_selector": query.get("fieldSelector", "")}
 
+    async def body(self, options: WriteOptions) -> Object:
+        """The object that is sent; raises BadRequest when its kind, name or namespace is not the URL's."""
+        part = self.kind.subresources[self.wanted.subresource] if self.wanted.subresource else self.kind
+        api_version = f"{part.group}/{part.version}" if part.group else part.version
+        obj = await bodies.read_object(self.request, part.kind, api_version, options)
+        metadata, asked = obj.get("metadata"), self.wanted.name
+        if isinstance(metadata, dict):
+            if self.place and metadata.get("namespace", self.place) not in ("", None, self.place):
+                raise bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+            if asked and metadata.get("name", asked) not in ("", None, asked):
+                text = f"the name of the object ({metadata['name']}) does not match the name on the URL ({asked})"
+                raise bad_request(text)
+        return obj
+
 
 class KubeApi:
     """The API of one cluster.
@@ -79,16 +94,7 @@ class KubeApi:
         self._registry, self._node, self._tokens = registry, node, tokens
         self._watches = 0
         self._verbs: dict[str, Callable[[Call], Awaitable[web.StreamResponse]]] = {
-            "get": self._get,
-            "list": self._list,
-            "watch": self._watch,
-            "create": self._create,
-            "update": self._update,
-            "patch": self._patch,
-            "delete": self._delete,
-            "deletecollection": self._delete_collection,
-            "log": self._log,
-            "exec": self._exec,
+            each: getattr(self, f"_{each}") for each in (*ALL_VERBS, "log", "exec")
         }
 
     async def handle(self, request: web.Request, path: str) -> web.StreamResponse:
@@ -99,7 +105,7 @@ class KubeApi:
             path: the Kubernetes path, such as ``/api/v1/nodes``, without any prefix that the server has before it.
         """
         try:
-            user = authenticate(request, self._tokens)
+            user = access.authenticate(request, self._tokens)
             target = parse(request.method, path, bodies.flag(request.query, "watch"))
             kind, wanted = target or (None, Attributes(request.method.lower(), path=path))
             if wanted.resource != _REVIEW:
@@ -154,7 +160,7 @@ class KubeApi:
             bookmark_seconds=streams.PULSE,
             initial_events=bodies.flag(query, "sendInitialEvents"),
         )
-        watch = streams.Watch(kind, encode, bookmarks=bodies.flag(query, "allowWatchBookmarks"))
+        watch = streams.Watch(encode, bookmarks=bodies.flag(query, "allowWatchBookmarks"))
         self._watches += 1
         try:
             return await streams.send(call.request, watch.lines(events), seconds=seconds, last=watch.last_line)
@@ -176,17 +182,12 @@ class KubeApi:
     # Writing.
 
     async def _create(self, call: Call) -> web.StreamResponse:
-        kind, wanted, options = call.kind, call.wanted, bodies.write_options(call.request, "CreateOptions")
-        body_kind, api_version = kind.kind, kind.api_version
-        if wanted.subresource:
-            part = kind.subresources[wanted.subresource]
-            body_kind, api_version = part.kind, f"{part.group}/{part.version}".removeprefix("/")
-        body = await bodies.read_object(call.request, body_kind, api_version, options)
-        _check_place(body, call)
+        wanted, options = call.wanted, bodies.write_options(call.request, "CreateOptions")
+        body = await call.body(options)
         if wanted.subresource == "eviction" and isinstance(wishes := body.get("deleteOptions"), dict):
             options = bodies.with_dry_run(options, wishes.get("dryRun"))
         entry = await self._registry.post(
-            kind.plural, body, call.place, name=wanted.name or None, subresource=call.subresource, options=options
+            wanted.resource, body, call.place, name=wanted.name or None, subresource=call.subresource, options=options
         )
         if wanted.resource == _REVIEW:
             status = access.review(self._registry.store, call.user, entry.obj.get("spec") or {})
@@ -196,20 +197,19 @@ class KubeApi:
         return one(call.request, call.shape, entry, 201, options.warnings)
 
     async def _update(self, call: Call) -> web.StreamResponse:
-        kind, options = call.kind, bodies.write_options(call.request, "UpdateOptions")
-        body = await bodies.read_object(call.request, kind.kind, kind.api_version, options)
-        _check_place(body, call)
+        wanted, options = call.wanted, bodies.write_options(call.request, "UpdateOptions")
+        body = await call.body(options)
         entry = await self._registry.put(
-            kind.plural, body, call.wanted.name, call.place, subresource=call.subresource, options=options
+            wanted.resource, body, wanted.name, call.place, subresource=call.subresource, options=options
         )
         return one(call.request, call.shape, entry, 200, options.warnings)
 
     async def _patch(self, call: Call) -> web.StreamResponse:
-        patch, media = await bodies.read_patch(call.request)
+        wanted, (patch, media) = call.wanted, await bodies.read_patch(call.request)
         options = bodies.write_options(call.request, "PatchOptions", apply=media == APPLY_PATCH)
         entry, created = await self._registry.modify(
-            call.kind.plural,
-            call.wanted.name,
+            wanted.resource,
+            wanted.name,
             patch,
             call.place,
             content_type=media,
@@ -219,8 +219,7 @@ class KubeApi:
         return one(call.request, call.shape, entry, 201 if created else 200, options.warnings)
 
     async def _delete(self, call: Call) -> web.StreamResponse:
-        kind, wishes = call.kind, await bodies.read_delete_options(call.request)
-        options = bodies.with_dry_run(bodies.write_options(call.request, "DeleteOptions"), wishes.get("dryRun"))
+        kind, (wishes, options) = call.kind, await bodies.read_deletion(call.request)
         entry, ended = await self._registry.remove(
             kind.plural, call.wanted.name, call.place, delete_options=wishes, options=options
         )
@@ -230,23 +229,10 @@ class KubeApi:
         details = {"name": call.wanted.name, **group, "kind": kind.plural, "uid": entry.obj["metadata"]["uid"]}
         return answer({**_SUCCESS, "details": details})
 
-    async def _delete_collection(self, call: Call) -> web.StreamResponse:
-        wishes = await bodies.read_delete_options(call.request)
-        options = bodies.with_dry_run(bodies.write_options(call.request, "DeleteOptions"), wishes.get("dryRun"))
+    async def _deletecollection(self, call: Call) -> web.StreamResponse:
+        wishes, options = await bodies.read_deletion(call.request)
         entries = await self._registry.remove_collection(
             call.kind.plural, call.place, **call.selectors, delete_options=wishes, options=options
         )
         metadata = {"resourceVersion": str(self._registry.store.revision)}
         return many(call.request, call.shape, call.kind, entries, metadata)
-
-
-def _check_place(body: Object, call: Call) -> None:
-    """Refuse an object whose name or namespace is not the URL's."""
-    metadata = body.get("metadata")
-    if not isinstance(metadata, dict):
-        return
-    namespace, name = metadata.get("namespace"), metadata.get("name")
-    if call.place and namespace and namespace != call.place:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    if call.wanted.name and name and name != call.wanted.name:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.wanted.name})")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from aksgpu.local.api.bodies import flag, integer
-from aksgpu.local.api.cells import moment
 from aksgpu.local.status import StatusError, bad_request
 
 Object = dict[str, Any]
@@ -76,7 +75,7 @@ def _invalid(name: str, why: str) -> StatusError:
 def _whole_seconds(text: str) -> str:
     """A time as it reaches the node: without its fraction, as in Kubernetes."""
     try:
-        return moment(text.replace(" ", "+")).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.fromisoformat(text.replace(" ", "+")).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError):
         raise bad_request(f'parsing time "{text}" as "2006-01-02T15:04:05Z07:00": cannot parse it') from None
 

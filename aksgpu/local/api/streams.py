@@ -18,7 +18,6 @@ import orjson
 from aiohttp import web
 
 from aksgpu.local.api.answers import JSON, NO_CACHE
-from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.store import Entry, Event
 from aksgpu.local.status import StatusError
 
@@ -35,14 +34,13 @@ class Watch:
     """One watch of one client, as lines of JSON.
 
     Args:
-        kind: what is watched.
         encode: an event's object as JSON.
         bookmarks: whether the client wants bookmarks: one from time to time, and one at the end.
     """
 
-    def __init__(self, kind: Kind, encode: Callable[[Event], bytes], *, bookmarks: bool) -> None:
-        self._kind, self._encode, self._bookmarks = kind, encode, bookmarks
-        self._position = 0
+    def __init__(self, encode: Callable[[Event], bytes], *, bookmarks: bool) -> None:
+        self._encode, self._bookmarks = encode, bookmarks
+        self._newest: Entry | None = None
 
     async def lines(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
         """A line an event; ``events`` gives bookmarks more often than clients want them."""
@@ -50,7 +48,7 @@ class Watch:
         try:
             async with aclosing(events):
                 async for event in events:
-                    self._position = event.entry.rv
+                    self._newest = event.entry
                     if event.type == "BOOKMARK":
                         # Those that end the initial events are annotated, and sent at once.
                         early = time.monotonic() - marked < BOOKMARK_SECONDS
@@ -63,11 +61,12 @@ class Watch:
 
     def last_line(self) -> bytes:
         """The bookmark that ends a watch whose time is up."""
-        if not (self._bookmarks and self._position):
+        if self._newest is None or not self._bookmarks:
             return b""
-        metadata = {"resourceVersion": str(self._position), "creationTimestamp": None}
-        obj = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": metadata}
-        return self._line(Event("BOOKMARK", Entry(self._kind, obj, orjson.dumps(obj), self._position), None))
+        kind, rv = self._newest.kind, self._newest.rv
+        metadata = {"resourceVersion": str(rv), "creationTimestamp": None}
+        obj = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
+        return self._line(Event("BOOKMARK", Entry(kind, obj, orjson.dumps(obj), rv), None))
 
     def _line(self, event: Event) -> bytes:
         return b'{"type":"' + event.type.encode() + b'","object":' + self._encode(event) + b"}\n"

@@ -40,12 +40,6 @@ def partial(obj: Object) -> Object:
     return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": obj["metadata"]}
 
 
-def partial_list(objects: Iterable[Object], metadata: Object) -> Object:
-    """A list of metadata alone."""
-    items = [partial(obj) for obj in objects]
-    return {"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": metadata, "items": items}
-
-
 def table(
     plural: str, objects: Iterable[Object], metadata: Object, *, include: str = "Metadata", headers: bool = True
 ) -> Object:

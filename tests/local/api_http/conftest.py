@@ -19,7 +19,7 @@ import urllib3
 import yaml
 from aiohttp import web
 
-from aksgpu.local.api.auth import User
+from aksgpu.local.api.access import User
 from aksgpu.local.api.http import KubeApi
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store

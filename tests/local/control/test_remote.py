@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from aksgpu.local.api.auth import User
+from aksgpu.local.api.access import User
 from aksgpu.local.api.http import KubeApi
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.control import Controllers
