@@ -5,9 +5,6 @@ They run against the laptop's own registry, or over HTTP against any API server 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 from aksgpu.local.control.claims import ClaimController
 from aksgpu.local.control.daemonset import DaemonSetController
 from aksgpu.local.control.garbage import GarbageCollector
@@ -15,18 +12,13 @@ from aksgpu.local.control.job import JobController
 from aksgpu.local.control.namespaces import NamespaceController
 from aksgpu.local.control.nodes import NodeController, PodMover
 from aksgpu.local.control.quota import QuotaController
-from aksgpu.local.control.runtime import Cluster, Timing
+from aksgpu.local.control.runtime import Cluster, Controller, Timing
 from aksgpu.local.control.scheduler import Scheduler
 from aksgpu.local.objects import Objects
 
+Part = type[Controller] | type[Scheduler]
 
-class _Part(Protocol):
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-
-EVERYTHING: tuple[Callable[[Cluster], _Part], ...] = (
+EVERYTHING: tuple[Part, ...] = (
     Scheduler,
     JobController,
     DaemonSetController,
@@ -48,11 +40,9 @@ class Controllers:
         parts: which of them; all by default.
     """
 
-    def __init__(
-        self, objects: Objects, settings: Timing, parts: tuple[Callable[[Cluster], _Part], ...] = EVERYTHING
-    ) -> None:
+    def __init__(self, objects: Objects, settings: Timing, parts: tuple[Part, ...] = EVERYTHING) -> None:
         self._objects, self._settings, self._makers = objects, settings, parts
-        self._running: list[_Part] = []
+        self._running: list[Cluster | Controller | Scheduler] = []
 
     async def start(self) -> None:
         """Read how things are, and go to work."""

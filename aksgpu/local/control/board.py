@@ -46,9 +46,10 @@ class Group:
         """Nodes where the pod fits, and how well."""
         self.makeable: dict[str, None] = {}
         """Nodes where the pod would fit if others were preempted."""
+        self.crowded = 0
+        """Nodes that lack nothing but room."""
         self._verdicts: dict[str, Verdict] = {}
         self._reasons: Counter[str] = Counter()
-        self._hopeless = 0
 
     def judge(self, node: NodeView) -> None:
         """Ask one node anew."""
@@ -59,16 +60,16 @@ class Group:
         self._reasons.update(verdict.reasons)
         if not verdict.reasons:
             self.feasible[node.name] = node.score(self.shape)
-        elif not verdict.room_would_help:
-            self._hopeless += 1
-        elif self.shape.preempts and fit.victims(self.shape, node):
-            self.makeable[node.name] = None
+        elif verdict.room_would_help:
+            self.crowded += 1
+            if self.shape.preempts and fit.victims(self.shape, node):
+                self.makeable[node.name] = None
 
     def forget(self, name: str) -> None:
         """Take back what a node said."""
         if verdict := self._verdicts.pop(name, None):
             self._reasons.subtract(verdict.reasons)
-            self._hopeless -= bool(verdict.reasons) and not verdict.room_would_help
+            self.crowded -= verdict.room_would_help
             self.feasible.pop(name, None)
             self.makeable.pop(name, None)
 
@@ -88,8 +89,7 @@ class Group:
             return "no nodes available to schedule pods"
         if not self.shape.preempts:
             return f"{self.reasons(nodes)} preemption: not eligible due to preemptionPolicy=Never."
-        hopeless = self._hopeless + nodes - len(self._verdicts)
-        tried = _histogram({_NOT_HELPFUL: hopeless, _NO_VICTIMS: nodes - hopeless})
+        tried = _histogram({_NOT_HELPFUL: nodes - self.crowded, _NO_VICTIMS: self.crowded})
         return f"{self.reasons(nodes)} preemption: 0/{nodes} nodes are available: {tried}."
 
 

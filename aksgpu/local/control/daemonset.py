@@ -1,7 +1,8 @@
 """The DaemonSet controller: one pod on every node that the template's selectors and tolerations allow.
 
 Each pod names its node in its affinity and is bound by the scheduler, as in Kubernetes. A changed template replaces
-pods a few at a time (``maxUnavailable``; surge is not offered, nor ``OnDelete``). Old revisions are not kept.
+pods a few at a time (``maxUnavailable``; surge is not offered) or as the user deletes them (``OnDelete``). Old
+revisions are not kept.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from itertools import filterfalse
 from typing import Any
 
 import orjson
@@ -19,7 +19,6 @@ from aksgpu.local.control.informer import key_of
 from aksgpu.local.control.pods import PodController, controller_of, from_template
 from aksgpu.local.control.runtime import Cluster, all_of, condition, finished
 from aksgpu.local.objects import Object
-from aksgpu.local.status import StatusError
 
 HASH = "controller-revision-hash"
 _GENERATION = "deprecated.daemonset.template.generation"
@@ -89,12 +88,38 @@ def unavailable_limit(daemonset: Object, desired: int) -> int:
     return max(1, math.ceil(desired * int(limit[:-1]) / 100)) if limit.endswith("%") else int(limit)
 
 
+def replaced(daemonset: Object, wanted: list[str], staying: dict[str, Object]) -> list[str]:
+    """The nodes whose pod of an older template goes now: where it is not ready at once, elsewhere a few at a time."""
+    if (daemonset["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
+        return []
+    old = [name for name in wanted if name in staying and not _current(staying[name], daemonset)]
+    ready = {name for name in wanted if name in staying and _ready(staying[name])}
+    room = max(0, unavailable_limit(daemonset, len(wanted)) - (len(wanted) - len(ready)))
+    return [name for name in old if name not in ready] + [name for name in old if name in ready][:room]
+
+
+def status_of(daemonset: Object, wanted: list[str], staying: dict[str, Object]) -> dict[str, Any]:
+    """The status, with the fields that Kubernetes leaves out when they are zero left out."""
+    pods = [staying[name] for name in wanted if name in staying]
+    ready = sum(map(_ready, pods))
+    status = {
+        "currentNumberScheduled": len(pods),
+        "numberMisscheduled": len(staying) - len(pods),
+        "desiredNumberScheduled": len(wanted),
+        "numberReady": ready,
+        "observedGeneration": daemonset["metadata"].get("generation", 1),
+    }
+    updated = sum(_current(pod, daemonset) for pod in pods)
+    extra = {"updatedNumberScheduled": updated, "numberAvailable": ready, "numberUnavailable": len(wanted) - ready}
+    return status | {name: number for name, number in extra.items() if number}
+
+
 def _ready(pod: Object) -> bool:
     return condition(pod, "Ready").get("status") == "True"
 
 
-def _leaving(obj: Object) -> bool:
-    return bool(obj["metadata"].get("deletionTimestamp"))
+def _current(pod: Object, daemonset: Object) -> bool:
+    return bool((pod["metadata"].get("labels") or {}).get(HASH) == revision(daemonset["spec"]["template"]))
 
 
 class DaemonSetController(PodController):
@@ -116,73 +141,41 @@ class DaemonSetController(PodController):
     async def sync(self, key: str) -> float | None:
         """Make and delete pods of one DaemonSet, then write its status."""
         daemonset = self.informer.get(key)
-        if daemonset is None or _leaving(daemonset):
+        if daemonset is None or daemonset["metadata"].get("deletionTimestamp"):
             return None
         template = daemonset["spec"]["template"]["spec"]
         wanted = allowed(template, self._nodes, "NoSchedule", "NoExecute")
         keeping = set(allowed(template, self._nodes, "NoExecute"))
-        by_node: dict[str, list[Object]] = {}
-        for pod in self.pods[key]:
-            if controller_of(pod)["uid"] == daemonset["metadata"]["uid"]:
-                by_node.setdefault(node_of(pod), []).append(pod)
-        serving, trouble = await self._clear(daemonset, keeping, by_node), None
-        try:
-            await all_of(self._make(daemonset, name, serving) for name in wanted if name not in by_node)
-            await self._update(daemonset, wanted, serving)
-        except StatusError as error:  # the status tells of the pods there are, all the same
-            trouble = error
-        await self._report(daemonset, wanted, serving)
-        if trouble:
-            raise trouble
-        return None
-
-    async def _clear(self, daemonset: Object, keeping: set[str], by_node: dict[str, list[Object]]) -> dict[str, Object]:
-        """Delete pods that are not wanted or have ended. The answer is the one pod of each node that stays."""
+        # The one pod of each node that stays, and the nodes that have any, if only one that is on its way out.
         staying: dict[str, Object] = {}
+        taken: set[str] = set()
         doomed: list[Object] = []
-        for name, pods in by_node.items():
-            for pod in filterfalse(_leaving, pods):
-                if name in keeping and name not in staying and not finished(pod):
-                    staying[name] = pod
-                    continue
-                doomed.append(pod)
-                if (pod.get("status") or {}).get("phase") == "Failed":
-                    text = f"Found failed daemon pod {key_of(pod)} on node {name}, will try to kill it"
-                    self.tell(daemonset, "Warning", "FailedDaemonPod", text)
-        await self.remove(daemonset, doomed)
-        return staying
+        for pod in self.pods[key]:
+            if controller_of(pod)["uid"] != daemonset["metadata"]["uid"]:
+                continue
+            taken.add(name := node_of(pod))
+            if pod["metadata"].get("deletionTimestamp"):
+                continue
+            if name in keeping and name not in staying and not finished(pod):
+                staying[name] = pod
+                continue
+            doomed.append(pod)
+            if (pod.get("status") or {}).get("phase") == "Failed":
+                text = f"Found failed daemon pod {key_of(pod)} on node {name}, will try to kill it"
+                self.tell(daemonset, "Warning", "FailedDaemonPod", text)
 
-    async def _make(self, daemonset: Object, node: str, serving: dict[str, Object]) -> None:
-        serving[node] = await self.make(daemonset, new_pod(daemonset, node))
+        async def make(name: str) -> None:
+            staying[name] = await self.make(daemonset, new_pod(daemonset, name))
 
-    async def _update(self, daemonset: Object, wanted: list[str], serving: dict[str, Object]) -> None:
-        """Replace pods of an older template: those that are not ready at once, the others a few at a time."""
-        ready = {name: pod for name in wanted if (pod := serving.get(name)) and _ready(pod)}
-        room = max(0, unavailable_limit(daemonset, len(wanted)) - (len(wanted) - len(ready)))
-        current = revision(daemonset["spec"]["template"])
-        old = {name: serving[name] for name in wanted if name in serving and not _current(serving[name], current)}
-        doomed = [name for name in old if name not in ready] + [name for name in old if name in ready][:room]
-        await self.remove(daemonset, [serving.pop(name) for name in doomed])
-
-    async def _report(self, daemonset: Object, wanted: list[str], serving: dict[str, Object]) -> None:
-        current, pods = revision(daemonset["spec"]["template"]), [serving[name] for name in wanted if name in serving]
-        ready = sum(map(_ready, pods))
-        status: dict[str, Any] = {
-            "currentNumberScheduled": len(pods),
-            "numberMisscheduled": len(serving) - len(pods),
-            "desiredNumberScheduled": len(wanted),
-            "numberReady": ready,
-            "observedGeneration": daemonset["metadata"].get("generation", 1),
-        }
-        updated = sum(_current(pod, current) for pod in pods)
-        extra = {"updatedNumberScheduled": updated, "numberAvailable": ready, "numberUnavailable": len(wanted) - ready}
-        status |= {name: number for name, number in extra.items() if number}
-        await self.cluster.update_status("daemonsets", daemonset, status)
+        try:
+            await self.remove(daemonset, doomed)
+            await all_of(make(name) for name in wanted if name not in taken)
+            old = replaced(daemonset, wanted, staying)
+            await self.remove(daemonset, [staying.pop(name) for name in old])
+        finally:  # the status tells of the pods there are, whatever was refused
+            await self.cluster.update_status("daemonsets", daemonset, status_of(daemonset, wanted, staying))
+        return None
 
 
 def _placing(node: Object) -> Any:
     return node["metadata"].get("labels"), fit.in_force(node)
-
-
-def _current(pod: Object, wanted: str) -> bool:
-    return bool((pod["metadata"].get("labels") or {}).get(HASH) == wanted)

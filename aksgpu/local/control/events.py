@@ -13,7 +13,8 @@ import socket
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Any, NamedTuple
+
+import orjson
 
 from aksgpu.local.control import times
 from aksgpu.local.objects import Object, Objects
@@ -27,17 +28,8 @@ MAX_MESSAGE = 1_024
 _BATCH = 64
 """Events on their way at the same time."""
 
-
-class _News(NamedTuple):
-    """What makes two events the same."""
-
-    about: tuple[tuple[str, str], ...]
-    component: str
-    type: str
-    reason: str
-    message: str
-    action: str
-    host: str
+# Event names end in a time in nanoseconds; counting on from the start keeps two of one moment apart.
+_numbers = itertools.count(time.time_ns(), 1_000)
 
 
 class Recorder:
@@ -45,10 +37,10 @@ class Recorder:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        # How often, and of which version of the object.
-        self._waiting: dict[_News, tuple[int, str]] = {}
+        # What is to be told, how often, and of which version of its object; by what makes two events the same.
+        self._waiting: dict[bytes, tuple[Object, int, str]] = {}
         # The event on the server: its name, and how often it was told.
-        self._told: OrderedDict[_News, tuple[str, int]] = OrderedDict()
+        self._told: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -79,11 +71,17 @@ class Recorder:
         meta = obj["metadata"]
         about = {"kind": obj.get("kind", "Pod"), "apiVersion": obj.get("apiVersion", "v1"), "fieldPath": field}
         about |= {each: meta.get(each, "") for each in ("namespace", "name", "uid")}
-        told = tuple((name, value) for name, value in about.items() if value)
-        news = _News(told, component, kind, reason, message[:MAX_MESSAGE], action, host)
-        if len(self._waiting) < MAX_WAITING or news in self._waiting:
-            times_told, _ = self._waiting.get(news, (0, ""))
-            self._waiting[news] = times_told + 1, meta.get("resourceVersion", "")
+        event: Object = {"involvedObject": {name: value for name, value in about.items() if value}}
+        event |= {"type": kind, "reason": reason, "message": message[:MAX_MESSAGE], "reportingComponent": component}
+        if action:
+            event |= {"source": {}, "action": action, "reportingInstance": f"{component}-{socket.gethostname()}"}
+        else:
+            source = {"component": component} | ({"host": host} if host else {})
+            event |= {"source": source, "reportingInstance": host}
+        key = orjson.dumps(event)
+        if len(self._waiting) < MAX_WAITING or key in self._waiting:
+            _, more, _ = self._waiting.get(key, (event, 0, ""))
+            self._waiting[key] = event, more + 1, meta.get("resourceVersion", "")
             self._wake.set()
 
     async def start(self) -> None:
@@ -106,32 +104,34 @@ class Recorder:
     async def flush(self) -> None:
         """Write what waits."""
         while self._waiting:
-            batch = [(news, *self._waiting.pop(news)) for news in list(itertools.islice(self._waiting, _BATCH))]
+            batch = [(key, *self._waiting.pop(key)) for key in list(itertools.islice(self._waiting, _BATCH))]
             await asyncio.gather(*(self._write(*each) for each in batch))
 
-    async def _write(self, news: _News, more: int, version: str) -> None:
+    async def _write(self, key: bytes, event: Object, more: int, version: str) -> None:
+        about = event["involvedObject"]
+        namespace, (name, before) = about.get("namespace", "default"), self._told.pop(key, ("", 0))
         try:
-            name, before = self._told.pop(news, ("", 0))
-            count = before + more
-            if not name or not await self._repeat(news, name, count):
-                event = _event(news, version, count := more)
-                name = event["metadata"]["name"]
-                await self._objects.create("events", event, event["metadata"]["namespace"])
-            self._told[news] = name, count
+            if name and await self._repeat(event, name, namespace, before + more):
+                more += before
+            else:
+                name = f"{about['name']}.{next(_numbers):016x}"
+                await self._objects.create("events", _new(event, name, namespace, version, more), namespace)
+        except StatusError as error:  # such as a namespace that is being deleted
+            log.debug("event %s: %s", event["reason"], error)
+        except Exception:  # one event's trouble is not the others'
+            log.exception("event %s", event["reason"])
+        else:
+            self._told[key] = name, more
             if len(self._told) > MAX_REMEMBERED:
                 self._told.popitem(last=False)
-        except StatusError as error:  # such as a namespace that is being deleted
-            log.debug("event %s: %s", news.reason, error)
-        except Exception:  # one event's trouble is not the others'
-            log.exception("event %s", news.reason)
 
-    async def _repeat(self, news: _News, name: str, count: int) -> bool:
+    async def _repeat(self, event: Object, name: str, namespace: str, count: int) -> bool:
         """Raise the count of an event; False when it is gone."""
-        patch: dict[str, Any] = {"count": count, "lastTimestamp": times.now()}
-        if news.action:
+        patch: Object = {"count": count, "lastTimestamp": times.now()}
+        if "action" in event:
             patch = {"series": {"count": count, "lastObservedTime": times.now_micro()}}
         try:
-            await self._objects.patch("events", name, patch, dict(news.about).get("namespace", "default"))
+            await self._objects.patch("events", name, patch, namespace)
         except StatusError as error:
             if error.code != 404:
                 raise
@@ -146,27 +146,13 @@ async def write(objects: Objects, component: str, obj: Object, kind: str, reason
     await recorder.flush()
 
 
-# Event names end in a time in nanoseconds; counting on from the start keeps two of one moment apart.
-_numbers = itertools.count(time.time_ns(), 1_000)
-
-
-def _event(news: _News, version: str, count: int) -> Object:
-    about, host = dict(news.about), news.host
-    name, namespace = f"{about['name']}.{next(_numbers):016x}", about.get("namespace", "default")
-    event: Object = {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": name, "namespace": namespace},
-        "involvedObject": about | ({"resourceVersion": version} if version else {}),
-        "reason": news.reason,
-        "message": news.message,
-        "type": news.type,
-        "reportingComponent": news.component,
-    }
-    if news.action:
-        moment, instance = times.now_micro(), f"{news.component}-{socket.gethostname()}"
-        event |= {"source": {}, "eventTime": moment, "action": news.action, "reportingInstance": instance}
-        return event | ({"series": {"count": count, "lastObservedTime": moment}} if count > 1 else {})
-    source = {"component": news.component} | ({"host": host} if host else {})
-    moments = dict.fromkeys(("firstTimestamp", "lastTimestamp"), times.now())
-    return event | moments | {"source": source, "count": count, "eventTime": None, "reportingInstance": host}
+def _new(event: Object, name: str, namespace: str, version: str, count: int) -> Object:
+    """An event that was not told before, as the API has it."""
+    made = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": namespace}, **event}
+    if version:
+        made["involvedObject"] = {**event["involvedObject"], "resourceVersion": version}
+    if "action" in event:
+        moment = times.now_micro()
+        series = {"series": {"count": count, "lastObservedTime": moment}} if count > 1 else {}
+        return made | {"eventTime": moment} | series
+    return made | {"firstTimestamp": times.now(), "lastTimestamp": times.now(), "count": count, "eventTime": None}

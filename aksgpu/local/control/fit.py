@@ -26,9 +26,6 @@ UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 Amounts = Mapping[str, int]
 """Resource name to amount: CPU in thousandths, everything else in its unit."""
 
-# What a pod without requests counts as when nodes are compared, so that such pods spread as well.
-_ASSUMED = {"cpu": 100, "memory": 200 * 1024 * 1024}
-
 
 @lru_cache(maxsize=4096)
 def _amount(resource: str, value: str | int | float) -> int:
@@ -170,7 +167,6 @@ class NodeView:
         self.allocatable: Amounts = {}
         self.pods: dict[str, Held] = {}
         self.used: Counter[str] = Counter()
-        self.compared: Counter[str] = Counter()
 
     def describe(self, node: Object) -> bool:
         """Take over a Node object; whether anything that matters changed."""
@@ -192,17 +188,16 @@ class NodeView:
         self._count(self.pods.pop(uid).requests, -1)
 
     def _count(self, wants: Amounts, sign: int) -> None:
+        self.used["pods"] += sign
         for name, value in wants.items():
             self.used[name] += sign * value
-        for name, assumed in _ASSUMED.items():
-            self.compared[name] += sign * (wants.get(name) or assumed)
 
     def score(self, wanted: Shape) -> float:
-        """How much of CPU and memory stays free with the pod on it, 0 to 1, less soft taints; more is better."""
+        """How much stays free with the pod on it, 0 to 1, less soft taints; more is better."""
         free = 0.0
-        for name, assumed in _ASSUMED.items():
+        for name in ("cpu", "memory", "pods"):  # pods, so that those without requests spread as well
             if total := self.allocatable.get(name, 0):
-                free += max(0.0, 1 - (self.compared[name] + (wanted.requests.get(name) or assumed)) / total) / 2
+                free += max(0.0, 1 - (self.used[name] + wanted.requests.get(name, 0)) / total) / 3
         soft = [taint for taint in self.taints if taint["effect"] == "PreferNoSchedule"]
         return free - sum(not tolerates(wanted.tolerations, taint) for taint in soft)
 
@@ -224,7 +219,7 @@ def judge(wanted: Shape, node: NodeView, without: Collection[Held] = ()) -> Verd
             return Verdict((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
     if not wanted.selects(node.name, node.labels):
         return Verdict(("node(s) didn't match Pod's node affinity/selector",))
-    reasons = ["Too many pods"] if len(node.pods) - len(without) >= node.allocatable.get("pods", 0) else []
+    reasons = ["Too many pods"] if node.used["pods"] - len(without) >= node.allocatable.get("pods", 0) else []
     for name, value in wanted.requests.items():
         used = node.used[name] - sum(pod.requests.get(name, 0) for pod in without)
         if used + value > node.allocatable.get(name, 0):

@@ -34,40 +34,34 @@ class GarbageCollector(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._living: dict[str, str] = {}
+        # By an owner's uid, the keys of what it owns.
         self._dependents: dict[str, set[str]] = {}
         for kind in _KINDS.values():
             cluster.informer(kind.plural).on_change(partial(self._changed, kind.plural))
 
     def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
         key = f"{resource}:{key_of(new or old or {})}"
-        gone = old["metadata"]["uid"] if old and (not new or new["metadata"]["uid"] != old["metadata"]["uid"]) else ""
-        if gone:
-            self._living.pop(gone, None)
-            for dependent in self._dependents.get(gone, ()):
+        gone = old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"])
+        if old and gone:
+            for dependent in self._dependents.get(old["metadata"]["uid"], ()):
                 self.queue.add(dependent)
-        if new:
-            self._living[new["metadata"]["uid"]] = key
-        if _owners(old) != _owners(new) or gone:
-            self._follow(key, old, new)
+        if old and (gone or _owners(old) != _owners(new)):
+            for owner in _owners(old):
+                if them := self._dependents.get(owner["uid"]):
+                    them.discard(key)
+                    if not them:
+                        del self._dependents[owner["uid"]]
+                self.queue.add(_key_of_owner(owner, old))  # it may have waited for this one to go
+        if new and (old is None or gone or _owners(old) != _owners(new)):
+            for owner in _owners(new):
+                self._dependents.setdefault(owner["uid"], set()).add(key)
+                self.queue.add(key)
         if new and (_leaving(new, FOREGROUND) or _leaving(new, ORPHAN)):
-            self.queue.add(key)
-
-    def _follow(self, key: str, old: Object | None, new: Object | None) -> None:
-        for owner in _owners(old):
-            them = self._dependents.get(owner["uid"], set())
-            them.discard(key)
-            if not them:
-                self._dependents.pop(owner["uid"], None)
-            if living := self._living.get(owner["uid"]):
-                self.queue.add(living)  # it may have waited for this one to go
-        for owner in _owners(new):
-            self._dependents.setdefault(owner["uid"], set()).add(key)
             self.queue.add(key)
 
     def _get(self, key: str) -> Object | None:
         resource, _, name = key.partition(":")
-        return self.cluster.informer(resource).get(name)
+        return self.cluster.informer(resource).get(name) if resource else None
 
     async def sync(self, key: str) -> float | None:
         """Delete one object whose owners are gone, or let go of one that waits for what it owns."""
@@ -80,46 +74,34 @@ class GarbageCollector(Controller):
             await all_of(self._disown(each, {uid}) for each in dependents)
             await self.cluster.remove_finalizer(resource, obj, ORPHAN)
         elif _leaving(obj, FOREGROUND):
-            blocking = False
+            owners = [owner for each in dependents for owner in _owners(self._get(each)) if owner["uid"] == uid]
+            if not any(owner.get("blockOwnerDeletion") for owner in owners):
+                await self.cluster.remove_finalizer(resource, obj, FOREGROUND)
             for each in dependents:
                 self.queue.add(each)
-                owners = _owners(self._get(each))
-                blocking |= any(owner["uid"] == uid and owner.get("blockOwnerDeletion") for owner in owners)
-            if not blocking:
-                await self.cluster.remove_finalizer(resource, obj, FOREGROUND)
         elif not obj["metadata"].get("deletionTimestamp"):
-            await self._collect(key, obj)
+            # Owners that are gone, or wait for this one to go.
+            leaving = {owner["uid"] for owner in _owners(obj) if not await self._stays(owner, obj)}
+            if leaving and len(leaving) < len(_owners(obj)):
+                await self._disown(key, leaving)
+            elif leaving:
+                await self.cluster.delete(resource, obj, propagation_policy="Background")
         return None
 
-    async def _collect(self, key: str, obj: Object) -> None:
-        """Delete an object, or cut it off, whose owners are gone or wait for it to go."""
-        leaving: set[str] = set()
-        policy = "Background"
-        for owner in _owners(obj):
-            state = await self._owner(owner, obj["metadata"].get("namespace"))
-            if state is None or _leaving(state, FOREGROUND):
-                leaving.add(owner["uid"])
-            if state is not None and _leaving(state, FOREGROUND) and self._dependents.get(obj["metadata"]["uid"]):
-                policy = "Foreground"
-        if leaving and len(leaving) < len(_owners(obj)):
-            await self._disown(key, leaving)
-        elif leaving:
-            await self.cluster.delete(key.partition(":")[0], obj, propagation_policy=policy)
-
-    async def _owner(self, owner: dict[str, Any], namespace: str | None) -> Object | None:
-        """The owner, or None when it is gone for certain: what the cache lacks, the server is asked for."""
-        if key := self._living.get(owner["uid"]):
-            return self._get(key)
-        kind = _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"]))
-        if kind is None:
-            return {"metadata": {}}  # of a kind that is not served here: leave what it owns alone
-        try:
-            found = await self.cluster.objects.get(kind.plural, owner["name"], namespace if kind.namespaced else None)
-        except StatusError as error:
-            if error.code == 404:
-                return None
-            raise
-        return found if found["metadata"]["uid"] == owner["uid"] else None
+    async def _stays(self, owner: dict[str, Any], obj: Object) -> bool:
+        """Whether an owner is there and stays; what the cache lacks, the server is asked for."""
+        if not (key := _key_of_owner(owner, obj)):
+            return True  # of a kind that is not served here: leave what it owns alone
+        found = self._get(key)
+        if found is None or found["metadata"]["uid"] != owner["uid"]:
+            namespace = obj["metadata"].get("namespace") if "/" in key else None
+            try:
+                found = await self.cluster.objects.get(key.partition(":")[0], owner["name"], namespace)
+            except StatusError as error:
+                if error.code == 404:
+                    return False
+                raise
+        return found["metadata"]["uid"] == owner["uid"] and not _leaving(found, FOREGROUND)
 
     async def _disown(self, key: str, uids: set[str]) -> None:
         if obj := self._get(key):
@@ -127,3 +109,10 @@ class GarbageCollector(Controller):
             head = {"resourceVersion": obj["metadata"]["resourceVersion"], "ownerReferences": left}
             with ignoring(404):
                 await self.cluster.patch(key.partition(":")[0], obj, {"metadata": head})
+
+
+def _key_of_owner(owner: dict[str, Any], obj: Object) -> str:
+    """The key of one of an object's owners; empty when its kind is not served here."""
+    if (kind := _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"]))) is None:
+        return ""
+    return f"{kind.plural}:{obj['metadata'].get('namespace', '') + '/' if kind.namespaced else ''}{owner['name']}"

@@ -12,34 +12,15 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from aksgpu.local.control import times
+from aksgpu.local.control import jobstatus, times
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.jobstatus import (
-    INDEX,
-    TRACKING,
-    Tally,
-    Verdict,
-    backoff_left,
-    deadline_left,
-    end_of,
-    index_of,
-    indexed,
-    new_condition,
-    status_of,
-    tally,
-    verdict,
-    waits_for_the_end,
-    wanted_active,
-)
+from aksgpu.local.control.jobstatus import INDEX, TRACKING, Tally, Verdict
 from aksgpu.local.control.pods import PodController, controller_of, from_template
 from aksgpu.local.control.runtime import all_of, condition
 from aksgpu.local.objects import Object
-from aksgpu.local.status import StatusError
 
 _MOST_A_SYNC = 500
 """Pods made before the status is written; the next look at the Job makes more."""
-_MOST_AT_ONCE = 32
-"""Pods made before the Job is asked for again: it may have been deleted."""
 
 
 def new_pod(job: Object, index: int | None = None) -> Object:
@@ -84,37 +65,33 @@ class JobController(PodController):
         await self._release(strays)
         if job is None:
             return None
-        if not end_of(job):
+        if not jobstatus.end_of(job):
             return await self._advance(job, mine)
         await self._release(mine)
         limit = job["spec"].get("ttlSecondsAfterFinished")
         if limit is None or job["metadata"].get("deletionTimestamp"):
             return None
-        left = float(limit - times.age(end_of(job)["lastTransitionTime"]))
+        left = float(limit - times.age(jobstatus.end_of(job)["lastTransitionTime"]))
         if left <= 0:
             await self.cluster.delete("jobs", job, propagation_policy="Foreground")
         return max(left, 0.0) or None
 
     async def _advance(self, job: Object, pods: list[Object]) -> float:
-        sums = tally(job, pods)
-        end = verdict(job, sums)
+        sums = jobstatus.tally(job, pods)
+        end = jobstatus.verdict(job, sums)
         start, conditions = self._suspension(job, end)
-        delay, trouble = math.inf, None
-        if end:
-            await self._dismiss(job, sums, sums.active)
-        elif job["spec"].get("suspend"):
-            # Without their finalizer pods do not count as failed.
-            await self._release(sums.active)
-            await self._dismiss(job, sums, sums.active)
-        elif not job["metadata"].get("deletionTimestamp"):
-            try:
+        delay = math.inf
+        try:
+            if end:
+                await self._dismiss(job, sums, sums.active)
+            elif job["spec"].get("suspend"):
+                await self._release(sums.active)  # pods without their finalizer do not count as failed
+                await self._dismiss(job, sums, sums.active)
+            elif not job["metadata"].get("deletionTimestamp"):
                 delay = await self._scale(job, pods, sums)
-            except StatusError as error:  # the status tells of the pods there are, all the same
-                trouble = error
-        job = await self._count(job, sums, conditions, start, end)
-        if trouble:
-            raise trouble
-        return min(delay, math.inf if end else deadline_left(job) + 0.05)
+        finally:  # the status tells of the pods there are, whatever was refused
+            job = await self._count(job, sums, conditions, start, end)
+        return min(delay, math.inf if end else jobstatus.deadline_left(job) + 0.05)
 
     def _suspension(self, job: Object, end: Verdict | None) -> tuple[str | None, list[dict[str, Any]]]:
         """The start time and conditions, after the Job was suspended or resumed if it was."""
@@ -124,7 +101,7 @@ class JobController(PodController):
             done = "Suspended" if suspend else "Resumed"
             self.tell(job, "Normal", done, f"Job {done.lower()}")
             conditions = [each for each in conditions if each["type"] != "Suspended"]
-            conditions.append(new_condition("Suspended", f"Job{done}", f"Job {done.lower()}", str(suspend)))
+            conditions.append(jobstatus.new_condition("Suspended", f"Job{done}", f"Job {done.lower()}", str(suspend)))
             start = None
         return start if suspend else start or times.now(), conditions
 
@@ -132,42 +109,34 @@ class JobController(PodController):
 
     async def _scale(self, job: Object, pods: list[Object], sums: Tally) -> float:
         """Make or delete pods; the seconds until a failed one may be replaced."""
-        missing = wanted_active(job, sums) - len(sums.active)
+        missing = jobstatus.wanted_active(job, sums) - len(sums.active)
         if missing < 0:
             surplus = sorted(sums.active, key=_worth)[:-missing]
             await self._release(surplus)
             await self._dismiss(job, sums, surplus)
-        if waits_for_the_end(job):
+        if jobstatus.waits_for_the_end(job):
             missing -= len(sums.terminating)
         if missing <= 0:
             return math.inf
-        if (wait := backoff_left(pods, time.time(), self.cluster.settings.time_scale)) > 0:
+        if (wait := jobstatus.backoff_left(pods, time.time(), self.cluster.settings.time_scale)) > 0:
             return wait
         indexes: Iterable[int | None] = itertools.repeat(None)
-        if indexed(job):
-            leaving = sums.terminating if waits_for_the_end(job) else []
-            taken = {index_of(pod) for pod in [*sums.active, *leaving]} | sums.completed
+        if jobstatus.indexed(job):
+            leaving = sums.terminating if jobstatus.waits_for_the_end(job) else []
+            taken = {jobstatus.index_of(pod) for pod in [*sums.active, *leaving]} | sums.completed
             indexes = (index for index in range(job["spec"]["completions"]) if index not in taken)
-        await self._make(job, sums, list(itertools.islice(indexes, min(missing, _MOST_A_SYNC))))
-        return 0.0 if missing > _MOST_A_SYNC else math.inf
-
-    async def _make(self, job: Object, sums: Tally, indexes: list[int | None]) -> None:
-        """Make pods: one, then two, then four; no more after an error, or when the Job is not as it was."""
 
         async def make(index: int | None) -> None:
-            sums.active.append(await self.make(job, new_pod(job, index)))
+            if self._stands(job):
+                sums.active.append(await self.make(job, new_pod(job, index)))
 
-        made, size = 0, 1
-        while made < len(indexes) and self._stands(job):
-            await all_of(make(index) for index in indexes[made : made + size])
-            made, size = made + size, min(2 * size, _MOST_AT_ONCE)
+        await all_of(make(index) for index in itertools.islice(indexes, min(missing, _MOST_A_SYNC)))
+        return 0.0 if missing > _MOST_A_SYNC else math.inf
 
     def _stands(self, job: Object) -> bool:
         """Whether the Job is still there and wants the same; its status may have changed."""
-        now = self.informer.get(key_of(job))
-        if now is None or now["metadata"]["uid"] != job["metadata"]["uid"]:
-            return False
-        return now["spec"] == job["spec"] and not now["metadata"].get("deletionTimestamp")
+        now = (self.informer.get(key_of(job)) or {}).get("metadata") or {}
+        return all(now.get(each) == job["metadata"].get(each) for each in ("uid", "generation", "deletionTimestamp"))
 
     async def _dismiss(self, job: Object, sums: Tally, pods: list[Object]) -> None:
         """Delete pods that are active."""
@@ -183,18 +152,18 @@ class JobController(PodController):
     ) -> Object:
         """Write the status; pods that ended lose their finalizer between its two versions."""
         if end and not condition(job, end.target):
-            conditions = [*conditions, new_condition(end.target, end.reason, end.message)]
+            conditions = [*conditions, jobstatus.new_condition(end.target, end.reason, end.message)]
             sums.fresh = True
         if sums.fresh:
-            job = await self.cluster.update_status("jobs", job, status_of(sums, conditions, start))
+            job = await self.cluster.update_status("jobs", job, jobstatus.status_of(sums, conditions, start))
         await self._release(sums.to_release)
         if sums.to_release:
             sums.counted = {kind: sums.total(kind) for kind in sums.counted}
             sums.uncounted = {}
         over = end is not None and not sums.active and not sums.terminating
         if end and over:
-            conditions = [*conditions, new_condition(end.final, end.reason, end.message)]
-        job = await self.cluster.update_status("jobs", job, status_of(sums, conditions, start))
+            conditions = [*conditions, jobstatus.new_condition(end.final, end.reason, end.message)]
+        job = await self.cluster.update_status("jobs", job, jobstatus.status_of(sums, conditions, start))
         if end and over:
             news = ("Warning", end.reason, end.message) if end.failed else ("Normal", "Completed", "Job completed")
             self.tell(job, *news)
