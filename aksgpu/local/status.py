@@ -26,6 +26,18 @@ class StatusError(Exception):
         }
 
 
+class ignoring:  # noqa: N801 - reads as a keyword, as contextlib.suppress does
+    """Go on when the API server refuses with one of these codes."""
+
+    def __init__(self, *codes: int) -> None:
+        self._codes = codes
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        return isinstance(error, StatusError) and error.code in self._codes
+
+
 def _qualified(plural: str, group: str) -> str:
     return f"{plural}.{group}" if group else plural
 

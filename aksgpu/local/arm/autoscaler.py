@@ -119,7 +119,7 @@ class Autoscaler:
         memory: Memory,
     ) -> bool:
         """Make the pool grow that helps most pods, and tell the pods; whether there is one."""
-        wants = [(pod, fit.shape(pod["spec"])) for pod in waiting]
+        wants = [(pod, fit.Shape(pod["spec"])) for pod in waiting]
         for option in options:  # nodes that are on their way take their share first
             coming = option.pool["properties"]["count"] - sum(_serves(node, option) for node in option.existing)
             there = pack(wants, [option.view() for _ in range(coming)], option, 0)[0]

@@ -12,9 +12,10 @@ from aksgpu.local.control.job import JobController
 from aksgpu.local.control.namespaces import NamespaceController
 from aksgpu.local.control.nodes import NodeController, PodMover
 from aksgpu.local.control.quota import QuotaController
-from aksgpu.local.control.runtime import Cluster, Controller, Timing
+from aksgpu.local.control.runtime import Cluster, Controller
 from aksgpu.local.control.scheduler import Scheduler
 from aksgpu.local.objects import Objects
+from aksgpu.local.settings import Settings
 
 Part = type[Controller] | type[Scheduler]
 
@@ -40,7 +41,7 @@ class Controllers:
         parts: which of them; all by default.
     """
 
-    def __init__(self, objects: Objects, settings: Timing, parts: tuple[Part, ...] = EVERYTHING) -> None:
+    def __init__(self, objects: Objects, settings: Settings, parts: tuple[Part, ...] = EVERYTHING) -> None:
         self._objects, self._settings, self._makers = objects, settings, parts
         self._running: list[Cluster | Controller | Scheduler] = []
 

@@ -238,7 +238,7 @@ class Board:
             self._unwait(uid)
         ours = spec.get("schedulerName", SCHEDULER) == SCHEDULER and not spec.get("schedulingGates")
         if ours and not meta.get("deletionTimestamp"):
-            group = self._group(fit.shape(spec))
+            group = self._group(Shape(spec))
             self._waiting[uid] = group.shape.key
             group.pods[uid] = pod
             group.untold[uid] = None

@@ -22,13 +22,10 @@ from aksgpu.local.objects import Object
 
 HASH = "controller-revision-hash"
 _GENERATION = "deprecated.daemonset.template.generation"
-_TOLERATED = (
-    ("NoExecute", ("not-ready", "unreachable")),
-    ("NoSchedule", ("disk-pressure", "memory-pressure", "pid-pressure", "unschedulable")),
-)
-TOLERATIONS: tuple[dict[str, str], ...] = tuple(
+_PRESSURES = ("disk-pressure", "memory-pressure", "pid-pressure", "unschedulable")
+TOLERATIONS = tuple(
     {"key": f"node.kubernetes.io/{name}", "operator": "Exists", "effect": effect}
-    for effect, names in _TOLERATED
+    for effect, names in (("NoExecute", ("not-ready", "unreachable")), ("NoSchedule", _PRESSURES))
     for name in names
 )
 """What every pod of a DaemonSet tolerates: it stays where others are moved away."""
@@ -65,13 +62,13 @@ def node_of(pod: Object) -> str:
     """The node that a pod of a DaemonSet is on, or is meant for."""
     if name := pod["spec"].get("nodeName"):
         return str(name)
-    names = fit.shape(pod["spec"]).names
+    names = fit.Shape(pod["spec"]).names
     return next(iter(names), "") if names else ""
 
 
 def allowed(spec: dict[str, Any], nodes: Iterable[Object], *effects: str) -> list[str]:
     """The nodes that a template's selectors allow, and its tolerations in spite of taints of these effects."""
-    shape, tolerated = fit.shape(spec), tolerations(spec)
+    shape, tolerated = fit.Shape(spec), tolerations(spec)
 
     def allows(node: Object) -> bool:
         taints = [taint for taint in fit.in_force(node) if taint["effect"] in effects]

@@ -18,7 +18,7 @@ import orjson
 
 from aksgpu.local.control import times
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import StatusError
+from aksgpu.local.status import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
@@ -110,33 +110,28 @@ class Recorder:
     async def _write(self, key: bytes, event: Object, more: int, version: str) -> None:
         about = event["involvedObject"]
         namespace, (name, before) = about.get("namespace", "default"), self._told.pop(key, ("", 0))
-        try:
-            if name and await self._repeat(event, name, namespace, before + more):
-                more += before
-            else:
-                name = f"{about['name']}.{next(_numbers):016x}"
-                await self._objects.create("events", _new(event, name, namespace, version, more), namespace)
-        except StatusError as error:  # such as a namespace that is being deleted
-            log.debug("event %s: %s", event["reason"], error)
-        except Exception:  # one event's trouble is not the others'
-            log.exception("event %s", event["reason"])
-        else:
-            self._told[key] = name, more
-            if len(self._told) > MAX_REMEMBERED:
-                self._told.popitem(last=False)
-
-    async def _repeat(self, event: Object, name: str, namespace: str, count: int) -> bool:
-        """Raise the count of an event; False when it is gone."""
+        count = before + more
         patch: Object = {"count": count, "lastTimestamp": times.now()}
         if "action" in event:
             patch = {"series": {"count": count, "lastObservedTime": times.now_micro()}}
         try:
-            await self._objects.patch("events", name, patch, namespace)
-        except StatusError as error:
-            if error.code != 404:
-                raise
-            return False
-        return True
+            if name:
+                with ignoring(404):
+                    await self._objects.patch("events", name, patch, namespace)
+                    self._remember(key, name, count)
+                    return
+            name = f"{about['name']}.{next(_numbers):016x}"
+            await self._objects.create("events", _new(event, name, namespace, version, more), namespace)
+            self._remember(key, name, more)
+        except StatusError as error:  # such as a namespace that is being deleted
+            log.debug("event %s: %s", event["reason"], error)
+        except Exception:  # one event's trouble is not the others'
+            log.exception("event %s", event["reason"])
+
+    def _remember(self, key: bytes, name: str, count: int) -> None:
+        self._told[key] = name, count
+        if len(self._told) > MAX_REMEMBERED:
+            self._told.popitem(last=False)
 
 
 async def write(objects: Objects, component: str, obj: Object, kind: str, reason: str, message: str) -> None:

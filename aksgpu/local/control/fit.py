@@ -7,7 +7,7 @@ spread, host ports, volumes' zones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -98,18 +98,20 @@ def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) 
     return all(_expression(labels, rule) for rule in expressions) and all(_expression(by_field, r) for r in fields)
 
 
-@dataclass(frozen=True)
 class Shape:
-    """What the scheduler looks at in a pod. Pods of the same shape, which have the same key, fit the same nodes."""
+    """What the scheduler looks at in a pod's spec. Pods whose shapes have the same key fit the same nodes."""
 
-    key: bytes
-    requests: Amounts
-    selector: Mapping[str, str]
-    terms: Sequence[Mapping[str, Any]] | None
-    """The required node affinity's terms, one of which must match; None when any node will do."""
-    tolerations: Sequence[Mapping[str, Any]]
-    priority: int
-    preempts: bool
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+        required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+        self.requests = requests(spec)
+        self.selector: Mapping[str, str] = spec.get("nodeSelector") or {}
+        self.terms: list[dict[str, Any]] | None = None if required is None else required.get("nodeSelectorTerms") or []
+        """The required node affinity's terms, one of which must match; None when any node will do."""
+        self.tolerations: list[dict[str, Any]] = spec.get("tolerations") or []
+        self.priority = int(spec.get("priority") or 0)
+        self.preempts = spec.get("preemptionPolicy") != "Never"
+        self.key = orjson.dumps(vars(self), option=orjson.OPT_SORT_KEYS)
 
     @property
     def names(self) -> set[str] | None:
@@ -127,21 +129,6 @@ class Shape:
         if any(labels.get(key) != value for key, value in self.selector.items()):
             return False
         return self.terms is None or any(term_matches(term, name, labels) for term in self.terms)
-
-
-def shape(spec: Mapping[str, Any]) -> Shape:
-    """What the scheduler looks at in a pod's spec."""
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    parts = (
-        requests(spec),
-        spec.get("nodeSelector") or {},
-        None if required is None else required.get("nodeSelectorTerms") or (),
-        spec.get("tolerations") or (),
-        int(spec.get("priority") or 0),
-        spec.get("preemptionPolicy") != "Never",
-    )
-    return Shape(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), *parts)
 
 
 @dataclass(frozen=True, eq=False)

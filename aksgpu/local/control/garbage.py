@@ -10,9 +10,9 @@ from typing import Any
 
 from aksgpu.local.api.kinds import KINDS
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Controller, all_of, ignoring
+from aksgpu.local.control.runtime import Cluster, Controller, all_of
 from aksgpu.local.objects import Object
-from aksgpu.local.status import StatusError
+from aksgpu.local.status import ignoring
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -95,13 +95,9 @@ class GarbageCollector(Controller):
         found = self._get(key)
         if found is None or found["metadata"]["uid"] != owner["uid"]:
             namespace = obj["metadata"].get("namespace") if "/" in key else None
-            try:
+            with ignoring(404):
                 found = await self.cluster.objects.get(key.partition(":")[0], owner["name"], namespace)
-            except StatusError as error:
-                if error.code == 404:
-                    return False
-                raise
-        return found["metadata"]["uid"] == owner["uid"] and not _leaving(found, FOREGROUND)
+        return bool(found and found["metadata"]["uid"] == owner["uid"] and not _leaving(found, FOREGROUND))
 
     async def _disown(self, key: str, uids: set[str]) -> None:
         if obj := self._get(key):

@@ -43,14 +43,12 @@ class Index:
 
     def change(self, old: Object | None, new: Object | None) -> None:
         """Follow a change of one object."""
-        before, after = self._value(old) if old else "", self._value(new) if new else ""
-        if old and before and before != after:
-            group = self._groups[before]
-            group.pop(key_of(old), None)
-            if not group:
-                del self._groups[before]
-        if new and after:
-            self._groups.setdefault(after, {})[key_of(new)] = new
+        if old and (value := self._value(old)):
+            self._groups[value].pop(key_of(old), None)
+            if not self._groups[value]:
+                del self._groups[value]
+        if new and (value := self._value(new)):
+            self._groups.setdefault(value, {})[key_of(new)] = new
 
 
 class Informer:
@@ -63,7 +61,6 @@ class Informer:
         self._items: dict[str, Object] = {}
         self._seen = 0
         self._changes: list[Change] = []
-        self._indexes: dict[str, Index] = {}
 
     def get(self, key: str) -> Object | None:
         """The object of a key, or None."""
@@ -78,14 +75,11 @@ class Informer:
         for obj in self:
             change(None, obj)
 
-    def index(self, name: str, value: Callable[[Object], str]) -> Index:
-        """The index of that name; made when it is asked for the first time. Objects of value ``""`` are left out."""
-        if name not in self._indexes:
-            made = self._indexes[name] = Index(value)
-            self._changes.insert(0, made.change)
-            for obj in self:
-                made.change(None, obj)
-        return self._indexes[name]
+    def index(self, value: Callable[[Object], str]) -> Index:
+        """An index by a value of the objects; those of value ``""`` are left out."""
+        made = Index(value)
+        self.on_change(made.change)
+        return made
 
     def note(self, obj: Object) -> None:
         """Remember the answer to a write, unless the watch has already been there."""

@@ -111,7 +111,8 @@ class JobController(PodController):
         """Make or delete pods; the seconds until a failed one may be replaced."""
         missing = jobstatus.wanted_active(job, sums) - len(sums.active)
         if missing < 0:
-            surplus = sorted(sums.active, key=_worth)[:-missing]
+            # Those first that do not run yet.
+            surplus = sorted(sums.active, key=lambda pod: bool(pod["spec"].get("nodeName")))[:-missing]
             await self._release(surplus)
             await self._dismiss(job, sums, surplus)
         if jobstatus.waits_for_the_end(job):
@@ -164,18 +165,13 @@ class JobController(PodController):
         if end and over:
             conditions = [*conditions, jobstatus.new_condition(end.final, end.reason, end.message)]
         job = await self.cluster.update_status("jobs", job, jobstatus.status_of(sums, conditions, start))
-        if end and over:
-            news = ("Warning", end.reason, end.message) if end.failed else ("Normal", "Completed", "Job completed")
-            self.tell(job, *news)
+        if end and over and end.final == "Complete":
+            self.tell(job, "Normal", "Completed", "Job completed")
+        elif end and over:
+            self.tell(job, "Warning", end.reason, end.message)
         return job
 
     async def _release(self, pods: Iterable[Object]) -> None:
         """Take the finalizer off pods; a conflict is tried again with the next look."""
         held = [pod for pod in pods if TRACKING in (pod["metadata"].get("finalizers") or ())]
         await all_of(self.cluster.remove_finalizer("pods", pod, TRACKING) for pod in held)
-
-
-def _worth(pod: Object) -> tuple[bool, bool, float]:
-    """Sorts pods: first those whose loss costs least, that is not placed, not ready, young."""
-    ready = condition(pod, "Ready").get("status") == "True"
-    return bool(pod["spec"].get("nodeName")), ready, -times.seconds(pod["metadata"].get("creationTimestamp"))

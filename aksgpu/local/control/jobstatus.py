@@ -24,24 +24,16 @@ BACKOFF_LIMIT = 600.0
 
 
 class Verdict(NamedTuple):
-    """How a Job ends."""
+    """How a Job ends: the condition that announces it, the one that says that it has come, and why."""
 
-    failed: bool
+    target: str
+    final: str
     reason: str
     message: str
 
-    @property
-    def target(self) -> str:
-        """The condition that announces the end."""
-        return "FailureTarget" if self.failed else "SuccessCriteriaMet"
 
-    @property
-    def final(self) -> str:
-        """The condition that says that it has come."""
-        return "Failed" if self.failed else "Complete"
-
-
-SUCCESS = Verdict(False, "CompletionsReached", "Reached expected number of succeeded pods")
+_FAILED = "FailureTarget", "Failed"
+_COMPLETE = "SuccessCriteriaMet", "Complete"
 
 
 def indexed(job: Object) -> bool:
@@ -203,18 +195,18 @@ def _count(job: Object, pod: Object, phase: str, sums: Tally) -> None:
 def verdict(job: Object, sums: Tally) -> Verdict | None:
     """How the Job ends, or None while it goes on."""
     spec = job["spec"]
-    for failed, kind in ((True, "FailureTarget"), (False, "SuccessCriteriaMet")):
-        if announced := condition(job, kind):
-            return Verdict(failed, announced["reason"], announced["message"])
+    for ends in (_FAILED, _COMPLETE):
+        if announced := condition(job, ends[0]):
+            return Verdict(*ends, announced["reason"], announced["message"])
     if sums.fail_job:
-        return Verdict(True, "PodFailurePolicy", sums.fail_job)
+        return Verdict(*_FAILED, "PodFailurePolicy", sums.fail_job)
     if _exhausted(spec, sums):
-        return Verdict(True, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+        return Verdict(*_FAILED, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     if deadline_left(job) <= 0:
-        return Verdict(True, "DeadlineExceeded", "Job was active longer than specified deadline")
-    wanted = spec.get("completions")
-    reached = sums.total("succeeded") >= (1 if wanted is None else wanted)
-    return SUCCESS if reached and not sums.active else None
+        return Verdict(*_FAILED, "DeadlineExceeded", "Job was active longer than specified deadline")
+    if sums.active or sums.total("succeeded") < spec.get("completions", 1):
+        return None
+    return Verdict(*_COMPLETE, "CompletionsReached", "Reached expected number of succeeded pods")
 
 
 def _exhausted(spec: dict[str, Any], sums: Tally) -> bool:

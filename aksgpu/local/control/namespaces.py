@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aksgpu.local.api.kinds import KINDS
-from aksgpu.local.control.runtime import Controller, all_of, ignoring
+from aksgpu.local.control.runtime import Controller, all_of
+from aksgpu.local.status import ignoring
 
 _AGAIN = 0.2
 """Seconds between two looks at a namespace that is not empty yet: pods take their grace period."""

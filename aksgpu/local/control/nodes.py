@@ -11,9 +11,9 @@ from typing import Any
 
 from aksgpu.local.control import fit, times
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Controller, condition, finished, ignoring
+from aksgpu.local.control.runtime import Cluster, Controller, condition, finished
 from aksgpu.local.objects import Object
-from aksgpu.local.status import StatusError
+from aksgpu.local.status import ignoring
 
 LEASES = "kube-node-lease"
 GRACE = 40.0
@@ -106,7 +106,7 @@ class PodMover(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._nodes, self._pods = cluster.informer("nodes"), cluster.informer("pods")
-        self._on_node = self._pods.index("node", lambda pod: pod["spec"].get("nodeName") or "")
+        self._on_node = self._pods.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._nodes.on_change(self._node_changed)
         self._pods.on_change(self._pod_changed)
 
@@ -142,12 +142,9 @@ class PodMover(Controller):
 
     async def _bury(self, pod: Object, name: str) -> None:
         """Remove a pod whose node is gone: nobody is left who could end it."""
-        try:
+        with ignoring(404):
             await self.cluster.objects.get("nodes", name)
             return  # only the cache lacks it
-        except StatusError as error:
-            if error.code != 404:
-                raise
         if not finished(pod):
             await self.cluster.disrupt(pod, "DeletionByPodGC", "PodGC: node no longer exists", phase="Failed")
         await self.cluster.delete("pods", pod, grace_period_seconds=0)

@@ -35,7 +35,7 @@ class PodController(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self.pods = self.follow("pods", self.owner_key).index(self.kind, self.owner_key)
+        self.pods = self.follow("pods", self.owner_key).index(self.owner_key)
 
     def owner_key(self, pod: Object) -> str:
         """The key of the object that a pod belongs to; empty when it is of another kind."""

@@ -25,8 +25,8 @@ class QuotaController(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._quotas = self.informer.index("namespace", _namespace)
-        self._counted = {plural: cluster.informer(plural).index("namespace", _namespace) for plural in _COUNTED}
+        self._quotas = self.informer.index(_namespace)
+        self._counted = {plural: cluster.informer(plural).index(_namespace) for plural in _COUNTED}
         for plural in _COUNTED:
             cluster.informer(plural).on_change(self._used_changed)
 

@@ -13,28 +13,20 @@ import itertools
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, ClassVar
 
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import Informer, key_of
 from aksgpu.local.control.times import now
 from aksgpu.local.objects import STRATEGIC_PATCH, Object, Objects
-from aksgpu.local.status import StatusError
+from aksgpu.local.settings import Settings
+from aksgpu.local.status import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
 _HANDS = 4
 """Keys that one controller looks at at the same time."""
-
-
-class Timing(Protocol):
-    """The part of the laptop's settings that controllers read."""
-
-    @property
-    def time_scale(self) -> float:
-        """Multiplies pauses."""
 
 
 def finished(pod: Object) -> bool:
@@ -127,7 +119,7 @@ class Tasks:
 class Cluster:
     """The cluster as controllers see it: shared informers to read from, and writes that informers learn of at once."""
 
-    def __init__(self, objects: Objects, settings: Timing) -> None:
+    def __init__(self, objects: Objects, settings: Settings) -> None:
         self.objects, self.settings = objects, settings
         self.events = Recorder(objects)
         self._informers: dict[str, Informer] = {}
@@ -202,16 +194,6 @@ class Cluster:
         if informer := self._informers.get(resource):
             informer.note(obj)
         return obj
-
-
-@contextmanager
-def ignoring(*codes: int) -> Iterator[None]:
-    """Go on when the server refuses with one of these codes."""
-    try:
-        yield
-    except StatusError as error:
-        if error.code not in codes:
-            raise
 
 
 class Controller(ABC):

@@ -14,9 +14,9 @@ from contextlib import suppress
 from aksgpu.local.control import times
 from aksgpu.local.control.board import RETELL, SCHEDULER, Board, Choice
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Tasks, all_of, condition, finished, ignoring
+from aksgpu.local.control.runtime import Cluster, Tasks, all_of, condition, finished
 from aksgpu.local.objects import Object
-from aksgpu.local.status import StatusError
+from aksgpu.local.status import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from aksgpu.local.api.podexec import PodExec
 from aksgpu.local.api.podlogs import PodLogs
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import Informer
-from aksgpu.local.control.runtime import Tasks, Timing, condition
+from aksgpu.local.control.runtime import Tasks, condition
 from aksgpu.local.images.registry import install_tools
 from aksgpu.local.node import gpus, logs
 from aksgpu.local.node.attempt import KEEPER, Attempt, attempts
@@ -27,6 +27,7 @@ from aksgpu.local.node.nodes import Node
 from aksgpu.local.node.pod import PodRunner, Surroundings
 from aksgpu.local.node.volumes import claim_directory
 from aksgpu.local.objects import Object, Objects
+from aksgpu.local.settings import Settings
 from aksgpu.local.status import StatusError, bad_request, not_found
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class NodeAgent(PodLogs, PodExec):
         settings: the laptop's settings, of which ``time_scale`` is read.
     """
 
-    def __init__(self, objects: Objects, root: Path, settings: Timing) -> None:
+    def __init__(self, objects: Objects, root: Path, settings: Settings) -> None:
         self._objects, self._root, self._settings = objects, root, settings
         self._events = Recorder(objects)
         self._nodes: dict[str, Node] = {}
@@ -63,7 +64,7 @@ class NodeAgent(PodLogs, PodExec):
         self._tasks, self._watches = Tasks(), Tasks()
         self._node_informer, self._pod_informer = Informer(objects, "nodes"), Informer(objects, "pods")
         self._claim_informer = Informer(objects, "persistentvolumeclaims")
-        self._pods_of = self._pod_informer.index("node", lambda pod: pod["spec"].get("nodeName") or "")
+        self._pods_of = self._pod_informer.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._machine: list[gpus.Gpu] = []
         self._around: Surroundings
 

@@ -19,13 +19,14 @@ from typing import Any
 
 from aksgpu.local.control import times
 from aksgpu.local.control.events import Recorder
-from aksgpu.local.control.runtime import Timing, finished
+from aksgpu.local.control.runtime import finished
 from aksgpu.local.node import status
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.devices import AdmissionError
 from aksgpu.local.node.nodes import Node
 from aksgpu.local.node.volumes import MountError, Places, is_kubelets, prepare
 from aksgpu.local.objects import Object, Objects
+from aksgpu.local.settings import Settings
 from aksgpu.local.status import StatusError
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Surroundings:
 
     objects: Objects
     events: Recorder
-    settings: Timing
+    settings: Settings
     root: Path
     tools: Path
     gpu_tools: Path

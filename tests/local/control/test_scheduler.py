@@ -6,7 +6,7 @@ import pytest
 
 from aksgpu.local.control import Controllers
 from aksgpu.local.control.board import Board
-from aksgpu.local.control.fit import requests, shape, term_matches, tolerates
+from aksgpu.local.control.fit import Shape, requests, term_matches, tolerates
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World
@@ -277,4 +277,4 @@ def test_board_counts_an_assumed_pod_once() -> None:
     board.withdraw(second)
     choice = board.next()
     assert choice and choice.pod["metadata"]["uid"] == "c"
-    assert shape(first["spec"]).key == shape(third["spec"]).key
+    assert Shape(first["spec"]).key == Shape(third["spec"]).key
