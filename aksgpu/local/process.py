@@ -231,7 +231,7 @@ def _signal(place: Path, number: int) -> bool:
 
 def _found(place: Path) -> tuple[Endpoint, dict[str, Any]] | None:
     """The one that runs, as soon as it answers, and how it is; None when there is none, or none any more."""
-    deadline, error = time.monotonic() + START_SECONDS, LaptopError("it does not say where")
+    deadline, why = time.monotonic() + START_SECONDS, "it does not say where"
     while _running(place):
         if (said := record(place)).get("pid"):
             try:
@@ -239,21 +239,24 @@ def _found(place: Path) -> tuple[Endpoint, dict[str, Any]] | None:
                 url = f"https://{LOOPBACK}:{said['port']}"
                 endpoint = Endpoint(url, SUBSCRIPTION_ID, token, place / "ca.pem", place)
                 return endpoint, said | _ask(endpoint, "GET", "/laptop/status")
-            except (OSError, ValueError, http.client.HTTPException, LaptopError) as caught:
-                error = LaptopError(str(caught))
+            except (OSError, ValueError, http.client.HTTPException, LaptopError) as error:
+                why = str(error)
         if time.monotonic() > deadline:
             hint = f"Run `aksgpu local stop` and try again; its log is {place / 'laptop.log'}."
-            raise LaptopError(f"the laptop AKS in {place} runs but does not answer: {error}", hint=hint)
+            raise LaptopError(f"the laptop AKS in {place} runs but does not answer: {why}", hint=hint)
         time.sleep(LOOK_SECONDS)
     return None
 
 
-def _ask(endpoint: Endpoint, method: str, path: str, body: Any = None) -> dict[str, Any]:
+def _ask(endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     trust = ssl.create_default_context(cafile=endpoint.ca_file)
     port = int(endpoint.base_url.rpartition(":")[2])
-    with contextlib.closing(http.client.HTTPSConnection(LOOPBACK, port, timeout=ANSWER_SECONDS, context=trust)) as way:
-        way.request(method, path, json.dumps(body), {"Authorization": f"Bearer {endpoint.token}"})
-        response = way.getresponse()
+    connection = http.client.HTTPSConnection(LOOPBACK, port, timeout=ANSWER_SECONDS, context=trust)
+    with contextlib.closing(connection):
+        connection.request(
+            method, path, json.dumps(body) if body else None, {"Authorization": f"Bearer {endpoint.token}"}
+        )
+        response = connection.getresponse()
         answer = response.read()
     if response.status != 200:
         raise LaptopError(f"the laptop AKS refused {method} {path}: {answer.decode(errors='replace')}")

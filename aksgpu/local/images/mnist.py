@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aksgpu.local.images import digits, given_gpus
-from aksgpu.local.images.network import MAX_BATCH, Bytes, Network, scale
+from aksgpu.local.images.network import Bytes, Network, scale
 
-_HIDDEN = 256  # units; the original has 500
+_HIDDEN, _BATCH = 256, 100  # units, where the original has 500; images a step
 _FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
@@ -34,7 +34,6 @@ _NUMBERS: dict[str, tuple[type, float, float, float, str]] = {
     "max_steps": (int, 1, 10**9, 500, "training steps"),
     "learning_rate": (float, 1e-9, 1, 0.001, "of Adam"),
     "dropout": (float, 1e-9, 1, 0.9, "probability to keep a unit in training"),
-    "batch_size": (int, 1, MAX_BATCH, 100, "images a step"),
     "seed": (int, 0, 2**32 - 1, 0, "of all chance"),
 }
 """Arguments: type, least and largest value, default, help."""
@@ -72,7 +71,7 @@ def train(data: Data, options: argparse.Namespace) -> Iterator[str]:
     chance = np.random.RandomState(options.seed)  # not default_rng: only RandomState's numbers are promised to stay
     network = Network(data.train_images.shape[1], _HIDDEN, 10, learning_rate=options.learning_rate, chance=chance)
     test_images = scale(data.test_images)
-    batches = _batches(len(data.train_images), options.batch_size, chance)
+    batches = _batches(len(data.train_images), chance)
     for step in range(options.max_steps):
         if step % 10 == 0:
             yield f"Accuracy at step {step}: {round(network.accuracy(test_images, data.test_labels), 4)}"
@@ -83,8 +82,8 @@ def train(data: Data, options: argparse.Namespace) -> Iterator[str]:
             yield f"Adding run metadata for {step}"
 
 
-def _batches(count: int, size: int, chance: np.random.RandomState) -> Iterator[npt.NDArray[np.int64]]:
-    size = min(size, count)
+def _batches(count: int, chance: np.random.RandomState) -> Iterator[npt.NDArray[np.int64]]:
+    size = min(_BATCH, count)
     while True:
         order = chance.permutation(count)
         for start in range(0, count - size + 1, size):

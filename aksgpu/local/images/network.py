@@ -30,7 +30,6 @@ Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 
 MAX_HIDDEN = 512
-MAX_BATCH = 4096
 
 
 def scale(images: Bytes) -> Floats:
@@ -67,7 +66,7 @@ class Network:
         return float(right / len(labels))
 
     def train(self, images: Floats, labels: Bytes, *, keep: float) -> None:
-        """Learn from one batch of at most MAX_BATCH images.
+        """Learn from one batch of at most 4096 images.
 
         Args:
             images: ``(batch, pixels)`` from :func:`scale`.
