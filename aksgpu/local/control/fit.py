@@ -67,9 +67,7 @@ def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]
 
 def covers(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
     """Whether a toleration covers a taint; an empty key or effect covers every one."""
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint["key"]:
+    if any(toleration.get(each) and toleration[each] != taint.get(each) for each in ("effect", "key")):
         return False
     if toleration.get("operator") == "Exists":
         return True
@@ -85,17 +83,14 @@ def in_force(node: Object) -> list[dict[str, Any]]:
     return taints
 
 
-def _expression(values: Mapping[str, str], rule: Mapping[str, Any]) -> bool:
-    return selectors.operation(rule["operator"], values.get(rule["key"]), rule.get("values") or ("",))
-
-
 def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> bool:
     """Whether a node selector term selects the node; an empty one selects none."""
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    by_field = {"metadata.name": name}
-    return all(_expression(labels, rule) for rule in expressions) and all(_expression(by_field, r) for r in fields)
+    rules = [(labels, rule) for rule in term.get("matchExpressions") or ()]
+    rules += [({"metadata.name": name}, rule) for rule in term.get("matchFields") or ()]
+    return bool(rules) and all(
+        selectors.operation(rule["operator"], values.get(rule["key"]), rule.get("values") or ("",))
+        for values, rule in rules
+    )
 
 
 class Shape:
@@ -116,13 +111,9 @@ class Shape:
     @property
     def names(self) -> set[str] | None:
         """The only nodes that can match, where every term names its node, as a DaemonSet's pods do."""
-        names: set[str] = set()
-        for term in self.terms or ():
-            named = [rule for rule in term.get("matchFields") or () if rule["operator"] == "In"]
-            if not named:
-                return None
-            names.update(named[0].get("values") or ())
-        return names if self.terms else None
+        fields = [term.get("matchFields") or () for term in self.terms or ()]
+        named = [next((rule["values"] for rule in rules if rule["operator"] == "In"), None) for rules in fields]
+        return None if None in named or not named else {name for names in named for name in names or ()}
 
     def selects(self, name: str, labels: Mapping[str, str]) -> bool:
         """Whether node selector and required node affinity allow the node."""

@@ -41,18 +41,15 @@ class GarbageCollector(Controller):
 
     def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
         key = f"{resource}:{key_of(new or old or {})}"
-        gone = old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"])
-        if old and gone:
+        if old and new is None:
             for dependent in self._dependents.get(old["metadata"]["uid"], ()):
                 self.queue.add(dependent)
-        if old and (gone or _owners(old) != _owners(new)):
+        if _owners(old) != _owners(new):
             for owner in _owners(old):
-                if them := self._dependents.get(owner["uid"]):
-                    them.discard(key)
-                    if not them:
-                        del self._dependents[owner["uid"]]
-                self.queue.add(_key_of_owner(owner, old))  # it may have waited for this one to go
-        if new and (old is None or gone or _owners(old) != _owners(new)):
+                self._dependents[owner["uid"]].discard(key)
+                if not self._dependents[owner["uid"]]:
+                    del self._dependents[owner["uid"]]
+                self.queue.add(_key_of_owner(owner, old or {}))  # it may have waited for this one to go
             for owner in _owners(new):
                 self._dependents.setdefault(owner["uid"], set()).add(key)
                 self.queue.add(key)

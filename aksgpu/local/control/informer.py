@@ -18,7 +18,7 @@ from aksgpu.local.status import StatusError
 log = logging.getLogger(__name__)
 
 Change = Callable[[Object | None, Object | None], None]
-"""Called with an object's old and new state; None where there is none. Must not block."""
+"""Called with an object's old and new state, of one uid; None where there is none. Must not block."""
 
 
 def key_of(obj: Object) -> str:
@@ -117,10 +117,11 @@ class Informer:
 
     def _set(self, key: str, new: Object | None) -> None:
         old = self._items.get(key)
-        if old is None and new is None:
+        if old is new or (old and new and _version(new) <= _version(old)):
             return
-        if old is not None and new is not None and _version(new) <= _version(old):
-            return
+        if old and new and old["metadata"].get("uid") != new["metadata"].get("uid"):
+            self._set(key, None)  # another object that bears its name
+            old = None
         if new is None:
             del self._items[key]
         else:

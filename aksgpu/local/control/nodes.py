@@ -1,6 +1,6 @@
 """Lost nodes: notices that a node stopped renewing its lease, taints it, and moves its pods away.
 
-Readiness, cordons and pressure become taints here; what tolerates which taint how long is the pods' own business.
+Readiness and cordons become taints here; what tolerates which taint how long is the pods' own business.
 Pods of nodes that do not exist any more are removed.
 """
 
@@ -50,7 +50,8 @@ class NodeController(Controller):
         self._leases.on_change(self._lease_changed)
 
     def _lease_changed(self, old: Object | None, new: Object | None) -> None:
-        if new and new["metadata"].get("namespace") == LEASES and (node := self.informer.get(new["metadata"]["name"])):
+        name = (new or old or {})["metadata"]["name"]
+        if name in self._signs and (node := self.informer.get(name)):
             self._left(node)
 
     async def sync(self, key: str) -> float | None:
@@ -105,10 +106,10 @@ class PodMover(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._nodes, self._pods = cluster.informer("nodes"), cluster.informer("pods")
+        self._nodes = cluster.informer("nodes")
+        self._pods = self.follow("pods", self._key_if_in_danger)
         self._on_node = self._pods.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._nodes.on_change(self._node_changed)
-        self._pods.on_change(self._pod_changed)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         some = new or old
@@ -116,11 +117,10 @@ class PodMover(Controller):
             for pod in self._on_node[some["metadata"]["name"]]:
                 self.queue.add(key_of(pod))
 
-    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if new and (name := new["spec"].get("nodeName")):
-            node = self._nodes.get(name)
-            if node is None or _evicting(node):
-                self.queue.add(key_of(new))
+    def _key_if_in_danger(self, pod: Object) -> str:
+        name = pod["spec"].get("nodeName")
+        node = self._nodes.get(name) if name else None
+        return key_of(pod) if name and (node is None or _evicting(node)) else ""
 
     async def sync(self, key: str) -> float | None:
         """Judge one pod."""

@@ -56,16 +56,11 @@ class Scheduler:
             self._wake.set()
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if old and (new is None or old["metadata"]["uid"] != new["metadata"]["uid"]):
-            self._pod_is(old["metadata"]["uid"], None)
-        if new:
-            self._pod_is(new["metadata"]["uid"], new)
-        self._wake.set()
-
-    def _pod_is(self, uid: str, pod: Object | None) -> None:
-        self._board.pod_changed(uid, pod)
-        if (pod is None or finished(pod)) and (gone := self._victims.pop(uid, None)):
+        uid = (new or old or {})["metadata"]["uid"]
+        self._board.pod_changed(uid, new)
+        if (new is None or finished(new)) and (gone := self._victims.pop(uid, None)):
             gone.set()
+        self._wake.set()
 
     async def _run(self) -> None:
         while True:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _object(name: str, version: int, **more: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version), **more}}
+    return {"metadata": {"name": name, "uid": name, **more, "resourceVersion": str(version)}}
 
 
 class Forgetful:
@@ -79,6 +79,15 @@ async def test_own_writes_are_known_at_once_and_never_come_back_from_the_dead(wo
     informer.note(_object("late", 3))  # the watch has been there: it was created and is gone
     assert informer.get("late") is None
     await tasks.cancel()
+
+
+async def test_another_object_of_the_same_name_is_an_end_and_a_beginning() -> None:
+    informer, seen = Informer(Forgetful(), "things"), []  # type: ignore[arg-type]
+    informer.on_change(lambda old, new: seen.append(((old or {}).get("metadata"), (new or {}).get("metadata"))))
+    first, second = _object("a", 4, uid="first"), _object("a", 6, uid="second")
+    for each in (first, second, _object("a", 5, uid="first")):
+        informer.note(each)
+    assert seen == [(None, first["metadata"]), (first["metadata"], None), (None, second["metadata"])]
 
 
 async def test_queue_holds_a_key_once_and_in_one_hand() -> None:
