@@ -36,10 +36,8 @@ def finished(pod: Object) -> bool:
 
 def condition(obj: Object, kind: str) -> dict[str, Any]:
     """A condition of an object's status; empty when it is not there."""
-    for found in (obj.get("status") or {}).get("conditions") or ():
-        if found["type"] == kind:
-            return dict(found)
-    return {}
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((dict(each) for each in conditions if each["type"] == kind), {})
 
 
 class WorkQueue:
