@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -21,14 +21,26 @@ _SHAPES = {"Table": "v1", "PartialObjectMetadata": "v1", "PartialObjectMetadataL
 """What an answer can be converted to, and in which version."""
 
 
-def negotiate(request: web.Request) -> str:
-    """What to convert the answer to, empty for the object as it is; raises NotAcceptable."""
+class Form(NamedTuple):
+    """What an answer is converted to."""
+
+    shape: str = ""
+    """``Table``, for one; empty for the object as it is."""
+    include: str = "Metadata"
+    """``None``, ``Metadata`` or ``Object``: what a Table's rows carry beside their cells."""
+
+
+def negotiate(request: web.Request) -> Form:
+    """What a client wants; raises NotAcceptable, or BadRequest for a Table of unknown rows."""
     for clause in (request.headers.get("Accept") or "*/*").split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
         options = dict(parameter.partition("=")[::2] for parameter in parameters)
         shape = options.get("as", "")
         if media in (JSON, "*/*", "application/*") and (not shape or _SHAPES.get(shape) == options.get("v", "v1")):
-            return shape
+            form = Form(shape, request.query.get("includeObject") or "Metadata")
+            if shape == "Table" and form.include not in ("None", "Metadata", "Object"):
+                raise bad_request(f'unrecognized includeObject value: "{form.include}"')
+            return form
     raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {JSON}")
 
 
@@ -50,48 +62,37 @@ def refuse(error: StatusError) -> web.Response:
     return answer(error.status, error.code, headers=headers.get(error.code))
 
 
-def one(
-    request: web.Request, shape: str, entry: Entry, status: int = 200, warnings: Sequence[str] = ()
-) -> web.Response:
+def one(form: Form, entry: Entry, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
     """A stored object, as itself, its metadata or a Table of one row."""
-    if shape == "Table":
+    if form.shape == "Table":
         metadata = {"resourceVersion": entry.obj["metadata"].get("resourceVersion", "")}
-        return answer(table(entry.kind.plural, [entry.obj], metadata, include=_include(request)), status, warnings)
-    return answer(partial(entry.obj) if shape else entry.data + b"\n", status, warnings)
+        return answer(table(entry.kind.plural, [entry.obj], metadata, include=form.include), status, warnings)
+    return answer(partial(entry.obj) if form.shape else entry.data + b"\n", status, warnings)
 
 
-def many(request: web.Request, shape: str, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
+def many(form: Form, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
     """A list. The JSON of its items is the store's own, not made again."""
-    if shape == "Table":
-        objects = (entry.obj for entry in entries)
-        return answer(table(kind.plural, objects, metadata, include=_include(request)))
-    if shape:
+    if form.shape == "Table":
+        return answer(table(kind.plural, (entry.obj for entry in entries), metadata, include=form.include))
+    if form.shape:
         items = [partial(entry.obj) for entry in entries]
         return answer({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": metadata, "items": items})
     head = orjson.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata})
     return answer(head[:-1] + b',"items":[' + b",".join(entry.item for entry in entries) + b"]}\n")
 
 
-def encoder(request: web.Request, shape: str, kind: Kind) -> Callable[[Event], bytes]:
+def encoder(form: Form, kind: Kind) -> Callable[[Event], bytes]:
     """How a watch writes its objects. The columns of a Table come with the first event only."""
-    if shape != "Table":
-        return lambda event: orjson.dumps(partial(event.entry.obj)) if shape else event.entry.data
-    include, headers = _include(request), True
+    if form.shape != "Table":
+        return lambda event: orjson.dumps(partial(event.entry.obj)) if form.shape else event.entry.data
+    headers = True
 
     def encode(event: Event) -> bytes:
         nonlocal headers
         rows = [] if event.type == "BOOKMARK" else [event.entry.obj]
         metadata = {"resourceVersion": event.entry.obj["metadata"]["resourceVersion"]}
-        shown = table(kind.plural, rows, metadata, include=include, headers=headers)
+        shown = table(kind.plural, rows, metadata, include=form.include, headers=headers)
         headers = False
         return orjson.dumps(shown)
 
     return encode
-
-
-def _include(request: web.Request) -> str:
-    """What a Table's rows carry beside their cells."""
-    include = request.query.get("includeObject") or "Metadata"
-    if include not in ("None", "Metadata", "Object"):
-        raise bad_request(f'unrecognized includeObject value: "{include}"')
-    return include

@@ -42,7 +42,7 @@ def serve(request: web.Request, path: str) -> web.Response:
         case ["openapi", "v3", *rest] if (name := "/".join(rest)) in _PATHS:
             cached = {"Cache-Control": "public, immutable"} if "hash" in request.query else {}
             return answer(_openapi(name)[0], headers=cached)
-        case ["api" | "apis" as root] if negotiate(request) == AGGREGATED:
+        case ["api" | "apis" as root] if negotiate(request).shape == AGGREGATED:
             media = f"{JSON};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED}"
             return answer(_aggregated(root), headers={"Content-Type": media, "Cache-Control": "public"})
         case ["api"]:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from aksgpu.local.api import access, bodies, discovery, selectors, streams
 from aksgpu.local.api.access import Attributes, Tokens, User
-from aksgpu.local.api.answers import NO_CACHE, answer, encoder, many, negotiate, one, refuse
+from aksgpu.local.api.answers import NO_CACHE, Form, answer, encoder, many, negotiate, one, refuse
 from aksgpu.local.api.kinds import ALL_VERBS, Kind
 from aksgpu.local.api.podexec import PodExec, serve_exec
 from aksgpu.local.api.podlogs import PodLogs, open_log
@@ -45,8 +45,7 @@ class Call(NamedTuple):
     user: User
     kind: Kind
     wanted: Attributes
-    shape: str
-    """What to convert the answer to; see :func:`~aksgpu.local.api.answers.negotiate`."""
+    form: Form
 
     @property
     def place(self) -> str | None:
@@ -81,6 +80,9 @@ class Call(NamedTuple):
         return obj
 
 
+Verb = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
 class KubeApi:
     """The API of one cluster.
 
@@ -93,9 +95,8 @@ class KubeApi:
     def __init__(self, registry: Registry, *, node: Node, tokens: Tokens) -> None:
         self._registry, self._node, self._tokens = registry, node, tokens
         self._watches = 0
-        self._verbs: dict[str, Callable[[Call], Awaitable[web.StreamResponse]]] = {
-            each: getattr(self, f"_{each}") for each in (*ALL_VERBS, "log", "exec")
-        }
+        self._verbs: dict[str, Verb] = {each: getattr(self, f"_{each}") for each in ALL_VERBS}
+        self._streams: dict[str, Verb] = {"log": self._log, "exec": self._exec}
 
     async def handle(self, request: web.Request, path: str) -> web.StreamResponse:
         """Answer a request.
@@ -112,8 +113,9 @@ class KubeApi:
                 access.authorize(self._registry.store, user, wanted)
             if kind is None:
                 return discovery.serve(request, path)
-            answered = self._verbs.get(wanted.subresource) or self._verbs[wanted.verb]
-            return await answered(Call(request, user, kind, wanted, negotiate(request)))
+            if stream := self._streams.get(wanted.subresource):
+                return await stream(Call(request, user, kind, wanted, Form()))
+            return await self._verbs[wanted.verb](Call(request, user, kind, wanted, negotiate(request)))
         except StatusError as error:
             return refuse(error)
         except Exception as error:
@@ -126,7 +128,7 @@ class KubeApi:
 
     async def _get(self, call: Call) -> web.StreamResponse:
         entry = await self._registry.entry(call.kind.plural, call.wanted.name, call.place)
-        return one(call.request, call.shape, entry)
+        return one(call.form, entry)
 
     async def _list(self, call: Call) -> web.StreamResponse:
         query = call.request.query
@@ -138,7 +140,7 @@ class KubeApi:
             metadata["continue"] = page.cont
         if page.remaining is not None:
             metadata["remainingItemCount"] = page.remaining
-        return many(call.request, call.shape, call.kind, page.entries, metadata)
+        return many(call.form, call.kind, page.entries, metadata)
 
     async def _watch(self, call: Call) -> web.StreamResponse:
         kind, query = call.kind, call.request.query
@@ -147,7 +149,7 @@ class KubeApi:
         seconds = bodies.integer(query, "timeoutSeconds") or random.randint(1800, 3600)
         selectors.parse_labels(call.selectors["label_selector"])
         selectors.parse_fields(call.selectors["field_selector"], kind)
-        encode = encoder(call.request, call.shape, kind)
+        encode = encoder(call.form, kind)
         if self._watches >= MAX_WATCHES:
             message = "The maximum number of watches was reached, please try again later."
             raise StatusError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})
@@ -194,7 +196,7 @@ class KubeApi:
             return answer({**entry.obj, "status": status}, 201, options.warnings)
         if wanted.subresource:
             return answer({**_SUCCESS, "code": 201}, 201)
-        return one(call.request, call.shape, entry, 201, options.warnings)
+        return one(call.form, entry, 201, options.warnings)
 
     async def _update(self, call: Call) -> web.StreamResponse:
         wanted, options = call.wanted, bodies.write_options(call.request, "UpdateOptions")
@@ -202,7 +204,7 @@ class KubeApi:
         entry = await self._registry.put(
             wanted.resource, body, wanted.name, call.place, subresource=call.subresource, options=options
         )
-        return one(call.request, call.shape, entry, 200, options.warnings)
+        return one(call.form, entry, 200, options.warnings)
 
     async def _patch(self, call: Call) -> web.StreamResponse:
         wanted, (patch, media) = call.wanted, await bodies.read_patch(call.request)
@@ -216,7 +218,7 @@ class KubeApi:
             subresource=call.subresource,
             options=options,
         )
-        return one(call.request, call.shape, entry, 201 if created else 200, options.warnings)
+        return one(call.form, entry, 201 if created else 200, options.warnings)
 
     async def _delete(self, call: Call) -> web.StreamResponse:
         kind, (wishes, options) = call.kind, await bodies.read_deletion(call.request)
@@ -224,7 +226,7 @@ class KubeApi:
             kind.plural, call.wanted.name, call.place, delete_options=wishes, options=options
         )
         if kind.body_in_delete or not ended:
-            return one(call.request, call.shape, entry)
+            return one(call.form, entry)
         group = {"group": kind.group} if kind.group else {}
         details = {"name": call.wanted.name, **group, "kind": kind.plural, "uid": entry.obj["metadata"]["uid"]}
         return answer({**_SUCCESS, "details": details})
@@ -235,4 +237,4 @@ class KubeApi:
             call.kind.plural, call.place, **call.selectors, delete_options=wishes, options=options
         )
         metadata = {"resourceVersion": str(self._registry.store.revision)}
-        return many(call.request, call.shape, call.kind, entries, metadata)
+        return many(call.form, call.kind, entries, metadata)

@@ -61,6 +61,7 @@ def test_output_comes_as_the_node_gives_it(server: Server) -> None:
 def test_defaults(server: Server) -> None:
     make(server, "plain", {"terminated": {"exitCode": 0}})
     assert get(server, "plain") == (200, "line 1\nline 2\n")
+    assert server.send("GET", f"{PODS}/plain/log", accept="text/plain").status == 200
     asked = server.lines.asked
     assert (asked["container"], asked["follow"], asked["tail_lines"], asked["since_time"]) == (
         "main",
