@@ -52,11 +52,8 @@ async def open_log(logs: PodLogs, pod: Object, query: Mapping[str, str]) -> Asyn
 
 def _options(query: Mapping[str, str], name: str) -> Object:
     options: Object = {each: flag(query, each) for each in ("follow", "previous", "timestamps")}
-    for field, parameter in (
-        ("since_seconds", "sinceSeconds"),
-        ("tail_lines", "tailLines"),
-        ("limit_bytes", "limitBytes"),
-    ):
+    numbers = {"since_seconds": "sinceSeconds", "tail_lines": "tailLines", "limit_bytes": "limitBytes"}
+    for field, parameter in numbers.items():
         options[field] = integer(query, parameter) if query.get(parameter) else None
         if options[field] == 0 and parameter != "tailLines":
             raise _invalid(name, f"{parameter}: Invalid value: 0: must be greater than 0")
