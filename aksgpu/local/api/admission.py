@@ -6,25 +6,22 @@ of those names do it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from aksgpu.local.api import podspec, quantity
+from aksgpu.local.api import names, quantity
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.store import Store
 from aksgpu.local.status import StatusError, not_found
 
 Object = dict[str, Any]
+Amounts = defaultdict[str, Decimal]
+"""How much of each resource."""
 
 PROTECTED = ("default", "kube-system", "kube-public")
 """Namespaces that cannot be deleted."""
-_COUNTED = ("configmaps", "persistentvolumeclaims", "resourcequotas", "secrets", "services")
-"""What a quota may count by its bare name, as well as by ``count/`` and the name."""
-_SAID = {name: ("requests", name) for name in ("cpu", "memory")} | {
-    f"{field}.{name}": (field, name) for field in ("requests", "limits") for name in ("cpu", "memory")
-}
-"""What every container must say once a quota limits it: the field and the name in its resources."""
 _DELAY_KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -45,114 +42,68 @@ def admit_namespace(store: Store, kind: Kind, obj: Object) -> None:
     if found is None:
         raise not_found("namespaces", namespace)
     if "deletionTimestamp" in found.obj["metadata"]:
+        why = f"namespace {namespace} is being terminated"
+        cause = {"reason": "NamespaceTerminating", "message": why, "field": "metadata.namespace"}
         why = f"unable to create new content in namespace {namespace} because it is being terminated"
-        cause = {
-            "reason": "NamespaceTerminating",
-            "message": f"namespace {namespace} is being terminated",
-            "field": "metadata.namespace",
-        }
         raise forbidden(kind, obj["metadata"].get("name", ""), why, [cause])
 
 
 def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
     """Complete a new pod in place: priority, service account, tolerations."""
-    spec, name = pod["spec"], pod["metadata"].get("name", "")
+    spec, namespace, name = pod["spec"], pod["metadata"]["namespace"], pod["metadata"].get("name", "")
     _priority(store, kind, spec, name)
     account = spec.setdefault("serviceAccountName", spec.get("serviceAccount", "default"))
     spec["serviceAccount"] = account
-    namespace = pod["metadata"]["namespace"]
     if account != "default" and store.get("serviceaccounts", (namespace, account)) is None:
         missing = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
         raise forbidden(kind, name, missing)
-    tolerations = list(spec.get("tolerations") or ())
-    for key in _DELAY_KEYS:
-        if not any(
-            each.get("key", key) == key and each.get("effect", "NoExecute") == "NoExecute" for each in tolerations
-        ):
-            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
-    spec["tolerations"] = tolerations
+    given = spec.get("tolerations", ())
+    spec["tolerations"] = [*given] + [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+        for key in _DELAY_KEYS
+        if not any(each.get("key", key) == key and each.get("effect", "NoExecute") == "NoExecute" for each in given)
+    ]
 
 
 def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
-    wanted = spec.get("priorityClassName")
-    if wanted:
+    chosen: Object = {"value": 0, "preemptionPolicy": "PreemptLowerPriority"}
+    if wanted := spec.get("priorityClassName"):
         entry = store.get("priorityclasses", ("", wanted))
         if entry is None:
             raise forbidden(kind, name, f"no PriorityClass with name {wanted} was found")
-        chosen: Object | None = entry.obj
-    else:
-        every = (each.obj for each in store.entries("priorityclasses"))
-        chosen = max(
-            (each for each in every if each.get("globalDefault")), key=lambda each: each["value"], default=None
-        )
-        if chosen is not None:
-            spec["priorityClassName"] = chosen["metadata"]["name"]
-    value = chosen["value"] if chosen else 0
-    if spec.get("priority", value) != value:
-        why = (
-            f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission "
-            f"controller computed {value} from the given PriorityClass name"
-        )
-        raise forbidden(kind, name, why)
-    spec["priority"] = value
-    spec.setdefault("preemptionPolicy", chosen["preemptionPolicy"] if chosen else "PreemptLowerPriority")
+        chosen = entry.obj
+    elif default := [each.obj for each in store.entries("priorityclasses") if each.obj.get("globalDefault")]:
+        chosen = max(default, key=lambda each: int(each["value"]))
+        spec["priorityClassName"] = chosen["metadata"]["name"]
+    spec["priority"] = chosen["value"]
+    spec.setdefault("preemptionPolicy", chosen["preemptionPolicy"])
 
 
-def admit_quota(store: Store, kind: Kind, obj: Object) -> None:
-    """Refuse a new object that would take its namespace beyond a ResourceQuota.
+def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
+    """Refuse a new pod that would take its namespace beyond a ResourceQuota.
 
     What is used comes from the objects themselves, so that it is right even while a quota's status lags behind.
     """
-    namespace = obj["metadata"].get("namespace", "")
-    # Events are never counted, so that a full namespace can still say that it is.
-    counted = kind.namespaced and kind.plural != "events"
-    quotas = list(store.entries("resourcequotas", namespace)) if counted else []
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    quotas = list(store.entries("resourcequotas", namespace))
     if not quotas:
         return
-    name = obj["metadata"].get("name", "")
-    if kind.plural == "pods":
-        used, wanted = _used(store, namespace), usage([obj])
-    else:
-        count = Decimal(sum(1 for _ in store.entries(kind.plural, namespace)))
-        called = [f"count/{kind.qualified}", *([kind.plural] if kind.plural in _COUNTED else [])]
-        used, wanted = dict.fromkeys(called, count), dict.fromkeys(called, Decimal(1))
+    used, wanted = _used(store, namespace), usage([pod])
     for entry in quotas:
-        hard = entry.obj["spec"].get("hard") or {}
-        if kind.plural == "pods" and (unsaid := _unsaid(obj["spec"], hard)):
-            raise forbidden(kind, name, f"failed quota: {entry.key[1]}: must specify {unsaid}")
-        over = [
-            each
-            for each, limit in sorted(hard.items())
-            if wanted.get(each) and used.get(each, Decimal(0)) + wanted[each] > quantity.parse(limit)
-        ]
-        if over:
-            asked, taken, limited = (
-                ",".join(f"{each}={value(each)}" for each in over)
-                for value in (
-                    lambda each: quantity.canonical(str(wanted[each])),
-                    lambda each: quantity.canonical(str(used.get(each, 0))),
-                    lambda each: hard[each],  # noqa: B023 - consumed within this turn
-                )
-            )
-            why = f"exceeded quota: {entry.key[1]}, requested: {asked}, used: {taken}, limited: {limited}"
-            raise forbidden(kind, name, why)
+        asked, taken, limited = [], [], []
+        for each, limit in sorted(entry.obj["spec"].get("hard", {}).items()):
+            if wanted[each] and used[each] + wanted[each] > quantity.parse(limit):
+                asked.append(f"{each}={quantity.canonical(str(wanted[each]))}")
+                taken.append(f"{each}={quantity.canonical(str(used[each]))}")
+                limited.append(f"{each}={limit}")
+        if asked:
+            why = f"requested: {','.join(asked)}, used: {','.join(taken)}, limited: {','.join(limited)}"
+            raise forbidden(kind, name, f"exceeded quota: {entry.key[1]}, {why}")
 
 
-def _unsaid(spec: Object, hard: Object) -> str:
-    """Which containers do not say how much they take of what a quota limits: a text, empty when all do."""
-    lacking: list[str] = []
-    for limited in sorted(_SAID.keys() & hard):
-        field, name = _SAID[limited]
-        containers = (*spec.get("containers", ()), *spec.get("initContainers", ()))
-        silent = {each["name"] for each in containers if name not in (each["resources"].get(field) or {})}
-        if silent:
-            lacking.append(f"{limited} for: {','.join(sorted(silent))}")
-    return "; ".join(lacking)
-
-
-def _used(store: Store, namespace: str) -> dict[str, Decimal]:
+def _used(store: Store, namespace: str) -> Amounts:
     """What the pods of a namespace take: counted once, then kept up with their changes, so that many cost no more."""
-    place, used = f"used in {namespace}", dict[str, Decimal]()
+    place, used = f"used in {namespace}", Amounts(Decimal)
     try:
         since, used = store.derived[place]
         changed = store.at("pods", since)
@@ -163,40 +114,36 @@ def _used(store: Store, namespace: str) -> dict[str, Decimal]:
             after = store.get("pods", key)
             for sign, entry in ((-1, before), (1, after)):
                 for name, amount in usage([entry.obj] if entry else []).items():
-                    used[name] = used.get(name, Decimal(0)) + sign * amount
+                    used[name] += sign * amount
     store.derived[place] = store.revision, used
     return used
 
 
-def usage(pods: Iterable[Object]) -> dict[str, Decimal]:
+def usage(pods: Iterable[Object]) -> Amounts:
     """What pods take, in the names of a ResourceQuota; those that have ended take nothing."""
-    total: dict[str, Decimal] = {}
-
-    def add(name: str, amount: Decimal) -> None:
-        total[name] = total.get(name, Decimal(0)) + amount
-
+    total = Amounts(Decimal)
     for pod in pods:
         if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             continue
-        add("pods", Decimal(1))
-        add("count/pods", Decimal(1))
+        total["pods"] += 1
+        total["count/pods"] += 1
         for field in ("requests", "limits"):
-            for name, amount in pod_resources(pod["spec"], field).items():
-                add(f"{field}.{name}", amount)
-                if field == "requests" and not podspec.extended(name):
-                    add(name, amount)
+            for name, amount in _pod_resources(pod["spec"], field).items():
+                total[f"{field}.{name}"] += amount
+                if field == "requests" and not names.extended(name):
+                    total[name] += amount
     return total
 
 
-def pod_resources(spec: Object, field: str = "requests") -> dict[str, Decimal]:
+def _pod_resources(spec: Object, field: str) -> Amounts:
     """What a pod requests or is limited to: its containers together, or its largest init container, plus overhead."""
-    total: dict[str, Decimal] = {}
+    total = Amounts(Decimal)
     for container in spec.get("containers", ()):
-        for name, value in (container.get("resources", {}).get(field) or {}).items():
-            total[name] = total.get(name, Decimal(0)) + quantity.parse(value)
+        for name, value in container.get("resources", {}).get(field, {}).items():
+            total[name] += quantity.parse(value)
     for container in spec.get("initContainers", ()):
-        for name, value in (container.get("resources", {}).get(field) or {}).items():
-            total[name] = max(total.get(name, Decimal(0)), quantity.parse(value))
-    for name, value in (spec.get("overhead") or {}).items():
-        total[name] = total.get(name, Decimal(0)) + quantity.parse(value)
+        for name, value in container.get("resources", {}).get(field, {}).items():
+            total[name] = max(total[name], quantity.parse(value))
+    for name, value in spec.get("overhead", {}).items():
+        total[name] += quantity.parse(value)
     return total

@@ -1,11 +1,12 @@
-"""Failed validations as the API reports them: one 422 with a cause a field."""
+"""What is wrong with an object's values: rules of single fields, and one 422 with a cause a field."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aksgpu.local.api import names, quantity
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.status import StatusError
 
@@ -49,9 +50,38 @@ class Causes:
         """A reference into the object that leads nowhere."""
         self._add("FieldValueNotFound", field, f"Not found: {_shown(value)}")
 
-    def too_long(self, field: str, why: str) -> None:
-        """More than fits."""
-        self._add("FieldValueTooLong", field, f"Too long: {why}")
+    def rule(self, rule: Mapping[str, Any], value: Any, field: str) -> None:
+        """A value that may break a rule of ``data/rules.yaml``, where the words are explained."""
+        for word, said in rule.items():
+            match word:
+                case "enum" if value not in said:
+                    self.unsupported(field, value, said)
+                case "format":
+                    for problem in names.problems(said, value):
+                        self.invalid(field, value, problem)
+                case "minimum":
+                    number, most = quantity.parse(value), rule.get("maximum")
+                    if number < said or (most is not None and number > most):
+                        why = (
+                            f"greater than or equal to {said}"
+                            if most is None
+                            else f"between {said} and {most}, inclusive"
+                        )
+                        self.invalid(field, value, f"must be {why}")
+                case "unique":
+                    seen: set[Any] = set()
+                    for index, key in enumerate(each.get(said) for each in value):
+                        if key in seen:
+                            self.duplicate(f"{field}[{index}].{said}", key)
+                        seen.add(key)
+                case "maxBytes" if sum(len(key) + len(each) for key, each in value.items()) > said:
+                    self._add("FieldValueTooLong", field, f"Too long: may not be more than {said} bytes")
+                case "items":
+                    for index, each in enumerate(value):
+                        self.rule(said, each, f"{field}[{index}]")
+                case "propertyNames" | "additionalProperties":
+                    for each in value if word == "propertyNames" else value.values():
+                        self.rule(said, each, field)
 
     def check(self, kind: Kind, name: str) -> None:
         """Raise Invalid when anything was found."""

@@ -1,9 +1,9 @@
 """Kubernetes' published schemas, compiled once into a tree that decodes, defaults and describes objects.
 
 The schemas are data (``data/schemas-1.33.json.gz``). What Go's types know and the schemas do not say, such as which
-fields are written even when empty, is data too, in :mod:`aksgpu.local.api.defaults`. Here is only what follows from
-them: :func:`decode` copies an object as the API server reads it: unknown fields found, types checked in the server's
-words, quantities made canonical, empty optional parts left out, defaults put in.
+fields are written even when empty and what values may be, is data too (``data/rules.yaml``). Here is only what follows
+from them: a :class:`Decoder` copies an object as the API server reads it: unknown fields found, types checked in the
+server's words, quantities made canonical, empty optional parts left out, defaults put in, values checked.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from aksgpu.local.api import defaults, quantity
+from aksgpu.local.api import names, quantity
+from aksgpu.local.api.causes import Causes
 from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.strategy import HOOKS, Hook
 
 REF = "#/components/schemas/"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
@@ -63,7 +65,8 @@ class Node:
         self.omit_zero: frozenset[str] = frozenset()
         self.kept: frozenset[str] = frozenset()
         self.defaults: Mapping[str, Any] = {}
-        self.hook: defaults.Hook | None = None
+        self.rules: Mapping[str, Any] = {}
+        self.hook: Hook | None = None
 
 
 @cache
@@ -75,16 +78,16 @@ def definition(name: str) -> Node:
     if "properties" not in schema:
         return Node("any")
     node = Node("object")
-    short = ".".join(name.split(".")[-2:])
-    node.name, node.go = name.rsplit(".", 1)[1], short
+    node.name, node.go = name.rsplit(".", 1)[1], ".".join(name.split(".")[-2:])
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
-    rules = defaults.RULES.get(node.name, defaults.NO_RULES)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    node.zero, node.omit_zero, node.defaults, node.hook = rules.zero, rules.omit_zero, rules.defaults, rules.hook
-    given = {*node.zero, *node.defaults}
-    node.required = tuple(each for each in schema.get("required", ()) if each not in given)
-    node.kept = frozenset((*schema.get("required", ()), *node.zero, *rules.pointers))
+    more = names.rules()["types"].get(node.name, {})
+    node.zero, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
+    node.defaults, node.rules, node.hook = more.get("defaults", {}), more.get("rules", {}), HOOKS.get(node.name)
+    required = [each for each in schema.get("required", ()) if each not in node.zero and each not in node.defaults]
+    node.required = tuple(dict.fromkeys([*required, *more.get("required", ())]))
+    node.kept = frozenset((*node.required, *node.zero, *more.get("pointers", ())))
     return node
 
 
@@ -120,6 +123,12 @@ def of(kind: Kind) -> Node:
     return definition(kind.definition)
 
 
+def new_status(kind: Kind) -> dict[str, Any]:
+    """The status of a new object, whatever the client sent."""
+    status: dict[str, Any] = Decoder().decode(of(kind).fields["status"], {})
+    return status
+
+
 def zero(node: Node) -> Any:
     """What Go writes for a field of this type that was never set."""
     if node.type == "object":
@@ -132,13 +141,13 @@ class DecodeError(Exception):
 
 
 class Decoder:
-    """Decodes one object, and collects what is unknown and what is missing on the way."""
+    """Decodes one object, and collects what is unknown and what is wrong on the way."""
 
     def __init__(self, *, with_defaults: bool = True, known: Mapping[str, Any] | None = None) -> None:
         self.unknown: list[str] = []
         """Paths of fields that the schema does not have."""
-        self.missing: list[str] = []
-        """Paths of required fields that are absent."""
+        self.causes = Causes()
+        """Required fields that are absent, and values against their rules."""
         self._with_defaults = with_defaults
         # A part that is the very one of an object decoded before needs no second look.
         self._known = known or {}
@@ -195,8 +204,8 @@ class Decoder:
             if decoded or key in kept or not (field.type in _OMITTED or key in node.omit_zero):
                 result[key] = decoded
         for key in node.required:
-            if key not in result:
-                self.missing.append(prefix + key)
+            if key not in result or result[key] in ("", []):
+                self.causes.required(prefix + key)
         for key in node.zero:
             if key not in result:
                 field = fields[key]
@@ -209,6 +218,9 @@ class Decoder:
                     result[key] = dict(default) if type(default) is dict else default
             if node.hook is not None:
                 node.hook(result)
+        for key, rule in node.rules.items():
+            if key in result:
+                self.causes.rule(rule, result[key], prefix + key)
         return result
 
 

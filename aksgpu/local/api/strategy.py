@@ -1,7 +1,13 @@
-"""What the API server itself writes into an object of a kind, before it is validated and stored."""
+"""What the API server itself writes into objects, where a constant in ``data/rules.yaml`` does not say it.
+
+:data:`HOOKS` complete a part of an object whenever it is read from a client, as the API machinery's ``SetDefaults``
+functions do. :func:`prepare_create` and :func:`prepare_update` complete a whole object before it is validated and
+stored. What depends on other objects is admission's business.
+"""
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -9,132 +15,144 @@ from typing import Any
 from aksgpu.local.api import quantity
 
 Object = dict[str, Any]
+Hook = Callable[[Object], None]
 
 _GENERATION = "deprecated.daemonset.template.generation"
-_GATED = {
-    "type": "PodScheduled",
-    "status": "False",
-    "lastProbeTime": None,
-    "lastTransitionTime": None,
-    "reason": "SchedulingGated",
-    "message": "Scheduling is blocked due to non-empty scheduling gates",
+_NAME_LABEL = "kubernetes.io/metadata.name"
+
+
+def _container(container: Object) -> None:
+    if "imagePullPolicy" not in container:
+        image = str(container.get("image", ""))
+        tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+        latest = "@" not in image and tag in ("", "latest")
+        container["imagePullPolicy"] = "Always" if latest else "IfNotPresent"
+
+
+def _containers(spec: Object) -> list[Object]:
+    return [*spec.get("initContainers", ()), *(spec.get("containers") or ())]
+
+
+def _pod(pod: Object) -> None:
+    # A pod's containers request what they limit, where they do not say otherwise; a Job's template keeps as it is.
+    for container in _containers(pod["spec"]):
+        resources = container["resources"]
+        if requests := {**resources.get("limits", {}), **resources.get("requests", {})}:
+            resources["requests"] = requests
+    pod["spec"].setdefault("enableServiceLinks", True)
+
+
+def _daemon_set(daemon_set: Object) -> None:
+    daemon_set["metadata"].setdefault("annotations", {}).setdefault(_GENERATION, "1")
+
+
+def _job(spec: Object) -> None:
+    if "completions" not in spec and "parallelism" not in spec:
+        spec["completions"] = 1
+    spec.setdefault("parallelism", 1)
+    spec.setdefault("backoffLimit", 6)
+    # With a podFailurePolicy only pods that have failed for good may be replaced.
+    replacement = "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed"
+    spec.setdefault("podReplacementPolicy", replacement)
+
+
+def _rolling(strategy: Object) -> None:
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        strategy["rollingUpdate"] = {"maxUnavailable": 1, "maxSurge": 0} | strategy.get("rollingUpdate", {})
+
+
+def _volume(volume: Object) -> None:
+    if len(volume) == 1 and "name" in volume:
+        volume["emptyDir"] = {}
+
+
+def _namespace(namespace: Object) -> None:
+    if name := namespace["metadata"].get("name"):
+        namespace["metadata"].setdefault("labels", {}).setdefault(_NAME_LABEL, name)
+
+
+def _subject(subject: Object) -> None:
+    if subject.get("kind") in ("User", "Group"):
+        subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+
+
+def _secret(secret: Object) -> None:
+    if strings := secret.pop("stringData", None):
+        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in strings.items()}
+        secret["data"] = secret.get("data", {}) | encoded
+
+
+def _service(spec: Object) -> None:
+    if spec["type"] != "ExternalName":
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+    for port in spec.get("ports", ()):
+        port.setdefault("targetPort", port.get("port"))
+
+
+HOOKS: dict[str, Hook] = {
+    "Container": _container,
+    "DaemonSet": _daemon_set,
+    "DaemonSetUpdateStrategy": _rolling,
+    "EphemeralContainer": _container,
+    "JobSpec": _job,
+    "Namespace": _namespace,
+    "Pod": _pod,
+    "Secret": _secret,
+    "ServiceSpec": _service,
+    "Subject": _subject,
+    "Volume": _volume,
 }
+"""By the definition whose objects they complete."""
 
 
 def prepare_create(plural: str, obj: Object) -> None:
     """Complete a new object in place."""
-    if plural in _RESET:
-        obj["status"] = {**_RESET[plural]}
-    if rule := _CREATE.get(plural):
-        rule(obj)
+    spec, metadata = obj.get("spec", {}), obj["metadata"]
+    match plural:
+        case "jobs" if not spec["manualSelector"] and "selector" not in spec:
+            uid, name = metadata["uid"], metadata.get("name", "")
+            unique = {"batch.kubernetes.io/controller-uid": uid}
+            own = {**unique, "batch.kubernetes.io/job-name": name, "controller-uid": uid, "job-name": name}
+            template = spec["template"]["metadata"]
+            template["labels"] = {**template.get("labels", {}), **own}
+            spec["selector"] = {"matchLabels": unique}
+        case "namespaces":
+            _namespace(obj)  # a generated name was not known when defaults were put in
+            spec.setdefault("finalizers", ["kubernetes"])
+        case "persistentvolumeclaims":
+            spec.setdefault("storageClassName", "default")
+        case "pods":
+            obj["status"]["qosClass"] = qos_class(spec)
+        case "services" if spec["type"] != "ExternalName":
+            spec.setdefault("clusterIP", f"10.0.{secrets.randbelow(255)}.{secrets.randbelow(254) + 1}")
+            spec.setdefault("clusterIPs", [spec["clusterIP"]])
+            spec.setdefault("ipFamilies", ["IPv4"])
+            spec.setdefault("ipFamilyPolicy", "SingleStack")
 
 
 def prepare_update(plural: str, obj: Object, old: Object) -> None:
     """Complete an object that replaces ``old`` in place."""
-    if rule := _UPDATE.get(plural):
-        rule(obj, old)
-
-
-def _job(job: Object) -> None:
-    spec, metadata = job["spec"], job["metadata"]
-    if spec["manualSelector"] or "selector" in spec:
-        return
-    uid, name = metadata["uid"], metadata.get("name", "")
-    own = {
-        "batch.kubernetes.io/controller-uid": uid,
-        "batch.kubernetes.io/job-name": name,
-        "controller-uid": uid,
-        "job-name": name,
-    }
-    template = spec["template"]["metadata"]
-    template["labels"] = {**template.get("labels", {}), **own}
-    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
-
-
-def _daemon_set_update(daemon_set: Object, old: Object) -> None:
-    generation = old["metadata"].get("annotations", {}).get(_GENERATION, "1")
-    if daemon_set["spec"]["template"] != old["spec"]["template"] and generation.isdigit():
-        generation = str(int(generation) + 1)
-    daemon_set["metadata"].setdefault("annotations", {})[_GENERATION] = generation
-
-
-def _pod(pod: Object) -> None:
-    pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod["spec"])}
-    if pod["spec"].get("schedulingGates"):
-        pod["status"]["conditions"] = [{**_GATED}]
+    match plural:
+        case "daemonsets":
+            generation = old["metadata"].get("annotations", {}).get(_GENERATION, "1")
+            if obj["spec"]["template"] != old["spec"]["template"] and generation.isdigit():
+                generation = str(int(generation) + 1)
+            obj["metadata"].setdefault("annotations", {})[_GENERATION] = generation
+        case "namespaces":
+            obj["spec"]["finalizers"] = old["spec"].get("finalizers", [])
+        case "services":
+            for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+                if field in old["spec"]:
+                    obj["spec"].setdefault(field, old["spec"][field])
 
 
 def qos_class(spec: Object) -> str:
     """BestEffort, Burstable or Guaranteed; only cpu and memory count."""
-    guaranteed, any_set = True, False
-    for container in (*spec.get("initContainers", ()), *(spec.get("containers") or ())):
-        limits = container["resources"].get("limits") or {}
-        requests = container["resources"].get("requests") or {}
-        for name in ("cpu", "memory"):
-            limit, request = quantity.parse(limits.get(name, 0)), quantity.parse(requests.get(name, 0))
-            any_set = any_set or limit > 0 or request > 0
-            guaranteed = guaranteed and limit > 0 and limit == request
-    return "BestEffort" if not any_set else "Guaranteed" if guaranteed else "Burstable"
-
-
-def _service(service: Object) -> None:
-    spec = service["spec"]
-    if spec["type"] == "ExternalName":
-        return
-    spec.setdefault("clusterIP", f"10.0.{secrets.randbelow(255)}.{secrets.randbelow(254) + 1}")
-    spec.setdefault("clusterIPs", [spec["clusterIP"]])
-    spec.setdefault("ipFamilies", ["IPv4"])
-    spec.setdefault("ipFamilyPolicy", "SingleStack")
-
-
-def _service_update(service: Object, old: Object) -> None:
-    for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-        if field in old["spec"]:
-            service["spec"].setdefault(field, old["spec"][field])
-
-
-def _namespace(namespace: Object) -> None:
-    # A generated name was not known when defaults were put in.
-    labels = namespace["metadata"].setdefault("labels", {})
-    labels["kubernetes.io/metadata.name"] = namespace["metadata"].get("name", "")
-    namespace["spec"].setdefault("finalizers", ["kubernetes"])
-
-
-def _claim(claim: Object) -> None:
-    claim["spec"].setdefault("storageClassName", "default")
-
-
-def _namespace_update(namespace: Object, old: Object) -> None:
-    namespace["spec"]["finalizers"] = old["spec"].get("finalizers", [])
-
-
-def _pod_update(pod: Object, old: Object) -> None:
-    pod["status"].setdefault("qosClass", old["status"].get("qosClass", "BestEffort"))
-
-
-_RESET: dict[str, Object] = {
-    "daemonsets": {
-        "currentNumberScheduled": 0,
-        "numberMisscheduled": 0,
-        "desiredNumberScheduled": 0,
-        "numberReady": 0,
-    },
-    "jobs": {},
-    "namespaces": {"phase": "Active"},
-    "persistentvolumeclaims": {"phase": "Pending"},
-    "resourcequotas": {},
-    "services": {"loadBalancer": {}},
-}
-_CREATE: dict[str, Callable[[Object], None]] = {
-    "jobs": _job,
-    "namespaces": _namespace,
-    "persistentvolumeclaims": _claim,
-    "pods": _pod,
-    "services": _service,
-}
-_UPDATE: dict[str, Callable[[Object, Object], None]] = {
-    "daemonsets": _daemon_set_update,
-    "namespaces": _namespace_update,
-    "pods": _pod_update,
-    "services": _service_update,
-}
+    pairs = [
+        tuple(quantity.parse(each["resources"].get(field, {}).get(name, 0)) for field in ("limits", "requests"))
+        for each in _containers(spec)
+        for name in ("cpu", "memory")
+    ]
+    if not any(limit > 0 or request > 0 for limit, request in pairs):
+        return "BestEffort"
+    return "Guaranteed" if all(limit > 0 and limit == request for limit, request in pairs) else "Burstable"

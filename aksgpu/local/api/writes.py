@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aksgpu.local.api import admission, apply, deletion, schema, strategy
+from aksgpu.local.api.causes import Causes
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.store import Entry, Key, Store, encode
 from aksgpu.local.api.validation import validate, validate_update
@@ -50,8 +51,8 @@ def now() -> str:
 
 def decode(
     kind: Kind, obj: Object, options: WriteOptions, *, defaults: bool = True, known: Object | None = None
-) -> tuple[Object, list[str]]:
-    """A copy of ``obj`` as its type has it, and the paths of absent required fields; shares parts of ``known``."""
+) -> tuple[Object, Causes]:
+    """A copy of ``obj`` as its type has it, and what is wrong with its fields; shares parts of ``known``."""
     given = obj.get("kind") or kind.kind
     cannot = f'{given} in version "{kind.version}" cannot be handled as a {kind.kind}: '
     if given != kind.kind:
@@ -74,7 +75,7 @@ def decode(
     if options.field_validation == "Warn":
         options.warnings.extend(f'unknown field "{path}"' for path in decoder.unknown)
     result |= {"kind": kind.kind, "apiVersion": kind.api_version}
-    return result, decoder.missing
+    return result, decoder.causes
 
 
 def decode_part(name: str, body: Any) -> Object:
@@ -96,7 +97,7 @@ class Writer:
 
     def create(self, kind: Kind, given: Object, namespace: str | None, options: WriteOptions) -> Entry:
         """A new object."""
-        obj, missing = decode(kind, given, options)
+        obj, causes = decode(kind, given, options)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
@@ -112,19 +113,22 @@ class Writer:
         else:
             metadata.pop("generation", None)
         self._own(kind, None, obj, options, "")
-        return self._store_new(kind, obj, missing, options)
+        return self._store_new(kind, obj, causes, options)
 
-    def _store_new(self, kind: Kind, obj: Object, missing: list[str], options: WriteOptions) -> Entry:
+    def _store_new(self, kind: Kind, obj: Object, causes: Causes, options: WriteOptions) -> Entry:
         metadata = obj["metadata"]
+        if "status" in kind.subresources and kind.plural != "nodes":
+            obj["status"] = schema.new_status(kind)
         strategy.prepare_create(kind.plural, obj)
         admission.admit_namespace(self._store, kind, obj)
         if kind.plural == "pods":
             admission.admit_pod(self._store, kind, obj)
         name = metadata.get("name", "")
-        validate(kind, obj, missing).check(kind, name)
+        validate(kind, obj, causes).check(kind, name)
         if self._store.get(kind.plural, (metadata.get("namespace", ""), name)):
             raise already_exists(kind.plural, name, kind.group)
-        admission.admit_quota(self._store, kind, obj)
+        if kind.plural == "pods":
+            admission.admit_quota(self._store, kind, obj)
         return encode(kind, obj, 0) if options.dry_run else self._store.write(kind, obj)
 
     def replace(
@@ -146,7 +150,7 @@ class Writer:
             managed = given["metadata"].get("managedFields")
             if managed == before:
                 given = {**given, "metadata": {**given["metadata"], "managedFields": None}}
-        obj, missing = decode(kind, given, options, known=old)
+        obj, causes = decode(kind, given, options, known=old)
         managed = obj["metadata"].pop("managedFields", before)
         if not applied and managed is not before:
             managed = apply.handed_on(managed, before)
@@ -166,7 +170,7 @@ class Writer:
             self._own(kind, base, obj, options, subresource or "")
         if subresource is None:
             strategy.prepare_update(kind.plural, obj, old)
-            validate_update(kind, obj, old, missing).check(kind, key[1])
+            validate_update(kind, obj, old, causes).check(kind, key[1])
         if obj == old:
             return found
         if kind.generation and obj["spec"] != old["spec"]:
@@ -214,13 +218,13 @@ class Writer:
     def _create_applied(
         self, kind: Kind, new: Object, namespace: str, managed: list[Object], options: WriteOptions
     ) -> Entry:
-        obj, missing = decode(kind, new, options)
+        obj, causes = decode(kind, new, options)
         metadata = obj["metadata"]
         _place(kind, metadata, namespace or None)
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "managedFields": managed}
         if kind.generation:
             metadata["generation"] = 1
-        return self._store_new(kind, obj, missing, options)
+        return self._store_new(kind, obj, causes, options)
 
     def delete(self, kind: Kind, key: Key, body: Mapping[str, Any], options: WriteOptions) -> tuple[Entry, bool]:
         """Delete, or mark for deletion. Second: whether the object is gone."""

@@ -223,30 +223,6 @@ async def test_quota_counts_as_pods_come_end_and_go(registry: Registry, pod: Obj
     assert await fill() == []
 
 
-async def test_quota_counts_every_kind(registry: Registry, job: Object) -> None:
-    hard = {"count/jobs.batch": "1", "configmaps": "1"}
-    await registry.create("resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}}, "default")
-    await registry.create("jobs", job, "default")
-    await registry.create("configmaps", {"metadata": {"name": "a"}}, "default")
-    status = await refused(registry.create("jobs", {**job, "metadata": {"name": "more"}}, "default"))
-    assert status["message"] == (
-        'jobs.batch "more" is forbidden: exceeded quota: q, requested: count/jobs.batch=1, used: count/jobs.batch=1, '
-        "limited: count/jobs.batch=1"
-    )
-    status = await refused(registry.create("configmaps", {"metadata": {"name": "b"}}, "default"))
-    assert "exceeded quota: q, requested: configmaps=1" in status["message"]
-
-
-async def test_quota_wants_to_know(registry: Registry, pod: Object) -> None:
-    hard = {"requests.cpu": "1", "limits.memory": "1Gi"}
-    await registry.create("resourcequotas", {"metadata": {"name": "rq"}, "spec": {"hard": hard}}, "default")
-    status = await refused(registry.create("pods", pod, "default"))
-    assert status["message"].endswith("failed quota: rq: must specify limits.memory for: main; requests.cpu for: main")
-    resources = {"limits": {"cpu": "1", "memory": "1Gi"}}
-    container = {**pod["spec"]["containers"][0], "resources": resources}
-    await registry.create("pods", {**pod, "spec": {"containers": [container]}}, "default")
-
-
 async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
     quota = {"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": 1}}}
     await registry.create("resourcequotas", quota, "default")

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.api import schema
+from aksgpu.local.api import names, schema
 from aksgpu.local.api.kinds import KINDS, by_plural
 
 DATA = Path(schema.__file__).parent / "data"
+FORMS = {"qualified-name", "annotation", *names.rules()["formats"]}
+WORDS = {"enum", "minimum", "maximum", "format", "items", "propertyNames", "additionalProperties", "unique", "maxBytes"}
 
 
 def decode(plural: str, obj: dict[str, Any]) -> tuple[dict[str, Any], schema.Decoder]:
@@ -33,6 +35,21 @@ def test_the_extract_is_what_the_source_gives() -> None:
     assert json.loads(gzip.decompress((DATA / "schemas-1.33.json.gz").read_bytes())) == made
 
 
+def test_rules_are_about_fields_that_there_are() -> None:
+    short: dict[str, list[dict[str, Any]]] = {}
+    for name, described in schema.definitions().items():
+        short.setdefault(name.rpartition(".")[2], []).append(described)
+    parts = {"zero", "pointers", "omitZero", "defaults", "required", "rules"}
+    for name, row in names.rules()["types"].items():
+        (described,) = short[name]
+        assert (
+            row.keys() <= parts and {field for part in row.values() for field in part} <= described["properties"].keys()
+        )
+        for rule in row.get("rules", {}).values():
+            for inner in (rule, *(each for each in rule.values() if isinstance(each, dict))):
+                assert inner.keys() <= WORDS and inner.get("format", "label") in FORMS
+
+
 def test_all_unknown_fields_are_found() -> None:
     spec = {"containers": [{"name": "a", "foo": 1}], "gpuCount": 1}
     _, decoder = decode("jobs", {"spec": {"template": {"spec": spec}}, "bar": {}})
@@ -42,7 +59,7 @@ def test_all_unknown_fields_are_found() -> None:
 def test_what_has_a_default_is_never_missing() -> None:
     rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]
     obj, decoder = decode("jobs", {"spec": {"template": {"spec": {}}, "podFailurePolicy": {"rules": rules}}})
-    assert not [each for each in decoder.missing if "podFailurePolicy" in each]
+    assert not [each for each in decoder.causes.found if "podFailurePolicy" in each["field"]]
     assert obj["spec"]["podFailurePolicy"]["rules"][0]["onPodConditions"][0]["status"] == "True"
 
 
