@@ -6,16 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from aksgpu.local.arm import data, errors, quota
+from aksgpu.local.arm import data, quota
 from aksgpu.local.arm.context import Answer, Call, Context
+from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.rules import check_location
-
-PROVIDERS = {
-    "Microsoft.ContainerService": ("managedClusters", "managedClusters/agentPools", "locations/operations"),
-    "Microsoft.Compute": ("skus", "locations/usages", "virtualMachineScaleSets"),
-    "Microsoft.Resources": ("resourceGroups", "subscriptions"),
-}
-PRICED_SINCE = "2026-09-01T00:00:00Z"
 
 
 def versions(context: Context, call: Call) -> Answer:
@@ -30,32 +24,16 @@ def versions(context: Context, call: Call) -> Answer:
     return Answer(200, {"values": [row]})
 
 
-def providers(context: Context, call: Call) -> Answer:
-    """The resource providers that the laptop has."""
-    return Answer(200, {"value": [_provider(name) for name in PROVIDERS]})
-
-
 def provider(context: Context, call: Call) -> Answer:
     """One resource provider; it is always registered."""
-    for name in PROVIDERS:
+    for name, kinds in data.table("offer")["providers"].items():
         if name.lower() == call.path["namespace"].lower():
-            return Answer(200, _provider(name))
-    message = f"The resource namespace '{call.path['namespace']}' is invalid."
-    raise errors.ArmError(404, "InvalidResourceNamespace", message)
-
-
-def _provider(name: str) -> dict[str, Any]:
-    kinds = [
-        {"resourceType": kind, "locations": list(data.REGIONS.values()), "apiVersions": ["2026-08-01"]}
-        for kind in PROVIDERS[name]
-    ]
-    return {
-        "id": f"/subscriptions/{data.SUBSCRIPTION}/providers/{name}",
-        "namespace": name,
-        "registrationState": "Registered",
-        "registrationPolicy": "RegistrationRequired",
-        "resourceTypes": kinds,
-    }
+            places, versions = list(data.REGIONS.values()), ["2026-08-01"]
+            types = [{"resourceType": kind, "locations": places, "apiVersions": versions} for kind in kinds]
+            place = f"/subscriptions/{data.SUBSCRIPTION}/providers/{name}"
+            state = {"registrationState": "Registered", "registrationPolicy": "RegistrationRequired"}
+            return Answer(200, {"id": place, "namespace": name, **state, "resourceTypes": types})
+    raise refusal("no_provider", name=call.path["namespace"])
 
 
 def skus(context: Context, call: Call) -> Answer:
@@ -80,12 +58,8 @@ def _sku(size: data.Size, region: str) -> dict[str, Any]:
         "HyperVGenerations": "V2" if size.arch == "arm64" else "V1,V2",
         "CpuArchitectureType": "Arm64" if size.arch == "arm64" else "x64",
     }
-    restriction = {
-        "type": "Location",
-        "values": [region],
-        "restrictionInfo": {"locations": [region]},
-        "reasonCode": "NotAvailableForSubscription",
-    }
+    restriction = {"type": "Location", "values": [region], "restrictionInfo": {"locations": [region]}}
+    restriction["reasonCode"] = "NotAvailableForSubscription"
     return {
         "resourceType": "virtualMachines",
         "name": size.name,
@@ -95,7 +69,7 @@ def _sku(size: data.Size, region: str) -> dict[str, Any]:
         "locations": [region],
         "locationInfo": [{"location": region, "zones": size.zones(region), "zoneDetails": []}],
         "capabilities": [{"name": name, "value": str(value)} for name, value in facts.items()],
-        "restrictions": [restriction] if size.restricted() else [],
+        "restrictions": [restriction] if size.restricted else [],
     }
 
 
@@ -106,115 +80,74 @@ def usages(context: Context, call: Call) -> Answer:
     """
     location = check_location(call.path["location"], "locations/usages")
     used = quota.usage(context, location)
-    rows = [
-        _usage(context, quota.REGION, "Total Regional vCPUs", used[quota.REGION]),
-        _usage(context, quota.SPOT, "Total Regional Low-priority vCPUs", used[quota.SPOT]),
-    ]
+    names = {quota.REGION: "Total Regional vCPUs", quota.SPOT: "Total Regional Low-priority vCPUs"}
     for family in dict.fromkeys(size.family for size in data.sizes().values()):
-        spelt = family if " " in family else family[0].lower() + family[1:]
-        rows.append(_usage(context, spelt, f"{family} vCPUs", used[family.lower()]))
+        names[family if " " in family else family[0].lower() + family[1:]] = f"{family} vCPUs"
+    rows = [
+        {
+            "name": {"value": name, "localizedValue": shown},
+            "currentValue": used[name if name in (quota.REGION, quota.SPOT) else name.lower()],
+            "limit": quota.limit(context, name),
+            "unit": "Count",
+        }
+        for name, shown in names.items()
+    ]
     return Answer(200, {"value": rows})
 
 
-def _usage(context: Context, name: str, shown: str, value: int) -> dict[str, Any]:
-    return {
-        "name": {"value": name, "localizedValue": shown},
-        "currentValue": value,
-        "limit": quota.limit(context, name),
-        "unit": "Count",
-    }
-
-
 def prices(context: Context, call: Call) -> Answer:
-    """Retail prices an hour, for the sizes whose price the table knows, the same in every region."""
-    wanted, parts = _filters(call), _parts(call)
-    items = [item for item in _prices(wanted.get("armRegionName")) if _matches(item, wanted, parts)]
-    return Answer(
-        200,
-        {
-            "BillingCurrency": "USD",
-            "CustomerEntityId": "Default",
-            "CustomerEntityType": "Retail",
-            "Items": items,
-            "NextPageLink": None,
-            "Count": len(items),
-        },
-    )
+    """Retail prices, for the sizes whose price the table knows, the same in every region."""
+    wanted = _filters(call)
+    parts = dict(re.findall(r"contains\((\w+),\s*'([^']*)'\)", call.query.get("$filter", "")))
+    wanted |= {"type": wanted.pop("priceType")} if "priceType" in wanted else {}
+    items = [
+        item
+        for item in _prices(wanted.get("armRegionName", ""))
+        if all(str(item.get(key, "")).lower() == value.lower() for key, value in wanted.items())
+        and all(part in str(item.get(key, "")) for key, part in parts.items())
+    ]
+    answer = {"BillingCurrency": "USD", "CustomerEntityId": "Default", "CustomerEntityType": "Retail", "Items": items}
+    return Answer(200, answer | {"NextPageLink": None, "Count": len(items)})
 
 
-def _matches(item: dict[str, Any], wanted: dict[str, str], parts: dict[str, str]) -> bool:
-    names = {"priceType": "type"}
-    exact = all(str(item.get(names.get(key, key), "")).lower() == value.lower() for key, value in wanted.items())
-    return exact and all(part in str(item.get(key, "")) for key, part in parts.items())
+def _prices(wanted: str) -> Iterator[dict[str, Any]]:
+    for region in [region for region in data.REGIONS if wanted.lower() in ("", region)]:
+        for size in data.sizes().values():
+            if size.price is not None:
+                short = size.name.removeprefix("Standard_").replace("_", " ")
+                product = f"Virtual Machines {size.family}"
+                yield _price(region, size.price, "1 Hour", product, short, short, "Compute", size.name)
+        for tier, price in data.table("offer")["disks"].items():
+            product, sku = "Premium SSD Managed Disks", f"{tier} LRS"
+            yield _price(region, price, "1/Month", product, sku, f"{sku} Disk", "Storage", "")
 
 
-def _prices(region: str | None) -> Iterator[dict[str, Any]]:
-    for name, shown in data.REGIONS.items():
-        if region is None or region.lower() == name:
-            place = {"armRegionName": name, "location": shown}
-            yield from (_COMMON | place | item for item in _machine_prices(name))
-            yield from (_COMMON | place | item for item in _disk_prices(name))
-
-
-_COMMON = {
-    "currencyCode": "USD",
-    "tierMinimumUnits": 0.0,
-    "effectiveStartDate": PRICED_SINCE,
-    "type": "Consumption",
-    "isPrimaryMeterRegion": True,
-}
-
-
-def _machine_prices(region: str) -> Iterator[dict[str, Any]]:
-    for size in data.sizes().values():
-        if size.price is None:
-            continue
-        short = size.name.removeprefix("Standard_").replace("_", " ")
-        yield {
-            "retailPrice": size.price,
-            "unitPrice": size.price,
-            "meterId": f"{size.name}/{region}",
-            "meterName": short,
-            "productId": size.family,
-            "skuId": f"{size.family}/{size.name}",
-            "productName": f"Virtual Machines {size.family}",
-            "skuName": short,
-            "serviceName": "Virtual Machines",
-            "serviceId": "DZH313Z7MMC8",
-            "serviceFamily": "Compute",
-            "unitOfMeasure": "1 Hour",
-            "armSkuName": size.name,
-        }
-
-
-DISKS = {"P4": 5.28, "P6": 10.21, "P10": 19.71, "P15": 38.02, "P20": 73.22, "P30": 135.17}
-"""US dollars a month of premium SSDs by performance tier, near the list prices of the United States."""
-
-
-def _disk_prices(region: str) -> Iterator[dict[str, Any]]:
-    for tier, price in DISKS.items():
-        yield {
-            "retailPrice": price,
-            "unitPrice": price,
-            "meterId": f"{tier}/{region}",
-            "meterName": f"{tier} LRS Disk",
-            "productId": "premium-ssd",
-            "skuId": f"premium-ssd/{tier}",
-            "productName": "Premium SSD Managed Disks",
-            "skuName": f"{tier} LRS",
-            "serviceName": "Storage",
-            "serviceId": "DZH317F1HKN0",
-            "serviceFamily": "Storage",
-            "unitOfMeasure": "1/Month",
-            "armSkuName": "",
-        }
+def _price(
+    region: str, price: float, unit: str, product: str, sku: str, meter: str, service: str, size: str
+) -> dict[str, Any]:
+    return {
+        "currencyCode": "USD",
+        "tierMinimumUnits": 0.0,
+        "retailPrice": price,
+        "unitPrice": price,
+        "armRegionName": region,
+        "location": data.REGIONS[region],
+        "effectiveStartDate": "2026-09-01T00:00:00Z",
+        "meterId": f"{meter}/{region}",
+        "meterName": meter,
+        "productId": product,
+        "skuId": f"{product}/{sku}",
+        "productName": product,
+        "skuName": sku,
+        "serviceName": "Virtual Machines" if size else service,
+        "serviceFamily": service,
+        "unitOfMeasure": unit,
+        "type": "Consumption",
+        "isPrimaryMeterRegion": True,
+        "armSkuName": size,
+    }
 
 
 def _filters(call: Call) -> dict[str, str]:
     """The equalities of an OData ``$filter``."""
     return dict(re.findall(r"(\w+)\s+eq\s+'([^']*)'", call.query.get("$filter", "")))
-
-
-def _parts(call: Call) -> dict[str, str]:
-    """The ``contains(field, 'part')`` of an OData ``$filter``."""
-    return dict(re.findall(r"contains\((\w+),\s*'([^']*)'\)", call.query.get("$filter", "")))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from aksgpu.local.arm import errors
 from aksgpu.local.arm.data import SUBSCRIPTION
+from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.state import Document, State
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
@@ -55,6 +55,14 @@ class Context:
     operations: Operations = field(init=False)
     nodes_lock: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By cluster id: whoever makes or removes nodes holds it."""
+
+    async def objects(self, cluster: Document) -> Objects:
+        """The objects of a cluster, which is started where it does not run."""
+        return await self.clusters.open(cluster["id"], cluster["token"])
+
+    def save(self, cluster: Document) -> None:
+        """Write down what a cluster has become."""
+        self.state.save(("clusters", cluster_key(cluster["group"], cluster["name"])))
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def find_group(context: Context, call: Call) -> Document:
     name = call.path["group"]
     group = context.state.groups.get(name.lower())
     if group is None:
-        raise errors.group_not_found(name)
+        raise refusal("no_group", name=name)
     return group
 
 
@@ -107,7 +115,7 @@ def find_cluster(context: Context, call: Call) -> Document:
     group = find_group(context, call)
     cluster = context.state.clusters.get(cluster_key(group["name"], call.path["cluster"]))
     if cluster is None:
-        raise errors.cluster_not_found(call.path["cluster"], group["name"])
+        raise refusal("no_cluster", name=call.path["cluster"], group=group["name"])
     return cluster
 
 
@@ -116,19 +124,21 @@ def find_pool(context: Context, call: Call) -> tuple[Document, Document]:
     cluster = find_cluster(context, call)
     pool = cluster["pools"].get(call.path["pool"].lower())
     if pool is None:
-        raise errors.pool_not_found(call.path["pool"], cluster["name"], cluster["group"])
+        raise refusal("no_pool", pool=call.path["pool"], cluster=cluster["name"], group=cluster["group"])
     return cluster, pool
+
+
+def operation_place(operation: Document) -> str:
+    """The path below which an operation's status and result are."""
+    return f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/{operation['location']}"
 
 
 def accepted(context: Context, call: Call, operation: Document, *, status: int = 202, body: Any = None) -> Answer:
     """An answer that starts a long-running operation: where to ask how it stands, and when."""
-    place = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/{operation['location']}"
     version = f"?api-version={quote(call.query.get('api-version', '2017-08-31'))}"
-    base = f"{call.base_url}{place}"
-    headers = {
-        "Azure-AsyncOperation": f"{base}/operations/{operation['id']}{version}",
-        **context.operations.patience(operation),
-    }
+    place = f"{call.base_url}{operation_place(operation)}"
+    headers = {"Azure-AsyncOperation": f"{place}/operations/{operation['id']}{version}"}
+    headers |= context.operations.patience(operation)
     if status == 202:
-        headers["Location"] = f"{base}/operationresults/{operation['id']}{version}"
+        headers["Location"] = f"{place}/operationresults/{operation['id']}{version}"
     return Answer(status, body, headers)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import base64
 from ipaddress import ip_address, ip_network
-from typing import Any
 
 import yaml
 
-from aksgpu.local.arm import data, errors
+from aksgpu.local.arm import data
 from aksgpu.local.arm.context import Context
+from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.state import Document
 
 SERVER_ID = "6dae42f8-4368-4678-94ff-3960e28e3630"
 """The Entra ID application that stands for the API servers of all AKS clusters."""
 CLIENT_ID = "80faf920-1908-4b52-b5ef-a8e7bedfc67a"
 """The Entra ID application that stands for kubectl."""
-FORMATS = ("exec", "azure")
 
 
 def uses_entra(cluster: Document) -> bool:
@@ -40,10 +39,10 @@ def _user(cluster: Document, credential: str, style: str) -> Document:
     if credential == "clusterAdmin" or not uses_entra(cluster):
         return {"token": cluster["token"]}
     tenant = cluster["properties"]["aadProfile"].get("tenantID") or data.TENANT
+    cloud, ids = {"environment": "AzurePublicCloud"}, {"client-id": CLIENT_ID, "tenant-id": tenant}
     if style == "azure":
-        parts = {"apiserver-id": SERVER_ID, "client-id": CLIENT_ID, "tenant-id": tenant}
-        return {"auth-provider": {"name": "azure", "config": {"environment": "AzurePublicCloud", **parts}}}
-    options = {"environment": "AzurePublicCloud", "server-id": SERVER_ID, "client-id": CLIENT_ID, "tenant-id": tenant}
+        return {"auth-provider": {"name": "azure", "config": cloud | {"apiserver-id": SERVER_ID} | ids}}
+    options = cloud | {"server-id": SERVER_ID} | ids
     return {
         "exec": {
             "apiVersion": "client.authentication.k8s.io/v1beta1",
@@ -67,22 +66,16 @@ def kubeconfig(context: Context, base_url: str, cluster: Document, credential: s
         credential: ``clusterUser`` or ``clusterAdmin``.
         style: how a user logs in with Entra ID: ``exec`` for kubelogin, ``azure`` for the old auth provider.
     """
-    if style not in FORMATS:
-        raise errors.invalid("format", f"'{style}' is not one of {', '.join(FORMATS)}.")
+    if style not in ("exec", "azure"):
+        raise refusal("format", given=style)
     name, user = cluster["name"], f"{credential}_{cluster['group']}_{cluster['name']}"
     where = name if credential == "clusterUser" else f"{name}-admin"
-    config: dict[str, Any] = {
+    authority = base64.b64encode(context.ca_file.read_bytes()).decode()
+    server = {"certificate-authority-data": authority, "server": f"{base_url}/k8s/clusters/{cluster['id']}"}
+    config: Document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [
-            {
-                "name": name,
-                "cluster": {
-                    "certificate-authority-data": base64.b64encode(context.ca_file.read_bytes()).decode(),
-                    "server": f"{base_url}/k8s/clusters/{cluster['id']}",
-                },
-            }
-        ],
+        "clusters": [{"name": name, "cluster": server}],
         "contexts": [{"name": where, "context": {"cluster": name, "user": user}}],
         "current-context": where,
         "preferences": {},

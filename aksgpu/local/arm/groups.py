@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from aksgpu.local.arm import data, errors
+from aksgpu.local.arm import data
 from aksgpu.local.arm.context import Answer, Call, Context, accepted, cluster_id, find_group, group_id
-from aksgpu.local.arm.nodes import scale_set
+from aksgpu.local.arm.errors import refusal
+from aksgpu.local.arm.nodes import scale_set_id
 from aksgpu.local.arm.rules import check_group_name, check_location
 from aksgpu.local.arm.shapes import show_cluster
 from aksgpu.local.arm.state import Document
-
-GROUP_DELETE_SECONDS = 1.5
 
 
 def show(group: Document) -> Document:
@@ -34,11 +31,7 @@ def put(context: Context, call: Call) -> Answer:
     location = check_location(body.get("location"), None)
     old = context.state.groups.get(name.lower())
     if old is not None and old["location"] != location:
-        message = (
-            f"Invalid resource group location '{location}'. "
-            f"The Resource group already exists in location '{old['location']}'."
-        )
-        raise errors.ArmError(409, "InvalidResourceGroupLocation", message)
+        raise refusal("group_elsewhere", location=location, there=old["location"])
     if old is not None:
         check_not_deleting(old)
     group: Document = old or {"name": name, "location": location, "state": "Succeeded"}
@@ -77,16 +70,10 @@ def delete(context: Context, call: Call) -> Answer:
     """Delete a resource group with all that is in it."""
     group = find_group(context, call)
     if group.get("managedBy"):
-        message = (
-            f"The resource group '{group['name']}' is managed by '{group['managedBy']}' and goes with it: "
-            "a deny assignment forbids to delete it."
-        )
-        raise errors.ArmError(403, "DenyAssignmentAuthorizationFailed", message)
+        raise refusal("group_managed", name=group["name"], by=group["managedBy"])
     running = context.state.operations.get(group.get("operation", ""))
     if running is None or running["status"] != "InProgress":
-        running = context.operations.begin(
-            "delete-group", location=group["location"], seconds=GROUP_DELETE_SECONDS, group=group["name"].lower()
-        )
+        running = context.operations.begin("delete-group", group["location"], group=group["name"].lower())
         group["operation"], group["state"] = running["id"], "Deleting"
         context.state.save(("groups", group["name"].lower()))
     return accepted(context, call, running)
@@ -95,36 +82,28 @@ def delete(context: Context, call: Call) -> Answer:
 def check_not_deleting(group: Document) -> None:
     """Refuse to put anything into a resource group that is going away."""
     if group["state"] == "Deleting":
-        message = f"The resource group '{group['name']}' is in deprovisioning state and cannot perform this operation."
-        raise errors.ArmError(409, "ResourceGroupBeingDeleted", message)
+        raise refusal("group_going", name=group["name"])
 
 
 def resources(context: Context, call: Call) -> Answer:
-    """What is in one resource group, or in all of them."""
+    """What is in one resource group, or in all of them: clusters, and the scale sets of their pools."""
     wanted = find_group(context, call)["name"].lower() if "group" in call.path else None
-    found = [item for group, item in _resources(context) if wanted in (None, group)]
+    found: list[Document] = []
+    for cluster in context.state.clusters.values():
+        if wanted in (None, cluster["group"].lower()):
+            shown, fields = show_cluster(cluster), ("id", "name", "type", "location", "tags", "sku", "identity")
+            found.append({key: shown[key] for key in fields if key in shown})
+        if wanted in (None, cluster["properties"]["nodeResourceGroup"].lower()):
+            found += [_scale_set(cluster, pool) for pool in cluster["pools"].values()]
     return Answer(200, {"value": found})
 
 
-def _resources(context: Context) -> list[tuple[str, Document]]:
-    found: list[tuple[str, Document]] = []
-    for cluster in context.state.clusters.values():
-        shown = show_cluster(cluster)
-        kept: Document = {
-            key: shown[key] for key in ("id", "name", "type", "location", "tags", "sku", "identity") if key in shown
-        }
-        found.append((cluster["group"].lower(), kept))
-        machines = cluster["properties"]["nodeResourceGroup"]
-        found += [(machines.lower(), _scale_set(cluster, pool, machines)) for pool in cluster["pools"].values()]
-    return found
-
-
-def _scale_set(cluster: Document, pool: Document, group: str) -> Document:
-    name, kind = scale_set(cluster, pool), "Microsoft.Compute/virtualMachineScaleSets"
+def _scale_set(cluster: Document, pool: Document) -> Document:
+    place = scale_set_id(cluster, pool)
     return {
-        "id": f"{group_id(group)}/providers/{kind}/{name}",
-        "name": name,
-        "type": kind,
+        "id": place,
+        "name": place.rpartition("/")[2],
+        "type": "Microsoft.Compute/virtualMachineScaleSets",
         "location": cluster["location"],
         "managedBy": cluster_id(cluster),
         "sku": {"name": pool["properties"]["vmSize"], "tier": "Standard", "capacity": pool["properties"]["count"]},
@@ -145,15 +124,8 @@ def subscriptions(context: Context, call: Call) -> Answer:
 def locations(context: Context, call: Call) -> Answer:
     """The regions."""
     place = f"/subscriptions/{data.SUBSCRIPTION}/locations"
-    rows: list[dict[str, Any]] = [
-        {
-            "id": f"{place}/{name}",
-            "name": name,
-            "type": "Region",
-            "displayName": shown,
-            "regionalDisplayName": shown,
-            "metadata": {"regionType": "Physical"},
-        }
+    rows = [
+        {"id": f"{place}/{name}", "name": name, "type": "Region", "displayName": shown, "regionalDisplayName": shown}
         for name, shown in data.REGIONS.items()
     ]
     return Answer(200, {"value": rows})
@@ -166,10 +138,5 @@ def _subscription() -> Document:
         "tenantId": data.TENANT,
         "displayName": "Laptop AKS",
         "state": "Enabled",
-        "subscriptionPolicies": {
-            "locationPlacementId": "Public_2014-09-01",
-            "quotaId": "PayAsYouGo_2014-09-01",
-            "spendingLimit": "Off",
-        },
         "authorizationSource": "RoleBased",
     }

@@ -19,17 +19,17 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from aksgpu.errors import LaptopError
-from aksgpu.local.arm import bodies, routes, throttle
+from aksgpu.local.arm import routes, throttle
 from aksgpu.local.arm.autoscaler import Autoscaler
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.credentials import answers, uses_entra
-from aksgpu.local.arm.data import SUBSCRIPTION
-from aksgpu.local.arm.errors import ArmError
+from aksgpu.local.arm.data import SUBSCRIPTION, table
+from aksgpu.local.arm.errors import ArmError, refusal
 from aksgpu.local.arm.faults import Faults, act
+from aksgpu.local.arm.fields import WrongField, require
 from aksgpu.local.arm.operations import Operations
 from aksgpu.local.arm.state import State
 from aksgpu.local.arm.throttle import Throttle
-from aksgpu.local.arm.work import WORK
 from aksgpu.local.control.runtime import Tasks
 from aksgpu.local.settings import Settings
 
@@ -52,7 +52,7 @@ class ResourceManager:
     def __init__(self, home: Path, clusters: Clusters, settings: Settings) -> None:
         self._state = State(home / "arm.db")
         self._context = Context(self._state, clusters, settings, home / "ca.pem", Faults())
-        self._context.operations = Operations(self._context, WORK)
+        self._context.operations = Operations(self._context)
         self._throttle = Throttle(settings.time_scale)
         self._background = Tasks()
 
@@ -66,7 +66,7 @@ class ResourceManager:
             if cluster["power"] != "Running":
                 continue
             try:
-                await self._context.clusters.open(cluster["id"], cluster["token"])
+                await self._context.objects(cluster)
             except LaptopError as error:
                 log.error("cluster %s: %s", key, error)
                 cluster["state"] = "Failed"
@@ -107,8 +107,9 @@ class ResourceManager:
 
     async def inject(self, fault: str, details: dict[str, Any]) -> str:
         """Order a failure, or do it at once; what was done, in words. Raises ArmError."""
-        self._context.faults.order(fault, details)
-        return await act(self._context, fault, details)
+        given = {name: value for name, value in details.items() if value is not None}
+        self._context.faults.order(fault, given)
+        return await act(self._context, fault, given)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer an HTTP request."""
@@ -122,7 +123,8 @@ class ResourceManager:
                 body=await request.read(),
             )
         except ArmError as error:
-            answer = Answer(error.status, error.body(), _explained(error))
+            cause = {} if error.flat else {"x-ms-failure-cause": "gateway"}
+            answer = Answer(error.status, error.body(), cause | error.headers)
         except Exception:
             log.exception("%s %s", request.method, request.path)
             message = "The request failed inside the laptop AKS; its log, laptop.log, has the details."
@@ -153,9 +155,12 @@ class ResourceManager:
         if path.lower() != PRICES:
             _check_version(folded.get("api-version"))
             _check_subscription(path)
-        handler, names, allowed = routes.find(method, path)
-        if handler is None:
-            raise _no_route(method, path, allowed)
+        route, names, allowed = routes.find(method, path)
+        if route is None and allowed:
+            raise refusal("no_method", method=method, path=path, allowed=", ".join(allowed))
+        if route is None:
+            raise refusal("no_type", path=path)
+        _, _, handler, schema = route
         self._context.faults.check_request(method, throttle.name(handler, method))
         self._throttle.check(handler, names)
         call = Call(
@@ -164,56 +169,42 @@ class ResourceManager:
             path={**names, "raw": path},
             query=folded,
             headers=CIMultiDict(headers or {}),
-            body=_parsed(body),
+            body=_parsed(body, schema),
         )
-        bodies.check(handler, call.body)
         result = handler(self._context, call)
         return await result if inspect.isawaitable(result) else result
 
 
 def _check_version(version: str | None) -> None:
     if not version:
-        message = "The api-version query parameter (?api-version=) is required for all requests."
-        raise ArmError(400, "MissingApiVersionParameter", message)
+        raise refusal("no_version")
     if API_VERSION.fullmatch(version) is None:
-        message = f"The api-version '{version}' is invalid. An api-version is a date such as '2026-08-01'."
-        raise ArmError(400, "InvalidApiVersionParameter", message)
+        raise refusal("bad_version", version=version)
 
 
 def _check_subscription(path: str) -> None:
     segments = path.split("/")
     given = segments[2] if len(segments) > 2 and segments[1].lower() == "subscriptions" else SUBSCRIPTION
-    if GUID.fullmatch(given) is None:
-        message = f"The provided subscription identifier '{given}' is malformed or invalid."
-        raise ArmError(400, "InvalidSubscriptionId", message)
     if given.lower() != SUBSCRIPTION:
-        raise ArmError(404, "SubscriptionNotFound", f"The subscription '{given}' could not be found.")
+        raise refusal("no_subscription" if GUID.fullmatch(given) else "bad_subscription", given=given)
 
 
-def _no_route(method: str, path: str, allowed: list[str]) -> ArmError:
-    if allowed:
-        message = f"The http method '{method}' is not supported for '{path}'; it has {', '.join(allowed)}."
-        return ArmError(405, "HttpMethodNotSupported", message)
-    message = f"The resource type of '{path}' could not be found on the laptop AKS."
-    return ArmError(404, "InvalidResourceType", message)
-
-
-def _parsed(body: bytes) -> object:
+def _parsed(body: bytes, schema: str) -> object:
+    """A request's JSON, looked at before a handler sees it."""
     if not body:
         return None
     try:
         parsed = json.loads(body)
     except ValueError as error:
-        message = f"The request content was invalid and could not be deserialized: '{error}'."
-        raise ArmError(400, "InvalidRequestContent", message) from None
+        raise refusal("bad_content", why=error) from None
     if not isinstance(parsed, dict):
-        message = "The request content was invalid and could not be deserialized: 'a JSON object is expected'."
-        raise ArmError(400, "InvalidRequestContent", message)
+        raise refusal("bad_content", why="a JSON object is expected")
+    try:
+        if schema:
+            require(table("fields")[schema], parsed)
+    except WrongField as wrong:
+        raise refusal("invalid", field=wrong.path, why=wrong.why) from None
     return parsed
-
-
-def _explained(error: ArmError) -> dict[str, str]:
-    return error.headers if error.flat else {"x-ms-failure-cause": "gateway", **error.headers}
 
 
 def _response(answer: Answer, asked: Mapping[str, str]) -> web.Response:

@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import platform
 import re
+import string
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 from aksgpu.local.api import names
 from aksgpu.local.arm import data
 from aksgpu.local.arm.context import group_id
 from aksgpu.local.arm.state import Document
-from aksgpu.local.objects import STRATEGIC_PATCH, Object, Objects
-from aksgpu.local.status import StatusError
+from aksgpu.local.objects import Object, Objects
+from aksgpu.local.status import ignoring
 
 AZURE = "kubernetes.azure.com"
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+DIGITS = string.digits + string.ascii_lowercase
 SHUTDOWN = {"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}
 """What Azure's cloud provider puts on the node of a virtual machine that is deallocated."""
+NOT_FOUND, ALREADY_EXISTS = 404, 409
 POD_GRACE_SECONDS = 2
 FIRST_ADDRESS = 4
-CPU_RESERVED = ((2, 100), (4, 140), (8, 180), (16, 260), (32, 420), (64, 740), (128, 1380))
-"""Millicores that AKS keeps for itself, by vCPUs."""
 
 
 def scale_set(cluster: Document, pool: Document) -> str:
@@ -36,14 +37,19 @@ def scale_set(cluster: Document, pool: Document) -> str:
     return f"aks-{pool['name']}-{cluster['serial']}-vmss"
 
 
+def scale_set_id(cluster: Document, pool: Document) -> str:
+    """The scale set's ARM id."""
+    machines = group_id(cluster["properties"]["nodeResourceGroup"])
+    return f"{machines}/providers/Microsoft.Compute/virtualMachineScaleSets/{scale_set(cluster, pool)}"
+
+
 def node_name(cluster: Document, pool: Document, index: int) -> str:
     """The name of the pool's node number ``index``."""
-    text = ""
-    number = index
-    while number:
-        number, digit = divmod(number, 36)
-        text = DIGITS[digit] + text
-    return f"{scale_set(cluster, pool)}{text:0>6}"
+    return f"{scale_set(cluster, pool)}{_base36(index):0>6}"
+
+
+def _base36(number: int) -> str:
+    return (_base36(number // 36) if number >= 36 else "") + DIGITS[number % 36]
 
 
 def node_index(name: str) -> int:
@@ -62,11 +68,13 @@ def parse_taint(text: str) -> dict[str, str]:
     return {"key": key, **({"value": value} if value else {}), "effect": effect}
 
 
+def _size(pool: Document) -> data.Size:
+    return data.sizes()[pool["properties"]["vmSize"].lower()]
+
+
 def labels(cluster: Document, pool: Document) -> dict[str, str]:
     """The labels that a pool puts on all of its nodes."""
-    properties = pool["properties"]
-    size = data.sizes()[properties["vmSize"].lower()]
-    system = properties["osType"].lower()
+    properties, size = pool["properties"], _size(pool)
     found = {
         "agentpool": pool["name"],
         f"{AZURE}/agentpool": pool["name"],
@@ -76,13 +84,12 @@ def labels(cluster: Document, pool: Document) -> dict[str, str]:
         f"{AZURE}/os-sku": properties["osSKU"],
         f"{AZURE}/node-image-version": data.NODE_IMAGE,
         "node.kubernetes.io/instance-type": size.name,
-        "beta.kubernetes.io/instance-type": size.name,
         "topology.kubernetes.io/region": cluster["location"],
-        "kubernetes.io/os": system,
-        "beta.kubernetes.io/os": system,
+        "kubernetes.io/os": properties["osType"].lower(),
         "kubernetes.io/arch": size.arch,
-        "beta.kubernetes.io/arch": size.arch,
     }
+    for name in ("node.kubernetes.io/instance-type", "kubernetes.io/os", "kubernetes.io/arch"):
+        found[f"beta.kubernetes.io/{name.partition('/')[2]}"] = found[name]
     if size.nvidia:
         found |= {"accelerator": "nvidia", f"{AZURE}/accelerator": "nvidia", "aksgpu.dev/gpu": "simulated"}
     if managed(pool):
@@ -103,8 +110,7 @@ def managed(pool: Document) -> bool:
 
 def gpu_annotations(pool: Document) -> dict[str, str]:
     """What the node agent has to know of the node's GPUs; nothing when AKS installs no driver."""
-    properties = pool["properties"]
-    size = data.sizes()[properties["vmSize"].lower()]
+    properties, size = pool["properties"], _size(pool)
     profile = properties.get("gpuProfile") or {}
     if not size.nvidia or profile.get("driver") == "None":
         return {}
@@ -124,7 +130,7 @@ def gpu_annotations(pool: Document) -> dict[str, str]:
 
 def gpu_resources(pool: Document) -> dict[str, str]:
     """What a new node will offer once a device plugin serves it, as the autoscaler takes it from the VM size."""
-    size, notes = data.sizes()[pool["properties"]["vmSize"].lower()], gpu_annotations(pool)
+    size, notes = _size(pool), gpu_annotations(pool)
     if not size.nvidia:
         return {}
     if not managed(pool) or "aksgpu.dev/gpu-mig" not in notes:
@@ -134,66 +140,60 @@ def gpu_resources(pool: Document) -> dict[str, str]:
     return {name: str(size.devices * int(notes["aksgpu.dev/gpu-mig-count"]))}
 
 
-def build(cluster: Document, pool: Document, index: int, address: int) -> Object:
+def build(cluster: Document, pool: Document, index: int, address: str) -> Object:
     """The Node object of the pool's node number ``index``."""
-    properties = pool["properties"]
-    name, size = node_name(cluster, pool, index), data.sizes()[properties["vmSize"].lower()]
-    zones = properties.get("availabilityZones") or []
+    name, size, zones = node_name(cluster, pool, index), _size(pool), pool["properties"].get("availabilityZones")
     zone = f"{cluster['location']}-{zones[index % len(zones)]}" if zones else "0"
     own = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}
-    machines = group_id(cluster["properties"]["nodeResourceGroup"])
-    machine = f"{machines}/providers/Microsoft.Compute/virtualMachineScaleSets/{scale_set(cluster, pool)}"
-    capacity, allocatable = _resources(size, int(properties["maxPods"]))
+    capacity, allocatable = _resources(size, int(pool["properties"]["maxPods"]))
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": labels(cluster, pool) | own, "annotations": gpu_annotations(pool)},
         "spec": {
-            "providerID": f"azure://{machine}/virtualMachines/{index}",
+            "providerID": f"azure://{scale_set_id(cluster, pool)}/virtualMachines/{index}",
             **({"taints": taints(pool)} if taints(pool) else {}),
         },
         "status": {
             "capacity": capacity,
             "allocatable": allocatable,
-            "addresses": [
-                {"type": "InternalIP", "address": f"10.224.{address // 256}.{address % 256}"},
-                {"type": "Hostname", "address": name},
-            ],
+            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-            "nodeInfo": _node_info(size.arch),
+            "nodeInfo": {
+                "machineID": uuid.uuid4().hex,
+                "systemUUID": str(uuid.uuid4()),
+                "bootID": str(uuid.uuid4()),
+                "kernelVersion": platform.release(),
+                "osImage": "Ubuntu 22.04.5 LTS",
+                "containerRuntimeVersion": "containerd://1.7.28-1",
+                "kubeletVersion": f"v{data.KUBERNETES_VERSION}",
+                "kubeProxyVersion": f"v{data.KUBERNETES_VERSION}",
+                "operatingSystem": "linux",
+                "architecture": size.arch,
+            },
         },
     }
+
+
+def address(node: Object) -> str:
+    """A node's address in the cluster's network."""
+    return next(str(each["address"]) for each in node["status"]["addresses"] if each["type"] == "InternalIP")
 
 
 def _resources(size: data.Size, max_pods: int) -> tuple[dict[str, str], dict[str, str]]:
     """Capacity and allocatable, by AKS' rules of what it reserves."""
     memory = int(size.ram_gb * 1024 * 1024 * 0.975)
     reserved = min((20 * max_pods + 50) * 1024, memory // 4) + 100 * 1024
-    cpu = next((millicores for cores, millicores in CPU_RESERVED if size.vcpus <= cores), CPU_RESERVED[-1][1])
+    steps = data.table("offer")["cpu_reserved"]
+    cpu = steps[min((cores for cores in steps if size.vcpus <= cores), default=max(steps))]
     fixed = {"hugepages-1Gi": "0", "hugepages-2Mi": "0", "pods": str(max_pods)}
-    capacity = {"cpu": str(size.vcpus), "ephemeral-storage": "129886128Ki", "memory": f"{memory}Ki", **fixed}
+    capacity = {"cpu": str(size.vcpus), "ephemeral-storage": "129886128Ki", "memory": f"{memory}Ki"}
     allocatable = {
         "cpu": f"{size.vcpus * 1000 - cpu}m",
         "ephemeral-storage": "119703055367",
         "memory": f"{memory - reserved}Ki",
-        **fixed,
     }
-    return capacity, allocatable
-
-
-def _node_info(arch: str) -> dict[str, str]:
-    return {
-        "machineID": uuid.uuid4().hex,
-        "systemUUID": str(uuid.uuid4()),
-        "bootID": str(uuid.uuid4()),
-        "kernelVersion": platform.release(),
-        "osImage": "Ubuntu 22.04.5 LTS",
-        "containerRuntimeVersion": "containerd://1.7.28-1",
-        "kubeletVersion": f"v{data.KUBERNETES_VERSION}",
-        "kubeProxyVersion": f"v{data.KUBERNETES_VERSION}",
-        "operatingSystem": "linux",
-        "architecture": arch,
-    }
+    return capacity | fixed, allocatable | fixed
 
 
 async def of_pool(objects: Objects, pool: Document) -> list[Object]:
@@ -261,27 +261,20 @@ async def replace(objects: Objects, cluster: Document, pool: Document, surge: in
     for node in old:
         await asyncio.sleep(seconds / (len(old) + 1))
         await remove(objects, node["metadata"]["name"])
-        address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
-        _, _, high, low = address.split(".")
-        fresh = build(cluster, pool, node_index(node["metadata"]["name"]), int(high) * 256 + int(low))
+        fresh = build(cluster, pool, node_index(node["metadata"]["name"]), address(node))
         await objects.create("nodes", fresh)
     await settle(objects, cluster, pool, seconds / (len(old) + 1))
 
 
 async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
+    there, _ = await objects.list("nodes")
     used = {node_index(node["metadata"]["name"]) for node in await of_pool(objects, pool)}
     index = max(pool.get("next", 0), max(used, default=-1) + 1)
     pool["next"] = index + 1
-    nodes, _ = await objects.list("nodes")
-    taken = {entry["address"] for node in nodes for entry in node.get("status", {}).get("addresses", [])}
-    address = FIRST_ADDRESS
-    while f"10.224.{address // 256}.{address % 256}" in taken:
-        address += 1
-    try:
-        await objects.create("nodes", build(cluster, pool, index, address))
-    except StatusError as error:
-        if error.reason != "AlreadyExists":
-            raise
+    taken = {entry["address"] for node in there for entry in node.get("status", {}).get("addresses", [])}
+    free = next(text for n in count(FIRST_ADDRESS) if (text := f"10.224.{n // 256}.{n % 256}") not in taken)
+    with ignoring(ALREADY_EXISTS):
+        await objects.create("nodes", build(cluster, pool, index, free))
 
 
 async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document, node: Object) -> None:
@@ -301,24 +294,23 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
 async def remove(objects: Objects, name: str) -> None:
     """Drain a node and take it away, with the pods that stay on it."""
     if await _drain(objects, name):
-        await _ignore_absent(objects.delete("nodes", name))
+        with ignoring(NOT_FOUND):
+            await objects.delete("nodes", name)
         await _delete_pods(objects, name, grace=0, daemons=True)
 
 
 async def _drain(objects: Objects, name: str) -> bool:
     """Let no more pods onto a node and end those that are there; whether there is such a node."""
-    try:
-        await objects.patch("nodes", name, {"spec": {"unschedulable": True}}, content_type=STRATEGIC_PATCH)
-    except StatusError as error:
-        if error.reason == "NotFound":
-            return False
-        raise
+    there = False
+    with ignoring(NOT_FOUND):
+        await objects.patch("nodes", name, {"spec": {"unschedulable": True}})
+        there = True
     await _delete_pods(objects, name, grace=POD_GRACE_SECONDS, daemons=False)
     for _ in range(POD_GRACE_SECONDS * 10):
         if not await _pods(objects, name, daemons=False):
             break
         await asyncio.sleep(0.1)
-    return True
+    return there
 
 
 async def _pods(objects: Objects, node: str, *, daemons: bool) -> list[Object]:
@@ -328,20 +320,11 @@ async def _pods(objects: Objects, node: str, *, daemons: bool) -> list[Object]:
 
 async def _delete_pods(objects: Objects, node: str, *, grace: int, daemons: bool) -> None:
     for pod in await _pods(objects, node, daemons=daemons):
-        metadata = pod["metadata"]
-        await _ignore_absent(
-            objects.delete("pods", metadata["name"], metadata["namespace"], grace_period_seconds=grace)
-        )
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        with ignoring(NOT_FOUND):
+            await objects.delete("pods", name, namespace, grace_period_seconds=grace)
 
 
 def owned_by_daemon_set(pod: Object) -> bool:
     """Whether a DaemonSet would put this pod back at once."""
     return any(owner.get("kind") == "DaemonSet" for owner in pod["metadata"].get("ownerReferences", []))
-
-
-async def _ignore_absent(deletion: Any) -> None:
-    try:
-        await deletion
-    except StatusError as error:
-        if error.reason != "NotFound":
-            raise

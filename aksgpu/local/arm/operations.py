@@ -11,17 +11,16 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from aksgpu.local.arm import errors
-from aksgpu.local.arm.context import Answer, Call, Context
+from aksgpu.local.arm.context import Answer, Call, Context, cluster_key, operation_place
+from aksgpu.local.arm.errors import ArmError, refusal
 from aksgpu.local.arm.state import Document
+from aksgpu.local.arm.work import KINDS
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[Context, Document], Awaitable[None]]
 KEPT_SECONDS = 24 * 3600.0
 LARGEST_WAIT_MS, SMALLEST_WAIT_MS = 1000, 50
 
@@ -36,11 +35,10 @@ class Operations:
 
     Args:
         context: the subscription.
-        work: what each kind of operation does.
     """
 
-    def __init__(self, context: Context, work: Mapping[str, Work]) -> None:
-        self._context, self._work = context, work
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def resume(self) -> None:
@@ -65,10 +63,9 @@ class Operations:
     def begin(
         self,
         kind: str,
-        *,
         location: str,
-        seconds: float,
-        cluster: str = "",
+        *,
+        cluster: Document | None = None,
         pool: str = "",
         group: str = "",
         **details: Any,
@@ -76,25 +73,24 @@ class Operations:
         """Write an operation down together with what it is about, and start it.
 
         Args:
-            kind: a key of the work.
+            kind: a key of :data:`~aksgpu.local.arm.work.KINDS`.
             location: the region, part of the operation's address.
-            seconds: how long it takes, before the laptop's time scale.
-            cluster: the key of the cluster it is about; becomes that cluster's one operation.
+            cluster: the cluster it is about; it becomes that cluster's one operation.
             pool: the pool it is about.
             group: the key of the resource group it is about.
             **details: what its kind needs beside.
         """
         state, faults = self._context.state, self._context.faults
-        if (ordered := faults.take("slow")) is not None:
-            seconds *= float(ordered.get("factor", 10))
+        slow = faults.take("slow")
+        factor = float(slow.get("factor", 10)) if slow is not None else 1.0
         operation: Document = {
             "id": str(uuid.uuid4()),
             "kind": kind,
-            "cluster": cluster,
+            "cluster": cluster_key(cluster["group"], cluster["name"]) if cluster else "",
             "pool": pool,
             "group": group,
             "location": location,
-            "seconds": seconds * self._context.settings.time_scale,
+            "seconds": KINDS[kind].seconds * factor * self._context.settings.time_scale,
             "status": "InProgress",
             "startTime": now(),
             "begun": time.time(),
@@ -104,8 +100,8 @@ class Operations:
         }
         state.operations[operation["id"]] = operation
         if cluster:
-            state.clusters[cluster]["operation"] = operation["id"]
-        state.save(("operations", operation["id"]), *self._touched(operation))
+            cluster["operation"], cluster["state"] = operation["id"], KINDS[kind].state
+        self._save(operation)
         self._drive(operation)
         return operation
 
@@ -143,8 +139,8 @@ class Operations:
         if operation.get("stuck"):
             return  # as if nobody worked on it: it is in progress until it is aborted
         try:
-            await self._work[operation["kind"]](self._context, operation)
-        except errors.ArmError as error:
+            await KINDS[operation["kind"]].work(self._context, operation)
+        except ArmError as error:
             self._end(operation, "Failed", {"code": error.code, "message": error.message})
         except Exception as error:
             log.exception("operation %s %s failed", operation["kind"], operation["id"])
@@ -156,31 +152,30 @@ class Operations:
         """Write the outcome down, with what it means for the cluster and the pool."""
         if operation["status"] != "InProgress":
             return
-        state = self._context.state
         operation.update(status=status, endTime=now(), ended=time.time(), **({"error": error} if error else {}))
-        cluster = state.clusters.get(operation["cluster"])
+        cluster = self._context.state.clusters.get(operation["cluster"])
         if cluster is not None:
             cluster["operation"] = None
             cluster["state"] = status
-            concerned = [cluster["pools"][operation["pool"]]] if operation["pool"] in cluster["pools"] else []
-            for pool in concerned if operation["pool"] else cluster["pools"].values():
-                pool["state"] = status
-            for changed in (cluster, *concerned):
-                changed["error"] = error
-        state.save(("operations", operation["id"]), *self._touched(operation))
+            cluster["error"] = error
+            for name, pool in cluster["pools"].items():
+                if operation["pool"] in ("", name):
+                    pool["state"] = status
+                if operation["pool"] == name:
+                    pool["error"] = error
+        self._save(operation)
 
-    def _touched(self, operation: Document) -> list[tuple[str, str]]:
-        touched = [("clusters", operation["cluster"])] if operation["cluster"] else []
-        touched += [("groups", key) for key in operation.get("groups", ())]
-        return touched + ([("groups", operation["group"])] if operation["group"] else [])
+    def _save(self, operation: Document) -> None:
+        """Write an operation with what it is about, in one transaction."""
+        about = [(f"{kind}s", operation[kind]) for kind in ("cluster", "group") if operation[kind]]
+        self._context.state.save(("operations", operation["id"]), *about)
 
 
 def get_status(context: Context, call: Call) -> Answer:
     """``GET .../operations/{operation}``."""
     operation = _find(context, call)
     shown = {key: operation[key] for key in ("status", "startTime", "endTime", "error") if key in operation}
-    place = f"/subscriptions/{call.path['subscription']}/providers/Microsoft.ContainerService"
-    identity = f"{place}/locations/{operation['location']}/operations/{operation['id']}"
+    identity = f"{operation_place(operation)}/operations/{operation['id']}"
     waiting = context.operations.patience(operation) if operation["status"] == "InProgress" else {}
     return Answer(200, {"id": identity, "name": operation["id"], **shown}, waiting)
 
@@ -199,6 +194,5 @@ def get_result(context: Context, call: Call) -> Answer:
 def _find(context: Context, call: Call) -> Document:
     operation = context.state.operations.get(call.path["operation"].lower())
     if operation is None:
-        message = f"The operation '{call.path['operation']}' could not be found."
-        raise errors.ArmError(404, "OperationNotFound", message)
+        raise refusal("no_operation", name=call.path["operation"])
     return operation

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from aksgpu.local.arm import errors, nodes, quota, rules, shapes
-from aksgpu.local.arm.clusters import ABORT_SECONDS, changed_pool, check_preconditions, check_ready
+from aksgpu.local.arm import nodes, quota, rules, shapes
+from aksgpu.local.arm.clusters import check_etag, check_ready, wanted_pool
 from aksgpu.local.arm.context import (
     CLUSTER_TYPE,
     Answer,
@@ -13,46 +11,31 @@ from aksgpu.local.arm.context import (
     Context,
     accepted,
     cluster_id,
-    cluster_key,
     find_cluster,
     find_pool,
-    group_id,
 )
+from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.state import Document
 from aksgpu.local.objects import Object
-
-POOL_SECONDS = 2.0
-DELETE_SECONDS = 1.5
 
 
 def put(context: Context, call: Call) -> Answer:
     """Create an agent pool, or change it: its count, labels, taints, tags, autoscaler or power."""
-    cluster = find_cluster(context, call)
-    given = (call.body or {}).get("properties") or {}
-    name = call.path["pool"]
-    old = cluster["pools"].get(name)
-    check_preconditions(call, shapes.show_pool(cluster, old) if old else None)
+    cluster, name = find_cluster(context, call), call.path["pool"]
+    old, location = cluster["pools"].get(name), cluster["location"]
+    check_etag(call, shapes.show_pool(cluster, old) if old else None)
     check_ready(context, cluster)
-    if old is not None:
-        rules.check_fixed(old["properties"], given, rules.FIXED_POOL_FIELDS)
-    pool = changed_pool(old, name, given)
-    rules.check_pool(name, pool["properties"], cluster["location"])
+    pool = wanted_pool(old, name, (call.body or {}).get("properties") or {}, location)
     rules.check_system_pool({**cluster["pools"], name: pool})
-    quota.check(context, cluster["location"], [pool], instead_of=[old] if old else [])
+    quota.check(context, location, [pool], instead_of=[old] if old else [])
 
-    pool["state"] = _state(old, pool)
-    cluster["pools"][name], cluster["state"] = pool, "Updating"
-    operation = _begin(context, cluster, "put-pool", POOL_SECONDS, name)
+    if old is not None and old["power"] != pool["power"]:
+        pool["state"] = "Stopping" if pool["power"] == "Stopped" else "Starting"
+    elif old is not None and old["properties"]["count"] != pool["properties"]["count"]:
+        pool["state"] = "Scaling"
+    cluster["pools"][name] = pool
+    operation = context.operations.begin("put-pool", location, cluster=cluster, pool=name)
     return accepted(context, call, operation, status=200 if old else 201, body=shapes.show_pool(cluster, pool))
-
-
-def _state(old: Document | None, new: Document) -> str:
-    """What AKS calls the change."""
-    if old is None:
-        return "Creating"
-    if old["power"] != new["power"]:
-        return "Stopping" if new["power"] == "Stopped" else "Starting"
-    return "Scaling" if old["properties"]["count"] != new["properties"]["count"] else "Updating"
 
 
 def get(context: Context, call: Call) -> Answer:
@@ -68,8 +51,7 @@ def listed(context: Context, call: Call) -> Answer:
 
 def delete(context: Context, call: Call) -> Answer:
     """Delete an agent pool; the last system pool stays."""
-    cluster = find_cluster(context, call)
-    name = call.path["pool"].lower()
+    cluster, name = find_cluster(context, call), call.path["pool"].lower()
     if name not in cluster["pools"]:
         return Answer(204)
     running = context.operations.running(cluster)
@@ -78,24 +60,26 @@ def delete(context: Context, call: Call) -> Answer:
     check_ready(context, cluster)
     rules.check_system_pool({key: pool for key, pool in cluster["pools"].items() if key != name})
     cluster["pools"][name]["state"] = "Deleting"
-    cluster["state"] = "Updating"
-    return accepted(context, call, _begin(context, cluster, "delete-pool", DELETE_SECONDS, name))
+    operation = context.operations.begin("delete-pool", cluster["location"], cluster=cluster, pool=name)
+    return accepted(context, call, operation)
 
 
 async def delete_machines(context: Context, call: Call) -> Answer:
     """Delete the machines that the body names; the pool's count falls by as many."""
     cluster, pool = find_pool(context, call)
-    names = sorted({str(name) for name in (call.body or {}).get("machineNames") or []})
-    if not names:
-        raise errors.missing("machineNames")
+    wanted = sorted({str(name) for name in (call.body or {}).get("machineNames") or []})
+    if not wanted:
+        raise refusal("missing", field="machineNames")
     there = {node["metadata"]["name"] for node in await _nodes(context, cluster, pool)}
-    if unknown := [name for name in names if name not in there]:
-        raise errors.invalid("machineNames", f"agent pool {pool['name']} has no machine {', '.join(unknown)}.")
+    if unknown := [name for name in wanted if name not in there]:
+        raise refusal("machines", pool=pool["name"], names=", ".join(unknown))
     check_ready(context, cluster)
-    left = {**pool["properties"], "count": pool["properties"]["count"] - len(names)}
+    left = {**pool["properties"], "count": pool["properties"]["count"] - len(wanted)}
     rules.check_pool(pool["name"], left, cluster["location"])
-    pool["properties"], pool["state"], cluster["state"] = left, "Deleting machines", "Updating"
-    operation = _begin(context, cluster, "delete-machines", DELETE_SECONDS, pool["name"], machines=names)
+    pool["properties"], pool["state"] = left, "Deleting machines"
+    operation = context.operations.begin(
+        "delete-machines", cluster["location"], cluster=cluster, pool=pool["name"], machines=wanted
+    )
     return accepted(context, call, operation)
 
 
@@ -105,21 +89,11 @@ def upgrade(context: Context, call: Call) -> Answer:
     check_ready(context, cluster)
     surge = rules.surge(pool["properties"])
     quota.check(context, cluster["location"], [pool], instead_of=[pool], surge=surge)
-    pool["state"], cluster["state"] = "UpgradingNodeImageVersion", "Updating"
-    operation = _begin(context, cluster, "upgrade-pool", POOL_SECONDS, pool["name"], surge=surge)
-    return accepted(context, call, operation, body=shapes.show_pool(cluster, pool))
-
-
-async def abort(context: Context, call: Call) -> Answer:
-    """Cancel the operation that runs on the pool."""
-    cluster, pool = find_pool(context, call)
-    running = context.operations.running(cluster)
-    if running is None or running["pool"] != pool["name"]:
-        return Answer(204)
-    await context.operations.cancel(running)
-    return accepted(
-        context, call, context.operations.begin("abort", location=cluster["location"], seconds=ABORT_SECONDS)
+    pool["state"] = "UpgradingNodeImageVersion"
+    operation = context.operations.begin(
+        "upgrade-pool", cluster["location"], cluster=cluster, pool=pool["name"], surge=surge
     )
+    return accepted(context, call, operation, body=shapes.show_pool(cluster, pool))
 
 
 async def machines(context: Context, call: Call) -> Answer:
@@ -134,35 +108,22 @@ async def machine(context: Context, call: Call) -> Answer:
     for node in await _nodes(context, cluster, pool):
         if node["metadata"]["name"] == call.path["machine"]:
             return Answer(200, _machine(cluster, pool, node))
-    raise errors.rejected("NotFound", f"Could not find the machine {call.path['machine']}.", status=404)
+    raise refusal("no_machine", name=call.path["machine"])
 
 
 async def _nodes(context: Context, cluster: Document, pool: Document) -> list[Object]:
-    if cluster["power"] == "Stopped":
-        return []
-    return await nodes.of_pool(await context.clusters.open(cluster["id"], cluster["token"]), pool)
+    return [] if cluster["power"] == "Stopped" else await nodes.of_pool(await context.objects(cluster), pool)
 
 
 def _machine(cluster: Document, pool: Document, node: Object) -> Document:
     name, zone = node["metadata"]["name"], node["metadata"]["labels"]["topology.kubernetes.io/zone"]
-    address = next(entry["address"] for entry in node["status"]["addresses"] if entry["type"] == "InternalIP")
-    group = group_id(cluster["properties"]["nodeResourceGroup"])
-    number = nodes.node_index(name)
-    scale_set = f"{group}/providers/Microsoft.Compute/virtualMachineScaleSets/{nodes.scale_set(cluster, pool)}"
     return {
         "id": f"{cluster_id(cluster)}/agentPools/{pool['name']}/machines/{name}",
         "name": name,
         "type": f"{CLUSTER_TYPE}/agentPools/machines",
         **({"zones": [zone.rpartition("-")[2]]} if zone != "0" else {}),
         "properties": {
-            "network": {"ipAddresses": [{"family": "IPv4", "ip": address}]},
-            "resourceId": f"{scale_set}/virtualMachines/{number}",
+            "network": {"ipAddresses": [{"family": "IPv4", "ip": nodes.address(node)}]},
+            "resourceId": node["spec"]["providerID"].removeprefix("azure://"),
         },
     }
-
-
-def _begin(context: Context, cluster: Document, kind: str, seconds: float, pool: str, **details: Any) -> Document:
-    key = cluster_key(cluster["group"], cluster["name"])
-    return context.operations.begin(
-        kind, location=cluster["location"], seconds=seconds, cluster=key, pool=pool, **details
-    )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from aksgpu.local.arm import data, errors
+from aksgpu.local.arm import data
 from aksgpu.local.arm.context import Context
+from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.state import Document
 
 REGION, SPOT = "cores", "lowPriorityCores"
@@ -16,8 +17,8 @@ REGION, SPOT = "cores", "lowPriorityCores"
 
 def limit(context: Context, family: str) -> int:
     """How many vCPUs of a family (or of the region, or for spot) the subscription may use."""
-    ordered = context.faults.quota.get(family.lower())
-    return ordered if ordered is not None else data.QUOTA.get(family, data.QUOTA.get(family.lower(), 0))
+    offered: int = data.table("offer")["quota"].get(family, data.FAMILIES.get(family.lower(), {}).get("quota", 0))
+    return context.faults.quota.get(family.lower(), offered)
 
 
 def usage(context: Context, location: str) -> Counter[str]:
@@ -45,21 +46,17 @@ def check(
         surge: nodes that each pool has for a while beside those that it counts.
     """
     used = usage(context, location)
-    before: Counter[str] = Counter()
+    before, after = Counter[str](), Counter[str]()
     for pool in instead_of:
         before.update(cost(pool))
-    after: Counter[str] = Counter()
     for pool in wanted:
         after.update(cost(pool, surge))
     for name, vcpus in after.items():
-        requested = vcpus - before[name]
-        remaining = limit(context, name) - used[name]
-        if requested <= 0 or requested <= remaining:
-            continue
-        remaining = max(0, remaining)
-        if name == REGION:
-            raise errors.regional_quota(requested, remaining, location)
-        raise errors.family_quota(requested, remaining, name if name == SPOT else _spelling(name), location)
+        requested, remaining = vcpus - before[name], limit(context, name) - used[name]
+        if requested > max(0, remaining):
+            kind = "regional_quota" if name == REGION else "family_quota"
+            family = next((size.family for size in data.sizes().values() if size.family.lower() == name), name)
+            raise refusal(kind, requested=requested, remaining=max(0, remaining), family=family, location=location)
 
 
 def cost(pool: Document, surge: int = 0) -> dict[str, int]:
@@ -70,7 +67,3 @@ def cost(pool: Document, surge: int = 0) -> dict[str, int]:
     if properties.get("scaleSetPriority") == "Spot":
         return {SPOT: vcpus}
     return {size.family.lower(): vcpus, REGION: vcpus}
-
-
-def _spelling(family: str) -> str:
-    return next(size.family for size in data.sizes().values() if size.family.lower() == family)

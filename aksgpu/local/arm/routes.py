@@ -1,4 +1,4 @@
-"""Every address of Resource Manager, as rows: method, path, handler.
+"""Every address of Resource Manager, as rows: method, path, handler, and the schema in ``fields.yaml`` of its body.
 
 Azure's paths do not regard case. ``{name}`` stands for one segment and becomes a name in ``Call.path``.
 """
@@ -13,6 +13,7 @@ from aksgpu.local.arm import catalogue, clusters, groups, operations, pools
 from aksgpu.local.arm.context import Answer, Call, Context
 
 Handler = Callable[[Context, Call], Answer | Awaitable[Answer]]
+Route = tuple[str, str, Handler, str]
 
 _SUBSCRIPTION = "/subscriptions/{subscription}"
 _GROUP = _SUBSCRIPTION + "/resourcegroups/{group}"
@@ -22,47 +23,46 @@ _CLUSTER = _CLUSTERS + "/{cluster}"
 _POOL = _CLUSTER + "/agentPools/{pool}"
 _LOCATION = _SUBSCRIPTION + _PROVIDER + "/locations/{location}"
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/subscriptions", groups.subscriptions),
-    ("GET", _SUBSCRIPTION, groups.subscription),
-    ("GET", _SUBSCRIPTION + "/locations", groups.locations),
-    ("GET", _SUBSCRIPTION + "/resources", groups.resources),
-    ("GET", _SUBSCRIPTION + "/resourcegroups", groups.listed),
-    ("PUT", _GROUP, groups.put),
-    ("GET", _GROUP, groups.get),
-    ("HEAD", _GROUP, groups.head),
-    ("PATCH", _GROUP, groups.patch),
-    ("DELETE", _GROUP, groups.delete),
-    ("GET", _GROUP + "/resources", groups.resources),
-    ("GET", _SUBSCRIPTION + _PROVIDER + "/managedClusters", clusters.listed),
-    ("GET", _CLUSTERS, clusters.listed),
-    ("PUT", _CLUSTER, clusters.put),
-    ("GET", _CLUSTER, clusters.get),
-    ("PATCH", _CLUSTER, clusters.patch),
-    ("DELETE", _CLUSTER, clusters.delete),
-    ("POST", _CLUSTER + "/stop", clusters.stop),
-    ("POST", _CLUSTER + "/start", clusters.start),
-    ("POST", _CLUSTER + "/abort", clusters.abort),
-    ("POST", _CLUSTER + "/listClusterUserCredential", clusters.credential("clusterUser")),
-    ("POST", _CLUSTER + "/listClusterAdminCredential", clusters.credential("clusterAdmin")),
-    ("GET", _CLUSTER + "/agentPools", pools.listed),
-    ("PUT", _POOL, pools.put),
-    ("GET", _POOL, pools.get),
-    ("DELETE", _POOL, pools.delete),
-    ("POST", _POOL + "/abort", pools.abort),
-    ("POST", _POOL + "/deleteMachines", pools.delete_machines),
-    ("POST", _POOL + "/upgradeNodeImageVersion", pools.upgrade),
-    ("GET", _POOL + "/machines", pools.machines),
-    ("GET", _POOL + "/machines/{machine}", pools.machine),
-    ("GET", _LOCATION + "/operations/{operation}", operations.get_status),
-    ("GET", _LOCATION + "/operationresults/{operation}", operations.get_result),
-    ("GET", _LOCATION + "/kubernetesVersions", catalogue.versions),
-    ("GET", _SUBSCRIPTION + "/providers", catalogue.providers),
-    ("GET", _SUBSCRIPTION + "/providers/{namespace}", catalogue.provider),
-    ("POST", _SUBSCRIPTION + "/providers/{namespace}/register", catalogue.provider),
-    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/skus", catalogue.skus),
-    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/usages", catalogue.usages),
-    ("GET", "/api/retail/prices", catalogue.prices),
+ROUTES: tuple[Route, ...] = (
+    ("GET", "/subscriptions", groups.subscriptions, ""),
+    ("GET", _SUBSCRIPTION, groups.subscription, ""),
+    ("GET", _SUBSCRIPTION + "/locations", groups.locations, ""),
+    ("GET", _SUBSCRIPTION + "/resources", groups.resources, ""),
+    ("GET", _SUBSCRIPTION + "/resourcegroups", groups.listed, ""),
+    ("PUT", _GROUP, groups.put, "tags"),
+    ("GET", _GROUP, groups.get, ""),
+    ("HEAD", _GROUP, groups.head, ""),
+    ("PATCH", _GROUP, groups.patch, "tags"),
+    ("DELETE", _GROUP, groups.delete, ""),
+    ("GET", _GROUP + "/resources", groups.resources, ""),
+    ("GET", _SUBSCRIPTION + _PROVIDER + "/managedClusters", clusters.listed, ""),
+    ("GET", _CLUSTERS, clusters.listed, ""),
+    ("PUT", _CLUSTER, clusters.put, "cluster"),
+    ("GET", _CLUSTER, clusters.get, ""),
+    ("PATCH", _CLUSTER, clusters.patch, "tags"),
+    ("DELETE", _CLUSTER, clusters.delete, ""),
+    ("POST", _CLUSTER + "/stop", clusters.stop, ""),
+    ("POST", _CLUSTER + "/start", clusters.start, ""),
+    ("POST", _CLUSTER + "/abort", clusters.abort, ""),
+    ("POST", _CLUSTER + "/listClusterUserCredential", clusters.credential("clusterUser"), ""),
+    ("POST", _CLUSTER + "/listClusterAdminCredential", clusters.credential("clusterAdmin"), ""),
+    ("GET", _CLUSTER + "/agentPools", pools.listed, ""),
+    ("PUT", _POOL, pools.put, "pool"),
+    ("GET", _POOL, pools.get, ""),
+    ("DELETE", _POOL, pools.delete, ""),
+    ("POST", _POOL + "/abort", clusters.abort, ""),
+    ("POST", _POOL + "/deleteMachines", pools.delete_machines, "machines"),
+    ("POST", _POOL + "/upgradeNodeImageVersion", pools.upgrade, ""),
+    ("GET", _POOL + "/machines", pools.machines, ""),
+    ("GET", _POOL + "/machines/{machine}", pools.machine, ""),
+    ("GET", _LOCATION + "/operations/{operation}", operations.get_status, ""),
+    ("GET", _LOCATION + "/operationresults/{operation}", operations.get_result, ""),
+    ("GET", _LOCATION + "/kubernetesVersions", catalogue.versions, ""),
+    ("GET", _SUBSCRIPTION + "/providers/{namespace}", catalogue.provider, ""),
+    ("POST", _SUBSCRIPTION + "/providers/{namespace}/register", catalogue.provider, ""),
+    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/skus", catalogue.skus, ""),
+    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/usages", catalogue.usages, ""),
+    ("GET", "/api/retail/prices", catalogue.prices, ""),
 )
 
 
@@ -71,22 +71,22 @@ def _compiled(path: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
-_TABLE = tuple((method, _compiled(path), handler) for method, path, handler in ROUTES)
+_TABLE = tuple((route, _compiled(route[1])) for route in ROUTES)
 
 
-def find(method: str, raw_path: str) -> tuple[Handler | None, dict[str, str], list[str]]:
-    """The handler, the names in the path, and the methods that the path has.
+def find(method: str, raw_path: str) -> tuple[Route | None, dict[str, str], list[str]]:
+    """The route, the names in the path, and the methods that the path has where it lacks this one.
 
     Args:
         method: the HTTP method.
         raw_path: the path, still percent-encoded, so that an encoded slash stays within its segment.
     """
     allowed: list[str] = []
-    for known, pattern, handler in _TABLE:
+    for route, pattern in _TABLE:
         match = pattern.fullmatch(raw_path.rstrip("/"))
         if match is None:
             continue
-        if known == method:
-            return handler, {name: unquote(value) for name, value in match.groupdict().items()}, []
-        allowed.append(known)
+        if route[0] == method:
+            return route, {name: unquote(value) for name, value in match.groupdict().items()}, []
+        allowed.append(route[0])
     return None, {}, allowed

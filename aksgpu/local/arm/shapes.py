@@ -12,86 +12,12 @@ from aksgpu.local.arm import data
 from aksgpu.local.arm.context import CLUSTER_TYPE, cluster_id, group_id
 from aksgpu.local.arm.state import Document
 
-READ_ONLY_CLUSTER = {
-    "provisioningState",
-    "powerState",
-    "maxAgentPools",
-    "currentKubernetesVersion",
-    "fqdn",
-    "privateFQDN",
-    "azurePortalFQDN",
-    "resourceUID",
-    "agentPoolProfiles",
-    "status",
-}
-READ_ONLY_POOL = {
-    "name",
-    "eTag",
-    "currentOrchestratorVersion",
-    "provisioningState",
-    "powerState",
-    "nodeImageVersion",
-    "status",
-}
 SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
 
-CLUSTER_DEFAULTS: Document = {
-    "enableRBAC": True,
-    "supportPlan": "KubernetesOfficial",
-    "servicePrincipalProfile": {"clientId": "msi"},
-    "networkProfile": {
-        "networkPlugin": "azure",
-        "networkPluginMode": "overlay",
-        "networkDataplane": "azure",
-        "loadBalancerSku": "standard",
-        "loadBalancerProfile": {"managedOutboundIPs": {"count": 1}, "backendPoolType": "NodeIPConfiguration"},
-        "podCidr": "10.244.0.0/16",
-        "serviceCidr": "10.0.0.0/16",
-        "dnsServiceIP": "10.0.0.10",
-        "outboundType": "loadBalancer",
-        "podCidrs": ["10.244.0.0/16"],
-        "serviceCidrs": ["10.0.0.0/16"],
-        "ipFamilies": ["IPv4"],
-    },
-    "autoUpgradeProfile": {"nodeOSUpgradeChannel": "NodeImage"},
-    "disableLocalAccounts": False,
-    "securityProfile": {},
-    "storageProfile": {
-        "diskCSIDriver": {"enabled": True},
-        "fileCSIDriver": {"enabled": True},
-        "snapshotController": {"enabled": True},
-    },
-    "oidcIssuerProfile": {"enabled": False},
-    "workloadAutoScalerProfile": {},
-    "metricsProfile": {"costAnalysis": {"enabled": False}},
-    "nodeProvisioningProfile": {"mode": "Manual", "defaultNodePools": "Auto"},
-    "bootstrapProfile": {"artifactSource": "Direct"},
-}
 
-POOL_DEFAULTS: Document = {
-    "count": 1,
-    "osDiskSizeGB": 128,
-    "osDiskType": "Managed",
-    "kubeletDiskType": "OS",
-    "maxPods": 110,
-    "type": "VirtualMachineScaleSets",
-    "enableAutoScaling": False,
-    "scaleDownMode": "Delete",
-    "enableNodePublicIP": False,
-    "mode": "User",
-    "osType": "Linux",
-    "osSKU": "Ubuntu",
-    "scaleSetPriority": "Regular",
-    "upgradeSettings": {"maxSurge": "10%", "maxUnavailable": "0"},
-    "enableFIPS": False,
-    "securityProfile": {"enableVTPM": False, "enableSecureBoot": False},
-}
-
-
-def new_cluster(group: str, name: str, location: str, given: Document) -> Document:
-    """A cluster's document, without its pools."""
-    serial = f"{secrets.randbelow(90_000_000) + 10_000_000}"
-    cluster: Document = {
+def new_cluster(group: str, name: str, location: str) -> Document:
+    """A cluster's document before anybody said what it shall be."""
+    return {
         "id": secrets.token_hex(6),
         "uid": secrets.token_hex(12),
         "token": secrets.token_urlsafe(32),
@@ -99,47 +25,42 @@ def new_cluster(group: str, name: str, location: str, given: Document) -> Docume
         "name": name,
         "group": group,
         "location": location,
-        "serial": serial,
+        "serial": str(secrets.randbelow(90_000_000) + 10_000_000),
         "power": "Running",
         "state": "Creating",
         "operation": None,
         "error": None,
         "pools": {},
-        "properties": copy.deepcopy(CLUSTER_DEFAULTS),
+        "properties": copy.deepcopy(data.table("defaults")["cluster"])
+        | {"nodeResourceGroup": f"MC_{group}_{name}_{location}"[:80], "kubernetesVersion": data.KUBERNETES_VERSION},
     }
-    change_cluster(cluster, given)
-    properties = cluster["properties"]
-    if not properties.get("nodeResourceGroup"):
-        properties["nodeResourceGroup"] = f"MC_{group}_{name}_{location}"[:80]
-    if not properties.get("kubernetesVersion"):
-        properties["kubernetesVersion"] = data.KUBERNETES_VERSION
-    return cluster
 
 
 def change_cluster(cluster: Document, given: Document) -> None:
     """Take over what a PUT says of the cluster itself; secrets are not kept."""
-    properties = copy.deepcopy(given.get("properties") or {})
-    secrets_given = (
-        ("servicePrincipalProfile", "secret"),
-        ("windowsProfile", "adminPassword"),
-        ("aadProfile", "serverAppSecret"),
-    )
-    for secret in secrets_given:
-        (properties.get(secret[0]) or {}).pop(secret[1], None)
-    network = properties.pop("networkProfile", None) or {}
+    properties = _given("cluster", given.get("properties") or {})
+    for profile, secret in data.table("defaults")["secret"].items():
+        properties.get(profile, {}).pop(secret, None)
+    network = properties.pop("networkProfile", {})
     cluster["properties"]["networkProfile"] |= {key: value for key, value in network.items() if value is not None}
-    cluster["properties"] |= {
-        key: value for key, value in properties.items() if key not in READ_ONLY_CLUSTER and value not in (None, "")
-    }
+    cluster["properties"] |= properties
     for field in ("tags", "identity", "sku", "kind", "extendedLocation"):
         if given.get(field) is not None:
             cluster[field] = copy.deepcopy(given[field])
 
 
+def _given(kind: str, properties: Document) -> Document:
+    """What a request says of the fields that are a client's to say."""
+    fixed = data.table("defaults")["read_only"][kind]
+    return {
+        key: copy.deepcopy(value) for key, value in properties.items() if key not in fixed and value not in (None, "")
+    }
+
+
 def new_pool(name: str, given: Document) -> Document:
     """A pool's document."""
-    pool: Document = {"name": name, "power": "Running", "state": "Creating", "error": None, "next": 0, "properties": {}}
-    pool["properties"] = copy.deepcopy(POOL_DEFAULTS)
+    pool: Document = {"name": name, "power": "Running", "state": "Creating", "error": None, "next": 0}
+    pool["properties"] = copy.deepcopy(data.table("defaults")["pool"])
     change_pool(pool, given)
     if pool["properties"]["scaleSetPriority"] == "Spot":
         _make_spot(pool["properties"])
@@ -149,19 +70,13 @@ def new_pool(name: str, given: Document) -> Document:
 def change_pool(pool: Document, given: Document) -> None:
     """Take over what a PUT says of the pool."""
     before = pool["properties"].get("nodeLabels") or {}
-    pool["properties"] |= {
-        key: copy.deepcopy(value)
-        for key, value in given.items()
-        if key not in READ_ONLY_POOL and value not in (None, "")
-    }
+    pool["properties"] |= _given("pool", given)
     size = data.sizes().get(str(pool["properties"].get("vmSize")).lower())
     if size is not None:
         pool["properties"]["vmSize"] = size.name
     gone = set(before) - set(pool["properties"].get("nodeLabels") or {})
     pool["labelled"] = sorted({*pool.get("labelled", []), *gone})
-    power = (given.get("powerState") or {}).get("code")
-    if power in ("Running", "Stopped"):
-        pool["power"] = power
+    pool["power"] = (given.get("powerState") or {}).get("code") or pool["power"]
 
 
 def _make_spot(properties: Document) -> None:
@@ -187,13 +102,11 @@ def show_pool(cluster: Document, pool: Document) -> Document:
 def show_cluster(cluster: Document) -> Document:
     """A managed cluster."""
     properties = copy.deepcopy(cluster["properties"])
-    version = cluster["properties"]["kubernetesVersion"]
     prefix = f"{properties.get('dnsPrefix') or properties.get('fqdnSubdomain')}-{cluster['serial']}"
     properties |= {
         "provisioningState": cluster["state"],
         "powerState": {"code": cluster["power"]},
         "currentKubernetesVersion": data.KUBERNETES_VERSION,
-        "kubernetesVersion": version,
         "fqdn": f"{prefix}.hcp.{cluster['location']}.azmk8s.io",
         "azurePortalFQDN": f"{prefix}.portal.hcp.{cluster['location']}.azmk8s.io",
         "agentPoolProfiles": [

@@ -7,11 +7,12 @@ leaves behind are the operation's business (:mod:`aksgpu.local.arm.operations`),
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from aksgpu.local.arm import nodes
 from aksgpu.local.arm.context import Context, cluster_id
 from aksgpu.local.arm.state import Document
-from aksgpu.local.objects import Objects
 
 CONTROL_PLANE_SHARE = 0.3
 """The part of a cluster operation that passes before its nodes appear."""
@@ -20,7 +21,7 @@ CONTROL_PLANE_SHARE = 0.3
 async def put_cluster(context: Context, operation: Document) -> None:
     """Bring up the control plane, then the nodes of every pool, one after another."""
     cluster = context.state.clusters[operation["cluster"]]
-    await open_cluster(context, cluster)
+    await context.objects(cluster)
     await asyncio.sleep(operation["seconds"] * CONTROL_PLANE_SHARE)
     for pool in cluster["pools"].values():
         context.faults.check_machines(pool["properties"])
@@ -30,7 +31,7 @@ async def put_cluster(context: Context, operation: Document) -> None:
 async def put_pool(context: Context, operation: Document) -> None:
     """Bring a pool's nodes to what the pool says now."""
     cluster, pool = _about(context, operation)
-    await open_cluster(context, cluster)
+    await context.objects(cluster)
     context.faults.check_machines(pool["properties"])
     await settle(context, cluster, pool, operation["seconds"])
 
@@ -40,14 +41,14 @@ async def delete_machines(context: Context, operation: Document) -> None:
     cluster, pool = _about(context, operation)
     async with context.nodes_lock[cluster["id"]]:
         for name in operation["machines"]:
-            await nodes.remove(await open_cluster(context, cluster), name)
+            await nodes.remove(await context.objects(cluster), name)
     await settle(context, cluster, pool, operation["seconds"])
 
 
 async def upgrade_pool(context: Context, operation: Document) -> None:
     """Give the pool's nodes the newest image, one after another."""
     cluster, pool = _about(context, operation)
-    objects = await open_cluster(context, cluster)
+    objects = await context.objects(cluster)
     context.faults.check_machines(pool["properties"])
     async with context.nodes_lock[cluster["id"]]:
         await nodes.replace(objects, cluster, pool, operation["surge"], operation["seconds"])
@@ -65,7 +66,7 @@ async def delete_pool(context: Context, operation: Document) -> None:
 async def delete_cluster(context: Context, operation: Document) -> None:
     """Take the cluster away with its nodes, its pods and its node resource group."""
     await asyncio.sleep(operation["seconds"])
-    await _forget_cluster(context, operation, operation["cluster"])
+    await _forget_cluster(context, operation["cluster"])
 
 
 async def stop_cluster(context: Context, operation: Document) -> None:
@@ -90,7 +91,7 @@ async def delete_group(context: Context, operation: Document) -> None:
         running = context.operations.running(context.state.clusters[key])
         if running is not None:
             await context.operations.cancel(running)
-        await _forget_cluster(context, operation, key)
+        await _forget_cluster(context, key)
     context.state.groups.pop(group, None)
 
 
@@ -99,29 +100,36 @@ async def nothing(context: Context, operation: Document) -> None:
     await asyncio.sleep(operation["seconds"])
 
 
-WORK = {
-    "put-cluster": put_cluster,
-    "put-pool": put_pool,
-    "delete-pool": delete_pool,
-    "delete-machines": delete_machines,
-    "upgrade-pool": upgrade_pool,
-    "delete-cluster": delete_cluster,
-    "stop-cluster": stop_cluster,
-    "start-cluster": start_cluster,
-    "delete-group": delete_group,
-    "abort": nothing,
+@dataclass(frozen=True)
+class Kind:
+    """A kind of operation."""
+
+    work: Callable[[Context, Document], Awaitable[None]]
+    seconds: float
+    """How long it takes, before the laptop's time scale."""
+    state: str = "Updating"
+    """The provisioning state of its cluster meanwhile."""
+
+
+KINDS = {
+    "put-cluster": Kind(put_cluster, 3.0, "Creating"),
+    "update-cluster": Kind(put_cluster, 1.5),
+    "start-cluster": Kind(start_cluster, 3.0, "Starting"),
+    "stop-cluster": Kind(stop_cluster, 1.5, "Stopping"),
+    "delete-cluster": Kind(delete_cluster, 1.5, "Deleting"),
+    "put-pool": Kind(put_pool, 2.0),
+    "upgrade-pool": Kind(upgrade_pool, 2.0),
+    "delete-machines": Kind(delete_machines, 1.5),
+    "delete-pool": Kind(delete_pool, 1.5),
+    "delete-group": Kind(delete_group, 1.5),
+    "abort": Kind(nothing, 0.2),
 }
-
-
-async def open_cluster(context: Context, cluster: Document) -> Objects:
-    """The objects of a cluster, which is started where it does not run."""
-    return await context.clusters.open(cluster["id"], cluster["token"])
 
 
 async def settle(context: Context, cluster: Document, pool: Document, seconds: float) -> None:
     """Make the pool's nodes be what its document says, while nobody else makes or removes nodes of the cluster."""
     async with context.nodes_lock[cluster["id"]]:
-        await nodes.settle(await open_cluster(context, cluster), cluster, pool, seconds)
+        await nodes.settle(await context.objects(cluster), cluster, pool, seconds)
 
 
 async def _settle_all(context: Context, cluster: Document, seconds: float) -> None:
@@ -134,18 +142,15 @@ def _about(context: Context, operation: Document) -> tuple[Document, Document]:
     return cluster, cluster["pools"][operation["pool"]]
 
 
-async def _forget_cluster(context: Context, operation: Document, key: str) -> None:
-    """Delete a cluster and its node resource group; both leave the file in one transaction, with the outcome."""
+async def _forget_cluster(context: Context, key: str) -> None:
+    """Delete a cluster and its node resource group; both leave the file in one transaction."""
     cluster = context.state.clusters.get(key)
     if cluster is None:
         return
     await context.clusters.delete(cluster["id"])
-    identity = cluster_id(cluster)
-    managed = [name for name, group in context.state.groups.items() if group.get("managedBy") == identity]
+    identity, groups = cluster_id(cluster), context.state.groups
+    managed = [name for name, group in groups.items() if group.get("managedBy") == identity]
     for name in managed:
-        del context.state.groups[name]
+        del groups[name]
     del context.state.clusters[key]
-    if operation["cluster"]:
-        operation["groups"] = managed
-    else:
-        context.state.save(("clusters", key), *(("groups", name) for name in managed))
+    context.state.save(("clusters", key), *(("groups", name) for name in managed))

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.mgmt.containerservice.models import AgentPool
+
+from aksgpu.local.arm import data, errors
 
 from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body, pool
 
@@ -255,3 +259,12 @@ def test_etags(arm: Arm) -> None:
     assert arm.send("PUT", CLUSTER, body(), **{"If-None-Match": "*"}).status_code == 412
     etag = arm.send("GET", pool_path).json()["properties"]["eTag"]
     assert arm.send("PUT", pool_path, {"properties": {"count": 2}}, **{"If-Match": etag}).status_code == 200
+
+
+def test_every_refusal_is_used_and_every_use_has_its_text() -> None:
+    folder = Path(errors.__file__).parent
+    rows = data.table("refusals")
+    named = {name for section in rows.values() for name in section}
+    source = "\n".join(path.read_text() for path in folder.glob("*.py")) + (folder / "fields.yaml").read_text()
+    assert set(re.findall(r'refusal\(\s*"(\w+)"', source)) <= named
+    assert [name for name in named if not re.search(rf"\b{name}\b", source)] == []
