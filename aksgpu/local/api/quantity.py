@@ -65,7 +65,10 @@ def _spell(number: Decimal, suffix: str, exponent: str) -> str:
         return "0"
     # Binary spellings below 1024, or of no whole number, fall back to decimal ones, as in the API.
     if suffix in _BINARY and abs(number) >= 1024 and number == number.to_integral_value():
-        return _binary(int(number))
+        whole, power = int(number), 0
+        while power < 6 and whole % 1024 == 0:
+            whole, power = whole // 1024, power + 1
+        return str(whole) + ("", *_BINARY)[power]
     power = -9 if number % 1 else 0
     while power < 18 and number.scaleb(-power) % 1000 == 0:
         power += 3
@@ -75,11 +78,3 @@ def _spell(number: Decimal, suffix: str, exponent: str) -> str:
     if exponent:
         return f"{mantissa}e{power}" if power else mantissa
     return mantissa + _SUFFIXES[power]
-
-
-def _binary(number: int) -> str:
-    power = 0
-    while power < 6 and number % 1024 == 0:
-        number //= 1024
-        power += 1
-    return str(number) + ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")[power]

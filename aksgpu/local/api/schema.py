@@ -25,11 +25,7 @@ from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.strategy import HOOKS, Hook
 
 REF = "#/components/schemas/"
-_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.Time"
-_MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
-_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
-_SCALARS = {_QUANTITY: "quantity", _TIME: "time", _MICRO_TIME: "microtime", _INT_OR_STRING: "intstr"}
+_SCALARS = {"Quantity": "quantity", "Time": "time", "MicroTime": "microtime", "IntOrString": "intstr"}
 _ZERO: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
 _GO = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
 _OMITTED = frozenset({"array", "map", "string", "bytes"})
@@ -72,13 +68,11 @@ class Node:
 @cache
 def definition(name: str) -> Node:
     """The compiled schema of a definition by its full name."""
-    if name in _SCALARS:
-        return Node(_SCALARS[name])
-    schema = definitions()[name]
-    if "properties" not in schema:
-        return Node("any")
+    schema, short = definitions()[name], name.rpartition(".")[2]
+    if short in _SCALARS or "properties" not in schema:
+        return Node(_SCALARS.get(short, "any"))
     node = Node("object")
-    node.name, node.go = name.rsplit(".", 1)[1], ".".join(name.split(".")[-2:])
+    node.name, node.go = short, ".".join(name.split(".")[-2:])
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
@@ -123,10 +117,9 @@ def of(kind: Kind) -> Node:
     return definition(kind.definition)
 
 
-def new_status(kind: Kind) -> dict[str, Any]:
+def new_status(kind: Kind) -> Any:
     """The status of a new object, whatever the client sent."""
-    status: dict[str, Any] = Decoder().decode(of(kind).fields["status"], {})
-    return status
+    return Decoder().decode(of(kind).fields["status"], {})
 
 
 def zero(node: Node) -> Any:
@@ -154,37 +147,27 @@ class Decoder:
 
     def decode(self, node: Node, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0) -> Any:
         """A copy of ``value`` as the server would store it; raises DecodeError for a wrong type."""
-        kind = node.type
-        if kind == "string":
-            if type(value) is str:
+        given, item = type(value), node.item
+        match node.type:
+            case "string" if given is str:
                 return value
-        elif kind == "object":
-            if type(value) is dict:
-                if depth > _DEPTH:
-                    raise DecodeError("json: exceeded max depth")
+            case "object" if given is dict and depth <= _DEPTH:
                 return self._object(node, value, path, go, depth)
-        elif kind == "array":
-            if type(value) is list:
-                assert node.item is not None
-                item, decode = node.item, self.decode
+            case "array" if given is list and item is not None:
                 return [
-                    decode(item, zero(item) if each is None else each, f"{path}[{i}]", go, owner, depth + 1)
+                    self.decode(item, zero(item) if each is None else each, f"{path}[{i}]", go, owner, depth + 1)
                     for i, each in enumerate(value)
                 ]
-        elif kind == "map":
-            if type(value) is dict:
-                assert node.item is not None
-                item = node.item
+            case "map" if given is dict and item is not None:
                 return {
                     key: self.decode(item, zero(item) if each is None else each, f"{path}.{key}", go, owner, depth + 1)
                     for key, each in value.items()
                 }
-        elif kind == "any":
-            if type(value) is dict:
+            case "any" if given is dict:
                 return _copy(value, depth)
-        else:
-            return _scalar(node, value, go, owner)
-        raise _mismatch(node, value, go, owner)
+        if given is dict and node.type == "object":
+            raise DecodeError("json: exceeded max depth")
+        return _scalar(node, value, go, owner)
 
     def _object(self, node: Node, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -246,34 +229,28 @@ def _mismatch(node: Node, value: Any, go: str, owner: str) -> DecodeError:
 
 
 def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
-    kind, given = node.type, type(value)
-    if kind == "integer":
-        bits = 31 if node.go == "int32" else 63
-        if given is int and -(1 << bits) <= value < 1 << bits:
-            return value
-        if given is float and value.is_integer() and abs(value) < 1 << bits:
+    given, bits = type(value), 31 if node.go in ("int32", "intstr") else 63
+    whole = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
+    match node.type:
+        case "integer" if whole:
             return int(value)
-    elif kind == "boolean":
-        if given is bool:
+        case "boolean" if given is bool:
             return value
-    elif kind == "quantity":
-        if given in (str, int, float):
+        case "number" if given in (int, float):
+            return value
+        case "intstr" if given is str or (given is int and whole):
+            return value
+        case "quantity" if given in (str, int, float):
             try:
                 return quantity.canonical(value)
             except ValueError as error:
                 raise DecodeError(str(error)) from None
-        raise DecodeError(quantity.SYNTAX)
-    elif kind == "intstr":
-        if given is str or (given is int and -(1 << 31) <= value < 1 << 31):
-            return value
-    elif kind in ("time", "microtime"):
-        if given is str:
-            return _time(value, micro=kind == "microtime")
-    elif kind == "bytes":
-        if given is str:
+        case "quantity":
+            raise DecodeError(quantity.SYNTAX)
+        case "time" | "microtime" if given is str:
+            return _time(value, micro=node.type == "microtime")
+        case "bytes" if given is str:
             return _base64(value)
-    elif kind == "number" and given in (int, float):
-        return value
     raise _mismatch(node, value, go, owner)
 
 

@@ -63,9 +63,6 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
                 _job(obj, causes)
             case "daemonsets":
                 _template(obj["spec"], ("Always",), causes)
-            case "services" if obj["spec"].get("clusterIP") != "None" and obj["spec"]["type"] != "ExternalName":
-                if not obj["spec"].get("ports"):
-                    causes.required("spec.ports")
     return causes
 
 
@@ -205,12 +202,8 @@ def _resources(resources: Object, path: str, causes: Causes) -> None:
     limits, requests = resources.get("limits", {}), resources.get("requests", {})
     for field, amounts in (("limits", limits), ("requests", requests)):
         for name, value in amounts.items():
-            for problem in names.qualified(name):
-                causes.invalid(f"{path}.{field}", name, problem)
             if "/" not in name and name not in _NATIVE and not name.startswith("hugepages-"):
                 causes.invalid(f"{path}.{field}", name, "must be a standard resource for containers")
-            if quantity.parse(value) < 0:
-                causes.invalid(f"{path}.{field}[{name}]", value, "must be greater than or equal to 0")
             if names.extended(name) and quantity.parse(value) % 1:
                 causes.invalid(f"{path}.{field}[{name}]", value, "must be an integer")
     for name, value in requests.items():

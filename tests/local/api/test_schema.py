@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extract_schemas import extract
 
 from aksgpu.local.api import names, schema
 from aksgpu.local.api.kinds import KINDS, by_plural
@@ -28,10 +29,8 @@ def test_every_kind_has_a_schema() -> None:
 
 def test_the_extract_is_what_the_source_gives() -> None:
     source = pytest.importorskip("kubernetes_validate")
-    from aksgpu.local.api.data import extract
-
     folder = Path(source.__path__[0]) / "kubernetes-json-schema" / "v1.33.0-local"
-    made = extract.extract(json.loads((folder / "_definitions.json").read_text())["$defs"])
+    made = extract(json.loads((folder / "_definitions.json").read_text())["$defs"])
     assert json.loads(gzip.decompress((DATA / "schemas-1.33.json.gz").read_bytes())) == made
 
 

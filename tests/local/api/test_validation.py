@@ -81,7 +81,7 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
         ("roles", {"rules": [{"apiGroups": [""]}]}, "rules[0].verbs: Required value"),
         ("rolebindings", {"roleRef": {"kind": "User", "name": "x"}}, 'supported values: "Role", "ClusterRole"'),
         ("rolebindings", {}, "roleRef: Required value"),
-        ("services", {"spec": {}}, "spec.ports: Required value"),
+        ("services", {"spec": {"type": "Virtual"}}, 'supported values: "ClusterIP"'),
         ("leases", {"spec": {"leaseDurationSeconds": 0}}, "must be greater than or equal to 1"),
     ],
 )
