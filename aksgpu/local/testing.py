@@ -1,6 +1,8 @@
 """Pytest fixtures: a laptop AKS of the test session's own.
 
 pytest_plugins = ["aksgpu.local.testing"]
+
+PYTEST_DONT_REWRITE: nothing is asserted here, and a conftest may import the fixture by its name.
 """
 
 from __future__ import annotations
