@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from aksgpu.local.api.podexec import PodExec
 from aksgpu.local.api.podlogs import PodLogs
@@ -60,7 +61,6 @@ class NodeAgent(PodLogs, PodExec):
         self._nodes: dict[str, Node] = {}
         self._runners: dict[str, PodRunner] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._names: dict[tuple[str, str], str] = {}
         self._tasks, self._watches = Tasks(), Tasks()
         self._node_informer, self._pod_informer = Informer(objects, "nodes"), Informer(objects, "pods")
         self._claim_informer = Informer(objects, "persistentvolumeclaims")
@@ -111,13 +111,11 @@ class NodeAgent(PodLogs, PodExec):
         pod: str,
         container: str,
         *,
-        follow: bool,
         previous: bool,
         since_time: str | None,
         since_seconds: int | None,
-        tail_lines: int | None,
-        limit_bytes: int | None,
-        timestamps: bool,
+        follow: bool,
+        **options: Any,
     ) -> AsyncIterator[bytes]:
         """A container's log; see :class:`~aksgpu.local.api.podlogs.PodLogs`.
 
@@ -131,8 +129,8 @@ class NodeAgent(PodLogs, PodExec):
         if path is None:
             raise bad_request(f'container "{container}" in pod "{pod}" is waiting to start: ContainerCreating')
         since = logs.since_nanoseconds(since_time, since_seconds)
-        options = logs.LogOptions(follow and not previous, since, tail_lines, limit_bytes, timestamps)
-        return logs.read(path, options, lambda: not found.may_write(path))
+        follow = follow and not previous
+        return logs.read(path, lambda: not found.may_write(path), follow=follow, since=since, **options)
 
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Execution:
         """Run a command in a container; see :class:`~aksgpu.local.api.podexec.PodExec`.
@@ -147,7 +145,8 @@ class NodeAgent(PodLogs, PodExec):
             raise StatusError(500, "InternalError", head + _OCI.format(error)) from error
 
     def _container(self, namespace: str, pod: str, name: str) -> ContainerRunner:
-        runner = self._runners.get(self._names.get((namespace, pod), ""))
+        runners = reversed(self._runners.values())  # one of that name that was deleted may still be ending
+        runner = next((one for one in runners if (one.namespace, one.name) == (namespace, pod)), None)
         if runner is None:
             raise not_found("pods", pod)
         found = runner.container(name)
@@ -197,7 +196,6 @@ class NodeAgent(PodLogs, PodExec):
 
     def _adopt(self, runner: PodRunner) -> None:
         self._runners[runner.uid] = runner
-        self._names[runner.namespace, runner.name] = runner.uid
         runner.restore()
         runner.see(runner.pod)
         task = self._running[runner.uid] = asyncio.get_running_loop().create_task(runner.run())
@@ -221,8 +219,6 @@ class NodeAgent(PodLogs, PodExec):
         await asyncio.wait([task])
         runner.node.devices.release(uid)
         del self._runners[uid], self._running[uid]
-        if self._names.get((runner.namespace, runner.name)) == uid:
-            del self._names[runner.namespace, runner.name]
         await asyncio.sleep(LINGER_SECONDS)
         runner.remove()
 

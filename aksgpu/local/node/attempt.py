@@ -73,7 +73,7 @@ class Attempt:
         """Start the shim, and wait until the command runs or could not be started.
 
         Args:
-            spec: ``argv``, ``env``, ``cwd``, ``mounts`` and ``memory_limit`` for the shim.
+            spec: ``argv``, ``env``, ``cwd``, ``mounts``, ``hostname`` and ``memory_limit`` for the shim.
             container_id: the id of this run.
         """
         self.container_id = container_id

@@ -9,10 +9,9 @@ import base64
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
-from typing import Any
 
 from aksgpu.local.api import quantity
 from aksgpu.local.images import Image
@@ -22,6 +21,10 @@ from aksgpu.local.status import StatusError
 
 # What containers see of this machine's own environment: enough to run its programs, and no secrets.
 _INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
+_FIELDS = (
+    *("metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations"),
+    *("spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
+)
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
 
 
@@ -41,13 +44,8 @@ def expand(text: str, known: Mapping[str, str]) -> str:
 
 def command_line(container: Object, image: Image, known: Mapping[str, str]) -> list[str]:
     """The program and its arguments: ``command`` replaces the image's entrypoint and default arguments."""
-    command, args = container.get("command") or [], container.get("args") or []
-    if command:
-        words = [*command, *args]
-        return [expand(word, known) for word in words]
-    if args:
-        return [*image.entrypoint, *(expand(word, known) for word in args)]
-    return [*image.entrypoint, *image.cmd]
+    words = [expand(word, known) for word in [*(container.get("command") or []), *(container.get("args") or [])]]
+    return words if container.get("command") else [*image.entrypoint, *(words or image.cmd)]
 
 
 def common(hostname: str, tools: Sequence[Path], gpus: Sequence[Gpu], driver: Path | None = None) -> dict[str, str]:
@@ -74,15 +72,11 @@ async def of_container(objects: Objects, pod: Object, container: Object, node: O
     Raises:
         ConfigError: a ConfigMap, a Secret or a key that is not optional is missing.
     """
-    namespace = pod["metadata"]["namespace"]
     found: dict[str, str] = {}
     for source in container.get("envFrom") or []:
-        for kind, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
-            if kind in source:
-                ref = source[kind]
-                data = await read_data(objects, resource, namespace, ref["name"], bool(ref.get("optional")))
-                prefix = source.get("prefix", "")
-                found |= {prefix + key: value.decode(errors="replace") for key, value in (data or {}).items()}
+        data = await read_data(objects, pod, source) or {}
+        prefix = source.get("prefix", "")
+        found |= {prefix + key: value.decode(errors="replace") for key, value in data.items()}
     for entry in container.get("env") or []:
         value = await _value(objects, entry, pod, container, node, found)
         if value is not None:
@@ -100,46 +94,42 @@ async def _value(
         return field(pod, source["fieldRef"]["fieldPath"])
     if "resourceFieldRef" in source:
         return resource_field(pod, source["resourceFieldRef"], container, node)
-    for kind, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
-        if kind in source:
-            ref = source[kind]
-            optional = bool(ref.get("optional"))
-            data = await read_data(objects, resource, pod["metadata"]["namespace"], ref["name"], optional)
-            if data is not None and ref["key"] in data:
-                return data[ref["key"]].decode(errors="replace")
-            if not optional:
-                name = {"configmaps": "ConfigMap", "secrets": "Secret"}[resource]
-                raise ConfigError(
-                    f"couldn't find key {ref['key']} in {name} {pod['metadata']['namespace']}/{ref['name']}"
-                )
-    return None
+    kind, ref = next(iter(source.items()))
+    data = await read_data(objects, pod, source) or {}
+    if ref["key"] in data:
+        return data[ref["key"]].decode(errors="replace")
+    if ref.get("optional"):
+        return None
+    name = "ConfigMap" if kind == "configMapKeyRef" else "Secret"
+    raise ConfigError(f"couldn't find key {ref['key']} in {name} {pod['metadata']['namespace']}/{ref['name']}")
 
 
-async def read_data(
-    objects: Objects, resource: str, namespace: str, name: str, optional: bool, *, binary: bool = False
-) -> dict[str, bytes] | None:
-    """The data of a ConfigMap or Secret; None when it is not there and need not be.
+async def read_data(objects: Objects, pod: Object, source: Object, *, binary: bool = False) -> dict[str, bytes] | None:
+    """The data of the ConfigMap or Secret that a source names; None when there is none and need not be.
 
     Only files have use for a ConfigMap's ``binaryData``: an environment cannot hold all of it.
 
     Raises:
         ConfigError: it is not there.
     """
+    kind, ref = next((key, value) for key, value in source.items() if key.startswith(("configMap", "secret")))
+    resource = "configmaps" if kind.startswith("configMap") else "secrets"
+    name = ref.get("name") or ref["secretName"]
     try:
-        obj = await objects.get(resource, name, namespace)
+        obj = await objects.get(resource, name, pod["metadata"]["namespace"])
     except StatusError as error:
         if error.code != 404:
             raise
-        if optional:
+        if ref.get("optional"):
             return None
         raise ConfigError(f'{resource.removesuffix("s")} "{name}" not found') from error
     plain = obj.get("data") or {}
     if resource == "secrets":
         return {key: base64.b64decode(value) for key, value in plain.items()}
-    found = {key: value.encode() for key, value in plain.items()}
-    if binary:
-        found |= {key: base64.b64decode(value) for key, value in (obj.get("binaryData") or {}).items()}
-    return found
+    more = (obj.get("binaryData") or {}) if binary else {}
+    return {key: value.encode() for key, value in plain.items()} | {
+        key: base64.b64decode(value) for key, value in more.items()
+    }
 
 
 def field(pod: Object, path: str) -> str:
@@ -148,29 +138,18 @@ def field(pod: Object, path: str) -> str:
     Raises:
         ConfigError: it offers no such field.
     """
-    metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     if match := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
-        return str((metadata.get(match[1]) or {}).get(match[2], ""))
-    offered: dict[str, Callable[[], Any]] = {
-        "metadata.name": lambda: metadata["name"],
-        "metadata.namespace": lambda: metadata["namespace"],
-        "metadata.uid": lambda: metadata["uid"],
-        "metadata.labels": lambda: _lines(metadata.get("labels")),
-        "metadata.annotations": lambda: _lines(metadata.get("annotations")),
-        "spec.nodeName": lambda: spec.get("nodeName", ""),
-        "spec.serviceAccountName": lambda: spec.get("serviceAccountName", ""),
-        "status.hostIP": lambda: status.get("hostIP", ""),
-        "status.hostIPs": lambda: status.get("hostIP", ""),
-        "status.podIP": lambda: status.get("podIP", ""),
-        "status.podIPs": lambda: status.get("podIP", ""),
-    }
-    if path not in offered:
+        return str((pod["metadata"].get(match[1]) or {}).get(match[2], ""))
+    if path not in _FIELDS:
         raise ConfigError(f"unsupported fieldPath: {path}")
-    return str(offered[path]())
-
-
-def _lines(values: Mapping[str, str] | None) -> str:
-    return "\n".join(f"{key}={json.dumps(value)}" for key, value in sorted((values or {}).items()))
+    part, _, name = path.partition(".")
+    value = (pod.get(part) or {}).get(name) or ""
+    match value:
+        case dict():
+            return "\n".join(f"{key}={json.dumps(text)}" for key, text in sorted(value.items()))
+        case list():
+            return ",".join(one["ip"] for one in value)
+    return str(value)
 
 
 def resource_field(pod: Object, ref: Object, container: Object, node: Object) -> str:

@@ -24,18 +24,9 @@ MIG, MIG_COUNT, MIG_STRATEGY = "aksgpu.dev/gpu-mig", "aksgpu.dev/gpu-mig-count",
 MANAGED, BROKEN = "aksgpu.dev/gpu-management", "aksgpu.dev/gpu-driver-error"
 
 _CAPABILITIES = {
-    "K80": "3.7",
-    "M60": "5.2",
-    "P40": "6.1",
-    "P100": "6.0",
-    "V100": "7.0",
-    "T4": "7.5",
-    "A100": "8.0",
-    "A10": "8.6",
-    "H100": "9.0",
-    "H200": "9.0",
-    "GB200": "10.0",
-}
+    "K80": "3.7", "M60": "5.2", "P40": "6.1", "P100": "6.0", "V100": "7.0", "T4": "7.5",
+    "A100": "8.0", "A10": "8.6", "H100": "9.0", "H200": "9.0", "GB200": "10.0",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,18 +68,15 @@ def real() -> list[Gpu]:
 
 
 def _real(nvml: Any, index: int) -> Gpu:
-    def text(value: str | bytes) -> str:
-        return value.decode() if isinstance(value, bytes) else value
-
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
         index=index,
-        uuid=text(nvml.nvmlDeviceGetUUID(handle)),
-        model=text(nvml.nvmlDeviceGetName(handle)),
+        uuid=nvml.nvmlDeviceGetUUID(handle),
+        model=nvml.nvmlDeviceGetName(handle),
         memory_mib=nvml.nvmlDeviceGetMemoryInfo(handle).total // (1024 * 1024),
         simulated=False,
-        pci_bus_id=text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+        pci_bus_id=nvml.nvmlDeviceGetPciInfo(handle).busId,
         compute_capability=f"{major}.{minor}",
     )
 

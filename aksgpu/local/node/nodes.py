@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +42,7 @@ class Node:
     Attributes:
         object: the Node object as last seen.
         gpus: the GPUs that it has, whether or not a plugin offers them.
+        images: those that were pulled since the laptop started.
         devices: what device plugins offer, and who has it.
         kubelet: the node's own ``/var/lib/kubelet``.
     """
@@ -51,13 +51,13 @@ class Node:
         self._objects, self._events = objects, events
         self.object = node
         self.gpus: list[gpus.Gpu] = []
+        self.images: set[str] = set()
         self.name: str = node["metadata"]["name"]
         self.kubelet = root / "nodes" / self.name / "kubelet"
         self.kubelet.mkdir(parents=True, exist_ok=True)
         self.devices = DeviceManager(self.kubelet / "device-plugins", lambda: self._dirty.set())
         self._dirty = asyncio.Event()
         self._tasks = Tasks()
-        self._pulled = self.kubelet / "images.json"
         self._last_ip = 1
         self._ips: set[str] = set()
         self._announced = False
@@ -84,9 +84,8 @@ class Node:
             return
         problem = self._notes.get(gpus.BROKEN, "")
         if self.driver.exists() != bool(problem):
-            if problem:
-                self.driver.write_text(problem)
-            else:
+            self.driver.write_text(problem)
+            if not problem:
                 self.driver.unlink()
             self._serve()
 
@@ -139,20 +138,6 @@ class Node:
         """The pod of this address has ended."""
         self._ips.discard(address)
 
-    def has_image(self, reference: str) -> bool:
-        """Whether the image was pulled before."""
-        return reference in self._images()
-
-    def add_image(self, reference: str) -> None:
-        """The image has been pulled."""
-        self._pulled.write_text(json.dumps(sorted({*self._images(), reference})))
-
-    def _images(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            found: list[str] = json.loads(self._pulled.read_text())
-            return found
-        return []
-
     async def _heartbeat(self) -> None:
         """Renew the node's lease, for ever."""
         while True:
@@ -171,12 +156,8 @@ class Node:
             if error.code != 404:
                 raise
             owner = {"apiVersion": "v1", "kind": "Node", "name": self.name, "uid": self.object["metadata"]["uid"]}
-            lease = {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "metadata": {"name": self.name, "namespace": _LEASES, "ownerReferences": [owner]},
-                "spec": spec,
-            }
+            head = {"name": self.name, "namespace": _LEASES, "ownerReferences": [owner]}
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": head, "spec": spec}
             await self._objects.create("leases", lease, _LEASES)
 
     async def _report(self) -> None:
@@ -223,33 +204,20 @@ class Node:
         if not self.gpus:
             return
         first = self.gpus[0]
-        kind = "simulated" if first.simulated else "nvml"
-        patch: dict[str, Any] = {}
-        labels = {gpus.LABEL: kind}
+        patch = {"labels": {gpus.LABEL: "simulated" if first.simulated else "nvml"}}
         if not first.simulated:
             # As NVIDIA's GPU feature discovery does: the size's GPU is another one than this machine's.
-            labels[gpus.PRODUCT] = first.model.replace(" ", "-")
-        if not labels.items() <= (node["metadata"].get("labels") or {}).items():
-            patch["labels"] = labels
-        if not first.simulated:
-            notes = {gpus.MODEL: first.model, gpus.MEMORY: str(first.memory_mib)}
-            if not notes.items() <= (node["metadata"].get("annotations") or {}).items():
-                patch["annotations"] = notes
-        if patch:
+            patch["labels"][gpus.PRODUCT] = first.model.replace(" ", "-")
+            patch["annotations"] = {gpus.MODEL: first.model, gpus.MEMORY: str(first.memory_mib)}
+        if any(not new.items() <= (node["metadata"].get(key) or {}).items() for key, new in patch.items()):
             await self._objects.patch("nodes", self.name, {"metadata": patch})
 
     @staticmethod
     def _condition(kind: str, status: str, reason: str, message: str, old: dict[str, Any] | None) -> dict[str, Any]:
         now = times.now()
         since = old["lastTransitionTime"] if old and old["status"] == status else now
-        return {
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": since,
-            "message": message,
-            "reason": reason,
-            "status": status,
-            "type": kind,
-        }
+        said = {"message": message, "reason": reason, "status": status, "type": kind}
+        return {"lastHeartbeatTime": now, "lastTransitionTime": since, **said}
 
     def _announce(self, became_ready: bool) -> None:
         """The events with which a kubelet starts."""

@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,6 @@ class PodRunner:
         self._deadline = min(self._deadline, time.monotonic() + grace)
         self.node.devices.ending(self.uid)
         self._stop.set()
-        for one in (*self.init, *self.containers):
-            one.deadline_changed.set()
 
     def remove(self) -> None:
         """Remove what the pod left on disk."""
@@ -178,7 +177,7 @@ class PodRunner:
         else:
             self._phase = self.pod["status"]["phase"]
         await self._stop.wait()
-        await self._delete()
+        await self._insist(self._delete)
 
     def _time_left(self) -> float | None:
         limit = self.pod["spec"].get("activeDeadlineSeconds")
@@ -260,25 +259,27 @@ class PodRunner:
             for one in (*self.init, *self.containers):
                 group.create_task(one.end(lambda: self._deadline))
         self._sandbox = False
-        good = not self._failure and all(one.stand.exit_code == 0 for one in self.containers)
+        good = not self._failure and all(status.exit_code(one.status) == 0 for one in self.containers)
         self._phase = "Succeeded" if good else "Failed"
         self.node.devices.release(self.uid)
         self.node.forget_ip(self._state.get("ip", ""))
-        await self._post()
+        await self._insist(self._post)
 
     async def _delete(self) -> None:
         """Tell the API that nothing of the pod runs any more."""
+        await self.around.objects.delete("pods", self.name, self.namespace, grace_period_seconds=0, uid=self.uid)
+
+    async def _insist(self, request: Callable[[], Awaitable[None]]) -> None:
+        """Have the API do something; not when the pod is gone, or another bears its name by now."""
         pause = 0.05
         while True:
             try:
-                await self.around.objects.delete(
-                    "pods", self.name, self.namespace, grace_period_seconds=0, uid=self.uid
-                )
+                await request()
                 return
             except StatusError as error:
-                if error.code in (404, 409):  # gone, or another pod bears its name by now
+                if error.code in (404, 409):
                     return
-                log.info("deleting pod %s/%s: %s", self.namespace, self.name, error)
+                log.info("pod %s/%s: %s", self.namespace, self.name, error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10.0)
 
@@ -287,46 +288,31 @@ class PodRunner:
             await self._dirty.wait()
             self._dirty.clear()
             if not self._phase:
-                await self._post()
+                await self._insist(self._post)
 
     def _status(self) -> dict[str, Any]:
         rejected = self._failure is not None and self._failure[0] == "UnexpectedAdmissionError"
-        facts = status.Facts(
-            init=[] if rejected else [one.stand for one in self.init],
-            containers=[] if rejected else [one.stand for one in self.containers],
-            host_ip=self.node.ip,
-            pod_ip=self._state.get("ip", ""),
-            started=self._state.get("started") or times.now(),
-            sandbox=self._sandbox,
-            initialised=self._initialised,
-            failure=self._failure,
-            phase=self._phase,
-        )
-        known = {**(self.pod.get("status") or {}), **self._posted}
-        return status.build({**self.pod, "status": known}, facts)
+        init, containers = ([] if rejected else [one.status for one in kind] for kind in (self.init, self.containers))
+        known: Object = {"hostIP": self.node.ip, "hostIPs": [{"ip": self.node.ip}]}
+        known["startTime"] = self._state.get("started") or times.now()
+        if address := self._state.get("ip"):
+            known |= {"podIP": address, "podIPs": [{"ip": address}]}
+        if self._failure:
+            known["reason"], known["message"] = self._failure
+        pod = {**self.pod, "status": {**(self.pod.get("status") or {}), **self._posted}}
+        sandbox, initialised = self._sandbox, self._initialised
+        return status.build(pod, init, containers, known, sandbox=sandbox, initialised=initialised, phase=self._phase)
 
     async def _post(self) -> None:
-        pause = 0.05
-        while True:
-            new = self._status()
-            if new == self._posted:
-                return
+        new = self._status()
+        if new != self._posted:
             patch = {"metadata": {"uid": self.uid}, "status": new}
-            try:
-                await self.around.objects.patch("pods", self.name, patch, self.namespace, subresource="status")
-            except StatusError as error:
-                if error.code in (404, 409):  # deleted by force, or replaced: nobody is interested any more
-                    return
-                log.info("status of pod %s/%s: %s", self.namespace, self.name, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 10.0)
-                continue
+            await self.around.objects.patch("pods", self.name, patch, self.namespace, subresource="status")
             self._posted = new
-            return
 
     def container(self, name: str) -> ContainerRunner | None:
         """The container of that name."""
-        return next((one for one in (*self.init, *self.containers) if one.stand.name == name), None)
+        return next((one for one in (*self.init, *self.containers) if one.name == name), None)
 
     async def leave(self, *, end: bool, grace: float) -> None:
         """Stop looking after the pod: its processes go on, or end without a word to the API."""

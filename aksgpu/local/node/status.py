@@ -1,15 +1,15 @@
-"""A pod's status, worked out from the states of its containers as a kubelet does.
+"""A pod's status, worked out from the statuses of its containers as a kubelet does.
 
-Pure functions over plain data: nothing is started, read or sent here.
+Pure functions over plain data: nothing is started, read or sent here. A container's status is what the API shows.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from aksgpu.local.control import times
 from aksgpu.local.objects import Object
 
 _ORDER = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
@@ -20,189 +20,108 @@ def timestamp(nanoseconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(nanoseconds // 1_000_000_000))
 
 
-@dataclass
-class Container:
-    """How one container of a pod stands.
-
-    Attributes:
-        spec: the container as the pod's spec has it.
-        image: the image's full reference.
-        state: its ``state`` in the API: one of waiting, running, terminated.
-        last: its ``lastState``.
-    """
-
-    spec: Object
-    image: str
-    image_id: str = ""
-    container_id: str = ""
-    restarts: int = 0
-    state: dict[str, Any] = field(default_factory=lambda: waiting("ContainerCreating"))
-    last: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The container's name."""
-        return str(self.spec["name"])
-
-    @property
-    def sidecar(self) -> bool:
-        """Whether it is an init container that runs beside those after it; only those have a policy of their own."""
-        return self.spec.get("restartPolicy") == "Always"
-
-    @property
-    def running(self) -> bool:
-        """Whether its command runs."""
-        return "running" in self.state
-
-    @property
-    def exit_code(self) -> int | None:
-        """How it ended last; None while it runs or before it ever ran."""
-        ended = self.state.get("terminated") or ({} if self.running else self.last.get("terminated") or {})
-        return ended.get("exitCode")
+def container(spec: Object, image: str, state: Object) -> Object:
+    """The status of a container that has not run yet; ``image`` is the full reference."""
+    read_only = {"readOnly": True, "recursiveReadOnly": "Disabled"}
+    mounts = [
+        {"mountPath": one["mountPath"], "name": one["name"], **(read_only if one.get("readOnly") else {})}
+        for one in spec.get("volumeMounts") or []
+    ]
+    status = {"image": image, "imageID": "", "lastState": {}, "name": spec["name"], "ready": False, "restartCount": 0}
+    return status | {"started": False, "state": state} | ({"volumeMounts": mounts} if mounts else {})
 
 
-def waiting(reason: str, message: str = "") -> dict[str, Any]:
+def waiting(reason: str, message: str = "") -> Object:
     """The state of a container that does not run yet, or not again."""
-    return {"waiting": {**({"message": message} if message else {}), "reason": reason}}
+    return {"waiting": _said(message, reason)}
 
 
-def running(started: int) -> dict[str, Any]:
+def running(started: int) -> Object:
     """The state of a container whose command runs."""
     return {"running": {"startedAt": timestamp(started)}}
 
 
-def terminated(container_id: str, code: int, reason: str, message: str, started: int, finished: int) -> dict[str, Any]:
+def terminated(container_id: str, code: int, reason: str, message: str, started: int, finished: int) -> Object:
     """The state of a container that ended."""
-    return {
-        "terminated": {
-            "containerID": container_id,
-            "exitCode": code,
-            "finishedAt": timestamp(finished),
-            **({"message": message} if message else {}),
-            "reason": reason,
-            "startedAt": timestamp(started),
-        }
-    }
+    when = {"finishedAt": timestamp(finished), "startedAt": timestamp(started)}
+    return {"terminated": {"containerID": container_id, "exitCode": code, **when, **_said(message, reason)}}
 
 
-def phase(restart_policy: str, initialised: bool, containers: Sequence[Container]) -> str:
-    """The pod's phase."""
-    if not initialised:
+def _said(message: str, reason: str) -> Object:
+    return {key: text for key, text in (("message", message), ("reason", reason)) if text}
+
+
+def exit_code(container: Object) -> int | None:
+    """How a container ended last; None while it runs or before it ever ran."""
+    state = container["state"]
+    ended = state.get("terminated") or ({} if "running" in state else container["lastState"].get("terminated") or {})
+    return ended.get("exitCode")
+
+
+def _phase(restart_policy: str, initialised: bool, containers: Sequence[Object]) -> str:
+    codes = [exit_code(one) for one in containers]
+    fresh = any("waiting" in one["state"] and code is None for one, code in zip(containers, codes, strict=True))
+    if not initialised or fresh:
         return "Pending"
-    if any("waiting" in one.state and one.exit_code is None for one in containers):
-        return "Pending"
-    if any(one.running for one in containers) or restart_policy == "Always":
+    if restart_policy == "Always" or any(one["started"] for one in containers):
         return "Running"
-    if all(one.exit_code == 0 for one in containers):
+    if not any(codes):
         return "Succeeded"
     return "Failed" if restart_policy == "Never" else "Running"
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a pod's status is made of, beside the pod itself.
+def build(
+    pod: Object,
+    init: Sequence[Object],
+    containers: Sequence[Object],
+    known: Object,
+    *,
+    sandbox: bool,
+    initialised: bool,
+    phase: str = "",
+) -> Object:
+    """The pod's whole new status; what others wrote into it stays.
 
-    Attributes:
+    Args:
+        pod: with the status that it has in the API.
+        init: the statuses of its init containers.
+        containers: those of its other containers.
+        known: what the node itself says of it: addresses, start, and why it was refused or ended, if it was.
         sandbox: whether the pod's own processes and volumes are there.
         initialised: whether all init containers have succeeded.
-        failure: ``reason`` and ``message`` of a pod that was refused or ended by its node.
+        phase: the final one.
     """
-
-    init: Sequence[Container]
-    containers: Sequence[Container]
-    host_ip: str
-    pod_ip: str
-    started: str
-    sandbox: bool
-    initialised: bool
-    failure: tuple[str, str] | None = None
-    phase: str = ""
-
-
-def build(pod: Object, facts: Facts) -> dict[str, Any]:
-    """The pod's whole new status; what others wrote into it stays."""
-    spec, old = pod["spec"], pod.get("status") or {}
-    beside = [one for one in facts.init if one.sidecar and one.running]
-    now = facts.phase or phase(spec.get("restartPolicy", "Always"), facts.initialised, [*facts.containers, *beside])
-    status = {key: value for key, value in old.items() if key in ("qosClass", "nominatedNodeName", "resize")}
-    status |= {
-        "conditions": _conditions(old.get("conditions") or [], facts, now),
-        "hostIP": facts.host_ip,
-        "hostIPs": [{"ip": facts.host_ip}],
-        "phase": now,
-        "startTime": facts.started,
+    old = pod.get("status") or {}
+    beside = [one for one in init if one["ready"] and one["started"]]  # sidecars
+    phase = phase or _phase(pod["spec"].get("restartPolicy", "Always"), initialised, [*containers, *beside])
+    status = {key: value for key, value in old.items() if key in ("qosClass", "nominatedNodeName", "resize")} | known
+    status["phase"] = phase
+    if init:
+        status["initContainerStatuses"] = init
+    if containers:
+        status["containerStatuses"] = containers
+    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "")
+    idle = " ".join(one["name"] for one in containers if not one["ready"])
+    pending = " ".join(one["name"] for one in init if not one["ready"])
+    told = {
+        "PodReadyToStartContainers": (sandbox and not ended, "", ""),
+        "Initialized": (True, "PodCompleted" if phase == "Succeeded" else "", ""),
+        "PodScheduled": (True, "", ""),
+        "Ready": (not ended, ended, ""),
     }
-    if facts.pod_ip:
-        status |= {"podIP": facts.pod_ip, "podIPs": [{"ip": facts.pod_ip}]}
-    if facts.init:
-        status["initContainerStatuses"] = [_container(one, init=True) for one in facts.init]
-    if facts.containers:
-        status["containerStatuses"] = [_container(one) for one in facts.containers]
-    if facts.failure:
-        status["reason"], status["message"] = facts.failure
+    if not initialised and (pending or not ended):
+        told["Initialized"] = False, "ContainersNotInitialized", f"containers with incomplete status: [{pending}]"
+    if idle and not ended:
+        told["Ready"] = False, "ContainersNotReady", f"containers with unready status: [{idle}]"
+    told["ContainersReady"] = told["Ready"]
+    before = {condition["type"]: condition for condition in old.get("conditions") or []}
+    status["conditions"] = [_condition(kind, *told[kind], before.pop(kind, {})) for kind in _ORDER]
+    status["conditions"] += before.values()
     return status
 
 
-def _prepared(one: Container) -> bool:
-    """Whether an init container lets those after it start."""
-    return one.running if one.sidecar else one.exit_code == 0 and "terminated" in one.state
-
-
-def _container(one: Container, *, init: bool = False) -> dict[str, Any]:
-    mounts = [
-        {
-            "mountPath": mount["mountPath"],
-            "name": mount["name"],
-            **({"readOnly": True, "recursiveReadOnly": "Disabled"} if mount.get("readOnly") else {}),
-        }
-        for mount in one.spec.get("volumeMounts") or []
-    ]
-    return {
-        **({"containerID": one.container_id} if one.container_id else {}),
-        "image": one.image,
-        "imageID": one.image_id,
-        "lastState": one.last,
-        "name": one.name,
-        "ready": _prepared(one) if init else one.running,
-        "restartCount": one.restarts,
-        "started": one.running,
-        "state": one.state,
-        **({"volumeMounts": mounts} if mounts else {}),
-    }
-
-
-def _conditions(old: list[dict[str, Any]], facts: Facts, now: str) -> list[dict[str, Any]]:
-    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(now)
-    idle = [one.name for one in facts.containers if not one.running]
-    pending = [one.name for one in facts.init if not _prepared(one)]
-    told: dict[str, tuple[bool, str, str]] = {
-        "PodReadyToStartContainers": (facts.sandbox and not ended, "", ""),
-        "Initialized": (True, "PodCompleted" if now == "Succeeded" else "", ""),
-        "PodScheduled": (True, "", ""),
-    }
-    if not facts.initialised and not (ended and not pending):
-        text = f"containers with incomplete status: [{' '.join(pending)}]"
-        told["Initialized"] = (False, "ContainersNotInitialized", text)
-    ready = (True, "", "")
-    if ended:
-        ready = (False, ended, "")
-    elif idle:
-        ready = (False, "ContainersNotReady", f"containers with unready status: [{' '.join(idle)}]")
-    told["Ready"] = told["ContainersReady"] = ready
-    before = {condition["type"]: condition for condition in old}
-    mine = [_condition(kind, *told[kind], before.get(kind)) for kind in _ORDER]
-    return mine + [condition for condition in old if condition["type"] not in _ORDER]
-
-
-def _condition(kind: str, true: bool, reason: str, message: str, before: dict[str, Any] | None) -> dict[str, Any]:
+def _condition(kind: str, true: bool, reason: str, message: str, before: dict[str, Any]) -> Object:
     value = "True" if true else "False"
-    unchanged = before is not None and before["status"] == value
-    since = before.get("lastTransitionTime") if before and unchanged else None
-    return {
-        "lastProbeTime": None,
-        "lastTransitionTime": since or timestamp(time.time_ns()),
-        **({"message": message} if message else {}),
-        **({"reason": reason} if reason else {}),
-        "status": value,
-        "type": kind,
-    }
+    since = before.get("lastTransitionTime") if before.get("status") == value else None
+    head = {"lastProbeTime": None, "lastTransitionTime": since or times.now()}
+    return {**head, **_said(message, reason), "status": value, "type": kind}

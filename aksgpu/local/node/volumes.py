@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aksgpu.local.node.environment import ConfigError, expand, field, read_data, resource_field
 from aksgpu.local.objects import Object, Objects
@@ -132,16 +132,12 @@ def claim_directory(claims: Path, claim: Object) -> Path:
 File = tuple[str, bytes, int | None]
 
 
-async def _files(objects: Objects, pod: Object, node: Object, source: Mapping[str, Any]) -> list[File]:
+async def _files(objects: Objects, pod: Object, node: Object, source: Object) -> list[File]:
     """Path, content and mode of the files of one source of a projected volume, or of a volume of that kind."""
-    namespace = pod["metadata"]["namespace"]
-    for kind, resource in (("configMap", "configmaps"), ("secret", "secrets")):
-        if kind in source:
-            ref = source[kind]
-            name = ref.get("name") or ref["secretName"]
-            optional = bool(ref.get("optional"))
-            data = await read_data(objects, resource, namespace, name, optional, binary=True) or {}
-            return _chosen(data, ref.get("items"), optional)
+    for kind in ("configMap", "secret"):
+        if ref := source.get(kind):
+            data = await read_data(objects, pod, source, binary=True) or {}
+            return _chosen(data, ref.get("items"), bool(ref.get("optional")))
     items = (source.get("downwardAPI") or {}).get("items") or []
     return [(item["path"], _downward(pod, node, item).encode(), item.get("mode")) for item in items]
 

@@ -46,13 +46,13 @@ async def test_sees_what_the_container_sees(lab: Lab, view: bool) -> None:
     await lab.restart()
     await lab.phase("p", "Running")
     async with asyncio.timeout(10):
-        while "p" not in {name for _, name in lab.agent._names} or not _running(lab):
+        while not lab.agent._runners or not _running(lab):
             await asyncio.sleep(0.02)
     assert (await run(lab, "cat", "/aksgpu-data/file"))[:2] == (0, b"kept\n"), "found again by the next agent"
 
 
 def _running(lab: Lab) -> bool:
-    return all(one.containers[0].stand.running and one.containers[0].known for one in lab.agent._runners.values())
+    return all(one.containers[0].running and one.containers[0].known for one in lab.agent._runners.values())
 
 
 async def test_what_it_leaves_behind_ends_with_the_container(lab: Lab, mark: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from aksgpu.local.node import logs
-from aksgpu.local.node.logs import LogOptions
 from aksgpu.local.node.shim.log import LINE_LIMIT, Log
 from aksgpu.local.status import StatusError
 
@@ -16,7 +15,7 @@ from .conftest import Lab
 
 
 async def show(path: Path, ended: bool = True, **options: Any) -> bytes:
-    return b"".join([data async for data in logs.read(path, LogOptions(**options), lambda: ended)])
+    return b"".join([data async for data in logs.read(path, lambda: ended, **options)])
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
     pieces: list[bytes] = []
 
     async def follow() -> None:
-        async for data in logs.read(tmp_path / "0.log", LogOptions(follow=True), lambda: over):
+        async for data in logs.read(tmp_path / "0.log", lambda: over, follow=True):
             pieces.append(data)
 
     follower = asyncio.create_task(follow())

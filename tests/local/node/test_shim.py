@@ -30,6 +30,7 @@ def keep(
         "env": {"PATH": os.environ["PATH"]},
         "cwd": str(directory),
         "mounts": [],
+        "hostname": "",
         "staging": str(directory),
         "log": str(directory / "0.log"),
         "log_max_bytes": 1 << 20,

@@ -91,8 +91,8 @@ class Shim:
         self._finish(code, self._reason or ("Error" if code else "Completed"), "")
 
     def _mount(self) -> None:
-        if self._spec["mounts"]:
-            View(self._spec["staging"]).add(self._spec["mounts"])
+        if self._spec["hostname"] or self._spec["mounts"]:
+            View(self._spec["staging"], self._spec["hostname"]).add(self._spec["mounts"])
 
     def _keep(self, streams: dict[int, str], guests: Guests) -> None:
         poller = select.poll()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 1, 32, 4096, 8192, 16384, 1 << 17, 1 << 18
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x10000000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 17, 1 << 18
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -23,25 +24,24 @@ def check(result: int, what: str) -> None:
 
 
 class View:
-    """A private view of this machine's files, with a container's volumes at their mount paths.
+    """A private view of this machine's files, with a container's volumes at their mount paths, and a host name.
 
     Nothing is created outside: where a mount path is missing, its deepest existing ancestor is replaced, in this view
     only, by an empty directory in which all the ancestor's entries are mounted again.
     """
 
-    def __init__(self, staging: str) -> None:
+    def __init__(self, staging: str, hostname: str) -> None:
         self._staging = staging
         self._own: set[str] = set()
         user, group, root = os.getuid(), os.getgid(), os.geteuid() == 0
-        check(libc.unshare(CLONE_NEWNS if root else CLONE_NEWNS | CLONE_NEWUSER), "unshare")
+        check(libc.unshare(CLONE_NEWNS | CLONE_NEWUTS | (0 if root else CLONE_NEWUSER)), "unshare")
         if not root:
-            for name, text in (
-                ("setgroups", "deny"),
-                ("uid_map", f"{user} {user} 1"),
-                ("gid_map", f"{group} {group} 1"),
-            ):
+            mapped = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+            for name, text in mapped.items():
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
+        if hostname:
+            socket.sethostname(hostname)
         self._mount(None, "/", MS_REC | MS_PRIVATE)
 
     @staticmethod
@@ -86,20 +86,13 @@ class View:
     def _unfold(self, base: str) -> None:
         old = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
         fresh = self._staging if base == "/" else base
-        # A terminal's master looks for pts beside itself, which it has not where it alone is mounted.
-        terminals = os.path.lexists(f"{base}/ptmx") and not os.path.islink(f"{base}/ptmx")
-        if terminals:
-            self._mount(base, self._staging, MS_BIND | MS_REC)
         self._mount("tmpfs", fresh, 0, "tmpfs", f"mode={os.fstat(old).st_mode & 0o7777:o}")
-        if terminals:
-            os.mkdir(f"{fresh}/.host")
-            self._mount(self._staging, f"{fresh}/.host", MS_MOVE)
         if base == "/":
             self._mount(None, fresh, MS_UNBINDABLE)
         for name in os.listdir(old):
             source, target = f"/proc/self/fd/{old}/{name}", f"{fresh}/{name}"
-            if os.path.islink(source) or (terminals and name == "ptmx"):
-                os.symlink(os.readlink(source) if os.path.islink(source) else ".host/ptmx", target)
+            if os.path.islink(source):
+                os.symlink(os.readlink(source), target)
                 continue
             if os.path.isdir(source):
                 os.mkdir(target)
@@ -117,20 +110,22 @@ class View:
 
 
 def join(pid: int) -> None:
-    """See the files that another process sees."""
-    fds = {kind: os.open(f"/proc/{pid}/{kind}", os.O_RDONLY) for kind in ("root", "ns/user", "ns/mnt")}
-    for kind in ("ns/user", "ns/mnt"):
-        if os.readlink(f"/proc/self/{kind}") != os.readlink(f"/proc/{pid}/{kind}"):
+    """See the files and the host name that another process sees."""
+    kinds = ("ns/user", "ns/mnt", "ns/uts", "root")
+    fds = {kind: os.open(f"/proc/{pid}/{kind}", os.O_RDONLY) for kind in kinds}
+    moved = {kind for kind in kinds if os.readlink(f"/proc/self/{kind}") != os.readlink(f"/proc/{pid}/{kind}")}
+    for kind in kinds[:3]:
+        if kind in moved:
             check(libc.setns(fds[kind], 0), "setns")
-            if kind == "ns/mnt":
-                os.fchdir(fds["root"])
-                os.chroot(".")
+    if "ns/mnt" in moved:
+        os.fchdir(fds["root"])
+        os.chroot(".")
 
 
 def probe(directory: str) -> int:
     """0 when this system grants a private view of its files."""
     try:
-        View(directory).add([(directory, "/aksgpu-probe/volume", True)])
+        View(directory, "").add([(directory, "/aksgpu-probe/volume", True)])
         return 0 if os.path.isdir("/aksgpu-probe/volume") else errno.ENOENT
     except OSError as error:
         return error.errno or 1
