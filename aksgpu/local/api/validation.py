@@ -82,7 +82,7 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
             causes.invalid(path, value, "cannot change roleRef" if path == "roleRef" else _IMMUTABLE)
     if kind.plural in _FREE:
         free, why = _FREE[kind.plural]
-        if _without(obj["spec"], free) != _without(old["spec"], free):
+        if _without(_imageless(obj["spec"]), free) != _without(_imageless(old["spec"]), free):
             causes.forbidden("spec", why)
     match kind.plural:
         case "jobs":
@@ -107,12 +107,12 @@ def _at(obj: Object, path: str) -> Any:
 
 
 def _without(spec: Object, free: tuple[str, ...]) -> Object:
-    """A spec without its free fields and its images."""
-    fixed = {key: value for key, value in spec.items() if key not in free}
-    for group in ("containers", "initContainers"):
-        if group in fixed:
-            fixed[group] = [{**each, "image": ""} for each in fixed[group]]
-    return fixed
+    return {key: value for key, value in spec.items() if key not in free}
+
+
+def _imageless(spec: Object) -> Object:
+    groups = [group for group in ("containers", "initContainers") if group in spec]
+    return spec | {group: [{**each, "image": ""} for each in spec[group]] for group in groups}
 
 
 def _job(job: Object, causes: Causes) -> None:

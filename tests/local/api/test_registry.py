@@ -177,6 +177,8 @@ async def test_the_template_of_a_suspended_job_may_be_moved(registry: Registry, 
     await registry.create("jobs", job, "default")
     move = {"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}
     await registry.patch("jobs", "train", move, "default")
+    other = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "busybox:2"}]}}}}
+    assert "field is immutable" in (await refused(registry.patch("jobs", "train", other, "default")))["message"]
     await registry.patch("jobs", "train", {"spec": {"suspend": False}}, "default")
     move = {"spec": {"template": {"spec": {"nodeSelector": {"a": "c"}}}}}
     assert "field is immutable" in (await refused(registry.patch("jobs", "train", move, "default")))["message"]
