@@ -12,8 +12,7 @@ import asyncio
 import logging
 import re
 import time
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections import Counter
 
 from aksgpu.errors import LaptopError
 from aksgpu.local.arm import nodes, quota
@@ -36,18 +35,6 @@ PATIENCE = {True: ("scale-down-unneeded-time", 600.0), False: ("scale-down-unrea
 FULL, BACKOFF = "max node group size reached", "in backoff after failed scale-up"
 
 Want = tuple[Object, fit.Shape]
-
-
-@dataclass
-class Memory:
-    """What is remembered of a cluster from one look to the next."""
-
-    told: dict[str, str] = field(default_factory=dict)
-    """By pod: why nothing grew for it."""
-    empty_since: dict[tuple[str, bool], float] = field(default_factory=dict)
-    """By node, and whether it serves."""
-    backoff_until: dict[str, float] = field(default_factory=dict)
-    """By pool."""
 
 
 class Pool:
@@ -102,121 +89,127 @@ class Pool:
         return placed, len(views) - there
 
 
-class Autoscaler:
-    """Looks after the autoscaled pools of all clusters.
-
-    Args:
-        context: the subscription.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context, self._scale = context, context.settings.time_scale
-        self._memories: defaultdict[str, Memory] = defaultdict(Memory)
-
-    async def run(self) -> None:
-        """Look at every cluster again and again, for ever."""
-        while True:
-            await asyncio.sleep(SCAN_SECONDS * self._scale)
-            for cluster in list(self._context.state.clusters.values()):
-                pools = [pool for pool in cluster["pools"].values() if pool["properties"].get("enableAutoScaling")]
-                if not pools or cluster["power"] != "Running" or self._context.operations.running(cluster):
-                    continue
+async def run(context: Context) -> None:
+    """Look at every cluster again and again, for ever."""
+    scalers: dict[str, Scaler] = {}
+    while True:
+        await asyncio.sleep(SCAN_SECONDS * context.settings.time_scale)
+        clusters = list(context.state.clusters.values())
+        scalers = {cluster["id"]: scalers.get(cluster["id"]) or Scaler(context, cluster) for cluster in clusters}
+        for cluster in clusters:
+            if cluster["power"] == "Running" and not context.operations.running(cluster):
                 try:
-                    await self._look(cluster, [pool for pool in pools if pool["power"] == "Running"])
+                    await scalers[cluster["id"]].look()
                 except (StatusError, LaptopError) as error:  # such as a cluster that is being deleted
                     log.info("autoscaler of %s: %s", cluster["name"], error)
                 except Exception:
                     log.exception("autoscaler of %s", cluster["name"])
 
-    async def _look(self, cluster: Document, documents: list[Document]) -> None:
-        objects, memory = await self._context.objects(cluster), self._memories[cluster["id"]]
+
+class Scaler:
+    """Looks after the autoscaled pools of one cluster, and remembers what it saw.
+
+    Args:
+        context: the subscription.
+        cluster: the cluster.
+    """
+
+    def __init__(self, context: Context, cluster: Document) -> None:
+        self._context, self._cluster, self._scale = context, cluster, context.settings.time_scale
+        self._told: dict[str, str] = {}  # by pod: why nothing grew for it
+        self._empty_since: dict[tuple[str, bool], float] = {}  # by node, and whether it serves
+        self._backoff_until: dict[str, float] = {}  # by pool
+
+    async def look(self) -> None:
+        """Let one pool grow, or where no pod waits for that, empty nodes go."""
+        documents = [
+            pool
+            for pool in self._cluster["pools"].values()
+            if pool["properties"].get("enableAutoScaling") and pool["power"] == "Running"
+        ]
+        if not documents:
+            return
+        objects, now, pools = await self._context.objects(self._cluster), time.monotonic(), []
         pods, _ = await objects.list("pods")
-        now, pools = time.monotonic(), []
         for document in documents:
-            existing = await nodes.of_pool(objects, document)
-            pools.append(Pool(cluster, document, existing, memory.backoff_until.get(document["name"], 0.0) > now))
-        if best := await self._choose(objects, pools, pods, memory):
-            pool, placed, added = best
-            if await self._grow(objects, cluster, pool, placed, added, memory):
-                await settle(self._context, cluster, pool.document, SETTLE_SECONDS * self._scale)
-                return
-        busy = {pod["spec"].get("nodeName") for pod in pods if _stays(pod)}
-        await self._shrink(objects, cluster, pools, busy, memory)
+            backoff = self._backoff_until.get(document["name"], 0) > now
+            pools.append(Pool(self._cluster, document, await nodes.of_pool(objects, document), backoff))
+        pool, placed, added = await self._choose(objects, pools, [pod for pod in pods if _waits(pod)])
+        if pool is not None and await self._grow(objects, pool, placed, added):
+            await settle(self._context, self._cluster, pool.document, SETTLE_SECONDS * self._scale)
+        else:
+            await self._shrink(objects, pools, {pod["spec"].get("nodeName") for pod in pods if _stays(pod)})
 
     async def _choose(
-        self, objects: Objects, pools: list[Pool], pods: list[Object], memory: Memory
-    ) -> tuple[Pool, list[Object], int] | None:
-        """The pool that helps most waiting pods, those pods, and how many nodes it takes; tells the others why not."""
-        wants = [(pod, fit.Shape(pod["spec"])) for pod in pods if _waits(pod)]
+        self, objects: Objects, pools: list[Pool], waiting: list[Object]
+    ) -> tuple[Pool | None, list[Object], int]:
+        """The pool that helps most pods, those pods, and how many nodes it takes; tells the others why not."""
+        wants = [(pod, fit.Shape(pod["spec"])) for pod in waiting]
         for pool in pools:  # nodes that are on their way take their share first
             coming = pool.properties["count"] - sum(map(pool.serves, pool.existing))
             settled = _uids(pool.pack(wants, coming, 0)[0])
             wants = [want for want in wants if want[0]["metadata"]["uid"] not in settled]
         options = [(pool, *pool.pack(wants, 0, pool.room)) for pool in pools if not pool.refusal]
         helped = {uid for _, placed, _ in options for uid in _uids(placed)}
-        messages: dict[str, str] = {}
+        before, self._told = self._told, {}
         for pod, shape in wants:
             if (uid := pod["metadata"]["uid"]) not in helped:
-                messages[uid] = f"pod didn't trigger scale-up: {_why(shape, pools)}"
-                if memory.told.get(uid) != messages[uid]:
-                    await events.write(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", messages[uid])
-        memory.told = messages
-        return max(options, key=lambda option: len(option[1])) if helped else None
+                self._told[uid] = text = f"pod didn't trigger scale-up: {_why(shape, pools)}"
+                if before.get(uid) != text:
+                    await events.write(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", text)
+        return max(options, key=lambda option: len(option[1])) if helped else (None, [], 0)
 
-    async def _grow(
-        self, objects: Objects, cluster: Document, pool: Pool, placed: list[Object], added: int, memory: Memory
-    ) -> bool:
+    async def _grow(self, objects: Objects, pool: Pool, placed: list[Object], added: int) -> bool:
         """Raise the pool's count and tell the pods; whether Azure lets us."""
         document, properties = pool.document, pool.properties
         before, after = properties["count"], properties["count"] + added
-        if not self._free(cluster, document):
+        if not self._free(document):
             return False
         try:
             self._context.faults.check_machines(properties)
             wanted = {**document, "properties": {**properties, "count": after}}
-            quota.check(self._context, cluster["location"], [wanted], instead_of=[document])
+            quota.check(self._context, self._cluster["location"], [wanted], instead_of=[document])
         except ArmError as error:
-            memory.backoff_until[document["name"]] = time.monotonic() + BACKOFF_SECONDS * self._scale
+            self._backoff_until[document["name"]] = time.monotonic() + BACKOFF_SECONDS * self._scale
             where = {"kind": "ConfigMap", "metadata": {"name": f"{COMPONENT}-status", "namespace": "kube-system"}}
             text = f"Scale-up failed for group {pool.group}: {error.code}: {error.message}"
             await events.write(objects, COMPONENT, where, "Warning", "FailedToScaleUpGroup", text)
             return False
         properties["count"] = after
-        self._context.save(cluster)
+        self._context.save(self._cluster)
         text = f"pod triggered scale-up: [{{{pool.group} {before}->{after} (max: {properties['maxCount']})}}]"
         for pod in placed:
             await events.write(objects, COMPONENT, pod, "Normal", "TriggeredScaleUp", text)
         return True
 
-    async def _shrink(
-        self, objects: Objects, cluster: Document, pools: list[Pool], busy: set[str], memory: Memory
-    ) -> None:
+    async def _shrink(self, objects: Objects, pools: list[Pool], busy: set[str]) -> None:
         """Take nodes away that have been empty for long, or empty and not of use for twice as long."""
-        now, profile = time.monotonic(), cluster["properties"].get("autoScalerProfile") or {}
+        now, profile = time.monotonic(), self._cluster["properties"].get("autoScalerProfile") or {}
         empty = [
             (pool, node, (str(node["metadata"]["name"]), pool.serves(node)))
             for pool in pools
             for node in reversed(pool.existing)
             if node["metadata"]["name"] not in busy and not nodes.is_off(node)
         ]
-        memory.empty_since = {mark: memory.empty_since.get(mark, now) for _, _, mark in empty}
+        self._empty_since = {mark: self._empty_since.get(mark, now) for _, _, mark in empty}
         for pool, node, (name, serves) in empty:
             option, default = PATIENCE[serves]
-            if now - memory.empty_since[name, serves] < _seconds(profile.get(option), default) * self._scale:
+            if now - self._empty_since[name, serves] < _seconds(profile.get(option), default) * self._scale:
                 continue
-            async with self._context.nodes_lock[cluster["id"]]:
+            async with self._context.nodes_lock[self._cluster["id"]]:
                 least = pool.properties["count"] <= pool.properties["minCount"]
-                if least or not self._free(cluster, pool.document) or not await _still_empty(objects, name):
+                if least or not self._free(pool.document) or not await _still_empty(objects, name):
                     continue
                 pool.properties["count"] -= 1
-                self._context.save(cluster)
+                self._context.save(self._cluster)
                 text = "marked the node as toBeDeleted/unschedulable"
                 await events.write(objects, COMPONENT, {**node, "kind": "Node"}, "Normal", "ScaleDown", text)
-                await nodes.leave(objects, pool.document, name)
+                await nodes.leave(objects, name, deallocate=pool.properties["scaleDownMode"] == "Deallocate")
 
-    def _free(self, cluster: Document, pool: Document) -> bool:
+    def _free(self, pool: Document) -> bool:
         """Whether nothing has happened to the pool since it was looked at."""
-        return cluster["pools"].get(pool["name"]) is pool and self._context.operations.running(cluster) is None
+        there = self._cluster["pools"].get(pool["name"]) is pool
+        return there and self._context.operations.running(self._cluster) is None
 
 
 def _why(shape: fit.Shape, pools: list[Pool]) -> str:

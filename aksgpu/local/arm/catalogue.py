@@ -45,19 +45,11 @@ def skus(context: Context, call: Call) -> Answer:
 
 
 def _sku(size: data.Size, region: str) -> dict[str, Any]:
-    facts = {
-        "vCPUs": size.vcpus,
-        "vCPUsAvailable": size.vcpus,
-        "MemoryGB": f"{size.ram_gb:g}",
-        **({"GPUs": size.devices} if size.gpus else {}),
-        "LowPriorityCapable": True,
-        "PremiumIO": True,
-        "EphemeralOSDiskSupported": False,
-        "AcceleratedNetworkingEnabled": True,
-        "RdmaEnabled": "ND" in size.name and "r" in size.name,
-        "HyperVGenerations": "V2" if size.arch == "arm64" else "V1,V2",
-        "CpuArchitectureType": "Arm64" if size.arch == "arm64" else "x64",
-    }
+    arm = size.arch == "arm64"
+    facts = {"vCPUs": size.vcpus, "vCPUsAvailable": size.vcpus, "MemoryGB": f"{size.ram_gb:g}"}
+    facts |= {"GPUs": size.devices} if size.gpus else {}
+    facts |= {"HyperVGenerations": "V2" if arm else "V1,V2", "CpuArchitectureType": "Arm64" if arm else "x64"}
+    facts |= data.table("offer")["capabilities"]
     restriction = {"type": "Location", "values": [region], "restrictionInfo": {"locations": [region]}}
     restriction["reasonCode"] = "NotAvailableForSubscription"
     return {
@@ -116,7 +108,7 @@ def _prices(wanted: str) -> Iterator[dict[str, Any]]:
             if size.price is not None:
                 short = size.name.removeprefix("Standard_").replace("_", " ")
                 product = f"Virtual Machines {size.family}"
-                yield _price(region, size.price, "1 Hour", product, short, short, "Compute", size.name)
+                yield _price(region, size.price, "1 Hour", product, short, short, "Virtual Machines", size.name)
         for tier, price in data.table("offer")["disks"].items():
             product, sku = "Premium SSD Managed Disks", f"{tier} LRS"
             yield _price(region, price, "1/Month", product, sku, f"{sku} Disk", "Storage", "")
@@ -125,25 +117,17 @@ def _prices(wanted: str) -> Iterator[dict[str, Any]]:
 def _price(
     region: str, price: float, unit: str, product: str, sku: str, meter: str, service: str, size: str
 ) -> dict[str, Any]:
-    return {
-        "currencyCode": "USD",
-        "tierMinimumUnits": 0.0,
+    always: dict[str, Any] = data.table("offer")["price"]
+    return always | {
         "retailPrice": price,
         "unitPrice": price,
         "armRegionName": region,
         "location": data.REGIONS[region],
-        "effectiveStartDate": "2026-09-01T00:00:00Z",
-        "meterId": f"{meter}/{region}",
         "meterName": meter,
-        "productId": product,
-        "skuId": f"{product}/{sku}",
         "productName": product,
         "skuName": sku,
-        "serviceName": "Virtual Machines" if size else service,
-        "serviceFamily": service,
+        "serviceName": service,
         "unitOfMeasure": unit,
-        "type": "Consumption",
-        "isPrimaryMeterRegion": True,
         "armSkuName": size,
     }
 

@@ -17,7 +17,7 @@ from aksgpu.local.arm.context import (
     find_pool,
 )
 from aksgpu.local.arm.credentials import kubeconfig, uses_entra
-from aksgpu.local.arm.errors import refusal
+from aksgpu.local.arm.errors import refusal, refuse_if
 from aksgpu.local.arm.groups import check_not_deleting
 from aksgpu.local.arm.state import Document
 
@@ -80,21 +80,18 @@ def check_etag(call: Call, shown: Document | None) -> None:
     """Honour ``If-Match`` and ``If-None-Match``."""
     etag = (shown or {}).get("eTag") or (shown or {}).get("properties", {}).get("eTag")
     match, none_match = (call.headers.get(name, "").strip('"') for name in ("If-Match", "If-None-Match"))
-    if match not in ("", "*", etag) or (shown and none_match in ("*", etag)):
-        raise refusal("etag")
+    refuse_if(match not in ("", "*", etag) or (shown and none_match in ("*", etag)), "etag")
 
 
 def check_free(context: Context, cluster: Document) -> None:
     """Refuse while an operation runs."""
-    if context.operations.running(cluster) is not None:
-        raise refusal("busy", state=cluster["state"])
+    refuse_if(context.operations.running(cluster), "busy", state=cluster["state"])
 
 
 def check_ready(context: Context, cluster: Document) -> None:
     """Refuse while an operation runs, and on a cluster that is stopped."""
     check_free(context, cluster)
-    if cluster["power"] == "Stopped":
-        raise refusal("stopped")
+    refuse_if(cluster["power"] == "Stopped", "stopped")
 
 
 def get(context: Context, call: Call) -> Answer:
@@ -143,8 +140,7 @@ def start(context: Context, call: Call) -> Answer:
     """Start a stopped cluster."""
     cluster = find_cluster(context, call)
     check_free(context, cluster)
-    if cluster["power"] == "Running":
-        raise refusal("running")
+    refuse_if(cluster["power"] == "Running", "running")
     quota.check(context, cluster["location"], list(cluster["pools"].values()), instead_of=[])
     return accepted(context, call, context.operations.begin("start-cluster", cluster["location"], cluster=cluster))
 
@@ -166,8 +162,7 @@ def credential(name: str) -> Callable[[Context, Call], Answer]:
         """Without Entra ID, the user's credential is the administrator's, as in AKS."""
         cluster = find_cluster(context, call)
         static = name == "clusterAdmin" or not uses_entra(cluster)
-        if static and cluster["properties"].get("disableLocalAccounts"):
-            raise refusal("no_local_accounts")
+        refuse_if(static and cluster["properties"].get("disableLocalAccounts"), "no_local_accounts")
         value = kubeconfig(context, call.base_url, cluster, name, call.query.get("format") or "exec")
         return Answer(200, {"kubeconfigs": [{"name": name, "value": value}]})
 

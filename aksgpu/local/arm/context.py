@@ -69,12 +69,13 @@ class Context:
 class Call:
     """One request, with the names that its path holds."""
 
-    method: str
     base_url: str
-    path: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    """Its keys in lower case."""
+    headers: Mapping[str, str]
+    """Its keys do not regard case."""
+    body: Any
 
 
 @dataclass(frozen=True)

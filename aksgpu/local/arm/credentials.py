@@ -13,7 +13,7 @@ import yaml
 
 from aksgpu.local.arm import data
 from aksgpu.local.arm.context import Context
-from aksgpu.local.arm.errors import refusal
+from aksgpu.local.arm.errors import refuse_if
 from aksgpu.local.arm.state import Document
 
 SERVER_ID = "6dae42f8-4368-4678-94ff-3960e28e3630"
@@ -66,8 +66,7 @@ def kubeconfig(context: Context, base_url: str, cluster: Document, credential: s
         credential: ``clusterUser`` or ``clusterAdmin``.
         style: how a user logs in with Entra ID: ``exec`` for kubelogin, ``azure`` for the old auth provider.
     """
-    if style not in ("exec", "azure"):
-        raise refusal("format", given=style)
+    refuse_if(style not in ("exec", "azure"), "format", given=style)
     name, user = cluster["name"], f"{credential}_{cluster['group']}_{cluster['name']}"
     where = name if credential == "clusterUser" else f"{name}-admin"
     authority = base64.b64encode(context.ca_file.read_bytes()).decode()

@@ -35,6 +35,12 @@ class ArmError(Exception):
         return {"error": {"code": self.code, "message": self.message, **target}}
 
 
+def refuse_if(wrong: object, name: str, /, **facts: Any) -> None:
+    """Refuse if this is so; raises ArmError."""
+    if wrong:
+        raise refusal(name, **facts)
+
+
 def refusal(name: str, /, **facts: Any) -> ArmError:
     """The refusal that ``refusals.yaml`` has under this name, filled in with the facts."""
     rows = table("refusals")

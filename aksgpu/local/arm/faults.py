@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,20 +30,11 @@ NOTICE_SECONDS = 1.0
 """How long before an eviction it is announced, before the time scale; Azure gives half a minute at best."""
 
 
-@dataclass
-class Fault:
-    """One ordered fault."""
-
-    kind: str
-    details: dict[str, Any]
-    times: int
-
-
 class Faults:
     """The faults that wait."""
 
     def __init__(self) -> None:
-        self._waiting: list[Fault] = []
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
         self.quota: dict[str, int] = {}
 
     def order(self, kind: str, details: dict[str, Any]) -> None:
@@ -64,18 +54,16 @@ class Faults:
         if kind == "quota":
             self.quota[str(details.get("family", "cores")).lower()] = int(details.get("limit", 0))
         elif kind != "eviction" and "node" not in details:  # these do not wait
-            self._waiting.append(Fault(kind, details, int(details.get("times", 1))))
+            self._waiting += [(kind, details)] * int(details.get("times", 1))
 
     def take(self, kind: str, **facts: str) -> dict[str, Any] | None:
         """The details of a waiting fault that these facts match, used up once; None when there is none."""
         for fault in self._waiting:
-            if fault.kind == kind and all(
-                str(fault.details[key]).lower() == value.lower() for key, value in facts.items() if key in fault.details
-            ):
-                fault.times -= 1
-                if fault.times <= 0:
-                    self._waiting.remove(fault)
-                return fault.details
+            details = fault[1]
+            asked = {name: value for name, value in facts.items() if name in details}
+            if fault[0] == kind and all(str(details[name]).lower() == asked[name].lower() for name in asked):
+                self._waiting.remove(fault)
+                return details
         return None
 
     def check_machines(self, properties: Document) -> None:
@@ -160,10 +148,7 @@ async def evict(context: Context, details: dict[str, Any]) -> str:
             await asyncio.sleep(NOTICE_SECONDS * context.settings.time_scale)
             properties["count"] = max(0, properties["count"] - 1)
             context.save(cluster)
-            if properties.get("scaleSetEvictionPolicy") == "Deallocate":
-                await nodes.switch_off(objects, name)
-            else:
-                await nodes.remove(objects, name)
+            await nodes.leave(objects, name, deallocate=properties.get("scaleSetEvictionPolicy") == "Deallocate")
         return name
     raise refusal("no_spot_node")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aksgpu.local.arm import data
 from aksgpu.local.arm.context import Answer, Call, Context, accepted, cluster_id, find_group, group_id
-from aksgpu.local.arm.errors import refusal
+from aksgpu.local.arm.errors import refuse_if
 from aksgpu.local.arm.nodes import scale_set_id
 from aksgpu.local.arm.rules import check_group_name, check_location
 from aksgpu.local.arm.shapes import show_cluster
@@ -30,9 +30,8 @@ def put(context: Context, call: Call) -> Answer:
     check_group_name(name)
     location = check_location(body.get("location"), None)
     old = context.state.groups.get(name.lower())
-    if old is not None and old["location"] != location:
-        raise refusal("group_elsewhere", location=location, there=old["location"])
     if old is not None:
+        refuse_if(old["location"] != location, "group_elsewhere", location=location, there=old["location"])
         check_not_deleting(old)
     group: Document = old or {"name": name, "location": location, "state": "Succeeded"}
     if "tags" in body:
@@ -69,8 +68,7 @@ def listed(context: Context, call: Call) -> Answer:
 def delete(context: Context, call: Call) -> Answer:
     """Delete a resource group with all that is in it."""
     group = find_group(context, call)
-    if group.get("managedBy"):
-        raise refusal("group_managed", name=group["name"], by=group["managedBy"])
+    refuse_if(group.get("managedBy"), "group_managed", name=group["name"], by=group.get("managedBy"))
     running = context.state.operations.get(group.get("operation", ""))
     if running is None or running["status"] != "InProgress":
         running = context.operations.begin("delete-group", group["location"], group=group["name"].lower())
@@ -81,19 +79,18 @@ def delete(context: Context, call: Call) -> Answer:
 
 def check_not_deleting(group: Document) -> None:
     """Refuse to put anything into a resource group that is going away."""
-    if group["state"] == "Deleting":
-        raise refusal("group_going", name=group["name"])
+    refuse_if(group["state"] == "Deleting", "group_going", name=group["name"])
 
 
 def resources(context: Context, call: Call) -> Answer:
-    """What is in one resource group, or in all of them: clusters, and the scale sets of their pools."""
-    wanted = find_group(context, call)["name"].lower() if "group" in call.path else None
+    """What is in a resource group: clusters, or the scale sets of a cluster's pools."""
+    wanted = find_group(context, call)["name"].lower()
     found: list[Document] = []
     for cluster in context.state.clusters.values():
-        if wanted in (None, cluster["group"].lower()):
+        if wanted == cluster["group"].lower():
             shown, fields = show_cluster(cluster), ("id", "name", "type", "location", "tags", "sku", "identity")
             found.append({key: shown[key] for key in fields if key in shown})
-        if wanted in (None, cluster["properties"]["nodeResourceGroup"].lower()):
+        if wanted == cluster["properties"]["nodeResourceGroup"].lower():
             found += [_scale_set(cluster, pool) for pool in cluster["pools"].values()]
     return Answer(200, {"value": found})
 
@@ -119,16 +116,6 @@ def subscription(context: Context, call: Call) -> Answer:
 def subscriptions(context: Context, call: Call) -> Answer:
     """All subscriptions: one."""
     return Answer(200, {"value": [_subscription()], "count": {"type": "Total", "value": 1}})
-
-
-def locations(context: Context, call: Call) -> Answer:
-    """The regions."""
-    place = f"/subscriptions/{data.SUBSCRIPTION}/locations"
-    rows = [
-        {"id": f"{place}/{name}", "name": name, "type": "Region", "displayName": shown, "regionalDisplayName": shown}
-        for name, shown in data.REGIONS.items()
-    ]
-    return Answer(200, {"value": rows})
 
 
 def _subscription() -> Document:

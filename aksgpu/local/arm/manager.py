@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from aksgpu.errors import LaptopError
-from aksgpu.local.arm import routes, throttle
-from aksgpu.local.arm.autoscaler import Autoscaler
+from aksgpu.local.arm import autoscaler, routes, throttle
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.credentials import answers, uses_entra
 from aksgpu.local.arm.data import SUBSCRIPTION, table
-from aksgpu.local.arm.errors import ArmError, refusal
+from aksgpu.local.arm.errors import ArmError, refusal, refuse_if
 from aksgpu.local.arm.faults import Faults, act
 from aksgpu.local.arm.fields import WrongField, require
 from aksgpu.local.arm.operations import Operations
@@ -73,7 +71,7 @@ class ResourceManager:
                 cluster["error"] = {"code": "ControlPlaneNotRunning", "message": str(error)}
                 self._state.save(("clusters", key))
         self._context.operations.resume()
-        self._background.spawn(Autoscaler(self._context).run())
+        self._background.spawn(autoscaler.run(self._context))
 
     async def stop(self) -> None:
         """Leave operations where they are and close the file; the clusters are the caller's to stop."""
@@ -114,79 +112,48 @@ class ResourceManager:
     async def handle(self, request: web.Request) -> web.Response:
         """Answer an HTTP request."""
         try:
-            answer = await self.answer(
-                request.method,
-                request.rel_url.raw_path,
-                base_url=f"{request.scheme}://{request.host}",
-                query=request.query,
-                headers=request.headers,
-                body=await request.read(),
-            )
+            answer = await self._answer(request)
         except ArmError as error:
             cause = {} if error.flat else {"x-ms-failure-cause": "gateway"}
             answer = Answer(error.status, error.body(), cause | error.headers)
+        except web.HTTPRequestEntityTooLarge:
+            large = refusal("too_large")
+            answer = Answer(large.status, large.body())
         except Exception:
             log.exception("%s %s", request.method, request.path)
             message = "The request failed inside the laptop AKS; its log, laptop.log, has the details."
             answer = Answer(500, {"error": {"code": "InternalServerError", "message": message}})
         return _response(answer, request.headers)
 
-    async def answer(
-        self,
-        method: str,
-        path: str,
-        *,
-        base_url: str,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-    ) -> Answer:
-        """Answer a request; raises ArmError.
-
-        Args:
-            method: the HTTP method.
-            path: the path, percent-encoded.
-            base_url: the address that the client used, for the addresses in the answer.
-            query: the query; its keys do not regard case.
-            headers: the request's headers.
-            body: JSON, or nothing.
-        """
-        folded = {key.lower(): value for key, value in (query or {}).items()}
+    async def _answer(self, request: web.Request) -> Answer:
+        method, path = request.method, request.rel_url.raw_path  # still encoded: names may hold slashes
+        query = {key.lower(): value for key, value in request.query.items()}
         if path.lower() != PRICES:
-            _check_version(folded.get("api-version"))
+            _check_version(query.get("api-version"))
             _check_subscription(path)
         route, names, allowed = routes.find(method, path)
-        if route is None and allowed:
-            raise refusal("no_method", method=method, path=path, allowed=", ".join(allowed))
+        refuse_if(route is None and allowed, "no_method", method=method, path=path, allowed=", ".join(allowed))
         if route is None:
             raise refusal("no_type", path=path)
         _, _, handler, schema = route
         self._context.faults.check_request(method, throttle.name(handler, method))
         self._throttle.check(handler, names)
-        call = Call(
-            method=method,
-            base_url=base_url,
-            path={**names, "raw": path},
-            query=folded,
-            headers=CIMultiDict(headers or {}),
-            body=_parsed(body, schema),
-        )
+        base, body = f"{request.scheme}://{request.host}", _parsed(await request.read(), schema)
+        call = Call(base, {**names, "raw": path}, query, request.headers, body)
         result = handler(self._context, call)
         return await result if inspect.isawaitable(result) else result
 
 
 def _check_version(version: str | None) -> None:
-    if not version:
-        raise refusal("no_version")
-    if API_VERSION.fullmatch(version) is None:
-        raise refusal("bad_version", version=version)
+    refuse_if(not version, "no_version")
+    refuse_if(API_VERSION.fullmatch(version or "") is None, "bad_version", version=version)
 
 
 def _check_subscription(path: str) -> None:
     segments = path.split("/")
     given = segments[2] if len(segments) > 2 and segments[1].lower() == "subscriptions" else SUBSCRIPTION
-    if given.lower() != SUBSCRIPTION:
-        raise refusal("no_subscription" if GUID.fullmatch(given) else "bad_subscription", given=given)
+    wrong = "no_subscription" if GUID.fullmatch(given) else "bad_subscription"
+    refuse_if(given.lower() != SUBSCRIPTION, wrong, given=given)
 
 
 def _parsed(body: bytes, schema: str) -> object:
@@ -197,8 +164,7 @@ def _parsed(body: bytes, schema: str) -> object:
         parsed = json.loads(body)
     except ValueError as error:
         raise refusal("bad_content", why=error) from None
-    if not isinstance(parsed, dict):
-        raise refusal("bad_content", why="a JSON object is expected")
+    refuse_if(not isinstance(parsed, dict), "bad_content", why="a JSON object is expected")
     try:
         if schema:
             require(table("fields")[schema], parsed)

@@ -7,13 +7,13 @@ agent posts the conditions, and finds in the annotations which GPUs the node's s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import platform
 import re
 import string
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
-from itertools import count
 from typing import Any
 
 from aksgpu.local.api import names
@@ -211,12 +211,13 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
     for node in running[:wanted]:
         await _bring_up_to_date(objects, cluster, pool, node)
     missing = wanted - len(running)
+    deallocate = pool["properties"]["scaleDownMode"] == "Deallocate" and not gone
     steps: list[Callable[[], Awaitable[None]]] = [
-        partial(leave, objects, pool, node["metadata"]["name"], forget=gone) for node in reversed(running[wanted:])
+        partial(leave, objects, node["metadata"]["name"], deallocate=deallocate) for node in reversed(running[wanted:])
     ]
     steps += [partial(_wake, objects, cluster, pool, node) for node in asleep[: max(0, missing)]]
     steps += [partial(_add, objects, cluster, pool)] * (missing - len(asleep))
-    steps += [partial(remove, objects, node["metadata"]["name"]) for node in asleep if gone]
+    steps += [partial(leave, objects, node["metadata"]["name"]) for node in asleep if gone]
     pause = seconds / (len(steps) + 1)
     for step in steps:
         await asyncio.sleep(pause)
@@ -224,22 +225,19 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
     await asyncio.sleep(pause)
 
 
-async def leave(objects: Objects, pool: Document, name: str, *, forget: bool = False) -> None:
-    """Scale a node down as the pool's scale-down mode says: its machine goes, or only stops and keeps its disks."""
-    if forget or pool["properties"]["scaleDownMode"] != "Deallocate":
-        await remove(objects, name)
-    elif await _drain(objects, name):
-        await switch_off(objects, name)
-
-
-async def switch_off(objects: Objects, name: str) -> None:
-    """Deallocate a node's machine; the node stays, and is not ready."""
-    node = await objects.get("nodes", name)
-    taints = [*node["spec"].get("taints", []), SHUTDOWN]
-    await objects.patch("nodes", name, {"spec": {"taints": taints, "unschedulable": True}})
-    state = {"status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
-    conditions = [{**each, **state} for each in node["status"].get("conditions", [])]
-    await objects.patch("nodes", name, {"status": {"conditions": conditions}}, subresource="status")
+async def leave(objects: Objects, name: str, *, deallocate: bool = False) -> None:
+    """Drain a node; then its machine goes, or only stops and keeps its disks, and the node stays and is not ready."""
+    if not await _drain(objects, name):
+        return
+    if deallocate:
+        node = await objects.get("nodes", name)
+        await objects.patch("nodes", name, {"spec": {"taints": [*node["spec"].get("taints", []), SHUTDOWN]}})
+        state = {"status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+        conditions = [{**each, **state} for each in node["status"].get("conditions", [])]
+        await objects.patch("nodes", name, {"status": {"conditions": conditions}}, subresource="status")
+    else:
+        with ignoring(NOT_FOUND):
+            await objects.delete("nodes", name)
     await _delete_pods(objects, name, grace=0, daemons=True)
 
 
@@ -260,7 +258,7 @@ async def replace(objects: Objects, cluster: Document, pool: Document, surge: in
         await _add(objects, cluster, pool)
     for node in old:
         await asyncio.sleep(seconds / (len(old) + 1))
-        await remove(objects, node["metadata"]["name"])
+        await leave(objects, node["metadata"]["name"])
         fresh = build(cluster, pool, node_index(node["metadata"]["name"]), address(node))
         await objects.create("nodes", fresh)
     await settle(objects, cluster, pool, seconds / (len(old) + 1))
@@ -272,7 +270,7 @@ async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
     index = max(pool.get("next", 0), max(used, default=-1) + 1)
     pool["next"] = index + 1
     taken = {entry["address"] for node in there for entry in node.get("status", {}).get("addresses", [])}
-    free = next(text for n in count(FIRST_ADDRESS) if (text := f"10.224.{n // 256}.{n % 256}") not in taken)
+    free = next(text for n in itertools.count(FIRST_ADDRESS) if (text := f"10.224.{n // 256}.{n % 256}") not in taken)
     with ignoring(ALREADY_EXISTS):
         await objects.create("nodes", build(cluster, pool, index, free))
 
@@ -289,14 +287,6 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
         return
     patch = {"metadata": {"labels": change}, "spec": {"taints": new_taints or None}}
     await objects.patch("nodes", metadata["name"], patch)
-
-
-async def remove(objects: Objects, name: str) -> None:
-    """Drain a node and take it away, with the pods that stay on it."""
-    if await _drain(objects, name):
-        with ignoring(NOT_FOUND):
-            await objects.delete("nodes", name)
-        await _delete_pods(objects, name, grace=0, daemons=True)
 
 
 async def _drain(objects: Objects, name: str) -> bool:

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from aksgpu.local.arm import nodes, quota, rules, shapes
 from aksgpu.local.arm.clusters import check_etag, check_ready, wanted_pool
-from aksgpu.local.arm.context import (
-    CLUSTER_TYPE,
-    Answer,
-    Call,
-    Context,
-    accepted,
-    cluster_id,
-    find_cluster,
-    find_pool,
-)
-from aksgpu.local.arm.errors import refusal
+from aksgpu.local.arm.context import CLUSTER_TYPE, Answer, Call, Context, accepted, cluster_id, find_cluster, find_pool
+from aksgpu.local.arm.errors import refusal, refuse_if
 from aksgpu.local.arm.state import Document
 from aksgpu.local.objects import Object
 
@@ -68,11 +59,10 @@ async def delete_machines(context: Context, call: Call) -> Answer:
     """Delete the machines that the body names; the pool's count falls by as many."""
     cluster, pool = find_pool(context, call)
     wanted = sorted({str(name) for name in (call.body or {}).get("machineNames") or []})
-    if not wanted:
-        raise refusal("missing", field="machineNames")
+    refuse_if(not wanted, "missing", field="machineNames")
     there = {node["metadata"]["name"] for node in await _nodes(context, cluster, pool)}
-    if unknown := [name for name in wanted if name not in there]:
-        raise refusal("machines", pool=pool["name"], names=", ".join(unknown))
+    unknown = ", ".join(name for name in wanted if name not in there)
+    refuse_if(unknown, "machines", pool=pool["name"], names=unknown)
     check_ready(context, cluster)
     left = {**pool["properties"], "count": pool["properties"]["count"] - len(wanted)}
     rules.check_pool(pool["name"], left, cluster["location"])

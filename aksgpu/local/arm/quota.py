@@ -46,11 +46,8 @@ def check(
         surge: nodes that each pool has for a while beside those that it counts.
     """
     used = usage(context, location)
-    before, after = Counter[str](), Counter[str]()
-    for pool in instead_of:
-        before.update(cost(pool))
-    for pool in wanted:
-        after.update(cost(pool, surge))
+    before = sum((Counter(cost(pool)) for pool in instead_of), Counter[str]())
+    after = sum((Counter(cost(pool, surge)) for pool in wanted), Counter[str]())
     for name, vcpus in after.items():
         requested, remaining = vcpus - before[name], limit(context, name) - used[name]
         if requested > max(0, remaining):

@@ -26,8 +26,6 @@ _LOCATION = _SUBSCRIPTION + _PROVIDER + "/locations/{location}"
 ROUTES: tuple[Route, ...] = (
     ("GET", "/subscriptions", groups.subscriptions, ""),
     ("GET", _SUBSCRIPTION, groups.subscription, ""),
-    ("GET", _SUBSCRIPTION + "/locations", groups.locations, ""),
-    ("GET", _SUBSCRIPTION + "/resources", groups.resources, ""),
     ("GET", _SUBSCRIPTION + "/resourcegroups", groups.listed, ""),
     ("PUT", _GROUP, groups.put, "tags"),
     ("GET", _GROUP, groups.get, ""),

@@ -14,7 +14,7 @@ from typing import Any
 from aksgpu.local.api import names
 from aksgpu.local.arm import data
 from aksgpu.local.arm.context import CLUSTER_TYPE
-from aksgpu.local.arm.errors import refusal
+from aksgpu.local.arm.errors import refusal, refuse_if
 from aksgpu.local.arm.nodes import parse_taint
 from aksgpu.local.arm.state import Document
 
@@ -29,9 +29,8 @@ LARGEST_COUNT = 1000
 
 def check_location(text: Any, kind: str | None = CLUSTER_TYPE) -> str:
     """The region's name, from ``eastus`` or ``East US``; ``kind`` is what shall be there, None a resource group."""
-    if not isinstance(text, str) or not text:
-        raise refusal("no_location")
-    location = text.replace(" ", "").lower()
+    refuse_if(not isinstance(text, str) or not text, "no_location")
+    location = str(text).replace(" ", "").lower()
     if location not in data.REGIONS:
         name = "no_location_for" if kind else "no_group_location"
         raise refusal(name, location=text, kind=kind, regions=",".join(data.REGIONS))
@@ -40,30 +39,27 @@ def check_location(text: Any, kind: str | None = CLUSTER_TYPE) -> str:
 
 def check_group_name(name: str) -> None:
     """Letters, digits, ``-_.()``; not more than 90; no full stop at the end."""
-    if GROUP_NAME.fullmatch(name) is None:
-        raise refusal("bad_group_name", name=name)
+    refuse_if(GROUP_NAME.fullmatch(name) is None, "bad_group_name", name=name)
 
 
 def check_new_cluster(name: str, body: Document) -> None:
     """AKS' rule for the names of clusters, and what a new one has to say."""
-    if CLUSTER_NAME.fullmatch(name) is None:
-        raise refusal("cluster_name", name=name)
+    refuse_if(CLUSTER_NAME.fullmatch(name) is None, "cluster_name", name=name)
     properties = body.get("properties") or {}
-    if not properties.get("dnsPrefix") and not properties.get("fqdnSubdomain"):
-        raise refusal("missing", field="dnsPrefix")
-    if not properties.get("agentPoolProfiles"):
-        raise refusal("missing", field="agentPoolProfiles")
-    identity = (body.get("identity") or {}).get("type")
-    if identity in (None, "None") and not properties.get("servicePrincipalProfile"):
-        raise refusal("missing", field="servicePrincipalProfile")
+    name_given = properties.get("dnsPrefix") or properties.get("fqdnSubdomain")
+    identity = (body.get("identity") or {}).get("type", "None") or "None"
+    refuse_if(not name_given, "missing", field="dnsPrefix")
+    refuse_if(not properties.get("agentPoolProfiles"), "missing", field="agentPoolProfiles")
+    principal = identity != "None" or properties.get("servicePrincipalProfile")
+    refuse_if(not principal, "missing", field="servicePrincipalProfile")
 
 
 def check_cluster(name: str, given: Document) -> None:
     """What a request says of a cluster, its pools apart."""
     check_version(given.get("kubernetesVersion"), name)
     found = [str(profile.get("name")) for profile in given.get("agentPoolProfiles") or []]
-    if twice := next((name for name in found if found.count(name) > 1), None):
-        raise refusal("pool_twice", name=twice)
+    twice = next((name for name in found if found.count(name) > 1), None)
+    refuse_if(twice, "pool_twice", name=twice)
     for text in (given.get("apiServerAccessProfile") or {}).get("authorizedIPRanges") or []:
         try:
             ip_network(text, strict=False)
@@ -74,14 +70,13 @@ def check_cluster(name: str, given: Document) -> None:
 def check_version(version: Any, name: str) -> None:
     """The one version that the laptop runs, in full or by its minor."""
     served = data.KUBERNETES_VERSION
-    if version not in (None, "", served, served.rpartition(".")[0]):
-        raise refusal("version_not_served", name=name, version=version)
+    known = (None, "", served, served.rpartition(".")[0])
+    refuse_if(version not in known, "version_not_served", name=name, version=version)
 
 
 def check_size(name: Any, location: str) -> data.Size:
     """The VM size, if this region has it for this subscription."""
-    if not name:
-        raise refusal("missing", field="agentPoolProfile.vmSize")
+    refuse_if(not name, "missing", field="agentPoolProfile.vmSize")
     size = data.sizes().get(name.lower())
     if size is None:
         known = [size.name for size in data.sizes().values() if size.offered(location) and not size.restricted]
@@ -96,14 +91,13 @@ def check_pool(name: str, properties: Document, location: str) -> None:
     """Everything about a pool that does not depend on other pools."""
     system = properties["osType"]
     longest = 6 if system == "Windows" else 12
-    if POOL_NAME.fullmatch(name) is None or len(name) > longest:
-        raise refusal("pool_name", name=name, longest=longest)
+    refuse_if(POOL_NAME.fullmatch(name) is None or len(name) > longest, "pool_name", name=name, longest=longest)
     size = check_size(properties.get("vmSize"), location)
     _check_count(properties)
     served = size.zones(location)
-    if wrong := [zone for zone in properties.get("availabilityZones") or [] if zone not in served]:
-        listed = ",".join(f"'{zone}'" for zone in served)
-        raise refusal("zone_not_served", zones=",".join(wrong), location=location, served=listed)
+    wrong = ",".join(zone for zone in properties.get("availabilityZones") or [] if zone not in served)
+    listed = ",".join(f"'{zone}'" for zone in served)
+    refuse_if(wrong, "zone_not_served", zones=wrong, location=location, served=listed)
     check_version(properties.get("orchestratorVersion"), name)
     for key, text in (properties.get("nodeLabels") or {}).items():
         if problems := names.qualified(key) or names.label_value(text):
@@ -115,24 +109,19 @@ def check_pool(name: str, properties: Document, location: str) -> None:
             raise refusal("node_taint", taint=taint) from None
 
     if profile := properties.get("gpuInstanceProfile"):
-        if not size.mig:
-            raise refusal("mig_size", size=size.name)
-        if profile not in data.table("offer")["mig"]:
-            raise refusal("mig_profile", profile=profile)
+        refuse_if(not size.mig, "mig_size", size=size.name)
+        refuse_if(profile not in data.table("offer")["mig"], "mig_profile", profile=profile)
     nvidia = (properties.get("gpuProfile") or {}).get("nvidia") or {}
-    if nvidia.get("managementMode") == "Managed" and (not size.nvidia or system == "Windows"):
-        raise refusal("managed_gpu", size=size.name, system=system)
+    manageable = size.nvidia and system != "Windows"
+    managed = nvidia.get("managementMode") == "Managed"
+    refuse_if(managed and not manageable, "managed_gpu", size=size.name, system=system)
 
     spot, price = properties["scaleSetPriority"] == "Spot", properties.get("spotMaxPrice", -1)
     if group := properties.get("capacityReservationGroupID"):
-        if RESERVATION.fullmatch(group) is None:
-            raise refusal("capacity_reservation", group=group)
-        if spot:
-            raise refusal("capacity_reservation_spot")
-    if spot and properties["mode"] == "System":
-        raise refusal("spot_system")
-    if price != -1 and not 0 < price < inf:
-        raise refusal("spot_price", price=price)
+        refuse_if(RESERVATION.fullmatch(group) is None, "capacity_reservation", group=group)
+        refuse_if(spot, "capacity_reservation_spot")
+    refuse_if(spot and properties["mode"] == "System", "spot_system")
+    refuse_if(price != -1 and not 0 < price < inf, "spot_price", price=price)
 
 
 def surge(properties: Document) -> int:
@@ -143,21 +132,19 @@ def surge(properties: Document) -> int:
 
 def _check_count(properties: Document) -> None:
     count, least, most = properties["count"], 1 if properties["mode"] == "System" else 0, LARGEST_COUNT
-    if not least <= count <= most:
-        raise refusal("count", count=count, least=least, most=most)
+    refuse_if(not least <= count <= most, "count", count=count, least=least, most=most)
     if properties.get("enableAutoScaling"):
         low, high = properties.get("minCount"), properties.get("maxCount")
         if low is None or high is None or not 0 <= low <= high <= most:
             raise refusal("limits", low=low, high=high, most=most)
-        if not low <= count <= high:
-            raise refusal("count", count=count, least=low, most=high)
+        refuse_if(not low <= count <= high, "count", count=count, least=low, most=high)
 
 
 def check_fixed(kind: str, old: Document, given: Document) -> None:
     """Refuse a request that changes what is fixed of a cluster or a pool; what it leaves out stays."""
     for field in data.table("defaults")["fixed"][kind]:
-        if given.get(field) is not None and _folded(given[field]) != _folded(old.get(field)):
-            raise refusal("fixed", field=f"properties.{field}")
+        changes = given.get(field) is not None and _folded(given[field]) != _folded(old.get(field))
+        refuse_if(changes, "fixed", field=f"properties.{field}")
 
 
 def _folded(value: Any) -> Any:
@@ -166,8 +153,7 @@ def _folded(value: Any) -> Any:
 
 def check_system_pool(pools: dict[str, Document]) -> None:
     """A cluster lives by its system pool, which is never stopped by itself."""
-    if not any(pool["properties"]["mode"] == "System" for pool in pools.values()):
-        raise refusal("no_system_pool")
-    for pool in pools.values():
-        if pool["power"] == "Stopped" and pool["properties"]["mode"] == "System":
-            raise refusal("system_pool_stopped", name=pool["name"])
+    systems = [pool for pool in pools.values() if pool["properties"]["mode"] == "System"]
+    refuse_if(not systems, "no_system_pool")
+    for pool in systems:
+        refuse_if(pool["power"] == "Stopped", "system_pool_stopped", name=pool["name"])

@@ -18,36 +18,30 @@ CONTROL_PLANE_SHARE = 0.3
 """The part of a cluster operation that passes before its nodes appear."""
 
 
-async def put_cluster(context: Context, operation: Document) -> None:
-    """Bring up the control plane, then the nodes of every pool, one after another."""
-    cluster = context.state.clusters[operation["cluster"]]
+async def bring_up(context: Context, operation: Document) -> None:
+    """Bring up the control plane, then the nodes of the pool, or of every pool, one after another."""
+    cluster, pools = _about(context, operation)
+    cluster["power"] = "Running"
     await context.objects(cluster)
     await asyncio.sleep(operation["seconds"] * CONTROL_PLANE_SHARE)
-    for pool in cluster["pools"].values():
+    for pool in pools:
         context.faults.check_machines(pool["properties"])
-    await _settle_all(context, cluster, operation["seconds"] * (1 - CONTROL_PLANE_SHARE))
-
-
-async def put_pool(context: Context, operation: Document) -> None:
-    """Bring a pool's nodes to what the pool says now."""
-    cluster, pool = _about(context, operation)
-    await context.objects(cluster)
-    context.faults.check_machines(pool["properties"])
-    await settle(context, cluster, pool, operation["seconds"])
+    for pool in pools:
+        await settle(context, cluster, pool, operation["seconds"] * (1 - CONTROL_PLANE_SHARE) / len(pools))
 
 
 async def delete_machines(context: Context, operation: Document) -> None:
     """Take the named nodes away; the pool's count has been lowered already."""
-    cluster, pool = _about(context, operation)
+    cluster, (pool,) = _about(context, operation)
     async with context.nodes_lock[cluster["id"]]:
         for name in operation["machines"]:
-            await nodes.remove(await context.objects(cluster), name)
+            await nodes.leave(await context.objects(cluster), name)
     await settle(context, cluster, pool, operation["seconds"])
 
 
 async def upgrade_pool(context: Context, operation: Document) -> None:
     """Give the pool's nodes the newest image, one after another."""
-    cluster, pool = _about(context, operation)
+    cluster, (pool,) = _about(context, operation)
     objects = await context.objects(cluster)
     context.faults.check_machines(pool["properties"])
     async with context.nodes_lock[cluster["id"]]:
@@ -56,43 +50,47 @@ async def upgrade_pool(context: Context, operation: Document) -> None:
 
 async def delete_pool(context: Context, operation: Document) -> None:
     """Drain the pool's nodes away, then forget the pool."""
-    cluster, pool = _about(context, operation)
+    cluster, (pool,) = _about(context, operation)
     pool["properties"]["count"] = 0
     if cluster["power"] == "Running":
         await settle(context, cluster, pool, operation["seconds"])
     del cluster["pools"][operation["pool"]]
 
 
-async def delete_cluster(context: Context, operation: Document) -> None:
-    """Take the cluster away with its nodes, its pods and its node resource group."""
-    await asyncio.sleep(operation["seconds"])
-    await _forget_cluster(context, operation["cluster"])
-
-
 async def stop_cluster(context: Context, operation: Document) -> None:
     """Release the nodes, then stop the control plane; what is in its store stays."""
-    cluster = context.state.clusters[operation["cluster"]]
+    cluster, pools = _about(context, operation)
     cluster["power"] = "Stopped"
-    await _settle_all(context, cluster, operation["seconds"])
+    for pool in pools:
+        await settle(context, cluster, pool, operation["seconds"] / len(pools))
     await context.clusters.close(cluster["id"])
 
 
-async def start_cluster(context: Context, operation: Document) -> None:
-    """Start the control plane and give every pool its nodes back."""
-    context.state.clusters[operation["cluster"]]["power"] = "Running"
-    await put_cluster(context, operation)
+async def delete_cluster(context: Context, operation: Document) -> None:
+    """Take the cluster away with its nodes, its pods and its node resource group."""
+    await asyncio.sleep(operation["seconds"])
+    cluster = context.state.clusters.get(operation["cluster"])
+    if cluster is None:
+        return  # a process that was killed had gone as far
+    await context.clusters.delete(cluster["id"])
+    identity, groups = cluster_id(cluster), context.state.groups
+    managed = [name for name, group in groups.items() if group.get("managedBy") == identity]
+    for name in managed:
+        del groups[name]
+    del context.state.clusters[operation["cluster"]]
+    context.state.save(("clusters", operation["cluster"]), *(("groups", name) for name in managed))
 
 
 async def delete_group(context: Context, operation: Document) -> None:
     """Delete the clusters of a resource group, then the group."""
     await asyncio.sleep(operation["seconds"])
-    group = operation["group"]
-    for key in [key for key, found in context.state.clusters.items() if found["group"].lower() == group]:
-        running = context.operations.running(context.state.clusters[key])
-        if running is not None:
-            await context.operations.cancel(running)
-        await _forget_cluster(context, key)
-    context.state.groups.pop(group, None)
+    for key, cluster in list(context.state.clusters.items()):
+        if cluster["group"].lower() == operation["group"]:
+            running = context.operations.running(cluster)
+            if running is not None:
+                await context.operations.cancel(running)
+            await delete_cluster(context, operation | {"cluster": key, "seconds": 0})
+    context.state.groups.pop(operation["group"], None)
 
 
 async def nothing(context: Context, operation: Document) -> None:
@@ -112,12 +110,12 @@ class Kind:
 
 
 KINDS = {
-    "put-cluster": Kind(put_cluster, 3.0, "Creating"),
-    "update-cluster": Kind(put_cluster, 1.5),
-    "start-cluster": Kind(start_cluster, 3.0, "Starting"),
+    "put-cluster": Kind(bring_up, 3.0, "Creating"),
+    "update-cluster": Kind(bring_up, 1.5),
+    "start-cluster": Kind(bring_up, 3.0, "Starting"),
     "stop-cluster": Kind(stop_cluster, 1.5, "Stopping"),
     "delete-cluster": Kind(delete_cluster, 1.5, "Deleting"),
-    "put-pool": Kind(put_pool, 2.0),
+    "put-pool": Kind(bring_up, 2.0),
     "upgrade-pool": Kind(upgrade_pool, 2.0),
     "delete-machines": Kind(delete_machines, 1.5),
     "delete-pool": Kind(delete_pool, 1.5),
@@ -132,25 +130,7 @@ async def settle(context: Context, cluster: Document, pool: Document, seconds: f
         await nodes.settle(await context.objects(cluster), cluster, pool, seconds)
 
 
-async def _settle_all(context: Context, cluster: Document, seconds: float) -> None:
-    for pool in list(cluster["pools"].values()):
-        await settle(context, cluster, pool, seconds / len(cluster["pools"]))
-
-
-def _about(context: Context, operation: Document) -> tuple[Document, Document]:
+def _about(context: Context, operation: Document) -> tuple[Document, list[Document]]:
+    """The cluster and the pools that an operation is about: one, or all."""
     cluster = context.state.clusters[operation["cluster"]]
-    return cluster, cluster["pools"][operation["pool"]]
-
-
-async def _forget_cluster(context: Context, key: str) -> None:
-    """Delete a cluster and its node resource group; both leave the file in one transaction."""
-    cluster = context.state.clusters.get(key)
-    if cluster is None:
-        return
-    await context.clusters.delete(cluster["id"])
-    identity, groups = cluster_id(cluster), context.state.groups
-    managed = [name for name, group in groups.items() if group.get("managedBy") == identity]
-    for name in managed:
-        del groups[name]
-    del context.state.clusters[key]
-    context.state.save(("clusters", key), *(("groups", name) for name in managed))
+    return cluster, [pool for name, pool in cluster["pools"].items() if operation["pool"] in ("", name)]

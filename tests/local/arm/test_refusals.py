@@ -236,6 +236,11 @@ def test_bodies_that_are_not_json_objects(arm: Arm) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
 
 
+def test_bodies_that_are_too_large(arm: Arm) -> None:
+    answer = arm.send("PUT", CLUSTER, {"tags": {"a": "b" * 2**21}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "RequestContentTooLarge")
+
+
 def test_fields_that_do_not_change(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
