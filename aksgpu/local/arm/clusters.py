@@ -49,7 +49,7 @@ def put(context: Context, call: Call) -> Answer:
     shapes.change_cluster(cluster, body)
     cluster["pools"] = pools
     if old is not None:
-        operation = context.operations.begin("update-cluster", location, cluster=cluster)
+        operation = context.operations.begin("update-cluster", location, cluster)
         return accepted(context, call, operation, status=200, body=shapes.show_cluster(cluster))
     context.state.clusters[cluster_key(group["name"], name)] = cluster
     machines = cluster["properties"]["nodeResourceGroup"]
@@ -60,7 +60,7 @@ def put(context: Context, call: Call) -> Answer:
         "managedBy": cluster_id(cluster),
         "tags": {"aks-managed-cluster-name": name, "aks-managed-cluster-rg": group["name"]},
     }
-    operation = context.operations.begin("put-cluster", location, cluster=cluster, group=machines.lower())
+    operation = context.operations.begin("put-cluster", location, cluster, group=machines.lower())
     return accepted(context, call, operation, status=201, body=shapes.show_cluster(cluster))
 
 
@@ -126,14 +126,14 @@ async def delete(context: Context, call: Call) -> Answer:
         return accepted(context, call, running)
     if running is not None:
         await context.operations.cancel(running)
-    return accepted(context, call, context.operations.begin("delete-cluster", cluster["location"], cluster=cluster))
+    return accepted(context, call, context.operations.begin("delete-cluster", cluster["location"], cluster))
 
 
 def stop(context: Context, call: Call) -> Answer:
     """Stop a cluster: its nodes go, its objects stay."""
     cluster = find_cluster(context, call)
     check_ready(context, cluster)
-    return accepted(context, call, context.operations.begin("stop-cluster", cluster["location"], cluster=cluster))
+    return accepted(context, call, context.operations.begin("stop-cluster", cluster["location"], cluster))
 
 
 def start(context: Context, call: Call) -> Answer:
@@ -142,7 +142,7 @@ def start(context: Context, call: Call) -> Answer:
     check_free(context, cluster)
     refuse_if(cluster["power"] == "Running", "running")
     quota.check(context, cluster["location"], list(cluster["pools"].values()), instead_of=[])
-    return accepted(context, call, context.operations.begin("start-cluster", cluster["location"], cluster=cluster))
+    return accepted(context, call, context.operations.begin("start-cluster", cluster["location"], cluster))
 
 
 async def abort(context: Context, call: Call) -> Answer:

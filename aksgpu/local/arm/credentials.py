@@ -43,17 +43,9 @@ def _user(cluster: Document, credential: str, style: str) -> Document:
     if style == "azure":
         return {"auth-provider": {"name": "azure", "config": cloud | {"apiserver-id": SERVER_ID} | ids}}
     options = cloud | {"server-id": SERVER_ID} | ids
-    return {
-        "exec": {
-            "apiVersion": "client.authentication.k8s.io/v1beta1",
-            "command": "kubelogin",
-            "args": ["get-token", "--login", "devicecode"]
-            + [text for name, value in options.items() for text in (f"--{name}", value)],
-            "env": None,
-            "installHint": "kubelogin is not installed; see https://aka.ms/aks/kubelogin",
-            "provideClusterInfo": False,
-        }
-    }
+    args = [text for name, value in options.items() for text in (f"--{name}", value)]
+    login: Document = data.table("defaults")["kubelogin"]
+    return {"exec": login | {"args": [*login["args"], *args]}}
 
 
 def kubeconfig(context: Context, base_url: str, cluster: Document, credential: str, style: str = "exec") -> str:

@@ -14,8 +14,6 @@ from typing import Any
 
 import yaml
 
-SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
-TENANT = "00000000-0000-0000-0000-000000000001"
 KUBERNETES_VERSION = "1.33.5"
 NODE_IMAGE = "AKSUbuntu-2204gen2containerd-202610.13.0"
 
@@ -29,6 +27,8 @@ def table(name: str) -> dict[str, Any]:
     return found
 
 
+SUBSCRIPTION: str = table("offer")["subscription"]["subscriptionId"]
+TENANT: str = table("offer")["subscription"]["tenantId"]
 REGIONS: dict[str, str] = table("offer")["regions"]
 """Every region, by name, with the name that people see."""
 FAMILIES: dict[str, dict[str, Any]] = {name.lower(): row for name, row in table("offer")["families"].items()}

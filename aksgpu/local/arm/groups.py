@@ -110,20 +110,9 @@ def _scale_set(cluster: Document, pool: Document) -> Document:
 
 def subscription(context: Context, call: Call) -> Answer:
     """The one subscription of the laptop."""
-    return Answer(200, _subscription())
+    return Answer(200, data.table("offer")["subscription"])
 
 
 def subscriptions(context: Context, call: Call) -> Answer:
     """All subscriptions: one."""
-    return Answer(200, {"value": [_subscription()], "count": {"type": "Total", "value": 1}})
-
-
-def _subscription() -> Document:
-    return {
-        "id": f"/subscriptions/{data.SUBSCRIPTION}",
-        "subscriptionId": data.SUBSCRIPTION,
-        "tenantId": data.TENANT,
-        "displayName": "Laptop AKS",
-        "state": "Enabled",
-        "authorizationSource": "RoleBased",
-    }
+    return Answer(200, {"value": [data.table("offer")["subscription"]], "count": {"type": "Total", "value": 1}})

@@ -26,7 +26,7 @@ from aksgpu.local.arm.errors import ArmError, refusal, refuse_if
 from aksgpu.local.arm.faults import Faults, act
 from aksgpu.local.arm.fields import WrongField, require
 from aksgpu.local.arm.operations import Operations
-from aksgpu.local.arm.state import State
+from aksgpu.local.arm.state import Document, State
 from aksgpu.local.arm.throttle import Throttle
 from aksgpu.local.control.runtime import Tasks
 from aksgpu.local.settings import Settings
@@ -86,17 +86,20 @@ class ResourceManager:
 
     def knows(self, cluster_id: str) -> bool:
         """Whether there is such a cluster, running or not."""
-        return any(cluster["id"] == cluster_id for cluster in self._state.clusters.values())
+        return self._cluster(cluster_id) is not None
 
     def uses_entra(self, cluster_id: str) -> bool:
         """Whether people log in to the cluster with Entra ID."""
-        return any(cluster["id"] == cluster_id and uses_entra(cluster) for cluster in self._state.clusters.values())
+        cluster = self._cluster(cluster_id)
+        return cluster is not None and uses_entra(cluster)
 
     def answers(self, cluster_id: str, address: str) -> bool:
         """Whether the cluster's API server, if there is one, is for callers at this address."""
-        return all(
-            cluster["id"] != cluster_id or answers(cluster, address) for cluster in self._state.clusters.values()
-        )
+        cluster = self._cluster(cluster_id)
+        return cluster is None or answers(cluster, address)
+
+    def _cluster(self, cluster_id: str) -> Document | None:
+        return next((found for found in self._state.clusters.values() if found["id"] == cluster_id), None)
 
     @property
     def busy(self) -> bool:

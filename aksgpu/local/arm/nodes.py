@@ -7,6 +7,7 @@ agent posts the conditions, and finds in the annotations which GPUs the node's s
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import platform
 import re
@@ -145,7 +146,11 @@ def build(cluster: Document, pool: Document, index: int, address: str) -> Object
     name, size, zones = node_name(cluster, pool, index), _size(pool), pool["properties"].get("availabilityZones")
     zone = f"{cluster['location']}-{zones[index % len(zones)]}" if zones else "0"
     own = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}
+    always = copy.deepcopy(data.table("defaults")["node"])
     capacity, allocatable = _resources(size, int(pool["properties"]["maxPods"]))
+    identity = {key: str(uuid.uuid4()) for key in ("machineID", "systemUUID", "bootID")}
+    version = dict.fromkeys(("kubeletVersion", "kubeProxyVersion"), f"v{data.KUBERNETES_VERSION}")
+    machine = {"kernelVersion": platform.release(), "architecture": size.arch}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -155,22 +160,11 @@ def build(cluster: Document, pool: Document, index: int, address: str) -> Object
             **({"taints": taints(pool)} if taints(pool) else {}),
         },
         "status": {
-            "capacity": capacity,
-            "allocatable": allocatable,
+            "capacity": always["capacity"] | capacity,
+            "allocatable": always["allocatable"] | allocatable,
             "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-            "nodeInfo": {
-                "machineID": uuid.uuid4().hex,
-                "systemUUID": str(uuid.uuid4()),
-                "bootID": str(uuid.uuid4()),
-                "kernelVersion": platform.release(),
-                "osImage": "Ubuntu 22.04.5 LTS",
-                "containerRuntimeVersion": "containerd://1.7.28-1",
-                "kubeletVersion": f"v{data.KUBERNETES_VERSION}",
-                "kubeProxyVersion": f"v{data.KUBERNETES_VERSION}",
-                "operatingSystem": "linux",
-                "architecture": size.arch,
-            },
+            "daemonEndpoints": always["daemonEndpoints"],
+            "nodeInfo": always["nodeInfo"] | identity | version | machine,
         },
     }
 
@@ -186,14 +180,8 @@ def _resources(size: data.Size, max_pods: int) -> tuple[dict[str, str], dict[str
     reserved = min((20 * max_pods + 50) * 1024, memory // 4) + 100 * 1024
     steps = data.table("offer")["cpu_reserved"]
     cpu = steps[min((cores for cores in steps if size.vcpus <= cores), default=max(steps))]
-    fixed = {"hugepages-1Gi": "0", "hugepages-2Mi": "0", "pods": str(max_pods)}
-    capacity = {"cpu": str(size.vcpus), "ephemeral-storage": "129886128Ki", "memory": f"{memory}Ki"}
-    allocatable = {
-        "cpu": f"{size.vcpus * 1000 - cpu}m",
-        "ephemeral-storage": "119703055367",
-        "memory": f"{memory - reserved}Ki",
-    }
-    return capacity | fixed, allocatable | fixed
+    capacity = {"cpu": str(size.vcpus), "memory": f"{memory}Ki", "pods": str(max_pods)}
+    return capacity, capacity | {"cpu": f"{size.vcpus * 1000 - cpu}m", "memory": f"{memory - reserved}Ki"}
 
 
 async def of_pool(objects: Objects, pool: Document) -> list[Object]:
@@ -215,7 +203,7 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
     steps: list[Callable[[], Awaitable[None]]] = [
         partial(leave, objects, node["metadata"]["name"], deallocate=deallocate) for node in reversed(running[wanted:])
     ]
-    steps += [partial(_wake, objects, cluster, pool, node) for node in asleep[: max(0, missing)]]
+    steps += [partial(_bring_up_to_date, objects, cluster, pool, node) for node in asleep[: max(0, missing)]]
     steps += [partial(_add, objects, cluster, pool)] * (missing - len(asleep))
     steps += [partial(leave, objects, node["metadata"]["name"]) for node in asleep if gone]
     pause = seconds / (len(steps) + 1)
@@ -246,11 +234,6 @@ def is_off(node: Object) -> bool:
     return any(taint["key"] == SHUTDOWN["key"] for taint in node["spec"].get("taints", []))
 
 
-async def _wake(objects: Objects, cluster: Document, pool: Document, node: Object) -> None:
-    await _bring_up_to_date(objects, cluster, pool, node)
-    await objects.patch("nodes", node["metadata"]["name"], {"spec": {"unschedulable": None}})
-
-
 async def replace(objects: Objects, cluster: Document, pool: Document, surge: int, seconds: float) -> None:
     """Give every node of the pool a new image, ``surge`` more nodes standing in for those that are away."""
     old = [node for node in await of_pool(objects, pool) if not is_off(node)]
@@ -276,17 +259,18 @@ async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
 
 
 async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document, node: Object) -> None:
-    """Give a node the labels and taints that its pool has now."""
-    metadata, spec = node["metadata"], node.get("spec", {})
-    wanted, managed = labels(cluster, pool), pool.get("labelled", [])
-    change: dict[str, Any] = {key: value for key, value in wanted.items() if metadata["labels"].get(key) != value}
-    change |= {key: None for key in managed if key not in wanted and key in metadata["labels"]}
+    """Give a node the labels and taints that its pool has now, and wake it where its machine is deallocated."""
+    metadata, spec = node["metadata"], node["spec"]
+    wanted, there = labels(cluster, pool), metadata["labels"]
+    change: dict[str, Any] = {key: value for key, value in wanted.items() if there.get(key) != value}
+    change |= {key: None for key in pool.get("labelled", []) if key not in wanted and key in there}
     automatic = [taint for taint in spec.get("taints", []) if taint["key"].startswith("node.kubernetes.io/")]
     new_taints = [*taints(pool), *automatic]
-    if not change and new_taints == spec.get("taints", []):
-        return
-    patch = {"metadata": {"labels": change}, "spec": {"taints": new_taints or None}}
-    await objects.patch("nodes", metadata["name"], patch)
+    if change or new_taints != spec.get("taints", []):
+        patch: Object = {"metadata": {"labels": change}, "spec": {"taints": new_taints or None}}
+        if is_off(node):
+            patch["spec"]["unschedulable"] = None
+        await objects.patch("nodes", metadata["name"], patch)
 
 
 async def _drain(objects: Objects, name: str) -> bool:

@@ -60,25 +60,14 @@ class Operations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def begin(
-        self,
-        kind: str,
-        location: str,
-        *,
-        cluster: Document | None = None,
-        pool: str = "",
-        group: str = "",
-        **details: Any,
-    ) -> Document:
+    def begin(self, kind: str, location: str, cluster: Document | None = None, **about: Any) -> Document:
         """Write an operation down together with what it is about, and start it.
 
         Args:
             kind: a key of :data:`~aksgpu.local.arm.work.KINDS`.
             location: the region, part of the operation's address.
             cluster: the cluster it is about; it becomes that cluster's one operation.
-            pool: the pool it is about.
-            group: the key of the resource group it is about.
-            **details: what its kind needs beside.
+            **about: the name of the pool, the key of the resource group, and what its kind needs beside.
         """
         state, faults = self._context.state, self._context.faults
         slow = faults.take("slow")
@@ -87,8 +76,8 @@ class Operations:
             "id": str(uuid.uuid4()),
             "kind": kind,
             "cluster": cluster_key(cluster["group"], cluster["name"]) if cluster else "",
-            "pool": pool,
-            "group": group,
+            "pool": "",
+            "group": "",
             "location": location,
             "seconds": KINDS[kind].seconds * factor * self._context.settings.time_scale,
             "status": "InProgress",
@@ -96,7 +85,7 @@ class Operations:
             "begun": time.time(),
             "ended": None,
             "stuck": faults.take("stuck") is not None,
-            **details,
+            **about,
         }
         state.operations[operation["id"]] = operation
         if cluster:

@@ -25,7 +25,7 @@ def put(context: Context, call: Call) -> Answer:
     elif old is not None and old["properties"]["count"] != pool["properties"]["count"]:
         pool["state"] = "Scaling"
     cluster["pools"][name] = pool
-    operation = context.operations.begin("put-pool", location, cluster=cluster, pool=name)
+    operation = context.operations.begin("put-pool", location, cluster, pool=name)
     return accepted(context, call, operation, status=200 if old else 201, body=shapes.show_pool(cluster, pool))
 
 
@@ -51,7 +51,7 @@ def delete(context: Context, call: Call) -> Answer:
     check_ready(context, cluster)
     rules.check_system_pool({key: pool for key, pool in cluster["pools"].items() if key != name})
     cluster["pools"][name]["state"] = "Deleting"
-    operation = context.operations.begin("delete-pool", cluster["location"], cluster=cluster, pool=name)
+    operation = context.operations.begin("delete-pool", cluster["location"], cluster, pool=name)
     return accepted(context, call, operation)
 
 
@@ -68,7 +68,7 @@ async def delete_machines(context: Context, call: Call) -> Answer:
     rules.check_pool(pool["name"], left, cluster["location"])
     pool["properties"], pool["state"] = left, "Deleting machines"
     operation = context.operations.begin(
-        "delete-machines", cluster["location"], cluster=cluster, pool=pool["name"], machines=wanted
+        "delete-machines", cluster["location"], cluster, pool=pool["name"], machines=wanted
     )
     return accepted(context, call, operation)
 
@@ -80,9 +80,7 @@ def upgrade(context: Context, call: Call) -> Answer:
     surge = rules.surge(pool["properties"])
     quota.check(context, cluster["location"], [pool], instead_of=[pool], surge=surge)
     pool["state"] = "UpgradingNodeImageVersion"
-    operation = context.operations.begin(
-        "upgrade-pool", cluster["location"], cluster=cluster, pool=pool["name"], surge=surge
-    )
+    operation = context.operations.begin("upgrade-pool", cluster["location"], cluster, pool=pool["name"], surge=surge)
     return accepted(context, call, operation, body=shapes.show_pool(cluster, pool))
 
 

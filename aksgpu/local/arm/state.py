@@ -14,7 +14,6 @@ from typing import Any, Self
 from aksgpu.errors import LaptopError
 
 Document = dict[str, Any]
-TABLES = ("groups", "clusters", "operations")
 
 
 class State:
@@ -34,7 +33,7 @@ class State:
         """Read what is there; raises LaptopError when it cannot be read."""
         try:
             self._path.touch(mode=0o600)
-            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(self._path, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(
@@ -55,19 +54,11 @@ class State:
 
     def save(self, *changes: tuple[str, str]) -> None:
         """Write the documents named by ``(table, key)``, or remove those no longer there, in one transaction."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        write = "INSERT INTO documents VALUES (?1, ?2, ?3) ON CONFLICT (kind, key) DO UPDATE SET document = ?3"
+        with self._db:  # one transaction, rolled back on errors
             for kind, key in changes:
                 document = getattr(self, kind).get(key)
                 if document is None:
                     self._db.execute("DELETE FROM documents WHERE kind = ? AND key = ?", (kind, key))
                 else:
-                    self._db.execute(
-                        "INSERT INTO documents VALUES (?, ?, ?) "
-                        "ON CONFLICT (kind, key) DO UPDATE SET document = excluded.document",
-                        (kind, key, json.dumps(document)),
-                    )
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+                    self._db.execute(write, (kind, key, json.dumps(document)))
