@@ -9,8 +9,9 @@ A resource is named by its plural, such as ``pods`` or ``jobs``; every plural on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 Object = dict[str, Any]
 
@@ -28,29 +29,38 @@ class WatchEvent(NamedTuple):
     object: Object
 
 
-class Objects(Protocol):
+class Objects(ABC):
     """Reads and writes Kubernetes objects. Errors are :class:`aksgpu.local.status.StatusError`."""
 
-    async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
-        """The object; raises NotFound."""
-        ...
-
-    async def list(
+    @abstractmethod
+    async def call(
         self,
+        verb: str,
         resource: str,
-        namespace: str | None = None,
+        name: str | None,
+        namespace: str | None,
+        body: Any = None,
         *,
-        label_selector: str = "",
-        field_selector: str = "",
+        subresource: str | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One of the verbs ``get``, ``create``, ``update``, ``patch`` and ``delete``, as the methods below put it."""
+
+    @abstractmethod
+    async def list(
+        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """All objects that match (every namespace when None), and the resourceVersion to watch from."""
-        ...
 
+    @abstractmethod
     def watch(
         self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
     ) -> AsyncIterator[WatchEvent]:
         """Changes after ``resource_version``, for ever; raises Expired (410) when that is too old."""
-        ...
+
+    async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
+        """The object; raises NotFound."""
+        return await self.call("get", resource, name, namespace)
 
     async def create(
         self,
@@ -62,11 +72,12 @@ class Objects(Protocol):
         subresource: str | None = None,
     ) -> Object:
         """Create the object, or post to a subresource of ``name`` (``pods`` has ``binding`` and ``eviction``)."""
-        ...
+        return await self.call("create", resource, name, namespace, obj, subresource=subresource)
 
     async def update(self, resource: str, obj: Object, *, subresource: str | None = None) -> Object:
         """Replace the object, or only its ``status``; raises Conflict when its resourceVersion is stale."""
-        ...
+        meta = obj["metadata"]
+        return await self.call("update", resource, meta["name"], meta.get("namespace"), obj, subresource=subresource)
 
     async def patch(
         self,
@@ -79,7 +90,9 @@ class Objects(Protocol):
         subresource: str | None = None,
     ) -> Object:
         """Patch the object, or only its ``status``."""
-        ...
+        return await self.call(
+            "patch", resource, name, namespace, patch, subresource=subresource, content_type=content_type
+        )
 
     async def delete(
         self,
@@ -92,4 +105,10 @@ class Objects(Protocol):
         uid: str | None = None,
     ) -> Object:
         """Delete the object as the API does: finalizers and a pod's grace period are respected."""
-        ...
+        given = {
+            "propagationPolicy": propagation_policy,
+            "gracePeriodSeconds": grace_period_seconds,
+            "preconditions": {"uid": uid} if uid else None,
+        }
+        options = {key: value for key, value in given.items() if value is not None}
+        return await self.call("delete", resource, name, namespace, options)

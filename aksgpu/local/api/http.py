@@ -21,6 +21,7 @@ from aksgpu.local.api.podexec import PodExec, serve_exec
 from aksgpu.local.api.podlogs import PodLogs, open_log
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.routes import parse
+from aksgpu.local.api.store import Entry
 from aksgpu.local.objects import APPLY_PATCH
 from aksgpu.local.status import StatusError, bad_request
 
@@ -183,48 +184,44 @@ class KubeApi:
 
     # Writing.
 
+    async def _write(self, call: Call, body: Any, options: WriteOptions, media: str = "") -> tuple[Entry, bool]:
+        wanted = call.wanted
+        return await self._registry.write(
+            wanted.verb,
+            wanted.resource,
+            body,
+            wanted.name or None,
+            call.place,
+            subresource=call.subresource,
+            content_type=media,
+            options=options,
+        )
+
     async def _create(self, call: Call) -> web.StreamResponse:
         wanted, options = call.wanted, bodies.write_options(call.request, "CreateOptions")
         body = await call.body(options)
         if wanted.subresource == "eviction" and isinstance(wishes := body.get("deleteOptions"), dict):
             options = bodies.with_dry_run(options, wishes.get("dryRun"))
-        entry = await self._registry.post(
-            wanted.resource, body, call.place, name=wanted.name or None, subresource=call.subresource, options=options
-        )
+        entry, _ = await self._write(call, body, options)
         if wanted.resource == _REVIEW:
             status = access.review(self._registry.store, call.user, entry.obj.get("spec") or {})
             return answer({**entry.obj, "status": status}, 201, options.warnings)
-        if wanted.subresource:
-            return answer({**_SUCCESS, "code": 201}, 201)
-        return one(call.form, entry, 201, options.warnings)
+        return answer(entry.obj, 201) if wanted.subresource else one(call.form, entry, 201, options.warnings)
 
     async def _update(self, call: Call) -> web.StreamResponse:
-        wanted, options = call.wanted, bodies.write_options(call.request, "UpdateOptions")
-        body = await call.body(options)
-        entry = await self._registry.put(
-            wanted.resource, body, wanted.name, call.place, subresource=call.subresource, options=options
-        )
+        options = bodies.write_options(call.request, "UpdateOptions")
+        entry, _ = await self._write(call, await call.body(options), options)
         return one(call.form, entry, 200, options.warnings)
 
     async def _patch(self, call: Call) -> web.StreamResponse:
-        wanted, (patch, media) = call.wanted, await bodies.read_patch(call.request)
+        patch, media = await bodies.read_patch(call.request)
         options = bodies.write_options(call.request, "PatchOptions", apply=media == APPLY_PATCH)
-        entry, created = await self._registry.modify(
-            wanted.resource,
-            wanted.name,
-            patch,
-            call.place,
-            content_type=media,
-            subresource=call.subresource,
-            options=options,
-        )
+        entry, created = await self._write(call, patch, options, media)
         return one(call.form, entry, 201 if created else 200, options.warnings)
 
     async def _delete(self, call: Call) -> web.StreamResponse:
         kind, (wishes, options) = call.kind, await bodies.read_deletion(call.request)
-        entry, ended = await self._registry.remove(
-            kind.plural, call.wanted.name, call.place, delete_options=wishes, options=options
-        )
+        entry, ended = await self._write(call, wishes, options)
         if kind.body_in_delete or not ended:
             return one(call.form, entry)
         group = {"group": kind.group} if kind.group else {}

@@ -33,13 +33,7 @@ def json_patch(target: Any, operations: Any) -> Any:
         return jsonpatch.JsonPatch(operations).apply(target)
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, *_MALFORMED) as error:
         message = "the server rejected our request due to an error in our request"
-        raise with_empty_details(StatusError(422, "Invalid", message)) from error
-
-
-def with_empty_details(error: StatusError) -> StatusError:
-    """The error with the empty details that the server sends where it has none to give."""
-    error.status["details"] = {}
-    return error
+        raise StatusError(422, "Invalid", message, {}) from error
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -18,11 +18,11 @@ import orjson
 
 from aksgpu.local.api import schema
 from aksgpu.local.api.kinds import Kind, by_plural
-from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch, with_empty_details
+from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
 from aksgpu.local.api.reading import Page, Reader
-from aksgpu.local.api.store import Entry, Store
+from aksgpu.local.api.store import Entry, Key, Store
 from aksgpu.local.api.writes import WriteOptions, Writer, decode_part, now
-from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object, WatchEvent
+from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object, Objects, WatchEvent
 from aksgpu.local.status import StatusError, bad_request
 
 __all__ = ["Page", "Registry", "WriteOptions", "now"]
@@ -42,7 +42,7 @@ _PRIORITIES = {
 }
 
 
-class Registry(Reader):
+class Registry(Reader, Objects):
     """All objects of one cluster, with the rules of the API."""
 
     def __init__(self, store: Store) -> None:
@@ -83,9 +83,24 @@ class Registry(Reader):
                     self._writer.delete(entry.kind, entry.key, {}, self._options())
             await asyncio.sleep(_EVENT_SECONDS / 12)
 
-    async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
-        """The object; raises NotFound."""
-        return (await self.entry(resource, name, namespace)).obj
+    async def call(
+        self,
+        verb: str,
+        resource: str,
+        name: str | None,
+        namespace: str | None,
+        body: Any = None,
+        *,
+        subresource: str | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """What the plain verbs of :class:`~aksgpu.local.objects.Objects` ask for."""
+        if verb == "get":
+            return (await self.entry(resource, name or "", namespace)).obj
+        entry, _ = await self.write(
+            verb, resource, body, name, namespace, subresource=subresource, content_type=content_type
+        )
+        return entry.obj
 
     async def list(
         self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
@@ -105,83 +120,64 @@ class Registry(Reader):
             async for event in stream:
                 yield WatchEvent(event.type, event.entry.obj)
 
-    # Writing: each verb with all that HTTP can ask for, then the plain form of the Objects protocol.
-
-    async def post(
+    async def write(
         self,
+        verb: str,
         resource: str,
-        obj: Object,
-        namespace: str | None = None,
-        *,
+        body: Any,
         name: str | None = None,
-        subresource: str | None = None,
-        options: WriteOptions | None = None,
-    ) -> Entry:
-        """Create an object, or post to a subresource of ``name``.
-
-        For virtual kinds and subresources the entry holds the answer, which is not stored.
-        """
-        kind, options = by_plural(resource), options or self._options()
-        if subresource == "binding":
-            self._writer.bind(kind, (namespace or "", name or ""), obj, options)
-            return await self._answer(kind)
-        if subresource == "eviction":
-            body = decode_part("policy.v1.Eviction", obj).get("deleteOptions", {})
-            self._writer.delete(kind, (namespace or "", name or ""), body, options)
-            return await self._answer(kind)
-        if "get" not in kind.verbs:
-            return self._writer.review(kind, obj, options)
-        return await self._stored(self._writer.create(kind, obj, namespace, options))
-
-    async def put(
-        self,
-        resource: str,
-        obj: Object,
-        name: str,
         namespace: str | None = None,
         *,
         subresource: str | None = None,
-        options: WriteOptions | None = None,
-    ) -> Entry:
-        """Replace the object, or only its status; raises Conflict when its resourceVersion is stale."""
-        key = (namespace or "", name)
-        options = options or self._options()
-        return await self._stored(self._writer.replace(by_plural(resource), key, lambda _: obj, subresource, options))
-
-    async def modify(
-        self,
-        resource: str,
-        name: str,
-        patch: Any,
-        namespace: str | None = None,
-        *,
         content_type: str = MERGE_PATCH,
-        subresource: str | None = None,
         options: WriteOptions | None = None,
     ) -> tuple[Entry, bool]:
-        """Patch the object, or only its status; apply creates what is absent. Second: whether it was created."""
-        kind, key, options = by_plural(resource), (namespace or "", name), options or self._options()
-        if content_type == APPLY_PATCH:
-            if not isinstance(patch, dict):
-                raise bad_request("error decoding YAML: the patch must be an object")
-            entry, created = self._writer.apply(kind, key, patch, subresource, options)
-            return await self._stored(entry), created
-        change = _change(kind, patch, content_type)
-        return await self._stored(self._writer.replace(kind, key, change, subresource, options)), False
+        """Change one object.
 
-    async def remove(
-        self,
-        resource: str,
-        name: str,
-        namespace: str | None = None,
-        *,
-        delete_options: Mapping[str, Any] | None = None,
-        options: WriteOptions | None = None,
+        Args:
+            verb: ``create`` (also posts to a subresource of ``name``), ``update``, ``patch`` or ``delete``.
+            resource: the plural.
+            body: the object, the patch, or DeleteOptions.
+            name: the object's name.
+            namespace: its namespace.
+            subresource: the part that is written.
+            content_type: of a patch.
+            options: what else a client may ask for.
+
+        Returns:
+            The object as it is by then, or the answer of what is not stored, such as a binding; and whether the verb
+            made it, or for ``delete`` whether it is gone already.
+        """
+        options = options or self._options()
+        entry, done = self._write(
+            verb, by_plural(resource), (namespace or "", name or ""), body, subresource, content_type, options
+        )
+        await self.store.durable(entry.rv or self.store.revision)
+        return entry, done
+
+    def _write(
+        self, verb: str, kind: Kind, key: Key, body: Any, subresource: str | None, media: str, options: WriteOptions
     ) -> tuple[Entry, bool]:
-        """Delete the object with the body of a DELETE (DeleteOptions). Second: whether it is gone already."""
-        kind, options = by_plural(resource), options or self._options()
-        entry, gone = self._writer.delete(kind, (namespace or "", name), delete_options or {}, options)
-        return await self._stored(entry), gone
+        match verb, subresource:
+            case "create", "binding":
+                self._writer.bind(kind, key, body, options)
+                return _success(kind), True
+            case "create", "eviction":
+                wishes = decode_part("policy.v1.Eviction", body).get("deleteOptions", {})
+                self._writer.delete(kind, key, wishes, options)
+                return _success(kind), True
+            case "create", _ if "get" not in kind.verbs:
+                return self._writer.review(kind, body, options), True
+            case "create", _:
+                return self._writer.create(kind, body, key[0] or None, options), True
+            case "delete", _:
+                return self._writer.delete(kind, key, body or {}, options)
+            case "patch", _ if media == APPLY_PATCH:
+                if not isinstance(body, dict):
+                    raise bad_request("error decoding YAML: the patch must be an object")
+                return self._writer.apply(kind, key, body, subresource, options)
+        change = _change(kind, body, media) if verb == "patch" else lambda _: body
+        return self._writer.replace(kind, key, change, subresource, options), False
 
     async def remove_collection(
         self,
@@ -202,70 +198,13 @@ class Registry(Reader):
         await self.store.durable(self.store.revision)
         return page.entries
 
-    async def create(
-        self,
-        resource: str,
-        obj: Object,
-        namespace: str | None = None,
-        *,
-        name: str | None = None,
-        subresource: str | None = None,
-    ) -> Object:
-        """Create the object, or post to a subresource of ``name``."""
-        return (await self.post(resource, obj, namespace, name=name, subresource=subresource)).obj
-
-    async def update(self, resource: str, obj: Object, *, subresource: str | None = None) -> Object:
-        """Replace the object, or only its ``status``; raises Conflict when its resourceVersion is stale."""
-        metadata = obj["metadata"]
-        return (await self.put(resource, obj, metadata["name"], metadata.get("namespace"), subresource=subresource)).obj
-
-    async def patch(
-        self,
-        resource: str,
-        name: str,
-        patch: Any,
-        namespace: str | None = None,
-        *,
-        content_type: str = MERGE_PATCH,
-        subresource: str | None = None,
-    ) -> Object:
-        """Patch the object, or only its ``status``."""
-        entry, _ = await self.modify(
-            resource, name, patch, namespace, content_type=content_type, subresource=subresource
-        )
-        return entry.obj
-
-    async def delete(
-        self,
-        resource: str,
-        name: str,
-        namespace: str | None = None,
-        *,
-        propagation_policy: str | None = None,
-        grace_period_seconds: int | None = None,
-        uid: str | None = None,
-    ) -> Object:
-        """Delete the object as the API does: finalizers and a pod's grace period are respected."""
-        body: dict[str, Any] = {}
-        if propagation_policy is not None:
-            body["propagationPolicy"] = propagation_policy
-        if grace_period_seconds is not None:
-            body["gracePeriodSeconds"] = grace_period_seconds
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
-        return (await self.remove(resource, name, namespace, delete_options=body))[0].obj
-
-    async def _stored(self, entry: Entry) -> Entry:
-        await self.store.durable(entry.rv)
-        return entry
-
-    async def _answer(self, kind: Kind) -> Entry:
-        await self.store.durable(self.store.revision)
-        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-        return Entry(kind, status, orjson.dumps(status), 0)
-
     def _options(self) -> WriteOptions:
         return WriteOptions(manager=self._manager)
+
+
+def _success(kind: Kind) -> Entry:
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    return Entry(kind, status, orjson.dumps(status), 0)
 
 
 def _change(kind: Kind, patch: Any, content_type: str) -> Callable[[Object], Object]:
@@ -287,7 +226,7 @@ def _patched(kind: Kind, old: Object, patch: Any, content_type: str) -> Any:
     if content_type == JSON_PATCH:
         return json_patch(old, patch)
     if content_type not in (MERGE_PATCH, STRATEGIC_PATCH):
-        raise with_empty_details(StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type"))
+        raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
     if not isinstance(patch, dict):
         raise bad_request("error decoding patch: the patch must be an object")
     if content_type == MERGE_PATCH:

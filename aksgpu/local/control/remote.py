@@ -17,16 +17,17 @@ import aiohttp
 import orjson
 
 from aksgpu.local.api.kinds import KINDS, Kind
-from aksgpu.local.objects import MERGE_PATCH, Object, WatchEvent
+from aksgpu.local.objects import Object, Objects, WatchEvent
 from aksgpu.local.status import StatusError
 
 _PAGE = 500
 _WATCH_SECONDS = 300
 _PAUSE = 1.0
 """Seconds before a watch that broke is taken up again."""
+_METHODS = {"get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
 
 
-class RemoteObjects:
+class RemoteObjects(Objects):
     """:class:`~aksgpu.local.objects.Objects` over HTTP. An async context manager.
 
     Args:
@@ -67,33 +68,40 @@ class RemoteObjects:
         parts += [part for part in (resource, name, subresource) if part]
         return "/".join([self._server, *(quote(part, safe="") for part in parts)])
 
-    async def _send(
-        self, method: str, url: str, body: Any = None, *, content_type: str = "application/json", **params: str
+    async def _request(
+        self, method: str, url: str, data: bytes | None = None, media: str = "", params: dict[str, str] | None = None
     ) -> Object:
         assert self._session, "use it as an async context manager"
-        data = None if body is None else orjson.dumps(body)
-        headers = {"Content-Type": content_type} if data is not None else {}
+        headers = {"Content-Type": media} if media else {}
         async with self._session.request(method, url, data=data, headers=headers, params=params) as response:
             return _answer(response.status, await response.read())
 
-    async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
-        """The object; raises NotFound."""
-        return await self._send("GET", self._url(resource, namespace, name))
+    async def call(
+        self,
+        verb: str,
+        resource: str,
+        name: str | None,
+        namespace: str | None,
+        body: Any = None,
+        *,
+        subresource: str | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """Send one request."""
+        url = self._url(resource, namespace, name, subresource)
+        if body is None:
+            return await self._request(_METHODS[verb], url)
+        return await self._request(_METHODS[verb], url, orjson.dumps(body), content_type)
 
     async def list(
-        self,
-        resource: str,
-        namespace: str | None = None,
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
+        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """All objects that match, read in pages, and the resourceVersion to watch from."""
         kind, items = self._kinds[resource], []
         params = {"limit": str(_PAGE), "labelSelector": label_selector, "fieldSelector": field_selector}
         params = {key: value for key, value in params.items() if value}
         while True:
-            page = await self._send("GET", self._url(resource, namespace), **params)
+            page = await self._request("GET", self._url(resource, namespace), params=params)
             # Items of a list do not say what they are.
             items += [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page["items"] or ()]
             if not (following := page["metadata"].get("continue")):
@@ -136,58 +144,6 @@ class RemoteObjects:
                     if event["type"] == "ERROR":
                         raise _error(event["object"])
                     yield WatchEvent(event["type"], event["object"])
-
-    async def create(
-        self,
-        resource: str,
-        obj: Object,
-        namespace: str | None = None,
-        *,
-        name: str | None = None,
-        subresource: str | None = None,
-    ) -> Object:
-        """Create the object, or post to a subresource of ``name``."""
-        return await self._send("POST", self._url(resource, namespace, name, subresource), obj)
-
-    async def update(self, resource: str, obj: Object, *, subresource: str | None = None) -> Object:
-        """Replace the object, or only its ``status``."""
-        meta = obj["metadata"]
-        url = self._url(resource, meta.get("namespace"), meta["name"], subresource)
-        return await self._send("PUT", url, obj)
-
-    async def patch(
-        self,
-        resource: str,
-        name: str,
-        patch: Any,
-        namespace: str | None = None,
-        *,
-        content_type: str = MERGE_PATCH,
-        subresource: str | None = None,
-    ) -> Object:
-        """Patch the object, or only its ``status``."""
-        url = self._url(resource, namespace, name, subresource)
-        return await self._send("PATCH", url, patch, content_type=content_type)
-
-    async def delete(
-        self,
-        resource: str,
-        name: str,
-        namespace: str | None = None,
-        *,
-        propagation_policy: str | None = None,
-        grace_period_seconds: int | None = None,
-        uid: str | None = None,
-    ) -> Object:
-        """Delete the object as the API does."""
-        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if propagation_policy is not None:
-            options["propagationPolicy"] = propagation_policy
-        if grace_period_seconds is not None:
-            options["gracePeriodSeconds"] = grace_period_seconds
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
-        return await self._send("DELETE", self._url(resource, namespace, name), options)
 
 
 def _answer(status: int, body: bytes) -> Object:

@@ -15,10 +15,11 @@ Object = dict[str, Any]
 async def apply(
     registry: Registry, obj: Object, manager: str, *, force: bool = False, resource: str = "configmaps"
 ) -> Object:
-    entry, _ = await registry.modify(
+    entry, _ = await registry.write(
+        "patch",
         resource,
-        obj["metadata"]["name"],
         obj,
+        obj["metadata"]["name"],
         "default",
         content_type=APPLY_PATCH,
         options=WriteOptions(manager=manager, force=force),
@@ -107,8 +108,15 @@ async def test_a_service_loses_the_port_that_is_no_longer_applied(registry: Regi
 async def test_apply_to_a_status_owns_only_the_status(registry: Registry, pod: Object) -> None:
     await registry.create("pods", pod, "default")
     patch = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": {"phase": "Running"}}
-    entry, _ = await registry.modify(
-        "pods", "p", patch, "default", content_type=APPLY_PATCH, subresource="status", options=WriteOptions(manager="k")
+    entry, _ = await registry.write(
+        "patch",
+        "pods",
+        patch,
+        "p",
+        "default",
+        content_type=APPLY_PATCH,
+        subresource="status",
+        options=WriteOptions(manager="k"),
     )
     assert entry.obj["status"]["phase"] == "Running"
     assert owners(entry.obj)["k"] == {"f:status": {"f:phase": {}}}
@@ -160,7 +168,7 @@ async def test_what_is_applied_says_what_it_is(registry: Registry, absent: str, 
 async def test_owners_that_a_client_writes(registry: Registry, given: list[Object], left: list[str]) -> None:
     await apply(registry, config(a="1"), "one")
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": given}]
-    entry, _ = await registry.modify("configmaps", "c", patch, "default", content_type=JSON_PATCH)
+    entry, _ = await registry.write("patch", "configmaps", patch, "c", "default", content_type=JSON_PATCH)
     assert [each["manager"] for each in entry.obj["metadata"].get("managedFields", ())] == left
 
 
@@ -169,7 +177,7 @@ async def test_an_owner_without_a_time_is_no_hindrance(registry: Registry) -> No
     timeless = {**made["metadata"]["managedFields"][0], "operation": "Update"}
     del timeless["time"]
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": [timeless]}]
-    await registry.modify("configmaps", "c", patch, "default", content_type=JSON_PATCH)
+    await registry.write("patch", "configmaps", patch, "c", "default", content_type=JSON_PATCH)
     both = await apply(registry, config(a="1"), "two")
     assert sorted(owners(both)) == ["one", "two"]
     with pytest.raises(StatusError, match='conflict with "one" using v1: '):

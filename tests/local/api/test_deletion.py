@@ -80,7 +80,7 @@ async def test_propagation(registry: Registry, job: Object, policy: str | None, 
     await registry.create("jobs", job, "default")
     options = WriteOptions()
     body = {"propagationPolicy": policy} if policy else {}
-    entry, gone = await registry.remove("jobs", "train", "default", delete_options=body, options=options)
+    entry, gone = await registry.write("delete", "jobs", body, "train", "default", options=options)
     assert gone is (finalizers is None)
     assert bool(options.warnings) is (policy is None)
     if finalizers:
@@ -145,7 +145,7 @@ async def test_eviction(registry: Registry, pod: Object) -> None:
 async def test_options_that_are_none(registry: Registry, pod: Object, body: Object) -> None:
     await bound(registry, pod)
     with pytest.raises(StatusError) as raised:
-        await registry.remove("pods", "p", "default", delete_options=body)
+        await registry.write("delete", "pods", body, "p", "default")
     assert raised.value.code in (400, 422)
     with pytest.raises(StatusError):
         await registry.create("pods", {"deleteOptions": body}, "default", name="p", subresource="eviction")

@@ -84,19 +84,19 @@ class Generator:
         part = self.random.choice([None, *(name for name in kind.subresources if name in ("status", "finalize"))])
         verb = self.random.choice(["post", "post", "put", "delete", "patch", "patch", "patch", "patch"])
         if verb == "post":
-            await registry.post(kind.plural, obj, namespace, options=options)
+            await registry.write("create", kind.plural, obj, None, namespace, options=options)
         elif verb == "put":
-            await registry.put(kind.plural, obj, "a", namespace, subresource=part, options=options)
+            await registry.write("update", kind.plural, obj, "a", namespace, subresource=part, options=options)
         elif verb == "delete":
             body = self.random.choice([{}, {"propagationPolicy": "Foreground"}, {"gracePeriodSeconds": 0}])
-            await registry.remove(kind.plural, "a", namespace, delete_options=body, options=options)
+            await registry.write("delete", kind.plural, body, "a", namespace, options=options)
         else:
             media = self.random.choice(
                 [objects.JSON_PATCH, objects.MERGE_PATCH, objects.STRATEGIC_PATCH, objects.APPLY_PATCH]
             )
             patch: Any = [self.operation(obj)] if media == objects.JSON_PATCH else obj
-            await registry.modify(
-                kind.plural, "a", patch, namespace, content_type=media, subresource=part, options=options
+            await registry.write(
+                "patch", kind.plural, patch, "a", namespace, content_type=media, subresource=part, options=options
             )
 
 

@@ -69,16 +69,16 @@ async def answer(registry: Registry, exchange: dict[str, Any]) -> tuple[int, dic
     body, place = json.loads(exchange["request_body"]), (match["name"], match["namespace"])
     try:
         if exchange["method"] == "POST":
-            return 201, (await registry.post(kind.plural, body, place[1], options=options)).obj
+            return 201, (await registry.write("create", kind.plural, body, None, place[1], options=options))[0].obj
         if exchange["method"] == "PUT":
-            return 200, (await registry.put(kind.plural, body, *place, options=options)).obj
+            return 200, (await registry.write("update", kind.plural, body, *place, options=options))[0].obj
         if exchange["method"] == "DELETE":
-            entry, gone = await registry.remove(kind.plural, *place, delete_options=body, options=options)
+            entry, gone = await registry.write("delete", kind.plural, body, *place, options=options)
             assert gone
             return 200, _success(kind, entry)
         content_type = exchange["request_headers"]["content-type"]
-        entry, created = await registry.modify(
-            kind.plural, place[0], body, place[1], content_type=content_type, options=options
+        entry, created = await registry.write(
+            "patch", kind.plural, body, *place, content_type=content_type, options=options
         )
         return 201 if created else 200, entry.obj
     except StatusError as error:

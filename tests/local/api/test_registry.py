@@ -78,25 +78,25 @@ async def test_field_validation(registry: Registry) -> None:
         'unknown field "dat", unknown field "datum"'
     )
     options = WriteOptions(field_validation="Warn")
-    entry = await registry.post("configmaps", obj, "default", options=options)
+    entry, _ = await registry.write("create", "configmaps", obj, None, "default", options=options)
     assert options.warnings == ['unknown field "dat"', 'unknown field "datum"'] and "dat" not in entry.obj
     options = WriteOptions(field_validation="Ignore")
-    await registry.put("configmaps", {"x": 1}, "c", "default", options=options)
+    await registry.write("update", "configmaps", {"x": 1}, "c", "default", options=options)
     assert not options.warnings
 
 
 async def test_dry_run_stores_nothing(registry: Registry, pod: Object) -> None:
     revision, options = registry.store.revision, WriteOptions(dry_run=True)
-    entry = await registry.post("pods", pod, "default", options=options)
+    entry, _ = await registry.write("create", "pods", pod, None, "default", options=options)
     assert "resourceVersion" not in entry.obj["metadata"] and entry.obj["spec"]["priority"] == 0
-    await registry.modify("namespaces", "default", {"metadata": {"labels": {"a": "b"}}}, options=options)
+    await registry.write("patch", "namespaces", {"metadata": {"labels": {"a": "b"}}}, "default", options=options)
     assert registry.store.revision == revision
     assert (await refused(registry.get("pods", "p", "default")))["code"] == 404
 
 
 async def test_names_on_the_url_and_in_the_body(registry: Registry) -> None:
     await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
-    status = await refused(registry.put("configmaps", {"metadata": {"name": "d"}}, "c", "default"))
+    status = await refused(registry.write("update", "configmaps", {"metadata": {"name": "d"}}, "c", "default"))
     assert status["message"] == "the name of the object (d) does not match the name on the URL (c)"
     status = await refused(
         registry.create("configmaps", {"metadata": {"name": "x", "namespace": "kube-system"}}, "default")

@@ -140,4 +140,4 @@ async def test_a_deletion_says_one_thing_about_dependents(registry: Registry, jo
     await registry.create("jobs", job, "default")
     wishes = {"orphanDependents": True, "propagationPolicy": "Background"}
     with pytest.raises(StatusError, match="orphanDependents and deletionPropagation cannot be both set"):
-        await registry.remove("jobs", "train", "default", delete_options=wishes)
+        await registry.write("delete", "jobs", wishes, "train", "default")
