@@ -95,24 +95,34 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, kind: Kind, given: Object, namespace: str | None, options: WriteOptions) -> Entry:
-        """A new object."""
+    def create(
+        self,
+        kind: Kind,
+        given: Object,
+        namespace: str | None,
+        options: WriteOptions,
+        *,
+        managed: list[Object] | None = None,
+    ) -> Entry:
+        """A new object; ``managed`` says who owns its fields where apply has found that out."""
         obj, causes = decode(kind, given, options)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        for name in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"):
+        for name in (*_FIXED, "managedFields", "resourceVersion", "selfLink"):
             metadata.pop(name, None)
         _place(kind, metadata, namespace)
-        generated = not metadata.get("name") and bool(metadata.get("generateName"))
-        if generated:
+        if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = self._generate(kind, metadata)
-        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
-        if kind.generation:
-            metadata["generation"] = 1
+        metadata |= {
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": now(),
+            **({"generation": 1} if kind.generation else {}),
+        }
+        if managed is None:
+            self._own(kind, None, obj, options, "")
         else:
-            metadata.pop("generation", None)
-        self._own(kind, None, obj, options, "")
+            metadata["managedFields"] = managed
         return self._store_new(kind, obj, causes, options)
 
     def _store_new(self, kind: Kind, obj: Object, causes: Causes, options: WriteOptions) -> Entry:
@@ -212,19 +222,7 @@ class Writer:
             raise not_found(kind.plural, key[1], kind.group)
         new = merged({"metadata": {}})
         managed = new["metadata"].pop("managedFields")
-        entry = self._create_applied(kind, new, key[0], managed, options)
-        return entry, True
-
-    def _create_applied(
-        self, kind: Kind, new: Object, namespace: str, managed: list[Object], options: WriteOptions
-    ) -> Entry:
-        obj, causes = decode(kind, new, options)
-        metadata = obj["metadata"]
-        _place(kind, metadata, namespace or None)
-        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "managedFields": managed}
-        if kind.generation:
-            metadata["generation"] = 1
-        return self._store_new(kind, obj, causes, options)
+        return self.create(kind, new, key[0] or None, options, managed=managed), True
 
     def delete(self, kind: Kind, key: Key, body: Mapping[str, Any], options: WriteOptions) -> tuple[Entry, bool]:
         """Delete, or mark for deletion. Second: whether the object is gone."""

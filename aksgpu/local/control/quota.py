@@ -13,7 +13,6 @@ from aksgpu.local.control.informer import key_of
 from aksgpu.local.control.runtime import Cluster, Controller, finished
 from aksgpu.local.objects import Object
 
-_COUNTED = ("configmaps", "jobs", "persistentvolumeclaims", "pods", "secrets", "services")
 _DELAY = 0.1
 """Seconds that changes in a namespace are collected: its pods are summed up once for all of them."""
 
@@ -26,9 +25,8 @@ class QuotaController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._quotas = self.informer.index(_namespace)
-        self._counted = {plural: cluster.informer(plural).index(_namespace) for plural in _COUNTED}
-        for plural in _COUNTED:
-            cluster.informer(plural).on_change(self._used_changed)
+        self._pods = cluster.informer("pods").index(_namespace)
+        cluster.informer("pods").on_change(self._used_changed)
 
     def _used_changed(self, old: Object | None, new: Object | None) -> None:
         some = new or old
@@ -42,12 +40,8 @@ class QuotaController(Controller):
         if quota is None or quota["metadata"].get("deletionTimestamp"):
             return None
         hard, namespace = (quota.get("spec") or {}).get("hard") or {}, _namespace(quota)
-        sums = usage(self._counted["pods"][namespace])
-        used: dict[str, str] = {}
-        for name, limit in hard.items():
-            plural = name.removeprefix("count/").partition(".")[0]
-            count = len(self._counted[plural][namespace]) if plural in self._counted else 0
-            used[name] = _spell(sums.get(name, Decimal(0 if plural == "pods" else count)), str(limit))
+        sums = usage(self._pods[namespace])
+        used = {name: _spell(sums[name], str(limit)) for name, limit in hard.items()}
         await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})
         return None
 
