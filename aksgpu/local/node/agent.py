@@ -18,7 +18,7 @@ from aksgpu.local.api.podexec import PodExec
 from aksgpu.local.api.podlogs import PodLogs
 from aksgpu.local.control.events import Recorder
 from aksgpu.local.control.informer import Informer
-from aksgpu.local.control.runtime import Tasks, condition
+from aksgpu.local.control.runtime import Tasks
 from aksgpu.local.images.registry import install_tools
 from aksgpu.local.node import gpus, logs
 from aksgpu.local.node.attempt import KEEPER, Attempt, attempts
@@ -60,7 +60,6 @@ class NodeAgent(PodLogs, PodExec):
         self._events = Recorder(objects)
         self._nodes: dict[str, Node] = {}
         self._runners: dict[str, PodRunner] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks, self._watches = Tasks(), Tasks()
         self._node_informer, self._pod_informer = Informer(objects, "nodes"), Informer(objects, "pods")
         self._claim_informer = Informer(objects, "persistentvolumeclaims")
@@ -93,14 +92,9 @@ class NodeAgent(PodLogs, PodExec):
             end_pods: whether the pods' processes end, which the API is not told; else they go on running.
         """
         await self._watches.cancel()
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
         await self._tasks.cancel()
-        leaving = (runner.leave(end=end_pods, grace=STOP_GRACE_SECONDS) for runner in self._runners.values())
-        await asyncio.gather(*leaving)
+        grace = STOP_GRACE_SECONDS if end_pods else None
+        await asyncio.gather(*(runner.leave(grace) for runner in self._runners.values()))
         for node in self._nodes.values():
             await node.stop()
         await self._events.stop()
@@ -149,86 +143,64 @@ class NodeAgent(PodLogs, PodExec):
         runner = next((one for one in runners if (one.namespace, one.name) == (namespace, pod)), None)
         if runner is None:
             raise not_found("pods", pod)
-        found = runner.container(name)
-        if found is None:
-            raise bad_request(f"container {name} is not valid for pod {pod}")
-        return found
+        for found in runner.all:
+            if found.name == name:
+                return found
+        raise bad_request(f"container {name} is not valid for pod {pod}")
 
     # Following the cluster. These are called by informers and must not block.
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
-            node = self._nodes.pop(old["metadata"]["name"])
-            self._tasks.spawn(self._drop(node))
-            old = None
         if new is None:
+            if old is not None:
+                self._tasks.spawn(self._drop(self._nodes.pop(old["metadata"]["name"])))
             return
         name = new["metadata"]["name"]
-        if old is None:
-            node = self._nodes[name] = Node(self._objects, self._events, new, self._root)
-            node.gpus = gpus.of_node(new, self._machine, self._root / "nodes")
-            node.start()
-            for pod in self._pods_of[name]:
-                self._pod_changed(None, pod)
-        else:
+        if old is not None:
             self._nodes[name].see(new)
-            if condition(new, "Ready").get("status") == "Unknown":
-                self._nodes[name].report()
+            return
+        node = self._nodes[name] = Node(self._objects, self._events, new, self._root)
+        node.gpus = gpus.of_node(new, self._machine, self._root / "nodes")
+        node.start()
+        for pod in self._pods_of[name]:
+            self._pod_changed(None, pod)
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
-            uid = old["metadata"]["uid"]
-            if uid in self._runners:
-                self._tasks.spawn(self._bury(uid))
-        if new is None:
-            return
-        metadata = new["metadata"]
-        runner = self._runners.get(metadata["uid"])
-        if runner is not None:
+        uid = (new or old or {})["metadata"]["uid"]
+        runner = self._runners.get(uid)
+        if runner is not None and new is not None:
             runner.see(new)
-        elif node := self._nodes.get(new["spec"].get("nodeName", "")):
-            self._adopt(PodRunner(self._around, node, new))
+        elif runner is not None:
+            self._tasks.spawn(self._bury(runner))
+        elif new is not None and (node := self._nodes.get(new["spec"].get("nodeName", ""))):
+            self._runners[uid] = runner = PodRunner(self._around, node, new)
+            runner.start()
 
     def _claim_changed(self, old: Object | None, new: Object | None) -> None:
-        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+        if old is not None and new is None:
             path = claim_directory(self._root / "claims", old)
             self._tasks.spawn(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
-    def _adopt(self, runner: PodRunner) -> None:
-        self._runners[runner.uid] = runner
-        runner.restore()
-        runner.see(runner.pod)
-        task = self._running[runner.uid] = asyncio.get_running_loop().create_task(runner.run())
-        task.add_done_callback(_report_failure)
-
     async def _drop(self, node: Node) -> None:
         """The node is gone, and its pods with it."""
-        here = [runner for runner in self._runners.values() if runner.node is node]
-        for runner in here:
-            runner.end(0)
-        if here:
-            await asyncio.wait([self._running[runner.uid] for runner in here])
+        await asyncio.gather(*(runner.gone() for runner in self._runners.values() if runner.node is node))
         await node.stop()
         if node.name not in self._nodes:
             shutil.rmtree(node.kubelet.parent, ignore_errors=True)
 
-    async def _bury(self, uid: str) -> None:
+    async def _bury(self, runner: PodRunner) -> None:
         """The pod is gone from the API: nothing of it stays."""
-        runner, task = self._runners[uid], self._running[uid]
-        runner.end(0)
-        await asyncio.wait([task])
-        runner.node.devices.release(uid)
-        del self._runners[uid], self._running[uid]
+        await runner.gone()
+        del self._runners[runner.uid]
         await asyncio.sleep(LINGER_SECONDS)
-        runner.remove()
+        shutil.rmtree(runner.directory, ignore_errors=True)
 
     def _clear_orphans(self) -> None:
         """Remove what belongs to pods and claims that were deleted while nobody looked; no start waits for pods."""
         claims = {claim_directory(self._root / "claims", claim) for claim in self._claim_informer}
         for path in set((self._root / "claims").glob("*")) - claims:
             shutil.rmtree(path, ignore_errors=True)
-        directory = self._root / "pods"
-        for pod in list(directory.iterdir()) if directory.is_dir() else []:
+        for pod in (self._root / "pods").glob("*"):
             if pod.name not in self._runners:
                 self._tasks.spawn(self._clear_orphan(pod))
 
@@ -256,8 +228,3 @@ async def _grants_view(directory: Path) -> bool:
     probe.kill()
     await probe.wait()
     return False
-
-
-def _report_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.error("a pod's task ended", exc_info=error)

@@ -78,33 +78,19 @@ class Attempt:
         """
         self.container_id = container_id
         (self.directory / "staging").mkdir(parents=True, exist_ok=True)
-        whole = {
-            **spec,
-            "env": {**spec["env"], MARK: container_id},
-            "id": container_id,
-            "log": str(self.log),
-            "log_max_bytes": LOG_MAX_BYTES,
-            "log_max_files": LOG_MAX_FILES,
-            "staging": str(self.directory / "staging"),
-        }
+        whole = {**spec, "env": {**spec["env"], MARK: container_id}, "id": container_id, "log": str(self.log)}
+        whole |= {"log_max_bytes": LOG_MAX_BYTES, "log_max_files": LOG_MAX_FILES}
         path = self.directory / "spec.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps(whole))
+        path.write_text(json.dumps({**whole, "staging": str(self.directory / "staging")}))
         receive, send = os.pipe()
         lock = self._open_lock()
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             with (self.directory / "shim.err").open("wb") as errors:
-                process = subprocess.Popen(
-                    [*KEEPER, str(path), str(send), str(lock)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    pass_fds=(send, lock),
-                    start_new_session=True,
-                    cwd="/",
-                    env={},
-                )
+                command = [*KEEPER, str(path), str(send), str(lock)]
+                apart: dict[str, Any] = {"start_new_session": True, "cwd": "/", "env": {}, "pass_fds": (send, lock)}
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, **apart)
             self._pid, self._child = process.pid, True
             process.returncode = 0  # it is waited for below, and may outlive this process
             self._pidfd = os.pidfd_open(self._pid)
@@ -123,11 +109,9 @@ class Attempt:
 
     def read(self, name: str) -> dict[str, Any]:
         """A file of the run, such as the specification ``spec.json``; empty when it is not there."""
-        try:
-            found: dict[str, Any] = json.loads((self.directory / name).read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return found
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return dict(json.loads((self.directory / name).read_text()))
+        return {}
 
     def _locked(self) -> bool:
         """Whether the shim lives: it holds the lock as long as it does."""
@@ -169,7 +153,7 @@ class Attempt:
             self._close()
         record = self.read("exit.json")
         if record:
-            return Exit(record["code"], record["reason"], record["message"], record["started"], record["finished"])
+            return Exit(*(record[key] for key in Exit._fields))
         self._sweep()
         why = "The container's process is gone, and left no exit status"
         now = time.time_ns()
@@ -211,6 +195,4 @@ class Attempt:
 
 def attempts(container: Path) -> list[int]:
     """The numbers of a container's runs whose directories are kept."""
-    if not container.is_dir():
-        return []
     return sorted(int(path.parent.name) for path in container.glob("*/spec.json"))

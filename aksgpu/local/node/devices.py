@@ -18,6 +18,7 @@ from typing import Any
 
 from aksgpu.local.api import quantity
 from aksgpu.local.control.runtime import Tasks
+from aksgpu.local.home import write_private
 from aksgpu.local.images import device_plugin as protocol
 
 log = logging.getLogger(__name__)
@@ -129,18 +130,15 @@ class DeviceManager:
         """
         given: dict[str, dict[str, list[str]]] = {}
         pools: dict[str, list[str]] = {}
+        init = spec.get("initContainers") or []
         try:
-            for container in spec["containers"]:
-                for resource, count in self._wanted(container).items():
-                    names = await self._take(pod, resource, count)
-                    given.setdefault(container["name"], {})[resource] = names
-                    pools.setdefault(resource, []).extend(names)
-            for container in spec.get("initContainers") or []:
+            for container in (*spec["containers"], *init):
                 for resource, count in self._wanted(container).items():
                     pool = pools.setdefault(resource, [])
-                    if count > len(pool):
-                        pool += await self._take(pod, resource, count - len(pool))
-                    given.setdefault(container["name"], {})[resource] = pool[:count]
+                    names = pool[:count] if container in init else []
+                    more = await self._take(pod, resource, count - len(names)) if len(names) < count else []
+                    pool += more
+                    given.setdefault(container["name"], {})[resource] = names + more
         except AdmissionError:
             self.release(pod)
             raise
@@ -206,6 +204,5 @@ class DeviceManager:
             self._lost(mine)
 
     def _save(self) -> None:
-        fresh = self._checkpoint.with_suffix(".new")
-        fresh.write_text(json.dumps({name: list(one.devices) for name, one in self._resources.items()}))
-        fresh.replace(self._checkpoint)
+        known = {name: list(one.devices) for name, one in self._resources.items()}
+        write_private(self._checkpoint, json.dumps(known).encode())

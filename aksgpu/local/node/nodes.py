@@ -14,7 +14,7 @@ from typing import Any
 
 from aksgpu.local.control import times
 from aksgpu.local.control.events import Recorder
-from aksgpu.local.control.runtime import Tasks
+from aksgpu.local.control.runtime import Tasks, condition
 from aksgpu.local.images import device_plugin
 from aksgpu.local.node import gpus
 from aksgpu.local.node.devices import DeviceManager
@@ -43,6 +43,7 @@ class Node:
         object: the Node object as last seen.
         gpus: the GPUs that it has, whether or not a plugin offers them.
         images: those that were pulled since the laptop started.
+        ips: the addresses of its pods.
         devices: what device plugins offer, and who has it.
         kubelet: the node's own ``/var/lib/kubelet``.
     """
@@ -58,8 +59,7 @@ class Node:
         self.devices = DeviceManager(self.kubelet / "device-plugins", lambda: self._dirty.set())
         self._dirty = asyncio.Event()
         self._tasks = Tasks()
-        self._last_ip = 1
-        self._ips: set[str] = set()
+        self.ips: set[str] = set()
         self._announced = False
 
     @property
@@ -80,6 +80,8 @@ class Node:
     def see(self, node: Object) -> None:
         """Take over the Node object, and what Resource Manager says there of the driver."""
         self.object = node
+        if condition(node, "Ready").get("status") == "Unknown":
+            self._dirty.set()  # somebody took the node for lost
         if self.driver is None:
             return
         problem = self._notes.get(gpus.BROKEN, "")
@@ -116,27 +118,14 @@ class Node:
         await self._tasks.cancel()
         await self.devices.stop()
 
-    def report(self) -> None:
-        """Post the status soon: somebody took the node for lost."""
-        self._dirty.set()
-
-    def pod_ip(self, given: str = "") -> str:
-        """An address for a pod: the one that it had, or one that is free on this node."""
-        if given:
-            self._ips.add(given)
-            return given
+    def pod_ip(self) -> str:
+        """An address for a pod that is free on this node."""
         _, second, third, fourth = self.ip.split(".")
         prefix = f"10.{244 + int(third) % 8}.{int(fourth)}" if second == "224" else "10.244.0"
-        while True:
-            self._last_ip = self._last_ip % 254 + 1
-            address = f"{prefix}.{self._last_ip}"
-            if address not in self._ips or len(self._ips) >= 254:
-                self._ips.add(address)
-                return address
-
-    def forget_ip(self, address: str) -> None:
-        """The pod of this address has ended."""
-        self._ips.discard(address)
+        addresses = [f"{prefix}.{number}" for number in range(2, 255)]
+        address = next((one for one in addresses if one not in self.ips), addresses[-1])
+        self.ips.add(address)
+        return address
 
     async def _heartbeat(self) -> None:
         """Renew the node's lease, for ever."""
@@ -221,16 +210,11 @@ class Node:
 
     def _announce(self, became_ready: bool) -> None:
         """The events with which a kubelet starts."""
+        told = [("NodeReady", f"Node {self.name} status is now: NodeReady")] if became_ready else []
         if not self._announced:
             self._announced = True
-            self._tell("Starting", "Starting kubelet.")
-            for reason in ("NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"):
-                self._tell(reason, f"Node {self.name} status is now: {reason}")
-            self._tell("NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
-        if became_ready:
-            self._tell("NodeReady", f"Node {self.name} status is now: NodeReady")
-
-    def _tell(self, reason: str, message: str) -> None:
-        # A kubelet names its node by name where a uid belongs; `kubectl describe node` asks for that.
-        about = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
-        self._events.tell("kubelet", about, "Normal", reason, message, host=self.name)
+            told.insert(0, ("Starting", "Starting kubelet."))
+        for reason, message in told:
+            # A kubelet names its node by name where a uid belongs; `kubectl describe node` asks for that.
+            about = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
+            self._events.tell("kubelet", about, "Normal", reason, message, host=self.name)

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -52,10 +51,6 @@ class Surroundings:
     gpu_tools: Path
     view: bool
 
-    def pod_directory(self, uid: str) -> Path:
-        """Where everything of a pod lies."""
-        return self.root / "pods" / uid
-
 
 class PodRunner:
     """Runs one pod.
@@ -63,16 +58,19 @@ class PodRunner:
     Attributes:
         pod: the pod as last seen.
         node: its node.
+        all: its containers, those of the init phase first.
     """
 
     def __init__(self, around: Surroundings, node: Node, pod: Object) -> None:
         self.around, self.node, self.pod = around, node, pod
-        self.uid: str = pod["metadata"]["uid"]
-        self.directory = around.pod_directory(self.uid)
+        metadata, spec = pod["metadata"], pod["spec"]
+        self.uid, self.name, self.namespace = str(metadata["uid"]), str(metadata["name"]), str(metadata["namespace"])
+        self.restart_policy = str(spec.get("restartPolicy", "Always"))
+        self.directory = around.root / "pods" / self.uid
         self.volumes: dict[str, Path] = {}
-        spec = pod["spec"]
         self.init = [ContainerRunner(self, one, init=True) for one in spec.get("initContainers") or []]
         self.containers = [ContainerRunner(self, one) for one in spec["containers"]]
+        self.all = [*self.init, *self.containers]
         self._state: dict[str, Any] = {}
         self._sandbox = self._initialised = False
         self._failure: tuple[str, str] | None = None
@@ -80,21 +78,7 @@ class PodRunner:
         self._dirty, self._stop = asyncio.Event(), asyncio.Event()
         self._deadline = float("inf")
         self._posted: dict[str, Any] = {}
-
-    @property
-    def name(self) -> str:
-        """The pod's name."""
-        return str(self.pod["metadata"]["name"])
-
-    @property
-    def namespace(self) -> str:
-        """The pod's namespace."""
-        return str(self.pod["metadata"]["namespace"])
-
-    @property
-    def restart_policy(self) -> str:
-        """Always, OnFailure or Never."""
-        return str(self.pod["spec"].get("restartPolicy", "Always"))
+        self._task: asyncio.Task[None]
 
     def tell(self, kind: str, reason: str, message: str, field: str = "") -> None:
         """Record an event of the pod."""
@@ -117,16 +101,22 @@ class PodRunner:
 
     # How the agent drives it.
 
-    def restore(self) -> None:
-        """Take up what is on disk from before a restart; before any pod runs, as devices must not be given twice."""
+    def start(self) -> None:
+        """Run the pod, from where it was before a restart of the laptop."""
+        self._restore()
+        self.see(self.pod)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def _restore(self) -> None:
+        """Take up what is on disk; before any pod runs, as devices must not be given twice."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             self._state = json.loads((self.directory / "pod.json").read_text())
             if not finished(self.pod):
-                self.node.pod_ip(self._state["ip"])
+                self.node.ips.add(self._state["ip"])
                 self.node.devices.restore(self.uid, self._state["devices"])
-        for one in (*self.init, *self.containers):
+        for one in self.all:
             one.restore()
-        self._sandbox = any(one.known for one in (*self.init, *self.containers))
+        self._sandbox = any(one.known for one in self.all)
         self._initialised = any(one.known for one in self.containers)
 
     def see(self, pod: Object) -> None:
@@ -142,51 +132,51 @@ class PodRunner:
         self.node.devices.ending(self.uid)
         self._stop.set()
 
-    def remove(self) -> None:
-        """Remove what the pod left on disk."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+    async def gone(self) -> None:
+        """End the pod at once, and wait until nothing of it runs."""
+        self.end(0)
+        await asyncio.wait([self._task])
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Run the pod to its end, and see it out of the API when it is deleted."""
         poster = asyncio.create_task(self._post_changes())
         try:
-            await self._run()
+            if finished(self.pod):
+                self._phase = self.pod["status"]["phase"]
+            else:
+                await self._until_stopped()
+                await self._finish()
+            await self._stop.wait()
+            await self._insist(self._delete)
+        except Exception:
+            log.exception("pod %s/%s", self.namespace, self.name)
         finally:
             poster.cancel()
-            await asyncio.wait([poster])
 
-    async def _run(self) -> None:
-        if not finished(self.pod):
-            living = asyncio.create_task(self._live())
-            stopping = asyncio.create_task(self._stop.wait())
-            try:
-                await asyncio.wait({living, stopping}, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (living, stopping):
-                    task.cancel()
-                await asyncio.wait({living, stopping})
-            if not living.cancelled() and (error := living.exception()):
-                log.error("pod %s/%s", self.namespace, self.name, exc_info=error)
-                self._failure = ("NodeAgentError", f"the node agent failed: {error}")
-            elif living.cancelled() and not self._stop.is_set():
-                self._failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
-                self.tell("Normal", "DeadlineExceeded", self._failure[1])
-            if not self._stop.is_set():
-                self._deadline = time.monotonic() + self._grace()
-            await self._finish()
-        else:
-            self._phase = self.pod["status"]["phase"]
-        await self._stop.wait()
-        await self._insist(self._delete)
+    async def _until_stopped(self) -> None:
+        living = asyncio.create_task(self._live())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({living, stopping}, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (living, stopping):
+                task.cancel()
+            await asyncio.wait({living, stopping})
+        if not living.cancelled() and (error := living.exception()):
+            log.error("pod %s/%s", self.namespace, self.name, exc_info=error)
+            self._failure = ("NodeAgentError", f"the node agent failed: {error}")
+        elif living.cancelled() and not self._stop.is_set():
+            self._failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+            self.tell("Normal", *self._failure)
+        if not self._stop.is_set():
+            grace = float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
+            self._deadline = time.monotonic() + grace
 
     def _time_left(self) -> float | None:
         limit = self.pod["spec"].get("activeDeadlineSeconds")
         if limit is None:
             return None
         return max(0.0, float(limit) - times.age(self._state.get("started") or times.now()))
-
-    def _grace(self) -> float:
-        return float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
 
     async def _live(self) -> None:
         """Admission, volumes, init containers one after the other, then all containers until none will run again.
@@ -198,32 +188,26 @@ class PodRunner:
         self.changed()
         await self._mount()
         self._sandbox = True
-        self.changed()
         async with asyncio.TaskGroup() as beside:
             sidecars: list[asyncio.Task[bool]] = []
             for one in self.init:
+                self.changed()
                 if one.sidecar:
                     sidecars.append(beside.create_task(one.run()))
                     await one.started.wait()
                 elif not await one.run():
                     break
             else:
-                await self._main()
+                self._initialised = True
+                self.changed()
+                await asyncio.wait([beside.create_task(one.run()) for one in self.containers])
             for task in sidecars:
                 task.cancel()  # the processes end with the pod
-
-    async def _main(self) -> None:
-        self._initialised = True
-        self.changed()
-        async with asyncio.TaskGroup() as group:
-            for one in self.containers:
-                group.create_task(one.run())
 
     async def _admit(self) -> bool:
         if self._state:
             return True
-        state = {"started": times.now(), "ip": "", "devices": {}, "node": self.node.name, "namespace": self.namespace}
-        self._state = {**state, "name": self.name}
+        self._state = {"started": times.now(), "ip": "", "devices": {}}
         try:
             self._state["devices"] = await self.node.devices.allocate(self.uid, self.pod["spec"])
         except AdmissionError as error:
@@ -256,13 +240,13 @@ class PodRunner:
     async def _finish(self) -> None:
         """End what still runs, and post the final status."""
         async with asyncio.TaskGroup() as group:
-            for one in (*self.init, *self.containers):
+            for one in self.all:
                 group.create_task(one.end(lambda: self._deadline))
         self._sandbox = False
         good = not self._failure and all(status.exit_code(one.status) == 0 for one in self.containers)
         self._phase = "Succeeded" if good else "Failed"
         self.node.devices.release(self.uid)
-        self.node.forget_ip(self._state.get("ip", ""))
+        self.node.ips.discard(self._state.get("ip", ""))
         await self._insist(self._post)
 
     async def _delete(self) -> None:
@@ -310,11 +294,9 @@ class PodRunner:
             await self.around.objects.patch("pods", self.name, patch, self.namespace, subresource="status")
             self._posted = new
 
-    def container(self, name: str) -> ContainerRunner | None:
-        """The container of that name."""
-        return next((one for one in (*self.init, *self.containers) if one.name == name), None)
-
-    async def leave(self, *, end: bool, grace: float) -> None:
-        """Stop looking after the pod: its processes go on, or end without a word to the API."""
-        for one in (*self.init, *self.containers):
-            await one.leave(time.monotonic() + grace if end else None)
+    async def leave(self, grace: float | None) -> None:
+        """Stop looking after the pod: its processes go on, or end, when a grace is given, without a word to the API."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        for one in self.all:
+            await one.leave(None if grace is None else time.monotonic() + grace)

@@ -69,27 +69,24 @@ async def prepare(objects: Objects, pod: Object, node: Object, places: Places) -
 
 
 async def _volume(objects: Objects, pod: Object, node: Object, places: Places, volume: Object) -> Path:
-    if host := volume.get("hostPath"):
-        return _host_path(host["path"], host.get("type") or "", places.kubelet)
-    if claim := volume.get("persistentVolumeClaim"):
-        return await _claim(objects, pod["metadata"]["namespace"], claim["claimName"], places.claims)
     path: Path = places.pod / "volumes" / volume["name"]
-    path.mkdir(parents=True, exist_ok=True)
-    for kind in _WRITTEN:
-        if kind in volume:
-            sources: list[Object] = [{kind: volume[kind]}]
-            if kind == "projected":
-                sources = volume[kind].get("sources") or []
-            mode = volume[kind].get("defaultMode", 0o644)
-            for source in sources:
-                for relative, data, own_mode in await _files(objects, pod, node, source):
-                    _write(path, relative, data, own_mode or mode)
-            return path
-    if "emptyDir" in volume:
-        path.chmod(0o777)
-        return path
-    other = next((key for key in volume if key != "name"), "none")
-    raise MountError(f'volume "{volume["name"]}": the laptop AKS has no volumes of the kind {other}')
+    kind, source = next(((key, value) for key, value in volume.items() if key != "name"), ("none", {}))
+    match kind:
+        case "hostPath":
+            return _host_path(source["path"], source.get("type") or "", places.kubelet)
+        case "persistentVolumeClaim":
+            path = await _claim(objects, pod["metadata"]["namespace"], source["claimName"], places.claims)
+        case "emptyDir":
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o777)
+        case _ if kind in _WRITTEN:
+            path.mkdir(parents=True, exist_ok=True)
+            for part in (source.get("sources") or []) if kind == "projected" else [volume]:
+                for relative, data, mode in await _files(objects, pod, node, part):
+                    _write(path, relative, data, mode or source.get("defaultMode", 0o644))
+        case _:
+            raise MountError(f'volume "{volume["name"]}": the laptop AKS has no volumes of the kind {kind}')
+    return path
 
 
 def is_kubelets(volume: Object) -> bool:
@@ -134,10 +131,9 @@ File = tuple[str, bytes, int | None]
 
 async def _files(objects: Objects, pod: Object, node: Object, source: Object) -> list[File]:
     """Path, content and mode of the files of one source of a projected volume, or of a volume of that kind."""
-    for kind in ("configMap", "secret"):
-        if ref := source.get(kind):
-            data = await read_data(objects, pod, source, binary=True) or {}
-            return _chosen(data, ref.get("items"), bool(ref.get("optional")))
+    if ref := source.get("configMap") or source.get("secret"):
+        data = await read_data(objects, pod, source, binary=True) or {}
+        return _chosen(data, ref.get("items"), bool(ref.get("optional")))
     items = (source.get("downwardAPI") or {}).get("items") or []
     return [(item["path"], _downward(pod, node, item).encode(), item.get("mode")) for item in items]
 
