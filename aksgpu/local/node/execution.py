@@ -53,16 +53,13 @@ class Execution:
             try:
                 data = os.read(fd, 65536)
             except BlockingIOError:
-                waiting = asyncio.create_task(ready(loop.add_reader, loop.remove_reader, fd))
-                limit = DRAIN_SECONDS if self._code.done() else None
+                over = self._code.done()
                 try:
-                    await asyncio.wait({waiting, self._code}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-                    silent = limit is not None and not waiting.done()
-                finally:
-                    waiting.cancel()
-                    await asyncio.wait({waiting})
-                if silent:
-                    return
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        await ready(loop.add_reader, loop.remove_reader, fd)
+                except TimeoutError:
+                    if over:
+                        return
                 continue
             except OSError:  # nobody has the terminal open any more
                 return

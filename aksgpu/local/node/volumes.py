@@ -70,7 +70,8 @@ async def prepare(objects: Objects, pod: Object, node: Object, places: Places) -
 
 async def _volume(objects: Objects, pod: Object, node: Object, places: Places, volume: Object) -> Path:
     path: Path = places.pod / "volumes" / volume["name"]
-    kind, source = next(((key, value) for key, value in volume.items() if key != "name"), ("none", {}))
+    kind = next((key for key in volume if key != "name"), "none")
+    source: Object = volume.get(kind) or {}
     match kind:
         case "hostPath":
             return _host_path(source["path"], source.get("type") or "", places.kubelet)
