@@ -39,7 +39,6 @@ _OCI = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
     "unable to start container process: error during container init: {}: unknown"
 )
-_BAD_NAME = 'Failed to apply default image tag "{}": {}'
 
 
 class ContainerRunner:
@@ -190,15 +189,13 @@ class ContainerRunner:
                     return image
                 await self._unavailable(reference, "ErrImagePull", missing(reference), delay)
             except InvalidInput as error:
-                await self._unavailable(
-                    reference, "InvalidImageName", _BAD_NAME.format(reference, error.message), delay
-                )
+                why = f'Failed to apply default image tag "{reference}": {error.message}'
+                await self._unavailable(reference, "InvalidImageName", why, delay)
             delay = min(delay * 2, LONGEST_DELAY)
 
     async def _pull(self, reference: str, image: images.Image) -> None:
-        policy = self._spec.get("imagePullPolicy") or (
-            "Always" if image.reference.endswith(":latest") else "IfNotPresent"
-        )
+        usual = "Always" if image.reference.endswith(":latest") else "IfNotPresent"
+        policy = self._spec.get("imagePullPolicy") or usual
         node = self._pod.node
         if policy == "Never" or (policy == "IfNotPresent" and image.reference in node.images):
             self._tell("Normal", "Pulled", f'Container image "{reference}" already present on machine')

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def common(hostname: str, tools: Sequence[Path], gpus: Sequence[Gpu], driver: Pa
         "PYTHONUNBUFFERED": "1",  # a log that is followed should move
         "NVIDIA_VISIBLE_DEVICES": uuids or "void",
         "CUDA_VISIBLE_DEVICES": uuids,
-        "AKSGPU_GPUS": json.dumps([gpu.as_dict() for gpu in gpus]),
+        "AKSGPU_GPUS": json.dumps([asdict(gpu) for gpu in gpus]),
         **({"AKSGPU_DRIVER": str(driver)} if driver else {}),
     }
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid5
 
 from aksgpu.local.objects import Object
 
@@ -23,6 +23,7 @@ MODEL, COUNT, MEMORY = "aksgpu.dev/gpu-model", "aksgpu.dev/gpu-count", "aksgpu.d
 MIG, MIG_COUNT, MIG_STRATEGY = "aksgpu.dev/gpu-mig", "aksgpu.dev/gpu-mig-count", "aksgpu.dev/gpu-mig-strategy"
 MANAGED, BROKEN = "aksgpu.dev/gpu-management", "aksgpu.dev/gpu-driver-error"
 
+# The first name that occurs in a model counts, so that A100 stands before A10.
 _CAPABILITIES = {
     "K80": "3.7", "M60": "5.2", "P40": "6.1", "P100": "6.0", "V100": "7.0", "T4": "7.5",
     "A100": "8.0", "A10": "8.6", "H100": "9.0", "H200": "9.0", "GB200": "10.0",
@@ -41,10 +42,6 @@ class Gpu:
     pci_bus_id: str
     compute_capability: str
     mig: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a container finds it in ``AKSGPU_GPUS``."""
-        return asdict(self)
 
 
 def real() -> list[Gpu]:
@@ -70,15 +67,9 @@ def real() -> list[Gpu]:
 def _real(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Gpu(
-        index=index,
-        uuid=nvml.nvmlDeviceGetUUID(handle),
-        model=nvml.nvmlDeviceGetName(handle),
-        memory_mib=nvml.nvmlDeviceGetMemoryInfo(handle).total // (1024 * 1024),
-        simulated=False,
-        pci_bus_id=nvml.nvmlDeviceGetPciInfo(handle).busId,
-        compute_capability=f"{major}.{minor}",
-    )
+    bus, memory = nvml.nvmlDeviceGetPciInfo(handle).busId, nvml.nvmlDeviceGetMemoryInfo(handle).total
+    uuid, model = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+    return Gpu(index, uuid, model, memory // (1024 * 1024), False, bus, f"{major}.{minor}")
 
 
 def simulated(node: Object) -> list[Gpu]:
@@ -86,36 +77,19 @@ def simulated(node: Object) -> list[Gpu]:
     metadata = node["metadata"]
     notes = metadata.get("annotations") or {}
     model = notes.get(MODEL, "NVIDIA GPU")
-    capability = next((value for name, value in _CAPABILITIES.items() if name in model.split()), None)
-    if capability is None:  # such as "A100-SXM4-80GB"
-        capability = next((value for name, value in _CAPABILITIES.items() if name in model), "7.5")
-    seed = uuid.UUID(metadata["uid"])
+    capability = next((value for name, value in _CAPABILITIES.items() if name in model), "7.5")
+    seed, memory, count = UUID(metadata["uid"]), int(notes.get(MEMORY, "16384")), int(notes.get(COUNT, "0"))
     whole = [
-        Gpu(
-            index=index,
-            uuid=f"GPU-{uuid.uuid5(seed, str(index))}",
-            model=model,
-            memory_mib=int(notes.get(MEMORY, "16384")),
-            simulated=True,
-            pci_bus_id=f"{index + 1:08x}:00:00.0",
-            compute_capability=capability,
-        )
-        for index in range(int(notes.get(COUNT, "0")))
+        Gpu(index, f"GPU-{uuid5(seed, str(index))}", model, memory, True, f"{index + 1:08x}:00:00.0", capability)
+        for index in range(count)
     ]
     if not (mig := notes.get(MIG, "")):
         return whole
     memory = int(mig.partition(".")[2].removesuffix("gb")) * 1024
-    return whole + [
-        replace(
-            gpu,
-            uuid=f"MIG-{uuid.uuid5(seed, f'{gpu.index}/{number}')}",
-            model=f"{model} MIG {mig}",
-            memory_mib=memory,
-            mig=mig,
-        )
-        for gpu in whole
-        for number in range(int(notes.get(MIG_COUNT, "1")))
-    ]
+    share: dict[str, Any] = {"model": f"{model} MIG {mig}", "memory_mib": memory, "mig": mig}
+    numbers = range(int(notes.get(MIG_COUNT, "1")))
+    slices = [(gpu, f"MIG-{uuid5(seed, f'{gpu.index}/{number}')}") for gpu in whole for number in numbers]
+    return whole + [replace(gpu, uuid=name, **share) for gpu, name in slices]
 
 
 def of_node(node: Object, machine: list[Gpu], nodes: Path) -> list[Gpu]:
@@ -132,11 +106,12 @@ def of_node(node: Object, machine: list[Gpu], nodes: Path) -> list[Gpu]:
     if not machine or not wanted or wanted[-1].mig:  # a GPU of this machine is not cut up for this
         return wanted
     own = nodes / node["metadata"]["name"] / "gpus.json"
-    kept = {path: set(json.loads(path.read_text())) for path in nodes.glob("*/gpus.json")}
-    mine = kept.pop(own, set())
+    kept = {path: json.loads(path.read_text()) for path in nodes.glob("*/gpus.json")}
+    mine = kept.pop(own, [])
+    taken = {uuid for others in kept.values() for uuid in others}
     chosen = [gpu for gpu in machine if gpu.uuid in mine]
     if len(chosen) != len(wanted):
-        chosen = [gpu for gpu in machine if not any(gpu.uuid in others for others in kept.values())][: len(wanted)]
+        chosen = [gpu for gpu in machine if gpu.uuid not in taken][: len(wanted)]
     if len(chosen) < len(wanted):
         return wanted
     own.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class Node:
         """On managed pools the plugin is a service of the node, which is played here."""
         if self._notes.get(gpus.MANAGED) != "Managed" or self.driver is None:
             return
-        mine = [gpu.as_dict() for gpu in self.gpus]
+        mine = [asdict(gpu) for gpu in self.gpus]
         resource, ids = device_plugin.offered(mine, self._notes.get(gpus.MIG_STRATEGY, "none"))
         self.devices.offer(resource, ids, healthy=not self.driver.exists())
 
