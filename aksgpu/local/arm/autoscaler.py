@@ -197,8 +197,11 @@ class Scaler:
             if now - self._empty_since[name, serves] < _seconds(profile.get(option), default) * self._scale:
                 continue
             async with self._context.nodes_lock[self._cluster["id"]]:
+                pods, _ = await objects.list(
+                    "pods", field_selector=f"spec.nodeName={name}"
+                )  # some may have come by now
                 least = pool.properties["count"] <= pool.properties["minCount"]
-                if least or not self._free(pool.document) or not await _still_empty(objects, name):
+                if least or any(map(_stays, pods)) or not self._free(pool.document):
                     continue
                 pool.properties["count"] -= 1
                 self._context.save(self._cluster)
@@ -239,16 +242,6 @@ def _devices(node: Object) -> dict[str, str]:
     """What device plugins offer on a node."""
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     return {name: value for name, value in allocatable.items() if "/" in name and value != "0"}
-
-
-async def _still_empty(objects: Objects, name: str) -> bool:
-    """Let no more pods onto a node, and make sure that none came in the last moment."""
-    await objects.patch("nodes", name, {"spec": {"unschedulable": True}})
-    pods, _ = await objects.list("pods", field_selector=f"spec.nodeName={name}")
-    if not any(map(_stays, pods)):
-        return True
-    await objects.patch("nodes", name, {"spec": {"unschedulable": None}})
-    return False
 
 
 def _seconds(text: str | None, default: float) -> float:

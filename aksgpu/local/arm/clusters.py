@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aksgpu.local.arm import quota, rules, shapes
-from aksgpu.local.arm.context import (
-    Answer,
-    Call,
-    Context,
-    accepted,
-    cluster_id,
-    cluster_key,
-    find_cluster,
-    find_group,
-    find_pool,
-)
+from aksgpu.local.arm.context import Answer, Call, Context, cluster_id, cluster_key
 from aksgpu.local.arm.credentials import kubeconfig, uses_entra
 from aksgpu.local.arm.errors import refusal, refuse_if
 from aksgpu.local.arm.groups import check_not_deleting
@@ -24,10 +14,10 @@ from aksgpu.local.arm.state import Document
 
 def put(context: Context, call: Call) -> Answer:
     """Create a cluster, or change it; of its pools, those that the request does not name stay."""
-    group, name, body = find_group(context, call), call.path["cluster"], call.body or {}
+    group, name, body = context.group(call), call.path["cluster"], call.body or {}
     check_not_deleting(group)
     location, properties = rules.check_location(body.get("location")), body.get("properties") or {}
-    old = context.state.clusters.get(cluster_key(group["name"], name))
+    old = context.known_cluster(call)
     check_etag(call, shapes.show_cluster(old) if old else None)
     if old is None:
         rules.check_new_cluster(name, body)
@@ -50,7 +40,7 @@ def put(context: Context, call: Call) -> Answer:
     cluster["pools"] = pools
     if old is not None:
         operation = context.operations.begin("update-cluster", location, cluster)
-        return accepted(context, call, operation, status=200, body=shapes.show_cluster(cluster))
+        return context.accepted(call, operation, status=200, body=shapes.show_cluster(cluster))
     context.state.clusters[cluster_key(group["name"], name)] = cluster
     machines = cluster["properties"]["nodeResourceGroup"]
     context.state.groups[machines.lower()] = {
@@ -61,7 +51,7 @@ def put(context: Context, call: Call) -> Answer:
         "tags": {"aks-managed-cluster-name": name, "aks-managed-cluster-rg": group["name"]},
     }
     operation = context.operations.begin("put-cluster", location, cluster, group=machines.lower())
-    return accepted(context, call, operation, status=201, body=shapes.show_cluster(cluster))
+    return context.accepted(call, operation, status=201, body=shapes.show_cluster(cluster))
 
 
 def wanted_pool(old: Document | None, name: str, given: Document, location: str) -> Document:
@@ -96,19 +86,19 @@ def check_ready(context: Context, cluster: Document) -> None:
 
 def get(context: Context, call: Call) -> Answer:
     """One cluster."""
-    return Answer(200, shapes.show_cluster(find_cluster(context, call)))
+    return Answer(200, shapes.show_cluster(context.cluster(call)))
 
 
 def listed(context: Context, call: Call) -> Answer:
     """The clusters of a resource group, or of the subscription."""
-    wanted = find_group(context, call)["name"] if "group" in call.path else None
+    wanted = context.group(call)["name"] if "group" in call.path else None
     found = [item for item in context.state.clusters.values() if wanted in (None, item["group"])]
     return Answer(200, {"value": [shapes.show_cluster(cluster) for cluster in found]})
 
 
 def patch(context: Context, call: Call) -> Answer:
     """Change a cluster's tags."""
-    cluster = find_cluster(context, call)
+    cluster = context.cluster(call)
     check_free(context, cluster)
     cluster |= {key: value for key, value in (call.body or {}).items() if key == "tags"}
     context.save(cluster)
@@ -117,42 +107,41 @@ def patch(context: Context, call: Call) -> Answer:
 
 async def delete(context: Context, call: Call) -> Answer:
     """Delete a cluster; an operation that runs on it is cancelled."""
-    group = find_group(context, call)
-    cluster = context.state.clusters.get(cluster_key(group["name"], call.path["cluster"]))
+    cluster = context.known_cluster(call)
     if cluster is None:
         return Answer(204)
     running = context.operations.running(cluster)
     if running is not None and running["kind"] == "delete-cluster":
-        return accepted(context, call, running)
+        return context.accepted(call, running)
     if running is not None:
         await context.operations.cancel(running)
-    return accepted(context, call, context.operations.begin("delete-cluster", cluster["location"], cluster))
+    return context.accepted(call, context.operations.begin("delete-cluster", cluster["location"], cluster))
 
 
 def stop(context: Context, call: Call) -> Answer:
     """Stop a cluster: its nodes go, its objects stay."""
-    cluster = find_cluster(context, call)
+    cluster = context.cluster(call)
     check_ready(context, cluster)
-    return accepted(context, call, context.operations.begin("stop-cluster", cluster["location"], cluster))
+    return context.accepted(call, context.operations.begin("stop-cluster", cluster["location"], cluster))
 
 
 def start(context: Context, call: Call) -> Answer:
     """Start a stopped cluster."""
-    cluster = find_cluster(context, call)
+    cluster = context.cluster(call)
     check_free(context, cluster)
     refuse_if(cluster["power"] == "Running", "running")
     quota.check(context, cluster["location"], list(cluster["pools"].values()), instead_of=[])
-    return accepted(context, call, context.operations.begin("start-cluster", cluster["location"], cluster))
+    return context.accepted(call, context.operations.begin("start-cluster", cluster["location"], cluster))
 
 
 async def abort(context: Context, call: Call) -> Answer:
     """Cancel the operation that runs on the cluster, or on the pool that the path names."""
-    cluster = find_pool(context, call)[0] if "pool" in call.path else find_cluster(context, call)
+    cluster = context.pool(call)[0] if "pool" in call.path else context.cluster(call)
     running = context.operations.running(cluster)
     if running is None or call.path.get("pool", running["pool"]).lower() != running["pool"]:
         return Answer(204)
     await context.operations.cancel(running)
-    return accepted(context, call, context.operations.begin("abort", cluster["location"]))
+    return context.accepted(call, context.operations.begin("abort", cluster["location"]))
 
 
 def credential(name: str) -> Callable[[Context, Call], Answer]:
@@ -160,7 +149,7 @@ def credential(name: str) -> Callable[[Context, Call], Answer]:
 
     def handler(context: Context, call: Call) -> Answer:
         """Without Entra ID, the user's credential is the administrator's, as in AKS."""
-        cluster = find_cluster(context, call)
+        cluster = context.cluster(call)
         static = name == "clusterAdmin" or not uses_entra(cluster)
         refuse_if(static and cluster["properties"].get("disableLocalAccounts"), "no_local_accounts")
         value = kubeconfig(context, call.base_url, cluster, name, call.query.get("format") or "exec")

@@ -64,6 +64,41 @@ class Context:
         """Write down what a cluster has become."""
         self.state.save(("clusters", cluster_key(cluster["group"], cluster["name"])))
 
+    def group(self, call: Call) -> Document:
+        """The resource group that the path names."""
+        name = call.path["group"]
+        if name.lower() not in self.state.groups:
+            raise refusal("no_group", name=name)
+        return self.state.groups[name.lower()]
+
+    def known_cluster(self, call: Call) -> Document | None:
+        """The cluster that the path names, if there is one; its resource group has to be there."""
+        return self.state.clusters.get(cluster_key(self.group(call)["name"], call.path["cluster"]))
+
+    def cluster(self, call: Call) -> Document:
+        """The cluster that the path names."""
+        cluster = self.known_cluster(call)
+        if cluster is None:
+            raise refusal("no_cluster", name=call.path["cluster"], group=self.group(call)["name"])
+        return cluster
+
+    def pool(self, call: Call) -> tuple[Document, Document]:
+        """The cluster and the agent pool that the path names."""
+        cluster, name = self.cluster(call), call.path["pool"]
+        if name.lower() not in cluster["pools"]:
+            raise refusal("no_pool", pool=name, cluster=cluster["name"], group=cluster["group"])
+        return cluster, cluster["pools"][name.lower()]
+
+    def accepted(self, call: Call, operation: Document, *, status: int = 202, body: Any = None) -> Answer:
+        """An answer that starts a long-running operation: where to ask how it stands, and when."""
+        version = f"?api-version={quote(call.query.get('api-version', '2017-08-31'))}"
+        place = f"{call.base_url}{operation_place(operation)}"
+        headers = {"Azure-AsyncOperation": f"{place}/operations/{operation['id']}{version}"}
+        headers |= self.operations.patience(operation)
+        if status == 202:
+            headers["Location"] = f"{place}/operationresults/{operation['id']}{version}"
+        return Answer(status, body, headers)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -102,44 +137,6 @@ def cluster_key(group: str, name: str) -> str:
     return f"{group}/{name}".lower()
 
 
-def find_group(context: Context, call: Call) -> Document:
-    """The resource group that the path names."""
-    name = call.path["group"]
-    group = context.state.groups.get(name.lower())
-    if group is None:
-        raise refusal("no_group", name=name)
-    return group
-
-
-def find_cluster(context: Context, call: Call) -> Document:
-    """The cluster that the path names."""
-    group = find_group(context, call)
-    cluster = context.state.clusters.get(cluster_key(group["name"], call.path["cluster"]))
-    if cluster is None:
-        raise refusal("no_cluster", name=call.path["cluster"], group=group["name"])
-    return cluster
-
-
-def find_pool(context: Context, call: Call) -> tuple[Document, Document]:
-    """The cluster and the agent pool that the path names."""
-    cluster = find_cluster(context, call)
-    pool = cluster["pools"].get(call.path["pool"].lower())
-    if pool is None:
-        raise refusal("no_pool", pool=call.path["pool"], cluster=cluster["name"], group=cluster["group"])
-    return cluster, pool
-
-
 def operation_place(operation: Document) -> str:
     """The path below which an operation's status and result are."""
     return f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/{operation['location']}"
-
-
-def accepted(context: Context, call: Call, operation: Document, *, status: int = 202, body: Any = None) -> Answer:
-    """An answer that starts a long-running operation: where to ask how it stands, and when."""
-    version = f"?api-version={quote(call.query.get('api-version', '2017-08-31'))}"
-    place = f"{call.base_url}{operation_place(operation)}"
-    headers = {"Azure-AsyncOperation": f"{place}/operations/{operation['id']}{version}"}
-    headers |= context.operations.patience(operation)
-    if status == 202:
-        headers["Location"] = f"{place}/operationresults/{operation['id']}{version}"
-    return Answer(status, body, headers)

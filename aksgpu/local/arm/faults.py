@@ -37,24 +37,13 @@ class Faults:
         self._waiting: list[tuple[str, dict[str, Any]]] = []
         self.quota: dict[str, int] = {}
 
-    def order(self, kind: str, details: dict[str, Any]) -> None:
-        """Order a fault, or clear all with ``none``; raises ArmError."""
-        if kind == "none":
-            self._waiting, self.quota = [], {}
-            return
-        schemas = table("fields")["faults"]
-        fields = schemas.get(kind, {}).get("properties", {})
-        if kind not in schemas or not details.keys() <= fields.keys():
-            known = ", ".join(f"{name}({', '.join(schema['properties'])})" for name, schema in schemas.items())
-            raise refusal("no_fault", fault=kind, fields=sorted(details.keys() - fields) or "nothing", known=known)
-        try:
-            require(schemas[kind], details)
-        except WrongField as wrong:
-            raise refusal("bad_fault", fault=kind, why=wrong) from None
-        if kind == "quota":
-            self.quota[str(details.get("family", "cores")).lower()] = int(details.get("limit", 0))
-        elif kind != "eviction" and "node" not in details:  # these do not wait
-            self._waiting += [(kind, details)] * int(details.get("times", 1))
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._waiting, self.quota = [], {}
+
+    def add(self, kind: str, details: dict[str, Any]) -> None:
+        """Let a fault wait, as many times as its details say."""
+        self._waiting += [(kind, details)] * details.get("times", 1)
 
     def take(self, kind: str, **facts: str) -> dict[str, Any] | None:
         """The details of a waiting fault that these facts match, used up once; None when there is none."""
@@ -91,18 +80,39 @@ def throttled(what: str, seconds: float) -> ArmError:
     return error
 
 
-async def act(context: Context, kind: str, details: dict[str, Any]) -> str:
-    """Do at once what does not wait; what was done, in words. Raises ArmError."""
-    if kind == "eviction":
-        return f"evicted {await evict(context, details)}"
-    if kind == "none":
-        await _set_drivers(context, "", None)
-    if kind == "gpu-driver" and "node" in details:
-        name, problem = str(details["node"]), str(details.get("message", DRIVER_PROBLEM))
-        if not await _set_drivers(context, name, problem):
-            raise refusal("no_gpu_node", name=name)
-        return f"broke the driver of {name}"
+async def order(context: Context, kind: str, details: dict[str, Any]) -> str:
+    """Order a fault, or do at once what does not wait; what was done, in words. Raises ArmError."""
+    given = {name: value for name, value in details.items() if value is not None}
+    if kind != "none":
+        _check(kind, given)
+    match kind:
+        case "none":
+            context.faults.clear()
+            await _set_drivers(context, "", None)
+        case "eviction":
+            return f"evicted {await evict(context, given)}"
+        case "gpu-driver" if "node" in given:
+            if not await _set_drivers(context, given["node"], given.get("message", DRIVER_PROBLEM)):
+                raise refusal("no_gpu_node", name=given["node"])
+            return f"broke the driver of {given['node']}"
+        case "quota":
+            context.faults.quota[given.get("family", "cores").lower()] = given.get("limit", 0)
+        case _:
+            context.faults.add(kind, given)
     return "ordered"
+
+
+def _check(kind: str, details: dict[str, Any]) -> None:
+    """Refuse a fault that nobody knows, or that makes no sense."""
+    schemas = table("fields")["faults"]
+    fields = schemas.get(kind, {}).get("properties", {})
+    if kind not in schemas or not details.keys() <= fields.keys():
+        known = ", ".join(f"{name}({', '.join(schema['properties'])})" for name, schema in schemas.items())
+        raise refusal("no_fault", fault=kind, fields=sorted(details.keys() - fields) or "nothing", known=known)
+    try:
+        require(schemas[kind], details)
+    except WrongField as wrong:
+        raise refusal("bad_fault", fault=kind, why=wrong) from None
 
 
 async def _running(context: Context) -> AsyncIterator[tuple[Document, Document, Objects, Object]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aksgpu.local.arm import data
-from aksgpu.local.arm.context import Answer, Call, Context, accepted, cluster_id, find_group, group_id
+from aksgpu.local.arm.context import Answer, Call, Context, cluster_id, group_id
 from aksgpu.local.arm.errors import refuse_if
 from aksgpu.local.arm.nodes import scale_set_id
-from aksgpu.local.arm.rules import check_group_name, check_location
+from aksgpu.local.arm.rules import GROUP_NAME, check_location
 from aksgpu.local.arm.shapes import show_cluster
 from aksgpu.local.arm.state import Document
 
@@ -27,7 +27,7 @@ def show(group: Document) -> Document:
 def put(context: Context, call: Call) -> Answer:
     """Create a resource group, or change its tags."""
     name, body = call.path["group"], call.body or {}
-    check_group_name(name)
+    refuse_if(GROUP_NAME.fullmatch(name) is None, "bad_group_name", name=name)
     location = check_location(body.get("location"), None)
     old = context.state.groups.get(name.lower())
     if old is not None:
@@ -43,7 +43,7 @@ def put(context: Context, call: Call) -> Answer:
 
 def get(context: Context, call: Call) -> Answer:
     """One resource group."""
-    return Answer(200, show(find_group(context, call)))
+    return Answer(200, show(context.group(call)))
 
 
 def head(context: Context, call: Call) -> Answer:
@@ -53,10 +53,9 @@ def head(context: Context, call: Call) -> Answer:
 
 def patch(context: Context, call: Call) -> Answer:
     """Change a resource group's tags."""
-    group = find_group(context, call)
-    if "tags" in (call.body or {}):
-        group["tags"] = call.body["tags"]
-        context.state.save(("groups", group["name"].lower()))
+    group = context.group(call)
+    group |= {key: value for key, value in (call.body or {}).items() if key == "tags"}
+    context.state.save(("groups", group["name"].lower()))
     return Answer(200, show(group))
 
 
@@ -67,14 +66,14 @@ def listed(context: Context, call: Call) -> Answer:
 
 def delete(context: Context, call: Call) -> Answer:
     """Delete a resource group with all that is in it."""
-    group = find_group(context, call)
+    group = context.group(call)
     refuse_if(group.get("managedBy"), "group_managed", name=group["name"], by=group.get("managedBy"))
     running = context.state.operations.get(group.get("operation", ""))
     if running is None or running["status"] != "InProgress":
         running = context.operations.begin("delete-group", group["location"], group=group["name"].lower())
         group["operation"], group["state"] = running["id"], "Deleting"
         context.state.save(("groups", group["name"].lower()))
-    return accepted(context, call, running)
+    return context.accepted(call, running)
 
 
 def check_not_deleting(group: Document) -> None:
@@ -84,7 +83,7 @@ def check_not_deleting(group: Document) -> None:
 
 def resources(context: Context, call: Call) -> Answer:
     """What is in a resource group: clusters, or the scale sets of a cluster's pools."""
-    wanted = find_group(context, call)["name"].lower()
+    wanted = context.group(call)["name"].lower()
     found: list[Document] = []
     for cluster in context.state.clusters.values():
         if wanted == cluster["group"].lower():

@@ -23,7 +23,7 @@ from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.credentials import answers, uses_entra
 from aksgpu.local.arm.data import SUBSCRIPTION, table
 from aksgpu.local.arm.errors import ArmError, refusal, refuse_if
-from aksgpu.local.arm.faults import Faults, act
+from aksgpu.local.arm.faults import Faults, order
 from aksgpu.local.arm.fields import WrongField, require
 from aksgpu.local.arm.operations import Operations
 from aksgpu.local.arm.state import Document, State
@@ -108,9 +108,7 @@ class ResourceManager:
 
     async def inject(self, fault: str, details: dict[str, Any]) -> str:
         """Order a failure, or do it at once; what was done, in words. Raises ArmError."""
-        given = {name: value for name, value in details.items() if value is not None}
-        self._context.faults.order(fault, given)
-        return await act(self._context, fault, given)
+        return await order(self._context, fault, details)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer an HTTP request."""
@@ -132,8 +130,12 @@ class ResourceManager:
         method, path = request.method, request.rel_url.raw_path  # still encoded: names may hold slashes
         query = {key.lower(): value for key, value in request.query.items()}
         if path.lower() != PRICES:
-            _check_version(query.get("api-version"))
-            _check_subscription(path)
+            version, segments = query.get("api-version", ""), [*path.split("/"), "", ""]
+            refuse_if(not version, "no_version")
+            refuse_if(API_VERSION.fullmatch(version) is None, "bad_version", version=version)
+            given = segments[2] if segments[1].lower() == "subscriptions" and segments[2] else SUBSCRIPTION
+            refuse_if(GUID.fullmatch(given) is None, "bad_subscription", given=given)
+            refuse_if(given.lower() != SUBSCRIPTION, "no_subscription", given=given)
         route, names, allowed = routes.find(method, path)
         refuse_if(route is None and allowed, "no_method", method=method, path=path, allowed=", ".join(allowed))
         if route is None:
@@ -145,18 +147,6 @@ class ResourceManager:
         call = Call(base, {**names, "raw": path}, query, request.headers, body)
         result = handler(self._context, call)
         return await result if inspect.isawaitable(result) else result
-
-
-def _check_version(version: str | None) -> None:
-    refuse_if(not version, "no_version")
-    refuse_if(API_VERSION.fullmatch(version or "") is None, "bad_version", version=version)
-
-
-def _check_subscription(path: str) -> None:
-    segments = path.split("/")
-    given = segments[2] if len(segments) > 2 and segments[1].lower() == "subscriptions" else SUBSCRIPTION
-    wrong = "no_subscription" if GUID.fullmatch(given) else "bad_subscription"
-    refuse_if(given.lower() != SUBSCRIPTION, wrong, given=given)
 
 
 def _parsed(body: bytes, schema: str) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aksgpu.local.arm import nodes, quota, rules, shapes
 from aksgpu.local.arm.clusters import check_etag, check_ready, wanted_pool
-from aksgpu.local.arm.context import CLUSTER_TYPE, Answer, Call, Context, accepted, cluster_id, find_cluster, find_pool
+from aksgpu.local.arm.context import CLUSTER_TYPE, Answer, Call, Context, cluster_id
 from aksgpu.local.arm.errors import refusal, refuse_if
 from aksgpu.local.arm.state import Document
 from aksgpu.local.objects import Object
@@ -12,7 +12,7 @@ from aksgpu.local.objects import Object
 
 def put(context: Context, call: Call) -> Answer:
     """Create an agent pool, or change it: its count, labels, taints, tags, autoscaler or power."""
-    cluster, name = find_cluster(context, call), call.path["pool"]
+    cluster, name = context.cluster(call), call.path["pool"]
     old, location = cluster["pools"].get(name), cluster["location"]
     check_etag(call, shapes.show_pool(cluster, old) if old else None)
     check_ready(context, cluster)
@@ -26,38 +26,38 @@ def put(context: Context, call: Call) -> Answer:
         pool["state"] = "Scaling"
     cluster["pools"][name] = pool
     operation = context.operations.begin("put-pool", location, cluster, pool=name)
-    return accepted(context, call, operation, status=200 if old else 201, body=shapes.show_pool(cluster, pool))
+    return context.accepted(call, operation, status=200 if old else 201, body=shapes.show_pool(cluster, pool))
 
 
 def get(context: Context, call: Call) -> Answer:
     """One agent pool."""
-    return Answer(200, shapes.show_pool(*find_pool(context, call)))
+    return Answer(200, shapes.show_pool(*context.pool(call)))
 
 
 def listed(context: Context, call: Call) -> Answer:
     """The agent pools of a cluster."""
-    cluster = find_cluster(context, call)
+    cluster = context.cluster(call)
     return Answer(200, {"value": [shapes.show_pool(cluster, pool) for pool in cluster["pools"].values()]})
 
 
 def delete(context: Context, call: Call) -> Answer:
     """Delete an agent pool; the last system pool stays."""
-    cluster, name = find_cluster(context, call), call.path["pool"].lower()
+    cluster, name = context.cluster(call), call.path["pool"].lower()
     if name not in cluster["pools"]:
         return Answer(204)
     running = context.operations.running(cluster)
     if running is not None and running["kind"] == "delete-pool" and running["pool"] == name:
-        return accepted(context, call, running)
+        return context.accepted(call, running)
     check_ready(context, cluster)
     rules.check_system_pool({key: pool for key, pool in cluster["pools"].items() if key != name})
     cluster["pools"][name]["state"] = "Deleting"
     operation = context.operations.begin("delete-pool", cluster["location"], cluster, pool=name)
-    return accepted(context, call, operation)
+    return context.accepted(call, operation)
 
 
 async def delete_machines(context: Context, call: Call) -> Answer:
     """Delete the machines that the body names; the pool's count falls by as many."""
-    cluster, pool = find_pool(context, call)
+    cluster, pool = context.pool(call)
     wanted = sorted({str(name) for name in (call.body or {}).get("machineNames") or []})
     refuse_if(not wanted, "missing", field="machineNames")
     there = {node["metadata"]["name"] for node in await _nodes(context, cluster, pool)}
@@ -70,29 +70,29 @@ async def delete_machines(context: Context, call: Call) -> Answer:
     operation = context.operations.begin(
         "delete-machines", cluster["location"], cluster, pool=pool["name"], machines=wanted
     )
-    return accepted(context, call, operation)
+    return context.accepted(call, operation)
 
 
 def upgrade(context: Context, call: Call) -> Answer:
     """Give the pool's nodes the newest image; the nodes that stand in meanwhile need quota."""
-    cluster, pool = find_pool(context, call)
+    cluster, pool = context.pool(call)
     check_ready(context, cluster)
     surge = rules.surge(pool["properties"])
     quota.check(context, cluster["location"], [pool], instead_of=[pool], surge=surge)
     pool["state"] = "UpgradingNodeImageVersion"
     operation = context.operations.begin("upgrade-pool", cluster["location"], cluster, pool=pool["name"], surge=surge)
-    return accepted(context, call, operation, body=shapes.show_pool(cluster, pool))
+    return context.accepted(call, operation, body=shapes.show_pool(cluster, pool))
 
 
 async def machines(context: Context, call: Call) -> Answer:
     """The machines of a pool."""
-    cluster, pool = find_pool(context, call)
+    cluster, pool = context.pool(call)
     return Answer(200, {"value": [_machine(cluster, pool, node) for node in await _nodes(context, cluster, pool)]})
 
 
 async def machine(context: Context, call: Call) -> Answer:
     """One machine of a pool."""
-    cluster, pool = find_pool(context, call)
+    cluster, pool = context.pool(call)
     for node in await _nodes(context, cluster, pool):
         if node["metadata"]["name"] == call.path["machine"]:
             return Answer(200, _machine(cluster, pool, node))

@@ -20,6 +20,7 @@ from aksgpu.local.arm.state import Document
 
 CLUSTER_NAME = re.compile(r"[a-zA-Z0-9]|[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]")
 GROUP_NAME = re.compile(r"[-\w._()]{0,89}[-\w_()]")
+"""Letters, digits, ``-_.()``; not more than 90; no full stop at the end."""
 POOL_NAME = re.compile(r"[a-z][a-z0-9]*")
 RESERVATION = re.compile(
     r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/capacityReservationGroups/[^/]+", re.I
@@ -35,11 +36,6 @@ def check_location(text: Any, kind: str | None = CLUSTER_TYPE) -> str:
         name = "no_location_for" if kind else "no_group_location"
         raise refusal(name, location=text, kind=kind, regions=",".join(data.REGIONS))
     return location
-
-
-def check_group_name(name: str) -> None:
-    """Letters, digits, ``-_.()``; not more than 90; no full stop at the end."""
-    refuse_if(GROUP_NAME.fullmatch(name) is None, "bad_group_name", name=name)
 
 
 def check_new_cluster(name: str, body: Document) -> None:
