@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class NodeAgent(PodLogs, PodExec):
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         tools, gpu_tools = install_tools(self._root / "tools")
         self._machine = await asyncio.to_thread(gpus.real)
-        view = await _grants_view(self._root / "tools")
+        view = await asyncio.to_thread(_grants_view, self._root / "tools")
         if not view:
             log.info("no mount namespaces here: volumes are reached by rewritten paths")
         self._around = Surroundings(self._objects, self._events, self._settings, self._root, tools, gpu_tools, view)
@@ -216,15 +217,11 @@ class NodeAgent(PodLogs, PodExec):
             await asyncio.to_thread(shutil.rmtree, pod, ignore_errors=True)
 
 
-async def _grants_view(directory: Path) -> bool:
+def _grants_view(directory: Path) -> bool:
     """Whether this system lets us mount volumes in a namespace of our own; asked in a process that may fail."""
     staging = directory / "probe"
     staging.mkdir(exist_ok=True)
-    quiet = asyncio.subprocess.DEVNULL
-    probe = await asyncio.create_subprocess_exec(*KEEPER, "--probe", str(staging), stdout=quiet, stderr=quiet)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
-            return await probe.wait() == 0
-    probe.kill()
-    await probe.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        probe = [*KEEPER, "--probe", str(staging)]
+        return subprocess.run(probe, capture_output=True, timeout=10, check=False).returncode == 0
     return False

@@ -171,8 +171,7 @@ class Attempt:
         asyncio.get_running_loop().call_later(KILL_SECONDS, self.signal, signal.SIGKILL)
 
     def _close(self) -> None:
-        os.close(self._pidfd)
-        self._pidfd = -1
+        self.detach()
         if self._child:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)

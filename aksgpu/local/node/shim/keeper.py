@@ -148,10 +148,8 @@ class Shim:
     def _terminate(self, *_: object) -> None:
         self._stopping = True
         if self._child and self._code is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGTERM)
-            except ProcessLookupError:
-                return
 
     def _kill_all(self, *_: object) -> None:
         self._killed = True
@@ -163,10 +161,8 @@ class Shim:
         for _ in range(200):
             pids = processes(os.getpid())
             for pid in pids:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
             self._reap()
             if not pids:
                 return
