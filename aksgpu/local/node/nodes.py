@@ -87,8 +87,9 @@ class Node:
             return
         problem = self._notes.get(gpus.BROKEN, "")
         if self.driver.exists() != bool(problem):
-            self.driver.write_text(problem)
-            if not problem:
+            if problem:
+                self.driver.write_text(problem)
+            else:
                 self.driver.unlink()
             self._serve()
 
