@@ -197,9 +197,8 @@ class Scaler:
             if now - self._empty_since[name, serves] < _seconds(profile.get(option), default) * self._scale:
                 continue
             async with self._context.nodes_lock[self._cluster["id"]]:
-                pods, _ = await objects.list(
-                    "pods", field_selector=f"spec.nodeName={name}"
-                )  # some may have come by now
+                # Some may have come since all pods were listed.
+                pods, _ = await objects.list("pods", field_selector=f"spec.nodeName={name}")
                 least = pool.properties["count"] <= pool.properties["minCount"]
                 if least or any(map(_stays, pods)) or not self._free(pool.document):
                     continue

@@ -22,7 +22,7 @@ from aksgpu.local.arm import data
 from aksgpu.local.arm.context import group_id
 from aksgpu.local.arm.state import Document
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import ignoring
+from aksgpu.local.status import StatusError, ignoring
 
 AZURE = "kubernetes.azure.com"
 DIGITS = string.digits + string.ascii_lowercase
@@ -215,8 +215,13 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
 
 async def leave(objects: Objects, name: str, *, deallocate: bool = False) -> None:
     """Drain a node; then its machine goes, or only stops and keeps its disks, and the node stays and is not ready."""
-    if not await _drain(objects, name):
-        return
+    try:
+        await objects.patch("nodes", name, {"spec": {"unschedulable": True}})
+    except StatusError as error:
+        if error.code == NOT_FOUND:
+            return
+        raise
+    await _drain(objects, name)
     if deallocate:
         node = await objects.get("nodes", name)
         await objects.patch("nodes", name, {"spec": {"taints": [*node["spec"].get("taints", []), SHUTDOWN]}})
@@ -273,18 +278,13 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
         await objects.patch("nodes", metadata["name"], patch)
 
 
-async def _drain(objects: Objects, name: str) -> bool:
-    """Let no more pods onto a node and end those that are there; whether there is such a node."""
-    there = False
-    with ignoring(NOT_FOUND):
-        await objects.patch("nodes", name, {"spec": {"unschedulable": True}})
-        there = True
+async def _drain(objects: Objects, name: str) -> None:
+    """End the pods of a node, and wait a little for them."""
     await _delete_pods(objects, name, grace=POD_GRACE_SECONDS, daemons=False)
     for _ in range(POD_GRACE_SECONDS * 10):
         if not await _pods(objects, name, daemons=False):
             break
         await asyncio.sleep(0.1)
-    return there
 
 
 async def _pods(objects: Objects, node: str, *, daemons: bool) -> list[Object]:
