@@ -33,7 +33,7 @@ def put(context: Context, call: Call) -> Answer:
         pool = wanted_pool(before.get(profile.get("name")), profile.get("name") or "", profile, location)
         pools[pool["name"]] = pool
     rules.check_system_pool(pools)
-    quota.check(context, location, list(pools.values()), instead_of=list(before.values()))
+    quota.check(context, location, pools.values(), instead_of=before.values())
 
     cluster = old or shapes.new_cluster(group["name"], name, location)
     shapes.change_cluster(cluster, body)
@@ -130,7 +130,7 @@ def start(context: Context, call: Call) -> Answer:
     cluster = context.cluster(call)
     check_free(context, cluster)
     refuse_if(cluster["power"] == "Running", "running")
-    quota.check(context, cluster["location"], list(cluster["pools"].values()), instead_of=[])
+    quota.check(context, cluster["location"], cluster["pools"].values())
     return context.accepted(call, context.operations.begin("start-cluster", cluster["location"], cluster))
 
 

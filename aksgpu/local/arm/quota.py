@@ -6,12 +6,14 @@ Usage is not counted up and down but summed from the clusters themselves, so tha
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from aksgpu.local.arm import data
 from aksgpu.local.arm.context import Context
 from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.state import Document
 
+Pools = Iterable[Document]
 REGION, SPOT = "cores", "lowPriorityCores"
 
 
@@ -33,9 +35,7 @@ def usage(context: Context, location: str) -> Counter[str]:
     return used
 
 
-def check(
-    context: Context, location: str, wanted: list[Document], *, instead_of: list[Document], surge: int = 0
-) -> None:
+def check(context: Context, location: str, wanted: Pools, *, instead_of: Pools = (), surge: int = 0) -> None:
     """Refuse pools that the quota has no room for.
 
     Args:
