@@ -42,26 +42,27 @@ def _qualified(plural: str, group: str) -> str:
     return f"{plural}.{group}" if group else plural
 
 
-def _details(plural: str, group: str, name: str, **more: Any) -> dict[str, Any]:
+def details(plural: str, group: str, name: str, **more: Any) -> dict[str, Any]:
+    """What a Status says of the object that it is about."""
     return {"name": name, **({"group": group} if group else {}), "kind": plural, **more}
 
 
 def not_found(plural: str, name: str, group: str = "") -> StatusError:
     """404: no such object."""
     message = f'{_qualified(plural, group)} "{name}" not found'
-    return StatusError(404, "NotFound", message, _details(plural, group, name))
+    return StatusError(404, "NotFound", message, details(plural, group, name))
 
 
 def already_exists(plural: str, name: str, group: str = "") -> StatusError:
     """409: an object of this name exists."""
     message = f'{_qualified(plural, group)} "{name}" already exists'
-    return StatusError(409, "AlreadyExists", message, _details(plural, group, name))
+    return StatusError(409, "AlreadyExists", message, details(plural, group, name))
 
 
 def conflict(plural: str, name: str, why: str, group: str = "") -> StatusError:
     """409: the object changed, or the precondition does not hold."""
     message = f'Operation cannot be fulfilled on {_qualified(plural, group)} "{name}": {why}'
-    return StatusError(409, "Conflict", message, _details(plural, group, name))
+    return StatusError(409, "Conflict", message, details(plural, group, name))
 
 
 def bad_request(message: str) -> StatusError:

@@ -14,7 +14,7 @@ from typing import Any
 from aksgpu.local.api import names, quantity
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.store import Store
-from aksgpu.local.status import StatusError, not_found
+from aksgpu.local.status import StatusError, details, not_found
 
 Object = dict[str, Any]
 Amounts = defaultdict[str, Decimal]
@@ -27,10 +27,8 @@ _DELAY_KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 def forbidden(kind: Kind, name: str, why: str, causes: list[dict[str, str]] | None = None) -> StatusError:
     """403, as an admission plug-in says it."""
-    details: Object = {"name": name} | ({"group": kind.group} if kind.group else {}) | {"kind": kind.plural}
-    if causes:
-        details["causes"] = causes
-    return StatusError(403, "Forbidden", f'{kind.qualified} "{name}" is forbidden: {why}', details)
+    about = details(kind.plural, kind.group, name, **({"causes": causes} if causes else {}))
+    return StatusError(403, "Forbidden", f'{kind.qualified} "{name}" is forbidden: {why}', about)
 
 
 def admit_namespace(store: Store, kind: Kind, obj: Object) -> None:

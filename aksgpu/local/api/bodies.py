@@ -18,6 +18,8 @@ import yaml
 from aiohttp import web
 
 from aksgpu.local.api import protobuf
+from aksgpu.local.api.causes import Causes
+from aksgpu.local.api.kinds import Type
 from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from aksgpu.local.status import StatusError, bad_request
@@ -53,24 +55,15 @@ def _media(request: web.Request) -> str:
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
-async def read_object(request: web.Request, kind: str, api_version: str, options: WriteOptions) -> Object:
-    """The object in a body, whose kind and apiVersion are what the URL wants."""
+async def read_object(request: web.Request, kind: Type, options: WriteOptions) -> Object:
+    """The object in a body."""
     body = await read(request)
-    obj = _decode(request, body, kind)
-    given, version = obj.get("kind") or kind, obj.get("apiVersion") or api_version
-    head = f'{given} in version "{version}" cannot be handled as a {kind}: '
-    if given != kind:
-        group = api_version.rpartition("/")[0].partition(".")[0] or "core"
-        source = f"{str(version).rpartition('/')[2]}.{given}"
-        raise bad_request(f"{head}converting ({source}) to ({group}.{kind}): unknown conversion")
-    if version != api_version:
-        text = f"the API version in the data ({version}) does not match the expected API version ({api_version})"
-        raise bad_request(text)
+    obj = _decode(request, body, kind.kind)
     if options.field_validation != "Ignore" and _media(request) in ("", _JSON) and (repeated := _repeated(body)):
         if options.field_validation == "Strict":
-            raise bad_request(f"{head}strict decoding error: {', '.join(repeated)}")
+            raise kind.refuse(f"strict decoding error: {', '.join(repeated)}")
         options.warnings.extend(repeated)
-    return {**obj, "kind": kind, "apiVersion": api_version}
+    return obj
 
 
 async def read_patch(request: web.Request) -> tuple[Any, str]:
@@ -99,7 +92,7 @@ async def _delete_options(request: web.Request) -> Object:
         options = _decode(request, body, "DeleteOptions")
         if (kind := options.get("kind", "DeleteOptions")) != "DeleteOptions":
             raise bad_request(f"decoded object cannot be converted to DeleteOptions: {kind}")
-        return {key: value for key, value in options.items() if key not in ("kind", "apiVersion")}
+        return options
     query, wishes = request.query, dict[str, Any]()
     if "propagationPolicy" in query:
         wishes["propagationPolicy"] = query["propagationPolicy"]
@@ -118,13 +111,14 @@ def write_options(request: web.Request, name: str, *, apply: bool = False) -> Wr
     """
     query = request.query
     validation, manager = query.get("fieldValidation") or "Warn", query.get("fieldManager", "")
+    causes = Causes()
     if validation not in ("Ignore", "Strict", "Warn"):
-        supported = '"Ignore", "Strict", "Warn"'
-        raise _invalid(name, "fieldValidation", f'Unsupported value: "{validation}": supported values: {supported}')
+        causes.unsupported("fieldValidation", validation, ("Ignore", "Strict", "Warn"))
     if len(manager) > 128:
-        raise _invalid(name, "fieldManager", "Too long: may not be more than 128 bytes")
+        causes.too_long("fieldManager", 128)
     if apply and not manager:
-        raise _invalid(name, "fieldManager", "Required value: is required for apply patch")
+        causes.required("fieldManager", "is required for apply patch")
+    causes.check(Type("meta.k8s.io", "v1", name))
     agent = request.headers.get("User-Agent", "").partition("/")[0][:128]
     options = WriteOptions(
         manager=manager or agent or "unknown", field_validation=validation, force=flag(query, "force")
@@ -135,14 +129,10 @@ def write_options(request: web.Request, name: str, *, apply: bool = False) -> Wr
 def with_dry_run(options: WriteOptions, asked: Any, name: str = "DeleteOptions") -> WriteOptions:
     """The options, as a dry run when that is asked for: in the query, or in the body of a deletion."""
     if asked and asked != ["All"]:
-        shown = asked[0] if isinstance(asked, list) else asked
-        raise _invalid(name, "dryRun", f'Unsupported value: "{shown}": supported values: "All"')
+        causes = Causes()
+        causes.unsupported("dryRun", asked[0] if isinstance(asked, list) else asked, ("All",))
+        causes.check(Type("meta.k8s.io", "v1", name))
     return replace(options, dry_run=True) if asked else options
-
-
-def _invalid(kind: str, field: str, message: str) -> StatusError:
-    details = {"group": "meta.k8s.io", "kind": kind, "causes": [{"message": message, "field": field}]}
-    return StatusError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {field}: {message}', details)
 
 
 def integer(query: Mapping[str, str], key: str) -> int:

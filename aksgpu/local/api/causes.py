@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aksgpu.local.api import names, quantity
-from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.kinds import Type
 from aksgpu.local.status import StatusError
 
 
@@ -36,6 +36,10 @@ class Causes:
     def duplicate(self, field: str, value: Any) -> None:
         """A value that may occur once."""
         self._add("FieldValueDuplicate", field, f"Duplicate value: {_shown(value)}")
+
+    def too_long(self, field: str, most: int) -> None:
+        """A value of too many bytes."""
+        self._add("FieldValueTooLong", field, f"Too long: may not be more than {most} bytes")
 
     def unsupported(self, field: str, value: Any, supported: Iterable[str]) -> None:
         """A value outside an enumeration."""
@@ -75,7 +79,7 @@ class Causes:
                             self.duplicate(f"{field}[{index}].{said}", key)
                         seen.add(key)
                 case "maxBytes" if sum(len(key) + len(each) for key, each in value.items()) > said:
-                    self._add("FieldValueTooLong", field, f"Too long: may not be more than {said} bytes")
+                    self.too_long(field, said)
                 case "items":
                     for index, each in enumerate(value):
                         self.rule(said, each, f"{field}[{index}]")
@@ -83,7 +87,7 @@ class Causes:
                     for each in value if word == "propertyNames" else value.values():
                         self.rule(said, each, field)
 
-    def check(self, kind: Kind, name: str) -> None:
+    def check(self, kind: Type, name: str = "") -> None:
         """Raise Invalid when anything was found."""
         if not self.found:
             return

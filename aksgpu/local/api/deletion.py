@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aksgpu.local.api.admission import PROTECTED, forbidden
-from aksgpu.local.api.kinds import Kind
-from aksgpu.local.status import StatusError, conflict
+from aksgpu.local.api.causes import Causes
+from aksgpu.local.api.kinds import DELETE_OPTIONS, Kind
+from aksgpu.local.control.times import now
+from aksgpu.local.status import conflict
 
 Object = dict[str, Any]
 
@@ -30,23 +31,18 @@ def check(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
     metadata, name = obj["metadata"], obj["metadata"]["name"]
     if kind.plural == "namespaces" and name in PROTECTED:
         raise forbidden(kind, name, "this namespace may not be deleted")
-    policy, why = options.get("propagationPolicy"), ""
+    policy, causes = options.get("propagationPolicy"), Causes()
     if policy is not None and options.get("orphanDependents") is not None:
-        why = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
-    elif policy is not None and policy not in _POLICIES:
-        listed = ", ".join(f'"{each}"' for each in (*_POLICIES, "nil"))
-        why = f'Unsupported value: "{policy}": supported values: {listed}'
-    if why:
-        message = f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: {why}'
-        raise StatusError(422, "Invalid", message, {"group": "meta.k8s.io", "kind": "DeleteOptions"})
+        causes.invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
+    elif policy not in (None, *_POLICIES):
+        causes.unsupported("propagationPolicy", policy, (*_POLICIES, "nil"))
+    causes.check(DELETE_OPTIONS)
     wanted = options.get("preconditions") or {}
     for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
         if wanted.get(field) and wanted[field] != metadata.get(field):
-            stated, actual = (
-                f"{label} in precondition: {wanted[field]}",
-                f"{label} in object meta: {metadata.get(field)}",
-            )
-            raise conflict(kind.plural, name, f"Precondition failed: {stated}, {actual}", kind.group)
+            given, actual = f"precondition: {wanted[field]}", f"object meta: {metadata.get(field)}"
+            why = f"Precondition failed: {label} in {given}, {label} in {actual}"
+            raise conflict(kind.plural, name, why, kind.group)
 
 
 def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[str]) -> Object | None:
@@ -62,21 +58,15 @@ def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[st
     waits = bool(finalizers) or (kind.plural == "namespaces" and bool(obj["spec"].get("finalizers")))
     if grace == 0 and not waits:
         return None
-    moment = datetime.now(UTC)
-    if "deletionTimestamp" not in metadata:
-        if metadata.get("generation"):
-            metadata["generation"] += 1
-        _mark(metadata, moment, grace)
-    elif grace < metadata.get("deletionGracePeriodSeconds", 0):
-        _mark(metadata, moment, grace)
+    marked = "deletionTimestamp" in metadata
+    if not marked and metadata.get("generation"):
+        metadata["generation"] += 1
+    if not marked or grace < metadata.get("deletionGracePeriodSeconds", 0):
+        metadata["deletionTimestamp"] = now(grace)
+        metadata["deletionGracePeriodSeconds"] = grace
     if kind.plural == "namespaces":
         obj["status"] = {**obj["status"], "phase": "Terminating"}
     return obj
-
-
-def _mark(metadata: Object, moment: datetime, grace: int) -> None:
-    metadata["deletionTimestamp"] = (moment + timedelta(seconds=grace)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    metadata["deletionGracePeriodSeconds"] = grace
 
 
 def finished(kind: Kind, obj: Object) -> bool:

@@ -100,7 +100,7 @@ def _resource(kind: Kind) -> Object:
         "resource": kind.plural,
         "responseKind": {**own, "kind": kind.kind},
         "scope": "Namespaced" if kind.namespaced else "Cluster",
-        "singularResource": kind.singular,
+        "singularResource": kind.kind.lower(),
         "verbs": kind.verbs,
         **_names(kind),
         **({"subresources": parts} if parts else {}),
@@ -122,7 +122,7 @@ def _resources(group: str, version: str) -> Object:
     """The answer of ``/api/v1`` or ``/apis/GROUP/VERSION``."""
     resources: list[Object] = []
     for kind in _kinds(group, version):
-        row = {"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind}
+        row = {"name": kind.plural, "singularName": kind.kind.lower(), "namespaced": kind.namespaced, "kind": kind.kind}
         resources.append({**row, "verbs": kind.verbs, **_names(kind)})
         for name, part in sorted(kind.subresources.items()):
             row |= {"name": f"{kind.plural}/{name}", "singularName": "", "kind": part.kind}

@@ -23,7 +23,7 @@ from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.routes import parse
 from aksgpu.local.api.store import Entry
 from aksgpu.local.objects import APPLY_PATCH
-from aksgpu.local.status import StatusError, bad_request
+from aksgpu.local.status import StatusError, details
 
 log = logging.getLogger(__name__)
 
@@ -65,20 +65,9 @@ class Call(NamedTuple):
         return {"label_selector": query.get("labelSelector", ""), "field_selector": query.get("fieldSelector", "")}
 
     async def body(self, options: WriteOptions) -> Object:
-        """The object that is sent; raises BadRequest when its kind, name or namespace is not the URL's."""
-        part = self.kind.subresources[self.wanted.subresource] if self.wanted.subresource else self.kind
-        api_version = f"{part.group}/{part.version}" if part.group else part.version
-        obj = await bodies.read_object(self.request, part.kind, api_version, options)
-        metadata, asked = obj.get("metadata"), self.wanted.name
-        if isinstance(metadata, dict):
-            if self.place and metadata.get("namespace", self.place) not in ("", None, self.place):
-                raise bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request"
-                )
-            if asked and metadata.get("name", asked) not in ("", None, asked):
-                text = f"the name of the object ({metadata['name']}) does not match the name on the URL ({asked})"
-                raise bad_request(text)
-        return obj
+        """The object that is sent."""
+        part = self.kind.subresources.get(self.wanted.subresource, self.kind)
+        return await bodies.read_object(self.request, part, options)
 
 
 Verb = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -223,10 +212,9 @@ class KubeApi:
         kind, (wishes, options) = call.kind, await bodies.read_deletion(call.request)
         entry, ended = await self._write(call, wishes, options)
         if kind.body_in_delete or not ended:
-            return one(call.form, entry)
-        group = {"group": kind.group} if kind.group else {}
-        details = {"name": call.wanted.name, **group, "kind": kind.plural, "uid": entry.obj["metadata"]["uid"]}
-        return answer({**_SUCCESS, "details": details})
+            return one(call.form, entry, 200, options.warnings)
+        about = details(kind.plural, kind.group, call.wanted.name, uid=entry.obj["metadata"]["uid"])
+        return answer({**_SUCCESS, "details": about}, 200, options.warnings)
 
     async def _deletecollection(self, call: Call) -> web.StreamResponse:
         wishes, options = await bodies.read_deletion(call.request)

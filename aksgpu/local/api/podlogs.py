@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from aksgpu.local.api.bodies import flag, integer
-from aksgpu.local.status import StatusError, bad_request
+from aksgpu.local.api.causes import Causes
+from aksgpu.local.api.kinds import Type
+from aksgpu.local.status import bad_request
 
 Object = dict[str, Any]
 _WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
@@ -53,20 +55,17 @@ async def open_log(logs: PodLogs, pod: Object, query: Mapping[str, str]) -> Asyn
 def _options(query: Mapping[str, str], name: str) -> Object:
     options: Object = {each: flag(query, each) for each in ("follow", "previous", "timestamps")}
     numbers = {"since_seconds": "sinceSeconds", "tail_lines": "tailLines", "limit_bytes": "limitBytes"}
+    causes = Causes()
     for field, parameter in numbers.items():
         options[field] = integer(query, parameter) if query.get(parameter) else None
         if options[field] == 0 and parameter != "tailLines":
-            raise _invalid(name, f"{parameter}: Invalid value: 0: must be greater than 0")
+            causes.invalid(parameter, 0, "must be greater than 0")
     since = query.get("sinceTime")
     if since and options["since_seconds"] is not None:
-        raise _invalid(name, "sinceSeconds: Forbidden: only one of `sinceTime` or `sinceSeconds` may be specified")
+        causes.forbidden("sinceSeconds", "only one of `sinceTime` or `sinceSeconds` may be specified")
+    causes.check(Type("", "v1", "PodLogOptions"), name)
     options["since_time"] = _whole_seconds(since) if since else None
     return options
-
-
-def _invalid(name: str, why: str) -> StatusError:
-    message, details = f'PodLogOptions "{name}" is invalid: {why}', {"name": name, "kind": "PodLogOptions"}
-    return StatusError(422, "Invalid", message, details)
 
 
 def _whole_seconds(text: str) -> str:

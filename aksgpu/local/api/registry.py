@@ -11,7 +11,6 @@ import asyncio
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -19,13 +18,14 @@ import orjson
 from aksgpu.local.api import schema
 from aksgpu.local.api.kinds import Kind, by_plural
 from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
-from aksgpu.local.api.reading import Page, Reader
+from aksgpu.local.api.reading import Reader
 from aksgpu.local.api.store import Entry, Key, Store
-from aksgpu.local.api.writes import WriteOptions, Writer, decode_part, now
+from aksgpu.local.api.writes import WriteOptions, Writer, decode
+from aksgpu.local.control.times import now
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object, Objects, WatchEvent
 from aksgpu.local.status import StatusError, bad_request
 
-__all__ = ["Page", "Registry", "WriteOptions", "now"]
+__all__ = ["Registry", "WriteOptions"]
 
 _EVENT_SECONDS = 3600
 """How long Events are kept."""
@@ -77,7 +77,7 @@ class Registry(Reader, Objects):
 
     async def _expire_events(self) -> None:
         while True:
-            oldest = (datetime.now(UTC) - timedelta(seconds=_EVENT_SECONDS)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            oldest = now(-_EVENT_SECONDS)
             for entry in list(self.store.entries("events")):
                 if (entry.obj.get("lastTimestamp") or entry.obj["metadata"]["creationTimestamp"]) < oldest:
                     self._writer.delete(entry.kind, entry.key, {}, self._options())
@@ -163,8 +163,8 @@ class Registry(Reader, Objects):
                 self._writer.bind(kind, key, body, options)
                 return _success(kind), True
             case "create", "eviction":
-                wishes = decode_part("policy.v1.Eviction", body).get("deleteOptions", {})
-                self._writer.delete(kind, key, wishes, options)
+                eviction, _ = decode(kind.subresources["eviction"], body, options)
+                self._writer.delete(kind, key, eviction.get("deleteOptions", {}), options)
                 return _success(kind), True
             case "create", _ if "get" not in kind.verbs:
                 return self._writer.review(kind, body, options), True

@@ -21,7 +21,7 @@ from typing import Any
 
 from aksgpu.local.api import names, quantity
 from aksgpu.local.api.causes import Causes
-from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.kinds import Kind, Type
 from aksgpu.local.api.strategy import HOOKS, Hook
 
 REF = "#/components/schemas/"
@@ -112,8 +112,8 @@ def _compile(schema: dict[str, Any]) -> Node:
     return node
 
 
-def of(kind: Kind) -> Node:
-    """The compiled schema of a kind."""
+def of(kind: Type) -> Node:
+    """The compiled schema of a type."""
     return definition(kind.definition)
 
 

@@ -12,16 +12,16 @@ import secrets
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from aksgpu.local.api import admission, apply, deletion, schema, strategy
 from aksgpu.local.api.causes import Causes
-from aksgpu.local.api.kinds import Kind
+from aksgpu.local.api.kinds import DELETE_OPTIONS, Kind, Type
 from aksgpu.local.api.store import Entry, Key, Store, encode
 from aksgpu.local.api.validation import validate, validate_update
+from aksgpu.local.control.times import now
 from aksgpu.local.objects import Object
-from aksgpu.local.status import StatusError, already_exists, bad_request, conflict, not_found
+from aksgpu.local.status import already_exists, bad_request, conflict, not_found
 
 STALE = "the object has been modified; please apply your changes to the latest version and try again"
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
@@ -44,21 +44,14 @@ class WriteOptions:
     """Filled by the call: texts for Warning headers."""
 
 
-def now() -> str:
-    """The time as the API writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def decode(
-    kind: Kind, obj: Object, options: WriteOptions, *, defaults: bool = True, known: Object | None = None
+    kind: Type, obj: Object, options: WriteOptions, *, defaults: bool = True, known: Object | None = None
 ) -> tuple[Object, Causes]:
     """A copy of ``obj`` as its type has it, and what is wrong with its fields; shares parts of ``known``."""
     given = obj.get("kind") or kind.kind
-    cannot = f'{given} in version "{kind.version}" cannot be handled as a {kind.kind}: '
     if given != kind.kind:
-        package = kind.group.split(".")[0] or "core"
-        why = f"converting ({kind.version}.{given}) to ({package}.{kind.kind}): unknown conversion"
-        raise bad_request(cannot + why)
+        why = f"converting ({kind.version}.{given}) to ({kind.package}.{kind.kind}): unknown conversion"
+        raise kind.refuse(why, given)
     version = obj.get("apiVersion") or kind.api_version
     if version != kind.api_version:
         raise bad_request(
@@ -68,25 +61,14 @@ def decode(
     try:
         result = decoder.decode(schema.of(kind), obj)
     except schema.DecodeError as error:
-        raise bad_request(cannot + str(error)) from None
+        raise kind.refuse(str(error)) from None
     if decoder.unknown and options.field_validation == "Strict":
         listed = ", ".join(f'unknown field "{path}"' for path in decoder.unknown)
-        raise bad_request(f"{cannot}strict decoding error: {listed}")
+        raise kind.refuse(f"strict decoding error: {listed}")
     if options.field_validation == "Warn":
         options.warnings.extend(f'unknown field "{path}"' for path in decoder.unknown)
     result |= {"kind": kind.kind, "apiVersion": kind.api_version}
     return result, decoder.causes
-
-
-def decode_part(name: str, body: Any) -> Object:
-    """A body that is not a stored object, such as ``policy.v1.Eviction``, as its type has it."""
-    kind = name.rsplit(".", 1)[1]
-    package = "io.k8s.apimachinery.pkg.apis." if name.startswith("meta.") else "io.k8s.api."
-    try:
-        result: Object = schema.Decoder().decode(schema.definition(package + name), body)
-    except schema.DecodeError as error:
-        raise bad_request(f'{kind} in version "v1" cannot be handled as a {kind}: {error}') from None
-    return result
 
 
 class Writer:
@@ -227,7 +209,8 @@ class Writer:
     def delete(self, kind: Kind, key: Key, body: Mapping[str, Any], options: WriteOptions) -> tuple[Entry, bool]:
         """Delete, or mark for deletion. Second: whether the object is gone."""
         found = self._find(kind, key)
-        body = decode_part("meta.v1.DeleteOptions", body) if body else {}
+        if body:  # in whatever group and version: each has them
+            body, _ = decode(DELETE_OPTIONS, {**body, "apiVersion": None}, options)
         deletion.check(kind, found.obj, body)
         marked = deletion.begin(kind, found.obj, body, options.warnings)
         if options.dry_run:
@@ -247,10 +230,11 @@ class Writer:
     def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
         """Give a pod its node."""
         found = self._find(kind, key)
-        node, name = decode_part("core.v1.Binding", binding).get("target", {}).get("name"), key[1]
+        part, causes, name = kind.subresources["binding"], Causes(), key[1]
+        node = decode(part, binding, options)[0].get("target", {}).get("name")
         if not node:
-            message = f'Binding "{name}" is invalid: target.name: Required value'
-            raise StatusError(422, "Invalid", message, {"name": name, "kind": "Binding"})
+            causes.required("target.name")
+        causes.check(part, name)
         pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}
         if taken := pod["spec"].get("nodeName"):
             raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{taken}"')

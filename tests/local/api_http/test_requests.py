@@ -158,7 +158,7 @@ def test_broken_json(server: Server, body: bytes, text: str) -> None:
     [
         (
             {"kind": 3, "apiVersion": "batch/v1"},
-            '3 in version "batch/v1" cannot be handled as a ConfigMap: converting (v1.3) to (core.ConfigMap): unknown '
+            '3 in version "v1" cannot be handled as a ConfigMap: converting (v1.3) to (core.ConfigMap): unknown '
             "conversion",
         ),
         (
