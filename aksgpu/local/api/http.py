@@ -53,16 +53,10 @@ class Call(NamedTuple):
         """The namespace, or None for a kind or a list without one."""
         return self.wanted.namespace or None if self.kind.namespaced else None
 
-    @property
-    def subresource(self) -> str | None:
-        """The subresource, if any."""
-        return self.wanted.subresource or None
-
-    @property
-    def selectors(self) -> dict[str, str]:
+    def match(self) -> selectors.FieldMatcher | None:
         """Which objects a request for many is about."""
         query = self.request.query
-        return {"label_selector": query.get("labelSelector", ""), "field_selector": query.get("fieldSelector", "")}
+        return selectors.matcher(self.kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
     async def body(self, options: WriteOptions) -> Object:
         """The object that is sent."""
@@ -124,7 +118,7 @@ class KubeApi:
         query = call.request.query
         bodies.integer(query, "resourceVersion")  # what is there now is new enough for any
         limit, cont = bodies.integer(query, "limit"), query.get("continue", "")
-        page = await self._registry.page(call.kind.plural, call.place, **call.selectors, limit=limit, cont=cont)
+        page = await self._registry.page(call.kind.plural, call.place, call.match(), limit=limit, cont=cont)
         metadata: Object = {"resourceVersion": page.resource_version}
         if page.cont:
             metadata["continue"] = page.cont
@@ -135,10 +129,8 @@ class KubeApi:
     async def _watch(self, call: Call) -> web.StreamResponse:
         kind, query = call.kind, call.request.query
         # Asked first, since once the stream has begun there is no status left to refuse with.
-        bodies.integer(query, "resourceVersion")
+        match, version = call.match(), bodies.integer(query, "resourceVersion")
         seconds = bodies.integer(query, "timeoutSeconds") or random.randint(1800, 3600)
-        selectors.parse_labels(call.selectors["label_selector"])
-        selectors.parse_fields(call.selectors["field_selector"], kind)
         encode = encoder(call.form, kind)
         if self._watches >= MAX_WATCHES:
             message = "The maximum number of watches was reached, please try again later."
@@ -146,9 +138,8 @@ class KubeApi:
         events = self._registry.stream(
             kind.plural,
             call.place,
-            **call.selectors,
-            resource_version=query.get("resourceVersion", ""),
-            bookmarks=True,
+            match,
+            resource_version=version,
             bookmark_seconds=streams.PULSE,
             initial_events=bodies.flag(query, "sendInitialEvents"),
         )
@@ -176,15 +167,9 @@ class KubeApi:
     async def _write(self, call: Call, body: Any, options: WriteOptions, media: str = "") -> tuple[Entry, bool]:
         wanted = call.wanted
         return await self._registry.write(
-            wanted.verb,
-            wanted.resource,
-            body,
-            wanted.name or None,
-            call.place,
-            subresource=call.subresource,
-            content_type=media,
-            options=options,
-        )
+            wanted.verb, wanted.resource, body, wanted.name, call.place, subresource=wanted.subresource,
+            content_type=media, options=options,
+        )  # fmt: skip
 
     async def _create(self, call: Call) -> web.StreamResponse:
         wanted, options = call.wanted, bodies.write_options(call.request, "CreateOptions")
@@ -219,7 +204,7 @@ class KubeApi:
     async def _deletecollection(self, call: Call) -> web.StreamResponse:
         wishes, options = await bodies.read_deletion(call.request)
         entries = await self._registry.remove_collection(
-            call.kind.plural, call.place, **call.selectors, delete_options=wishes, options=options
+            call.kind.plural, call.place, call.match(), delete_options=wishes, options=options
         )
         metadata = {"resourceVersion": str(self._registry.store.revision)}
         return many(call.form, call.kind, entries, metadata)

@@ -19,10 +19,8 @@ _MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 _ORDER, _DELETE, _RETAIN, _DIRECTIVE = "$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys", "$patch"
 
 
-def json_patch(target: Any, operations: Any) -> Any:
+def json_patch(target: Any, operations: list[Any]) -> Any:
     """RFC 6902."""
-    if not isinstance(operations, list) or not all(isinstance(each, dict) for each in operations):
-        raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     if len(operations) > MAX_OPERATIONS:
         message = (
             f"Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, "

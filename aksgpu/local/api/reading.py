@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.api import selectors
 from aksgpu.local.api.kinds import Kind, by_plural
+from aksgpu.local.api.selectors import FieldMatcher
 from aksgpu.local.api.store import Entry, Event, Key, Store
 from aksgpu.local.status import StatusError, bad_request, not_found
 
@@ -42,7 +42,7 @@ class Reader:
         """The object with its JSON; raises NotFound."""
         kind = by_plural(resource)
         found = self.store.get(resource, (namespace or "", name))
-        await self.store.durable(found.rv if found else self.store.latest(resource))
+        await self.store.durable(found.rv if found else self.store.revision)
         if found is None:
             raise not_found(kind.plural, name, kind.group)
         return found
@@ -51,9 +51,8 @@ class Reader:
         self,
         resource: str,
         namespace: str | None = None,
+        match: FieldMatcher | None = None,
         *,
-        label_selector: str = "",
-        field_selector: str = "",
         limit: int = 0,
         cont: str = "",
     ) -> Page:
@@ -62,12 +61,18 @@ class Reader:
         Pages are consistent: a token holds the version of the first page, and a later page is what stood then, found
         by undoing the ring's newer events. A token older than the ring raises Expired.
         """
-        kind = by_plural(resource)
-        match = _matcher(kind, label_selector, field_selector)
         rv, start = _read_token(cont) if cont else (_NOW, ("", ""))
         keys = self.store.keys(resource, namespace)
-        older = self._older(resource, rv, start) if rv != _NOW else {}
-        rv = self.store.revision if rv == _NOW else rv
+        older: dict[Key, Entry | None] = {}
+        try:
+            if rv == _NOW:
+                rv = self.store.revision
+            else:
+                older = self.store.at(resource, rv)
+        except StatusError as error:
+            # The way on that the API offers: the rest of the list as it is now.
+            error.status["metadata"] = {"continue": _token(_NOW, start)}
+            raise
         if older:
             keys = sorted({*keys, *(key for key in older if namespace is None or key[0] == namespace)})
         found: list[Entry] = []
@@ -83,50 +88,37 @@ class Reader:
         await self.store.durable(self.store.revision)
         return Page(found, str(rv), after, left if left and match is None else None)
 
-    def _older(self, resource: str, rv: int, start: Key) -> dict[Key, Entry | None]:
-        try:
-            return self.store.at(resource, rv)
-        except StatusError as error:
-            # The way on that the API offers: the rest of the list as it is now.
-            error.status["metadata"] = {"continue": _token(_NOW, start)}
-            raise
-
     async def stream(
         self,
         resource: str,
         namespace: str | None = None,
+        match: FieldMatcher | None = None,
         *,
-        resource_version: str = "",
-        label_selector: str = "",
-        field_selector: str = "",
-        bookmarks: bool = False,
+        resource_version: int = 0,
         bookmark_seconds: float = 60.0,
         initial_events: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Events as a watch over HTTP sends them, for ever.
 
-        Without a version, or with ``0``, the objects that exist come first as ADDED. A BOOKMARK comes after each
-        ``bookmark_seconds`` of silence when asked for, and with ``initial_events`` once they are through. What an
-        object's change means to a selector is worked out: one that stops matching is DELETED.
+        Without a version, the objects that exist come first as ADDED. A BOOKMARK comes after each
+        ``bookmark_seconds`` of silence, and with ``initial_events`` once they are through. What an object's change
+        means to a selector is worked out: one that stops matching is DELETED.
         """
-        kind = by_plural(resource)
-        match = _matcher(kind, label_selector, field_selector)
+        kind, position = by_plural(resource), resource_version
         first: list[Entry] = []
-        if resource_version in ("", "0") or initial_events:
+        if not position or initial_events:
             first, position = list(self.store.entries(resource, namespace)), self.store.revision
             await self.store.durable(position)
-        else:
-            position = _version(resource_version)
         subscription = self.store.subscribe(resource, namespace, position)
         try:
             for entry in first:
                 if match is None or match(entry.obj):
                     yield Event("ADDED", entry, None)
-            if initial_events and bookmarks:
-                yield _bookmark(kind, position, initial=True)
-            while (events := await subscription.next(bookmark_seconds if bookmarks else None)) is not None:
+            if initial_events:
+                yield bookmark(kind, position, initial=True)
+            while (events := await subscription.next(bookmark_seconds)) is not None:
                 if not events:
-                    yield _bookmark(kind, self.store.durable_revision)
+                    yield bookmark(kind, self.store.durable_revision)
                 for event in events:
                     seen = _seen(event, match) if event.entry.rv > position else None
                     if seen is not None:
@@ -135,15 +127,7 @@ class Reader:
             subscription.end()
 
 
-def _matcher(kind: Kind, label_selector: str, field_selector: str) -> selectors.FieldMatcher | None:
-    labels = selectors.parse_labels(label_selector)
-    fields = selectors.parse_fields(field_selector, kind)
-    if labels is None:
-        return fields
-    return lambda obj: labels(obj["metadata"].get("labels") or {}) and (fields is None or fields(obj))
-
-
-def _seen(event: Event, match: selectors.FieldMatcher | None) -> Event | None:
+def _seen(event: Event, match: FieldMatcher | None) -> Event | None:
     """What an event is to a watcher with a selector; None when it does not concern them."""
     if match is None:
         return event
@@ -154,7 +138,8 @@ def _seen(event: Event, match: selectors.FieldMatcher | None) -> Event | None:
     return event._replace(type="MODIFIED" if was and matches else "ADDED" if matches else "DELETED")
 
 
-def _bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
+def bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
+    """An event that says how far a watch has come, and perhaps that its ``initial`` events are through."""
     metadata: dict[str, Any] = {"resourceVersion": str(rv), "creationTimestamp": None}
     if initial:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -162,17 +147,9 @@ def _bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
     return Event("BOOKMARK", Entry(kind, obj, orjson.dumps(obj), rv), None)
 
 
-def _version(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise bad_request(f'invalid resource version "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
-    return int(text)
-
-
 def _token(rv: int, key: Key) -> str:
-    start = "/".join(filter(None, key)) + "\0"
-    return (
-        base64.urlsafe_b64encode(orjson.dumps({"v": "meta.k8s.io/v1", "rv": rv, "start": start})).decode().rstrip("=")
-    )
+    data = {"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(filter(None, key)) + "\0"}
+    return base64.urlsafe_b64encode(orjson.dumps(data)).decode().rstrip("=")
 
 
 def _read_token(token: str) -> tuple[int, Key]:

@@ -15,15 +15,17 @@ from typing import Any
 
 import orjson
 
+from aksgpu.local import objects
 from aksgpu.local.api import schema
 from aksgpu.local.api.kinds import Kind, by_plural
 from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
 from aksgpu.local.api.reading import Reader
+from aksgpu.local.api.selectors import FieldMatcher, matcher
 from aksgpu.local.api.store import Entry, Key, Store
 from aksgpu.local.api.writes import WriteOptions, Writer, decode
 from aksgpu.local.control.times import now
-from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object, Objects, WatchEvent
-from aksgpu.local.status import StatusError, bad_request
+from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, WatchEvent
+from aksgpu.local.status import bad_request
 
 __all__ = ["Registry", "WriteOptions"]
 
@@ -106,18 +108,16 @@ class Registry(Reader, Objects):
         self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """All objects that match (every namespace when None), and the resourceVersion to watch from."""
-        page = await self.page(resource, namespace, label_selector=label_selector, field_selector=field_selector)
+        page = await self.page(resource, namespace, matcher(by_plural(resource), label_selector, field_selector))
         return [entry.obj for entry in page.entries], page.resource_version
 
     async def watch(
         self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
     ) -> AsyncGenerator[WatchEvent, None]:
         """Changes after ``resource_version``, for ever; raises Expired (410) when that is too old."""
-        stream = self.stream(
-            resource, namespace, resource_version=resource_version, field_selector=field_selector, bookmarks=True
-        )
-        async with aclosing(stream):
-            async for event in stream:
+        match = matcher(by_plural(resource), "", field_selector)
+        async with aclosing(self.stream(resource, namespace, match, resource_version=int(resource_version))) as events:
+            async for event in events:
                 yield WatchEvent(event.type, event.entry.obj)
 
     async def write(
@@ -150,13 +150,13 @@ class Registry(Reader, Objects):
         """
         options = options or self._options()
         entry, done = self._write(
-            verb, by_plural(resource), (namespace or "", name or ""), body, subresource, content_type, options
+            verb, by_plural(resource), (namespace or "", name or ""), body, subresource or "", content_type, options
         )
         await self.store.durable(entry.rv or self.store.revision)
         return entry, done
 
     def _write(
-        self, verb: str, kind: Kind, key: Key, body: Any, subresource: str | None, media: str, options: WriteOptions
+        self, verb: str, kind: Kind, key: Key, body: Any, subresource: str, media: str, options: WriteOptions
     ) -> tuple[Entry, bool]:
         match verb, subresource:
             case "create", "binding":
@@ -169,12 +169,10 @@ class Registry(Reader, Objects):
             case "create", _ if "get" not in kind.verbs:
                 return self._writer.review(kind, body, options), True
             case "create", _:
-                return self._writer.create(kind, body, key[0] or None, options), True
+                return self._writer.create(kind, body, key[0], options), True
             case "delete", _:
                 return self._writer.delete(kind, key, body or {}, options)
             case "patch", _ if media == APPLY_PATCH:
-                if not isinstance(body, dict):
-                    raise bad_request("error decoding YAML: the patch must be an object")
                 return self._writer.apply(kind, key, body, subresource, options)
         change = _change(kind, body, media) if verb == "patch" else lambda _: body
         return self._writer.replace(kind, key, change, subresource, options), False
@@ -183,14 +181,13 @@ class Registry(Reader, Objects):
         self,
         resource: str,
         namespace: str | None = None,
+        match: FieldMatcher | None = None,
         *,
-        label_selector: str = "",
-        field_selector: str = "",
         delete_options: Mapping[str, Any] | None = None,
         options: WriteOptions | None = None,
     ) -> Sequence[Entry]:
         """Delete all objects that match; returns them as they were."""
-        page = await self.page(resource, namespace, label_selector=label_selector, field_selector=field_selector)
+        page = await self.page(resource, namespace, match)
         kind, options = by_plural(resource), options or self._options()
         for entry in page.entries:
             if self.store.get(resource, entry.key) is not None:
@@ -207,28 +204,22 @@ def _success(kind: Kind) -> Entry:
     return Entry(kind, status, orjson.dumps(status), 0)
 
 
-def _change(kind: Kind, patch: Any, content_type: str) -> Callable[[Object], Object]:
+def _change(kind: Kind, patch: Any, media: str) -> Callable[[Object], Object]:
     """A patch as a function from the old object to the new one."""
 
     def change(old: Object) -> Object:
         try:
-            new = _patched(kind, old, patch, content_type)
+            match media:
+                case objects.JSON_PATCH:
+                    new = json_patch(old, patch)
+                case objects.MERGE_PATCH:
+                    new = merge_patch(old, patch)
+                case _:
+                    new = strategic_patch(schema.of(kind), old, patch)
         except RecursionError as error:
             raise bad_request("error decoding patch: exceeded max depth") from error
-        if not isinstance(new, dict) or not isinstance(new.get("metadata", {}), dict):
+        if not isinstance(new, dict):
             raise bad_request("the patched object is no object")
         return new
 
     return change
-
-
-def _patched(kind: Kind, old: Object, patch: Any, content_type: str) -> Any:
-    if content_type == JSON_PATCH:
-        return json_patch(old, patch)
-    if content_type not in (MERGE_PATCH, STRATEGIC_PATCH):
-        raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
-    if not isinstance(patch, dict):
-        raise bad_request("error decoding patch: the patch must be an object")
-    if content_type == MERGE_PATCH:
-        return merge_patch(old, patch)
-    return strategic_patch(schema.of(kind), old, patch)

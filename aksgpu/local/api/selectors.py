@@ -12,6 +12,7 @@ from aksgpu.local.status import bad_request
 
 Labels = Mapping[str, str]
 Matcher = Callable[[Labels], bool]
+FieldMatcher = Callable[[Mapping[str, Any]], bool]
 
 _TERM = re.compile(
     r"\s*(?:"
@@ -22,19 +23,12 @@ _TERM = re.compile(
 )
 
 
-def labels_match(selector: Mapping[str, Any] | None, labels: Labels | None) -> bool:
-    """Whether a LabelSelector object selects these labels: None selects nothing, an empty one everything."""
-    if selector is None:
-        return False
-    have = labels or {}
-    if any(have.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        return False
-    return all(_expression(each, have) for each in selector.get("matchExpressions") or ())
-
-
-def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
-    key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
-    return operation(operator, labels.get(key), values)
+def labels_match(selector: Mapping[str, Any], labels: Labels) -> bool:
+    """Whether a LabelSelector object selects these labels; an empty one selects everything."""
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        operation(each["operator"], labels.get(each["key"]), each.get("values", ()))
+        for each in selector.get("matchExpressions", ())
+    )
 
 
 def operation(operator: str, value: str | None, values: Any) -> bool:
@@ -52,6 +46,14 @@ def operation(operator: str, value: str | None, values: Any) -> bool:
     except (ValueError, IndexError):
         return False
     return have > bound if operator == "Gt" else operator == "Lt" and have < bound
+
+
+def matcher(kind: Kind, label_selector: str, field_selector: str) -> FieldMatcher | None:
+    """Both selectors of a request as one function of an object; None when everything is wanted."""
+    labels, fields = parse_labels(label_selector), parse_fields(field_selector, kind)
+    if labels is None:
+        return fields
+    return lambda obj: labels(obj["metadata"].get("labels") or {}) and (fields is None or fields(obj))
 
 
 @lru_cache(maxsize=512)
@@ -84,12 +86,7 @@ def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
     return match["key"], "Exists", ()
 
 
-_ABSENT: dict[tuple[str, ...], str] = {
-    ("spec", "unschedulable"): "false",
-    ("spec", "hostNetwork"): "false",
-    ("status", "succeeded"): "0",
-}
-FieldMatcher = Callable[[Mapping[str, Any]], bool]
+_ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.succeeded": "0"}
 
 
 @lru_cache(maxsize=512)
@@ -98,34 +95,36 @@ def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
 
     Raises BadRequest for a field that this kind cannot be selected by.
     """
-    tests: list[tuple[tuple[str, ...], bool, str]] = []
+    tests: list[tuple[str, bool, str]] = []
     for term in filter(None, re.split(r"(?<!\\),", text)):
         match = re.fullmatch(r"([^!=]+)(==|=|!=)(.*)", term, re.DOTALL)
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
         path, equal, value = match[1], match[2] != "!=", re.sub(r"\\([\\,=])", r"\1", match[3])
         if path not in ("metadata.name", "metadata.namespace", *kind.fields):
-            raise bad_request(_unknown_field(path, kind))
-        path = {"status.successful": "status.succeeded"}.get(path, path)
-        tests.append((tuple(path.split(".")), equal, value))
+            known = '"metadata.name", "metadata.namespace"'
+            only = f'"{path}" is not a known field selector: only {known}'
+            raise bad_request(f"field label not supported: {path}" if kind.fields else only)
+        tests.append((path.replace("status.successful", "status.succeeded"), equal, value))
     if not tests:
         return None
     return lambda obj: all((field_value(obj, path) == value) is equal for path, equal, value in tests)
 
 
-def _unknown_field(path: str, kind: Kind) -> str:
-    if kind.fields:
-        return f"field label not supported: {path}"
-    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
-
-
-def field_value(obj: Mapping[str, Any], path: tuple[str, ...]) -> str:
+def field_value(obj: Mapping[str, Any], path: str) -> str:
     """What a field selector compares: the field as text, empty where absent."""
-    if path == ("source",):
-        return str((obj.get("source") or {}).get("component") or obj.get("reportingComponent") or "")
-    value: Any = obj
-    for part in path:
-        value = value.get(part) if isinstance(value, Mapping) else None
+    if path == "source":
+        return at(obj, "source.component") or obj.get("reportingComponent") or ""
+    value = at(obj, path)
     if value is None:
         return _ABSENT.get(path, "")
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def at(obj: Mapping[str, Any], path: str) -> Any:
+    """The value at a path such as ``status.phase``; None where there is none."""
+    value: Any = obj
+    for key in path.split("."):
+        if (value := value.get(key)) is None:
+            break
+    return value

@@ -176,7 +176,6 @@ class Store:
         self._sorted: dict[str, list[Key]] = {}
         self._rings: dict[str, _Ring] = {}
         self._floor = 0
-        self._latest: dict[str, int] = defaultdict(int)
         self._open: _Batch | None = None
         self._in_flight: _Batch | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -193,9 +192,7 @@ class Store:
         """Commit what is pending, end all watches, close the database."""
         if self._flusher is not None:
             await self._flusher
-        for subscribers in list(self._subscribers.values()):
-            for subscription in list(subscribers):
-                subscription.end()
+        self._end_watches(None)
         if self._db is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
             self._db = None
@@ -257,19 +254,14 @@ class Store:
             objects[key] = entry
         if delete or before is None:
             self._sorted.pop(resource, None)
-        self._latest[resource] = self.revision
         event = Event("DELETED" if delete else "MODIFIED" if before else "ADDED", entry, before)
         if self._open is None:
             self._open = _Batch()
         self._open.events.append(event)
-        self._open.rv = self.revision
+        self._open.rv = rv
         if self._flusher is None:
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
         return entry
-
-    def latest(self, resource: str) -> int:
-        """The version of the last write to a resource."""
-        return self._latest[resource]
 
     async def durable(self, rv: int) -> None:
         """Wait until the write with version ``rv`` is on disk."""
@@ -300,9 +292,7 @@ class Store:
         return self._durable
 
     def _ring(self, resource: str) -> _Ring:
-        if resource not in self._rings:
-            self._rings[resource] = _Ring(self._floor)
-        return self._rings[resource]
+        return self._rings.setdefault(resource, _Ring(self._floor))
 
     def _pending(self, resource: str) -> Iterator[Event]:
         for batch in (self._in_flight, self._open):
@@ -343,9 +333,11 @@ class Store:
         for done in refused:
             done.set_exception(StatusError(500, "InternalError", f"Internal error occurred: {error}"))
             done.exception()  # seen, should nobody wait for it
-        for subscribers in list(self._subscribers.values()):
-            for subscription in list(subscribers):
-                subscription.end(expired("The resourceVersion for the provided watch is too old."))
+        self._end_watches(expired("The resourceVersion for the provided watch is too old."))
+
+    def _end_watches(self, error: StatusError | None) -> None:
+        for subscription in [each for subscribers in self._subscribers.values() for each in subscribers]:
+            subscription.end(error)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -385,7 +377,6 @@ class Store:
         self._objects.clear()
         self._sorted.clear()
         self._rings.clear()
-        self._latest.clear()
         self.derived.clear()
         # The collector finds nothing in plain JSON, yet would take most of the time of a large load.
         collecting = gc.isenabled()

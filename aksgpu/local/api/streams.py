@@ -18,6 +18,7 @@ import orjson
 from aiohttp import web
 
 from aksgpu.local.api.answers import JSON, NO_CACHE
+from aksgpu.local.api.reading import bookmark
 from aksgpu.local.api.store import Entry, Event
 from aksgpu.local.status import StatusError
 
@@ -63,10 +64,7 @@ class Watch:
         """The bookmark that ends a watch whose time is up."""
         if self._newest is None or not self._bookmarks:
             return b""
-        kind, rv = self._newest.kind, self._newest.rv
-        metadata = {"resourceVersion": str(rv), "creationTimestamp": None}
-        obj = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
-        return self._line(Event("BOOKMARK", Entry(kind, obj, orjson.dumps(obj), rv), None))
+        return self._line(bookmark(self._newest.kind, self._newest.rv))
 
     def _line(self, event: Event) -> bytes:
         return b'{"type":"' + event.type.encode() + b'","object":' + self._encode(event) + b"}\n"

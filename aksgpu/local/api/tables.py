@@ -18,6 +18,7 @@ import yaml
 from aksgpu.local.api import cells
 from aksgpu.local.api.kinds import by_plural
 from aksgpu.local.api.schema import REF, definitions
+from aksgpu.local.api.selectors import at
 
 Object = dict[str, Any]
 META = "meta.k8s.io/v1"
@@ -79,7 +80,7 @@ def _rows() -> dict[str, list[Object]]:
 
 
 def _column(row: Object, schema: str) -> Column:
-    kind, path = row.get("type", "string"), row.get("path", "").split(".")
+    kind, path = row.get("type", "string"), row.get("path", "")
     definition = {
         "name": row["name"],
         "type": kind,
@@ -93,19 +94,16 @@ def _column(row: Object, schema: str) -> Column:
     none = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
 
     def cell(obj: Object, now: datetime) -> Any:
-        value: Any = obj
-        for key in path:
-            if (value := value.get(key)) is None:
-                break
+        value = at(obj, path)
         return show(value, now) if show else value or none
 
     return Column(definition, cell)
 
 
-def _description(schema: str, path: list[str]) -> str:
+def _description(schema: str, path: str) -> str:
     """The published text about the field at a path."""
     field: Object = {"$ref": schema}
-    for key in path:
+    for key in path.split("."):
         fields = definitions()[field["$ref"].removeprefix(REF)]["properties"] if "$ref" in field else {}
         field = fields.get(key, field)
     return str(field.get("description", ""))

@@ -11,7 +11,7 @@ from typing import Any
 from aksgpu.local.api import names, quantity
 from aksgpu.local.api.causes import Causes
 from aksgpu.local.api.kinds import Kind
-from aksgpu.local.api.selectors import labels_match
+from aksgpu.local.api.selectors import at, labels_match
 
 Object = dict[str, Any]
 
@@ -78,7 +78,7 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
     if causes.found:
         return causes
     for path in _FIXED.get(kind.plural, ()):
-        if (value := _at(obj, path)) != _at(old, path):
+        if (value := at(obj, path)) != at(old, path):
             causes.invalid(path, value, "cannot change roleRef" if path == "roleRef" else _IMMUTABLE)
     if kind.plural in _FREE:
         free, why = _FREE[kind.plural]
@@ -97,13 +97,6 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
                 if obj.get(field) != old.get(field):
                     causes.forbidden(field, "field is immutable when `immutable` is set")
     return causes
-
-
-def _at(obj: Object, path: str) -> Any:
-    value: Any = obj
-    for part in path.split("."):
-        value = value.get(part, {})
-    return value or None
 
 
 def _without(spec: Object, free: tuple[str, ...]) -> Object:

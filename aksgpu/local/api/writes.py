@@ -81,7 +81,7 @@ class Writer:
         self,
         kind: Kind,
         given: Object,
-        namespace: str | None,
+        namespace: str,
         options: WriteOptions,
         *,
         managed: list[Object] | None = None,
@@ -128,7 +128,7 @@ class Writer:
         kind: Kind,
         key: Key,
         change: Callable[[Object], Object],
-        subresource: str | None,
+        subresource: str,
         options: WriteOptions,
         *,
         applied: bool = False,
@@ -159,8 +159,8 @@ class Writer:
         elif not applied:
             # A client may hand ownership on, as kubectl does before its first apply on the server.
             base = old if managed is before else {**old, "metadata": {**old["metadata"], "managedFields": managed}}
-            self._own(kind, base, obj, options, subresource or "")
-        if subresource is None:
+            self._own(kind, base, obj, options, subresource)
+        if not subresource:
             strategy.prepare_update(kind.plural, obj, old)
             validate_update(kind, obj, old, causes).check(kind, key[1])
         if obj == old:
@@ -171,9 +171,7 @@ class Writer:
             return encode(kind, obj, found.rv)
         return self._store.write(kind, obj, delete=deletion.finished(kind, obj))
 
-    def apply(
-        self, kind: Kind, key: Key, given: Object, subresource: str | None, options: WriteOptions
-    ) -> tuple[Entry, bool]:
+    def apply(self, kind: Kind, key: Key, given: Object, subresource: str, options: WriteOptions) -> tuple[Entry, bool]:
         """Server-side apply. Second: whether the object is new."""
         if not given.get("apiVersion"):
             why = f"Specified patch version: , expected: {kind.api_version}"
@@ -192,7 +190,7 @@ class Writer:
 
         def merged(old: Object) -> Object:
             return apply.apply(
-                kind, schema.of(kind), old, applied, manager=options.manager, subresource=subresource or "",
+                kind, schema.of(kind), old, applied, manager=options.manager, subresource=subresource,
                 force=options.force, time=now(),
             )  # fmt: skip
 
@@ -204,7 +202,7 @@ class Writer:
             raise not_found(kind.plural, key[1], kind.group)
         new = merged({"metadata": {}})
         managed = new["metadata"].pop("managedFields")
-        return self.create(kind, new, key[0] or None, options, managed=managed), True
+        return self.create(kind, new, key[0], options, managed=managed), True
 
     def delete(self, kind: Kind, key: Key, body: Mapping[str, Any], options: WriteOptions) -> tuple[Entry, bool]:
         """Delete, or mark for deletion. Second: whether the object is gone."""
@@ -275,7 +273,7 @@ class Writer:
         name = metadata.setdefault("name", key[1])
         if name != key[1]:
             raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
-        _place(kind, metadata, key[0] or None)
+        _place(kind, metadata, key[0])
         if old is None:
             return
         stored = old["metadata"]
@@ -287,7 +285,7 @@ class Writer:
             raise conflict(kind.plural, name, why, kind.group)
 
 
-def _place(kind: Kind, metadata: Object, namespace: str | None) -> None:
+def _place(kind: Kind, metadata: Object, namespace: str) -> None:
     """Put an object into the namespace of the URL."""
     if not kind.namespaced:
         metadata.pop("namespace", None)
@@ -298,7 +296,7 @@ def _place(kind: Kind, metadata: Object, namespace: str | None) -> None:
     metadata["namespace"] = namespace or given or "default"
 
 
-def _combine(kind: Kind, obj: Object, old: Object, subresource: str | None) -> Object:
+def _combine(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
     """A write of the object leaves its status alone; one of a subresource leaves all but that part alone."""
     if subresource == "status":
         combined = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}

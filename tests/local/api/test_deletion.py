@@ -121,7 +121,9 @@ async def test_the_default_namespace_stays(registry: Registry) -> None:
 async def test_collections(registry: Registry) -> None:
     for name, team in (("a", "x"), ("b", "y"), ("c", "x")):
         await registry.create("configmaps", {"metadata": {"name": name, "labels": {"team": team}}}, "default")
-    gone = await registry.remove_collection("configmaps", "default", label_selector="team=x")
+    gone = await registry.remove_collection(
+        "configmaps", "default", lambda obj: obj["metadata"]["labels"] == {"team": "x"}
+    )
     assert [entry.key[1] for entry in gone] == ["a", "c"]
     assert [each["metadata"]["name"] for each in (await registry.list("configmaps"))[0]] == ["b"]
 

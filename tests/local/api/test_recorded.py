@@ -110,6 +110,8 @@ async def test_writes_are_answered_as_recorded(registry: Registry, scenario: str
     for command, exchange in exchanges(scenario):
         if not exchange["request_body"].startswith(("{", "[")) or exchange["request_body"] == "{not json":
             continue  # what never reaches the registry
+        if exchange["status"] == 415:
+            continue  # nor does what is no patch
         status, body = await answer(registry, exchange)
         assert status == exchange["status"], command
         assert plain(body) == plain(json.loads(exchange["response_body"])), command
