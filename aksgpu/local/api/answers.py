@@ -64,10 +64,14 @@ def refuse(error: StatusError) -> web.Response:
 
 def one(form: Form, entry: Entry, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
     """A stored object, as itself, its metadata or a Table of one row."""
+    return answer(_shown(form, entry, [entry.obj]) + b"\n", status, warnings)
+
+
+def _shown(form: Form, entry: Entry, rows: list[Object], *, headers: bool = True) -> bytes:
     if form.shape == "Table":
         metadata = {"resourceVersion": entry.obj["metadata"].get("resourceVersion", "")}
-        return answer(table(entry.kind.plural, [entry.obj], metadata, include=form.include), status, warnings)
-    return answer(partial(entry.obj) if form.shape else entry.data + b"\n", status, warnings)
+        return orjson.dumps(table(entry.kind.plural, rows, metadata, include=form.include, headers=headers))
+    return orjson.dumps(partial(entry.obj)) if form.shape else entry.data
 
 
 def many(form: Form, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
@@ -81,18 +85,14 @@ def many(form: Form, kind: Kind, entries: Iterable[Entry], metadata: Object) -> 
     return answer(head[:-1] + b',"items":[' + b",".join(entry.item for entry in entries) + b"]}\n")
 
 
-def encoder(form: Form, kind: Kind) -> Callable[[Event], bytes]:
+def encoder(form: Form) -> Callable[[Event], bytes]:
     """How a watch writes its objects. The columns of a Table come with the first event only."""
-    if form.shape != "Table":
-        return lambda event: orjson.dumps(partial(event.entry.obj)) if form.shape else event.entry.data
     headers = True
 
     def encode(event: Event) -> bytes:
         nonlocal headers
-        rows = [] if event.type == "BOOKMARK" else [event.entry.obj]
-        metadata = {"resourceVersion": event.entry.obj["metadata"]["resourceVersion"]}
-        shown = table(kind.plural, rows, metadata, include=form.include, headers=headers)
+        shown = _shown(form, event.entry, [] if event.type == "BOOKMARK" else [event.entry.obj], headers=headers)
         headers = False
-        return orjson.dumps(shown)
+        return shown
 
     return encode

@@ -7,8 +7,7 @@ now (:func:`apply`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -31,55 +30,48 @@ _UNMANAGED = frozenset(
 class Owner:
     """One entry of managedFields. Its FieldsV1 are read only when somebody asks: most writes touch few owners."""
 
-    manager: str
-    operation: str
-    api_version: str
-    subresource: str
-    time: str
-    raw: Mapping[str, Any]
-    """FieldsV1."""
+    entry: dict[str, Any]
 
     @cached_property
     def fields(self) -> Fields:
         """What it owns."""
-        return fieldset.load(self.raw)
+        return fieldset.load(self.entry.get("fieldsV1"))
 
     @property
     def identity(self) -> tuple[str, str, str]:
         """Two entries with the same identity are one."""
-        return self.manager, self.operation, self.subresource
-
-    def holding(self, fields: Fields) -> Owner:
-        """The entry with other fields."""
-        return replace(self, raw=fieldset.dump(fields))
+        manager, operation, subresource = (self.entry.get(key, "") for key in ("manager", "operation", "subresource"))
+        return manager, operation, subresource
 
     def without(self, fields: Fields) -> Owner:
         """The entry less some fields."""
-        if self.raw.keys().isdisjoint(path[0] for path in fields) or self.fields.isdisjoint(fields):
+        raw = self.entry.get("fieldsV1", {})
+        if raw.keys().isdisjoint(path[0] for path in fields) or self.fields.isdisjoint(fields):
             return self
-        return self.holding(self.fields - fields)
+        return Owner({**self.entry, "fieldsV1": fieldset.dump(self.fields - fields)})
 
     def shown(self) -> str:
         """The entry as the text of a conflict names it."""
-        shown = f'"{self.manager}"' + (f' with subresource "{self.subresource}"' if self.subresource else "")
-        if self.operation != "Update":
+        manager, operation, subresource = self.identity
+        shown = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
+        if operation != "Update":
             return shown
-        return f"{shown} using {self.api_version}" + (f" at {self.time}" if self.time else "")
+        time = self.entry.get("time")
+        return f"{shown} using {self.entry.get('apiVersion', '')}" + (f" at {time}" if time else "")
 
 
 def owners(obj: dict[str, Any]) -> list[Owner]:
     """The managedFields of an object."""
-    return [
-        Owner(
-            each.get("manager", ""),
-            each.get("operation", ""),
-            each.get("apiVersion", ""),
-            each.get("subresource", ""),
-            each.get("time", ""),
-            each.get("fieldsV1") or {},
-        )
-        for each in obj["metadata"].get("managedFields", ())
-    ]
+    return [Owner(each) for each in obj["metadata"].get("managedFields", ())]
+
+
+def _owner(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> Owner:
+    manager, operation, subresource = identity
+    entry: dict[str, Any] = {"manager": manager, "operation": operation, "apiVersion": kind.api_version}
+    if time:  # only what a client wrote itself has none
+        entry["time"] = time
+    entry |= {"fieldsType": "FieldsV1", "fieldsV1": fieldset.dump(fields)}
+    return Owner({**entry, "subresource": subresource} if subresource else entry)
 
 
 def handed_on(given: Any, before: Any) -> Any:
@@ -101,21 +93,11 @@ def handed_on(given: Any, before: Any) -> Any:
 
 def dump(entries: list[Owner]) -> list[dict[str, Any]]:
     """The entries as managedFields has them: appliers first, then by time and name."""
-    ordered = sorted(entries, key=lambda each: (each.operation, each.time, each.manager, each.subresource))
-    return [
-        {
-            "manager": each.manager,
-            "operation": each.operation,
-            "apiVersion": each.api_version,
-            # Only what a client wrote itself has no time.
-            **({"time": each.time} if each.time else {}),
-            "fieldsType": "FieldsV1",
-            "fieldsV1": each.raw,
-            **({"subresource": each.subresource} if each.subresource else {}),
-        }
-        for each in ordered
-        if each.raw
-    ]
+
+    def order(entry: dict[str, Any]) -> list[str]:
+        return [entry.get(key, "") for key in ("operation", "time", "manager", "subresource")]
+
+    return sorted((each.entry for each in entries if each.entry.get("fieldsV1")), key=order)
 
 
 def _managed(fields: Fields, kind: Kind, subresource: str) -> Fields:
@@ -142,14 +124,15 @@ def after_update(
     changed, removed = _managed(changed, kind, subresource), _managed(removed, kind, subresource)
     if not changed and not removed:
         return list(old["metadata"].get("managedFields", ()))
-    mine = Owner(manager, "Update", kind.api_version, subresource, time, {})
+    identity = (manager, "Update", subresource)
+    mine: Fields = set()
     result: list[Owner] = []
     for owner in owners(old):
-        if owner.identity == mine.identity:
-            mine = replace(owner, time=time)
+        if owner.identity == identity:
+            mine = owner.fields
         else:
             result.append(owner.without(changed | removed))
-    return dump([*result, mine.holding((mine.fields | changed) - removed)])
+    return dump([*result, _owner(kind, identity, time, (mine | changed) - removed)])
 
 
 def apply(
@@ -168,14 +151,14 @@ def apply(
     merged: dict[str, Any] = merge(node, live, applied)
     # A field that is applied with the value it has is shared, not fought over.
     changed = _managed(fieldset.compare(node, live, merged)[0], kind, subresource)
-    mine = Owner(manager, "Apply", kind.api_version, subresource, time, fieldset.dump(fields))
+    identity = (manager, "Apply", subresource)
     before: Fields = set()
     others: list[Owner] = []
     for owner in owners(live):
-        if owner.identity == mine.identity:
+        if owner.identity == identity:
             before = owner.fields
             if before == fields:
-                mine = replace(mine, time=owner.time)
+                time = owner.entry.get("time", "")
         else:
             others.append(owner)
     conflicts = [(owner, path) for owner in others for path in sorted(owner.fields & changed)]
@@ -186,17 +169,13 @@ def apply(
     # A container that this manager leaves stays for what others own in it.
     kept = fields.union(*(owner.fields for owner in others))
     merged = prune(node, merged, abandoned, keep=kept)
-    merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, mine])}
+    merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, _owner(kind, identity, time, fields)])}
     return merged
 
 
 def _conflict(conflicts: list[tuple[Owner, Path]]) -> StatusError:
     causes = [
-        {
-            "reason": "FieldManagerConflict",
-            "message": f"conflict with {owner.shown()}",
-            "field": fieldset.text(path),
-        }
+        {"reason": "FieldManagerConflict", "message": f"conflict with {owner.shown()}", "field": fieldset.text(path)}
         for owner, path in conflicts
     ]
     if len(causes) == 1:

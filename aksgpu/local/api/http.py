@@ -131,7 +131,7 @@ class KubeApi:
         # Asked first, since once the stream has begun there is no status left to refuse with.
         match, version = call.match(), bodies.integer(query, "resourceVersion")
         seconds = bodies.integer(query, "timeoutSeconds") or random.randint(1800, 3600)
-        encode = encoder(call.form, kind)
+        encode = encoder(call.form)
         if self._watches >= MAX_WATCHES:
             message = "The maximum number of watches was reached, please try again later."
             raise StatusError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})

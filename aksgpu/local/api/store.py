@@ -18,6 +18,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,13 +108,7 @@ class _Ring:
 
     def since(self, rv: int) -> list[Event]:
         """Events after ``rv``, oldest first; walks back from the newest, so that it costs what it returns."""
-        found: list[Event] = []
-        for event in reversed(self.events):
-            if event.entry.rv <= rv:
-                break
-            found.append(event)
-        found.reverse()
-        return found
+        return list(takewhile(lambda event: event.entry.rv > rv, reversed(self.events)))[::-1]
 
 
 class Subscription:
@@ -171,7 +166,8 @@ class Store:
         self.revision = 0
         """The resourceVersion given last."""
         self.derived: dict[str, Any] = {}  # what others work out from the objects; dropped when they are read anew
-        self._durable = 0
+        self.durable_revision = 0
+        """The version of the last write that is on disk and was shown to watchers."""
         self._objects: dict[str, dict[Key, Entry]] = defaultdict(dict)
         self._sorted: dict[str, list[Key]] = {}
         self._rings: dict[str, _Ring] = {}
@@ -231,8 +227,9 @@ class Store:
                 "objects that were created, modified, or deleted between the time the first chunk was returned and now "
                 "may show up in the list."
             )
-        for event in reversed([*ring.since(rv), *self._pending(resource)]):
-            if event.entry.rv > rv:
+        batches = [batch.events for batch in (self._in_flight, self._open) if batch is not None]
+        for event in reversed([*ring.since(rv), *chain(*batches)]):
+            if event.entry.kind.plural == resource and event.entry.rv > rv:
                 changed[event.entry.key] = event.before
         return changed
 
@@ -266,7 +263,7 @@ class Store:
     async def durable(self, rv: int) -> None:
         """Wait until the write with version ``rv`` is on disk."""
         for batch in (self._in_flight, self._open):
-            if batch is not None and rv > self._durable and rv <= batch.rv:
+            if batch is not None and self.durable_revision < rv <= batch.rv:
                 await asyncio.shield(batch.done)
                 return
 
@@ -286,18 +283,8 @@ class Store:
         if not self._subscribers[topic]:
             del self._subscribers[topic]
 
-    @property
-    def durable_revision(self) -> int:
-        """The version of the last write that is on disk and was shown to watchers."""
-        return self._durable
-
     def _ring(self, resource: str) -> _Ring:
         return self._rings.setdefault(resource, _Ring(self._floor))
-
-    def _pending(self, resource: str) -> Iterator[Event]:
-        for batch in (self._in_flight, self._open):
-            if batch is not None:
-                yield from (event for event in batch.events if event.entry.kind.plural == resource)
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -310,7 +297,7 @@ class Store:
                 await self._fall_back(batch, error)
                 continue
             self._in_flight = None
-            self._durable = batch.rv
+            self.durable_revision = batch.rv
             for event in batch.events:
                 self._publish(event)
             batch.done.set_result(None)
@@ -373,7 +360,7 @@ class Store:
         revision, rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
         # After a refused commit versions go on from the highest one given, so that none is ever given twice.
         self.revision = max(self.revision, revision)
-        self._durable = self._floor = self.revision
+        self.durable_revision = self._floor = self.revision
         self._objects.clear()
         self._sorted.clear()
         self._rings.clear()
