@@ -20,6 +20,7 @@ from aiohttp import web
 from aksgpu.local.api import protobuf
 from aksgpu.local.api.causes import Causes
 from aksgpu.local.api.kinds import Type
+from aksgpu.local.api.names import LOADER
 from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from aksgpu.local.status import StatusError, bad_request
@@ -33,7 +34,6 @@ Object = dict[str, Any]
 _JSON, _YAML, _PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 async def read(request: web.Request) -> bytes:
@@ -190,9 +190,9 @@ def _yaml(body: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass  # most of what says that it is YAML is JSON
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, _LOADER)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, LOADER)):
             raise ValueError("aliases are not taken")
-        value = yaml.load(body, _LOADER)
+        value = yaml.load(body, LOADER)
         return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise ValueError(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None

@@ -11,6 +11,8 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
+from aksgpu.local.api.selectors import at
+
 Object = dict[str, Any]
 
 _NONE, _UNKNOWN = "<none>", "<unknown>"
@@ -49,16 +51,6 @@ def count(value: Any, now: datetime) -> int:
     return len(value or ())
 
 
-def names(containers: Any, now: datetime) -> str:
-    """The containers' names."""
-    return ",".join(container.get("name", "") for container in containers or ())
-
-
-def images(containers: Any, now: datetime) -> str:
-    """The containers' images."""
-    return ",".join(container.get("image", "") for container in containers or ())
-
-
 def labels(value: Any, now: datetime) -> str:
     """``a=1,b=2``."""
     return ",".join(f"{key}={value[key]}" for key in sorted(value)) if value else _NONE
@@ -85,13 +77,13 @@ def first_seen(event: Object, now: datetime) -> str:
 
 def last_seen(event: Object, now: datetime) -> str:
     """When an event was told last."""
-    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
+    last = at(event, "series.lastObservedTime") or event.get("lastTimestamp")
     return age(last, now) if last else first_seen(event, now)
 
 
 def event_count(event: Object, now: datetime) -> int:
     """How often an event was told."""
-    return (event.get("series") or {}).get("count") or event.get("count") or 1
+    return at(event, "series.count") or event.get("count") or 1
 
 
 def event_source(event: Object, now: datetime) -> str:
@@ -106,7 +98,7 @@ def event_source(event: Object, now: datetime) -> str:
 
 def job_status(job: Object, now: datetime) -> str:
     """The condition that says most."""
-    true = {each["type"] for each in (job.get("status") or {}).get("conditions") or () if each.get("status") == "True"}
+    true = {each["type"] for each in at(job, "status.conditions") or () if each.get("status") == "True"}
     deleted = ("Terminating",) if job["metadata"].get("deletionTimestamp") else ()
     shown = ("Complete", "Failed", *deleted, "Suspended", "FailureTarget")
     return next((each for each in shown if each in true or each in deleted), "Running")
@@ -114,7 +106,7 @@ def job_status(job: Object, now: datetime) -> str:
 
 def job_completions(job: Object, now: datetime) -> str:
     """``1/3``."""
-    spec, done = job.get("spec") or {}, (job.get("status") or {}).get("succeeded", 0)
+    spec, done = job["spec"], at(job, "status.succeeded") or 0
     if (wanted := spec.get("completions")) is not None:
         return f"{done}/{wanted}"
     parallel = spec.get("parallelism") or 0
@@ -132,9 +124,9 @@ def job_duration(status: Any, now: datetime) -> str:
 
 def node_status(node: Object, now: datetime) -> str:
     """``Ready``, and whether it is cordoned."""
-    conditions = {each.get("type"): each.get("status") for each in (node.get("status") or {}).get("conditions") or ()}
+    conditions = {each.get("type"): each.get("status") for each in at(node, "status.conditions") or ()}
     state = {"True": "Ready", None: "Unknown"}.get(conditions.get("Ready"), "NotReady")
-    return state + (",SchedulingDisabled" if (node.get("spec") or {}).get("unschedulable") else "")
+    return state + (",SchedulingDisabled" if at(node, "spec.unschedulable") else "")
 
 
 def node_roles(value: Any, now: datetime) -> str:
@@ -156,7 +148,7 @@ def external_ip(addresses: Any, now: datetime) -> str:
 
 
 def _address(addresses: Any, kind: str) -> str:
-    return next((each.get("address") for each in addresses or () if each.get("type") == kind), None) or _NONE
+    return next((each["address"] for each in addresses or () if each.get("type") == kind), _NONE)
 
 
 # Claims, quotas, bindings, services.
@@ -164,8 +156,7 @@ def _address(addresses: Any, kind: str) -> str:
 
 def claim_status(claim: Object, now: datetime) -> str:
     """The phase, or that it is going."""
-    phase = (claim.get("status") or {}).get("phase", "")
-    return "Terminating" if claim["metadata"].get("deletionTimestamp") else phase
+    return "Terminating" if claim["metadata"].get("deletionTimestamp") else at(claim, "status.phase") or ""
 
 
 def access_modes(modes: Any, now: datetime) -> str:
@@ -184,8 +175,7 @@ def quota_limits(quota: Object, now: datetime) -> str:
 
 
 def _quota(quota: Object, *, limits: bool) -> str:
-    status = quota.get("status") or {}
-    hard, used = status.get("hard") or (quota.get("spec") or {}).get("hard") or {}, status.get("used") or {}
+    hard, used = at(quota, "status.hard") or at(quota, "spec.hard") or {}, at(quota, "status.used") or {}
     shown = (each for each in sorted(hard) if each.startswith("limits") is limits)
     return ", ".join(f"{each}: {used.get(each, '0')}/{hard[each]}" for each in shown)
 
@@ -224,7 +214,7 @@ def pod_restarts(pod: Object, now: datetime) -> str:
     if _initializing(spec, status, sidecars) is None:
         inits = [each for each in inits if each["name"] in sidecars] + (status.get("containerStatuses") or [])
     restarts = sum(each.get("restartCount") or 0 for each in inits)
-    ends = (((each.get("lastState") or {}).get("terminated") or {}).get("finishedAt") for each in inits)
+    ends = (at(each, "lastState.terminated.finishedAt") for each in inits)
     last = max(filter(None, ends), default="")
     return f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)
 
@@ -233,22 +223,17 @@ def pod_status(pod: Object, now: datetime) -> str:
     """The word for how the pod is."""
     spec, status, sidecars = _parts(pod)
     phase = status.get("phase") or ""
-    if pod["metadata"].get("deletionTimestamp"):
-        if status.get("reason") == "NodeLost":
-            return "Unknown"
-        if phase not in ("Succeeded", "Failed"):
-            return "Terminating"
+    if pod["metadata"].get("deletionTimestamp") and phase not in ("Succeeded", "Failed"):
+        return "Terminating"
     if initializing := _initializing(spec, status, sidecars):
         return initializing
-    gated = any(each.get("reason") == "SchedulingGated" for each in status.get("conditions") or ())
-    reason = "SchedulingGated" if gated else status.get("reason") or phase
+    reason = status.get("reason") or phase
     containers = status.get("containerStatuses") or []
     for container in reversed(containers):
-        state = container.get("state") or {}
-        if waiting := (state.get("waiting") or {}).get("reason"):
+        if waiting := at(container, "state.waiting.reason"):
             reason = waiting
-        elif state.get("terminated") is not None:
-            reason = _ending(state["terminated"])
+        elif (ended := at(container, "state.terminated")) is not None:
+            reason = _ending(ended)
     if reason == "Completed" and any(map(_runs, containers)):
         return "Running" if _true(status, "Ready") else "NotReady"
     return reason
@@ -267,8 +252,7 @@ def _initializing(spec: Object, status: Object, sidecars: set[str]) -> str | Non
     if not inits or _true(status, "Initialized"):
         return None
     for index, container in enumerate(inits):
-        state = container.get("state") or {}
-        ended, waiting = state.get("terminated"), (state.get("waiting") or {}).get("reason")
+        ended, waiting = at(container, "state.terminated"), at(container, "state.waiting.reason")
         if ended is not None:
             if ended.get("exitCode", 0) == 0:
                 continue
@@ -282,10 +266,10 @@ def _initializing(spec: Object, status: Object, sidecars: set[str]) -> str | Non
 
 
 def _runs(container: Object) -> bool:
-    return bool(container.get("ready")) and (container.get("state") or {}).get("running") is not None
+    return bool(container.get("ready")) and at(container, "state.running") is not None
 
 
-def _true(status: Object, condition: str | None) -> bool:
+def _true(status: Object, condition: str) -> bool:
     return any(
         each.get("type") == condition and each.get("status") == "True" for each in status.get("conditions") or ()
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from functools import cache
 from importlib.resources import files
@@ -9,20 +11,23 @@ from typing import Any
 
 import yaml
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 @cache
-def rules() -> dict[str, Any]:
-    """What ``data/rules.yaml`` says of types and formats."""
-    text = files("aksgpu.local.api").joinpath("data", "rules.yaml").read_text()
-    loaded: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return loaded
+def data(name: str) -> Any:
+    """The content of a file in ``data``: YAML, or JSON, perhaps compressed."""
+    content = files("aksgpu.local.api").joinpath("data", name).read_bytes()
+    if name.endswith(".yaml"):
+        return yaml.load(content, LOADER)
+    return json.loads(gzip.decompress(content) if name.endswith(".gz") else content)
 
 
 def problems(form: str, value: str) -> list[str]:
     """Why a value does not have this form; empty when it does."""
     if form in ("qualified-name", "annotation"):
         return qualified(value.lower() if form == "annotation" else value)
-    rule = rules()["formats"][form]
+    rule = data("rules.yaml")["formats"][form]
     found = [f"must be no more than {rule['maxLength']} bytes"] if len(value.encode()) > rule["maxLength"] else []
     if not re.fullmatch(rule["pattern"], value, re.ASCII):
         found.append(rule["text"].replace("{pattern}", rule["pattern"]))

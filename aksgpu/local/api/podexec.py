@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from aksgpu.local.api.bodies import flag
 from aksgpu.local.api.podlogs import chosen_container, container_status
+from aksgpu.local.api.selectors import at
 from aksgpu.local.status import StatusError, bad_request
 
 Object = dict[str, Any]
@@ -74,7 +75,7 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
         raise bad_request("you must specify at least 1 word of a command")
     if not wanted and not stdin:
         raise bad_request("you must specify at least 1 of stdin, stdout, stderr")
-    if (container_status(pod, container).get("state") or {}).get("running") is None:
+    if at(container_status(pod, container), "state.running") is None:
         message = f'Internal error occurred: unable to upgrade connection: container not found ("{container}")'
         raise StatusError(500, "InternalError", message)
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=60)
@@ -86,10 +87,8 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
     except StatusError as error:
         await _finish(socket, error.status)
         return socket
-    parts = [
-        asyncio.create_task(_read(socket, command, stdin)),
-        asyncio.create_task(_follow(socket, command, wanted, argv)),
-    ]
+    ways = _read(socket, command, stdin), _follow(socket, command, wanted, argv)
+    parts = [asyncio.create_task(each) for each in ways]
     try:
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -112,11 +111,8 @@ async def _follow(socket: web.WebSocketResponse, command: Command, streams: Sequ
     status: Object = {"metadata": {}, "status": "Success"}
     if code := await command.code():
         head = "command terminated with non-zero exit code: error executing command"
-        status |= {
-            "status": "Failure",
-            "reason": "NonZeroExitCode",
-            "message": f"{head} [{' '.join(argv)}], exit code {code}",
-        }
+        message = f"{head} [{' '.join(argv)}], exit code {code}"
+        status |= {"status": "Failure", "reason": "NonZeroExitCode", "message": message}
         status["details"] = {"causes": [{"reason": "ExitCode", "message": str(code)}]}
     await _finish(socket, status)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aksgpu.local.api.bodies import flag, integer
 from aksgpu.local.api.causes import Causes
 from aksgpu.local.api.kinds import Type
+from aksgpu.local.api.selectors import at
 from aksgpu.local.status import bad_request
 
 Object = dict[str, Any]
@@ -82,7 +83,7 @@ def chosen_container(pod: Object, asked: str) -> str:
     mains, inits = ([each["name"] for each in spec.get(field) or ()] for field in ("containers", "initContainers"))
     if asked and asked not in (*mains, *inits):
         raise bad_request(f"container {asked} is not valid for pod {name}")
-    default = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
+    default = pod["metadata"].get("annotations", {}).get("kubectl.kubernetes.io/default-container")
     if found := asked or (mains[0] if len(mains) == 1 and not inits else default if default in mains else ""):
         return str(found)
     choice = f"a container name must be specified for pod {name}, choose one of: [{' '.join(mains)}]"
@@ -91,17 +92,16 @@ def chosen_container(pod: Object, asked: str) -> str:
 
 def container_status(pod: Object, container: str) -> Object:
     """What the pod's status says of a container; empty before it is there."""
-    status = pod.get("status") or {}
-    known = (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
+    known = [*(at(pod, "status.containerStatuses") or ()), *(at(pod, "status.initContainerStatuses") or ())]
     return next((each for each in known if each["name"] == container), {})
 
 
 def _check_state(pod: Object, container: str, previous: bool) -> None:
     found, where = container_status(pod, container), f'container "{container}" in pod "{pod["metadata"]["name"]}"'
-    state, last = found.get("state") or {}, (found.get("lastState") or {}).get("terminated")
+    last = at(found, "lastState.terminated")
     if previous and not last:
         raise bad_request(f"previous terminated {where} not found")
-    if last or state.get("running") is not None or state.get("terminated") is not None:
+    if last or at(found, "state.running") is not None or at(found, "state.terminated") is not None:
         return
-    waiting = (state.get("waiting") or {}).get("reason") or "ContainerCreating"
+    waiting = at(found, "state.waiting.reason") or "ContainerCreating"
     raise bad_request(f"{where} is waiting to start: {_WAITING.get(waiting, waiting)}")

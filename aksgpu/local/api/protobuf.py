@@ -10,14 +10,14 @@ only when it was set, so that an explicit 0, false or {} says something.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import orjson
+
+from aksgpu.local.api import names
 
 MAGIC = b"k8s\0"
 
@@ -32,8 +32,8 @@ class _Field(NamedTuple):
 
 @cache
 def _messages() -> dict[str, dict[int, _Field]]:
-    text = files("aksgpu.local.api").joinpath("data", "protobuf-1.33.json").read_text()
-    return {message: dict(map(_row, filter(None, line.split(", ")))) for message, line in json.loads(text).items()}
+    lines = names.data("protobuf-1.33.json").items()
+    return {message: dict(map(_row, filter(None, line.split(", ")))) for message, line in lines}
 
 
 def _row(text: str) -> tuple[int, _Field]:

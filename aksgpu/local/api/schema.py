@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from aksgpu.local.api import names, quantity
@@ -32,11 +29,9 @@ _OMITTED = frozenset({"array", "map", "string", "bytes"})
 _DEPTH = 64
 
 
-@cache
 def definitions() -> dict[str, Any]:
     """The schemas as OpenAPI v3 has them, by their full names."""
-    data = files("aksgpu.local.api").joinpath("data", "schemas-1.33.json.gz").read_bytes()
-    loaded: dict[str, Any] = json.loads(gzip.decompress(data))
+    loaded: dict[str, Any] = names.data("schemas-1.33.json.gz")
     return loaded
 
 
@@ -76,7 +71,7 @@ def definition(name: str) -> Node:
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    more = names.rules()["types"].get(node.name, {})
+    more = names.data("rules.yaml")["types"].get(node.name, {})
     node.zero, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
     node.defaults, node.rules, node.hook = more.get("defaults", {}), more.get("rules", {}), HOOKS.get(node.name)
     required = [each for each in schema.get("required", ()) if each not in node.zero and each not in node.defaults]

@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-import yaml
-
-from aksgpu.local.api import cells
+from aksgpu.local.api import cells, names
 from aksgpu.local.api.kinds import by_plural
 from aksgpu.local.api.schema import REF, definitions
 from aksgpu.local.api.selectors import at
@@ -69,14 +66,8 @@ def table(
 @cache
 def columns(plural: str) -> list[Column]:
     """The columns of a resource."""
-    return [_column(row, by_plural(plural).definition) for row in _rows().get(plural) or _rows()["default"]]
-
-
-@cache
-def _rows() -> dict[str, list[Object]]:
-    text = files("aksgpu.local.api").joinpath("data", "columns.yaml").read_text()
-    loaded: dict[str, list[Object]] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return loaded
+    rows = names.data("columns.yaml")
+    return [_column(row, by_plural(plural).definition) for row in rows.get(plural) or rows["default"]]
 
 
 def _column(row: Object, schema: str) -> Column:
@@ -95,6 +86,8 @@ def _column(row: Object, schema: str) -> Column:
 
     def cell(obj: Object, now: datetime) -> Any:
         value = at(obj, path)
+        if "join" in row:
+            return ",".join(each.get(row["join"], "") for each in value or ())
         return show(value, now) if show else value or none
 
     return Column(definition, cell)

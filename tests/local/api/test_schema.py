@@ -12,7 +12,7 @@ from aksgpu.local.api import names, schema
 from aksgpu.local.api.kinds import KINDS, by_plural
 
 DATA = Path(schema.__file__).parent / "data"
-FORMS = {"qualified-name", "annotation", *names.rules()["formats"]}
+FORMS = {"qualified-name", "annotation", *names.data("rules.yaml")["formats"]}
 WORDS = {"enum", "minimum", "maximum", "format", "items", "propertyNames", "additionalProperties", "unique", "maxBytes"}
 
 
@@ -39,7 +39,7 @@ def test_rules_are_about_fields_that_there_are() -> None:
     for name, described in schema.definitions().items():
         short.setdefault(name.rpartition(".")[2], []).append(described)
     parts = {"zero", "pointers", "omitZero", "defaults", "required", "rules"}
-    for name, row in names.rules()["types"].items():
+    for name, row in names.data("rules.yaml")["types"].items():
         (described,) = short[name]
         assert (
             row.keys() <= parts and {field for part in row.values() for field in part} <= described["properties"].keys()

@@ -118,7 +118,6 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
             pod(container(ready=True, **RUNNING), phase="Running", metadata={"deletionTimestamp": "x"}),
             ["1/1", "Terminating", "0"],
         ),
-        (pod(phase="Running", reason="NodeLost", metadata={"deletionTimestamp": "x"}), ["0/1", "Unknown", "0"]),
         (pod(phase="Succeeded", metadata={"deletionTimestamp": "x"}), ["0/1", "Succeeded", "0"]),
         (
             pod(container(waiting={"reason": "PodInitializing"}), inits=[container("a", **RUNNING), container("b")]),
@@ -150,10 +149,6 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
                 phase="Running",
             ),
             ["1/1", "Running", "3 (2m ago)"],
-        ),
-        (
-            pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]),
-            ["0/1", "SchedulingGated", "0"],
         ),
     ],
 )  # fmt: skip
