@@ -83,22 +83,15 @@ async def read_patch(request: web.Request) -> tuple[Any, str]:
 
 async def read_deletion(request: web.Request) -> tuple[Object, WriteOptions]:
     """What a DELETE asks for: DeleteOptions, from its body or else its query, and what is asked of every write."""
-    wishes = await _delete_options(request)
-    return wishes, with_dry_run(write_options(request, "DeleteOptions"), wishes.get("dryRun"))
-
-
-async def _delete_options(request: web.Request) -> Object:
-    if request.body_exists and (body := await read(request)):
-        options = _decode(request, body, "DeleteOptions")
-        if (kind := options.get("kind", "DeleteOptions")) != "DeleteOptions":
-            raise bad_request(f"decoded object cannot be converted to DeleteOptions: {kind}")
-        return options
     query, wishes = request.query, dict[str, Any]()
-    if "propagationPolicy" in query:
-        wishes["propagationPolicy"] = query["propagationPolicy"]
-    if "gracePeriodSeconds" in query:
-        wishes["gracePeriodSeconds"] = integer(query, "gracePeriodSeconds")
-    return wishes
+    if request.body_exists and (body := await read(request)):
+        wishes = _decode(request, body, "DeleteOptions")
+    else:
+        if "propagationPolicy" in query:
+            wishes["propagationPolicy"] = query["propagationPolicy"]
+        if "gracePeriodSeconds" in query:
+            wishes["gracePeriodSeconds"] = integer(query, "gracePeriodSeconds")
+    return wishes, with_dry_run(write_options(request, "DeleteOptions"), wishes.get("dryRun"))
 
 
 def write_options(request: web.Request, name: str, *, apply: bool = False) -> WriteOptions:

@@ -49,14 +49,11 @@ def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[st
     """The object as deletion leaves it, marked and waiting; None when it goes at once."""
     obj = {**old, "metadata": copy.deepcopy(old["metadata"])}
     metadata = obj["metadata"]
-    finalizers = _finalizers(kind, metadata, options, warnings)
-    if finalizers != metadata.get("finalizers", []):
-        metadata["finalizers"] = finalizers
-    if not finalizers:
-        metadata.pop("finalizers", None)
+    metadata["finalizers"] = _finalizers(kind, metadata, options, warnings)
+    if not metadata["finalizers"]:
+        del metadata["finalizers"]
     grace = _grace(kind, old, options)
-    waits = bool(finalizers) or (kind.plural == "namespaces" and bool(obj["spec"].get("finalizers")))
-    if grace == 0 and not waits:
+    if grace == 0 and not _held(kind, obj):
         return None
     marked = "deletionTimestamp" in metadata
     if not marked and metadata.get("generation"):
@@ -72,11 +69,13 @@ def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[st
 def finished(kind: Kind, obj: Object) -> bool:
     """Whether nothing holds a marked object any more, so that a write of it removes it."""
     metadata = obj["metadata"]
-    if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
-        return False
-    if metadata.get("deletionGracePeriodSeconds"):
-        return False
-    return not (kind.plural == "namespaces" and obj["spec"].get("finalizers"))
+    ends = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
+    return ends and not _held(kind, obj)
+
+
+def _held(kind: Kind, obj: Object) -> bool:
+    held = obj["metadata"].get("finalizers") or (kind.plural == "namespaces" and obj["spec"].get("finalizers"))
+    return bool(held)
 
 
 def _finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnings: list[str]) -> list[str]:
@@ -96,13 +95,15 @@ def _finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnin
 
 def _grace(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
     """Seconds a pod may take to end; nothing else takes time, nor does a pod that runs nowhere or has ended."""
-    if kind.plural != "pods" or not obj["spec"].get("nodeName"):
+    if (
+        kind.plural != "pods"
+        or not obj["spec"].get("nodeName")
+        or obj["status"].get("phase") in ("Succeeded", "Failed")
+    ):
         return 0
-    if obj["status"].get("phase") in ("Succeeded", "Failed"):
-        return 0
-    given = options.get("gracePeriodSeconds")
-    seconds = given if given is not None else obj["spec"].get("terminationGracePeriodSeconds", 30)
-    metadata = obj["metadata"]
-    if given is None and "deletionTimestamp" in metadata:
+    seconds, metadata = options.get("gracePeriodSeconds"), obj["metadata"]
+    if seconds is None and "deletionTimestamp" in metadata:
         seconds = metadata.get("deletionGracePeriodSeconds", 0)
+    elif seconds is None:
+        seconds = obj["spec"].get("terminationGracePeriodSeconds", 30)
     return max(int(seconds), 0)

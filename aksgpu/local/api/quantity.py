@@ -38,26 +38,18 @@ def _split(text: str) -> tuple[Decimal, str, str]:
     return number, suffix, exponent or ""
 
 
+@lru_cache(maxsize=4096, typed=True)
 def parse(value: str | int | float) -> Decimal:
     """The value of a quantity; ValueError when it is none."""
-    return _parse(str(value))
-
-
-@lru_cache(maxsize=4096)
-def _parse(text: str) -> Decimal:
     with localcontext(_EXACT):
-        return _split(text)[0]
+        return _split(str(value))[0]
 
 
+@lru_cache(maxsize=4096, typed=True)
 def canonical(value: str | int | float) -> str:
     """The spelling that the API server stores and returns: ``1`` for 1, ``500m`` for 0.5, ``1Gi`` for 1024Mi."""
-    return _canonical(str(value))
-
-
-@lru_cache(maxsize=4096)
-def _canonical(text: str) -> str:
     with localcontext(_EXACT):
-        return _spell(*_split(text))
+        return _spell(*_split(str(value)))
 
 
 def _spell(number: Decimal, suffix: str, exponent: str) -> str:

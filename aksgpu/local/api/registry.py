@@ -31,17 +31,17 @@ __all__ = ["Registry", "WriteOptions"]
 
 _EVENT_SECONDS = 3600
 """How long Events are kept."""
-_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-_PRIORITIES = {
-    "system-cluster-critical": (
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-    ),
-    "system-node-critical": (
-        2_000_001_000,
-        "Used for system critical pods that must not be moved from their current node.",
-    ),
-}
+_MOVABLE = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+_FIXED = "Used for system critical pods that must not be moved from their current node."
+_FIRST: tuple[tuple[str, str, Object], ...] = (
+    ("namespaces", "default", {}),
+    ("namespaces", "kube-node-lease", {}),
+    ("namespaces", "kube-public", {}),
+    ("namespaces", "kube-system", {}),
+    ("priorityclasses", "system-cluster-critical", {"value": 2_000_000_000, "description": _MOVABLE}),
+    ("priorityclasses", "system-node-critical", {"value": 2_000_001_000, "description": _FIXED}),
+)
+"""The objects that every cluster has."""
 
 
 class Registry(Reader, Objects):
@@ -62,13 +62,9 @@ class Registry(Reader, Objects):
     async def open(self) -> None:
         """Open the store and see to the objects that every cluster has."""
         await self.store.open()
-        for name in _NAMESPACES:
-            if self.store.get("namespaces", ("", name)) is None:
-                await self.create("namespaces", {"metadata": {"name": name}})
-        for name, (value, description) in _PRIORITIES.items():
-            if self.store.get("priorityclasses", ("", name)) is None:
-                obj = {"metadata": {"name": name}, "value": value, "description": description}
-                await self.create("priorityclasses", obj)
+        for resource, name, obj in _FIRST:
+            if self.store.get(resource, ("", name)) is None:
+                await self.create(resource, {"metadata": {"name": name}, **obj})
         self._janitor = asyncio.create_task(self._expire_events())
 
     async def close(self) -> None:

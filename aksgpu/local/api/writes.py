@@ -78,13 +78,7 @@ class Writer:
         self._store = store
 
     def create(
-        self,
-        kind: Kind,
-        given: Object,
-        namespace: str,
-        options: WriteOptions,
-        *,
-        managed: list[Object] | None = None,
+        self, kind: Kind, given: Object, namespace: str, options: WriteOptions, *, managed: list[Object] | None = None
     ) -> Entry:
         """A new object; ``managed`` says who owns its fields where apply has found that out."""
         obj, causes = decode(kind, given, options)
@@ -96,19 +90,13 @@ class Writer:
         _place(kind, metadata, namespace)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = self._generate(kind, metadata)
-        metadata |= {
-            "uid": str(uuid.uuid4()),
-            "creationTimestamp": now(),
-            **({"generation": 1} if kind.generation else {}),
-        }
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
+        if kind.generation:
+            metadata["generation"] = 1
         if managed is None:
             self._own(kind, None, obj, options, "")
         else:
             metadata["managedFields"] = managed
-        return self._store_new(kind, obj, causes, options)
-
-    def _store_new(self, kind: Kind, obj: Object, causes: Causes, options: WriteOptions) -> Entry:
-        metadata = obj["metadata"]
         if "status" in kind.subresources and kind.plural != "nodes":
             obj["status"] = schema.new_status(kind)
         strategy.prepare_create(kind.plural, obj)
