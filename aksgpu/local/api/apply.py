@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from aksgpu.local.api import fieldset
+from aksgpu.local.api import fieldset, schema
 from aksgpu.local.api.fieldset import Fields, Path
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.api.schema import Node
+from aksgpu.local.control.times import now
 from aksgpu.local.status import StatusError
 
 _UNMANAGED = frozenset(
@@ -117,9 +118,11 @@ def _managed(fields: Fields, kind: Kind, subresource: str) -> Fields:
 
 
 def after_update(
-    kind: Kind, node: Node, old: dict[str, Any], new: dict[str, Any], *, manager: str, subresource: str, time: str
+    kind: Kind, old: dict[str, Any] | None, new: dict[str, Any], manager: str, subresource: str
 ) -> list[dict[str, Any]]:
-    """The managedFields of ``new``, which ``manager`` made from ``old`` by a verb other than apply."""
+    """The managedFields of ``new``, which ``manager`` made from ``old`` or anew by a verb other than apply."""
+    node = schema.of(kind)
+    old = schema.zero(node) if old is None else old
     changed, removed = fieldset.compare(node, old, new)
     changed, removed = _managed(changed, kind, subresource), _managed(removed, kind, subresource)
     if not changed and not removed:
@@ -132,21 +135,14 @@ def after_update(
             mine = owner.fields
         else:
             result.append(owner.without(changed | removed))
-    return dump([*result, _owner(kind, identity, time, (mine | changed) - removed)])
+    return dump([*result, _owner(kind, identity, now(), (mine | changed) - removed)])
 
 
 def apply(
-    kind: Kind,
-    node: Node,
-    live: dict[str, Any],
-    applied: dict[str, Any],
-    *,
-    manager: str,
-    subresource: str,
-    force: bool,
-    time: str,
+    kind: Kind, live: dict[str, Any], applied: dict[str, Any], manager: str, subresource: str, *, force: bool
 ) -> dict[str, Any]:
     """The live object with ``applied`` merged in and its managedFields brought up to date; raises Conflict."""
+    node, time = schema.of(kind), now()
     fields = _managed(fieldset.everything(node, applied, applied=True), kind, subresource)
     merged: dict[str, Any] = merge(node, live, applied)
     # A field that is applied with the value it has is shared, not fought over.

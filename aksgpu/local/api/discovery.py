@@ -15,16 +15,16 @@ from aiohttp import web
 
 from aksgpu.local.api.answers import AGGREGATED, JSON, NO_CACHE, answer, negotiate
 from aksgpu.local.api.kinds import KINDS, Kind, Subresource
-from aksgpu.local.api.routes import GROUP_VERSIONS
 from aksgpu.local.api.schema import REF, definitions
 
 Object = dict[str, Any]
 VERSION = "1.33.5"
 """The Kubernetes version that the server says it is."""
 
-_PATHS = {
-    f"apis/{group}/{version}" if group else f"api/{version}": (group, version) for group, version in GROUP_VERSIONS
-}
+_PATHS: dict[str, list[Kind]] = {}
+"""The kinds of each group and version, by where they are served: ``api/v1`` or ``apis/GROUP/VERSION``."""
+for _kind in KINDS:
+    _PATHS.setdefault(f"{'apis' if _kind.group else 'api'}/{_kind.api_version}", []).append(_kind)
 
 
 def serve(request: web.Request, path: str) -> web.Response:
@@ -49,13 +49,13 @@ def serve(request: web.Request, path: str) -> web.Response:
             addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": request.host}]
             found = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
         case ["apis"]:
-            groups = [_group(group, version) for group, version in GROUP_VERSIONS if group]
+            groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group]
             found = {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
         case ["apis", group]:
-            groups = [_group(*each) for each in GROUP_VERSIONS if each[0] == group != ""]
+            groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group == group != ""]
             found = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
         case ["api" | "apis", *_] if (name := "/".join(parts)) in _PATHS:
-            found = _resources(*_PATHS[name])
+            found = _resources(_PATHS[name])
     if found is not None:
         return answer(found)
     headers = {**NO_CACHE, "X-Content-Type-Options": "nosniff"}
@@ -69,10 +69,6 @@ def _version() -> Object:
     return {"major": major, "minor": minor, "gitVersion": f"v{VERSION}", **unknown, **build}
 
 
-def _kinds(group: str, version: str) -> list[Kind]:
-    return [kind for kind in KINDS if (kind.group, kind.version) == (group, version)]
-
-
 def _names(kind: Kind) -> Object:
     names = {"shortNames": kind.short_names, "categories": kind.categories}
     return {key: value for key, value in names.items() if value}
@@ -81,12 +77,12 @@ def _names(kind: Kind) -> Object:
 def _aggregated(root: str) -> Object:
     """All resources of the core group, or of all named groups, in one answer."""
     items: list[Object] = []
-    for group, version in GROUP_VERSIONS:
-        if (group == "") is (root == "api"):
-            resources = [_resource(kind) for kind in _kinds(group, version)]
-            versions = [{"version": version, "resources": resources, "freshness": "Current"}]
-            metadata = {**({"name": group} if group else {}), "creationTimestamp": None}
-            items.append({"metadata": metadata, "versions": versions})
+    for path, kinds in _PATHS.items():
+        if path.startswith(f"{root}/"):
+            resources = [_resource(kind) for kind in kinds]
+            versions = [{"version": kinds[0].version, "resources": resources, "freshness": "Current"}]
+            name = {"name": kinds[0].group} if kinds[0].group else {}
+            items.append({"metadata": {**name, "creationTimestamp": None}, "versions": versions})
     return {"kind": AGGREGATED, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
@@ -109,39 +105,38 @@ def _resource(kind: Kind) -> Object:
 
 def _foreign(kind: Kind, part: Subresource) -> Object:
     """Group and version of a subresource's kind, where they are not the resource's own."""
-    own = (part.group, part.version) == (kind.group, kind.version)
-    return {} if own else {"group": part.group, "version": part.version}
+    return {} if part.api_version == kind.api_version else {"group": part.group, "version": part.version}
 
 
-def _group(group: str, version: str) -> Object:
-    each = {"groupVersion": f"{group}/{version}", "version": version}
-    return {"name": group, "versions": [each], "preferredVersion": each}
+def _group(kind: Kind) -> Object:
+    each = {"groupVersion": kind.api_version, "version": kind.version}
+    return {"name": kind.group, "versions": [each], "preferredVersion": each}
 
 
-def _resources(group: str, version: str) -> Object:
+def _resources(kinds: list[Kind]) -> Object:
     """The answer of ``/api/v1`` or ``/apis/GROUP/VERSION``."""
     resources: list[Object] = []
-    for kind in _kinds(group, version):
+    for kind in kinds:
         row = {"name": kind.plural, "singularName": kind.kind.lower(), "namespaced": kind.namespaced, "kind": kind.kind}
         resources.append({**row, "verbs": kind.verbs, **_names(kind)})
         for name, part in sorted(kind.subresources.items()):
             row |= {"name": f"{kind.plural}/{name}", "singularName": "", "kind": part.kind}
             resources.append({**row, "verbs": part.verbs, **_foreign(kind, part)})
-    group_version = f"{group}/{version}" if group else version
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
+    head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": kinds[0].api_version}
+    return {**head, "resources": resources}
 
 
 @cache
 def _openapi(path: str) -> tuple[bytes, str]:
     """The document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
     schemas: Object = {}
-    names, paths = [kind.definition for kind in _kinds(*_PATHS[path])], dict[str, Any]()
+    names, paths = [kind.definition for kind in _PATHS[path]], dict[str, Any]()
     while names:
         if (name := names.pop()) not in schemas and name in definitions():
             schemas[name] = definitions()[name]
             names += [part.split('"')[0] for part in orjson.dumps(schemas[name]).decode().split(REF)[1:]]
     parameters = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
-    for kind in _kinds(*_PATHS[path]):
+    for kind in _PATHS[path]:
         identity = {"group": kind.group, "kind": kind.kind, "version": kind.version}
         operation = {"x-kubernetes-group-version-kind": identity, "parameters": parameters, "responses": {}}
         place = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"

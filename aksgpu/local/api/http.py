@@ -127,7 +127,7 @@ class KubeApi:
         return many(call.form, call.kind, page.entries, metadata)
 
     async def _watch(self, call: Call) -> web.StreamResponse:
-        kind, query = call.kind, call.request.query
+        query = call.request.query
         # Asked first, since once the stream has begun there is no status left to refuse with.
         match, version = call.match(), bodies.integer(query, "resourceVersion")
         seconds = bodies.integer(query, "timeoutSeconds") or random.randint(1800, 3600)
@@ -135,14 +135,11 @@ class KubeApi:
         if self._watches >= MAX_WATCHES:
             message = "The maximum number of watches was reached, please try again later."
             raise StatusError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})
+        initial = bodies.flag(query, "sendInitialEvents")
         events = self._registry.stream(
-            kind.plural,
-            call.place,
-            match,
-            resource_version=version,
-            bookmark_seconds=streams.PULSE,
-            initial_events=bodies.flag(query, "sendInitialEvents"),
-        )
+            call.kind.plural, call.place, match, resource_version=version, bookmark_seconds=streams.PULSE,
+            initial_events=initial,
+        )  # fmt: skip
         watch = streams.Watch(encode, bookmarks=bodies.flag(query, "allowWatchBookmarks"))
         self._watches += 1
         try:

@@ -20,19 +20,10 @@ class PodLogs(Protocol):
     """Where containers' output comes from: the node agent."""
 
     async def open(
-        self,
-        namespace: str,
-        pod: str,
-        container: str,
-        *,
-        follow: bool,
-        previous: bool,
-        since_time: str | None,
-        since_seconds: int | None,
-        tail_lines: int | None,
-        limit_bytes: int | None,
-        timestamps: bool,
-    ) -> AsyncIterator[bytes]:
+        self, namespace: str, pod: str, container: str, *,
+        follow: bool, previous: bool, timestamps: bool, since_time: str | None, since_seconds: int | None,
+        tail_lines: int | None, limit_bytes: int | None,
+    ) -> AsyncIterator[bytes]:  # fmt: skip
         """The output in pieces of any size; with ``follow`` until the container ends.
 
         ``since_time`` is RFC 3339 in whole seconds, UTC.

@@ -6,8 +6,7 @@ from aksgpu.local.api.access import Attributes
 from aksgpu.local.api.kinds import KINDS, Kind, by_path
 from aksgpu.local.status import StatusError
 
-GROUP_VERSIONS = tuple(dict.fromkeys((kind.group, kind.version) for kind in KINDS))
-"""All groups and versions served, in the order of the kinds' table."""
+_GROUP_VERSIONS = {(kind.group, kind.version) for kind in KINDS}
 
 _NAMESPACE_PARTS = ("status", "finalize")
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
@@ -29,7 +28,7 @@ def parse(method: str, path: str, watch: bool) -> tuple[Kind, Attributes] | None
     namespace, own_part = "", group == "" and len(rest) == 3 and rest[2] in _NAMESPACE_PARTS
     if rest[0] == "namespaces" and len(rest) > 2 and not own_part:
         namespace, rest = rest[1], rest[2:]
-    if len(rest) > 3 or (group, version) not in GROUP_VERSIONS:
+    if len(rest) > 3 or (group, version) not in _GROUP_VERSIONS:
         return None
     resource, name, subresource = [*rest, "", ""][:3]
     kind = by_path(group, version, resource)

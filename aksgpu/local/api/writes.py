@@ -177,10 +177,7 @@ class Writer:
         applied = _as_given(applied, given)
 
         def merged(old: Object) -> Object:
-            return apply.apply(
-                kind, schema.of(kind), old, applied, manager=options.manager, subresource=subresource,
-                force=options.force, time=now(),
-            )  # fmt: skip
+            return apply.apply(kind, old, applied, options.manager, subresource, force=options.force)
 
         if live is not None:
             if rv and rv != live.obj["metadata"]["resourceVersion"]:
@@ -247,12 +244,7 @@ class Writer:
                 return str(name)
 
     def _own(self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str) -> None:
-        node = schema.of(kind)
-        managed = apply.after_update(
-            kind, node, schema.zero(node) if old is None else old, obj,
-            manager=options.manager, subresource=subresource, time=now(),
-        )  # fmt: skip
-        if managed:
+        if managed := apply.after_update(kind, old, obj, options.manager, subresource):
             obj["metadata"]["managedFields"] = managed
 
     def _identify(self, kind: Kind, key: Key, obj: Object, old: Object | None) -> None:
