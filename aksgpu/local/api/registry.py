@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -22,7 +22,7 @@ from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
 from aksgpu.local.api.reading import Reader
 from aksgpu.local.api.selectors import FieldMatcher, matcher
 from aksgpu.local.api.store import Entry, Key, Store
-from aksgpu.local.api.writes import WriteOptions, Writer, decode
+from aksgpu.local.api.writes import Change, WriteOptions, Writer, decode
 from aksgpu.local.control.times import now
 from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, WatchEvent
 from aksgpu.local.status import bad_request
@@ -200,7 +200,7 @@ def _success(kind: Kind) -> Entry:
     return Entry(kind, status, orjson.dumps(status), 0)
 
 
-def _change(kind: Kind, patch: Any, media: str) -> Callable[[Object], Object]:
+def _change(kind: Kind, patch: Any, media: str) -> Change:
     """A patch as a function from the old object to the new one."""
 
     def change(old: Object) -> Object:

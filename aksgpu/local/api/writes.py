@@ -29,6 +29,10 @@ _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
+Change = Callable[[Object], Object]
+"""From the old object to the new one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions:
     """What a client may ask for with a write."""
@@ -112,36 +116,23 @@ class Writer:
         return encode(kind, obj, 0) if options.dry_run else self._store.write(kind, obj)
 
     def replace(
-        self,
-        kind: Kind,
-        key: Key,
-        change: Callable[[Object], Object],
-        subresource: str,
-        options: WriteOptions,
-        *,
-        applied: bool = False,
+        self, kind: Kind, key: Key, change: Change, subresource: str, options: WriteOptions, *, applied: bool = False
     ) -> Entry:
         """The object changed by ``change``, which gets the old one; with ``applied`` its owners are set already."""
         found = self._find(kind, key)
         old = found.obj
         given = change(old)
-        managed, before = None, old["metadata"].get("managedFields")
-        if isinstance(given.get("metadata"), dict):
-            managed = given["metadata"].get("managedFields")
-            if managed == before:
-                given = {**given, "metadata": {**given["metadata"], "managedFields": None}}
+        before = old["metadata"].get("managedFields")
+        if isinstance(metadata := given.get("metadata"), dict) and metadata.get("managedFields") == before:
+            given = {**given, "metadata": {**metadata, "managedFields": None}}
         obj, causes = decode(kind, given, options, known=old)
         managed = obj["metadata"].pop("managedFields", before)
         if not applied and managed is not before:
             managed = apply.handed_on(managed, before)
         self._identify(kind, key, obj, old)
         obj = _combine(kind, obj, old, subresource)
-        for name in _FIXED:
-            if name in old["metadata"]:
-                obj["metadata"][name] = old["metadata"][name]
-            else:
-                obj["metadata"].pop(name, None)
-        obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        fixed = {name: old["metadata"][name] for name in (*_FIXED, "resourceVersion") if name in old["metadata"]}
+        obj["metadata"] = {name: value for name, value in obj["metadata"].items() if name not in _FIXED} | fixed
         if applied and managed:
             obj["metadata"]["managedFields"] = managed
         elif not applied:
@@ -172,19 +163,16 @@ class Writer:
         for name in [*_FIXED, "managedFields"]:
             applied["metadata"].pop(name, None)
         self._identify(kind, key, applied, None)
-        rv = applied["metadata"].pop("resourceVersion", None)
         live = self._store.get(kind.plural, key)
+        if live is None and (subresource or applied["metadata"].get("resourceVersion")):
+            raise not_found(kind.plural, key[1], kind.group)
         applied = _as_given(applied, given)
 
         def merged(old: Object) -> Object:
             return apply.apply(kind, old, applied, options.manager, subresource, force=options.force)
 
         if live is not None:
-            if rv and rv != live.obj["metadata"]["resourceVersion"]:
-                raise conflict(kind.plural, key[1], STALE, kind.group)
             return self.replace(kind, key, merged, subresource, options, applied=True), False
-        if subresource or rv:
-            raise not_found(kind.plural, key[1], kind.group)
         new = merged({"metadata": {}})
         managed = new["metadata"].pop("managedFields")
         return self.create(kind, new, key[0], options, managed=managed), True
