@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from aksgpu.local.api.schema import Node
@@ -85,21 +84,15 @@ def compare(node: Node, old: Any, new: Any, path: Path = ()) -> tuple[Fields, Fi
     return changed, removed
 
 
-def dump(fields: Iterable[Path]) -> dict[str, Any]:
+def dump(fields: Fields) -> dict[str, Any]:
     """The set as FieldsV1."""
     root: dict[str, Any] = {}
-    ends: list[dict[str, Any]] = []
-    for path in sorted(fields):
+    for path in sorted(fields):  # so that what holds others comes before them
         at = root
-        for name in path:
+        for depth, name in enumerate(path):
+            if not at and path[:depth] in fields:
+                at["."] = {}
             at = at.setdefault(name, {})
-        ends.append(at)
-    for end in ends:
-        if end:
-            inner = dict(end)
-            end.clear()
-            end["."] = {}
-            end.update(inner)
     return root
 
 

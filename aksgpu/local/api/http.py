@@ -155,9 +155,8 @@ class KubeApi:
         return await streams.send(call.request, cast("AsyncGenerator[bytes, None]", pieces), media="text/plain")
 
     async def _exec(self, call: Call) -> web.StreamResponse:
-        return await serve_exec(
-            self._node, await self._registry.get("pods", call.wanted.name, call.place), call.request
-        )
+        pod = await self._registry.get("pods", call.wanted.name, call.place)
+        return await serve_exec(self._node, pod, call.request)
 
     # Writing.
 
@@ -200,8 +199,7 @@ class KubeApi:
 
     async def _deletecollection(self, call: Call) -> web.StreamResponse:
         wishes, options = await bodies.read_deletion(call.request)
-        entries = await self._registry.remove_collection(
-            call.kind.plural, call.place, call.match(), delete_options=wishes, options=options
-        )
+        plural, place, match = call.kind.plural, call.place, call.match()
+        entries = await self._registry.remove_collection(plural, place, match, wishes, options)
         metadata = {"resourceVersion": str(self._registry.store.revision)}
         return many(call.form, call.kind, entries, metadata)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -174,20 +174,13 @@ class Registry(Reader, Objects):
         return self._writer.replace(kind, key, change, subresource, options), False
 
     async def remove_collection(
-        self,
-        resource: str,
-        namespace: str | None = None,
-        match: FieldMatcher | None = None,
-        *,
-        delete_options: Mapping[str, Any] | None = None,
-        options: WriteOptions | None = None,
+        self, resource: str, namespace: str | None, match: FieldMatcher | None, wishes: Object, options: WriteOptions
     ) -> Sequence[Entry]:
-        """Delete all objects that match; returns them as they were."""
+        """Delete all objects that match; returns them as they were. ``wishes`` are DeleteOptions."""
         page = await self.page(resource, namespace, match)
-        kind, options = by_plural(resource), options or self._options()
         for entry in page.entries:
             if self.store.get(resource, entry.key) is not None:
-                self._writer.delete(kind, entry.key, delete_options or {}, options)
+                self._writer.delete(entry.kind, entry.key, wishes, options)
         await self.store.durable(self.store.revision)
         return page.entries
 

@@ -215,14 +215,6 @@ def _copy(value: Any, depth: int) -> Any:
 _JSON_NAMES = {str: "string", int: "number", float: "number", bool: "bool", dict: "object", list: "array"}
 
 
-def _mismatch(node: Node, value: Any, go: str, owner: str) -> DecodeError:
-    name = _JSON_NAMES.get(type(value), "value")
-    if name == "number" and node.type == "integer":
-        name = f"number {value}"
-    where = f"Go struct field {owner}.{go}" if go else "Go value"
-    return DecodeError(f"json: cannot unmarshal {name} into {where} of type {node.go}")
-
-
 def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
     given, bits = type(value), 31 if node.go in ("int32", "intstr") else 63
     whole = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
@@ -246,7 +238,10 @@ def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
             return _time(value, micro=node.type == "microtime")
         case "bytes" if given is str:
             return _base64(value)
-    raise _mismatch(node, value, go, owner)
+    name = _JSON_NAMES.get(given, "value")
+    shown = f"number {value}" if name == "number" and node.type == "integer" else name
+    where = f"Go struct field {owner}.{go}" if go else "Go value"
+    raise DecodeError(f"json: cannot unmarshal {shown} into {where} of type {node.go}")
 
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)

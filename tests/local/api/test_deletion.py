@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from aksgpu.local.api.kinds import by_plural
 from aksgpu.local.api.registry import Registry, WriteOptions
+from aksgpu.local.api.selectors import matcher
 from aksgpu.local.status import StatusError
 
 Object = dict[str, Any]
@@ -121,9 +123,8 @@ async def test_the_default_namespace_stays(registry: Registry) -> None:
 async def test_collections(registry: Registry) -> None:
     for name, team in (("a", "x"), ("b", "y"), ("c", "x")):
         await registry.create("configmaps", {"metadata": {"name": name, "labels": {"team": team}}}, "default")
-    gone = await registry.remove_collection(
-        "configmaps", "default", lambda obj: obj["metadata"]["labels"] == {"team": "x"}
-    )
+    match = matcher(by_plural("configmaps"), "team=x", "")
+    gone = await registry.remove_collection("configmaps", "default", match, {}, WriteOptions())
     assert [entry.key[1] for entry in gone] == ["a", "c"]
     assert [each["metadata"]["name"] for each in (await registry.list("configmaps"))[0]] == ["b"]
 
