@@ -59,10 +59,8 @@ async def read_object(request: web.Request, kind: Type, options: WriteOptions) -
     """The object in a body."""
     body = await read(request)
     obj = _decode(request, body, kind.kind)
-    if options.field_validation != "Ignore" and _media(request) in ("", _JSON) and (repeated := _repeated(body)):
-        if options.field_validation == "Strict":
-            raise kind.refuse(f"strict decoding error: {', '.join(repeated)}")
-        options.warnings.extend(repeated)
+    if options.field_validation != "Ignore" and _media(request) in ("", _JSON):
+        options.tell(kind, _repeated(body))
     return obj
 
 

@@ -38,11 +38,15 @@ def check(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
         causes.unsupported("propagationPolicy", policy, (*_POLICIES, "nil"))
     causes.check(DELETE_OPTIONS)
     wanted = options.get("preconditions") or {}
-    for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
-        if wanted.get(field) and wanted[field] != metadata.get(field):
-            given, actual = f"precondition: {wanted[field]}", f"object meta: {metadata.get(field)}"
-            why = f"Precondition failed: {label} in {given}, {label} in {actual}"
-            raise conflict(kind.plural, name, why, kind.group)
+    precondition(kind, metadata, "uid", "UID", wanted.get("uid"))
+    precondition(kind, metadata, "resourceVersion", "ResourceVersion", wanted.get("resourceVersion"))
+
+
+def precondition(kind: Kind, metadata: Object, field: str, label: str, wanted: str | None) -> None:
+    """Raise Conflict when a field of an object is not what it must be for a request to be about it."""
+    if wanted and wanted != metadata[field]:
+        why = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {metadata[field]}"
+        raise conflict(kind.plural, metadata["name"], why, kind.group)
 
 
 def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[str]) -> Object | None:

@@ -47,6 +47,13 @@ class WriteOptions:
     warnings: list[str] = field(default_factory=list)
     """Filled by the call: texts for Warning headers."""
 
+    def tell(self, kind: Type, unclear: list[str]) -> None:
+        """Refuse or warn of fields that are unknown or there twice, as the client asked for."""
+        if unclear and self.field_validation == "Strict":
+            raise kind.refuse(f"strict decoding error: {', '.join(unclear)}")
+        if self.field_validation == "Warn":
+            self.warnings.extend(unclear)
+
 
 def decode(
     kind: Type, obj: Object, options: WriteOptions, *, defaults: bool = True, known: Object | None = None
@@ -58,19 +65,14 @@ def decode(
         raise kind.refuse(why, given)
     version = obj.get("apiVersion") or kind.api_version
     if version != kind.api_version:
-        raise bad_request(
-            f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
-        )
+        expected = f"the expected API version ({kind.api_version})"
+        raise bad_request(f"the API version in the data ({version}) does not match {expected}")
     decoder = schema.Decoder(with_defaults=defaults, known=known)
     try:
         result = decoder.decode(schema.of(kind), obj)
     except schema.DecodeError as error:
         raise kind.refuse(str(error)) from None
-    if decoder.unknown and options.field_validation == "Strict":
-        listed = ", ".join(f'unknown field "{path}"' for path in decoder.unknown)
-        raise kind.refuse(f"strict decoding error: {listed}")
-    if options.field_validation == "Warn":
-        options.warnings.extend(f'unknown field "{path}"' for path in decoder.unknown)
+    options.tell(kind, [f'unknown field "{path}"' for path in decoder.unknown])
     result |= {"kind": kind.kind, "apiVersion": kind.api_version}
     return result, decoder.causes
 
@@ -244,13 +246,10 @@ class Writer:
         _place(kind, metadata, key[0])
         if old is None:
             return
-        stored = old["metadata"]
-        given = metadata.get("resourceVersion")
+        stored, given = old["metadata"], metadata.get("resourceVersion")
         if given and given != stored["resourceVersion"]:
             raise conflict(kind.plural, name, STALE, kind.group)
-        if metadata.get("uid") and metadata["uid"] != stored["uid"]:
-            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {stored['uid']}"
-            raise conflict(kind.plural, name, why, kind.group)
+        deletion.precondition(kind, stored, "uid", "UID", metadata.get("uid"))
 
 
 def _place(kind: Kind, metadata: Object, namespace: str) -> None:
