@@ -19,7 +19,7 @@ from aksgpu.local.api.answers import NO_CACHE, Form, answer, encoder, many, nego
 from aksgpu.local.api.kinds import ALL_VERBS, Kind
 from aksgpu.local.api.podexec import PodExec, serve_exec
 from aksgpu.local.api.podlogs import PodLogs, open_log
-from aksgpu.local.api.registry import Registry, WriteOptions
+from aksgpu.local.api.registry import SUCCESS, Registry, WriteOptions
 from aksgpu.local.api.routes import parse
 from aksgpu.local.api.store import Entry
 from aksgpu.local.objects import APPLY_PATCH
@@ -32,7 +32,6 @@ MAX_WATCHES = 800
 """Watches at the same time; more are answered 429."""
 
 _REVIEW = "selfsubjectaccessreviews"
-_SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
 class Node(PodLogs, PodExec, Protocol):
@@ -195,7 +194,7 @@ class KubeApi:
         if kind.body_in_delete or not ended:
             return one(call.form, entry, 200, options.warnings)
         about = details(kind.plural, kind.group, call.wanted.name, uid=entry.obj["metadata"]["uid"])
-        return answer({**_SUCCESS, "details": about}, 200, options.warnings)
+        return answer({**SUCCESS, "details": about}, 200, options.warnings)
 
     async def _deletecollection(self, call: Call) -> web.StreamResponse:
         wishes, options = await bodies.read_deletion(call.request)

@@ -27,8 +27,9 @@ from aksgpu.local.control.times import now
 from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, WatchEvent
 from aksgpu.local.status import bad_request
 
-__all__ = ["Registry", "WriteOptions"]
+__all__ = ["SUCCESS", "Registry", "WriteOptions"]
 
+SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 _EVENT_SECONDS = 3600
 """How long Events are kept."""
 _MOVABLE = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
@@ -189,7 +190,7 @@ class Registry(Reader, Objects):
 
 
 def _success(kind: Kind) -> Entry:
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    status = {**SUCCESS, "code": 201}
     return Entry(kind, status, orjson.dumps(status), 0)
 
 

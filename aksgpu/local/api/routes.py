@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from aksgpu.local.api.access import Attributes
-from aksgpu.local.api.kinds import KINDS, Kind, by_path
+from aksgpu.local.api.kinds import KINDS, Kind, by_path, by_plural
 from aksgpu.local.status import StatusError
 
 _GROUP_VERSIONS = {(kind.group, kind.version) for kind in KINDS}
 
-_NAMESPACE_PARTS = ("status", "finalize")
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 _ON_COLLECTION = ("list", "watch", "create", "deletecollection")
 
@@ -25,7 +24,7 @@ def parse(method: str, path: str, watch: bool) -> tuple[Kind, Attributes] | None
     if root not in ("api", "apis") or len(parts) < 3 or not all(parts[1 if root == "api" else 0 :]):
         return None
     group, version, *rest = parts
-    namespace, own_part = "", group == "" and len(rest) == 3 and rest[2] in _NAMESPACE_PARTS
+    namespace, own_part = "", group == "" and len(rest) == 3 and rest[2] in by_plural("namespaces").subresources
     if rest[0] == "namespaces" and len(rest) > 2 and not own_part:
         namespace, rest = rest[1], rest[2:]
     if len(rest) > 3 or (group, version) not in _GROUP_VERSIONS:
