@@ -22,7 +22,7 @@ from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
 from aksgpu.local.api.reading import Reader
 from aksgpu.local.api.selectors import FieldMatcher, matcher
 from aksgpu.local.api.store import Entry, Key, Store
-from aksgpu.local.api.writes import Change, WriteOptions, Writer, decode
+from aksgpu.local.api.writes import Change, WriteOptions, Writer
 from aksgpu.local.control.times import now
 from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, WatchEvent
 from aksgpu.local.status import bad_request
@@ -160,7 +160,7 @@ class Registry(Reader, Objects):
                 self._writer.bind(kind, key, body, options)
                 return _success(kind), True
             case "create", "eviction":
-                eviction, _ = decode(kind.subresources["eviction"], body, options)
+                eviction = self._writer.part(kind, key, "eviction", body, options)
                 self._writer.delete(kind, key, eviction.get("deleteOptions", {}), options)
                 return _success(kind), True
             case "create", _ if "get" not in kind.verbs:

@@ -203,11 +203,11 @@ class Writer:
     def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
         """Give a pod its node."""
         found = self._find(kind, key)
-        part, causes, name = kind.subresources["binding"], Causes(), key[1]
-        node = decode(part, binding, options)[0].get("target", {}).get("name")
+        causes, name = Causes(), key[1]
+        node = self.part(kind, key, "binding", binding, options).get("target", {}).get("name")
         if not node:
             causes.required("target.name")
-        causes.check(part, name)
+        causes.check(kind.subresources["binding"], name)
         pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}
         if taken := pod["spec"].get("nodeName"):
             raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{taken}"')
@@ -219,6 +219,12 @@ class Writer:
         pod["status"] = {**pod["status"], "conditions": [*others, condition]}
         if not options.dry_run:
             self._store.write(kind, pod)
+
+    def part(self, kind: Kind, key: Key, name: str, body: Object, options: WriteOptions) -> Object:
+        """A body for a subresource with a type of its own, which must be about the object of the URL."""
+        obj = {"metadata": {}, **decode(kind.subresources[name], body, options)[0]}
+        self._identify(kind, key, obj, None)
+        return obj
 
     def _find(self, kind: Kind, key: Key) -> Entry:
         found = self._store.get(kind.plural, key)

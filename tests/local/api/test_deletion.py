@@ -155,3 +155,11 @@ async def test_options_that_are_none(registry: Registry, pod: Object, body: Obje
     with pytest.raises(StatusError):
         await registry.create("pods", {"target": body}, "default", name="p", subresource="binding")
     assert "deletionTimestamp" not in (await registry.get("pods", "p", "default"))["metadata"]
+
+
+@pytest.mark.parametrize("part", ["binding", "eviction"])
+async def test_a_part_is_about_the_pod_of_the_url(registry: Registry, pod: Object, part: str) -> None:
+    await registry.create("pods", pod, "default")
+    for metadata in ({"name": "q"}, {"name": "p", "namespace": "kube-system"}):
+        with pytest.raises(StatusError, match="does not match"):
+            await registry.create("pods", {"metadata": metadata}, "default", name="p", subresource=part)
