@@ -187,7 +187,10 @@ def own(place: Path) -> Iterator[int | None]:
 def record(place: Path) -> dict[str, Any]:
     """What the process said of itself last; without ``pid`` while it does not serve."""
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((place / "laptop.json").read_bytes()))
+        said = json.loads((place / "laptop.json").read_bytes())
+        if isinstance(said, dict):  # a file in the user's directory may say anything
+            port = said.get("port")
+            return said | {"port": port if isinstance(port, int) and 0 < port < 65536 else None}
     return {}
 
 

@@ -162,7 +162,10 @@ class Laptop:
         return self._manager.uses_entra(cluster_id) and self._is_token(given)
 
     async def _administer(self, request: web.Request) -> web.Response:
-        if request.path == "/laptop/status":
+        asked = request.method, request.path
+        if asked not in (("GET", "/laptop/status"), ("POST", "/laptop/inject")):
+            return web.json_response(ArmError(404, "NotFound", "status or inject").body(), status=404)
+        if asked[0] == "GET":
             state = {"clusters": self._manager.cluster_names, "busy": await self._busy(), "note": self._note}
             return web.json_response(state)
         try:

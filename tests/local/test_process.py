@@ -117,6 +117,8 @@ def test_nobody_without_the_token(home: Path) -> None:
         for token in ("", "wrong", endpoint.token[:-1]):
             assert send(endpoint, "GET", path, token=token)[0] == 401
         assert send(endpoint, "GET", path)[0] != 401
+    for method, path in (("DELETE", "/laptop/status"), ("POST", "/laptop/injct"), ("GET", "/laptop/inject")):
+        assert send(endpoint, method, path)[0] == 404
     _, answer = send(endpoint, "GET", "/subscriptions?api-version=2022-12-01", token="wrong")
     assert answer["error"]["code"] == "InvalidAuthenticationToken"
     assert send(endpoint, "GET", "/k8s/clusters/0123456789ab/api/v1/nodes")[1]["reason"] == "Unauthorized"
@@ -202,6 +204,14 @@ def test_a_record_of_a_process_that_is_gone(home: Path) -> None:
     assert local.status(home)["running"] is False
     local.start(home, settings=FAST)
     assert local.status(home)["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize("record", ["null", "[]", '{"port": "x"}', '{"port": 99999999}', "{"])
+def test_a_record_that_says_nothing_of_use(home: Path, record: str) -> None:
+    home.mkdir()
+    (home / "laptop.json").write_text(record)
+    local.start(home, settings=FAST)
+    assert local.status(home)["running"] is True
 
 
 def test_stop_ends_no_process_of_somebody_else(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from aksgpu.local.api.causes import Causes
+from aksgpu.local.api.kinds import by_plural
 from aksgpu.local.api.store import Store
 from aksgpu.local.status import StatusError, bad_request
 
@@ -110,7 +112,13 @@ def authorize(store: Store, user: User, wanted: Attributes) -> None:
 
 def review(store: Store, user: User, spec: Object) -> Object:
     """The status of a SelfSubjectAccessReview."""
-    asked = spec.get("resourceAttributes") or spec.get("nonResourceAttributes") or {}
+    given = [spec[part] for part in ("resourceAttributes", "nonResourceAttributes") if spec.get(part)]
+    if len(given) != 1:
+        causes = Causes()
+        why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        causes.invalid("spec.resourceAttributes", None, why)
+        causes.check(by_plural("selfsubjectaccessreviews"), "")
+    (asked,) = given
     wanted = Attributes(**{field: str(asked.get(field) or "") for field in Attributes._fields})
     reason = allowed(store, user, wanted)
     return {"allowed": reason is not None, **({"reason": reason} if reason else {})}

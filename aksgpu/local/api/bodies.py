@@ -30,6 +30,9 @@ MAX_BODY = 3 * 1024 * 1024
 BODY_SECONDS = 60.0
 """Seconds that a body may take to arrive."""
 
+YAML_DEPTH, YAML_EVENTS = 100, 100_000
+"""Levels, and keys and values, of a body that is YAML and not JSON."""
+
 Object = dict[str, Any]
 _JSON, _YAML, _PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 _OBJECTS = (_JSON, _YAML, _PROTOBUF)
@@ -175,14 +178,23 @@ def _repeated(body: bytes) -> list[str]:
 
 
 def _yaml(body: bytes) -> Any:
-    """The value of a YAML body as JSON has it; without aliases, which could make a small text huge."""
+    """The value of a YAML body as JSON has it; without aliases, which could make a small text huge.
+
+    Size and depth are looked at before anything is built: libyaml's composer calls itself for each level, down to the
+    end of the stack, and holds the loop for as long as it takes.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass  # most of what says that it is YAML is JSON
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, LOADER)):
-            raise ValueError("aliases are not taken")
+        depth = 0
+        for number, event in enumerate(yaml.parse(body, LOADER)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("aliases are not taken")
+            if depth > YAML_DEPTH or number > YAML_EVENTS:
+                raise ValueError(f"more than {YAML_DEPTH} levels or {YAML_EVENTS} keys and values are not taken")
         value = yaml.load(body, LOADER)
         return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:

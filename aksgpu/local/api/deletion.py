@@ -18,6 +18,9 @@ from aksgpu.local.status import conflict
 
 Object = dict[str, Any]
 
+LONGEST_GRACE = 10**9
+"""Seconds: three decades, within what a timestamp can say."""
+
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 _POLICIES = ("Foreground", "Background", "Orphan")
 _JOB_WARNING = (
@@ -110,4 +113,4 @@ def _grace(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
         seconds = metadata.get("deletionGracePeriodSeconds", 0)
     elif seconds is None:
         seconds = obj["spec"].get("terminationGracePeriodSeconds", 30)
-    return max(int(seconds), 0)
+    return min(max(int(seconds), 0), LONGEST_GRACE)

@@ -115,7 +115,11 @@ class KubeApi:
 
     async def _list(self, call: Call) -> web.StreamResponse:
         query = call.request.query
-        bodies.integer(query, "resourceVersion")  # what is there now is new enough for any
+        version, current = bodies.integer(query, "resourceVersion"), self._registry.store.revision
+        if version > current:  # as after a store was lost: clients must not go back in time unawares
+            message = f"Timeout: Too large resource version: {version}, current: {current}"
+            cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+            raise StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
         limit, cont = bodies.integer(query, "limit"), query.get("continue", "")
         page = await self._registry.page(call.kind.plural, call.place, call.match(), limit=limit, cont=cont)
         metadata: Object = {"resourceVersion": page.resource_version}

@@ -156,6 +156,8 @@ def _read_token(token: str) -> tuple[int, Key]:
     try:
         data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, _, name = data["start"].removesuffix("\0").rpartition("/")
-        return int(data["rv"]), (namespace, name)
+        if type(data["rv"]) is not int or not _NOW <= data["rv"] < 2**63:
+            raise ValueError(data["rv"])
+        return data["rv"], (namespace, name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise bad_request("continue key is not valid: illegal base64 data") from error

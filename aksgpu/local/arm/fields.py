@@ -57,4 +57,6 @@ def require(schema: Mapping[str, Any], value: Any, path: str = "") -> None:
 
 
 def _name(value: Any) -> str:
-    return "null" if value is None else next(name for name, kind in TYPES.items() if isinstance(value, kind))
+    """What JSON calls the type of a value; a whole number is a number."""
+    names = (name for name, kind in TYPES.items() if isinstance(value, kind) and name != "integer")
+    return "null" if value is None else next(names)

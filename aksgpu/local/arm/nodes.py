@@ -148,7 +148,10 @@ def build(cluster: Document, pool: Document, index: int, address: str) -> Object
     own = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}
     always = copy.deepcopy(data.table("defaults")["node"])
     capacity, allocatable = _resources(size, int(pool["properties"]["maxPods"]))
-    identity = {key: str(uuid.uuid4()) for key in ("machineID", "systemUUID", "bootID")}
+    identity = {
+        key: uuid.uuid4().hex if key == "machineID" else str(uuid.uuid4())
+        for key in ("machineID", "systemUUID", "bootID")
+    }
     version = dict.fromkeys(("kubeletVersion", "kubeProxyVersion"), f"v{data.KUBERNETES_VERSION}")
     machine = {"kernelVersion": platform.release(), "architecture": size.arch}
     return {

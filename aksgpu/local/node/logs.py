@@ -25,7 +25,7 @@ def since_nanoseconds(since_time: str | None, since_seconds: int | None) -> int:
     A sinceTime is cut to whole seconds, as the API server does with every time that it parses.
     """
     if since_seconds is not None:
-        return time.time_ns() - since_seconds * 1_000_000_000
+        return max(0, time.time_ns() - since_seconds * 1_000_000_000)
     return int(times.seconds(since_time)) * 1_000_000_000
 
 

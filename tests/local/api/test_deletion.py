@@ -74,6 +74,15 @@ async def test_a_pod_with_grace_left_outlives_its_finalizers(registry: Registry,
     assert await absent(registry, "pods", "p")
 
 
+async def test_a_grace_period_beyond_the_end_of_time(registry: Registry, pod: Object) -> None:
+    pod["spec"] |= {"nodeName": "n", "terminationGracePeriodSeconds": 10**17}
+    await registry.create("pods", pod, "default")
+    marked = await registry.delete("pods", "p", "default")
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 10**9
+    await registry.delete("pods", "p", "default", grace_period_seconds=0)
+    assert await absent(registry, "pods", "p")
+
+
 @pytest.mark.parametrize(
     ("policy", "finalizers"),
     [("Foreground", ["foregroundDeletion"]), ("Orphan", ["orphan"]), ("Background", None), (None, ["orphan"])],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -125,6 +126,30 @@ def test_yaml_bodies(server: Server) -> None:
     )
     answer = server.send("POST", MAPS, bomb, content_type="application/yaml")
     assert (answer.status, "aliases are not taken" in answer.json["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("media", ["application/yaml", "application/apply-patch+yaml"])
+@pytest.mark.parametrize("data", [b"[" * 100_000 + b"]" * 100_000, b"[" + b"x," * 1_000_000 + b"]"])
+def test_yaml_that_is_too_deep_or_too_long(server: Server, media: str, data: bytes) -> None:
+    body = b"{apiVersion: v1, kind: ConfigMap, metadata: {name: deep}, data: " + data + b"}"
+    post = media == "application/yaml"
+    path = MAPS if post else f"{MAPS}/deep?fieldManager=me"
+    answer = server.send("POST" if post else "PATCH", path, body, content_type=media)
+    assert (answer.status, "are not taken" in answer.json["message"]) == (400, True)
+
+
+def test_a_version_that_was_never_given(server: Server) -> None:
+    answer = server.send("GET", f"{MAPS}?resourceVersion=99999999")
+    assert (answer.status, answer.json["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
+    for rv in ("1" + "0" * 30, "1e308", '"1"'):
+        token = base64.urlsafe_b64encode(b'{"v":"meta.k8s.io/v1","rv":%s,"start":"default/a"}' % rv.encode()).decode()
+        assert server.send("GET", f"{MAPS}?limit=1&continue={token}").status == 400
+
+
+@pytest.mark.parametrize("spec", [{}, {"resourceAttributes": {"verb": "get"}, "nonResourceAttributes": {"path": "/"}}])
+def test_a_review_of_nothing_or_of_two_things(server: Server, spec: dict[str, Any]) -> None:
+    answer = server.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": spec})
+    assert (answer.status, "exactly one of" in answer.json["message"]) == (422, True)
 
 
 def test_no_body_is_too_large_but_one(server: Server) -> None:
