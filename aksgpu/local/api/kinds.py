@@ -132,7 +132,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "Service", "services", ("svc",), ("all",), subresources=_status("Service"),
          fields=("spec.clusterIP", "spec.type"), name_rule="service", body_in_delete=True),
     Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), body_in_delete=True),
-    Kind("apps", "v1", "ControllerRevision", "controllerrevisions"),
     Kind("apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), generation=True,
          subresources=_status("DaemonSet", "apps")),
     Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
