@@ -160,8 +160,7 @@ class Registry(Reader, Objects):
                 self._writer.bind(kind, key, body, options)
                 return _success(kind), True
             case "create", "eviction":
-                eviction = self._writer.part(kind, key, "eviction", body, options)
-                self._writer.delete(kind, key, eviction.get("deleteOptions", {}), options)
+                self._writer.evict(kind, key, body, options)
                 return _success(kind), True
             case "create", _ if "get" not in kind.verbs:
                 return self._writer.review(kind, body, options), True

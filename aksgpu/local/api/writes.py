@@ -27,7 +27,7 @@ STALE = "the object has been modified; please apply your changes to the latest v
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 """What generated names end in: no vowels, so that no words come out."""
 _FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
-
+_EVICTED = {"type": "DisruptionTarget", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
 
 Change = Callable[[Object], Object]
 """From the old object to the new one."""
@@ -179,17 +179,26 @@ class Writer:
         managed = new["metadata"].pop("managedFields")
         return self.create(kind, new, key[0], options, managed=managed), True
 
-    def delete(self, kind: Kind, key: Key, body: Mapping[str, Any], options: WriteOptions) -> tuple[Entry, bool]:
-        """Delete, or mark for deletion. Second: whether the object is gone."""
+    def delete(
+        self,
+        kind: Kind,
+        key: Key,
+        body: Mapping[str, Any],
+        options: WriteOptions,
+        *,
+        condition: Object | None = None,
+    ) -> tuple[Entry, bool]:
+        """Delete, or mark for deletion, with a condition that says why. Second: whether the object is gone."""
         found = self._find(kind, key)
         if body:  # in whatever group and version: each has them
             body, _ = decode(DELETE_OPTIONS, {**body, "apiVersion": None}, options)
         deletion.check(kind, found.obj, body)
-        marked = deletion.begin(kind, found.obj, body, options.warnings)
+        obj = _with_condition(found.obj, condition) if condition else found.obj
+        marked = deletion.begin(kind, obj, body, options.warnings)
         if options.dry_run:
             return found, marked is None
         if marked is None:
-            gone = {**found.obj, "metadata": {**found.obj["metadata"]}}
+            gone = {**obj, "metadata": {**obj["metadata"]}}
             return self._store.write(kind, gone, delete=True), True
         return (found if marked == found.obj else self._store.write(kind, marked)), False
 
@@ -214,11 +223,13 @@ class Writer:
         if "deletionTimestamp" in pod["metadata"]:
             raise conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
         pod["spec"] = {**pod["spec"], "nodeName": node}
-        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
-        others = [each for each in pod["status"].get("conditions", ()) if each["type"] != "PodScheduled"]
-        pod["status"] = {**pod["status"], "conditions": [*others, condition]}
         if not options.dry_run:
-            self._store.write(kind, pod)
+            self._store.write(kind, _with_condition(pod, {"type": "PodScheduled"}))
+
+    def evict(self, kind: Kind, key: Key, eviction: Object, options: WriteOptions) -> None:
+        """Delete a pod, which says that an eviction is why it ends."""
+        wishes = self.part(kind, key, "eviction", eviction, options).get("deleteOptions", {})
+        self.delete(kind, key, wishes, options, condition=_EVICTED)
 
     def part(self, kind: Kind, key: Key, name: str, body: Object, options: WriteOptions) -> Object:
         """A body for a subresource with a type of its own, which must be about the object of the URL."""
@@ -256,6 +267,16 @@ class Writer:
         if given and given != stored["resourceVersion"]:
             raise conflict(kind.plural, name, STALE, kind.group)
         deletion.precondition(kind, stored, "uid", "UID", metadata.get("uid"))
+
+
+def _with_condition(pod: Object, condition: Object) -> Object:
+    """The pod with a condition that is true from now on, if it is not already."""
+    conditions = pod["status"].get("conditions", ())
+    if any(each["type"] == condition["type"] and each["status"] == "True" for each in conditions):
+        return pod
+    since = {"status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
+    others = [each for each in conditions if each["type"] != condition["type"]]
+    return {**pod, "status": {**pod["status"], "conditions": [*others, {**condition, **since}]}}
 
 
 def _place(kind: Kind, metadata: Object, namespace: str) -> None:

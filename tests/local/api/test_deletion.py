@@ -142,7 +142,22 @@ async def test_eviction(registry: Registry, pod: Object) -> None:
     await bound(registry, pod)
     answer = await registry.create("pods", {"metadata": {"name": "p"}}, "default", name="p", subresource="eviction")
     assert answer["status"] == "Success"
-    assert "deletionTimestamp" in (await registry.get("pods", "p", "default"))["metadata"]
+    evicted = await registry.get("pods", "p", "default")
+    assert "deletionTimestamp" in evicted["metadata"]
+    why = evicted["status"]["conditions"][-1]
+    assert (why["type"], why["status"], why["reason"]) == ("DisruptionTarget", "True", "EvictionByEvictionAPI")
+    assert why["message"] == "Eviction API: evicting" and why["lastTransitionTime"]
+
+
+async def test_an_eviction_that_does_not_happen_leaves_no_trace(registry: Registry, pod: Object) -> None:
+    await bound(registry, pod)
+    before = await registry.get("pods", "p", "default")
+    dry = WriteOptions(dry_run=True)
+    await registry.write("create", "pods", {}, "p", "default", subresource="eviction", options=dry)
+    body = {"deleteOptions": {"preconditions": {"uid": "another"}}}
+    with pytest.raises(StatusError, match="Precondition failed"):
+        await registry.create("pods", body, "default", name="p", subresource="eviction")
+    assert await registry.get("pods", "p", "default") == before
 
 
 @pytest.mark.parametrize(
