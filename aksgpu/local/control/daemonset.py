@@ -166,7 +166,7 @@ class DaemonSetController(PodController):
 
         try:
             await self.remove(daemonset, doomed)
-            await all_of(make(name) for name in wanted if name not in taken)
+            await all_of((make(name) for name in wanted if name not in taken), slowly=True)
             old = replaced(daemonset, wanted, staying)
             await self.remove(daemonset, [staying.pop(name) for name in old])
         finally:  # the status tells of the pods there are, whatever was refused

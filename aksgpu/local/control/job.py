@@ -131,7 +131,7 @@ class JobController(PodController):
             if self._stands(job):
                 sums.active.append(await self.make(job, new_pod(job, index)))
 
-        await all_of(make(index) for index in itertools.islice(indexes, min(missing, _MOST_A_SYNC)))
+        await all_of(map(make, itertools.islice(indexes, min(missing, _MOST_A_SYNC))), slowly=True)
         return 0.0 if missing > _MOST_A_SYNC else math.inf
 
     def _stands(self, job: Object) -> bool:

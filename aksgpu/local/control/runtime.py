@@ -261,13 +261,16 @@ class Controller(ABC):
             self.queue.done(key)
 
 
-async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32) -> None:
+async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32, *, slowly: bool = False) -> None:
     """Do all works, ``limit`` at a time; the first error is raised when its batch has ended.
+
+    With ``slowly`` the batches grow from one: what is refused, perhaps for all, is not asked for many times.
 
     Give a generator: a work is made only when its turn has come.
     """
-    rest = iter(work)
-    while batch := list(itertools.islice(rest, limit)):
+    rest, size = iter(work), 1 if slowly else limit
+    while batch := list(itertools.islice(rest, size)):
+        size = min(2 * size, limit)
         for result in await asyncio.gather(*batch, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
