@@ -27,7 +27,7 @@ from aksgpu.local.node.nodes import Node
 from aksgpu.local.node.volumes import MountError, Places, is_kubelets, prepare
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
-from aksgpu.local.status import StatusError
+from aksgpu.local.status import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,6 @@ class PodRunner:
         self._phase = ""
         self._dirty, self._stop = asyncio.Event(), asyncio.Event()
         self._deadline = float("inf")
-        self._posted: dict[str, Any] = {}
         self._task: asyncio.Task[None]
 
     def tell(self, kind: str, reason: str, message: str, field: str = "") -> None:
@@ -97,7 +96,7 @@ class PodRunner:
 
     def with_status(self) -> Object:
         """The pod with the status as it is here, addresses included."""
-        return {**self.pod, "status": self._status()}
+        return {**self.pod, "status": self._status(self.pod)}
 
     # How the agent drives it.
 
@@ -274,7 +273,8 @@ class PodRunner:
             if not self._phase:
                 await self._insist(self._post)
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self, pod: Object) -> dict[str, Any]:
+        """The status as it is here, beside what others wrote into that of ``pod``."""
         rejected = self._failure is not None and self._failure[0] == "UnexpectedAdmissionError"
         init, containers = ([] if rejected else [one.status for one in kind] for kind in (self.init, self.containers))
         known: Object = {"hostIP": self.node.ip, "hostIPs": [{"ip": self.node.ip}]}
@@ -283,16 +283,20 @@ class PodRunner:
             known |= {"podIP": address, "podIPs": [{"ip": address}]}
         if self._failure:
             known["reason"], known["message"] = self._failure
-        pod = {**self.pod, "status": {**(self.pod.get("status") or {}), **self._posted}}
         sandbox, initialised = self._sandbox, self._initialised
         return status.build(pod, init, containers, known, sandbox=sandbox, initialised=initialised, phase=self._phase)
 
     async def _post(self) -> None:
-        new = self._status()
-        if new != self._posted:
-            patch = {"metadata": {"uid": self.uid}, "status": new}
-            await self.around.objects.patch("pods", self.name, patch, self.namespace, subresource="status")
-            self._posted = new
+        objects = self.around.objects
+        # Others write conditions too, such as why the pod is evicted, and the watch may not have told of them yet.
+        while (pod := await objects.get("pods", self.name, self.namespace))["metadata"]["uid"] == self.uid:
+            old, new = pod.get("status") or {}, self._status(pod)
+            if {**old, **new} == old:
+                return
+            patch = {"metadata": {"resourceVersion": pod["metadata"]["resourceVersion"]}, "status": new}
+            with ignoring(409):
+                await objects.patch("pods", self.name, patch, self.namespace, subresource="status")
+                return
 
     async def leave(self, grace: float | None) -> None:
         """Stop looking after the pod: its processes go on, or end, when a grace is given, without a word to the API."""

@@ -4,11 +4,18 @@ import asyncio
 import time
 from typing import Any
 
+from aksgpu.local.objects import STRATEGIC_PATCH
+
 from .conftest import CPU_NODE, Lab, processes
 
 
 def terminated(pod: dict[str, Any]) -> dict[str, Any]:
     return pod["status"]["containerStatuses"][0]["state"]["terminated"]
+
+
+def _is(pod: dict[str, Any], kind: str) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(each["type"] == kind and each["status"] == "True" for each in conditions)
 
 
 async def test_success(lab: Lab) -> None:
@@ -102,6 +109,21 @@ async def test_deletion_ends_every_process(lab: Lab, mark: str) -> None:
     await lab.objects.delete("pods", "stubborn", "default", grace_period_seconds=1)
     await lab.gone("stubborn")
     assert processes(mark) == []
+
+
+async def test_what_others_say_of_a_pod_stays(lab: Lab) -> None:
+    script = 'trap "exit 1" TERM; while :; do sleep 0.05; done'
+    await lab.run("evicted", "sh", "-c", script, metadata={"finalizers": ["example.com/look"]})
+    await lab.until("evicted", lambda pod: _is(pod, "Ready"))
+    why = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "made room"}
+    patch = {"status": {"conditions": [why]}}
+    how = {"content_type": STRATEGIC_PATCH, "subresource": "status"}
+    await lab.objects.patch("pods", "evicted", patch, "default", **how)
+    await lab.objects.delete("pods", "evicted", "default")
+    pod = await lab.phase("evicted", "Failed")
+    assert _is(pod, "DisruptionTarget") and not _is(pod, "Ready")
+    await lab.objects.patch("pods", "evicted", {"metadata": {"finalizers": None}}, "default")
+    await lab.gone("evicted")
 
 
 async def test_forced_deletion(lab: Lab, mark: str) -> None:

@@ -98,3 +98,48 @@ spec: {containers: [{name: main, image: busybox, resources: {limits: {nvidia.com
         time.sleep(0.05)
     assert re.search(r"requests.nvidia.com/gpu\s+1\s+1\n", run("describe", "quota", "gpus"))
     run("delete", "namespace", "few")
+
+
+def test_a_job_outlives_what_the_cluster_does_to_its_pods(whole: Whole) -> None:
+    def run(*args: str, stdin: str = "") -> str:
+        done = whole.kubectl(KUBECTLS[-1], *args, "-n", "sturdy", stdin=stdin)
+        assert done.returncode == 0, (args, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def running(*before: str) -> str:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            names = run("get", "pods", "--field-selector=status.phase=Running", "-o", "name").split()
+            if new := [name for name in names if name not in before]:
+                return new[0]
+            time.sleep(0.05)
+        raise AssertionError(run("get", "job,pod", "-o", "yaml"))
+
+    job = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: sturdy}
+spec:
+  backoffLimit: 0
+  podFailurePolicy: {rules: [{action: Ignore, onPodConditions: [{type: DisruptionTarget, status: "True"}]}]}
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 5
+      containers: [{name: main, image: busybox, command: [sh, -c, 'trap "exit 1" TERM; while :; do sleep 0.1; done']}]
+"""
+    run("create", "namespace", "sturdy")
+    run("create", "-f", "-", stdin=job)
+    first = running()
+    node = run("get", first, "-o", "jsonpath={.spec.nodeName}")
+    run("taint", "node", node, "broken=yes:NoExecute")
+    deadline = time.monotonic() + 30
+    while first in run("get", "pods", "-o", "name").split() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run("taint", "node", node, "broken:NoExecute-")
+    second = running(first)
+    run("drain", node, "--ignore-daemonsets", "--force", "--pod-selector=batch.kubernetes.io/job-name=sturdy")
+    run("uncordon", node)
+    running(first, second)
+    assert run("get", "job", "sturdy", "-o", "jsonpath={.status.failed}{.status.conditions}") == ""
+    run("delete", "namespace", "sturdy")
