@@ -5,6 +5,7 @@ Refusing a pod that would go beyond a quota is the API server's part, and so is 
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 from aksgpu.local.api import quantity
@@ -15,6 +16,8 @@ from aksgpu.local.objects import Object
 
 _DELAY = 0.1
 """Seconds that changes in a namespace are collected: its pods are summed up once for all of them."""
+_COUNTED = re.compile(r"(count/)?pods|cpu|memory|ephemeral-storage|limits\..+|requests\.(?!storage$).+")
+"""The names in which pods are summed up; of others nobody knows what is used."""
 
 
 class QuotaController(Controller):
@@ -41,7 +44,7 @@ class QuotaController(Controller):
             return None
         hard, namespace = (quota.get("spec") or {}).get("hard") or {}, _namespace(quota)
         sums = usage(self._pods[namespace])
-        used = {name: _spell(sums[name], str(limit)) for name, limit in hard.items()}
+        used = {name: _spell(sums[name], str(limit)) for name, limit in hard.items() if _COUNTED.fullmatch(name)}
         await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})
         return None
 

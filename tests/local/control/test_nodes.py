@@ -100,6 +100,8 @@ async def test_quota_counts_gpus(world: World, controllers: Controllers) -> None
     await world.eventually(lambda: used(gpus="3", pods="2", cpu="1500m"))
     await world.end(first)
     await world.eventually(lambda: used(gpus="1", pods="1", cpu="1"))
+    status = (await world.objects.get("resourcequotas", "team", "default"))["status"]
+    assert status["hard"] == hard and "configmaps" not in status["used"]  # nothing counts them
 
 
 async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
