@@ -73,7 +73,11 @@ def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
     elif default := [each.obj for each in store.entries("priorityclasses") if each.obj.get("globalDefault")]:
         chosen = max(default, key=lambda each: int(each["value"]))
         spec["priorityClassName"] = chosen["metadata"]["name"]
-    spec["priority"] = chosen["value"]
+    value = chosen["value"]
+    if (given := spec.get("priority", value)) != value:
+        why = f"the integer value of priority ({given}) must not be provided in pod spec; priority admission controller"
+        raise forbidden(kind, name, f"{why} computed {value} from the given PriorityClass name")
+    spec["priority"] = value
     spec.setdefault("preemptionPolicy", chosen["preemptionPolicy"])
 
 
@@ -89,7 +93,10 @@ def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
     used, wanted = _used(store, namespace), usage([pod])
     for entry in quotas:
         asked, taken, limited = [], [], []
-        for each, limit in sorted(entry.obj["spec"].get("hard", {}).items()):
+        hard = entry.obj["spec"].get("hard", {})
+        if unsaid := _unsaid(pod["spec"], hard):
+            raise forbidden(kind, name, f"failed quota: {entry.key[1]}: must specify {unsaid}")
+        for each, limit in sorted(hard.items()):
             if wanted[each] and used[each] + wanted[each] > quantity.parse(limit):
                 asked.append(f"{each}={quantity.canonical(str(wanted[each]))}")
                 taken.append(f"{each}={quantity.canonical(str(used[each]))}")
@@ -97,6 +104,19 @@ def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
         if asked:
             why = f"requested: {','.join(asked)}, used: {','.join(taken)}, limited: {','.join(limited)}"
             raise forbidden(kind, name, f"exceeded quota: {entry.key[1]}, {why}")
+
+
+def _unsaid(spec: Object, hard: Object) -> str:
+    """Which containers do not say how much cpu or memory they take although a quota limits it; empty when all do."""
+    lacking = []
+    for limited in sorted(hard):
+        field, _, name = limited.rpartition(".")
+        if name in ("cpu", "memory") and field in ("", "requests", "limits"):
+            containers = (*spec["containers"], *spec.get("initContainers", ()))
+            silent = {each["name"] for each in containers if name not in each["resources"].get(field or "requests", {})}
+            if silent:
+                lacking.append(f"{limited} for: {','.join(sorted(silent))}")
+    return "; ".join(lacking)
 
 
 def _used(store: Store, namespace: str) -> Amounts:

@@ -227,7 +227,8 @@ def pod_status(pod: Object, now: datetime) -> str:
         return "Terminating"
     if initializing := _initializing(spec, status, sidecars):
         return initializing
-    reason = status.get("reason") or phase
+    gated = any(each.get("reason") == "SchedulingGated" for each in status.get("conditions") or ())
+    reason = "SchedulingGated" if gated else status.get("reason") or phase
     containers = status.get("containerStatuses") or []
     for container in reversed(containers):
         if waiting := at(container, "state.waiting.reason"):

@@ -19,6 +19,14 @@ Hook = Callable[[Object], None]
 
 _GENERATION = "deprecated.daemonset.template.generation"
 _NAME_LABEL = "kubernetes.io/metadata.name"
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 
 
 def _container(container: Object) -> None:
@@ -123,6 +131,8 @@ def prepare_create(plural: str, obj: Object) -> None:
             spec.setdefault("storageClassName", "default")
         case "pods":
             obj["status"]["qosClass"] = qos_class(spec)
+            if "schedulingGates" in spec:
+                obj["status"]["conditions"] = [{**_GATED}]
         case "services" if spec["type"] != "ExternalName":
             spec.setdefault("clusterIP", f"10.0.{secrets.randbelow(255)}.{secrets.randbelow(254) + 1}")
             spec.setdefault("clusterIPs", [spec["clusterIP"]])

@@ -41,7 +41,10 @@ _FREE = {
 _MOVABLE = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
 """What may change in the template of a suspended Job before it first starts: where its pods go."""
 _UNSUPPORTED = ("successPolicy", "backoffLimitPerIndex", "maxFailedIndexes")
+_CONTROLLER = "kubernetes.io/job-controller"
 _MOST_PARALLEL = 100_000
+_SYSTEM_CLASSES = ("system-cluster-critical", "system-node-critical")
+_HIGHEST_PRIORITY = 1_000_000_000
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
 
 
@@ -61,6 +64,13 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
                 _pod_spec(obj["spec"], "spec", causes)
             case "jobs":
                 _job(obj, causes)
+            case "priorityclasses" if name not in _SYSTEM_CLASSES:
+                if name.startswith("system-"):
+                    why = "priority class names with 'system-' prefix are reserved for system use only"
+                    causes.forbidden("metadata.name", why)
+                if obj["value"] > _HIGHEST_PRIORITY:
+                    why = f"maximum allowed value of a user defined priority is {_HIGHEST_PRIORITY}"
+                    causes.forbidden("value", why)
             case "daemonsets":
                 _template(obj["spec"], ("Always",), causes)
     return causes
@@ -92,6 +102,10 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
             if any(each not in kept for each in old["spec"].get("tolerations", ())):
                 why = "existing toleration can not be modified except its tolerationSeconds"
                 causes.forbidden("spec.tolerations", why)
+            for gate in obj["spec"].get("schedulingGates", ()):
+                if gate not in old["spec"].get("schedulingGates", ()):
+                    why = f"only deletion is allowed, but found new scheduling gate '{gate['name']}'"
+                    causes.forbidden("spec.schedulingGates", why)
         case "configmaps" | "secrets" if old.get("immutable"):
             for field in ("immutable", "data", "binaryData"):
                 if obj.get(field) != old.get(field):
@@ -113,6 +127,8 @@ def _job(job: Object, causes: Causes) -> None:
     for field in _UNSUPPORTED:
         if field in spec:
             causes.forbidden(f"spec.{field}", "the laptop does not have success policies and limits per index")
+    if spec.get("managedBy", _CONTROLLER) != _CONTROLLER:
+        causes.forbidden("spec.managedBy", f"the laptop does not have other controllers than {_CONTROLLER}")
     if spec["completionMode"] == "Indexed":
         if "completions" not in spec:
             causes.required("spec.completions", "when completion mode is Indexed")
@@ -122,10 +138,13 @@ def _job(job: Object, causes: Causes) -> None:
     replacements = ("Failed",) if "podFailurePolicy" in spec else ("Failed", "TerminatingOrFailed")
     if spec["podReplacementPolicy"] not in replacements:
         causes.unsupported("spec.podReplacementPolicy", spec["podReplacementPolicy"], replacements)
-    for index, rule in enumerate(spec.get("podFailurePolicy", {}).get("rules", ())):
-        codes = rule.get("onExitCodes", {}).get("values", [])
+    for index, rule in enumerate(spec.get("podFailurePolicy", {}).get("rules") or ()):
+        exits, path = rule.get("onExitCodes", {}), f"spec.podFailurePolicy.rules[{index}].onExitCodes.values"
+        codes = exits.get("values", [])
         if codes != sorted({*codes}):
-            causes.invalid(f"spec.podFailurePolicy.rules[{index}].onExitCodes.values", codes, "must be ordered")
+            causes.invalid(path, codes, "must be ordered")
+        if 0 in codes and exits["operator"] == "In":
+            causes.invalid(f"{path}[{codes.index(0)}]", 0, "must not be 0 for the In operator")
     if not selector:
         causes.required("spec.selector")
         return

@@ -242,6 +242,24 @@ async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
     await registry.create("pods", pod, "default")
 
 
+async def test_a_quota_wants_to_be_told(registry: Registry, pod: Object) -> None:
+    quota = {"metadata": {"name": "cpus"}, "spec": {"hard": {"requests.cpu": 1, "limits.memory": "1Gi"}}}
+    await registry.create("resourcequotas", quota, "default")
+    status = await refused(registry.create("pods", pod, "default"))
+    why = "failed quota: cpus: must specify limits.memory for: main; requests.cpu for: main"
+    assert status["code"] == 403 and status["message"] == f'pods "p" is forbidden: {why}'
+
+
+async def test_a_priority_is_its_classs(registry: Registry, pod: Object) -> None:
+    await registry.create("priorityclasses", {"metadata": {"name": "high"}, "value": 1000})
+    pod["spec"] |= {"priorityClassName": "high", "priority": 5}
+    status = await refused(registry.create("pods", pod, "default"))
+    assert status["code"] == 403 and status["message"] == (
+        'pods "p" is forbidden: the integer value of priority (5) must not be provided in pod spec; '
+        "priority admission controller computed 1000 from the given PriorityClass name"
+    )
+
+
 async def test_binding(registry: Registry, pod: Object) -> None:
     await registry.create("pods", pod, "default")
     target = {"target": {"kind": "Node", "name": "n"}}

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from aksgpu.local.api.cells import pod_status
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.status import StatusError
 
@@ -34,6 +36,11 @@ def policy(action: str = "FailJob", *values: int) -> Object:
             {"podFailurePolicy": policy(), "podReplacementPolicy": "TerminatingOrFailed"},
             'Unsupported value: "TerminatingOrFailed": supported values: "Failed"',
         ),
+        (
+            {"podFailurePolicy": policy("FailJob", 0, 1)},
+            "values[0]: Invalid value: 0: must not be 0 for the In operator",
+        ),
+        ({"managedBy": "example.com/kueue"}, "spec.managedBy: Forbidden: the laptop does not have other controllers"),
         ({**INDEXED, "successPolicy": {"rules": [{"succeededCount": 1}]}}, "does not have success policies"),
     ],
 )
@@ -44,9 +51,19 @@ async def test_jobs_that_cannot_be(registry: Registry, job: Object, spec: Object
     assert raised.value.code == 422 and text in raised.value.message
 
 
+async def test_a_pod_failure_policy_may_have_no_rules(registry: Registry, job: Object) -> None:
+    job["spec"] |= {"podFailurePolicy": {"rules": []}, "managedBy": "kubernetes.io/job-controller"}
+    assert (await registry.create("jobs", job, "default"))["spec"]["podFailurePolicy"] == {"rules": []}
+
+
 async def test_scheduling_gates_can_go(registry: Registry, pod: Object) -> None:
     pod["spec"]["schedulingGates"] = [{"name": "a"}, {"name": "b"}]
     made = await registry.create("pods", pod, "default")
+    assert made["status"]["conditions"][0]["message"] == "Scheduling is blocked due to non-empty scheduling gates"
+    assert pod_status(made, datetime.now(UTC)) == "SchedulingGated"
+    more = {**made, "spec": {**made["spec"], "schedulingGates": [*made["spec"]["schedulingGates"], {"name": "c"}]}}
+    with pytest.raises(StatusError, match="only deletion is allowed, but found new scheduling gate 'c'"):
+        await registry.update("pods", more)
     fewer = await registry.update("pods", {**made, "spec": {**made["spec"], "schedulingGates": [{"name": "b"}]}})
     assert fewer["spec"]["schedulingGates"] == [{"name": "b"}]
 
@@ -82,12 +99,15 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
         ("rolebindings", {"roleRef": {"kind": "User", "name": "x"}}, 'supported values: "Role", "ClusterRole"'),
         ("rolebindings", {}, "roleRef: Required value"),
         ("services", {"spec": {"type": "Virtual"}}, 'supported values: "ClusterIP"'),
+        ("priorityclasses", {"value": 1_000_000_001}, "value: Forbidden: maximum allowed value of a user defined"),
+        ("priorityclasses", {"metadata": {"name": "system-mine"}}, "metadata.name: Forbidden: priority class names"),
         ("leases", {"spec": {"leaseDurationSeconds": 0}}, "must be greater than or equal to 1"),
     ],
 )
 async def test_values_that_cannot_be(registry: Registry, plural: str, change: Object, text: str) -> None:
     with pytest.raises(StatusError) as raised:
-        await registry.create(plural, {"metadata": {"name": "c"}} | change, "default")
+        namespace = None if plural == "priorityclasses" else "default"
+        await registry.create(plural, {"metadata": {"name": "c"}} | change, namespace)
     assert raised.value.code == 422 and text in raised.value.message
 
 
