@@ -7,7 +7,7 @@ of those names do it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -146,22 +146,36 @@ def usage(pods: Iterable[Object]) -> Amounts:
         total["pods"] += 1
         total["count/pods"] += 1
         for field in ("requests", "limits"):
-            for name, amount in _pod_resources(pod["spec"], field).items():
+            for name, amount in pod_resources(pod["spec"], field).items():
                 total[f"{field}.{name}"] += amount
                 if field == "requests" and not names.extended(name):
                     total[name] += amount
     return total
 
 
-def _pod_resources(spec: Object, field: str) -> Amounts:
-    """What a pod requests or is limited to: its containers together, or its largest init container, plus overhead."""
-    total = Amounts(Decimal)
-    for container in spec.get("containers", ()):
-        for name, value in container.get("resources", {}).get(field, {}).items():
-            total[name] += quantity.parse(value)
-    for container in spec.get("initContainers", ()):
-        for name, value in container.get("resources", {}).get(field, {}).items():
-            total[name] = max(total[name], quantity.parse(value))
-    for name, value in spec.get("overhead", {}).items():
+def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
+    """What a pod requests or is limited to, as ``field`` says; a limit stands for a request that is not given.
+
+    Containers add up; init containers run one after the other before them, so the largest counts; init containers with
+    ``restartPolicy: Always`` stay beside all that come later. Overhead comes on top.
+    """
+    total, start = Amounts(Decimal), Amounts(Decimal)
+    for container in spec.get("initContainers") or ():
+        sidecar = container.get("restartPolicy") == "Always"
+        for name, amount in _wants(container, field).items():
+            start[name] = max(start[name], total[name] + amount)
+            total[name] += amount if sidecar else 0
+    for container in spec.get("containers") or ():
+        for name, amount in _wants(container, field).items():
+            total[name] += amount
+    for name, amount in start.items():
+        total[name] = max(total[name], amount)
+    for name, value in (spec.get("overhead") or {}).items():
         total[name] += quantity.parse(value)
     return total
+
+
+def _wants(container: Mapping[str, Any], field: str) -> dict[str, Decimal]:
+    resources = container.get("resources") or {}
+    given = {**(resources.get("limits") or {}), **((resources.get("requests") or {}) if field == "requests" else {})}
+    return {name: quantity.parse(value) for name, value in given.items()}

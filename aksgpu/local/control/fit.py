@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from aksgpu.local.api import quantity, selectors
+from aksgpu.local.api.admission import pod_resources
 from aksgpu.local.control.runtime import condition
 from aksgpu.local.objects import Object
 
@@ -39,25 +40,8 @@ def amounts(quantities: Mapping[str, Any] | None) -> Counter[str]:
 
 
 def requests(spec: Mapping[str, Any]) -> Amounts:
-    """What a pod's spec asks of a node.
-
-    Containers add up; init containers run one after the other before them, so the largest counts; init containers with
-    ``restartPolicy: Always`` stay beside all that come later. Overhead comes on top.
-    """
-    total, sidecars, start = Counter[str](), Counter[str](), Counter[str]()
-    for container in spec.get("initContainers") or ():
-        now = sidecars + _wants(container)
-        start |= now
-        if container.get("restartPolicy") == "Always":
-            sidecars = now
-    for container in spec.get("containers") or ():
-        total += _wants(container)
-    return (total + sidecars | start) + amounts(spec.get("overhead"))
-
-
-def _wants(container: Mapping[str, Any]) -> Counter[str]:
-    resources = container.get("resources") or {}
-    return amounts({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
+    """What a pod's spec asks of a node."""
+    return amounts({name: str(amount) for name, amount in pod_resources(spec, "requests").items() if amount})
 
 
 def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:

@@ -104,6 +104,19 @@ async def test_quota_counts_gpus(world: World, controllers: Controllers) -> None
     assert status["hard"] == hard and "configmaps" not in status["used"]  # nothing counts them
 
 
+async def test_quota_counts_a_sidecar_beside_the_containers(world: World, controllers: Controllers) -> None:
+    hard = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.cpu": "2"}}}
+    await world.objects.create("resourcequotas", hard, "default")
+    half = {"name": "beside", "image": "busybox", "resources": {"requests": {"cpu": "500m"}}}
+    await world.pod("both", cpu="1", initContainers=[{**half, "restartPolicy": "Always"}])
+
+    async def used() -> bool:
+        quota = await world.objects.get("resourcequotas", "team", "default")
+        return bool(((quota.get("status") or {}).get("used") or {}).get("requests.cpu") == "1500m")
+
+    await world.eventually(used)
+
+
 async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
     await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
