@@ -59,6 +59,11 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     causes.found += [each for each in given.found if not each["field"].startswith("status.")]
     # The rules below rely on the fields that must be there.
     if not any(each["reason"] == "FieldValueRequired" for each in causes.found):
+        owners = obj["metadata"].get("ownerReferences", [])
+        controllers = [f"{each['kind']}/{each['name']}" for each in owners if each.get("controller")]
+        if len(controllers) > 1:
+            why = 'Only one reference can have Controller set to true. Found "true" in references for'
+            causes.invalid("metadata.ownerReferences", owners, f"{why} {' and '.join(controllers[:2])}")
         match kind.plural:
             case "pods":
                 _pod_spec(obj["spec"], "spec", causes)
@@ -71,6 +76,12 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
                 if obj["value"] > _HIGHEST_PRIORITY:
                     why = f"maximum allowed value of a user defined priority is {_HIGHEST_PRIORITY}"
                     causes.forbidden("value", why)
+            case "persistentvolumeclaims":
+                storage = obj["spec"]["resources"]["requests"].get("storage", "0")
+                if quantity.parse(storage) <= 0:
+                    causes.invalid("spec.resources[storage]", storage, "must be greater than zero")
+            case "daemonsets" if not any(obj["spec"]["selector"].values()):
+                causes.invalid("spec.selector", obj["spec"]["selector"], "empty selector is invalid for daemonset")
             case "daemonsets":
                 _template(obj["spec"], ("Always",), causes)
     return causes
@@ -196,9 +207,19 @@ def _pod_spec(spec: Object, path: str, causes: Causes) -> None:
             if container["name"] in seen:
                 causes.duplicate(f"{here}.name", container["name"])
             seen.add(container["name"])
+            for number, variable in enumerate(container.get("env", ())):
+                if variable.get("value") and "valueFrom" in variable:
+                    why = "may not be specified when `value` is not empty"
+                    causes.invalid(f"{here}.env[{number}].valueFrom", "", why)
             for number, mount in enumerate(container.get("volumeMounts", ())):
                 if mount["name"] not in volumes:
                     causes.not_found(f"{here}.volumeMounts[{number}].name", mount["name"])
+                for field in ("subPath", "subPathExpr"):
+                    inner = mount.get(field, "")
+                    if inner.startswith("/"):
+                        causes.invalid(f"{here}.volumeMounts[{number}].{field}", inner, "must be a relative path")
+                    if ".." in inner.split("/"):
+                        causes.invalid(f"{here}.volumeMounts[{number}].{field}", inner, "must not contain '..'")
             _resources(container["resources"], f"{here}.resources", causes)
     for index, toleration in enumerate(spec.get("tolerations", ())):
         key, operator = toleration.get("key"), toleration.get("operator", "")

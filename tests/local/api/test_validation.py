@@ -14,6 +14,14 @@ Object = dict[str, Any]
 INDEXED = {"completionMode": "Indexed", "completions": 2}
 
 
+def owner(name: str) -> Object:
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": name, "controller": True}
+
+
+def mount(**more: str) -> Object:
+    return {"volumeMounts": [{"name": "v", "mountPath": "/v", **more}]}
+
+
 def policy(action: str = "FailJob", *values: int) -> Object:
     return {"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": list(values or (1,))}}]}
 
@@ -68,6 +76,26 @@ async def test_scheduling_gates_can_go(registry: Registry, pod: Object) -> None:
     assert fewer["spec"]["schedulingGates"] == [{"name": "b"}]
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"env": [{"name": "A", "value": "a", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
+            'env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty',
+        ),
+        (mount(subPath="/etc"), 'volumeMounts[0].subPath: Invalid value: "/etc": must be a relative path'),
+        (mount(subPath="a/../../b"), "must not contain '..'"),
+        (mount(subPathExpr="$(A)/.."), "volumeMounts[0].subPathExpr: Invalid value: "),
+    ],
+)
+async def test_containers_that_cannot_be(registry: Registry, pod: Object, change: Object, text: str) -> None:
+    pod["spec"]["volumes"] = [{"name": "v"}]
+    pod["spec"]["containers"][0] |= change
+    with pytest.raises(StatusError) as raised:
+        await registry.create("pods", pod, "default")
+    assert raised.value.code == 422 and text in raised.value.message
+
+
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) -> None:
     pod["spec"]["containers"][0]["ports"] = [{"containerPort": port}]
@@ -101,6 +129,21 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
         ("services", {"spec": {"type": "Virtual"}}, 'supported values: "ClusterIP"'),
         ("priorityclasses", {"value": 1_000_000_001}, "value: Forbidden: maximum allowed value of a user defined"),
         ("priorityclasses", {"metadata": {"name": "system-mine"}}, "metadata.name: Forbidden: priority class names"),
+        (
+            "configmaps",
+            {"metadata": {"name": "c", "ownerReferences": [owner("a"), owner("b")]}},
+            'Only one reference can have Controller set to true. Found "true" in references for Job/a and Job/b',
+        ),
+        (
+            "persistentvolumeclaims",
+            {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": 0}}}},
+            'spec.resources[storage]: Invalid value: "0": must be greater than zero',
+        ),
+        (
+            "daemonsets",
+            {"spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "a", "image": "x"}]}}}},
+            "spec.selector: Invalid value: {}: empty selector is invalid for daemonset",
+        ),
         ("leases", {"spec": {"leaseDurationSeconds": 0}}, "must be greater than or equal to 1"),
     ],
 )
