@@ -29,22 +29,25 @@ class WatchEvent(NamedTuple):
     object: Object
 
 
+class Request(NamedTuple):
+    """What is asked of one object."""
+
+    verb: str
+    """``get``, ``create``, ``update``, ``patch`` or ``delete``."""
+    resource: str
+    name: str | None
+    namespace: str | None
+    body: Any = None
+    subresource: str | None = None
+    content_type: str = "application/json"
+
+
 class Objects(ABC):
     """Reads and writes Kubernetes objects. Errors are :class:`aksgpu.local.status.StatusError`."""
 
     @abstractmethod
-    async def call(
-        self,
-        verb: str,
-        resource: str,
-        name: str | None,
-        namespace: str | None,
-        body: Any = None,
-        *,
-        subresource: str | None = None,
-        content_type: str = "application/json",
-    ) -> Object:
-        """One of the verbs ``get``, ``create``, ``update``, ``patch`` and ``delete``, as the methods below put it."""
+    async def call(self, request: Request) -> Object:
+        """One request about one object, as the methods below put it."""
 
     @abstractmethod
     async def list(
@@ -60,7 +63,7 @@ class Objects(ABC):
 
     async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
         """The object; raises NotFound."""
-        return await self.call("get", resource, name, namespace)
+        return await self.call(Request("get", resource, name, namespace))
 
     async def create(
         self,
@@ -72,12 +75,12 @@ class Objects(ABC):
         subresource: str | None = None,
     ) -> Object:
         """Create the object, or post to a subresource of ``name`` (``pods`` has ``binding`` and ``eviction``)."""
-        return await self.call("create", resource, name, namespace, obj, subresource=subresource)
+        return await self.call(Request("create", resource, name, namespace, obj, subresource))
 
     async def update(self, resource: str, obj: Object, *, subresource: str | None = None) -> Object:
         """Replace the object, or only its ``status``; raises Conflict when its resourceVersion is stale."""
         meta = obj["metadata"]
-        return await self.call("update", resource, meta["name"], meta.get("namespace"), obj, subresource=subresource)
+        return await self.call(Request("update", resource, meta["name"], meta.get("namespace"), obj, subresource))
 
     async def patch(
         self,
@@ -90,9 +93,7 @@ class Objects(ABC):
         subresource: str | None = None,
     ) -> Object:
         """Patch the object, or only its ``status``."""
-        return await self.call(
-            "patch", resource, name, namespace, patch, subresource=subresource, content_type=content_type
-        )
+        return await self.call(Request("patch", resource, name, namespace, patch, subresource, content_type))
 
     async def delete(
         self,
@@ -111,4 +112,4 @@ class Objects(ABC):
             "preconditions": {"uid": uid} if uid else None,
         }
         options = {key: value for key, value in given.items() if value is not None}
-        return await self.call("delete", resource, name, namespace, options)
+        return await self.call(Request("delete", resource, name, namespace, options))

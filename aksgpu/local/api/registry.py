@@ -24,7 +24,7 @@ from aksgpu.local.api.selectors import FieldMatcher, matcher
 from aksgpu.local.api.store import Entry, Key, Store
 from aksgpu.local.api.writes import Change, WriteOptions, Writer
 from aksgpu.local.control.times import now
-from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, WatchEvent
+from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, Request, WatchEvent
 from aksgpu.local.status import bad_request
 
 __all__ = ["SUCCESS", "Registry", "WriteOptions"]
@@ -82,23 +82,12 @@ class Registry(Reader, Objects):
                     self._writer.delete(entry.kind, entry.key, {}, self._options())
             await asyncio.sleep(_EVENT_SECONDS / 12)
 
-    async def call(
-        self,
-        verb: str,
-        resource: str,
-        name: str | None,
-        namespace: str | None,
-        body: Any = None,
-        *,
-        subresource: str | None = None,
-        content_type: str = "application/json",
-    ) -> Object:
+    async def call(self, request: Request) -> Object:
         """What the plain verbs of :class:`~aksgpu.local.objects.Objects` ask for."""
+        verb, resource, name, namespace, body, subresource, media = request
         if verb == "get":
             return (await self.entry(resource, name or "", namespace)).obj
-        entry, _ = await self.write(
-            verb, resource, body, name, namespace, subresource=subresource, content_type=content_type
-        )
+        entry, _ = await self.write(verb, resource, body, name, namespace, subresource=subresource, content_type=media)
         return entry.obj
 
     async def list(

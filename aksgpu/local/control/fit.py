@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
@@ -28,10 +29,13 @@ Amounts = Mapping[str, int]
 """Resource name to amount: CPU in thousandths, everything else in its unit."""
 
 
+def _whole(resource: str, exact: Decimal) -> int:
+    return ceil(exact * 1000) if resource == "cpu" else ceil(exact)
+
+
 @lru_cache(maxsize=4096)
 def _amount(resource: str, value: str | int | float) -> int:
-    exact = quantity.parse(value)
-    return ceil(exact * 1000) if resource == "cpu" else ceil(exact)
+    return _whole(resource, quantity.parse(value))
 
 
 def amounts(quantities: Mapping[str, Any] | None) -> Counter[str]:
@@ -41,7 +45,7 @@ def amounts(quantities: Mapping[str, Any] | None) -> Counter[str]:
 
 def requests(spec: Mapping[str, Any]) -> Amounts:
     """What a pod's spec asks of a node."""
-    return amounts({name: str(amount) for name, amount in pod_resources(spec, "requests").items() if amount})
+    return Counter({name: _whole(name, exact) for name, exact in pod_resources(spec, "requests").items() if exact})
 
 
 def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:

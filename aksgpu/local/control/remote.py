@@ -10,14 +10,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 import aiohttp
 import orjson
 
 from aksgpu.local.api.kinds import KINDS, Kind
-from aksgpu.local.objects import Object, Objects, WatchEvent
+from aksgpu.local.objects import Object, Objects, Request, WatchEvent
 from aksgpu.local.status import StatusError
 
 _PAGE = 500
@@ -76,22 +76,13 @@ class RemoteObjects(Objects):
         async with self._session.request(method, url, data=data, headers=headers, params=params) as response:
             return _answer(response.status, await response.read())
 
-    async def call(
-        self,
-        verb: str,
-        resource: str,
-        name: str | None,
-        namespace: str | None,
-        body: Any = None,
-        *,
-        subresource: str | None = None,
-        content_type: str = "application/json",
-    ) -> Object:
+    async def call(self, request: Request) -> Object:
         """Send one request."""
-        url = self._url(resource, namespace, name, subresource)
-        if body is None:
-            return await self._request(_METHODS[verb], url)
-        return await self._request(_METHODS[verb], url, orjson.dumps(body), content_type)
+        method = _METHODS[request.verb]
+        url = self._url(request.resource, request.namespace, request.name, request.subresource)
+        if request.body is None:
+            return await self._request(method, url)
+        return await self._request(method, url, orjson.dumps(request.body), request.content_type)
 
     async def list(
         self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
