@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from aksgpu._frames import frame
 from aksgpu._kube import pods
 from aksgpu._kube.nodes import GPU, Node, read, taint_text
-from aksgpu.errors import Forbidden, InvalidInput
+from aksgpu._numbers import whole
+from aksgpu.errors import Forbidden
 from aksgpu.kube import HasKube
 from aksgpu.waiting import wait_until
 
@@ -211,8 +212,7 @@ def wait_schedulable(
         WaitTimeout: with what is there instead.
         Forbidden: you may not list nodes.
     """
-    if gpus < 1:
-        raise InvalidInput(f"gpus is {gpus}", hint="Wait for one GPU or more.")
+    whole("gpus", gpus, 1)
 
     def poll() -> tuple[pd.DataFrame | None, str]:
         found = _frame(_gpu_nodes(aks), _usage_or_none(aks))
@@ -249,7 +249,6 @@ def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
         node: name of the node.
         gpus: how many; 0 takes them away.
     """
-    if gpus < 0:
-        raise InvalidInput(f"gpus is {gpus}", hint="Give 0 or more.")
+    whole("gpus", gpus, 0)
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")

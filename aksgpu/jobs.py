@@ -101,7 +101,7 @@ def submit(
     image: str,
     name: str | None = None,
     args: Sequence[object] | None = None,
-    command: Sequence[str] | None = None,
+    command: Sequence[object] | None = None,
     gpus: int = 1,
     env: Mapping[str, object] | None = None,
     namespace: str = "default",
@@ -120,7 +120,7 @@ def submit(
         name: of the Job; None makes one from the image and a checksum of all that is asked for, so that the same call
             gives the same Job and another one a new Job.
         args: arguments of the image's program, each made text.
-        command: program to run in the image's place.
+        command: program to run in the image's place and its first arguments, each made text.
         gpus: GPUs (``nvidia.com/gpu``); 0 for none.
         env: environment variables, their values made text.
         namespace: to run in.
@@ -148,7 +148,7 @@ def submit(
         {
             "name": "main",
             "image": image,
-            "command": None if command is None else [*command],
+            "command": None if command is None else [str(part) for part in command],
             "args": None if args is None else [str(arg) for arg in args],
             "env": [{"name": key, "value": str(value)} for key, value in (env or {}).items()] or None,
             "resources": {"limits": _without_none(limits), "requests": _without_none(requests)},

@@ -1,8 +1,9 @@
 """Log lines to a tidy DataFrame: the accuracy at each step, and the facts around it.
 
 What is read is what the tutorial's program prints, ``Accuracy at step 10: 0.7457``. A line may be prefixed as
-``kubectl logs`` does with ``--timestamps`` and ``--prefix``, and may end in a carriage return or follow one, as
-progress bars do. Everything else in a log is passed over. Where the text comes from is no business of this module.
+``kubectl logs`` does with ``--timestamps`` and ``--prefix``, may be coloured (ANSI), and may end in a carriage return
+or follow one, as progress bars do. Everything else in a log is passed over. Where the text comes from is no business
+of this module.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _BLOCK = 4 << 20  # characters that are looked at in one go
 _EDGE = 256 << 10  # characters at either end of a log in which facts are looked for
 
 _COLUMNS: dict[Hashable, Any] = {"step": "int64", "accuracy": "float64"}
+# Before 3.1, pandas rounds the last digit of a third of all numbers unless told; since then, it warns when told.
+_EXACT: dict[str, Any] = (
+    {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
+)
 _MARKER = b"Accuracy at step "
 _STEP = rb"\d{1,15}"  # 15 digits fit into an int64
 _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|NaN|-?inf|-?Infinity"
@@ -31,6 +36,8 @@ _USUAL = re.compile(rb"\nAccuracy at step (" + _STEP + rb": \d+\.\d+)(?=\n)")
 _ANY = re.compile(
     rb"^" + _PREFIX + rb"[ \t]*Accuracy at step (" + _STEP + rb": (?:" + _NUMBER + rb"))[ \t]*$", re.MULTILINE
 )
+
+_COLOUR = re.compile(rb"\x1b\[[\d;]*[mK]")
 
 _DEVICE = re.compile(
     r"Creat(?:ing|ed) (?:TensorFlow )?device \(?(?P<device>/\S*?device:GPU:\d+)\)?.*?"
@@ -123,11 +130,12 @@ def _points(block: bytes) -> pd.DataFrame:
     block = b"\n" + block + b"\n"
     found = _USUAL.findall(block)
     if len(found) != block.count(_MARKER):
-        found = _ANY.findall(block.replace(b"\r", b"\n"))
+        found = _ANY.findall(_COLOUR.sub(b"", block).replace(b"\r", b"\n"))
     table = io.BytesIO(b"\n".join(found).replace(b" ", b"") or b"\n")
-    return pd.read_csv(  # three times as fast as float() of each
-        table, sep=":", names=list(_COLUMNS), dtype=_COLUMNS, skip_blank_lines=True
+    points: pd.DataFrame = pd.read_csv(  # three times as fast as float() of each
+        table, sep=":", names=list(_COLUMNS), dtype=_COLUMNS, skip_blank_lines=True, **_EXACT
     )
+    return points
 
 
 def _blocks(text: str | bytes | Iterable[str]) -> Iterator[bytes]:

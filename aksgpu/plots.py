@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,7 +43,8 @@ def accuracy(
 
     Args:
         metrics: a table with ``step`` and ``accuracy`` (0 to 1) from :func:`aksgpu.metrics.parse`; or several runs: a
-            dict from their names to such tables, or one table with a column ``run``.
+            dict from their names to such tables, or one table with a column ``run``. Where steps begin anew (after a
+            restart, or with a Job's next pod), so does the line.
         title: above the figure; None for none.
         ax: draw here, rather than into a new figure.
 
@@ -113,9 +115,13 @@ def _prepare(ax: Axes, title: str | None, last_step: int) -> None:
 def _draw(ax: Axes, run: pd.DataFrame, number: int, name: str | None) -> None:
     values = run["accuracy"].dropna()
     label = None if name is None else f"{name}, {_percent(values.iloc[-1])}" if len(values) else f"{name}, none yet"
+    steps = run["step"].to_numpy(float)
+    anew = (
+        np.flatnonzero(np.diff(steps) < 0) + 1
+    )  # a restarted container, or the next pod: no line leads there
     ax.plot(
-        run["step"].to_numpy(),
-        run["accuracy"].to_numpy(),
+        np.insert(steps, anew, np.nan),
+        np.insert(run["accuracy"].to_numpy(float), anew, np.nan),
         color=_COLOURS[number % len(_COLOURS)],
         linestyle=_DASHES[number % len(_DASHES)],
         linewidth=2,

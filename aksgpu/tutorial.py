@@ -145,7 +145,6 @@ def _prepare(output: Path) -> None:
 def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
     """Execute one notebook and write it, also when a cell fails."""
     import nbformat
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     from tqdm import tqdm
 
     notebook = nbformat.read(source, as_version=4)
@@ -155,8 +154,8 @@ def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
         try:
             # What cells print is captured; the rest is the kernel's own affair, and would be printed between the bars.
             client.execute(env=_environment(home), stderr=subprocess.DEVNULL)
-        except (CellExecutionError, CellTimeoutError, DeadKernelError, AssertionError) as error:
-            # nbclient takes Ctrl-C for itself: it ends the kernel, and then fails in one of these ways.
+        except Exception as error:
+            # nbclient takes Ctrl-C for itself: it ends the kernel, and then fails in one of many ways.
             if getattr(client, "_async_cleanup_kernel_future", None) is not None:
                 raise KeyboardInterrupt from error
             raise AksGpuError(

@@ -12,6 +12,7 @@ The curve here is a small SVG that takes its colours from the page. The figure t
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from html import escape
@@ -31,6 +32,7 @@ _LINES = 8  # of the log that are shown
 _WINDOW = 2000  # lines of the log that are asked for at each look, so that a long log costs no more than a short one
 _LOOK = 5.0  # seconds that showing a view waits for what its snapshot is to tell
 _PATIENCE = 900.0  # seconds without an answer before the view gives up
+_ESCAPES = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")  # colours and cursor movements
 _FONT, _CODE_FONT = "var(--jp-ui-font-family,sans-serif)", "var(--jp-code-font-family,monospace)"
 _COLOURS = {"Complete": "#009E73", "Failed": "#D55E00", "Running": "#0072B2"}
 _ENDED = ("Complete", "Failed")
@@ -203,8 +205,9 @@ def _status_html(name: str, phase: str, words: str) -> str:
 
 
 def _log_html(text: str) -> str:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")[-_LINES:]
-    shown = "\n".join(escape(line[:300]) for line in lines)
+    # As on a terminal, what follows a carriage return replaces what was before it on the line.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\r\n").split("\n")[-_LINES:]]
+    shown = "\n".join(escape(_ESCAPES.sub("", line)[:300]) for line in lines)
     if not shown:
         return ""
     return f'<pre style="margin:4px 0;font:12px/1.35 {_CODE_FONT};white-space:pre;overflow-x:auto">{shown}</pre>'

@@ -170,7 +170,15 @@ def test_tolerations_are_those_that_gpu_nodes_call_for() -> None:
     assert spec == {"tolerations": [{"operator": "Exists"}]}  # it tolerated everything already
 
 
-@pytest.mark.parametrize("call", [lambda a: capacity.wait_schedulable(a, 0), lambda a: capacity.advertise(a, "n", -1)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a: capacity.wait_schedulable(a, 0),
+        lambda a: capacity.wait_schedulable(a, "1"),
+        lambda a: capacity.wait_schedulable(a, 0.5),
+        lambda a: capacity.advertise(a, "n", -1),
+    ],
+)
 def test_impossible_numbers_are_refused(tmp_path: Path, call: Callable[[Stub], Any]) -> None:
     with pytest.raises(errors.InvalidInput):
         table(tmp_path, [], [], call)

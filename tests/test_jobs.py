@@ -234,11 +234,11 @@ def test_gpus_are_whole(aks: Cluster) -> None:
 
 
 def test_the_same_call_names_the_same_job_and_another_call_another(aks: Cluster) -> None:
-    made = [jobs.submit(aks, image=BUSYBOX, command=["echo"], args=[n], gpus=0, env={"N": n}) for n in (1, 1, 2)]
+    made = [jobs.submit(aks, image=BUSYBOX, command=["echo", n], args=[n], gpus=0, env={"N": n}) for n in (1, 1, 2)]
     try:
         assert made[0].name == made[1].name != made[2].name
         assert made[0].name.startswith("busybox-")
-        assert [job.wait(30).logs() for job in made] == ["1\n", "1\n", "2\n"]
+        assert [job.wait(30).logs() for job in made] == ["1 1\n", "1 1\n", "2 2\n"]
     finally:
         for job in made:
             job.delete()

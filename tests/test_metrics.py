@@ -107,6 +107,14 @@ def test_numbers_keep_their_last_digit() -> None:
     assert not_numbers[2][1] == math.inf
 
 
+def test_colours_do_not_hide_a_line() -> None:
+    green, plain = "\x1b[1;32m", "\x1b[0m"
+    assert points(f"{green}Accuracy at step 0: 0.5{plain}\nAccuracy at step 10: {green}0.75{plain}\x1b[K\r\n") == [
+        (0, 0.5),
+        (10, 0.75),
+    ]
+
+
 def test_a_last_line_cut_in_its_middle() -> None:
     text = "Accuracy at step 0: 0.5\nAccuracy at step 10: 0.75\n"
     for length in range(len("Accuracy at step 0: 0.5\n"), len("Accuracy at step 0: 0.5\nAccuracy at step 10: ")):

@@ -54,6 +54,14 @@ def test_several_runs(run: pd.DataFrame, form: str) -> None:
     assert len(styles) == len(legend)
 
 
+def test_no_line_leads_back_to_where_steps_begin_anew(run: pd.DataFrame) -> None:
+    figure = plots.accuracy(pd.concat([run, run, run.iloc[5:]]))
+    steps = figure.axes[0].lines[0].get_xdata()
+    assert [i for i, step in enumerate(steps) if step != step] == [50, 101]
+    assert len(steps) == 50 + 1 + 50 + 1 + 45
+    assert texts(figure)[0] == "94.94 % at step 490"
+
+
 def test_nothing_yet_and_nothing_but_nan(run: pd.DataFrame) -> None:
     assert "no accuracy logged yet" in texts(plots.accuracy(run.iloc[:0]))
     assert "no accuracy logged yet" in texts(plots.accuracy(run.assign(accuracy=float("nan"))))

@@ -209,6 +209,13 @@ def test_a_restart_begins_the_curve_again_in_the_end() -> None:
     assert "accuracy 20.00 % at step 0" in shown(view)
 
 
+def test_a_progress_bar_is_shown_as_a_terminal_would_show_it() -> None:
+    bars = "".join(f"\r\x1b[32mepoch {percent} %\x1b[0m" for percent in range(10, 101, 10))
+    view = watch(ScriptedJob("Complete", log=f"begin\r\n{bars}\r\nend\n"))
+    until(lambda: ended(view))
+    assert ">begin\nepoch 100 %\nend</pre>" in shown(view)
+
+
 def test_nothing_logged() -> None:
     view = watch(ScriptedJob("Failed", log=""))
     until(lambda: ended(view))
