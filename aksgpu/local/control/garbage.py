@@ -77,24 +77,29 @@ class GarbageCollector(Controller):
             for each in dependents:
                 self.queue.add(each)
         elif not obj["metadata"].get("deletionTimestamp"):
-            # Owners that are gone, or wait for this one to go.
-            leaving = {owner["uid"] for owner in _owners(obj) if not await self._stays(owner, obj)}
-            if leaving and len(leaving) < len(_owners(obj)):
+            found = {owner["uid"]: await self._owner(owner, obj) for owner in _owners(obj)}
+            # Those that are gone, or wait for this one to go.
+            leaving = {uid for uid, owner in found.items() if owner is None or _leaving(owner, FOREGROUND)}
+            if leaving and len(leaving) < len(found):
                 await self._disown(key, leaving)
             elif leaving:
-                await self.cluster.delete(resource, obj, propagation_policy="Background")
+                # Who waits for this one waits for what it owns as well, unless they go round in a circle.
+                owned = [one for each in dependents if (one := self._get(each))]
+                deep = any(found.values()) and owned and not any(_leaving(each, FOREGROUND) for each in owned)
+                how = "Foreground" if deep else "Background"
+                await self.cluster.delete(resource, obj, propagation_policy=how)
         return None
 
-    async def _stays(self, owner: dict[str, Any], obj: Object) -> bool:
-        """Whether an owner is there and stays; what the cache lacks, the server is asked for."""
+    async def _owner(self, owner: dict[str, Any], obj: Object) -> Object | None:
+        """An owner, if it is there; what the cache lacks, the server is asked for."""
         if not (key := _key_of_owner(owner, obj)):
-            return True  # of a kind that is not served here: leave what it owns alone
+            return {"metadata": {}}  # what it owns is left alone
         found = self._get(key)
         if found is None or found["metadata"]["uid"] != owner["uid"]:
             namespace = obj["metadata"].get("namespace") if "/" in key else None
             with ignoring(404):
                 found = await self.cluster.objects.get(key.partition(":")[0], owner["name"], namespace)
-        return bool(found and found["metadata"]["uid"] == owner["uid"] and not _leaving(found, FOREGROUND))
+        return found if found and found["metadata"]["uid"] == owner["uid"] else None
 
     async def _disown(self, key: str, uids: set[str]) -> None:
         if obj := self._get(key):
@@ -105,7 +110,11 @@ class GarbageCollector(Controller):
 
 
 def _key_of_owner(owner: dict[str, Any], obj: Object) -> str:
-    """The key of one of an object's owners; empty when its kind is not served here."""
-    if (kind := _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"]))) is None:
+    """The key of one of an object's owners; empty where it is of a kind that is not served, or cannot be its owner."""
+    kind, namespace = (
+        _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"])),
+        obj["metadata"].get("namespace"),
+    )
+    if kind is None or (kind.namespaced and not namespace):
         return ""
-    return f"{kind.plural}:{obj['metadata'].get('namespace', '') + '/' if kind.namespaced else ''}{owner['name']}"
+    return f"{kind.plural}:{namespace + '/' if kind.namespaced else ''}{owner['name']}"

@@ -102,19 +102,18 @@ class JobController(PodController):
             self.tell(job, "Normal", done, f"Job {done.lower()}")
             conditions = [each for each in conditions if each["type"] != "Suspended"]
             conditions.append(jobstatus.new_condition("Suspended", f"Job{done}", f"Job {done.lower()}", str(suspend)))
-            start = None
+            start = start if suspend else None  # it begins anew when it is resumed
         return start if suspend else start or times.now(), conditions
 
     # Pods come and go
 
     async def _scale(self, job: Object, pods: list[Object], sums: Tally) -> float:
         """Make or delete pods; the seconds until a failed one may be replaced."""
-        missing = jobstatus.wanted_active(job, sums) - len(sums.active)
-        if missing < 0:
-            # Those first that do not run yet.
-            surplus = sorted(sums.active, key=lambda pod: bool(pod["spec"].get("nodeName")))[:-missing]
+        wanted = jobstatus.wanted_active(job, sums)
+        if surplus := jobstatus.surplus(job, sums.active, wanted):
             await self._release(surplus)
             await self._dismiss(job, sums, surplus)
+        missing = wanted - len(sums.active)
         if jobstatus.waits_for_the_end(job):
             missing -= len(sums.terminating)
         if missing <= 0:

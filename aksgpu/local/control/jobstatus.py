@@ -172,7 +172,8 @@ def tally(job: Object, pods: list[Object]) -> Tally:
         if over and pod["metadata"]["uid"] in held:
             sums.to_release.append(pod)
             _count(job, pod, phase, sums)
-    if indexed(job):
+    if indexed(job):  # of indexes that the Job no longer has, none counts
+        sums.completed.intersection_update(range(job["spec"]["completions"]))
         sums.counted["succeeded"] = len(sums.completed)
     return sums
 
@@ -230,6 +231,18 @@ def wanted_active(job: Object, sums: Tally) -> int:
     if completions is None:
         return len(sums.active) if sums.total("succeeded") else int(parallelism)
     return max(0, min(int(completions) - sums.total("succeeded"), int(parallelism)))
+
+
+def surplus(job: Object, active: list[Object], wanted: int) -> list[Object]:
+    """The active pods that are too many: indexes that the Job no longer has, then those that have done least."""
+    beyond = [pod for pod in active if indexed(job) and index_of(pod) >= job["spec"]["completions"]]
+
+    def done(pod: Object) -> tuple[Any, ...]:
+        phase, ready = (pod.get("status") or {}).get("phase"), condition(pod, "Ready").get("status") == "True"
+        made = times.seconds(pod["metadata"]["creationTimestamp"])
+        return pod not in beyond, "nodeName" in pod["spec"], phase == "Running", ready, -made
+
+    return sorted(active, key=done)[: max(len(active) - wanted, len(beyond))]
 
 
 def status_of(sums: Tally, conditions: list[dict[str, Any]], start: str | None) -> dict[str, Any]:

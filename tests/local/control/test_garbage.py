@@ -66,6 +66,45 @@ async def test_foreground_takes_the_owned_first(world: World, controllers: Contr
     assert await world.get("pods", pod["metadata"]["name"]) is None
 
 
+async def test_foreground_reaches_what_the_owned_own(world: World, controllers: Controllers) -> None:
+    first = await _owner(world)
+    second = await _owned(world, "second", first)
+    reference = {"apiVersion": "v1", "kind": "Secret", "name": "second", "uid": second["metadata"]["uid"]}
+    meta = {"name": "third", "ownerReferences": [{**reference, "blockOwnerDeletion": True}], "finalizers": ["a.io/b"]}
+    await world.objects.create("secrets", {"metadata": meta}, "default")
+    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
+
+    async def leaving() -> bool:
+        return bool((await world.objects.get("secrets", "third", "default"))["metadata"].get("deletionTimestamp"))
+
+    await world.eventually(leaving)
+    assert await world.get("configmaps", "owner") and await world.get("secrets", "second")
+    await world.objects.patch("secrets", "third", {"metadata": {"finalizers": None}}, "default")
+    await _gone(world, "configmaps", "owner")
+
+
+async def test_foreground_round_a_circle_ends(world: World, controllers: Controllers) -> None:
+    first = await _owner(world)
+    second = await _owned(world, "second", first)
+    reference = {"apiVersion": "v1", "kind": "Secret", "name": "second", "uid": second["metadata"]["uid"]}
+    circle = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
+    await world.objects.patch("configmaps", "owner", circle, "default")
+    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
+    await _gone(world, "configmaps", "owner")
+    await _gone(world, "secrets", "second")
+
+
+async def test_what_belongs_to_no_namespace_is_not_owned_by_what_does(world: World, controllers: Controllers) -> None:
+    owner = await _owner(world)
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    important = {"metadata": {"name": "important", "ownerReferences": [reference]}, "value": 5}
+    await world.objects.create("priorityclasses", important)
+    await _owned(world, "owned", owner)
+    await world.objects.delete("configmaps", "owner", "default")
+    await _gone(world, "secrets", "owned")
+    assert await world.get("priorityclasses", "important", None)
+
+
 async def test_orphan(world: World, controllers: Controllers) -> None:
     await _owned(world, "owned", await _owner(world))
     await world.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
@@ -112,6 +151,32 @@ async def test_a_deleted_job_takes_its_pods_along(world: World, controllers: Con
         return (await world.objects.list("pods"))[0] == []
 
     await world.eventually(none)
+
+
+async def test_a_namespace_says_what_keeps_it(world: World, controllers: Controllers) -> None:
+    await world.objects.create("namespaces", {"metadata": {"name": "stuck"}})
+    for name in ("one", "two"):
+        await world.objects.create("configmaps", {"metadata": {"name": name, "finalizers": ["a.io/b"]}}, "stuck")
+    await world.objects.create("configmaps", {"metadata": {"name": "free"}}, "stuck")
+    await world.objects.delete("namespaces", "stuck")
+
+    async def said() -> dict[str, Any]:
+        conditions = (await world.objects.get("namespaces", "stuck"))["status"].get("conditions") or []
+        return {each["type"]: (each["status"], each["reason"], each["message"]) for each in conditions}
+
+    told = await world.eventually(said)
+    text = "Some resources are remaining: configmaps. has 2 resource instances"
+    assert told["NamespaceContentRemaining"] == ("True", "SomeResourcesRemain", text)
+    text = "Some content in the namespace has finalizers remaining: a.io/b in 2 resource instances"
+    assert told["NamespaceFinalizersRemaining"] == ("True", "SomeFinalizersRemain", text)
+    assert {told[kind][0] for kind in told if "Deletion" in kind} == {"False"} and len(told) == 5
+    for name in ("one", "two"):
+        await world.objects.patch("configmaps", name, {"metadata": {"finalizers": None}}, "stuck")
+
+    async def gone() -> bool:
+        return await world.get("namespaces", "stuck", None) is None
+
+    await world.eventually(gone)
 
 
 async def test_a_deleted_namespace_empties(world: World, controllers: Controllers) -> None:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import Controllers, jobstatus
 from aksgpu.local.control.job import new_pod
 from aksgpu.local.control.jobstatus import backoff_left, format_indexes, parse_indexes, ruling
+from aksgpu.local.objects import Object
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
@@ -186,6 +187,37 @@ async def test_indexed(world: World, controllers: Controllers) -> None:
     assert len(await world.pods("sweep")) == 3
 
 
+async def test_an_indexed_job_that_shrinks_forgets_the_indexes_beyond(world: World, controllers: Controllers) -> None:
+    await world.job("elastic", completionMode="Indexed", completions=5, parallelism=5)
+    pods = {pod["metadata"]["generateName"]: pod for pod in await _pods(world, "elastic", 5)}
+    for index in (0, 3, 4):
+        await world.end(pods[f"elastic-{index}-"])
+
+    async def completed(indexes: str) -> bool:
+        return (await world.objects.get("jobs", "elastic", "default"))["status"].get("completedIndexes") == indexes
+
+    await world.eventually(lambda: completed("0,3,4"))
+    await world.objects.patch("jobs", "elastic", {"spec": {"completions": 2, "parallelism": 2}}, "default")
+    await world.eventually(lambda: completed("0"))
+    [left] = [pod for pod in await world.pods("elastic") if not pod.get("status", {}).get("containerStatuses")]
+    assert left["metadata"]["generateName"] == "elastic-1-"
+    await world.end(left)
+    status = (await _conditions(world, "elastic", "Complete"))["status"]
+    assert (status["completedIndexes"], status["succeeded"]) == ("0,1", 2)
+
+
+def test_of_pods_that_are_too_many_those_go_first_that_have_done_least() -> None:
+    def pod(name: str, created: int, node: str = "", phase: str = "Pending", ready: str = "False") -> Object:
+        meta = {"name": name, "creationTimestamp": f"2026-11-24T10:00:0{created}Z"}
+        status = {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}
+        return {"metadata": meta, "spec": {"nodeName": node} if node else {}, "status": status}
+
+    old, new = pod("old", 1, "n", "Running", "True"), pod("new", 2, "n", "Running", "True")
+    active = [old, new, pod("starting", 3, "n"), pod("waiting", 4), pod("unready", 5, "n", "Running")]
+    going = jobstatus.surplus({"spec": {}}, active, 1)
+    assert [each["metadata"]["name"] for each in going] == ["waiting", "starting", "unready", "new"]
+
+
 async def test_suspend_and_resume(world: World, controllers: Controllers) -> None:
     await world.job("later", suspend=True)
     status = (await _conditions(world, "later", "Suspended"))["status"]
@@ -199,7 +231,8 @@ async def test_suspend_and_resume(world: World, controllers: Controllers) -> Non
 
     async def idle() -> bool:
         status = (await world.objects.get("jobs", "later", "default"))["status"]
-        return "active" not in status and "failed" not in status and "startTime" not in status
+        # When it began is told until it begins anew.
+        return "active" not in status and "failed" not in status and "startTime" in status
 
     await world.eventually(idle)
     assert pod["metadata"]["name"] not in {each["metadata"]["name"] for each in await world.pods("later")}
