@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from aksgpu.local.arm import data, quota
-from aksgpu.local.arm.context import Answer, Call, Context
+from aksgpu.local.arm.context import Answer, Call, Context, filtered
 from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.rules import check_location
 
@@ -38,8 +37,7 @@ def provider(context: Context, call: Call) -> Answer:
 
 def skus(context: Context, call: Call) -> Answer:
     """The VM sizes, once for each region; ``$filter=location eq 'x'`` picks one region."""
-    wanted = _filters(call).get("location")
-    regions = [name for name in data.REGIONS if wanted is None or name == wanted.lower()]
+    regions = [row["location"] for row in filtered(call, [{"location": name} for name in data.REGIONS])]
     rows = [_sku(size, region) for size in data.sizes().values() for region in regions if size.offered(region)]
     return Answer(200, {"value": rows})
 
@@ -89,21 +87,13 @@ def usages(context: Context, call: Call) -> Answer:
 
 def prices(context: Context, call: Call) -> Answer:
     """Retail prices, for the sizes whose price the table knows, the same in every region."""
-    wanted = _filters(call)
-    parts = dict(re.findall(r"contains\((\w+),\s*'([^']*)'\)", call.query.get("$filter", "")))
-    wanted |= {"type": wanted.pop("priceType")} if "priceType" in wanted else {}
-    items = [
-        item
-        for item in _prices(wanted.get("armRegionName", ""))
-        if all(str(item.get(key, "")).lower() == value.lower() for key, value in wanted.items())
-        and all(part in str(item.get(key, "")) for key, part in parts.items())
-    ]
+    items = filtered(call, list(_prices()), "bad_price_filter")
     answer = {"BillingCurrency": "USD", "CustomerEntityId": "Default", "CustomerEntityType": "Retail", "Items": items}
     return Answer(200, answer | {"NextPageLink": None, "Count": len(items)})
 
 
-def _prices(wanted: str) -> Iterator[dict[str, Any]]:
-    for region in [region for region in data.REGIONS if wanted.lower() in ("", region)]:
+def _prices() -> Iterator[dict[str, Any]]:
+    for region in data.REGIONS:
         for size in data.sizes().values():
             if size.price is not None:
                 short = size.name.removeprefix("Standard_").replace("_", " ")
@@ -130,8 +120,3 @@ def _price(
         "unitOfMeasure": unit,
         "armSkuName": size,
     }
-
-
-def _filters(call: Call) -> dict[str, str]:
-    """The equalities of an OData ``$filter``."""
-    return dict(re.findall(r"(\w+)\s+eq\s+'([^']*)'", call.query.get("$filter", "")))

@@ -24,7 +24,6 @@ def put(context: Context, call: Call) -> Answer:
     elif location != old["location"]:
         raise refusal("cluster_elsewhere", name=name, there=old["location"], group=group["name"], location=location)
     else:
-        check_ready(context, old)
         rules.check_fixed("cluster", old["properties"], properties)
     rules.check_cluster(name, properties)
     before: dict[str, Document] = old["pools"] if old else {}
@@ -33,6 +32,8 @@ def put(context: Context, call: Call) -> Answer:
         pool = wanted_pool(before.get(profile.get("name")), profile.get("name") or "", profile, location)
         pools[pool["name"]] = pool
     rules.check_system_pool(pools)
+    if old:
+        check_ready(context, old)
     quota.check(context, location, pools.values(), instead_of=before.values())
 
     cluster = old or shapes.new_cluster(group["name"], name, location)
@@ -99,6 +100,7 @@ def listed(context: Context, call: Call) -> Answer:
 def patch(context: Context, call: Call) -> Answer:
     """Change a cluster's tags."""
     cluster = context.cluster(call)
+    check_etag(call, shapes.show_cluster(cluster))
     check_free(context, cluster)
     cluster |= {key: value for key, value in (call.body or {}).items() if key == "tags"}
     context.save(cluster)
@@ -110,6 +112,7 @@ async def delete(context: Context, call: Call) -> Answer:
     cluster = context.known_cluster(call)
     if cluster is None:
         return Answer(204)
+    check_etag(call, shapes.show_cluster(cluster))
     running = context.operations.running(cluster)
     if running is not None and running["kind"] == "delete-cluster":
         return context.accepted(call, running)

@@ -7,6 +7,7 @@ reach Kubernetes through :class:`Clusters` alone.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from aksgpu.local.arm.data import SUBSCRIPTION
-from aksgpu.local.arm.errors import refusal
+from aksgpu.local.arm.errors import refusal, refuse_if
 from aksgpu.local.arm.state import Document, State
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from aksgpu.local.arm.faults import Faults
     from aksgpu.local.arm.operations import Operations
 
+_WORDS = r"(\w+)\s+eq\s+'([^']*)'|contains\((\w+),\s*'([^']*)'\)"
+_TERM, _OR = re.compile(_WORDS), re.compile(r"\s+or\s+(?=\w+\s+eq\s|contains\()")
+_FILTER = re.compile(rf"(?:{_WORDS})(?:\s+(?:and|or)\s+(?:{_WORDS}))*")
 CLUSTER_TYPE = "Microsoft.ContainerService/managedClusters"
 
 
@@ -120,6 +124,23 @@ class Answer:
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def filtered(call: Call, rows: list[Document], refused: str = "bad_filter") -> list[Document]:
+    """The rows that an OData ``$filter`` picks; refused where it holds more than ``eq``, ``contains``, and, or."""
+    text = call.query.get("$filter", "").strip()
+    if not text:
+        return rows
+    refuse_if(_FILTER.fullmatch(text) is None, refused, filter=text)
+    ways = [_TERM.findall(way) for way in _OR.split(text)]
+
+    def fits(row: Document, field: str, exact: str, part_of: str, part: str) -> bool:
+        field = field or part_of
+        value = row.get("type" if field in ("priceType", "resourceType") else field)
+        refuse_if(value is None, refused, filter=text)
+        return part in str(value) if part_of else str(value).lower() == exact.lower()
+
+    return [row for row in rows if any(all(fits(row, *term) for term in way) for way in ways)]
 
 
 def group_id(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aksgpu.local.arm import data
-from aksgpu.local.arm.context import Answer, Call, Context, cluster_id, group_id
+from aksgpu.local.arm.context import Answer, Call, Context, cluster_id, filtered, group_id
 from aksgpu.local.arm.errors import refuse_if
 from aksgpu.local.arm.nodes import scale_set_id
 from aksgpu.local.arm.rules import GROUP_NAME, check_location
@@ -60,8 +60,14 @@ def patch(context: Context, call: Call) -> Answer:
 
 
 def listed(context: Context, call: Call) -> Answer:
-    """All resource groups, those that AKS made for its nodes included."""
-    return Answer(200, {"value": [show(group) for group in context.state.groups.values()]})
+    """All resource groups, those that AKS made for its nodes included; a filter picks by one tag."""
+    found = [
+        show(group)
+        for group in context.state.groups.values()
+        if "$filter" not in call.query
+        or filtered(call, [{"tagName": name, "tagValue": text} for name, text in (group.get("tags") or {}).items()])
+    ]
+    return Answer(200, {"value": found})
 
 
 def delete(context: Context, call: Call) -> Answer:
@@ -91,7 +97,7 @@ def resources(context: Context, call: Call) -> Answer:
             found.append({key: shown[key] for key in fields if key in shown})
         if wanted == cluster["properties"]["nodeResourceGroup"].lower():
             found += [_scale_set(cluster, pool) for pool in cluster["pools"].values()]
-    return Answer(200, {"value": found})
+    return Answer(200, {"value": filtered(call, found)})
 
 
 def _scale_set(cluster: Document, pool: Document) -> Document:

@@ -155,15 +155,22 @@ def _parsed(body: bytes, schema: str) -> object:
         return None
     try:
         parsed = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refusal("bad_content", why=error) from None
     refuse_if(not isinstance(parsed, dict), "bad_content", why="a JSON object is expected")
+    refuse_if(_deep(parsed), "bad_content", why="it is nested too deeply")
     try:
         if schema:
             require(table("fields")[schema], parsed)
     except WrongField as wrong:
         raise refusal("invalid", field=wrong.path, why=wrong.why) from None
     return parsed
+
+
+def _deep(value: Any, most: int = 50) -> bool:
+    """Whether JSON is nested deeper than any that Azure takes; what is kept has to be copied and written."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return most == 0 or any(_deep(each, most - 1) for each in inner)
 
 
 def _response(answer: Answer, asked: Mapping[str, str]) -> web.Response:

@@ -15,9 +15,9 @@ def put(context: Context, call: Call) -> Answer:
     cluster, name = context.cluster(call), call.path["pool"]
     old, location = cluster["pools"].get(name), cluster["location"]
     check_etag(call, shapes.show_pool(cluster, old) if old else None)
-    check_ready(context, cluster)
     pool = wanted_pool(old, name, (call.body or {}).get("properties") or {}, location)
     rules.check_system_pool({**cluster["pools"], name: pool})
+    check_ready(context, cluster)
     quota.check(context, location, [pool], instead_of=[old] if old else [])
 
     if old is not None and old["power"] != pool["power"]:
@@ -45,6 +45,7 @@ def delete(context: Context, call: Call) -> Answer:
     cluster, name = context.cluster(call), call.path["pool"].lower()
     if name not in cluster["pools"]:
         return Answer(204)
+    check_etag(call, shapes.show_pool(cluster, cluster["pools"][name]))
     running = context.operations.running(cluster)
     if running is not None and running["kind"] == "delete-pool" and running["pool"] == name:
         return context.accepted(call, running)

@@ -116,11 +116,13 @@ class Arm:
         )
 
     def send(self, method: str, path: str, body: Any = None, version: str | None = VERSION, **headers: str) -> Any:
-        """One request without the SDK's help; the HTTP response."""
+        """One request without the SDK's help, a body that is a text as it is; the HTTP response."""
         from azure.core.rest import HttpRequest
 
         query = {"api-version": version} if version else {}
-        request = HttpRequest(method, path, params=query, json=body, headers=headers)
+        request = HttpRequest(
+            method, path, params=query, headers=headers, **{"content" if isinstance(body, str) else "json": body}
+        )
         if self.sender is None:
             self.sender = self.client()
         return self.sender.send_request(request)

@@ -40,3 +40,19 @@ def test_prices(arm: Arm) -> None:
     assert [item["retailPrice"] for item in one["Items"]] == [0.526]
     many = arm.send("GET", prices + "contains(armSkuName, 'Standard_N')", version=None).json()
     assert many["Count"] == 3
+
+
+def test_filters_pick_or_are_refused(arm: Arm) -> None:
+    prices, groups = "/api/retail/prices?$filter=", f"/subscriptions/{SUBSCRIPTION}/resourcegroups"
+    two = "armSkuName eq 'Standard_NC4as_T4_v3' and armRegionName eq 'eastus' or armSkuName eq 'x or y'"
+    assert arm.send("GET", prices + two, version=None).json()["Count"] == 1
+    arm.send("PUT", f"{groups}/other", {"location": "eastus", "tags": {"env": "dev", "a": "b"}}, "2021-04-01")
+    for query, found in {"tagName eq 'env'": 1, "tagName eq 'env' and tagValue eq 'b'": 0}.items():
+        answer = arm.send("GET", f"{groups}?$filter={query}", version="2021-04-01").json()
+        assert [group["name"] for group in answer["value"]] == ["other"] * found
+    for path in (f"{COMPUTE}/skus", groups, f"{groups}/rg/resources"):
+        answer = arm.send("GET", f"{path}?$filter=rubbish", version="2021-07-01")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidFilterInQueryString")
+    for query in ("armSkuName in ('a')", "armSkuName eq 'a' and", "not contains(armSkuName, 'a')", "nothing eq 'a'"):
+        answer = arm.send("GET", prices + query, version=None)
+        assert (answer.status_code, answer.json()["error"]["message"]) == (400, "Invalid OData parameters supplied")

@@ -236,6 +236,13 @@ def test_bodies_that_are_not_json_objects(arm: Arm) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
 
 
+def test_bodies_that_are_nested_too_deeply(arm: Arm) -> None:
+    for depth in (100, 900, 100_000):
+        deep = '{"location": "eastus", "properties": {"networkProfile": ' + '{"a":' * depth + "1" + "}" * (depth + 2)
+        answer = arm.send("PUT", CLUSTER, deep)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
+
+
 def test_bodies_that_are_too_large(arm: Arm) -> None:
     answer = arm.send("PUT", CLUSTER, {"tags": {"a": "b" * 2**21}})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "RequestContentTooLarge")
@@ -263,7 +270,21 @@ def test_etags(arm: Arm) -> None:
     assert stale.status_code == 412
     assert arm.send("PUT", CLUSTER, body(), **{"If-None-Match": "*"}).status_code == 412
     etag = arm.send("GET", pool_path).json()["properties"]["eTag"]
+    for method, path in (("PATCH", CLUSTER), ("DELETE", CLUSTER), ("DELETE", pool_path)):
+        assert arm.send(method, path, {} if method == "PATCH" else None, **{"If-Match": '"old"'}).status_code == 412
     assert arm.send("PUT", pool_path, {"properties": {"count": 2}}, **{"If-Match": etag}).status_code == 200
+
+
+def test_what_is_wrong_in_itself_is_refused_before_what_runs(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    arm.run(arm.manager.inject("stuck", {}))
+    arm.send("PUT", f"{CLUSTER}/agentPools/gpunp", {"properties": {"vmSize": "Standard_D2s_v3"}})
+    wrong = {"vmSize": "Standard_D2s_v3", "scaleSetPriority": "Spot", "spotMaxPrice": -5}
+    answer = arm.send("PUT", f"{CLUSTER}/agentPools/spot", {"properties": wrong})
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidParameter")
+    assert refused(arm, body(kubernetesVersion="1.2.3"))[1] == "K8sVersionNotSupported"
+    assert refused(arm, body())[1] == "OperationNotAllowed"
 
 
 def test_every_refusal_is_used_and_every_use_has_its_text() -> None:
