@@ -1,7 +1,7 @@
 """The one interface through which everything inside the laptop reads and writes Kubernetes objects.
 
 Controllers, the scheduler, the node agent and Resource Manager know only :class:`Objects`. The API server's registry
-implements it in process; :mod:`aksgpu.local.control.remote` implements it over HTTP against any API server.
+implements it in process; a client of any API server could over HTTP, and in the tests one does.
 
 Objects are plain dicts. What is returned or delivered is shared: treat it as frozen and copy before changing it.
 A resource is named by its plural, such as ``pods`` or ``jobs``; every plural on the laptop is unique.

@@ -1,6 +1,6 @@
 """Controllers and scheduler of the laptop AKS: ordinary clients of one interface, :mod:`aksgpu.local.objects`.
 
-They run against the laptop's own registry, or over HTTP against any API server (:mod:`aksgpu.local.control.remote`).
+They run against the laptop's own registry, and would against any API server: the tests have them do so over HTTP.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from remote_objects import RemoteObjects
 
 from aksgpu.local.api.access import User
 from aksgpu.local.api.http import KubeApi
@@ -15,7 +16,6 @@ from aksgpu.local.api.registry import Registry
 from aksgpu.local.control import Controllers
 from aksgpu.local.control.daemonset import DaemonSetController
 from aksgpu.local.control.job import JobController
-from aksgpu.local.control.remote import RemoteObjects
 from aksgpu.local.control.scheduler import Scheduler
 from aksgpu.local.settings import Settings
 from aksgpu.local.status import StatusError

@@ -11,10 +11,10 @@ import pytest
 import recorded
 import yaml
 from kubernetes import client, config, dynamic, watch
+from remote_objects import RemoteObjects
 from whole_cluster import Whole
 
 from aksgpu import plugin
-from aksgpu.local.control.remote import RemoteObjects
 
 pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
 
