@@ -84,8 +84,9 @@ class Causes:
                     for index, each in enumerate(value):
                         self.rule(said, each, f"{field}[{index}]")
                 case "propertyNames" | "additionalProperties":
-                    for each in value if word == "propertyNames" else value.values():
-                        self.rule(said, each, field)
+                    for key, each in value.items():
+                        here = f"{field}[{key}]" if rule.get("keyed") else field
+                        self.rule(said, key if word == "propertyNames" else each, here)
 
     def check(self, kind: Type, name: str = "") -> None:
         """Raise Invalid when anything was found."""

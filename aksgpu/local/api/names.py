@@ -30,7 +30,7 @@ def problems(form: str, value: str) -> list[str]:
     rule = data("rules.yaml")["formats"][form]
     found = [f"must be no more than {rule['maxLength']} bytes"] if len(value.encode()) > rule["maxLength"] else []
     if not re.fullmatch(rule["pattern"], value, re.ASCII):
-        found.append(rule["text"].replace("{pattern}", rule["pattern"]))
+        found.append(rule["text"].replace("{pattern}", rule["pattern"]).replace("{value}", value))
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from aksgpu.local.api import names, quantity
 from aksgpu.local.api.causes import Causes
+from aksgpu.local.api.checks import CHECKS, Check
 from aksgpu.local.api.kinds import Kind, Type
 from aksgpu.local.api.strategy import HOOKS, Hook
 
@@ -58,6 +59,7 @@ class Node:
         self.defaults: Mapping[str, Any] = {}
         self.rules: Mapping[str, Any] = {}
         self.hook: Hook | None = None
+        self.check: Check | None = None
 
 
 @cache
@@ -74,6 +76,7 @@ def definition(name: str) -> Node:
     more = names.data("rules.yaml")["types"].get(node.name, {})
     node.zero, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
     node.defaults, node.rules, node.hook = more.get("defaults", {}), more.get("rules", {}), HOOKS.get(node.name)
+    node.check = CHECKS.get(node.name)
     required = [each for each in schema.get("required", ()) if each not in node.zero and each not in node.defaults]
     node.required = tuple(dict.fromkeys([*required, *more.get("required", ())]))
     node.kept = frozenset((*node.required, *node.zero, *more.get("pointers", ())))
@@ -199,6 +202,8 @@ class Decoder:
         for key, rule in node.rules.items():
             if key in result:
                 self.causes.rule(rule, result[key], prefix + key)
+        if self._with_defaults and node.check is not None:
+            node.check(result, prefix, self.causes)
         return result
 
 

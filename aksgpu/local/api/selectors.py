@@ -26,7 +26,7 @@ _TERM = re.compile(
 def labels_match(selector: Mapping[str, Any], labels: Labels) -> bool:
     """Whether a LabelSelector object selects these labels; an empty one selects everything."""
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        operation(each["operator"], labels.get(each["key"]), each.get("values", ()))
+        operation(each.get("operator", ""), labels.get(each.get("key", "")), each.get("values", ()))
         for each in selector.get("matchExpressions", ())
     )
 

@@ -13,7 +13,18 @@ from aksgpu.local.api.kinds import KINDS, by_plural
 
 DATA = Path(schema.__file__).parent / "data"
 FORMS = {"qualified-name", "annotation", *names.data("rules.yaml")["formats"]}
-WORDS = {"enum", "minimum", "maximum", "format", "items", "propertyNames", "additionalProperties", "unique", "maxBytes"}
+WORDS = {
+    "enum",
+    "minimum",
+    "maximum",
+    "format",
+    "items",
+    "propertyNames",
+    "additionalProperties",
+    "unique",
+    "keyed",
+    "maxBytes",
+}
 
 
 def decode(plural: str, obj: dict[str, Any]) -> tuple[dict[str, Any], schema.Decoder]:

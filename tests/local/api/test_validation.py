@@ -86,6 +86,14 @@ async def test_scheduling_gates_can_go(registry: Registry, pod: Object) -> None:
         (mount(subPath="/etc"), 'volumeMounts[0].subPath: Invalid value: "/etc": must be a relative path'),
         (mount(subPath="a/../../b"), "must not contain '..'"),
         (mount(subPathExpr="$(A)/.."), "volumeMounts[0].subPathExpr: Invalid value: "),
+        ({"volumeMounts": [*mount()["volumeMounts"], *mount()["volumeMounts"]]}, 'value: "/v": must be unique'),
+        ({"env": [{"name": "A", "valueFrom": {}}]}, "must specify one of: `fieldRef`, `resourceFieldRef`"),
+        (
+            {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.image"}}}]},
+            'fieldPath: Invalid value: "spec.image": error converting fieldPath: field label not supported: spec.image',
+        ),
+        ({"ports": [{"containerPort": 80, "name": "Web"}]}, "at least one letter (a-z)"),
+        ({"ports": [{"containerPort": 80, "protocol": "tcp"}]}, 'supported values: "SCTP", "TCP", "UDP"'),
     ],
 )
 async def test_containers_that_cannot_be(registry: Registry, pod: Object, change: Object, text: str) -> None:
@@ -94,6 +102,42 @@ async def test_containers_that_cannot_be(registry: Registry, pod: Object, change
     with pytest.raises(StatusError) as raised:
         await registry.create("pods", pod, "default")
     assert raised.value.code == 422 and text in raised.value.message
+
+
+async def test_all_that_is_wrong_is_told_at_once_and_where(registry: Registry, pod: Object) -> None:
+    terms = [
+        {"key": "a", "operator": "Is", "values": ["b"]},
+        {"key": "a", "operator": "In"},
+        {"key": "a", "operator": "Exists", "values": ["b"]},
+        {"key": "a", "operator": "Gt", "values": ["1", "2"]},
+    ]
+    affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": terms}]}}
+    pod["spec"] |= {
+        "affinity": {"nodeAffinity": affinity},
+        "hostname": "A_b",
+        "volumes": [{"name": "a", "configMap": {"name": "c"}, "emptyDir": {}}, {"name": "b", "secret": {}}],
+    }
+    pod["spec"]["containers"][0] = {
+        "name": "main",
+        "resources": {"limits": {"gpu": 1, "cpu": -1}},
+        "volumeMounts": [{"name": "c", "mountPath": "/c"}],
+    }
+    with pytest.raises(StatusError) as raised:
+        await registry.create("pods", pod, "default")
+    head = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]"
+    assert {each["field"].replace(head, "TERM") for each in raised.value.status["details"]["causes"]} == {
+        "TERM.matchExpressions[0].operator",
+        "TERM.matchExpressions[1].values",
+        "TERM.matchExpressions[2].values",
+        "TERM.matchExpressions[3].values",
+        "spec.volumes[0].configMap",
+        "spec.volumes[1].secret.secretName",
+        "spec.containers[0].resources.limits[cpu]",
+        "spec.containers[0].resources.limits[gpu]",
+        "spec.containers[0].image",
+        "spec.hostname",
+        "spec.containers[0].volumeMounts[0].name",
+    }
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
@@ -117,11 +161,20 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
             "Too long: may not be more than",
         ),
         ("configmaps", {"data": {"a/b": ""}}, "'key.name',  or 'KEY_NAME',  or 'key-name'"),
+        ("configmaps", {"data": {"a/b": ""}}, 'data[a/b]: Invalid value: "a/b"'),
         ("configmaps", {"data": {"a": "x" * 1_100_000}}, "data: Too long: may not be more than 1048576 bytes"),
         ("nodes", {"spec": {"taints": [{"key": "a"}]}}, "spec.taints[0].effect: Required value"),
         ("nodes", {"spec": {"taints": [{"key": "a", "effect": "No"}]}}, 'supported values: "NoSchedule"'),
         ("persistentvolumeclaims", {"spec": {}}, "spec.accessModes: Required value"),
+        ("persistentvolumeclaims", {"spec": {}}, "spec.resources[storage]: Required value"),
         ("resourcequotas", {"spec": {"hard": {"pods": -1}}}, 'Invalid value: "-1": must be greater than or equal to 0'),
+        (
+            "resourcequotas",
+            {"spec": {"hard": {"gpus": 1}}},
+            'spec.hard[gpus]: Invalid value: "gpus": must be a standard',
+        ),
+        ("secrets", {"type": "kubernetes.io/tls", "stringData": {"tls.key": "k"}}, "data[tls.crt]: Required value"),
+        ("secrets", {"type": "kubernetes.io/dockerconfigjson"}, "data[.dockerconfigjson]: Required value"),
         ("roles", {"metadata": {"name": ".."}}, "may not be '.' or '..'"),
         ("roles", {"rules": [{"apiGroups": [""]}]}, "rules[0].verbs: Required value"),
         ("rolebindings", {"roleRef": {"kind": "User", "name": "x"}}, 'supported values: "Role", "ClusterRole"'),
