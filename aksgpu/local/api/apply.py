@@ -194,14 +194,28 @@ def merge(node: Node, live: Any, applied: Any) -> Any:
         return applied
     if node.type == "array":
         items = {fieldset.element(node, each): each for each in live}
-        for name, part, each in parts:
-            items[name] = merge(part, items[name], each) if name in items else each
-        return list(items.values())
+        new = {name: merge(part, items[name], each) if name in items else each for name, part, each in parts}
+        return [new[name] if name in new else items[name] for name in _ordered(items, new)]
     result = dict(live)
     for name, part, each in parts:
         key = name[2:]
         result[key] = merge(part, live[key], each) if live.get(key) is not None else each
     return result
+
+
+def _ordered(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
+    """All items of a list in the order in which they are applied; each other stays after the one it came after."""
+    names, result, done = list(applied), list[str](), 0
+    place = {name: index for index, name in enumerate(names)}
+    common = (name for name in names if name in live)
+    following = next(common, None)
+    for name in live:
+        if name not in place:
+            result.append(name)
+        elif name == following:
+            result += names[done : place[name] + 1]
+            done, following = place[name] + 1, next(common, None)
+    return result + names[done:]
 
 
 def prune(node: Node, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from aksgpu.local.api.schema import Node
+from aksgpu.local.status import bad_request
 
 Path = tuple[str, ...]
 Fields = set[Path]
@@ -49,6 +51,9 @@ def everything(node: Node, value: Any, path: Path = (), *, applied: bool = False
     parts = children(node, value)
     if not parts:
         return {path}
+    if applied and len(names := Counter(name for name, _, _ in parts)) < len(parts):
+        why = f"{text(path)}: duplicate entries for key {text((names.most_common(1)[0][0],))}"
+        raise bad_request(f"failed to create typed patch object: {why}")
     own = bool(path) and (not applied or path[-1].startswith("k:"))
     found: Fields = {path} if own else set()
     for name, part, each in parts:

@@ -124,19 +124,19 @@ class Writer:
         found = self._find(kind, key)
         old = found.obj
         given = change(old)
-        before = old["metadata"].get("managedFields")
+        before, owners = old["metadata"].get("managedFields"), given["metadata"]["managedFields"] if applied else None
         if isinstance(metadata := given.get("metadata"), dict) and metadata.get("managedFields") == before:
             given = {**given, "metadata": {**metadata, "managedFields": None}}
         obj, causes = decode(kind, given, options, known=old)
         managed = obj["metadata"].pop("managedFields", before)
-        if not applied and managed is not before:
+        if managed is not before:
             managed = apply.handed_on(managed, before)
         self._identify(kind, key, obj, old)
         obj = _combine(kind, obj, old, subresource)
         fixed = {name: old["metadata"][name] for name in (*_FIXED, "resourceVersion") if name in old["metadata"]}
         obj["metadata"] = {name: value for name, value in obj["metadata"].items() if name not in _FIXED} | fixed
-        if applied and managed:
-            obj["metadata"]["managedFields"] = managed
+        if owners:
+            obj["metadata"]["managedFields"] = owners
         elif not applied:
             # A client may hand ownership on, as kubectl does before its first apply on the server.
             base = old if managed is before else {**old, "metadata": {**old["metadata"], "managedFields": managed}}

@@ -52,6 +52,39 @@ async def test_what_others_own_stays(registry: Registry) -> None:
     assert owners(applied) == {"o": {"f:data": {"f:b": {}}}}
 
 
+async def test_who_applies_nothing_any_more_owns_nothing(registry: Registry) -> None:
+    await apply(registry, config(a="1"), "one")
+    applied = await apply(registry, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}, "one")
+    assert "data" not in applied and "managedFields" not in applied["metadata"]
+    assert (await apply(registry, config(a="2"), "two"))["data"] == {"a": "2"}
+
+
+def daemon_set(*variables: str, init: str = "") -> Object:
+    env = [{"name": name, "value": name} for name in variables]
+    spec = {"containers": [{"name": "c", "image": "busybox:1", "env": env}]}
+    template = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {**spec, "initContainers": [{"name": n, "image": "x:1"} for n in init]},
+    }
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "d"}, "spec": spec}
+
+
+async def test_lists_come_in_the_order_in_which_they_are_applied(registry: Registry) -> None:
+    await apply(registry, daemon_set("A", "B", "C", init="b"), "one", resource="daemonsets")
+    await apply(registry, daemon_set("X", "A"), "two", resource="daemonsets")
+    applied = await apply(registry, daemon_set("N", "C", "B", "A", init="ab"), "one", resource="daemonsets")
+    spec = applied["spec"]["template"]["spec"]
+    assert [each["name"] for each in spec["initContainers"]] == ["a", "b"]
+    assert [each["name"] for each in spec["containers"][0]["env"]] == ["X", "N", "C", "B", "A"]
+
+
+async def test_two_items_of_one_name_are_not_applied(registry: Registry) -> None:
+    text = r'\.spec\.template\.spec\.containers\[name="c"\]\.env: duplicate entries for key \[name="A"\]'
+    with pytest.raises(StatusError, match=text):
+        await apply(registry, daemon_set("A", "B", "A"), "one", resource="daemonsets")
+
+
 async def test_applying_the_same_twice_writes_nothing(registry: Registry) -> None:
     first = await apply(registry, config(a="1"), "one")
     assert (await apply(registry, config(a="1"), "one"))["metadata"] == first["metadata"]
