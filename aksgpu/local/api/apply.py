@@ -7,6 +7,7 @@ now (:func:`apply`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -163,7 +164,8 @@ def apply(
     others = [owner.without(changed) for owner in others]
     abandoned = (before - fields).difference(*(owner.fields for owner in others))
     # A container that this manager leaves stays for what others own in it.
-    kept = fields.union(*(owner.fields for owner in others))
+    owned = fields.union(*(owner.fields for owner in others))
+    kept = {path[:depth] for path in owned for depth in range(1, len(path) + 1)}
     merged = prune(node, merged, abandoned, keep=kept)
     merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, _owner(kind, identity, time, fields)])}
     return merged
@@ -219,22 +221,22 @@ def _ordered(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
 
 
 def prune(node: Node, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:
-    """The value without the fields in ``gone``; a container goes when nothing of it is kept."""
-    if not gone:
-        return value
-    parts = fieldset.children(node, value)
+    """The value without the fields in ``gone``, which are below ``path``; what is in ``keep`` stays all the same."""
+    parts = fieldset.children(node, value) if gone else None
     if parts is None:
         return value
+    below: defaultdict[str, Fields] = defaultdict(set)
+    for each in gone:
+        below[each[len(path)]].add(each)
     kept: list[tuple[str, Any]] = []
     for name, part, each in parts:
-        here = (*path, name)
-        if here in gone and not any(each[: len(here)] == here for each in keep):
+        here, inner = (*path, name), below[name]
+        if here in inner and here not in keep:
             continue
-        below = {each for each in gone if len(each) > len(here) and each[: len(here)] == here}
-        pruned = prune(part, each, below, keep=keep, path=here)
-        if below and not pruned and pruned != each and here not in keep:
-            continue
-        kept.append((name, pruned))
+        inner.discard(here)
+        pruned = prune(part, each, inner, keep=keep, path=here)
+        if pruned or pruned == each or here in keep:
+            kept.append((name, pruned))
     if node.type == "array":
         return [each for _, each in kept]
     return {name[2:]: each for name, each in kept}

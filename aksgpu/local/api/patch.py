@@ -6,14 +6,18 @@ are given; parts of the result are shared with the old object.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import jsonpatch
+import orjson
 
 from aksgpu.local.api.schema import Node
 from aksgpu.local.status import StatusError, bad_request
 
 MAX_OPERATIONS = 10_000
+MAX_COPIED = 3 * 1024 * 1024
+"""Bytes that the copies of one JSON patch may amount to, as in Kubernetes."""
 _MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 """What jsonpatch lets through of operations that are none."""
 _ORDER, _DELETE, _RETAIN, _DIRECTIVE = "$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys", "$patch"
@@ -27,8 +31,17 @@ def json_patch(target: Any, operations: list[Any]) -> Any:
             f"got {len(operations)}"
         )
         raise StatusError(413, "RequestEntityTooLarge", message)
+    result, copied = copy.deepcopy(target), 0
     try:
-        return jsonpatch.JsonPatch(operations).apply(target)
+        for each in operations:
+            if (
+                each["op"] == "copy"
+            ):  # of what holds copies already, and so on: without a bound, a few would fill memory
+                copied += len(orjson.dumps(jsonpatch.JsonPointer(each["from"]).resolve(result)))
+                if copied > MAX_COPIED:
+                    raise ValueError(copied)
+            result = jsonpatch.apply_patch(result, [each], in_place=True)
+        return result
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, *_MALFORMED) as error:
         message = "the server rejected our request due to an error in our request"
         raise StatusError(422, "Invalid", message, {}) from error
@@ -83,14 +96,16 @@ def _field(node: Node | None, key: str) -> Node | None:
 
 def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     if isinstance(retained := patch.get(_RETAIN), list):
-        result = {key: value for key, value in result.items() if key in retained}
+        kept = {*map(str, retained)}
+        result = {key: value for key, value in result.items() if key in kept}
     for key, value in patch.items():
         if not isinstance(value, list):
             continue
         if key.startswith(_DELETE):
             name = key.removeprefix(_DELETE)
             if isinstance(result.get(name), list):
-                result[name] = [each for each in result[name] if each not in value]
+                gone = {*map(str, value)}
+                result[name] = [each for each in result[name] if str(each) not in gone]
         elif key.startswith(_ORDER):
             name = key.removeprefix(_ORDER)
             if isinstance(result.get(name), list):
@@ -115,22 +130,20 @@ def _ordered(field: Node | None, items: list[Any], order: list[Any]) -> list[Any
 
 
 def _merge_lists(field: Node, target: Any, patch: list[Any]) -> list[Any]:
-    items: list[Any] = list(target) if isinstance(target, list) else []
-    if any(isinstance(each, dict) and each.get(_DIRECTIVE) == "replace" for each in patch):
+    directives = [each.get(_DIRECTIVE) if isinstance(each, dict) else None for each in patch]
+    if "replace" in directives:
         return [each for each in patch if not (isinstance(each, dict) and _DIRECTIVE in each)]
+    names = [str(_identity(field, each)) for each in patch]
     for each in patch:
-        if not isinstance(each, dict):
-            if each not in items:
-                items.append(each)
-            continue
-        identity = each.get(field.merge_key)
-        if identity is None:
+        if isinstance(each, dict) and each.get(field.merge_key) is None:
             raise bad_request(f"map: {each} does not contain declared merge key: {field.merge_key}")
-        found = next((i for i, item in enumerate(items) if _identity(field, item) == identity), None)
-        if each.get(_DIRECTIVE) == "delete":
-            items = [item for item in items if _identity(field, item) != identity]
-        elif found is None:
-            items.append(strategic_patch(field.item, {}, each))
-        else:
-            items[found] = strategic_patch(field.item, items[found], each)
+    gone = {name for name, directive in zip(names, directives, strict=True) if directive == "delete"}
+    old = target if isinstance(target, list) else []
+    items = [item for item in old if str(_identity(field, item)) not in gone]
+    place = {str(_identity(field, item)): index for index, item in reversed([*enumerate(items)])}
+    for name, each in zip(names, patch, strict=True):
+        if name in gone:
+            continue
+        index = place.setdefault(name, len(items))
+        items[index : index + 1] = [strategic_patch(field.item, items[index] if index < len(items) else None, each)]
     return items

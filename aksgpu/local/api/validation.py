@@ -86,7 +86,7 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
 def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Causes:
     """What is wrong with an object that replaces ``old``."""
     causes = validate(kind, obj, given)
-    before = old["metadata"].get("finalizers", ())
+    before = {*old["metadata"].get("finalizers", ())}
     if "deletionTimestamp" in old["metadata"] and (
         added := [f'"{each}"' for each in obj["metadata"].get("finalizers", ()) if each not in before]
     ):
@@ -105,14 +105,14 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
         case "jobs":
             _job_update(obj["spec"], old["spec"], "startTime" in old["status"], causes)
         case "pods":
-            kept = obj["spec"].get("tolerations", ())
-            if any(each not in kept for each in old["spec"].get("tolerations", ())):
+            after, before = ({frozenset(t.items()) for t in each["spec"].get("tolerations", ())} for each in (obj, old))
+            if not before <= after:
                 why = "existing toleration can not be modified except its tolerationSeconds"
                 causes.forbidden("spec.tolerations", why)
-            for gate in obj["spec"].get("schedulingGates", ()):
-                if gate not in old["spec"].get("schedulingGates", ()):
-                    why = f"only deletion is allowed, but found new scheduling gate '{gate['name']}'"
-                    causes.forbidden("spec.schedulingGates", why)
+            after, before = ({g["name"] for g in each["spec"].get("schedulingGates", ())} for each in (obj, old))
+            for gate in sorted(after - before):
+                why = f"only deletion is allowed, but found new scheduling gate '{gate}'"
+                causes.forbidden("spec.schedulingGates", why)
         case "configmaps" | "secrets" if old.get("immutable"):
             for field in ("immutable", "data", "binaryData"):
                 if obj.get(field) != old.get(field):

@@ -365,7 +365,9 @@ async def test_json_patch_limits(registry: Registry) -> None:
     patch: list[Object] = [{"op": "test", "path": "/kind", "value": "Namespace"}] * 10_001
     status = await refused(registry.patch("namespaces", "default", patch, content_type=JSON_PATCH))
     assert status["code"] == 413
-    for bad in ([{"op": "remove", "path": "/nope"}], [{"op": "what", "path": "/a"}], [{"path": 5}]):
+    # Each of these copies doubles what is there: a hundred would fill any memory.
+    copies = [{"op": "copy", "from": "/metadata", "path": f"/metadata/copy{number}"} for number in range(100)]
+    for bad in ([{"op": "remove", "path": "/nope"}], [{"op": "what", "path": "/a"}], [{"path": 5}], copies):
         status = await refused(registry.patch("namespaces", "default", bad, content_type=JSON_PATCH))
         assert status["code"] == 422
 

@@ -345,3 +345,29 @@ def test_broken_http(server: Server, pieces: list[bytes]) -> None:
     assert b" 500 " not in answered.partition(b"\r\n")[0]
     assert b"Traceback" not in answered
     assert server.send("GET", "/version").status == 200
+
+
+def test_long_lists_do_not_hold_the_server(server: Server) -> None:
+    """Each of these takes part in a second; compared item by item with each other item, they take minutes."""
+    many = range(10_000)
+
+    def send(path: str, body: Any, media: str) -> None:
+        assert server.send("PATCH", path, body, content_type=f"application/{media}").status in (200, 201)
+
+    path = "/api/v1/namespaces/default/configmaps/long"
+    for prefix in "ab":
+        head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "long"}}
+        body = {**head, "data": {f"{prefix}{number}": "" for number in many}}
+        send(f"{path}?fieldManager=m", body, "apply-patch+yaml")
+    names = [f"example.com/{number}" for number in many]
+    for metadata in ({"finalizers": names}, {"$deleteFromPrimitiveList/finalizers": [*names[1:], "x"]}):
+        send(path, {"metadata": metadata}, "strategic-merge-patch+json")
+    assert server.send("GET", path).json["metadata"]["finalizers"] == names[:1]
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}}}
+    spec["template"]["spec"] = {"containers": [{"name": "c", "image": "x"}]}
+    path = "/apis/apps/v1/namespaces/default/daemonsets"
+    assert server.send("POST", path, {"metadata": {"name": "long"}, "spec": spec}).status == 201
+    for prefix in "AB":
+        containers = [{"name": "c", "env": [{"name": f"{prefix}{number}", "value": ""} for number in many]}]
+        body = {"spec": {"template": {"spec": {"containers": containers}}}}
+        send(f"{path}/long", body, "strategic-merge-patch+json")
