@@ -95,7 +95,7 @@ def gpus(aks: HasKube) -> pd.DataFrame:
     Raises:
         Forbidden: you may not list nodes.
     """
-    return _frame(_gpu_nodes(aks), _usage_or_none(aks))
+    return _frame(_gpu_nodes(aks), usage_or_none(aks))
 
 
 def _frame(found: Iterable[Node], using: Mapping[str, Usage] | None) -> pd.DataFrame:
@@ -183,7 +183,8 @@ def _picked(pod: dict[str, Any]) -> tuple[str, str, dict[str, int]]:
     return pod["spec"]["nodeName"], pods.owner(pod), pods.gpus(pod["spec"])
 
 
-def _usage_or_none(aks: HasKube) -> dict[str, Usage] | None:
+def usage_or_none(aks: HasKube) -> dict[str, Usage] | None:
+    """GPUs in use, by node; None where one may not list the pods of all namespaces."""
     try:
         return usage(aks)
     except Forbidden:
@@ -215,7 +216,7 @@ def wait_schedulable(
     whole("gpus", gpus, 1)
 
     def poll() -> tuple[pd.DataFrame | None, str]:
-        found = _frame(_gpu_nodes(aks), _usage_or_none(aks))
+        found = _frame(_gpu_nodes(aks), usage_or_none(aks))
         free = found["free"].fillna(found["allocatable"])
         if bool((found["schedulable"] & (free >= gpus)).any()):
             return found, ""

@@ -20,8 +20,8 @@ from aksgpu._kube import pods as _pods
 from aksgpu._kube.gpu_failures import of_event, of_log
 from aksgpu._kube.nodes import GPU, Node, read
 from aksgpu._kube.placement import Obstacle, obstacles
-from aksgpu.capacity import Usage, usage
-from aksgpu.errors import AksGpuError, Forbidden, GpuNotAdvertised, KubernetesError, NoScaleUp, PodPending
+from aksgpu.capacity import Usage, usage_or_none
+from aksgpu.errors import AksGpuError, Forbidden, GpuNotAdvertised, KubernetesError, NoScaleUp, NotFound, PodPending
 from aksgpu.kube import HasKube, Object
 from aksgpu.logs import job_pods
 from aksgpu.logs import read as read_log
@@ -141,24 +141,16 @@ def _failed_job(aks: HasKube, obj: Object, condition: Object, pods: list[Object]
 
 
 def _no_pods(aks: HasKube, obj: Object) -> Diagnosis:
-    name = obj["metadata"]["name"]
     events = _events(aks, obj)
+    verdict, fix = " yet: the Job controller has not made one.", "Wait a moment."
     for reason, message in events:
         if reason == "FailedCreate" and "exceeded quota" in message:
-            return Diagnosis(
-                f"Job {name} has no pod: the namespace's ResourceQuota is used up.",
-                "Delete a Job that holds what is limited (jobs.list(aks)), or have the quota raised.",
-                _event_rows(events),
-            )
-        if reason == "FailedCreate":
-            return Diagnosis(
-                f"Job {name} has no pod: the API server refuses it: {message}",
-                "Correct what the message names; then jobs.apply(..., replace=True).",
-                _event_rows(events),
-            )
-    return Diagnosis(
-        f"Job {name} has no pod yet: the Job controller has not made one.", "Wait a moment.", _event_rows(events)
-    )
+            verdict = ": the namespace's ResourceQuota is used up."
+            fix = "Delete a Job that holds what is limited (jobs.list(aks)), or have the quota raised."
+        elif reason == "FailedCreate":
+            verdict = f": the API server refuses it: {message}"
+            fix = "Correct what the message names; then jobs.apply(..., replace=True)."
+    return Diagnosis(f"Job {obj['metadata']['name']} has no pod{verdict}", fix, _event_rows(events))
 
 
 # Pods
@@ -192,12 +184,14 @@ def _pod(aks: HasKube, obj: Object) -> Diagnosis:
     if lost := _node_problem(aks, obj["spec"]["nodeName"]):
         return Diagnosis(f"The pod's node {lost}.", _NODE_FIX, rows)
     if phase == "Running":
-        before = f" It was started again {_pods.restarts(obj)} times." if _pods.restarts(obj) else ""
+        before = f" It was started again {_times(obj)}." if _pods.restarts(obj) else ""
         return Diagnosis(f"The pod is running: nothing is wrong.{before}", "", rows)
     if phase == "Succeeded":
         return Diagnosis("The pod has succeeded: nothing is wrong.", "", rows)
     if word == "Terminating":
         return Diagnosis("The pod is being deleted.", "Wait until it has ended.", rows)
+    if told := [message for reason, message in events if reason in ("FailedMount", "FailedAttachVolume")]:
+        return Diagnosis(f"The pod waits for a volume: {told[-1]}", _MOUNT_FIX, rows)
     return Diagnosis(
         f"The pod is being started on {obj['spec']['nodeName']}: its image is pulled, or its volumes are mounted.",
         "Wait: a GPU image has several GB, and its first pull on a node takes minutes.",
@@ -208,6 +202,8 @@ def _pod(aks: HasKube, obj: Object) -> Diagnosis:
 _IMAGE_FIX = "Check the image's name and tag. A private registry needs its pull secret, or az aks update --attach-acr."
 _CONFIG_FIX = "Make what the message names (a ConfigMap, a Secret, a key in one), or correct the manifest."
 _MEMORY_FIX = "Raise resources.limits.memory, or have the program use less; then jobs.apply(..., replace=True)."
+_COMMAND_FIX = "Correct command and args: the program must be in the image; then jobs.apply(..., replace=True)."
+_MOUNT_FIX = "Make what the message names (a Secret, a ConfigMap, a claim), or correct the manifest's volumes."
 _NODE_FIX = "capacity.nodes(aks) shows the nodes; Kubernetes starts the pod elsewhere after five minutes."
 _EVICTED_FIX = {
     "Evicted": "Ask for the memory or disk that it uses (resources.requests), so that it is not the first to go.",
@@ -217,20 +213,28 @@ _EVICTED_FIX = {
 
 def _crashed(aks: HasKube, obj: Object, failure: Mapping[str, Any], rows: Rows) -> Diagnosis:
     code = failure.get("exitCode")
-    tail = _tail(aks, obj)
+    tail = _tail(aks, obj, failure["container"])
     rows = (*rows, ("log", tail)) if tail else rows
-    again = f", and was started again {_pods.restarts(obj)} times" if _pods.restarts(obj) else ""
+    again = f", and was started again {_times(obj)}" if _pods.restarts(obj) else ""
     if failure.get("reason") == "OOMKilled":
         return Diagnosis(f"The container used more memory than its limit (OOMKilled){again}.", _MEMORY_FIX, rows)
+    if failure.get("reason") in ("StartError", "ContainerCannotRun"):
+        return Diagnosis(f"The program cannot be started{again}: {failure.get('message')}", _COMMAND_FIX, rows)
     if known := of_log(tail):
         verdict = f"The program ended with exit code {code}{again}: {known.verdict}."
         return Diagnosis(verdict, known.fix, (*rows, *_node_image(aks, obj)), known.error(verdict))
     last = tail.splitlines()[-1].strip() if tail else ""
+    init = "" if failure["container"] in {c["name"] for c in obj["spec"]["containers"]} else "init container's "
     return Diagnosis(
-        f"The program ended with exit code {code}{again}" + (f": {last}" if last else "."),
+        f"The {init}program ended with exit code {code}{again}" + (f": {last}" if last else "."),
         "Read the end of its log in the evidence, correct the program, then jobs.apply(..., replace=True).",
         rows,
     )
+
+
+def _times(obj: Object) -> str:
+    count = _pods.restarts(obj)
+    return "once" if count == 1 else f"{count} times"
 
 
 def _unscheduled(aks: HasKube, obj: Object, rows: Rows) -> Diagnosis:
@@ -240,7 +244,7 @@ def _unscheduled(aks: HasKube, obj: Object, rows: Rows) -> Diagnosis:
     except Forbidden:
         words = _pods.state(obj).message or "the scheduler has not looked at it yet"
         return Diagnosis(f"The pod is not scheduled: {words}", "Ask somebody who may list nodes to run this.", rows)
-    using = _usage(aks)
+    using = usage_or_none(aks)
     against = {
         node.name: obstacles(obj["spec"], wants, node, None if using is None else using.get(node.name, Usage()))
         for node in nodes
@@ -284,7 +288,7 @@ def _placement(
     if wants and not any(node.gpu for node in nodes):
         return Diagnosis(
             f"The pod wants {count} {resource}, and the cluster has no GPU node.",
-            f"cluster.add_gpu_pool(aks, vm_size=..., count={1}); an autoscaler may be adding one.",
+            "cluster.add_gpu_pool(aks, vm_size=..., count=1); an autoscaler may be adding one.",
             rows,
         )
     gpu_nodes = [node for node in nodes if node.gpu or not wants]
@@ -308,11 +312,13 @@ def _verdicts(count: int, resource: str, nodes: list[Node]) -> list[tuple[set[st
     )
     taken = f"Wait, delete the Job that holds it (jobs.attach(aks, name).delete()), or cluster.scale(aks, {pool!r}, n)."
     small = f"Ask for at most {most} a pod, or add a pool whose VM size has {count}: sizes.gpu_sizes(azure, location)."
+    other = "Ask for what capacity.gpus(aks) shows, or add a pool that has it (slices: gpu_instance_profile=...)."
     return [
         ({"taken"}, "", taken),
         ({"taint"}, "", tolerate),
         ({"no plugin"}, f"no node advertises {resource}, for want of a device plugin", _INSTALL),
         ({"no plugin", "taint"}, f"no node advertises {resource}, for want of a device plugin", _INSTALL),
+        ({"other gpu", "taint"}, f"no node has {resource}", other),
         ({"taken", "taint"}, "", tolerate),
         ({"selector", "taint"}, "", "Correct spec.template.spec.nodeSelector (or affinity): capacity.nodes(aks)."),
         ({"too small", "taint"}, f"no node has {count} {resource}; the largest has {most}", small),
@@ -332,17 +338,14 @@ def _verdicts(count: int, resource: str, nodes: list[Node]) -> list[tuple[set[st
 def _scheduler_fix(message: str) -> str:
     if found := re.search(r"Insufficient (cpu|memory|ephemeral-storage|pods)", message):
         return f"Ask for less {found[1]}, wait until other pods end, or add nodes: cluster.scale(aks, pool, n)."
+    if "persistentvolumeclaim" in message.lower():
+        return _MOUNT_FIX
+    if "scheduling gates" in message:
+        return "Whatever set spec.schedulingGates, such as a queue, takes them away again; or leave them out."
     return "Wait a moment and ask again." if "not looked" in message else "capacity.nodes(aks) shows what there is."
 
 
 # Reading
-
-
-def _usage(aks: HasKube) -> dict[str, Usage] | None:
-    try:
-        return usage(aks)
-    except Forbidden:
-        return None
 
 
 def _node_problem(aks: HasKube, name: str) -> str:
@@ -350,9 +353,7 @@ def _node_problem(aks: HasKube, name: str) -> str:
         node = read(aks.kube.get("Node", name))
     except Forbidden:
         return ""
-    except KubernetesError as gone:
-        if gone.code != 404:
-            raise
+    except NotFound:
         return f"{name} is gone"
     return "" if node.ready else f"{name} is not ready"
 
@@ -368,9 +369,10 @@ def _node_image(aks: HasKube, obj: Object) -> Rows:
 
 
 def _waiting_image(obj: Object) -> str:
-    entries = (obj.get("status") or {}).get("containerStatuses") or ()
-    waiting = [e["image"] for e in entries if (e.get("state") or {}).get("waiting") and e.get("image")]
-    return str((waiting or [obj["spec"]["containers"][0]["image"]])[0])
+    for entry in _pods.containers(obj["status"]):
+        if ((entry.get("state") or {}).get("waiting") or {}).get("reason") in _pods.UNPULLABLE and entry.get("image"):
+            return str(entry["image"])
+    return str(obj["spec"]["containers"][0]["image"])
 
 
 def _events(aks: HasKube, obj: Object) -> list[tuple[str, str]]:
@@ -389,9 +391,9 @@ def _event_rows(events: list[tuple[str, str]]) -> Rows:
     return tuple((f"event {reason}", message) for reason, message in events)
 
 
-def _tail(aks: HasKube, obj: Object) -> str:
+def _tail(aks: HasKube, obj: Object, container: str) -> str:
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
     try:
-        return read_log(aks.kube, name, namespace, tail=_TAIL).rstrip()
+        return read_log(aks.kube, name, namespace, container, tail=_TAIL).rstrip()
     except KubernetesError:
         return ""  # a log that cannot be had must not hide the rest

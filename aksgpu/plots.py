@@ -116,9 +116,7 @@ def _draw(ax: Axes, run: pd.DataFrame, number: int, name: str | None) -> None:
     values = run["accuracy"].dropna()
     label = None if name is None else f"{name}, {_percent(values.iloc[-1])}" if len(values) else f"{name}, none yet"
     steps = run["step"].to_numpy(float)
-    anew = (
-        np.flatnonzero(np.diff(steps) < 0) + 1
-    )  # a restarted container, or the next pod: no line leads there
+    anew = np.flatnonzero(np.diff(steps) < 0) + 1  # a restarted container, or the next pod: no line leads there
     ax.plot(
         np.insert(steps, anew, np.nan),
         np.insert(run["accuracy"].to_numpy(float), anew, np.nan),

@@ -153,6 +153,56 @@ def test_known_last_words(submit: Submit, line: str, verdict: str, kind: type[er
     assert type(raised.value.original) is kind
 
 
+MAIN: dict[str, Any] = {"name": "main", "image": BUSYBOX, "command": ["true"]}
+SECRET: dict[str, Any] = {
+    "volumes": [{"name": "v", "secret": {"secretName": "nope"}}],
+    "containers": [{**MAIN, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "verdict", "fix"),
+    [
+        (SECRET, 'waits for a volume: MountVolume.SetUp failed for volume "v" : secret "nope" not found', "Secret"),
+        (
+            {"containers": [{**MAIN, "command": ["/no/such"]}]},
+            "The program cannot be started: failed to",
+            "in the image",
+        ),
+        ({"initContainers": [{"name": "i", "image": "no/such:1"}]}, "The image docker.io/no/such:1 cannot", "Register"),
+        (
+            {"initContainers": [{"name": "i", "image": BUSYBOX, "command": ["sh", "-c", "echo no data; exit 4"]}]},
+            "The init container's program ended with exit code 4: no data",
+            "correct the program",
+        ),
+        ({"schedulingGates": [{"name": "queue/wait"}]}, "non-empty scheduling gates", "schedulingGates"),
+        (
+            {"containers": [{**MAIN, "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}]},
+            "no node has nvidia.com/mig-1g.5gb",
+            "gpu_instance_profile",
+        ),
+    ],
+    ids=["secret", "command", "init image", "init program", "gate", "slice"],
+)
+def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verdict: str, fix: str) -> None:
+    pod = {"restartPolicy": "Never", "containers": [MAIN], **spec}
+    metadata, template = {"name": "starting"}, {"spec": pod}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {"backoffLimit": 0, "template": template},
+    }
+    made = jobs.apply(aks, job)
+    try:
+        assert fix in said(made, verdict).fix
+        if made.status().phase == "Failed":
+            with pytest.raises(errors.JobFailed, match="no data" if "init" in verdict else "No such file|no such file"):
+                made.wait(0)
+    finally:
+        made.delete()
+
+
 def test_a_program_that_wants_too_much_memory(submit: Submit) -> None:
     hungry = ["python3", "-c", "import time; x = bytearray(200 << 20); time.sleep(20)"]
     found = said(submit(command=hungry, memory="48Mi"), "OOMKilled")

@@ -291,7 +291,14 @@ class _Witness:
             try:
                 # While the next run is on, the failed one is the previous.
                 previous = _pods.state(pod).word == "Running"
-                tail = read_log(self._kube, metadata["name"], metadata["namespace"], tail=_TAIL, previous=previous)
+                tail = read_log(
+                    self._kube,
+                    metadata["name"],
+                    metadata["namespace"],
+                    failure["container"],
+                    tail=_TAIL,
+                    previous=previous,
+                )
             except KubernetesError:
                 continue  # taken away between the two requests
             self.tail = tail.rstrip()

@@ -21,7 +21,8 @@ class Obstacle:
     """One thing that keeps a pod off a node.
 
     Attributes:
-        kind: ``not ready``, ``cordoned``, ``selector``, ``taint``, ``no plugin``, ``too small``, ``taken``, ``no gpu``.
+        kind: ``not ready``, ``cordoned``, ``selector``, ``taint``, ``no plugin``, ``other gpu``, ``too small``,
+            ``taken``, ``no gpu``.
         text: in words.
     """
 
@@ -53,6 +54,8 @@ def _gpu_obstacle(resource: str, count: int, node: Node, use: Usage | None) -> O
     if not there:
         if not node.gpu:
             return Obstacle("no gpu", "the node has no GPU")
+        if others := [name for name, count in sorted(node.allocatable.items()) if count]:
+            return Obstacle("other gpu", f"the node has {', '.join(others)} and no {resource}")
         return Obstacle("no plugin", f"the node advertises no {resource}: no device plugin serves it")
     if there < count:
         return Obstacle("too small", f"the node has {there} {resource}, the pod wants {count}")

@@ -43,9 +43,14 @@ def state(pod: Object) -> State:
     return State("Completed" if phase == "Succeeded" else phase, status.get("message") or "")
 
 
+def containers(status: Object) -> tuple[Object, ...]:
+    """What a pod's status says of each container, init containers first."""
+    return (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+
+
 def _container_states(status: Object, phase: str) -> Iterator[State]:
     """States of containers that stand in the way, most telling first."""
-    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+    for entry in containers(status):
         waiting = (entry.get("state") or {}).get("waiting")
         ended = (entry.get("state") or {}).get("terminated")
         if waiting and waiting.get("reason") not in (None, "PodInitializing"):
@@ -60,13 +65,16 @@ def ended(pod: Object) -> bool:
 
 
 def last_failure(pod: Object) -> Object | None:
-    """How the container that failed last ended: its ``terminated`` state, of now or of before a restart."""
+    """How the container that failed last ended: its ``terminated`` state, of now or of before a restart.
+
+    With the container's name, as ``container``.
+    """
     status = pod.get("status") or {}
-    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+    for entry in containers(status):
         for when in ("state", "lastState"):
             found: Object | None = (entry.get(when) or {}).get("terminated")
             if found and found.get("exitCode"):
-                return found
+                return {**found, "container": entry["name"]}
     return None
 
 
