@@ -22,7 +22,7 @@ from aksgpu.local.arm import data
 from aksgpu.local.arm.context import group_id
 from aksgpu.local.arm.state import Document
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import StatusError, ignoring
+from aksgpu.local.status import ignoring
 
 AZURE = "kubernetes.azure.com"
 DIGITS = string.digits + string.ascii_lowercase
@@ -203,8 +203,11 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
         await _bring_up_to_date(objects, cluster, pool, node)
     missing = wanted - len(running)
     deallocate = pool["properties"]["scaleDownMode"] == "Deallocate" and not gone
+    leaving = [node["metadata"]["name"] for node in reversed(running[wanted:])]
+    for name in leaving:  # all before the first is drained: its pods are not to move to one that goes next
+        await cordon(objects, name)
     steps: list[Callable[[], Awaitable[None]]] = [
-        partial(leave, objects, node["metadata"]["name"], deallocate=deallocate) for node in reversed(running[wanted:])
+        partial(leave, objects, name, deallocate=deallocate) for name in leaving
     ]
     steps += [partial(_bring_up_to_date, objects, cluster, pool, node) for node in asleep[: max(0, missing)]]
     steps += [partial(_add, objects, cluster, pool)] * (missing - len(asleep))
@@ -216,25 +219,28 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
     await asyncio.sleep(pause)
 
 
+async def cordon(objects: Objects, name: str) -> None:
+    """Let no more pods come to a node, if it is there."""
+    with ignoring(NOT_FOUND):
+        await objects.patch("nodes", name, {"spec": {"unschedulable": True}})
+
+
 async def leave(objects: Objects, name: str, *, deallocate: bool = False) -> None:
     """Drain a node; then its machine goes, or only stops and keeps its disks, and the node stays and is not ready."""
-    try:
-        await objects.patch("nodes", name, {"spec": {"unschedulable": True}})
-    except StatusError as error:
-        if error.code == NOT_FOUND:
-            return
-        raise
+    await cordon(objects, name)
     await _drain(objects, name)
-    if deallocate:
-        node = await objects.get("nodes", name)
-        await objects.patch("nodes", name, {"spec": {"taints": [*node["spec"].get("taints", []), SHUTDOWN]}})
-        state = {"status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
-        conditions = [{**each, **state} for each in node["status"].get("conditions", [])]
-        await objects.patch("nodes", name, {"status": {"conditions": conditions}}, subresource="status")
-    else:
-        with ignoring(NOT_FOUND):
+    with ignoring(NOT_FOUND):
+        if not deallocate:
             await objects.delete("nodes", name)
-    await _delete_pods(objects, name, grace=0, daemons=True)
+        else:
+            node = await objects.get("nodes", name)
+            await objects.patch("nodes", name, {"spec": {"taints": [*node["spec"].get("taints", []), SHUTDOWN]}})
+            why = {"reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+            conditions = [{**each, "status": "Unknown", **why} for each in node["status"].get("conditions", [])]
+            await objects.patch("nodes", name, {"status": {"conditions": conditions}}, subresource="status")
+    for pod in await _pods(objects, name, daemons=True):
+        with ignoring(NOT_FOUND):
+            await objects.delete("pods", pod["metadata"]["name"], pod["metadata"]["namespace"], grace_period_seconds=0)
 
 
 def is_off(node: Object) -> bool:
@@ -281,11 +287,17 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
         await objects.patch("nodes", metadata["name"], patch)
 
 
-async def _drain(objects: Objects, name: str) -> None:
-    """End the pods of a node, and wait a little for them."""
-    await _delete_pods(objects, name, grace=POD_GRACE_SECONDS, daemons=False)
+async def _drain(objects: Objects, node: str) -> None:
+    """Evict the pods of a node, as ``kubectl drain`` does, and wait a little for them."""
+    wishes = {"gracePeriodSeconds": POD_GRACE_SECONDS}
+    for pod in await _pods(objects, node, daemons=False):
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+        with ignoring(NOT_FOUND):
+            wish = {**eviction, "deleteOptions": wishes}
+            await objects.create("pods", wish, namespace, name=name, subresource="eviction")
     for _ in range(POD_GRACE_SECONDS * 10):
-        if not await _pods(objects, name, daemons=False):
+        if not await _pods(objects, node, daemons=False):
             break
         await asyncio.sleep(0.1)
 
@@ -293,13 +305,6 @@ async def _drain(objects: Objects, name: str) -> None:
 async def _pods(objects: Objects, node: str, *, daemons: bool) -> list[Object]:
     found, _ = await objects.list("pods", field_selector=f"spec.nodeName={node}")
     return [pod for pod in found if daemons or not owned_by_daemon_set(pod)]
-
-
-async def _delete_pods(objects: Objects, node: str, *, grace: int, daemons: bool) -> None:
-    for pod in await _pods(objects, node, daemons=daemons):
-        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-        with ignoring(NOT_FOUND):
-            await objects.delete("pods", name, namespace, grace_period_seconds=grace)
 
 
 def owned_by_daemon_set(pod: Object) -> bool:

@@ -61,6 +61,9 @@ async def stop_cluster(context: Context, operation: Document) -> None:
     """Release the nodes, then stop the control plane; what is in its store stays."""
     cluster, pools = _about(context, operation)
     cluster["power"] = "Stopped"
+    objects = await context.objects(cluster)
+    for node in (await objects.list("nodes"))[0]:
+        await nodes.cordon(objects, node["metadata"]["name"])
     for pool in pools:
         await settle(context, cluster, pool, operation["seconds"] / len(pools))
     await context.clusters.close(cluster["id"])

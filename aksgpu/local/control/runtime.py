@@ -251,11 +251,13 @@ class Controller(ABC):
                 later = await self.sync(key)
             except Exception as error:
                 # A conflict or a missing object means that the cache was behind: the next look knows better.
-                if not (isinstance(error, StatusError) and error.code in (404, 409)):
+                # What is refused otherwise, as by a quota, needs somebody to change something.
+                behind = isinstance(error, StatusError) and error.code in (404, 409)
+                if not behind:
                     unforeseen = not isinstance(error, StatusError)
                     log.warning("%s %s: %s", type(self).__name__, key, error, exc_info=unforeseen)
                 self._failures[key] = failures + 1
-                later = min(60.0, 0.01 * 2 ** min(failures, 13))
+                later = min(60.0, (0.01 if behind else 1.0) * 2 ** min(failures, 13))
             if later is not None and math.isfinite(later):
                 self.queue.add_after(key, max(0.0, later))
             self.queue.done(key)

@@ -10,7 +10,7 @@ from aksgpu.local.control.informer import Informer
 from aksgpu.local.control.runtime import Cluster, Controller, Tasks, WorkQueue
 from aksgpu.local.objects import WatchEvent
 from aksgpu.local.settings import Settings
-from aksgpu.local.status import expired
+from aksgpu.local.status import StatusError, conflict, expired
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World
@@ -110,27 +110,37 @@ async def test_queue_holds_a_key_once_and_in_one_hand() -> None:
 
 
 async def test_what_fails_is_tried_again(registry: Any, world: World) -> None:
+    """At once where only the cache was behind; at leisure where somebody has to change something, as a quota."""
     tries: list[str] = []
+    pauses: list[float] = []
+    errors: list[Exception] = [RuntimeError("not yet"), StatusError(403, "Forbidden", "no"), conflict("pods", "a", "b")]
 
     class Stubborn(Controller):
         resource = "configmaps"
 
         async def sync(self, key: str) -> float | None:
             tries.append(key)
-            if len(tries) < 3:
-                raise RuntimeError("not yet")
+            if errors:
+                raise errors.pop(0)
             return None
 
     cluster = Cluster(registry, Settings())
     controller = Stubborn(cluster)
+
+    def add_after(key: str, delay: float) -> None:
+        pauses.append(delay)
+        controller.queue.add(key)
+
+    controller.queue.add_after = add_after  # type: ignore[method-assign]
     await cluster.start()
     await controller.start()
     await world.objects.create("configmaps", {"metadata": {"name": "one"}}, "default")
 
-    async def thrice() -> bool:
-        return tries[-3:] == ["default/one"] * 3
+    async def done() -> bool:
+        return tries == ["default/one"] * 4
 
-    await world.eventually(thrice)
+    await world.eventually(done)
+    assert pauses == [1, 2, 0.04]
     await controller.stop()
     await cluster.stop()
 

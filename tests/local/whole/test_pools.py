@@ -134,3 +134,36 @@ def test_an_evicted_spot_node_says_so_and_takes_its_pods_along(aks: Cluster, lap
     wait_until(lambda: (job.status().phase == "Pending" or None, "runs"), "waiting", timeout=30, interval=0.1)
     job.delete()
     cluster.delete_pool(aks, "spot")
+
+
+def test_pods_of_nodes_that_go_move_once_and_are_called_disrupted(aks: Cluster) -> None:
+    pools = aks.azure.client.agent_pools
+
+    def sized(count: int) -> None:
+        wanted = {"properties": {"vmSize": "Standard_D2s_v3", "count": count}}
+        pools.begin_create_or_update("pools", "pools", "cpus", wanted).result()
+
+    sized(3)
+    container = {"name": "main", "image": "busybox", "command": ["sleep", "600"]}
+    pod = {"containers": [container], "restartPolicy": "Never", "nodeSelector": {"agentpool": "cpus"}}
+    ignore = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}
+    for name, more in {"counts": {}, "ignores": {"podFailurePolicy": ignore}}.items():
+        spec = {"parallelism": 3, "completions": 3, "template": {"spec": pod}, **more}
+        aks.kube.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
+
+    def ready(name: str) -> tuple[bool | None, str]:
+        status = aks.kube.get("Job", name)["status"]
+        return status.get("ready") == 3 or None, str(status)
+
+    for name in ("counts", "ignores"):
+        wait_until(lambda name=name: ready(name), name, timeout=30, interval=0.1)
+    places = {pod["spec"]["nodeName"] for pod in aks.kube.list("Pod", label_selector="job-name=counts")}
+    assert len(places) == 3
+    sized(1)
+    for name in ("counts", "ignores"):
+        wait_until(lambda name=name: ready(name), name, timeout=30, interval=0.1)
+    assert aks.kube.get("Job", "counts")["status"]["failed"] == 2
+    assert "failed" not in aks.kube.get("Job", "ignores")["status"]
+    for name in ("counts", "ignores"):
+        aks.kube.delete("Job", name)
+    cluster.delete_pool(aks, "cpus")
