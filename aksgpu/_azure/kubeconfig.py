@@ -6,6 +6,7 @@ Knows files and names, not clusters: what to fetch and when is :mod:`aksgpu._azu
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,17 @@ def write(path: Path, config: Mapping[str, Any]) -> None:
     """Write a kubeconfig whole or not at all; mode 0600 when it is new, its own mode otherwise."""
     import yaml
 
+    class Dumper(yaml.SafeDumper):
+        """Quotes what kubectl's YAML takes for a number or a truth value and Python's for a text: 1e5, 0o7, y."""
+
+    def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = "'" if re.match(r"[-+.]?\d|[yYnN]$", text) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+    Dumper.add_representer(str, quoted)
     target = path.resolve()  # a link stays one
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-    write_private(target, yaml.safe_dump(dict(config), sort_keys=False), mode)
+    write_private(target, yaml.dump(dict(config), Dumper=Dumper, sort_keys=False), mode)
 
 
 def merge(into: Mapping[str, Any], addition: Mapping[str, Any], *, where: str, overwrite: bool) -> dict[str, Any]:

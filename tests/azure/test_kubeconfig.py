@@ -28,6 +28,17 @@ def test_both_forms_of_an_option_and_another_program_of_the_same_name() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["1e5", "0o17", "12", ".5", "-1e3", "y", "N", "yes", "null", "a b", "e5", "1 und\nzwei"]
+)
+def test_texts_that_kubectl_would_read_as_something_else_are_quoted(tmp_path: Path, text: str) -> None:
+    document = config() | {"users": [{"name": text, "user": {"token": text}}]}
+    _kubeconfig.write(tmp_path / "config", document)
+    assert yaml.safe_load((tmp_path / "config").read_text()) == document
+    if not text.startswith(("a", "e", "1 ")):
+        assert f"token: '{text}'" in (tmp_path / "config").read_text()
+
+
+@pytest.mark.parametrize(
     "user", [{"exec": "kubelogin"}, {"auth-provider": "azure"}, {"exec": {"command": "kubelogin", "args": "x"}}, "x"]
 )
 def test_users_that_are_no_mappings(tmp_path: Path, user: Any) -> None:
