@@ -320,6 +320,19 @@ def test_a_server_that_refuses_for_long_ends_the_wait(
     assert "aksgpu.connect(" in raised.value.hint
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int) -> None:
+    job: dict[str, Any] = {"metadata": {"name": "j", "namespace": "default", "uid": "1"}, "spec": {}}
+    job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    server = Server(
+        lambda request: request.refuse(status, "", "again") if len(server.requests) < 3 else request.json(job)
+    )
+    with server:
+        waiting = Job(SimpleNamespace(name="c", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path))), "j", "default")
+        assert waiting.wait(20) is waiting
+        assert len(server.requests) == 3
+
+
 def test_a_notebook_gets_a_live_view(aks: Cluster, name: str) -> None:
     job = start(aks, name, "true").wait(30)
     bundle = job._repr_mimebundle_()

@@ -73,6 +73,8 @@ def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesErro
         403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),
         404: (NotFound, ""),
         410: (Expired, "The list or watch took too long: start it again."),
+        # What stands before an API server says so while that is restarted, upgraded or stopped: waits go on.
+        **dict.fromkeys((502, 503, 504), (Unreachable, UNREACHABLE_HINT)),
     }
     return known.get(code, (KubernetesError, ""))
 
