@@ -71,6 +71,9 @@ def change_pool(pool: Document, given: Document) -> None:
     """Take over what a PUT says of the pool."""
     before = pool["properties"].get("nodeLabels") or {}
     pool["properties"] |= _given("pool", given)
+    if not pool["properties"]["enableAutoScaling"]:
+        for limit in ("minCount", "maxCount"):
+            pool["properties"].pop(limit, None)
     size = data.sizes().get(str(pool["properties"].get("vmSize")).lower())
     if size is not None:
         pool["properties"]["vmSize"] = size.name

@@ -173,7 +173,7 @@ def tally(job: Object, pods: list[Object]) -> Tally:
             sums.to_release.append(pod)
             _count(job, pod, phase, sums)
     if indexed(job):  # of indexes that the Job no longer has, none counts
-        sums.completed.intersection_update(range(job["spec"]["completions"]))
+        sums.completed = {index for index in sums.completed if index < job["spec"]["completions"]}
         sums.counted["succeeded"] = len(sums.completed)
     return sums
 

@@ -72,6 +72,15 @@ def test_scaling_moves_nodes_and_keeps_their_numbers(arm: Arm) -> None:
     assert scale(2) == ["0", "3"]
 
 
+def test_a_pool_without_autoscaler_has_no_limits(arm: Arm) -> None:
+    client = arm.client()
+    limits = {"enableAutoScaling": True, "minCount": 1, "maxCount": 3}
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(**limits))).result()
+    off = {"enableAutoScaling": False, "minCount": None, "maxCount": None}
+    shown = arm.send("PUT", f"{CLUSTER}/agentPools/nodepool1", {"properties": off}).json()["properties"]
+    assert shown["enableAutoScaling"] is False and not shown.keys() & {"minCount", "maxCount"}
+
+
 def test_labels_and_taints_follow_the_pool(arm: Arm) -> None:
     client = arm.client()
     user = pool("user1", mode="User", nodeLabels={"team": "a", "old": "1"})
