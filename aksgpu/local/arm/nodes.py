@@ -188,8 +188,9 @@ def _resources(size: data.Size, max_pods: int) -> tuple[dict[str, str], dict[str
 
 
 async def of_pool(objects: Objects, pool: Document) -> list[Object]:
-    """The pool's nodes, in the order of their numbers."""
-    found, _ = await objects.list("nodes", label_selector=f"agentpool={pool['name']}")
+    """The pool's nodes, in the order of their numbers: by their names, as anybody may label nodes."""
+    ours = re.compile(rf"aks-{pool['name']}-\d{{8}}-vmss[0-9a-z]{{6}}")
+    found = [node for node in (await objects.list("nodes"))[0] if ours.fullmatch(node["metadata"]["name"])]
     return sorted(found, key=lambda node: node_index(node["metadata"]["name"]))
 
 
@@ -275,7 +276,7 @@ async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
 async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document, node: Object) -> None:
     """Give a node the labels and taints that its pool has now, and wake it where its machine is deallocated."""
     metadata, spec = node["metadata"], node["spec"]
-    wanted, there = labels(cluster, pool), metadata["labels"]
+    wanted, there = labels(cluster, pool), metadata.get("labels") or {}
     change: dict[str, Any] = {key: value for key, value in wanted.items() if there.get(key) != value}
     change |= {key: None for key in pool.get("labelled", []) if key not in wanted and key in there}
     automatic = [taint for taint in spec.get("taints", []) if taint["key"].startswith("node.kubernetes.io/")]

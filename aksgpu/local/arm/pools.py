@@ -105,7 +105,8 @@ async def _nodes(context: Context, cluster: Document, pool: Document) -> list[Ob
 
 
 def _machine(cluster: Document, pool: Document, node: Object) -> Document:
-    name, zone = node["metadata"]["name"], node["metadata"]["labels"]["topology.kubernetes.io/zone"]
+    name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
+    zone = labels.get("topology.kubernetes.io/zone", "0")
     return {
         "id": f"{cluster_id(cluster)}/agentPools/{pool['name']}/machines/{name}",
         "name": name,

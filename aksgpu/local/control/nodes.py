@@ -58,7 +58,9 @@ class NodeController(Controller):
         """Judge one node."""
         node = self.informer.get(key)
         if node is None:
-            self._signs.pop(key, None)
+            if self._signs.pop(key, None):
+                gone = {"kind": "Node", "metadata": {"name": key}}
+                self.tell(gone, "Normal", "RemovingNode", f"Node {key} event: Removing Node {key} from Controller")
             return None
         if key not in self._signs:
             self.tell(node, "Normal", "RegisteredNode", f"Node {key} event: Registered Node {key} in Controller")

@@ -234,6 +234,22 @@ def test_machines(arm: Arm) -> None:
     assert client.machines.get("rg", "aks", "nodepool1", machines[0].name).properties.network.ip_addresses
 
 
+def test_nodes_belong_to_a_pool_whatever_they_are_labelled(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    (registry,) = arm.clusters.open_clusters.values()
+    (node,) = arm.nodes()
+    name = node["metadata"]["name"]
+    stranger = {"metadata": {"name": "my-node", "labels": node["metadata"]["labels"]}}
+    arm.run(registry.create("nodes", stranger))
+    arm.run(registry.patch("nodes", name, {"metadata": {"labels": None}}))
+    (machine,) = client.machines.list("rg", "aks", "nodepool1")
+    assert (machine.name, machine.zones) == (name, None)
+    client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=2)).result()
+    assert [node["metadata"]["name"][-1] for node in arm.nodes()] == ["0", "1", "e"]
+    assert arm.nodes()[0]["metadata"]["labels"]["agentpool"] == "nodepool1"
+
+
 def test_machines_are_deleted_by_name(arm: Arm) -> None:
     client = arm.client()
     gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3", count=3, availabilityZones=["1", "3"])

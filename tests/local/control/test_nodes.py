@@ -71,6 +71,8 @@ async def test_pods_of_a_node_that_is_gone(world: World, controllers: Controller
     [pod] = await world.eventually(placed)
     await world.run(pod)
     await world.objects.delete("nodes", "node-a")
+    text = "Node node-a event: Removing Node node-a from Controller"
+    assert (await world.told("RemovingNode", "node-a"))["message"] == text
     await world.node("node-b")
 
     async def moved() -> bool:
