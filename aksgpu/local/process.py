@@ -87,8 +87,9 @@ def start(home: Path | str | None = None, *, settings: Settings | None = None) -
             stop(home=place)
         elif spawned:
             log, said = place / "laptop.log", record(place)
-            error, tail = said.get("error", "the laptop AKS did not start"), log.read_text(errors="replace")[-LOG_TAIL:]
-            raise LaptopError(f"{error}\n{tail.strip()}", hint=said.get("hint") or f"The whole log is {log}.")
+            tail = log.read_text(errors="replace")[-LOG_TAIL:].strip()
+            error = said.get("error") or f"the laptop AKS did not start\n{tail}"
+            raise LaptopError(error, hint=said.get("hint") or f"The whole log is {log}.")
 
 
 def status(home: Path | str | None = None) -> dict[str, Any]:

@@ -52,10 +52,11 @@ class Laptop:
     Args:
         home: where everything is kept; this process owns it while it lives.
         settings: how fast time passes, and when to stop by itself.
+        lock: the descriptor that says so.
     """
 
-    def __init__(self, home: Path, settings: Settings) -> None:
-        self._home, self._settings = home, settings
+    def __init__(self, home: Path, settings: Settings, lock: int) -> None:
+        self._home, self._settings, self._lock = home, settings, lock
         self._token = _token(home / "token")
         self._clusters = Clusters(home, settings, self._is_entra_token)
         self._manager = ResourceManager(home, self._clusters, settings)
@@ -81,10 +82,8 @@ class Laptop:
         self._door = Door(listener, runner.server, context)
         accepting = asyncio.create_task(self._door.accept())
         port = listener.getsockname()[1]
-        started = datetime.now(UTC).isoformat()
-        write_record(self._home, pid=os.getpid(), port=port, started=started, version=__version__)
         log.info("serving on port %s, process %s", port, os.getpid())
-        await self._until_unused()
+        await self._until_unused(pid=os.getpid(), port=port, started=datetime.now(UTC).isoformat(), version=__version__)
         log.info("stopping")
         accepting.cancel()
         await runner.cleanup()
@@ -93,7 +92,7 @@ class Laptop:
             await asyncio.wait_for(self._clusters.close_all(), CLOSE_SECONDS)
         except TimeoutError:
             log.error("clusters did not stop within %s seconds; their pods are found again", CLOSE_SECONDS)
-        if self._home.is_dir():
+        if self._owns_home():
             write_record(self._home, port=port)
 
     def _bind(self) -> socket.socket:
@@ -109,10 +108,21 @@ class Laptop:
             log.warning(self._note)
         return listener
 
-    async def _until_unused(self) -> None:
-        """Wait until told to stop, or nothing has been done for long, or the home is gone and nobody can reach us."""
+    def _owns_home(self) -> bool:
+        """Whether the home is still there, and still ours: somebody may have removed it and begun another."""
+        with contextlib.suppress(OSError):
+            return (self._home / "laptop.lock").samefile(f"/proc/self/fd/{self._lock}")
+        return False
+
+    async def _until_unused(self, **said: Any) -> None:
+        """Wait until told to stop, or nothing has been done for long, or the home is gone and nobody can reach us.
+
+        What is ``said`` of this process is on record meanwhile, whatever else becomes of the file.
+        """
         idle = self._settings.idle_seconds
-        while not self._ended.is_set() and self._home.is_dir() and time.monotonic() - self._last_request < idle:
+        while not self._ended.is_set() and self._owns_home() and time.monotonic() - self._last_request < idle:
+            if record(self._home).get("pid") != os.getpid():
+                write_record(self._home, **said)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), min(LOOK_SECONDS, idle / 4))
             if self._open_requests or await self._busy():
@@ -206,12 +216,12 @@ def main() -> None:
     """Serve in the background. The one argument is the descriptor of the lock that owns the home."""
     if os.fork():
         os._exit(0)
-    os.set_inheritable(int(sys.argv[1]), False)
-    home = user_home()
+    lock, home = int(sys.argv[1]), user_home()
+    os.set_inheritable(lock, False)
     os.chdir(home)
     logfile.set_up(home / "laptop.log")
     try:
-        asyncio.run(Laptop(home, Settings.from_environment()).run())
+        asyncio.run(Laptop(home, Settings.from_environment(), lock).run())
     except Exception as error:
         said = error if isinstance(error, AksGpuError) else LaptopError(f"the laptop AKS did not start: {error!r}")
         log.error("%s", said, exc_info=said is not error)

@@ -259,6 +259,24 @@ def test_it_stops_when_its_home_is_deleted(home: Path) -> None:
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
+def test_a_home_begun_anew_is_not_shared_with_the_former_owner(home: Path) -> None:
+    local.start(home, settings=FAST)
+    former = local.status(home)["pid"]
+    shutil.rmtree(home)
+    local.start(home, settings=FAST)
+    wait_for(lambda: not Path(f"/proc/{former}").exists())
+    assert local.status(home)["pid"] != former
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda record: record.write_text('{"pid": 1}')])
+def test_its_record_is_mended_while_it_runs(home: Path, spoil: Any) -> None:
+    endpoint = local.start(home, settings=FAST)
+    before = local.status(home)
+    spoil(home / "laptop.json")
+    assert local.start(home) == endpoint
+    assert local.status(home) == before
+
+
 def test_a_private_laptop_leaves_nothing() -> None:
     with local.laptop(time_scale=0.05) as endpoint:
         assert send(endpoint, "GET", "/laptop/status")[0] == 200
@@ -283,6 +301,7 @@ def test_a_corrupt_database(home: Path) -> None:
         local.start(home, settings=FAST)
     assert "AKSGPU_HOME" in caught.value.hint
     assert "file is not a database" in str(caught.value)
+    assert str(caught.value).count("cannot be read") == 1  # the log, which says it too, is for starts without a word
 
 
 def test_a_cluster_whose_store_is_corrupt_fails_alone(home: Path) -> None:
