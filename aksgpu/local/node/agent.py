@@ -27,7 +27,7 @@ from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.execution import ExecError, Execution
 from aksgpu.local.node.nodes import Node
 from aksgpu.local.node.pod import PodRunner, Surroundings
-from aksgpu.local.node.volumes import claim_directory
+from aksgpu.local.node.volumes import claim_directory, plain
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
 from aksgpu.local.status import StatusError, bad_request, not_found
@@ -76,7 +76,8 @@ class NodeAgent(PodLogs, PodExec):
         view = await asyncio.to_thread(_grants_view, self._root / "tools")
         if not view:
             log.info("no mount namespaces here: volumes are reached by rewritten paths")
-        self._around = Surroundings(self._objects, self._events, self._settings, self._root, tools, gpu_tools, view)
+        root = self._root if view else plain(self._root)
+        self._around = Surroundings(self._objects, self._events, self._settings, root, tools, gpu_tools, view)
         await self._events.start()
         for informer in (self._node_informer, self._pod_informer, self._claim_informer):
             self._watches.spawn(informer.run())
@@ -99,6 +100,8 @@ class NodeAgent(PodLogs, PodExec):
         for node in self._nodes.values():
             await node.stop()
         await self._events.stop()
+        if end_pods and self._around.root != self._root:
+            shutil.rmtree(self._around.root.parent)
 
     async def open(
         self,

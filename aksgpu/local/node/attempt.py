@@ -83,26 +83,24 @@ class Attempt:
         path = self.directory / "spec.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps({**whole, "staging": str(self.directory / "staging")}))
-        receive, send = os.pipe()
         lock = self._open_lock()
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            with (self.directory / "shim.err").open("wb") as errors:
-                command = [*KEEPER, str(path), str(send), str(lock)]
-                apart: dict[str, Any] = {"start_new_session": True, "cwd": "/", "env": {}, "pass_fds": (send, lock)}
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, **apart)
-            self._pid, self._child = process.pid, True
-            process.returncode = 0  # it is waited for below, and may outlive this process
-            self._pidfd = os.pidfd_open(self._pid)
-        finally:
-            os.close(send)
-            os.close(lock)
-        try:
+        receive, send = os.pipe()
+        with os.fdopen(receive, "rb", buffering=0) as answer:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with (self.directory / "shim.err").open("wb") as errors:
+                    command = [*KEEPER, str(path), str(send), str(lock)]
+                    apart: dict[str, Any] = {"start_new_session": True, "cwd": "/", "env": {}, "pass_fds": (send, lock)}
+                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, **apart)
+                self._pid, self._child = process.pid, True
+                process.returncode = 0  # it is waited for below, and may outlive this process
+                self._pidfd = os.pidfd_open(self._pid)
+            finally:
+                os.close(send)
+                os.close(lock)
             await _readable(receive)
-            if os.read(receive, 1):
+            if answer.read(1):
                 self.started = int(self.read("run.json")["started"])
-        finally:
-            os.close(receive)
 
     def _open_lock(self) -> int:
         return os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

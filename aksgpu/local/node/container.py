@@ -12,7 +12,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +127,20 @@ class ContainerRunner:
         return attempt
 
     async def _start(self) -> Attempt:
+        """Start the next run; waits until all that it refers to is there."""
         image = await self._image()
-        spec = await self._specification(image)
+        while True:
+            try:
+                return await self._launch(image, await self._specify(image))
+            except environment.ConfigError as error:
+                reason, why = "CreateContainerConfigError", str(error)
+            except OSError as error:  # such as a full disk, or too many processes
+                reason, why = "CreateContainerError", str(error)
+            self._tell("Warning", "Failed", f"Error: {why}")
+            self._become(status.waiting(reason, why))
+            await self._pause(FIRST_DELAY)
+
+    async def _launch(self, image: images.Image, spec: Mapping[str, Any]) -> Attempt:
         attempt = self._attempt = Attempt(self._directory, self.status["restartCount"])
         self._forget_old(attempt.number - 2)
         self._tell("Normal", "Created", f"Created container: {self.name}")
@@ -190,6 +202,7 @@ class ContainerRunner:
                 await self._unavailable(reference, "ErrImagePull", missing(reference), delay)
             except InvalidInput as error:
                 why = f'Failed to apply default image tag "{reference}": {error.message}'
+                self._tell("Warning", "InspectFailed", why)
                 await self._unavailable(reference, "InvalidImageName", why, delay)
             delay = min(delay * 2, LONGEST_DELAY)
 
@@ -223,17 +236,8 @@ class ContainerRunner:
             delay -= SHOWN_SECONDS
         await self._pause(delay)
 
-    async def _specification(self, image: images.Image) -> dict[str, Any]:
-        """What the shim needs; waits until all that the environment refers to is there."""
-        while True:
-            try:
-                return await self._specify(image)
-            except environment.ConfigError as error:
-                self._tell("Warning", "Failed", f"Error: {error}")
-                self._become(status.waiting("CreateContainerConfigError", str(error)))
-                await self._pause(FIRST_DELAY)
-
     async def _specify(self, image: images.Image) -> dict[str, Any]:
+        """What the shim needs to know."""
         pod, around = self._pod, self._pod.around
         gpus = pod.node.gpus if image.all_gpus else pod.gpus_of(self.name)
         tools = [around.gpu_tools, around.tools] if gpus else [around.tools]

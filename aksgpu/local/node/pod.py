@@ -237,10 +237,12 @@ class PodRunner:
             pause = min(pause * 2, 122.0)
 
     async def _finish(self) -> None:
-        """End what still runs, and post the final status."""
-        async with asyncio.TaskGroup() as group:
-            for one in self.all:
-                group.create_task(one.end(lambda: self._deadline))
+        """End what still runs, sidecars one by one after what they served, and post the final status."""
+        served = [one for one in self.all if not one.sidecar]
+        for ending in (served, *([one] for one in reversed(self.init) if one.sidecar)):
+            async with asyncio.TaskGroup() as group:
+                for one in ending:
+                    group.create_task(one.end(lambda: self._deadline))
         self._sandbox = False
         good = not self._failure and all(status.exit_code(one.status) == 0 for one in self.containers)
         self._phase = "Succeeded" if good else "Failed"

@@ -12,7 +12,9 @@ mount paths in the container's command, arguments and environment.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,13 @@ from aksgpu.local.status import StatusError
 KUBELET = "/var/lib/kubelet"
 _WRITTEN = ("configMap", "secret", "downwardAPI", "projected")
 """Volumes whose content is written here, and which containers may only read."""
+_HOST_PATHS = {
+    "Directory": ("a directory", Path.is_dir),
+    "File": ("a file", Path.is_file),
+    "Socket": ("a socket file", Path.is_socket),
+    "CharDevice": ("a character device", Path.is_char_device),
+    "BlockDevice": ("a block device", Path.is_block_device),
+}
 
 
 class MountError(Exception):
@@ -97,17 +106,15 @@ def is_kubelets(volume: Object) -> bool:
 
 def _host_path(text: str, kind: str, kubelet: Path) -> Path:
     if ".." in Path(text).parts:
-        raise MountError(f"hostPath {text} must not contain '..'")
-    inside = is_kubelets({"hostPath": {"path": text}})
-    path = kubelet / Path(text).relative_to(KUBELET) if inside else Path(text)
-    if kind == "DirectoryOrCreate" or (inside and not kind):
-        path.mkdir(parents=True, exist_ok=True)
-    elif kind == "FileOrCreate":
-        path.parent.mkdir(parents=True, exist_ok=True)
+        raise ConfigError(f"hostPath {text} must not contain '..'")
+    path = kubelet / Path(text).relative_to(KUBELET) if is_kubelets({"hostPath": {"path": text}}) else Path(text)
+    if kind == "FileOrCreate" and not path.exists():
         path.touch()
-    if not path.exists() or (kind == "Directory" and not path.is_dir()) or (kind == "File" and not path.is_file()):
-        wanted = {"Directory": "a directory", "File": "a file"}.get(kind, "there")
-        raise MountError(f"hostPath type check failed: {text} is not {wanted}")
+    elif kind in ("DirectoryOrCreate", "") and not path.exists():  # without a type, it is the runtime that creates
+        path.mkdir(parents=True)
+    wanted, there = _HOST_PATHS.get(kind.removesuffix("OrCreate"), ("there", Path.exists))
+    if not there(path):
+        raise ConfigError(f"hostPath type check failed: {text} is not {wanted}")
     return path
 
 
@@ -201,6 +208,15 @@ def link(root: Path, wanted: Sequence[Mount]) -> None:
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
         path.symlink_to(mount.source)
+
+
+def plain(path: Path) -> Path:
+    """A path of the same directory that a shell takes for one word: rewritten paths end up in commands."""
+    if shlex.quote(str(path)) == str(path):
+        return path
+    link = Path(tempfile.mkdtemp(prefix="aksgpu-"), "root")
+    link.symlink_to(path)
+    return link
 
 
 def rewrite(text: str, root: Path, targets: Sequence[str]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from aksgpu.local.node import environment, volumes
+from aksgpu.local.node import agent, environment, volumes
 
-from .conftest import Lab
+from .conftest import CPU_NODE, Lab
 
 
 async def config(lab: Lab) -> None:
@@ -109,6 +110,53 @@ async def test_volumes_without_mount_namespaces(lab: Lab) -> None:
     await config(lab)
     lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
     assert (await volumes_pod(lab, "paths"))[:2] == ["blues3cret7paths", "x"]
+
+
+async def test_rewritten_paths_are_one_word_to_a_shell_wherever_the_home_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "_grants_view", lambda _: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    lab = Lab(tmp_path / "my $home's")
+    lab.root.mkdir()
+    await lab.start()
+    await lab.add_node(CPU_NODE)
+    made = [{"name": "data", "emptyDir": {}}]
+    container = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+    await lab.run("writes", "sh", "-c", "echo kept > /data/file; sleep 100", volumes=made, container=container)
+    await lab.phase("writes", "Running")
+    await lab.restart()
+    command = await lab.agent.execute("default", "writes", "main", ["sh", "-c", "cat /data/file"], tty=False)
+    assert b"".join([data async for data in command.output("stdout")]) == b"kept\n"
+    await command.close()
+    await lab.stop(end_pods=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "problem"),
+    [
+        ("", "new/folder", None),
+        ("DirectoryOrCreate", "new/folder", None),
+        ("FileOrCreate", "new.txt", None),
+        ("Directory", "there.txt", "a directory"),
+        ("File", ".", "a file"),
+        ("Socket", "there.txt", "a socket file"),
+        ("CharDevice", "/dev/null", None),
+        ("BlockDevice", "/dev/null", "a block device"),
+    ],
+)
+async def test_types_of_host_paths(lab: Lab, tmp_path: Path, kind: str, path: str, problem: str | None) -> None:
+    (tmp_path / "there.txt").touch()
+    host = {"path": str(tmp_path / path)} | ({"type": kind} if kind else {})
+    container = {"volumeMounts": [{"name": "host", "mountPath": "/aksgpu-host"}]}
+    await lab.run("host", "ls", "/aksgpu-host", volumes=[{"name": "host", "hostPath": host}], container=container)
+    if problem is None:
+        await lab.phase("host", "Succeeded")
+        return
+    why = f"hostPath type check failed: {host['path']} is not {problem}"
+    while ("FailedMount", f'MountVolume.SetUp failed for volume "host" : {why}') not in await lab.events("host"):
+        await asyncio.sleep(0.02)
 
 
 async def test_missing_volume_is_waited_for(lab: Lab) -> None:

@@ -21,10 +21,10 @@ async def show(path: Path, ended: bool = True, **options: Any) -> bytes:
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     log = Log(str(tmp_path / "0.log"), 10 << 20, 5)
-    log.feed("stdout", b"one\ntwo\nthr")
-    log.feed("stderr", b"err\n")
-    log.feed("stdout", b"ee\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%")
-    log.feed("stdout", b"")
+    log.feed(b"stdout", b"one\ntwo\nthr")
+    log.feed(b"stderr", b"err\n")
+    log.feed(b"stdout", b"ee\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%")
+    log.feed(b"stdout", b"")
     return tmp_path / "0.log"
 
 
@@ -73,7 +73,7 @@ async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
 
     follower = asyncio.create_task(follow())
     for number in range(400):
-        log.feed("stdout", b"line %d\n" % number)
+        log.feed(b"stdout", b"line %d\n" % number)
         if number % 20 == 0:
             await asyncio.sleep(logs.POLL * 1.5 if number % 40 == 0 else 0)
     over = True

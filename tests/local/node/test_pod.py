@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 from aksgpu.local.objects import STRATEGIC_PATCH
@@ -191,6 +192,21 @@ async def test_sidecar_runs_beside_the_containers(lab: Lab, mark: str) -> None:
     assert not processes(mark)
 
 
+async def test_sidecars_end_after_what_they_serve_and_in_reverse(lab: Lab, tmp_path: Path) -> None:
+    def script(name: str) -> list[str]:
+        end = f"sleep 0.2; echo {name} >> {tmp_path}/ends; exit 0"
+        return ["sh", "-c", f"trap '{end}' TERM; touch {tmp_path}/{name}; while :; do sleep 0.05; done"]
+
+    shape = {"image": "busybox", "restartPolicy": "Always"}
+    sidecars = [{"name": name, "command": script(name), **shape} for name in ("first", "second")]
+    await lab.run("three", *script("main"), initContainers=sidecars, terminationGracePeriodSeconds=10)
+    while not (tmp_path / "main").exists():
+        await asyncio.sleep(0.02)
+    await lab.objects.delete("pods", "three", "default")
+    await lab.gone("three")
+    assert (tmp_path / "ends").read_text().split() == ["main", "second", "first"]
+
+
 async def test_sidecar_ends_and_comes_back(lab: Lab) -> None:
     sidecar = {"name": "beside", "image": "busybox", "restartPolicy": "Always", "command": ["true"]}
     await lab.run("both", "sleep", "60", initContainers=[sidecar])
@@ -203,6 +219,25 @@ async def test_failed_init_container_fails_the_pod(lab: Lab) -> None:
     await lab.run("never", "true", initContainers=init)
     pod = await lab.phase("never", "Failed")
     assert pod["status"]["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
+
+
+async def test_a_name_that_is_no_image_is_told(lab: Lab) -> None:
+    await lab.run("noname", "true", container={"image": "Not/An:Image"})
+    why = """Failed to apply default image tag "Not/An:Image": couldn't parse image name "Not/An:Image": """
+    while ("InspectFailed", why + "invalid reference format") not in await lab.events("noname"):
+        await asyncio.sleep(0.02)
+
+
+async def test_a_container_that_cannot_be_made_is_tried_again(lab: Lab) -> None:
+    await lab.run("blocked", "true")
+    pod = await lab.objects.get("pods", "blocked", "default")
+    blocker = lab.root / "pods" / pod["metadata"]["uid"] / "containers" / "main"
+    blocker.parent.mkdir(parents=True)
+    blocker.touch()
+    state = lambda pod: (pod["status"].get("containerStatuses") or [{}])[0].get("state", {})  # noqa: E731
+    await lab.until("blocked", lambda pod: state(pod).get("waiting", {}).get("reason") == "CreateContainerError")
+    blocker.unlink()
+    await lab.phase("blocked", "Succeeded")
 
 
 async def test_memory_limit(lab: Lab) -> None:

@@ -127,6 +127,33 @@ def at_moment(moment: int, number: signal.Signals) -> list[str]:
     return [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", script.lstrip())]
 
 
+def test_a_full_disk_costs_output_and_not_the_exit_code(tmp_path: Path) -> None:
+    keeper = [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", FULL.lstrip())]
+    script = "until test -e full; do sleep 0.02; done; echo lost; sleep 0.2; touch ended; exit 3"
+    ready, end, _ = keep(tmp_path, "sh", "-c", script, keeper=keeper)
+    assert (ready, end["code"]) == (b"1", 3)
+
+
+FULL = """
+import os, resource, threading, time
+
+def fill():
+    while not os.path.exists(f"{place}/run.json") or b'"child": 0' in open(f"{place}/run.json", "rb").read():
+        time.sleep(0.01)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    open(f"{place}/full", "x").close()
+    while not os.path.exists(f"{place}/ended"):
+        time.sleep(0.01)
+    time.sleep(0.5)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+place = os.path.dirname(sys.argv[1])
+threading.Thread(target=fill, daemon=True).start()
+keeper.main()
+"""
+"""The keeper, which may not write to any file from the command's start until half a second after its end."""
+
+
 @pytest.mark.parametrize(
     ("argv", "number", "code", "reason"),
     [

@@ -14,7 +14,7 @@ limit and the proportional set size, which counts shared pages once, confirms it
 """
 
 # pathlib would double the start-up time.
-# ruff: noqa: PTH105, PTH120, PTH123
+# ruff: noqa: PTH105, PTH112, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from .tree import memory, processes
 from .view import View, libc, probe
 
 PR_SET_CHILD_SUBREAPER = 36
+FULL_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
 """How long output is waited for after the end; somebody outside the tree may hold the streams open."""
 
@@ -86,7 +87,7 @@ class Shim:
         os.close(ready)
         if self._stopping:
             self._terminate()
-        self._keep({out: "stdout", err: "stderr"}, guests)
+        self._keep({out: b"stdout", err: b"stderr"}, guests)
         code = 137 if self._code is None else self._code
         self._finish(code, self._reason or ("Error" if code else "Completed"), "")
 
@@ -94,7 +95,7 @@ class Shim:
         if self._spec["hostname"] or self._spec["mounts"]:
             View(self._spec["staging"], self._spec["hostname"]).add(self._spec["mounts"])
 
-    def _keep(self, streams: dict[int, str], guests: Guests) -> None:
+    def _keep(self, streams: dict[int, bytes], guests: Guests) -> None:
         poller = select.poll()
         for fd in (*streams, self._wake, guests.fileno()):
             poller.register(fd, select.POLLIN)
@@ -108,7 +109,8 @@ class Shim:
                     continue
                 data = os.read(fd, 65536)
                 if fd in streams:
-                    self._log.feed(streams[fd], data)
+                    with contextlib.suppress(OSError):  # a full disk costs output, not the container
+                        self._log.feed(streams[fd], data)
                     if not data:
                         poller.unregister(fd)
                         os.close(fd)
@@ -170,7 +172,13 @@ class Shim:
 
     def _finish(self, code: int, reason: str, message: str) -> None:
         record = {"code": code, "reason": reason, "message": message, "started": self._started}
-        write_json(f"{self._directory}/exit.json", {**record, "finished": time.time_ns()})
+        record["finished"] = time.time_ns()
+        while os.path.isdir(self._directory):
+            try:
+                write_json(f"{self._directory}/exit.json", record)
+                break
+            except OSError:  # a full disk: whoever filled it makes room, and then the exit code is not lost
+                time.sleep(FULL_SECONDS)
 
 
 def main() -> None:

@@ -54,7 +54,8 @@ def launch(
         os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
     except BaseException as error:
         text = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
-        if isinstance(error, FileNotFoundError) and stage.startswith("exec") and "/" not in spec["argv"][0]:
+        absent = isinstance(error, FileNotFoundError | PermissionError)  # the latter of directories that are not ours
+        if absent and stage.startswith("exec") and "/" not in spec["argv"][0]:
             text = "executable file not found in $PATH"
         os.write(send, f"{stage}: {text}".encode())
         os._exit(128)

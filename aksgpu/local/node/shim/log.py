@@ -19,8 +19,8 @@ class Log:
     def __init__(self, path: str, max_bytes: int, max_files: int) -> None:
         self._path, self._max_bytes, self._max_files = path, max_bytes, max_files
         self._segment = 0
-        self._last = 0
-        self._rest = {"stdout": b"", "stderr": b""}
+        self._last, self._second, self._stamp = 0, 0, b""
+        self._rest = {b"stdout": b"", b"stderr": b""}
         self._open()
 
     def _open(self) -> None:
@@ -28,7 +28,7 @@ class Log:
         self._fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._size = 0
 
-    def feed(self, stream: str, data: bytes) -> None:
+    def feed(self, stream: bytes, data: bytes) -> None:
         """Take output as it comes; empty data is the end of the stream."""
         lines = (self._rest[stream] + data).split(b"\n")
         rest = lines.pop()
@@ -45,17 +45,19 @@ class Log:
         if out:
             self._write(b"".join(out))
 
-    def _entry(self, stream: str, tag: bytes, text: bytes) -> bytes:
+    def _entry(self, stream: bytes, tag: bytes, text: bytes) -> bytes:
         self._last = max(time.time_ns(), self._last + 1)
         seconds, nanos = divmod(self._last, 1_000_000_000)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        return b"%s.%09dZ %s %s %s\n" % (stamp.encode(), nanos, stream.encode(), tag, text)
+        if seconds != self._second:  # most lines come many to the second
+            self._second, self._stamp = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
+        return b"%s.%09dZ %s %s %s\n" % (self._stamp, nanos, stream, tag, text)
 
     def _write(self, data: bytes) -> None:
         if self._size and self._size + len(data) > self._max_bytes:
-            os.close(self._fd)
+            full = self._fd
             self._segment += 1
             self._open()
+            os.close(full)
             old = f"{self._path}.{self._segment - self._max_files}"
             if os.path.exists(old):
                 os.unlink(old)
