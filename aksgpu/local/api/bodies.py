@@ -137,6 +137,21 @@ def integer(query: Mapping[str, str], key: str) -> int:
     return int(text)
 
 
+def exactly(query: Mapping[str, str]) -> bool:
+    """Whether a list is to be as it was at a version, rather than the newest."""
+    match, causes, name = query.get("resourceVersionMatch", ""), Causes(), "resourceVersionMatch"
+    if match not in ("", "Exact", "NotOlderThan"):
+        causes.unsupported(name, match, ("Exact", "NotOlderThan", ""))
+    elif match and not query.get("resourceVersion"):
+        causes.forbidden(name, f"{name} is forbidden unless resourceVersion is provided")
+    elif match and query.get("continue"):
+        causes.forbidden(name, f"{name} is forbidden when continue is provided")
+    elif match == "Exact" and query["resourceVersion"] == "0":
+        causes.forbidden(name, f'{name} "exact" is forbidden for resourceVersion "0"')
+    causes.check(Type("meta.k8s.io", "v1", "ListOptions"))
+    return match == "Exact"
+
+
 def flag(query: Mapping[str, str], key: str) -> bool:
     """A boolean in the query, which is true when it is there at all and not ``0`` or ``false``."""
     return key in query and query[key].lower() not in ("0", "false", "f")

@@ -58,6 +58,8 @@ class Causes:
         """A value that may break a rule of ``data/rules.yaml``, where the words are explained."""
         for word, said in rule.items():
             match word:
+                case "forbidden":
+                    self.forbidden(field, said)
                 case "enum" if value not in said:
                     self.unsupported(field, value, said)
                 case "format":

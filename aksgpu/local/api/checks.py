@@ -17,7 +17,6 @@ Object = dict[str, Any]
 Check = Callable[[Object, str, Causes], None]
 """What is wrong with a part; the text is its path, with a dot at the end unless it is the whole object."""
 
-_UNSUPPORTED = ("successPolicy", "backoffLimitPerIndex", "maxFailedIndexes")
 _CONTROLLER = "kubernetes.io/job-controller"
 _MOST_PARALLEL = 100_000
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
@@ -127,9 +126,6 @@ def _node_requirement(requirement: Object, at: str, causes: Causes) -> None:
 
 
 def _job(spec: Object, at: str, causes: Causes) -> None:
-    for field in _UNSUPPORTED:
-        if field in spec:
-            causes.forbidden(f"{at}{field}", "the laptop does not have success policies and limits per index")
     if spec.get("managedBy", _CONTROLLER) != _CONTROLLER:
         causes.forbidden(f"{at}managedBy", f"the laptop does not have other controllers than {_CONTROLLER}")
     if spec["completionMode"] == "Indexed":

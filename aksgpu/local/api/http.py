@@ -19,6 +19,7 @@ from aksgpu.local.api.answers import NO_CACHE, Form, answer, encoder, many, nego
 from aksgpu.local.api.kinds import ALL_VERBS, Kind
 from aksgpu.local.api.podexec import PodExec, serve_exec
 from aksgpu.local.api.podlogs import PodLogs, open_log
+from aksgpu.local.api.reading import token
 from aksgpu.local.api.registry import SUCCESS, Registry, WriteOptions
 from aksgpu.local.api.routes import parse
 from aksgpu.local.api.store import Entry
@@ -121,6 +122,8 @@ class KubeApi:
             cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
             raise StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
         limit, cont = bodies.integer(query, "limit"), query.get("continue", "")
+        if bodies.exactly(query):
+            cont = token(version)
         page = await self._registry.page(call.kind.plural, call.place, call.match(), limit=limit, cont=cont)
         metadata: Object = {"resourceVersion": page.resource_version}
         if page.cont:

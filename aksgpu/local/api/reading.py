@@ -71,7 +71,7 @@ class Reader:
                 older = self.store.at(resource, rv)
         except StatusError as error:
             # The way on that the API offers: the rest of the list as it is now.
-            error.status["metadata"] = {"continue": _token(_NOW, start)}
+            error.status["metadata"] = {"continue": token(_NOW, start)}
             raise
         if older:
             keys = sorted({*keys, *(key for key in older if namespace is None or key[0] == namespace)})
@@ -84,7 +84,7 @@ class Reader:
                 found.append(entry)
             place += 1
         left = len(keys) - place
-        after = _token(rv, keys[place - 1]) if left else ""
+        after = token(rv, keys[place - 1]) if left else ""
         await self.store.durable(self.store.revision)
         return Page(found, str(rv), after, left if left and match is None else None)
 
@@ -147,7 +147,8 @@ def bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
     return Event("BOOKMARK", Entry(kind, obj, orjson.dumps(obj), rv), None)
 
 
-def _token(rv: int, key: Key) -> str:
+def token(rv: int, key: Key = ("", "")) -> str:
+    """What continues a list as it was at a version, behind a key; from its beginning where none is given."""
     data = {"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(filter(None, key)) + "\0"}
     return base64.urlsafe_b64encode(orjson.dumps(data)).decode().rstrip("=")
 

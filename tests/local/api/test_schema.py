@@ -23,6 +23,7 @@ WORDS = {
     "additionalProperties",
     "unique",
     "keyed",
+    "forbidden",
     "maxBytes",
 }
 

@@ -173,6 +173,11 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
             {"spec": {"hard": {"gpus": 1}}},
             'spec.hard[gpus]: Invalid value: "gpus": must be a standard',
         ),
+        (
+            "resourcequotas",
+            {"spec": {"hard": {"pods": 1}, "scopes": ["BestEffort"]}},
+            "spec.scopes: Forbidden: the laptop",
+        ),
         ("secrets", {"type": "kubernetes.io/tls", "stringData": {"tls.key": "k"}}, "data[tls.crt]: Required value"),
         ("secrets", {"type": "kubernetes.io/dockerconfigjson"}, "data[.dockerconfigjson]: Required value"),
         ("roles", {"metadata": {"name": ".."}}, "may not be '.' or '..'"),

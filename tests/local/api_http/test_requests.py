@@ -143,6 +143,31 @@ def test_yaml_that_is_too_deep_or_too_long(server: Server, media: str, data: byt
     assert (answer.status, why in answer.json["message"]) == (400, True)
 
 
+def test_a_list_as_it_was(server: Server) -> None:
+    before = server.send("GET", f"{MAPS}?limit=2").json
+    version = before["metadata"]["resourceVersion"]
+    assert server.send("POST", MAPS, config_map("aa")).status == 201
+    exact = f"{MAPS}?limit=2&resourceVersion={version}&resourceVersionMatch="
+    assert server.send("GET", exact + "Exact").json == before
+    assert server.send("GET", exact + "NotOlderThan").json["items"][1]["metadata"]["name"] == "aa"
+    assert server.send("DELETE", f"{MAPS}/aa").status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("resourceVersionMatch=Exact", "is forbidden unless resourceVersion is provided"),
+        ("resourceVersionMatch=Exact&resourceVersion=0", '"exact" is forbidden for resourceVersion "0"'),
+        ("resourceVersionMatch=Exact&resourceVersion=2&continue=x", "is forbidden when continue is provided"),
+        ("resourceVersionMatch=Newest&resourceVersion=2", 'supported values: "Exact", "NotOlderThan", ""'),
+    ],
+)
+def test_no_such_version(server: Server, query: str, text: str) -> None:
+    answer = server.send("GET", f"{MAPS}?{query}").json
+    assert answer["code"] == 422 and text in answer["message"]
+    assert answer["message"].startswith('ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: ')
+
+
 def test_a_version_that_was_never_given(server: Server) -> None:
     answer = server.send("GET", f"{MAPS}?resourceVersion=99999999")
     assert (answer.status, answer.json["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
