@@ -6,6 +6,7 @@ which differs by kind, the rules that span fields, and what an update must leave
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from aksgpu.local.api import names, quantity
@@ -16,28 +17,6 @@ from aksgpu.local.api.selectors import at, labels_match
 Object = dict[str, Any]
 
 _IMMUTABLE = "field is immutable"
-_FIXED: dict[str, tuple[str, ...]] = {
-    "clusterrolebindings": ("roleRef",),
-    "daemonsets": ("spec.selector",),
-    "jobs": ("spec.selector", "spec.completionMode", "spec.podFailurePolicy"),
-    "priorityclasses": ("value",),
-    "rolebindings": ("roleRef",),
-    "secrets": ("type",),
-}
-"""Fields that an update may not change."""
-_FREE = {
-    "persistentvolumeclaims": (
-        ("resources", "volumeName", "volumeAttributesClassName"),
-        "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
-    ),
-    "pods": (
-        ("activeDeadlineSeconds", "schedulingGates", "tolerations"),
-        "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-        "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-        "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
-    ),
-}
-"""The fields of a spec that an update may change where it may change no others, and what to say to who tries."""
 _MOVABLE = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
 """What may change in the template of a suspended Job before it first starts: where its pods go."""
 _SYSTEM_CLASSES = ("system-cluster-critical", "system-node-critical")
@@ -94,13 +73,13 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
         causes.forbidden("metadata.finalizers", f"{why}[]string{{{', '.join(added)}}}")
     if causes.found:
         return causes
-    for path in _FIXED.get(kind.plural, ()):
+    said = names.data("rules.yaml")["updates"].get(kind.plural, {})
+    for path in said.get("fixed", ()):
         if (value := at(obj, path)) != at(old, path):
-            causes.invalid(path, value, "cannot change roleRef" if path == "roleRef" else _IMMUTABLE)
-    if kind.plural in _FREE:
-        free, why = _FREE[kind.plural]
-        if _without(_imageless(obj["spec"]), free) != _without(_imageless(old["spec"]), free):
-            causes.forbidden("spec", why)
+            causes.invalid(path, value, said.get("text", _IMMUTABLE))
+    free = said.get("free")
+    if free and _without(_imageless(obj["spec"]), free) != _without(_imageless(old["spec"]), free):
+        causes.forbidden("spec", said["text"])
     match kind.plural:
         case "jobs":
             _job_update(obj["spec"], old["spec"], "startTime" in old["status"], causes)
@@ -120,7 +99,7 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
     return causes
 
 
-def _without(spec: Object, free: tuple[str, ...]) -> Object:
+def _without(spec: Object, free: Collection[str]) -> Object:
     return {key: value for key, value in spec.items() if key not in free}
 
 
