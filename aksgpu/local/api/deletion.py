@@ -67,9 +67,10 @@ def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[st
         metadata["generation"] += 1
     if not marked or grace < metadata.get("deletionGracePeriodSeconds", 0):
         metadata["deletionTimestamp"] = now(grace)
-        metadata["deletionGracePeriodSeconds"] = grace
-    if kind.plural == "namespaces":
-        obj["status"] = {**obj["status"], "phase": "Terminating"}
+        if kind.plural == "namespaces":
+            obj["status"] = {**obj["status"], "phase": "Terminating"}
+        else:
+            metadata["deletionGracePeriodSeconds"] = grace
     return obj
 
 

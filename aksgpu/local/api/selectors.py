@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from aksgpu.local.api import names
 from aksgpu.local.api.kinds import Kind
 from aksgpu.local.status import bad_request
 
@@ -76,14 +77,21 @@ def parse_labels(text: str) -> Matcher | None:
 
 
 def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
-    if match["absent"]:
-        return match["absent"], "DoesNotExist", ()
+    key, values = match["absent"] or match["key"], tuple[str, ...]()
+    operator = "DoesNotExist" if match["absent"] else "Exists"
     if match["set"]:
-        values = tuple(value.strip() for value in match["values"].split(","))
-        return match["key"], "In" if match["set"] == "in" else "NotIn", values
-    if match["op"]:
-        return match["key"], {"!=": "NotIn", ">": "Gt", "<": "Lt"}.get(match["op"], "In"), (match["value"],)
-    return match["key"], "Exists", ()
+        operator, values = (
+            "In" if match["set"] == "in" else "NotIn",
+            tuple(value.strip() for value in match["values"].split(",")),
+        )
+    elif match["op"]:
+        operator, values = {"!=": "NotIn", ">": "Gt", "<": "Lt"}.get(match["op"], "In"), (match["value"],)
+    wrong = [f'<nil>: Invalid value: "{key}": {why}' for why in names.qualified(key)]
+    for index, value in enumerate(values):
+        wrong += [f'values[{index}][{key}]: Invalid value: "{value}": {why}' for why in names.label_value(value)]
+    if wrong:
+        raise bad_request(f"unable to parse requirement: {wrong[0]}")
+    return key, operator, values
 
 
 _ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.succeeded": "0"}

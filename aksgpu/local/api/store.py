@@ -335,9 +335,8 @@ class Store:
 
     def _commit(self, batch: _Batch) -> None:
         assert self._db is not None
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._db as db:  # commits, or goes back
+            db.execute("BEGIN IMMEDIATE")
             for event in batch.events:
                 resource, (namespace, name) = event.entry.kind.plural, event.entry.key
                 if event.type == "DELETED":
@@ -345,11 +344,6 @@ class Store:
                 else:
                     db.execute(_PUT, (resource, namespace, name, event.entry.data))
             db.execute("UPDATE revision SET value = ?", (batch.rv,))
-            db.execute("COMMIT")
-        except sqlite3.Error:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
 
     def _read(self) -> tuple[int, list[tuple[str, bytes]]]:
         assert self._db is not None

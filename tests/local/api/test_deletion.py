@@ -113,6 +113,7 @@ async def test_preconditions(registry: Registry) -> None:
 async def test_a_namespace_ends_when_it_is_finalized(registry: Registry) -> None:
     await registry.create("namespaces", {"metadata": {"name": "gpu"}})
     marked = await registry.delete("namespaces", "gpu")
+    assert "deletionTimestamp" in marked["metadata"] and "deletionGracePeriodSeconds" not in marked["metadata"]
     assert marked["status"]["phase"] == "Terminating" and marked["spec"]["finalizers"] == ["kubernetes"]
     with pytest.raises(StatusError) as raised:
         await registry.create("configmaps", {"metadata": {"name": "c"}}, "gpu")
