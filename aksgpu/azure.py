@@ -267,14 +267,14 @@ def connect(
         LaptopError: the laptop AKS could not be started.
     """
     target = target if target is not None else os.environ.get("AKSGPU_TARGET") or "local"
-    if not isinstance(target, str):
-        return _at(target, subscription_id, credential)
     if target == "local":
         from aksgpu import local
 
-        return _at(local.start(), subscription_id, credential)
+        target = local.start()
     if target != "azure":
-        raise InvalidInput(f"unknown target {target!r}", hint='Use "local" (the laptop AKS) or "azure".')
+        if isinstance(target, str) or not hasattr(target, "base_url"):
+            raise InvalidInput(f"unknown target {target!r}", hint='Use "local" (the laptop AKS) or "azure".')
+        return _at(target, subscription_id, credential)
     subscription = _checked(subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or "")
     azure = Azure(subscription, default_credential if credential is None else lambda: credential)
     return azure if subscription else _with_only_subscription(azure)

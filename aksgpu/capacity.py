@@ -166,7 +166,10 @@ def nodes(aks: HasKube) -> pd.DataFrame:
 
 
 def usage(aks: HasKube) -> dict[str, Usage]:
-    """GPUs in use, by node.
+    """GPUs in use, by node; nodes without any are left out.
+
+    Args:
+        aks: the cluster.
 
     Raises:
         Forbidden: you may not list the pods of all namespaces.
@@ -226,7 +229,8 @@ def wait_schedulable(
         "cluster.add_gpu_pool(aks) adds GPU nodes, plugin.install(aks) makes their GPUs schedulable; "
         "capacity.gpus(aks) shows who uses them."
     )
-    return wait_until(poll, f"{gpus} schedulable GPU", timeout=timeout, interval=1.0, progress=progress, hint=hint)
+    what = "a schedulable GPU" if gpus == 1 else f"{gpus} schedulable GPUs on one node"
+    return wait_until(poll, what, timeout=timeout, interval=1.0, progress=progress, hint=hint)
 
 
 def _lack(found: pd.DataFrame) -> str:
@@ -236,7 +240,10 @@ def _lack(found: pd.DataFrame) -> str:
         return f"no GPU node of {len(found)} is ready"
     if not found["allocatable"].sum():
         return "the GPU nodes advertise no GPU: no device plugin"
-    return f"{found['allocatable'].sum()} GPUs on {found['node'].nunique()} nodes, {found['free'].sum()} free"
+    free = found["free"].fillna(found["allocatable"])
+    return (
+        f"{found['allocatable'].sum()} GPUs on {found['node'].nunique()} nodes, {free.max()} free on one node at most"
+    )
 
 
 def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:

@@ -33,7 +33,7 @@ __all__ = ["Diagnosis", "job", "pod"]
 
 Rows = tuple[tuple[str, str], ...]
 
-_TAIL = 15
+_TAIL = 20
 """Lines of log that are evidence."""
 
 

@@ -168,6 +168,11 @@ def submit(
 def attach(aks: HasKube, name: str, namespace: str = "default") -> Job:
     """The Job of that name, whoever made it.
 
+    Args:
+        aks: the cluster.
+        name: of the Job.
+        namespace: that it lives in.
+
     Raises:
         NotFound: there is none; the hint names those that there are.
     """

@@ -175,6 +175,16 @@ SECRET: dict[str, Any] = {
             "The init container's program ended with exit code 4: no data",
             "correct the program",
         ),
+        (
+            {
+                "initContainers": [
+                    {"name": "side", "image": BUSYBOX, "restartPolicy": "Always", "command": ["sleep", "60"]}
+                ],
+                "containers": [MAIN, {**MAIN, "name": "other", "command": ["sh", "-c", "echo no data here; exit 3"]}],
+            },
+            "The program ended with exit code 3: no data here",
+            "correct the program",
+        ),
         ({"schedulingGates": [{"name": "queue/wait"}]}, "non-empty scheduling gates", "schedulingGates"),
         (
             {"containers": [{**MAIN, "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}]},
@@ -182,7 +192,7 @@ SECRET: dict[str, Any] = {
             "gpu_instance_profile",
         ),
     ],
-    ids=["secret", "command", "init image", "init program", "gate", "slice"],
+    ids=["secret", "command", "init image", "init program", "second container", "gate", "slice"],
 )
 def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verdict: str, fix: str) -> None:
     pod = {"restartPolicy": "Never", "containers": [MAIN], **spec}
@@ -197,7 +207,7 @@ def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verd
     try:
         assert fix in said(made, verdict).fix
         if made.status().phase == "Failed":
-            with pytest.raises(errors.JobFailed, match="no data" if "init" in verdict else "No such file|no such file"):
+            with pytest.raises(errors.JobFailed, match=r"ends:\nno data|no such file"):
                 made.wait(0)
     finally:
         made.delete()

@@ -238,6 +238,9 @@ def get(azure: Azure, name: str, resource_group: str) -> Cluster:
 def list_clusters(azure: Azure) -> pd.DataFrame:
     """All clusters of the subscription.
 
+    Args:
+        azure: the subscription.
+
     Returns:
         A DataFrame, one row a cluster, sorted by resource group and name: ``cluster``, ``resource_group``,
         ``location``, ``kubernetes`` (version), ``state`` (provisioning state), ``power`` (``Running`` or ``Stopped``),

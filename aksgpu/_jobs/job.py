@@ -165,7 +165,8 @@ class Job:
             ) from found.error
 
     def _failure(self, status: JobStatus, witness: _Witness) -> JobFailed:
-        found, tail = self.why(), self._tail()
+        found = self.why()
+        tail = dict(found.rows).get("log") or self._tail()
         message, fix = found.verdict, found.fix
         if not tail and witness.ended:
             tail = witness.tail

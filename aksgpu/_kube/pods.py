@@ -33,7 +33,7 @@ def state(pod: Object) -> State:
     if status.get("reason"):  # such as Evicted
         return State(status["reason"], status.get("message") or "")
     if phase in ("Pending", "Running", "Failed"):
-        for found in _container_states(status, phase):
+        for found in _container_states(status):
             return found
     if phase == "Pending":
         for condition in status.get("conditions") or ():
@@ -44,18 +44,22 @@ def state(pod: Object) -> State:
 
 
 def containers(status: Object) -> tuple[Object, ...]:
-    """What a pod's status says of each container, init containers first."""
-    return (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+    """What a pod's status says of each container, the most telling first.
+
+    While an init container is in the way, the others have not begun; and a sidecar, which is one too, is ended when
+    they have, whatever their fate.
+    """
+    return (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
 
 
-def _container_states(status: Object, phase: str) -> Iterator[State]:
+def _container_states(status: Object) -> Iterator[State]:
     """States of containers that stand in the way, most telling first."""
     for entry in containers(status):
         waiting = (entry.get("state") or {}).get("waiting")
         ended = (entry.get("state") or {}).get("terminated")
         if waiting and waiting.get("reason") not in (None, "PodInitializing"):
             yield State(waiting["reason"], waiting.get("message") or "")
-        elif ended and (ended.get("exitCode") or phase == "Failed"):
+        elif ended and ended.get("exitCode"):
             yield State(ended.get("reason") or "Error", ended.get("message") or f"exit code {ended.get('exitCode')}")
 
 
