@@ -134,6 +134,10 @@ class Scaler:
         for document in documents:
             backoff = self._backoff_until.get(document["name"], 0) > now
             pools.append(Pool(self._cluster, document, await nodes.of_pool(objects, document), backoff))
+        for each in pools:  # where somebody deleted a node, another takes its place
+            there = sum(not nodes.is_off(node) for node in each.existing)
+            if there < each.properties["count"] and each.document["state"] == "Succeeded":
+                await settle(self._context, self._cluster, each.document, SETTLE_SECONDS * self._scale)
         pool, placed, added = await self._choose(objects, pools, [pod for pod in pods if _waits(pod)])
         if pool is not None and await self._grow(objects, pool, placed, added):
             await settle(self._context, self._cluster, pool.document, SETTLE_SECONDS * self._scale)

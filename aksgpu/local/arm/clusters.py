@@ -42,8 +42,11 @@ def put(context: Context, call: Call) -> Answer:
     if old is not None:
         operation = context.operations.begin("update-cluster", location, cluster)
         return context.accepted(call, operation, status=200, body=shapes.show_cluster(cluster))
-    context.state.clusters[cluster_key(group["name"], name)] = cluster
     machines = cluster["properties"]["nodeResourceGroup"]
+    refuse_if(rules.GROUP_NAME.fullmatch(machines) is None, "bad_group_name", name=machines)
+    refuse_if(machines.lower() == group["name"].lower(), "node_group_same", name=machines)
+    refuse_if(machines.lower() in context.state.groups, "node_group_there", name=machines)
+    context.state.clusters[cluster_key(group["name"], name)] = cluster
     context.state.groups[machines.lower()] = {
         "name": machines,
         "location": location,

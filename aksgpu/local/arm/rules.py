@@ -19,6 +19,7 @@ from aksgpu.local.arm.nodes import parse_taint
 from aksgpu.local.arm.state import Document
 
 CLUSTER_NAME = re.compile(r"[a-zA-Z0-9]|[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]")
+DNS_PREFIX = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,52}[a-zA-Z0-9])?")
 GROUP_NAME = re.compile(r"[-\w._()]{0,89}[-\w_()]")
 """Letters, digits, ``-_.()``; not more than 90; no full stop at the end."""
 POOL_NAME = re.compile(r"[a-z][a-z0-9]*")
@@ -42,9 +43,9 @@ def check_new_cluster(name: str, body: Document) -> None:
     """AKS' rule for the names of clusters, and what a new one has to say."""
     refuse_if(CLUSTER_NAME.fullmatch(name) is None, "cluster_name", name=name)
     properties = body.get("properties") or {}
-    name_given = properties.get("dnsPrefix") or properties.get("fqdnSubdomain")
+    prefix = properties.get("dnsPrefix") or properties.get("fqdnSubdomain") or ""
     identity = (body.get("identity") or {}).get("type", "None") or "None"
-    refuse_if(not name_given, "missing", field="dnsPrefix")
+    refuse_if(DNS_PREFIX.fullmatch(prefix) is None, "dns_prefix", prefix=prefix)
     refuse_if(not properties.get("agentPoolProfiles"), "missing", field="agentPoolProfiles")
     principal = identity != "None" or properties.get("servicePrincipalProfile")
     refuse_if(not principal, "missing", field="servicePrincipalProfile")

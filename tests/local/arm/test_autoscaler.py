@@ -100,6 +100,14 @@ def test_a_pool_grows_from_zero_and_shrinks_back(arm: Arm) -> None:
     )
 
 
+def test_a_deleted_node_is_replaced(arm: Arm) -> None:
+    registry = make(arm, gpu_pool(count=1))
+    (node,) = gpu_nodes(arm)
+    arm.run(registry.delete("nodes", node["metadata"]["name"]))
+    (other,) = wait_for(lambda: gpu_nodes(arm))
+    assert other["metadata"]["uid"] != node["metadata"]["uid"]
+
+
 def test_why_a_pool_does_not_grow(arm: Arm) -> None:
     cpu = pool("cpu", mode="User", enableAutoScaling=True, minCount=1, maxCount=1)
     registry = make(arm, gpu_pool(), cpu)

@@ -30,7 +30,7 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
             "The provided location 'mars' is not available for resource type "
             "'Microsoft.ContainerService/managedClusters'. List of available regions for the resource type is 'eastus,",
         ),
-        (body(dnsPrefix=None), "InvalidParameter", "Required parameter dnsPrefix is missing (null)."),
+        (body(dnsPrefix=None), "InvalidParameter", "DNS prefix '' is invalid. DNS prefix must contain between 1 and"),
         (body() | {"identity": None}, "InvalidParameter", "Required parameter servicePrincipalProfile is missing"),
         (body(agentPoolProfiles=[]), "InvalidParameter", "Required parameter agentPoolProfiles is missing"),
         (body(pool(mode="User")), "BadRequest", "There has to be at least one system agent pool"),
@@ -67,6 +67,14 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
             "Insufficient regional vcpu quota left for location eastus. left regional vcpu quota 256, requested "
             "quota 288.",
         ),
+        (
+            body(dnsPrefix=None),
+            "InvalidParameter",
+            "DNS prefix '' is invalid. DNS prefix must contain between 1 and 54",
+        ),
+        (body(dnsPrefix="my_cluster"), "InvalidParameter", "DNS prefix 'my_cluster' is invalid."),
+        (body(nodeResourceGroup="RG"), "NodeResourceGroupSameAsResourceGroup", "is the same as ResourceGroup 'RG'"),
+        (body(nodeResourceGroup="a/b"), "InvalidResourceGroup", "resource group name 'a/b' has these invalid"),
         (body(pool(nodeTaints=["sku=gpu"])), "InvalidParameter", "Invalid node taint 'sku=gpu'"),
         (body(pool(availabilityZones=["4"])), "AvailabilityZoneNotSupported", "The zone(s) '4' for resource"),
         (
@@ -246,6 +254,14 @@ def test_bodies_that_are_nested_too_deeply(arm: Arm) -> None:
 def test_bodies_that_are_too_large(arm: Arm) -> None:
     answer = arm.send("PUT", CLUSTER, {"tags": {"a": "b" * 2**21}})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "RequestContentTooLarge")
+
+
+def test_a_node_resource_group_is_always_a_new_one(arm: Arm) -> None:
+    mine = GROUP.replace("/rg", "/mine")
+    arm.send("PUT", mine, {"location": "eastus"}, "2021-04-01")
+    status, code, text = refused(arm, body(nodeResourceGroup="Mine"))
+    assert (status, code) == (400, "NodeResourceGroupAlreadyExists") and "'Mine' under subscription" in text
+    assert "managedBy" not in arm.send("GET", mine, version="2021-04-01").json()
 
 
 def test_fields_that_do_not_change(arm: Arm) -> None:
