@@ -79,7 +79,7 @@ def labels(cluster: Document, pool: Document) -> dict[str, str]:
     found = {
         "agentpool": pool["name"],
         f"{AZURE}/agentpool": pool["name"],
-        f"{AZURE}/cluster": cluster["properties"]["nodeResourceGroup"],
+        f"{AZURE}/cluster": _as_label(cluster["properties"]["nodeResourceGroup"]),
         f"{AZURE}/mode": properties["mode"].lower(),
         f"{AZURE}/role": "agent",
         f"{AZURE}/os-sku": properties["osSKU"],
@@ -96,6 +96,12 @@ def labels(cluster: Document, pool: Document) -> dict[str, str]:
     if managed(pool):
         found[f"{AZURE}/dcgm-exporter"] = "enabled"
     return found | (properties.get("nodeLabels") or {})
+
+
+def _as_label(group: str) -> str:
+    """The name of a resource group, which may be longer and of other characters than a label's value, as AKS has it."""
+    fitting = re.sub(r"[^-.\w]", "-", group, flags=re.ASCII)[:63]
+    return fitting if fitting[-1].isalnum() else f"{fitting[:62]}z"
 
 
 def taints(pool: Document) -> list[dict[str, str]]:

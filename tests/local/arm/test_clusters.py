@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import time
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -223,6 +224,17 @@ def test_a_node_resource_group_is_shown_and_goes_with_its_cluster(arm: Arm) -> N
     assert arm.send("DELETE", path).status_code == 403
     client.managed_clusters.begin_delete("rg", "aks").result()
     assert arm.send("GET", path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("group", "label"),
+    [("g" * 60, f"MC_{'g' * 60}"), ("my(gr\u00fcn)", "MC_my-gr-n-_aks_eastus"), ("g" * 59, f"MC_{'g' * 59}z")],
+)
+def test_names_of_groups_that_no_label_could_have(arm: Arm, group: str, label: str) -> None:
+    arm.send("PUT", GROUP.replace("/rg", f"/{quote(group)}"), {"location": "eastus"})
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update(group, "aks", body()).result()
+    assert arm.nodes()[0]["metadata"]["labels"]["kubernetes.azure.com/cluster"] == label
 
 
 def test_machines(arm: Arm) -> None:
