@@ -316,10 +316,7 @@ class Expired(KubernetesError):
 
 
 class Unreachable(KubernetesError):
-    """The API server did not answer (or a gateway did: 502, 503, 504), or the connection to it broke.
-
-    Nobody knows what became of the request.
-    """
+    """No answer from the API server, or a gateway's 502 to 504. Nobody knows what became of the request."""
 
     refused: bool = False
     """Whether nobody listens at its address, rather than that it is silent or far."""

@@ -109,6 +109,7 @@ def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None
     [
         (400, "BadRequest", 'strict decoding error: unknown field "spec.template.spec.gpuCount"', errors.Invalid),
         (500, "", "failed to create typed patch object: .spec.gpus: field not declared in schema", errors.Invalid),
+        (400, "BadRequest", 'Job in version "v1" cannot be handled as a Job: quantities must match', errors.Invalid),
         (422, "Invalid", "Job.batch is invalid", errors.Invalid),
         (401, "Unauthorized", "Unauthorized", errors.Unauthorized),
         (403, "Forbidden", 'nodes is forbidden: User "dev" cannot list', errors.Forbidden),
@@ -117,6 +118,7 @@ def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None
         (409, "Conflict", 'conflict with "one": .data.a', errors.Conflict),
         (410, "Expired", "too old", errors.Expired),
         (415, "UnsupportedMediaType", "no", errors.KubernetesError),
+        (503, "ServiceUnavailable", "the server is currently unable to handle the request", errors.Unreachable),
     ],
 )
 def test_refusals_are_exceptions_with_the_servers_words(

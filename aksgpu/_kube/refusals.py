@@ -55,7 +55,8 @@ def refusal(status: Mapping[str, Any]) -> KubernetesError:
 
 def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesError], str]:
     # Server-side apply reports unknown fields as an internal error, create and update as a bad request.
-    if code == 422 or "strict decoding error" in message or "not declared in schema" in message:
+    unfit = ("strict decoding error", "not declared in schema", "cannot be handled as a ")
+    if code == 422 or any(sign in message for sign in unfit):
         return Invalid, "Correct the field that the message names; kubectl explain shows which fields there are."
     if code == 409:
         if reason == "AlreadyExists":
