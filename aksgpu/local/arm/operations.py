@@ -84,7 +84,8 @@ class Operations:
             "startTime": now(),
             "begun": time.time(),
             "ended": None,
-            "stuck": faults.take("stuck") is not None,
+            # Only where it can be aborted.
+            "stuck": cluster is not None and faults.take("stuck") is not None,
             **about,
         }
         state.operations[operation["id"]] = operation

@@ -70,6 +70,16 @@ def test_a_stuck_operation_can_be_aborted(arm: Arm) -> None:
     assert client.managed_clusters.get("rg", "aks").provisioning_state == "Canceled"
 
 
+def test_what_cannot_be_aborted_is_never_stuck(arm: Arm) -> None:
+    inject(arm, "stuck")
+    place = arm.send("DELETE", GROUP, version="2021-04-01").headers["Location"]
+    for _ in range(100):
+        if arm.send("GET", place, version=None).status_code != 202:
+            break
+        time.sleep(0.05)
+    assert arm.send("GET", GROUP, version="2021-04-01").status_code == 404
+
+
 def test_a_slow_operation(arm: Arm) -> None:
     inject(arm, "slow", factor=1000)
     answer = arm.send("PUT", CLUSTER, body())
