@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -236,6 +237,20 @@ def test_logins_that_would_fail_in_silence_are_refused(serve: Any, user: dict[st
     with pytest.raises(errors.Unauthorized) as raised:
         serve(lambda request: request.json({}), user=user)
     assert "azure-identity" in raised.value.hint
+
+
+def test_what_a_login_program_says_is_told_and_not_printed(
+    serve: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "login"
+    program.write_text("#!/bin/sh\necho please log in first >&2\nexit 1\n")
+    program.chmod(0o755)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program)}}
+    before = logging.getLogger().handlers[:]
+    with pytest.raises(errors.Unauthorized, match=r"gave no token: .*please log in first"):
+        serve(lambda request: None, user=user)
+    assert logging.getLogger().handlers == before
+    assert "please log in" not in capfd.readouterr().err
 
 
 def test_a_login_program_that_works_is_used(serve: Any, tmp_path: Path) -> None:
