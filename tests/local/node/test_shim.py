@@ -212,6 +212,23 @@ def test_long_lines_and_binary_output(tmp_path: Path) -> None:
     assert b"".join(text for _, text in parts) == b"\xff\x00\r" + b"x" * 40000
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["children listed", "kernel without lists of children"])
+def test_descendants_are_found_whichever_thread_started_them(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not listed:
+        monkeypatch.setattr(os.path, "exists", lambda _: False)
+    argv = ["sh", "-c", "sleep 100 & sleep 100 & echo up; wait"]
+    with ThreadPoolExecutor(1) as pool:
+        child = pool.submit(subprocess.Popen, argv, stdout=subprocess.PIPE, start_new_session=True).result()
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert len(tree.processes(child.pid)) == 2
+            assert {child.pid, *tree.processes(child.pid)} <= set(tree.processes(os.getpid()))
+        finally:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+
+
 def test_memory_of_processes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "x = bytearray(50 << 20); input()"], stdin=subprocess.PIPE)
     try:

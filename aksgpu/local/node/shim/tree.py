@@ -1,31 +1,45 @@
 """Processes of this machine, read from ``/proc``."""
 
-# ruff: noqa: PTH123, PTH208
+# ruff: noqa: PTH110, PTH123, PTH208
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import defaultdict
+from collections.abc import Callable
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def processes(root: int) -> list[int]:
     """All descendants of a process."""
-    parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    parent = int(file.read().rpartition(b")")[2].split()[1])
-            except OSError:
-                continue
-            parents.setdefault(parent, []).append(int(name))
+    children = _children if os.path.exists(f"/proc/self/task/{os.getpid()}/children") else _search()
     found, queue = [], [root]
     while queue:
-        children = parents.get(queue.pop(), [])
-        found += children
-        queue += children
+        more = children(queue.pop())
+        found += more
+        queue += more
     return found
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process, as most kernels tell them at once."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    return found
+
+
+def _search() -> Callable[[int], list[int]]:
+    """The same from a look at every process of the machine."""
+    parents: defaultdict[int, list[int]] = defaultdict(list)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            parents[int(file.read().rpartition(b")")[2].split()[1])].append(int(name))
+    return parents.__getitem__
 
 
 def memory(pids: list[int], proportional: bool) -> int:
