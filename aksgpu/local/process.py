@@ -215,12 +215,25 @@ def _lock(place: Path, kind: int) -> Iterator[int | None]:
             yield file.fileno()
 
 
+@contextlib.contextmanager
+def _files(place: Path) -> Iterator[None]:
+    """Say it in words when the home cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        raise LaptopError(
+            f"the laptop AKS cannot keep its files in {place}: {error.strerror or error}",
+            hint="Set AKSGPU_HOME to a directory of your own that is writable.",
+        ) from error
+
+
 def _running(place: Path) -> bool:
     """Whether a process serves this home, or is about to."""
-    if not (place / "laptop.lock").exists():
-        return False
-    with _lock(place, fcntl.LOCK_SH) as lock:  # shared, so that several may ask at once
-        return lock is None
+    with _files(place):
+        if not (place / "laptop.lock").exists():
+            return False
+        with _lock(place, fcntl.LOCK_SH) as lock:  # shared, so that several may ask at once
+            return lock is None
 
 
 def _signal(place: Path, number: int) -> bool:
@@ -269,7 +282,7 @@ def _ask(endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None
 
 def _spawn(place: Path, settings: Settings) -> bool:
     """Start the process, unless one owns the home; it answers somewhat later."""
-    try:
+    with _files(place):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if place.stat().st_uid != os.getuid():
             raise PermissionError(errno.EPERM, "it belongs to another user")
@@ -288,9 +301,4 @@ def _spawn(place: Path, settings: Settings) -> bool:
                 start_new_session=True,
                 check=False,
             )
-    except OSError as error:
-        raise LaptopError(
-            f"the laptop AKS cannot keep its files in {place}: {error.strerror or error}",
-            hint="Set AKSGPU_HOME to a directory of your own that is writable.",
-        ) from error
     return True

@@ -324,6 +324,9 @@ def test_homes_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(LaptopError, match="Not a directory") as caught:
         local.start(tmp_path / "file" / "home")
     assert "AKSGPU_HOME" in caught.value.hint
+    for ask in (local.status, lambda home: local.stop(home=home)):
+        with pytest.raises(LaptopError, match="File name too long"):  # as with what may not be read
+            ask(tmp_path / ("x" * 300))
     monkeypatch.setattr("os.getuid", lambda: 12345)
     with pytest.raises(LaptopError, match="belongs to another user"):
         local.start(tmp_path / "other")
