@@ -104,16 +104,7 @@ class NodeAgent(PodLogs, PodExec):
             shutil.rmtree(self._around.root.parent)
 
     async def open(
-        self,
-        namespace: str,
-        pod: str,
-        container: str,
-        *,
-        previous: bool,
-        since_time: str | None,
-        since_seconds: int | None,
-        follow: bool,
-        **options: Any,
+        self, namespace: str, pod: str, container: str, *, previous: bool, follow: bool, **options: Any
     ) -> AsyncIterator[bytes]:
         """A container's log; see :class:`~aksgpu.local.api.podlogs.PodLogs`.
 
@@ -126,9 +117,7 @@ class NodeAgent(PodLogs, PodExec):
             raise bad_request(f'previous terminated container "{container}" in pod "{pod}" not found')
         if path is None:
             raise bad_request(f'container "{container}" in pod "{pod}" is waiting to start: ContainerCreating')
-        since = logs.since_nanoseconds(since_time, since_seconds)
-        follow = follow and not previous
-        return logs.read(path, lambda: not found.may_write(path), follow=follow, since=since, **options)
+        return logs.read(path, lambda: not found.may_write(path), follow=follow and not previous, **options)
 
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Execution:
         """Run a command in a container; see :class:`~aksgpu.local.api.podexec.PodExec`.

@@ -54,6 +54,8 @@ class ContainerRunner:
         self._pod, self._spec, self._init = pod, spec, init
         self.name: str = spec["name"]
         self.sidecar: bool = spec.get("restartPolicy") == "Always"  # no other container has a policy of its own
+        before = init and not self.sidecar and pod.restart_policy == "Always"
+        self._policy = "OnFailure" if before else spec.get("restartPolicy") or pod.restart_policy
         self._directory = pod.directory / "containers" / self.name
         self._attempt: Attempt | None = None
         self._left_over = False
@@ -107,15 +109,9 @@ class ContainerRunner:
             attempt = await self._resume() or await self._start()
             end = await attempt.ended()
             await self._ended(attempt, end)
-            if not self._again(end):
+            if self._policy == "Never" or (self._policy == "OnFailure" and end.code == 0):
                 return end.code == 0
             await self._back_off(end)
-
-    def _again(self, end: Exit) -> bool:
-        policy = "Always" if self.sidecar else self._pod.restart_policy
-        if self._init and not self.sidecar:
-            return end.code != 0 and policy != "Never"
-        return policy == "Always" or (policy == "OnFailure" and end.code != 0)
 
     async def _resume(self) -> Attempt | None:
         """The run from before a restart, the first time this is asked."""

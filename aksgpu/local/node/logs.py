@@ -13,30 +13,23 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-from aksgpu.local.control import times
-
 CHUNK = 256 * 1024
 POLL = 0.05
 
 
-def since_nanoseconds(since_time: str | None, since_seconds: int | None) -> int:
-    """Where a log begins, from the two parameters that say so.
-
-    A sinceTime is cut to whole seconds, as the API server does with every time that it parses.
-    """
-    if since_seconds is not None:
-        return max(0, time.time_ns() - since_seconds * 1_000_000_000)
-    return int(times.seconds(since_time)) * 1_000_000_000
+def _since(since_time: str | None, since_seconds: int | None) -> bytes:
+    """Where a log begins. Timestamps have one width, so that text order is time order."""
+    if since_seconds is None:
+        return (since_time or "").rstrip("Z").encode()
+    seconds, nanos = divmod(max(0, time.time_ns() - since_seconds * 1_000_000_000), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%09dZ" % nanos
 
 
 class _Log:
     """What is shown of a log, in order over its segments, as far as they are written."""
 
-    def __init__(self, path: Path, since: int, timestamps: bool) -> None:
-        self._path, self._timestamps = path, timestamps
-        seconds, nanos = divmod(since, 1_000_000_000)
-        # Timestamps have one width, so that text order is time order.
-        self._since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%09dZ" % nanos
+    def __init__(self, path: Path, since: bytes, timestamps: bool) -> None:
+        self._path, self._since, self._timestamps = path, since, timestamps
         self._segment, self._offset = -1, 0
         self._open = False  # whether a line has begun whose rest comes in the next entry
 
@@ -78,7 +71,8 @@ async def read(
     ended: Callable[[], bool],
     *,
     follow: bool = False,
-    since: int = 0,
+    since_time: str | None = None,
+    since_seconds: int | None = None,
     tail_lines: int | None = None,
     limit_bytes: int | None = None,
     timestamps: bool = False,
@@ -89,12 +83,14 @@ async def read(
         path: the log's path without a segment's number.
         ended: whether nothing more will be written; asked before each look when following.
         follow: go on until the container ends.
-        since: nanoseconds since 1970; earlier entries are left out.
+        since_time: RFC 3339 in whole seconds, UTC; earlier entries are left out.
+        since_seconds: the same, counted from now.
         tail_lines: only so many lines from the end, of those there are at first.
         limit_bytes: stop after so many bytes.
         timestamps: begin each line with its time.
     """
-    log, left = _Log(path, since, timestamps), sys.maxsize if limit_bytes is None else limit_bytes
+    log = _Log(path, _since(since_time, since_seconds), timestamps)
+    left = sys.maxsize if limit_bytes is None else limit_bytes
     while True:
         over = not follow or ended()
         pieces = log.read() if tail_lines is None else [_tail(b"".join(log.read()), tail_lines)]

@@ -11,9 +11,9 @@ mount paths in the container's command, arguments and environment.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -204,9 +204,8 @@ def link(root: Path, wanted: Sequence[Mount]) -> None:
     for mount in sorted(wanted, key=lambda one: len(Path(one.target).parts)):
         path = root / mount.target.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # whatever else is there belongs to another volume, and stays
+            path.unlink() if path.is_symlink() else path.rmdir()
         path.symlink_to(mount.source)
 
 

@@ -133,6 +133,19 @@ async def test_rewritten_paths_are_one_word_to_a_shell_wherever_the_home_is(
     await lab.stop(end_pods=True)
 
 
+async def test_a_volume_below_another_never_takes_what_is_there_from_it(lab: Lab, tmp_path: Path) -> None:
+    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "kept").touch()
+    made = [{"name": "project", "hostPath": {"path": str(tmp_path)}}, {"name": "scratch", "emptyDir": {}}]
+    mounts = [{"name": "project", "mountPath": "/data"}, {"name": "scratch", "mountPath": "/data/results"}]
+    await lab.run("hides", "true", volumes=made, container={"volumeMounts": mounts})
+    state = lambda pod: (pod["status"].get("containerStatuses") or [{}])[0].get("state", {})  # noqa: E731
+    pod = await lab.until("hides", lambda pod: state(pod).get("waiting", {}).get("reason") == "CreateContainerError")
+    assert "Directory not empty" in state(pod)["waiting"]["message"]
+    assert (tmp_path / "results" / "kept").exists()
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "problem"),
     [

@@ -58,9 +58,7 @@ class Shim:
         self._child = 0
         self._guests: Guests | None = None
         self._stopping = self._killed = False
-        self._wake, wake = os.pipe()
-        for fd in (self._wake, wake):
-            os.set_blocking(fd, False)
+        self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGUSR1, self._kill_all)

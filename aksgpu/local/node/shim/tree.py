@@ -43,16 +43,13 @@ def _search() -> Callable[[int], list[int]]:
 
 
 def memory(pids: list[int], proportional: bool) -> int:
-    """Bytes of memory of the processes: resident, or proportional set size."""
+    """Bytes of memory of the processes that there still are: resident, or proportional set size."""
     total = 0
+    name = "smaps_rollup" if proportional else "statm"
     for pid in pids:
-        try:
+        with contextlib.suppress(OSError, StopIteration), open(f"/proc/{pid}/{name}", "rb") as file:
             if proportional:
-                with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-                    total += next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
+                total += next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
             else:
-                with open(f"/proc/{pid}/statm", "rb") as file:
-                    total += int(file.read().split()[1]) * PAGE
-        except (OSError, StopIteration):
-            continue  # it ended meanwhile
+                total += int(file.read().split()[1]) * PAGE
     return total
