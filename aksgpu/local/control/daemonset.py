@@ -14,9 +14,10 @@ from typing import Any
 
 import orjson
 
+from aksgpu.local.api.selectors import labels_match
 from aksgpu.local.control import fit
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.pods import PodController, controller_of, from_template
+from aksgpu.local.control.pods import PodController, controller_of, from_template, reference_to
 from aksgpu.local.control.runtime import Cluster, all_of, condition, finished
 from aksgpu.local.objects import Object
 
@@ -126,6 +127,7 @@ class DaemonSetController(PodController):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
+        self._loose = cluster.informer("pods").index(_namespace_if_loose)
         self._nodes = cluster.informer("nodes")
         self._nodes.on_change(self._node_changed)
 
@@ -140,6 +142,8 @@ class DaemonSetController(PodController):
         daemonset = self.informer.get(key)
         if daemonset is None or daemonset["metadata"].get("deletionTimestamp"):
             return None
+        if (daemonset.get("status") or {}).get("observedGeneration") != daemonset["metadata"].get("generation"):
+            await self._adopt(daemonset)
         template = daemonset["spec"]["template"]["spec"]
         wanted = allowed(template, self._nodes, "NoSchedule", "NoExecute")
         keeping = set(allowed(template, self._nodes, "NoExecute"))
@@ -172,6 +176,18 @@ class DaemonSetController(PodController):
         finally:  # the status tells of the pods there are, whatever was refused
             await self.cluster.update_status("daemonsets", daemonset, status_of(daemonset, wanted, staying))
         return None
+
+    async def _adopt(self, daemonset: Object) -> None:
+        """Take over pods that are selected and that nobody controls, as a DaemonSet deleted with Orphan leaves them."""
+        for pod in self._loose[daemonset["metadata"]["namespace"]]:
+            meta, selector = pod["metadata"], daemonset["spec"]["selector"]
+            if not meta.get("deletionTimestamp") and node_of(pod) and labels_match(selector, meta.get("labels") or {}):
+                owners = [*(meta.get("ownerReferences") or ()), reference_to(daemonset)]
+                await self.cluster.patch("pods", pod, {"metadata": {"ownerReferences": owners}})
+
+
+def _namespace_if_loose(pod: Object) -> str:
+    return "" if controller_of(pod) else str(pod["metadata"]["namespace"])
 
 
 def _placing(node: Object) -> Any:

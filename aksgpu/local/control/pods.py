@@ -16,13 +16,19 @@ def controller_of(obj: Object) -> dict[str, Any]:
     return next((owner for owner in obj["metadata"].get("ownerReferences") or () if owner.get("controller")), {})
 
 
+def reference_to(owner: Object) -> dict[str, Any]:
+    """The owner reference by which this object controls another."""
+    meta = owner["metadata"]
+    what = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": meta["name"], "uid": meta["uid"]}
+    return what | {"controller": True, "blockOwnerDeletion": True}
+
+
 def from_template(owner: Object) -> Object:
     """A pod as the template of its owner says, with nothing in it that the template shares."""
     meta, template = owner["metadata"], copy.deepcopy(owner["spec"]["template"])
     given = template.get("metadata") or {}
     kept = {name: given[name] for name in ("labels", "annotations", "finalizers") if given.get(name)}
-    reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": meta["name"], "uid": meta["uid"]}
-    reference |= {"controller": True, "blockOwnerDeletion": True}
+    reference = reference_to(owner)
     head = {"generateName": f"{meta['name']}-", "namespace": meta["namespace"], "ownerReferences": [reference]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": kept | head, "spec": template["spec"]}
 

@@ -86,6 +86,24 @@ async def test_waits_for_a_node_to_be_ready(world: World, controllers: Controlle
     await _status(world, desiredNumberScheduled=1, currentNumberScheduled=1)
 
 
+async def test_takes_over_the_pods_that_one_deleted_with_orphan_left(world: World, controllers: Controllers) -> None:
+    await world.node("node-a")
+    await _apply(world)
+    await _status(world, currentNumberScheduled=1)
+    [pod] = await world.pods("plugin")
+    await world.objects.delete("daemonsets", "plugin", "default", propagation_policy="Orphan")
+
+    async def orphaned() -> bool:
+        return not (await world.pods("plugin"))[0]["metadata"].get("ownerReferences")
+
+    await world.eventually(orphaned)
+    daemonset = await _apply(world)
+    await _status(world, currentNumberScheduled=1, updatedNumberScheduled=1)
+    [same] = await world.pods("plugin")
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert same["metadata"]["ownerReferences"][0]["uid"] == daemonset["metadata"]["uid"]
+
+
 async def test_replaces_a_failed_pod(world: World, controllers: Controllers) -> None:
     await world.node("node-a")
     await _apply(world)
