@@ -65,9 +65,8 @@ class Attempt:
         self.log = container / f"{number}.log"
         self.container_id = ""
         self.started = 0
-        self._pid = 0
+        self._child = 0
         self._pidfd = -1
-        self._child = False
 
     async def start(self, spec: Mapping[str, Any], container_id: str) -> None:
         """Start the shim, and wait until the command runs or could not be started.
@@ -77,12 +76,13 @@ class Attempt:
             container_id: the id of this run.
         """
         self.container_id = container_id
-        (self.directory / "staging").mkdir(parents=True, exist_ok=True)
-        whole = {**spec, "env": {**spec["env"], MARK: container_id}, "id": container_id, "log": str(self.log)}
-        whole |= {"log_max_bytes": LOG_MAX_BYTES, "log_max_files": LOG_MAX_FILES}
+        staging = self.directory / "staging"
+        staging.mkdir(parents=True, exist_ok=True)
+        own = {"id": container_id, "env": {**spec["env"], MARK: container_id}, "staging": str(staging)}
+        log = {"log": str(self.log), "log_max_bytes": LOG_MAX_BYTES, "log_max_files": LOG_MAX_FILES}
         path = self.directory / "spec.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps({**whole, "staging": str(self.directory / "staging")}))
+        path.write_text(json.dumps({**spec, **own, **log}))
         lock = self._open_lock()
         receive, send = os.pipe()
         with os.fdopen(receive, "rb", buffering=0) as answer:
@@ -92,9 +92,9 @@ class Attempt:
                     command = [*KEEPER, str(path), str(send), str(lock)]
                     apart: dict[str, Any] = {"start_new_session": True, "cwd": "/", "env": {}, "pass_fds": (send, lock)}
                     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, **apart)
-                self._pid, self._child = process.pid, True
+                self._child = process.pid
                 process.returncode = 0  # it is waited for below, and may outlive this process
-                self._pidfd = os.pidfd_open(self._pid)
+                self._pidfd = os.pidfd_open(self._child)
             finally:
                 os.close(send)
                 os.close(lock)
@@ -172,7 +172,7 @@ class Attempt:
         self.detach()
         if self._child:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
+                os.waitpid(self._child, 0)
 
     def detach(self) -> None:
         """Let go of the run; it goes on."""

@@ -191,8 +191,7 @@ class ContainerRunner:
         reference, delay = self._spec["image"], FIRST_DELAY
         while True:
             try:
-                image = images.find(reference)
-                if image is not None:
+                if image := images.find(reference):
                     await self._pull(reference, image)
                     return image
                 await self._unavailable(reference, "ErrImagePull", missing(reference), delay)
@@ -203,9 +202,7 @@ class ContainerRunner:
             delay = min(delay * 2, LONGEST_DELAY)
 
     async def _pull(self, reference: str, image: images.Image) -> None:
-        usual = "Always" if image.reference.endswith(":latest") else "IfNotPresent"
-        policy = self._spec.get("imagePullPolicy") or usual
-        node = self._pod.node
+        node, policy = self._pod.node, self._spec["imagePullPolicy"]
         if policy == "Never" or (policy == "IfNotPresent" and image.reference in node.images):
             self._tell("Normal", "Pulled", f'Container image "{reference}" already present on machine')
             return

@@ -75,7 +75,7 @@ async def of_container(objects: Objects, pod: Object, container: Object, node: O
     """
     found: dict[str, str] = {}
     for source in container.get("envFrom") or []:
-        data = await read_data(objects, pod, source) or {}
+        data = await read_data(objects, pod, source)
         prefix = source.get("prefix", "")
         found |= {prefix + key: value.decode(errors="replace") for key, value in data.items()}
     for entry in container.get("env") or []:
@@ -96,7 +96,7 @@ async def _value(
     if "resourceFieldRef" in source:
         return resource_field(pod, source["resourceFieldRef"], container, node)
     kind, ref = next(iter(source.items()))
-    data = await read_data(objects, pod, source) or {}
+    data = await read_data(objects, pod, source)
     if ref["key"] in data:
         return data[ref["key"]].decode(errors="replace")
     if ref.get("optional"):
@@ -105,8 +105,8 @@ async def _value(
     raise ConfigError(f"couldn't find key {ref['key']} in {name} {pod['metadata']['namespace']}/{ref['name']}")
 
 
-async def read_data(objects: Objects, pod: Object, source: Object, *, binary: bool = False) -> dict[str, bytes] | None:
-    """The data of the ConfigMap or Secret that a source names; None when there is none and need not be.
+async def read_data(objects: Objects, pod: Object, source: Object, *, binary: bool = False) -> dict[str, bytes]:
+    """The data of the ConfigMap or Secret that a source names; empty when there is none and need not be.
 
     Only files have use for a ConfigMap's ``binaryData``: an environment cannot hold all of it.
 
@@ -122,15 +122,12 @@ async def read_data(objects: Objects, pod: Object, source: Object, *, binary: bo
         if error.code != 404:
             raise
         if ref.get("optional"):
-            return None
+            return {}
         raise ConfigError(f'{resource.removesuffix("s")} "{name}" not found') from error
-    plain = obj.get("data") or {}
-    if resource == "secrets":
-        return {key: base64.b64decode(value) for key, value in plain.items()}
-    more = (obj.get("binaryData") or {}) if binary else {}
-    return {key: value.encode() for key, value in plain.items()} | {
-        key: base64.b64decode(value) for key, value in more.items()
-    }
+    coded = obj.get("data" if resource == "secrets" else "binaryData" if binary else "") or {}
+    plain = {} if resource == "secrets" else obj.get("data") or {}
+    found = {key: base64.b64decode(value) for key, value in coded.items()}
+    return found | {key: value.encode() for key, value in plain.items()}
 
 
 def field(pod: Object, path: str) -> str:

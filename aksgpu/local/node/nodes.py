@@ -122,9 +122,8 @@ class Node:
 
     def pod_ip(self) -> str:
         """An address for a pod that is free on this node."""
-        _, second, third, fourth = self.ip.split(".")
-        prefix = f"10.{244 + int(third) % 8}.{int(fourth)}" if second == "224" else "10.244.0"
-        addresses = [f"{prefix}.{number}" for number in range(2, 255)]
+        third, fourth = map(int, self.ip.split(".")[2:])
+        addresses = [f"10.{244 + third % 8}.{fourth}.{number}" for number in range(2, 255)]
         address = next((one for one in addresses if one not in self.ips), addresses[-1])
         self.ips.add(address)
         return address

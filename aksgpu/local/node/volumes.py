@@ -140,7 +140,7 @@ File = tuple[str, bytes, int | None]
 async def _files(objects: Objects, pod: Object, node: Object, source: Object) -> list[File]:
     """Path, content and mode of the files of one source of a projected volume, or of a volume of that kind."""
     if ref := source.get("configMap") or source.get("secret"):
-        data = await read_data(objects, pod, source, binary=True) or {}
+        data = await read_data(objects, pod, source, binary=True)
         return _chosen(data, ref.get("items"), bool(ref.get("optional")))
     items = (source.get("downwardAPI") or {}).get("items") or []
     return [(item["path"], _downward(pod, node, item).encode(), item.get("mode")) for item in items]

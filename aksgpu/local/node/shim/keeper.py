@@ -169,11 +169,10 @@ class Shim:
             time.sleep(0.005)
 
     def _finish(self, code: int, reason: str, message: str) -> None:
-        record = {"code": code, "reason": reason, "message": message, "started": self._started}
-        record["finished"] = time.time_ns()
+        when = {"started": self._started, "finished": time.time_ns()}
         while os.path.isdir(self._directory):
             try:
-                write_json(f"{self._directory}/exit.json", record)
+                write_json(f"{self._directory}/exit.json", {"code": code, "reason": reason, "message": message, **when})
                 break
             except OSError:  # a full disk: whoever filled it makes room, and then the exit code is not lost
                 time.sleep(FULL_SECONDS)
