@@ -1,8 +1,9 @@
-"""DataFrames with the same columns and dtypes whether they have rows or not. Nothing but that."""
+"""Tables: DataFrames with the same columns and dtypes whether they have rows or not, and facts as HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,3 +24,13 @@ def frame(rows: Iterable[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.Da
         name: pd.Series([row.get(name) for row in rows], dtype=dtype, name=name) for name, dtype in dtypes.items()
     }
     return pd.DataFrame(columns)
+
+
+def facts_html(caption: str, facts: Mapping[str, str]) -> str:
+    """Facts by name, as notebooks show them; those that are empty are left out."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+        for name, value in facts.items()
+        if value
+    )
+    return f"<table><caption>{escape(caption)}</caption>{rows}</table>"

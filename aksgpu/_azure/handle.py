@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._frames import facts_html
 from aksgpu.azure import Azure
 from aksgpu.errors import InvalidInput
 
@@ -87,13 +87,7 @@ class Cluster:
             },
             "deleted after": f"{self.life}, by this process; later, cluster.leftovers shows it" if self.life else "",
         }
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in facts.items()
-            if value
-        )
-        return f"<table><caption>Cluster {html.escape(self.name)}</caption>{rows}</table>"
+        return facts_html(f"Cluster {self.name}", facts)
 
 
 def azure_of(aks: Cluster) -> Azure:

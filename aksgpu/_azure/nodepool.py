@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aksgpu import sizes
 from aksgpu._azure import expiry, offers, resources
 from aksgpu._azure.handle import Cluster, azure_of
-from aksgpu._frames import frame
+from aksgpu._frames import facts_html, frame
 from aksgpu.azure import Azure, translated
 from aksgpu.errors import SizeNotAvailable
 
@@ -90,14 +89,7 @@ class NodePool:
             "zones": ", ".join(self.zones) or "none",
             "USD an hour": "price unknown" if self.usd_per_hour is None else f"{self.usd_per_hour:.3f}",
         }
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in facts.items()
-            if value
-        )
-        return (
-            f"<table><caption>Node pool {html.escape(self.name)} of {html.escape(self.cluster)}</caption>{rows}</table>"
-        )
+        return facts_html(f"Node pool {self.name} of {self.cluster}", facts)
 
 
 _COLUMNS = {
@@ -142,21 +134,13 @@ def pools(aks: Cluster) -> pd.DataFrame:
         shown = [dict(model.as_dict()) for model in azure.client.agent_pools.list(aks.resource_group, aks.name)]
     found = priced(azure, aks.location, [pool_of(aks.name, item["name"], item["properties"]) for item in shown])
     aks.costs = {pool.name: pool.usd_per_hour for pool in found}
+    same = _COLUMNS.keys() - {"pool", "gpu", "taints"}
     rows = [
         {
+            **{name: getattr(pool, name) for name in same},
             "pool": pool.name,
-            "mode": pool.mode,
-            "vm_size": pool.vm_size,
             "gpu": pool.gpu or None,
-            "gpus": pool.gpus,
-            "count": pool.count,
-            "min_count": pool.min_count,
-            "max_count": pool.max_count,
-            "spot": pool.spot,
             "taints": ",".join(pool.taints),
-            "state": pool.state,
-            "power": pool.power,
-            "usd_per_hour": pool.usd_per_hour,
         }
         for pool in found
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from aksgpu import errors
 from aksgpu._azure import gpusizes as sizes
 from aksgpu._azure.offers import Location, Offer
 from aksgpu._azure.refusal_rules import QUOTA_PAGE
+from aksgpu._frames import facts_html
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Preflight:
 
     def _repr_html_(self) -> str:
         no = self.verdict == "no"
-        rows = {
+        facts = {
             "verdict": self.verdict,
             "reasons": "; ".join(self.reasons),
             "quota": self.quota,
@@ -64,14 +64,7 @@ class Preflight:
             "would work": ", ".join(self.alternatives) or ("" if not no else "nothing that was looked at"),
             "ask for more at": self.ask if isinstance(self.error, errors.QuotaExceeded) else "",
         }
-        head = html.escape(f"{self.count} x {self.vm_size} in {self.location}" + (" (spot)" if self.spot else ""))
-        body = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in rows.items()
-            if value
-        )
-        return f"<table><caption>{head}</caption>{body}</table>"
+        return facts_html(f"{self.count} x {self.vm_size} in {self.location}{' (spot)' if self.spot else ''}", facts)
 
     def raise_if_no(self) -> Preflight:
         """Itself, unless the verdict is no.
