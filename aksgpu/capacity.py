@@ -223,7 +223,7 @@ def wait_schedulable(
         free = found["free"].fillna(found["allocatable"])
         if bool((found["schedulable"] & (free >= gpus)).any()):
             return found, ""
-        return None, _lack(found)
+        return None, _lack(found, free.max())
 
     hint = (
         "cluster.add_gpu_pool(aks) adds GPU nodes, plugin.install(aks) makes their GPUs schedulable; "
@@ -233,17 +233,14 @@ def wait_schedulable(
     return wait_until(poll, what, timeout=timeout, interval=1.0, progress=progress, hint=hint)
 
 
-def _lack(found: pd.DataFrame) -> str:
+def _lack(found: pd.DataFrame, most: int) -> str:
     if found.empty:
         return "no GPU node"
     if not found["schedulable"].any():
         return f"no GPU node of {len(found)} is ready"
     if not found["allocatable"].sum():
         return "the GPU nodes advertise no GPU: no device plugin"
-    free = found["free"].fillna(found["allocatable"])
-    return (
-        f"{found['allocatable'].sum()} GPUs on {found['node'].nunique()} nodes, {free.max()} free on one node at most"
-    )
+    return f"{found['allocatable'].sum()} GPUs on {found['node'].nunique()} nodes, {most} free on one node at most"
 
 
 def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:

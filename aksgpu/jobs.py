@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aksgpu._frames import frame
 from aksgpu._jobs import status as _jobstatus
 from aksgpu._jobs.difference import differences, dropped, quantities_as_text
-from aksgpu._jobs.job import Job, find
+from aksgpu._jobs.job import Job
 from aksgpu._jobs.status import JobStatus
 from aksgpu._kube import pods
 from aksgpu._kube.documents import documents
@@ -85,7 +85,7 @@ def apply(
     full = _completed(aks, wanted, tolerate)
     name = metadata.get("name")
     if name is not None:
-        live = find(aks, name, metadata["namespace"])
+        live = aks.kube.find("Job", name, metadata["namespace"])
         if live is not None and (replace or live["metadata"].get("deletionTimestamp")):
             Job(aks, name, metadata["namespace"]).delete()
         elif live is not None:
@@ -176,7 +176,7 @@ def attach(aks: HasKube, name: str, namespace: str = "default") -> Job:
     Raises:
         NotFound: there is none; the hint names those that there are.
     """
-    if find(aks, name, namespace) is None:
+    if aks.kube.find("Job", name, namespace) is None:
         names = sorted(aks.kube.list("Job", namespace, pick=lambda job: job["metadata"]["name"]))
         there = f"Its Jobs: {', '.join(names)}." if names else "It has no Jobs."
         raise NotFound(f"no Job {name!r} in namespace {namespace!r}", hint=f"{there} jobs.list(aks) shows all.")
@@ -225,16 +225,13 @@ def _one_job(manifest: Mapping[str, Any] | str | Path) -> Object:
             else "Apply the others with aks.kube.apply(obj).",
         )
     job = objects[0]
-    for path in (("spec",), ("spec", "template"), ("spec", "template", "spec")):
-        value: Any = job
-        for key in path:
-            value = value.get(key)
-        if not isinstance(value, dict):
-            raise InvalidInput(f"the Job has no {'.'.join(path)}", hint="aksgpu.manifests.mnist() is an example.")
-    if not job["spec"]["template"]["spec"].get("containers"):
-        raise InvalidInput(
-            "the Job has no containers in spec.template.spec", hint="aksgpu.manifests.mnist() is an example."
-        )
+    example, path, value = "aksgpu.manifests.mnist() is an example.", "", job
+    for key in ("spec", "template", "spec"):
+        path, value = f"{path}.{key}".strip("."), value.get(key) or {}
+        if not isinstance(value, dict) or not value:
+            raise InvalidInput(f"the Job has no {path}", hint=example)
+    if not value.get("containers"):
+        raise InvalidInput("the Job has no containers in spec.template.spec", hint=example)
     quantities_as_text(job)
     return job
 

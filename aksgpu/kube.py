@@ -120,6 +120,13 @@ class Kube:
         """The object."""
         return self.request("GET", self._path(kind, namespace, name))
 
+    def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
+        """The object, or None where there is none."""
+        try:
+            return self.get(kind, name, namespace)
+        except NotFound:
+            return None
+
     def create(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """Create the object; unknown fields are refused with :class:`~aksgpu.errors.Invalid`."""
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "dryRun": "All" if dry_run else None}

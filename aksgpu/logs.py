@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from aksgpu._kube.backoff import Backoff
 from aksgpu._kube.logwindow import LogLine, Window
+from aksgpu._kube.pods import containers
 from aksgpu.errors import InvalidInput, KubernetesError, NotFound, StreamLost, Unreachable
 from aksgpu.kube import Kube, Object
 
@@ -169,11 +170,8 @@ def job_pods(kube: Kube, job: Object) -> list[Object]:
 
 
 def _job_ended(kube: Kube, job: Object) -> bool:
-    try:
-        now = kube.get("Job", job["metadata"]["name"], job["metadata"]["namespace"])
-    except NotFound:
-        return True
-    if now["metadata"]["uid"] != job["metadata"]["uid"]:
+    now = kube.find("Job", job["metadata"]["name"], job["metadata"]["namespace"])
+    if now is None or now["metadata"]["uid"] != job["metadata"]["uid"]:
         return True
     conditions = now.get("status", {}).get("conditions") or ()
     return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
@@ -212,11 +210,8 @@ class _Follower:
     # Looking
 
     def _look(self) -> _Run:
-        try:
-            pod = self._kube.get("Pod", self._name, self._namespace)
-        except NotFound:
-            return _Run(self._restarts, "gone", True)
-        if pod["metadata"]["uid"] != self._uid:
+        pod = self._kube.find("Pod", self._name, self._namespace)
+        if pod is None or pod["metadata"]["uid"] != self._uid:
             return _Run(self._restarts, "gone", True)
         return _run(pod, self._container)
 
@@ -338,10 +333,9 @@ def _container(pod: Object, name: str | None) -> str:
 def _run(pod: Object, container: str) -> _Run:
     status = pod.get("status") or {}
     over = status.get("phase") in ("Succeeded", "Failed")
-    for group in ("containerStatuses", "initContainerStatuses"):
-        for entry in status.get(group) or ():
-            if entry["name"] == container:
-                return _container_run(entry, pod["spec"].get("restartPolicy", "Always"), over)
+    for entry in containers(status):
+        if entry["name"] == container:
+            return _container_run(entry, pod["spec"].get("restartPolicy", "Always"), over)
     return _Run(0, "gone" if over else "waiting", over)
 
 

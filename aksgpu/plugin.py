@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -356,19 +357,14 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: float = 300, progre
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
     """
     kube = aks.kube
-    try:
-        daemon = kube.get("DaemonSet", NAME, NAMESPACE)
-        kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
-    except NotFound:
-        daemon = None
+    daemon = kube.find("DaemonSet", NAME, NAMESPACE)
+    if daemon is not None:
+        with suppress(NotFound):
+            kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
 
     def gone() -> tuple[bool | None, str]:
         left = len(_pods_by_node(aks, daemon)) if daemon else 0
-        try:
-            kube.get("DaemonSet", NAME, NAMESPACE)
-        except NotFound:
-            return (None if left else True), f"{left} pods left"
-        return None, f"{left} pods left"
+        return (None if left or kube.find("DaemonSet", NAME, NAMESPACE) else True), f"{left} pods left"
 
     wait_until(gone, "removing the device plugin", timeout=timeout, progress=progress)
     if namespace:
@@ -377,15 +373,11 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: float = 300, progre
 
 def _remove_namespace(aks: HasKube, timeout: float, progress: bool | None) -> None:
     def gone() -> tuple[bool | None, str]:
-        try:
-            return None, str(aks.kube.get("Namespace", NAMESPACE).get("status", {}).get("phase"))
-        except NotFound:
-            return True, ""
+        there = aks.kube.find("Namespace", NAMESPACE)
+        return (None, str(there.get("status", {}).get("phase"))) if there else (True, "")
 
     if gone()[0] or any(aks.kube.list(kind, NAMESPACE) for kind in ("DaemonSet", "Pod", "Job", "Service")):
         return
-    try:
+    with suppress(NotFound):
         aks.kube.delete("Namespace", NAMESPACE)
-    except NotFound:
-        return
     wait_until(gone, f"deleting namespace {NAMESPACE}", timeout=timeout, progress=progress)

@@ -41,14 +41,6 @@ _POD_COLUMNS = {
 }
 
 
-def find(aks: HasKube, name: str, namespace: str) -> Object | None:
-    """The Job object, or None."""
-    try:
-        return aks.kube.get("Job", name, namespace)
-    except NotFound:
-        return None
-
-
 class Job:
     """A Job in the cluster, by name. Made by :func:`aksgpu.jobs.apply`, ``submit`` and ``attach``.
 
@@ -235,14 +227,15 @@ class Job:
             timeout: seconds.
             progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         """
-        kube, job = self.cluster.kube, find(self.cluster, self.name, self.namespace)
+        kube = self.cluster.kube
+        job = kube.find("Job", self.name, self.namespace)
         if job is None:
             return
         with contextlib.suppress(NotFound):
             kube.delete("Job", self.name, self.namespace, propagation_policy="Foreground")
 
         def gone() -> tuple[bool | None, str]:
-            now, left = find(self.cluster, self.name, self.namespace), len(job_pods(kube, job))
+            now, left = kube.find("Job", self.name, self.namespace), len(job_pods(kube, job))
             there = now is not None and now["metadata"]["uid"] == job["metadata"]["uid"]
             return (None if there or left else True), f"{left} pods left"
 
