@@ -114,7 +114,8 @@ class NodeAgent(PodLogs, PodExec):
         found = self._container(namespace, pod, container)
         path = found.log(previous=previous)
         if path is None:
-            raise bad_request(f'{"previous terminated " if previous else ""}container "{container}" in pod "{pod}" not found')
+            what = "previous terminated container" if previous else "container"
+            raise bad_request(f'{what} "{container}" in pod "{pod}" not found')
         return logs.read(path, lambda: not found.may_write(path), follow=follow and not previous, **options)
 
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Execution:
