@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from aksgpu._kube.backoff import Backoff
@@ -339,7 +339,7 @@ def _run(pod: Object, container: str) -> _Run:
     return _Run(0, "gone" if over else "waiting", over)
 
 
-def _container_run(entry: Object, policy: str, over: bool) -> _Run:
+def _container_run(entry: Mapping[str, Any], policy: str, over: bool) -> _Run:
     state = next(iter(entry.get("state") or {}), "waiting")
     restarts = int(entry.get("restartCount") or 0)
     if state == "terminated":
