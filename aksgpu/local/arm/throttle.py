@@ -13,6 +13,8 @@ from typing import Any
 from aksgpu.local.arm import clusters, operations, pools
 from aksgpu.local.arm.faults import throttled
 
+_MOST_BUCKETS = 10_000
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -58,6 +60,8 @@ class Throttle:
             return
         key = (limit.name, *(path.get(name, "").lower() for name in limit.by))
         now, rate = self._clock(), limit.per_second / self._scale
+        if len(self._buckets) > _MOST_BUCKETS:  # of names that somebody thinks up
+            self._buckets.clear()
         tokens, then = self._buckets.get(key, (float(limit.burst), now))
         tokens = min(float(limit.burst), tokens + (now - then) * rate)
         if tokens < 1:

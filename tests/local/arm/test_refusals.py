@@ -244,6 +244,12 @@ def test_bodies_that_are_not_json_objects(arm: Arm) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
 
 
+@pytest.mark.parametrize("text", ["{", '{"tags": {"a": "\\ud800"}}', '{"properties": {"spotMaxPrice": NaN}}'])
+def test_bodies_that_are_not_json(arm: Arm, text: str) -> None:
+    answer = arm.send("PUT", CLUSTER, text)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
+
+
 def test_bodies_that_are_nested_too_deeply(arm: Arm) -> None:
     for depth in (100, 900, 100_000):
         deep = '{"location": "eastus", "properties": {"networkProfile": ' + '{"a":' * depth + "1" + "}" * (depth + 2)
