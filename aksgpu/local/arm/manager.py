@@ -117,9 +117,12 @@ class ResourceManager:
         except ArmError as error:
             cause = {} if error.flat else {"x-ms-failure-cause": "gateway"}
             answer = Answer(error.status, error.body(), cause | error.headers)
-        except web.HTTPRequestEntityTooLarge:
-            large = refusal("too_large")
-            answer = Answer(large.status, large.body())
+        except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError) as error:
+            large = isinstance(error, web.HTTPRequestEntityTooLarge)
+            refused = (
+                refusal("too_large") if large else refusal("bad_content", why="it is not encoded as its header says")
+            )
+            answer = Answer(refused.status, refused.body())
         except Exception:
             log.exception("%s %s", request.method, request.path)
             message = "The request failed inside the laptop AKS; its log, laptop.log, has the details."

@@ -250,6 +250,11 @@ def test_bodies_that_are_not_json(arm: Arm, text: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
 
 
+def test_bodies_that_are_not_encoded_as_they_say(arm: Arm) -> None:
+    answer = arm.send("PUT", CLUSTER, "{}", **{"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
+
+
 def test_bodies_that_are_nested_too_deeply(arm: Arm) -> None:
     for depth in (100, 900, 100_000):
         deep = '{"location": "eastus", "properties": {"networkProfile": ' + '{"a":' * depth + "1" + "}" * (depth + 2)
