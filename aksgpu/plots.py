@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from aksgpu.errors import InvalidInput
 
@@ -44,7 +44,7 @@ def accuracy(
     Args:
         metrics: a table with ``step`` and ``accuracy`` (0 to 1) from :func:`aksgpu.metrics.parse`; or several runs: a
             dict from their names to such tables, or one table with a column ``run``. Where steps begin anew (after a
-            restart, or with a Job's next pod), so does the line.
+            restart, or with a Job's next pod), so does the line. Values outside 0 to 1 are counted, not drawn.
         title: above the figure; None for none.
         ax: draw here, rather than into a new figure.
 
@@ -54,7 +54,11 @@ def accuracy(
     Raises:
         InvalidInput: a table lacks a column.
     """
-    runs = _runs(metrics)
+    runs, hidden = {}, 0
+    for name, run in _runs(metrics).items():
+        shares = run["accuracy"].where(run["accuracy"].between(0, 1))
+        hidden += int((run["accuracy"].notna() & shares.isna()).sum())
+        runs[name] = run.assign(accuracy=shares)
     if ax is None:
         figure = NotebookFigure(figsize=(7.2, 4.2), dpi=110, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
@@ -63,12 +67,17 @@ def accuracy(
     for number, (name, run) in enumerate(runs.items()):
         _draw(ax, run, number, name if len(runs) > 1 else None)
     if len(runs) > 1:
-        legend = ax.legend(loc="lower right", labelcolor=_INK, title="Run, last accuracy", fontsize=10, frameon=False)
+        legend = ax.legend(
+            loc="lower right", labelcolor=_INK, title="Run, last accuracy", fontsize=10, edgecolor="none"
+        )
         legend.set_alignment("left")
     else:
         (run,) = runs.values()
         _annotate(ax, run)
         _note(ax, run.attrs.get("facts") or {})
+    if hidden:
+        text = f"not shown: {hidden} outside 0 to 1"
+        ax.text(0.01, 0.03, text, transform=ax.transAxes, va="bottom", color=_GREY, fontsize=9.5)
     found = ax.get_figure(root=True)
     assert found is not None, "an Axes belongs to a figure"
     return found
@@ -102,6 +111,7 @@ def _prepare(ax: Axes, title: str | None, last_step: int) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.grid(axis="y", color=_FAINT, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(colors=_GREY, labelcolor=_INK, labelsize=10, length=3)
@@ -133,13 +143,21 @@ def _annotate(ax: Axes, run: pd.DataFrame) -> None:
     """The last value, in words beside its point."""
     measured = run.dropna(subset=["accuracy"])
     if measured.empty:
-        ax.text(0.5, 0.5, "no accuracy logged yet", transform=ax.transAxes, ha="center", color=_GREY, fontsize=11)
+        ax.text(
+            0.5,
+            0.5,
+            "no accuracy between 0 and 1 logged yet",
+            transform=ax.transAxes,
+            ha="center",
+            color=_GREY,
+            fontsize=11,
+        )
         return
     step, value = measured["step"].iloc[-1], measured["accuracy"].iloc[-1]
     ax.plot([step], [value], marker="o", markersize=6, color=_COLOURS[0], markeredgecolor="white", clip_on=False)
     high, late = value > 0.5, step > ax.get_xlim()[1] / 2
     ax.annotate(
-        f"{_percent(value)} at step {step}",
+        f"{_percent(value)} at step {step:,}",
         (step, value),
         xytext=(0 if late else 8, -12 if high else 10),
         textcoords="offset points",

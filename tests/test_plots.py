@@ -63,9 +63,18 @@ def test_no_line_leads_back_to_where_steps_begin_anew(run: pd.DataFrame) -> None
 
 
 def test_nothing_yet_and_nothing_but_nan(run: pd.DataFrame) -> None:
-    assert "no accuracy logged yet" in texts(plots.accuracy(run.iloc[:0]))
-    assert "no accuracy logged yet" in texts(plots.accuracy(run.assign(accuracy=float("nan"))))
+    assert "no accuracy between 0 and 1 logged yet" in texts(plots.accuracy(run.iloc[:0]))
+    assert "no accuracy between 0 and 1 logged yet" in texts(plots.accuracy(run.assign(accuracy=float("nan"))))
     assert "10.81 % at step 0" in texts(plots.accuracy(run.iloc[:1]))
+
+
+def test_what_is_no_share_is_counted_and_not_drawn(run: pd.DataFrame) -> None:
+    figure = plots.accuracy(run.assign(accuracy=100 * run["accuracy"], step=2000 * run["step"]))
+    assert texts(figure) == ["no accuracy between 0 and 1 logged yet", "GPU: Tesla K80", "not shown: 50 outside 0 to 1"]
+    figure.canvas.draw()
+    assert "200,000" in [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    infinite = metrics.parse("Accuracy at step 0: 0.5\nAccuracy at step 9999: 0.75\nAccuracy at step 10000: inf\n")
+    assert texts(plots.accuracy(infinite)) == ["75.00 % at step 9,999", "not shown: 1 outside 0 to 1"]
 
 
 def test_it_draws_into_given_axes(run: pd.DataFrame) -> None:
