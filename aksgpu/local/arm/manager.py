@@ -117,12 +117,6 @@ class ResourceManager:
         except ArmError as error:
             cause = {} if error.flat else {"x-ms-failure-cause": "gateway"}
             answer = Answer(error.status, error.body(), cause | error.headers)
-        except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError) as error:
-            large = isinstance(error, web.HTTPRequestEntityTooLarge)
-            refused = (
-                refusal("too_large") if large else refusal("bad_content", why="it is not encoded as its header says")
-            )
-            answer = Answer(refused.status, refused.body())
         except Exception:
             log.exception("%s %s", request.method, request.path)
             message = "The request failed inside the laptop AKS; its log, laptop.log, has the details."
@@ -146,10 +140,19 @@ class ResourceManager:
         _, _, handler, schema = route
         self._context.faults.check_request(method, throttle.name(handler, method))
         self._throttle.check(handler, names)
-        base, body = f"{request.scheme}://{request.host}", _parsed(await request.read(), schema)
+        base, body = f"{request.scheme}://{request.host}", _parsed(await _read(request), schema)
         call = Call(base, {**names, "raw": path}, query, request.headers, body)
         result = handler(self._context, call)
         return await result if inspect.isawaitable(result) else result
+
+
+async def _read(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise refusal("too_large") from None
+    except web.RequestPayloadError as error:
+        raise refusal("bad_content", why=error) from None
 
 
 def _parsed(body: bytes, schema: str) -> object:
