@@ -296,13 +296,11 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
 
 async def _drain(objects: Objects, node: str) -> None:
     """Evict the pods of a node, as ``kubectl drain`` does, and wait a little for them."""
-    wishes = {"gracePeriodSeconds": POD_GRACE_SECONDS}
+    wish = {"apiVersion": "policy/v1", "kind": "Eviction", "deleteOptions": {"gracePeriodSeconds": POD_GRACE_SECONDS}}
     for pod in await _pods(objects, node, daemons=False):
-        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+        head = {each: pod["metadata"][each] for each in ("name", "namespace")}
         with ignoring(NOT_FOUND):
-            wish = {**eviction, "deleteOptions": wishes}
-            await objects.create("pods", wish, namespace, name=name, subresource="eviction")
+            await objects.create("pods", {**wish, "metadata": head}, **head, subresource="eviction")
     for _ in range(POD_GRACE_SECONDS * 10):
         if not await _pods(objects, node, daemons=False):
             break
