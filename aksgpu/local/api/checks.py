@@ -39,6 +39,8 @@ def _pod_spec(spec: Object, at: str, causes: Causes) -> None:
             if name and name in seen:
                 causes.duplicate(f"{here}.name", name)
             seen.add(name)
+            if group == "containers" and "restartPolicy" in container:
+                causes.forbidden(f"{here}.restartPolicy", "may not be set for non-init containers")
             places = set[str]()
             for number, mount in enumerate(container.get("volumeMounts", ())):
                 if mount.get("name") not in volumes:
@@ -150,6 +152,12 @@ def _exit_codes(exits: Object, at: str, causes: Causes) -> None:
         causes.invalid(f"{at}values[{codes.index(0)}]", 0, "must not be 0 for the In operator")
 
 
+def _role_rule(rule: Object, at: str, causes: Causes) -> None:
+    for field, what in (("apiGroups", "api group"), ("resources", "resource")):
+        if not rule.get("nonResourceURLs") and not rule.get(field):
+            causes.required(f"{at}{field}", f"resource rules must supply at least one {what}")
+
+
 def _secret(secret: Object, at: str, causes: Causes) -> None:
     for key in _SECRET_KEYS.get(secret["type"], "").split():
         if key not in secret.get("data", {}):
@@ -163,6 +171,7 @@ CHECKS: dict[str, Check] = {
     "NodeSelectorRequirement": _node_requirement,
     "PodFailurePolicyOnExitCodesRequirement": _exit_codes,
     "PodSpec": _pod_spec,
+    "PolicyRule": _role_rule,
     "ResourceRequirements": _resources,
     "Secret": _secret,
     "Toleration": _toleration,

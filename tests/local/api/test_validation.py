@@ -93,6 +93,7 @@ async def test_scheduling_gates_can_go(registry: Registry, pod: Object) -> None:
             'fieldPath: Invalid value: "spec.image": error converting fieldPath: field label not supported: spec.image',
         ),
         ({"ports": [{"containerPort": 80, "name": "Web"}]}, "at least one letter (a-z)"),
+        ({"restartPolicy": "Always"}, "containers[0].restartPolicy: Forbidden: may not be set for non-init containers"),
         ({"ports": [{"containerPort": 80, "protocol": "tcp"}]}, 'supported values: "SCTP", "TCP", "UDP"'),
     ],
 )
@@ -182,6 +183,11 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
         ("secrets", {"type": "kubernetes.io/dockerconfigjson"}, "data[.dockerconfigjson]: Required value"),
         ("roles", {"metadata": {"name": ".."}}, "may not be '.' or '..'"),
         ("roles", {"rules": [{"apiGroups": [""]}]}, "rules[0].verbs: Required value"),
+        (
+            "roles",
+            {"rules": [{"verbs": ["get"], "resources": ["pods"]}]},
+            "rules[0].apiGroups: Required value: resource",
+        ),
         ("rolebindings", {"roleRef": {"kind": "User", "name": "x"}}, 'supported values: "Role", "ClusterRole"'),
         ("rolebindings", {}, "roleRef: Required value"),
         ("services", {"spec": {"type": "Virtual"}}, 'supported values: "ClusterIP"'),
@@ -201,6 +207,11 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
             "daemonsets",
             {"spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "a", "image": "x"}]}}}},
             "spec.selector: Invalid value: {}: empty selector is invalid for daemonset",
+        ),
+        (
+            "daemonsets",
+            {"spec": {"selector": {"matchLabels": {"a b": "c"}}, "template": {}}},
+            'spec.selector.matchLabels: Invalid value: "a b"',
         ),
         ("leases", {"spec": {"leaseDurationSeconds": 0}}, "must be greater than or equal to 1"),
     ],
