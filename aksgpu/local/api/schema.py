@@ -139,6 +139,7 @@ class Decoder:
         """Paths of fields that the schema does not have."""
         self.causes = Causes()
         """Required fields that are absent, and values against their rules."""
+        # Without them, only what was given is there: neither completed nor checked.
         self._with_defaults = with_defaults
         # A part that is the very one of an object decoded before needs no second look.
         self._known = known or {}
@@ -184,25 +185,26 @@ class Decoder:
             # Go's omitempty: an optional field that is empty is as good as absent.
             if decoded or key in kept or not (field.type in _OMITTED or key in node.omit_zero):
                 result[key] = decoded
+        if not self._with_defaults:
+            return result
         for key in node.required:
             if key not in result or result[key] in ("", []):
                 self.causes.required(prefix + key)
         for key in node.zero:
             if key not in result:
                 field = fields[key]
-                # Through decode, so that what is written even when empty has its defaults as well.
+                # Through here, so that what is written even when empty has its defaults as well.
                 nested = field.type == "object"
                 result[key] = self._object(field, {}, prefix + key, "", depth + 1) if nested else zero(field)
-        if self._with_defaults:
-            for key, default in node.defaults.items():
-                if key not in result:
-                    result[key] = dict(default) if type(default) is dict else default
-            if node.hook is not None:
-                node.hook(result)
+        for key, default in node.defaults.items():
+            if key not in result:
+                result[key] = dict(default) if type(default) is dict else default
+        if node.hook is not None:
+            node.hook(result)
         for key, rule in node.rules.items():
             if key in result:
                 self.causes.rule(rule, result[key], prefix + key)
-        if self._with_defaults and node.check is not None:
+        if node.check is not None:
             node.check(result, prefix, self.causes)
         return result
 

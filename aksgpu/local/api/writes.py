@@ -160,15 +160,15 @@ class Writer:
         if not given.get("kind"):
             raise bad_request(f"invalid object type: {kind.group}/{kind.version}, Kind=")
         applied, _ = decode(kind, given, options, defaults=False)
-        if applied["metadata"].get("managedFields"):
+        metadata = applied.setdefault("metadata", {})
+        if metadata.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         for name in [*_FIXED, "managedFields"]:
-            applied["metadata"].pop(name, None)
+            metadata.pop(name, None)
         self._identify(kind, key, applied, None)
         live = self._store.get(kind.plural, key)
-        if live is None and (subresource or applied["metadata"].get("resourceVersion")):
+        if live is None and (subresource or metadata.get("resourceVersion")):
             raise not_found(kind.plural, key[1], kind.group)
-        applied = _as_given(applied, given)
 
         def merged(old: Object) -> Object:
             return apply.apply(kind, old, applied, options.manager, subresource, force=options.force)
@@ -302,18 +302,3 @@ def _combine(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
     if "status" in kind.subresources and "status" in old:
         obj["status"] = old["status"]
     return obj
-
-
-def _as_given(applied: Object, given: Object) -> Object:
-    """The decoded object without what decoding fills in, so that its manager owns only what it sent."""
-    kept: Object = {}
-    for key, value in applied.items():
-        if key not in given:
-            continue
-        if isinstance(value, dict) and isinstance(given[key], dict):
-            value = _as_given(value, given[key])
-        elif isinstance(value, list) and isinstance(given[key], list):
-            pairs = zip(value, given[key], strict=True)
-            value = [_as_given(a, b) if isinstance(a, dict) and isinstance(b, dict) else a for a, b in pairs]
-        kept[key] = value
-    return kept
