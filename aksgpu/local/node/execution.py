@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aksgpu.local.images.device_plugin import short
+
 DRAIN_SECONDS = 1.0
 """How long output is waited for after the command has ended: what it left behind may keep the pipe open."""
 
@@ -126,11 +128,8 @@ async def execute(directory: Path, argv: Sequence[str], *, tty: bool) -> Executi
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.setblocking(False)
     try:
-        folder = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-        try:
-            connection.connect(f"/proc/self/fd/{folder}/exec.sock")  # short, as the path of a socket must be
-        finally:
-            os.close(folder)
+        with short(directory / "exec.sock") as name:
+            connection.connect(name)
         request = {"argv": list(argv), "env": {"TERM": "xterm"} if tty else {}, "tty": tty}
         socket.send_fds(connection, [json.dumps(request).encode()], theirs)
         answer = await _receive(connection)
