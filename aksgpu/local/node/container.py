@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -242,7 +243,8 @@ class ContainerRunner:
         work = self._directory / str(self.status["restartCount"]) / "work"
         work.mkdir(parents=True, exist_ok=True)
         directory = self._spec.get("workingDir") or image.directory
-        if directory and not Path(directory).is_dir() and not any(one.target == directory for one in mounts):
+        there = directory and os.path.isdir(directory)  # noqa: PTH112 - Path's raises where we may not look, as in /root
+        if directory and not there and not any(one.target == directory for one in mounts):
             mounts.append(volumes.Mount(str(work), directory, False))  # the image would have it
         cwd = directory or str(work)
         moved: list[str] = []

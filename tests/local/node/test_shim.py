@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,36 @@ with open(os.path.dirname(sys.argv[1]) + "/moments", "w") as file:
 def at_moment(moment: int, number: signal.Signals) -> list[str]:
     script = MOMENT.replace("MOMENT", str(moment)).replace("NUMBER", number.name)
     return [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", script.lstrip())]
+
+
+def test_volumes_below_what_only_others_may_read() -> None:
+    """As a home below another user's /root, where images have theirs."""
+    with tempfile.TemporaryDirectory() as name:
+        place, locked, volume = Path(name), Path(name, "locked"), Path(name, "volume")
+        for folder, mode in ((place, 0o777), (locked, 0o700 if os.getuid() == 0 else 0), (volume, 0o777)):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(mode)
+        keeper = [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", NOBODY.lstrip())]
+        if subprocess.run([*keeper, "--probe", name], check=False).returncode:
+            pytest.skip("this system grants no mount namespaces")
+        inside = f"{locked}/app/data"
+        script = f"touch {inside}/file; ls {locked}"
+        _, end, log = keep(place, "sh", "-c", script, keeper=keeper, mounts=[(str(volume), inside, False)])
+        assert (end["code"], end["message"], log.endswith(" stdout F app\n")) == (0, "", True)
+        assert (volume / "file").exists()
+
+
+NOBODY = """
+import os
+from shim.view import libc
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: else /proc/self belongs to root
+keeper.main()
+"""
+"""The keeper as a user without rights."""
 
 
 def test_a_full_disk_costs_output_and_not_the_exit_code(tmp_path: Path) -> None:

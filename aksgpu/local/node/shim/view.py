@@ -84,12 +84,13 @@ class View:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
 
     def _unfold(self, base: str) -> None:
-        old = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+        old = os.open(base, os.O_PATH | os.O_DIRECTORY)
         fresh = self._staging if base == "/" else base
-        self._mount("tmpfs", fresh, 0, "tmpfs", f"mode={os.fstat(old).st_mode & 0o7777:o}")
+        self._mount("tmpfs", fresh, 0, "tmpfs", f"mode={os.fstat(old).st_mode & 0o7777 | 0o700:o}")
         if base == "/":
             self._mount(None, fresh, MS_UNBINDABLE)
-        for name in os.listdir(old):
+        # What may not even be listed, such as another user's /root, could not be used either.
+        for name in os.listdir(f"/proc/self/fd/{old}") if os.access(f"/proc/self/fd/{old}", os.R_OK) else []:
             source, target = f"/proc/self/fd/{old}/{name}", f"{fresh}/{name}"
             if os.path.islink(source):
                 os.symlink(os.readlink(source), target)
