@@ -54,7 +54,7 @@ _ERRORS = (  # how CUDA, TensorFlow and nvidia-smi tell that the driver is missi
 _SIMULATED = " (simulated)"
 
 
-def parse(text: str | bytes | Iterable[str]) -> pd.DataFrame:
+def parse(text: str | bytes | Iterable[str] | Iterable[bytes]) -> pd.DataFrame:
     """The accuracies in a log.
 
     A last line without its end counts if it reads as a whole one. Steps come in the log's order, and as often as they
@@ -83,7 +83,7 @@ def parse(text: str | bytes | Iterable[str]) -> pd.DataFrame:
     return frame
 
 
-def facts(text: str | bytes | Iterable[str]) -> dict[str, Any]:
+def facts(text: str | bytes | Iterable[str] | Iterable[bytes]) -> dict[str, Any]:
     """What a log says about the GPU, in its first and last 256 KiB.
 
     Args:
@@ -138,7 +138,7 @@ def _points(block: bytes) -> pd.DataFrame:
     return points
 
 
-def _blocks(text: str | bytes | Iterable[str]) -> Iterator[bytes]:
+def _blocks(text: str | bytes | Iterable[str] | Iterable[bytes]) -> Iterator[bytes]:
     """A log as blocks of whole lines: the memory that parsing takes is theirs, not the log's."""
     if not isinstance(text, (str, bytes)):
         yield from _batches(text)
@@ -157,8 +157,8 @@ def _blocks(text: str | bytes | Iterable[str]) -> Iterator[bytes]:
         start = stop
 
 
-def _batches(lines: Iterable[str]) -> Iterator[bytes]:
-    batch: list[str] = []
+def _batches(lines: Iterable[str] | Iterable[bytes]) -> Iterator[bytes]:
+    batch: list[Any] = []
     size = 0
     for line in chain(lines):
         batch.append(line)
@@ -170,5 +170,7 @@ def _batches(lines: Iterable[str]) -> Iterator[bytes]:
         yield _join(batch)
 
 
-def _join(lines: list[str]) -> bytes:
+def _join(lines: list[Any]) -> bytes:
+    if isinstance(lines[0], bytes):
+        return b"\n".join(line.rstrip(b"\n") for line in lines)
     return "\n".join(line.rstrip("\n") for line in lines).encode(errors="replace")

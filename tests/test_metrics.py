@@ -13,7 +13,7 @@ from aksgpu import metrics
 TRANSCRIPT = Path(__file__).parent / "data" / "mnist-log-2019.txt"
 
 
-def points(text: str | bytes | list[str]) -> list[tuple[int, float]]:
+def points(text: str | bytes | list[str] | list[bytes]) -> list[tuple[int, float]]:
     frame = metrics.parse(text)
     return list(zip(frame["step"].tolist(), frame["accuracy"].tolist(), strict=True))
 
@@ -138,6 +138,7 @@ def test_a_log_longer_than_a_block(monkeypatch: pytest.MonkeyPatch, kind: str) -
 def test_bytes_that_are_no_text() -> None:
     assert points(b"\xff\xfe\x00\nAccuracy at step 10: 0.75\n\x80") == [(10, 0.75)]
     assert points("\udc80\nAccuracy at step 10: 0.75\n") == [(10, 0.75)]
+    assert points([b"\xff\n", b"Accuracy at step 10: 0.75\n"]) == [(10, 0.75)], "such as of a file opened for bytes"
 
 
 def test_facts_of_a_newer_tensorflow() -> None:

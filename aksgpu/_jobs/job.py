@@ -205,7 +205,10 @@ class Job:
             yield line.text
 
     def metrics(self) -> pd.DataFrame:
-        """Numbers in its log, as :func:`aksgpu.metrics.parse` finds them: step (int64) and accuracy (float64)."""
+        """Numbers in its log, as :func:`aksgpu.metrics.parse` finds them: step (int64) and accuracy (float64).
+
+        Of a Job with many pods, those of :meth:`logs`: one pod's after the other's.
+        """
         from aksgpu import metrics
 
         return metrics.parse(self.logs())
