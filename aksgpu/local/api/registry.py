@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from aksgpu.local import objects
-from aksgpu.local.api import schema
+from aksgpu.local.api import names, schema
 from aksgpu.local.api.kinds import Kind, by_plural
 from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
 from aksgpu.local.api.reading import Reader
@@ -32,17 +32,6 @@ __all__ = ["SUCCESS", "Registry", "WriteOptions"]
 SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 _EVENT_SECONDS = 3600
 """How long Events are kept."""
-_MOVABLE = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
-_FIXED = "Used for system critical pods that must not be moved from their current node."
-_FIRST: tuple[tuple[str, str, Object], ...] = (
-    ("namespaces", "default", {}),
-    ("namespaces", "kube-node-lease", {}),
-    ("namespaces", "kube-public", {}),
-    ("namespaces", "kube-system", {}),
-    ("priorityclasses", "system-cluster-critical", {"value": 2_000_000_000, "description": _MOVABLE}),
-    ("priorityclasses", "system-node-critical", {"value": 2_000_001_000, "description": _FIXED}),
-)
-"""The objects that every cluster has."""
 
 
 class Registry(Reader, Objects):
@@ -63,9 +52,10 @@ class Registry(Reader, Objects):
     async def open(self) -> None:
         """Open the store and see to the objects that every cluster has."""
         await self.store.open()
-        for resource, name, obj in _FIRST:
-            if self.store.get(resource, ("", name)) is None:
-                await self.create(resource, {"metadata": {"name": name}, **obj})
+        for resource, rows in names.data("rules.yaml")["first"].items():
+            for name, obj in rows.items():
+                if self.store.get(resource, ("", name)) is None:
+                    await self.create(resource, {"metadata": {"name": name}, **obj})
         self._janitor = asyncio.create_task(self._expire_events())
 
     async def close(self) -> None:

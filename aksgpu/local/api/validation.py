@@ -19,7 +19,6 @@ Object = dict[str, Any]
 _IMMUTABLE = "field is immutable"
 _MOVABLE = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
 """What may change in the template of a suspended Job before it first starts: where its pods go."""
-_SYSTEM_CLASSES = ("system-cluster-critical", "system-node-critical")
 _HIGHEST_PRIORITY = 1_000_000_000
 
 
@@ -40,7 +39,7 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     match kind.plural:
         case "jobs":
             _job(obj, causes)
-        case "priorityclasses" if name not in _SYSTEM_CLASSES:
+        case "priorityclasses" if name not in names.data("rules.yaml")["first"]["priorityclasses"]:
             if name.startswith("system-"):
                 why = "priority class names with 'system-' prefix are reserved for system use only"
                 causes.forbidden("metadata.name", why)
