@@ -28,7 +28,8 @@ AZURE = "kubernetes.azure.com"
 DIGITS = string.digits + string.ascii_lowercase
 SHUTDOWN = {"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}
 """What Azure's cloud provider puts on the node of a virtual machine that is deallocated."""
-NOT_FOUND, ALREADY_EXISTS = 404, 409
+LEAVING = {"aksgpu.dev/leaving": "true"}
+"""An annotation of nodes that are cordoned here, and not by their user."""
 POD_GRACE_SECONDS = 2
 FIRST_ADDRESS = 4
 
@@ -228,15 +229,15 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
 
 async def cordon(objects: Objects, name: str) -> None:
     """Let no more pods come to a node, if it is there."""
-    with ignoring(NOT_FOUND):
-        await objects.patch("nodes", name, {"spec": {"unschedulable": True}})
+    with ignoring(404):
+        await objects.patch("nodes", name, {"metadata": {"annotations": LEAVING}, "spec": {"unschedulable": True}})
 
 
 async def leave(objects: Objects, name: str, *, deallocate: bool = False) -> None:
     """Drain a node; then its machine goes, or only stops and keeps its disks, and the node stays and is not ready."""
     await cordon(objects, name)
     await _drain(objects, name)
-    with ignoring(NOT_FOUND):
+    with ignoring(404):
         if not deallocate:
             await objects.delete("nodes", name)
         else:
@@ -246,7 +247,7 @@ async def leave(objects: Objects, name: str, *, deallocate: bool = False) -> Non
             conditions = [{**each, "status": "Unknown", **why} for each in node["status"].get("conditions", [])]
             await objects.patch("nodes", name, {"status": {"conditions": conditions}}, subresource="status")
     for pod in await _pods(objects, name, daemons=True):
-        with ignoring(NOT_FOUND):
+        with ignoring(404):
             await objects.delete("pods", pod["metadata"]["name"], pod["metadata"]["namespace"], grace_period_seconds=0)
 
 
@@ -275,7 +276,7 @@ async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
     pool["next"] = index + 1
     taken = {entry["address"] for node in there for entry in node.get("status", {}).get("addresses", [])}
     free = next(text for n in itertools.count(FIRST_ADDRESS) if (text := f"10.224.{n // 256}.{n % 256}") not in taken)
-    with ignoring(ALREADY_EXISTS):
+    with ignoring(409):
         await objects.create("nodes", build(cluster, pool, index, free))
 
 
@@ -287,9 +288,11 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
     change |= {key: None for key in pool.get("labelled", []) if key not in wanted and key in there}
     automatic = [taint for taint in spec.get("taints", []) if taint["key"].startswith("node.kubernetes.io/")]
     new_taints = [*taints(pool), *automatic]
-    if change or new_taints != spec.get("taints", []):
+    called_back = metadata.get("annotations", {}).keys() >= LEAVING.keys()
+    if change or called_back or new_taints != spec.get("taints", []):
         patch: Object = {"metadata": {"labels": change}, "spec": {"taints": new_taints or None}}
-        if is_off(node):
+        if called_back or is_off(node):
+            patch["metadata"]["annotations"] = dict.fromkeys(LEAVING)
             patch["spec"]["unschedulable"] = None
         await objects.patch("nodes", metadata["name"], patch)
 
@@ -299,7 +302,7 @@ async def _drain(objects: Objects, node: str) -> None:
     wish = {"apiVersion": "policy/v1", "kind": "Eviction", "deleteOptions": {"gracePeriodSeconds": POD_GRACE_SECONDS}}
     for pod in await _pods(objects, node, daemons=False):
         head = {each: pod["metadata"][each] for each in ("name", "namespace")}
-        with ignoring(NOT_FOUND):
+        with ignoring(404):
             await objects.create("pods", {**wish, "metadata": head}, **head, subresource="eviction")
     for _ in range(POD_GRACE_SECONDS * 10):
         if not await _pods(objects, node, daemons=False):

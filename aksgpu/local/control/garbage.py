@@ -86,8 +86,7 @@ class GarbageCollector(Controller):
                 # Who waits for this one waits for what it owns as well, unless they go round in a circle.
                 owned = [one for each in dependents if (one := self._get(each))]
                 deep = any(found.values()) and owned and not any(_leaving(each, FOREGROUND) for each in owned)
-                how = "Foreground" if deep else "Background"
-                await self.cluster.delete(resource, obj, propagation_policy=how)
+                await self.cluster.delete(resource, obj, propagation_policy="Foreground" if deep else "Background")
         return None
 
     async def _owner(self, owner: dict[str, Any], obj: Object) -> Object | None:

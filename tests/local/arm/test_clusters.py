@@ -237,6 +237,24 @@ def test_names_of_groups_that_no_label_could_have(arm: Arm, group: str, label: s
     assert arm.nodes()[0]["metadata"]["labels"]["kubernetes.azure.com/cluster"] == label
 
 
+def test_nodes_that_were_to_go_and_stay_take_pods_again(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=4))).result()
+    (registry,) = arm.clusters.open_clusters.values()
+    mine = arm.nodes()[0]["metadata"]["name"]
+    arm.run(registry.patch("nodes", mine, {"spec": {"unschedulable": True}}))
+    arm.run(arm.manager.inject("slow", {"factor": 40}))
+    client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=2), polling=False)
+    deadline = time.monotonic() + 20
+    while sum(bool(node["spec"].get("unschedulable")) for node in arm.nodes()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    client.agent_pools.begin_abort_latest_operation("rg", "aks", "nodepool1").result()
+    client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=4)).result()
+    cordoned = [node["metadata"]["name"] for node in arm.nodes() if node["spec"].get("unschedulable")]
+    assert cordoned == [mine] and len(arm.nodes()) == 4
+
+
 def test_machines(arm: Arm) -> None:
     client = arm.client()
     zonal = pool(count=2, availabilityZones=["1", "2"])
