@@ -210,9 +210,7 @@ class NodeAgent(PodLogs, PodExec):
 
 def _grants_view(directory: Path) -> bool:
     """Whether this system lets us mount volumes in a namespace of our own; asked in a process that may fail."""
-    staging = directory / "probe"
-    staging.mkdir(exist_ok=True)
+    probe = [*KEEPER, "--probe", str(directory)]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        probe = [*KEEPER, "--probe", str(staging)]
         return subprocess.run(probe, capture_output=True, timeout=10, check=False).returncode == 0
     return False

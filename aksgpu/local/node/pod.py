@@ -153,10 +153,13 @@ class PodRunner:
             poster.cancel()
 
     async def _until_stopped(self) -> None:
+        limit, left = self.pod["spec"].get("activeDeadlineSeconds"), None
+        if limit is not None:
+            left = max(0.0, float(limit) - times.age(self._state.get("started") or times.now()))
         living = asyncio.create_task(self._live())
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait({living, stopping}, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({living, stopping}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (living, stopping):
                 task.cancel()
@@ -170,12 +173,6 @@ class PodRunner:
         if not self._stop.is_set():
             grace = float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
             self._deadline = time.monotonic() + grace
-
-    def _time_left(self) -> float | None:
-        limit = self.pod["spec"].get("activeDeadlineSeconds")
-        if limit is None:
-            return None
-        return max(0.0, float(limit) - times.age(self._state.get("started") or times.now()))
 
     async def _live(self) -> None:
         """Admission, volumes, init containers one after the other, then all containers until none will run again.
