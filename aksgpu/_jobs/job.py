@@ -288,14 +288,8 @@ class _Witness:
             try:
                 # While the next run is on, the failed one is the previous.
                 previous = _pods.state(pod).word == "Running"
-                tail = read_log(
-                    self._kube,
-                    metadata["name"],
-                    metadata["namespace"],
-                    failure["container"],
-                    tail=_TAIL,
-                    previous=previous,
-                )
+                where = metadata["name"], metadata["namespace"], failure["container"]
+                tail = read_log(self._kube, *where, tail=_TAIL, previous=previous)
             except KubernetesError:
                 continue  # taken away between the two requests
             self.tail = tail.rstrip()

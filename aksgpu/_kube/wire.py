@@ -95,23 +95,6 @@ class Stream:
         self.close()
 
 
-class _Heard(logging.Handler):
-    """Keeps what is logged meanwhile: without a handler, Python would set one up for good, and print it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage().strip()[:500])
-
-    def __enter__(self) -> None:
-        logging.getLogger().addHandler(self)
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger().removeHandler(self)
-
-
 class Wire:
     """A connection to one API server, as one user.
 
@@ -140,26 +123,33 @@ class Wire:
         return str(self._configuration.host)
 
     def _load(self, config: dict[str, Any]) -> Any:
+        from logging.handlers import BufferingHandler
+
         from kubernetes import client
         from kubernetes import config as loader
 
         config, user = _chosen(config, self.context, drop_plugin=self._refresh is not None)
         _require_plugin(user)
         configuration = client.Configuration()
-        heard = _Heard()
+        # Without a handler, Python would set one up for good at the client's first word, and print it.
+        heard = BufferingHandler(100)
+        heard.setLevel(logging.ERROR)
+        logging.getLogger().addHandler(heard)
         try:
-            with heard:
-                loader.load_kube_config_from_dict(
-                    config, context=self.context, client_configuration=configuration, persist_config=False
-                )
+            loader.load_kube_config_from_dict(
+                config, context=self.context, client_configuration=configuration, persist_config=False
+            )
         except (loader.ConfigException, OSError) as wrong:
             raise InvalidInput(f"context {self.context!r} of the kubeconfig cannot be used: {wrong}") from wrong
+        finally:
+            logging.getLogger().removeHandler(heard)
         if self._refresh is not None:
             configuration.refresh_api_key_hook = None
             configuration.api_key = {"authorization": f"Bearer {self._refresh()}"}
         elif ("exec" in user or "auth-provider" in user) and not configuration.api_key and not configuration.cert_file:
             # The client logs the program's failure and then sends requests without credentials; refuse here instead.
-            said = ": ".join(["the login that its kubeconfig asks for gave no token", *heard.texts])
+            texts = [record.getMessage().strip()[:500] for record in heard.buffer]
+            said = ": ".join(["the login that its kubeconfig asks for gave no token", *texts])
             raise Unauthorized(f"context {self.context!r}: {said}", hint=PLUGIN_HINT)
         configuration.socket_options = _keepalive()
         return configuration
