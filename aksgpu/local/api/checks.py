@@ -95,7 +95,7 @@ def _resources(resources: Object, at: str, causes: Causes) -> None:
         for name, value in amounts.items():
             if "/" not in name and name not in _NATIVE and not name.startswith("hugepages-"):
                 causes.invalid(f"{at}{field}[{name}]", name, "must be a standard resource for containers")
-            if names.extended(name) and quantity.parse(value) % 1:
+            if names.extended(name) and (amount := quantity.parse(value)) != amount.to_integral_value():
                 causes.invalid(f"{at}{field}[{name}]", value, "must be an integer")
     for name, value in requests.items():
         extended, limit = names.extended(name), limits.get(name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from aksgpu.local import objects
 from aksgpu.local.api import schema
@@ -21,6 +24,7 @@ JUNK: list[Any] = [
     {"a": None}, {"name": "x"}, [{"name": "a"}, {"name": "a"}], {"$patch": "delete"}, {"$patch": "x"},
     [{"$patch": "replace"}],
 ]  # fmt: skip
+BROKEN: list[Any] = [*JUNK, -(10**30), 10**30, "1e30", "a/b/c", [None, None], {"x": {}}]
 SCALARS: dict[str, list[Any]] = {
     "string": ["a", "x", "", "default", "Never", "Exists", "NoExecute"],
     "integer": [0, 1, 5, -1],
@@ -34,6 +38,31 @@ SCALARS: dict[str, list[Any]] = {
 DIRECTIVES = ["$patch", "zzz", "$retainKeys", "$setElementOrder/containers", "$deleteFromPrimitiveList/finalizers"]
 PATHS = ["", "x", "/metadata", "/spec", "/spec/template", "/metadata/labels/x", "/metadata/managedFields"]
 OPERATIONS = ["add", "replace", "remove", "copy", "move", "test", "x"]
+
+
+FULL = yaml.safe_load((Path(__file__).parents[2] / "data" / "full-objects.yaml").read_text())
+
+
+def parts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of each part of an object."""
+    yield path
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in pairs:
+        yield from parts(each, (*path, key))
+
+
+def broken(whole: dict[str, Any], path: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    """Copies of an object that lack one part, or have junk in its place."""
+    for index in range(-1, len(BROKEN)):
+        changed = copy.deepcopy(whole)
+        inner: Any = changed
+        for key in path[:-1]:
+            inner = inner[key]
+        if index < 0:
+            del inner[path[-1]]
+        else:
+            inner[path[-1]] = copy.deepcopy(BROKEN[index])
+        yield changed
 
 
 class Generator:
@@ -119,3 +148,16 @@ async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
     await again.open()
     assert {kind.plural: [entry.data for entry in again.entries(kind.plural)] for kind in KINDS} == stored
     await again.close()
+
+
+@pytest.mark.parametrize("resource", FULL)
+async def test_one_part_broken_at_a_time(registry: Registry, resource: str) -> None:
+    kind = next(kind for kind in KINDS if kind.plural == resource)
+    namespace, options = "default" if kind.namespaced else None, WriteOptions(dry_run=True, field_validation="Strict")
+    await registry.write("create", resource, copy.deepcopy(FULL[resource]), None, namespace, options=options)
+    for path in list(parts(FULL[resource]))[1:]:
+        for obj in broken(FULL[resource], path):
+            try:
+                await registry.write("create", resource, obj, None, namespace, options=options)
+            except StatusError as error:
+                assert error.code < 500, path
