@@ -33,7 +33,6 @@ from aksgpu.local.settings import Settings
 
 LOOPBACK, SUBSCRIPTION_ID = "127.0.0.1", "00000000-0000-0000-0000-000000000000"
 START_SECONDS, ANSWER_SECONDS, LOOK_SECONDS = 30.0, 5.0, 0.02
-LOG_TAIL = 2000  # characters of the log that an error shows
 INHERITED = (
     "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV "
     "CONDA_PREFIX CUDA_VISIBLE_DEVICES CUDA_HOME OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS XDG_CACHE_HOME "
@@ -87,7 +86,7 @@ def start(home: Path | str | None = None, *, settings: Settings | None = None) -
             stop(home=place)
         elif spawned:
             log, said = place / "laptop.log", record(place)
-            tail = log.read_text(errors="replace")[-LOG_TAIL:].strip()
+            tail = log.read_text(errors="replace")[-2000:].strip()
             error = said.get("error") or f"the laptop AKS did not start\n{tail}"
             raise LaptopError(error, hint=said.get("hint") or f"The whole log is {log}.")
 

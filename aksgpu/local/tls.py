@@ -10,7 +10,6 @@ from pathlib import Path
 
 from aksgpu.local.home import write_private
 
-NAMES = ("127.0.0.1", "localhost", "::1")
 MAKER = "aksgpu laptop AKS"
 
 
@@ -36,5 +35,5 @@ def _issue(home: Path) -> None:
         authority = trustme.CA(organization_name=MAKER)
         write_private(key, authority.private_key_pem.bytes())
         write_private(ca, authority.cert_pem.bytes())
-    leaf = authority.issue_cert(*NAMES, organization_name=MAKER)
+    leaf = authority.issue_cert("127.0.0.1", "localhost", "::1", organization_name=MAKER)
     write_private(home / "server.pem", leaf.private_key_and_cert_chain_pem.bytes())

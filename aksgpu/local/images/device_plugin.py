@@ -74,17 +74,12 @@ def listen(path: Path) -> socket.socket:
     return server
 
 
-async def connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to a Unix socket."""
-    with short(path) as name:
-        return await asyncio.open_unix_connection(name)
-
-
 async def offer(kubelet: Path, resource: str, ids: list[str]) -> None:
     """Offer devices for ever, whenever there is a node agent to take them."""
     while True:
         with contextlib.suppress(OSError):  # there is none at the moment
-            reader, writer = await connect(kubelet)
+            with short(kubelet) as name:
+                reader, writer = await asyncio.open_unix_connection(name)
             with contextlib.closing(writer):
                 log(f"Registered device plugin for '{resource}' with Kubelet")
                 await _tell(reader, writer, resource, ids)

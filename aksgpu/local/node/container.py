@@ -97,8 +97,7 @@ class ContainerRunner:
         """Take up the status and the last run from before a restart of the laptop."""
         shown = (self._pod.pod.get("status") or {}).get("initContainerStatuses" if self._init else "containerStatuses")
         self.status = next((one for one in shown or [] if one["name"] == self.name), self.status)
-        numbers = attempts(self._directory)
-        if numbers:
+        if numbers := attempts(self._directory):
             self.status = {**self.status, "restartCount": max(numbers)}
             self._attempt, self._left_over = Attempt(self._directory, max(numbers)), True
 

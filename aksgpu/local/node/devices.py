@@ -27,10 +27,6 @@ RETURN_SECONDS = 5.0
 """How long plugins have to register again after the laptop was restarted, before their devices count as lost."""
 
 
-_NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
-"""What reading a message raises that is not what the protocol says."""
-
-
 class AdmissionError(Exception):
     """The node cannot give the pod the devices that the scheduler counted on."""
 
@@ -196,7 +192,7 @@ class DeviceManager:
                     self._save()
                     mine.settled.set()
                     self._changed()
-        except (OSError, *_NONSENSE) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # no message of the protocol
             log.warning("device plugin: %r", error)
         finally:
             writer.close()

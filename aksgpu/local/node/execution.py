@@ -19,8 +19,6 @@ from aksgpu.local.images.device_plugin import short
 DRAIN_SECONDS = 1.0
 """How long output is waited for after the command has ended: what it left behind may keep the pipe open."""
 
-KILLED = 137
-
 
 class ExecError(Exception):
     """The command could not be started."""
@@ -46,7 +44,7 @@ class Execution:
 
     async def _ended(self) -> int:
         answer = await _receive(self._connection)
-        return int(answer.get("code", KILLED))  # no answer: the container has ended, and all in it
+        return int(answer.get("code", 137))  # no answer: the container has ended, and all in it was killed
 
     async def output(self, stream: str) -> AsyncIterator[bytes]:
         """What it writes to ``stdout`` or ``stderr``, until its end; a terminal has ``stdout`` alone."""

@@ -52,16 +52,13 @@ def real() -> list[Gpu]:
         return []
     try:
         pynvml.nvmlInit()
+        try:
+            return [_real(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        finally:
+            pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        log.debug("no NVIDIA driver: %s", error)
+        log.info("no GPUs of this machine are used: %s", error)
         return []
-    try:
-        return [_real(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError as error:
-        log.warning("the NVIDIA driver does not answer, so its GPUs are not used: %s", error)
-        return []
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _real(nvml: Any, index: int) -> Gpu:

@@ -152,7 +152,8 @@ async def test_bad_registration_is_refused(lab: Lab) -> None:
     await lab.agent._nodes[CPU_NODE].devices.serve()
     path = lab.root / "nodes" / CPU_NODE / "kubelet" / "device-plugins" / "kubelet.sock"
     for line in (b"no json\n", b"{}\n", b'{"method": "Register", "version": "v1beta1"}\n', b"[]\n"):
-        reader, writer = await protocol.connect(path)
+        with protocol.short(path) as name:
+            reader, writer = await asyncio.open_unix_connection(name)
         writer.write(line)
         await reader.read()
         writer.close()

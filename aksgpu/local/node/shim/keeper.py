@@ -34,7 +34,6 @@ from .tree import memory, processes
 from .view import View, libc, probe
 
 PR_SET_CHILD_SUBREAPER = 36
-FULL_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
 """How long output is waited for after the end; somebody outside the tree may hold the streams open."""
 
@@ -175,7 +174,7 @@ class Shim:
                 write_json(f"{self._directory}/exit.json", {"code": code, "reason": reason, "message": message, **when})
                 break
             except OSError:  # a full disk: whoever filled it makes room, and then the exit code is not lost
-                time.sleep(FULL_SECONDS)
+                time.sleep(0.5)
 
 
 def main() -> None:
