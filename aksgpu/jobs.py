@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,8 +139,6 @@ def submit(
         Invalid: the API server does not accept it; the message names the field.
         AlreadyExists: a Job of that name differs; the message names the fields.
     """
-    if isinstance(args, str) or isinstance(command, str):
-        raise InvalidInput("args and command are sequences, not one string", hint='For example args=["--steps", 500].')
     gpus, retries = whole("gpus", gpus, 0, of="GPUs are whole"), whole("retries", retries, 0)
     limits = {GPU: str(gpus) if gpus else None, "memory": memory}
     requests = {"cpu": None if cpu is None else str(cpu), "memory": memory}
@@ -148,15 +146,15 @@ def submit(
         {
             "name": "main",
             "image": image,
-            "command": None if command is None else [str(part) for part in command],
-            "args": None if args is None else [str(arg) for arg in args],
-            "env": [{"name": key, "value": str(value)} for key, value in (env or {}).items()] or None,
+            "command": _texts("command", command),
+            "args": _texts("args", args),
+            "env": [{"name": key, "value": value} for key, value in _pairs("env", env).items()] or None,
             "resources": {"limits": _without_none(limits), "requests": _without_none(requests)},
         }
     )
     pod: Object = {"containers": [container], "restartPolicy": "Never"}
     if node_selector:
-        pod["nodeSelector"] = dict(node_selector)
+        pod["nodeSelector"] = _pairs("node_selector", node_selector)
     name = name or _name_of(image, pod, retries)
     labels = {"app": name}
     template = {"metadata": {"labels": labels}, "spec": pod}
@@ -276,6 +274,22 @@ def _name_of(image: str, pod: Object, retries: int) -> str:
     base = re.sub(r"[^a-z0-9]+", "-", image.rsplit("/", 1)[-1].split("@")[0].split(":")[0].lower()).strip("-")
     digest = hashlib.sha256(json.dumps([pod, retries], sort_keys=True).encode()).hexdigest()
     return f"{base[:40] or 'job'}-{digest[:6]}"
+
+
+def _texts(argument: str, values: Iterable[object] | None) -> Sequence[str] | None:
+    if values is None:
+        return None
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        why = f"{argument} is a sequence of texts and numbers, not {values!r}"
+        raise InvalidInput(why, hint=f'For example {argument}=["--steps", 500].')
+    return [str(each) for each in values]
+
+
+def _pairs(argument: str, values: Mapping[str, object] | None) -> dict[str, str]:
+    if not isinstance(values or {}, Mapping) or None in (values or {}).values():
+        why = f"{argument} gives each name a text or a number, not {values!r}"
+        raise InvalidInput(why, hint=f'For example {argument}={{"NAME": "value"}}.')
+    return {name: str(value) for name, value in (values or {}).items()}
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,8 +213,18 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
         with pytest.raises(errors.InvalidInput, match=words) as refused:
             jobs.apply(aks, wrong)  # type: ignore[arg-type]
         assert refused.value.hint
-    with pytest.raises(errors.InvalidInput, match="not one string"):
-        jobs.submit(aks, image=BUSYBOX, args="--steps 5")
+    for wrong in (
+        {"args": "--steps 5"},
+        {"command": 5},
+        {"env": ["A=1"]},
+        {"env": {"A": None}},
+        {"node_selector": "a"},
+    ):
+        with pytest.raises(errors.InvalidInput, match=next(iter(wrong))) as refused:
+            jobs.submit(aks, image=BUSYBOX, **wrong)
+        assert refused.value.hint
+    with pytest.raises(errors.InvalidInput, match="tail is -1"):
+        jobs.Job(aks, "any", "default").logs(tail=-1)
     with pytest.raises(errors.NotFound, match='namespaces "nowhere"') as raised:
         jobs.submit(aks, image=BUSYBOX, namespace="nowhere")
     assert "Namespace" in raised.value.hint

@@ -13,6 +13,7 @@ from aksgpu._jobs import status as _jobstatus
 from aksgpu._jobs.status import JobStatus
 from aksgpu._kube import pods as _pods
 from aksgpu._kube.backoff import REFUSED_PATIENCE
+from aksgpu._numbers import whole
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, Unreachable, WaitTimeout
 from aksgpu.kube import HasKube, Kube, Object
 from aksgpu.logs import follow_job, job_pods
@@ -184,6 +185,8 @@ class Job:
         Args:
             tail: only so many of the last lines (of each pod).
         """
+        if tail is not None:
+            tail = whole("tail", tail, 0, of="lines are whole")
         job = self._object()
         chosen = _logged(job, job_pods(self.cluster.kube, job))
         return "".join(self._pod_log(pod["metadata"]["name"], tail) for pod in chosen)
