@@ -274,9 +274,10 @@ def _ask(endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None
         )
         response = connection.getresponse()
         answer = response.read()
+    said = dict(json.loads(answer))
     if response.status != 200:
-        raise LaptopError(f"the laptop AKS refused {method} {path}: {answer.decode(errors='replace')}")
-    return dict(json.loads(answer))
+        raise LaptopError(f"the laptop AKS refused {method} {path}: {said.get('error', {}).get('message', said)}")
+    return said
 
 
 def _spawn(place: Path, settings: Settings) -> bool:

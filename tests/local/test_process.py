@@ -181,7 +181,7 @@ def test_failures_can_be_ordered(home: Path) -> None:
     endpoint = local.start(home, settings=FAST)
     assert local.inject("throttle", home=home, seconds=3) == "ordered"
     assert send(endpoint, "GET", "/subscriptions?api-version=2022-12-01")[0] == 429
-    with pytest.raises(LaptopError, match="known: quota"):
+    with pytest.raises(LaptopError, match=r"inject: fault .* is unknown; known: quota"):
         local.inject("weather", home=home)
 
 
