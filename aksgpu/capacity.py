@@ -223,7 +223,7 @@ def wait_schedulable(
         free = found["free"].fillna(found["allocatable"])
         if bool((found["schedulable"] & (free >= gpus)).any()):
             return found, ""
-        return None, _lack(found, free.max())
+        return None, _lack(found, free[found["schedulable"]].max())
 
     hint = (
         "cluster.add_gpu_pool(aks) adds GPU nodes, plugin.install(aks) makes their GPUs schedulable; "

@@ -37,7 +37,7 @@ _ANY = re.compile(
     rb"^" + _PREFIX + rb"[ \t]*Accuracy at step (" + _STEP + rb": (?:" + _NUMBER + rb"))[ \t]*$", re.MULTILINE
 )
 
-_COLOUR = re.compile(rb"\x1b\[[\d;]*[mK]")
+_COLOUR = re.compile(rb"\x1b(?:\[[\d;?]*[A-Za-z]|\(B)")
 
 _DEVICE = re.compile(
     r"Creat(?:ing|ed) (?:TensorFlow )?device \(?(?P<device>/\S*?device:GPU:\d+)\)?.*?"

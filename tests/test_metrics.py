@@ -108,11 +108,10 @@ def test_numbers_keep_their_last_digit() -> None:
 
 
 def test_colours_do_not_hide_a_line() -> None:
-    green, plain = "\x1b[1;32m", "\x1b[0m"
-    assert points(f"{green}Accuracy at step 0: 0.5{plain}\nAccuracy at step 10: {green}0.75{plain}\x1b[K\r\n") == [
-        (0, 0.5),
-        (10, 0.75),
-    ]
+    green, plain, terminfo, hide = "\x1b[1;32m", "\x1b[0m", "\x1b(B\x1b[m", "\x1b[?25l"
+    log = f"{green}Accuracy at step 0: 0.5{plain}\nAccuracy at step 10: {green}0.75{plain}\x1b[K\r\n"
+    log += f"{hide}Accuracy at step 20: {green}0.8{terminfo}\n"
+    assert points(log) == [(0, 0.5), (10, 0.75), (20, 0.8)]
 
 
 def test_a_last_line_cut_in_its_middle() -> None:

@@ -69,6 +69,8 @@ def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesErro
             NotFound,
             'Make it with aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ...}}).',
         )
+    if code == 504 and "Too large resource version" in message:
+        return KubernetesError, "The API server has not come so far: list again without a resourceVersion."
     known: dict[int, tuple[type[KubernetesError], str]] = {
         401: (Unauthorized, STALE_HINT),
         403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),

@@ -118,7 +118,8 @@ class Laptop:
         idle = self._settings.idle_seconds
         while not self._ended.is_set() and self._owns_home() and time.monotonic() - self._last_request < idle:
             if record(self._home).get("pid") != os.getpid():
-                write_record(self._home, **said)
+                with contextlib.suppress(OSError):  # the disk is full, or too many files are open: tried again
+                    write_record(self._home, **said)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), min(LOOK_SECONDS, idle / 4))
             if self._open_requests or await self._busy():

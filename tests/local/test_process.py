@@ -277,6 +277,18 @@ def test_its_record_is_mended_while_it_runs(home: Path, spoil: Any) -> None:
     assert local.status(home) == before
 
 
+def test_a_record_that_cannot_be_written_ends_nothing(home: Path) -> None:
+    endpoint = local.start(home, settings=Settings(idle_seconds=4))
+    before = local.status(home)
+    (home / "laptop.json").unlink()
+    (home / "laptop.json").mkdir()  # refused as by a full disk; the record is looked at once a second
+    for _ in range(25):
+        time.sleep(0.1)
+        assert send(endpoint, "GET", "/subscriptions?api-version=2022-12-01")[0] == 200
+    (home / "laptop.json").rmdir()
+    assert local.status(home) == before
+
+
 def test_a_private_laptop_leaves_nothing() -> None:
     with local.laptop(time_scale=0.05) as endpoint:
         assert send(endpoint, "GET", "/laptop/status")[0] == 200

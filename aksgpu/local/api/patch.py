@@ -141,8 +141,8 @@ def _merge_lists(field: Node, target: Any, patch: list[Any]) -> list[Any]:
     old = target if isinstance(target, list) else []
     items = [item for item in old if str(_identity(field, item)) not in gone]
     place = {str(_identity(field, item)): index for index, item in reversed([*enumerate(items)])}
-    for name, each in zip(names, patch, strict=True):
-        if name in gone:
+    for name, each, directive in zip(names, patch, directives, strict=True):
+        if directive == "delete":
             continue
         index = place.setdefault(name, len(items))
         items[index : index + 1] = [strategic_patch(field.item, items[index] if index < len(items) else None, each)]

@@ -66,7 +66,7 @@ class GarbageCollector(Controller):
         if (obj := self._get(key)) is None:
             return None
         uid = obj["metadata"]["uid"]
-        dependents = list(self._dependents.get(uid, ()))
+        dependents = [each for each in self._dependents.get(uid, ()) if each != key]  # it does not wait for itself
         if _leaving(obj, ORPHAN):
             await all_of(self._disown(each, {uid}) for each in dependents)
             await self.cluster.remove_finalizer(resource, obj, ORPHAN)

@@ -101,7 +101,7 @@ class NodeAgent(PodLogs, PodExec):
             await node.stop()
         await self._events.stop()
         if end_pods and self._around.root != self._root:
-            shutil.rmtree(self._around.root.parent)
+            shutil.rmtree(self._around.root.parent, ignore_errors=True)  # others clean up below /tmp as well
 
     async def open(
         self, namespace: str, pod: str, container: str, *, previous: bool, follow: bool, **options: Any

@@ -52,6 +52,10 @@ class Surroundings:
     view: bool
 
 
+LEAST_SECONDS = 2.0
+"""What a sidecar of a pod with a grace period has to end, though what it served took all of it; as kubelets do."""
+
+
 class PodRunner:
     """Runs one pod.
 
@@ -236,10 +240,12 @@ class PodRunner:
     async def _finish(self) -> None:
         """End what still runs, sidecars one by one after what they served, and post the final status."""
         served = [one for one in self.all if not one.sidecar]
+        more = LEAST_SECONDS if self._deadline > time.monotonic() else 0.0
         for ending in (served, *([one] for one in reversed(self.init) if one.sidecar)):
             async with asyncio.TaskGroup() as group:
                 for one in ending:
-                    group.create_task(one.end(lambda: self._deadline))
+                    least = time.monotonic() + more if one.sidecar else 0.0
+                    group.create_task(one.end(lambda least=least: max(self._deadline, least)))  # type: ignore[misc]
         self._sandbox = False
         good = not self._failure and all(status.exit_code(one.status) == 0 for one in self.containers)
         self._phase = "Succeeded" if good else "Failed"

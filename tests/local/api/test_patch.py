@@ -40,6 +40,8 @@ def test_items_are_merged_by_key() -> None:
 def test_directives() -> None:
     old = [{"name": "a"}, {"name": "b"}]
     assert patched(old, {"containers": [{"name": "a", "$patch": "delete"}]}) == [{"name": "b"}]
+    anew = [{"name": "a", "$patch": "delete"}, {"name": "a", "image": "x"}]
+    assert patched(old, {"containers": anew}) == [{"name": "b"}, {"name": "a", "image": "x"}]
     assert patched(old, {"containers": [{"$patch": "replace"}, {"name": "c"}]}) == [{"name": "c"}]
     assert patched(old, {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}) == [
         {"name": "b"},

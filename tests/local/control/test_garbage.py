@@ -94,6 +94,15 @@ async def test_foreground_round_a_circle_ends(world: World, controllers: Control
     await _gone(world, "secrets", "second")
 
 
+async def test_foreground_of_what_owns_itself_ends(world: World, controllers: Controllers) -> None:
+    owner = await _owner(world)
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    itself = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
+    await world.objects.patch("configmaps", "owner", itself, "default")
+    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
+    await _gone(world, "configmaps", "owner")
+
+
 async def test_what_belongs_to_no_namespace_is_not_owned_by_what_does(world: World, controllers: Controllers) -> None:
     owner = await _owner(world)
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}

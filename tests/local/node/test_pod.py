@@ -207,6 +207,20 @@ async def test_sidecars_end_after_what_they_serve_and_in_reverse(lab: Lab, tmp_p
     assert (tmp_path / "ends").read_text().split() == ["main", "second", "first"]
 
 
+async def test_a_sidecar_has_time_to_end_when_what_it_serves_took_all_of_it(lab: Lab, tmp_path: Path) -> None:
+    def script(name: str, trap: str) -> list[str]:
+        return ["sh", "-c", f"trap '{trap}' TERM; touch {tmp_path}/{name}; while :; do sleep 0.05; done"]
+
+    serve = script("beside", f"sleep 0.3; touch {tmp_path}/flushed; exit 0")
+    sidecar = {"name": "beside", "image": "busybox", "restartPolicy": "Always", "command": serve}
+    await lab.run("both", *script("main", ""), initContainers=[sidecar], terminationGracePeriodSeconds=1)
+    while not (tmp_path / "main").exists():
+        await asyncio.sleep(0.02)
+    await lab.objects.delete("pods", "both", "default")
+    await lab.gone("both")
+    assert (tmp_path / "flushed").exists()
+
+
 async def test_sidecar_ends_and_comes_back(lab: Lab) -> None:
     sidecar = {"name": "beside", "image": "busybox", "restartPolicy": "Always", "command": ["true"]}
     await lab.run("both", "sleep", "60", initContainers=[sidecar])
