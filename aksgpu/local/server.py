@@ -75,7 +75,9 @@ class Laptop:
         gc.enable()
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS)
+        runner = web.AppRunner(  # unpacks no bodies, as Kubernetes does not: it refuses bad ones in words of its own
+            app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS
+        )
         await runner.setup()
         assert runner.server is not None
         self._door = Door(listener, runner.server, context)
@@ -179,7 +181,7 @@ class Laptop:
             done = await self._manager.inject(str(details.pop("fault", "")), details)
         except ArmError as error:
             return web.json_response(error.body(), status=error.status)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError, web.RequestPayloadError) as error:
             return web.json_response(ArmError(400, "BadRequest", str(error)).body(), status=400)
         return web.json_response({"done": done})
 

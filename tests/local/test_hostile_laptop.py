@@ -54,9 +54,9 @@ class Target:
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         return Answer(self._pool.request(method, self.server + path, body=data, headers=headers))
 
-    def manage(self, method: str, path: str, body: bytes | None) -> Answer:
+    def manage(self, method: str, path: str, body: bytes | None, **more: str) -> Answer:
         """One request to Resource Manager."""
-        headers = {"Authorization": f"Bearer {self.endpoint.token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.endpoint.token}", "Content-Type": "application/json", **more}
         return Answer(self._pool.request(method, self.endpoint.base_url + path, body=body, headers=headers))
 
     def memory(self) -> int:
@@ -185,6 +185,16 @@ def test_hostile_requests_to_resource_manager(target: Target) -> None:
         assert b"Traceback" not in answer.body
     assert target.manage("GET", "/laptop/status", None).status == 200
     assert "Traceback" not in target.log
+
+
+def test_bodies_that_nobody_unpacks_are_refused_in_json(target: Target) -> None:
+    refused = [
+        target.manage("POST", "/laptop/inject", b"[" * 100_000),
+        target.manage("POST", "/laptop/inject", b"\x8b\xff", **{"Content-Encoding": "gzip"}),
+        target.manage("POST", "/laptop/inject", b"{}", **{"Content-Encoding": "br"}),
+        target.manage("PUT", f"{GROUP}?api-version=2021-04-01", b"{}", **{"Content-Encoding": "br"}),
+    ]
+    assert {(answer.status, "message" in answer.json["error"]) for answer in refused} == {(400, True)}
 
 
 def test_a_full_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

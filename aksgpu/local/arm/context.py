@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from aksgpu.local.arm.faults import Faults
     from aksgpu.local.arm.operations import Operations
 
-_WORDS = r"(\w+)\s+eq\s+'([^']*)'|contains\((\w+),\s*'([^']*)'\)"
-_TERM, _OR = re.compile(_WORDS), re.compile(r"\s+or\s+(?=\w+\s+eq\s|contains\()")
-_FILTER = re.compile(rf"(?:{_WORDS})(?:\s+(?:and|or)\s+(?:{_WORDS}))*")
+_TERM = re.compile(r"(?:^|\s+(and|or)\s+)(?:(\w+)\s+(eq|ne)\s+'([^']*)'|contains\((\w+),\s*'([^']*)'\))")
+_FILTER = re.compile(f"(?:{_TERM.pattern})+")
+_ALIASES = {"pricetype": "type", "resourcetype": "type"}
 CLUSTER_TYPE = "Microsoft.ContainerService/managedClusters"
 
 
@@ -127,18 +127,26 @@ class Answer:
 
 
 def filtered(call: Call, rows: list[Document], refused: str = "bad_filter") -> list[Document]:
-    """The rows that an OData ``$filter`` picks; refused where it holds more than ``eq``, ``contains``, and, or."""
+    """The rows, all of the same fields, that an OData ``$filter`` picks.
+
+    Refused where it holds more than ``eq``, ``ne``, ``contains``, and, or, or names a field that rows do not have.
+    """
     text = call.query.get("$filter", "").strip()
     if not text:
         return rows
     refuse_if(_FILTER.fullmatch(text) is None, refused, filter=text)
-    ways = [_TERM.findall(way) for way in _OR.split(text)]
+    fields = _ALIASES | {field.lower(): field for row in rows[:1] for field in row}
+    ways: list[list[tuple[str, str, str]]] = [[]]
+    for joined, exact_of, compared, exact, part_of, part in _TERM.findall(text):
+        name = fields.get((exact_of or part_of).lower(), "")
+        refuse_if(rows and name not in rows[0], refused, filter=text)
+        if joined == "or":
+            ways.append([])
+        ways[-1].append((name, compared, exact or part))
 
-    def fits(row: Document, field: str, exact: str, part_of: str, part: str) -> bool:
-        field = field or part_of
-        value = row.get("type" if field in ("priceType", "resourceType") else field)
-        refuse_if(value is None, refused, filter=text)
-        return part in str(value) if part_of else str(value).lower() == exact.lower()
+    def fits(row: Document, field: str, compared: str, wanted: str) -> bool:
+        value = str(row[field])
+        return (value.lower() == wanted.lower()) == (compared == "eq") if compared else wanted in value
 
     return [row for row in rows if any(all(fits(row, *term) for term in way) for way in ways)]
 

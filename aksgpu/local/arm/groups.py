@@ -61,13 +61,19 @@ def patch(context: Context, call: Call) -> Answer:
 
 def listed(context: Context, call: Call) -> Answer:
     """All resource groups, those that AKS made for its nodes included; a filter picks by one tag."""
-    found = [
-        show(group)
-        for group in context.state.groups.values()
-        if "$filter" not in call.query
-        or filtered(call, [{"tagName": name, "tagValue": text} for name, text in (group.get("tags") or {}).items()])
+    return Answer(200, {"value": _picked(call, [show(group) for group in context.state.groups.values()])})
+
+
+def _picked(call: Call, found: list[Document], *fields: str) -> list[Document]:
+    """What a filter picks of all that is found: by one tag, by the resource group, or by these fields."""
+    rows = [
+        {field: shown[field] for field in ("id", *fields)}
+        | {"resourceGroup": shown["id"].split("/")[4], "tagName": name, "tagValue": text}
+        for shown in found
+        for name, text in (shown.get("tags") or {"": ""}).items()
     ]
-    return Answer(200, {"value": found})
+    ids = {row["id"] for row in filtered(call, rows)}
+    return [shown for shown in found if shown["id"] in ids]
 
 
 def delete(context: Context, call: Call) -> Answer:
@@ -97,7 +103,7 @@ def resources(context: Context, call: Call) -> Answer:
             found.append({key: shown[key] for key in fields if key in shown})
         if wanted == cluster["properties"]["nodeResourceGroup"].lower():
             found += [_scale_set(cluster, pool) for pool in cluster["pools"].values()]
-    return Answer(200, {"value": filtered(call, found)})
+    return Answer(200, {"value": _picked(call, found, "name", "type", "location")})
 
 
 def _scale_set(cluster: Document, pool: Document) -> Document:

@@ -148,11 +148,14 @@ class ResourceManager:
 
 async def _read(request: web.Request) -> bytes:
     try:
-        return await request.read()
+        body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise refusal("too_large") from None
     except web.RequestPayloadError as error:
         raise refusal("bad_content", why=error) from None
+    packed = request.headers.get("Content-Encoding", "identity")
+    refuse_if(body and packed != "identity", "bad_content", why=f"Content-Encoding {packed!r} is not supported")
+    return body
 
 
 def _parsed(body: bytes, schema: str) -> object:

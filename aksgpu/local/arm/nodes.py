@@ -13,7 +13,7 @@ import platform
 import re
 import string
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -212,8 +212,7 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
     missing = wanted - len(running)
     deallocate = pool["properties"]["scaleDownMode"] == "Deallocate" and not gone
     leaving = [node["metadata"]["name"] for node in reversed(running[wanted:])]
-    for name in leaving:  # all before the first is drained: its pods are not to move to one that goes next
-        await cordon(objects, name)
+    await cordon(objects, leaving)
     steps: list[Callable[[], Awaitable[None]]] = [
         partial(leave, objects, name, deallocate=deallocate) for name in leaving
     ]
@@ -227,15 +226,21 @@ async def settle(objects: Objects, cluster: Document, pool: Document, seconds: f
     await asyncio.sleep(pause)
 
 
-async def cordon(objects: Objects, name: str) -> None:
-    """Let no more pods come to a node, if it is there."""
-    with ignoring(404):
-        await objects.patch("nodes", name, {"metadata": {"annotations": LEAVING}, "spec": {"unschedulable": True}})
+async def cordon(objects: Objects, going: Iterable[str]) -> None:
+    """Let no more pods come to these nodes, if they are there; those that are cordoned already stay as they are.
+
+    All that go at once, before the first is drained: its pods are not to move to one that goes next.
+    """
+    for name in going:
+        with ignoring(404):
+            if not (await objects.get("nodes", name))["spec"].get("unschedulable"):
+                change = {"metadata": {"annotations": LEAVING}, "spec": {"unschedulable": True}}
+                await objects.patch("nodes", name, change)
 
 
 async def leave(objects: Objects, name: str, *, deallocate: bool = False) -> None:
     """Drain a node; then its machine goes, or only stops and keeps its disks, and the node stays and is not ready."""
-    await cordon(objects, name)
+    await cordon(objects, [name])
     await _drain(objects, name)
     with ignoring(404):
         if not deallocate:
@@ -291,7 +296,7 @@ async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document,
     called_back = metadata.get("annotations", {}).keys() >= LEAVING.keys()
     if change or called_back or new_taints != spec.get("taints", []):
         patch: Object = {"metadata": {"labels": change}, "spec": {"taints": new_taints or None}}
-        if called_back or is_off(node):
+        if called_back:
             patch["metadata"]["annotations"] = dict.fromkeys(LEAVING)
             patch["spec"]["unschedulable"] = None
         await objects.patch("nodes", metadata["name"], patch)

@@ -17,6 +17,9 @@ SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
 
 def new_cluster(group: str, name: str, location: str) -> Document:
     """A cluster's document before anybody said what it shall be."""
+    machines = f"MC_{group}_{name}_{location}"
+    if len(machines) > 80:  # where AKS cuts; names that differ behind the cut have to stay different
+        machines = f"{machines[:71]}_{_guid(machines.lower())[:8]}"
     return {
         "id": secrets.token_hex(6),
         "uid": secrets.token_hex(12),
@@ -32,7 +35,7 @@ def new_cluster(group: str, name: str, location: str) -> Document:
         "error": None,
         "pools": {},
         "properties": copy.deepcopy(data.table("defaults")["cluster"])
-        | {"nodeResourceGroup": f"MC_{group}_{name}_{location}"[:80], "kubernetesVersion": data.KUBERNETES_VERSION},
+        | {"nodeResourceGroup": machines, "kubernetesVersion": data.KUBERNETES_VERSION},
     }
 
 

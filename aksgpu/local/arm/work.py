@@ -33,9 +33,11 @@ async def bring_up(context: Context, operation: Document) -> None:
 async def delete_machines(context: Context, operation: Document) -> None:
     """Take the named nodes away; the pool's count has been lowered already."""
     cluster, (pool,) = _about(context, operation)
+    objects = await context.objects(cluster)
     async with context.nodes_lock[cluster["id"]]:
+        await nodes.cordon(objects, operation["machines"])
         for name in operation["machines"]:
-            await nodes.leave(await context.objects(cluster), name)
+            await nodes.leave(objects, name)
     await settle(context, cluster, pool, operation["seconds"])
 
 
@@ -62,8 +64,8 @@ async def stop_cluster(context: Context, operation: Document) -> None:
     cluster, pools = _about(context, operation)
     cluster["power"] = "Stopped"
     objects = await context.objects(cluster)
-    for node in (await objects.list("nodes"))[0]:
-        await nodes.cordon(objects, node["metadata"]["name"])
+    going = [node["metadata"]["name"] for pool in pools for node in await nodes.of_pool(objects, pool)]
+    await nodes.cordon(objects, going)
     for pool in pools:
         await settle(context, cluster, pool, operation["seconds"] / len(pools))
     await context.clusters.close(cluster["id"])

@@ -89,7 +89,7 @@ class Arm:
         await self.manager.start()
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self.manager.handle)
-        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self.runner = web.AppRunner(app, auto_decompress=False, shutdown_timeout=0.1)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from .conftest import SUBSCRIPTION, Arm
+from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body
 
 COMPUTE = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute"
 
@@ -46,6 +46,7 @@ def test_filters_pick_or_are_refused(arm: Arm) -> None:
     prices, groups = "/api/retail/prices?$filter=", f"/subscriptions/{SUBSCRIPTION}/resourcegroups"
     two = "armSkuName eq 'Standard_NC4as_T4_v3' and armRegionName eq 'eastus' or armSkuName eq 'x or y'"
     assert arm.send("GET", prices + two, version=None).json()["Count"] == 1
+    assert arm.send("GET", prices + "armSkuName eq 'a or b eq c'", version=None).json()["Count"] == 0
     arm.send("PUT", f"{groups}/other", {"location": "eastus", "tags": {"env": "dev", "a": "b"}}, "2021-04-01")
     for query, found in {"tagName eq 'env'": 1, "tagName eq 'env' and tagValue eq 'b'": 0}.items():
         answer = arm.send("GET", f"{groups}?$filter={query}", version="2021-04-01").json()
@@ -56,3 +57,22 @@ def test_filters_pick_or_are_refused(arm: Arm) -> None:
     for query in ("armSkuName in ('a')", "armSkuName eq 'a' and", "not contains(armSkuName, 'a')", "nothing eq 'a'"):
         answer = arm.send("GET", prices + query, version=None)
         assert (answer.status_code, answer.json()["error"]["message"]) == (400, "Invalid OData parameters supplied")
+
+
+def test_filters_of_resources(arm: Arm) -> None:
+    for name, tags in {"aks": {"tags": {"env": "dev", "a": "b"}}, "plain": {}}.items():
+        arm.send("PUT", CLUSTER.replace("/aks", f"/{name}"), body() | tags)
+    for query, found in {
+        "tagName eq 'env' and tagValue eq 'dev'": ["aks"],
+        "tagname eq 'env' and tagvalue eq 'b'": [],  # as `az resource list --tag` spells it
+        "resourceGroup eq 'RG' and resourceType eq 'Microsoft.ContainerService/managedClusters'": ["aks", "plain"],
+        "resourceGroup eq 'x'": [],
+        "resourceType ne 'Microsoft.ContainerService/managedClusters'": [],
+        "name ne 'aks'": ["plain"],
+        "name eq 'a or b eq c'": [],
+        "name eq 'plain' or tagName eq 'a'": ["aks", "plain"],
+    }.items():
+        answer = arm.send("GET", f"{GROUP}/resources?$filter={query}", version="2021-04-01").json()
+        assert [resource["name"] for resource in answer["value"]] == found, query
+    answer = arm.send("GET", f"{GROUP}/resources?$filter=name eq 'x' and sku eq 'y'", version="2021-04-01")
+    assert answer.json()["error"]["code"] == "InvalidFilterInQueryString"

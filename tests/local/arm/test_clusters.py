@@ -237,12 +237,22 @@ def test_names_of_groups_that_no_label_could_have(arm: Arm, group: str, label: s
     assert arm.nodes()[0]["metadata"]["labels"]["kubernetes.azure.com/cluster"] == label
 
 
+def test_node_resource_groups_of_long_names_differ(arm: Arm) -> None:
+    group, client = "g" * 60, arm.client()
+    arm.send("PUT", GROUP.replace("/rg", f"/{group}"), {"location": "eastus"})
+    names = ["a" * 40 + end for end in "xy"]
+    made = [client.managed_clusters.begin_create_or_update(group, name, body()).result() for name in names]
+    machines = {cluster.node_resource_group for cluster in made}
+    assert len(machines) == 2 and {len(name) for name in machines} == {80}
+
+
 def test_nodes_that_were_to_go_and_stay_take_pods_again(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=4))).result()
     (registry,) = arm.clusters.open_clusters.values()
-    mine = arm.nodes()[0]["metadata"]["name"]
-    arm.run(registry.patch("nodes", mine, {"spec": {"unschedulable": True}}))
+    mine = [arm.nodes()[index]["metadata"]["name"] for index in (0, 3)]  # one that stays, and one that is to go
+    for name in mine:
+        arm.run(registry.patch("nodes", name, {"spec": {"unschedulable": True}}))
     arm.run(arm.manager.inject("slow", {"factor": 40}))
     client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=2), polling=False)
     deadline = time.monotonic() + 20
@@ -252,7 +262,7 @@ def test_nodes_that_were_to_go_and_stay_take_pods_again(arm: Arm) -> None:
     client.agent_pools.begin_abort_latest_operation("rg", "aks", "nodepool1").result()
     client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=4)).result()
     cordoned = [node["metadata"]["name"] for node in arm.nodes() if node["spec"].get("unschedulable")]
-    assert cordoned == [mine] and len(arm.nodes()) == 4
+    assert cordoned == mine and len(arm.nodes()) == 4
 
 
 def test_machines(arm: Arm) -> None:
@@ -278,6 +288,9 @@ def test_nodes_belong_to_a_pool_whatever_they_are_labelled(arm: Arm) -> None:
     client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=2)).result()
     assert [node["metadata"]["name"][-1] for node in arm.nodes()] == ["0", "1", "e"]
     assert arm.nodes()[0]["metadata"]["labels"]["agentpool"] == "nodepool1"
+    client.managed_clusters.begin_stop("rg", "aks").result()
+    client.managed_clusters.begin_start("rg", "aks").result()
+    assert not [node for node in arm.nodes() if node["spec"].get("unschedulable")]  # the stranger neither
 
 
 def test_machines_are_deleted_by_name(arm: Arm) -> None:
@@ -295,6 +308,24 @@ def test_machines_are_deleted_by_name(arm: Arm) -> None:
     assert [each.name for each in client.machines.list("rg", "aks", "gpunp")] == [each.name for each in machines[1:]]
     found = client.agent_pools.get("rg", "aks", "gpunp")
     assert (found.count, found.provisioning_state) == (2, "Succeeded")
+
+
+def test_machines_that_are_deleted_take_no_pods_of_each_other(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=3))).result()
+    (registry,) = arm.clusters.open_clusters.values()
+    going = [node["metadata"]["name"] for node in arm.nodes()[:2]]
+    spec = {"nodeName": going[0], "containers": [{"name": "main", "image": "busybox"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec}
+    arm.run(registry.create("pods", pod, "default"))
+    poller = client.agent_pools.begin_delete_machines("rg", "aks", "nodepool1", {"machineNames": going})
+    deadline = time.monotonic() + 20
+    while "deletionTimestamp" not in arm.run(registry.get("pods", "one", "default"))["metadata"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [node["metadata"]["name"] for node in arm.nodes() if node["spec"].get("unschedulable")] == going
+    poller.result()
+    assert len(arm.nodes()) == 1
 
 
 def test_an_upgrade_replaces_nodes_and_needs_quota_for_its_surge(arm: Arm) -> None:
