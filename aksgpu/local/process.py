@@ -274,10 +274,13 @@ def _ask(endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None
         )
         response = connection.getresponse()
         answer = response.read()
-    said = dict(json.loads(answer))
     if response.status != 200:
-        raise LaptopError(f"the laptop AKS refused {method} {path}: {said.get('error', {}).get('message', said)}")
-    return said
+        try:
+            why = json.loads(answer)["error"]["message"]
+        except (ValueError, KeyError, TypeError):  # aiohttp's own refusals are plain text
+            why = answer.decode(errors="replace")
+        raise LaptopError(f"the laptop AKS refused {method} {path}: {why}")
+    return dict(json.loads(answer))
 
 
 def _spawn(place: Path, settings: Settings) -> bool:

@@ -183,6 +183,8 @@ def test_failures_can_be_ordered(home: Path) -> None:
     assert send(endpoint, "GET", "/subscriptions?api-version=2022-12-01")[0] == 429
     with pytest.raises(LaptopError, match=r"inject: fault .* is unknown; known: quota"):
         local.inject("weather", home=home)
+    with pytest.raises(LaptopError, match="refused POST /laptop/inject"):
+        local.inject("x" * (5 << 20), home=home)
 
 
 def test_a_port_that_is_taken(home: Path) -> None:

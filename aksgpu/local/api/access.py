@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -49,6 +50,8 @@ def _impersonated(request: web.Request, user: User) -> User:
     if MASTERS not in user.groups:
         what = f'User "{user.name}" cannot impersonate resource "users" in API group "" at the cluster scope'
         raise StatusError(403, "Forbidden", f'users "{name}" is forbidden: {what}', {"name": name, "kind": "users"})
+    if not groups and len(parts := name.split(":")) == 4 and name.startswith("system:serviceaccount:"):
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}"]
     return User(name, (*groups, _AUTHENTICATED))
 
 
@@ -70,6 +73,7 @@ class Attributes(NamedTuple):
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
+_NAMED = re.compile(r"(?:^|,)metadata\.name==?([^,=!]+)(?:,|$)")
 DISCOVERY = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/readyz/", "/version/")
 """What everyone with a token may read: these paths and all below them."""
 
@@ -89,6 +93,13 @@ def allowed(store: Store, user: User, wanted: Attributes) -> str | None:
             name = "/".join(filter(None, (binding["metadata"]["name"], namespace)))
             return f'RBAC: allowed by {entry.kind.kind} "{name}" of {role["kind"]} "{role["name"]}" to {subject}'
     return None
+
+
+def named(wanted: Attributes, query: Mapping[str, str]) -> Attributes:
+    """A list or watch of the one object that a field selector names is judged as a request for that object."""
+    if wanted.verb in ("list", "watch") and (found := _NAMED.search(query.get("fieldSelector", ""))):
+        return wanted._replace(name=found[1])
+    return wanted
 
 
 def authorize(store: Store, user: User, wanted: Attributes) -> None:

@@ -92,6 +92,8 @@ async def read_deletion(request: web.Request) -> tuple[Object, WriteOptions]:
             wishes["propagationPolicy"] = query["propagationPolicy"]
         if "gracePeriodSeconds" in query:
             wishes["gracePeriodSeconds"] = integer(query, "gracePeriodSeconds")
+        if "orphanDependents" in query:
+            wishes["orphanDependents"] = flag(query, "orphanDependents")
     return wishes, with_dry_run(write_options(request, "DeleteOptions"), wishes.get("dryRun"))
 
 

@@ -94,7 +94,7 @@ class KubeApi:
             target = parse(request.method, path, bodies.flag(request.query, "watch"))
             kind, wanted = target or (None, Attributes(request.method.lower(), path=path))
             if wanted.resource != _REVIEW:
-                access.authorize(self._registry.store, user, wanted)
+                access.authorize(self._registry.store, user, access.named(wanted, request.query))
             if kind is None:
                 return discovery.serve(request, path)
             if stream := self._streams.get(wanted.subresource):
@@ -192,6 +192,9 @@ class KubeApi:
     async def _patch(self, call: Call) -> web.StreamResponse:
         patch, media = await bodies.read_patch(call.request)
         options = bodies.write_options(call.request, "PatchOptions", apply=media == APPLY_PATCH)
+        wanted, store = call.wanted, self._registry.store
+        if media == APPLY_PATCH and store.get(wanted.resource, (call.place or "", wanted.name)) is None:
+            access.authorize(store, call.user, wanted._replace(verb="create"))  # as that is what it will be
         entry, created = await self._write(call, patch, options, media)
         return one(call.form, entry, 201 if created else 200, options.warnings)
 

@@ -72,6 +72,8 @@ class Reader:
         except StatusError as error:
             # The way on that the API offers: the rest of the list as it is now.
             error.status["metadata"] = {"continue": token(_NOW, start)}
+            if start == ("", ""):  # a list at an exact version, and no later page
+                error.status |= {"metadata": {}, "message": "The resourceVersion for the provided list is too old."}
             raise
         if older:
             keys = sorted({*keys, *(key for key in older if namespace is None or key[0] == namespace)})

@@ -194,7 +194,12 @@ class ContainerRunner:
                 if image := images.find(reference):
                     await self._pull(reference, image)
                     return image
-                await self._unavailable(reference, "ErrImagePull", missing(reference), delay)
+                if self._spec["imagePullPolicy"] == "Never":
+                    why = f'Container image "{reference}" is not present with pull policy of Never'
+                    self._tell("Warning", "ErrImageNeverPull", why)
+                    await self._unavailable(reference, "ErrImageNeverPull", why, delay)
+                else:
+                    await self._unavailable(reference, "ErrImagePull", missing(reference), delay)
             except InvalidInput as error:
                 why = f'Failed to apply default image tag "{reference}": {error.message}'
                 self._tell("Warning", "InspectFailed", why)

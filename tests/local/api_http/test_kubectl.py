@@ -135,6 +135,23 @@ def test_rights(run: Run) -> None:
     assert "Role/reader" in run("get", "rolebindings", "-o", "wide")
 
 
+def test_roles_that_every_cluster_has(run: Run) -> None:
+    def check(may: bool, *words: str, who: str) -> None:
+        answer = run("auth", "can-i", *words, "--as", who, code=0 if may else 1)
+        assert answer.startswith("yes" if may else "no")
+
+    robot = "system:serviceaccount:default:robot"
+    run("create", "rolebinding", "views", "--clusterrole=view", "--user=ann")
+    run("create", "rolebinding", "edits", "--clusterrole=edit", "--group=system:serviceaccounts:default")
+    run("create", "clusterrolebinding", "all", "--clusterrole=cluster-admin", "--user=root")
+    check(True, "list", "jobs.batch", who="ann")
+    check(False, "get", "secrets", who="ann")
+    check(False, "create", "jobs.batch", who="ann")
+    check(True, "create", "jobs.batch", who=robot)
+    check(False, "create", "roles.rbac.authorization.k8s.io", who=robot)
+    check(True, "delete", "nodes", who="root")
+
+
 def test_nodes(run: Run) -> None:
     node = """
 apiVersion: v1

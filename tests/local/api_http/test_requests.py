@@ -375,3 +375,38 @@ def test_rights_are_asked_before_anything_else(server: Server) -> None:
         server.send("GET", "/metrics", token=DEV).json["message"] == 'forbidden: User "dev" cannot get path "/metrics"'
     )
     assert server.send("GET", "/api/v1", token=DEV).status == 200
+
+
+def test_rights_to_one_object_and_to_apply(server: Server) -> None:
+    group, place = "rbac.authorization.k8s.io", "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    rules = [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["mine"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]},
+    ]
+    server.send("POST", f"{place}/roles", {"metadata": {"name": "one"}, "rules": rules})
+    reference = {"apiGroup": group, "kind": "Role", "name": "one"}
+    subjects = [{"kind": "User", "apiGroup": group, "name": "dev"}]
+    binding = {"metadata": {"name": "one"}, "roleRef": reference, "subjects": subjects}
+    assert server.send("POST", f"{place}/rolebindings", binding).status == 201
+    try:
+        for query, status in (("metadata.name=mine", 200), ("metadata.name=other", 403), ("metadata.name!=mine", 403)):
+            assert server.send("GET", f"{MAPS}?fieldSelector={query}", token=DEV).status == status
+        assert server.send("GET", MAPS, token=DEV).status == 403
+        body, media = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}, "application/apply-patch+yaml"
+        new = server.send("PATCH", f"{MAPS}/new?fieldManager=me", body, content_type=media, token=DEV)
+        assert (new.status, 'cannot create resource "configmaps"' in new.json["message"]) == (403, True)
+        server.send("POST", MAPS, {"metadata": {"name": "new"}})
+        assert server.send("PATCH", f"{MAPS}/new?fieldManager=me", body, content_type=media, token=DEV).status == 200
+    finally:
+        server.send("DELETE", f"{place}/rolebindings/one")
+
+
+def test_dependents_to_leave_or_take_in_the_query(server: Server) -> None:
+    server.send("POST", MAPS, {"metadata": {"name": "owner"}})
+    left = server.send("DELETE", f"{MAPS}/owner?orphanDependents=true").json
+    assert left["metadata"]["finalizers"] == ["orphan"]
+    both = server.send("DELETE", f"{MAPS}/owner?orphanDependents=true&propagationPolicy=Background")
+    assert (both.status, both.json["reason"]) == (422, "Invalid")
+    server.send(
+        "PATCH", f"{MAPS}/owner", {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json"
+    )

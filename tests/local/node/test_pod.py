@@ -147,6 +147,9 @@ async def test_image_without_stand_in(lab: Lab) -> None:
     await lab.until("noimage", lambda pod: '"ImagePullBackOff"' in str(pod["status"]).replace("'", '"'))
     reasons = {reason for reason, _ in await lab.events("noimage")}
     assert reasons >= {"Pulling", "Failed", "BackOff"}
+    await lab.run("never", "true", container={"image": "registry.invalid/nothing:1", "imagePullPolicy": "Never"})
+    await lab.until("never", lambda pod: "ErrImageNeverPull" in str(pod.get("status")))
+    assert {reason for reason, _ in await lab.events("never")} >= {"ErrImageNeverPull", "Failed"}
     from aksgpu.local import images
 
     images.register("registry.invalid/nothing:1", ["sh", "-c", "echo mine"])
