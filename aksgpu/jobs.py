@@ -286,10 +286,11 @@ def _texts(argument: str, values: Iterable[object] | None) -> Sequence[str] | No
 
 
 def _pairs(argument: str, values: Mapping[str, object] | None) -> dict[str, str]:
-    if not isinstance(values or {}, Mapping) or None in (values or {}).values():
+    given = values or {}
+    if not isinstance(given, Mapping) or None in given.values():
         why = f"{argument} gives each name a text or a number, not {values!r}"
         raise InvalidInput(why, hint=f'For example {argument}={{"NAME": "value"}}.')
-    return {name: str(value) for name, value in (values or {}).items()}
+    return {name: str(value) for name, value in given.items()}
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,8 @@ class Laptop:
         gc.enable()
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(  # unpacks no bodies, as Kubernetes does not: it refuses bad ones in words of its own
+        # Bodies stay packed: aiohttp would refuse odd encodings as plain text, before a handler could as JSON.
+        runner = web.AppRunner(
             app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS
         )
         await runner.setup()

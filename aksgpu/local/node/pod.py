@@ -244,14 +244,18 @@ class PodRunner:
         for ending in (served, *([one] for one in reversed(self.init) if one.sidecar)):
             async with asyncio.TaskGroup() as group:
                 for one in ending:
-                    least = time.monotonic() + more if one.sidecar else 0.0
-                    group.create_task(one.end(lambda least=least: max(self._deadline, least)))  # type: ignore[misc]
+                    group.create_task(self._end(one, more if one.sidecar else 0.0))
         self._sandbox = False
         good = not self._failure and all(status.exit_code(one.status) == 0 for one in self.containers)
         self._phase = "Succeeded" if good else "Failed"
         self.node.devices.release(self.uid)
         self.node.ips.discard(self._state.get("ip", ""))
         await self._insist(self._post)
+
+    async def _end(self, one: ContainerRunner, least: float) -> None:
+        """End a container by the pod's deadline, yet not sooner than ``least`` seconds from now."""
+        soonest = time.monotonic() + least
+        await one.end(lambda: max(self._deadline, soonest))
 
     async def _delete(self) -> None:
         """Tell the API that nothing of the pod runs any more."""
