@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aksgpu.local.api.kinds import KINDS
+from aksgpu.local.kinds import KINDS
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"

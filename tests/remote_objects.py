@@ -16,9 +16,9 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from aksgpu.local.api.kinds import KINDS, Kind
+from aksgpu.local.kinds import KINDS, Kind
 from aksgpu.local.objects import Object, Objects, Request, WatchEvent
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 _PAGE = 500
 _WATCH_SECONDS = 300

@@ -9,9 +9,7 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,14 +35,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps ``local.status`` the function, though the import system wants to set the module of the same name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "status":
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -43,7 +43,7 @@ class Request(NamedTuple):
 
 
 class Objects(ABC):
-    """Reads and writes Kubernetes objects. Errors are :class:`aksgpu.local.status.StatusError`."""
+    """Reads and writes Kubernetes objects. Errors are :class:`aksgpu.local.status_error.StatusError`."""
 
     @abstractmethod
     async def call(self, request: Request) -> Object:

@@ -26,12 +26,12 @@ from aiohttp import web
 
 from aksgpu import __version__
 from aksgpu.errors import AksGpuError, LaptopError
-from aksgpu.local import logfile, tls
+from aksgpu.local import server_log, tls
 from aksgpu.local.arm import ResourceManager
-from aksgpu.local.arm.errors import ArmError
-from aksgpu.local.arm.manager import PRICES
-from aksgpu.local.clusters import Clusters
-from aksgpu.local.door import Door
+from aksgpu.local.arm.arm_errors import ArmError
+from aksgpu.local.arm.resource_manager import PRICES
+from aksgpu.local.cluster_runtime import Clusters
+from aksgpu.local.connection_limit import Door
 from aksgpu.local.home import home as user_home
 from aksgpu.local.home import write_private
 from aksgpu.local.process import LOOPBACK, record, write_record
@@ -218,7 +218,7 @@ def main() -> None:
     lock, home = int(sys.argv[1]), user_home()
     os.set_inheritable(lock, False)
     os.chdir(home)
-    logfile.set_up(home / "laptop.log")
+    server_log.set_up(home / "laptop.log")
     try:
         asyncio.run(Laptop(home, Settings.from_environment(), lock).run())
     except Exception as error:

@@ -23,7 +23,7 @@ import urllib3
 import yaml
 
 from aksgpu import local
-from aksgpu.local import Endpoint, Settings, logfile
+from aksgpu.local import Endpoint, Settings, server_log
 
 from .api_http.conftest import Answer
 from .api_http.test_hostile import TEXTS, Enemy
@@ -198,13 +198,13 @@ def test_bodies_that_nobody_unpacks_are_refused_in_json(target: Target) -> None:
 
 
 def test_a_full_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfile, "LOG_BYTES", 10_000)
+    monkeypatch.setattr(server_log, "LOG_BYTES", 10_000)
     root = logging.getLogger()
     known = list(root.handlers)
     for handler in known:
         root.removeHandler(handler)
     try:
-        logfile.set_up(tmp_path / "laptop.log")
+        server_log.set_up(tmp_path / "laptop.log")
         for number in range(1_000):
             logging.getLogger("test").warning("line %s", number)
         files = {path.name: path.stat() for path in tmp_path.iterdir()}

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from aksgpu.local.api.causes import Causes
-from aksgpu.local.api.kinds import by_plural
+from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.store import Store
-from aksgpu.local.status import StatusError, bad_request
+from aksgpu.local.kinds import by_plural
+from aksgpu.local.status_error import StatusError, bad_request
 
 Object = dict[str, Any]
 

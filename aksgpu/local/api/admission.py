@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from aksgpu.local.api import names, quantity
-from aksgpu.local.api.kinds import Kind
+from aksgpu.common import quantities
+from aksgpu.local.api import name_formats
 from aksgpu.local.api.store import Store
-from aksgpu.local.status import StatusError, details, not_found
+from aksgpu.local.kinds import Kind
+from aksgpu.local.status_error import StatusError, details, not_found
 
 Object = dict[str, Any]
 Amounts = defaultdict[str, Decimal]
@@ -97,9 +98,9 @@ def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
         if unsaid := _unsaid(pod["spec"], hard):
             raise forbidden(kind, name, f"failed quota: {entry.key[1]}: must specify {unsaid}")
         for each, limit in sorted(hard.items()):
-            if wanted[each] and used[each] + wanted[each] > quantity.parse(limit):
-                asked.append(f"{each}={quantity.canonical(str(wanted[each]))}")
-                taken.append(f"{each}={quantity.canonical(str(used[each]))}")
+            if wanted[each] and used[each] + wanted[each] > quantities.parse(limit):
+                asked.append(f"{each}={quantities.canonical(str(wanted[each]))}")
+                taken.append(f"{each}={quantities.canonical(str(used[each]))}")
                 limited.append(f"{each}={limit}")
         if asked:
             why = f"requested: {','.join(asked)}, used: {','.join(taken)}, limited: {','.join(limited)}"
@@ -148,7 +149,7 @@ def usage(pods: Iterable[Object]) -> Amounts:
         for field in ("requests", "limits"):
             for name, amount in pod_resources(pod["spec"], field).items():
                 total[f"{field}.{name}"] += amount
-                if field == "requests" and not names.extended(name):
+                if field == "requests" and not name_formats.extended(name):
                     total[name] += amount
     return total
 
@@ -171,11 +172,11 @@ def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
     for name, amount in start.items():
         total[name] = max(total[name], amount)
     for name, value in (spec.get("overhead") or {}).items():
-        total[name] += quantity.parse(value)
+        total[name] += quantities.parse(value)
     return total
 
 
 def _wants(container: Mapping[str, Any], field: str) -> dict[str, Decimal]:
     resources = container.get("resources") or {}
     given = {**(resources.get("limits") or {}), **((resources.get("requests") or {}) if field == "requests" else {})}
-    return {name: quantity.parse(value) for name, value in given.items()}
+    return {name: quantities.parse(value) for name, value in given.items()}

@@ -10,11 +10,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from aksgpu.common.times import now
 from aksgpu.local.api.admission import PROTECTED, forbidden
-from aksgpu.local.api.causes import Causes
-from aksgpu.local.api.kinds import DELETE_OPTIONS, Kind
-from aksgpu.local.control.times import now
-from aksgpu.local.status import conflict
+from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.kinds import DELETE_OPTIONS, Kind
+from aksgpu.local.status_error import conflict
 
 Object = dict[str, Any]
 

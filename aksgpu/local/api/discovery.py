@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from aksgpu.local.api.answers import AGGREGATED, JSON, NO_CACHE, answer, negotiate
-from aksgpu.local.api.kinds import KINDS, Kind, Subresource
+from aksgpu.local.api.responses import AGGREGATED, JSON, NO_CACHE, answer, negotiate
 from aksgpu.local.api.schema import REF, definitions
+from aksgpu.local.kinds import KINDS, Kind, Subresource
 
 Object = dict[str, Any]
 VERSION = "1.33.5"

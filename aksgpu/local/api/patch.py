@@ -1,6 +1,7 @@
 """The three patches that compute a new object from an old one: JSON patch, merge patch, strategic merge patch.
 
-Server-side apply, the fourth, knows about owners: see :mod:`aksgpu.local.api.apply`. Patches never change what they
+Server-side apply, the fourth, knows about owners: see :mod:`aksgpu.local.api.server_side_apply`. Patches never
+change what they
 are given; parts of the result are shared with the old object.
 """
 
@@ -13,7 +14,7 @@ import jsonpatch
 import orjson
 
 from aksgpu.local.api.schema import Node
-from aksgpu.local.status import StatusError, bad_request
+from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_OPERATIONS = 10_000
 MAX_COPIED = 3 * 1024 * 1024

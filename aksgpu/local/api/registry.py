@@ -15,17 +15,17 @@ from typing import Any
 
 import orjson
 
+from aksgpu.common.times import now
 from aksgpu.local import objects
-from aksgpu.local.api import names, schema
-from aksgpu.local.api.kinds import Kind, by_plural
+from aksgpu.local.api import name_formats, schema
+from aksgpu.local.api.mutations import Change, WriteOptions, Writer
 from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
-from aksgpu.local.api.reading import Reader
-from aksgpu.local.api.selectors import FieldMatcher, matcher
+from aksgpu.local.api.reads import Reader
 from aksgpu.local.api.store import Entry, Key, Store
-from aksgpu.local.api.writes import Change, WriteOptions, Writer
-from aksgpu.local.control.times import now
+from aksgpu.local.kinds import Kind, by_plural
 from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, Request, WatchEvent
-from aksgpu.local.status import bad_request
+from aksgpu.local.selectors import FieldMatcher, matcher
+from aksgpu.local.status_error import bad_request
 
 __all__ = ["SUCCESS", "Registry", "WriteOptions"]
 
@@ -52,7 +52,7 @@ class Registry(Reader, Objects):
     async def open(self) -> None:
         """Open the store and see to the objects that every cluster has."""
         await self.store.open()
-        for resource, rows in names.data("rules.yaml")["first"].items():
+        for resource, rows in name_formats.data("rules.yaml")["first"].items():
             for name, obj in rows.items():
                 if self.store.get(resource, ("", name)) is None:
                     await self.create(resource, {"metadata": {"name": name}, **obj})

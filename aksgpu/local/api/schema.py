@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from aksgpu.local.api import names, quantity
-from aksgpu.local.api.causes import Causes
-from aksgpu.local.api.checks import CHECKS, Check
-from aksgpu.local.api.kinds import Kind, Type
+from aksgpu.common import quantities
+from aksgpu.local.api import name_formats
+from aksgpu.local.api.cross_field_rules import CHECKS, Check
+from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.strategy import HOOKS, Hook
+from aksgpu.local.kinds import Kind, Type
 
 REF = "#/components/schemas/"
 _SCALARS = {"Quantity": "quantity", "Time": "time", "MicroTime": "microtime", "IntOrString": "intstr"}
@@ -32,7 +33,7 @@ _DEPTH = 64
 
 def definitions() -> dict[str, Any]:
     """The schemas as OpenAPI v3 has them, by their full names."""
-    loaded: dict[str, Any] = names.data("schemas-1.33.json.gz")
+    loaded: dict[str, Any] = name_formats.data("schemas-1.33.json.gz")
     return loaded
 
 
@@ -73,7 +74,7 @@ def definition(name: str) -> Node:
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    more = names.data("rules.yaml")["types"].get(node.name, {})
+    more = name_formats.data("rules.yaml")["types"].get(node.name, {})
     node.zero, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
     node.defaults, node.rules, node.hook = more.get("defaults", {}), more.get("rules", {}), HOOKS.get(node.name)
     node.check = CHECKS.get(node.name)
@@ -236,11 +237,11 @@ def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
             return value
         case "quantity" if given in (str, int, float):
             try:
-                return quantity.canonical(value)
+                return quantities.canonical(value)
             except ValueError as error:
                 raise DecodeError(str(error)) from None
         case "quantity":
-            raise DecodeError(quantity.SYNTAX)
+            raise DecodeError(quantities.SYNTAX)
         case "time" | "microtime" if given is str:
             return _time(value, micro=node.type == "microtime")
         case "bytes" if given is str:

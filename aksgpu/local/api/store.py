@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.api.kinds import Kind, by_plural
-from aksgpu.local.status import StatusError, bad_request, expired
+from aksgpu.local.kinds import Kind, by_plural
+from aksgpu.local.status_error import StatusError, bad_request, expired
 
 RING = 2048
 """Events kept a resource: how far back a watch or a paged list can go, and how far a slow watcher may fall behind."""

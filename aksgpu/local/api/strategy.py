@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from aksgpu.local.api import quantity
+from aksgpu.common import quantities
 
 Object = dict[str, Any]
 Hook = Callable[[Object], None]
@@ -159,7 +159,7 @@ def prepare_update(plural: str, obj: Object, old: Object) -> None:
 def qos_class(spec: Object) -> str:
     """BestEffort, Burstable or Guaranteed; only cpu and memory count."""
     pairs = [
-        tuple(quantity.parse(each["resources"].get(field, {}).get(name, 0)) for field in ("limits", "requests"))
+        tuple(quantities.parse(each["resources"].get(field, {}).get(name, 0)) for field in ("limits", "requests"))
         for each in _containers(spec)
         for name in ("cpu", "memory")
     ]

@@ -2,7 +2,7 @@
 
 Which columns a resource has is data (``data/columns.yaml``, which says how to read it); one without rows there gets
 name and creation time, as real API servers do for kinds they have no printer for. Cells that are more than a field's
-value are made in :mod:`aksgpu.local.api.cells`.
+value are made in :mod:`aksgpu.local.api.table_cells`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from aksgpu.local.api import cells, names
-from aksgpu.local.api.kinds import by_plural
+from aksgpu.local.api import name_formats, table_cells
 from aksgpu.local.api.schema import REF, definitions
-from aksgpu.local.api.selectors import at
+from aksgpu.local.kinds import by_plural
+from aksgpu.local.selectors import at
 
 Object = dict[str, Any]
 META = "meta.k8s.io/v1"
@@ -66,7 +66,7 @@ def table(
 @cache
 def columns(plural: str) -> list[Column]:
     """The columns of a resource."""
-    rows = names.data("columns.yaml")
+    rows = name_formats.data("columns.yaml")
     return [_column(row, by_plural(plural).definition) for row in rows.get(plural) or rows["default"]]
 
 
@@ -80,8 +80,8 @@ def _column(row: Object, schema: str) -> Column:
         "priority": int(row.get("wide", False)),
     }
     if "whole" in row:
-        return Column(definition, getattr(cells, row["whole"]))
-    show = getattr(cells, row["as"]) if "as" in row else None
+        return Column(definition, getattr(table_cells, row["whole"]))
+    show = getattr(table_cells, row["as"]) if "as" in row else None
     none = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
 
     def cell(obj: Object, now: datetime) -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from aksgpu.local.api import names, quantity
-from aksgpu.local.api.causes import Causes
-from aksgpu.local.api.kinds import Kind
-from aksgpu.local.api.selectors import at, labels_match
+from aksgpu.common import quantities
+from aksgpu.local.api import name_formats
+from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.kinds import Kind
+from aksgpu.local.selectors import at, labels_match
 
 Object = dict[str, Any]
 
@@ -27,7 +28,7 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     causes, name = Causes(), obj["metadata"].get("name", "")
     if not name:
         causes.required("metadata.name", "name or generateName is required")
-    for problem in names.problems(kind.name_rule, name) if name else ():
+    for problem in name_formats.problems(kind.name_rule, name) if name else ():
         causes.invalid("metadata.name", name, problem)
     # A status is its controller's, and is taken as it comes.
     causes.found += [each for each in given.found if not each["field"].startswith("status.")]
@@ -39,7 +40,7 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     match kind.plural:
         case "jobs":
             _job(obj, causes)
-        case "priorityclasses" if name not in names.data("rules.yaml")["first"]["priorityclasses"]:
+        case "priorityclasses" if name not in name_formats.data("rules.yaml")["first"]["priorityclasses"]:
             if name.startswith("system-"):
                 why = "priority class names with 'system-' prefix are reserved for system use only"
                 causes.forbidden("metadata.name", why)
@@ -50,7 +51,7 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
             storage = obj["spec"]["resources"].get("requests", {}).get("storage")
             if storage is None:
                 causes.required("spec.resources[storage]")
-            elif quantity.parse(storage) <= 0:
+            elif quantities.parse(storage) <= 0:
                 causes.invalid("spec.resources[storage]", storage, "must be greater than zero")
         case "daemonsets":
             selector = obj["spec"].get("selector")
@@ -72,7 +73,7 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
         causes.forbidden("metadata.finalizers", f"{why}[]string{{{', '.join(added)}}}")
     if causes.found:
         return causes
-    said = names.data("rules.yaml")["updates"].get(kind.plural, {})
+    said = name_formats.data("rules.yaml")["updates"].get(kind.plural, {})
     for path in said.get("fixed", ()):
         if (value := at(obj, path)) != at(old, path):
             causes.invalid(path, value, said.get("text", _IMMUTABLE))

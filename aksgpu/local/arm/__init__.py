@@ -1,6 +1,6 @@
 """The laptop's Azure Resource Manager."""
 
 from aksgpu.local.arm.context import Clusters
-from aksgpu.local.arm.manager import ResourceManager
+from aksgpu.local.arm.resource_manager import ResourceManager
 
 __all__ = ["Clusters", "ResourceManager"]

@@ -15,16 +15,16 @@ import time
 from collections import Counter
 
 from aksgpu.errors import LaptopError
-from aksgpu.local.arm import nodes, quota
+from aksgpu.local.arm import pool_nodes, vcpu_quota
+from aksgpu.local.arm.arm_errors import ArmError
+from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
-from aksgpu.local.arm.errors import ArmError
-from aksgpu.local.arm.state import Document
-from aksgpu.local.arm.work import settle
-from aksgpu.local.control import events, fit
+from aksgpu.local.arm.operation_steps import settle
+from aksgpu.local.control import event_recorder, filters
+from aksgpu.local.control.controller_runtime import condition, finished
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import condition, finished
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ PATIENCE = {True: ("scale-down-unneeded-time", 600.0), False: ("scale-down-unrea
 """By whether an empty node serves: what a cluster's profile calls the time after which it goes, and the default."""
 FULL, BACKOFF = "max node group size reached", "in backoff after failed scale-up"
 
-Want = tuple[Object, fit.Shape]
+Want = tuple[Object, filters.Shape]
 
 
 class Pool:
@@ -42,24 +42,24 @@ class Pool:
 
     def __init__(self, cluster: Document, pool: Document, existing: list[Object], backoff: bool) -> None:
         self.document, self.properties, self.existing = pool, pool["properties"], existing
-        self.group = nodes.scale_set(cluster, pool)
-        self.template = nodes.build(cluster, pool, pool.get("next", 0), "")
-        devices = next((found for node in existing if (found := _devices(node))), nodes.gpu_resources(pool))
+        self.group = pool_nodes.scale_set(cluster, pool)
+        self.template = pool_nodes.build(cluster, pool, pool.get("next", 0), "")
+        devices = next((found for node in existing if (found := _devices(node))), pool_nodes.gpu_resources(pool))
         self.template["status"]["allocatable"] |= devices
         self.template["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
         self.room = self.properties["maxCount"] - self.properties["count"]
         self.refusal = BACKOFF if backoff else FULL if self.room <= 0 else ""
         """Why it cannot grow at all, or empty."""
 
-    def view(self) -> fit.NodeView:
+    def view(self) -> filters.NodeView:
         """A node that the pool does not have yet."""
-        view = fit.NodeView(self.template["metadata"]["name"])
+        view = filters.NodeView(self.template["metadata"]["name"])
         view.describe(self.template)
         return view
 
     def serves(self, node: Object) -> bool:
         """Whether the node runs, and offers all that a node of the pool should; others are on their way."""
-        ready = not nodes.is_off(node) and condition(node, "Ready").get("status") == "True"
+        ready = not pool_nodes.is_off(node) and condition(node, "Ready").get("status") == "True"
         return ready and _devices(node).keys() >= _devices(self.template).keys()
 
     def pack(self, wants: list[Want], there: int, more: int) -> tuple[list[Object], int]:
@@ -77,14 +77,14 @@ class Pool:
         for pod, shape in wants:
             # What was too full for a pod of this shape does not get emptier.
             at = begin[shape.key]
-            while at < len(views) and fit.judge(shape, views[at]).reasons:
+            while at < len(views) and filters.judge(shape, views[at]).reasons:
                 at += 1
             begin[shape.key] = at
             if at == len(views):
-                if at >= there + more or fit.judge(shape, fresh := self.view()).reasons:
+                if at >= there + more or filters.judge(shape, fresh := self.view()).reasons:
                     continue
                 views.append(fresh)
-            views[at].hold(fit.Held(pod["metadata"]["uid"], key_of(pod), shape.priority, shape.requests))
+            views[at].hold(filters.Held(pod["metadata"]["uid"], key_of(pod), shape.priority, shape.requests))
             placed.append(pod)
         return placed, len(views) - there
 
@@ -133,9 +133,9 @@ class Scaler:
         pods, _ = await objects.list("pods")
         for document in documents:
             backoff = self._backoff_until.get(document["name"], 0) > now
-            pools.append(Pool(self._cluster, document, await nodes.of_pool(objects, document), backoff))
+            pools.append(Pool(self._cluster, document, await pool_nodes.of_pool(objects, document), backoff))
         for each in pools:  # where somebody deleted a node, another takes its place
-            there = sum(not nodes.is_off(node) for node in each.existing)
+            there = sum(not pool_nodes.is_off(node) for node in each.existing)
             if there < each.properties["count"] and each.document["state"] == "Succeeded":
                 await settle(self._context, self._cluster, each.document, SETTLE_SECONDS * self._scale)
         pool, placed, added = await self._choose(objects, pools, [pod for pod in pods if _waits(pod)])
@@ -148,7 +148,7 @@ class Scaler:
         self, objects: Objects, pools: list[Pool], waiting: list[Object]
     ) -> tuple[Pool | None, list[Object], int]:
         """The pool that helps most pods, those pods, and how many nodes it takes; tells the others why not."""
-        wants = [(pod, fit.Shape(pod["spec"])) for pod in waiting]
+        wants = [(pod, filters.Shape(pod["spec"])) for pod in waiting]
         for pool in pools:  # nodes that are on their way take their share first
             coming = pool.properties["count"] - sum(map(pool.serves, pool.existing))
             settled = _uids(pool.pack(wants, coming, 0)[0])
@@ -160,7 +160,7 @@ class Scaler:
             if (uid := pod["metadata"]["uid"]) not in helped:
                 self._told[uid] = text = f"pod didn't trigger scale-up: {_why(shape, pools)}"
                 if before.get(uid) != text:
-                    await events.write(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", text)
+                    await event_recorder.write(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", text)
         return max(options, key=lambda option: len(option[1])) if helped else (None, [], 0)
 
     async def _grow(self, objects: Objects, pool: Pool, placed: list[Object], added: int) -> bool:
@@ -172,18 +172,18 @@ class Scaler:
         try:
             self._context.faults.check_machines(properties)
             wanted = {**document, "properties": {**properties, "count": after}}
-            quota.check(self._context, self._cluster["location"], [wanted], instead_of=[document])
+            vcpu_quota.check(self._context, self._cluster["location"], [wanted], instead_of=[document])
         except ArmError as error:
             self._backoff_until[document["name"]] = time.monotonic() + BACKOFF_SECONDS * self._scale
             where = {"kind": "ConfigMap", "metadata": {"name": f"{COMPONENT}-status", "namespace": "kube-system"}}
             text = f"Scale-up failed for group {pool.group}: {error.code}: {error.message}"
-            await events.write(objects, COMPONENT, where, "Warning", "FailedToScaleUpGroup", text)
+            await event_recorder.write(objects, COMPONENT, where, "Warning", "FailedToScaleUpGroup", text)
             return False
         properties["count"] = after
         self._context.save(self._cluster)
         text = f"pod triggered scale-up: [{{{pool.group} {before}->{after} (max: {properties['maxCount']})}}]"
         for pod in placed:
-            await events.write(objects, COMPONENT, pod, "Normal", "TriggeredScaleUp", text)
+            await event_recorder.write(objects, COMPONENT, pod, "Normal", "TriggeredScaleUp", text)
         return True
 
     async def _shrink(self, objects: Objects, pools: list[Pool], busy: set[str]) -> None:
@@ -193,7 +193,7 @@ class Scaler:
             (pool, node, (str(node["metadata"]["name"]), pool.serves(node)))
             for pool in pools
             for node in reversed(pool.existing)
-            if node["metadata"]["name"] not in busy and not nodes.is_off(node)
+            if node["metadata"]["name"] not in busy and not pool_nodes.is_off(node)
         ]
         self._empty_since = {mark: self._empty_since.get(mark, now) for _, _, mark in empty}
         for pool, node, (name, serves) in empty:
@@ -209,8 +209,8 @@ class Scaler:
                 pool.properties["count"] -= 1
                 self._context.save(self._cluster)
                 text = "marked the node as toBeDeleted/unschedulable"
-                await events.write(objects, COMPONENT, {**node, "kind": "Node"}, "Normal", "ScaleDown", text)
-                await nodes.leave(objects, name, deallocate=pool.properties["scaleDownMode"] == "Deallocate")
+                await event_recorder.write(objects, COMPONENT, {**node, "kind": "Node"}, "Normal", "ScaleDown", text)
+                await pool_nodes.leave(objects, name, deallocate=pool.properties["scaleDownMode"] == "Deallocate")
 
     def _free(self, pool: Document) -> bool:
         """Whether nothing has happened to the pool since it was looked at."""
@@ -218,10 +218,10 @@ class Scaler:
         return there and self._context.operations.running(self._cluster) is None
 
 
-def _why(shape: fit.Shape, pools: list[Pool]) -> str:
+def _why(shape: filters.Shape, pools: list[Pool]) -> str:
     reasons: Counter[str] = Counter()
     for pool in pools:
-        reasons.update([pool.refusal] if pool.refusal else fit.judge(shape, pool.view()).reasons or [FULL])
+        reasons.update([pool.refusal] if pool.refusal else filters.judge(shape, pool.view()).reasons or [FULL])
     return ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
 
 
@@ -238,7 +238,7 @@ def _waits(pod: Object) -> bool:
 
 def _stays(pod: Object) -> bool:
     """Whether the pod keeps its node from being empty."""
-    return not finished(pod) and not nodes.owned_by_daemon_set(pod)
+    return not finished(pod) and not pool_nodes.owned_by_daemon_set(pod)
 
 
 def _devices(node: Object) -> dict[str, str]:

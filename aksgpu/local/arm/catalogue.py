@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from aksgpu.local.arm import data, quota
+from aksgpu.local.arm import reference_data, vcpu_quota
+from aksgpu.local.arm.arm_errors import refusal
 from aksgpu.local.arm.context import Answer, Call, Context, filtered
-from aksgpu.local.arm.errors import refusal
 from aksgpu.local.arm.rules import check_location
 
 
@@ -15,21 +15,21 @@ def versions(context: Context, call: Call) -> Answer:
     """The Kubernetes versions of a region: the one that the laptop speaks."""
     check_location(call.path["location"])
     row = {
-        "version": data.KUBERNETES_VERSION.rpartition(".")[0],
+        "version": reference_data.KUBERNETES_VERSION.rpartition(".")[0],
         "isDefault": True,
         "capabilities": {"supportPlan": ["KubernetesOfficial"]},
-        "patchVersions": {data.KUBERNETES_VERSION: {"upgrades": []}},
+        "patchVersions": {reference_data.KUBERNETES_VERSION: {"upgrades": []}},
     }
     return Answer(200, {"values": [row]})
 
 
 def provider(context: Context, call: Call) -> Answer:
     """One resource provider; it is always registered."""
-    for name, kinds in data.table("offer")["providers"].items():
+    for name, kinds in reference_data.table("offer")["providers"].items():
         if name.lower() == call.path["namespace"].lower():
-            places, versions = list(data.REGIONS.values()), ["2026-08-01"]
+            places, versions = list(reference_data.REGIONS.values()), ["2026-08-01"]
             types = [{"resourceType": kind, "locations": places, "apiVersions": versions} for kind in kinds]
-            place = f"/subscriptions/{data.SUBSCRIPTION}/providers/{name}"
+            place = f"/subscriptions/{reference_data.SUBSCRIPTION}/providers/{name}"
             state = {"registrationState": "Registered", "registrationPolicy": "RegistrationRequired"}
             return Answer(200, {"id": place, "namespace": name, **state, "resourceTypes": types})
     raise refusal("no_provider", name=call.path["namespace"])
@@ -37,17 +37,19 @@ def provider(context: Context, call: Call) -> Answer:
 
 def skus(context: Context, call: Call) -> Answer:
     """The VM sizes, once for each region; ``$filter=location eq 'x'`` picks one region."""
-    regions = [row["location"] for row in filtered(call, [{"location": name} for name in data.REGIONS])]
-    rows = [_sku(size, region) for size in data.sizes().values() for region in regions if size.offered(region)]
+    regions = [row["location"] for row in filtered(call, [{"location": name} for name in reference_data.REGIONS])]
+    rows = [
+        _sku(size, region) for size in reference_data.sizes().values() for region in regions if size.offered(region)
+    ]
     return Answer(200, {"value": rows})
 
 
-def _sku(size: data.Size, region: str) -> dict[str, Any]:
+def _sku(size: reference_data.Size, region: str) -> dict[str, Any]:
     arm = size.arch == "arm64"
     facts = {"vCPUs": size.vcpus, "vCPUsAvailable": size.vcpus, "MemoryGB": f"{size.ram_gb:g}"}
     facts |= {"GPUs": size.devices} if size.gpus else {}
     facts |= {"HyperVGenerations": "V2" if arm else "V1,V2", "CpuArchitectureType": "Arm64" if arm else "x64"}
-    facts |= data.table("offer")["capabilities"]
+    facts |= reference_data.table("offer")["capabilities"]
     restriction = {"type": "Location", "values": [region], "restrictionInfo": {"locations": [region]}}
     restriction["reasonCode"] = "NotAvailableForSubscription"
     return {
@@ -69,15 +71,15 @@ def usages(context: Context, call: Call) -> Answer:
     Families are spelt with a small first letter here, as Azure's two lists do not agree on the spelling either.
     """
     location = check_location(call.path["location"], "locations/usages")
-    used = quota.usage(context, location)
-    names = {quota.REGION: "Total Regional vCPUs", quota.SPOT: "Total Regional Low-priority vCPUs"}
-    for family in dict.fromkeys(size.family for size in data.sizes().values()):
+    used = vcpu_quota.usage(context, location)
+    names = {vcpu_quota.REGION: "Total Regional vCPUs", vcpu_quota.SPOT: "Total Regional Low-priority vCPUs"}
+    for family in dict.fromkeys(size.family for size in reference_data.sizes().values()):
         names[family if " " in family else family[0].lower() + family[1:]] = f"{family} vCPUs"
     rows = [
         {
             "name": {"value": name, "localizedValue": shown},
-            "currentValue": used[name if name in (quota.REGION, quota.SPOT) else name.lower()],
-            "limit": quota.limit(context, name),
+            "currentValue": used[name if name in (vcpu_quota.REGION, vcpu_quota.SPOT) else name.lower()],
+            "limit": vcpu_quota.limit(context, name),
             "unit": "Count",
         }
         for name, shown in names.items()
@@ -93,13 +95,13 @@ def prices(context: Context, call: Call) -> Answer:
 
 
 def _prices() -> Iterator[dict[str, Any]]:
-    for region in data.REGIONS:
-        for size in data.sizes().values():
+    for region in reference_data.REGIONS:
+        for size in reference_data.sizes().values():
             if size.price is not None:
                 short = size.name.removeprefix("Standard_").replace("_", " ")
                 product = f"Virtual Machines {size.family}"
                 yield _price(region, size.price, "1 Hour", product, short, short, "Virtual Machines", size.name)
-        for tier, price in data.table("offer")["disks"].items():
+        for tier, price in reference_data.table("offer")["disks"].items():
             product, sku = "Premium SSD Managed Disks", f"{tier} LRS"
             yield _price(region, price, "1/Month", product, sku, f"{sku} Disk", "Storage", "")
 
@@ -107,12 +109,12 @@ def _prices() -> Iterator[dict[str, Any]]:
 def _price(
     region: str, price: float, unit: str, product: str, sku: str, meter: str, service: str, size: str
 ) -> dict[str, Any]:
-    always: dict[str, Any] = data.table("offer")["price"]
+    always: dict[str, Any] = reference_data.table("offer")["price"]
     return always | {
         "retailPrice": price,
         "unitPrice": price,
         "armRegionName": region,
-        "location": data.REGIONS[region],
+        "location": reference_data.REGIONS[region],
         "meterName": meter,
         "productName": product,
         "skuName": sku,

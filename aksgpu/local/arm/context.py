@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from aksgpu.local.arm.data import SUBSCRIPTION
-from aksgpu.local.arm.errors import refusal, refuse_if
-from aksgpu.local.arm.state import Document, State
+from aksgpu.local.arm.arm_errors import refusal, refuse_if
+from aksgpu.local.arm.arm_store import Document, State
+from aksgpu.local.arm.reference_data import SUBSCRIPTION
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
+    from aksgpu.local.arm.async_operations import Operations
     from aksgpu.local.arm.faults import Faults
-    from aksgpu.local.arm.operations import Operations
 
 _TERM = re.compile(r"(?:^|\s+(and|or)\s+)(?:(\w+)\s+(eq|ne)\s+'([^']*)'|contains\((\w+),\s*'([^']*)'\))")
 _FILTER = re.compile(f"(?:{_TERM.pattern})+")

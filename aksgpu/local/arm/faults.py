@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.local.arm import nodes
-from aksgpu.local.arm.data import sizes, table
-from aksgpu.local.arm.errors import ArmError, refusal
-from aksgpu.local.arm.fields import WrongField, require
-from aksgpu.local.arm.state import Document
-from aksgpu.local.control import events
+from aksgpu.local.arm import pool_nodes
+from aksgpu.local.arm.arm_errors import ArmError, refusal
+from aksgpu.local.arm.arm_store import Document
+from aksgpu.local.arm.json_schema import WrongField, require
+from aksgpu.local.arm.reference_data import sizes, table
+from aksgpu.local.control import event_recorder
 from aksgpu.local.objects import Object, Objects
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ async def _running(context: Context) -> AsyncIterator[tuple[Document, Document, 
             continue
         objects = await context.objects(cluster)
         for pool in list(cluster["pools"].values()):
-            for node in reversed(await nodes.of_pool(objects, pool)):
-                if not nodes.is_off(node):
+            for node in reversed(await pool_nodes.of_pool(objects, pool)):
+                if not pool_nodes.is_off(node):
                     yield cluster, pool, objects, node
 
 
@@ -132,7 +132,7 @@ async def _set_drivers(context: Context, name: str, problem: str | None) -> bool
     found = False
     async for _, pool, objects, node in _running(context):
         metadata = node["metadata"]
-        if nodes.gpu_annotations(pool) and name in ("", metadata["name"]):
+        if pool_nodes.gpu_annotations(pool) and name in ("", metadata["name"]):
             found = True
             if metadata.get("annotations", {}).get(DRIVER_ANNOTATION) != problem:
                 change = {"metadata": {"annotations": {DRIVER_ANNOTATION: problem}}}
@@ -158,7 +158,7 @@ async def evict(context: Context, details: dict[str, Any]) -> str:
             await asyncio.sleep(NOTICE_SECONDS * context.settings.time_scale)
             properties["count"] = max(0, properties["count"] - 1)
             context.save(cluster)
-            await nodes.leave(objects, name, deallocate=properties.get("scaleSetEvictionPolicy") == "Deallocate")
+            await pool_nodes.leave(objects, name, deallocate=properties.get("scaleSetEvictionPolicy") == "Deallocate")
         return name
     raise refusal("no_spot_node")
 
@@ -174,6 +174,6 @@ async def _announce(objects: Objects, node: Object) -> None:
     told |= dict.fromkeys(("lastHeartbeatTime", "lastTransitionTime"), f"{now:%Y-%m-%dT%H:%M:%SZ}")
     conditions = [*node["status"].get("conditions", []), told]
     await objects.patch("nodes", node["metadata"]["name"], {"status": {"conditions": conditions}}, subresource="status")
-    await events.write(
+    await event_recorder.write(
         objects, "node-problem-detector", {**node, "kind": "Node"}, "Warning", "PreemptScheduled", message
     )

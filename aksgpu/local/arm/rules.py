@@ -1,7 +1,7 @@
 """What AKS accepts: names, regions, sizes, counts, taints, versions, and the fields that cannot change.
 
 These functions only look and refuse. What each field may be by itself is in ``fields.yaml``; quota is looked after in
-:mod:`aksgpu.local.arm.quota`.
+:mod:`aksgpu.local.arm.vcpu_quota`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from ipaddress import ip_network
 from math import ceil, inf
 from typing import Any
 
-from aksgpu.local.api import names
-from aksgpu.local.arm import data
+from aksgpu.local.api import name_formats
+from aksgpu.local.arm import reference_data
+from aksgpu.local.arm.arm_errors import refusal, refuse_if
+from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import CLUSTER_TYPE
-from aksgpu.local.arm.errors import refusal, refuse_if
-from aksgpu.local.arm.nodes import parse_taint
-from aksgpu.local.arm.state import Document
+from aksgpu.local.arm.pool_nodes import parse_taint
 
 CLUSTER_NAME = re.compile(r"[a-zA-Z0-9]|[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]")
 DNS_PREFIX = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,52}[a-zA-Z0-9])?")
@@ -33,9 +33,9 @@ def check_location(text: Any, kind: str | None = CLUSTER_TYPE) -> str:
     """The region's name, from ``eastus`` or ``East US``; ``kind`` is what shall be there, None a resource group."""
     refuse_if(not isinstance(text, str) or not text, "no_location")
     location = str(text).replace(" ", "").lower()
-    if location not in data.REGIONS:
+    if location not in reference_data.REGIONS:
         name = "no_location_for" if kind else "no_group_location"
-        raise refusal(name, location=text, kind=kind, regions=",".join(data.REGIONS))
+        raise refusal(name, location=text, kind=kind, regions=",".join(reference_data.REGIONS))
     return location
 
 
@@ -66,17 +66,19 @@ def check_cluster(name: str, given: Document) -> None:
 
 def check_version(version: Any, name: str) -> None:
     """The one version that the laptop runs, in full or by its minor."""
-    served = data.KUBERNETES_VERSION
+    served = reference_data.KUBERNETES_VERSION
     known = (None, "", served, served.rpartition(".")[0])
     refuse_if(version not in known, "version_not_served", name=name, version=version)
 
 
-def check_size(name: Any, location: str) -> data.Size:
+def check_size(name: Any, location: str) -> reference_data.Size:
     """The VM size, if this region has it for this subscription."""
     refuse_if(not name, "missing", field="agentPoolProfile.vmSize")
-    size = data.sizes().get(name.lower())
+    size = reference_data.sizes().get(name.lower())
     if size is None:
-        known = [size.name for size in data.sizes().values() if size.offered(location) and not size.restricted]
+        known = [
+            size.name for size in reference_data.sizes().values() if size.offered(location) and not size.restricted
+        ]
         raise refusal("size_unknown", size=name, location=location, known=",".join(known))
     if not size.offered(location) or size.restricted:
         refused = "retired" if size.retired_on else "size_not_offered"
@@ -97,7 +99,7 @@ def check_pool(name: str, properties: Document, location: str) -> None:
     refuse_if(wrong, "zone_not_served", zones=wrong, location=location, served=listed)
     check_version(properties.get("orchestratorVersion"), name)
     for key, text in (properties.get("nodeLabels") or {}).items():
-        if problems := names.qualified(key) or names.label_value(text):
+        if problems := name_formats.qualified(key) or name_formats.label_value(text):
             raise refusal("node_label", label=f"{key}={text}", why=problems[0])
     for taint in properties.get("nodeTaints") or []:
         try:
@@ -107,7 +109,7 @@ def check_pool(name: str, properties: Document, location: str) -> None:
 
     if profile := properties.get("gpuInstanceProfile"):
         refuse_if(not size.mig, "mig_size", size=size.name)
-        refuse_if(profile not in data.table("offer")["mig"], "mig_profile", profile=profile)
+        refuse_if(profile not in reference_data.table("offer")["mig"], "mig_profile", profile=profile)
     nvidia = (properties.get("gpuProfile") or {}).get("nvidia") or {}
     manageable = size.nvidia and system != "Windows"
     managed = nvidia.get("managementMode") == "Managed"
@@ -139,7 +141,7 @@ def _check_count(properties: Document) -> None:
 
 def check_fixed(kind: str, old: Document, given: Document) -> None:
     """Refuse a request that changes what is fixed of a cluster or a pool; what it leaves out stays."""
-    for field in data.table("defaults")["fixed"][kind]:
+    for field in reference_data.table("defaults")["fixed"][kind]:
         changes = given.get(field) is not None and _folded(given[field]) != _folded(old.get(field))
         refuse_if(changes, "fixed", field=f"properties.{field}")
 

@@ -5,15 +5,15 @@ They run against the laptop's own registry, and would against any API server: th
 
 from __future__ import annotations
 
-from aksgpu.local.control.claims import ClaimController
-from aksgpu.local.control.daemonset import DaemonSetController
-from aksgpu.local.control.garbage import GarbageCollector
-from aksgpu.local.control.job import JobController
-from aksgpu.local.control.namespaces import NamespaceController
-from aksgpu.local.control.nodes import NodeController, PodMover
-from aksgpu.local.control.quota import QuotaController
-from aksgpu.local.control.runtime import Cluster, Controller
+from aksgpu.local.control.controller_runtime import Cluster, Controller
+from aksgpu.local.control.daemonset_controller import DaemonSetController
+from aksgpu.local.control.garbage_collector import GarbageCollector
+from aksgpu.local.control.job_controller import JobController
+from aksgpu.local.control.namespace_controller import NamespaceController
+from aksgpu.local.control.node_lifecycle import NodeController, PodMover
+from aksgpu.local.control.resource_quota import QuotaController
 from aksgpu.local.control.scheduler import Scheduler
+from aksgpu.local.control.volume_claims import ClaimController
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 log = logging.getLogger(__name__)
 

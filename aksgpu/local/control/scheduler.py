@@ -1,7 +1,8 @@
 """The scheduler: gives each waiting pod a node, or says why there is none.
 
-What fits where is in :mod:`aksgpu.local.control.fit`, the picture of the cluster in
-:mod:`aksgpu.local.control.board`; here are the reads and writes. A pod is counted on its node at once and bound in the
+What fits where is in :mod:`aksgpu.local.control.filters`, the picture of the cluster in
+:mod:`aksgpu.local.control.scheduler_queue`; here are the reads and writes. A pod is counted on its node at once and
+bound in the
 background, so that one slow write delays nobody; a pod for which others must leave is counted there until they have.
 """
 
@@ -11,12 +12,12 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from aksgpu.local.control import times
-from aksgpu.local.control.board import RETELL, SCHEDULER, Board, Choice
+from aksgpu.common import times
+from aksgpu.local.control.controller_runtime import Cluster, Tasks, all_of, condition, finished
 from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.runtime import Cluster, Tasks, all_of, condition, finished
+from aksgpu.local.control.scheduler_queue import RETELL, SCHEDULER, Board, Choice
 from aksgpu.local.objects import Object
-from aksgpu.local.status import StatusError, ignoring
+from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 

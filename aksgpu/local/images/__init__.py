@@ -1,6 +1,7 @@
 """The programs that stand in for container images on the laptop AKS.
 
-The laptop pulls nothing: an image reference is looked up in :mod:`aksgpu.local.images.registry`, which names a program
+The laptop pulls nothing: an image reference is looked up in :mod:`aksgpu.local.images.image_registry`, which names a
+program
 of this machine. This package holds that table and the programs of aksgpu itself (MNIST training, the NVIDIA device
 plugin, ``nvidia-smi``); it is not a container runtime.
 
@@ -30,7 +31,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from aksgpu.local.images.registry import Image, find, normalise, register, unregister
+from aksgpu.local.images.image_registry import Image, find, normalise, register, unregister
 
 __all__ = ["Image", "driver_problem", "find", "given_gpus", "normalise", "register", "unregister"]
 

@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aksgpu.common import quantities
 from aksgpu.errors import InvalidInput
 from aksgpu.local import images
-from aksgpu.local.api import quantity
-from aksgpu.local.images.registry import missing
-from aksgpu.local.node import environment, logs, status, volumes
-from aksgpu.local.node.attempt import Attempt, Exit, attempts
-from aksgpu.local.node.execution import ExecError, Execution, execute
+from aksgpu.local.images.image_registry import missing
+from aksgpu.local.node import container_logs, environment, pod_status, volumes
+from aksgpu.local.node.container_run import Attempt, Exit, attempts
+from aksgpu.local.node.exec_command import ExecError, Execution, execute
 from aksgpu.local.objects import Object
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class ContainerRunner:
         with contextlib.suppress(InvalidInput):
             image = images.normalise(image)
         behind = pod.pod["spec"].get("initContainers") and not init
-        state = status.waiting("PodInitializing" if behind else "ContainerCreating")
-        self.status = status.container(spec, image, state)
+        state = pod_status.waiting("PodInitializing" if behind else "ContainerCreating")
+        self.status = pod_status.container(spec, image, state)
 
     def _tell(self, kind: str, reason: str, message: str) -> None:
         field = f"spec.{'initContainers' if self._init else 'containers'}{{{self.name}}}"
@@ -103,7 +103,7 @@ class ContainerRunner:
 
     async def run(self) -> bool:
         """Run the container until it will not run again. Returns whether it succeeded."""
-        if self._init and not self.sidecar and self._left_over and status.exit_code(self.status) == 0:
+        if self._init and not self.sidecar and self._left_over and pod_status.exit_code(self.status) == 0:
             return True
         while True:
             attempt = await self._resume() or await self._start()
@@ -133,7 +133,7 @@ class ContainerRunner:
             except OSError as error:  # such as a full disk, or too many processes
                 reason, why = "CreateContainerError", str(error)
             self._tell("Warning", "Failed", f"Error: {why}")
-            self._become(status.waiting(reason, why))
+            self._become(pod_status.waiting(reason, why))
             await self._pause(FIRST_DELAY)
 
     async def _launch(self, image: images.Image, spec: Mapping[str, Any]) -> Attempt:
@@ -148,7 +148,7 @@ class ContainerRunner:
         return attempt
 
     def _runs(self, attempt: Attempt) -> None:
-        self._become(status.running(attempt.started), containerID=f"containerd://{attempt.container_id}")
+        self._become(pod_status.running(attempt.started), containerID=f"containerd://{attempt.container_id}")
         self.started.set()
 
     def _forget_old(self, number: int) -> None:
@@ -163,10 +163,10 @@ class ContainerRunner:
             message, started = _OCI.format(end.message), 0
             self._tell("Warning", "Failed", f"Error: {message}")
         if end.code and self._spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-            said = b"".join([text async for text in logs.read(attempt.log, lambda: True, tail_lines=80)])
+            said = b"".join([text async for text in container_logs.read(attempt.log, lambda: True, tail_lines=80)])
             message += said[-2048:].decode(errors="replace")
         run = f"containerd://{attempt.container_id}"
-        state = status.terminated(run, end.code, end.reason, message, started, end.finished)
+        state = pod_status.terminated(run, end.code, end.reason, message, started, end.finished)
         self._become(state, containerID=run)
 
     async def _back_off(self, end: Exit) -> None:
@@ -178,7 +178,7 @@ class ContainerRunner:
             pod = self._pod
             whole = f"{pod.name}_{pod.namespace}({pod.uid})"
             text = f"back-off {_duration(self._delay)} restarting failed container={self.name} pod={whole}"
-            self._become(status.waiting("CrashLoopBackOff", text))
+            self._become(pod_status.waiting("CrashLoopBackOff", text))
             self._tell("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {whole}")
             await self._pause(self._delay)
         self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
@@ -224,13 +224,13 @@ class ContainerRunner:
             self._tell("Normal", "Pulling", f'Pulling image "{reference}"')
             self._tell("Warning", "Failed", f'Failed to pull image "{reference}": {why}')
         self._tell("Warning", "Failed", f"Error: {reason}")
-        self._become(status.waiting(reason, why))
+        self._become(pod_status.waiting(reason, why))
         if reason == "ErrImagePull":
             await self._pause(SHOWN_SECONDS)
             text = f'Back-off pulling image "{reference}"'
             self._tell("Normal", "BackOff", text)
             self._tell("Warning", "Failed", "Error: ImagePullBackOff")
-            self._become(status.waiting("ImagePullBackOff", f"{text}: {reason}: {why}"))
+            self._become(pod_status.waiting("ImagePullBackOff", f"{text}: {reason}: {why}"))
             delay -= SHOWN_SECONDS
         await self._pause(delay)
 
@@ -261,7 +261,7 @@ class ContainerRunner:
             env = {**env, **own, "AKSGPU_ROOT": str(root)}
             cwd = volumes.rewrite(cwd, root, moved)
         limit = ((self._spec.get("resources") or {}).get("limits") or {}).get("memory")
-        memory = int(quantity.parse(limit)) if limit else None
+        memory = int(quantities.parse(limit)) if limit else None
         seen = {"mounts": mounts, "moved": moved, "hostname": hostname if around.view else ""}
         return {"argv": argv, "env": env, "cwd": cwd, "memory_limit": memory, **seen}
 

@@ -14,11 +14,11 @@ from dataclasses import asdict
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 
-from aksgpu.local.api import quantity
+from aksgpu.common import quantities
 from aksgpu.local.images import Image
 from aksgpu.local.node.gpus import Gpu
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 # What containers see of this machine's own environment: enough to run its programs, and no secrets.
 _INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
@@ -161,5 +161,5 @@ def resource_field(pod: Object, ref: Object, container: Object, node: Object) ->
     value = (resources.get(kind) or {}).get(resource)
     if value is None and kind == "limits":
         value = node.get("status", {}).get("allocatable", {}).get(resource)
-    divisor = quantity.parse(ref.get("divisor") or "1") or Decimal(1)
-    return str(int((quantity.parse(value or "0") / divisor).to_integral_value(ROUND_CEILING)))
+    divisor = quantities.parse(ref.get("divisor") or "1") or Decimal(1)
+    return str(int((quantities.parse(value or "0") / divisor).to_integral_value(ROUND_CEILING)))

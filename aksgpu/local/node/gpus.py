@@ -1,7 +1,7 @@
 """Which GPUs a node has: those of this machine that NVML finds, else simulated ones, called so.
 
 How many a node has and of which model is said by its annotations, which Resource Manager writes from the VM size. Here
-nothing is handed out to containers; see :mod:`aksgpu.local.node.devices`.
+nothing is handed out to containers; see :mod:`aksgpu.local.node.device_manager`.
 """
 
 from __future__ import annotations

@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aksgpu.local.control import times
-from aksgpu.local.control.events import Recorder
-from aksgpu.local.control.runtime import finished
-from aksgpu.local.node import status
+from aksgpu.common import times
+from aksgpu.local.control.controller_runtime import finished
+from aksgpu.local.control.event_recorder import Recorder
+from aksgpu.local.node import pod_status
 from aksgpu.local.node.container import ContainerRunner
-from aksgpu.local.node.devices import AdmissionError
-from aksgpu.local.node.nodes import Node
+from aksgpu.local.node.device_manager import AdmissionError
+from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.volumes import MountError, Places, is_kubelets, prepare
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
-from aksgpu.local.status import StatusError, ignoring
+from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +246,7 @@ class PodRunner:
                 for one in ending:
                     group.create_task(self._end(one, more if one.sidecar else 0.0))
         self._sandbox = False
-        good = not self._failure and all(status.exit_code(one.status) == 0 for one in self.containers)
+        good = not self._failure and all(pod_status.exit_code(one.status) == 0 for one in self.containers)
         self._phase = "Succeeded" if good else "Failed"
         self.node.devices.release(self.uid)
         self.node.ips.discard(self._state.get("ip", ""))
@@ -293,7 +293,9 @@ class PodRunner:
         if self._failure:
             known["reason"], known["message"] = self._failure
         sandbox, initialised = self._sandbox, self._initialised
-        return status.build(pod, init, containers, known, sandbox=sandbox, initialised=initialised, phase=self._phase)
+        return pod_status.build(
+            pod, init, containers, known, sandbox=sandbox, initialised=initialised, phase=self._phase
+        )
 
     async def _post(self) -> None:
         objects = self.around.objects

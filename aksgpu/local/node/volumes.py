@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from aksgpu.local.node.environment import ConfigError, expand, field, read_data, resource_field
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 KUBELET = "/var/lib/kubelet"
 _WRITTEN = ("configMap", "secret", "downwardAPI", "projected")

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.api import fieldset
+from aksgpu.local.api import field_sets
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
 
@@ -175,7 +175,7 @@ async def test_apply_is_as_strict_as_create(registry: Registry) -> None:
 
 def test_paths_in_texts() -> None:
     path = ("f:spec", 'k:{"name":"main"}', 'k:{"port":80,"protocol":"TCP"}', 'v:"a/b"')
-    assert fieldset.text(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
+    assert field_sets.text(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
 
 
 @pytest.mark.parametrize(

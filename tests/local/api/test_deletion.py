@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.api.kinds import by_plural
 from aksgpu.local.api.registry import Registry, WriteOptions
-from aksgpu.local.api.selectors import matcher
-from aksgpu.local.status import StatusError
+from aksgpu.local.kinds import by_plural
+from aksgpu.local.selectors import matcher
+from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
 

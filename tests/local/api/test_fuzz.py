@@ -14,10 +14,10 @@ import yaml
 
 from aksgpu.local import objects
 from aksgpu.local.api import schema
-from aksgpu.local.api.kinds import KINDS, Kind
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.store import Store
-from aksgpu.local.status import StatusError
+from aksgpu.local.kinds import KINDS, Kind
+from aksgpu.local.status_error import StatusError
 
 JUNK: list[Any] = [
     None, True, 0, -1, 2**31, 2**63 - 1, 1.5, "", "x", "a" * 300, "\0", "1Gi", "no/pe/x", [], {}, [1], [None], [{}],

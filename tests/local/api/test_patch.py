@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from aksgpu.local.api import schema
-from aksgpu.local.api.kinds import by_plural
 from aksgpu.local.api.patch import merge_patch, strategic_patch
-from aksgpu.local.status import StatusError
+from aksgpu.local.kinds import by_plural
+from aksgpu.local.status_error import StatusError
 
 PODS = schema.of(by_plural("pods"))
 

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from aksgpu.local.api import quantity
+from aksgpu.common import quantities
 
 
 @pytest.mark.parametrize(
@@ -31,18 +31,18 @@ from aksgpu.local.api import quantity
     ],
 )
 def test_canonical_spelling(given: str | int | float, canonical: str) -> None:
-    assert quantity.canonical(given) == canonical
-    assert quantity.canonical(canonical) == canonical
-    assert quantity.parse(canonical) == quantity.parse(given)
+    assert quantities.canonical(given) == canonical
+    assert quantities.canonical(canonical) == canonical
+    assert quantities.parse(canonical) == quantities.parse(given)
 
 
 def test_values() -> None:
-    assert quantity.parse("1Ki") == 1024
-    assert quantity.parse("250m") == Decimal("0.25")
-    assert quantity.parse("2E") == 2 * 10**18
+    assert quantities.parse("1Ki") == 1024
+    assert quantities.parse("250m") == Decimal("0.25")
+    assert quantities.parse("2E") == 2 * 10**18
 
 
 @pytest.mark.parametrize("bad", ["", "x", "1 Gi", "1gi", "--1", "1Gii", "1e999", "\uff19"])
 def test_what_is_no_quantity(bad: str) -> None:
     with pytest.raises(ValueError, match="quantities must match the regular expression"):
-        quantity.parse(bad)
+        quantities.parse(bad)

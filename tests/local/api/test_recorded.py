@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from aksgpu.local.api import fieldset, schema
-from aksgpu.local.api.kinds import KINDS, Kind, by_path
+from aksgpu.local.api import field_sets, schema
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.store import Entry
-from aksgpu.local.status import StatusError
+from aksgpu.local.kinds import KINDS, Kind, by_path
+from aksgpu.local.status_error import StatusError
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "kube-recordings"
 _PATH = re.compile(
@@ -179,6 +179,6 @@ def test_what_a_real_server_wrote_is_decoded_to_itself() -> None:
         assert decoder.decode(schema.of(kind), obj) == obj
         assert not decoder.unknown and not decoder.causes.found
         for entry in obj["metadata"].get("managedFields", ()):
-            assert fieldset.dump(fieldset.load(entry["fieldsV1"])) == entry["fieldsV1"]
+            assert field_sets.dump(field_sets.load(entry["fieldsV1"])) == entry["fieldsV1"]
         seen.add(kind.kind)
     assert seen >= {"ConfigMap", "DaemonSet", "Event", "Job", "Namespace", "Node", "Pod", "RoleBinding"}

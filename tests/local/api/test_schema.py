@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from extract_schemas import extract
 
-from aksgpu.local.api import names, schema
-from aksgpu.local.api.kinds import KINDS, by_plural
+from aksgpu.local.api import name_formats, schema
+from aksgpu.local.kinds import KINDS, by_plural
 
 DATA = Path(schema.__file__).parent / "data"
-FORMS = {"qualified-name", "annotation", *names.data("rules.yaml")["formats"]}
+FORMS = {"qualified-name", "annotation", *name_formats.data("rules.yaml")["formats"]}
 WORDS = {
     "enum",
     "minimum",
@@ -51,7 +51,7 @@ def test_rules_are_about_fields_that_there_are() -> None:
     for name, described in schema.definitions().items():
         short.setdefault(name.rpartition(".")[2], []).append(described)
     parts = {"zero", "pointers", "omitZero", "defaults", "required", "rules"}
-    for name, row in names.data("rules.yaml")["types"].items():
+    for name, row in name_formats.data("rules.yaml")["types"].items():
         (described,) = short[name]
         assert (
             row.keys() <= parts and {field for part in row.values() for field in part} <= described["properties"].keys()

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.api import selectors
-from aksgpu.local.api.kinds import by_plural
-from aksgpu.local.status import StatusError
+from aksgpu.local import selectors
+from aksgpu.local.kinds import by_plural
+from aksgpu.local.status_error import StatusError
 
 
 @pytest.mark.parametrize(

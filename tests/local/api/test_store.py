@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from aksgpu.local.api import store as module
-from aksgpu.local.api.kinds import by_plural
 from aksgpu.local.api.store import Store
-from aksgpu.local.status import StatusError
+from aksgpu.local.kinds import by_plural
+from aksgpu.local.status_error import StatusError
 
 CONFIG = by_plural("configmaps")
 

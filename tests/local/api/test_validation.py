@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.api.cells import pod_status
 from aksgpu.local.api.registry import Registry
-from aksgpu.local.status import StatusError
+from aksgpu.local.api.table_cells import pod_status
+from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
 

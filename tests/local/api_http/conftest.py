@@ -20,7 +20,7 @@ import yaml
 from aiohttp import web
 
 from aksgpu.local.api.access import User
-from aksgpu.local.api.http import KubeApi
+from aksgpu.local.api.api_server import KubeApi
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
 

@@ -18,7 +18,7 @@ import pytest
 import recorded
 import yaml
 
-from aksgpu.local.api.kinds import KINDS, Kind
+from aksgpu.local.kinds import KINDS, Kind
 
 from .conftest import ADMIN, DEV, PREFIX, Answer, Server
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from aksgpu.local.api import streams
+from aksgpu.local.api import streaming
 
 from .conftest import DEV, Server
 from .test_watch import Raw
@@ -125,7 +125,7 @@ def test_bad_options(server: Server, query: str, code: int) -> None:
 
 
 def test_a_follower_who_leaves_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "PULSE", 0.1)
+    monkeypatch.setattr(streaming, "PULSE", 0.1)
     make(server, "long", RUNNING)
     server.lines.closed.clear()
     monkeypatch.setattr(server.lines, "hold", True)

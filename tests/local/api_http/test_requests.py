@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.api.bodies import MAX_BODY
-from aksgpu.local.api.kinds import KINDS
+from aksgpu.local.api.request_bodies import MAX_BODY
+from aksgpu.local.kinds import KINDS
 
 from .conftest import DEV, Server
 

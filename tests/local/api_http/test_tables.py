@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import recorded
 
-from aksgpu.local.api.cells import age, duration, labels
-from aksgpu.local.api.kinds import KINDS
+from aksgpu.local.api.table_cells import age, duration, labels
 from aksgpu.local.api.tables import columns, table
+from aksgpu.local.kinds import KINDS
 
 AGE = re.compile(r"(\d+[smhdy]){1,2}")
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)

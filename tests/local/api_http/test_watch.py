@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from aksgpu.local.api import http, streams
+from aksgpu.local.api import api_server, streaming
 
 from .conftest import ADMIN, PREFIX, Server
 
@@ -109,7 +109,7 @@ def test_nonsense_is_refused_before_it_begins(server: Server, query: str) -> Non
 
 
 def test_too_many_watches(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_WATCHES", 0)
+    monkeypatch.setattr(api_server, "MAX_WATCHES", 0)
     answer = server.send("GET", f"{MAPS}?watch=true")
     assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
 
@@ -139,7 +139,7 @@ class Raw:
 
 @pytest.fixture
 def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
-    monkeypatch.setattr(streams, "PULSE", 0.1)
+    monkeypatch.setattr(streaming, "PULSE", 0.1)
     made = Raw(server)
     yield made
     made.socket.close()

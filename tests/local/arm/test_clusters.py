@@ -10,7 +10,7 @@ import yaml
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.mgmt.containerservice.models import AgentPool, GPUProfile, NvidiaGPUProfile
 
-from aksgpu.local.arm import data
+from aksgpu.local.arm import reference_data
 
 from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body, pool
 
@@ -375,7 +375,7 @@ def test_scaling_down_by_deallocating_keeps_the_machines(arm: Arm) -> None:
     ],
 )
 def test_what_mig_profiles_are_called(size: str, profile: str, slices: str, notes: int) -> None:
-    assert data.sizes()[size.lower()].mig_slices(profile) == (slices, notes)
+    assert reference_data.sizes()[size.lower()].mig_slices(profile) == (slices, notes)
 
 
 def test_nodes_of_managed_and_cut_up_pools(arm: Arm) -> None:

@@ -6,10 +6,10 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.mgmt.containerservice.models import AgentPool, GPUProfile
 
-from aksgpu.local.arm import clusters
-from aksgpu.local.arm.errors import ArmError
+from aksgpu.local.arm import managed_clusters
+from aksgpu.local.arm.arm_errors import ArmError
 from aksgpu.local.arm.faults import DRIVER_ANNOTATION
-from aksgpu.local.arm.throttle import Throttle
+from aksgpu.local.arm.token_buckets import Throttle
 
 from .conftest import CLUSTER, GROUP, Arm, body, pool
 
@@ -174,13 +174,13 @@ def test_buckets_empty_and_fill() -> None:
     throttle = Throttle(1.0, lambda: now[0])
     path = {"group": "rg", "cluster": "aks"}
     for _ in range(20):
-        throttle.check(clusters.put, path)
+        throttle.check(managed_clusters.put, path)
     with pytest.raises(ArmError) as caught:
-        throttle.check(clusters.put, path)
+        throttle.check(managed_clusters.put, path)
     assert caught.value.headers == {"Retry-After": "60"}
     assert "PutManagedClusterHandler.PUT request limit has been exceeded for SubID='" in caught.value.message
-    throttle.check(clusters.put, path | {"cluster": "other"})
+    throttle.check(managed_clusters.put, path | {"cluster": "other"})
     now[0] = 60.0
-    throttle.check(clusters.put, path)
+    throttle.check(managed_clusters.put, path)
     with pytest.raises(ArmError):
-        throttle.check(clusters.put, path)
+        throttle.check(managed_clusters.put, path)

@@ -8,7 +8,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.mgmt.containerservice.models import AgentPool
 
-from aksgpu.local.arm import data, errors
+from aksgpu.local.arm import arm_errors, reference_data
 
 from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body, pool
 
@@ -316,8 +316,8 @@ def test_what_is_wrong_in_itself_is_refused_before_what_runs(arm: Arm) -> None:
 
 
 def test_every_refusal_is_used_and_every_use_has_its_text() -> None:
-    folder = Path(errors.__file__).parent
-    rows = data.table("refusals")
+    folder = Path(arm_errors.__file__).parent
+    rows = reference_data.table("refusals")
     named = {name for section in rows.values() for name in section}
     source = "\n".join(path.read_text() for path in folder.glob("*.py")) + (folder / "fields.yaml").read_text()
     assert set(re.findall(r'refusal\(\s*"(\w+)"', source)) <= named

@@ -15,7 +15,7 @@ from aksgpu.local.api.store import Store
 from aksgpu.local.control import Controllers
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 
 class World:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.daemonset import HASH, unavailable_limit
+from aksgpu.local.control.daemonset_controller import HASH, unavailable_limit
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World

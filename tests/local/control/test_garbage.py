@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.control import Controllers
 from aksgpu.local.settings import Settings
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aksgpu.local.control import Controllers, jobstatus
-from aksgpu.local.control.job import new_pod
-from aksgpu.local.control.jobstatus import backoff_left, format_indexes, parse_indexes, ruling
+from aksgpu.local.control import Controllers, job_accounting
+from aksgpu.local.control.job_accounting import backoff_left, format_indexes, parse_indexes, ruling
+from aksgpu.local.control.job_controller import new_pod
 from aksgpu.local.objects import Object
 from aksgpu.local.settings import Settings
 
@@ -114,7 +114,7 @@ async def test_a_refused_pod_stops_the_next(world: World, controllers: Controlle
 async def test_more_pods_than_one_look_makes(
     world: World, controllers: Controllers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu.local.control.job._MOST_A_SYNC", 5)
+    monkeypatch.setattr("aksgpu.local.control.job_controller._MOST_A_SYNC", 5)
     await world.job("wide", parallelism=12)
     await _pods(world, "wide", 12)
 
@@ -214,7 +214,7 @@ def test_of_pods_that_are_too_many_those_go_first_that_have_done_least() -> None
 
     old, new = pod("old", 1, "n", "Running", "True"), pod("new", 2, "n", "Running", "True")
     active = [old, new, pod("starting", 3, "n"), pod("waiting", 4), pod("unready", 5, "n", "Running")]
-    going = jobstatus.surplus({"spec": {}}, active, 1)
+    going = job_accounting.surplus({"spec": {}}, active, 1)
     assert [each["metadata"]["name"] for each in going] == ["waiting", "starting", "unready", "new"]
 
 

@@ -4,8 +4,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.nodes import NodeController, taints_for
-from aksgpu.local.control.runtime import Cluster
+from aksgpu.local.control.controller_runtime import Cluster
+from aksgpu.local.control.node_lifecycle import NodeController, taints_for
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:

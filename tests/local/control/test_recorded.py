@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aksgpu.local.control.board import Board
-from aksgpu.local.control.daemonset import new_pod as daemon_pod
-from aksgpu.local.control.job import new_pod
-from aksgpu.local.control.jobstatus import new_condition, status_of, tally, verdict
+from aksgpu.local.control.daemonset_controller import new_pod as daemon_pod
+from aksgpu.local.control.job_accounting import new_condition, status_of, tally, verdict
+from aksgpu.local.control.job_controller import new_pod
+from aksgpu.local.control.scheduler_queue import Board
 
 _DATA = Path(__file__).parents[2] / "data" / "kube-recordings"
 

@@ -11,14 +11,14 @@ from aiohttp import web
 from remote_objects import RemoteObjects
 
 from aksgpu.local.api.access import User
-from aksgpu.local.api.http import KubeApi
+from aksgpu.local.api.api_server import KubeApi
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.daemonset import DaemonSetController
-from aksgpu.local.control.job import JobController
+from aksgpu.local.control.daemonset_controller import DaemonSetController
+from aksgpu.local.control.job_controller import JobController
 from aksgpu.local.control.scheduler import Scheduler
 from aksgpu.local.settings import Settings
-from aksgpu.local.status import StatusError
+from aksgpu.local.status_error import StatusError
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World

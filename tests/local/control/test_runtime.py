@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.events import Recorder
+from aksgpu.local.control.controller_runtime import Cluster, Controller, Tasks, WorkQueue
+from aksgpu.local.control.event_recorder import Recorder
 from aksgpu.local.control.informer import Informer
-from aksgpu.local.control.runtime import Cluster, Controller, Tasks, WorkQueue
 from aksgpu.local.objects import WatchEvent
 from aksgpu.local.settings import Settings
-from aksgpu.local.status import StatusError, conflict, expired
+from aksgpu.local.status_error import StatusError, conflict, expired
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World

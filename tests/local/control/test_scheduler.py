@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.board import Board
-from aksgpu.local.control.fit import Shape, requests, term_matches, tolerates
+from aksgpu.local.control.filters import Shape, requests, term_matches, tolerates
+from aksgpu.local.control.scheduler_queue import Board
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World

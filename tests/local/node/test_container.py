@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aksgpu.local.node import agent, environment, volumes
+from aksgpu.local.node import environment, node_agent, volumes
 
 from .conftest import CPU_NODE, Lab
 
@@ -115,7 +115,7 @@ async def test_volumes_without_mount_namespaces(lab: Lab) -> None:
 async def test_rewritten_paths_are_one_word_to_a_shell_wherever_the_home_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "_grants_view", lambda _: False)
+    monkeypatch.setattr(node_agent, "_grants_view", lambda _: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     lab = Lab(tmp_path / "my $home's")

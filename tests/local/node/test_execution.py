@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.node.execution import Execution
-from aksgpu.local.status import StatusError
+from aksgpu.local.node.exec_command import Execution
+from aksgpu.local.status_error import StatusError
 
 from .conftest import Lab, processes
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.node import logs
-from aksgpu.local.node.shim.log import LINE_LIMIT, Log
-from aksgpu.local.status import StatusError
+from aksgpu.local.node import container_logs
+from aksgpu.local.node.shim.log_writer import LINE_LIMIT, Log
+from aksgpu.local.status_error import StatusError
 
 from .conftest import Lab
 
 
 async def show(path: Path, ended: bool = True, **options: Any) -> bytes:
-    return b"".join([data async for data in logs.read(path, lambda: ended, **options)])
+    return b"".join([data async for data in container_logs.read(path, lambda: ended, **options)])
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
     pieces: list[bytes] = []
 
     async def follow() -> None:
-        async for data in logs.read(tmp_path / "0.log", lambda: over, follow=True):
+        async for data in container_logs.read(tmp_path / "0.log", lambda: over, follow=True):
             pieces.append(data)
 
     follower = asyncio.create_task(follow())
     for number in range(400):
         log.feed(b"stdout", b"line %d\n" % number)
         if number % 20 == 0:
-            await asyncio.sleep(logs.POLL * 1.5 if number % 40 == 0 else 0)
+            await asyncio.sleep(container_logs.POLL * 1.5 if number % 40 == 0 else 0)
     over = True
     await follower
     assert b"".join(pieces) == b"".join(b"line %d\n" % number for number in range(400))

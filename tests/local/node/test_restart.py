@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aksgpu.local.node import attempt
+from aksgpu.local.node import container_run
 
 from .conftest import GPU_NODE, Lab, processes
 
@@ -89,7 +89,7 @@ async def test_pod_that_ended_meanwhile(lab: Lab) -> None:
 async def test_pod_whose_shim_was_killed_is_lost(lab: Lab, mark: str) -> None:
     await lab.run("lost", "bash", "-c", f"exec -a {mark} sleep 100")
     await lab.phase("lost", "Running")
-    shim = keeper_of(lab)
+    shim = supervisor_of(lab)
     await lab.stop(end_pods=False)
     os.kill(shim, signal.SIGKILL)
     await lab.start()
@@ -126,7 +126,7 @@ async def test_orphan_that_does_not_end(lab: Lab, mark: str, monkeypatch: pytest
     """Nobody waits for it, and its shim is killed in the end."""
     await lab.run("orphan", "bash", "-c", f"exec -a {mark} sleep 100")
     await lab.phase("orphan", "Running")
-    shim = keeper_of(lab)
+    shim = supervisor_of(lab)
     os.kill(shim, signal.SIGSTOP)
     await lab.agent.stop(end_pods=False)
     await lab.objects.delete("pods", "orphan", "default", grace_period_seconds=0)
@@ -135,17 +135,17 @@ async def test_orphan_that_does_not_end(lab: Lab, mark: str, monkeypatch: pytest
         await lab.start()
     assert processes(mark)
     await lab.stop(end_pods=False)
-    monkeypatch.setattr(attempt, "KILL_SECONDS", 0.2)
+    monkeypatch.setattr(container_run, "KILL_SECONDS", 0.2)
     await lab.start()
     await cleared(lab)
     await ended(mark)
 
 
 async def test_deleted_pod_whose_shim_does_not_end(lab: Lab, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "KILL_SECONDS", 0.2)
+    monkeypatch.setattr(container_run, "KILL_SECONDS", 0.2)
     await lab.run("stuck", "bash", "-c", f"exec -a {mark} sleep 100", terminationGracePeriodSeconds=0)
     await lab.phase("stuck", "Running")
-    os.kill(keeper_of(lab), signal.SIGSTOP)
+    os.kill(supervisor_of(lab), signal.SIGSTOP)
     await lab.objects.delete("pods", "stuck", "default")
     await lab.gone("stuck")
     await ended(mark)
@@ -170,9 +170,9 @@ async def test_removed_node_takes_its_pods_along(lab: Lab, mark: str) -> None:
     assert processes(mark) == []
 
 
-def keeper_of(lab: Lab) -> int:
+def supervisor_of(lab: Lab) -> int:
     """The only shim's pid."""
-    shims: list[int] = processes("keeper.main")
+    shims: list[int] = processes("supervisor.main")
     (shim,) = [pid for pid in shims if str(lab.root) in Path(f"/proc/{pid}/cmdline").read_text()]
     return shim
 

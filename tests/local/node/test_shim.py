@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.node.agent import _grants_view
-from aksgpu.local.node.attempt import KEEPER
-from aksgpu.local.node.shim import tree
+from aksgpu.local.node.container_run import KEEPER
+from aksgpu.local.node.node_agent import _grants_view
+from aksgpu.local.node.shim import process_tree
 
 from .conftest import processes
 
@@ -106,9 +106,9 @@ own, moments = os.getpid(), 0
 def trace(frame, event, _):
     global moments
     name, code = os.path.basename(frame.f_code.co_filename), frame.f_code.co_name
-    if os.getpid() != own or name not in ("keeper.py", "launch.py"):
+    if os.getpid() != own or name not in ("supervisor.py", "launch.py"):
         return None
-    if name == "keeper.py" and code not in ("run", "_mount", "_keep"):
+    if name == "supervisor.py" and code not in ("run", "_mount", "_keep"):
         return None
     if event == "line":
         waits = code == "_keep" and frame.f_lineno - frame.f_code.co_firstlineno > 4
@@ -119,7 +119,7 @@ def trace(frame, event, _):
     return trace
 
 sys.settrace(trace)
-keeper.main()
+supervisor.main()
 with open(os.path.dirname(sys.argv[1]) + "/moments", "w") as file:
     file.write(str(moments))
 """
@@ -128,7 +128,7 @@ with open(os.path.dirname(sys.argv[1]) + "/moments", "w") as file:
 
 def at_moment(moment: int, number: signal.Signals) -> list[str]:
     script = MOMENT.replace("MOMENT", str(moment)).replace("NUMBER", number.name)
-    return [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", script.lstrip())]
+    return [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", script.lstrip())]
 
 
 def test_volumes_below_what_only_others_may_read() -> None:
@@ -138,7 +138,7 @@ def test_volumes_below_what_only_others_may_read() -> None:
         for folder, mode in ((place, 0o777), (locked, 0o700 if os.getuid() == 0 else 0), (volume, 0o777)):
             folder.mkdir(exist_ok=True)
             folder.chmod(mode)
-        keeper = [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", NOBODY.lstrip())]
+        keeper = [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", NOBODY.lstrip())]
         if subprocess.run([*keeper, "--probe", name], check=False).returncode:
             pytest.skip("this system grants no mount namespaces")
         inside = f"{locked}/app/data"
@@ -150,19 +150,19 @@ def test_volumes_below_what_only_others_may_read() -> None:
 
 NOBODY = """
 import os
-from shim.view import libc
+from shim.mounts import libc
 if os.getuid() == 0:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
     libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: else /proc/self belongs to root
-keeper.main()
+supervisor.main()
 """
 """The keeper as a user without rights."""
 
 
 def test_a_full_disk_costs_output_and_not_the_exit_code(tmp_path: Path) -> None:
-    keeper = [*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", FULL.lstrip())]
+    keeper = [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", FULL.lstrip())]
     script = "until test -e full; do sleep 0.02; done; echo lost; sleep 0.2; touch ended; exit 3"
     ready, end, _ = keep(tmp_path, "sh", "-c", script, keeper=keeper)
     assert (ready, end["code"]) == (b"1", 3)
@@ -183,7 +183,7 @@ def fill():
 
 place = os.path.dirname(sys.argv[1])
 threading.Thread(target=fill, daemon=True).start()
-keeper.main()
+supervisor.main()
 """
 """The keeper, which may not write to any file from the command's start until half a second after its end."""
 
@@ -216,8 +216,8 @@ def test_killed_while_somebody_else_holds_its_output(tmp_path: Path) -> None:
     """As when a terminal multiplexer was handed the streams."""
     script = """
 import os, signal
-keeper.DRAIN_SECONDS = 0.1
-launch = keeper.launch
+supervisor.DRAIN_SECONDS = 0.1
+launch = supervisor.launch
 
 def held(spec, streams, enter):
     for stream in streams:
@@ -226,11 +226,11 @@ def held(spec, streams, enter):
     os.kill(os.getpid(), signal.SIGUSR1)
     return child
 
-keeper.launch = held
-keeper.main()
+supervisor.launch = held
+supervisor.main()
 """
     _, end, _ = keep(
-        tmp_path, "sleep", "100", keeper=[*KEEPER[:-1], KEEPER[-1].replace("keeper.main()", script.lstrip())]
+        tmp_path, "sleep", "100", keeper=[*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", script.lstrip())]
     )
     assert (end["code"], end["reason"]) == (137, "Error")
 
@@ -256,8 +256,8 @@ def test_descendants_are_found_whichever_thread_started_them(listed: bool, monke
         try:
             assert child.stdout is not None
             child.stdout.readline()
-            assert len(tree.processes(child.pid)) == 2
-            assert {child.pid, *tree.processes(child.pid)} <= set(tree.processes(os.getpid()))
+            assert len(process_tree.processes(child.pid)) == 2
+            assert {child.pid, *process_tree.processes(child.pid)} <= set(process_tree.processes(os.getpid()))
         finally:
             os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
@@ -267,11 +267,11 @@ def test_memory_of_processes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "x = bytearray(50 << 20); input()"], stdin=subprocess.PIPE)
     try:
         end = time.monotonic() + 10
-        while tree.memory([child.pid], True) < 50 << 20:
+        while process_tree.memory([child.pid], True) < 50 << 20:
             assert time.monotonic() < end
             time.sleep(0.01)
-        assert tree.memory([child.pid], False) >= 50 << 20
-        assert child.pid in tree.processes(os.getpid())
-        assert tree.memory([2**22 + 1], True) == 0
+        assert process_tree.memory([child.pid], False) >= 50 << 20
+        assert child.pid in process_tree.processes(os.getpid())
+        assert process_tree.memory([2**22 + 1], True) == 0
     finally:
         child.communicate(b"\n")

@@ -9,7 +9,7 @@ import termios
 from collections.abc import Callable
 from typing import Any
 
-from .view import libc
+from .mounts import libc
 
 PR_SET_PDEATHSIG = 1
 

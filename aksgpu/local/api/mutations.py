@@ -1,0 +1,304 @@
+"""The write path: from what a client sent to what the store keeps.
+
+Each write is one synchronous step, from reading the old object to changing memory, so that no other write comes
+between; its caller then waits for the disk. The order of the steps is the API server's: decode, defaults, field
+ownership, the kind's own completions, admission, validation, store.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aksgpu.common.times import now
+from aksgpu.local.api import admission, deletion, schema, server_side_apply, strategy
+from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.api.store import Entry, Key, Store, encode
+from aksgpu.local.api.validation import validate, validate_update
+from aksgpu.local.kinds import DELETE_OPTIONS, Kind, Type
+from aksgpu.local.objects import Object
+from aksgpu.local.status_error import already_exists, bad_request, conflict, not_found
+
+STALE = "the object has been modified; please apply your changes to the latest version and try again"
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+"""What generated names end in: no vowels, so that no words come out."""
+_FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+_EVICTED = {"type": "DisruptionTarget", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+
+Change = Callable[[Object], Object]
+"""From the old object to the new one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions:
+    """What a client may ask for with a write."""
+
+    manager: str = "aksgpu"
+    """The field manager that metadata.managedFields names."""
+    field_validation: str = "Strict"
+    """``Strict``, ``Warn`` or ``Ignore``: what unknown fields lead to."""
+    dry_run: bool = False
+    force: bool = False
+    """Apply: take fields over from other managers."""
+    warnings: list[str] = field(default_factory=list)
+    """Filled by the call: texts for Warning headers."""
+
+    def tell(self, kind: Type, unclear: list[str]) -> None:
+        """Refuse or warn of fields that are unknown or there twice, as the client asked for."""
+        if unclear and self.field_validation == "Strict":
+            raise kind.refuse(f"strict decoding error: {', '.join(unclear)}")
+        if self.field_validation == "Warn":
+            self.warnings.extend(unclear)
+
+
+def decode(
+    kind: Type, obj: Object, options: WriteOptions, *, defaults: bool = True, known: Object | None = None
+) -> tuple[Object, Causes]:
+    """A copy of ``obj`` as its type has it, and what is wrong with its fields; shares parts of ``known``."""
+    given = obj.get("kind") or kind.kind
+    if given != kind.kind:
+        why = f"converting ({kind.version}.{given}) to ({kind.package}.{kind.kind}): unknown conversion"
+        raise kind.refuse(why, given)
+    version = obj.get("apiVersion") or kind.api_version
+    if version != kind.api_version:
+        expected = f"the expected API version ({kind.api_version})"
+        raise bad_request(f"the API version in the data ({version}) does not match {expected}")
+    decoder = schema.Decoder(with_defaults=defaults, known=known)
+    try:
+        result = decoder.decode(schema.of(kind), obj)
+    except schema.DecodeError as error:
+        raise kind.refuse(str(error)) from None
+    options.tell(kind, [f'unknown field "{path}"' for path in decoder.unknown])
+    result |= {"kind": kind.kind, "apiVersion": kind.api_version}
+    return result, decoder.causes
+
+
+class Writer:
+    """Writes objects of every kind to a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def create(
+        self, kind: Kind, given: Object, namespace: str, options: WriteOptions, *, managed: list[Object] | None = None
+    ) -> Entry:
+        """A new object; ``managed`` says who owns its fields where apply has found that out."""
+        obj, causes = decode(kind, given, options)
+        metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        for name in (*_FIXED, "managedFields", "resourceVersion", "selfLink"):
+            metadata.pop(name, None)
+        _place(kind, metadata, namespace)
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = self._generate(kind, metadata)
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
+        if kind.generation:
+            metadata["generation"] = 1
+        if managed is None:
+            self._own(kind, None, obj, options, "")
+        else:
+            metadata["managedFields"] = managed
+        if "status" in kind.subresources and kind.plural != "nodes":
+            obj["status"] = schema.new_status(kind)
+        strategy.prepare_create(kind.plural, obj)
+        admission.admit_namespace(self._store, kind, obj)
+        if kind.plural == "pods":
+            admission.admit_pod(self._store, kind, obj)
+        name = metadata.get("name", "")
+        validate(kind, obj, causes).check(kind, name)
+        if self._store.get(kind.plural, (metadata.get("namespace", ""), name)):
+            raise already_exists(kind.plural, name, kind.group)
+        if kind.plural == "pods":
+            admission.admit_quota(self._store, kind, obj)
+        return encode(kind, obj, 0) if options.dry_run else self._store.write(kind, obj)
+
+    def replace(
+        self, kind: Kind, key: Key, change: Change, subresource: str, options: WriteOptions, *, applied: bool = False
+    ) -> Entry:
+        """The object changed by ``change``, which gets the old one; with ``applied`` its owners are set already."""
+        found = self._find(kind, key)
+        old = found.obj
+        given = change(old)
+        before, owners = old["metadata"].get("managedFields"), given["metadata"]["managedFields"] if applied else None
+        if isinstance(metadata := given.get("metadata"), dict) and metadata.get("managedFields") == before:
+            given = {**given, "metadata": {**metadata, "managedFields": None}}
+        obj, causes = decode(kind, given, options, known=old)
+        managed = obj["metadata"].pop("managedFields", before)
+        if managed is not before:
+            managed = server_side_apply.handed_on(managed, before)
+        self._identify(kind, key, obj, old)
+        obj = _combine(kind, obj, old, subresource)
+        fixed = {name: old["metadata"][name] for name in (*_FIXED, "resourceVersion") if name in old["metadata"]}
+        obj["metadata"] = {name: value for name, value in obj["metadata"].items() if name not in _FIXED} | fixed
+        if owners:
+            obj["metadata"]["managedFields"] = owners
+        elif not applied:
+            # A client may hand ownership on, as kubectl does before its first apply on the server.
+            base = old if managed is before else {**old, "metadata": {**old["metadata"], "managedFields": managed}}
+            self._own(kind, base, obj, options, subresource)
+        if not subresource:
+            strategy.prepare_update(kind.plural, obj, old)
+            validate_update(kind, obj, old, causes).check(kind, key[1])
+        if obj == old:
+            return found
+        if kind.generation and obj["spec"] != old["spec"]:
+            obj["metadata"]["generation"] += 1
+        if options.dry_run:
+            return encode(kind, obj, found.rv)
+        return self._store.write(kind, obj, delete=deletion.finished(kind, obj))
+
+    def apply(self, kind: Kind, key: Key, given: Object, subresource: str, options: WriteOptions) -> tuple[Entry, bool]:
+        """Server-side apply. Second: whether the object is new."""
+        if not given.get("apiVersion"):
+            why = f"Specified patch version: , expected: {kind.api_version}"
+            raise bad_request(f"Incorrect version specified in apply patch. {why}")
+        if not given.get("kind"):
+            raise bad_request(f"invalid object type: {kind.group}/{kind.version}, Kind=")
+        applied, _ = decode(kind, given, options, defaults=False)
+        metadata = applied.setdefault("metadata", {})
+        if metadata.get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        for name in [*_FIXED, "managedFields"]:
+            metadata.pop(name, None)
+        self._identify(kind, key, applied, None)
+        live = self._store.get(kind.plural, key)
+        if live is None and (subresource or metadata.get("resourceVersion")):
+            raise not_found(kind.plural, key[1], kind.group)
+
+        def merged(old: Object) -> Object:
+            return server_side_apply.apply(kind, old, applied, options.manager, subresource, force=options.force)
+
+        if live is not None:
+            return self.replace(kind, key, merged, subresource, options, applied=True), False
+        new = merged({"metadata": {}})
+        managed = new["metadata"].pop("managedFields")
+        return self.create(kind, new, key[0], options, managed=managed), True
+
+    def delete(
+        self,
+        kind: Kind,
+        key: Key,
+        body: Mapping[str, Any],
+        options: WriteOptions,
+        *,
+        condition: Object | None = None,
+    ) -> tuple[Entry, bool]:
+        """Delete, or mark for deletion, with a condition that says why. Second: whether the object is gone."""
+        found = self._find(kind, key)
+        if body:  # in whatever group and version: each has them
+            body, _ = decode(DELETE_OPTIONS, {**body, "apiVersion": None}, options)
+        deletion.check(kind, found.obj, body)
+        obj = _with_condition(found.obj, condition) if condition else found.obj
+        marked = deletion.begin(kind, obj, body, options.warnings)
+        if options.dry_run:
+            return found, marked is None
+        if marked is None:
+            gone = {**obj, "metadata": {**obj["metadata"]}}
+            return self._store.write(kind, gone, delete=True), True
+        return (found if marked == found.obj else self._store.write(kind, marked)), False
+
+    def review(self, kind: Kind, given: Object, options: WriteOptions) -> Entry:
+        """An object of a virtual kind: completed and returned with the status it came with, not stored."""
+        obj, _ = decode(kind, {key: value for key, value in given.items() if key != "status"}, options)
+        self._own(kind, None, obj, options, "")
+        obj["status"] = given.get("status") or {"allowed": True}
+        return encode(kind, obj, 0)
+
+    def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
+        """Give a pod its node."""
+        found = self._find(kind, key)
+        causes, name = Causes(), key[1]
+        node = self.part(kind, key, "binding", binding, options).get("target", {}).get("name")
+        if not node:
+            causes.required("target.name")
+        causes.check(kind.subresources["binding"], name)
+        pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}
+        if taken := pod["spec"].get("nodeName"):
+            raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{taken}"')
+        if "deletionTimestamp" in pod["metadata"]:
+            raise conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+        pod["spec"] = {**pod["spec"], "nodeName": node}
+        if not options.dry_run:
+            self._store.write(kind, _with_condition(pod, {"type": "PodScheduled"}))
+
+    def evict(self, kind: Kind, key: Key, eviction: Object, options: WriteOptions) -> None:
+        """Delete a pod, which says that an eviction is why it ends."""
+        wishes = self.part(kind, key, "eviction", eviction, options).get("deleteOptions", {})
+        self.delete(kind, key, wishes, options, condition=_EVICTED)
+
+    def part(self, kind: Kind, key: Key, name: str, body: Object, options: WriteOptions) -> Object:
+        """A body for a subresource with a type of its own, which must be about the object of the URL."""
+        obj = {"metadata": {}, **decode(kind.subresources[name], body, options)[0]}
+        self._identify(kind, key, obj, None)
+        return obj
+
+    def _find(self, kind: Kind, key: Key) -> Entry:
+        found = self._store.get(kind.plural, key)
+        if found is None:
+            raise not_found(kind.plural, key[1], kind.group)
+        return found
+
+    def _generate(self, kind: Kind, metadata: Object) -> str:
+        base = metadata["generateName"][:58]
+        while True:
+            name = base + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+            if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is None:
+                return str(name)
+
+    def _own(self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str) -> None:
+        if managed := server_side_apply.after_update(kind, old, obj, options.manager, subresource):
+            obj["metadata"]["managedFields"] = managed
+
+    def _identify(self, kind: Kind, key: Key, obj: Object, old: Object | None) -> None:
+        """Check that a body is about the object of the URL, and about the version that is stored."""
+        metadata = obj["metadata"]
+        name = metadata.setdefault("name", key[1])
+        if name != key[1]:
+            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
+        _place(kind, metadata, key[0])
+        if old is None:
+            return
+        stored, given = old["metadata"], metadata.get("resourceVersion")
+        if given and given != stored["resourceVersion"]:
+            raise conflict(kind.plural, name, STALE, kind.group)
+        deletion.precondition(kind, stored, "uid", "UID", metadata.get("uid"))
+
+
+def _with_condition(pod: Object, condition: Object) -> Object:
+    """The pod with a condition that is true from now on, if it is not already."""
+    conditions = pod["status"].get("conditions", ())
+    if any(each["type"] == condition["type"] and each["status"] == "True" for each in conditions):
+        return pod
+    since = {"status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
+    others = [each for each in conditions if each["type"] != condition["type"]]
+    return {**pod, "status": {**pod["status"], "conditions": [*others, {**condition, **since}]}}
+
+
+def _place(kind: Kind, metadata: Object, namespace: str) -> None:
+    """Put an object into the namespace of the URL."""
+    if not kind.namespaced:
+        metadata.pop("namespace", None)
+        return
+    given = metadata.get("namespace")
+    if given and namespace and given != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    metadata["namespace"] = namespace or given or "default"
+
+
+def _combine(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
+    """A write of the object leaves its status alone; one of a subresource leaves all but that part alone."""
+    if subresource == "status":
+        combined = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}
+        if "ownerReferences" in old["metadata"]:
+            combined["metadata"]["ownerReferences"] = old["metadata"]["ownerReferences"]
+        return combined
+    if subresource == "finalize":
+        return {**old, "metadata": obj["metadata"], "spec": obj["spec"]}
+    if "status" in kind.subresources and "status" in old:
+        obj["status"] = old["status"]
+    return obj

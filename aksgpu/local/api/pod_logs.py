@@ -1,0 +1,98 @@
+"""The ``log`` subresource: who is asked for a container's output, and what is refused with which words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from aksgpu.local.api.request_bodies import flag, integer
+from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.kinds import Type
+from aksgpu.local.selectors import at
+from aksgpu.local.status_error import bad_request
+
+Object = dict[str, Any]
+_WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
+
+
+class PodLogs(Protocol):
+    """Where containers' output comes from: the node agent."""
+
+    async def open(
+        self, namespace: str, pod: str, container: str, *,
+        follow: bool, previous: bool, timestamps: bool, since_time: str | None, since_seconds: int | None,
+        tail_lines: int | None, limit_bytes: int | None,
+    ) -> AsyncIterator[bytes]:  # fmt: skip
+        """The output in pieces of any size; with ``follow`` until the container ends.
+
+        ``since_time`` is RFC 3339 in whole seconds, UTC.
+        """
+
+
+async def open_log(logs: PodLogs, pod: Object, query: Mapping[str, str]) -> AsyncIterator[bytes] | None:
+    """What a ``GET .../log`` answers with; None for a pod that no node has taken yet.
+
+    Raises:
+        StatusError: for a container that is not there, or has not started, in the server's words.
+    """
+    metadata, options = pod["metadata"], _options(query, pod["metadata"]["name"])
+    container = chosen_container(pod, query.get("container", ""))
+    if not pod["spec"].get("nodeName"):
+        return None
+    _check_state(pod, container, options["previous"])
+    return await logs.open(metadata["namespace"], metadata["name"], container, **options)
+
+
+def _options(query: Mapping[str, str], name: str) -> Object:
+    options: Object = {each: flag(query, each) for each in ("follow", "previous", "timestamps")}
+    numbers = {"since_seconds": "sinceSeconds", "tail_lines": "tailLines", "limit_bytes": "limitBytes"}
+    causes = Causes()
+    for field, parameter in numbers.items():
+        options[field] = integer(query, parameter) if query.get(parameter) else None
+        if options[field] == 0 and parameter != "tailLines":
+            causes.invalid(parameter, 0, "must be greater than 0")
+    since = query.get("sinceTime")
+    if since and options["since_seconds"] is not None:
+        causes.forbidden("sinceSeconds", "only one of `sinceTime` or `sinceSeconds` may be specified")
+    causes.check(Type("", "v1", "PodLogOptions"), name)
+    options["since_time"] = _whole_seconds(since) if since else None
+    return options
+
+
+def _whole_seconds(text: str) -> str:
+    """A time as it reaches the node: without its fraction, as in Kubernetes."""
+    try:
+        return datetime.fromisoformat(text.replace(" ", "+")).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError):
+        raise bad_request(f'parsing time "{text}" as "2006-01-02T15:04:05Z07:00": cannot parse it') from None
+
+
+def chosen_container(pod: Object, asked: str) -> str:
+    """The container that a request is about: the one it names, or the only one; raises BadRequest."""
+    spec, name = pod["spec"], pod["metadata"]["name"]
+    mains, inits = ([each["name"] for each in spec.get(field) or ()] for field in ("containers", "initContainers"))
+    if asked and asked not in (*mains, *inits):
+        raise bad_request(f"container {asked} is not valid for pod {name}")
+    default = pod["metadata"].get("annotations", {}).get("kubectl.kubernetes.io/default-container")
+    if found := asked or (mains[0] if len(mains) == 1 and not inits else default if default in mains else ""):
+        return str(found)
+    choice = f"a container name must be specified for pod {name}, choose one of: [{' '.join(mains)}]"
+    raise bad_request(choice + (f" or one of the init containers: [{' '.join(inits)}]" if inits else ""))
+
+
+def container_status(pod: Object, container: str) -> Object:
+    """What the pod's status says of a container; empty before it is there."""
+    known = [*(at(pod, "status.containerStatuses") or ()), *(at(pod, "status.initContainerStatuses") or ())]
+    return next((each for each in known if each["name"] == container), {})
+
+
+def _check_state(pod: Object, container: str, previous: bool) -> None:
+    found, where = container_status(pod, container), f'container "{container}" in pod "{pod["metadata"]["name"]}"'
+    last = at(found, "lastState.terminated")
+    if previous and not last:
+        raise bad_request(f"previous terminated {where} not found")
+    if last or at(found, "state.running") is not None or at(found, "state.terminated") is not None:
+        return
+    waiting = at(found, "state.waiting.reason") or "ContainerCreating"
+    raise bad_request(f"{where} is waiting to start: {_WAITING.get(waiting, waiting)}")

@@ -1,0 +1,218 @@
+"""What a client sends: the body in JSON, YAML or protobuf, and the options in the query.
+
+The texts of refusals are Kubernetes' where clients or people are likely to meet them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import yaml
+from aiohttp import web
+
+from aksgpu.local.api import protobuf
+from aksgpu.local.api.name_formats import LOADER
+from aksgpu.local.api.registry import WriteOptions
+from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.kinds import Type
+from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
+from aksgpu.local.status_error import StatusError, bad_request
+
+MAX_BODY = 3 * 1024 * 1024
+"""Bytes of a request body, as in Kubernetes."""
+BODY_SECONDS = 60.0
+"""Seconds that a body may take to arrive."""
+
+YAML_DEPTH, YAML_EVENTS = 100, 100_000
+"""Levels, and keys and values, of a body that is YAML and not JSON."""
+
+Object = dict[str, Any]
+_JSON, _YAML, _PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
+_OBJECTS = (_JSON, _YAML, _PROTOBUF)
+_PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
+
+
+async def read(request: web.Request) -> bytes:
+    """The body; raises RequestEntityTooLarge beyond :data:`MAX_BODY`, Timeout for one that does not arrive."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            await request.content.readexactly(MAX_BODY + 1)
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    except TimeoutError:
+        message = "Timeout: request did not complete within the allotted timeout"
+        raise StatusError(504, "Timeout", message) from None
+    except web.RequestPayloadError as error:
+        raise bad_request(f"error reading the body: {error}") from None
+    raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
+
+
+def _media(request: web.Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+async def read_object(request: web.Request, kind: Type, options: WriteOptions) -> Object:
+    """The object in a body."""
+    body = await read(request)
+    obj = _decode(request, body, kind.kind)
+    if options.field_validation != "Ignore" and _media(request) in ("", _JSON):
+        options.tell(kind, _repeated(body))
+    return obj
+
+
+async def read_patch(request: web.Request) -> tuple[Any, str]:
+    """A patch and its media type; raises UnsupportedMediaType for any but the four that there are."""
+    media = _media(request)
+    if media not in _PATCHES:
+        raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+    body = await read(request)
+    try:
+        patch = _yaml(body) if media == APPLY_PATCH else orjson.loads(body)
+    except ValueError as error:
+        raise bad_request(f"error decoding patch: {error}") from None
+    if not isinstance(patch, list if media == JSON_PATCH else dict):
+        raise bad_request(f"error decoding patch: it must be {'a list' if media == JSON_PATCH else 'an object'}")
+    return patch, media
+
+
+async def read_deletion(request: web.Request) -> tuple[Object, WriteOptions]:
+    """What a DELETE asks for: DeleteOptions, from its body or else its query, and what is asked of every write."""
+    query, wishes = request.query, dict[str, Any]()
+    if request.body_exists and (body := await read(request)):
+        wishes = _decode(request, body, "DeleteOptions")
+    else:
+        if "propagationPolicy" in query:
+            wishes["propagationPolicy"] = query["propagationPolicy"]
+        if "gracePeriodSeconds" in query:
+            wishes["gracePeriodSeconds"] = integer(query, "gracePeriodSeconds")
+        if "orphanDependents" in query:
+            wishes["orphanDependents"] = flag(query, "orphanDependents")
+    return wishes, with_dry_run(write_options(request, "DeleteOptions"), wishes.get("dryRun"))
+
+
+def write_options(request: web.Request, name: str, *, apply: bool = False) -> WriteOptions:
+    """What the query asks of a write.
+
+    Args:
+        request: carries the query.
+        name: the options' kind in error texts, such as ``CreateOptions``.
+        apply: whether this is an apply patch, which must say who owns its fields.
+    """
+    query = request.query
+    validation, manager = query.get("fieldValidation") or "Warn", query.get("fieldManager", "")
+    causes = Causes()
+    if validation not in ("Ignore", "Strict", "Warn"):
+        causes.unsupported("fieldValidation", validation, ("Ignore", "Strict", "Warn"))
+    if len(manager) > 128:
+        causes.too_long("fieldManager", 128)
+    if apply and not manager:
+        causes.required("fieldManager", "is required for apply patch")
+    causes.check(Type("meta.k8s.io", "v1", name))
+    agent = request.headers.get("User-Agent", "").partition("/")[0][:128]
+    options = WriteOptions(
+        manager=manager or agent or "unknown", field_validation=validation, force=flag(query, "force")
+    )
+    return with_dry_run(options, query.getall("dryRun", []), name)
+
+
+def with_dry_run(options: WriteOptions, asked: Any, name: str = "DeleteOptions") -> WriteOptions:
+    """The options, as a dry run when that is asked for: in the query, or in the body of a deletion."""
+    if asked and asked != ["All"]:
+        causes = Causes()
+        causes.unsupported("dryRun", asked[0] if isinstance(asked, list) else asked, ("All",))
+        causes.check(Type("meta.k8s.io", "v1", name))
+    return replace(options, dry_run=True) if asked else options
+
+
+def integer(query: Mapping[str, str], key: str) -> int:
+    """A number in the query, 0 where absent; raises BadRequest."""
+    text = query.get(key, "") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise bad_request(f'invalid {key} "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def exactly(query: Mapping[str, str]) -> bool:
+    """Whether a list is to be as it was at a version, rather than the newest."""
+    match, causes, name = query.get("resourceVersionMatch", ""), Causes(), "resourceVersionMatch"
+    if match not in ("", "Exact", "NotOlderThan"):
+        causes.unsupported(name, match, ("Exact", "NotOlderThan", ""))
+    elif match and not query.get("resourceVersion"):
+        causes.forbidden(name, f"{name} is forbidden unless resourceVersion is provided")
+    elif match and query.get("continue"):
+        causes.forbidden(name, f"{name} is forbidden when continue is provided")
+    elif match == "Exact" and query["resourceVersion"] == "0":
+        causes.forbidden(name, f'{name} "exact" is forbidden for resourceVersion "0"')
+    causes.check(Type("meta.k8s.io", "v1", "ListOptions"))
+    return match == "Exact"
+
+
+def flag(query: Mapping[str, str], key: str) -> bool:
+    """A boolean in the query, which is true when it is there at all and not ``0`` or ``false``."""
+    return key in query and query[key].lower() not in ("0", "false", "f")
+
+
+def _decode(request: web.Request, body: bytes, kind: str) -> Object:
+    media = _media(request) or _JSON
+    if media not in _OBJECTS:
+        text = "the body of the request was in an unknown format - accepted media types include: "
+        raise StatusError(415, "UnsupportedMediaType", text + ", ".join(_OBJECTS))
+    decode = {_JSON: orjson.loads, _YAML: _yaml, _PROTOBUF: protobuf.decode}[media]
+    try:
+        if isinstance(obj := decode(body), dict):
+            return obj
+        why = "it is no object"
+    except orjson.JSONDecodeError as error:
+        character = f"invalid character {error.doc[error.pos : error.pos + 1]!r}"
+        key = error.msg.endswith("expected a string key")
+        why = f"json parse error: {f'{character} looking for beginning of object key string' if key else error}"
+    except ValueError as error:
+        why = str(error)
+    shown = body[:30].decode(errors="replace")
+    head = f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
+    raise bad_request(f"{head}{why} ({shown})")
+
+
+def _repeated(body: bytes) -> list[str]:
+    """A text for each key that a JSON object in ``body`` holds twice."""
+    found: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> None:
+        if len(dict(items)) < len(items):
+            times = Counter(key for key, _ in items)
+            found.extend(f'duplicate field "{key}"' for key in times if times[key] > 1)
+
+    with suppress(ValueError, RecursionError):  # numbers and depths that orjson takes
+        json.loads(body, object_pairs_hook=pairs)
+    return found
+
+
+def _yaml(body: bytes) -> Any:
+    """The value of a YAML body as JSON has it; without aliases, which could make a small text huge.
+
+    Size and depth are looked at before anything is built: libyaml's composer calls itself for each level, down to the
+    end of the stack, and holds the loop for as long as it takes.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass  # most of what says that it is YAML is JSON
+    try:
+        depth = 0
+        for number, event in enumerate(yaml.parse(body, LOADER)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("aliases are not taken")
+            if depth > YAML_DEPTH or number > YAML_EVENTS:
+                raise ValueError(f"more than {YAML_DEPTH} levels or {YAML_EVENTS} keys and values are not taken")
+        value = yaml.load(body, LOADER)
+        return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise ValueError(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None

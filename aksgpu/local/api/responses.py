@@ -1,0 +1,98 @@
+"""Answers: objects, lists, tables and refusals as JSON, in the form that the Accept header asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from aiohttp import web
+
+from aksgpu.local.api.store import Entry, Event
+from aksgpu.local.api.tables import META, partial, table
+from aksgpu.local.kinds import Kind
+from aksgpu.local.status_error import StatusError, bad_request
+
+Object = dict[str, Any]
+JSON = "application/json"
+AGGREGATED = "APIGroupDiscoveryList"
+NO_CACHE = {"Cache-Control": "no-cache, private"}
+_SHAPES = {"Table": "v1", "PartialObjectMetadata": "v1", "PartialObjectMetadataList": "v1", AGGREGATED: "v2"}
+"""What an answer can be converted to, and in which version."""
+
+
+class Form(NamedTuple):
+    """What an answer is converted to."""
+
+    shape: str = ""
+    """``Table``, for one; empty for the object as it is."""
+    include: str = "Metadata"
+    """``None``, ``Metadata`` or ``Object``: what a Table's rows carry beside their cells."""
+
+
+def negotiate(request: web.Request) -> Form:
+    """What a client wants; raises NotAcceptable, or BadRequest for a Table of unknown rows."""
+    for clause in (request.headers.get("Accept") or "*/*").split(","):
+        media, *parameters = (part.strip() for part in clause.split(";"))
+        options = dict(parameter.partition("=")[::2] for parameter in parameters)
+        shape = options.get("as", "")
+        if media in (JSON, "*/*", "application/*") and (not shape or _SHAPES.get(shape) == options.get("v", "v1")):
+            form = Form(shape, request.query.get("includeObject") or "Metadata")
+            if shape == "Table" and form.include not in ("None", "Metadata", "Object"):
+                raise bad_request(f'unrecognized includeObject value: "{form.include}"')
+            return form
+    raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {JSON}")
+
+
+def answer(
+    body: Any, status: int = 200, warnings: Sequence[str] = (), headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Any object, or its JSON."""
+    data = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+    response = web.Response(body=data, status=status, headers={"Content-Type": JSON, **NO_CACHE, **(headers or {})})
+    for text in dict.fromkeys(warnings):
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        response.headers.add("Warning", f'299 - "{quoted}"')
+    return response
+
+
+def refuse(error: StatusError) -> web.Response:
+    """A refusal as its Status."""
+    headers = {403: {"X-Content-Type-Options": "nosniff"}, 429: {"Retry-After": "1"}, 504: {"Retry-After": "1"}}
+    return answer(error.status, error.code, headers=headers.get(error.code))
+
+
+def one(form: Form, entry: Entry, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+    """A stored object, as itself, its metadata or a Table of one row."""
+    return answer(_shown(form, entry, [entry.obj]) + b"\n", status, warnings)
+
+
+def _shown(form: Form, entry: Entry, rows: list[Object], *, headers: bool = True) -> bytes:
+    if form.shape == "Table":
+        metadata = {"resourceVersion": entry.obj["metadata"].get("resourceVersion", "")}
+        return orjson.dumps(table(entry.kind.plural, rows, metadata, include=form.include, headers=headers))
+    return orjson.dumps(partial(entry.obj)) if form.shape else entry.data
+
+
+def many(form: Form, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
+    """A list. The JSON of its items is the store's own, not made again."""
+    if form.shape == "Table":
+        return answer(table(kind.plural, (entry.obj for entry in entries), metadata, include=form.include))
+    if form.shape:
+        items = [partial(entry.obj) for entry in entries]
+        return answer({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": metadata, "items": items})
+    head = orjson.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata})
+    return answer(head[:-1] + b',"items":[' + b",".join(entry.item for entry in entries) + b"]}\n")
+
+
+def encoder(form: Form) -> Callable[[Event], bytes]:
+    """How a watch writes its objects. The columns of a Table come with the first event only."""
+    headers = True
+
+    def encode(event: Event) -> bytes:
+        nonlocal headers
+        shown = _shown(form, event.entry, [] if event.type == "BOOKMARK" else [event.entry.obj], headers=headers)
+        headers = False
+        return shown
+
+    return encode

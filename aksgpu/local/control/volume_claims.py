@@ -1,0 +1,52 @@
+"""Persistent volume claims: each is bound at once, to a directory that the node agent keeps for it.
+
+There are no PersistentVolume objects: ``spec.volumeName`` names one as a real provisioner would.
+"""
+
+from __future__ import annotations
+
+from aksgpu.local.control.controller_runtime import Cluster, Controller, finished
+from aksgpu.local.objects import Object
+
+_BOUND = {"pv.kubernetes.io/bind-completed": "yes", "pv.kubernetes.io/bound-by-controller": "yes"}
+_IN_USE = "kubernetes.io/pvc-protection"
+
+
+class ClaimController(Controller):
+    """Binds claims, and keeps those that are deleted until no pod uses them any more."""
+
+    resource = "persistentvolumeclaims"
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._pods = cluster.informer("pods")
+        self._pods.on_change(self._pod_changed)
+
+    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
+        if old and (new is None or finished(new)):
+            for key in _claims(old):
+                self.queue.add(key)
+
+    async def sync(self, key: str) -> float | None:
+        """Bind one claim, or let it go."""
+        claim = self.informer.get(key)
+        if claim is None:
+            return None
+        meta, spec = claim["metadata"], claim["spec"]
+        if meta.get("deletionTimestamp"):
+            if not any(key in _claims(pod) for pod in self._pods if not finished(pod)):
+                await self.cluster.remove_finalizer(self.resource, claim, _IN_USE)
+            return None
+        if not spec.get("volumeName"):
+            head = {"annotations": _BOUND, "finalizers": [*(meta.get("finalizers") or ()), _IN_USE]}
+            patch = {"metadata": head, "spec": {"volumeName": f"pvc-{meta['uid']}"}}
+            claim = await self.cluster.patch(self.resource, claim, patch)
+        size = ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")
+        status = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": {"storage": size}}
+        await self.cluster.update_status(self.resource, claim, status)
+        return None
+
+
+def _claims(pod: Object) -> set[str]:
+    volumes = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or ()]
+    return {f"{pod['metadata']['namespace']}/{claim['claimName']}" for claim in volumes if claim}

@@ -1,0 +1,162 @@
+"""The kinds that the laptop's API server serves, as a table: a row a kind.
+
+Everything that is alike for all kinds reads its differences here: names, scope, verbs, subresources, fields that a
+selector may name. What only one kind does is in :mod:`aksgpu.local.api.strategy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from aksgpu.local.status_error import StatusError, bad_request
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+EDIT_VERBS = ("get", "patch", "update")
+
+
+@dataclass(frozen=True, eq=False)
+class Type:
+    """What a body says that it is."""
+
+    group: str
+    version: str
+    kind: str
+
+    @cached_property
+    def api_version(self) -> str:
+        """``v1`` or ``group/version``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @cached_property
+    def qualified_kind(self) -> str:
+        """``Job.batch``: the name in the texts of failed validations."""
+        return f"{self.kind}.{self.group}" if self.group else self.kind
+
+    @cached_property
+    def package(self) -> str:
+        """``batch``: where Go has the type."""
+        return self.group.partition(".")[0] or "core"
+
+    @cached_property
+    def definition(self) -> str:
+        """The key of this type in the published schemas."""
+        root = "io.k8s.apimachinery.pkg.apis" if self.package == "meta" else "io.k8s.api"
+        return f"{root}.{self.package}.{self.version}.{self.kind}"
+
+    def refuse(self, why: str, given: str = "") -> StatusError:
+        """400: what was ``given`` cannot be read as this type."""
+        head = f'{given or self.kind} in version "{self.version}" cannot be handled as a {self.kind}'
+        return bad_request(f"{head}: {why}")
+
+
+DELETE_OPTIONS = Type("meta.k8s.io", "v1", "DeleteOptions")
+
+
+@dataclass(frozen=True, eq=False)
+class Subresource(Type):
+    """A part of an object with a path of its own, by the type of its body: for ``status`` the object's own."""
+
+    verbs: tuple[str, ...] = EDIT_VERBS
+
+
+@dataclass(frozen=True, eq=False)
+class Kind(Type):
+    """One row: how a kind is called, where it lives and what can be done with it."""
+
+    plural: str
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    namespaced: bool = True
+    verbs: tuple[str, ...] = ALL_VERBS
+    subresources: Mapping[str, Subresource] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
+    """What a field selector may name, beyond metadata.name and metadata.namespace; in the server's order."""
+    generation: bool = False
+    """Whether metadata.generation counts changes of the spec."""
+    name_rule: str = "subdomain"
+    """``subdomain``, ``label``, ``service`` or ``path``; see :mod:`aksgpu.local.api.name_formats`."""
+    body_in_delete: bool = False
+    """Whether DELETE answers with the object, as pods and namespaces do, rather than a Status."""
+
+    @cached_property
+    def qualified(self) -> str:
+        """``jobs.batch``: the name in error texts."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @cached_property
+    def head(self) -> bytes:
+        """How the JSON of every stored object of this kind begins; list items are the rest."""
+        return f'{{"kind":"{self.kind}","apiVersion":"{self.api_version}",'.encode()
+
+
+def _status(kind: str, group: str = "") -> dict[str, Subresource]:
+    return {"status": Subresource(group, "v1", kind)}
+
+
+_RBAC, _SCHEDULING, _COORDINATION = "rbac.authorization.k8s.io", "scheduling.k8s.io", "coordination.k8s.io"
+_NO_COLLECTION = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
+_POD_PARTS = {
+    "binding": Subresource("", "v1", "Binding", ("create",)),
+    "eviction": Subresource("policy", "v1", "Eviction", ("create",)),
+    "exec": Subresource("", "v1", "PodExecOptions", ("create", "get")),
+    "log": Subresource("", "v1", "Pod", ("get",)),
+    **_status("Pod"),
+}
+_POD_FIELDS = (
+    "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase "
+    "status.podIP status.nominatedNodeName"
+)
+_EVENT_FIELDS = (
+    "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion "
+    "involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type"
+)
+_FINALIZE = {**_status("Namespace"), "finalize": Subresource("", "v1", "Namespace", ("update",))}
+
+# fmt: off
+KINDS: tuple[Kind, ...] = (
+    Kind("", "v1", "ConfigMap", "configmaps", ("cm",)),
+    Kind("", "v1", "Event", "events", ("ev",), fields=tuple(_EVENT_FIELDS.split())),
+    Kind("", "v1", "Namespace", "namespaces", ("ns",), namespaced=False, verbs=_NO_COLLECTION,
+         subresources=_FINALIZE, fields=("status.phase",), name_rule="label", body_in_delete=True),
+    Kind("", "v1", "Node", "nodes", ("no",), namespaced=False, subresources=_status("Node"),
+         fields=("spec.unschedulable",)),
+    Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", ("pvc",),
+         subresources=_status("PersistentVolumeClaim"), body_in_delete=True),
+    Kind("", "v1", "Pod", "pods", ("po",), ("all",), subresources=_POD_PARTS, body_in_delete=True,
+         fields=tuple(_POD_FIELDS.split())),
+    Kind("", "v1", "ResourceQuota", "resourcequotas", ("quota",),
+         subresources=_status("ResourceQuota"), body_in_delete=True),
+    Kind("", "v1", "Secret", "secrets", fields=("type",)),
+    Kind("", "v1", "Service", "services", ("svc",), ("all",), subresources=_status("Service"),
+         fields=("spec.clusterIP", "spec.type"), name_rule="service", body_in_delete=True),
+    Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), body_in_delete=True),
+    Kind("apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), generation=True,
+         subresources=_status("DaemonSet", "apps")),
+    Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
+         verbs=("create",)),
+    Kind("batch", "v1", "Job", "jobs", (), ("all",), generation=True, subresources=_status("Job", "batch"),
+         fields=("status.successful",)),
+    Kind(_COORDINATION, "v1", "Lease", "leases"),
+    Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False, name_rule="path"),
+    Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False,
+         name_rule="path"),
+    Kind(_RBAC, "v1", "Role", "roles", name_rule="path"),
+    Kind(_RBAC, "v1", "RoleBinding", "rolebindings", name_rule="path"),
+    Kind(_SCHEDULING, "v1", "PriorityClass", "priorityclasses", ("pc",), namespaced=False),
+)
+# fmt: on
+
+_BY_PLURAL = {kind.plural: kind for kind in KINDS}
+
+
+def by_plural(plural: str) -> Kind:
+    """The row of a plural; KeyError for a resource that is not served."""
+    return _BY_PLURAL[plural]
+
+
+def by_path(group: str, version: str, plural: str) -> Kind | None:
+    """The row of a URL's group, version and plural, or None."""
+    found = _BY_PLURAL.get(plural)
+    return found if found is not None and (found.group, found.version) == (group, version) else None

@@ -1,0 +1,67 @@
+"""A container's output as files: written here, read by :mod:`aksgpu.local.node.container_logs`."""
+
+# ruff: noqa: PTH108, PTH110
+
+from __future__ import annotations
+
+import os
+import time
+
+LINE_LIMIT = 16 * 1024
+
+
+class Log:
+    """CRI log files: ``TIMESTAMP STREAM F|P TEXT``, the segment with the highest number being written.
+
+    Timestamps strictly increase, so that a reader can tell any two lines apart.
+    """
+
+    def __init__(self, path: str, max_bytes: int, max_files: int) -> None:
+        self._path, self._max_bytes, self._max_files = path, max_bytes, max_files
+        self._segment = 0
+        self._last, self._second, self._stamp = 0, 0, b""
+        self._rest = {b"stdout": b"", b"stderr": b""}
+        self._open()
+
+    def _open(self) -> None:
+        name = f"{self._path}.{self._segment}"
+        self._fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._size = 0
+
+    def feed(self, stream: bytes, data: bytes) -> None:
+        """Take output as it comes; empty data is the end of the stream."""
+        lines = (self._rest[stream] + data).split(b"\n")
+        rest = lines.pop()
+        out: list[bytes] = []
+        for line in lines:
+            while len(line) > LINE_LIMIT:
+                out.append(self._entry(stream, b"P", line[:LINE_LIMIT]))
+                line = line[LINE_LIMIT:]
+            out.append(self._entry(stream, b"F", line))
+        while len(rest) > LINE_LIMIT or (rest and not data):
+            out.append(self._entry(stream, b"P", rest[:LINE_LIMIT]))
+            rest = rest[LINE_LIMIT:]
+        self._rest[stream] = rest
+        if out:
+            self._write(b"".join(out))
+
+    def _entry(self, stream: bytes, tag: bytes, text: bytes) -> bytes:
+        self._last = max(time.time_ns(), self._last + 1)
+        seconds, nanos = divmod(self._last, 1_000_000_000)
+        if seconds != self._second:  # most lines come many to the second
+            self._second, self._stamp = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
+        return b"%s.%09dZ %s %s %s\n" % (self._stamp, nanos, stream, tag, text)
+
+    def _write(self, data: bytes) -> None:
+        if self._size and self._size + len(data) > self._max_bytes:
+            full = self._fd
+            self._segment += 1
+            self._open()
+            os.close(full)
+            old = f"{self._path}.{self._segment - self._max_files}"
+            if os.path.exists(old):
+                os.unlink(old)
+        self._size += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
