@@ -24,7 +24,8 @@ from load import CONFIG_MAPS, RUNS, Api, Connection, config_map, encoded, small_
 
 SECONDS = 1.5
 EVENTS = 60
-CONNECTIONS, WATCHERS = (1, 8, 64), (1, 20, 200)
+CONNECTIONS = (1, 8, 64)
+WATCHERS = (1, 20, 200)
 
 
 async def rate(api: Api, connections: int, make: Callable[[Connection], bytes]) -> float:
@@ -55,7 +56,9 @@ def sqlite_alone(path: Path, data: bytes, together: int) -> float:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("CREATE TABLE IF NOT EXISTS floor (name TEXT PRIMARY KEY, data BLOB)")
-    numbers, begin, done = itertools.count(time.time_ns()), time.perf_counter(), 0
+    numbers = itertools.count(time.time_ns())
+    begin = time.perf_counter()
+    done = 0
     while time.perf_counter() - begin < SECONDS / 3:
         db.execute("BEGIN IMMEDIATE")
         for _ in range(together):
@@ -77,10 +80,12 @@ def orjson_alone(obj: dict[str, Any]) -> float:
 
 async def latency(api: Api, watchers: int) -> tuple[float, float, float]:
     """Of a write: seconds until its acknowledgement, until a watcher has it, until the last has it. Medians."""
-    writer, seen = await Connection.open(api), asyncio.Semaphore(0)
+    writer = await Connection.open(api)
+    seen = asyncio.Semaphore(0)
     version = orjson.loads(await writer.send(writer.request("GET", CONFIG_MAPS + "?limit=1")))["metadata"]
     path = f"{CONFIG_MAPS}?watch=true&resourceVersion={version['resourceVersion']}"
-    watches, tasks = [], []
+    watches = []
+    tasks = []
     arrivals: list[float] = []
 
     async def follow(reader: asyncio.StreamReader) -> None:
@@ -92,7 +97,9 @@ async def latency(api: Api, watchers: int) -> tuple[float, float, float]:
     for _ in range(watchers):
         watches.append(await Connection.open(api))
         tasks.append(asyncio.create_task(follow(await watches[-1].watch(path))))
-    acknowledged, typical, last = [], [], []
+    acknowledged = []
+    typical = []
+    last = []
     for number in range(EVENTS):
         request = writer.request("POST", CONFIG_MAPS, encoded(f"watched-{time.time_ns()}-{number}"))
         arrivals.clear()

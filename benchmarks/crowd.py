@@ -18,8 +18,10 @@ from aksgpu import local
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
 
-NODES, PODS = 1_000, 10_000
-GPU, SIZE = "nvidia.com/gpu", "Standard_NC64as_T4_v3"
+NODES = 1_000
+PODS = 10_000
+GPU = "nvidia.com/gpu"
+SIZE = "Standard_NC64as_T4_v3"
 
 
 def node(number: int, like: dict[str, Any]) -> dict[str, Any]:

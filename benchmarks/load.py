@@ -69,7 +69,9 @@ class Connection:
     """One HTTP connection that sends bytes made beforehand and reads answers by their length."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, api: Api) -> None:
-        self._reader, self._writer, self._api = reader, writer, api
+        self._reader = reader
+        self._writer = writer
+        self._api = api
 
     @classmethod
     async def open(cls, api: Api) -> Connection:

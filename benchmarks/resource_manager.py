@@ -32,7 +32,8 @@ class Counting:
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
-        self.polls, self.patience = 0, float("inf")
+        self.polls = 0
+        self.patience = float("inf")
         self._asked: tuple[float, float] | None = None  # when the last answer came, and the pause that it asked for
         send = RequestsTransport.send
 
@@ -55,9 +56,12 @@ class Counting:
 
     def row(self, what: str, call: Callable[[], Any]) -> Any:
         """Run a call and print a line of the table."""
-        self.kinds, self.polls, self.patience = Counter(), 0, float("inf")
+        self.kinds = Counter()
+        self.polls = 0
+        self.patience = float("inf")
         result = call()
-        least, others = (LEAST if self.polls else 1), sum(self.kinds.values())
+        least = LEAST if self.polls else 1
+        others = sum(self.kinds.values())
         share = (others + min(self.polls, 1)) / least
         pause = f"{self.patience:5.2f}" if self.polls else "    -"
         print(f"{what:<32}{others:>3} requests {share:>5.2f} x the least {self.polls:>4} polls {pause}")

@@ -62,7 +62,8 @@ async def whole(api: Api, path: str) -> bytes:
 async def paged(api: Api, size: int) -> int:
     """All pods, page by page."""
     connection = await Connection.open(api)
-    found, more = 0, ""
+    found = 0
+    more = ""
     while True:
         token = f"&continue={quote(more)}" if more else ""
         page = orjson.loads(await connection.send(connection.request("GET", f"/api/v1/pods?limit={size}{token}")))

@@ -26,7 +26,9 @@ def _split(text: str) -> tuple[Decimal, str, str]:
     match = _FORM.fullmatch(text)
     if match is None or len(text) > 64:
         raise ValueError(SYNTAX)
-    number, suffix, exponent = Decimal(match[1]), match[2] or "", match[3]
+    number = Decimal(match[1])
+    suffix = match[2] or ""
+    exponent = match[3]
     if suffix in _BINARY:
         number *= Decimal(1024) ** _BINARY[suffix]
     else:
@@ -57,9 +59,11 @@ def _spell(number: Decimal, suffix: str, exponent: str) -> str:
         return "0"
     # Binary spellings below 1024, or of no whole number, fall back to decimal ones, as in the API.
     if suffix in _BINARY and abs(number) >= 1024 and number == number.to_integral_value():
-        whole, power = int(number), 0
+        whole = int(number)
+        power = 0
         while power < 6 and whole % 1024 == 0:
-            whole, power = whole // 1024, power + 1
+            whole = whole // 1024
+            power = power + 1
         return str(whole) + ("", *_BINARY)[power]
     power = -9 if number % 1 else 0
     while power < 18 and number.scaleb(-power) % 1000 == 0:

@@ -80,7 +80,9 @@ class Clusters:
     """
 
     def __init__(self, home: Path, settings: Settings, entra: Callable[[str, str], bool]) -> None:
-        self._root, self._settings, self._entra = home / "clusters", settings, entra
+        self._root = home / "clusters"
+        self._settings = settings
+        self._entra = entra
         self._running: dict[str, KubeCluster] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 

@@ -18,7 +18,8 @@ MAX_CONNECTIONS = 1000
 """Connections at the same time; further ones are closed at once."""
 MAX_STRANGERS = 100
 """Connections that have not asked for anything yet."""
-PATIENCE, HURRY = 30.0, 1.0
+PATIENCE = 30.0
+HURRY = 1.0
 """Seconds in which the first request has to arrive, TLS handshake included; and while others wait to be let in."""
 
 
@@ -32,7 +33,9 @@ class Door:
     """
 
     def __init__(self, listener: socket.socket, server: web.Server, context: ssl.SSLContext) -> None:
-        self._listener, self._server, self._context = listener, server, context
+        self._listener = listener
+        self._server = server
+        self._context = context
         listener.listen(128)
         listener.setblocking(False)
         self._strangers: dict[asyncio.Task[None], float] = {}
@@ -78,7 +81,8 @@ class Door:
 
     async def _admit(self, connection: socket.socket) -> None:
         """Stay with a connection until its first request."""
-        protocol, asked = self._server(), asyncio.Event()
+        protocol = self._server()
+        asked = asyncio.Event()
         self._waiting[protocol] = asked
         try:
             with suppress(OSError):  # no TLS, or the client left, or took too long

@@ -95,7 +95,9 @@ def _status(kind: str, group: str = "") -> dict[str, Subresource]:
     return {"status": Subresource(group, "v1", kind)}
 
 
-_RBAC, _SCHEDULING, _COORDINATION = "rbac.authorization.k8s.io", "scheduling.k8s.io", "coordination.k8s.io"
+_RBAC = "rbac.authorization.k8s.io"
+_SCHEDULING = "scheduling.k8s.io"
+_COORDINATION = "coordination.k8s.io"
 _NO_COLLECTION = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
 _POD_PARTS = {
     "binding": Subresource("", "v1", "Binding", ("create",)),

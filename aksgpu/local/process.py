@@ -31,8 +31,11 @@ from aksgpu.local.home import home as user_home
 from aksgpu.local.home import private, write_private
 from aksgpu.local.settings import Settings
 
-LOOPBACK, SUBSCRIPTION_ID = "127.0.0.1", "00000000-0000-0000-0000-000000000000"
-START_SECONDS, ANSWER_SECONDS, LOOK_SECONDS = 30.0, 5.0, 0.02
+LOOPBACK = "127.0.0.1"
+SUBSCRIPTION_ID = "00000000-0000-0000-0000-000000000000"
+START_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 0.02
 INHERITED = (
     "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV "
     "CONDA_PREFIX CUDA_VISIBLE_DEVICES CUDA_HOME OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS XDG_CACHE_HOME "
@@ -70,7 +73,8 @@ def start(home: Path | str | None = None, *, settings: Settings | None = None) -
     Raises:
         LaptopError: it does not start, its directory cannot be used, or one of another version is at work there.
     """
-    place, chosen = _place(home), settings or Settings.from_environment()
+    place = _place(home)
+    chosen = settings or Settings.from_environment()
     while True:
         spawned = _spawn(place, chosen)
         if found := _found(place):
@@ -85,7 +89,8 @@ def start(home: Path | str | None = None, *, settings: Settings | None = None) -
                 )
             stop(home=place)
         elif spawned:
-            log, said = place / "laptop.log", record(place)
+            log = place / "laptop.log"
+            said = record(place)
             tail = log.read_text(errors="replace")[-2000:].strip()
             error = said.get("error") or f"the laptop AKS did not start\n{tail}"
             raise LaptopError(error, hint=said.get("hint") or f"The whole log is {log}.")
@@ -119,7 +124,8 @@ def stop(timeout: float = 15.0, *, home: Path | str | None = None) -> None:
     """
     place = _place(home)
     for number, seconds in ((signal.SIGTERM, timeout), (signal.SIGKILL, ANSWER_SECONDS)):
-        deadline, told = time.monotonic() + seconds, False
+        deadline = time.monotonic() + seconds
+        told = False
         while time.monotonic() < deadline:
             if not _running(place):
                 return
@@ -247,7 +253,8 @@ def _signal(place: Path, number: int) -> bool:
 
 def _found(place: Path) -> tuple[Endpoint, dict[str, Any]] | None:
     """The one that runs, as soon as it answers, and how it is; None when there is none, or none any more."""
-    deadline, why = time.monotonic() + START_SECONDS, "it does not say where"
+    deadline = time.monotonic() + START_SECONDS
+    why = "it does not say where"
     while _running(place):
         if (said := record(place)).get("pid"):
             try:

@@ -43,7 +43,8 @@ def operation(operator: str, value: str | None, values: Any) -> bool:
     if operator == "DoesNotExist":
         return value is None
     try:
-        have, bound = int(value or ""), int(values[0])
+        have = int(value or "")
+        bound = int(values[0])
     except (ValueError, IndexError):
         return False
     return have > bound if operator == "Gt" else operator == "Lt" and have < bound
@@ -51,7 +52,8 @@ def operation(operator: str, value: str | None, values: Any) -> bool:
 
 def matcher(kind: Kind, label_selector: str, field_selector: str) -> FieldMatcher | None:
     """Both selectors of a request as one function of an object; None when everything is wanted."""
-    labels, fields = parse_labels(label_selector), parse_fields(field_selector, kind)
+    labels = parse_labels(label_selector)
+    fields = parse_fields(field_selector, kind)
     if labels is None:
         return fields
     return lambda obj: labels(obj["metadata"].get("labels") or {}) and (fields is None or fields(obj))
@@ -77,15 +79,15 @@ def parse_labels(text: str) -> Matcher | None:
 
 
 def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
-    key, values = match["absent"] or match["key"], tuple[str, ...]()
+    key = match["absent"] or match["key"]
+    values = tuple[str, ...]()
     operator = "DoesNotExist" if match["absent"] else "Exists"
     if match["set"]:
-        operator, values = (
-            "In" if match["set"] == "in" else "NotIn",
-            tuple(value.strip() for value in match["values"].split(",")),
-        )
+        operator = "In" if match["set"] == "in" else "NotIn"
+        values = tuple(value.strip() for value in match["values"].split(","))
     elif match["op"]:
-        operator, values = {"!=": "NotIn", ">": "Gt", "<": "Lt"}.get(match["op"], "In"), (match["value"],)
+        operator = {"!=": "NotIn", ">": "Gt", "<": "Lt"}.get(match["op"], "In")
+        values = (match["value"],)
     wrong = [f'<nil>: Invalid value: "{key}": {why}' for why in name_formats.qualified(key)]
     for index, value in enumerate(values):
         wrong += [f'values[{index}][{key}]: Invalid value: "{value}": {why}' for why in name_formats.label_value(value)]
@@ -108,7 +110,9 @@ def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
         match = re.fullmatch(r"([^!=]+)(==|=|!=)(.*)", term, re.DOTALL)
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
-        path, equal, value = match[1], match[2] != "!=", re.sub(r"\\([\\,=])", r"\1", match[3])
+        path = match[1]
+        equal = match[2] != "!="
+        value = re.sub(r"\\([\\,=])", r"\1", match[3])
         if path not in ("metadata.name", "metadata.namespace", *kind.fields):
             known = '"metadata.name", "metadata.namespace"'
             only = f'"{path}" is not a known field selector: only {known}'

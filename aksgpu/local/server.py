@@ -55,12 +55,15 @@ class Laptop:
     """
 
     def __init__(self, home: Path, settings: Settings, lock: int) -> None:
-        self._home, self._settings, self._lock = home, settings, lock
+        self._home = home
+        self._settings = settings
+        self._lock = lock
         self._token = _token(home / "token")
         self._clusters = Clusters(home, settings, self._is_entra_token)
         self._manager = ResourceManager(home, self._clusters, settings)
         self._ended = asyncio.Event()
-        self._last_request, self._open_requests = time.monotonic(), 0
+        self._last_request = time.monotonic()
+        self._open_requests = 0
         self._note = ""
         self._changes: set[asyncio.Task[web.Response]] = set()
 
@@ -68,7 +71,8 @@ class Laptop:
         """Serve until told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
-        context, listener = tls.server_context(self._home), self._bind()
+        context = tls.server_context(self._home)
+        listener = self._bind()
         gc.disable()  # while everything is read, and then told to leave it alone: what was JSON has no cycles
         await self._manager.start()
         gc.freeze()
@@ -215,7 +219,8 @@ def main() -> None:
     """Serve in the background. The one argument is the descriptor of the lock that owns the home."""
     if os.fork():
         os._exit(0)
-    lock, home = int(sys.argv[1]), user_home()
+    lock = int(sys.argv[1])
+    home = user_home()
     os.set_inheritable(lock, False)
     os.chdir(home)
     server_log.set_up(home / "laptop.log")

@@ -12,7 +12,9 @@ class StatusError(Exception):
         self, code: int, reason: str, message: str, details: dict[str, Any] | None = None, **fields: Any
     ) -> None:
         super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+        self.code = code
+        self.reason = reason
+        self.message = message
         self.status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",

@@ -28,7 +28,8 @@ def server_context(home: Path) -> ssl.SSLContext:
 def _issue(home: Path) -> None:
     import trustme
 
-    ca, key = home / "ca.pem", home / "ca-key.pem"
+    ca = home / "ca.pem"
+    key = home / "ca-key.pem"
     try:
         authority = trustme.CA.from_pem(ca.read_bytes(), key.read_bytes())
     except (OSError, ValueError):

@@ -29,7 +29,8 @@ from .api_http.conftest import Answer
 from .api_http.test_hostile import TEXTS, Enemy
 from .test_process import CLUSTER, GROUP, make_cluster, wait_for
 
-REQUESTS, STRANGERS = 2_000, 400
+REQUESTS = 2_000
+STRANGERS = 400
 GROWTH = 100 << 20
 """Bytes of memory: several times what the objects, events and watch rings left behind can take."""
 
@@ -41,14 +42,16 @@ class Target:
         self.home = home
         self.endpoint: Endpoint = local.start(home, settings=Settings(time_scale=0.05))
         config = yaml.safe_load(make_cluster(self.endpoint))
-        self.server, self.token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
+        self.server = config["clusters"][0]["cluster"]["server"]
+        self.token = config["users"][0]["user"]["token"]
         self.port = int(self.endpoint.base_url.rpartition(":")[2])
         self.pid = local.status(home)["pid"]
         self._pool = urllib3.PoolManager(ca_certs=str(self.endpoint.ca_file), retries=False, timeout=20)
 
     def send(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
         """One request to the cluster."""
-        media, accept = options.get("content_type", "application/json"), options.get("accept", "application/json")
+        media = options.get("content_type", "application/json")
+        accept = options.get("accept", "application/json")
         token = self.token if "token" not in options or options["token"].startswith("admin") else "wrong"
         headers = {"Authorization": f"Bearer {token}", "Content-Type": media, "Accept": accept}
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
@@ -93,7 +96,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 def test_hostile_objects_leave_controllers_and_node_alive(target: Target) -> None:
-    enemy, before = Enemy(3), target.memory()
+    enemy = Enemy(3)
+    before = target.memory()
     for turn in range(REQUESTS):
         if turn % 500 == 0:
             enemy.sow(target)
@@ -163,7 +167,8 @@ def test_a_client_that_closes_its_half_is_answered(target: Target) -> None:
 
 def test_hostile_requests_to_resource_manager(target: Target) -> None:
     """Last of those that use the cluster: these may stop it."""
-    enemy, chance = Enemy(4), random.Random(4)
+    enemy = Enemy(4)
+    chance = random.Random(4)
     paths = [
         GROUP,
         CLUSTER,

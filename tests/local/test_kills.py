@@ -33,8 +33,10 @@ from .test_process import GROUP, make_cluster, send, wait_for
 
 KILLS = int(os.environ.get("AKSGPU_KILLS", "50"))
 FAST = Settings(time_scale=0.05)
-CONFIG_MAPS, JOBS = "/api/v1/namespaces/default/configmaps", "/apis/batch/v1/namespaces/default/jobs"
-PODS, DAEMON_SETS = "/api/v1/namespaces/default/pods", "/apis/apps/v1/namespaces/default/daemonsets"
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+JOBS = "/apis/batch/v1/namespaces/default/jobs"
+PODS = "/api/v1/namespaces/default/pods"
+DAEMON_SETS = "/apis/apps/v1/namespaces/default/daemonsets"
 GROUPS = f"{GROUP.rpartition('/')[0]}{{}}?api-version=2021-04-01"
 BROKEN = (OSError, http.client.HTTPException)
 """What a client sees of a server that was killed."""
@@ -83,7 +85,10 @@ class Writer:
     """Creates, changes and deletes objects of its own, and records each acknowledgement."""
 
     def __init__(self, name: str, collection: str, make: Callable[[str, str], dict[str, Any]], *, limit: int) -> None:
-        self.name, self.collection, self._make, self._limit = name, collection, make, limit
+        self.name = name
+        self.collection = collection
+        self._make = make
+        self._limit = limit
         self.acknowledged: dict[str, str] = {}
         """The value of each object that is there."""
         self.doubt: tuple[str, str | None] | None = None
@@ -209,7 +214,8 @@ class Arena:
         self.endpoint = local.start(home, settings=FAST)
         self.trust = ssl.create_default_context(cafile=str(self.endpoint.ca_file))
         config = yaml.safe_load(make_cluster(self.endpoint))
-        self.server, self.token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
+        self.server = config["clusters"][0]["cluster"]["server"]
+        self.token = config["users"][0]["user"]["token"]
         self.clock = Clock()
         self.writers = [Writer(f"lane{number}", CONFIG_MAPS, config_map, limit=25) for number in range(5)]
         self.writers.append(Writer("job", JOBS, job, limit=4))
@@ -324,7 +330,8 @@ def marked(mark: str) -> list[int]:
 
 @pytest.mark.timeout(60 + 4 * KILLS)
 def test_the_laptop_is_killed_under_load(arena: Arena) -> None:
-    chance, mark = random.Random(7), f"kept-{os.getpid()}"
+    chance = random.Random(7)
+    mark = f"kept-{os.getpid()}"
     client = arena.client()
     keeper = pod_spec("bash", "-c", f"exec -a {mark} sleep 1000", terminationGracePeriodSeconds=0)
     client.send("POST", PODS, {"metadata": {"name": "keeper"}, "spec": keeper})
@@ -333,7 +340,8 @@ def test_the_laptop_is_killed_under_load(arena: Arena) -> None:
     daemons = {"selector": {"matchLabels": labels}, "template": template}
     client.send("POST", DAEMON_SETS, {"metadata": {"name": "everywhere"}, "spec": daemons})
     wait_for(lambda: arena.container("keeper"))
-    before, running = arena.container("keeper"), marked(mark)
+    before = arena.container("keeper")
+    running = marked(mark)
     assert len(running) == 1
 
     for kill in range(KILLS):

@@ -300,7 +300,8 @@ def test_a_private_laptop_leaves_nothing() -> None:
 
 def test_certificates_are_kept_and_renewed(home: Path) -> None:
     local.start(home, settings=FAST)
-    authority, server = (home / "ca.pem").read_bytes(), (home / "server.pem").read_bytes()
+    authority = (home / "ca.pem").read_bytes()
+    server = (home / "server.pem").read_bytes()
     local.stop(home=home)
     (home / "server.pem").write_bytes(b"broken")
     send(local.start(home, settings=FAST), "GET", "/laptop/status")

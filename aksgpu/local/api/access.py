@@ -42,7 +42,8 @@ def authenticate(request: web.Request, tokens: Tokens) -> User:
 
 def _impersonated(request: web.Request, user: User) -> User:
     """Whom the request is to be answered as: the caller, or the user that an administrator names in its headers."""
-    name, groups = request.headers.get("Impersonate-User", ""), request.headers.getall("Impersonate-Group", [])
+    name = request.headers.get("Impersonate-User", "")
+    groups = request.headers.getall("Impersonate-Group", [])
     if not name and not groups:
         return user
     if not name:
@@ -85,7 +86,8 @@ def allowed(store: Store, user: User, wanted: Attributes) -> str | None:
     local = store.entries("rolebindings", wanted.namespace) if wanted.namespace else ()
     for entry in (*store.entries("clusterrolebindings"), *local):
         binding = entry.obj
-        namespace, role = binding["metadata"].get("namespace", ""), binding["roleRef"]
+        namespace = binding["metadata"].get("namespace", "")
+        role = binding["roleRef"]
         subjects = (_subject(each, namespace, user) for each in binding.get("subjects") or ())
         if (subject := next(filter(None, subjects), None)) and any(
             _grants(rule, wanted) for rule in _rules(store, role, namespace)
@@ -137,7 +139,8 @@ def review(store: Store, user: User, spec: Object) -> Object:
 
 def _subject(subject: Object, namespace: str, user: User) -> str | None:
     """How a subject of a binding in ``namespace`` is called when it is, or contains, this user."""
-    kind, name = subject.get("kind"), subject.get("name", "")
+    kind = subject.get("kind")
+    name = subject.get("name", "")
     if kind == "ServiceAccount":
         namespace = subject.get("namespace") or namespace
         is_user = user.name == f"system:serviceaccount:{namespace}:{name}"

@@ -49,7 +49,9 @@ def admit_namespace(store: Store, kind: Kind, obj: Object) -> None:
 
 def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
     """Complete a new pod in place: priority, service account, tolerations."""
-    spec, namespace, name = pod["spec"], pod["metadata"]["namespace"], pod["metadata"].get("name", "")
+    spec = pod["spec"]
+    namespace = pod["metadata"]["namespace"]
+    name = pod["metadata"].get("name", "")
     _priority(store, kind, spec, name)
     account = spec.setdefault("serviceAccountName", spec.get("serviceAccount", "default"))
     spec["serviceAccount"] = account
@@ -87,13 +89,17 @@ def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
 
     What is used comes from the objects themselves, so that it is right even while a quota's status lags behind.
     """
-    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    namespace = pod["metadata"]["namespace"]
+    name = pod["metadata"]["name"]
     quotas = list(store.entries("resourcequotas", namespace))
     if not quotas:
         return
-    used, wanted = _used(store, namespace), usage([pod])
+    used = _used(store, namespace)
+    wanted = usage([pod])
     for entry in quotas:
-        asked, taken, limited = [], [], []
+        asked = []
+        taken = []
+        limited = []
         hard = entry.obj["spec"].get("hard", {})
         if unsaid := _unsaid(pod["spec"], hard):
             raise forbidden(kind, name, f"failed quota: {entry.key[1]}: must specify {unsaid}")
@@ -122,12 +128,14 @@ def _unsaid(spec: Object, hard: Object) -> str:
 
 def _used(store: Store, namespace: str) -> Amounts:
     """What the pods of a namespace take: counted once, then kept up with their changes, so that many cost no more."""
-    place, used = f"used in {namespace}", Amounts(Decimal)
+    place = f"used in {namespace}"
+    used = Amounts(Decimal)
     try:
         since, used = store.derived[place]
         changed = store.at("pods", since)
     except (KeyError, StatusError):  # never counted, or so long ago that the changes are not kept
-        used, changed = usage(entry.obj for entry in store.entries("pods", namespace)), {}
+        used = usage(entry.obj for entry in store.entries("pods", namespace))
+        changed = {}
     for key, before in changed.items():
         if key[0] == namespace:
             after = store.get("pods", key)
@@ -160,7 +168,8 @@ def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
     Containers add up; init containers run one after the other before them, so the largest counts; init containers with
     ``restartPolicy: Always`` stay beside all that come later. Overhead comes on top.
     """
-    total, start = Amounts(Decimal), Amounts(Decimal)
+    total = Amounts(Decimal)
+    start = Amounts(Decimal)
     for container in spec.get("initContainers") or ():
         sidecar = container.get("restartPolicy") == "Always"
         for name, amount in _wants(container, field).items():

@@ -78,7 +78,9 @@ class KubeApi:
     """
 
     def __init__(self, registry: Registry, *, node: Node, tokens: Tokens) -> None:
-        self._registry, self._node, self._tokens = registry, node, tokens
+        self._registry = registry
+        self._node = node
+        self._tokens = tokens
         self._watches = 0
         self._verbs: dict[str, Verb] = {each: getattr(self, f"_{each}") for each in ALL_VERBS}
         self._streams: dict[str, Verb] = {"log": self._log, "exec": self._exec}
@@ -117,12 +119,14 @@ class KubeApi:
 
     async def _list(self, call: Call) -> web.StreamResponse:
         query = call.request.query
-        version, current = request_bodies.integer(query, "resourceVersion"), self._registry.store.revision
+        version = request_bodies.integer(query, "resourceVersion")
+        current = self._registry.store.revision
         if version > current:  # as after a store was lost: clients must not go back in time unawares
             message = f"Timeout: Too large resource version: {version}, current: {current}"
             cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
             raise StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
-        limit, cont = request_bodies.integer(query, "limit"), query.get("continue", "")
+        limit = request_bodies.integer(query, "limit")
+        cont = query.get("continue", "")
         if request_bodies.exactly(query):
             cont = token(version)
         page = await self._registry.page(call.kind.plural, call.place, call.match(), limit=limit, cont=cont)
@@ -136,7 +140,8 @@ class KubeApi:
     async def _watch(self, call: Call) -> web.StreamResponse:
         query = call.request.query
         # Asked first, since once the stream has begun there is no status left to refuse with.
-        match, version = call.match(), request_bodies.integer(query, "resourceVersion")
+        match = call.match()
+        version = request_bodies.integer(query, "resourceVersion")
         seconds = request_bodies.integer(query, "timeoutSeconds") or random.randint(1800, 3600)
         encode = encoder(call.form)
         if self._watches >= MAX_WATCHES:
@@ -175,7 +180,8 @@ class KubeApi:
         )  # fmt: skip
 
     async def _create(self, call: Call) -> web.StreamResponse:
-        wanted, options = call.wanted, request_bodies.write_options(call.request, "CreateOptions")
+        wanted = call.wanted
+        options = request_bodies.write_options(call.request, "CreateOptions")
         body = await call.body(options)
         if wanted.subresource == "eviction" and isinstance(wishes := body.get("deleteOptions"), dict):
             options = request_bodies.with_dry_run(options, wishes.get("dryRun"))
@@ -193,14 +199,16 @@ class KubeApi:
     async def _patch(self, call: Call) -> web.StreamResponse:
         patch, media = await request_bodies.read_patch(call.request)
         options = request_bodies.write_options(call.request, "PatchOptions", apply=media == APPLY_PATCH)
-        wanted, store = call.wanted, self._registry.store
+        wanted = call.wanted
+        store = self._registry.store
         if media == APPLY_PATCH and store.get(wanted.resource, (call.place or "", wanted.name)) is None:
             access.authorize(store, call.user, wanted._replace(verb="create"))  # as that is what it will be
         entry, created = await self._write(call, patch, options, media)
         return one(call.form, entry, 201 if created else 200, options.warnings)
 
     async def _delete(self, call: Call) -> web.StreamResponse:
-        kind, (wishes, options) = call.kind, await request_bodies.read_deletion(call.request)
+        kind = call.kind
+        (wishes, options) = await request_bodies.read_deletion(call.request)
         entry, ended = await self._write(call, wishes, options)
         if kind.body_in_delete or not ended:
             return one(call.form, entry, 200, options.warnings)
@@ -209,7 +217,9 @@ class KubeApi:
 
     async def _deletecollection(self, call: Call) -> web.StreamResponse:
         wishes, options = await request_bodies.read_deletion(call.request)
-        plural, place, match = call.kind.plural, call.place, call.match()
+        plural = call.kind.plural
+        place = call.place
+        match = call.match()
         entries = await self._registry.remove_collection(plural, place, match, wishes, options)
         metadata = {"resourceVersion": str(self._registry.store.revision)}
         return many(call.form, call.kind, entries, metadata)

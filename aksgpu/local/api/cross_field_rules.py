@@ -33,10 +33,12 @@ _SECRET_KEYS = {
 
 
 def _pod_spec(spec: Object, at: str, causes: Causes) -> None:
-    volumes, seen = {each.get("name") for each in spec.get("volumes", ())}, set[str]()
+    volumes = {each.get("name") for each in spec.get("volumes", ())}
+    seen = set[str]()
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or ()):
-            here, name = f"{at}{group}[{index}]", container.get("name")
+            here = f"{at}{group}[{index}]"
+            name = container.get("name")
             if name and name in seen:
                 causes.duplicate(f"{here}.name", name)
             seen.add(name)
@@ -82,7 +84,8 @@ def _variable(variable: Object, at: str, causes: Causes) -> None:
 
 
 def _toleration(toleration: Object, at: str, causes: Causes) -> None:
-    key, operator = toleration.get("key"), toleration.get("operator", "")
+    key = toleration.get("key")
+    operator = toleration.get("operator", "")
     if not key and operator != "Exists":
         why = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
         causes.invalid(f"{at}operator", operator, why)
@@ -91,7 +94,8 @@ def _toleration(toleration: Object, at: str, causes: Causes) -> None:
 
 
 def _resources(resources: Object, at: str, causes: Causes) -> None:
-    limits, requests = resources.get("limits", {}), resources.get("requests", {})
+    limits = resources.get("limits", {})
+    requests = resources.get("requests", {})
     for field, amounts in (("limits", limits), ("requests", requests)):
         for name, value in amounts.items():
             if "/" not in name and name not in _NATIVE and not name.startswith("hugepages-"):
@@ -99,7 +103,8 @@ def _resources(resources: Object, at: str, causes: Causes) -> None:
             if name_formats.extended(name) and (amount := quantities.parse(value)) != amount.to_integral_value():
                 causes.invalid(f"{at}{field}[{name}]", value, "must be an integer")
     for name, value in requests.items():
-        extended, limit = name_formats.extended(name), limits.get(name)
+        extended = name_formats.extended(name)
+        limit = limits.get(name)
         if limit is None:
             if extended:
                 causes.required(f"{at}limits", "Limit must be set for non overcommitable resources")
@@ -110,7 +115,8 @@ def _resources(resources: Object, at: str, causes: Causes) -> None:
 
 
 def _requirement(requirement: Object, at: str, causes: Causes) -> None:
-    operator, values = requirement.get("operator"), requirement.get("values")
+    operator = requirement.get("operator")
+    values = requirement.get("values")
     if operator in ("In", "NotIn"):
         if not values:
             causes.required(f"{at}values", "must be specified when `operator` is 'In' or 'NotIn'")

@@ -21,7 +21,8 @@ Object = dict[str, Any]
 LONGEST_GRACE = 10**9
 """Seconds: three decades, within what a timestamp can say."""
 
-FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
 _POLICIES = ("Foreground", "Background", "Orphan")
 _JOB_WARNING = (
     "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
@@ -31,10 +32,12 @@ _JOB_WARNING = (
 
 def check(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
     """Raise unless this object may be deleted with these DeleteOptions."""
-    metadata, name = obj["metadata"], obj["metadata"]["name"]
+    metadata = obj["metadata"]
+    name = obj["metadata"]["name"]
     if kind.plural == "namespaces" and name in PROTECTED:
         raise forbidden(kind, name, "this namespace may not be deleted")
-    policy, causes = options.get("propagationPolicy"), Causes()
+    policy = options.get("propagationPolicy")
+    causes = Causes()
     if policy is not None and options.get("orphanDependents") is not None:
         causes.invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
     elif policy not in (None, *_POLICIES):
@@ -109,7 +112,8 @@ def _grace(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
         or obj["status"].get("phase") in ("Succeeded", "Failed")
     ):
         return 0
-    seconds, metadata = options.get("gracePeriodSeconds"), obj["metadata"]
+    seconds = options.get("gracePeriodSeconds")
+    metadata = obj["metadata"]
     if seconds is None and "deletionTimestamp" in metadata:
         seconds = metadata.get("deletionGracePeriodSeconds", 0)
     elif seconds is None:

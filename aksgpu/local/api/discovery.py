@@ -130,7 +130,8 @@ def _resources(kinds: list[Kind]) -> Object:
 def _openapi(path: str) -> tuple[bytes, str]:
     """The document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
     schemas: Object = {}
-    names, paths = [kind.definition for kind in _PATHS[path]], dict[str, Any]()
+    names = [kind.definition for kind in _PATHS[path]]
+    paths = dict[str, Any]()
     while names:
         if (name := names.pop()) not in schemas and name in definitions():
             schemas[name] = definitions()[name]
@@ -141,6 +142,7 @@ def _openapi(path: str) -> tuple[bytes, str]:
         operation = {"x-kubernetes-group-version-kind": identity, "parameters": parameters, "responses": {}}
         place = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
         paths |= {place: {"post": operation}, f"{place}/{{name}}": {"patch": operation}}
-    info, components = {"title": "Kubernetes", "version": "unversioned"}, {"schemas": schemas}
+    info = {"title": "Kubernetes", "version": "unversioned"}
+    components = {"schemas": schemas}
     data = orjson.dumps({"openapi": "3.0.0", "info": info, "paths": paths, "components": components})
     return data, hashlib.sha512(data).hexdigest().upper()

@@ -65,7 +65,8 @@ def compare(node: Node, old: Any, new: Any, path: Path = ()) -> tuple[Fields, Fi
     """Fields that were added or changed, and fields that were removed."""
     if old == new and type(old) is type(new):
         return set(), set()
-    before, after = children(node, old), children(node, new)
+    before = children(node, old)
+    after = children(node, new)
     if before is None or after is None:
         # A null that is filled or emptied was there before and after.
         if old is None and after:

@@ -124,7 +124,8 @@ class Writer:
         found = self._find(kind, key)
         old = found.obj
         given = change(old)
-        before, owners = old["metadata"].get("managedFields"), given["metadata"]["managedFields"] if applied else None
+        before = old["metadata"].get("managedFields")
+        owners = given["metadata"]["managedFields"] if applied else None
         if isinstance(metadata := given.get("metadata"), dict) and metadata.get("managedFields") == before:
             given = {**given, "metadata": {**metadata, "managedFields": None}}
         obj, causes = decode(kind, given, options, known=old)
@@ -212,7 +213,8 @@ class Writer:
     def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
         """Give a pod its node."""
         found = self._find(kind, key)
-        causes, name = Causes(), key[1]
+        causes = Causes()
+        name = key[1]
         node = self.part(kind, key, "binding", binding, options).get("target", {}).get("name")
         if not node:
             causes.required("target.name")
@@ -263,7 +265,8 @@ class Writer:
         _place(kind, metadata, key[0])
         if old is None:
             return
-        stored, given = old["metadata"], metadata.get("resourceVersion")
+        stored = old["metadata"]
+        given = metadata.get("resourceVersion")
         if given and given != stored["resourceVersion"]:
             raise conflict(kind.plural, name, STALE, kind.group)
         deletion.precondition(kind, stored, "uid", "UID", metadata.get("uid"))

@@ -21,7 +21,10 @@ MAX_COPIED = 3 * 1024 * 1024
 """Bytes that the copies of one JSON patch may amount to, as in Kubernetes."""
 _MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 """What jsonpatch lets through of operations that are none."""
-_ORDER, _DELETE, _RETAIN, _DIRECTIVE = "$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys", "$patch"
+_ORDER = "$setElementOrder/"
+_DELETE = "$deleteFromPrimitiveList/"
+_RETAIN = "$retainKeys"
+_DIRECTIVE = "$patch"
 
 
 def json_patch(target: Any, operations: list[Any]) -> Any:
@@ -32,7 +35,8 @@ def json_patch(target: Any, operations: list[Any]) -> Any:
             f"got {len(operations)}"
         )
         raise StatusError(413, "RequestEntityTooLarge", message)
-    result, copied = copy.deepcopy(target), 0
+    result = copy.deepcopy(target)
+    copied = 0
     try:
         for each in operations:
             if (

@@ -22,7 +22,10 @@ from aksgpu.local.status_error import StatusError, bad_request
 
 Object = dict[str, Any]
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-STDIN, ERROR, RESIZE, CLOSE = 0, 3, 4, 255
+STDIN = 0
+ERROR = 3
+RESIZE = 4
+CLOSE = 255
 OUTPUTS = {"stdout": 1, "stderr": 2}
 _NO_SPDY = (
     "Upgrade request required: exec is served over WebSockets alone. kubectl speaks them from 1.30 on, and 1.29 with "
@@ -65,9 +68,12 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
     Raises:
         StatusError: nothing can be run there, or the request is no WebSocket's.
     """
-    query, name = request.query, pod["metadata"]["name"]
+    query = request.query
+    name = pod["metadata"]["name"]
     container = chosen_container(pod, query.get("container", ""))
-    argv, tty, stdin = query.getall("command", []), flag(query, "tty"), flag(query, "stdin")
+    argv = query.getall("command", [])
+    tty = flag(query, "tty")
+    stdin = flag(query, "stdin")
     wanted = [stream for stream in OUTPUTS if flag(query, stream) and not (tty and stream == "stderr")]
     if not pod["spec"].get("nodeName"):
         raise bad_request(f"pod {name} does not have a host assigned")
@@ -128,7 +134,8 @@ async def _read(socket: web.WebSocketResponse, command: Command, stdin: bool) ->
         command.end_input()
     async for message in socket:
         data: bytes = message.data.encode() if message.type is WSMsgType.TEXT else message.data
-        channel, data = data[0] if data else ERROR, data[1:]
+        channel = data[0] if data else ERROR
+        data = data[1:]
         if channel == STDIN and stdin:
             await command.write(data)
         elif channel == CLOSE and data[:1] == bytes((STDIN,)):

@@ -36,7 +36,8 @@ async def open_log(logs: PodLogs, pod: Object, query: Mapping[str, str]) -> Asyn
     Raises:
         StatusError: for a container that is not there, or has not started, in the server's words.
     """
-    metadata, options = pod["metadata"], _options(query, pod["metadata"]["name"])
+    metadata = pod["metadata"]
+    options = _options(query, pod["metadata"]["name"])
     container = chosen_container(pod, query.get("container", ""))
     if not pod["spec"].get("nodeName"):
         return None
@@ -70,7 +71,8 @@ def _whole_seconds(text: str) -> str:
 
 def chosen_container(pod: Object, asked: str) -> str:
     """The container that a request is about: the one it names, or the only one; raises BadRequest."""
-    spec, name = pod["spec"], pod["metadata"]["name"]
+    spec = pod["spec"]
+    name = pod["metadata"]["name"]
     mains, inits = ([each["name"] for each in spec.get(field) or ()] for field in ("containers", "initContainers"))
     if asked and asked not in (*mains, *inits):
         raise bad_request(f"container {asked} is not valid for pod {name}")
@@ -88,7 +90,8 @@ def container_status(pod: Object, container: str) -> Object:
 
 
 def _check_state(pod: Object, container: str, previous: bool) -> None:
-    found, where = container_status(pod, container), f'container "{container}" in pod "{pod["metadata"]["name"]}"'
+    found = container_status(pod, container)
+    where = f'container "{container}" in pod "{pod["metadata"]["name"]}"'
     last = at(found, "lastState.terminated")
     if previous and not last:
         raise bad_request(f"previous terminated {where} not found")

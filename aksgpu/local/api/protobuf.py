@@ -67,7 +67,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         result |= (data[at] & 0x7F) << shift
         if data[at] < 0x80:
             return result, at + 1
-        at, shift = at + 1, shift + 7
+        at = at + 1
+        shift = shift + 7
     raise ValueError("unexpected EOF")
 
 
@@ -95,7 +96,8 @@ def _wire(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _message(message: str, data: bytes) -> dict[str, Any]:
-    fields, result = _messages()[message], dict[str, Any]()
+    fields = _messages()[message]
+    result = dict[str, Any]()
     for number, raw in _wire(data):
         if number not in fields:
             continue
@@ -124,7 +126,8 @@ def _int(raw: int) -> int:
 def _time(raw: bytes) -> str | None:
     """A Time or MicroTime as JSON shows it; None when it is zero."""
     parts = dict(_wire(raw))
-    seconds, nanos = _int(parts.get(1, 0)), _int(parts.get(2, 0))
+    seconds = _int(parts.get(1, 0))
+    nanos = _int(parts.get(2, 0))
     if not seconds and not nanos:
         return None
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=nanos // 1000)

@@ -106,10 +106,12 @@ class Reader:
         ``bookmark_seconds`` of silence, and with ``initial_events`` once they are through. What an object's change
         means to a selector is worked out: one that stops matching is DELETED.
         """
-        kind, position = by_plural(resource), resource_version
+        kind = by_plural(resource)
+        position = resource_version
         first: list[Entry] = []
         if not position or initial_events:
-            first, position = list(self.store.entries(resource, namespace)), self.store.revision
+            first = list(self.store.entries(resource, namespace))
+            position = self.store.revision
             await self.store.durable(position)
         subscription = self.store.subscribe(resource, namespace, position)
         try:

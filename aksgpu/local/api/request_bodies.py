@@ -30,11 +30,14 @@ MAX_BODY = 3 * 1024 * 1024
 BODY_SECONDS = 60.0
 """Seconds that a body may take to arrive."""
 
-YAML_DEPTH, YAML_EVENTS = 100, 100_000
+YAML_DEPTH = 100
+YAML_EVENTS = 100_000
 """Levels, and keys and values, of a body that is YAML and not JSON."""
 
 Object = dict[str, Any]
-_JSON, _YAML, _PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
+_JSON = "application/json"
+_YAML = "application/yaml"
+_PROTOBUF = "application/vnd.kubernetes.protobuf"
 _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
@@ -84,7 +87,8 @@ async def read_patch(request: web.Request) -> tuple[Any, str]:
 
 async def read_deletion(request: web.Request) -> tuple[Object, WriteOptions]:
     """What a DELETE asks for: DeleteOptions, from its body or else its query, and what is asked of every write."""
-    query, wishes = request.query, dict[str, Any]()
+    query = request.query
+    wishes = dict[str, Any]()
     if request.body_exists and (body := await read(request)):
         wishes = _decode(request, body, "DeleteOptions")
     else:
@@ -106,7 +110,8 @@ def write_options(request: web.Request, name: str, *, apply: bool = False) -> Wr
         apply: whether this is an apply patch, which must say who owns its fields.
     """
     query = request.query
-    validation, manager = query.get("fieldValidation") or "Warn", query.get("fieldManager", "")
+    validation = query.get("fieldValidation") or "Warn"
+    manager = query.get("fieldManager", "")
     causes = Causes()
     if validation not in ("Ignore", "Strict", "Warn"):
         causes.unsupported("fieldValidation", validation, ("Ignore", "Strict", "Warn"))
@@ -141,7 +146,9 @@ def integer(query: Mapping[str, str], key: str) -> int:
 
 def exactly(query: Mapping[str, str]) -> bool:
     """Whether a list is to be as it was at a version, rather than the newest."""
-    match, causes, name = query.get("resourceVersionMatch", ""), Causes(), "resourceVersionMatch"
+    match = query.get("resourceVersionMatch", "")
+    causes = Causes()
+    name = "resourceVersionMatch"
     if match not in ("", "Exact", "NotOlderThan"):
         causes.unsupported(name, match, ("Exact", "NotOlderThan", ""))
     elif match and not query.get("resourceVersion"):

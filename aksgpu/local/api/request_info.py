@@ -24,9 +24,11 @@ def parse(method: str, path: str, watch: bool) -> tuple[Kind, Attributes] | None
     if root not in ("api", "apis") or len(parts) < 3 or not all(parts[1 if root == "api" else 0 :]):
         return None
     group, version, *rest = parts
-    namespace, own_part = "", group == "" and len(rest) == 3 and rest[2] in by_plural("namespaces").subresources
+    namespace = ""
+    own_part = group == "" and len(rest) == 3 and rest[2] in by_plural("namespaces").subresources
     if rest[0] == "namespaces" and len(rest) > 2 and not own_part:
-        namespace, rest = rest[1], rest[2:]
+        namespace = rest[1]
+        rest = rest[2:]
     if len(rest) > 3 or (group, version) not in _GROUP_VERSIONS:
         return None
     resource, name, subresource = [*rest, "", ""][:3]

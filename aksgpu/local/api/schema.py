@@ -66,7 +66,8 @@ class Node:
 @cache
 def definition(name: str) -> Node:
     """The compiled schema of a definition by its full name."""
-    schema, short = definitions()[name], name.rpartition(".")[2]
+    schema = definitions()[name]
+    short = name.rpartition(".")[2]
     if short in _SCALARS or "properties" not in schema:
         return Node(_SCALARS.get(short, "any"))
     node = Node("object")
@@ -147,7 +148,8 @@ class Decoder:
 
     def decode(self, node: Node, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0) -> Any:
         """A copy of ``value`` as the server would store it; raises DecodeError for a wrong type."""
-        given, item = type(value), node.item
+        given = type(value)
+        item = node.item
         match node.type:
             case "string" if given is str:
                 return value
@@ -171,7 +173,10 @@ class Decoder:
 
     def _object(self, node: Node, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        fields, kept, prefix, go_prefix = node.fields, node.kept, path and path + ".", go and go + "."
+        fields = node.fields
+        kept = node.kept
+        prefix = path and path + "."
+        go_prefix = go and go + "."
         for key, given in value.items():
             field = fields.get(key)
             if field is None:
@@ -224,7 +229,8 @@ _JSON_NAMES = {str: "string", int: "number", float: "number", bool: "bool", dict
 
 
 def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
-    given, bits = type(value), 31 if node.go in ("int32", "intstr") else 63
+    given = type(value)
+    bits = 31 if node.go in ("int32", "intstr") else 63
     whole = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
     match node.type:
         case "integer" if whole:

@@ -125,7 +125,8 @@ def after_update(
     node = schema.of(kind)
     old = schema.zero(node) if old is None else old
     changed, removed = field_sets.compare(node, old, new)
-    changed, removed = _managed(changed, kind, subresource), _managed(removed, kind, subresource)
+    changed = _managed(changed, kind, subresource)
+    removed = _managed(removed, kind, subresource)
     if not changed and not removed:
         return list(old["metadata"].get("managedFields", ()))
     identity = (manager, "Update", subresource)
@@ -143,7 +144,8 @@ def apply(
     kind: Kind, live: dict[str, Any], applied: dict[str, Any], manager: str, subresource: str, *, force: bool
 ) -> dict[str, Any]:
     """The live object with ``applied`` merged in and its managedFields brought up to date; raises Conflict."""
-    node, time = schema.of(kind), now()
+    node = schema.of(kind)
+    time = now()
     fields = _managed(field_sets.everything(node, applied, applied=True), kind, subresource)
     merged: dict[str, Any] = merge(node, live, applied)
     # A field that is applied with the value it has is shared, not fought over.
@@ -207,7 +209,9 @@ def merge(node: Node, live: Any, applied: Any) -> Any:
 
 def _ordered(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
     """All items of a list in the order in which they are applied; each other stays after the one it came after."""
-    names, result, done = list(applied), list[str](), 0
+    names = list(applied)
+    result = list[str]()
+    done = 0
     place = {name: index for index, name in enumerate(names)}
     common = (name for name in names if name in live)
     following = next(common, None)
@@ -216,7 +220,8 @@ def _ordered(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
             result.append(name)
         elif name == following:
             result += names[done : place[name] + 1]
-            done, following = place[name] + 1, next(common, None)
+            done = place[name] + 1
+            following = next(common, None)
     return result + names[done:]
 
 
@@ -230,7 +235,8 @@ def prune(node: Node, value: Any, gone: Fields, *, keep: Fields, path: Path = ()
         below[each[len(path)]].add(each)
     kept: list[tuple[str, Any]] = []
     for name, part, each in parts:
-        here, inner = (*path, name), below[name]
+        here = (*path, name)
+        inner = below[name]
         if here in inner and here not in keep:
             continue
         inner.discard(here)

@@ -67,7 +67,8 @@ class Causes:
                     for problem in name_formats.problems(said, value):
                         self.invalid(field, value, problem)
                 case "minimum":
-                    number, most = quantities.parse(value), rule.get("maximum")
+                    number = quantities.parse(value)
+                    most = rule.get("maximum")
                     if number < said or (most is not None and number > most):
                         why = (
                             f"greater than or equal to {said}"

@@ -115,7 +115,8 @@ class Subscription:
     """A watcher's own queue of shared events. It is cut off rather than allowed to grow without bound."""
 
     def __init__(self, store: Store, topic: tuple[str, str | None], backlog: list[Event]) -> None:
-        self._store, self._topic = store, topic
+        self._store = store
+        self._topic = topic
         self._queue: deque[Event] = deque(backlog)
         self._wake = asyncio.Event()
         self._end: StatusError | bool = False
@@ -242,7 +243,8 @@ class Store:
         obj["metadata"]["resourceVersion"] = str(rv)
         entry = encode(kind, obj, rv)
         self.revision = rv
-        resource, key = kind.plural, entry.key
+        resource = kind.plural
+        key = entry.key
         objects = self._objects[resource]
         before = objects.get(key)
         if delete:
@@ -289,7 +291,8 @@ class Store:
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         while self._open is not None:
-            batch, self._open = self._open, None
+            batch = self._open
+            self._open = None
             self._in_flight = batch
             try:
                 await loop.run_in_executor(self._thread, self._commit, batch)
@@ -338,7 +341,8 @@ class Store:
         with self._db as db:  # commits, or goes back
             db.execute("BEGIN IMMEDIATE")
             for event in batch.events:
-                resource, (namespace, name) = event.entry.kind.plural, event.entry.key
+                resource = event.entry.kind.plural
+                (namespace, name) = event.entry.key
                 if event.type == "DELETED":
                     db.execute(_DROP, (resource, namespace, name))
                 else:

@@ -115,10 +115,12 @@ HOOKS: dict[str, Hook] = {
 
 def prepare_create(plural: str, obj: Object) -> None:
     """Complete a new object in place."""
-    spec, metadata = obj.get("spec", {}), obj["metadata"]
+    spec = obj.get("spec", {})
+    metadata = obj["metadata"]
     match plural:
         case "jobs" if not spec["manualSelector"] and "selector" not in spec:
-            uid, name = metadata["uid"], metadata.get("name", "")
+            uid = metadata["uid"]
+            name = metadata.get("name", "")
             unique = {"batch.kubernetes.io/controller-uid": uid}
             own = {**unique, "batch.kubernetes.io/job-name": name, "controller-uid": uid, "job-name": name}
             template = spec["template"]["metadata"]

@@ -40,7 +40,8 @@ class Watch:
     """
 
     def __init__(self, encode: Callable[[Event], bytes], *, bookmarks: bool) -> None:
-        self._encode, self._bookmarks = encode, bookmarks
+        self._encode = encode
+        self._bookmarks = bookmarks
         self._newest: Entry | None = None
 
     async def lines(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:

@@ -15,7 +15,8 @@ from aksgpu.local.selectors import at
 
 Object = dict[str, Any]
 
-_NONE, _UNKNOWN = "<none>", "<unknown>"
+_NONE = "<none>"
+_UNKNOWN = "<unknown>"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEPS = (
     (120, "s", ""), (600, "m", "s"), (10_800, "m", ""), (28_800, "h", "m"), (172_800, "h", ""), (691_200, "d", "h"),
@@ -106,7 +107,8 @@ def job_status(job: Object, now: datetime) -> str:
 
 def job_completions(job: Object, now: datetime) -> str:
     """``1/3``."""
-    spec, done = job["spec"], at(job, "status.succeeded") or 0
+    spec = job["spec"]
+    done = at(job, "status.succeeded") or 0
     if (wanted := spec.get("completions")) is not None:
         return f"{done}/{wanted}"
     parallel = spec.get("parallelism") or 0
@@ -115,7 +117,8 @@ def job_completions(job: Object, now: datetime) -> str:
 
 def job_duration(status: Any, now: datetime) -> str:
     """From the start to the end, or to now."""
-    started, ended = (status or {}).get("startTime"), (status or {}).get("completionTime")
+    started = (status or {}).get("startTime")
+    ended = (status or {}).get("completionTime")
     return age(started, datetime.fromisoformat(ended) if ended else now) if started else ""
 
 
@@ -175,7 +178,8 @@ def quota_limits(quota: Object, now: datetime) -> str:
 
 
 def _quota(quota: Object, *, limits: bool) -> str:
-    hard, used = at(quota, "status.hard") or at(quota, "spec.hard") or {}, at(quota, "status.used") or {}
+    hard = at(quota, "status.hard") or at(quota, "spec.hard") or {}
+    used = at(quota, "status.used") or {}
     shown = (each for each in sorted(hard) if each.startswith("limits") is limits)
     return ", ".join(f"{each}: {used.get(each, '0')}/{hard[each]}" for each in shown)
 
@@ -253,7 +257,8 @@ def _initializing(spec: Object, status: Object, sidecars: set[str]) -> str | Non
     if not inits or _true(status, "Initialized"):
         return None
     for index, container in enumerate(inits):
-        ended, waiting = at(container, "state.terminated"), at(container, "state.waiting.reason")
+        ended = at(container, "state.terminated")
+        waiting = at(container, "state.waiting.reason")
         if ended is not None:
             if ended.get("exitCode", 0) == 0:
                 continue

@@ -50,7 +50,8 @@ def table(
         include: ``None``, ``Metadata`` or ``Object``: what a row carries beside its cells.
         headers: False for the later events of a watch, which leave the columns out.
     """
-    now, shown = datetime.now(UTC), columns(plural)
+    now = datetime.now(UTC)
+    shown = columns(plural)
     rows: list[Object] = []
     for obj in objects:
         row: Object = {"cells": [column.cell(obj, now) for column in shown]}
@@ -71,7 +72,8 @@ def columns(plural: str) -> list[Column]:
 
 
 def _column(row: Object, schema: str) -> Column:
-    kind, path = row.get("type", "string"), row.get("path", "")
+    kind = row.get("type", "string")
+    path = row.get("path", "")
     definition = {
         "name": row["name"],
         "type": kind,

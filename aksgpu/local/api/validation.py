@@ -25,7 +25,8 @@ _HIGHEST_PRIORITY = 1_000_000_000
 
 def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     """What is wrong with an object on its own, beside what was ``given`` when its fields were decoded."""
-    causes, name = Causes(), obj["metadata"].get("name", "")
+    causes = Causes()
+    name = obj["metadata"].get("name", "")
     if not name:
         causes.required("metadata.name", "name or generateName is required")
     for problem in name_formats.problems(kind.name_rule, name) if name else ():
@@ -109,7 +110,9 @@ def _imageless(spec: Object) -> Object:
 
 
 def _job(job: Object, causes: Causes) -> None:
-    spec, selector, name = job["spec"], job["spec"].get("selector", {}), job["metadata"].get("name", "")
+    spec = job["spec"]
+    selector = job["spec"].get("selector", {})
+    name = job["metadata"].get("name", "")
     if not selector:
         causes.required("spec.selector")
         return
@@ -125,16 +128,20 @@ def _job_update(spec: Object, old: Object, started: bool, causes: Causes) -> Non
     scaled = old["completionMode"] == "Indexed" and spec.get("completions") == spec["parallelism"]
     if not scaled and spec.get("completions") != old.get("completions"):
         causes.invalid("spec.completions", spec.get("completions"), _IMMUTABLE)
-    template, before = spec["template"], old["template"]
+    template = spec["template"]
+    before = old["template"]
     if old["suspend"] and not started:
-        template, before = _without(template["spec"], _MOVABLE), _without(before["spec"], _MOVABLE)
+        template = _without(template["spec"], _MOVABLE)
+        before = _without(before["spec"], _MOVABLE)
     if template != before:
         causes.invalid("spec.template", spec["template"], _IMMUTABLE)
 
 
 def _template(spec: Object, policies: tuple[str, ...], causes: Causes) -> None:
     """The pods that a Job or DaemonSet makes: its selector finds them, and they restart as their owner allows."""
-    template, selector, policy = spec["template"], spec["selector"], spec["template"]["spec"]["restartPolicy"]
+    template = spec["template"]
+    selector = spec["selector"]
+    policy = spec["template"]["spec"]["restartPolicy"]
     if not labels_match(selector, labels := template["metadata"].get("labels", {})) or not any(selector.values()):
         causes.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     if policy == "Always" and policy not in policies:  # the default, which can only be an omission

@@ -12,8 +12,10 @@ from aksgpu.local.objects import Object
 
 def put(context: Context, call: Call) -> Answer:
     """Create an agent pool, or change it: its count, labels, taints, tags, autoscaler or power."""
-    cluster, name = context.cluster(call), call.path["pool"]
-    old, location = cluster["pools"].get(name), cluster["location"]
+    cluster = context.cluster(call)
+    name = call.path["pool"]
+    old = cluster["pools"].get(name)
+    location = cluster["location"]
     check_etag(call, representations.show_pool(cluster, old) if old else None)
     pool = wanted_pool(old, name, (call.body or {}).get("properties") or {}, location)
     rules.check_system_pool({**cluster["pools"], name: pool})
@@ -42,7 +44,8 @@ def listed(context: Context, call: Call) -> Answer:
 
 def delete(context: Context, call: Call) -> Answer:
     """Delete an agent pool; the last system pool stays."""
-    cluster, name = context.cluster(call), call.path["pool"].lower()
+    cluster = context.cluster(call)
+    name = call.path["pool"].lower()
     if name not in cluster["pools"]:
         return Answer(204)
     check_etag(call, representations.show_pool(cluster, cluster["pools"][name]))
@@ -67,7 +70,8 @@ async def delete_machines(context: Context, call: Call) -> Answer:
     check_ready(context, cluster)
     left = {**pool["properties"], "count": pool["properties"]["count"] - len(wanted)}
     rules.check_pool(pool["name"], left, cluster["location"])
-    pool["properties"], pool["state"] = left, "Deleting machines"
+    pool["properties"] = left
+    pool["state"] = "Deleting machines"
     operation = context.operations.begin(
         "delete-machines", cluster["location"], cluster, pool=pool["name"], machines=wanted
     )
@@ -105,7 +109,8 @@ async def _nodes(context: Context, cluster: Document, pool: Document) -> list[Ob
 
 
 def _machine(cluster: Document, pool: Document, node: Object) -> Document:
-    name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
+    name = node["metadata"]["name"]
+    labels = node["metadata"].get("labels") or {}
     zone = labels.get("topology.kubernetes.io/zone", "0")
     return {
         "id": f"{cluster_id(cluster)}/agentPools/{pool['name']}/machines/{name}",

@@ -24,7 +24,11 @@ class ArmError(Exception):
 
     def __init__(self, status: int, code: str, message: str, *, flat: bool = False, target: str = "") -> None:
         super().__init__(f"({code}) {message}")
-        self.status, self.code, self.message, self.flat, self.target = status, code, message, flat, target
+        self.status = status
+        self.code = code
+        self.message = message
+        self.flat = flat
+        self.target = target
         self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from aksgpu.local.arm.operation_steps import KINDS
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 24 * 3600.0
-LARGEST_WAIT_MS, SMALLEST_WAIT_MS = 1000, 50
+LARGEST_WAIT_MS = 1000
+SMALLEST_WAIT_MS = 50
 
 
 def now() -> str:
@@ -70,7 +71,8 @@ class Operations:
             cluster: the cluster it is about; it becomes that cluster's one operation.
             **about: the name of the pool, the key of the resource group, and what its kind needs beside.
         """
-        state, faults = self._context.state, self._context.faults
+        state = self._context.state
+        faults = self._context.faults
         slow = faults.take("slow")
         factor = float(slow.get("factor", 10)) if slow is not None else 1.0
         operation: Document = {

@@ -29,10 +29,13 @@ from aksgpu.local.status_error import StatusError
 log = logging.getLogger(__name__)
 
 COMPONENT = "cluster-autoscaler"
-SCAN_SECONDS, BACKOFF_SECONDS, SETTLE_SECONDS = 10.0, 300.0, 2.0
+SCAN_SECONDS = 10.0
+BACKOFF_SECONDS = 300.0
+SETTLE_SECONDS = 2.0
 PATIENCE = {True: ("scale-down-unneeded-time", 600.0), False: ("scale-down-unready-time", 1200.0)}
 """By whether an empty node serves: what a cluster's profile calls the time after which it goes, and the default."""
-FULL, BACKOFF = "max node group size reached", "in backoff after failed scale-up"
+FULL = "max node group size reached"
+BACKOFF = "in backoff after failed scale-up"
 
 Want = tuple[Object, filters.Shape]
 
@@ -41,7 +44,9 @@ class Pool:
     """An autoscaled pool with its nodes, and what it could do for the pods that wait."""
 
     def __init__(self, cluster: Document, pool: Document, existing: list[Object], backoff: bool) -> None:
-        self.document, self.properties, self.existing = pool, pool["properties"], existing
+        self.document = pool
+        self.properties = pool["properties"]
+        self.existing = existing
         self.group = pool_nodes.scale_set(cluster, pool)
         self.template = pool_nodes.build(cluster, pool, pool.get("next", 0), "")
         devices = next((found for node in existing if (found := _devices(node))), pool_nodes.gpu_resources(pool))
@@ -73,7 +78,9 @@ class Pool:
         Returns:
             The pods that found room, and how many more nodes that took.
         """
-        placed, views, begin = [], [self.view() for _ in range(there)], Counter[bytes]()
+        placed = []
+        views = [self.view() for _ in range(there)]
+        begin = Counter[bytes]()
         for pod, shape in wants:
             # What was too full for a pod of this shape does not get emptier.
             at = begin[shape.key]
@@ -115,7 +122,9 @@ class Scaler:
     """
 
     def __init__(self, context: Context, cluster: Document) -> None:
-        self._context, self._cluster, self._scale = context, cluster, context.settings.time_scale
+        self._context = context
+        self._cluster = cluster
+        self._scale = context.settings.time_scale
         self._told: dict[str, str] = {}  # by pod: why nothing grew for it
         self._empty_since: dict[tuple[str, bool], float] = {}  # by node, and whether it serves
         self._backoff_until: dict[str, float] = {}  # by pool
@@ -129,7 +138,9 @@ class Scaler:
         ]
         if not documents:
             return
-        objects, now, pools = await self._context.objects(self._cluster), time.monotonic(), []
+        objects = await self._context.objects(self._cluster)
+        now = time.monotonic()
+        pools = []
         pods, _ = await objects.list("pods")
         for document in documents:
             backoff = self._backoff_until.get(document["name"], 0) > now
@@ -155,7 +166,8 @@ class Scaler:
             wants = [want for want in wants if want[0]["metadata"]["uid"] not in settled]
         options = [(pool, *pool.pack(wants, 0, pool.room)) for pool in pools if not pool.refusal]
         helped = {uid for _, placed, _ in options for uid in _uids(placed)}
-        before, self._told = self._told, {}
+        before = self._told
+        self._told = {}
         for pod, shape in wants:
             if (uid := pod["metadata"]["uid"]) not in helped:
                 self._told[uid] = text = f"pod didn't trigger scale-up: {_why(shape, pools)}"
@@ -165,8 +177,10 @@ class Scaler:
 
     async def _grow(self, objects: Objects, pool: Pool, placed: list[Object], added: int) -> bool:
         """Raise the pool's count and tell the pods; whether Azure lets us."""
-        document, properties = pool.document, pool.properties
-        before, after = properties["count"], properties["count"] + added
+        document = pool.document
+        properties = pool.properties
+        before = properties["count"]
+        after = properties["count"] + added
         if not self._free(document):
             return False
         try:
@@ -188,7 +202,8 @@ class Scaler:
 
     async def _shrink(self, objects: Objects, pools: list[Pool], busy: set[str]) -> None:
         """Take nodes away that have been empty for long, or empty and not of use for twice as long."""
-        now, profile = time.monotonic(), self._cluster["properties"].get("autoScalerProfile") or {}
+        now = time.monotonic()
+        profile = self._cluster["properties"].get("autoScalerProfile") or {}
         empty = [
             (pool, node, (str(node["metadata"]["name"]), pool.serves(node)))
             for pool in pools

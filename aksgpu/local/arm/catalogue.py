@@ -27,7 +27,8 @@ def provider(context: Context, call: Call) -> Answer:
     """One resource provider; it is always registered."""
     for name, kinds in reference_data.table("offer")["providers"].items():
         if name.lower() == call.path["namespace"].lower():
-            places, versions = list(reference_data.REGIONS.values()), ["2026-08-01"]
+            places = list(reference_data.REGIONS.values())
+            versions = ["2026-08-01"]
             types = [{"resourceType": kind, "locations": places, "apiVersions": versions} for kind in kinds]
             place = f"/subscriptions/{reference_data.SUBSCRIPTION}/providers/{name}"
             state = {"registrationState": "Registered", "registrationPolicy": "RegistrationRequired"}
@@ -102,7 +103,8 @@ def _prices() -> Iterator[dict[str, Any]]:
                 product = f"Virtual Machines {size.family}"
                 yield _price(region, size.price, "1 Hour", product, short, short, "Virtual Machines", size.name)
         for tier, price in reference_data.table("offer")["disks"].items():
-            product, sku = "Premium SSD Managed Disks", f"{tier} LRS"
+            product = "Premium SSD Managed Disks"
+            sku = f"{tier} LRS"
             yield _price(region, price, "1/Month", product, sku, f"{sku} Disk", "Storage", "")
 
 

@@ -88,7 +88,8 @@ class Context:
 
     def pool(self, call: Call) -> tuple[Document, Document]:
         """The cluster and the agent pool that the path names."""
-        cluster, name = self.cluster(call), call.path["pool"]
+        cluster = self.cluster(call)
+        name = call.path["pool"]
         if name.lower() not in cluster["pools"]:
             raise refusal("no_pool", pool=name, cluster=cluster["name"], group=cluster["group"])
         return cluster, cluster["pools"][name.lower()]

@@ -39,7 +39,8 @@ class Faults:
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._waiting, self.quota = [], {}
+        self._waiting = []
+        self.quota = {}
 
     def add(self, kind: str, details: dict[str, Any]) -> None:
         """Let a fault wait, as many times as its details say."""
@@ -150,7 +151,8 @@ async def evict(context: Context, details: dict[str, Any]) -> str:
         ArmError: no cluster has such a node.
     """
     async for cluster, pool, objects, node in _running(context):
-        properties, name = pool["properties"], str(node["metadata"]["name"])
+        properties = pool["properties"]
+        name = str(node["metadata"]["name"])
         if properties["scaleSetPriority"] != "Spot" or pool["name"] != details.get("pool", pool["name"]):
             continue
         async with context.nodes_lock[cluster["id"]]:

@@ -30,7 +30,8 @@ class WrongField(ValueError):
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path}: {why}")
-        self.path, self.why = path, why
+        self.path = path
+        self.why = why
 
 
 def require(schema: Mapping[str, Any], value: Any, path: str = "") -> None:

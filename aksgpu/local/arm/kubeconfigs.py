@@ -39,7 +39,8 @@ def _user(cluster: Document, credential: str, style: str) -> Document:
     if credential == "clusterAdmin" or not uses_entra(cluster):
         return {"token": cluster["token"]}
     tenant = cluster["properties"]["aadProfile"].get("tenantID") or reference_data.TENANT
-    cloud, ids = {"environment": "AzurePublicCloud"}, {"client-id": CLIENT_ID, "tenant-id": tenant}
+    cloud = {"environment": "AzurePublicCloud"}
+    ids = {"client-id": CLIENT_ID, "tenant-id": tenant}
     if style == "azure":
         return {"auth-provider": {"name": "azure", "config": cloud | {"apiserver-id": SERVER_ID} | ids}}
     options = cloud | {"server-id": SERVER_ID} | ids
@@ -59,7 +60,8 @@ def kubeconfig(context: Context, base_url: str, cluster: Document, credential: s
         style: how a user logs in with Entra ID: ``exec`` for kubelogin, ``azure`` for the old auth provider.
     """
     refuse_if(style not in ("exec", "azure"), "format", given=style)
-    name, user = cluster["name"], f"{credential}_{cluster['group']}_{cluster['name']}"
+    name = cluster["name"]
+    user = f"{credential}_{cluster['group']}_{cluster['name']}"
     where = name if credential == "clusterUser" else f"{name}-admin"
     authority = base64.b64encode(context.ca_file.read_bytes()).decode()
     server = {"certificate-authority-data": authority, "server": f"{base_url}/k8s/clusters/{cluster['id']}"}

@@ -14,9 +14,12 @@ from aksgpu.local.arm.resource_groups import check_not_deleting
 
 def put(context: Context, call: Call) -> Answer:
     """Create a cluster, or change it; of its pools, those that the request does not name stay."""
-    group, name, body = context.group(call), call.path["cluster"], call.body or {}
+    group = context.group(call)
+    name = call.path["cluster"]
+    body = call.body or {}
     check_not_deleting(group)
-    location, properties = rules.check_location(body.get("location")), body.get("properties") or {}
+    location = rules.check_location(body.get("location"))
+    properties = body.get("properties") or {}
     old = context.known_cluster(call)
     check_etag(call, representations.show_cluster(old) if old else None)
     if old is None:

@@ -78,7 +78,8 @@ async def delete_cluster(context: Context, operation: Document) -> None:
     if cluster is None:
         return  # a process that was killed had gone as far
     await context.clusters.delete(cluster["id"])
-    identity, groups = cluster_id(cluster), context.state.groups
+    identity = cluster_id(cluster)
+    groups = context.state.groups
     managed = [name for name, group in groups.items() if group.get("managedBy") == identity]
     for name in managed:
         del groups[name]

@@ -76,7 +76,8 @@ def _size(pool: Document) -> reference_data.Size:
 
 def labels(cluster: Document, pool: Document) -> dict[str, str]:
     """The labels that a pool puts on all of its nodes."""
-    properties, size = pool["properties"], _size(pool)
+    properties = pool["properties"]
+    size = _size(pool)
     found = {
         "agentpool": pool["name"],
         f"{AZURE}/agentpool": pool["name"],
@@ -118,7 +119,8 @@ def managed(pool: Document) -> bool:
 
 def gpu_annotations(pool: Document) -> dict[str, str]:
     """What the node agent has to know of the node's GPUs; nothing when AKS installs no driver."""
-    properties, size = pool["properties"], _size(pool)
+    properties = pool["properties"]
+    size = _size(pool)
     profile = properties.get("gpuProfile") or {}
     if not size.nvidia or profile.get("driver") == "None":
         return {}
@@ -138,7 +140,8 @@ def gpu_annotations(pool: Document) -> dict[str, str]:
 
 def gpu_resources(pool: Document) -> dict[str, str]:
     """What a new node will offer once a device plugin serves it, as the autoscaler takes it from the VM size."""
-    size, notes = _size(pool), gpu_annotations(pool)
+    size = _size(pool)
+    notes = gpu_annotations(pool)
     if not size.nvidia:
         return {}
     if not managed(pool) or "aksgpu.dev/gpu-mig" not in notes:
@@ -150,7 +153,9 @@ def gpu_resources(pool: Document) -> dict[str, str]:
 
 def build(cluster: Document, pool: Document, index: int, address: str) -> Object:
     """The Node object of the pool's node number ``index``."""
-    name, size, zones = node_name(cluster, pool, index), _size(pool), pool["properties"].get("availabilityZones")
+    name = node_name(cluster, pool, index)
+    size = _size(pool)
+    zones = pool["properties"].get("availabilityZones")
     zone = f"{cluster['location']}-{zones[index % len(zones)]}" if zones else "0"
     own = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}
     always = copy.deepcopy(reference_data.table("defaults")["node"])
@@ -204,7 +209,8 @@ async def of_pool(objects: Objects, pool: Document) -> list[Object]:
 async def settle(objects: Objects, cluster: Document, pool: Document, seconds: float) -> None:
     """Make the pool's nodes be what its document says, spread over ``seconds``."""
     found = await of_pool(objects, pool)
-    asleep, running = [node for node in found if is_off(node)], [node for node in found if not is_off(node)]
+    asleep = [node for node in found if is_off(node)]
+    running = [node for node in found if not is_off(node)]
     gone = pool["power"] == "Stopped" or cluster["power"] == "Stopped" or pool["state"] == "Deleting"
     wanted = 0 if gone else pool["properties"]["count"]
     for node in running[:wanted]:
@@ -287,8 +293,10 @@ async def _add(objects: Objects, cluster: Document, pool: Document) -> None:
 
 async def _bring_up_to_date(objects: Objects, cluster: Document, pool: Document, node: Object) -> None:
     """Give a node the labels and taints that its pool has now, and wake it where its machine is deallocated."""
-    metadata, spec = node["metadata"], node["spec"]
-    wanted, there = labels(cluster, pool), metadata.get("labels") or {}
+    metadata = node["metadata"]
+    spec = node["spec"]
+    wanted = labels(cluster, pool)
+    there = metadata.get("labels") or {}
     change: dict[str, Any] = {key: value for key, value in wanted.items() if there.get(key) != value}
     change |= {key: None for key in pool.get("labelled", []) if key not in wanted and key in there}
     automatic = [taint for taint in spec.get("taints", []) if taint["key"].startswith("node.kubernetes.io/")]

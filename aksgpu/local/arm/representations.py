@@ -165,7 +165,8 @@ def _identity(cluster: Document) -> Document:
 
 
 def _kubelet_identity(cluster: Document) -> Document:
-    group, name = cluster["properties"]["nodeResourceGroup"], f"{cluster['name']}-agentpool"
+    group = cluster["properties"]["nodeResourceGroup"]
+    name = f"{cluster['name']}-agentpool"
     return {
         "resourceId": f"{group_id(group)}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}",
         "clientId": _guid(group, name, "client"),

@@ -26,7 +26,8 @@ def show(group: Document) -> Document:
 
 def put(context: Context, call: Call) -> Answer:
     """Create a resource group, or change its tags."""
-    name, body = call.path["group"], call.body or {}
+    name = call.path["group"]
+    body = call.body or {}
     refuse_if(GROUP_NAME.fullmatch(name) is None, "bad_group_name", name=name)
     location = check_location(body.get("location"), None)
     old = context.state.groups.get(name.lower())
@@ -83,7 +84,8 @@ def delete(context: Context, call: Call) -> Answer:
     running = context.state.operations.get(group.get("operation", ""))
     if running is None or running["status"] != "InProgress":
         running = context.operations.begin("delete-group", group["location"], group=group["name"].lower())
-        group["operation"], group["state"] = running["id"], "Deleting"
+        group["operation"] = running["id"]
+        group["state"] = "Deleting"
         context.state.save(("groups", group["name"].lower()))
     return context.accepted(call, running)
 
@@ -99,7 +101,8 @@ def resources(context: Context, call: Call) -> Answer:
     found: list[Document] = []
     for cluster in context.state.clusters.values():
         if wanted == cluster["group"].lower():
-            shown, fields = show_cluster(cluster), ("id", "name", "type", "location", "tags", "sku", "identity")
+            shown = show_cluster(cluster)
+            fields = ("id", "name", "type", "location", "tags", "sku", "identity")
             found.append({key: shown[key] for key in fields if key in shown})
         if wanted == cluster["properties"]["nodeResourceGroup"].lower():
             found += [_scale_set(cluster, pool) for pool in cluster["pools"].values()]

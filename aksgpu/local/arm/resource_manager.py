@@ -124,10 +124,13 @@ class ResourceManager:
         return _response(answer, request.headers)
 
     async def _answer(self, request: web.Request) -> Answer:
-        method, path = request.method, request.rel_url.raw_path  # still encoded: names may hold slashes
+        # still encoded: names may hold slashes
+        method = request.method
+        path = request.rel_url.raw_path
         query = {key.lower(): value for key, value in request.query.items()}
         if path.lower() != PRICES:
-            version, segments = query.get("api-version", ""), [*path.split("/"), "", ""]
+            version = query.get("api-version", "")
+            segments = [*path.split("/"), "", ""]
             refuse_if(not version, "no_version")
             refuse_if(API_VERSION.fullmatch(version) is None, "bad_version", version=version)
             given = segments[2] if segments[1].lower() == "subscriptions" and segments[2] else SUBSCRIPTION
@@ -140,7 +143,8 @@ class ResourceManager:
         _, _, handler, schema = route
         self._context.faults.check_request(method, token_buckets.name(handler, method))
         self._throttle.check(handler, names)
-        base, body = f"{request.scheme}://{request.host}", _parsed(await _read(request), schema)
+        base = f"{request.scheme}://{request.host}"
+        body = _parsed(await _read(request), schema)
         call = Call(base, {**names, "raw": path}, query, request.headers, body)
         result = handler(self._context, call)
         return await result if inspect.isawaitable(result) else result

@@ -115,7 +115,8 @@ def check_pool(name: str, properties: Document, location: str) -> None:
     managed = nvidia.get("managementMode") == "Managed"
     refuse_if(managed and not manageable, "managed_gpu", size=size.name, system=system)
 
-    spot, price = properties["scaleSetPriority"] == "Spot", properties.get("spotMaxPrice", -1)
+    spot = properties["scaleSetPriority"] == "Spot"
+    price = properties.get("spotMaxPrice", -1)
     if group := properties.get("capacityReservationGroupID"):
         refuse_if(RESERVATION.fullmatch(group) is None, "capacity_reservation", group=group)
         refuse_if(spot, "capacity_reservation_spot")
@@ -130,10 +131,13 @@ def surge(properties: Document) -> int:
 
 
 def _check_count(properties: Document) -> None:
-    count, least, most = properties["count"], 1 if properties["mode"] == "System" else 0, LARGEST_COUNT
+    count = properties["count"]
+    least = 1 if properties["mode"] == "System" else 0
+    most = LARGEST_COUNT
     refuse_if(not least <= count <= most, "count", count=count, least=least, most=most)
     if properties.get("enableAutoScaling"):
-        low, high = properties.get("minCount"), properties.get("maxCount")
+        low = properties.get("minCount")
+        high = properties.get("maxCount")
         if low is None or high is None or not 0 <= low <= high <= most:
             raise refusal("limits", low=low, high=high, most=most)
         refuse_if(not low <= count <= high, "count", count=count, least=low, most=high)

@@ -50,7 +50,8 @@ class Throttle:
     """
 
     def __init__(self, time_scale: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._scale, self._clock = time_scale, clock
+        self._scale = time_scale
+        self._clock = clock
         self._buckets: dict[tuple[str, ...], tuple[float, float]] = {}
 
     def check(self, handler: Callable[..., Any], path: Mapping[str, str]) -> None:
@@ -59,7 +60,8 @@ class Throttle:
         if limit is None:
             return
         key = (limit.name, *(path.get(name, "").lower() for name in limit.by))
-        now, rate = self._clock(), limit.per_second / self._scale
+        now = self._clock()
+        rate = limit.per_second / self._scale
         if len(self._buckets) > _MOST_BUCKETS:  # of names that somebody thinks up
             self._buckets.clear()
         tokens, then = self._buckets.get(key, (float(limit.burst), now))

@@ -14,7 +14,8 @@ from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
 
 Pools = Iterable[Document]
-REGION, SPOT = "cores", "lowPriorityCores"
+REGION = "cores"
+SPOT = "lowPriorityCores"
 
 
 def limit(context: Context, family: str) -> int:
@@ -51,7 +52,8 @@ def check(context: Context, location: str, wanted: Pools, *, instead_of: Pools =
     before = sum((Counter(cost(pool)) for pool in instead_of), Counter[str]())
     after = sum((Counter(cost(pool, surge)) for pool in wanted), Counter[str]())
     for name, vcpus in after.items():
-        requested, remaining = vcpus - before[name], limit(context, name) - used[name]
+        requested = vcpus - before[name]
+        remaining = limit(context, name) - used[name]
         if requested > max(0, remaining):
             kind = "regional_quota" if name == REGION else "family_quota"
             family = next(

@@ -42,7 +42,9 @@ class Controllers:
     """
 
     def __init__(self, objects: Objects, settings: Settings, parts: tuple[Part, ...] = EVERYTHING) -> None:
-        self._objects, self._settings, self._makers = objects, settings, parts
+        self._objects = objects
+        self._settings = settings
+        self._makers = parts
         self._running: list[Cluster | Controller | Scheduler] = []
 
     async def start(self) -> None:

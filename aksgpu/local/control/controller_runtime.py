@@ -118,7 +118,8 @@ class Cluster:
     """The cluster as controllers see it: shared informers to read from, and writes that informers learn of at once."""
 
     def __init__(self, objects: Objects, settings: Settings) -> None:
-        self.objects, self.settings = objects, settings
+        self.objects = objects
+        self.settings = settings
         self.events = Recorder(objects)
         self._informers: dict[str, Informer] = {}
         self._tasks = Tasks()
@@ -246,7 +247,8 @@ class Controller(ABC):
     async def _work(self) -> None:
         while True:
             key = await self.queue.get()
-            failures, later = self._failures.pop(key, 0), None
+            failures = self._failures.pop(key, 0)
+            later = None
             try:
                 later = await self.sync(key)
             except Exception as error:
@@ -270,7 +272,8 @@ async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32, *, slowly: boo
 
     Give a generator: a work is made only when its turn has come.
     """
-    rest, size = iter(work), 1 if slowly else limit
+    rest = iter(work)
+    size = 1 if slowly else limit
     while batch := list(itertools.islice(rest, size)):
         size = min(2 * size, limit)
         for result in await asyncio.gather(*batch, return_exceptions=True):

@@ -46,7 +46,8 @@ def tolerations(spec: dict[str, Any]) -> list[dict[str, Any]]:
 def new_pod(daemonset: Object, node: str) -> Object:
     """The pod of a DaemonSet for one node: it requires the node by name, beside what the template requires."""
     pod = from_template(daemonset)
-    labels, spec = pod["metadata"].setdefault("labels", {}), pod["spec"]
+    labels = pod["metadata"].setdefault("labels", {})
+    spec = pod["spec"]
     labels[HASH] = revision(daemonset["spec"]["template"])
     if generation := (daemonset["metadata"].get("annotations") or {}).get(_GENERATION):
         labels["pod-template-generation"] = generation
@@ -69,7 +70,8 @@ def node_of(pod: Object) -> str:
 
 def allowed(spec: dict[str, Any], nodes: Iterable[Object], *effects: str) -> list[str]:
     """The nodes that a template's selectors allow, and its tolerations in spite of taints of these effects."""
-    shape, tolerated = filters.Shape(spec), tolerations(spec)
+    shape = filters.Shape(spec)
+    tolerated = tolerations(spec)
 
     def allows(node: Object) -> bool:
         taints = [taint for taint in filters.in_force(node) if taint["effect"] in effects]
@@ -125,7 +127,9 @@ def _current(pod: Object, daemonset: Object) -> bool:
 class DaemonSetController(PodController):
     """Keeps one pod of each DaemonSet on each node that it belongs on."""
 
-    resource, kind, component = "daemonsets", "DaemonSet", "daemonset-controller"
+    resource = "daemonsets"
+    kind = "DaemonSet"
+    component = "daemonset-controller"
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
@@ -182,7 +186,8 @@ class DaemonSetController(PodController):
     async def _adopt(self, daemonset: Object) -> None:
         """Take over pods that are selected and that nobody controls, as a DaemonSet deleted with Orphan leaves them."""
         for pod in self._loose[daemonset["metadata"]["namespace"]]:
-            meta, selector = pod["metadata"], daemonset["spec"]["selector"]
+            meta = pod["metadata"]
+            selector = daemonset["spec"]["selector"]
             if not meta.get("deletionTimestamp") and node_of(pod) and labels_match(selector, meta.get("labels") or {}):
                 owners = [*(meta.get("ownerReferences") or ()), reference_to(daemonset)]
                 await self.cluster.patch("pods", pod, {"metadata": {"ownerReferences": owners}})

@@ -109,7 +109,8 @@ class Recorder:
 
     async def _write(self, key: bytes, event: Object, more: int, version: str) -> None:
         about = event["involvedObject"]
-        namespace, (name, before) = about.get("namespace", "default"), self._told.pop(key, ("", 0))
+        namespace = about.get("namespace", "default")
+        (name, before) = self._told.pop(key, ("", 0))
         count = before + more
         patch: Object = {"count": count, "lastTimestamp": times.now()}
         if "action" in event:

@@ -110,10 +110,8 @@ class GarbageCollector(Controller):
 
 def _key_of_owner(owner: dict[str, Any], obj: Object) -> str:
     """The key of one of an object's owners; empty where it is of a kind that is not served, or cannot be its owner."""
-    kind, namespace = (
-        _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"])),
-        obj["metadata"].get("namespace"),
-    )
+    kind = _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"]))
+    namespace = obj["metadata"].get("namespace")
     if kind is None or (kind.namespaced and not namespace):
         return ""
     return f"{kind.plural}:{namespace + '/' if kind.namespaced else ''}{owner['name']}"

@@ -101,9 +101,11 @@ def backoff_left(pods: Iterable[Object], now: float, scale: float) -> float:
 
     Counted are the failures since the last success. Times in Kubernetes have whole seconds.
     """
-    failures, last = 0, 0.0
+    failures = 0
+    last = 0.0
     for when, phase in sorted((ended_at(pod), pod["status"]["phase"]) for pod in pods if finished(pod)):
-        failures, last = (0 if phase == "Succeeded" else failures + 1), when
+        failures = 0 if phase == "Succeeded" else failures + 1
+        last = when
     return last + scale * min(BACKOFF * 2.0 ** min(failures - 1, 10), BACKOFF_LIMIT) - now if failures else 0.0
 
 
@@ -165,7 +167,8 @@ def tally(job: Object, pods: list[Object]) -> Tally:
         sums.uncounted[kind] = [uid for uid in known if uid in held]
         sums.counted[kind] = int(status.get(kind) or 0) + len(known) - len(sums.uncounted[kind])
     for pod in pods:
-        phase, leaving = (pod.get("status") or {}).get("phase", ""), bool(pod["metadata"].get("deletionTimestamp"))
+        phase = (pod.get("status") or {}).get("phase", "")
+        leaving = bool(pod["metadata"].get("deletionTimestamp"))
         if not finished(pod):
             (sums.terminating if leaving else sums.active).append(pod)
         over = finished(pod) or (leaving and not waits_for_the_end(job))
@@ -221,13 +224,15 @@ def _exhausted(spec: dict[str, Any], sums: Tally) -> bool:
 
 def deadline_left(job: Object) -> float:
     """Seconds until activeDeadlineSeconds is over; infinite when there is none, or the Job has not started."""
-    limit, start = job["spec"].get("activeDeadlineSeconds"), (job.get("status") or {}).get("startTime")
+    limit = job["spec"].get("activeDeadlineSeconds")
+    start = (job.get("status") or {}).get("startTime")
     return limit - times.age(start) if limit is not None and start and not job["spec"].get("suspend") else float("inf")
 
 
 def wanted_active(job: Object, sums: Tally) -> int:
     """How many pods should run."""
-    parallelism, completions = job["spec"].get("parallelism", 1), job["spec"].get("completions")
+    parallelism = job["spec"].get("parallelism", 1)
+    completions = job["spec"].get("completions")
     if completions is None:
         return len(sums.active) if sums.total("succeeded") else int(parallelism)
     return max(0, min(int(completions) - sums.total("succeeded"), int(parallelism)))
@@ -238,7 +243,8 @@ def surplus(job: Object, active: list[Object], wanted: int) -> list[Object]:
     beyond = [pod for pod in active if indexed(job) and index_of(pod) >= job["spec"]["completions"]]
 
     def done(pod: Object) -> tuple[Any, ...]:
-        phase, ready = (pod.get("status") or {}).get("phase"), condition(pod, "Ready").get("status") == "True"
+        phase = (pod.get("status") or {}).get("phase")
+        ready = condition(pod, "Ready").get("status") == "True"
         made = times.seconds(pod["metadata"]["creationTimestamp"])
         return pod not in beyond, "nodeName" in pod["spec"], phase == "Running", ready, -made
 

@@ -27,7 +27,8 @@ _MOST_A_SYNC = 500
 def new_pod(job: Object, index: int | None = None) -> Object:
     """The next pod of a Job, with its completion index if it is an Indexed one."""
     pod = from_template(job)
-    meta, spec = pod["metadata"], pod["spec"]
+    meta = pod["metadata"]
+    spec = pod["spec"]
     meta["finalizers"] = [*meta.get("finalizers", ()), TRACKING]
     if index is None:
         return pod
@@ -47,7 +48,9 @@ def new_pod(job: Object, index: int | None = None) -> Object:
 class JobController(PodController):
     """Runs Jobs to their end."""
 
-    resource, kind, component = "jobs", "Job", "job-controller"
+    resource = "jobs"
+    kind = "Job"
+    component = "job-controller"
 
     def owner_key(self, pod: Object) -> str:
         """The key of the Job that a pod belongs to, or belonged to before it was deleted with Orphan."""
@@ -96,8 +99,10 @@ class JobController(PodController):
 
     def _suspension(self, job: Object, end: Verdict | None) -> tuple[str | None, list[dict[str, Any]]]:
         """The start time and conditions, after the Job was suspended or resumed if it was."""
-        status, suspend = job.get("status") or {}, bool(job["spec"].get("suspend"))
-        start, conditions = status.get("startTime"), list(status.get("conditions") or ())
+        status = job.get("status") or {}
+        suspend = bool(job["spec"].get("suspend"))
+        start = status.get("startTime")
+        conditions = list(status.get("conditions") or ())
         if not end and suspend != (condition(job, "Suspended").get("status") == "True"):
             done = "Suspended" if suspend else "Resumed"
             self.tell(job, "Normal", done, f"Job {done.lower()}")

@@ -39,7 +39,9 @@ class NamespaceController(Controller):
         namespace = self.informer.get(key)
         if namespace is None or not namespace["metadata"].get("deletionTimestamp"):
             return None
-        more, counts, holding = False, Counter[str](), Counter[str]()
+        more = False
+        counts = Counter[str]()
+        holding = Counter[str]()
         for plural, group in _EMPTIED:
             found, _ = await self.cluster.objects.list(plural, key)
             more |= bool(found)
@@ -69,7 +71,8 @@ def _conditions(namespace: Object, counts: Counter[str], holding: Counter[str]) 
         said["NamespaceFinalizersRemaining"] = "SomeFinalizersRemain", text
     made = []
     for kind, fine in _FINE.items():
-        (reason, message), status = said.get(kind, fine), str(kind in said)
+        (reason, message) = said.get(kind, fine)
+        status = str(kind in said)
         before = condition(namespace, kind)
         since = before["lastTransitionTime"] if before.get("status") == status else now()
         what = {"type": kind, "status": status, "lastTransitionTime": since}

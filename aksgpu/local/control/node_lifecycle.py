@@ -25,7 +25,8 @@ _OURS = (filters.NOT_READY, filters.UNREACHABLE, filters.UNSCHEDULABLE)
 
 def taints_for(node: Object) -> list[dict[str, Any]]:
     """A node's taints as they should be: the user's, and those that follow from its readiness and cordon."""
-    spec, ready = node.get("spec") or {}, condition(node, "Ready").get("status")
+    spec = node.get("spec") or {}
+    ready = condition(node, "Ready").get("status")
     wanted: list[tuple[str, str]] = []
     if ready != "True":
         key = filters.UNREACHABLE if ready == "Unknown" else filters.NOT_READY
@@ -41,7 +42,8 @@ def taints_for(node: Object) -> list[dict[str, Any]]:
 class NodeController(Controller):
     """Watches over the nodes' leases."""
 
-    resource, component = "nodes", "node-controller"
+    resource = "nodes"
+    component = "node-controller"
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
@@ -80,7 +82,8 @@ class NodeController(Controller):
         key = node["metadata"]["name"]
         lease = (self._leases.get(f"{LEASES}/{key}") or {}).get("spec") or {}
         sign = lease.get("renewTime"), condition(node, "Ready").get("lastHeartbeatTime")
-        now, grace = asyncio.get_running_loop().time(), float(lease.get("leaseDurationSeconds") or GRACE)
+        now = asyncio.get_running_loop().time()
+        grace = float(lease.get("leaseDurationSeconds") or GRACE)
         last, since = self._signs.get(key, (None, now))
         if last != sign or now - since > 1.25 * grace:
             # A new sign; or it is this process that stood still, and the node may have had nobody to report to.

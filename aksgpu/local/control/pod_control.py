@@ -25,7 +25,8 @@ def reference_to(owner: Object) -> dict[str, Any]:
 
 def from_template(owner: Object) -> Object:
     """A pod as the template of its owner says, with nothing in it that the template shares."""
-    meta, template = owner["metadata"], copy.deepcopy(owner["spec"]["template"])
+    meta = owner["metadata"]
+    template = copy.deepcopy(owner["spec"]["template"])
     given = template.get("metadata") or {}
     kept = {name: given[name] for name in ("labels", "annotations", "finalizers") if given.get(name)}
     reference = reference_to(owner)

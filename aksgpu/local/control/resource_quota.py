@@ -42,7 +42,8 @@ class QuotaController(Controller):
         quota = self.informer.get(key)
         if quota is None or quota["metadata"].get("deletionTimestamp"):
             return None
-        hard, namespace = (quota.get("spec") or {}).get("hard") or {}, _namespace(quota)
+        hard = (quota.get("spec") or {}).get("hard") or {}
+        namespace = _namespace(quota)
         sums = usage(self._pods[namespace])
         used = {name: _spell(sums[name], str(limit)) for name, limit in hard.items() if _COUNTED.fullmatch(name)}
         await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})

@@ -80,7 +80,8 @@ class Scheduler:
 
     async def _place(self, choice: Choice) -> None:
         """Bind a pod, once others have left if they must; when that fails, the pod waits again."""
-        pod, uid = choice.pod, choice.pod["metadata"]["uid"]
+        pod = choice.pod
+        uid = choice.pod["metadata"]["uid"]
         try:
             if choice.victims:
                 await self._make_room(choice)
@@ -99,7 +100,8 @@ class Scheduler:
         self._wake.set()
 
     async def _bind(self, pod: Object, node: str) -> None:
-        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        name = pod["metadata"]["name"]
+        namespace = pod["metadata"]["namespace"]
         head = {"name": name, "namespace": namespace, "uid": pod["metadata"]["uid"]}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": head, "target": {"kind": "Node", "name": node}}
         await self._cluster.objects.create("pods", binding, namespace, name=name, subresource="binding")

@@ -194,7 +194,8 @@ class Board:
             message = group.message(self._known)
             if message != group.said and now - group.said_at >= RETELL:
                 group.untold.update(dict.fromkeys(group.pods))
-                group.said, group.said_at = message, now
+                group.said = message
+                group.said_at = now
             more |= message != group.said
             news += [(group.pods[uid], message) for uid in group.untold]
             group.untold.clear()
@@ -214,7 +215,8 @@ class Board:
             return
         self._unwait(uid)
         self._release(uid)
-        wants, priority = filters.requests(pod["spec"]), int(pod["spec"].get("priority") or 0)
+        wants = filters.requests(pod["spec"])
+        priority = int(pod["spec"].get("priority") or 0)
         view = self.nodes.setdefault(place, NodeView(place))
         view.hold(Held(uid, key_of(pod), priority, wants, meta.get("creationTimestamp") or ""))
         self._places[uid] = place
@@ -228,7 +230,8 @@ class Board:
             self._judge(view)
 
     def _wait(self, pod: Object) -> None:
-        meta, spec = pod["metadata"], pod["spec"]
+        meta = pod["metadata"]
+        spec = pod["spec"]
         uid = meta["uid"]
         if uid in self._waiting:
             group = self._groups[self._waiting[uid]]

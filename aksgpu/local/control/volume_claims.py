@@ -32,7 +32,8 @@ class ClaimController(Controller):
         claim = self.informer.get(key)
         if claim is None:
             return None
-        meta, spec = claim["metadata"], claim["spec"]
+        meta = claim["metadata"]
+        spec = claim["spec"]
         if meta.get("deletionTimestamp"):
             if not any(key in _claims(pod) for pod in self._pods if not finished(pod)):
                 await self.cluster.remove_finalizer(self.resource, claim, _IN_USE)

@@ -92,7 +92,8 @@ async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reso
     gone = asyncio.ensure_future(reader.read())
     while not gone.done():
         if (problem := driver_problem()) != told:
-            told, health = problem, "Unhealthy" if problem else "Healthy"
+            told = problem
+            health = "Unhealthy" if problem else "Healthy"
             message = {"resource_name": resource, "devices": [{"id": uuid, "health": health} for uuid in ids]}
             writer.write(json.dumps(message).encode() + b"\n")
             if problem:

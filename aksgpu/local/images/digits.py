@@ -82,7 +82,9 @@ class _Pen(BasePen):  # type: ignore[misc]
         start = self.polygons[-1][-1]
         for step in range(1, _CURVE + 1):
             t = step / _CURVE
-            a, b, c = (1 - t) * (1 - t), 2 * t * (1 - t), t * t
+            a = (1 - t) * (1 - t)
+            b = 2 * t * (1 - t)
+            c = t * t
             x, y = (a * start[axis] + b * pt1[axis] + c * pt2[axis] for axis in (0, 1))
             self.polygons[-1].append((x, y))
 
@@ -91,7 +93,8 @@ def _outlines(font: str) -> list[list[list[tuple[float, float]]]]:
     """The ten digits of a font, each a list of polygons."""
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # old fonts have odd dates, which matter to nobody
     with TTFont(_font_file(font), lazy=True) as file:
-        names, glyphs = file.getBestCmap(), file.getGlyphSet()
+        names = file.getBestCmap()
+        glyphs = file.getGlyphSet()
         pens = [_Pen(glyphs) for _ in range(10)]
         for digit, pen in enumerate(pens):
             glyphs[names[ord("0") + digit]].draw(pen)
@@ -101,7 +104,8 @@ def _outlines(font: str) -> list[list[list[tuple[float, float]]]]:
 def _master(polygons: list[list[tuple[float, float]]]) -> Floats:
     """A digit, filled: SIZE x SIZE, 0 to 1, its middle in the middle; the longer side is _GLYPH pixels."""
     corners = np.array([corner for polygon in polygons for corner in polygon])
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    low = corners.min(axis=0)
+    high = corners.max(axis=0)
     scale = _GLYPH * _FINE / (high - low).max()
     fine = SIZE * _FINE
     winding = np.zeros((fine, fine + 1))
@@ -125,8 +129,11 @@ def _distort(masters: Floats, which: npt.NDArray[np.int64], chance: np.random.Ra
         return low + (high - low) * chance.random_sample((len(which), 1, 1))
 
     half = between(-0.08, 0.08)  # the tangent of half the angle: cosine and sine without calling them
-    cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
-    shear, width, height = between(-0.25, 0.25), between(0.8, 1.2), between(0.85, 1.15)
+    cosine = (1 - half * half) / (1 + half * half)
+    sine = 2 * half / (1 + half * half)
+    shear = between(-0.25, 0.25)
+    width = between(0.8, 1.2)
+    height = between(0.85, 1.15)
     middle = (SIZE - 1) / 2
     x = np.arange(SIZE)[None, None, :] - middle - between(-1.5, 1.5)
     y = np.arange(SIZE)[None, :, None] - middle - between(-1.5, 1.5)
@@ -140,9 +147,12 @@ def _distort(masters: Floats, which: npt.NDArray[np.int64], chance: np.random.Ra
 
 def _sample(masters: Floats, which: npt.NDArray[np.int64], u: Floats, v: Floats) -> Floats:
     """The masters' values at the points (u, v), bilinear; outside is background."""
-    u, v = np.clip(u, 0, SIZE - 1.001), np.clip(v, 0, SIZE - 1.001)
-    column, row = np.floor(u), np.floor(v)
-    right, down = u - column, v - row
+    u = np.clip(u, 0, SIZE - 1.001)
+    v = np.clip(v, 0, SIZE - 1.001)
+    column = np.floor(u)
+    row = np.floor(v)
+    right = u - column
+    down = v - row
     flat = masters.reshape(-1)
     at = which[:, None, None] * (SIZE * SIZE) + row.astype(np.int64) * SIZE + column.astype(np.int64)
     top = flat[at] * (1 - right) + flat[at + 1] * right

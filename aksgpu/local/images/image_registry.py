@@ -56,7 +56,8 @@ def _module(name: str) -> tuple[str, ...]:
     return ("env", "OPENBLAS_NUM_THREADS=1", sys.executable, "-P", "-m", f"aksgpu.local.images.{name}")
 
 
-_MNIST, _PLUGIN = _module("mnist"), _module("device_plugin")
+_MNIST = _module("mnist")
+_PLUGIN = _module("device_plugin")
 # Pattern of the normalised name without tag, entrypoint, cmd.
 _BUILTIN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (r"(docker\.io/microsoft|mcr\.microsoft\.com/azuredocs)/samples-tf-mnist-demo", _MNIST, ()),
@@ -147,7 +148,8 @@ def install_tools(directory: Path) -> tuple[Path, Path]:
     Returns:
         The two directories, in this order.
     """
-    common, gpu = directory / "bin", directory / "gpu-bin"
+    common = directory / "bin"
+    gpu = directory / "gpu-bin"
     python = f"exec {shlex.quote(sys.executable)}"
     real_smi = shlex.quote(shutil.which("nvidia-smi") or "")
     scripts = {

@@ -26,7 +26,9 @@ import numpy.typing as npt
 from aksgpu.local.images import digits, given_gpus
 from aksgpu.local.images.network import Bytes, Network, scale
 
-_HIDDEN, _BATCH = 256, 100  # units, where the original has 500; images a step
+# units, where the original has 500; images a step
+_HIDDEN = 256
+_BATCH = 100
 _FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
@@ -116,7 +118,8 @@ def _log_devices(gpus: list[dict[str, Any]]) -> None:
     if not gpus:
         _log("No GPU is assigned to this process: training on /device:CPU:0")
     for number, gpu in enumerate(gpus):
-        capability, bus = gpu["compute_capability"], gpu["pci_bus_id"]
+        capability = gpu["compute_capability"]
+        bus = gpu["pci_bus_id"]
         major, minor = capability.split(".")
         name = gpu["model"] + (" (simulated)" if gpu["simulated"] else "")
         _log(f"Found device {number} with properties: ")
@@ -137,7 +140,8 @@ def _log(text: str) -> None:
 
 
 def _drawn() -> Data:
-    train, test = 6000, 2000
+    train = 6000
+    test = 2000
     print(f"Drawing {train} digits to train with and {test}, in other fonts, to test with (not MNIST)", flush=True)
     return Data(*digits.draw(digits.TRAIN_FONTS, train, seed=0), *digits.draw(digits.TEST_FONTS, test, seed=1))
 

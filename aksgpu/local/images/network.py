@@ -98,7 +98,9 @@ class _Parameter:
     """Weights or biases on their grid, with Adam's two moments."""
 
     def __init__(self, value: Floats, behind: int, before: int, rate: float) -> None:
-        self._behind, self._before, self._rate = behind, before, rate
+        self._behind = behind
+        self._before = before
+        self._rate = rate
         self._mean, self._square = np.zeros(value.shape), np.zeros(value.shape)
         self._fade_1 = self._fade_2 = 1.0
         self.value = _on_grid(value, behind, before)

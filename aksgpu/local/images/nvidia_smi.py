@@ -14,7 +14,8 @@ from typing import Any
 
 from aksgpu.local.images import driver_problem, given_gpus
 
-DRIVER, CUDA = "550.144.03", "12.4"
+DRIVER = "550.144.03"
+CUDA = "12.4"
 NOTE = "SIMULATED: this machine has no such GPU; the laptop AKS shows what the node's VM size would have."
 
 TABLE = """\

@@ -29,7 +29,9 @@ from aksgpu.local.objects import Object
 if TYPE_CHECKING:
     from aksgpu.local.node.pod import PodRunner
 
-FIRST_DELAY, LONGEST_DELAY, QUIET_SECONDS = 10.0, 300.0, 600.0
+FIRST_DELAY = 10.0
+LONGEST_DELAY = 300.0
+QUIET_SECONDS = 600.0
 PULL_SECONDS = 0.3
 LOOK_SECONDS = 0.1
 """How often it is asked whether the pod's deletion has got a nearer deadline."""
@@ -52,7 +54,9 @@ class ContainerRunner:
     """
 
     def __init__(self, pod: PodRunner, spec: Object, *, init: bool = False) -> None:
-        self._pod, self._spec, self._init = pod, spec, init
+        self._pod = pod
+        self._spec = spec
+        self._init = init
         self.name: str = spec["name"]
         self.sidecar: bool = spec.get("restartPolicy") == "Always"  # no other container has a policy of its own
         before = init and not self.sidecar and pod.restart_policy == "Always"
@@ -99,7 +103,8 @@ class ContainerRunner:
         self.status = next((one for one in shown or [] if one["name"] == self.name), self.status)
         if numbers := attempts(self._directory):
             self.status = {**self.status, "restartCount": max(numbers)}
-            self._attempt, self._left_over = Attempt(self._directory, max(numbers)), True
+            self._attempt = Attempt(self._directory, max(numbers))
+            self._left_over = True
 
     async def run(self) -> bool:
         """Run the container until it will not run again. Returns whether it succeeded."""
@@ -115,7 +120,8 @@ class ContainerRunner:
 
     async def _resume(self) -> Attempt | None:
         """The run from before a restart, the first time this is asked."""
-        attempt, self._left_over = self._attempt if self._left_over else None, False
+        attempt = self._attempt if self._left_over else None
+        self._left_over = False
         if attempt is None or not await attempt.resume():
             return None
         if attempt.started:
@@ -129,9 +135,11 @@ class ContainerRunner:
             try:
                 return await self._launch(image, await self._specify(image))
             except environment.ConfigError as error:
-                reason, why = "CreateContainerConfigError", str(error)
+                reason = "CreateContainerConfigError"
+                why = str(error)
             except OSError as error:  # such as a full disk, or too many processes
-                reason, why = "CreateContainerError", str(error)
+                reason = "CreateContainerError"
+                why = str(error)
             self._tell("Warning", "Failed", f"Error: {why}")
             self._become(pod_status.waiting(reason, why))
             await self._pause(FIRST_DELAY)
@@ -158,9 +166,11 @@ class ContainerRunner:
                 path.unlink()
 
     async def _ended(self, attempt: Attempt, end: Exit) -> None:
-        message, started = end.message, end.started
+        message = end.message
+        started = end.started
         if end.reason == "StartError":
-            message, started = _OCI.format(end.message), 0
+            message = _OCI.format(end.message)
+            started = 0
             self._tell("Warning", "Failed", f"Error: {message}")
         if end.code and self._spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
             said = b"".join([text async for text in container_logs.read(attempt.log, lambda: True, tail_lines=80)])
@@ -188,7 +198,8 @@ class ContainerRunner:
 
     async def _image(self) -> images.Image:
         """The program that stands in for the image; waits for ever when there is none."""
-        reference, delay = self._spec["image"], FIRST_DELAY
+        reference = self._spec["image"]
+        delay = FIRST_DELAY
         while True:
             try:
                 if image := images.find(reference):
@@ -207,7 +218,8 @@ class ContainerRunner:
             delay = min(delay * 2, LONGEST_DELAY)
 
     async def _pull(self, reference: str, image: images.Image) -> None:
-        node, policy = self._pod.node, self._spec["imagePullPolicy"]
+        node = self._pod.node
+        policy = self._spec["imagePullPolicy"]
         if policy == "Never" or (policy == "IfNotPresent" and image.reference in node.images):
             self._tell("Normal", "Pulled", f'Container image "{reference}" already present on machine')
             return
@@ -236,7 +248,8 @@ class ContainerRunner:
 
     async def _specify(self, image: images.Image) -> dict[str, Any]:
         """What the shim needs to know."""
-        pod, around = self._pod, self._pod.around
+        pod = self._pod
+        around = self._pod.around
         gpus = pod.node.gpus if image.all_gpus else pod.gpus_of(self.name)
         tools = [around.gpu_tools, around.tools] if gpus else [around.tools]
         own = await environment.of_container(around.objects, pod.with_status(), self._spec, pod.node.object)
@@ -255,7 +268,8 @@ class ContainerRunner:
         if mounts and not around.view:
             root = work.with_name("root")
             volumes.link(root, mounts)
-            moved, mounts = [one.target for one in mounts], []
+            moved = [one.target for one in mounts]
+            mounts = []
             argv = [volumes.rewrite(word, root, moved) for word in argv]
             own = {name: volumes.rewrite(value, root, moved) for name, value in own.items()}
             env = {**env, **own, "AKSGPU_ROOT": str(root)}

@@ -29,8 +29,11 @@ class _Log:
     """What is shown of a log, in order over its segments, as far as they are written."""
 
     def __init__(self, path: Path, since: bytes, timestamps: bool) -> None:
-        self._path, self._since, self._timestamps = path, since, timestamps
-        self._segment, self._offset = -1, 0
+        self._path = path
+        self._since = since
+        self._timestamps = timestamps
+        self._segment = -1
+        self._offset = 0
         self._open = False  # whether a line has begun whose rest comes in the next entry
 
     def read(self) -> Iterator[bytes]:
@@ -49,7 +52,8 @@ class _Log:
                     yield b"".join(map(self._shown, data[:end].split(b"\n")[:-1]))
             if following is None:
                 return
-            self._segment, self._offset = following, 0
+            self._segment = following
+            self._offset = 0
 
     def _shown(self, entry: bytes) -> bytes:
         stamp, _, tag, text = entry.split(b" ", 3)

@@ -54,7 +54,8 @@ class DeviceManager:
     """
 
     def __init__(self, directory: Path, changed: Callable[[], None]) -> None:
-        self._directory, self._changed = directory, changed
+        self._directory = directory
+        self._changed = changed
         self._resources: dict[str, _Resource] = {}
         self._ending: set[str] = set()
         self._freed = asyncio.Event()
@@ -74,7 +75,8 @@ class DeviceManager:
     def offer(self, resource: str, ids: list[str], *, healthy: bool) -> None:
         """Take devices from a service of the node, which is no pod, in place of a plugin."""
         one = self._resources.setdefault(resource, _Resource())
-        one.devices, one.service = dict.fromkeys(ids, healthy), True
+        one.devices = dict.fromkeys(ids, healthy)
+        one.service = True
         one.settled.set()
         self._save()
         self._changed()

@@ -38,7 +38,10 @@ class Execution:
     """A running command; made by :func:`execute`."""
 
     def __init__(self, connection: socket.socket, stdin: int, outputs: dict[str, int], tty: bool) -> None:
-        self._connection, self._stdin, self._outputs, self._tty = connection, stdin, outputs, tty
+        self._connection = connection
+        self._stdin = stdin
+        self._outputs = outputs
+        self._tty = tty
         self._open = [stdin, *outputs.values()]
         self._code = asyncio.get_running_loop().create_task(self._ended())
 
@@ -48,7 +51,8 @@ class Execution:
 
     async def output(self, stream: str) -> AsyncIterator[bytes]:
         """What it writes to ``stdout`` or ``stderr``, until its end; a terminal has ``stdout`` alone."""
-        fd, loop = self._outputs.get(stream, -1), asyncio.get_running_loop()
+        fd = self._outputs.get(stream, -1)
+        loop = asyncio.get_running_loop()
         while fd in self._open:
             try:
                 data = os.read(fd, 65536)
@@ -69,7 +73,8 @@ class Execution:
 
     async def write(self, data: bytes) -> None:
         """Give it input; what it does not read any more is dropped."""
-        view, loop = memoryview(data), asyncio.get_running_loop()
+        view = memoryview(data)
+        loop = asyncio.get_running_loop()
         while view and self._stdin in self._open:
             try:
                 view = view[os.write(self._stdin, view) :]

@@ -18,10 +18,16 @@ from aksgpu.local.objects import Object
 
 log = logging.getLogger(__name__)
 
-LABEL, PRODUCT = "aksgpu.dev/gpu", "nvidia.com/gpu.product"
-MODEL, COUNT, MEMORY = "aksgpu.dev/gpu-model", "aksgpu.dev/gpu-count", "aksgpu.dev/gpu-memory-mib"
-MIG, MIG_COUNT, MIG_STRATEGY = "aksgpu.dev/gpu-mig", "aksgpu.dev/gpu-mig-count", "aksgpu.dev/gpu-mig-strategy"
-MANAGED, BROKEN = "aksgpu.dev/gpu-management", "aksgpu.dev/gpu-driver-error"
+LABEL = "aksgpu.dev/gpu"
+PRODUCT = "nvidia.com/gpu.product"
+MODEL = "aksgpu.dev/gpu-model"
+COUNT = "aksgpu.dev/gpu-count"
+MEMORY = "aksgpu.dev/gpu-memory-mib"
+MIG = "aksgpu.dev/gpu-mig"
+MIG_COUNT = "aksgpu.dev/gpu-mig-count"
+MIG_STRATEGY = "aksgpu.dev/gpu-mig-strategy"
+MANAGED = "aksgpu.dev/gpu-management"
+BROKEN = "aksgpu.dev/gpu-driver-error"
 
 # The first name that occurs in a model counts, so that A100 stands before A10.
 _CAPABILITIES = {
@@ -64,8 +70,10 @@ def real() -> list[Gpu]:
 def _real(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    bus, memory = nvml.nvmlDeviceGetPciInfo(handle).busId, nvml.nvmlDeviceGetMemoryInfo(handle).total
-    uuid, model = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+    bus = nvml.nvmlDeviceGetPciInfo(handle).busId
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle).total
+    uuid = nvml.nvmlDeviceGetUUID(handle)
+    model = nvml.nvmlDeviceGetName(handle)
     return Gpu(index, uuid, model, memory // (1024 * 1024), False, bus, f"{major}.{minor}")
 
 
@@ -75,7 +83,9 @@ def simulated(node: Object) -> list[Gpu]:
     notes = metadata.get("annotations") or {}
     model = notes.get(MODEL, "NVIDIA GPU")
     capability = next((value for name, value in _CAPABILITIES.items() if name in model), "7.5")
-    seed, memory, count = UUID(metadata["uid"]), int(notes.get(MEMORY, "16384")), int(notes.get(COUNT, "0"))
+    seed = UUID(metadata["uid"])
+    memory = int(notes.get(MEMORY, "16384"))
+    count = int(notes.get(COUNT, "0"))
     whole = [
         Gpu(index, f"GPU-{uuid5(seed, str(index))}", model, memory, True, f"{index + 1:08x}:00:00.0", capability)
         for index in range(count)

@@ -50,7 +50,8 @@ class Node:
     """
 
     def __init__(self, objects: Objects, events: Recorder, node: Object, root: Path) -> None:
-        self._objects, self._events = objects, events
+        self._objects = objects
+        self._events = events
         self.object = node
         self.gpus: list[gpus.Gpu] = []
         self.images: set[str] = set()

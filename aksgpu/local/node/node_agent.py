@@ -57,12 +57,16 @@ class NodeAgent(PodLogs, PodExec):
     """
 
     def __init__(self, objects: Objects, root: Path, settings: Settings) -> None:
-        self._objects, self._root, self._settings = objects, root, settings
+        self._objects = objects
+        self._root = root
+        self._settings = settings
         self._events = Recorder(objects)
         self._nodes: dict[str, Node] = {}
         self._runners: dict[str, PodRunner] = {}
-        self._tasks, self._watches = Tasks(), Tasks()
-        self._node_informer, self._pod_informer = Informer(objects, "nodes"), Informer(objects, "pods")
+        self._tasks = Tasks()
+        self._watches = Tasks()
+        self._node_informer = Informer(objects, "nodes")
+        self._pod_informer = Informer(objects, "pods")
         self._claim_informer = Informer(objects, "persistentvolumeclaims")
         self._pods_of = self._pod_informer.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._machine: list[gpus.Gpu] = []

@@ -66,9 +66,14 @@ class PodRunner:
     """
 
     def __init__(self, around: Surroundings, node: Node, pod: Object) -> None:
-        self.around, self.node, self.pod = around, node, pod
-        metadata, spec = pod["metadata"], pod["spec"]
-        self.uid, self.name, self.namespace = str(metadata["uid"]), str(metadata["name"]), str(metadata["namespace"])
+        self.around = around
+        self.node = node
+        self.pod = pod
+        metadata = pod["metadata"]
+        spec = pod["spec"]
+        self.uid = str(metadata["uid"])
+        self.name = str(metadata["name"])
+        self.namespace = str(metadata["namespace"])
         self.restart_policy = str(spec.get("restartPolicy", "Always"))
         self.directory = around.root / "pods" / self.uid
         self.volumes: dict[str, Path] = {}
@@ -157,7 +162,8 @@ class PodRunner:
             poster.cancel()
 
     async def _until_stopped(self) -> None:
-        limit, left = self.pod["spec"].get("activeDeadlineSeconds"), None
+        limit = self.pod["spec"].get("activeDeadlineSeconds")
+        left = None
         if limit is not None:
             left = max(0.0, float(limit) - times.age(self._state.get("started") or times.now()))
         living = asyncio.create_task(self._live())
@@ -292,7 +298,8 @@ class PodRunner:
             known |= {"podIP": address, "podIPs": [{"ip": address}]}
         if self._failure:
             known["reason"], known["message"] = self._failure
-        sandbox, initialised = self._sandbox, self._initialised
+        sandbox = self._sandbox
+        initialised = self._initialised
         return pod_status.build(
             pod, init, containers, known, sandbox=sandbox, initialised=initialised, phase=self._phase
         )
@@ -301,7 +308,8 @@ class PodRunner:
         objects = self.around.objects
         # Others write conditions too, such as why the pod is evicted, and the watch may not have told of them yet.
         while (pod := await objects.get("pods", self.name, self.namespace))["metadata"]["uid"] == self.uid:
-            old, new = pod.get("status") or {}, self._status(pod)
+            old = pod.get("status") or {}
+            new = self._status(pod)
             if {**old, **new} == old:
                 return
             patch = {"metadata": {"resourceVersion": pod["metadata"]["resourceVersion"]}, "status": new}

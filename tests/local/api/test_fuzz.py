@@ -93,7 +93,8 @@ class Generator:
         return made
 
     def operation(self, value: Any) -> dict[str, Any]:
-        name, path = self.random.choice(OPERATIONS), self.random.choice(PATHS)
+        name = self.random.choice(OPERATIONS)
+        path = self.random.choice(PATHS)
         return {"op": name, "path": path, "from": "/metadata", "value": self.random.choice([value, *JUNK])}
 
     async def send(self, registry: Registry, kind: Kind) -> None:
@@ -131,7 +132,8 @@ class Generator:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
-    generator, registry = Generator(seed), Registry(Store(tmp_path / "kube.db"))
+    generator = Generator(seed)
+    registry = Registry(Store(tmp_path / "kube.db"))
     await registry.open()
     accepted = 0
     for _ in range(2000):
@@ -153,7 +155,8 @@ async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("resource", FULL)
 async def test_one_part_broken_at_a_time(registry: Registry, resource: str) -> None:
     kind = next(kind for kind in KINDS if kind.plural == resource)
-    namespace, options = "default" if kind.namespaced else None, WriteOptions(dry_run=True, field_validation="Strict")
+    namespace = "default" if kind.namespaced else None
+    options = WriteOptions(dry_run=True, field_validation="Strict")
     await registry.write("create", resource, copy.deepcopy(FULL[resource]), None, namespace, options=options)
     for path in list(parts(FULL[resource]))[1:]:
         for obj in broken(FULL[resource], path):

@@ -66,7 +66,8 @@ async def answer(registry: Registry, exchange: dict[str, Any]) -> tuple[int, dic
         dry_run="dryRun" in query,
         force=query.get("force") == "true",
     )
-    body, place = json.loads(exchange["request_body"]), (match["name"], match["namespace"])
+    body = json.loads(exchange["request_body"])
+    place = (match["name"], match["namespace"])
     try:
         if exchange["method"] == "POST":
             return 201, (await registry.write("create", kind.plural, body, None, place[1], options=options))[0].obj

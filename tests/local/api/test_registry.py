@@ -88,7 +88,8 @@ async def test_field_validation(registry: Registry) -> None:
 
 
 async def test_dry_run_stores_nothing(registry: Registry, pod: Object) -> None:
-    revision, options = registry.store.revision, WriteOptions(dry_run=True)
+    revision = registry.store.revision
+    options = WriteOptions(dry_run=True)
     entry, _ = await registry.write("create", "pods", pod, None, "default", options=options)
     assert "resourceVersion" not in entry.obj["metadata"] and entry.obj["spec"]["priority"] == 0
     await registry.write("patch", "namespaces", {"metadata": {"labels": {"a": "b"}}}, "default", options=options)

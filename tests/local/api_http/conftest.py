@@ -26,7 +26,8 @@ from aksgpu.local.api.store import Store
 
 T = TypeVar("T")
 
-ADMIN, DEV = "admin-token", "dev-token"
+ADMIN = "admin-token"
+DEV = "dev-token"
 TOKENS = {ADMIN: User("clusterAdmin", ("system:masters",)), DEV: User("dev", ())}
 PREFIX = "/k8s/clusters/0123abcd"
 
@@ -58,7 +59,9 @@ class Answer:
     """Status, headers and body of an answer."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
-        self.status, self.headers, self.body = response.status, response.headers, response.data
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.data
 
     @property
     def json(self) -> Any:
@@ -73,7 +76,8 @@ class Server:
     """The server, and a plain HTTP client of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.lines = folder, Lines()
+        self.folder = folder
+        self.lines = Lines()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

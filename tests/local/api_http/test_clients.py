@@ -43,7 +43,8 @@ def test_typed(api: client.ApiClient) -> None:
 
 
 def test_typed_job_and_pod(api: client.ApiClient) -> None:
-    batch, core = client.BatchV1Api(api), client.CoreV1Api(api)
+    batch = client.BatchV1Api(api)
+    core = client.CoreV1Api(api)
     manifest = yaml.safe_load(yaml.safe_dump(JOB))
     limits = manifest["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     limits["nvidia.com/gpu"] = str(limits["nvidia.com/gpu"])
@@ -81,7 +82,8 @@ def test_typed_lists_of_every_kind(api: client.ApiClient) -> None:
 
 
 def test_watch(api: client.ApiClient) -> None:
-    core, seen = client.CoreV1Api(api), []
+    core = client.CoreV1Api(api)
+    seen = []
     version = core.list_namespaced_config_map("default").metadata.resource_version
     for name in ("w1", "w2"):
         core.create_namespaced_config_map("default", config_map(name))
@@ -111,7 +113,8 @@ def test_dynamic(api: client.ApiClient) -> None:
 
 def test_informer(api: client.ApiClient) -> None:
     informer_module = pytest.importorskip("kubernetes.informer")
-    core, added = client.CoreV1Api(api), threading.Event()
+    core = client.CoreV1Api(api)
+    added = threading.Event()
     informer: Any = informer_module.SharedInformer(list_func=core.list_namespaced_config_map, namespace="default")
 
     def on_add(obj: Any) -> None:

@@ -22,7 +22,8 @@ from aksgpu.local.kinds import KINDS, Kind
 
 from .conftest import ADMIN, DEV, PREFIX, Answer, Server
 
-REQUESTS, SEEDS = 20_000, 4
+REQUESTS = 20_000
+SEEDS = 4
 
 ODD: list[Any] = [
     None,
@@ -292,7 +293,8 @@ class Enemy:
 
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_no_request_breaks_the_server(server: Server, seed: int) -> None:
-    enemy, codes = Enemy(seed), set()
+    enemy = Enemy(seed)
+    codes = set()
     for turn in range(REQUESTS // SEEDS):
         if turn % 200 == 0:
             enemy.sow(server)

@@ -83,7 +83,8 @@ def test_edits(run: Run) -> None:
     replaced = run("patch", "configmap", "c", "--type=json", "-p", '[{"op":"replace","path":"/data/b","value":"3"}]')
     assert replaced == "configmap/c patched\n"
     assert run("get", "configmap", "c", "-o", "jsonpath={.data.b}{.metadata.labels.x}") == "3y"
-    one, two = str(MANIFESTS / "cm-ssa.yaml"), str(MANIFESTS / "cm-ssa2.yaml")
+    one = str(MANIFESTS / "cm-ssa.yaml")
+    two = str(MANIFESTS / "cm-ssa2.yaml")
     assert run("apply", "--server-side", "--field-manager=one", "-f", one) == "configmap/owned serverside-applied\n"
     conflict = run("apply", "--server-side", "--field-manager=two", "-f", two, code=1)
     assert 'Apply failed with 1 conflict: conflict with "one": .data.a' in conflict

@@ -53,7 +53,8 @@ def send(server: Server, command: str, exchange: Exchange, terms: dict[str, str]
 def learn(exchange: Exchange, answer: Answer, terms: dict[str, str]) -> None:
     """Remember which of this server's versions and tokens stand for the recorded ones."""
     try:
-        theirs, ours = orjson.loads(exchange["response_body"]), answer.json
+        theirs = orjson.loads(exchange["response_body"])
+        ours = answer.json
     except (ValueError, TypeError):
         return
     if "items" in theirs and "items" in ours:
@@ -78,7 +79,8 @@ def check_watch(exchange: Exchange, answer: Answer) -> None:
     ours = answer.events
     if exchange["path"].endswith("&resourceVersion=1"):
         # Before the recording began there were other objects; its own writes end the history.
-        ours, wanted = ours[-4:], wanted[-4:]
+        ours = ours[-4:]
+        wanted = wanted[-4:]
     assert normal(ours) == normal(wanted), exchange["path"]
 
 
@@ -123,7 +125,8 @@ def test_lists_and_watches(fresh: Server) -> None:
         obj = {"metadata": {"name": name}, "data": {"k": name[1:]}}
         assert fresh.send("POST", f"{MAPS}?fieldManager=kubectl-create", obj).status == 201
     for name, team in (("c1", "a"), ("c2", "a"), ("c3", "b")):
-        patch, media = {"metadata": {"labels": {"team": team}}}, "application/merge-patch+json"
+        patch = {"metadata": {"labels": {"team": team}}}
+        media = "application/merge-patch+json"
         path = f"{MAPS}/{name}?fieldManager=kubectl-label"
         assert fresh.send("PATCH", path, patch, content_type=media).status == 200
     assert replay(fresh, "03-watch-and-list.json") == 22

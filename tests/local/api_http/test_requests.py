@@ -74,7 +74,9 @@ def test_no_such_method(server: Server, method: str, path: str) -> None:
 
 
 def test_pages_join_into_the_list(server: Server) -> None:
-    names, token, versions = [], "", set()
+    names = []
+    token = ""
+    versions = set()
     while True:
         page = server.send("GET", f"{MAPS}?limit=2&continue={token}").json
         names += [item["metadata"]["name"] for item in page["items"]]
@@ -378,7 +380,8 @@ def test_rights_are_asked_before_anything_else(server: Server) -> None:
 
 
 def test_rights_to_one_object_and_to_apply(server: Server) -> None:
-    group, place = "rbac.authorization.k8s.io", "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    group = "rbac.authorization.k8s.io"
+    place = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
     rules = [
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["mine"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]},
@@ -392,7 +395,8 @@ def test_rights_to_one_object_and_to_apply(server: Server) -> None:
         for query, status in (("metadata.name=mine", 200), ("metadata.name=other", 403), ("metadata.name!=mine", 403)):
             assert server.send("GET", f"{MAPS}?fieldSelector={query}", token=DEV).status == status
         assert server.send("GET", MAPS, token=DEV).status == 403
-        body, media = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}, "application/apply-patch+yaml"
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
+        media = "application/apply-patch+yaml"
         new = server.send("PATCH", f"{MAPS}/new?fieldManager=me", body, content_type=media, token=DEV)
         assert (new.status, 'cannot create resource "configmaps"' in new.json["message"]) == (403, True)
         server.send("POST", MAPS, {"metadata": {"name": "new"}})

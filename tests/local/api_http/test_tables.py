@@ -84,7 +84,8 @@ def container(name: str = "main", *, restarts: int = 0, ready: bool = False, **s
 
 
 def pod(*mains: dict[str, Any], inits: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
-    metadata, spec = more.pop("metadata", {}), more.pop("spec", {})
+    metadata = more.pop("metadata", {})
+    spec = more.pop("spec", {})
     return {
         "metadata": {"name": "p", **metadata},
         "spec": {

@@ -40,7 +40,8 @@ class StoreClusters:
     """Clusters that are only a store."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.open_clusters = root, {}
+        self.root = root
+        self.open_clusters = {}
 
     async def open(self, cluster_id: str, token: str) -> Objects:
         if cluster_id not in self.open_clusters:

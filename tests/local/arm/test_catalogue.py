@@ -43,7 +43,8 @@ def test_prices(arm: Arm) -> None:
 
 
 def test_filters_pick_or_are_refused(arm: Arm) -> None:
-    prices, groups = "/api/retail/prices?$filter=", f"/subscriptions/{SUBSCRIPTION}/resourcegroups"
+    prices = "/api/retail/prices?$filter="
+    groups = f"/subscriptions/{SUBSCRIPTION}/resourcegroups"
     two = "armSkuName eq 'Standard_NC4as_T4_v3' and armRegionName eq 'eastus' or armSkuName eq 'x or y'"
     assert arm.send("GET", prices + two, version=None).json()["Count"] == 1
     assert arm.send("GET", prices + "armSkuName eq 'a or b eq c'", version=None).json()["Count"] == 0

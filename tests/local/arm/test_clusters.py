@@ -238,7 +238,8 @@ def test_names_of_groups_that_no_label_could_have(arm: Arm, group: str, label: s
 
 
 def test_node_resource_groups_of_long_names_differ(arm: Arm) -> None:
-    group, client = "g" * 60, arm.client()
+    group = "g" * 60
+    client = arm.client()
     arm.send("PUT", GROUP.replace("/rg", f"/{group}"), {"location": "eastus"})
     names = ["a" * 40 + end for end in "xy"]
     made = [client.managed_clusters.begin_create_or_update(group, name, body()).result() for name in names]

@@ -225,7 +225,8 @@ def test_every_example_is_played() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES_PLAYED)
 def test_an_example(arm: Arm, contract: Any, name: str) -> None:
-    played, published = EXAMPLES_PLAYED[name], example(name)
+    played = EXAMPLES_PLAYED[name]
+    published = example(name)
     parameters = filled(published["parameters"])
     prepare(arm, name)
     path = played.path.format(**parameters)

@@ -212,7 +212,8 @@ def test_of_pods_that_are_too_many_those_go_first_that_have_done_least() -> None
         status = {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}
         return {"metadata": meta, "spec": {"nodeName": node} if node else {}, "status": status}
 
-    old, new = pod("old", 1, "n", "Running", "True"), pod("new", 2, "n", "Running", "True")
+    old = pod("old", 1, "n", "Running", "True")
+    new = pod("new", 2, "n", "Running", "True")
     active = [old, new, pod("starting", 3, "n"), pod("waiting", 4), pod("unready", 5, "n", "Running")]
     going = job_accounting.surplus({"spec": {}}, active, 1)
     assert [each["metadata"]["name"] for each in going] == ["waiting", "starting", "unready", "new"]
@@ -346,7 +347,8 @@ def _ended(phase: str, when: str, code: int = 0) -> dict[str, Any]:
 
 
 def test_backoff_doubles_and_a_success_ends_it() -> None:
-    first, second = "1970-01-01T00:01:00Z", "1970-01-01T00:02:00Z"
+    first = "1970-01-01T00:01:00Z"
+    second = "1970-01-01T00:02:00Z"
     assert backoff_left([_ended("Failed", first)], 60, 1) == 10
     assert backoff_left([_ended("Failed", first), _ended("Failed", second)], 120, 1) == 20
     assert backoff_left([_ended("Failed", first), _ended("Succeeded", second)], 120, 1) == 0

@@ -159,7 +159,8 @@ async def test_a_process_that_stood_still_does_not_blame_the_nodes(registry: Any
     controller = NodeController(Cluster(registry, Settings()))
     node = {"metadata": {"name": "n"}, "status": {}}
     assert controller._left(node) == 40
-    sign, now = controller._signs["n"][0], asyncio.get_running_loop().time()
+    sign = controller._signs["n"][0]
+    now = asyncio.get_running_loop().time()
     controller._signs["n"] = sign, now - 41
     assert controller._left(node) < 0
     controller._signs["n"] = sign, now - 3600

@@ -25,7 +25,8 @@ class Forgetful:
 
     def __init__(self) -> None:
         self.items = {"a": _object("a", 1), "b": _object("b", 2)}
-        self.version, self.lists = 2, 0
+        self.version = 2
+        self.lists = 0
         self.expire = asyncio.Event()
 
     async def list(self, resource: str) -> tuple[list[dict[str, Any]], str]:
@@ -41,7 +42,8 @@ class Forgetful:
 
 
 async def test_lists_again_when_the_watch_expired(world: World) -> None:
-    server, seen = Forgetful(), []
+    server = Forgetful()
+    seen = []
     informer = Informer(server, "things")  # type: ignore[arg-type]
     informer.on_change(lambda old, new: seen.append(((old or new or {})["metadata"]["name"], bool(old), bool(new))))
     tasks = Tasks()
@@ -82,9 +84,12 @@ async def test_own_writes_are_known_at_once_and_never_come_back_from_the_dead(wo
 
 
 async def test_another_object_of_the_same_name_is_an_end_and_a_beginning() -> None:
-    informer, seen = Informer(Forgetful(), "things"), []  # type: ignore[arg-type]
+    # type: ignore[arg-type]
+    informer = Informer(Forgetful(), "things")
+    seen = []
     informer.on_change(lambda old, new: seen.append(((old or {}).get("metadata"), (new or {}).get("metadata"))))
-    first, second = _object("a", 4, uid="first"), _object("a", 6, uid="second")
+    first = _object("a", 4, uid="first")
+    second = _object("a", 6, uid="second")
     for each in (first, second, _object("a", 5, uid="first")):
         informer.note(each)
     assert seen == [(None, first["metadata"]), (first["metadata"], None), (None, second["metadata"])]

@@ -17,7 +17,8 @@ from aksgpu.local.api.store import Store
 from aksgpu.local.node import NodeAgent
 from aksgpu.local.objects import Object
 
-GPU_NODE, CPU_NODE = "aks-gpunp-12345678-vmss000000", "aks-nodepool1-12345678-vmss000000"
+GPU_NODE = "aks-gpunp-12345678-vmss000000"
+CPU_NODE = "aks-nodepool1-12345678-vmss000000"
 
 
 class Lab:

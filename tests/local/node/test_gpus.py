@@ -105,7 +105,8 @@ async def test_init_containers_share_the_gpu(lab: Lab) -> None:
     init = [{"name": "first", **show, "resources": {"limits": {"nvidia.com/gpu": 2}}}]
     await lab.run("shared", node=GPU_NODE, initContainers=init, container={**show, **ONE})
     await lab.phase("shared", "Succeeded")
-    both, one = await lab.logs("shared", "first"), await lab.logs("shared")
+    both = await lab.logs("shared", "first")
+    one = await lab.logs("shared")
     assert len(both.split(b",")) == 2
     assert one.strip() in both
 

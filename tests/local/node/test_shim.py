@@ -134,7 +134,9 @@ def at_moment(moment: int, number: signal.Signals) -> list[str]:
 def test_volumes_below_what_only_others_may_read() -> None:
     """As a home below another user's /root, where images have theirs."""
     with tempfile.TemporaryDirectory() as name:
-        place, locked, volume = Path(name), Path(name, "locked"), Path(name, "volume")
+        place = Path(name)
+        locked = Path(name, "locked")
+        volume = Path(name, "volume")
         for folder, mode in ((place, 0o777), (locked, 0o700 if os.getuid() == 0 else 0), (volume, 0o777)):
             folder.mkdir(exist_ok=True)
             folder.chmod(mode)

@@ -42,7 +42,8 @@ def api(whole: Whole) -> client.ApiClient:
 
 
 def test_typed(api: client.ApiClient) -> None:
-    batch, core = client.BatchV1Api(api), client.CoreV1Api(api)
+    batch = client.BatchV1Api(api)
+    core = client.CoreV1Api(api)
     made = batch.create_namespaced_job("default", manifest("typed"))
     assert made.spec.completions == 1
     stream = watch.Watch()
@@ -73,7 +74,8 @@ def test_dynamic(api: client.ApiClient) -> None:
 
 def test_informer(api: client.ApiClient) -> None:
     informers = pytest.importorskip("kubernetes.informer")
-    batch, complete = client.BatchV1Api(api), threading.Event()
+    batch = client.BatchV1Api(api)
+    complete = threading.Event()
 
     def see(job: Any) -> None:
         done = (job["status"] if isinstance(job, dict) else job.to_dict()["status"] or {}).get("succeeded")

@@ -127,7 +127,8 @@ class Player:
                 self._learn(theirs[field], ours[field], field)
         elif isinstance(theirs, list) and isinstance(ours, list):
             if key in ("items", "rows"):
-                theirs, ours = sorted(theirs, key=_rank), sorted(ours, key=_rank)
+                theirs = sorted(theirs, key=_rank)
+                ours = sorted(ours, key=_rank)
             for one, other in zip(theirs, ours, strict=False):
                 self._learn(one, other)
         elif isinstance(theirs, str) and isinstance(ours, str) and "Z line" in theirs:

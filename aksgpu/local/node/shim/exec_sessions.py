@@ -43,7 +43,8 @@ class Guests:
         connection, _ = self._listener.accept()
         connection.settimeout(_PATIENCE_SECONDS)
         streams: list[int] = []
-        pid, error = 0, "the container has ended"
+        pid = 0
+        error = "the container has ended"
         try:
             data, streams, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3, socket.MSG_CMSG_CLOEXEC)
             if host and len(streams) == 3:

@@ -17,9 +17,13 @@ class Log:
     """
 
     def __init__(self, path: str, max_bytes: int, max_files: int) -> None:
-        self._path, self._max_bytes, self._max_files = path, max_bytes, max_files
+        self._path = path
+        self._max_bytes = max_bytes
+        self._max_files = max_files
         self._segment = 0
-        self._last, self._second, self._stamp = 0, 0, b""
+        self._last = 0
+        self._second = 0
+        self._stamp = b""
         self._rest = {b"stdout": b"", b"stderr": b""}
         self._open()
 

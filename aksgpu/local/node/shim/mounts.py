@@ -10,8 +10,15 @@ import errno
 import os
 import socket
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x10000000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 17, 1 << 18
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWUSER = 0x10000000
+MS_RDONLY = 1
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,7 +40,9 @@ class View:
     def __init__(self, staging: str, hostname: str) -> None:
         self._staging = staging
         self._own: set[str] = set()
-        user, group, root = os.getuid(), os.getgid(), os.geteuid() == 0
+        user = os.getuid()
+        group = os.getgid()
+        root = os.geteuid() == 0
         check(libc.unshare(CLONE_NEWNS | CLONE_NEWUTS | (0 if root else CLONE_NEWUSER)), "unshare")
         if not root:
             mapped = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
@@ -91,7 +100,8 @@ class View:
             self._mount(None, fresh, MS_UNBINDABLE)
         # What may not even be listed, such as another user's /root, could not be used either.
         for name in os.listdir(f"/proc/self/fd/{old}") if os.access(f"/proc/self/fd/{old}", os.R_OK) else []:
-            source, target = f"/proc/self/fd/{old}/{name}", f"{fresh}/{name}"
+            source = f"/proc/self/fd/{old}/{name}"
+            target = f"{fresh}/{name}"
             if os.path.islink(source):
                 os.symlink(os.readlink(source), target)
                 continue

@@ -15,7 +15,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 def processes(root: int) -> list[int]:
     """All descendants of a process."""
     children = _children if os.path.exists(f"/proc/self/task/{os.getpid()}/children") else _search()
-    found, queue = [], [root]
+    found = []
+    queue = [root]
     while queue:
         more = children(queue.pop())
         found += more

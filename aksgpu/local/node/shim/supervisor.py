@@ -49,7 +49,8 @@ class Shim:
     """The loop around one command."""
 
     def __init__(self, spec: dict[str, Any], directory: str) -> None:
-        self._spec, self._directory = spec, directory
+        self._spec = spec
+        self._directory = directory
         self._log = Log(spec["log"], spec["log_max_bytes"], spec["log_max_files"])
         self._started = time.time_ns()
         self._code: int | None = None
@@ -97,7 +98,8 @@ class Shim:
         for fd in (*streams, self._wake, guests.fileno()):
             poller.register(fd, select.POLLIN)
         limit = self._spec["memory_limit"]
-        drained, look = float("inf"), 0.0
+        drained = float("inf")
+        look = 0.0
         while (streams or self._code is None) and time.monotonic() < drained:
             timeout = 500 if limit or self._code is not None else None
             for fd, _ in poller.poll(timeout):
