@@ -28,7 +28,7 @@ _EXACT: dict[str, Any] = (
 )
 _MARKER = b"Accuracy at step "
 _STEP = rb"\d{1,15}"  # 15 digits fit into an int64
-_NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|NaN|-?inf|-?Infinity"
+_NUMBER = rb"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?|nan|NaN|-?inf|-?Infinity"
 _PREFIX = rb"(?:\[pod/[^\]\n]*\] )?(?:\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[-+]\d\d:\d\d) )?"
 # Python's re looks for a literal prefix at memory speed, and for ^ line by line, 5 times slower. So the usual lines
 # are found by the first; only a block in which it does not account for every marker is read again with the second.
@@ -39,11 +39,11 @@ _ANY = re.compile(
 
 _COLOUR = re.compile(rb"\x1b(?:\[[\d;?]*[A-Za-z]|\(B)")
 
-_DEVICE = re.compile(
-    r"Creat(?:ing|ed) (?:TensorFlow )?device \(?(?P<device>/\S*?device:GPU:\d+)\)?.*?"
-    r" -> \(?device: \d+, name: (?P<model>[^,\n]+),"
-)
-_MODEL = re.compile(r"name: (?P<model>[^\n]+?) major: \d+ minor: \d+")
+# Each of these reads a text in linear time. A pattern of two of them, with .* in between, would backtrack.
+_DEVICE = re.compile(r"Creat(?:ing|ed) (?:TensorFlow )?device \(?(?P<device>/\S*?device:GPU:\d+)")
+_DEVICE_MODEL = re.compile(r" -> \(?device: \d+, name: (?P<model>[^,\n]+),")
+_NAME = "name: "
+_VERSION = re.compile(r" major: \d+ minor: \d+")
 _MEMORY = re.compile(r"totalMemory: (?P<memory>[\d.]+ ?[KMGT]i?B)")
 _ERRORS = (  # how CUDA, TensorFlow and nvidia-smi tell that the driver is missing or does not fit
     "CUDA driver version is insufficient for CUDA runtime version",
@@ -105,16 +105,42 @@ def facts(text: str | bytes | Iterable[str] | Iterable[bytes]) -> dict[str, Any]
 
 def _facts(head: bytes, tail: bytes) -> dict[str, Any]:
     text = (head if head == tail else head + b"\n" + tail).decode(errors="replace")
-    device, properties, memory = (pattern.search(text) for pattern in (_DEVICE, _MODEL, _MEMORY))
-    named = device or properties
-    model = named["model"].strip() if named else None
+    device, model = _device(text)
+    model = model or _model(text)
+    memory = _MEMORY.search(text)
     return {
         "gpu_model": model.removesuffix(_SIMULATED) if model else None,
-        "device": device["device"] if device else None,
+        "device": device,
         "memory": memory["memory"] if memory else None,
         "simulated": bool(model and model.endswith(_SIMULATED)),
         "error": _first_error(text),
     }
+
+
+def _device(text: str) -> tuple[str | None, str | None]:
+    """Name and GPU model of the first device that TensorFlow created."""
+    position = 0
+    while found := _DEVICE.search(text, position):
+        end = text.find("\n", found.end())
+        if end < 0:
+            end = len(text)
+        model = _DEVICE_MODEL.search(text, found.end(), end)
+        if model:
+            return found["device"], model["model"].strip()
+        position = end
+    return None, None
+
+
+def _model(text: str) -> str | None:
+    """The GPU model in the first line that lists a device's properties."""
+    start = 0
+    for version in _VERSION.finditer(text):
+        start = max(start, text.rfind("\n", start, version.start()) + 1)
+        name = text.rfind(_NAME, start, version.start())
+        if name >= 0:
+            return text[name + len(_NAME) : version.start()].strip()
+        start = version.end()
+    return None
 
 
 def _first_error(text: str) -> str | None:

@@ -43,7 +43,7 @@ LOGIN = (
 _QUOTA_TEXTS = [
     re.compile(
         r"Insufficient vcpu quota requested (?P<requested>\d+), remaining (?P<remaining>\d+)"
-        r" for family (?P<family>.+?) for region (?P<location>[\w-]+)",
+        r" for family (?P<family>.{1,100}?) for region (?P<location>[\w-]+)",
         re.I,
     ),
     re.compile(
@@ -56,12 +56,13 @@ _QUOTA_TEXTS = [
         r" Additional requested: (?P<requested>\d+)",
         re.I,
     ),
-    re.compile(
-        r"exceeding approved (?P<family>.+?) quota\.(?:.*?Location: (?P<location>[\w-]+),)?.*?"
-        r"Current Limit: (?P<limit>\d+), Current Usage: (?P<used>\d+), Additional Required: (?P<requested>\d+)",
-        re.I | re.S,
-    ),
 ]
+# A family, and later in the text the place and the numbers. One pattern of all three would backtrack.
+_APPROVED = re.compile(r"exceeding approved (?P<family>[^.]{1,100}?) quota\.", re.I)
+_APPROVED_LOCATION = re.compile(r"Location: (?P<location>[\w-]{1,40}),", re.I)
+_APPROVED_NUMBERS = re.compile(
+    r"Current Limit: (?P<limit>\d+), Current Usage: (?P<used>\d+), Additional Required: (?P<requested>\d+)", re.I
+)
 _QUOTA_CODES = {
     "quotaexceeded",
     "errcode_insufficientvcpuquota",
@@ -74,9 +75,23 @@ def _quota(refusal: Refusal) -> AzureError | None:
     for pattern in _QUOTA_TEXTS:
         if found := pattern.search(refusal.message):
             return _quota_of(found.groupdict())
+    if approved := _approved_quota(refusal.message):
+        return _quota_of(approved)
     if refusal.code.lower() in _QUOTA_CODES:
         return errors.QuotaExceeded("", hint=_quota_hint("", ""))
     return None
+
+
+def _approved_quota(message: str) -> dict[str, str | None]:
+    """Family, location and numbers of a text about an approved quota; empty for other texts."""
+    family = _APPROVED.search(message)
+    if not family:
+        return {}
+    numbers = _APPROVED_NUMBERS.search(message, family.end())
+    if not numbers:
+        return {}
+    location = _APPROVED_LOCATION.search(message, family.end(), numbers.start())
+    return {**family.groupdict(), **numbers.groupdict(), **(location.groupdict() if location else {})}
 
 
 def _quota_of(read: dict[str, str | None]) -> AzureError:
@@ -105,11 +120,12 @@ _NOT_ALLOWED = re.compile(
     re.I,
 )
 _NOT_SUPPORTED = re.compile(
-    r"Virtual Machine size: '(?P<size>[^']+)' is not supported for subscription .*? in location '(?P<location>[\w-]+)'",
+    r"Virtual Machine size: '(?P<size>[^']+)' is not supported for subscription .{0,100}?"
+    r" in location '(?P<location>[\w-]+)'",
     re.I | re.S,
 )
 _SIZES_LISTED = re.compile(r"available VM sizes are '?(?P<sizes>[\w,' ]+)", re.I)
-_ANY_SIZE = re.compile(r"\bStandard_[A-Z]+\d\w*")
+_ANY_SIZE = re.compile(r"\bStandard_[A-Z]{1,20}\d\w{0,40}")
 _SIZE_CODES = {"vmsizenotsupported", "skunotavailable", "vmsizedoesnotexist", "vmsizeretired", "invalidvmsize"}
 
 
@@ -119,7 +135,7 @@ def _size(refusal: Refusal) -> AzureError | None:
         return None
     read = found.groupdict() if found else {}
     listed = _SIZES_LISTED.search(refusal.message)
-    allowed = re.findall(r"\w+", listed["sizes"]) if listed else []
+    allowed = re.findall(r"\w{1,80}", listed["sizes"]) if listed else []
     named = _ANY_SIZE.search(refusal.message)
     size = read.get("size") or (named[0] if named and named[0] not in allowed else "")
     location = (read.get("location") or "").lower()
@@ -161,7 +177,8 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    bound = tuple(re.findall(r"^\s*- (.+?)\s*$", constraints, re.M)) if listed else ()
+    lines = [line.strip() for line in constraints.splitlines()] if listed else []
+    bound = tuple(line[2:].strip() for line in lines if line.startswith("- "))
     elsewhere = "another zone, " if any("zone" in item.lower() for item in bound) or "Zonal" in refusal.code else ""
     return errors.AllocationFailed(
         "",
@@ -170,8 +187,8 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     )
 
 
-_ZONES = re.compile(r"zone\(s\) (?P<zones>.+?) for resource .*?is not supported", re.I | re.S)
-_ZONES_INSTEAD = re.compile(r"supported zones for location .*? are (?P<zones>[^.]+)", re.I)
+_ZONES = re.compile(r"zone\(s\) (?P<zones>.{1,100}?) for resource .{0,300}?is not supported", re.I | re.S)
+_ZONES_INSTEAD = re.compile(r"supported zones for location .{1,100}? are (?P<zones>[^.]+)", re.I)
 
 
 def _zone(refusal: Refusal) -> AzureError | None:
@@ -188,7 +205,7 @@ def _zone(refusal: Refusal) -> AzureError | None:
 _LOCATION = re.compile(
     r"(?:provided location|location) '(?P<location>[^']*)' is not available for resource (?:group|type)", re.I
 )
-_LOCATIONS_LISTED = re.compile(r"List of available regions.*? is '(?P<locations>[^']*)'", re.I)
+_LOCATIONS_LISTED = re.compile(r"List of available regions.{0,200}? is '(?P<locations>[^']*)'", re.I)
 _LOCATION_CODES = {"locationnotavailableforresourcegroup", "locationnotavailableforresourcetype", "invalidlocation"}
 
 
@@ -245,7 +262,7 @@ def _bootstrap(refusal: Refusal) -> AzureError | None:
     return errors.NodeBootstrapFailed("", hint=f"{meaning[0].upper()}{meaning[1:]}. {remedy}", exit_code=code)
 
 
-_PENDING = re.compile(r"Another (?:agentpool )?operation \((?P<operation>[^)]*)\)", re.I)
+_PENDING = re.compile(r"Another (?:agentpool )?operation \((?P<operation>[^()]*)\)", re.I)
 _IN_PROGRESS = re.compile(r"there's an in progress (?P<operation>[\w ]+?) operation", re.I)
 
 
