@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Hashable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+
+from aksgpu.errors import InvalidInput
 
 __all__ = ["facts", "parse"]
 
@@ -71,6 +72,9 @@ def parse(text: str | bytes | Iterable[str] | Iterable[bytes]) -> pd.DataFrame:
           program printed ``nan``.
 
         ``.attrs["facts"]`` is what :func:`facts` gives.
+
+    Raises:
+        InvalidInput: ``text`` is neither text nor lines of text.
     """
     head, tail = b"", b""
     parts = [_points(b"")]
@@ -95,6 +99,9 @@ def facts(text: str | bytes | Iterable[str] | Iterable[bytes]) -> dict[str, Any]
         - ``memory`` (str or None): such as ``11.17GiB``;
         - ``simulated`` (bool): the log calls that GPU simulated;
         - ``error`` (str or None): the first line that tells of missing or unfit drivers.
+
+    Raises:
+        InvalidInput: ``text`` is neither text nor lines of text.
     """
     head, tail = b"", b""
     for block in _blocks(text):
@@ -166,6 +173,8 @@ def _points(block: bytes) -> pd.DataFrame:
 
 def _blocks(text: str | bytes | Iterable[str] | Iterable[bytes]) -> Iterator[bytes]:
     """A log as blocks of whole lines: the memory that parsing takes is theirs, not the log's."""
+    if isinstance(text, (bytearray, memoryview)):
+        text = bytes(text)
     if not isinstance(text, (str, bytes)):
         yield from _batches(text)
         return
@@ -178,25 +187,42 @@ def _blocks(text: str | bytes | Iterable[str] | Iterable[bytes]) -> Iterator[byt
             if cut < 0:  # a line longer than a block
                 cut = text.find(newline, stop)
             stop = cut + 1 if cut >= 0 else len(text)
-        block = text[start:stop]
-        yield block.encode(errors="replace") if isinstance(block, str) else block
+        yield _encoded(text[start:stop])
         start = stop
 
 
-def _batches(lines: Iterable[str] | Iterable[bytes]) -> Iterator[bytes]:
-    batch: list[Any] = []
+def _batches(lines: Any) -> Iterator[bytes]:
+    # A table or a mapping gives its column names or keys, which would read as a log without any accuracy.
+    if not isinstance(lines, Iterable) or isinstance(lines, (Mapping, pd.DataFrame, pd.Series)):
+        raise InvalidInput(
+            f"`text` must be a log as str or bytes, or an iterable of its lines, got {_shown(lines)}",
+            hint="For a Job: job.metrics(). For a file: metrics.parse(open(path)).",
+        )
+    batch: list[bytes] = []
     size = 0
-    for line in chain(lines):
-        batch.append(line)
-        size += len(line)
+    for number, line in enumerate(lines):
+        if not isinstance(line, (str, bytes)):
+            raise InvalidInput(
+                f"`text` must have lines of str or bytes, got {_shown(line)} as line {number}",
+                hint="Convert the lines first: metrics.parse(map(str, lines)).",
+            )
+        encoded = _encoded(line).rstrip(b"\n")
+        batch.append(encoded)
+        size += len(encoded) + 1
         if size >= _BLOCK:
-            yield _join(batch)
-            batch, size = [], 0
+            yield b"\n".join(batch)
+            batch = []
+            size = 0
     if batch:
-        yield _join(batch)
+        yield b"\n".join(batch)
 
 
-def _join(lines: list[Any]) -> bytes:
-    if isinstance(lines[0], bytes):
-        return b"\n".join(line.rstrip(b"\n") for line in lines)
-    return "\n".join(line.rstrip("\n") for line in lines).encode(errors="replace")
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode(errors="replace") if isinstance(text, str) else text
+
+
+def _shown(value: object) -> str:
+    """A value that is not text, for an error."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    return f"an object of type {type(value).__name__}"

@@ -42,18 +42,18 @@ LOGIN = (
 
 _QUOTA_TEXTS = [
     re.compile(
-        r"Insufficient vcpu quota requested (?P<requested>\d+), remaining (?P<remaining>\d+)"
+        r"Insufficient vcpu quota requested (?P<requested>\d{1,15}), remaining (?P<remaining>\d{1,15})"
         r" for family (?P<family>.{1,100}?) for region (?P<location>[\w-]+)",
         re.I,
     ),
     re.compile(
         r"Insufficient regional vcpu quota left for location (?P<location>[\w-]+)\."
-        r" left regional vcpu quota (?P<remaining>\d+), requested quota (?P<requested>\d+)",
+        r" left regional vcpu quota (?P<remaining>\d{1,15}), requested quota (?P<requested>\d{1,15})",
         re.I,
     ),
     re.compile(
-        r"exceeding quota limits of (?P<family>\w+)\. Maximum allowed: (?P<limit>\d+), Current in use: (?P<used>\d+),"
-        r" Additional requested: (?P<requested>\d+)",
+        r"exceeding quota limits of (?P<family>\w+)\. Maximum allowed: (?P<limit>\d{1,15}),"
+        r" Current in use: (?P<used>\d{1,15}), Additional requested: (?P<requested>\d{1,15})",
         re.I,
     ),
 ]
@@ -61,7 +61,9 @@ _QUOTA_TEXTS = [
 _APPROVED = re.compile(r"exceeding approved (?P<family>[^.]{1,100}?) quota\.", re.I)
 _APPROVED_LOCATION = re.compile(r"Location: (?P<location>[\w-]{1,40}),", re.I)
 _APPROVED_NUMBERS = re.compile(
-    r"Current Limit: (?P<limit>\d+), Current Usage: (?P<used>\d+), Additional Required: (?P<requested>\d+)", re.I
+    r"Current Limit: (?P<limit>\d{1,15}), Current Usage: (?P<used>\d{1,15}),"
+    r" Additional Required: (?P<requested>\d{1,15})",
+    re.I,
 )
 _QUOTA_CODES = {
     "quotaexceeded",
@@ -232,7 +234,7 @@ def location_hint(location: str, available: tuple[str, ...]) -> str:
     return "Choose another location: `az account list-locations --output table` lists them."
 
 
-_EXIT_CODE = re.compile(r'exit status=(?P<code>\d+)|"ExitCode":\s*"(?P<json>\d+)"')
+_EXIT_CODE = re.compile(r'exit status=(?P<code>\d{1,15})|"ExitCode":\s*"(?P<json>\d{1,15})"')
 _EXIT_MEANING = {
     83: "downloading the GPU driver took too long",
     84: "the GPU driver did not start",
@@ -295,7 +297,7 @@ def _local_accounts(refusal: Refusal) -> AzureError | None:
 def _throttled(refusal: Refusal) -> AzureError | None:
     if refusal.status != 429 and refusal.code not in ("Throttled", "TooManyRequests"):
         return None
-    found = re.search(r"retry again in (\d+) seconds", refusal.message)
+    found = re.search(r"retry again in (\d{1,9}) seconds", refusal.message)
     seconds = float(found[1]) if found else None
     pause = f"{seconds:g} seconds" if seconds else "a minute"
     return errors.Throttled("", hint=f"Wait {pause}, then run the cell again.", retry_after=seconds)
