@@ -234,7 +234,7 @@ def location_hint(location: str, available: tuple[str, ...]) -> str:
     return "Choose another location: `az account list-locations --output table` lists them."
 
 
-_EXIT_CODE = re.compile(r'exit status=(?P<code>\d{1,15})|"ExitCode":\s*"(?P<json>\d{1,15})"')
+_EXIT_CODE = re.compile(r'exit status=(?P<code>\d{1,9})\b|"ExitCode":\s*"(?P<json>\d{1,15})"')
 _EXIT_MEANING = {
     83: "downloading the GPU driver took too long",
     84: "the GPU driver did not start",
