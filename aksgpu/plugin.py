@@ -116,44 +116,52 @@ def install(
         plugin.install(aks, timeout=600)
     """
     check_cluster(aks)
-    limit = seconds("timeout", timeout)
-    began = time.monotonic()
+    end = time.monotonic() + seconds("timeout", timeout)
     objects = _prepared(_loaded(manifest), namespace)
     (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
-    _let_removal_end(aks, daemon, limit, progress)
-    nodes = aks.kube.list("Node", pick=read)
-    if not force:
-        _refuse_second(aks, daemon, nodes)
-    add_tolerations(daemon["spec"]["template"]["spec"], tolerations(nodes, system=True))
-    by_hand = _taken_away(aks, daemon, nodes)
+    _let_removal_end(aks, daemon, end, progress)
+    by_hand: dict[str, int] = {}
+
+    def prepare() -> tuple[bool, str]:
+        nodes = aks.kube.list("Node", pick=read)
+        if not force:
+            _refuse_second(aks, daemon, nodes)
+        add_tolerations(daemon["spec"]["template"]["spec"], tolerations(nodes, system=True))
+        _take_away(aks, daemon, nodes, by_hand)
+        return True, ""
+
     try:
-        uid = _applied(aks, objects, force, limit, progress)
-        return _wait(aks, daemon, uid, max(0.0, limit - (time.monotonic() - began)), progress)
+        wait_until(prepare, "device plugin", timeout=_left(end), progress=progress)
+        uid = _applied(aks, objects, force, end, progress)
+        return _wait(aks, daemon, uid, end, progress)
     except BaseException as failed:
         if by_hand:
             _put_back(aks, by_hand, failed)
         raise
 
 
+def _left(end: float) -> float:
+    """Seconds until a moment of the monotonic clock."""
+    return max(0.0, end - time.monotonic())
+
+
 _SETTLE_SECONDS = 20.0
 """Seconds in which a kubelet reports that a node has no GPU any more. It reports every 10 seconds."""
 
 
-def _let_removal_end(aks: HasKube, daemon: Object, limit: float, progress: bool | None) -> None:
+def _let_removal_end(aks: HasKube, daemon: Object, end: float, progress: bool | None) -> None:
     """Wait until a removal of the plugin that is under way has ended, such as one by another kernel."""
     namespace, name = _key(daemon)
-    nodes = _removal(aks, daemon)
-    if nodes is None:
-        return
+    nodes: set[str] = set()
 
     def poll() -> tuple[bool | None, str]:
-        left = _removal(aks, daemon)
-        if left is not None:
-            nodes.update(left)
-        return (True if left is None else None), f"a removal of {namespace}/{name} is under way"
+        ending = _removal(aks, daemon)
+        nodes.update(ending or ())
+        return (True if ending is None else None), f"a removal of {namespace}/{name} is under way"
 
-    wait_until(poll, "device plugin", timeout=limit, progress=progress, hint=_namespace_hint(namespace))
-    _await_no_gpus(aks, nodes, limit, progress)
+    wait_until(poll, "device plugin", timeout=_left(end), progress=progress, hint=_namespace_hint(namespace))
+    if nodes:
+        _await_no_gpus(aks, nodes, end, progress)
 
 
 def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
@@ -170,7 +178,7 @@ def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
     return {_node_of(pod) for pod in pods} if ending else None
 
 
-def _await_no_gpus(aks: HasKube, nodes: set[str], limit: float, progress: bool | None) -> None:
+def _await_no_gpus(aks: HasKube, nodes: set[str], end: float, progress: bool | None) -> None:
     """Wait until nodes that lost the plugin advertise no GPU; not for long, since something else may serve them."""
 
     def poll() -> tuple[bool | None, str]:
@@ -179,23 +187,30 @@ def _await_no_gpus(aks: HasKube, nodes: set[str], limit: float, progress: bool |
         return (None if serving else True), f"{', '.join(serving)} still advertises GPUs"
 
     with suppress(WaitTimeout):
-        wait_until(poll, "device plugin", timeout=min(limit, _SETTLE_SECONDS), progress=progress)
+        wait_until(poll, "device plugin", timeout=min(_left(end), _SETTLE_SECONDS), progress=progress)
 
 
 def _namespace_hint(namespace: str) -> str:
     return f"kubectl get namespace {namespace} -o yaml shows what keeps it; plugin.install(aks) then installs."
 
 
-def _taken_away(aks: HasKube, daemon: Object, nodes: list[Node]) -> dict[str, int]:
-    """Take away the GPUs that were written into the status of nodes without a pod of the plugin; name -> how many."""
+def _take_away(aks: HasKube, daemon: Object, nodes: list[Node], taken: dict[str, int]) -> None:
+    """Take away the GPUs that were written into the status of nodes without a pod of the plugin.
+
+    Args:
+        aks: the cluster.
+        daemon: the plugin's DaemonSet.
+        nodes: of the cluster.
+        taken: receives how many GPUs were taken away from each node, by its name.
+    """
     written = {node.name: node.capacity.get(GPU, 0) for node in nodes if node.by_hand}
     if not written:
-        return {}
+        return
     served = _pods_by_node(aks, daemon)
-    taken = {name: count for name, count in written.items() if name not in served}
-    for name in taken:
-        capacity.advertise(aks, name, gpus=0)
-    return taken
+    for name, count in written.items():
+        if name not in served:
+            taken[name] = count
+            capacity.advertise(aks, name, gpus=0)
 
 
 def _put_back(aks: HasKube, by_hand: dict[str, int], failed: BaseException) -> None:
@@ -217,7 +232,7 @@ def _put_back(aks: HasKube, by_hand: dict[str, int], failed: BaseException) -> N
         failed.hint = f"{hint} {failed.hint}".strip()
 
 
-def _applied(aks: HasKube, objects: list[Object], force: bool, limit: float, progress: bool | None) -> str:
+def _applied(aks: HasKube, objects: list[Object], force: bool, end: float, progress: bool | None) -> str:
     """Apply the objects, the DaemonSet last; return its uid.
 
     A namespace that is being deleted, such as by ``plugin.remove`` in another kernel, is waited for and made again.
@@ -241,7 +256,7 @@ def _applied(aks: HasKube, objects: list[Object], force: bool, limit: float, pro
                 uid = str(live["metadata"]["uid"])
         return uid, ""
 
-    return wait_until(poll, "device plugin", timeout=limit, progress=progress, hint=_namespace_hint(namespace))
+    return wait_until(poll, "device plugin", timeout=_left(end), progress=progress, hint=_namespace_hint(namespace))
 
 
 def _namespace_ends(aks: HasKube, namespace: str) -> bool:
@@ -347,7 +362,7 @@ def _has_operator(aks: HasKube) -> bool:
 # Waiting
 
 
-def _wait(aks: HasKube, daemon: Object, uid: str, timeout: float, progress: bool | None) -> Plugin:
+def _wait(aks: HasKube, daemon: Object, uid: str, end: float, progress: bool | None) -> Plugin:
     namespace, name = _key(daemon)
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
@@ -366,7 +381,7 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timeout: float, progress: bool
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
     try:
-        return wait_until(poll, "device plugin", timeout=timeout, progress=progress)
+        return wait_until(poll, "device plugin", timeout=_left(end), progress=progress)
     except WaitTimeout as late:
         raise _too_late(aks, daemon, late.message) from late
 
@@ -581,26 +596,34 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300,
         Forbidden: you may not delete it.
     """
     check_cluster(aks)
-    limit = seconds("timeout", timeout)
-    kube = aks.kube
-    daemon = kube.find("DaemonSet", NAME, NAMESPACE)
-    if daemon is not None:
+    end = time.monotonic() + seconds("timeout", timeout)
+    what = "removing the device plugin"
+    found: list[Object] = []
+    nodes: set[str] = set()
+
+    def delete() -> tuple[bool, str]:
+        daemon = aks.kube.find("DaemonSet", NAME, NAMESPACE)
+        if daemon is not None:
+            found[:] = [daemon]
+            nodes.update(_node_of(pod) for pod in _pods_of(aks, daemon))
+            with suppress(NotFound):
+                aks.kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
+        return True, ""
+
+    def gone() -> tuple[bool | None, str]:
+        (daemon,) = found
         uid = daemon["metadata"]["uid"]
-        nodes = {_node_of(pod) for pod in _pods_of(aks, daemon)}
-        with suppress(NotFound):
-            kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
+        left = [pod for pod in _pods_of(aks, daemon) if _owned_by(pod, uid)]
+        there = aks.kube.find("DaemonSet", NAME, NAMESPACE)
+        still = there is not None and there["metadata"]["uid"] == uid
+        return (None if left or still else True), f"{len(left)} pods left"
 
-        def gone() -> tuple[bool | None, str]:
-            left = [pod for pod in _pods_of(aks, daemon) if _owned_by(pod, uid)]
-            there = kube.find("DaemonSet", NAME, NAMESPACE)
-            still = there is not None and there["metadata"]["uid"] == uid
-            return (None if left or still else True), f"{len(left)} pods left"
-
-        wait_until(gone, "removing the device plugin", timeout=limit, progress=progress)
-        if kube.find("DaemonSet", NAME, NAMESPACE) is None:
-            _await_no_gpus(aks, nodes, limit, progress)
+    wait_until(delete, what, timeout=_left(end), progress=progress)
+    if found:
+        wait_until(gone, what, timeout=_left(end), progress=progress)
+        _await_no_gpus(aks, nodes, end, progress)
     if namespace:
-        _remove_namespace(aks, limit, progress)
+        _remove_namespace(aks, end, progress)
 
 
 def _owned_by(pod: Object, uid: str) -> bool:
@@ -625,25 +648,24 @@ _CONTENTS = (
 _IN_EVERY_NAMESPACE = ("kube-root-ca.crt",)
 
 
-def _remove_namespace(aks: HasKube, timeout: float, progress: bool | None) -> None:
-    found = aks.kube.find("Namespace", NAMESPACE)
-    if found is None:
-        return
-    uid = found["metadata"]["uid"]
-    if not found["metadata"].get("deletionTimestamp"):
-        if not _is_empty(aks):
-            return
-        # Another kernel may delete it at the same moment: it is then gone, or a second deletion conflicts.
-        with suppress(NotFound, Conflict):
-            aks.kube.delete("Namespace", NAMESPACE)
+def _remove_namespace(aks: HasKube, end: float, progress: bool | None) -> None:
+    uid = ""
 
-    def gone() -> tuple[bool | None, str]:
+    def poll() -> tuple[bool | None, str]:
+        nonlocal uid
         there = aks.kube.find("Namespace", NAMESPACE)
-        if there is None or there["metadata"]["uid"] != uid:
+        if there is None or uid not in ("", there["metadata"]["uid"]):
             return True, ""
+        if not there["metadata"].get("deletionTimestamp"):
+            if not _is_empty(aks):
+                return True, ""
+            # Another kernel may delete it at the same moment: it is then gone, or a second deletion conflicts.
+            with suppress(NotFound, Conflict):
+                aks.kube.delete("Namespace", NAMESPACE)
+        uid = there["metadata"]["uid"]
         return None, str((there.get("status") or {}).get("phase"))
 
-    wait_until(gone, f"deleting namespace {NAMESPACE}", timeout=timeout, progress=progress)
+    wait_until(poll, f"deleting namespace {NAMESPACE}", timeout=_left(end), progress=progress)
 
 
 def _is_empty(aks: HasKube) -> bool:
