@@ -223,7 +223,7 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
         with pytest.raises(errors.InvalidInput, match=next(iter(wrong))) as refused:
             jobs.submit(aks, image=BUSYBOX, **wrong)
         assert refused.value.hint
-    with pytest.raises(errors.InvalidInput, match="tail is -1"):
+    with pytest.raises(errors.InvalidInput, match=r"`tail` must be an integer of 0 or more, got -1"):
         jobs.Job(aks, "any", "default").logs(tail=-1)
     with pytest.raises(errors.NotFound, match='namespaces "nowhere"') as raised:
         jobs.submit(aks, image=BUSYBOX, namespace="nowhere")
