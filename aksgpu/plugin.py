@@ -283,7 +283,31 @@ def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Pa
         raise InvalidInput(
             "`manifest` must have exactly one DaemonSet", hint="plugin.install(aks) uses manifests.device_plugin()."
         )
+    for obj in objects:
+        missing = _missing(obj)
+        if missing:
+            raise InvalidInput(
+                f"`manifest` must have {missing} in each {obj.get('kind') or 'object'}, got none",
+                hint="manifests.device_plugin() is a complete one.",
+            )
     return objects
+
+
+def _missing(obj: Object) -> str:
+    """The first field that an object of the manifest lacks; empty for none."""
+    fields = ["kind", "apiVersion", "metadata.name"]
+    if obj.get("kind") == "DaemonSet":
+        fields += ["spec.selector.matchLabels", "spec.template.spec.containers"]
+    for field in fields:
+        value: Any = obj
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if not value:
+            return field
+    containers = obj["spec"]["template"]["spec"]["containers"] if obj["kind"] == "DaemonSet" else [{"image": "none"}]
+    if not isinstance(containers, list) or not all(isinstance(c, Mapping) and c.get("image") for c in containers):
+        return "an image for each container"
+    return ""
 
 
 def _prepared(objects: list[Object], namespace: str) -> list[Object]:

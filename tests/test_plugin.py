@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -322,6 +323,25 @@ def test_without_gpu_nodes_there_is_nothing_to_install_for(azure: Any) -> None:
 def test_a_manifest_without_a_daemonset_is_refused(aks: Cluster) -> None:
     with pytest.raises(errors.InvalidInput, match="exactly one DaemonSet"):
         plugin.install(aks, manifest={"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}})
+
+
+DAEMON = manifests.device_plugin()[0]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ({"kind": "DaemonSet"}, "apiVersion in each DaemonSet"),
+        ({**DAEMON, "metadata": None}, "metadata.name in each DaemonSet"),
+        ({**DAEMON, "spec": {"template": DAEMON["spec"]["template"]}}, "spec.selector.matchLabels"),
+        ({**DAEMON, "spec": {**DAEMON["spec"], "template": {}}}, "spec.template.spec.containers"),
+        ({**DAEMON, "spec": {**DAEMON["spec"], "template": {"spec": {"containers": [{}]}}}}, "an image for each"),
+        ([DAEMON, {"apiVersion": "v1", "kind": "ConfigMap"}], "metadata.name in each ConfigMap"),
+    ],
+)
+def test_an_incomplete_manifest_is_refused_before_a_request(aks: Cluster, manifest: Any, words: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=re.escape(f"`manifest` must have {words}")):
+        plugin.install(aks, manifest=manifest)
 
 
 def test_a_namespace_that_others_use_stays(clean: Cluster) -> None:
