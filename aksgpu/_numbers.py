@@ -1,31 +1,74 @@
-"""Whole numbers among a caller's arguments, checked before anything is sent. What they count is the caller's."""
+"""Numbers among a caller's arguments, checked before anything is sent."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from aksgpu.errors import InvalidInput
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None, *, of: str = "") -> int:
-    """The number, which has to be a whole one, within limits.
+    """Return the integer, which must be within limits.
 
     Args:
-        name: the argument's.
-        value: what was given. Whole numbers of other libraries (NumPy's) will do; texts and fractions will not.
-        least: smallest that is taken.
-        most: largest that is taken; None for any.
-        of: what is counted and who says so, for the error.
+        name: of the argument.
+        value: what the caller gave. Integers of other libraries (NumPy's) are accepted. Text, fractions and booleans
+            are not.
+        least: the smallest that is accepted.
+        most: the largest that is accepted; None for no limit.
+        of: what limits the number, for the error.
 
     Raises:
-        InvalidInput: says what was given and what is wanted.
+        InvalidInput: names the argument, what it must be and what it was.
     """
-    wanted = f"{least} to {most}" if most is not None else f"{least} or more"
-    hint = f"Give a whole number, {wanted}, such as {name}={max(least, 1)}."
-    try:
-        number = value.__index__()
-    except (AttributeError, TypeError):
-        raise InvalidInput(f"{name} is {value!r}, which is no whole number{of and f'; {of}'}", hint=hint) from None
+    wanted = f"from {least} to {most}" if most is not None else f"of {least} or more"
+    hint = f"For example: {name}={max(least, 1)}."
+    because = f" ({of})" if of else ""
+    number = None if isinstance(value, bool) else _index(value)
+    if number is None:
+        raise InvalidInput(f"`{name}` must be an integer {wanted}, got {shown(value)}{because}", hint=hint)
     if number < least or (most is not None and number > most):
-        raise InvalidInput(f"{name} is {number}; {of or f'it is {wanted}'}", hint=hint)
-    return int(number)
+        raise InvalidInput(f"`{name}` must be an integer {wanted}, got {shown(number)}{because}", hint=hint)
+    return number
+
+
+def _index(value: Any) -> int | None:
+    try:
+        return int(value.__index__())
+    except (AttributeError, TypeError):
+        return None
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return a timeout in seconds: infinity for None, which means no limit.
+
+    Args:
+        name: of the argument.
+        value: what the caller gave.
+
+    Raises:
+        InvalidInput: names the argument, what it must be and what it was.
+    """
+    if value is None:
+        return math.inf
+    try:
+        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number) or number < 0:
+        raise InvalidInput(
+            f"`{name}` must be a number of seconds, 0 or more, or None for no limit, got {shown(value)}",
+            hint=f"For example: {name}=600.",
+        )
+    return number
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: short, whatever it is."""
+    if isinstance(value, int) and abs(value) >= 10**30:  # Python refuses to print very long integers
+        return "a very large integer"
+    text = ascii(value) if isinstance(value, (str, bytes, int, float, type(None))) else ""
+    if not text:
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -98,12 +98,14 @@ class Azure:
             from azure.mgmt.containerservice import ContainerServiceClient
 
             from aksgpu._azure.patience import Retries
+            from aksgpu._azure.response_check import ResponseCheck
 
             self._client = ContainerServiceClient(
                 self.credential,
                 self.subscription_id,
                 base_url=self.endpoint,
                 retry_policy=Retries(),
+                per_call_policies=[ResponseCheck()],
                 **self._transport(),
             )
         return self._client

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._arguments import check_cluster
 from aksgpu._frames import frame
 from aksgpu._kube import pods
 from aksgpu._kube.nodes import GPU, Node, read, taint_text
-from aksgpu._numbers import whole
-from aksgpu.errors import Forbidden
+from aksgpu._numbers import seconds, shown, whole
+from aksgpu.errors import Forbidden, InvalidInput, WaitTimeout
 from aksgpu.kube import HasKube
 from aksgpu.waiting import wait_until
 
@@ -82,19 +83,23 @@ def gpus(aks: HasKube) -> pd.DataFrame:
         - model (string): from the label ``nvidia.com/gpu.product``, or else from the VM size; NA where neither tells.
         - simulated (boolean): the node says that its GPUs are simulated.
         - resource (string): ``nvidia.com/gpu``, or that of a MIG slice such as ``nvidia.com/mig-1g.5gb``.
-        - capacity (Int64): GPUs that the device plugin counts; 0 where none runs.
-        - allocatable (Int64): those of them that are healthy.
+        - capacity (Int64): GPUs that the device plugin counts; 0 where none runs; NA where the node has not reported
+          its resources yet.
+        - allocatable (Int64): those of them that are healthy; NA with capacity.
         - used (Int64): GPUs promised to pods; NA where you may not list the pods of all namespaces.
-        - free (Int64): allocatable less used; NA with used.
+        - free (Int64): allocatable less used; NA with either.
         - ready (boolean): the node's Ready condition.
-        - schedulable (boolean): ready and not cordoned. Taints do not count here.
+        - schedulable (boolean): ready, not cordoned, and without a taint of Kubernetes' own, such as for disk pressure.
+          Taints of the pool do not count here.
         - taints (string): such as ``sku=gpu:NoSchedule``, comma-separated.
         - used_by (string): Jobs (or pods without one) that hold GPUs, with their number where it is not 1; NA with
           used.
 
     Raises:
+        InvalidInput: ``aks`` is not a cluster.
         Forbidden: you may not list nodes.
     """
+    check_cluster(aks)
     return _frame(_gpu_nodes(aks), usage_or_none(aks))
 
 
@@ -108,7 +113,11 @@ def _frame(found: Iterable[Node], using: Mapping[str, Usage] | None) -> pd.DataF
 
 
 def _row(node: Node, resource: str, use: Usage | None) -> dict[str, Any]:
-    allocatable = node.allocatable.get(resource, 0)
+    capacity = node.capacity.get(resource, 0) if node.reported else None
+    allocatable = node.allocatable.get(resource, 0) if node.reported else None
+    free = None
+    if use is not None and allocatable is not None:
+        free = max(0, allocatable - use.taken[resource])
     return {
         "node": node.name,
         "pool": node.pool,
@@ -116,10 +125,10 @@ def _row(node: Node, resource: str, use: Usage | None) -> dict[str, Any]:
         "model": node.model or None,
         "simulated": node.simulated,
         "resource": resource,
-        "capacity": node.capacity.get(resource, 0),
+        "capacity": capacity,
         "allocatable": allocatable,
         "used": None if use is None else use.taken[resource],
-        "free": None if use is None else max(0, allocatable - use.taken[resource]),
+        "free": free,
         "ready": node.ready,
         "schedulable": node.usable,
         "taints": ", ".join(map(taint_text, node.taints)),
@@ -140,11 +149,14 @@ def nodes(aks: HasKube) -> pd.DataFrame:
 
     Returns:
         One row a node: node, pool, mode (``system`` or ``user``; NA elsewhere), vm_size, taints, version (of the
-        kubelet), all string; gpus (Int64, allocatable, all kinds together); ready and schedulable (boolean).
+        kubelet), all string; gpus (Int64, allocatable, all kinds together; NA where the node has not reported its
+        resources yet); ready and schedulable (boolean), as for :func:`gpus`.
 
     Raises:
+        InvalidInput: ``aks`` is not a cluster.
         Forbidden: you may not list nodes.
     """
+    check_cluster(aks)
     found = aks.kube.list("Node")
     rows = []
     for obj in found:
@@ -155,7 +167,7 @@ def nodes(aks: HasKube) -> pd.DataFrame:
                 "pool": node.pool,
                 "mode": node.labels.get("kubernetes.azure.com/mode"),
                 "vm_size": node.vm_size,
-                "gpus": sum(node.allocatable.values()),
+                "gpus": sum(node.allocatable.values()) if node.reported else None,
                 "ready": node.ready,
                 "schedulable": node.usable,
                 "taints": ", ".join(map(taint_text, node.taints)),
@@ -172,8 +184,10 @@ def usage(aks: HasKube) -> dict[str, Usage]:
         aks: the cluster.
 
     Raises:
+        InvalidInput: ``aks`` is not a cluster.
         Forbidden: you may not list the pods of all namespaces.
     """
+    check_cluster(aks)
     using: defaultdict[str, Usage] = defaultdict(Usage)
     for node, owner, wants in aks.kube.list("Pod", field_selector=_ON_NODES, pick=_picked):
         for resource, count in wants.items():
@@ -199,61 +213,163 @@ def _gpu_nodes(aks: HasKube) -> list[Node]:
 
 
 def wait_schedulable(
-    aks: HasKube, gpus: int = 1, *, timeout: float = 600, progress: bool | None = None
+    aks: HasKube, gpus: int = 1, *, timeout: float | None = 600, progress: bool | None = None
 ) -> pd.DataFrame:
-    """Wait until one node has so many GPUs free that a pod asking for them would be scheduled there.
+    """Wait until one node has enough GPUs free that a pod asking for them would be scheduled there.
 
     Args:
         aks: the cluster.
         gpus: GPUs of one pod.
-        timeout: seconds.
+        timeout: seconds; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
-        As :func:`gpus`. Where used is NA, allocatable counted as free.
+        As :func:`gpus`. Where ``used`` is NA because you may not list the pods of all namespaces, the wait took every
+        allocatable GPU for a free one, which is a guess.
 
     Raises:
-        WaitTimeout: with what is there instead.
+        InvalidInput: an argument is wrong.
+        WaitTimeout: says of each GPU node what keeps a pod away, and what to do about it.
         Forbidden: you may not list nodes.
+
+    Example:
+        capacity.wait_schedulable(aks, gpus=1, timeout=600)
     """
-    whole("gpus", gpus, 1)
+    check_cluster(aks)
+    gpus = whole("gpus", gpus, 1)
+    limit = seconds("timeout", timeout)
+    obstacles: list[_Obstacle] = []
 
     def poll() -> tuple[pd.DataFrame | None, str]:
-        found = _frame(_gpu_nodes(aks), usage_or_none(aks))
-        free = found["free"].fillna(found["allocatable"])
-        if bool((found["schedulable"] & (free >= gpus)).any()):
-            return found, ""
-        return None, _lack(found, free[found["schedulable"]].max())
+        found = _gpu_nodes(aks)
+        using = usage_or_none(aks)
+        obstacles[:] = []
+        for node in sorted(found, key=lambda node: (node.pool, node.name)):
+            obstacle = _obstacle(node, gpus, None if using is None else using.get(node.name, Usage()))
+            if obstacle is None:
+                return _frame(found, using), ""
+            obstacles.append(obstacle)
+        return None, _in_words(obstacles)
 
-    hint = (
-        "cluster.add_gpu_pool(aks) adds GPU nodes, plugin.install(aks) makes their GPUs schedulable; "
-        "capacity.gpus(aks) shows who uses them."
-    )
     what = "a schedulable GPU" if gpus == 1 else f"{gpus} schedulable GPUs on one node"
-    return wait_until(poll, what, timeout=timeout, interval=1.0, progress=progress, hint=hint)
+    try:
+        return wait_until(poll, what, timeout=limit, interval=1.0, progress=progress)
+    except WaitTimeout as late:
+        late.hint = _hint(aks, obstacles)
+        raise
 
 
-def _lack(found: pd.DataFrame, most: int) -> str:
-    if found.empty:
+@dataclass(frozen=True)
+class _Obstacle:
+    """What keeps a pod off one GPU node."""
+
+    node: str
+    reason: str
+    action: str
+
+
+def _obstacle(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
+    """What keeps a pod with that many GPUs off a node; None where nothing does."""
+    uncordon = f"kubectl uncordon {node.name} lets pods onto it again."
+    describe = f"kubectl describe node {node.name} shows its conditions."
+    if node.cordoned and not node.ready:
+        return _Obstacle(node.name, f"cordoned and not ready ({node.readiness})", f"{uncordon} {describe}")
+    if node.cordoned:
+        return _Obstacle(node.name, "cordoned", uncordon)
+    if not node.ready:
+        return _Obstacle(node.name, f"not ready ({node.readiness})", describe)
+    if node.passing_taints:
+        taints = ", ".join(map(taint_text, node.passing_taints))
+        wait = f"Kubernetes removes {taints} when its cause is gone: kubectl describe node {node.name} shows it."
+        return _Obstacle(node.name, f"taint {taints}", wait)
+    if not node.reported:
+        return _Obstacle(node.name, "no resources reported yet", "Wait until its kubelet has started.")
+    if not any(node.capacity.values()):
+        return _Obstacle(
+            node.name,
+            "no GPU advertised, because no device plugin serves it yet",
+            "plugin.verify(aks) shows the plugin on each node; plugin.install(aks) installs it.",
+        )
+    return _shortage(node, gpus, use)
+
+
+def _shortage(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
+    """How a node that advertises GPUs has too few; None where it has enough of one resource."""
+    reasons: list[str] = []
+    action = "capacity.gpus(aks) shows who uses the GPUs."
+    for resource in sorted(node.capacity):
+        there = node.allocatable.get(resource, 0)
+        taken = use.taken[resource] if use is not None else 0
+        if there - taken >= gpus:
+            return None
+        if not there:
+            reasons.append(f"0 of {node.capacity[resource]} {resource} healthy")
+            action = "plugin.verify(aks) shows what is wrong with its GPUs."
+        elif there < gpus:
+            reasons.append(f"{there} {resource}, fewer than {gpus}")
+            action = f"Ask for {there} or fewer, or add nodes of a larger size."
+        else:
+            holding = f" by {holders(use, resource)}" if use is not None else ""
+            reasons.append(f"{taken} of {there} {resource} taken{holding}")
+    return _Obstacle(node.name, ", ".join(reasons), action)
+
+
+_NAMED_NODES = 3
+"""Nodes with the same obstacle that a text names; it counts the others."""
+
+
+def _in_words(obstacles: list[_Obstacle]) -> str:
+    """The obstacles of all nodes, those with the same one together."""
+    if not obstacles:
         return "no GPU node"
-    if not found["schedulable"].any():
-        return f"no GPU node of {len(found)} is ready"
-    if not found["allocatable"].sum():
-        return "the GPU nodes advertise no GPU: no device plugin"
-    return f"{found['allocatable'].sum()} GPUs on {found['node'].nunique()} nodes, {most} free on one node at most"
+    by_reason: dict[str, list[str]] = {}
+    for obstacle in obstacles:
+        by_reason.setdefault(obstacle.reason, []).append(obstacle.node)
+    texts = []
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _NAMED_NODES} more" if len(names) > _NAMED_NODES else ""
+        noun = "node" if len(names) == 1 else "nodes"
+        texts.append(f"{noun} {', '.join(names[:_NAMED_NODES])}{more}: {reason}")
+    return "; ".join(texts)
+
+
+def _hint(aks: HasKube, obstacles: list[_Obstacle]) -> str:
+    """What to do about the obstacles, each action once."""
+    if obstacles:
+        return " ".join(dict.fromkeys(obstacle.action for obstacle in obstacles[:_NAMED_NODES]))
+    if getattr(aks, "azure", None) is not None:
+        return 'cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1) adds a GPU node.'
+    return (
+        "Add a node with a GPU to the cluster. In a test cluster without one, "
+        "capacity.advertise(aks, node, gpus=1) makes pods that ask for a GPU schedulable."
+    )
 
 
 def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
     """Write GPUs into a node's status, as Kubernetes documents for extended resources. Nothing is behind them.
 
-    For test clusters without a GPU (kind, k3d, minikube), so that pods that ask for one are scheduled. A node whose
-    device plugin runs tells its own number instead, and again after each change.
+    This is for test clusters without a GPU (kind, k3d, minikube), so that pods that ask for one are scheduled. A device
+    plugin on the node overwrites the number with its own. :func:`aksgpu.plugin.install` takes away what was written
+    here before it installs a plugin, and :func:`aksgpu.plugin.verify` names such GPUs.
 
     Args:
         aks: the cluster.
         node: name of the node.
         gpus: how many; 0 takes them away.
+
+    Raises:
+        InvalidInput: an argument is wrong.
+        NotFound: the cluster has no such node.
+        Forbidden: you may not change the status of nodes.
+
+    Example:
+        capacity.advertise(aks, "kind-control-plane", gpus=2)
     """
-    whole("gpus", gpus, 0)
+    check_cluster(aks)
+    gpus = whole("gpus", gpus, 0, 10**9)
+    if not isinstance(node, str) or not node:
+        raise InvalidInput(
+            f"`node` must be the name of a node, got {shown(node)}", hint="capacity.nodes(aks) shows the names."
+        )
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")

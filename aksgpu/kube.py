@@ -118,7 +118,8 @@ class Kube:
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """The object."""
-        return self.request("GET", self._path(kind, namespace, name))
+        path = self._path(kind, namespace, name)
+        return _an_object(self.request("GET", path), path)
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
         """The object, or None where there is none."""
@@ -227,7 +228,7 @@ class Kube:
                 "labelSelector": labels or None,
                 "fieldSelector": fields or None,
             }
-            page = self.request("GET", path, params=params)
+            page = _a_list(self.request("GET", path, params=params), path)
             found += map(pick, page["items"]) if pick else page["items"]
             token = page["metadata"].get("continue")
             if not token:
@@ -378,6 +379,24 @@ class Kube:
                 if resource["kind"] == kind and "/" not in resource["name"]:
                     return Kind(version, resource["name"], bool(resource["namespaced"]))
         raise NotFound(f"the cluster has no kind {kind!r}" + (f" in {api_version}" if api_version else ""))
+
+
+def _an_object(answer: Object, path: str) -> Object:
+    """The answer, which must be an object: a proxy or gateway may answer with a Status of its own."""
+    if answer.get("kind") == "Status":
+        raise KubernetesError(f"GET {path}: the answer is not a Kubernetes object")
+    return answer
+
+
+def _a_list(answer: Object, path: str) -> Object:
+    """The answer, which must be a list of Kubernetes objects. Go writes an empty one as null at times."""
+    items = answer.get("items", "")
+    if items is None:
+        items = []
+    metadata = answer.get("metadata")
+    if not isinstance(items, builtins.list) or not isinstance(metadata, dict):
+        raise KubernetesError(f"GET {path}: the answer is not a list of Kubernetes objects")
+    return {**answer, "items": items}
 
 
 def _root(api_version: str) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Hashable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+
+from aksgpu.errors import InvalidInput
 
 __all__ = ["facts", "parse"]
 
@@ -28,7 +29,7 @@ _EXACT: dict[str, Any] = (
 )
 _MARKER = b"Accuracy at step "
 _STEP = rb"\d{1,15}"  # 15 digits fit into an int64
-_NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|NaN|-?inf|-?Infinity"
+_NUMBER = rb"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?|nan|NaN|-?inf|-?Infinity"
 _PREFIX = rb"(?:\[pod/[^\]\n]*\] )?(?:\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[-+]\d\d:\d\d) )?"
 # Python's re looks for a literal prefix at memory speed, and for ^ line by line, 5 times slower. So the usual lines
 # are found by the first; only a block in which it does not account for every marker is read again with the second.
@@ -39,11 +40,11 @@ _ANY = re.compile(
 
 _COLOUR = re.compile(rb"\x1b(?:\[[\d;?]*[A-Za-z]|\(B)")
 
-_DEVICE = re.compile(
-    r"Creat(?:ing|ed) (?:TensorFlow )?device \(?(?P<device>/\S*?device:GPU:\d+)\)?.*?"
-    r" -> \(?device: \d+, name: (?P<model>[^,\n]+),"
-)
-_MODEL = re.compile(r"name: (?P<model>[^\n]+?) major: \d+ minor: \d+")
+# Each of these reads a text in linear time. A pattern of two of them, with .* in between, would backtrack.
+_DEVICE = re.compile(r"Creat(?:ing|ed) (?:TensorFlow )?device \(?(?P<device>/\S*?device:GPU:\d+)")
+_DEVICE_MODEL = re.compile(r" -> \(?device: \d+, name: (?P<model>[^,\n]+),")
+_NAME = "name: "
+_VERSION = re.compile(r" major: \d+ minor: \d+")
 _MEMORY = re.compile(r"totalMemory: (?P<memory>[\d.]+ ?[KMGT]i?B)")
 _ERRORS = (  # how CUDA, TensorFlow and nvidia-smi tell that the driver is missing or does not fit
     "CUDA driver version is insufficient for CUDA runtime version",
@@ -71,6 +72,9 @@ def parse(text: str | bytes | Iterable[str] | Iterable[bytes]) -> pd.DataFrame:
           program printed ``nan``.
 
         ``.attrs["facts"]`` is what :func:`facts` gives.
+
+    Raises:
+        InvalidInput: ``text`` is neither text nor lines of text.
     """
     head, tail = b"", b""
     parts = [_points(b"")]
@@ -95,6 +99,9 @@ def facts(text: str | bytes | Iterable[str] | Iterable[bytes]) -> dict[str, Any]
         - ``memory`` (str or None): such as ``11.17GiB``;
         - ``simulated`` (bool): the log calls that GPU simulated;
         - ``error`` (str or None): the first line that tells of missing or unfit drivers.
+
+    Raises:
+        InvalidInput: ``text`` is neither text nor lines of text.
     """
     head, tail = b"", b""
     for block in _blocks(text):
@@ -105,16 +112,42 @@ def facts(text: str | bytes | Iterable[str] | Iterable[bytes]) -> dict[str, Any]
 
 def _facts(head: bytes, tail: bytes) -> dict[str, Any]:
     text = (head if head == tail else head + b"\n" + tail).decode(errors="replace")
-    device, properties, memory = (pattern.search(text) for pattern in (_DEVICE, _MODEL, _MEMORY))
-    named = device or properties
-    model = named["model"].strip() if named else None
+    device, model = _device(text)
+    model = model or _model(text)
+    memory = _MEMORY.search(text)
     return {
         "gpu_model": model.removesuffix(_SIMULATED) if model else None,
-        "device": device["device"] if device else None,
+        "device": device,
         "memory": memory["memory"] if memory else None,
         "simulated": bool(model and model.endswith(_SIMULATED)),
         "error": _first_error(text),
     }
+
+
+def _device(text: str) -> tuple[str | None, str | None]:
+    """Name and GPU model of the first device that TensorFlow created."""
+    position = 0
+    while found := _DEVICE.search(text, position):
+        end = text.find("\n", found.end())
+        if end < 0:
+            end = len(text)
+        model = _DEVICE_MODEL.search(text, found.end(), end)
+        if model:
+            return found["device"], model["model"].strip()
+        position = end
+    return None, None
+
+
+def _model(text: str) -> str | None:
+    """The GPU model in the first line that lists a device's properties."""
+    start = 0
+    for version in _VERSION.finditer(text):
+        start = max(start, text.rfind("\n", start, version.start()) + 1)
+        name = text.rfind(_NAME, start, version.start())
+        if name >= 0:
+            return text[name + len(_NAME) : version.start()].strip()
+        start = version.end()
+    return None
 
 
 def _first_error(text: str) -> str | None:
@@ -140,6 +173,8 @@ def _points(block: bytes) -> pd.DataFrame:
 
 def _blocks(text: str | bytes | Iterable[str] | Iterable[bytes]) -> Iterator[bytes]:
     """A log as blocks of whole lines: the memory that parsing takes is theirs, not the log's."""
+    if isinstance(text, (bytearray, memoryview)):
+        text = bytes(text)
     if not isinstance(text, (str, bytes)):
         yield from _batches(text)
         return
@@ -152,25 +187,42 @@ def _blocks(text: str | bytes | Iterable[str] | Iterable[bytes]) -> Iterator[byt
             if cut < 0:  # a line longer than a block
                 cut = text.find(newline, stop)
             stop = cut + 1 if cut >= 0 else len(text)
-        block = text[start:stop]
-        yield block.encode(errors="replace") if isinstance(block, str) else block
+        yield _encoded(text[start:stop])
         start = stop
 
 
-def _batches(lines: Iterable[str] | Iterable[bytes]) -> Iterator[bytes]:
-    batch: list[Any] = []
+def _batches(lines: Any) -> Iterator[bytes]:
+    # A table or a mapping gives its column names or keys, which would read as a log without any accuracy.
+    if not isinstance(lines, Iterable) or isinstance(lines, (Mapping, pd.DataFrame, pd.Series)):
+        raise InvalidInput(
+            f"`text` must be a log as str or bytes, or an iterable of its lines, got {_shown(lines)}",
+            hint="For a Job: job.metrics(). For a file: metrics.parse(open(path)).",
+        )
+    batch: list[bytes] = []
     size = 0
-    for line in chain(lines):
-        batch.append(line)
-        size += len(line)
+    for number, line in enumerate(lines):
+        if not isinstance(line, (str, bytes)):
+            raise InvalidInput(
+                f"`text` must have lines of str or bytes, got {_shown(line)} as line {number}",
+                hint="Convert the lines first: metrics.parse(map(str, lines)).",
+            )
+        encoded = _encoded(line).rstrip(b"\n")
+        batch.append(encoded)
+        size += len(encoded) + 1
         if size >= _BLOCK:
-            yield _join(batch)
-            batch, size = [], 0
+            yield b"\n".join(batch)
+            batch = []
+            size = 0
     if batch:
-        yield _join(batch)
+        yield b"\n".join(batch)
 
 
-def _join(lines: list[Any]) -> bytes:
-    if isinstance(lines[0], bytes):
-        return b"\n".join(line.rstrip(b"\n") for line in lines)
-    return "\n".join(line.rstrip("\n") for line in lines).encode(errors="replace")
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode(errors="replace") if isinstance(text, str) else text
+
+
+def _shown(value: object) -> str:
+    """A value that is not text, for an error."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    return f"an object of type {type(value).__name__}"

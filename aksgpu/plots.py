@@ -18,13 +18,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from aksgpu._numbers import shown
 from aksgpu.errors import InvalidInput
 
 __all__ = ["accuracy"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-_INK, _GREY, _FAINT = "#222222", "#666666", "#E4E4E4"
+_INK = "#222222"
+_GREY = "#666666"
+_FAINT = "#E4E4E4"
 
 
 class NotebookFigure(Figure):
@@ -52,9 +55,14 @@ def accuracy(
         The figure; as a cell's last line, a notebook shows it.
 
     Raises:
-        InvalidInput: a table lacks a column.
+        InvalidInput: an argument is wrong, or a table lacks a column or has one without numbers.
     """
-    runs, hidden = {}, 0
+    if title is not None and not isinstance(title, str):
+        raise InvalidInput(f"`title` must be str or None, got {shown(title)}", hint='For example: title="MNIST".')
+    if ax is not None and not isinstance(ax, Axes):
+        raise InvalidInput(f"`ax` must be matplotlib Axes or None, got {shown(ax)}", hint="For example: ax=plt.gca().")
+    runs = {}
+    hidden = 0
     for name, run in _runs(metrics).items():
         shares = run["accuracy"].where(run["accuracy"].between(0, 1))
         hidden += int((run["accuracy"].notna() & shares.isna()).sum())
@@ -85,22 +93,34 @@ def accuracy(
 
 def _runs(metrics: pd.DataFrame | Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if isinstance(metrics, pd.DataFrame):
-        _check(metrics, "the table")
+        _check(metrics, "`metrics`")
         if "run" not in metrics or metrics.empty:
             return {"": metrics}
         return {str(name): run for name, run in metrics.groupby("run", sort=False)}
+    if not isinstance(metrics, Mapping):
+        raise InvalidInput(
+            f"`metrics` must be a DataFrame, or a dict of names and DataFrames, got {shown(metrics)}", hint=_GIVE
+        )
     if not metrics:
-        raise InvalidInput("no runs to plot", hint="Give at least one table.")
+        raise InvalidInput("`metrics` must have at least one run, got an empty dict", hint=_GIVE)
     for name, run in metrics.items():
-        _check(run, f"the table of run {name!r}")
+        _check(run, f"`metrics[{name!r}]`")
     return {str(name): run for name, run in metrics.items()}
+
+
+_GIVE = "For example: plots.accuracy(job.metrics())."
 
 
 def _check(table: Any, what: str) -> None:
     if not isinstance(table, pd.DataFrame):
-        raise InvalidInput(f"{what} is no DataFrame but {type(table).__name__}", hint="Give what job.metrics() gives.")
-    if missing := {"step", "accuracy"} - set(table.columns):
-        raise InvalidInput(f"{what} has no column {', '.join(sorted(missing))}", hint="Give what job.metrics() gives.")
+        raise InvalidInput(f"{what} must be a DataFrame, got {shown(table)}", hint=_GIVE)
+    for column in ("accuracy", "step"):
+        if column not in table.columns:
+            raise InvalidInput(f"{what} must have a column {column}", hint=_GIVE)
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise InvalidInput(
+                f"{what} must have numbers in its column {column}, got {table[column].dtype}", hint=_GIVE
+            )
 
 
 def _prepare(ax: Axes, title: str | None, last_step: int) -> None:

@@ -9,17 +9,22 @@ is what the nodes advertise, and a second GPU stack on top of a first one is ref
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aksgpu import capacity
+from aksgpu._arguments import check_cluster
 from aksgpu._frames import frame
 from aksgpu._kube import pods as _pods
 from aksgpu._kube.gpu_failures import of_log
-from aksgpu._kube.nodes import Node, add_tolerations, read, taint_text, tolerates, tolerations
+from aksgpu._kube.nodes import GPU, Node, add_tolerations, read, taint_text, tolerates, tolerations
+from aksgpu._numbers import seconds
 from aksgpu.errors import (
+    AksGpuError,
     Conflict,
     Forbidden,
     GpuNotAdvertised,
@@ -44,7 +49,8 @@ __all__ = ["Plugin", "install", "remove", "verify"]
 NAMESPACE = "gpu-resources"
 NAME = "nvidia-device-plugin-daemonset"
 _IMAGE = "k8s-device-plugin"
-_OPERATOR = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusterpolicies.nvidia.com"
+_OPERATOR = "/apis/nvidia.com/v1"
+"""Where the API server lists the kinds of the GPU Operator."""
 _COLUMNS = {
     "node": "string",
     "pool": "string",
@@ -80,41 +86,192 @@ def install(
     *,
     manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None = None,
     namespace: str = NAMESPACE,
-    timeout: float = 600,
+    timeout: float | None = 600,
     progress: bool | None = None,
     force: bool = False,
 ) -> Plugin:
-    """Install the plugin and wait until every ready GPU node advertises its GPUs. Twice is fine.
+    """Install the plugin and wait until every ready GPU node advertises its GPUs.
 
-    The manifest's pods also tolerate the taints that the cluster's GPU nodes have.
+    A second call, or one in another kernel at the same time, finds the plugin and waits for it too. The manifest's pods
+    also tolerate the taints that the cluster's GPU nodes have.
+
+    GPUs that :func:`aksgpu.capacity.advertise` wrote are not a device plugin. They are taken away first, so that the
+    nodes then advertise what the plugin finds. If it finds none, they are written again and the call raises.
 
     Args:
         aks: the cluster.
-        manifest: objects, YAML text or a file of it with one DaemonSet; None for today's of the tutorial.
-        namespace: to install into; made where it is missing.
-        timeout: seconds.
+        manifest: objects, YAML text or a file of it with one DaemonSet; None uses ``manifests.device_plugin()``.
+        namespace: to install into; created if it is missing.
+        timeout: seconds; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         force: install beside another GPU stack, on a cluster without GPU nodes, and over fields that another program
             manages.
 
     Raises:
+        InvalidInput: an argument is wrong.
         GpuStackError: the cluster has no GPU node, has another GPU stack, or the plugin does not come up; says why.
+        Forbidden: you may not do this, or may not look for another GPU stack.
+
+    Example:
+        plugin.install(aks, timeout=600)
     """
+    check_cluster(aks)
+    end = time.monotonic() + seconds("timeout", timeout)
     objects = _prepared(_loaded(manifest), namespace)
     (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
-    nodes = aks.kube.list("Node", pick=read)
-    if not force:
-        _refuse_second(aks, daemon, nodes)
-    add_tolerations(daemon["spec"]["template"]["spec"], tolerations(nodes, system=True))
-    for obj in objects:
-        try:
-            aks.kube.apply(obj, force=force)
-        except Conflict as taken:
-            raise GpuStackError(
-                f"{obj['kind']} {obj['metadata']['name']} is managed by another program: {taken.message}",
-                hint="plugin.install(aks, force=True) takes it over.",
-            ) from taken
-    return _wait(aks, daemon, timeout, progress)
+    _let_removal_end(aks, daemon, end, progress)
+    by_hand: dict[str, int] = {}
+
+    def prepare() -> tuple[bool, str]:
+        nodes = aks.kube.list("Node", pick=read)
+        if not force:
+            _refuse_second(aks, daemon, nodes)
+        add_tolerations(daemon["spec"]["template"]["spec"], tolerations(nodes, system=True))
+        _take_away(aks, daemon, nodes, by_hand)
+        return True, ""
+
+    try:
+        wait_until(prepare, "device plugin", timeout=_left(end), progress=progress)
+        uid = _applied(aks, objects, force, end, progress)
+        return _wait(aks, daemon, uid, end, progress)
+    except BaseException as failed:
+        if by_hand:
+            _put_back(aks, by_hand, failed)
+        raise
+
+
+def _left(end: float) -> float:
+    """Seconds until a moment of the monotonic clock."""
+    return max(0.0, end - time.monotonic())
+
+
+_SETTLE_SECONDS = 20.0
+"""Seconds in which a kubelet reports that a node has no GPU any more. It reports every 10 seconds."""
+
+
+def _let_removal_end(aks: HasKube, daemon: Object, end: float, progress: bool | None) -> None:
+    """Wait until a removal of the plugin that is under way has ended, such as one by another kernel."""
+    namespace, name = _key(daemon)
+    nodes: set[str] = set()
+
+    def poll() -> tuple[bool | None, str]:
+        ending = _removal(aks, daemon)
+        nodes.update(ending or ())
+        return (True if ending is None else None), f"a removal of {namespace}/{name} is under way"
+
+    wait_until(poll, "device plugin", timeout=_left(end), progress=progress, hint=_namespace_hint(namespace))
+    if nodes:
+        _await_no_gpus(aks, nodes, end, progress)
+
+
+def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
+    """The nodes on which the plugin's pods still end, while it is being deleted; None while it is not."""
+    namespace, name = _key(daemon)
+    there = aks.kube.find("Namespace", namespace)
+    if there is None:
+        return None
+    live = aks.kube.find("DaemonSet", name, namespace)
+    if live is not None and not live["metadata"].get("deletionTimestamp"):
+        return set() if there["metadata"].get("deletionTimestamp") else None
+    pods = _pods_of(aks, daemon)
+    ending = pods or live is not None or there["metadata"].get("deletionTimestamp")
+    return {_node_of(pod) for pod in pods} if ending else None
+
+
+def _await_no_gpus(aks: HasKube, nodes: set[str], end: float, progress: bool | None) -> None:
+    """Wait until nodes that lost the plugin advertise no GPU; not for long, since something else may serve them."""
+
+    def poll() -> tuple[bool | None, str]:
+        found = [node for node in aks.kube.list("Node", pick=read) if node.name in nodes]
+        serving = sorted(node.name for node in found if any(node.allocatable.values()))
+        return (None if serving else True), f"{', '.join(serving)} still advertises GPUs"
+
+    with suppress(WaitTimeout):
+        wait_until(poll, "device plugin", timeout=min(_left(end), _SETTLE_SECONDS), progress=progress)
+
+
+def _namespace_hint(namespace: str) -> str:
+    return f"kubectl get namespace {namespace} -o yaml shows what keeps it; plugin.install(aks) then installs."
+
+
+def _take_away(aks: HasKube, daemon: Object, nodes: list[Node], taken: dict[str, int]) -> None:
+    """Take away the GPUs that were written into the status of nodes without a pod of the plugin.
+
+    Args:
+        aks: the cluster.
+        daemon: the plugin's DaemonSet.
+        nodes: of the cluster.
+        taken: receives how many GPUs were taken away from each node, by its name.
+    """
+    written = {node.name: node.capacity.get(GPU, 0) for node in nodes if node.by_hand}
+    if not written:
+        return
+    served = _pods_by_node(aks, daemon)
+    for name, count in written.items():
+        if name not in served:
+            taken[name] = count
+            capacity.advertise(aks, name, gpus=0)
+
+
+def _put_back(aks: HasKube, by_hand: dict[str, int], failed: BaseException) -> None:
+    """Write the GPUs again where the plugin advertises none, and say so in the error."""
+    try:
+        wanting = {node.name for node in aks.kube.list("Node", pick=read) if not any(node.allocatable.values())}
+        for name in wanting & set(by_hand):
+            capacity.advertise(aks, name, gpus=by_hand[name])
+        outcome = "They are as before."
+    except KubernetesError:
+        outcome = "They could not be written again: capacity.advertise(aks, node, gpus) does that."
+    if isinstance(failed, AksGpuError):
+        failed.message += (
+            f"\nThe GPUs of {', '.join(sorted(by_hand))} had been written by capacity.advertise or another program, "
+            f"which is not a device plugin. {outcome}"
+        )
+        failed.args = (failed.message,)
+        hint = "A test cluster without GPUs needs no plugin: plugin.remove(aks) deletes it."
+        failed.hint = f"{hint} {failed.hint}".strip()
+
+
+def _applied(aks: HasKube, objects: list[Object], force: bool, end: float, progress: bool | None) -> str:
+    """Apply the objects, the DaemonSet last; return its uid.
+
+    A namespace that is being deleted, such as by ``plugin.remove`` in another kernel, is waited for and made again.
+    """
+    namespace = objects[0]["metadata"]["name"]
+    uid = ""
+
+    def poll() -> tuple[str | None, str]:
+        nonlocal uid
+        there = aks.kube.find("Namespace", namespace)
+        if there and there["metadata"].get("deletionTimestamp"):
+            return None, f"namespace {namespace} is being deleted"
+        for obj in objects:
+            try:
+                live = _apply(aks, obj, force)
+            except (NotFound, Forbidden) as refused:
+                if not _namespace_ends(aks, namespace):
+                    raise
+                return None, f"namespace {namespace} is being deleted: {refused.message}"
+            if obj["kind"] == "DaemonSet":
+                uid = str(live["metadata"]["uid"])
+        return uid, ""
+
+    return wait_until(poll, "device plugin", timeout=_left(end), progress=progress, hint=_namespace_hint(namespace))
+
+
+def _namespace_ends(aks: HasKube, namespace: str) -> bool:
+    there = aks.kube.find("Namespace", namespace)
+    return there is None or bool(there["metadata"].get("deletionTimestamp"))
+
+
+def _apply(aks: HasKube, obj: Object, force: bool) -> Object:
+    try:
+        return aks.kube.apply(obj, force=force)
+    except Conflict as taken:
+        raise GpuStackError(
+            f"{obj['kind']} {obj['metadata']['name']} is managed by another program: {taken.message}",
+            hint="plugin.install(aks, force=True) takes it over.",
+        ) from taken
 
 
 def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
@@ -123,8 +280,34 @@ def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Pa
 
     objects = manifests.device_plugin() if manifest is None else documents(manifest)
     if [obj.get("kind") for obj in objects].count("DaemonSet") != 1:
-        raise InvalidInput("a device plugin's manifest has exactly one DaemonSet")
+        raise InvalidInput(
+            "`manifest` must have exactly one DaemonSet", hint="plugin.install(aks) uses manifests.device_plugin()."
+        )
+    for obj in objects:
+        missing = _missing(obj)
+        if missing:
+            raise InvalidInput(
+                f"`manifest` must have {missing} in each {obj.get('kind') or 'object'}, got none",
+                hint="manifests.device_plugin() is a complete one.",
+            )
     return objects
+
+
+def _missing(obj: Object) -> str:
+    """The first field that an object of the manifest lacks; empty for none."""
+    fields = ["kind", "apiVersion", "metadata.name"]
+    if obj.get("kind") == "DaemonSet":
+        fields += ["spec.selector.matchLabels", "spec.template.spec.containers"]
+    for field in fields:
+        value: Any = obj
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if not value:
+            return field
+    containers = obj["spec"]["template"]["spec"]["containers"] if obj["kind"] == "DaemonSet" else [{"image": "none"}]
+    if not isinstance(containers, list) or not all(isinstance(c, Mapping) and c.get("image") for c in containers):
+        return "an image for each container"
+    return ""
 
 
 def _prepared(objects: list[Object], namespace: str) -> list[Object]:
@@ -140,19 +323,27 @@ def _prepared(objects: list[Object], namespace: str) -> list[Object]:
 
 def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
     own = _key(daemon)
-    there = _daemons(aks)
     again = "plugin.install(aks, force=True) installs nevertheless."
+    try:
+        there = _daemons(aks)
+        operator = _has_operator(aks)
+    except Forbidden as refused:
+        refused.hint = (
+            "Without this right it is not known whether another GPU stack is installed. Ask for it, or skip the check: "
+            "plugin.install(aks, force=True)."
+        )
+        raise
     others = ["/".join(_key(d)) for d in there if _key(d) != own]
     if others:
         raise SecondGpuStack(
             f"another device plugin is installed: DaemonSet {', '.join(others)}",
             hint=f"Use it as it is, or delete it first. {again}",
         )
-    if _has_operator(aks):
+    if operator:
         raise SecondGpuStack("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
     if any(_key(d) == own for d in there):
         return
-    serving = [node.name for node in nodes if node.nvidia and any(node.allocatable.values())]
+    serving = [node.name for node in nodes if node.nvidia and not node.by_hand and any(node.allocatable.values())]
     if serving:
         raise SecondGpuStack(
             f"nodes advertise GPUs already, without a DaemonSet: {', '.join(sorted(serving))}",
@@ -160,9 +351,13 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
             hint=f"A managed GPU pool needs no plugin: go on with capacity.gpus(aks). {again}",
         )
     if not any(node.nvidia for node in nodes):
-        raise GpuStackError(
-            "the cluster has no NVIDIA GPU node", hint=f"cluster.add_gpu_pool(aks) adds some. Before that, {again}"
-        )
+        raise GpuStackError("the cluster has no NVIDIA GPU node", hint=f"{_add_nodes(aks)} Before that, {again}")
+
+
+def _add_nodes(aks: HasKube) -> str:
+    if getattr(aks, "azure", None) is not None:
+        return 'cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1) adds some.'
+    return "Add a node with a GPU to the cluster, and label it accelerator=nvidia."
 
 
 def _key(obj: Object) -> tuple[str, str]:
@@ -170,11 +365,8 @@ def _key(obj: Object) -> tuple[str, str]:
 
 
 def _daemons(aks: HasKube) -> list[Object]:
-    """DaemonSets that run a device plugin, as far as one may see them."""
-    try:
-        found = aks.kube.list("DaemonSet")
-    except Forbidden:
-        return []
+    """DaemonSets that run a device plugin."""
+    found = aks.kube.list("DaemonSet")
     return [d for d in found if _key(d) == (NAMESPACE, NAME) or any(_IMAGE in image for image in _images(d))]
 
 
@@ -183,27 +375,28 @@ def _images(daemon: Object) -> list[str]:
 
 
 def _has_operator(aks: HasKube) -> bool:
+    """Whether the GPU Operator's kind is served. Everybody may ask which kinds there are."""
     try:
-        aks.kube.request("GET", _OPERATOR)
-    except (NotFound, Forbidden):
+        served = aks.kube.request("GET", _OPERATOR)
+    except NotFound:
         return False
-    return True
+    return any(resource.get("kind") == "ClusterPolicy" for resource in served.get("resources") or ())
 
 
 # Waiting
 
 
-def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -> Plugin:
+def _wait(aks: HasKube, daemon: Object, uid: str, end: float, progress: bool | None) -> Plugin:
     namespace, name = _key(daemon)
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
     def poll() -> tuple[Plugin | None, str]:
         there = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
         nodes = [node for node in there if node.ready]
+        current = _observed(aks, namespace, name, uid)
         pods = _pods_by_node(aks, daemon)
         for pod in pods.values():
             _refuse_stuck(aks, pod)
-        current = _observed(aks, namespace, name)
         ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
         gpus = sum(sum(node.allocatable.values()) for node in nodes)
         served = [node for node in ready if any(node.allocatable.values())]
@@ -212,7 +405,7 @@ def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
     try:
-        return wait_until(poll, "device plugin", timeout=timeout, progress=progress)
+        return wait_until(poll, "device plugin", timeout=_left(end), progress=progress)
     except WaitTimeout as late:
         raise _too_late(aks, daemon, late.message) from late
 
@@ -241,23 +434,45 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
     return kind(said, hint=failure.fix if failure else _LATE_HINT, nodes=names, **(failure.facts if failure else {}))
 
 
-def _observed(aks: HasKube, namespace: str, name: str) -> bool:
-    """Whether the controller has seen the newest DaemonSet and renewed its pods (on CPU nodes, ready or not)."""
-    daemon = aks.kube.get("DaemonSet", name, namespace)
+def _observed(aks: HasKube, namespace: str, name: str, uid: str) -> bool:
+    """Whether the controller has seen the newest DaemonSet and renewed its pods (on CPU nodes, ready or not).
+
+    Raises:
+        PluginFailed: the DaemonSet, or its namespace, was deleted.
+    """
+    daemon = aks.kube.find("DaemonSet", name, namespace)
+    if daemon is None or daemon["metadata"].get("deletionTimestamp"):
+        what = f"DaemonSet {namespace}/{name}"
+        if _namespace_ends(aks, namespace):
+            what = f"namespace {namespace}, and the DaemonSet {name} in it,"
+        raise PluginFailed(
+            f"{what} was deleted by another program or person while plugin.install waited for it",
+            hint="plugin.install(aks) installs it again. If it is deleted again, find out what does so.",
+        )
+    if daemon["metadata"]["uid"] != uid:
+        raise PluginFailed(
+            f"DaemonSet {namespace}/{name} was deleted and created again while plugin.install waited for it",
+            hint="plugin.install(aks) waits for the new one.",
+        )
     status = daemon.get("status") or {}
-    desired = status.get("desiredNumberScheduled", 0)
+    if "observedGeneration" not in status or "desiredNumberScheduled" not in status:
+        return False  # no controller has looked at it yet
     return bool(
-        status.get("observedGeneration", 0) >= daemon["metadata"].get("generation", 0)
-        and status.get("updatedNumberScheduled", 0) >= desired
+        status["observedGeneration"] >= daemon["metadata"].get("generation", 1)
+        and status.get("updatedNumberScheduled", 0) >= status["desiredNumberScheduled"]
     )
 
 
 def _pods_by_node(aks: HasKube, daemon: Object) -> dict[str, Object]:
+    """The DaemonSet's pods that do not end, by the node that they are for."""
+    alive = [pod for pod in _pods_of(aks, daemon) if not pod["metadata"].get("deletionTimestamp")]
+    return {_node_of(pod): pod for pod in alive}
+
+
+def _pods_of(aks: HasKube, daemon: Object) -> list[Object]:
     labels = daemon["spec"]["selector"]["matchLabels"]
     selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-    pods = aks.kube.list("Pod", daemon["metadata"]["namespace"], label_selector=selector)
-    alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-    return {_node_of(pod): pod for pod in alive}
+    return aks.kube.list("Pod", daemon["metadata"]["namespace"], label_selector=selector)
 
 
 def _node_of(pod: Object) -> str:
@@ -307,77 +522,185 @@ def _tail(aks: HasKube, pod: Object) -> str:
 def verify(aks: HasKube) -> pd.DataFrame:
     """Whether each GPU node serves its GPUs, and what is wrong where not.
 
+    Both are judged: what the node advertises, and the state of the plugin's pod on it.
+
     Args:
         aks: the cluster.
 
     Returns:
-        One row an NVIDIA GPU node: node and pool (string); plugin (string): the DaemonSet that runs there as
-        namespace/name, ``service`` where the node advertises GPUs without one, NA where neither; state (string) of the
-        plugin's pod; allocatable (Int64): GPUs, all kinds together; ok (boolean); problem (string): NA where ok.
+        One row for each NVIDIA GPU node:
+
+        - node, pool (string).
+        - plugin (string): the DaemonSet that runs there as namespace/name; ``service`` where the kubelet advertises
+          GPUs without one, as on managed GPU pools; NA for neither.
+        - state (string): of the plugin's pod, such as ``Running`` or ``ImagePullBackOff``; NA without one.
+        - allocatable (Int64): GPUs, all kinds together; NA where the node has not reported its resources yet.
+        - ok (boolean): the node is ready, and a plugin or service that is ready advertises its GPUs. GPUs that
+          :func:`aksgpu.capacity.advertise` wrote are not ok: nothing is behind them.
+        - problem (string): what is wrong, and what to do; NA where ok.
+
+    Raises:
+        InvalidInput: ``aks`` is not a cluster.
+        Forbidden: you may not list nodes, DaemonSets or the plugin's pods, so that this cannot be known.
+        Unreachable: the cluster did not answer.
+
+    Example:
+        plugin.verify(aks)
     """
+    check_cluster(aks)
     nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
-    pods: dict[str, tuple[str, Object]] = {}
+    pods: dict[str, dict[str, Object | None]] = {node.name: {} for node in nodes}
     for daemon in _daemons(aks):
         for node, pod in _pods_by_node(aks, daemon).items():
-            pods[node] = "/".join(_key(daemon)), pod
-    rows = [_verdict(node, *pods.get(node.name, ("", None))) for node in nodes]
+            pods.setdefault(node, {})["/".join(_key(daemon))] = pod
+    rows = [_verdict(node, pods[node.name]) for node in nodes]
     return frame(sorted(rows, key=lambda row: (row["pool"], row["node"])), _COLUMNS)
 
 
-def _verdict(node: Node, plugin: str, pod: Object | None) -> dict[str, Any]:
-    count = sum(node.allocatable.values())
-    state = _pods.state(pod) if pod else None
-    problem = None
-    if not node.ready:
-        problem = "the node is not ready"
-    elif not count and state is None:
-        problem = "no device plugin on this node: plugin.install(aks)"
-    elif not count and state is not None and state.word != "Running":
-        problem = f"the plugin's pod does not run: {state.word} {state.message}".strip()
-    elif not count:
-        problem = "the plugin runs and advertises no GPU: its log tells why (driver, NVML)"
+def _verdict(node: Node, pods: Mapping[str, Object | None]) -> dict[str, Any]:
+    count = sum(node.allocatable.values()) if node.reported else None
+    states = {plugin: _pods.state(pod) for plugin, pod in pods.items() if pod is not None}
+    failing = [plugin for plugin, pod in pods.items() if pod is not None and not _ready(pod)]
+    plugin = ", ".join(sorted(states)) or None
+    if plugin is None and count and not node.by_hand:
+        plugin = "service"
+    problem = _node_problem(node) or _pod_problem(count, states, failing)
+    if problem is None and plugin is None:
+        problem = (
+            f"the {count} GPUs were written into the node's status by {node.by_hand}, which is not a device plugin: "
+            "pods are scheduled and get no GPU; plugin.install(aks)"
+        )
     return {
         "node": node.name,
         "pool": node.pool,
-        "plugin": plugin or ("service" if count else None),
-        "state": state.word if state else None,
+        "plugin": plugin,
+        "state": ", ".join(states[plugin].word for plugin in sorted(states)) or None,
         "allocatable": count,
         "ok": problem is None,
         "problem": problem,
     }
 
 
-def remove(aks: HasKube, *, namespace: bool = True, timeout: float = 300, progress: bool | None = None) -> None:
-    """Delete the DaemonSet from ``gpu-resources``, and wait until its pods are gone. Twice is fine.
+def _node_problem(node: Node) -> str | None:
+    if not node.ready:
+        return f"the node is not ready ({node.readiness})"
+    if not node.reported:
+        return "the node has not reported its resources yet"
+    return None
+
+
+def _pod_problem(count: int | None, states: Mapping[str, _pods.State], failing: list[str]) -> str | None:
+    for plugin in failing:
+        word, message = states[plugin]
+        text = f"the plugin's pod ({plugin}) is not ready: {word} {message}".strip()
+        if count:
+            text += f"; the GPUs that the node advertises ({count}) are not served by it"
+        return text
+    if count:
+        return None
+    if not states:
+        return "no device plugin on this node: plugin.install(aks)"
+    return "the plugin runs and advertises no GPU: its log tells why (driver, NVML)"
+
+
+def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300, progress: bool | None = None) -> None:
+    """Delete the DaemonSet from ``gpu-resources``, and wait until its pods and the GPUs that they advertised are gone.
+
+    A second call does nothing. A plugin that is installed again meanwhile is left alone.
 
     Args:
         aks: the cluster.
-        namespace: delete the namespace too, unless something else still lives in it.
-        timeout: seconds.
+        namespace: delete the namespace too, unless something else is in it, or you may not see whether there is.
+        timeout: seconds; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+
+    Raises:
+        InvalidInput: an argument is wrong.
+        WaitTimeout: the pods or the namespace are still there.
+        Forbidden: you may not delete it.
     """
-    kube = aks.kube
-    daemon = kube.find("DaemonSet", NAME, NAMESPACE)
-    if daemon is not None:
-        with suppress(NotFound):
-            kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
+    check_cluster(aks)
+    end = time.monotonic() + seconds("timeout", timeout)
+    what = "removing the device plugin"
+    found: list[Object] = []
+    nodes: set[str] = set()
+
+    def delete() -> tuple[bool, str]:
+        daemon = aks.kube.find("DaemonSet", NAME, NAMESPACE)
+        if daemon is not None:
+            found[:] = [daemon]
+            nodes.update(_node_of(pod) for pod in _pods_of(aks, daemon))
+            with suppress(NotFound):
+                aks.kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
+        return True, ""
 
     def gone() -> tuple[bool | None, str]:
-        left = len(_pods_by_node(aks, daemon)) if daemon else 0
-        return (None if left or kube.find("DaemonSet", NAME, NAMESPACE) else True), f"{left} pods left"
+        (daemon,) = found
+        uid = daemon["metadata"]["uid"]
+        left = [pod for pod in _pods_of(aks, daemon) if _owned_by(pod, uid)]
+        there = aks.kube.find("DaemonSet", NAME, NAMESPACE)
+        still = there is not None and there["metadata"]["uid"] == uid
+        return (None if left or still else True), f"{len(left)} pods left"
 
-    wait_until(gone, "removing the device plugin", timeout=timeout, progress=progress)
+    wait_until(delete, what, timeout=_left(end), progress=progress)
+    if found:
+        wait_until(gone, what, timeout=_left(end), progress=progress)
+        _await_no_gpus(aks, nodes, end, progress)
     if namespace:
-        _remove_namespace(aks, timeout, progress)
+        _remove_namespace(aks, end, progress)
 
 
-def _remove_namespace(aks: HasKube, timeout: float, progress: bool | None) -> None:
-    def gone() -> tuple[bool | None, str]:
+def _owned_by(pod: Object, uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences") or ())
+
+
+_CONTENTS = (
+    "Pod",
+    "DaemonSet",
+    "Deployment",
+    "StatefulSet",
+    "ReplicaSet",
+    "Job",
+    "CronJob",
+    "Service",
+    "ConfigMap",
+    "Secret",
+    "PersistentVolumeClaim",
+    "ResourceQuota",
+)
+"""Kinds whose objects keep the namespace from being deleted."""
+_IN_EVERY_NAMESPACE = ("kube-root-ca.crt",)
+
+
+def _remove_namespace(aks: HasKube, end: float, progress: bool | None) -> None:
+    uid = ""
+
+    def poll() -> tuple[bool | None, str]:
+        nonlocal uid
         there = aks.kube.find("Namespace", NAMESPACE)
-        return (None, str(there.get("status", {}).get("phase"))) if there else (True, "")
+        if there is None or uid not in ("", there["metadata"]["uid"]):
+            return True, ""
+        if not there["metadata"].get("deletionTimestamp"):
+            if not _is_empty(aks):
+                return True, ""
+            # Another kernel may delete it at the same moment: it is then gone, or a second deletion conflicts.
+            with suppress(NotFound, Conflict):
+                aks.kube.delete("Namespace", NAMESPACE)
+        uid = there["metadata"]["uid"]
+        return None, str((there.get("status") or {}).get("phase"))
 
-    if gone()[0] or any(aks.kube.list(kind, NAMESPACE) for kind in ("DaemonSet", "Pod", "Job", "Service")):
-        return
-    with suppress(NotFound):
-        aks.kube.delete("Namespace", NAMESPACE)
-    wait_until(gone, f"deleting namespace {NAMESPACE}", timeout=timeout, progress=progress)
+    wait_until(poll, f"deleting namespace {NAMESPACE}", timeout=_left(end), progress=progress)
+
+
+def _is_empty(aks: HasKube) -> bool:
+    """Whether nothing of somebody else's is in the namespace. What cannot be seen may be there."""
+    for kind in _CONTENTS:
+        try:
+            names = aks.kube.list(kind, NAMESPACE, pick=lambda obj: obj["metadata"]["name"])
+        except Forbidden:
+            return False
+        except NotFound:  # the cluster does not have this kind
+            continue
+        if set(names) - set(_IN_EVERY_NAMESPACE):
+            return False
+    return True

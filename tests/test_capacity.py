@@ -28,7 +28,9 @@ class Stub:
 def node(name: str, gpus: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
     labels = spec.pop("labels", {"agentpool": "gpunp", "accelerator": "nvidia"})
     ready = spec.pop("ready", "True")
-    status = {"capacity": gpus or {}, "allocatable": gpus or {}, "conditions": [{"type": "Ready", "status": ready}]}
+    words = {"reason": "KubeletNotReady", "message": "the network is not ready"} if ready != "True" else {}
+    conditions = [{"type": "Ready", "status": ready, **words}]
+    status = {"capacity": gpus or {}, "allocatable": gpus or {}, "conditions": conditions}
     return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status}
 
 
@@ -82,7 +84,7 @@ def test_the_job_that_holds_a_gpu_is_named(aks: Cluster) -> None:
                 break
             time.sleep(0.05)
         assert capacity.gpus(aks)[["used", "free", "used_by"]].iloc[0].tolist() == [1, 0, "default/holder"]
-        with pytest.raises(errors.WaitTimeout, match="1 GPUs on 1 nodes, 0 free"):
+        with pytest.raises(errors.WaitTimeout, match=r": 1 of 1 nvidia\.com/gpu taken by default/holder"):
             capacity.wait_schedulable(aks, timeout=0)
     finally:
         job.delete()
@@ -170,15 +172,125 @@ def test_tolerations_are_those_that_gpu_nodes_call_for() -> None:
     assert spec == {"tolerations": [{"operator": "Exists"}]}  # it tolerated everything already
 
 
+def test_a_cordoned_node_is_called_cordoned_and_the_hint_uncordons_it(aks: Cluster) -> None:
+    name = capacity.gpus(aks)["node"][0]
+    aks.kube.patch("Node", name, {"spec": {"unschedulable": True}})
+    try:
+        with pytest.raises(errors.WaitTimeout, match=f"node {name}: cordoned") as raised:
+            capacity.wait_schedulable(aks, timeout=0)
+        assert f"kubectl uncordon {name}" in raised.value.hint
+        assert "not ready" not in str(raised.value)
+    finally:
+        aks.kube.patch("Node", name, {"spec": {"unschedulable": None}})
+    assert capacity.wait_schedulable(aks, timeout=30)["schedulable"].all()
+
+
+ONE = {"nvidia.com/gpu": "1"}
+PRESSURE = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words", "action"),
+    [
+        (
+            [node("a", ONE, ready="False")],
+            "node a: not ready (KubeletNotReady: the network",
+            "kubectl describe node a",
+        ),
+        ([node("a", ONE, unschedulable=True)], "node a: cordoned", "kubectl uncordon a"),
+        ([node("a", ONE, ready="False", unschedulable=True)], "node a: cordoned and not ready", "kubectl uncordon a"),
+        ([node("a", ONE, taints=[PRESSURE])], "node a: taint node.kubernetes.io/disk-pressure:NoSchedule", "removes"),
+        ([node("a")], "node a: no GPU advertised, because no device plugin serves it", "plugin.install(aks)"),
+        ([node("a", ONE)], "node a: 1 of 1 nvidia.com/gpu taken by default/j", "capacity.gpus(aks)"),
+        ([node("b"), node("a")], "nodes a, b: no GPU advertised", "plugin.verify(aks)"),
+        ([node(n) for n in "abcde"], "nodes a, b, c and 2 more: no GPU advertised", "plugin.verify(aks)"),
+        (
+            [node("a"), node("b", ONE, unschedulable=True)],
+            "no device plugin serves it yet; node b: cordoned",
+            "uncordon b",
+        ),
+        ([node("cpu", labels={})], "no GPU node", "capacity.advertise(aks, node, gpus=1)"),
+    ],
+)
+def test_each_obstacle_has_its_name_and_its_action(tmp_path: Path, nodes: list[Any], words: str, action: str) -> None:
+    with pytest.raises(errors.WaitTimeout, match=re.escape(words)) as raised:
+        table(tmp_path, nodes, [pod("p", "a", job="j")], lambda a: capacity.wait_schedulable(a, timeout=0))
+    assert action in raised.value.hint
+
+
+def test_more_gpus_than_a_node_has(tmp_path: Path) -> None:
+    with pytest.raises(errors.WaitTimeout, match=r"node a: 2 nvidia\.com/gpu, fewer than 4"):
+        table(tmp_path, [node("a", {"nvidia.com/gpu": "2"})], [], lambda a: capacity.wait_schedulable(a, 4, timeout=0))
+
+
+def test_a_node_that_has_reported_nothing_has_an_unknown_number_of_gpus(tmp_path: Path) -> None:
+    new = {"metadata": {"name": "new", "labels": {"accelerator": "nvidia"}}, "spec": {}}
+    row = table(tmp_path, [new], []).iloc[0]
+    assert row[["capacity", "allocatable", "free"]].isna().all()
+    assert row["used"] == 0
+    assert table(tmp_path, [new], [], capacity.nodes)["gpus"].isna().all()
+    with pytest.raises(errors.WaitTimeout, match=r"not ready \(its kubelet has not reported yet\)"):
+        table(tmp_path, [new], [], lambda a: capacity.wait_schedulable(a, timeout=0))
+
+
+def test_a_thousand_gpus_are_read_as_kubernetes_writes_them(aks: Cluster) -> None:
+    name = capacity.nodes(aks)["node"][1]
+    capacity.advertise(aks, name, gpus=1000)
+    try:
+        assert aks.kube.get("Node", name)["status"]["capacity"]["nvidia.com/gpu"] == "1k"
+        assert capacity.gpus(aks).set_index("node").loc[name, "allocatable"] == 1000
+    finally:
+        capacity.advertise(aks, name, gpus=0)
+
+
+@pytest.mark.parametrize("value", ["500m", "1.5", "-1", "", "1_0", "k", "1Ki", "9" * 5000, True, None, "\u0661"])
+def test_a_number_of_gpus_that_is_not_whole_is_refused(value: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match="must be a whole number, 0 or more"):
+        _nodes.gpus_of({"nvidia.com/gpu": value})
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "gpus": capacity.gpus,
+    "nodes": capacity.nodes,
+    "usage": capacity.usage,
+    "wait_schedulable": capacity.wait_schedulable,
+    "advertise": lambda aks: capacity.advertise(aks, "n"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("wrong", ["subscription", "kube", None, "myAKSCluster"])
+def test_the_first_argument_is_a_cluster(azure: Any, aks: Cluster, call: str, wrong: str | None) -> None:
+    given = {"subscription": azure, "kube": aks.kube}.get(wrong or "", wrong)
+    with pytest.raises(errors.InvalidInput, match=r"^`aks` must be a cluster, got"):
+        CALLS[call](given)
+
+
 @pytest.mark.parametrize(
     "call",
     [
         lambda a: capacity.wait_schedulable(a, 0),
         lambda a: capacity.wait_schedulable(a, "1"),
         lambda a: capacity.wait_schedulable(a, 0.5),
+        lambda a: capacity.wait_schedulable(a, True),
+        lambda a: capacity.wait_schedulable(a, timeout="5"),
+        lambda a: capacity.wait_schedulable(a, timeout=float("nan")),
+        lambda a: capacity.wait_schedulable(a, timeout=-1),
+        lambda a: capacity.wait_schedulable(a, timeout=True),
+        lambda a: capacity.wait_schedulable(a, timeout=[5]),
         lambda a: capacity.advertise(a, "n", -1),
+        lambda a: capacity.advertise(a, "n", True),
+        lambda a: capacity.advertise(a, "n", 10**5000),
+        lambda a: capacity.advertise(a, None),
+        lambda a: capacity.advertise(a, ""),
     ],
 )
-def test_impossible_numbers_are_refused(tmp_path: Path, call: Callable[[Stub], Any]) -> None:
-    with pytest.raises(errors.InvalidInput):
-        table(tmp_path, [], [], call)
+def test_impossible_arguments_are_refused_before_a_request(tmp_path: Path, call: Callable[[Stub], Any]) -> None:
+    def answer(request: Request) -> None:
+        request.refuse(500, "InternalError", "no request was expected")
+
+    with Server(answer) as server:
+        stub = Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        with pytest.raises(errors.InvalidInput, match=r"^`(gpus|timeout|node)` must be"):
+            call(stub)
+        assert server.requests == []

@@ -223,7 +223,7 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
         with pytest.raises(errors.InvalidInput, match=next(iter(wrong))) as refused:
             jobs.submit(aks, image=BUSYBOX, **wrong)
         assert refused.value.hint
-    with pytest.raises(errors.InvalidInput, match="tail is -1"):
+    with pytest.raises(errors.InvalidInput, match=r"`tail` must be an integer of 0 or more, got -1"):
         jobs.Job(aks, "any", "default").logs(tail=-1)
     with pytest.raises(errors.NotFound, match='namespaces "nowhere"') as raised:
         jobs.submit(aks, image=BUSYBOX, namespace="nowhere")
@@ -232,14 +232,16 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
 
 def test_gpus_are_whole(aks: Cluster) -> None:
     half = manifest("half", **{"limits: {cpu: 1,": "limits: {nvidia.com/gpu: 500m,"})
-    with pytest.raises(errors.InvalidInput, match=r"'main': resources\.limits: nvidia\.com/gpu is '500m'") as raised:
+    with pytest.raises(
+        errors.InvalidInput, match=r"'main': resources\.limits: nvidia\.com/gpu must .*'500m'"
+    ) as raised:
         jobs.apply(aks, half)
     assert "MIG" in raised.value.hint
     for wrong in (0.5, "1", None, -1):
-        with pytest.raises(errors.InvalidInput, match=f"gpus is {wrong!r}.*GPUs are whole") as raised:
+        with pytest.raises(errors.InvalidInput, match=f"`gpus` must be an integer .*got {wrong!r}") as raised:
             jobs.submit(aks, image=BUSYBOX, gpus=wrong)  # type: ignore[arg-type]
         assert "gpus=1" in raised.value.hint
-    with pytest.raises(errors.InvalidInput, match="retries is -1"):
+    with pytest.raises(errors.InvalidInput, match=r"`retries` must .*got -1"):
         jobs.submit(aks, image=BUSYBOX, retries=-1)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from aksgpu import metrics
+from aksgpu import errors, metrics
 
 TRANSCRIPT = Path(__file__).parent / "data" / "mnist-log-2019.txt"
 
@@ -168,3 +171,40 @@ def test_facts_tell_of_drivers_that_do_not_fit(line: str) -> None:
     noise = "x\n" * 400_000
     assert metrics.facts(noise + line)["error"] == line, "at the end of a long log"
     assert metrics.parse(noise + line).attrs["facts"]["error"] == line
+
+
+@pytest.mark.parametrize("call", [metrics.parse, metrics.facts])
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [
+        (None, "got None"),
+        (5, "got 5"),
+        (True, "got True"),
+        (Path("log.txt"), "type PosixPath"),
+        ({"a": "Accuracy at step 1: 0.5"}, "type dict"),
+        (pd.DataFrame({"step": [1]}), "type DataFrame"),
+        (["Accuracy at step 1: 0.5", None], "got None as line 1"),
+        ([["Accuracy at step 1: 0.5"]], "type list as line 0"),
+    ],
+)
+def test_what_is_no_log_is_refused_by_name(call: Callable[[Any], Any], wrong: Any, shown: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=rf"^`text` must .*{shown}"):
+        call(wrong)
+
+
+def test_lines_of_both_kinds_and_bytes_that_can_change() -> None:
+    lines: list[Any] = ["Accuracy at step 1: 0.5\n", b"Accuracy at step 2: 0.5\n", "\ud800Accuracy at step 3: 0.5", ""]
+    assert [step for step, _ in points(lines)] == [1, 2]
+    assert points(bytearray(b"Accuracy at step 1: 0.5\n")) == [(1, 0.5)]
+    assert metrics.facts(memoryview(b"totalMemory: 1GiB"))["memory"] == "1GiB"
+
+
+def test_the_name_nearest_to_the_version_is_the_model() -> None:
+    log = "pod name: a\nname: x major: one\nlog name: b name: Tesla K80 major: 3 minor: 7 x\nname: c major: 1 minor: 2"
+    assert metrics.facts(log)["gpu_model"] == "Tesla K80"
+
+
+def test_a_device_without_its_model_does_not_hide_the_next() -> None:
+    line = "Created device /device:GPU:{} with 1 MB"
+    log = f"{line.format(0)}\n{line.format(1)} -> device: 1, name: Tesla T4, pci"
+    assert (metrics.facts(log)["device"], metrics.facts(log)["gpu_model"]) == ("/device:GPU:1", "Tesla T4")

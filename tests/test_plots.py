@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,10 +95,19 @@ def test_a_notebook_shows_it_without_pyplot() -> None:
     assert done.stdout == "<NotebookFigure size 792x462 with 1 Axes>\n", "no address, no time"
 
 
-def test_bad_tables(run: pd.DataFrame) -> None:
-    with pytest.raises(InvalidInput, match="no column accuracy"):
-        plots.accuracy(run[["step"]])
-    with pytest.raises(InvalidInput, match="run 'b' is no DataFrame but list"):
-        plots.accuracy({"a": run, "b": [1, 2]})  # type: ignore[dict-item]
-    with pytest.raises(InvalidInput, match="no runs"):
-        plots.accuracy({})
+def test_bad_arguments_are_named(run: pd.DataFrame) -> None:
+    words = {
+        "`metrics` must have a column accuracy": run[["step"]],
+        "`metrics['b']` must be a DataFrame, got an object of type list": {"a": run, "b": [1, 2]},
+        "`metrics` must have at least one run": {},
+        "`metrics` must be a DataFrame, or a dict of names and DataFrames, got None": None,
+        "`metrics` must be a DataFrame, or a dict of names and DataFrames, got an object of type list": [run],
+        "`metrics` must have numbers in its column accuracy": run.assign(accuracy="high"),
+    }
+    for text, wrong in words.items():
+        with pytest.raises(InvalidInput, match="^" + re.escape(text)):
+            plots.accuracy(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"^`title` must be"):
+        plots.accuracy(run, title=5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"^`ax` must be"):
+        plots.accuracy(run, ax=Figure())  # type: ignore[arg-type]

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from scripted import Request, Server
 
 from aksgpu import capacity, cluster, errors, manifests, plugin
 from aksgpu.cluster import Cluster
+from aksgpu.kube import Kube
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -75,16 +82,193 @@ def test_a_second_gpu_stack_is_refused(clean: Cluster) -> None:
         clean.kube.delete("DaemonSet", "nvdp", "default", propagation_policy="Foreground")
 
 
+def kubelet_advertises(aks: Cluster, node: str, gpus: str | None) -> None:
+    """GPUs in a node's status as the kubelet writes them, such as for the service of a managed GPU pool."""
+    resources = {"nvidia.com/gpu": gpus}
+    aks.kube.request(
+        "PATCH",
+        f"/api/v1/nodes/{node}/status",
+        params={"fieldManager": "kubelet"},
+        body={"status": {"capacity": resources, "allocatable": resources}},
+        content_type="application/merge-patch+json",
+    )
+
+
 def test_nodes_that_serve_by_themselves_need_no_plugin(clean: Cluster) -> None:
     node = capacity.gpus(clean)["node"][0]
-    capacity.advertise(clean, node, gpus=1)
+    kubelet_advertises(clean, node, "1")
     try:
         assert plugin.verify(clean)[["plugin", "ok"]].iloc[0].tolist() == ["service", True]
         with pytest.raises(errors.SecondGpuStack, match="advertise GPUs already, without a DaemonSet") as raised:
             plugin.install(clean, timeout=60)
         assert "managed GPU pool" in raised.value.hint
     finally:
+        kubelet_advertises(clean, node, None)
+
+
+def test_advertised_gpus_are_not_a_device_plugin(clean: Cluster) -> None:
+    node = capacity.gpus(clean)["node"][0]
+    capacity.advertise(clean, node, gpus=4)
+    row = plugin.verify(clean).iloc[0]
+    assert row["ok"] is np.False_
+    assert row["plugin"] is pd.NA
+    assert row["allocatable"] == 4
+    assert "written into the node's status by aksgpu, which is not a device plugin" in row["problem"]
+    assert plugin.install(clean, timeout=60).gpus == 1, "what the plugin counts"
+    assert plugin.verify(clean)["ok"].tolist() == [True]
+
+
+def idle_plugin() -> list[dict[str, Any]]:
+    """A device plugin's manifest whose pod runs and finds no GPU."""
+    idle = manifests.device_plugin()
+    container = idle[0]["spec"]["template"]["spec"]["containers"][0]
+    container["image"] = "docker.io/library/busybox:1"
+    container["command"] = ["sleep", "600"]
+    return idle
+
+
+def test_advertised_gpus_come_back_where_the_plugin_finds_none(clean: Cluster) -> None:
+    node = capacity.gpus(clean)["node"][0]
+    capacity.advertise(clean, node, gpus=4)
+    try:
+        with pytest.raises(errors.GpuNotAdvertised, match=r"not a device plugin\. They are as before") as raised:
+            plugin.install(clean, manifest=idle_plugin(), timeout=3)
+        assert "plugin.remove(aks)" in raised.value.hint
+        assert capacity.gpus(clean)["allocatable"].tolist() == [4]
+    finally:
         capacity.advertise(clean, node, gpus=0)
+
+
+def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(clean: Cluster) -> None:
+    node = capacity.gpus(clean)["node"][0]
+    broken = manifests.device_plugin()
+    broken[0]["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.invalid/k8s-device-plugin:v0"
+    with pytest.raises(errors.PluginFailed):
+        plugin.install(clean, manifest=broken, timeout=30)
+    kubelet_advertises(clean, node, "1")
+    try:
+        row = plugin.verify(clean).iloc[0]
+        assert row["ok"] is np.False_
+        assert row["state"] == "ImagePullBackOff"
+        assert "registry.invalid" in row["problem"]
+        assert "the GPUs that the node advertises (1) are not served by it" in row["problem"]
+    finally:
+        kubelet_advertises(clean, node, None)
+
+
+def waiting_install(aks: Cluster, pool: ThreadPoolExecutor) -> Future[plugin.Plugin]:
+    """An install in another thread, once its DaemonSet is there. It waits for GPUs that do not come."""
+    running = pool.submit(plugin.install, aks, manifest=idle_plugin(), timeout=60)
+    seen = (obj for _, obj in aks.kube.watch("Pod", plugin.NAMESPACE, timeout=30))
+    assert any((pod.get("status") or {}).get("phase") == "Running" for pod in seen), "the plugin's pod runs"
+    return running
+
+
+def test_a_daemonset_that_is_deleted_under_install_says_so(clean: Cluster) -> None:
+    with ThreadPoolExecutor() as pool:
+        running = waiting_install(clean, pool)
+        clean.kube.delete("DaemonSet", plugin.NAME, plugin.NAMESPACE)
+        with pytest.raises(errors.PluginFailed, match=r"DaemonSet gpu-resources/nvidia\S+ was deleted by") as raised:
+            running.result(60)
+    assert "plugin.install(aks) installs it again" in raised.value.hint
+
+
+def test_a_namespace_that_is_deleted_under_install_says_so(clean: Cluster) -> None:
+    with ThreadPoolExecutor() as pool:
+        running = waiting_install(clean, pool)
+        clean.kube.delete("Namespace", plugin.NAMESPACE)
+        with pytest.raises(errors.PluginFailed, match=r"namespace gpu-resources, and the DaemonSet .* was deleted by"):
+            running.result(60)
+
+
+def test_two_kernels_install_and_remove_at_once(clean: Cluster) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        installs = [pool.submit(plugin.install, clean, timeout=60) for _ in range(6)]
+        assert {(made.result(90).nodes, made.result().gpus) for made in installs} == {(1, 1)}
+        for removed in [pool.submit(plugin.remove, clean, timeout=60) for _ in range(6)]:
+            removed.result(90)
+    assert clean.kube.find("Namespace", plugin.NAMESPACE) is None
+
+
+def test_an_install_waits_for_the_namespace_that_a_removal_deletes(clean: Cluster) -> None:
+    plugin.install(clean, timeout=60)
+    clean.kube.patch("Namespace", plugin.NAMESPACE, {"metadata": {"finalizers": ["example.com/held"]}})
+    clean.kube.delete("Namespace", plugin.NAMESPACE)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(plugin.install, clean, timeout=60)
+        clean.kube.patch("Namespace", plugin.NAMESPACE, {"metadata": {"finalizers": None}})
+        assert running.result(90).gpus == 1
+
+
+def test_a_namespace_with_a_claim_or_a_secret_stays(clean: Cluster) -> None:
+    plugin.install(clean, timeout=60)
+    metadata = {"name": "mine", "namespace": plugin.NAMESPACE}
+    clean.kube.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+    plugin.remove(clean)
+    assert clean.kube.get("Secret", "mine", plugin.NAMESPACE)
+    clean.kube.delete("Secret", "mine", plugin.NAMESPACE)
+
+
+class Stub:
+    """A cluster by its name and its API."""
+
+    def __init__(self, kube: Kube) -> None:
+        self.name = "stub"
+        self.kube = kube
+
+
+GPU_NODE = {
+    "metadata": {"name": "n", "labels": {"accelerator": "nvidia"}},
+    "status": {
+        "capacity": {"nvidia.com/gpu": "1"},
+        "allocatable": {"nvidia.com/gpu": "1"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
+}
+OWN = {**manifests.device_plugin()[0]}
+OWN["metadata"] = {"name": plugin.NAME, "namespace": plugin.NAMESPACE, "uid": "u"}
+
+
+@pytest.mark.parametrize("hidden", ["nodes", "daemonsets", "pods"])
+@pytest.mark.parametrize("call", [plugin.verify, plugin.install])
+def test_what_may_not_be_seen_is_neither_ok_nor_missing(tmp_path: Path, hidden: str, call: Any) -> None:
+    def answer(request: Request) -> None:
+        kind = request.route.rsplit("/", 1)[-1]
+        if kind == hidden:
+            request.refuse(403, "Forbidden", f"{kind} is forbidden: User cannot list resource")
+        elif kind in ("nodes", "daemonsets", "pods"):
+            items = {"nodes": [GPU_NODE], "daemonsets": [OWN], "pods": []}[kind]
+            request.json({"items": items, "metadata": {}})
+        elif request.command == "PATCH" or kind == plugin.NAME:
+            request.json(OWN)
+        else:
+            request.refuse(404, "NotFound", "not found")
+
+    with Server(answer) as server, pytest.raises(errors.Forbidden):
+        call(Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path))))
+
+
+CALLS: dict[str, Any] = {
+    "verify": plugin.verify,
+    "install": plugin.install,
+    "remove": plugin.remove,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("wrong", ["subscription", "kube", None, "myAKSCluster"])
+def test_the_first_argument_is_a_cluster(azure: Any, aks: Cluster, call: str, wrong: str | None) -> None:
+    given = {"subscription": azure, "kube": aks.kube}.get(wrong or "", wrong)
+    with pytest.raises(errors.InvalidInput, match=r"^`aks` must be a cluster, got"):
+        CALLS[call](given)
+
+
+@pytest.mark.parametrize("wrong", ["5", float("nan"), -1, True, b"5"])
+@pytest.mark.parametrize("call", [plugin.install, plugin.remove])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(aks: Cluster, call: Any, wrong: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"^`timeout` must be a number of seconds"):
+        call(aks, timeout=wrong)
+    assert plugin.verify(aks)["ok"].all(), "nothing was deleted"
 
 
 def test_a_plugin_that_does_not_come_up_says_why(clean: Cluster) -> None:
@@ -139,6 +323,25 @@ def test_without_gpu_nodes_there_is_nothing_to_install_for(azure: Any) -> None:
 def test_a_manifest_without_a_daemonset_is_refused(aks: Cluster) -> None:
     with pytest.raises(errors.InvalidInput, match="exactly one DaemonSet"):
         plugin.install(aks, manifest={"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}})
+
+
+DAEMON = manifests.device_plugin()[0]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ({"kind": "DaemonSet"}, "apiVersion in each DaemonSet"),
+        ({**DAEMON, "metadata": None}, "metadata.name in each DaemonSet"),
+        ({**DAEMON, "spec": {"template": DAEMON["spec"]["template"]}}, "spec.selector.matchLabels"),
+        ({**DAEMON, "spec": {**DAEMON["spec"], "template": {}}}, "spec.template.spec.containers"),
+        ({**DAEMON, "spec": {**DAEMON["spec"], "template": {"spec": {"containers": [{}]}}}}, "an image for each"),
+        ([DAEMON, {"apiVersion": "v1", "kind": "ConfigMap"}], "metadata.name in each ConfigMap"),
+    ],
+)
+def test_an_incomplete_manifest_is_refused_before_a_request(aks: Cluster, manifest: Any, words: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=re.escape(f"`manifest` must have {words}")):
+        plugin.install(aks, manifest=manifest)
 
 
 def test_a_namespace_that_others_use_stays(clean: Cluster) -> None:

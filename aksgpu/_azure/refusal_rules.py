@@ -42,26 +42,29 @@ LOGIN = (
 
 _QUOTA_TEXTS = [
     re.compile(
-        r"Insufficient vcpu quota requested (?P<requested>\d+), remaining (?P<remaining>\d+)"
-        r" for family (?P<family>.+?) for region (?P<location>[\w-]+)",
+        r"Insufficient vcpu quota requested (?P<requested>\d{1,15}), remaining (?P<remaining>\d{1,15})"
+        r" for family (?P<family>.{1,100}?) for region (?P<location>[\w-]+)",
         re.I,
     ),
     re.compile(
         r"Insufficient regional vcpu quota left for location (?P<location>[\w-]+)\."
-        r" left regional vcpu quota (?P<remaining>\d+), requested quota (?P<requested>\d+)",
+        r" left regional vcpu quota (?P<remaining>\d{1,15}), requested quota (?P<requested>\d{1,15})",
         re.I,
     ),
     re.compile(
-        r"exceeding quota limits of (?P<family>\w+)\. Maximum allowed: (?P<limit>\d+), Current in use: (?P<used>\d+),"
-        r" Additional requested: (?P<requested>\d+)",
+        r"exceeding quota limits of (?P<family>\w+)\. Maximum allowed: (?P<limit>\d{1,15}),"
+        r" Current in use: (?P<used>\d{1,15}), Additional requested: (?P<requested>\d{1,15})",
         re.I,
-    ),
-    re.compile(
-        r"exceeding approved (?P<family>.+?) quota\.(?:.*?Location: (?P<location>[\w-]+),)?.*?"
-        r"Current Limit: (?P<limit>\d+), Current Usage: (?P<used>\d+), Additional Required: (?P<requested>\d+)",
-        re.I | re.S,
     ),
 ]
+# A family, and later in the text the place and the numbers. One pattern of all three would backtrack.
+_APPROVED = re.compile(r"exceeding approved (?P<family>[^.]{1,100}?) quota\.", re.I)
+_APPROVED_LOCATION = re.compile(r"Location: (?P<location>[\w-]{1,40}),", re.I)
+_APPROVED_NUMBERS = re.compile(
+    r"Current Limit: (?P<limit>\d{1,15}), Current Usage: (?P<used>\d{1,15}),"
+    r" Additional Required: (?P<requested>\d{1,15})",
+    re.I,
+)
 _QUOTA_CODES = {
     "quotaexceeded",
     "errcode_insufficientvcpuquota",
@@ -74,9 +77,23 @@ def _quota(refusal: Refusal) -> AzureError | None:
     for pattern in _QUOTA_TEXTS:
         if found := pattern.search(refusal.message):
             return _quota_of(found.groupdict())
+    if approved := _approved_quota(refusal.message):
+        return _quota_of(approved)
     if refusal.code.lower() in _QUOTA_CODES:
         return errors.QuotaExceeded("", hint=_quota_hint("", ""))
     return None
+
+
+def _approved_quota(message: str) -> dict[str, str | None]:
+    """Family, location and numbers of a text about an approved quota; empty for other texts."""
+    family = _APPROVED.search(message)
+    if not family:
+        return {}
+    numbers = _APPROVED_NUMBERS.search(message, family.end())
+    if not numbers:
+        return {}
+    location = _APPROVED_LOCATION.search(message, family.end(), numbers.start())
+    return {**family.groupdict(), **numbers.groupdict(), **(location.groupdict() if location else {})}
 
 
 def _quota_of(read: dict[str, str | None]) -> AzureError:
@@ -105,11 +122,12 @@ _NOT_ALLOWED = re.compile(
     re.I,
 )
 _NOT_SUPPORTED = re.compile(
-    r"Virtual Machine size: '(?P<size>[^']+)' is not supported for subscription .*? in location '(?P<location>[\w-]+)'",
+    r"Virtual Machine size: '(?P<size>[^']+)' is not supported for subscription .{0,100}?"
+    r" in location '(?P<location>[\w-]+)'",
     re.I | re.S,
 )
 _SIZES_LISTED = re.compile(r"available VM sizes are '?(?P<sizes>[\w,' ]+)", re.I)
-_ANY_SIZE = re.compile(r"\bStandard_[A-Z]+\d\w*")
+_ANY_SIZE = re.compile(r"\bStandard_[A-Z]{1,20}\d\w{0,40}")
 _SIZE_CODES = {"vmsizenotsupported", "skunotavailable", "vmsizedoesnotexist", "vmsizeretired", "invalidvmsize"}
 
 
@@ -119,7 +137,7 @@ def _size(refusal: Refusal) -> AzureError | None:
         return None
     read = found.groupdict() if found else {}
     listed = _SIZES_LISTED.search(refusal.message)
-    allowed = re.findall(r"\w+", listed["sizes"]) if listed else []
+    allowed = re.findall(r"\w{1,80}", listed["sizes"]) if listed else []
     named = _ANY_SIZE.search(refusal.message)
     size = read.get("size") or (named[0] if named and named[0] not in allowed else "")
     location = (read.get("location") or "").lower()
@@ -161,7 +179,8 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    bound = tuple(re.findall(r"^\s*- (.+?)\s*$", constraints, re.M)) if listed else ()
+    lines = [line.strip() for line in constraints.splitlines()] if listed else []
+    bound = tuple(line[2:].strip() for line in lines if line.startswith("- "))
     elsewhere = "another zone, " if any("zone" in item.lower() for item in bound) or "Zonal" in refusal.code else ""
     return errors.AllocationFailed(
         "",
@@ -170,8 +189,8 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     )
 
 
-_ZONES = re.compile(r"zone\(s\) (?P<zones>.+?) for resource .*?is not supported", re.I | re.S)
-_ZONES_INSTEAD = re.compile(r"supported zones for location .*? are (?P<zones>[^.]+)", re.I)
+_ZONES = re.compile(r"zone\(s\) (?P<zones>.{1,100}?) for resource .{0,300}?is not supported", re.I | re.S)
+_ZONES_INSTEAD = re.compile(r"supported zones for location .{1,100}? are (?P<zones>[^.]+)", re.I)
 
 
 def _zone(refusal: Refusal) -> AzureError | None:
@@ -188,7 +207,7 @@ def _zone(refusal: Refusal) -> AzureError | None:
 _LOCATION = re.compile(
     r"(?:provided location|location) '(?P<location>[^']*)' is not available for resource (?:group|type)", re.I
 )
-_LOCATIONS_LISTED = re.compile(r"List of available regions.*? is '(?P<locations>[^']*)'", re.I)
+_LOCATIONS_LISTED = re.compile(r"List of available regions.{0,200}? is '(?P<locations>[^']*)'", re.I)
 _LOCATION_CODES = {"locationnotavailableforresourcegroup", "locationnotavailableforresourcetype", "invalidlocation"}
 
 
@@ -215,7 +234,7 @@ def location_hint(location: str, available: tuple[str, ...]) -> str:
     return "Choose another location: `az account list-locations --output table` lists them."
 
 
-_EXIT_CODE = re.compile(r'exit status=(?P<code>\d+)|"ExitCode":\s*"(?P<json>\d+)"')
+_EXIT_CODE = re.compile(r'exit status=(?P<code>\d{1,9})\b|"ExitCode":\s*"(?P<json>\d{1,15})"')
 _EXIT_MEANING = {
     83: "downloading the GPU driver took too long",
     84: "the GPU driver did not start",
@@ -245,7 +264,7 @@ def _bootstrap(refusal: Refusal) -> AzureError | None:
     return errors.NodeBootstrapFailed("", hint=f"{meaning[0].upper()}{meaning[1:]}. {remedy}", exit_code=code)
 
 
-_PENDING = re.compile(r"Another (?:agentpool )?operation \((?P<operation>[^)]*)\)", re.I)
+_PENDING = re.compile(r"Another (?:agentpool )?operation \((?P<operation>[^()]*)\)", re.I)
 _IN_PROGRESS = re.compile(r"there's an in progress (?P<operation>[\w ]+?) operation", re.I)
 
 
@@ -278,7 +297,7 @@ def _local_accounts(refusal: Refusal) -> AzureError | None:
 def _throttled(refusal: Refusal) -> AzureError | None:
     if refusal.status != 429 and refusal.code not in ("Throttled", "TooManyRequests"):
         return None
-    found = re.search(r"retry again in (\d+) seconds", refusal.message)
+    found = re.search(r"retry again in (\d{1,9}) seconds", refusal.message)
     seconds = float(found[1]) if found else None
     pause = f"{seconds:g} seconds" if seconds else "a minute"
     return errors.Throttled("", hint=f"Wait {pause}, then run the cell again.", retry_after=seconds)

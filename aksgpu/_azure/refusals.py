@@ -23,7 +23,7 @@ __all__ = ["QUOTA_PAGE", "Refusal", "location_hint", "recognise", "said", "trans
 
 # Azure's advice and lists, which the hint or an attribute says better; the SDK's own exception keeps them.
 _WORDY = re.compile(
-    r"\s*(?:List of available regions|The available VM sizes are|If you want to increase the quota"
+    r"(?:List of available regions|The available VM sizes are|If you want to increase the quota"
     r"|For more details,? please|Please read more about|Submit a request for).*",
     re.S,
 )
@@ -70,7 +70,7 @@ def _inside_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
     if start >= 0 and '"' in text[start:]:
         try:
             inner, _ = json.JSONDecoder().raw_decode(text, start)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         yield from _pairs(inner, depth + 1)
 

@@ -85,9 +85,9 @@ def of_log(text: str) -> Failure | None:
     return None
 
 
-_UNSCHEDULED = re.compile(r"0/(?P<nodes>\d+) nodes are available: (?P<causes>.*?)(?:\. preemption: .*|\.?)$", re.S)
-_NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^)]*\))?: (?P<causes>.*)", re.S)
-_CAUSE = re.compile(r"(?P<count>\d+) (?P<cause>(?:\{[^}]*\}|[^,{])+)")
+_UNSCHEDULED = re.compile(r"0/(?P<nodes>\d{1,9}) nodes are available: (?P<causes>.*?)(?:\. preemption: .*|\.?)$", re.S)
+_NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^()]*\))?: (?P<causes>.*)", re.S)
+_CAUSE = re.compile(r"(?<!\d)(?P<count>\d{1,9}) (?P<cause>(?:\{[^{}]*\}|[^,{])+)")
 
 
 def of_event(reason: str, message: str) -> errors.PodPending | None:

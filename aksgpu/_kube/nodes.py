@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aksgpu._numbers import shown
 from aksgpu.errors import InvalidInput
 
 Object = Mapping[str, Any]
@@ -29,6 +30,10 @@ _DOCUMENTED: list[dict[str, Any]] = [
 """The taints of AKS' and NVIDIA's documentation, for when there is no GPU node to ask (a pool scaled to zero)."""
 
 
+_DIGITS = 15
+"""Digits of a number of GPUs, at most."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A node, as far as GPU work is concerned.
@@ -41,9 +46,12 @@ class Node:
         taints: of its spec.
         capacity: GPUs that its device plugin counts, by resource name.
         allocatable: those of them that are healthy, by resource name.
-        ready: its Ready condition.
+        ready: its Ready condition is True.
         cordoned: ``spec.unschedulable``.
         gpu: whether it has GPUs, advertised or not.
+        reported: whether its status has resources at all. Where it has none, the number of GPUs is not known.
+        readiness: what its Ready condition says where that is not True; empty otherwise.
+        by_hand: who wrote the GPUs into its status where that was not the kubelet, such as ``aksgpu``; empty otherwise.
     """
 
     name: str
@@ -56,6 +64,9 @@ class Node:
     ready: bool
     cordoned: bool
     gpu: bool
+    reported: bool = True
+    readiness: str = ""
+    by_hand: str = ""
 
     @property
     def model(self) -> str:
@@ -79,16 +90,24 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        """Whether the scheduler takes it into account, taints aside."""
-        return self.ready and not self.cordoned
+        """Whether the scheduler takes it into account: ready, not cordoned, and without a taint of Kubernetes' own."""
+        return self.ready and not self.cordoned and not self.passing_taints
+
+    @property
+    def passing_taints(self) -> tuple[Object, ...]:
+        """Taints that Kubernetes or the autoscaler put on and take off, and that keep pods away meanwhile."""
+        return tuple(t for t in self.taints if t["effect"] != "PreferNoSchedule" and t["key"].startswith(_PASSING))
 
 
 def read(node: Object) -> Node:
     """A Node object in short."""
-    metadata, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
+    metadata = node["metadata"]
+    spec = node.get("spec") or {}
+    status = node.get("status") or {}
     labels = metadata.get("labels") or {}
-    capacity, allocatable = gpus_of(status.get("capacity")), gpus_of(status.get("allocatable"))
-    conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    capacity = gpus_of(status.get("capacity"))
+    allocatable = gpus_of(status.get("allocatable"))
+    ready, readiness = _readiness(status)
     return Node(
         name=metadata["name"],
         pool=labels.get("kubernetes.azure.com/agentpool") or labels.get("agentpool") or "",
@@ -97,10 +116,34 @@ def read(node: Object) -> Node:
         taints=tuple(spec.get("taints") or ()),
         capacity=capacity,
         allocatable=allocatable,
-        ready=conditions.get("Ready") == "True",
+        ready=ready,
         cordoned=bool(spec.get("unschedulable")),
         gpu=any(labels.get(label) in values for label, values in _MARKS.items()) or any(capacity.values()),
+        reported=status.get("allocatable") is not None,
+        readiness=readiness,
+        by_hand=_written_by(metadata) if any(capacity.values()) else "",
     )
+
+
+def _readiness(status: Object) -> tuple[bool, str]:
+    """Whether the node is ready, and its own words where it is not."""
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "Ready":
+            if condition["status"] == "True":
+                return True, ""
+            words = (condition.get("reason"), condition.get("message"))
+            return False, ": ".join(word for word in words if word) or f"its Ready condition is {condition['status']}"
+    return False, "its kubelet has not reported yet"
+
+
+def _written_by(metadata: Object) -> str:
+    """The program other than the kubelet that owns the number of GPUs in a node's status; empty for none."""
+    for entry in metadata.get("managedFields") or ():
+        fields = (entry.get("fieldsV1") or {}).get("f:status") or {}
+        names = (*(fields.get("f:capacity") or ()), *(fields.get("f:allocatable") or ()))
+        if entry.get("manager") != "kubelet" and any(name.removeprefix("f:").startswith(_VENDORS) for name in names):
+            return str(entry.get("manager") or "another program")
+    return ""
 
 
 def gpus_of(resources: Mapping[str, Any] | None, where: str = "") -> dict[str, int]:
@@ -117,13 +160,16 @@ def gpus_of(resources: Mapping[str, Any] | None, where: str = "") -> dict[str, i
 
 
 def _whole(name: str, value: Any, where: str) -> int:
-    try:
-        return int(str(value))
-    except ValueError:
+    text = "" if isinstance(value, bool) else str(value)
+    number = text.rstrip("kMG")
+    # Kubernetes writes 1000 as 1k.
+    scale = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}.get(text[len(number) :])
+    if not number.isascii() or not number.isdigit() or len(number) > _DIGITS or scale is None:
         raise InvalidInput(
-            f"{f'{where}: ' if where else ''}{name} is {value!r}; GPUs are whole",
-            hint="Give a whole number, such as 1. MIG or time-slicing shares a GPU, and each share counts as one.",
-        ) from None
+            f"{f'{where}: ' if where else ''}{name} must be a whole number, 0 or more, got {shown(value)}",
+            hint="For example: 1. MIG and time-slicing share a GPU, and each share counts as one.",
+        )
+    return int(number) * scale
 
 
 def taint_text(taint: Object) -> str:

@@ -13,7 +13,9 @@ from functools import lru_cache
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _SUFFIXES = {power: suffix for suffix, power in _DECIMAL.items()}
-_FORM = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
+_FORM = re.compile(
+    r"([+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?", re.ASCII
+)
 _NANO = Decimal("1e-9")
 _EXACT = Context(prec=100)
 """Digits enough for the largest number down to its nanos: the usual 28 are not."""

@@ -16,11 +16,11 @@ Matcher = Callable[[Labels], bool]
 FieldMatcher = Callable[[Mapping[str, Any]], bool]
 
 _TERM = re.compile(
-    r"\s*(?:"
-    r"!\s*(?P<absent>[^\s!=<>,()]+)"
-    r"|(?P<key>[^\s!=<>,()]+)\s*(?:(?P<op>==|=|!=|>|<)\s*(?P<value>[^\s!=,()]*)"
-    r"|\s(?P<set>in|notin)\s*\(\s*(?P<values>[^()]*?)\s*\))?"
-    r")\s*(?:,|$)"
+    r"\s*+(?:"
+    r"!\s*+(?P<absent>[^\s!=<>,()]++)"
+    r"|(?P<key>[^\s!=<>,()]++)\s*+(?:(?P<op>==|=|!=|>|<)\s*+(?P<value>[^\s!=,()]*+)"
+    r"|(?<=\s)(?P<set>in|notin)\s*+\((?P<values>[^()]*+)\))?"
+    r")\s*+(?:,|$)"
 )
 
 

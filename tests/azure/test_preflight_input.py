@@ -20,11 +20,11 @@ SIZE = "Standard_NC4as_T4_v3"
 @pytest.mark.parametrize(
     ("arguments", "options", "words"),
     [
-        (("eastus", SIZE, 1.5), {}, "count is 1.5, which is no whole"),
-        (("eastus", SIZE, None), {}, "count is None"),
-        (("eastus", SIZE, -1), {}, "count is -1"),
-        (("eastus", SIZE), {"surge": "a third"}, "surge is 'a third'"),
-        (("eastus", SIZE), {"surge": 0.3}, "surge is 0.3"),
+        (("eastus", SIZE, 1.5), {}, "`count` must be an integer of 0 or more, got 1.5"),
+        (("eastus", SIZE, None), {}, "`count` must .*got None"),
+        (("eastus", SIZE, -1), {}, "`count` must .*got -1"),
+        (("eastus", SIZE), {"surge": "a third"}, "`surge` must .*got 'a third'"),
+        (("eastus", SIZE), {"surge": 0.3}, "`surge` must .*got 0.3"),
         (("eastus", SIZE), {"zones": (None,)}, "None is not an availability zone"),
         (("eastus", SIZE), {"zones": 1}, "zones is 1, which is no list"),
         (("eastus", SIZE), {"look_in": 5}, "look_in is 5, which is no list"),

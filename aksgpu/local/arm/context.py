@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aksgpu.local.arm.async_operations import Operations
     from aksgpu.local.arm.faults import Faults
 
-_TERM = re.compile(r"(?:^|\s+(and|or)\s+)(?:(\w+)\s+(eq|ne)\s+'([^']*)'|contains\((\w+),\s*'([^']*)'\))")
+_TERM = re.compile(r"(?:^|(?<!\s)\s+(and|or)\s+)(?:(\w+)\s+(eq|ne)\s+'([^']*)'|contains\((\w+),\s*'([^']*)'\))")
 _FILTER = re.compile(f"(?:{_TERM.pattern})+")
 _ALIASES = {"pricetype": "type", "resourcetype": "type"}
 CLUSTER_TYPE = "Microsoft.ContainerService/managedClusters"

@@ -26,7 +26,8 @@ _FIELDS = (
     *("metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations"),
     *("spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
 )
-_REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
+_REFERENCE = re.compile(r"\$\$|\$\((?P<name>[^)]*)(?P<end>\)|\Z)")
+"""A reference, up to the end of the text where it has no bracket at its end: so each character is read once."""
 
 
 class ConfigError(Exception):
@@ -37,8 +38,11 @@ def expand(text: str, known: Mapping[str, str]) -> str:
     """Replace ``$(NAME)`` where NAME is known; ``$$`` is a dollar sign."""
 
     def one(match: re.Match[str]) -> str:
-        name = match.group(1)
-        return "$" if name is None else known.get(name, match.group(0))
+        if match["name"] is None:
+            return "$"
+        if not match["end"]:
+            return match[0].replace("$$", "$")
+        return known.get(match["name"], match[0])
 
     return _REFERENCE.sub(one, text)
 

@@ -1,0 +1,47 @@
+"""What Azure does not tell is an error, never an empty list: clusters that cannot be read cost money too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aksgpu import cluster, errors, sizes
+from aksgpu.azure import Azure
+
+from .conftest import Answer, Script
+
+CALLS: dict[str, Callable[[Azure, cluster.Cluster], Any]] = {
+    "cluster.list": lambda azure, aks: cluster.list(azure),
+    "cluster.get": lambda azure, aks: cluster.get(azure, "aks", "rg"),
+    "cluster.pools": lambda azure, aks: cluster.pools(aks),
+    "cluster.leftovers": lambda azure, aks: cluster.leftovers(azure),
+    "sizes.gpu_sizes": lambda azure, aks: sizes.gpu_sizes(azure, "eastus"),
+    "sizes.preflight": lambda azure, aks: sizes.preflight(azure, "eastus", "Standard_NC4as_T4_v3"),
+}
+REFUSAL = {"error": {"code": "AuthorizationFailed", "message": "The client does not have authorization."}}
+ANSWERS = {
+    "forbidden": Answer(403, REFUSAL),
+    "a text": Answer(200, "Please log in"),
+    "a list": Answer(200, ["a"]),
+    "an empty object": Answer(200, {}),
+    "an error with status 200": Answer(200, REFUSAL),
+}
+
+
+CASES = [(call, answer) for call in CALLS for answer in ANSWERS if (call, answer) != ("sizes.preflight", "forbidden")]
+
+
+@pytest.mark.parametrize(("call", "answer"), CASES)
+def test_a_subscription_that_does_not_tell_is_an_error(scripted: Azure, script: Script, call: str, answer: str) -> None:
+    script.on("GET", ".*", ANSWERS[answer])
+    aks = cluster.Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id="/subscriptions/0/aks")
+    with pytest.raises(errors.AzureError) as raised:
+        CALLS[call](scripted, aks)
+    assert not isinstance(raised.value, errors.AzureNotFound), "nobody said that it does not exist"
+
+
+def test_a_preflight_that_may_not_ask_does_not_say_yes(scripted: Azure, script: Script) -> None:
+    script.on("GET", ".*", ANSWERS["forbidden"])
+    assert sizes.preflight(scripted, "eastus", "Standard_NC4as_T4_v3").verdict == "unknown"
