@@ -24,8 +24,10 @@ import aksgpu
 from aksgpu import errors, metrics
 from aksgpu._azure import refusals
 from aksgpu._kube import gpu_failures
-from aksgpu.local.api import names, quantity, selectors
-from aksgpu.local.images import registry
+from aksgpu.common import quantities
+from aksgpu.local import selectors
+from aksgpu.local.api import name_formats
+from aksgpu.local.images import image_registry
 from aksgpu.local.node import environment
 
 PACKAGE = Path(aksgpu.__file__).parent
@@ -86,8 +88,8 @@ def built() -> Iterator[tuple[str, str]]:
     """Patterns that the code reads from tables."""
     for rule in gpu_failures._LOG_RULES:
         yield "gpu_failures._LOG_RULES", rule[0]
-    for row in registry._BUILTIN:
-        yield "registry._BUILTIN", rf"^{row[0]}(:[^:/@]+|@.+)$"
+    for row in image_registry._BUILTIN:
+        yield "image_registry._BUILTIN", rf"^{row[0]}(:[^:/@]+|@.+)$"
     rules = yaml.safe_load(files("aksgpu.local.api").joinpath("data", "rules.yaml").read_text())
     for name, form in rules["formats"].items():
         yield f"rules.yaml {name}", f"^(?:{form['pattern']})$"
@@ -243,11 +245,11 @@ HOSTILE: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
     "braces in a refusal": (azure_refusal, '"', '{"error":', ""),
     "spaces in a selector": (lambda text: expect(BaseException, lambda: selectors.parse_labels(text)), "a", " ", "x"),
     "set in a selector": (lambda text: expect(BaseException, lambda: selectors.parse_labels(text)), "a in (", " ", "x"),
-    "quantity": (lambda text: expect(ValueError, lambda: quantity.parse(text)), "", "1", "x"),
+    "quantity": (lambda text: expect(ValueError, lambda: quantities.parse(text)), "", "1", "x"),
     "reference in a command": (lambda text: environment.expand(text, {}), "", "$(", ""),
-    "name of a quota": (lambda text: names.problems("quota-name", text), "", "a/", "\n"),
-    "name": (lambda text: names.problems("subdomain", text), "", "a.", "!"),
-    "image": (lambda text: expect(errors.InvalidInput, lambda: registry.normalise(text)), "a", ":a", "!"),
+    "name of a quota": (lambda text: name_formats.problems("quota-name", text), "", "a/", "\n"),
+    "name": (lambda text: name_formats.problems("subdomain", text), "", "a.", "!"),
+    "image": (lambda text: expect(errors.InvalidInput, lambda: image_registry.normalise(text)), "a", ":a", "!"),
 }
 
 
