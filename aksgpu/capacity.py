@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aksgpu._frames import frame
-from aksgpu._kube import pods
+from aksgpu._kube import names, pods
 from aksgpu._kube.nodes import GPU, Node, read, taint_text
 from aksgpu._numbers import whole
 from aksgpu.errors import Forbidden
@@ -254,6 +254,7 @@ def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
         node: name of the node.
         gpus: how many; 0 takes them away.
     """
+    names.check_name("Node", node, "node")
     whole("gpus", gpus, 0)
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")

@@ -10,8 +10,8 @@ import builtins
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
-from urllib.parse import quote
 
+from aksgpu._kube import names
 from aksgpu._kube.backoff import Backoff
 from aksgpu._kube.watching import Watch
 from aksgpu._kube.wire import Stream, Wire, decode
@@ -153,7 +153,7 @@ class Kube:
         subresource: str = "",
     ) -> Object:
         """Change an object: a mapping is a merge patch (None deletes a field), a list a JSON patch."""
-        path = self._path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
+        path = self._path(kind, namespace, name, subresource)
         style = "json-patch" if isinstance(patch, list) else "merge-patch"
         params = {"fieldManager": MANAGER}
         return self.request("PATCH", path, body=patch, params=params, content_type=f"application/{style}+json")
@@ -306,7 +306,9 @@ class Kube:
             "tailLines": tail_lines,
             "timestamps": timestamps or None,
         }
-        path = self._path("Pod", namespace, pod) + "/log"
+        if container is not None:
+            names.check_container(container)
+        path = self._path("Pod", namespace, pod, "log", argument="pod")
         return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout, retry=not follow)
 
     def request(
@@ -331,28 +333,46 @@ class Kube:
 
     # Paths
 
-    def _path(self, kind: str, namespace: str | None, name: str) -> str:
+    def _path(
+        self, kind: str, namespace: str | None, name: str, subresource: str = "", *, argument: str = "name"
+    ) -> str:
+        names.check_kind(kind)
+        names.check_name(kind, name, argument)
+        if subresource != "":
+            names.check_subresource(subresource)
+        if namespace is not None:
+            names.check_namespace(namespace)
         where = self._find(kind)
-        if not name:
-            raise InvalidInput(f"a {kind} needs a name")
-        return _join(where, (namespace or self.namespace) if where.namespaced else None, name)
+        if where.namespaced and namespace is None:
+            namespace = self.namespace
+        return _join(where, namespace, name, subresource)
 
     def _collection(self, kind: str, namespace: str | None) -> str:
-        where = self._find(kind)
-        return _join(where, namespace if where.namespaced else None)
+        names.check_kind(kind)
+        if namespace is not None:
+            names.check_namespace(namespace)
+        return _join(self._find(kind), namespace)
 
     def _path_of(self, obj: Mapping[str, Any], *, named: bool) -> str:
-        kind, version = obj.get("kind"), obj.get("apiVersion")
-        metadata = obj.get("metadata") or {}
-        name = metadata.get("name") or ""
+        kind = obj.get("kind")
+        version = obj.get("apiVersion")
         if not kind or not version:
             raise InvalidInput("a Kubernetes object needs apiVersion and kind", hint="For a Job: batch/v1 and Job.")
-        if not name and (named or not metadata.get("generateName")):
+        names.check_kind(kind)
+        names.check_api_version(version)
+        metadata = obj.get("metadata") or {}
+        if not isinstance(metadata, Mapping):
+            raise InvalidInput(f"`metadata` must be a mapping, got {names.shown(metadata)}")
+        name = metadata.get("name")
+        if name is None and (named or not metadata.get("generateName")):
             raise InvalidInput(f"the {kind} has no metadata.name")
-        where = self._find(kind, version)
-        return _join(
-            where, metadata.get("namespace") or self.namespace if where.namespaced else None, name if named else ""
-        )
+        if name is not None:
+            names.check_name(kind, name, "metadata.name")
+        namespace = metadata.get("namespace")
+        if namespace is None or namespace == "":  # Kubernetes treats an empty one in an object as an absent one
+            namespace = self.namespace
+        names.check_namespace(namespace, "metadata.namespace")
+        return _join(self._find(kind, version), namespace, name if named else None)
 
     def _find(self, kind: str, api_version: str = "") -> Kind:
         known = KINDS.get(kind)
@@ -371,7 +391,7 @@ class Kube:
             versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
         for version in versions:
             try:
-                resources = self.request("GET", _root(version))["resources"]
+                resources = self.request("GET", names.join(_root(version)))["resources"]
             except NotFound:
                 continue
             for resource in resources:
@@ -380,15 +400,20 @@ class Kube:
         raise NotFound(f"the cluster has no kind {kind!r}" + (f" in {api_version}" if api_version else ""))
 
 
-def _root(api_version: str) -> str:
-    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+def _root(api_version: str) -> list[str]:
+    """Segments of the path of an API version."""
+    names.check_api_version(api_version)
+    return ["apis", *api_version.split("/")] if "/" in api_version else ["api", api_version]
 
 
-def _join(where: Kind, namespace: str | None, name: str = "") -> str:
-    parts = [_root(where.api_version)]
-    if namespace:
-        parts += ["namespaces", quote(namespace, safe="")]
-    parts.append(where.plural)
-    if name:
-        parts.append(quote(name, safe=""))
-    return "/".join(parts)
+def _join(where: Kind, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
+    """The path of an object or a collection. Every segment is checked, whatever the caller checked before."""
+    segments = _root(where.api_version)
+    if where.namespaced and namespace is not None:
+        segments += ["namespaces", names.check_namespace(namespace)]
+    segments.append(names.check_plural(where.plural))
+    if name is not None:
+        segments.append(names.check_path_segment(name))
+    if subresource:
+        segments.append(names.check_subresource(subresource))
+    return names.join(segments)

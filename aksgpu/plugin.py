@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu._frames import frame
+from aksgpu._kube import names
 from aksgpu._kube import pods as _pods
 from aksgpu._kube.gpu_failures import of_log
 from aksgpu._kube.nodes import Node, add_tolerations, read, taint_text, tolerates, tolerations
@@ -100,6 +101,7 @@ def install(
     Raises:
         GpuStackError: the cluster has no GPU node, has another GPU stack, or the plugin does not come up; says why.
     """
+    names.check_namespace(namespace)
     objects = _prepared(_loaded(manifest), namespace)
     (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
     nodes = aks.kube.list("Node", pick=read)

@@ -195,7 +195,7 @@ def test_more_gpus_than_any_node_has(aks: Cluster, name: str) -> None:
 def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
     with pytest.raises(errors.Invalid, match=r'unknown field "spec\.template\.spec\.gpuCount"'):
         jobs.apply(aks, manifest("x", **{"restartPolicy: Never": "restartPolicy: Never\n      gpuCount: 1"}))
-    with pytest.raises(errors.Invalid, match=r"metadata\.name: Invalid value"):
+    with pytest.raises(errors.InvalidInput, match=r"`metadata\.name` must be the name of a Job"):
         jobs.apply(aks, manifest("Bad_Name"))
     for wrong, words in {
         "a: [": "not YAML",

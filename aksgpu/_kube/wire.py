@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from aksgpu._kube import names
 from aksgpu._kube.refusals import UNREACHABLE_HINT, error, unreachable
 from aksgpu.errors import InvalidInput, Unauthorized, Unreachable
 
@@ -194,10 +195,7 @@ class Wire:
         Raises:
             KubernetesError: the subclass for the server's answer; Unreachable where there was none.
         """
-        url = self.host + path
-        query = {key: value for key, value in (params or {}).items() if value is not None}
-        if query:
-            url += "?" + urlencode({key: _plain(value) for key, value in query.items()})
+        url = self.host + names.check_path(path, method) + _query(params or {})
         content = None if body is None else json.dumps(body).encode()
 
         def send() -> Any:
@@ -329,6 +327,15 @@ def _require_plugin(user: dict[str, Any]) -> None:
 def _retry_after(header: str | None) -> float:
     """Seconds that a throttling server asks to wait: one where it does not say, half a minute at most."""
     return min(float(header), 30.0) if header and header.isdecimal() else 1.0
+
+
+def _query(params: Mapping[str, Any]) -> str:
+    """The query with its question mark; empty where no parameter has a value."""
+    given = {key: _plain(value) for key, value in params.items() if value is not None}
+    for key, value in given.items():
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidInput(f"`{key}` must be text that UTF-8 can encode, got {names.shown(value)}")
+    return "?" + urlencode(given) if given else ""
 
 
 def _plain(value: Any) -> str:
