@@ -285,6 +285,46 @@ def test_kubeconfigs_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pyte
     assert repr(Kube.from_kubeconfig()) == "Kube(context='scripted')"
 
 
+AS_JANE = {
+    "token": "t0",
+    "as": "jane",
+    "as-uid": "17",
+    "as-groups": ["students", "system:masters"],
+    "as-user-extra": {"example.com/Scope": ["a", "b"]},
+}
+
+
+def test_a_kubeconfigs_impersonation_is_sent_with_every_request(serve: Any) -> None:
+    api, server = serve(lambda request: request.json({"items": [], "metadata": {}}), user=AS_JANE)
+    api.list("Pod")
+    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}})
+    api.log("p").read()
+    assert len(server.requests) == 3
+    for request in server.requests:
+        assert request.headers["Authorization"] == "Bearer t0"
+        assert request.headers["Impersonate-User"] == "jane"
+        assert request.headers["Impersonate-Uid"] == "17"
+        assert request.headers.get_all("Impersonate-Group") == ["students", "system:masters"]
+        assert request.headers.get_all("Impersonate-Extra-example.com%2FScope") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ({"as-groups": ["system:masters"]}, "as-groups without `as`"),
+        ({"as-uid": "1"}, "as-uid without `as`"),
+        ({"as": "jane\nImpersonate-Group: system:masters"}, "`as` .* must be printable ASCII"),
+        ({"as": 5}, "`as` .* must be printable ASCII"),
+        ({"as": "jane", "as-groups": "students"}, "`as-groups` .* must be a list of texts"),
+        ({"as": "jane", "as-user-extra": ["a"]}, "`as-user-extra` .* must be a mapping"),
+        ({"as": "jane", "as-user-extra": {"a": ["\u0394"]}}, "`as-user-extra` .* must be printable ASCII"),
+    ],
+)
+def test_impersonation_that_cannot_be_sent_is_refused(serve: Any, user: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=message):
+        serve(lambda request: request.json({}), user={"token": "t0", **user})
+
+
 def test_other_kinds_are_discovered_once(serve: Any) -> None:
     def answer(request: Request) -> None:
         if request.route == "/apis":
@@ -459,3 +499,32 @@ def test_discovery_and_refusals_of_the_laptop(aks: Cluster) -> None:
     with pytest.raises(errors.NotFound, match="no kind 'Widget'"):
         api.list("Widget")
     assert api.request("GET", "/version")["gitVersion"].startswith("v1.")
+
+
+def kubeconfig_as(aks: Cluster, folder: Path, **user: Any) -> Path:
+    """The cluster's own kubeconfig, with more in its user."""
+    config = wire.read_kubeconfig(aks.kube._wire._path)
+    for entry in config["users"]:
+        entry["user"] = {**entry["user"], **user}
+    path = folder / "impersonating"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_an_impersonated_user_has_only_their_own_rights_on_the_laptop(aks: Cluster, tmp_path: Path) -> None:
+    assert aks.kube.list("Node")
+    jane = Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path, **{"as": "jane"}))
+    with pytest.raises(errors.Forbidden, match='User "jane" cannot list resource "nodes"'):
+        jane.list("Node")
+    with pytest.raises(errors.Forbidden, match='User "jane" cannot create'):
+        jane.create(config_map("as-jane"))
+    masters = {"as": "jane", "as-groups": ["system:masters"]}
+    assert Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path, **masters)).list("Node")
+
+
+@pytest.mark.parametrize("header", ["Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-scopes"])
+def test_the_laptop_refuses_impersonation_without_a_user(aks: Cluster, tmp_path: Path, header: str) -> None:
+    api = Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path))
+    api._wire._impersonation = [(header, "value")]
+    with pytest.raises(errors.KubernetesError, match="without impersonating a user"):
+        api.list("Node")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from aksgpu._kube import names
+from aksgpu._kube import impersonation, names
 from aksgpu._kube.refusals import UNREACHABLE_HINT, error, unreachable
 from aksgpu.errors import InvalidInput, Unauthorized, Unreachable
 
@@ -113,7 +113,7 @@ class Wire:
         config = read_kubeconfig(path)
         self.context = context or str(config.get("current-context") or "")
         self.namespace = _entry(config, "contexts", self.context, "context").get("namespace") or "default"
-        self._configuration = self._load(config)
+        self._configuration, self._impersonation = self._load(config)
         from kubernetes.client import ApiClient
 
         self._client = ApiClient(self._configuration)
@@ -123,7 +123,8 @@ class Wire:
         """Address of the API server."""
         return str(self._configuration.host)
 
-    def _load(self, config: dict[str, Any]) -> Any:
+    def _load(self, config: dict[str, Any]) -> tuple[Any, list[impersonation.Header]]:
+        """The client's configuration, and the headers of the user to act as."""
         from logging.handlers import BufferingHandler
 
         from kubernetes import client
@@ -131,6 +132,7 @@ class Wire:
 
         config, user = _chosen(config, self.context, drop_plugin=self._refresh is not None)
         _require_plugin(user)
+        acting_as = impersonation.headers(user, self.context)
         configuration = client.Configuration()
         # Without a handler, Python would set one up for good at the client's first word, and print it.
         heard = BufferingHandler(100)
@@ -153,19 +155,22 @@ class Wire:
             said = ": ".join(["the login that its kubeconfig asks for gave no token", *texts])
             raise Unauthorized(f"context {self.context!r}: {said}", hint=PLUGIN_HINT)
         configuration.socket_options = _keepalive()
-        return configuration
+        return configuration, acting_as
 
     def _renew(self) -> bool:
         """New credentials; False when there are none newer than those just refused."""
         from kubernetes.client import ApiClient
 
         try:
-            old, fresh = self._configuration, self._load(read_kubeconfig(self._path))
+            old = self._configuration
+            fresh, acting_as = self._load(read_kubeconfig(self._path))
         except InvalidInput:  # the file went with its cluster: the server's own refusal says more
             return False
         if fresh.host != old.host or (fresh.api_key, fresh.cert_file) == (old.api_key, old.cert_file):
             return False  # another address is another cluster: never move there in silence
-        self._configuration, self._client = fresh, ApiClient(fresh)
+        self._configuration = fresh
+        self._impersonation = acting_as
+        self._client = ApiClient(fresh)
         return True
 
     def open(
@@ -226,14 +231,16 @@ class Wire:
         read_timeout: float,
         retry: bool,
     ) -> Any:
-        from urllib3 import Retry, Timeout
+        from urllib3 import HTTPHeaderDict, Retry, Timeout
         from urllib3.exceptions import HTTPError
 
-        headers = {"Accept": accept, "User-Agent": "aksgpu"}
+        headers = HTTPHeaderDict({"Accept": accept, "User-Agent": "aksgpu"})
         if content is not None:
             headers["Content-Type"] = content_type
         for setting in self._configuration.auth_settings().values():
             headers[setting["key"]] = setting["value"]
+        for name, value in self._impersonation:
+            headers.add(name, value)
         try:
             return self._client.rest_client.pool_manager.request(
                 method,
