@@ -199,14 +199,14 @@ def _gpu_nodes(aks: HasKube) -> list[Node]:
 
 
 def wait_schedulable(
-    aks: HasKube, gpus: int = 1, *, timeout: float = 600, progress: bool | None = None
+    aks: HasKube, gpus: int = 1, *, timeout: float | None = 600, progress: bool | None = None
 ) -> pd.DataFrame:
     """Wait until one node has so many GPUs free that a pod asking for them would be scheduled there.
 
     Args:
         aks: the cluster.
         gpus: GPUs of one pod.
-        timeout: seconds.
+        timeout: seconds; None means no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
@@ -214,6 +214,7 @@ def wait_schedulable(
 
     Raises:
         WaitTimeout: with what is there instead.
+        Unreachable: time ran out while the API server gave no answer; with its last one.
         Forbidden: you may not list nodes.
     """
     whole("gpus", gpus, 1)
@@ -230,7 +231,15 @@ def wait_schedulable(
         "capacity.gpus(aks) shows who uses them."
     )
     what = "a schedulable GPU" if gpus == 1 else f"{gpus} schedulable GPUs on one node"
-    return wait_until(poll, what, timeout=timeout, interval=1.0, progress=progress, hint=hint)
+    return wait_until(
+        poll,
+        what,
+        timeout=timeout,
+        interval=1.0,
+        progress=progress,
+        hint=hint,
+        on_interrupt="Nothing was changed; capacity.wait_schedulable(aks) waits again.",
+    )
 
 
 def _lack(found: pd.DataFrame, most: int) -> str:

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import builtins
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
-from aksgpu._kube import names
+from aksgpu._kube import names, retry
 from aksgpu._kube.backoff import Backoff
+from aksgpu._kube.refusals import UNREACHABLE_HINT
 from aksgpu._kube.watching import Watch
 from aksgpu._kube.wire import Stream, Wire, decode
-from aksgpu.errors import Expired, InvalidInput, KubernetesError, NotFound
+from aksgpu.errors import (
+    AlreadyExists,
+    Conflict,
+    Expired,
+    InvalidInput,
+    KubernetesError,
+    NotFound,
+    Unreachable,
+)
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -26,6 +36,16 @@ WATCH_SECONDS = 120
 """Length of one watch request. Servers cut them anyway; a short one notices a dead connection soon."""
 MANAGER = "aksgpu"
 """Owner of the fields that this library sets."""
+
+
+_ABSENT = "absent"
+"""In the place of a uid: there was no object."""
+_UNKNOWN = "unknown"
+"""In the place of a uid: nobody can say whether there was an object."""
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Letters of generated names, as the API server chooses them: no word comes of them."""
+_SUFFIX_LENGTH = 5
+_LONGEST_PREFIX = 58
 
 
 class Kind(NamedTuple):
@@ -128,9 +148,33 @@ class Kube:
             return None
 
     def create(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
-        """Create the object; unknown fields are refused with :class:`~aksgpu.errors.Invalid`."""
+        """Create the object; unknown fields are refused with :class:`~aksgpu.errors.Invalid`.
+
+        An object with metadata.generateName gets its name here, as the server would make it. So this object can be
+        recognised where the server's answer is lost.
+
+        Raises:
+            AlreadyExists: an object of this name was there before.
+        """
+        collection = self._path_of(obj, named=False)
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
-        return self.request("POST", self._path_of(obj, named=False), body=obj, params=params)
+        what = f"creating {obj['kind']}"
+        if dry_run:
+            return self._exchange("POST", collection, what, params=params, body=obj)
+        named = _with_name(obj)
+        path = self._path_of(named, named=True)
+        before = self._seen(path) if named is obj else _ABSENT
+
+        def attempt(lost: bool) -> Object:
+            try:
+                return self._once("POST", collection, params=params, body=named)
+            except AlreadyExists as taken:
+                made = self._made_since(path, before, taken) if lost else None
+                if made is None:
+                    raise
+                return made
+
+        return retry.call(attempt, what)
 
     def apply(self, obj: Mapping[str, Any], *, force: bool = False) -> Object:
         """Create the object, or change the fields that it names (server-side apply).
@@ -141,7 +185,15 @@ class Kube:
         """
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "force": force}
         path = self._path_of(obj, named=True)
-        return self.request("PATCH", path, body=obj, params=params, content_type="application/apply-patch+yaml")
+        return self._exchange(
+            "PATCH",
+            path,
+            f"applying {obj['kind']}",
+            params=params,
+            body=obj,
+            content_type="application/apply-patch+yaml",
+            repeat_lost="resourceVersion" not in (obj.get("metadata") or {}),
+        )
 
     def patch(
         self,
@@ -152,18 +204,85 @@ class Kube:
         *,
         subresource: str = "",
     ) -> Object:
-        """Change an object: a mapping is a merge patch (None deletes a field), a list a JSON patch."""
+        """Change an object: a mapping is a merge patch (None deletes a field), a list a JSON patch.
+
+        A JSON patch, and a merge patch that names a resourceVersion, would do something else the second time. They are
+        repeated after a failure only where the server surely did not carry them out.
+        """
         path = self._path(kind, namespace, name, subresource)
         style = "json-patch" if isinstance(patch, list) else "merge-patch"
-        params = {"fieldManager": MANAGER}
-        return self.request("PATCH", path, body=patch, params=params, content_type=f"application/{style}+json")
+        repeat_lost = not isinstance(patch, list) and "resourceVersion" not in (patch.get("metadata") or {})
+        return self._exchange(
+            "PATCH",
+            path,
+            f"patching {kind} {name}",
+            params={"fieldManager": MANAGER},
+            body=patch,
+            content_type=f"application/{style}+json",
+            repeat_lost=repeat_lost,
+        )
 
     def delete(
         self, kind: str, name: str, namespace: str | None = None, *, propagation_policy: str = "Background"
     ) -> Object:
-        """Ask for the object's deletion; it may live on for a while (finalizers, a pod's grace period)."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
-        return self.request("DELETE", self._path(kind, namespace, name), body=body)
+        """Ask for the object's deletion; it may live on for a while (finalizers, a pod's grace period).
+
+        Returns:
+            The object where it lives on, or else a Status.
+
+        Raises:
+            NotFound: there was no such object to begin with.
+        """
+        path = self._path(kind, namespace, name)
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
+        before = self._seen(path)
+
+        def attempt(lost: bool) -> Object:
+            body = options
+            if lost and before not in (_ABSENT, _UNKNOWN):
+                # Never delete a successor of the same name in place of an object that is gone already.
+                body = {**options, "preconditions": {"uid": before}}
+            try:
+                return self._once("DELETE", path, body=body)
+            except NotFound as gone:
+                if lost and before != _ABSENT:
+                    return _deleted(gone)
+                raise
+            except Conflict as replaced:
+                if body is not options:
+                    return _deleted(replaced)
+                raise
+
+        return retry.call(attempt, f"deleting {kind} {name}")
+
+    # What became of a write whose answer was lost. The uid of the object before the write tells: the server gives every
+    # object another one, and nothing that a client could put into the object is left behind.
+
+    def _seen(self, path: str) -> str:
+        """The uid of an object before a write; _ABSENT where there is none, _UNKNOWN where it must not be read."""
+        try:
+            found = self._exchange("GET", path, f"GET {path}")
+        except NotFound:
+            return _ABSENT
+        except KubernetesError as refused:
+            if refused.code in (403, 405):  # 405: objects of this kind are created, and never read
+                return _UNKNOWN
+            raise
+        return str((found.get("metadata") or {}).get("uid") or _UNKNOWN)
+
+    def _made_since(self, path: str, before: str, taken: AlreadyExists) -> Object | None:
+        """The object if it was created since ``before`` was seen; None where it is the one of before."""
+        if before == _UNKNOWN:
+            raise AlreadyExists(
+                f"{taken.message}. The answer to an earlier attempt was lost, so this call may have created it",
+                status=taken.status,
+                hint="Look at the object; a role that may `get` it lets the library find out.",
+            )
+        try:
+            found = self._exchange("GET", path, f"GET {path}")
+        except NotFound:
+            return None
+        return None if found["metadata"].get("uid") == before else found
 
     # Many objects
 
@@ -228,7 +347,8 @@ class Kube:
                 "fieldSelector": fields or None,
             }
             page = self.request("GET", path, params=params)
-            found += map(pick, page["items"]) if pick else page["items"]
+            items = page.get("items") or []
+            found += map(pick, items) if pick else items
             token = page["metadata"].get("continue")
             if not token:
                 return found, page["metadata"].get("resourceVersion", "")
@@ -309,7 +429,11 @@ class Kube:
         if container is not None:
             names.check_container(container)
         path = self._path("Pod", namespace, pod, "log", argument="pod")
-        return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout, retry=not follow)
+
+        def attempt(lost: bool = False) -> Stream:
+            return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout)
+
+        return attempt() if follow else retry.call(attempt, f"the log of pod {pod}")
 
     def request(
         self,
@@ -320,12 +444,44 @@ class Kube:
         body: Any = None,
         content_type: str = "application/json",
     ) -> Object:
-        """Any request whose answer is one JSON object, such as ``request("GET", "/version")``."""
+        """Any request whose answer is one JSON object, such as ``request("GET", "/version")``.
+
+        A GET is repeated after failures that pass by themselves, any other request only where the server surely did
+        not carry it out.
+        """
+        names.check_path(path, method)
+        return self._exchange(
+            method,
+            path,
+            f"{method} {path}",
+            params=params,
+            body=body,
+            content_type=content_type,
+            repeat_lost=method.upper() in ("GET", "HEAD"),
+        )
+
+    def _exchange(self, method: str, path: str, what: str, *, repeat_lost: bool = True, **options: Any) -> Object:
+        """A request that is repeated as :mod:`aksgpu._kube.retry` says."""
+        return retry.call(lambda lost: self._once(method, path, **options), what, repeat_lost=repeat_lost)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request and its whole answer."""
         with self._wire.open(method, path, params=params, body=body, content_type=content_type) as stream:
             content = stream.read()
         try:
             answer = decode(content)
         except ValueError as wrong:
+            if not content or content.startswith(b"{"):
+                message = f"{method} {path}: the answer breaks off after {len(content)} bytes"
+                raise Unreachable(message, hint=UNREACHABLE_HINT) from None
             raise KubernetesError(f"{method} {path}: the answer is not JSON") from wrong
         if not isinstance(answer, dict):
             raise KubernetesError(f"{method} {path}: the answer is not a JSON object")
@@ -368,6 +524,8 @@ class Kube:
             raise InvalidInput(f"the {kind} has no metadata.name")
         if name is not None:
             names.check_name(kind, name, "metadata.name")
+        elif not isinstance(metadata.get("generateName", ""), str):
+            raise InvalidInput(f"`metadata.generateName` must be text, got {names.shown(metadata['generateName'])}")
         namespace = metadata.get("namespace")
         if namespace is None or namespace == "":  # Kubernetes treats an empty one in an object as an absent one
             namespace = self.namespace
@@ -398,6 +556,21 @@ class Kube:
                 if resource["kind"] == kind and "/" not in resource["name"]:
                     return Kind(version, resource["name"], bool(resource["namespaced"]))
         raise NotFound(f"the cluster has no kind {kind!r}" + (f" in {api_version}" if api_version else ""))
+
+
+def _with_name(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object itself if it has a name, or else a copy with the name that its generateName asks for."""
+    metadata = obj["metadata"]
+    if metadata.get("name") is not None:
+        return obj
+    suffix = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(_SUFFIX_LENGTH))
+    return {**obj, "metadata": {**metadata, "name": f"{metadata['generateName'][:_LONGEST_PREFIX]}{suffix}"}}
+
+
+def _deleted(answer: KubernetesError) -> Object:
+    """The Status for a deletion that was carried out although its own answer was lost."""
+    details = answer.status.get("details") or {}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def _root(api_version: str) -> list[str]:

@@ -31,11 +31,12 @@ from aksgpu.errors import (
     PluginFailed,
     PluginNotScheduled,
     SecondGpuStack,
+    Unreachable,
     WaitTimeout,
 )
 from aksgpu.kube import HasKube, Object
 from aksgpu.logs import read as read_log
-from aksgpu.waiting import wait_until
+from aksgpu.waiting import Timer, deadline, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ def install(
     *,
     manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None = None,
     namespace: str = NAMESPACE,
-    timeout: float = 600,
+    timeout: float | None = 600,
     progress: bool | None = None,
     force: bool = False,
 ) -> Plugin:
@@ -93,16 +94,28 @@ def install(
         aks: the cluster.
         manifest: objects, YAML text or a file of it with one DaemonSet; None for today's of the tutorial.
         namespace: to install into; made where it is missing.
-        timeout: seconds.
+        timeout: seconds; None means no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         force: install beside another GPU stack, on a cluster without GPU nodes, and over fields that another program
             manages.
 
     Raises:
         GpuStackError: the cluster has no GPU node, has another GPU stack, or the plugin does not come up; says why.
+        Unreachable: time ran out while the API server gave no answer; with its last one.
     """
     names.check_namespace(namespace)
+    timer = Timer(timeout)
     objects = _prepared(_loaded(manifest), namespace)
+
+    def send() -> tuple[Object, str]:
+        return _apply(aks, objects, force), ""
+
+    daemon = wait_until(send, "device plugin: applying its manifest", timeout=timer, progress=progress)
+    return _wait(aks, daemon, timer, progress)
+
+
+def _apply(aks: HasKube, objects: list[Object], force: bool) -> Object:
+    """Apply the objects, and return the DaemonSet among them with the tolerations that it got."""
     (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
     nodes = aks.kube.list("Node", pick=read)
     if not force:
@@ -116,7 +129,7 @@ def install(
                 f"{obj['kind']} {obj['metadata']['name']} is managed by another program: {taken.message}",
                 hint="plugin.install(aks, force=True) takes it over.",
             ) from taken
-    return _wait(aks, daemon, timeout, progress)
+    return daemon
 
 
 def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
@@ -195,7 +208,7 @@ def _has_operator(aks: HasKube) -> bool:
 # Waiting
 
 
-def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -> Plugin:
+def _wait(aks: HasKube, daemon: Object, timer: Timer, progress: bool | None) -> Plugin:
     namespace, name = _key(daemon)
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
@@ -214,11 +227,24 @@ def _wait(aks: HasKube, daemon: Object, timeout: float, progress: bool | None) -
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
     try:
-        return wait_until(poll, "device plugin", timeout=timeout, progress=progress)
+        return wait_until(
+            poll,
+            "device plugin",
+            timeout=timer,
+            progress=progress,
+            on_interrupt="The installation goes on; plugin.install(aks) waits again.",
+        )
     except WaitTimeout as late:
-        raise _too_late(aks, daemon, late.message) from late
+        try:
+            with deadline(_EXPLAINING):
+                explained = _too_late(aks, daemon, late.message)
+        except Unreachable:
+            raise late from None
+        raise explained from late
 
 
+_EXPLAINING = 5.0
+"""Seconds that finding a reason may take after the wait has run out of time."""
 _LATE_HINT = "plugin.verify(aks) shows each node; plugin.install(aks) goes on waiting."
 
 
@@ -349,37 +375,53 @@ def _verdict(node: Node, plugin: str, pod: Object | None) -> dict[str, Any]:
     }
 
 
-def remove(aks: HasKube, *, namespace: bool = True, timeout: float = 300, progress: bool | None = None) -> None:
+def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300, progress: bool | None = None) -> None:
     """Delete the DaemonSet from ``gpu-resources``, and wait until its pods are gone. Twice is fine.
 
     Args:
         aks: the cluster.
         namespace: delete the namespace too, unless something else still lives in it.
-        timeout: seconds.
+        timeout: seconds; None means no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
     """
+    timer = Timer(timeout)
     kube = aks.kube
-    daemon = kube.find("DaemonSet", NAME, NAMESPACE)
-    if daemon is not None:
-        with suppress(NotFound):
-            kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
+    daemon: Object | None = None
 
     def gone() -> tuple[bool | None, str]:
-        left = len(_pods_by_node(aks, daemon)) if daemon else 0
+        nonlocal daemon
+        if daemon is None:
+            found = kube.find("DaemonSet", NAME, NAMESPACE)
+            if found is None:
+                return True, ""
+            with suppress(NotFound):
+                kube.delete("DaemonSet", NAME, NAMESPACE, propagation_policy="Foreground")
+            daemon = found
+        left = len(_pods_by_node(aks, daemon))
         return (None if left or kube.find("DaemonSet", NAME, NAMESPACE) else True), f"{left} pods left"
 
-    wait_until(gone, "removing the device plugin", timeout=timeout, progress=progress)
+    on_interrupt = "The removal goes on; plugin.remove(aks) waits again."
+    what = "removing the device plugin"
+    wait_until(gone, what, timeout=timer, progress=progress, on_interrupt=on_interrupt)
     if namespace:
-        _remove_namespace(aks, timeout, progress)
+        _remove_namespace(aks, timer, progress, on_interrupt)
 
 
-def _remove_namespace(aks: HasKube, timeout: float, progress: bool | None) -> None:
+def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None, on_interrupt: str) -> None:
+    asked = False
+
     def gone() -> tuple[bool | None, str]:
+        nonlocal asked
         there = aks.kube.find("Namespace", NAMESPACE)
-        return (None, str(there.get("status", {}).get("phase"))) if there else (True, "")
+        if there is None:
+            return True, ""
+        if not asked:
+            if any(aks.kube.list(kind, NAMESPACE) for kind in ("DaemonSet", "Pod", "Job", "Service")):
+                return True, ""
+            with suppress(NotFound):
+                aks.kube.delete("Namespace", NAMESPACE)
+            asked = True
+        return None, str(there.get("status", {}).get("phase"))
 
-    if gone()[0] or any(aks.kube.list(kind, NAMESPACE) for kind in ("DaemonSet", "Pod", "Job", "Service")):
-        return
-    with suppress(NotFound):
-        aks.kube.delete("Namespace", NAMESPACE)
-    wait_until(gone, f"deleting namespace {NAMESPACE}", timeout=timeout, progress=progress)
+    what = f"deleting namespace {NAMESPACE}"
+    wait_until(gone, what, timeout=timer, progress=progress, on_interrupt=on_interrupt)

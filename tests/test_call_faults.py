@@ -1,0 +1,254 @@
+"""Each call that talks to the cluster goes on after each fault that passes by itself, and a write is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from support import fault_proxy as faults
+from support.fault_proxy import Fault, FaultProxy
+
+from aksgpu import capacity, cluster, diagnose, errors, jobs, plugin
+from aksgpu._kube import retry, wire
+from aksgpu.cluster import Cluster
+from aksgpu.kube import Kube
+
+pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+
+FAULTS: dict[str, Fault] = {
+    "500": faults.etcd_hangs(),
+    "502": faults.status(502, "bad gateway"),
+    "503": faults.status(503),
+    "504": faults.status(504, "gateway timeout"),
+    "429": faults.status(429, retry_after=0),
+    "401": faults.unauthorized(),
+    "403 without roles": faults.rbac_not_ready(),
+    "no answer": faults.no_answer(),
+    "cut at 0": faults.cut(0),
+    "cut at 9": faults.cut(9),
+    "end at 0": faults.early_end(0),
+    "truncated": faults.early_end(9),
+    "silent": faults.half_open(None),
+    "silent at 9": faults.half_open(9),
+    "refused": faults.refused(0.2),
+}
+QUICK = ("500", "401", "no answer", "truncated")
+
+
+class Stub(NamedTuple):
+    """A cluster by its name and its API."""
+
+    name: str
+    kube: Kube
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses, and silence that is noticed soon."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(wire, "READ_TIMEOUT", 1.0)
+
+
+@pytest.fixture
+def proxy(aks: Cluster) -> Iterator[FaultProxy]:
+    with FaultProxy.for_kubeconfig(cluster.kubeconfig(aks), seed=8) as made:
+        yield made
+
+
+@pytest.fixture
+def behind(proxy: FaultProxy, tmp_path: Path) -> Stub:
+    """The cluster behind the fault proxy."""
+    return Stub("behind", Kube.from_kubeconfig(proxy.kubeconfig(tmp_path)))
+
+
+@pytest.fixture(scope="module")
+def ended(aks: Cluster) -> Iterator[jobs.Job]:
+    """A Job that has ended, with its pod."""
+    job = jobs.submit(aks, image="busybox", command=["sh", "-c", "echo hi"], gpus=0, name="faults-ended")
+    yield job.wait(60)
+    job.delete()
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+def suspended(**metadata: str) -> dict[str, Any]:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "busybox"}]}
+    spec = {"suspend": True, "template": {"spec": pod}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+# What each call is to do, whatever fault it meets. `sure` is the cluster without faults.
+
+
+def get(behind: Stub, sure: Kube) -> None:
+    assert behind.kube.get("Namespace", "default")["metadata"]["name"] == "default"
+
+
+def find(behind: Stub, sure: Kube) -> None:
+    assert behind.kube.find("Namespace", "default")
+    assert behind.kube.find("Namespace", "nope") is None
+
+
+def listed(behind: Stub, sure: Kube) -> None:
+    assert "default" in behind.kube.list("Namespace", pick=lambda obj: obj["metadata"]["name"])
+
+
+def discovered(behind: Stub, sure: Kube) -> None:
+    assert behind.kube.list("Lease", "kube-node-lease")
+
+
+def watched(behind: Stub, sure: Kube) -> None:
+    events = behind.kube.watch("Namespace", field_selector="metadata.name=default", timeout=30)
+    change, obj = next(events)
+    assert (change, obj["metadata"]["name"]) == ("ADDED", "default")
+
+
+def created(behind: Stub, sure: Kube) -> None:
+    made = behind.kube.create(config_map("created", a="1"))
+    assert made["metadata"]["uid"] == sure.get("ConfigMap", "created")["metadata"]["uid"]
+    with pytest.raises(errors.AlreadyExists):
+        behind.kube.create(config_map("created", a="1"))
+    sure.delete("ConfigMap", "created")
+
+
+def created_with_a_generated_name(behind: Stub, sure: Kube) -> None:
+    obj = config_map("x")
+    obj["metadata"] = {"generateName": "generated-", "namespace": "default"}
+    name = behind.kube.create(obj)["metadata"]["name"]
+    assert "name" not in obj["metadata"]
+    found = sure.list("ConfigMap", "default", pick=lambda each: each["metadata"]["name"])
+    assert [each for each in found if each.startswith("generated-")] == [name]
+    sure.delete("ConfigMap", name)
+
+
+def applied(behind: Stub, sure: Kube) -> None:
+    behind.kube.apply(config_map("applied", a="1"))
+    assert behind.kube.apply(config_map("applied", a="2"))["data"] == {"a": "2"}
+    sure.delete("ConfigMap", "applied")
+
+
+def patched(behind: Stub, sure: Kube) -> None:
+    sure.apply(config_map("patched", a="1"))
+    assert behind.kube.patch("ConfigMap", "patched", {"data": {"a": "2"}})["data"] == {"a": "2"}
+    sure.delete("ConfigMap", "patched")
+
+
+def deleted(behind: Stub, sure: Kube) -> None:
+    sure.apply(config_map("deleted"))
+    behind.kube.delete("ConfigMap", "deleted")
+    assert sure.find("ConfigMap", "deleted") is None
+    with pytest.raises(errors.NotFound):
+        behind.kube.delete("ConfigMap", "deleted")
+
+
+def requested(behind: Stub, sure: Kube) -> None:
+    assert behind.kube.request("GET", "/version")["gitVersion"]
+
+
+def submitted(behind: Stub, sure: Kube) -> None:
+    job = jobs.apply(behind, suspended(name="submitted"))
+    before = sure.get("Job", "submitted")["metadata"]["uid"]
+    assert jobs.apply(behind, suspended(name="submitted")).name == job.name
+    jobs.apply(behind, suspended(name="submitted"), replace=True)
+    assert sure.get("Job", "submitted")["metadata"]["uid"] != before
+    job.delete()
+    assert sure.find("Job", "submitted") is None
+    job.delete()
+
+
+def attached(behind: Stub, sure: Kube) -> None:
+    assert jobs.attach(behind, "faults-ended").status().phase == "Complete"
+    with pytest.raises(errors.NotFound, match="no Job 'nope'"):
+        jobs.attach(behind, "nope")
+
+
+def jobs_listed(behind: Stub, sure: Kube) -> None:
+    assert "faults-ended" in jobs.list(behind)["job"].tolist()
+
+
+def waited(behind: Stub, sure: Kube) -> None:
+    job = jobs.Job(behind, "faults-ended", "default")
+    assert job.wait(30) is job
+    assert job.pods()["exit_code"].isna().all()
+
+
+def explained(behind: Stub, sure: Kube) -> None:
+    assert diagnose.job(behind, "faults-ended").verdict
+    pod = sure.list("Pod", "default", label_selector="job-name=faults-ended")[0]["metadata"]["name"]
+    assert diagnose.pod(behind, pod).verdict
+
+
+def counted(behind: Stub, sure: Kube) -> None:
+    assert capacity.gpus(behind)["free"].sum() == 1
+    assert len(capacity.nodes(behind)) == 2
+    assert capacity.usage(behind) == {}
+
+
+def schedulable(behind: Stub, sure: Kube) -> None:
+    assert capacity.wait_schedulable(behind, timeout=30)["free"].sum() == 1
+
+
+def advertised(behind: Stub, sure: Kube) -> None:
+    node = capacity.gpus(behind)["node"].iloc[0]
+    capacity.advertise(behind, node, 1)
+
+
+def installed(behind: Stub, sure: Kube) -> None:
+    assert plugin.install(behind, timeout=60).gpus == 1
+    assert plugin.verify(behind)["ok"].all()
+
+
+CALLS: list[Callable[[Stub, Kube], None]] = [
+    get, find, listed, discovered, watched, created, created_with_a_generated_name, applied, patched, deleted,
+    requested, submitted, attached, jobs_listed, waited, explained, counted, schedulable, advertised, installed,
+]  # fmt: skip
+
+
+def check(call: Callable[[Stub, Kube], None], fault: str, behind: Stub, proxy: FaultProxy, sure: Kube) -> None:
+    proxy.plan = faults.each_once(FAULTS[fault])
+    call(behind, sure)
+    assert proxy.faults
+
+
+@pytest.mark.parametrize("fault", QUICK)
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+def test_a_call_goes_on_after_a_fault(
+    call: Callable[[Stub, Kube], None],
+    fault: str,
+    aks: Cluster,
+    ended: jobs.Job,
+    behind: Stub,
+    proxy: FaultProxy,
+) -> None:
+    check(call, fault, behind, proxy, aks.kube)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in QUICK])
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+def test_a_call_goes_on_after_a_rarer_fault(
+    call: Callable[[Stub, Kube], None],
+    fault: str,
+    aks: Cluster,
+    ended: jobs.Job,
+    behind: Stub,
+    proxy: FaultProxy,
+) -> None:
+    check(call, fault, behind, proxy, aks.kube)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("call", [get, created, deleted], ids=lambda call: call.__name__)
+def test_each_fault_passes(
+    call: Callable[[Stub, Kube], None],
+    fault: str,
+    aks: Cluster,
+    ended: jobs.Job,
+    behind: Stub,
+    proxy: FaultProxy,
+) -> None:
+    check(call, fault, behind, proxy, aks.kube)
