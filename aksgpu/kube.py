@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
+from aksgpu import waiting
 from aksgpu._kube import names, retry
 from aksgpu._kube.backoff import Backoff
 from aksgpu._kube.refusals import UNREACHABLE_HINT
@@ -34,6 +35,8 @@ PAGE = 500
 """Objects a page of a list, as kubectl asks for."""
 WATCH_SECONDS = 120
 """Length of one watch request. Servers cut them anyway; a short one notices a dead connection soon."""
+LOG_PATIENCE = 10.0
+"""Seconds that opening a log is repeated. A kubelet may be away for long: :mod:`aksgpu.logs` decides how to go on."""
 MANAGER = "aksgpu"
 """Owner of the fields that this library sets."""
 
@@ -417,6 +420,9 @@ class Kube:
             tail_lines: only so many of the last lines.
             timestamps: begin each line with the time, in nanoseconds, and a space.
             read_timeout: seconds without a byte after which Unreachable is raised.
+
+        Raises:
+            Unreachable: the log could not be opened. With ``follow`` after one attempt.
         """
         params = {
             "container": container,
@@ -433,7 +439,10 @@ class Kube:
         def attempt(lost: bool = False) -> Stream:
             return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout)
 
-        return attempt() if follow else retry.call(attempt, f"the log of pod {pod}")
+        if follow:
+            return attempt()
+        with waiting.deadline(LOG_PATIENCE):
+            return retry.call(attempt, f"the log of pod {pod}")
 
     def request(
         self,

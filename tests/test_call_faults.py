@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from scripted import Request, Server
 from support import fault_proxy as faults
 from support.fault_proxy import Fault, FaultProxy
 
-from aksgpu import capacity, cluster, diagnose, errors, jobs, plugin
+from aksgpu import capacity, cluster, diagnose, errors, jobs, plugin, waiting
 from aksgpu._kube import retry, wire
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
@@ -252,3 +254,181 @@ def test_each_fault_passes(
     proxy: FaultProxy,
 ) -> None:
     check(call, fault, behind, proxy, aks.kube)
+
+
+# Time
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[Stub]:
+    """A cluster whose API server accepts connections and says nothing."""
+    with Server(Request.silence) as server:
+        yield Stub("silent", Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+
+
+WAITS: dict[str, Callable[[Any, Any], Any]] = {
+    "Job.wait": lambda aks, timeout: jobs.Job(aks, "j", "default").wait(timeout),
+    "Job.delete": lambda aks, timeout: jobs.Job(aks, "j", "default").delete(timeout=timeout),
+    "capacity.wait_schedulable": lambda aks, timeout: capacity.wait_schedulable(aks, timeout=timeout),
+    "plugin.install": lambda aks, timeout: plugin.install(aks, timeout=timeout),
+    "plugin.remove": lambda aks, timeout: plugin.remove(aks, timeout=timeout),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_wait_on_a_silent_server_ends_in_time_with_what_it_waited_for(
+    silent: Stub, wait: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "READ_TIMEOUT", 600.0)
+    began = time.monotonic()
+    with pytest.raises(errors.Unreachable) as raised:
+        WAITS[wait](silent, 1.5)
+    assert time.monotonic() - began < 30  # it was four minutes
+    assert "not known after 1.5 s, since there was no answer: no answer from the Kubernetes API" in str(raised.value)
+    assert "nothing came in time" in raised.value.message
+
+
+def test_a_call_outside_a_wait_ends_after_its_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "PATIENCE", 1.5)
+    monkeypatch.setattr(wire, "READ_TIMEOUT", 600.0)
+    for call in (lambda: jobs.list(silent), lambda: silent.kube.get("Pod", "p"), lambda: capacity.gpus(silent)):
+        with pytest.raises(errors.Unreachable, match=r"GET .*: tried \d times in \d s|GET .*: tried once in \d s"):
+            call()
+
+
+def test_a_slow_body_ends_with_the_deadline(tmp_path: Path) -> None:
+    def answer(request: Request) -> None:
+        request.begin()
+        while not request.server.stopping.wait(0.2):
+            request.chunk(b" ")
+
+    with Server(answer) as server:
+        kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
+        began = time.monotonic()
+        with pytest.raises(errors.Unreachable), waiting.deadline(1):
+            kube.get("Pod", "p")
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("timeout", ["5", True, float("nan"), -1, [], b"1"])
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(silent: Stub, wait: str, timeout: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match="`timeout` must be a number of seconds, 0 or more, or None"):
+        WAITS[wait](silent, timeout)
+
+
+def test_no_timeout_means_no_limit(aks: Cluster, ended: jobs.Job) -> None:
+    assert ended.wait(timeout=None) is ended
+    assert len(capacity.wait_schedulable(aks, timeout=None))
+
+
+def test_a_wait_looks_once_although_it_has_no_time(aks: Cluster, ended: jobs.Job) -> None:
+    assert ended.wait(timeout=0) is ended
+
+
+def test_a_server_that_refuses_for_a_while_is_waited_for(
+    aks: Cluster, ended: jobs.Job, behind: Stub, proxy: FaultProxy
+) -> None:
+    proxy.plan = faults.first(faults.refused(3.0))
+    assert jobs.Job(behind, "faults-ended", "default").wait(60)
+
+
+def test_a_role_that_stays_missing_is_forbidden_in_the_end(
+    behind: Stub, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "ROLES_PATIENCE", 0.2)
+    proxy.plan = faults.always(faults.rbac_not_ready())
+    with pytest.raises(errors.Forbidden, match="RBAC: "):
+        behind.kube.list("Job")
+    assert len(proxy.calls) > 1
+    proxy.plan = faults.always(faults.forbidden())
+    before = len(proxy.calls)
+    with pytest.raises(errors.Forbidden):
+        behind.kube.list("Job")
+    assert len(proxy.calls) == before + 1
+
+
+def test_a_call_in_trouble_says_what_it_waits_for(
+    behind: Stub,
+    proxy: FaultProxy,
+    ended: jobs.Job,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AKSGPU_PROGRESS", "1")
+    monkeypatch.setattr(waiting, "NOTICE_AFTER", 0.0)
+    proxy.plan = faults.first(faults.status(503), times=3)
+    jobs.list(behind)
+    shown = capsys.readouterr().err
+    assert "the Kubernetes API server" in shown
+    assert "the fault proxy answers 503; trying again" in shown
+
+
+# Writes
+
+
+def test_an_object_that_was_there_before_is_still_refused(aks: Cluster, behind: Stub, proxy: FaultProxy) -> None:
+    aks.kube.create(config_map("before", a="1"))
+    for fault in (faults.no_answer(), faults.etcd_hangs(), faults.cut(9)):
+        proxy.plan = faults.first(fault, method="POST")
+        with pytest.raises(errors.AlreadyExists):
+            behind.kube.create(config_map("before", a="1"))
+    aks.kube.delete("ConfigMap", "before")
+
+
+def test_a_lost_deletion_does_not_delete_a_successor(aks: Cluster, behind: Stub, proxy: FaultProxy) -> None:
+    aks.kube.create(config_map("successor", a="old"))
+
+    def plan(call: faults.Call) -> Fault | None:
+        if not call.matches("successor", "DELETE"):
+            return None
+        if call.nth == 0:
+            return faults.no_answer()
+        if not aks.kube.find("ConfigMap", "successor"):
+            aks.kube.create(config_map("successor", a="new"))
+        return None
+
+    proxy.plan = plan
+    assert behind.kube.delete("ConfigMap", "successor")["status"] == "Success"
+    assert aks.kube.get("ConfigMap", "successor")["data"] == {"a": "new"}
+    aks.kube.delete("ConfigMap", "successor")
+
+
+def test_a_deletion_of_nothing_is_not_found_even_when_answers_are_lost(behind: Stub, proxy: FaultProxy) -> None:
+    proxy.plan = faults.first(faults.no_answer(), times=2)
+    with pytest.raises(errors.NotFound):
+        behind.kube.delete("ConfigMap", "nope")
+
+
+def test_a_write_that_is_not_the_same_twice_is_repeated_only_if_it_was_not_done(
+    aks: Cluster, behind: Stub, proxy: FaultProxy
+) -> None:
+    made = aks.kube.create(config_map("twice", a="1"))
+    add = [{"op": "add", "path": "/data/b", "value": "2"}]
+    version = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "data": {"c": "3"}}
+    for patch in (add, version):
+        for fault in (faults.no_answer(), faults.etcd_hangs()):
+            proxy.plan = faults.first(fault, method="PATCH")
+            before = len(proxy.calls)
+            with pytest.raises(errors.KubernetesError):
+                behind.kube.patch("ConfigMap", "twice", patch)
+            assert len(proxy.calls) == before + 1
+    proxy.plan = faults.in_turn([FAULTS["429"], FAULTS["401"]], method="PATCH")
+    assert behind.kube.patch("ConfigMap", "twice", add)["data"]["b"] == "2"
+    aks.kube.delete("ConfigMap", "twice")
+
+
+def test_where_reading_is_forbidden_a_lost_creation_says_that_it_may_have_succeeded(tmp_path: Path) -> None:
+    def answer(request: Request) -> None:
+        posts = sum(each.command == "POST" for each in server.requests)
+        if request.command == "GET":
+            request.refuse(403, "Forbidden", 'configmaps "c" is forbidden: User "dev" cannot get')
+        elif posts == 1:
+            request.drop()
+        else:
+            request.refuse(409, "AlreadyExists", 'configmaps "c" already exists')
+
+    with Server(answer) as server:
+        kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
+        with pytest.raises(errors.AlreadyExists, match="this call may have created it"):
+            kube.create(config_map("c"))

@@ -399,6 +399,100 @@ def test_a_watch_that_expires_lists_again_and_tells_the_difference(serve: Any, s
     assert len(server.requests) <= 5
 
 
+def successor(name: str, uid: str, version: int) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": uid, "resourceVersion": str(version)}}
+
+
+def names_and_uids(events: Any) -> list[tuple[str, str]]:
+    return [(change, obj["metadata"]["uid"]) for change, obj in events]
+
+
+def test_a_watch_that_lists_again_yields_a_deletion_before_the_successor_of_the_same_name(serve: Any) -> None:
+    states = [[successor("a", "a1", 1), thing("z", 2)], [successor("a", "a2", 8), thing("n", 9)]]
+
+    def answer(request: Request) -> None:
+        if "watch" not in request.query:
+            request.json({"items": states.pop(0), "metadata": {"resourceVersion": str(10 * (2 - len(states)))}})
+        elif request.query["resourceVersion"] == "10":
+            request.refuse(410, "Expired", "too old")
+        else:
+            request.begin()
+            request.silence()
+
+    api, _ = serve(answer)
+    assert names_and_uids(islice(api.watch("Pod"), 6)) == [
+        ("ADDED", "a1"),
+        ("ADDED", "z"),
+        ("DELETED", "a1"),
+        ("DELETED", "z"),
+        ("ADDED", "a2"),
+        ("ADDED", "n"),
+    ]
+
+
+def test_a_resumed_watch_yields_a_deletion_that_it_missed_before_the_successor(serve: Any) -> None:
+    def answer(request: Request) -> None:
+        if "watch" not in request.query:
+            request.json({"items": [successor("a", "a1", 1)], "metadata": {"resourceVersion": "5"}})
+            return
+        request.begin()
+        if request.query["resourceVersion"] == "5":
+            request.event("MODIFIED", successor("a", "a1", 6))
+            request.drop()
+        elif request.query["resourceVersion"] == "6":
+            request.event("MODIFIED", successor("a", "a2", 8))
+            request.event("DELETED", successor("a", "a1", 9))
+            request.event("DELETED", successor("a", "a2", 10))
+            request.silence()
+
+    api, _ = serve(answer)
+    assert names_and_uids(islice(api.watch("Pod"), 5)) == [
+        ("ADDED", "a1"),
+        ("MODIFIED", "a1"),
+        ("DELETED", "a1"),
+        ("ADDED", "a2"),
+        ("DELETED", "a2"),
+    ]
+
+
+@pytest.mark.parametrize("code", [500, 503, 429])
+def test_a_watch_survives_what_passes(serve: Any, code: int) -> None:
+    def answer(request: Request) -> None:
+        if len(server.requests) in (1, 3):
+            request.refuse(code, "", "again")
+        elif "watch" not in request.query:
+            request.json({"items": [thing("a", 1)], "metadata": {"resourceVersion": "5"}})
+        else:
+            request.begin()
+            request.event("MODIFIED", thing("a", 6))
+            request.silence()
+
+    api, server = serve(answer)
+    assert [change for change, _ in islice(api.watch("Pod"), 2)] == ["ADDED", "MODIFIED"]
+
+
+def test_a_watch_without_any_answer_does_not_end_as_if_there_were_nothing(serve: Any) -> None:
+    api, _ = serve(lambda request: request.refuse(503, "", "starting"))
+    with pytest.raises(errors.Unreachable, match=r"the watch ended after 0\.5 s without an answer: starting"):
+        list(api.watch("Pod", timeout=0.5))
+
+
+def test_a_server_with_another_certificate_is_not_asked_again(tmp_path: Path) -> None:
+    import ssl
+
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with Server(lambda request: request.json({})) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        path = kubeconfig_of(f"https://127.0.0.1:{server.server_port}", tmp_path)
+        with pytest.raises(errors.Unreachable, match="TLS failed") as raised:
+            Kube.from_kubeconfig(path).get("Job", "x")
+    assert raised.value.permanent
+    assert "cluster.get(azure, name, resource_group)" in raised.value.hint
+
+
 def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) -> None:
     api, _ = serve(lambda request: request.refuse(410, "Expired", "too old"))
     with pytest.raises(errors.Expired):

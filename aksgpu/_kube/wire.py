@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -63,6 +64,7 @@ class Stream:
         self._response = response
         self._where = where
         self._socket = getattr(connection, "sock", None)
+        self._began = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         from urllib3.exceptions import HTTPError
@@ -84,7 +86,11 @@ class Stream:
     def _keep_to_deadline(self) -> None:
         """Let the next block take as long as the deadline allows, so that a slow body ends in time."""
         left = waiting.time_left()
-        if left is None or self._socket is None or self._socket.fileno() < 0:
+        if left is None:
+            return
+        if left == 0 and time.monotonic() - self._began > SHORTEST_TIMEOUT:
+            raise Unreachable(f"{self._where}: time is up in the middle of the answer", hint=UNREACHABLE_HINT)
+        if self._socket is None or self._socket.fileno() < 0:
             return
         limit = self._socket.gettimeout()
         allowed = max(left, SHORTEST_TIMEOUT)
