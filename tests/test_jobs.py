@@ -287,19 +287,26 @@ def test_delete_leaves_nothing_and_works_twice(aks: Cluster, name: str) -> None:
         job.wait(1)
 
 
-def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("job.wait()", "The Job goes on; job.wait() waits again."),
+        ("print(*job.follow())", "The Job goes on; job.follow() begins at its first line."),
+    ],
+)
+def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str, call: str, words: str) -> None:
     job = start(aks, name, "sleep 600")
     until(job, "Running")
     program = (
-        "import sys, threading, _thread\n"
+        "import os, signal, sys, threading\n"
         "from aksgpu import cluster, jobs\n"
         "job = jobs.attach(cluster.from_kubeconfig(sys.argv[1]), sys.argv[2])\n"
-        "threading.Timer(0.7, _thread.interrupt_main).start()\n"
-        "job.wait()\n"
+        "threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        f"{call}\n"
     )
     path = str(cluster.kubeconfig(aks))
     ended = subprocess.run([sys.executable, "-c", program, path, name], capture_output=True, text=True, check=False)
-    assert "The Job goes on; job.wait() waits again." in ended.stderr
+    assert words in ended.stderr
     assert "urllib3" not in ended.stderr
     assert job.status().phase == "Running"
 
