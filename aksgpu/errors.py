@@ -319,7 +319,7 @@ class Expired(KubernetesError):
 
 
 class Unreachable(KubernetesError):
-    """No answer from the API server, or a gateway's 502 to 504. Nobody knows what became of the request."""
+    """No answer from the API server in time, or only statuses such as 500 and 503. The message has the last one."""
 
     refused: bool = False
     """Whether nobody listens at its address, rather than that it is silent or far."""

@@ -96,8 +96,13 @@ class Kube:
     Every verb takes a Kubernetes kind ("Job"). ``namespace=None`` is the kubeconfig context's namespace (or
     ``default``) for one object, and every namespace for lists and watches.
 
+    A call goes on after failures that pass by themselves, such as a refused connection or status 503: for 65 seconds,
+    or as long as :func:`aksgpu.waiting.deadline` or the wait that it belongs to allows. A write is done once, even if
+    the server's answer to it is lost.
+
     Raises (every verb): a :class:`~aksgpu.errors.KubernetesError` subclass with the server's Status;
-    :class:`~aksgpu.errors.Unreachable` where there was no answer.
+    :class:`~aksgpu.errors.Unreachable` where there was no answer in time, with the last failure.
+    :class:`~aksgpu.errors.InvalidInput` for a name, namespace or kind that cannot be one; then nothing was sent.
     """
 
     def __init__(self, wire: Wire) -> None:
@@ -166,7 +171,7 @@ class Kube:
             return self._exchange("POST", collection, what, params=params, body=obj)
         named = _with_name(obj)
         path = self._path_of(named, named=True)
-        before = self._seen(path) if named is obj else _ABSENT
+        before = _ABSENT
 
         def attempt(lost: bool) -> Object:
             try:
@@ -177,7 +182,10 @@ class Kube:
                     raise
                 return made
 
-        return retry.call(attempt, what)
+        with retry.patience():
+            if named is obj:
+                before = self._seen(path)
+            return retry.call(attempt, what)
 
     def apply(self, obj: Mapping[str, Any], *, force: bool = False) -> Object:
         """Create the object, or change the fields that it names (server-side apply).
@@ -238,7 +246,7 @@ class Kube:
         """
         path = self._path(kind, namespace, name)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
-        before = self._seen(path)
+        before = _UNKNOWN
 
         def attempt(lost: bool) -> Object:
             body = options
@@ -256,7 +264,9 @@ class Kube:
                     return _deleted(replaced)
                 raise
 
-        return retry.call(attempt, f"deleting {kind} {name}")
+        with retry.patience():
+            before = self._seen(path)
+            return retry.call(attempt, f"deleting {kind} {name}")
 
     # What became of a write whose answer was lost. The uid of the object before the write tells: the server gives every
     # object another one, and nothing that a client could put into the object is left behind.

@@ -11,8 +11,9 @@ second time changes nothing, or the caller can tell afterwards what became of th
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from aksgpu import waiting
@@ -69,10 +70,18 @@ def call(attempt: Callable[[bool], T], what: str, *, repeat_lost: bool = True) -
         Unreachable: the last failure when time was up, or when a request that may have been carried out is not to be
             repeated.
     """
+    with patience():
+        return _call(attempt, what, repeat_lost)
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Limit what is sent within the ``with`` block to :data:`PATIENCE`, unless a deadline limits it already."""
     if waiting.time_left() is None:
         with waiting.deadline(PATIENCE):
-            return _call(attempt, what, repeat_lost)
-    return _call(attempt, what, repeat_lost)
+            yield
+    else:
+        yield
 
 
 def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
