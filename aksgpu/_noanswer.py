@@ -41,6 +41,24 @@ def timed_out(error: BaseException) -> bool:
     return any(isinstance(each, TimeoutError) or "Timeout" in type(each).__name__ for each in chain(error))
 
 
+def unsent(error: BaseException) -> bool:
+    """Whether there was no connection, so that the request surely did not reach the server."""
+    if refused(error):
+        return True
+    for each in chain(error):
+        if isinstance(each, socket.gaierror | ssl.SSLCertVerificationError):
+            return True
+        # urllib3's names, matched as text so that nothing is imported for it.
+        if type(each).__name__ in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError"):
+            return True
+    return False
+
+
+def permanent(error: BaseException) -> bool:
+    """Whether trying again cannot help: the server is another one than the one whose certificate is trusted."""
+    return any(isinstance(each, ssl.SSLCertVerificationError) for each in chain(error))
+
+
 def reason(error: BaseException) -> str:
     """The innermost reason in words; the exception's own text where it is the only one."""
     *_, innermost = found = [*chain(error)]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu._arguments import check_cluster
 from aksgpu._frames import frame
-from aksgpu._kube import pods
+from aksgpu._kube import names, pods
 from aksgpu._kube.nodes import GPU, Node, read, taint_text
-from aksgpu._numbers import seconds, shown, whole
-from aksgpu.errors import Forbidden, InvalidInput, WaitTimeout
+from aksgpu._numbers import whole
+from aksgpu.errors import Forbidden, WaitTimeout
 from aksgpu.kube import HasKube
-from aksgpu.waiting import wait_until
+from aksgpu.waiting import check_timeout, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,7 +220,7 @@ def wait_schedulable(
     Args:
         aks: the cluster.
         gpus: GPUs of one pod.
-        timeout: seconds; None for no limit.
+        timeout: seconds; None means no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
@@ -230,6 +230,7 @@ def wait_schedulable(
     Raises:
         InvalidInput: an argument is wrong.
         WaitTimeout: says of each GPU node what keeps a pod away, and what to do about it.
+        Unreachable: time ran out while the API server gave no answer; with its last one.
         Forbidden: you may not list nodes.
 
     Example:
@@ -237,7 +238,7 @@ def wait_schedulable(
     """
     check_cluster(aks)
     gpus = whole("gpus", gpus, 1)
-    limit = seconds("timeout", timeout)
+    limit = check_timeout(timeout)
     obstacles: list[_Obstacle] = []
 
     def poll() -> tuple[pd.DataFrame | None, str]:
@@ -253,7 +254,14 @@ def wait_schedulable(
 
     what = "a schedulable GPU" if gpus == 1 else f"{gpus} schedulable GPUs on one node"
     try:
-        return wait_until(poll, what, timeout=limit, interval=1.0, progress=progress)
+        return wait_until(
+            poll,
+            what,
+            timeout=limit,
+            interval=1.0,
+            progress=progress,
+            on_interrupt="Nothing was changed; capacity.wait_schedulable(aks) waits again.",
+        )
     except WaitTimeout as late:
         late.hint = _hint(aks, obstacles)
         raise
@@ -326,10 +334,10 @@ def _in_words(obstacles: list[_Obstacle]) -> str:
     for obstacle in obstacles:
         by_reason.setdefault(obstacle.reason, []).append(obstacle.node)
     texts = []
-    for reason, names in by_reason.items():
-        more = f" and {len(names) - _NAMED_NODES} more" if len(names) > _NAMED_NODES else ""
-        noun = "node" if len(names) == 1 else "nodes"
-        texts.append(f"{noun} {', '.join(names[:_NAMED_NODES])}{more}: {reason}")
+    for reason, nodes in by_reason.items():
+        more = f" and {len(nodes) - _NAMED_NODES} more" if len(nodes) > _NAMED_NODES else ""
+        noun = "node" if len(nodes) == 1 else "nodes"
+        texts.append(f"{noun} {', '.join(nodes[:_NAMED_NODES])}{more}: {reason}")
     return "; ".join(texts)
 
 
@@ -366,10 +374,7 @@ def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
         capacity.advertise(aks, "kind-control-plane", gpus=2)
     """
     check_cluster(aks)
+    names.check_name("Node", node, "node")
     gpus = whole("gpus", gpus, 0, 10**9)
-    if not isinstance(node, str) or not node:
-        raise InvalidInput(
-            f"`node` must be the name of a node, got {shown(node)}", hint="capacity.nodes(aks) shows the names."
-        )
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")

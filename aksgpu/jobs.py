@@ -22,7 +22,7 @@ from aksgpu._jobs import status as _jobstatus
 from aksgpu._jobs.difference import differences, dropped, quantities_as_text
 from aksgpu._jobs.job import Job
 from aksgpu._jobs.status import JobStatus
-from aksgpu._kube import pods
+from aksgpu._kube import names, pods
 from aksgpu._kube.documents import documents
 from aksgpu._kube.nodes import GPU, add_tolerations, read, tolerations
 from aksgpu._numbers import whole
@@ -82,8 +82,11 @@ def apply(
     wanted = _one_job(manifest)
     metadata = wanted.setdefault("metadata", {})
     metadata["namespace"] = namespace or metadata.get("namespace") or aks.kube.namespace
-    full = _completed(aks, wanted, tolerate)
+    names.check_namespace(metadata["namespace"], "metadata.namespace")
     name = metadata.get("name")
+    if name is not None:
+        names.check_name("Job", name, "metadata.name")
+    full = _completed(aks, wanted, tolerate)
     if name is not None:
         live = aks.kube.find("Job", name, metadata["namespace"])
         if live is not None and (replace or live["metadata"].get("deletionTimestamp")):
@@ -175,8 +178,8 @@ def attach(aks: HasKube, name: str, namespace: str = "default") -> Job:
         NotFound: there is none; the hint names those that there are.
     """
     if aks.kube.find("Job", name, namespace) is None:
-        names = sorted(aks.kube.list("Job", namespace, pick=lambda job: job["metadata"]["name"]))
-        there = f"Its Jobs: {', '.join(names)}." if names else "It has no Jobs."
+        found = sorted(aks.kube.list("Job", namespace, pick=lambda job: job["metadata"]["name"]))
+        there = f"Its Jobs: {', '.join(found)}." if found else "It has no Jobs."
         raise NotFound(f"no Job {name!r} in namespace {namespace!r}", hint=f"{there} jobs.list(aks) shows all.")
     return Job(aks, name, namespace)
 

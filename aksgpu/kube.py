@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import builtins
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
-from urllib.parse import quote
 
+from aksgpu import waiting
+from aksgpu._kube import names, retry
 from aksgpu._kube.backoff import Backoff
+from aksgpu._kube.refusals import UNREACHABLE_HINT
 from aksgpu._kube.watching import Watch
 from aksgpu._kube.wire import Stream, Wire, decode
-from aksgpu.errors import Expired, InvalidInput, KubernetesError, NotFound
+from aksgpu.errors import (
+    AlreadyExists,
+    Conflict,
+    Expired,
+    InvalidInput,
+    KubernetesError,
+    NotFound,
+    Unreachable,
+)
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -24,8 +35,20 @@ PAGE = 500
 """Objects a page of a list, as kubectl asks for."""
 WATCH_SECONDS = 120
 """Length of one watch request. Servers cut them anyway; a short one notices a dead connection soon."""
+LOG_PATIENCE = 10.0
+"""Seconds that opening a log is repeated. A kubelet may be away for long: :mod:`aksgpu.logs` decides how to go on."""
 MANAGER = "aksgpu"
 """Owner of the fields that this library sets."""
+
+
+_ABSENT = "absent"
+"""In the place of a uid: there was no object."""
+_UNKNOWN = "unknown"
+"""In the place of a uid: nobody can say whether there was an object."""
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Letters of generated names, as the API server chooses them: no word comes of them."""
+_SUFFIX_LENGTH = 5
+_LONGEST_PREFIX = 58
 
 
 class Kind(NamedTuple):
@@ -73,8 +96,13 @@ class Kube:
     Every verb takes a Kubernetes kind ("Job"). ``namespace=None`` is the kubeconfig context's namespace (or
     ``default``) for one object, and every namespace for lists and watches.
 
+    A call goes on after failures that pass by themselves, such as a refused connection or status 503: for 65 seconds,
+    or as long as :func:`aksgpu.waiting.deadline` or the wait that it belongs to allows. A write is done once, even if
+    the server's answer to it is lost.
+
     Raises (every verb): a :class:`~aksgpu.errors.KubernetesError` subclass with the server's Status;
-    :class:`~aksgpu.errors.Unreachable` where there was no answer.
+    :class:`~aksgpu.errors.Unreachable` where there was no answer in time, with the last failure.
+    :class:`~aksgpu.errors.InvalidInput` for a name, namespace or kind that cannot be one; then nothing was sent.
     """
 
     def __init__(self, wire: Wire) -> None:
@@ -129,9 +157,36 @@ class Kube:
             return None
 
     def create(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
-        """Create the object; unknown fields are refused with :class:`~aksgpu.errors.Invalid`."""
+        """Create the object; unknown fields are refused with :class:`~aksgpu.errors.Invalid`.
+
+        An object with metadata.generateName gets its name here, as the server would make it. So this object can be
+        recognised where the server's answer is lost.
+
+        Raises:
+            AlreadyExists: an object of this name was there before.
+        """
+        collection = self._path_of(obj, named=False)
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
-        return self.request("POST", self._path_of(obj, named=False), body=obj, params=params)
+        what = f"creating {obj['kind']}"
+        if dry_run:
+            return self._exchange("POST", collection, what, params=params, body=obj)
+        named = _with_name(obj)
+        path = self._path_of(named, named=True)
+        before = _ABSENT
+
+        def attempt(lost: bool) -> Object:
+            try:
+                return self._once("POST", collection, params=params, body=named)
+            except AlreadyExists as taken:
+                made = self._made_since(path, before, taken) if lost else None
+                if made is None:
+                    raise
+                return made
+
+        with retry.patience():
+            if named is obj:
+                before = self._seen(path)
+            return retry.call(attempt, what)
 
     def apply(self, obj: Mapping[str, Any], *, force: bool = False) -> Object:
         """Create the object, or change the fields that it names (server-side apply).
@@ -142,7 +197,15 @@ class Kube:
         """
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "force": force}
         path = self._path_of(obj, named=True)
-        return self.request("PATCH", path, body=obj, params=params, content_type="application/apply-patch+yaml")
+        return self._exchange(
+            "PATCH",
+            path,
+            f"applying {obj['kind']}",
+            params=params,
+            body=obj,
+            content_type="application/apply-patch+yaml",
+            repeat_lost="resourceVersion" not in (obj.get("metadata") or {}),
+        )
 
     def patch(
         self,
@@ -153,18 +216,87 @@ class Kube:
         *,
         subresource: str = "",
     ) -> Object:
-        """Change an object: a mapping is a merge patch (None deletes a field), a list a JSON patch."""
-        path = self._path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
+        """Change an object: a mapping is a merge patch (None deletes a field), a list a JSON patch.
+
+        A JSON patch, and a merge patch that names a resourceVersion, would do something else the second time. They are
+        repeated after a failure only where the server surely did not carry them out.
+        """
+        path = self._path(kind, namespace, name, subresource)
         style = "json-patch" if isinstance(patch, list) else "merge-patch"
-        params = {"fieldManager": MANAGER}
-        return self.request("PATCH", path, body=patch, params=params, content_type=f"application/{style}+json")
+        repeat_lost = not isinstance(patch, list) and "resourceVersion" not in (patch.get("metadata") or {})
+        return self._exchange(
+            "PATCH",
+            path,
+            f"patching {kind} {name}",
+            params={"fieldManager": MANAGER},
+            body=patch,
+            content_type=f"application/{style}+json",
+            repeat_lost=repeat_lost,
+        )
 
     def delete(
         self, kind: str, name: str, namespace: str | None = None, *, propagation_policy: str = "Background"
     ) -> Object:
-        """Ask for the object's deletion; it may live on for a while (finalizers, a pod's grace period)."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
-        return self.request("DELETE", self._path(kind, namespace, name), body=body)
+        """Ask for the object's deletion; it may live on for a while (finalizers, a pod's grace period).
+
+        Returns:
+            The object where it lives on, or else a Status.
+
+        Raises:
+            NotFound: there was no such object to begin with.
+        """
+        path = self._path(kind, namespace, name)
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
+        before = _UNKNOWN
+
+        def attempt(lost: bool) -> Object:
+            body = options
+            if lost and before not in (_ABSENT, _UNKNOWN):
+                # Never delete a successor of the same name in place of an object that is gone already.
+                body = {**options, "preconditions": {"uid": before}}
+            try:
+                return self._once("DELETE", path, body=body)
+            except NotFound as gone:
+                if lost and before != _ABSENT:
+                    return _deleted(gone)
+                raise
+            except Conflict as replaced:
+                if body is not options:
+                    return _deleted(replaced)
+                raise
+
+        with retry.patience():
+            before = self._seen(path)
+            return retry.call(attempt, f"deleting {kind} {name}")
+
+    # What became of a write whose answer was lost. The uid of the object before the write tells: the server gives every
+    # object another one, and nothing that a client could put into the object is left behind.
+
+    def _seen(self, path: str) -> str:
+        """The uid of an object before a write; _ABSENT where there is none, _UNKNOWN where it must not be read."""
+        try:
+            found = self._exchange("GET", path, f"GET {path}")
+        except NotFound:
+            return _ABSENT
+        except KubernetesError as refused:
+            if refused.code in (403, 405):  # 405: objects of this kind are created, and never read
+                return _UNKNOWN
+            raise
+        return str((found.get("metadata") or {}).get("uid") or _UNKNOWN)
+
+    def _made_since(self, path: str, before: str, taken: AlreadyExists) -> Object | None:
+        """The object if it was created since ``before`` was seen; None where it is the one of before."""
+        if before == _UNKNOWN:
+            raise AlreadyExists(
+                f"{taken.message}. The answer to an earlier attempt was lost, so this call may have created it",
+                status=taken.status,
+                hint="Look at the object; a role that may `get` it lets the library find out.",
+            )
+        try:
+            found = self._exchange("GET", path, f"GET {path}")
+        except NotFound:
+            return None
+        return None if found["metadata"].get("uid") == before else found
 
     # Many objects
 
@@ -298,6 +430,9 @@ class Kube:
             tail_lines: only so many of the last lines.
             timestamps: begin each line with the time, in nanoseconds, and a space.
             read_timeout: seconds without a byte after which Unreachable is raised.
+
+        Raises:
+            Unreachable: the log could not be opened. With ``follow`` after one attempt.
         """
         params = {
             "container": container,
@@ -307,8 +442,17 @@ class Kube:
             "tailLines": tail_lines,
             "timestamps": timestamps or None,
         }
-        path = self._path("Pod", namespace, pod) + "/log"
-        return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout, retry=not follow)
+        if container is not None:
+            names.check_container(container)
+        path = self._path("Pod", namespace, pod, "log", argument="pod")
+
+        def attempt(lost: bool = False) -> Stream:
+            return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout)
+
+        if follow:
+            return attempt()
+        with waiting.deadline(LOG_PATIENCE):
+            return retry.call(attempt, f"the log of pod {pod}")
 
     def request(
         self,
@@ -319,12 +463,44 @@ class Kube:
         body: Any = None,
         content_type: str = "application/json",
     ) -> Object:
-        """Any request whose answer is one JSON object, such as ``request("GET", "/version")``."""
+        """Any request whose answer is one JSON object, such as ``request("GET", "/version")``.
+
+        A GET is repeated after failures that pass by themselves, any other request only where the server surely did
+        not carry it out.
+        """
+        names.check_path(path, method)
+        return self._exchange(
+            method,
+            path,
+            f"{method} {path}",
+            params=params,
+            body=body,
+            content_type=content_type,
+            repeat_lost=method.upper() in ("GET", "HEAD"),
+        )
+
+    def _exchange(self, method: str, path: str, what: str, *, repeat_lost: bool = True, **options: Any) -> Object:
+        """A request that is repeated as :mod:`aksgpu._kube.retry` says."""
+        return retry.call(lambda lost: self._once(method, path, **options), what, repeat_lost=repeat_lost)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request and its whole answer."""
         with self._wire.open(method, path, params=params, body=body, content_type=content_type) as stream:
             content = stream.read()
         try:
             answer = decode(content)
         except ValueError as wrong:
+            if not content or content.startswith(b"{"):
+                message = f"{method} {path}: the answer breaks off after {len(content)} bytes"
+                raise Unreachable(message, hint=UNREACHABLE_HINT) from None
             raise KubernetesError(f"{method} {path}: the answer is not JSON") from wrong
         if not isinstance(answer, dict):
             raise KubernetesError(f"{method} {path}: the answer is not a JSON object")
@@ -332,28 +508,48 @@ class Kube:
 
     # Paths
 
-    def _path(self, kind: str, namespace: str | None, name: str) -> str:
+    def _path(
+        self, kind: str, namespace: str | None, name: str, subresource: str = "", *, argument: str = "name"
+    ) -> str:
+        names.check_kind(kind)
+        names.check_name(kind, name, argument)
+        if subresource != "":
+            names.check_subresource(subresource)
+        if namespace is not None:
+            names.check_namespace(namespace)
         where = self._find(kind)
-        if not name:
-            raise InvalidInput(f"a {kind} needs a name")
-        return _join(where, (namespace or self.namespace) if where.namespaced else None, name)
+        if where.namespaced and namespace is None:
+            namespace = self.namespace
+        return _join(where, namespace, name, subresource)
 
     def _collection(self, kind: str, namespace: str | None) -> str:
-        where = self._find(kind)
-        return _join(where, namespace if where.namespaced else None)
+        names.check_kind(kind)
+        if namespace is not None:
+            names.check_namespace(namespace)
+        return _join(self._find(kind), namespace)
 
     def _path_of(self, obj: Mapping[str, Any], *, named: bool) -> str:
-        kind, version = obj.get("kind"), obj.get("apiVersion")
-        metadata = obj.get("metadata") or {}
-        name = metadata.get("name") or ""
+        kind = obj.get("kind")
+        version = obj.get("apiVersion")
         if not kind or not version:
             raise InvalidInput("a Kubernetes object needs apiVersion and kind", hint="For a Job: batch/v1 and Job.")
-        if not name and (named or not metadata.get("generateName")):
+        names.check_kind(kind)
+        names.check_api_version(version)
+        metadata = obj.get("metadata") or {}
+        if not isinstance(metadata, Mapping):
+            raise InvalidInput(f"`metadata` must be a mapping, got {names.shown(metadata)}")
+        name = metadata.get("name")
+        if name is None and (named or not metadata.get("generateName")):
             raise InvalidInput(f"the {kind} has no metadata.name")
-        where = self._find(kind, version)
-        return _join(
-            where, metadata.get("namespace") or self.namespace if where.namespaced else None, name if named else ""
-        )
+        if name is not None:
+            names.check_name(kind, name, "metadata.name")
+        elif not isinstance(metadata.get("generateName", ""), str):
+            raise InvalidInput(f"`metadata.generateName` must be text, got {names.shown(metadata['generateName'])}")
+        namespace = metadata.get("namespace")
+        if namespace is None or namespace == "":  # Kubernetes treats an empty one in an object as an absent one
+            namespace = self.namespace
+        names.check_namespace(namespace, "metadata.namespace")
+        return _join(self._find(kind, version), namespace, name if named else None)
 
     def _find(self, kind: str, api_version: str = "") -> Kind:
         known = KINDS.get(kind)
@@ -372,7 +568,7 @@ class Kube:
             versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
         for version in versions:
             try:
-                resources = self.request("GET", _root(version))["resources"]
+                resources = self.request("GET", names.join(_root(version)))["resources"]
             except NotFound:
                 continue
             for resource in resources:
@@ -399,15 +595,35 @@ def _a_list(answer: Object, path: str) -> Object:
     return {**answer, "items": items}
 
 
-def _root(api_version: str) -> str:
-    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+def _with_name(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object itself if it has a name, or else a copy with the name that its generateName asks for."""
+    metadata = obj["metadata"]
+    if metadata.get("name") is not None:
+        return obj
+    suffix = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(_SUFFIX_LENGTH))
+    return {**obj, "metadata": {**metadata, "name": f"{metadata['generateName'][:_LONGEST_PREFIX]}{suffix}"}}
 
 
-def _join(where: Kind, namespace: str | None, name: str = "") -> str:
-    parts = [_root(where.api_version)]
-    if namespace:
-        parts += ["namespaces", quote(namespace, safe="")]
-    parts.append(where.plural)
-    if name:
-        parts.append(quote(name, safe=""))
-    return "/".join(parts)
+def _deleted(answer: KubernetesError) -> Object:
+    """The Status for a deletion that was carried out although its own answer was lost."""
+    details = answer.status.get("details") or {}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def _root(api_version: str) -> list[str]:
+    """Segments of the path of an API version."""
+    names.check_api_version(api_version)
+    return ["apis", *api_version.split("/")] if "/" in api_version else ["api", api_version]
+
+
+def _join(where: Kind, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
+    """The path of an object or a collection. Every segment is checked, whatever the caller checked before."""
+    segments = _root(where.api_version)
+    if where.namespaced and namespace is not None:
+        segments += ["namespaces", names.check_namespace(namespace)]
+    segments.append(names.check_plural(where.plural))
+    if name is not None:
+        segments.append(names.check_path_segment(name))
+    if subresource:
+        segments.append(names.check_subresource(subresource))
+    return names.join(segments)

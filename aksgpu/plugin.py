@@ -9,7 +9,6 @@ is what the nodes advertise, and a second GPU stack on top of a first one is ref
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from aksgpu import capacity
 from aksgpu._arguments import check_cluster
 from aksgpu._frames import frame
+from aksgpu._kube import names
 from aksgpu._kube import pods as _pods
 from aksgpu._kube.gpu_failures import of_log
 from aksgpu._kube.nodes import GPU, Node, add_tolerations, read, taint_text, tolerates, tolerations
-from aksgpu._numbers import seconds
 from aksgpu.errors import (
     AksGpuError,
     Conflict,
@@ -35,11 +34,12 @@ from aksgpu.errors import (
     PluginFailed,
     PluginNotScheduled,
     SecondGpuStack,
+    Unreachable,
     WaitTimeout,
 )
 from aksgpu.kube import HasKube, Object
 from aksgpu.logs import read as read_log
-from aksgpu.waiting import wait_until
+from aksgpu.waiting import Timer, deadline, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,10 +116,11 @@ def install(
         plugin.install(aks, timeout=600)
     """
     check_cluster(aks)
-    end = time.monotonic() + seconds("timeout", timeout)
+    names.check_namespace(namespace)
+    timer = Timer(timeout)
     objects = _prepared(_loaded(manifest), namespace)
     (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
-    _let_removal_end(aks, daemon, end, progress)
+    _let_removal_end(aks, daemon, timer, progress)
     by_hand: dict[str, int] = {}
 
     def prepare() -> tuple[bool, str]:
@@ -131,25 +132,20 @@ def install(
         return True, ""
 
     try:
-        wait_until(prepare, "device plugin", timeout=_left(end), progress=progress)
-        uid = _applied(aks, objects, force, end, progress)
-        return _wait(aks, daemon, uid, end, progress)
+        wait_until(prepare, "device plugin", timeout=timer, progress=progress)
+        uid = _applied(aks, objects, force, timer, progress)
+        return _wait(aks, daemon, uid, timer, progress)
     except BaseException as failed:
         if by_hand:
             _put_back(aks, by_hand, failed)
         raise
 
 
-def _left(end: float) -> float:
-    """Seconds until a moment of the monotonic clock."""
-    return max(0.0, end - time.monotonic())
-
-
 _SETTLE_SECONDS = 20.0
 """Seconds in which a kubelet reports that a node has no GPU any more. It reports every 10 seconds."""
 
 
-def _let_removal_end(aks: HasKube, daemon: Object, end: float, progress: bool | None) -> None:
+def _let_removal_end(aks: HasKube, daemon: Object, timer: Timer, progress: bool | None) -> None:
     """Wait until a removal of the plugin that is under way has ended, such as one by another kernel."""
     namespace, name = _key(daemon)
     nodes: set[str] = set()
@@ -159,9 +155,9 @@ def _let_removal_end(aks: HasKube, daemon: Object, end: float, progress: bool | 
         nodes.update(ending or ())
         return (True if ending is None else None), f"a removal of {namespace}/{name} is under way"
 
-    wait_until(poll, "device plugin", timeout=_left(end), progress=progress, hint=_namespace_hint(namespace))
+    wait_until(poll, "device plugin", timeout=timer, progress=progress, hint=_namespace_hint(namespace))
     if nodes:
-        _await_no_gpus(aks, nodes, end, progress)
+        _await_no_gpus(aks, nodes, timer, progress)
 
 
 def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
@@ -178,7 +174,7 @@ def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
     return {_node_of(pod) for pod in pods} if ending else None
 
 
-def _await_no_gpus(aks: HasKube, nodes: set[str], end: float, progress: bool | None) -> None:
+def _await_no_gpus(aks: HasKube, nodes: set[str], timer: Timer, progress: bool | None) -> None:
     """Wait until nodes that lost the plugin advertise no GPU; not for long, since something else may serve them."""
 
     def poll() -> tuple[bool | None, str]:
@@ -187,7 +183,7 @@ def _await_no_gpus(aks: HasKube, nodes: set[str], end: float, progress: bool | N
         return (None if serving else True), f"{', '.join(serving)} still advertises GPUs"
 
     with suppress(WaitTimeout):
-        wait_until(poll, "device plugin", timeout=min(_left(end), _SETTLE_SECONDS), progress=progress)
+        wait_until(poll, "device plugin", timeout=min(timer.left, _SETTLE_SECONDS), progress=progress)
 
 
 def _namespace_hint(namespace: str) -> str:
@@ -232,7 +228,7 @@ def _put_back(aks: HasKube, by_hand: dict[str, int], failed: BaseException) -> N
         failed.hint = f"{hint} {failed.hint}".strip()
 
 
-def _applied(aks: HasKube, objects: list[Object], force: bool, end: float, progress: bool | None) -> str:
+def _applied(aks: HasKube, objects: list[Object], force: bool, timer: Timer, progress: bool | None) -> str:
     """Apply the objects, the DaemonSet last; return its uid.
 
     A namespace that is being deleted, such as by ``plugin.remove`` in another kernel, is waited for and made again.
@@ -256,7 +252,7 @@ def _applied(aks: HasKube, objects: list[Object], force: bool, end: float, progr
                 uid = str(live["metadata"]["uid"])
         return uid, ""
 
-    return wait_until(poll, "device plugin", timeout=_left(end), progress=progress, hint=_namespace_hint(namespace))
+    return wait_until(poll, "device plugin", timeout=timer, progress=progress, hint=_namespace_hint(namespace))
 
 
 def _namespace_ends(aks: HasKube, namespace: str) -> bool:
@@ -386,7 +382,7 @@ def _has_operator(aks: HasKube) -> bool:
 # Waiting
 
 
-def _wait(aks: HasKube, daemon: Object, uid: str, end: float, progress: bool | None) -> Plugin:
+def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool | None) -> Plugin:
     namespace, name = _key(daemon)
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
@@ -405,9 +401,24 @@ def _wait(aks: HasKube, daemon: Object, uid: str, end: float, progress: bool | N
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
     try:
-        return wait_until(poll, "device plugin", timeout=_left(end), progress=progress)
+        return wait_until(
+            poll,
+            "device plugin",
+            timeout=timer,
+            progress=progress,
+            on_interrupt="The installation goes on; plugin.install(aks) waits again.",
+        )
     except WaitTimeout as late:
-        raise _too_late(aks, daemon, late.message) from late
+        try:
+            with deadline(_EXPLAINING):
+                explained = _too_late(aks, daemon, late.message)
+        except Unreachable:
+            raise late from None
+        raise explained from late
+
+
+_EXPLAINING = 5.0
+"""Seconds that finding a reason may take after the wait has run out of time."""
 
 
 _LATE_HINT = "plugin.verify(aks) shows each node; plugin.install(aks) goes on waiting."
@@ -620,7 +631,7 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300,
         Forbidden: you may not delete it.
     """
     check_cluster(aks)
-    end = time.monotonic() + seconds("timeout", timeout)
+    timer = Timer(timeout)
     what = "removing the device plugin"
     found: list[Object] = []
     nodes: set[str] = set()
@@ -642,12 +653,12 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300,
         still = there is not None and there["metadata"]["uid"] == uid
         return (None if left or still else True), f"{len(left)} pods left"
 
-    wait_until(delete, what, timeout=_left(end), progress=progress)
+    wait_until(delete, what, timeout=timer, progress=progress)
     if found:
-        wait_until(gone, what, timeout=_left(end), progress=progress)
-        _await_no_gpus(aks, nodes, end, progress)
+        wait_until(gone, what, timeout=timer, progress=progress)
+        _await_no_gpus(aks, nodes, timer, progress)
     if namespace:
-        _remove_namespace(aks, end, progress)
+        _remove_namespace(aks, timer, progress)
 
 
 def _owned_by(pod: Object, uid: str) -> bool:
@@ -672,7 +683,7 @@ _CONTENTS = (
 _IN_EVERY_NAMESPACE = ("kube-root-ca.crt",)
 
 
-def _remove_namespace(aks: HasKube, end: float, progress: bool | None) -> None:
+def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None) -> None:
     uid = ""
 
     def poll() -> tuple[bool | None, str]:
@@ -689,7 +700,7 @@ def _remove_namespace(aks: HasKube, end: float, progress: bool | None) -> None:
         uid = there["metadata"]["uid"]
         return None, str((there.get("status") or {}).get("phase"))
 
-    wait_until(poll, f"deleting namespace {NAMESPACE}", timeout=_left(end), progress=progress)
+    wait_until(poll, f"deleting namespace {NAMESPACE}", timeout=timer, progress=progress)
 
 
 def _is_empty(aks: HasKube) -> bool:

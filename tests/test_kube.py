@@ -16,7 +16,7 @@ import pytest
 from scripted import Request, Server
 from urllib3.exceptions import HTTPError
 
-from aksgpu import errors, kube
+from aksgpu import errors, kube, waiting
 from aksgpu._kube import wire
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
@@ -53,6 +53,7 @@ def test_one_object_goes_to_its_path(serve: Any) -> None:
     api.patch("Pod", "p", {"a": None}, "team")
     api.patch("Node", "n", [{"op": "add"}], subresource="status")
     api.delete("Job", "j", propagation_policy="Foreground")
+    assert server.requests.pop(-2).route == server.requests[-1].route  # looked at before it is deleted
     seen = [(r.command, r.route, r.headers["Content-Type"], r.query.get("fieldValidation")) for r in server.requests]
     assert seen == [
         ("GET", "/apis/batch/v1/namespaces/default/jobs/j", None, None),
@@ -126,7 +127,7 @@ def test_refusals_are_exceptions_with_the_servers_words(
     serve: Any, code: int, reason: str, message: str, kind: type[errors.KubernetesError]
 ) -> None:
     api, _ = serve(lambda request: request.refuse(code, reason, message))
-    with pytest.raises(kind, match=message.split(":")[0]) as raised:
+    with pytest.raises(kind, match=message.split(":")[0]) as raised, waiting.deadline(0):
         api.get("Job", "x")
     assert type(raised.value) is kind
     assert (raised.value.code, raised.value.reason) == (code, reason)
@@ -142,7 +143,8 @@ def test_a_refusal_that_is_no_status_object(serve: Any) -> None:
 def test_nobody_there(serve: Any) -> None:
     api, server = serve(lambda request: None)
     server.__exit__()
-    with pytest.raises(errors.Unreachable, match=r"no answer .* 'scripted' at 127\.0\.0\.1:\d+: nobody list") as raised:
+    message = r"no answer .* 'scripted' at 127\.0\.0\.1:\d+: nobody list"
+    with pytest.raises(errors.Unreachable, match=message) as raised, waiting.deadline(0.5):
         api.get("Job", "x")
     assert raised.value.hint.startswith("Connect again: azure = aksgpu.connect(...), aks = cluster.get(")
     assert "start" in raised.value.hint
@@ -153,7 +155,7 @@ def test_nobody_there(serve: Any) -> None:
 
 def test_somebody_silent_at_the_old_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "CONNECT_TIMEOUT", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with waiting.deadline(0.5), socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
         path = kubeconfig_of(f"https://{where}", tmp_path)
         with pytest.raises(errors.Unreachable, match="it may have moved to another address") as raised:
@@ -194,7 +196,7 @@ def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
 
 def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(wire.time, "sleep", pauses.append)
+    monkeypatch.setattr(waiting, "pause", pauses.append)
 
     def answer(request: Request) -> None:
         if len(pauses) < 2:
@@ -207,7 +209,8 @@ def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch
 
     api, server = serve(answer)
     assert api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}) == {"made": True}
-    assert (pauses, len(server.requests)) == ([7.0, 7.0], 3)
+    assert pauses == [7.0, 7.0]
+    assert [request.command for request in server.requests] == ["GET", "GET", "GET", "POST"]
 
 
 def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Path) -> None:
@@ -220,7 +223,7 @@ def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Pa
     api, server = serve(answer)
     with pytest.raises(errors.Unauthorized, match=r"may have been deleted or created again.*cluster\.get\("):
         api.get("Job", "x")
-    assert len(server.requests) == 1  # nothing newer to try with
+    assert len(server.requests) == 2  # once more with the same token, as there is no newer one
     server.kubeconfig(tmp_path, {"token": "new"})
     assert api.get("Job", "x") == {"ok": True}
 
@@ -283,6 +286,46 @@ def test_kubeconfigs_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pyte
         Kube.from_kubeconfig(path, "other")
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'none'}:{path}")
     assert repr(Kube.from_kubeconfig()) == "Kube(context='scripted')"
+
+
+AS_JANE = {
+    "token": "t0",
+    "as": "jane",
+    "as-uid": "17",
+    "as-groups": ["students", "system:masters"],
+    "as-user-extra": {"example.com/Scope": ["a", "b"]},
+}
+
+
+def test_a_kubeconfigs_impersonation_is_sent_with_every_request(serve: Any) -> None:
+    api, server = serve(lambda request: request.json({"items": [], "metadata": {}}), user=AS_JANE)
+    api.list("Pod")
+    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}})
+    api.log("p").read()
+    assert len(server.requests) == 3
+    for request in server.requests:
+        assert request.headers["Authorization"] == "Bearer t0"
+        assert request.headers["Impersonate-User"] == "jane"
+        assert request.headers["Impersonate-Uid"] == "17"
+        assert request.headers.get_all("Impersonate-Group") == ["students", "system:masters"]
+        assert request.headers.get_all("Impersonate-Extra-example.com%2FScope") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ({"as-groups": ["system:masters"]}, "as-groups without `as`"),
+        ({"as-uid": "1"}, "as-uid without `as`"),
+        ({"as": "jane\nImpersonate-Group: system:masters"}, "`as` .* must be printable ASCII"),
+        ({"as": 5}, "`as` .* must be printable ASCII"),
+        ({"as": "jane", "as-groups": "students"}, "`as-groups` .* must be a list of texts"),
+        ({"as": "jane", "as-user-extra": ["a"]}, "`as-user-extra` .* must be a mapping"),
+        ({"as": "jane", "as-user-extra": {"a": ["\u0394"]}}, "`as-user-extra` .* must be printable ASCII"),
+    ],
+)
+def test_impersonation_that_cannot_be_sent_is_refused(serve: Any, user: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=message):
+        serve(lambda request: request.json({}), user={"token": "t0", **user})
 
 
 def test_other_kinds_are_discovered_once(serve: Any) -> None:
@@ -352,8 +395,102 @@ def test_a_watch_that_expires_lists_again_and_tells_the_difference(serve: Any, s
 
     api, server = serve(answer)
     events = [(change, obj["metadata"]["name"]) for change, obj in islice(api.watch("Pod"), 6)]
-    assert events == [("ADDED", n) for n in "abc"] + [("MODIFIED", "b"), ("ADDED", "d"), ("DELETED", "c")]
+    assert events == [("ADDED", n) for n in "abc"] + [("DELETED", "c"), ("MODIFIED", "b"), ("ADDED", "d")]
     assert len(server.requests) <= 5
+
+
+def successor(name: str, uid: str, version: int) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": uid, "resourceVersion": str(version)}}
+
+
+def names_and_uids(events: Any) -> list[tuple[str, str]]:
+    return [(change, obj["metadata"]["uid"]) for change, obj in events]
+
+
+def test_a_watch_that_lists_again_yields_a_deletion_before_the_successor_of_the_same_name(serve: Any) -> None:
+    states = [[successor("a", "a1", 1), thing("z", 2)], [successor("a", "a2", 8), thing("n", 9)]]
+
+    def answer(request: Request) -> None:
+        if "watch" not in request.query:
+            request.json({"items": states.pop(0), "metadata": {"resourceVersion": str(10 * (2 - len(states)))}})
+        elif request.query["resourceVersion"] == "10":
+            request.refuse(410, "Expired", "too old")
+        else:
+            request.begin()
+            request.silence()
+
+    api, _ = serve(answer)
+    assert names_and_uids(islice(api.watch("Pod"), 6)) == [
+        ("ADDED", "a1"),
+        ("ADDED", "z"),
+        ("DELETED", "a1"),
+        ("DELETED", "z"),
+        ("ADDED", "a2"),
+        ("ADDED", "n"),
+    ]
+
+
+def test_a_resumed_watch_yields_a_deletion_that_it_missed_before_the_successor(serve: Any) -> None:
+    def answer(request: Request) -> None:
+        if "watch" not in request.query:
+            request.json({"items": [successor("a", "a1", 1)], "metadata": {"resourceVersion": "5"}})
+            return
+        request.begin()
+        if request.query["resourceVersion"] == "5":
+            request.event("MODIFIED", successor("a", "a1", 6))
+            request.drop()
+        elif request.query["resourceVersion"] == "6":
+            request.event("MODIFIED", successor("a", "a2", 8))
+            request.event("DELETED", successor("a", "a1", 9))
+            request.event("DELETED", successor("a", "a2", 10))
+            request.silence()
+
+    api, _ = serve(answer)
+    assert names_and_uids(islice(api.watch("Pod"), 5)) == [
+        ("ADDED", "a1"),
+        ("MODIFIED", "a1"),
+        ("DELETED", "a1"),
+        ("ADDED", "a2"),
+        ("DELETED", "a2"),
+    ]
+
+
+@pytest.mark.parametrize("code", [500, 503, 429])
+def test_a_watch_survives_what_passes(serve: Any, code: int) -> None:
+    def answer(request: Request) -> None:
+        if len(server.requests) in (1, 3):
+            request.refuse(code, "", "again")
+        elif "watch" not in request.query:
+            request.json({"items": [thing("a", 1)], "metadata": {"resourceVersion": "5"}})
+        else:
+            request.begin()
+            request.event("MODIFIED", thing("a", 6))
+            request.silence()
+
+    api, server = serve(answer)
+    assert [change for change, _ in islice(api.watch("Pod"), 2)] == ["ADDED", "MODIFIED"]
+
+
+def test_a_watch_without_any_answer_does_not_end_as_if_there_were_nothing(serve: Any) -> None:
+    api, _ = serve(lambda request: request.refuse(503, "", "starting"))
+    with pytest.raises(errors.Unreachable, match=r"the watch ended after 0\.5 s without an answer: starting"):
+        list(api.watch("Pod", timeout=0.5))
+
+
+def test_a_server_with_another_certificate_is_not_asked_again(tmp_path: Path) -> None:
+    import ssl
+
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with Server(lambda request: request.json({})) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        path = kubeconfig_of(f"https://127.0.0.1:{server.server_port}", tmp_path)
+        with pytest.raises(errors.Unreachable, match="TLS failed") as raised:
+            Kube.from_kubeconfig(path).get("Job", "x")
+    assert raised.value.permanent
+    assert "cluster.get(azure, name, resource_group)" in raised.value.hint
 
 
 def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) -> None:
@@ -459,3 +596,32 @@ def test_discovery_and_refusals_of_the_laptop(aks: Cluster) -> None:
     with pytest.raises(errors.NotFound, match="no kind 'Widget'"):
         api.list("Widget")
     assert api.request("GET", "/version")["gitVersion"].startswith("v1.")
+
+
+def kubeconfig_as(aks: Cluster, folder: Path, **user: Any) -> Path:
+    """The cluster's own kubeconfig, with more in its user."""
+    config = wire.read_kubeconfig(aks.kube._wire._path)
+    for entry in config["users"]:
+        entry["user"] = {**entry["user"], **user}
+    path = folder / "impersonating"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_an_impersonated_user_has_only_their_own_rights_on_the_laptop(aks: Cluster, tmp_path: Path) -> None:
+    assert aks.kube.list("Node")
+    jane = Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path, **{"as": "jane"}))
+    with pytest.raises(errors.Forbidden, match='User "jane" cannot list resource "nodes"'):
+        jane.list("Node")
+    with pytest.raises(errors.Forbidden, match='User "jane" cannot create'):
+        jane.create(config_map("as-jane"))
+    masters = {"as": "jane", "as-groups": ["system:masters"]}
+    assert Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path, **masters)).list("Node")
+
+
+@pytest.mark.parametrize("header", ["Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-scopes"])
+def test_the_laptop_refuses_impersonation_without_a_user(aks: Cluster, tmp_path: Path, header: str) -> None:
+    api = Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path))
+    api._wire._impersonation = [(header, "value")]
+    with pytest.raises(errors.KubernetesError, match="without impersonating a user"):
+        api.list("Node")

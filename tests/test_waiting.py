@@ -3,11 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+from scripted import Request, Server
 from tqdm.auto import tqdm
 
-from aksgpu.errors import WaitTimeout
+from aksgpu import waiting
+from aksgpu.errors import AzureUnreachable, InvalidInput, Unreachable, WaitTimeout
 from aksgpu.waiting import wait_until
 
 
@@ -35,3 +38,132 @@ def test_the_bar_is_the_notebooks_own_in_a_notebook() -> None:
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert "tqdm.notebook" in said.stdout
+
+
+def test_a_wait_goes_on_without_an_answer() -> None:
+    failures = iter([Unreachable("nobody listens there"), AzureUnreachable("no route"), Unreachable("silence")])
+
+    def poll() -> tuple[str | None, str]:
+        for failed in failures:
+            raise failed
+        return "done", ""
+
+    assert wait_until(poll, "thing", timeout=10, interval=0.01, progress=False) == "done"
+
+
+@pytest.mark.parametrize("kind", [Unreachable, AzureUnreachable])
+def test_a_wait_without_an_answer_until_the_end_says_so(kind: type[Exception]) -> None:
+    states = iter(["half"])
+
+    def poll() -> tuple[str | None, str]:
+        for state in states:
+            return None, state
+        raise kind("nobody listens there", hint="Start it.")  # type: ignore[call-arg]
+
+    with pytest.raises(kind) as raised:
+        wait_until(poll, "thing", timeout=0.1, interval=0.01, progress=False)
+    assert str(raised.value) == (
+        "thing: not known after 0.1 s, since there was no answer: nobody listens there The last state known: half."
+        "\nHint: Start it."
+    )
+
+
+def test_what_cannot_get_better_ends_a_wait_at_once() -> None:
+    def poll() -> tuple[str | None, str]:
+        raise Unreachable("another certificate", permanent=True)
+
+    with pytest.raises(Unreachable, match=r"^another certificate$"):
+        wait_until(poll, "thing", timeout=60, progress=False)
+
+
+def test_of_nested_deadlines_the_earliest_counts() -> None:
+    assert waiting.time_left() is None
+    with waiting.deadline(100):
+        with waiting.deadline(1000):
+            assert 90 < (waiting.time_left() or 0) <= 100
+        with waiting.deadline(None):
+            assert 90 < (waiting.time_left() or 0) <= 100
+        with waiting.deadline(0):
+            assert waiting.time_left() == 0
+            assert waiting.Timer(50).left == 0
+        assert 90 < (waiting.time_left() or 0) <= 100
+    assert waiting.time_left() is None
+
+
+def test_a_poll_sees_the_deadline_of_its_wait() -> None:
+    assert 5 < wait_until(lambda: (waiting.time_left(), ""), "thing", timeout=10, progress=False) <= 10
+    assert wait_until(lambda: (waiting.time_left(), ""), "thing", timeout=None, progress=False) == float("inf")
+    assert waiting.time_left() is None
+
+
+@pytest.mark.parametrize("timeout", ["5", "2h", True, False, float("nan"), -0.1, [], {}, b"5", 1j])
+def test_a_timeout_is_a_number_of_seconds(timeout: object) -> None:
+    with pytest.raises(InvalidInput, match="`timeout` must be a number of seconds, 0 or more, or None for no limit"):
+        wait_until(lambda: ("done", ""), "thing", timeout=timeout, progress=False)  # type: ignore[arg-type]
+
+
+def test_numbers_of_other_libraries_are_timeouts() -> None:
+    import numpy as np
+
+    for timeout in (0, 2.5, np.int64(3), np.float32(1.5), float("inf")):
+        assert waiting.check_timeout(timeout) == float(timeout)
+
+
+# Interrupts
+
+
+WAITING = """
+import os, signal, sys, threading
+from aksgpu.kube import Kube
+from aksgpu.waiting import wait_until
+kube = Kube.from_kubeconfig(sys.argv[1])
+threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+"""
+
+
+def interrupted(program: str, tmp_path: Path) -> str:
+    """What a program writes that is interrupted while it waits for a silent server."""
+    with Server(Request.silence) as server:
+        command = [sys.executable, "-c", WAITING + program, str(server.kubeconfig(tmp_path))]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
+
+
+def test_an_interrupted_wait_ends_in_one_sentence(tmp_path: Path) -> None:
+    wait = "wait_until(lambda: (kube.find('Job', 'j'), ''), 'job j', timeout=60, on_interrupt='The Job goes on.')"
+    shown = interrupted(wait, tmp_path)
+    assert shown.rstrip().endswith("aksgpu.waiting.Interrupted: job j: the wait was interrupted. The Job goes on.")
+    assert "urllib3" not in shown
+    assert shown.count("\n") < 12
+
+
+def test_an_interrupted_request_does_not_show_the_http_library(tmp_path: Path) -> None:
+    shown = interrupted("kube.list('Pod')", tmp_path)
+    assert "urllib3" not in shown
+    assert "aksgpu.waiting.Interrupted: GET /api/v1/pods was interrupted." in shown
+
+
+def test_an_interrupt_stays_a_keyboard_interrupt() -> None:
+    def poll() -> tuple[str | None, str]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        wait_until(poll, "thing", timeout=60, progress=False)
+    assert isinstance(raised.value, waiting.Interrupted)
+    assert raised.value.__suppress_context__
+
+
+def test_a_notebook_shows_an_interrupt_in_one_line(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    with Server(Request.silence) as server:
+        path = str(server.kubeconfig(tmp_path))
+        wait = "wait_until(lambda: (kube.find('Job', 'j'), ''), 'job j', timeout=60, on_interrupt='The Job goes on.')"
+        cell = WAITING.replace("sys.argv[1]", repr(path)) + wait
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+        with pytest.raises(CellExecutionError):
+            NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
+    assert error.ename == "Interrupted"
+    assert error.traceback == ["Interrupted: job j: the wait was interrupted. The Job goes on."]

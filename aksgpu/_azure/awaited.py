@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from aksgpu import waiting
 from aksgpu._azure.handle import Cluster
 from aksgpu._kube.nodes import read as read_node
 from aksgpu.errors import AksGpuError
+
+_LOOK = 5.0
+"""Seconds that one look at a pool's nodes may take; the operation is followed elsewhere meanwhile."""
 
 
 def pools_ready(read: Callable[[], Mapping[str, Any] | None]) -> str:
@@ -52,7 +56,8 @@ class PoolNodes:
         if self._mute:
             return None
         try:
-            nodes = self._aks.kube.list("Node", label_selector=f"agentpool={self._pool}")
+            with waiting.deadline(_LOOK):
+                nodes = self._aks.kube.list("Node", label_selector=f"agentpool={self._pool}")
         except AksGpuError:
             self._mute = True
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,12 @@ from aksgpu._frames import frame
 from aksgpu._jobs import status as _jobstatus
 from aksgpu._jobs.status import JobStatus
 from aksgpu._kube import pods as _pods
-from aksgpu._kube.backoff import REFUSED_PATIENCE
 from aksgpu._numbers import whole
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, Unreachable, WaitTimeout
 from aksgpu.kube import HasKube, Kube, Object
 from aksgpu.logs import follow_job, job_pods
 from aksgpu.logs import read as read_log
-from aksgpu.waiting import wait_until
+from aksgpu.waiting import Interrupted, deadline, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
     from aksgpu.diagnose import Diagnosis
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
-_PATIENCE = 120.0
-"""Seconds without an answer from the API server before a wait gives up."""
+_EXPLAINING = 5.0
+"""Seconds that finding a reason may take after a wait has run out of time."""
 _TAIL = 20
 """Lines of log that an error carries."""
 _POD_COLUMNS = {
@@ -109,11 +107,11 @@ class Job:
             )
         return frame(rows, _POD_COLUMNS)
 
-    def wait(self, timeout: float = 3600, progress: bool | None = None, *, fail_fast: bool = True) -> Job:
+    def wait(self, timeout: float | None = 3600, progress: bool | None = None, *, fail_fast: bool = True) -> Job:
         """Wait until it is complete. Interrupting the kernel leaves the Job running; wait again at any time.
 
         Args:
-            timeout: seconds.
+            timeout: seconds; None means no limit.
             progress: False for silence; None asks ``AKSGPU_PROGRESS``.
             fail_fast: raise as soon as its image cannot be pulled. Kubernetes itself tries again for ever.
 
@@ -124,21 +122,14 @@ class Job:
             JobFailed: with its reason and the log's tail.
             WaitTimeout: with what is in its way.
             NotFound: it was deleted.
-            Unreachable: the API server has not answered for two minutes, or has refused connections for 15 seconds.
+            Unreachable: time ran out while the API server gave no answer; with its last one.
+            Interrupted: the user interrupted the wait. The Job goes on.
         """
-        answered = time.monotonic()
         witness = _Witness(self.cluster.kube)
 
         def poll() -> tuple[Job | None, str]:
-            nonlocal answered
-            try:
-                status, pods = self._look()
-                witness.look(pods)
-            except Unreachable as failed:
-                if time.monotonic() - answered > (REFUSED_PATIENCE if failed.refused else _PATIENCE):
-                    raise
-                return None, "no answer from the API server"
-            answered = time.monotonic()
+            status, pods = self._look()
+            witness.look(pods)
             if status.phase == "Complete":
                 return self, ""
             hopeless = status.reason in _pods.UNPULLABLE and status.reason != "ErrImagePull"
@@ -147,9 +138,19 @@ class Job:
             return None, str(status)
 
         try:
-            return wait_until(poll, f"job {self.name}", timeout=timeout, progress=progress)
+            return wait_until(
+                poll,
+                f"job {self.name}",
+                timeout=timeout,
+                progress=progress,
+                on_interrupt="The Job goes on; job.wait() waits again.",
+            )
         except WaitTimeout as late:
-            found = self.why()
+            try:
+                with deadline(_EXPLAINING):
+                    found = self.why()
+            except Unreachable:
+                raise late from None
             raise WaitTimeout(
                 f"{late.message}\n{found.verdict}",
                 state=late.state,
@@ -204,8 +205,12 @@ class Job:
         Nothing is lost and nothing comes twice, whatever the connection does. Pods that run side by side are given
         one after the other.
         """
-        for _, line in follow_job(self.cluster.kube, self.name, self.namespace):
-            yield line.text
+        try:
+            for _, line in follow_job(self.cluster.kube, self.name, self.namespace):
+                yield line.text
+        except KeyboardInterrupt:
+            text = f"following job {self.name} was interrupted. The Job goes on; job.follow() begins at its first line."
+            raise Interrupted(text) from None
 
     def metrics(self) -> pd.DataFrame:
         """Numbers in its log, as :func:`aksgpu.metrics.parse` finds them: step (int64) and accuracy (float64).
@@ -226,26 +231,38 @@ class Job:
         """Why it stands where it stands, and what to do: see :mod:`aksgpu.diagnose`."""
         return diagnose.job(self.cluster, self.name, self.namespace)
 
-    def delete(self, *, timeout: float = 300, progress: bool | None = None) -> None:
+    def delete(self, *, timeout: float | None = 300, progress: bool | None = None) -> None:
         """Delete it with its pods and their logs, and wait until they are gone. Twice is fine.
 
         Args:
-            timeout: seconds.
+            timeout: seconds; None means no limit.
             progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         """
         kube = self.cluster.kube
-        job = kube.find("Job", self.name, self.namespace)
-        if job is None:
-            return
-        with contextlib.suppress(NotFound):
-            kube.delete("Job", self.name, self.namespace, propagation_policy="Foreground")
+        job: Object | None = None
 
         def gone() -> tuple[bool | None, str]:
-            now, left = kube.find("Job", self.name, self.namespace), len(job_pods(kube, job))
+            nonlocal job
+            if job is None:
+                found = kube.find("Job", self.name, self.namespace)
+                if found is None:
+                    return True, ""
+                with contextlib.suppress(NotFound):
+                    kube.delete("Job", self.name, self.namespace, propagation_policy="Foreground")
+                job = found
+            now = kube.find("Job", self.name, self.namespace)
+            left = len(job_pods(kube, job))
             there = now is not None and now["metadata"]["uid"] == job["metadata"]["uid"]
             return (None if there or left else True), f"{left} pods left"
 
-        wait_until(gone, f"deleting job {self.name}", timeout=timeout, interval=0.2, progress=progress)
+        wait_until(
+            gone,
+            f"deleting job {self.name}",
+            timeout=timeout,
+            interval=0.2,
+            progress=progress,
+            on_interrupt="Its deletion goes on; job.delete() waits again.",
+        )
 
 
 def _logged(job: Object, pods: list[Object]) -> list[Object]:

@@ -7,9 +7,6 @@ import time
 
 from aksgpu.errors import Unreachable
 
-REFUSED_PATIENCE = 15.0
-"""Seconds that a refused connection is believed to be a restart. A server behind a load balancer does not refuse."""
-
 
 class Backoff:
     """Pauses that double, with jitter so that many clients do not come back as one.
@@ -21,8 +18,10 @@ class Backoff:
     """
 
     def __init__(self, deadline: float = float("inf"), *, first: float = 0.2, longest: float = 15.0) -> None:
-        self._deadline, self._first, self._longest = deadline, first, longest
-        self._next, self._began = first, time.monotonic()
+        self._deadline = deadline
+        self._first = first
+        self._longest = longest
+        self._next = first
 
     def reset(self) -> None:
         """Something went well: begin with the shortest pause again."""
@@ -34,8 +33,8 @@ class Backoff:
         return time.monotonic() >= self._deadline
 
     def hopeless(self, failed: Unreachable) -> bool:
-        """Whether to give up after a failure: the deadline has passed, or nobody has listened there for long."""
-        return self.over or (failed.refused and time.monotonic() - self._began > REFUSED_PATIENCE)
+        """Whether to give up after a failure: the deadline has passed, or trying again cannot help."""
+        return self.over or failed.permanent
 
     def sleep(self) -> None:
         """Pause."""

@@ -100,5 +100,7 @@ def unreachable(failed: BaseException, what: str, url: str) -> Unreachable:
         f"no answer from {what} at {urlsplit(url).netloc}: {why}",
         hint=STALE_HINT if stale else UNREACHABLE_HINT,
         refused=_noanswer.refused(failed),
+        unsent=_noanswer.unsent(failed),
+        permanent=_noanswer.permanent(failed),
         _beneath=failed,
     )

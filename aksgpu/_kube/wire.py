@@ -2,7 +2,8 @@
 
 Below :mod:`aksgpu.kube`, which knows kinds and verbs. The ``kubernetes`` package reads the kubeconfig and brings TLS,
 proxies and authentication; its generated models are left alone, because they cost thirty times as much as the dicts
-that the API sends. Nothing here retries a write.
+that the API sends. A request is sent once here, and once more with new credentials after a 401; what else is worth
+another try is :mod:`aksgpu._kube.retry`'s decision.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -19,13 +21,19 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from aksgpu import waiting
+from aksgpu._kube import impersonation, names
 from aksgpu._kube.refusals import UNREACHABLE_HINT, error, unreachable
-from aksgpu.errors import InvalidInput, Unauthorized, Unreachable
+from aksgpu.errors import InvalidInput, KubernetesError, Unauthorized, Unreachable
 
 CONNECT_TIMEOUT = 10.0
-READ_TIMEOUT = 60.0
+"""Seconds that a connection may take."""
+READ_TIMEOUT = 30.0
+"""Seconds without a byte after which a connection counts as broken. A hanging etcd is reported sooner than that."""
+SHORTEST_TIMEOUT = 1.0
+"""Seconds that a request gets although its deadline has passed, so that a wait with timeout=0 looks once."""
 GUARDED_BYTES = 100_000
-THROTTLED_TRIES = 6
+"""Size of an answer from which the garbage collector is off while it is decoded."""
 
 PLUGIN_HINT = (
     "Get the cluster through Azure instead, cluster.get(azure, name, resource_group): its token then comes from "
@@ -52,19 +60,42 @@ def decode(body: bytes) -> Any:
 class Stream:
     """The body of an answer, as it arrives. A context manager; iterating ends it."""
 
-    def __init__(self, response: Any, where: str) -> None:
-        self._response, self._where = response, where
+    def __init__(self, response: Any, where: str, connection: Any = None) -> None:
+        self._response = response
+        self._where = where
+        self._socket = getattr(connection, "sock", None)
+        self._began = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         from urllib3.exceptions import HTTPError
 
+        blocks = self._response.stream(65536, decode_content=True)
         try:
-            yield from self._response.stream(65536, decode_content=True)
+            while True:
+                self._keep_to_deadline()
+                block = next(blocks, None)
+                if block is None:
+                    return
+                yield block
         except HTTPError as broken:
             message = f"{self._where}: the connection broke ({type(broken).__name__})"
             raise Unreachable(message, hint=UNREACHABLE_HINT, _beneath=broken) from None
         finally:
             self.close()
+
+    def _keep_to_deadline(self) -> None:
+        """Let the next block take as long as the deadline allows, so that a slow body ends in time."""
+        left = waiting.time_left()
+        if left is None:
+            return
+        if left == 0 and time.monotonic() - self._began > SHORTEST_TIMEOUT:
+            raise Unreachable(f"{self._where}: time is up in the middle of the answer", hint=UNREACHABLE_HINT)
+        if self._socket is None or self._socket.fileno() < 0:
+            return
+        limit = self._socket.gettimeout()
+        allowed = max(left, SHORTEST_TIMEOUT)
+        if limit is None or allowed < limit:
+            self._socket.settimeout(allowed)
 
     def lines(self) -> Iterator[bytes]:
         """Lines, each with its newline; at the end, what came after the last one (if anything)."""
@@ -112,7 +143,7 @@ class Wire:
         config = read_kubeconfig(path)
         self.context = context or str(config.get("current-context") or "")
         self.namespace = _entry(config, "contexts", self.context, "context").get("namespace") or "default"
-        self._configuration = self._load(config)
+        self._configuration, self._impersonation = self._load(config)
         from kubernetes.client import ApiClient
 
         self._client = ApiClient(self._configuration)
@@ -122,7 +153,8 @@ class Wire:
         """Address of the API server."""
         return str(self._configuration.host)
 
-    def _load(self, config: dict[str, Any]) -> Any:
+    def _load(self, config: dict[str, Any]) -> tuple[Any, list[impersonation.Header]]:
+        """The client's configuration, and the headers of the user to act as."""
         from logging.handlers import BufferingHandler
 
         from kubernetes import client
@@ -130,6 +162,7 @@ class Wire:
 
         config, user = _chosen(config, self.context, drop_plugin=self._refresh is not None)
         _require_plugin(user)
+        acting_as = impersonation.headers(user, self.context)
         configuration = client.Configuration()
         # Without a handler, Python would set one up for good at the client's first word, and print it.
         heard = BufferingHandler(100)
@@ -152,19 +185,22 @@ class Wire:
             said = ": ".join(["the login that its kubeconfig asks for gave no token", *texts])
             raise Unauthorized(f"context {self.context!r}: {said}", hint=PLUGIN_HINT)
         configuration.socket_options = _keepalive()
-        return configuration
+        return configuration, acting_as
 
     def _renew(self) -> bool:
         """New credentials; False when there are none newer than those just refused."""
         from kubernetes.client import ApiClient
 
         try:
-            old, fresh = self._configuration, self._load(read_kubeconfig(self._path))
+            old = self._configuration
+            fresh, acting_as = self._load(read_kubeconfig(self._path))
         except InvalidInput:  # the file went with its cluster: the server's own refusal says more
             return False
         if fresh.host != old.host or (fresh.api_key, fresh.cert_file) == (old.api_key, old.cert_file):
             return False  # another address is another cluster: never move there in silence
-        self._configuration, self._client = fresh, ApiClient(fresh)
+        self._configuration = fresh
+        self._impersonation = acting_as
+        self._client = ApiClient(fresh)
         return True
 
     def open(
@@ -176,10 +212,9 @@ class Wire:
         body: Any = None,
         content_type: str = "application/json",
         accept: str = "application/json",
-        read_timeout: float = READ_TIMEOUT,
-        retry: bool = True,
+        read_timeout: float | None = None,
     ) -> Stream:
-        """Send a request and return the body's stream once the headers say that it went well.
+        """Send a request once and return the body's stream if the headers say that it went well.
 
         Args:
             method: HTTP method.
@@ -188,54 +223,47 @@ class Wire:
             body: sent as JSON (which apply patches accept as the YAML that they ask for).
             content_type: of the body.
             accept: what the answer should be.
-            read_timeout: seconds without a byte after which the connection counts as broken.
-            retry: try again where connecting fails; switched off by those who come back by themselves.
+            read_timeout: seconds without a byte after which the connection counts as broken; None means
+                :data:`READ_TIMEOUT`. Less where :func:`aksgpu.waiting.deadline` allows less.
 
         Raises:
             KubernetesError: the subclass for the server's answer; Unreachable where there was none.
+            Interrupted: the user interrupted the request.
         """
-        url = self.host + path
-        query = {key: value for key, value in (params or {}).items() if value is not None}
-        if query:
-            url += "?" + urlencode({key: _plain(value) for key, value in query.items()})
+        url = self.host + names.check_path(path, method) + _query(params or {})
         content = None if body is None else json.dumps(body).encode()
-
-        def send() -> Any:
-            return self._send(method, url, content, content_type, accept, read_timeout, retry)
-
-        response = send()
-        if response.status == 401 and self._renew():
-            response.drain_conn()
-            response = send()
-        for _ in range(THROTTLED_TRIES):
-            if response.status != 429:  # the only refusal that asks to come again, and promises that nothing was done
-                break
-            response.drain_conn()
-            time.sleep(_retry_after(response.headers.get("Retry-After")))
-            response = send()
-        stream = Stream(response, f"{method} {path}")
-        if response.status >= 400:
-            raise error(response.status, stream.read())
-        return stream
+        if read_timeout is None:
+            read_timeout = READ_TIMEOUT
+        try:
+            response = self._send(method, url, content, content_type, accept, read_timeout)
+            if response.status == 401:  # once more, with the same credentials where there are no newer ones
+                response.drain_conn()
+                self._renew()
+                response = self._send(method, url, content, content_type, accept, read_timeout)
+            stream = Stream(response, f"{method} {path}", response.connection)
+            if response.status < 300:
+                return stream
+            refused = error(response.status, stream.read())
+        except KeyboardInterrupt:
+            raise waiting.Interrupted(f"{method} {path} was interrupted. It may have been carried out.") from None
+        refused.retry_after = _retry_after(response.headers.get("Retry-After"), refused)
+        raise refused
 
     def _send(
-        self,
-        method: str,
-        url: str,
-        content: bytes | None,
-        content_type: str,
-        accept: str,
-        read_timeout: float,
-        retry: bool,
+        self, method: str, url: str, content: bytes | None, content_type: str, accept: str, read_timeout: float
     ) -> Any:
-        from urllib3 import Retry, Timeout
+        from urllib3 import HTTPHeaderDict, Timeout
         from urllib3.exceptions import HTTPError
 
-        headers = {"Accept": accept, "User-Agent": "aksgpu"}
+        headers = HTTPHeaderDict({"Accept": accept, "User-Agent": "aksgpu"})
         if content is not None:
             headers["Content-Type"] = content_type
         for setting in self._configuration.auth_settings().values():
             headers[setting["key"]] = setting["value"]
+        for name, value in self._impersonation:
+            headers.add(name, value)
+        left = waiting.time_left()
+        most = math.inf if left is None else max(left, SHORTEST_TIMEOUT)
         try:
             return self._client.rest_client.pool_manager.request(
                 method,
@@ -243,9 +271,9 @@ class Wire:
                 body=content,
                 headers=headers,
                 preload_content=False,
-                timeout=Timeout(connect=CONNECT_TIMEOUT, read=read_timeout),
-                # urllib3 sends only those methods again that may be sent twice.
-                retries=Retry(3, redirect=0, respect_retry_after_header=False) if retry else False,
+                timeout=Timeout(connect=min(CONNECT_TIMEOUT, most), read=min(read_timeout, most)),
+                retries=False,
+                redirect=False,
             )
         except HTTPError as failed:
             raise unreachable(failed, f"the Kubernetes API server of {self.context!r}", url) from None
@@ -326,9 +354,20 @@ def _require_plugin(user: dict[str, Any]) -> None:
         )
 
 
-def _retry_after(header: str | None) -> float:
-    """Seconds that a throttling server asks to wait: one where it does not say, half a minute at most."""
-    return min(float(header), 30.0) if header and header.isdecimal() else 1.0
+def _retry_after(header: str | None, refused: KubernetesError) -> float | None:
+    """Seconds that the server asks to wait, half a minute at most; None where it does not say."""
+    details = refused.status.get("details") or {}
+    said = header if header is not None else details.get("retryAfterSeconds")
+    return min(float(said), 30.0) if said is not None and str(said).isdecimal() else None
+
+
+def _query(params: Mapping[str, Any]) -> str:
+    """The query with its question mark; empty where no parameter has a value."""
+    given = {key: _plain(value) for key, value in params.items() if value is not None}
+    for key, value in given.items():
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidInput(f"`{key}` must be text that UTF-8 can encode, got {names.shown(value)}")
+    return "?" + urlencode(given) if given else ""
 
 
 def _plain(value: Any) -> str:

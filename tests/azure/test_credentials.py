@@ -228,7 +228,10 @@ def test_entra_id_works_without_kubelogin(azure: Azure, laptop: Endpoint) -> Non
     ("name", "access"),
     [("private", {"enablePrivateCluster": True}), ("ranges", {"authorizedIPRanges": ["203.0.113.0/24"]})],
 )
-def test_the_laptop_has_clusters_that_do_not_answer(azure: Azure, name: str, access: dict[str, Any]) -> None:
+def test_the_laptop_has_clusters_that_do_not_answer(
+    azure: Azure, name: str, access: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aksgpu._azure.credentials._PROBE", 0.2)
     with pytest.raises(ApiServerRestricted):
         _ = _made_with(azure, name, apiServerAccessProfile=access).kube
 
@@ -248,7 +251,7 @@ def test_a_range_that_this_machine_is_in(azure: Azure) -> None:
 def test_a_cluster_that_does_not_answer_everybody_says_why(
     aks: Cluster, script: Script, access: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu._kube.wire.CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("aksgpu._azure.credentials._PROBE", 0.2)
     give(script, config())  # nothing listens there
     aks.access = access
     with pytest.raises(ApiServerRestricted, match=says):

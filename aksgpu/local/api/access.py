@@ -44,10 +44,11 @@ def _impersonated(request: web.Request, user: User) -> User:
     """Whom the request is to be answered as: the caller, or the user that an administrator names in its headers."""
     name = request.headers.get("Impersonate-User", "")
     groups = request.headers.getall("Impersonate-Group", [])
-    if not name and not groups:
+    asked = sorted({header for header in request.headers if header.lower().startswith("impersonate-")})
+    if not asked:
         return user
     if not name:
-        raise bad_request(f"requested {groups} without impersonating a user")
+        raise bad_request(f"requested {groups or asked} without impersonating a user")
     if MASTERS not in user.groups:
         what = f'User "{user.name}" cannot impersonate resource "users" in API group "" at the cluster scope'
         raise StatusError(403, "Forbidden", f'users "{name}" is forbidden: {what}', {"name": name, "kind": "users"})

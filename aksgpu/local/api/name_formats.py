@@ -31,7 +31,16 @@ def problems(form: str, value: str) -> list[str]:
     found = [f"must be no more than {rule['maxLength']} bytes"] if len(value.encode()) > rule["maxLength"] else []
     if not re.fullmatch(rule["pattern"], value, re.ASCII):
         found.append(rule["text"].replace("{pattern}", rule["pattern"]).replace("{value}", value))
+    if form == "config-key":
+        found += _parent_directory(value)
     return found
+
+
+def _parent_directory(key: str) -> list[str]:
+    """Why a key of a ConfigMap or Secret would leave the directory of a volume; empty when it would not."""
+    if key in (".", ".."):
+        return [f"must not be '{key}'"]
+    return ["must not start with '..'"] if key.startswith("..") else []
 
 
 def label_value(value: str) -> list[str]:
