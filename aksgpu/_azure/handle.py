@@ -49,6 +49,11 @@ class Cluster:
         self._kube = kube
 
     @property
+    def has_azure(self) -> bool:
+        """Whether Azure manages it. False for a cluster from a kubeconfig, which ``az`` and node pools do not reach."""
+        return self.azure is not None
+
+    @property
     def kube(self) -> Kube:
         """Its Kubernetes API; connected when first used."""
         if self._kube is None:

@@ -331,6 +331,8 @@ def test_reprs_escape_and_tell_more_in_html(shared: cluster.Cluster) -> None:
 def test_a_cluster_of_a_kubeconfig_has_no_azure_part(shared: cluster.Cluster) -> None:
     other = cluster.from_kubeconfig(cluster.kubeconfig(shared))
     assert repr(other) == "Cluster(shared)"
+    assert shared.has_azure
+    assert not other.has_azure
     assert "a kubeconfig" in other._repr_html_()
     assert other.kube.list("Node")
     with pytest.raises(InvalidInput, match="not made through Azure"):
