@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from aksgpu._azure import names
 from aksgpu.errors import AzureError, AzureNotFound, InvalidInput
 from aksgpu.local.home import home as user_home
 
@@ -32,6 +32,7 @@ AKS_SERVER_SCOPE = "6dae42f8-4368-4678-94ff-3960e28e3630/.default"
 """What a token must be for that an AKS cluster with Entra ID accepts (the id of Azure's AKS server application)."""
 
 _SUBSCRIPTIONS_API = "2022-12-01"
+_UNKNOWN = "unknown"  # the client wants a subscription, and listing the subscriptions does not use it
 _LRO_INTERVAL = 10.0  # seconds between two polls where Azure does not say; it nearly always does
 
 
@@ -72,7 +73,7 @@ class Azure:
         ca_file: str | Path | None = None,
         home: Path | None = None,
     ) -> None:
-        self.subscription_id = subscription_id
+        self.subscription_id = names.check(names.SUBSCRIPTION, subscription_id, "subscription_id")
         self.endpoint = endpoint.rstrip("/")
         self.prices_url = prices_url
         self.home = home or user_home()
@@ -97,7 +98,7 @@ class Azure:
         if self._client is None:
             from azure.mgmt.containerservice import ContainerServiceClient
 
-            from aksgpu._azure.patience import Retries
+            from aksgpu._azure.retries import Retries
 
             self._client = ContainerServiceClient(
                 self.credential,
@@ -179,6 +180,7 @@ class Azure:
         from azure.core.exceptions import HttpResponseError
         from azure.core.rest import HttpRequest
 
+        self._check_address(path)
         query = {**({"api-version": api_version} if api_version else {}), **(params or {})}
         request = HttpRequest(method, path, params=query, json=dict(body) if body is not None else None)
         with translated(what):
@@ -187,6 +189,18 @@ class Azure:
             if plain.status_code >= 400:
                 raise HttpResponseError(response=plain)
             return response
+
+    def _check_address(self, path: str) -> None:
+        """Refuse to send the login elsewhere, and paths that name something else than they seem to."""
+        rest = path
+        if not path.startswith("/"):
+            if not path.startswith(self.endpoint + "/"):
+                raise InvalidInput(
+                    f"`path` must begin with '/' or with {self.endpoint}/, got {names.shown(path)}",
+                    hint="The login is for this endpoint alone.",
+                )
+            rest = path.removeprefix(self.endpoint)
+        names.check_path(rest)
 
     def public(self, url: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """GET a public address; credentials are sent only where it is the endpoint's own.
@@ -197,13 +211,12 @@ class Azure:
         if url.startswith(self.endpoint + "/"):
             return self.request("GET", url, params=params)
         from azure.core import PipelineClient
-        from azure.core.pipeline.policies import RetryPolicy
         from azure.core.rest import HttpRequest
 
-        with translated(f"GET {url}"), PipelineClient(url, policies=[RetryPolicy.no_retries()]) as client:
-            response = client.send_request(
-                HttpRequest("GET", url, params=dict(params or {})), connection_timeout=3, read_timeout=10
-            )
+        from aksgpu._azure.retries import Retries
+
+        with translated(f"GET {url}"), PipelineClient(url, policies=[Retries()]) as client:
+            response = client.send_request(HttpRequest("GET", url, params=dict(params or {})))
             response.raise_for_status()
             return dict(response.json())
 
@@ -234,11 +247,11 @@ def translate(error: HttpResponseError) -> AzureError:
     return refusals.translate(error)
 
 
-def follow(poller: Any, what: str, *, timeout: float, progress: bool | None = None, **options: Any) -> Any:
+def follow(poller: Any, what: str, **options: Any) -> Any:
     """Follow a long-running operation to its end; see :func:`aksgpu._azure.operations.follow`."""
     from aksgpu._azure import operations as _operations
 
-    return _operations.follow(poller, what, timeout=timeout, progress=progress, **options)
+    return _operations.follow(poller, what, **options)
 
 
 def connect(
@@ -275,31 +288,21 @@ def connect(
         if isinstance(target, str) or not hasattr(target, "base_url"):
             raise InvalidInput(f"unknown target {target!r}", hint='Use "local" (the laptop AKS) or "azure".')
         return _at(target, subscription_id, credential)
-    subscription = _checked(subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or "")
+    subscription = subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or _UNKNOWN
     azure = Azure(subscription, default_credential if credential is None else lambda: credential)
-    return azure if subscription else _with_only_subscription(azure)
+    return azure if subscription != _UNKNOWN else _with_only_subscription(azure)
 
 
 def _at(endpoint: Endpoint, subscription_id: str | None, credential: TokenCredential | None) -> Azure:
     base = endpoint.base_url.rstrip("/")
     return Azure(
-        _checked(subscription_id or endpoint.subscription_id),
+        subscription_id or endpoint.subscription_id,
         lambda: credential or StaticToken(endpoint.token),
         endpoint=base,
         prices_url=f"{base}/api/retail/prices",
         ca_file=endpoint.ca_file,
         home=Path(endpoint.home),
     )
-
-
-def _checked(subscription_id: str) -> str:
-    """A subscription's id, which becomes a part of addresses; empty for none."""
-    if not isinstance(subscription_id, str) or not re.fullmatch(r"[0-9A-Za-z-]*", subscription_id):
-        raise InvalidInput(
-            f"{subscription_id!r} cannot be the id of a subscription",
-            hint="It looks like 00000000-0000-0000-0000-000000000000; `az account list --output table` lists yours.",
-        )
-    return subscription_id
 
 
 def default_credential() -> TokenCredential:
@@ -314,7 +317,6 @@ def default_credential() -> TokenCredential:
 
 
 def _with_only_subscription(azure: Azure) -> Azure:
-    azure.subscription_id = "unknown"  # the client wants one, and listing the subscriptions does not use it
     found = list(azure.pages("/subscriptions", api_version=_SUBSCRIPTIONS_API, what="listing subscriptions"))
     if not found:
         raise AzureNotFound(

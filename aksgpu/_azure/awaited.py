@@ -9,8 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aksgpu._azure.handle import Cluster
+from aksgpu._azure.patience import limit
 from aksgpu._kube.nodes import read as read_node
 from aksgpu.errors import AksGpuError
+
+_LOOK_TIMEOUT = 10.0
+"""Seconds that a look takes at most; the operation is followed meanwhile."""
 
 
 def pools_ready(read: Callable[[], Mapping[str, Any] | None]) -> str:
@@ -20,7 +24,9 @@ def pools_ready(read: Callable[[], Mapping[str, Any] | None]) -> str:
         read: reads the cluster.
     """
     try:
-        profiles = ((read() or {}).get("properties") or {}).get("agentPoolProfiles") or ()
+        with limit(_LOOK_TIMEOUT):
+            shown = read() or {}
+        profiles = (shown.get("properties") or {}).get("agentPoolProfiles") or ()
     except AksGpuError:
         return ""
     ready = sum(profile.get("provisioningState") == "Succeeded" for profile in profiles)
@@ -52,7 +58,8 @@ class PoolNodes:
         if self._mute:
             return None
         try:
-            nodes = self._aks.kube.list("Node", label_selector=f"agentpool={self._pool}")
+            with limit(_LOOK_TIMEOUT):
+                nodes = self._aks.kube.list("Node", label_selector=f"agentpool={self._pool}")
         except AksGpuError:
             self._mute = True
             return None

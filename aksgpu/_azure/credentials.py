@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu._azure import kubeconfig as _kubeconfig
+from aksgpu._azure import resources
+from aksgpu._azure.calls import call
 from aksgpu._azure.handle import Cluster, azure_of
+from aksgpu._azure.patience import READ_TIMEOUT
 from aksgpu._files import write_private
 from aksgpu.azure import AKS_SERVER_SCOPE, default_credential, translated
 from aksgpu.errors import ApiServerRestricted, AzureNotFound, InvalidInput, Unreachable
@@ -22,12 +25,14 @@ if TYPE_CHECKING:
     from aksgpu.kube import Kube
 
 
-def kubeconfig(aks: Cluster, *, admin: bool = False) -> Path:
+@call("fetching credentials of cluster {}")
+def kubeconfig(aks: Cluster, *, admin: bool = False, timeout: float | None = READ_TIMEOUT) -> Path:
     """Fetch a cluster's kubeconfig into a file of its own, readable by its owner only.
 
     Args:
         aks: the cluster.
         admin: the administrator's credentials, which clusters with local accounts off do not give.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         The file's path, for ``kubectl --kubeconfig`` and others. The same cluster always has the same file, and each
@@ -39,6 +44,7 @@ def kubeconfig(aks: Cluster, *, admin: bool = False) -> Path:
         AzureAuthError: the role "Azure Kubernetes Service Cluster User Role" is missing.
     """
     azure = azure_of(aks)
+    resources.cluster_id(azure, aks.resource_group, aks.name)  # checks the names
     clusters = azure.client.managed_clusters
     fetch = clusters.list_cluster_admin_credentials if admin else clusters.list_cluster_user_credentials
     with translated(f"credentials of cluster {aks.name}"):
@@ -61,8 +67,14 @@ def forget(aks: Cluster) -> None:
         _own_file(aks, admin).unlink(missing_ok=True)
 
 
+@call("fetching credentials of cluster {}")
 def get_credentials(
-    aks: Cluster, file: str | Path | None = None, overwrite_existing: bool = False, *, admin: bool = False
+    aks: Cluster,
+    file: str | Path | None = None,
+    overwrite_existing: bool = False,
+    *,
+    admin: bool = False,
+    timeout: float | None = READ_TIMEOUT,
 ) -> Path:
     """Merge a cluster's credentials into the user's kubeconfig, and make it the current context.
 
@@ -74,6 +86,7 @@ def get_credentials(
         file: kubeconfig to merge into; by default the first file of ``KUBECONFIG``, else ``~/.kube/config``.
         overwrite_existing: replace entries of the same names that differ, such as those of an older cluster.
         admin: the administrator's credentials.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         The file's path.
