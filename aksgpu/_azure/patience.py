@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
-from aksgpu.errors import AzureError, AzureUnreachable
+from aksgpu.errors import AzureError, AzureUnreachable, Throttled
 from aksgpu.waiting import Progress
 
 T = TypeVar("T")
@@ -28,6 +28,9 @@ STEP = 0.5
 
 PASSING = frozenset({408, 500, 502, 503, 504})
 """HTTP statuses of a server that may answer otherwise in a while."""
+
+_FIRST_LOOK = 1.0
+"""Seconds until the first look at a resource in a longer pause."""
 
 _UNSAID = 10.0
 """Seconds to wait after 429 where Azure does not say."""
@@ -73,6 +76,9 @@ class Limit:
 
 _limit: ContextVar[Limit | None] = ContextVar("aksgpu_azure_limit", default=None)
 shown_bar: ContextVar[Progress | None] = ContextVar("aksgpu_azure_bar", default=None)
+
+settling: ContextVar[bool] = ContextVar("aksgpu_azure_settling", default=False)
+"""Whether the write that is sent is settled by :func:`until_settled`."""
 
 
 def current() -> Limit:
@@ -151,7 +157,10 @@ def uncertain(error: AzureError) -> bool:
 
 
 def until_settled(send: Callable[[], T], look: Callable[[], T | None], what: str) -> T:
-    """Send a write, and settle it by looking where its answer was lost.
+    """Send a write, and look at the resource before sending it again.
+
+    It is sent again where its answer was lost, and where Azure asks to wait: meanwhile another caller may have done the
+    same, and a request that is not needed would use up what Azure grants to all.
 
     Args:
         send: sends the write.
@@ -161,18 +170,45 @@ def until_settled(send: Callable[[], T], look: Callable[[], T | None], what: str
     Raises:
         AzureError: Azure refused, or the time is up.
     """
+    call = current()
     attempt = 0
     while True:
         try:
-            return send()
+            with _settling():
+                return send()
+        except Throttled as slow:
+            wait = seconds(slow.retry_after)
+            state = words(wait)
+            if call.left <= wait:
+                raise
         except AzureError as lost:
             wait = backoff(attempt)
-            if not uncertain(lost) or current().left <= wait:
-                raise
             state = lost.message
+            if not uncertain(lost) or call.left <= wait:
+                raise
         attempt += 1
-        with waiting(what) as bar:
-            pause(bar, state, wait)
-            found = look()
+        found = _look_while_waiting(look, what, state, wait)
         if found is not None:
             return found
+
+
+def _look_while_waiting(look: Callable[[], T | None], what: str, state: str, wait: float) -> T | None:
+    """Look again and again, less and less often, until the pause is over."""
+    until = time.monotonic() + wait
+    interval = _FIRST_LOOK
+    with waiting(what) as bar:
+        while True:
+            pause(bar, state, min(interval * random.uniform(0.5, 1.0), max(0.0, until - time.monotonic())))
+            found = look()
+            if found is not None or time.monotonic() >= until:
+                return found
+            interval = min(2 * interval, _LONGEST_PAUSE)
+
+
+@contextmanager
+def _settling() -> Iterator[None]:
+    token = settling.set(True)
+    try:
+        yield
+    finally:
+        settling.reset(token)

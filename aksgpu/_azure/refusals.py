@@ -166,7 +166,9 @@ def _body(response: Any) -> object:
 
 
 def _retry_after(response: Any) -> float | None:
-    try:
-        return float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        return None
+    for header, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        try:
+            return float(response.headers.get(header, "")) * unit
+        except ValueError:
+            continue
+    return None

@@ -4,8 +4,8 @@ A request is tried until the end of its call, and the socket gets the time that 
 attempts and leaves the socket's read timeout at five minutes, so its loop is replaced. Its reading of ``Retry-After``
 is kept.
 
-A read is sent again after any failure that may pass. A write is sent again here only where Azure did not process it
-(429, and one 401). A write whose answer was lost is settled by :func:`aksgpu._azure.patience.until_settled`.
+A read is sent again after any failure that may pass. A write is sent again here only where Azure did not process it:
+after one 401, and after 429. :func:`aksgpu._azure.patience.until_settled` settles the other failures of a write.
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from azure.core.pipeline.policies import RetryPolicy
 
 from aksgpu import _noanswer
 from aksgpu._azure import names
-from aksgpu._azure.patience import PASSING, Limit, backoff, current, pause, seconds, shown_bar, waiting, words
+from aksgpu._azure.patience import (
+    PASSING,
+    Limit,
+    backoff,
+    current,
+    pause,
+    seconds,
+    settling,
+    shown_bar,
+    waiting,
+    words,
+)
 
 _CONNECT = 10.0
 """Seconds for a connection at most."""
@@ -131,7 +142,7 @@ class Retries(RetryPolicy):  # type: ignore[misc]  # the SDK is not type-checked
         asked = self.get_retry_after(response)
         if status == 401:
             return _Failure("Azure asks for a new login", 0.0, status, response=response)
-        if status == 429:
+        if status == 429 and (reads or not settling.get()):
             asked = seconds(asked)
             at_least = backoff(attempt - _AS_ASKED) if attempt > _AS_ASKED else 0.0
             return _Failure(words(asked), max(asked, at_least), status, response=response)

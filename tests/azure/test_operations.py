@@ -229,10 +229,18 @@ def test_waiting_for_another_operation_has_a_limit(scripted: Azure, script: Scri
 
 def test_throttling_waits_as_told(scripted: Azure, script: Script) -> None:
     throttled = {"error": {"code": "Throttled", "message": "please retry again in 1 seconds."}}
-    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(429, throttled, {"Retry-After": "1"}), Answer(200, shown("Succeeded")))
     assert create(scripted).name == "aks"
     assert script.count("PUT", CLUSTER) == 2
+
+
+def test_a_throttled_creation_that_another_caller_made_is_not_sent_again(scripted: Azure, script: Script) -> None:
+    throttled = {"error": {"code": "Throttled", "message": "please retry again in 1 seconds."}}
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(429, throttled, {"Retry-After": "1"}))
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 1
 
 
 def test_a_deletion_that_runs_is_waited_for_before_creating(scripted: Azure, script: Script) -> None:

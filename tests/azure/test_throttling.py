@@ -60,7 +60,7 @@ def test_a_refused_poll_leaves_the_operation_known(scripted: Azure, begun: Scrip
 
 
 def test_beginning_is_tried_again_as_told(scripted: Azure, script: Script, capsys: pytest.CaptureFixture[str]) -> None:
-    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, *[THROTTLED] * 6, Answer(200, shown("Succeeded")))
     assert create(scripted, progress=True).name == "aks"
     assert script.count("PUT", CLUSTER) == 7
