@@ -157,7 +157,8 @@ class Azure:
             yield from page.get("value") or ()
             if not page.get("nextLink"):
                 return
-            page = self.request("GET", page["nextLink"], what=what)
+            following = urlsplit(str(page["nextLink"]))  # another host than the endpoint would get the login
+            page = self.request("GET", f"{following.path}?{following.query}", what=what)
 
     def begin(self, method: str, path: str, *, api_version: str, what: str = "") -> Any:
         """Begin a long-running operation that the SDK has no method for; :func:`follow` takes what is returned."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from numbers import Real
 from typing import Any
 
 from aksgpu._azure.handle import Cluster
@@ -30,14 +30,15 @@ def check_cluster(value: object) -> None:
 
 
 def check_timeout(value: object) -> None:
-    """The argument ``timeout`` must be a number of seconds above 0, or None for no limit."""
+    """The argument ``timeout`` must be a number of seconds, or None for no limit."""
     if value is None:
         return
-    if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value > 0:
+    is_bool = value is True or value is False
+    if isinstance(value, Real) and not is_bool and float(value) >= 0:  # not true of NaN
         return
     raise InvalidInput(
-        f"`timeout` must be a number of seconds above 0, or None for no limit, got {shown(value)}",
-        hint="For example: timeout=600.",
+        f"`timeout` must be a number of seconds, 0 or more, or None for no limit, got {shown(value)}",
+        hint="Ten minutes are timeout=600.",
     )
 
 

@@ -48,6 +48,9 @@ _LONGEST_READ = 30.0
 _LONGEST_WRITE = 100.0
 """Seconds that the answer to a write may take: AKS looks at quota and capacity before it answers."""
 
+_LAST_ATTEMPT = 1.0
+"""Seconds of an attempt that begins when no time is left."""
+
 _ATTEMPTS = 3
 """Attempts that a call's time has room for when no answer comes at all."""
 
@@ -148,7 +151,7 @@ class Retries(RetryPolicy):  # type: ignore[misc]  # the SDK is not type-checked
             return _Failure(words(asked), max(asked, at_least), status, response=response)
         if status in PASSING and reads:
             return _Failure(_answer(response.http_response), max(wait, asked or 0.0), status, response=response)
-        if status < 300 and not _complete(response.http_response):
+        if status < 300 and not _complete(response.http_response, reads):
             if not reads:
                 raise IncompleteReadError(f"the answer with status {status} was cut off")
             return _Failure(f"an answer with status {status} that was cut off", wait, status)
@@ -163,7 +166,7 @@ def _reads(request: Any) -> bool:
 
 def _bound(request: Any, call: Limit, reads: bool, attempt: int) -> None:
     """Give the call's time to the socket. Several attempts fit into it, as long as an answer may take a while."""
-    left = max(0.05, call.left)
+    left = max(_LAST_ATTEMPT, call.left)
     longest = _LONGEST_READ if reads else _LONGEST_WRITE
     share = min(longest, call.seconds / _ATTEMPTS) * 2 ** min(attempt, 10)
     request.context.options["connection_timeout"] = min(left, _CONNECT)
@@ -187,11 +190,14 @@ def _permanent(error: BaseException) -> bool:
     return any(isinstance(each, ssl.SSLCertVerificationError) for each in _noanswer.chain(error))
 
 
-def _complete(response: Any) -> bool:
-    """Whether the body is the JSON that Azure sends; it has none where there is nothing to say."""
+def _complete(response: Any, reads: bool) -> bool:
+    """Whether the body is the JSON that Azure sends. Only the results of operations and some writes have none."""
     text = response.text()
     if not text.strip():
-        return response.status_code != 200 or response.request.method not in ("GET", "HEAD")
+        if response.status_code != 200:
+            return True
+        path = urlsplit(str(response.request.url)).path.lower()
+        return "/operationresults/" in path or not (reads or response.request.method == "PUT")
     try:
         json.loads(text)
     except ValueError:

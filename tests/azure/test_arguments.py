@@ -142,10 +142,10 @@ CALLS: dict[str, Any] = {
 """Every public call that talks to Azure and waits."""
 
 
-@pytest.mark.parametrize("timeout", ["5", math.nan, True, -1, 0, [5]], ids=repr)
+@pytest.mark.parametrize("timeout", ["5", math.nan, True, -1, [5]], ids=repr)
 @pytest.mark.parametrize("name", CALLS)
 def test_a_timeout_that_is_none_is_refused_at_entry(scripted: Azure, script: Script, name: str, timeout: Any) -> None:
     aks = Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id="x")
-    with pytest.raises(InvalidInput, match="`timeout` must be a number of seconds above 0, or None for no limit, got"):
+    with pytest.raises(InvalidInput, match="`timeout` must be a number of seconds, 0 or more, or None for"):
         CALLS[name](scripted, aks, timeout)
     assert script.seen == []
