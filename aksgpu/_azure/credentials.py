@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu._azure import kubeconfig as _kubeconfig
-from aksgpu._azure import resources
 from aksgpu._azure.calls import call
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._azure.patience import READ_TIMEOUT
@@ -44,7 +43,6 @@ def kubeconfig(aks: Cluster, *, admin: bool = False, timeout: float | None = REA
         AzureAuthError: the role "Azure Kubernetes Service Cluster User Role" is missing.
     """
     azure = azure_of(aks)
-    resources.cluster_id(azure, aks.resource_group, aks.name)  # checks the names
     clusters = azure.client.managed_clusters
     fetch = clusters.list_cluster_admin_credentials if admin else clusters.list_cluster_user_credentials
     with translated(f"credentials of cluster {aks.name}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._azure import names
 from aksgpu._frames import facts_html
 from aksgpu.azure import Azure
 from aksgpu.errors import InvalidInput
@@ -96,16 +97,18 @@ class Cluster:
 
 
 def azure_of(aks: Cluster) -> Azure:
-    """The cluster's subscription.
+    """The cluster's subscription, for a cluster whose names may become parts of a path.
 
     Raises:
-        InvalidInput: it was not made through Azure.
+        InvalidInput: it was not made through Azure, or its names are not valid.
     """
     if aks.azure is None:
         raise InvalidInput(
             f"{aks.name} was not made through Azure, so there is nothing to ask Azure about it",
             hint="cluster.get(azure, name, resource_group) gives a cluster of a subscription.",
         )
+    names.check(names.CLUSTER, aks.name, "aks.name")
+    names.check(names.GROUP, aks.resource_group, "aks.resource_group")
     return aks.azure
 
 

@@ -104,8 +104,8 @@ def check_path(path: str) -> None:
     Raises:
         InvalidInput: a segment is empty, ``.`` or ``..``, or holds an encoded slash.
     """
-    plain = path.partition("?")[0]
-    for segment in plain.strip("/").split("/"):
+    plain = path.partition("?")[0].removeprefix("/")
+    for segment in plain.split("/"):
         decoded = unquote(segment)
         if decoded in ("", ".", "..") or re.search(r"[/\\%?#\x00-\x1f\x7f]", decoded):
             raise InvalidInput(

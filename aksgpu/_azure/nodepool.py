@@ -135,7 +135,6 @@ def pools(aks: Cluster, *, timeout: float | None = READ_TIMEOUT) -> pd.DataFrame
         AzureUnreachable: Azure gave no usable answer in time.
     """
     azure = azure_of(aks)
-    resources.cluster_id(azure, aks.resource_group, aks.name)  # checks the names
     with translated(f"node pools of {aks.name}"):
         shown = [dict(model.as_dict()) for model in azure.client.agent_pools.list(aks.resource_group, aks.name)]
     found = priced(azure, aks.location, [pool_of(aks.name, item["name"], item["properties"]) for item in shown])
