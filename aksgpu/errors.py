@@ -276,7 +276,10 @@ class KubernetesError(AksGpuError):
         status: the server's Status object, as a dict.
         code: the HTTP status code.
         reason: Kubernetes' reason in CamelCase, such as ``NotFound``.
+        retry_after: seconds after which the server asks to come again; None when it does not say.
     """
+
+    retry_after: float | None = None
 
     def __init__(
         self, message: str, *, status: Mapping[str, Any] | None = None, hint: str = "", **facts: object
@@ -320,6 +323,10 @@ class Unreachable(KubernetesError):
 
     refused: bool = False
     """Whether nobody listens at its address, rather than that it is silent or far."""
+    unsent: bool = False
+    """Whether the request surely did not reach the server."""
+    permanent: bool = False
+    """Whether trying again cannot help, as with a certificate that is not the server's."""
 
 
 class StreamLost(Unreachable):

@@ -1,19 +1,25 @@
 """One way to wait: with progress, a timeout and a reason.
 
-Every wait of the library goes through :func:`wait_until`. Progress is tqdm's notebook-aware bar; it is silent when
+Every wait of the library goes through :func:`wait_until`. Its deadline reaches every request that is sent within it:
+see :func:`deadline`. Progress is tqdm's notebook-aware bar; it is silent when
 ``progress=False`` or the environment variable ``AKSGPU_PROGRESS`` is ``0``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import cache
+from numbers import Real
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aksgpu.errors import WaitTimeout
+from aksgpu.errors import AzureUnreachable, InvalidInput, Unreachable, WaitTimeout
 
 T = TypeVar("T")
 
@@ -77,37 +83,223 @@ def wait_until(
     poll: Callable[[], tuple[T | None, str]],
     what: str,
     *,
-    timeout: float,
+    timeout: float | Timer | None,
     interval: float = 0.5,
     progress: bool | None = None,
     hint: str = "",
+    on_interrupt: str = "",
 ) -> T:
     """Call ``poll`` until it gives a result, and return that.
 
+    A server that does not answer does not end the wait: ``poll`` may raise Unreachable or AzureUnreachable as often as
+    the timeout allows. The requests that ``poll`` sends see the wait's deadline and end in time.
+
     Args:
-        poll: returns ``(result, state)``: None as result means "not yet"; state says in words how things stand.
+        poll: returns ``(result, state)``: None as result means "not yet"; state says in words how things are.
         what: what is waited for; begins the bar and the error.
-        timeout: seconds before :class:`~aksgpu.errors.WaitTimeout` is raised. ``poll`` is called at least once.
+        timeout: seconds; None means no limit. A :class:`Timer` that runs already is shared with what came before.
+            ``poll`` is called at least once.
         interval: seconds between two calls of ``poll``.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         hint: what to do when time runs out.
+        on_interrupt: what an interrupted user needs to know, such as "The Job goes on."
 
     Raises:
-        WaitTimeout: with the last state seen.
+        InvalidInput: the timeout is not a number of seconds.
+        WaitTimeout: time ran out; with the last state.
+        Unreachable: time ran out while there was no answer (AzureUnreachable likewise); with the last answer.
+        Interrupted: the user interrupted the wait.
     """
-    deadline = time.monotonic() + timeout
-    with Progress(what, show=progress) as bar:
-        while True:
-            result, state = poll()
-            if result is not None:
-                return result
-            bar.say(state)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise WaitTimeout(
-                    f"{what}: not done after {timeout:g} s; last state: {state}",
-                    state=state,
-                    timeout=timeout,
-                    hint=hint,
-                )
-            time.sleep(min(interval, left))
+    timer = timeout if isinstance(timeout, Timer) else Timer(timeout)
+    state = ""
+    with Progress(what, show=progress) as bar, _shown_by(bar):
+        try:
+            while True:
+                result = None
+                failed: Unreachable | AzureUnreachable | None = None
+                try:
+                    with deadline(timer.left):
+                        result, state = poll()
+                except (Unreachable, AzureUnreachable) as silent:
+                    if isinstance(silent, Unreachable) and silent.permanent:
+                        raise
+                    failed = silent
+                if result is not None:
+                    return result
+                bar.say(state if failed is None else failed.message.splitlines()[0])
+                left = timer.left
+                if left <= 0 and failed is not None:
+                    raise _no_answer(failed, what, timer.limit, state) from None
+                if left <= 0:
+                    raise WaitTimeout(
+                        f"{what}: not done after {timer.limit:g} s; last state: {state}",
+                        state=state,
+                        timeout=timer.limit,
+                        hint=hint,
+                    )
+                time.sleep(min(interval, left))
+        except KeyboardInterrupt:
+            raise Interrupted(f"{what}: the wait was interrupted. {on_interrupt}".rstrip()) from None
+
+
+def _no_answer(
+    failed: Unreachable | AzureUnreachable, what: str, limit: float, state: str
+) -> Unreachable | AzureUnreachable:
+    """The error when time ran out while there was no answer."""
+    before = f" The last state known: {state}." if state else ""
+    message = f"{what}: not known after {limit:g} s, since there was no answer: {failed.message}{before}"
+    if isinstance(failed, AzureUnreachable):
+        return AzureUnreachable(
+            message, code=failed.code, status=failed.status, hint=failed.hint, _beneath=failed.original
+        )
+    return Unreachable(
+        message, status=failed.status, hint=failed.hint, refused=failed.refused, _beneath=failed.original
+    )
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted a wait or a request. The message says what goes on without it.
+
+    A notebook shows the message alone, instead of the frames of the HTTP library that was interrupted.
+    """
+
+    def _render_traceback_(self) -> list[str]:  # asked for by IPython
+        return [f"Interrupted: {self}"]
+
+
+# Deadlines
+
+
+_DEADLINE: ContextVar[float | None] = ContextVar("aksgpu_deadline", default=None)
+_BAR: ContextVar[Progress | None] = ContextVar("aksgpu_bar", default=None)
+
+
+def check_timeout(value: object, argument: str = "timeout") -> float:
+    """Return a timeout in seconds; infinity for None, which means no limit.
+
+    Args:
+        value: the caller's argument.
+        argument: its name, for the error.
+
+    Raises:
+        InvalidInput: it is not a number of seconds, 0 or more.
+    """
+    if value is None:
+        return math.inf
+    is_bool = value is True or value is False
+    if isinstance(value, Real) and not is_bool:
+        seconds = float(value)
+        if seconds >= 0:  # not true of NaN
+            return seconds
+    raise InvalidInput(
+        f"`{argument}` must be a number of seconds, 0 or more, or None for no limit, got {value!r}",
+        hint=f"Ten minutes are {argument}=600.",
+    )
+
+
+@contextlib.contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Limit the time of all requests that are sent within the ``with`` block.
+
+    A request ends with :class:`~aksgpu.errors.Unreachable` when the time is up, on a silent server too, and is repeated
+    until then after failures that pass by themselves. Of nested deadlines the earliest counts. A request that begins
+    when no time is left is still sent once and gets a second::
+
+        with waiting.deadline(5):
+            aks.kube.list("Pod")
+
+    Args:
+        seconds: from now on; None means no limit.
+    """
+    end = time.monotonic() + (math.inf if seconds is None else seconds)
+    outer = _DEADLINE.get()
+    token = _DEADLINE.set(end if outer is None else min(outer, end))
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
+def time_left() -> float | None:
+    """Seconds until the innermost :func:`deadline`, 0 when it has passed; None where there is no deadline."""
+    end = _DEADLINE.get()
+    return None if end is None else max(0.0, end - time.monotonic())
+
+
+def pause(seconds: float) -> None:
+    """Sleep, but not beyond the innermost :func:`deadline`."""
+    left = time_left()
+    time.sleep(seconds if left is None else min(seconds, left))
+
+
+class Timer:
+    """What is left of a timeout, for a function that waits for several things one after the other.
+
+    Args:
+        timeout: seconds; None means no limit.
+
+    Attributes:
+        limit: seconds in all.
+
+    Raises:
+        InvalidInput: the timeout is not a number of seconds.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self.limit = check_timeout(timeout)
+        self._end = time.monotonic() + self.limit
+        outer = _DEADLINE.get()
+        if outer is not None:
+            self._end = min(self._end, outer)
+
+    @property
+    def left(self) -> float:
+        """Seconds left; 0 when time is up."""
+        return max(0.0, self._end - time.monotonic())
+
+
+# Telling what is waited for
+
+
+NOTICE_AFTER = 1.0
+"""Seconds of trouble before a call outside a wait shows a bar."""
+
+
+@contextlib.contextmanager
+def _shown_by(bar: Progress) -> Iterator[None]:
+    token = _BAR.set(bar)
+    try:
+        yield
+    finally:
+        _BAR.reset(token)
+
+
+class Notice:
+    """Shows why a request takes long: in the bar of the wait that it belongs to, or else in a bar of its own.
+
+    A context manager. A bar of its own appears only in the main thread, and only after :data:`NOTICE_AFTER` seconds.
+
+    Args:
+        what: what does not answer.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._own: Progress | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is not None:
+            self._own.__exit__(None, None, None)
+
+    def say(self, text: str) -> None:
+        """Show the text."""
+        bar = _BAR.get() or self._own
+        late = time.monotonic() - self._began >= NOTICE_AFTER
+        if bar is None and late and threading.current_thread() is threading.main_thread():
+            bar = self._own = Progress(self._what).__enter__()
+        if bar is not None:
+            bar.say(text)

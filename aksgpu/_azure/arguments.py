@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 from aksgpu._azure.handle import Cluster
 from aksgpu._azure.names import shown
 from aksgpu.azure import Azure
 from aksgpu.errors import InvalidInput
+from aksgpu.waiting import check_timeout
 
 
 def check_azure(value: object) -> None:
@@ -27,19 +27,6 @@ def check_cluster(value: object) -> None:
         return
     hint = "Get it with aks = cluster.get(azure, name, resource_group)."
     raise InvalidInput(f"`aks` must be a Cluster, got {shown(value)}", hint=hint)
-
-
-def check_timeout(value: object) -> None:
-    """The argument ``timeout`` must be a number of seconds, or None for no limit."""
-    if value is None:
-        return
-    is_bool = value is True or value is False
-    if isinstance(value, Real) and not is_bool and float(value) >= 0:  # not true of NaN
-        return
-    raise InvalidInput(
-        f"`timeout` must be a number of seconds, 0 or more, or None for no limit, got {shown(value)}",
-        hint="Ten minutes are timeout=600.",
-    )
 
 
 def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> None:

@@ -13,8 +13,8 @@ from aksgpu._azure.patience import limit
 from aksgpu._kube.nodes import read as read_node
 from aksgpu.errors import AksGpuError
 
-_LOOK_TIMEOUT = 10.0
-"""Seconds that a look takes at most; the operation is followed meanwhile."""
+_LOOK = 5.0
+"""Seconds that one look at a pool's nodes may take; the operation is followed elsewhere meanwhile."""
 
 
 def pools_ready(read: Callable[[], Mapping[str, Any] | None]) -> str:
@@ -24,7 +24,7 @@ def pools_ready(read: Callable[[], Mapping[str, Any] | None]) -> str:
         read: reads the cluster.
     """
     try:
-        with limit(_LOOK_TIMEOUT):
+        with limit(_LOOK):
             shown = read() or {}
         profiles = (shown.get("properties") or {}).get("agentPoolProfiles") or ()
     except AksGpuError:
@@ -58,7 +58,7 @@ class PoolNodes:
         if self._mute:
             return None
         try:
-            with limit(_LOOK_TIMEOUT):
+            with limit(_LOOK):
                 nodes = self._aks.kube.list("Node", label_selector=f"agentpool={self._pool}")
         except AksGpuError:
             self._mute = True

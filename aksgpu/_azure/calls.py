@@ -9,16 +9,10 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from aksgpu._azure import arguments, patience
+from aksgpu.waiting import Interrupted
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Interrupted(KeyboardInterrupt):
-    """A wait was interrupted. Jupyter shows its one sentence instead of the frames."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"Interrupted: {self}"]
 
 
 def call(doing: str, goes_on: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aksgpu import waiting
 from aksgpu._azure import kubeconfig as _kubeconfig
 from aksgpu._azure.calls import call
 from aksgpu._azure.handle import Cluster, azure_of
@@ -22,6 +23,9 @@ from aksgpu.errors import ApiServerRestricted, AzureNotFound, InvalidInput, Unre
 
 if TYPE_CHECKING:
     from aksgpu.kube import Kube
+
+_PROBE = 10.0
+"""Seconds that a private or restricted API server has to answer before it counts as closed to this machine."""
 
 
 @call("fetching credentials of cluster {}")
@@ -147,7 +151,8 @@ def _probe(aks: Cluster, kube: Kube) -> None:
     if not private and not ranges:
         return
     try:
-        kube.request("GET", "/version")
+        with waiting.deadline(_PROBE):
+            kube.request("GET", "/version")
     except Unreachable as error:
         if private:
             raise ApiServerRestricted(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aksgpu.errors import AzureError, AzureUnreachable, Throttled
-from aksgpu.waiting import Progress
+from aksgpu.waiting import Progress, deadline, time_left
 
 T = TypeVar("T")
 
@@ -86,13 +86,14 @@ def current() -> Limit:
     found = _limit.get()
     if found is not None:
         return found
+    left = time_left()
     now = time.monotonic()
-    return Limit("", now, now + READ_TIMEOUT)
+    return Limit("", now, now + (READ_TIMEOUT if left is None else left))
 
 
 @contextmanager
 def limit(timeout: float | None, what: str = "", progress: bool | None = None) -> Iterator[Limit]:
-    """Within it, requests are tried until the time is up. Within another limit, the earlier end counts.
+    """Within it, requests are tried until the time is up, those to Kubernetes as well. The earliest of several counts.
 
     Args:
         timeout: seconds; None for no limit.
@@ -100,18 +101,17 @@ def limit(timeout: float | None, what: str = "", progress: bool | None = None) -
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
     """
     outer = _limit.get()
-    now = time.monotonic()
-    deadline = math.inf if timeout is None else now + timeout
-    if outer is not None:
-        deadline = min(deadline, outer.deadline)
-        what = what or outer.what
-        progress = outer.progress if progress is None else progress
-    inner = Limit(what, now, deadline, progress)
-    token = _limit.set(inner)
-    try:
-        yield inner
-    finally:
-        _limit.reset(token)
+    progress = outer.progress if progress is None and outer is not None else progress
+    what = what or (outer.what if outer is not None else "")
+    with deadline(timeout):
+        left = time_left()
+        now = time.monotonic()
+        inner = Limit(what, now, math.inf if left is None else now + left, progress)
+        token = _limit.set(inner)
+        try:
+            yield inner
+        finally:
+            _limit.reset(token)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._azure.leftovers import delete_now
 from aksgpu._azure.poolfields import texts
 from aksgpu.errors import AzureConflict, AzureError, AzureUnreachable, InvalidInput, Throttled
+from aksgpu.waiting import check_timeout
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
@@ -54,7 +55,7 @@ def temporary(
         AksGpuError: as for :func:`create` and :func:`delete`.
     """
     arguments.check_azure(azure)
-    arguments.check_timeout(timeout)
+    check_timeout(timeout)
     arguments.check_flag(progress, "progress", optional=True)
     names.check(names.CLUSTER, name, "name")
     names.check(names.GROUP, resource_group, "resource_group")
