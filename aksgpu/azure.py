@@ -227,6 +227,37 @@ class Azure:
             return str(self.credential.get_token(scope).token)
 
 
+class KubeconfigTarget(Azure):
+    """A kubeconfig in the place of a subscription: its cluster is used as it is, and nothing of Azure is there.
+
+    Attributes:
+        kubeconfig: path of the file; its current context names the cluster.
+    """
+
+    def __init__(self, kubeconfig: Path) -> None:
+        super().__init__("none", _no_credential)
+        self.kubeconfig = kubeconfig
+
+    def __repr__(self) -> str:
+        return f"KubeconfigTarget({str(self.kubeconfig)!r}, not managed through Azure)"
+
+    @property
+    def client(self) -> Any:
+        """There is none.
+
+        Raises:
+            InvalidInput: always.
+        """
+        return _no_credential()
+
+
+def _no_credential() -> Any:
+    raise InvalidInput(
+        "the target is a kubeconfig, so there is no Azure subscription to ask",
+        hint='Use aksgpu.connect("azure") for a subscription, or aksgpu.connect("local") for the laptop AKS.',
+    )
+
+
 @contextmanager
 def translated(what: str = "") -> Iterator[None]:
     """Within it, the SDK's exceptions become those of :mod:`aksgpu.errors`; ``what`` begins their message."""
@@ -256,17 +287,18 @@ def follow(poller: Any, what: str, **options: Any) -> Any:
 
 
 def connect(
-    target: str | Endpoint | None = None,
+    target: str | os.PathLike[str] | Endpoint | None = None,
     *,
     subscription_id: str | None = None,
     credential: TokenCredential | None = None,
 ) -> Azure:
-    """Connect to the laptop AKS, or to an Azure subscription.
+    """Connect to the laptop AKS, to an Azure subscription, or to the cluster of a kubeconfig.
 
     Args:
         target: ``"local"`` is the laptop AKS, which costs nothing and is started when it does not run; ``"azure"`` is
-            Azure; an :class:`aksgpu.local.Endpoint` is that one (a private laptop AKS). None takes the environment
-            variable ``AKSGPU_TARGET``, and the laptop without that: Azure is never chosen by default.
+            Azure; the path of a kubeconfig is the cluster of its current context, which is used as it is: nothing is
+            created or deleted there. An :class:`aksgpu.local.Endpoint` is a private laptop AKS. None takes the
+            environment variable ``AKSGPU_TARGET``, and the laptop without that: Azure is never chosen by default.
         subscription_id: of Azure; else the environment variable ``AZURE_SUBSCRIPTION_ID``, else the only one that the
             login sees.
         credential: of Azure; any credential of ``azure-identity``, by default ``DefaultAzureCredential`` (which finds
@@ -279,19 +311,49 @@ def connect(
         InvalidInput: an unknown target, or several subscriptions to choose from; the error lists them.
         AzureAuthError: no login was found.
         LaptopError: the laptop AKS could not be started.
+
+    Example:
+        >>> azure = aksgpu.connect()
+        >>> aks = cluster.create(azure, "myAKSCluster", resource_group="myResourceGroup", location="eastus")
     """
     target = target if target is not None else os.environ.get("AKSGPU_TARGET") or "local"
-    if target == "local":
+    if target == "azure":
+        subscription = subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or _UNKNOWN
+        azure = Azure(subscription, default_credential if credential is None else lambda: credential)
+        return azure if subscription != _UNKNOWN else _with_only_subscription(azure)
+    if isinstance(target, str | os.PathLike):
+        if subscription_id is not None or credential is not None:
+            argument = "subscription_id" if subscription_id is not None else "credential"
+            raise InvalidInput(
+                f"`{argument}` must be given with the target 'azure', got the target {os.fspath(target)!r}",
+                hint=f'Connect to Azure: azure = aksgpu.connect("azure", {argument}=...).',
+            )
+        if target != "local":
+            return _kubeconfig_target(target)
         from aksgpu import local
 
         target = local.start()
-    if target != "azure":
-        if isinstance(target, str) or not hasattr(target, "base_url"):
-            raise InvalidInput(f"unknown target {target!r}", hint='Use "local" (the laptop AKS) or "azure".')
-        return _at(target, subscription_id, credential)
-    subscription = subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or _UNKNOWN
-    azure = Azure(subscription, default_credential if credential is None else lambda: credential)
-    return azure if subscription != _UNKNOWN else _with_only_subscription(azure)
+    if not hasattr(target, "base_url"):
+        raise _unknown(target)
+    return _at(target, subscription_id, credential)
+
+
+def _kubeconfig_target(target: str | os.PathLike[str]) -> KubeconfigTarget:
+    path = Path(target).expanduser()
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # too long, or with a null byte
+        is_file = False
+    if not is_file:
+        raise _unknown(target)
+    return KubeconfigTarget(path)
+
+
+def _unknown(target: object) -> InvalidInput:
+    return InvalidInput(
+        f"`target` must be 'local', 'azure' or the path of a kubeconfig, got {names.shown(target)}",
+        hint='aksgpu.connect("local") is the laptop AKS, aksgpu.connect("azure") an Azure subscription.',
+    )
 
 
 def _at(endpoint: Endpoint, subscription_id: str | None, credential: TokenCredential | None) -> Azure:
@@ -327,7 +389,7 @@ def _with_only_subscription(azure: Azure) -> Azure:
         listed = "\n".join(f"  {item['subscriptionId']}  {item.get('displayName', '')}" for item in found)
         raise InvalidInput(
             f"this login sees {len(found)} subscriptions:\n{listed}",
-            hint='Choose one: connect("azure", subscription_id=...) or the environment variable AZURE_SUBSCRIPTION_ID.',
+            hint='Choose one: azure = aksgpu.connect("azure", subscription_id=...), or set AZURE_SUBSCRIPTION_ID.',
         )
     azure.subscription_id, azure._client = str(found[0]["subscriptionId"]), None
     return azure

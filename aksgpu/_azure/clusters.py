@@ -10,16 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import sizes
-from aksgpu._azure import clusterfields, expiry, names, resources
+from aksgpu._azure import clusterfields, expiry, names, resources, unmanaged
 from aksgpu._azure import poolfields as fields
 from aksgpu._azure.awaited import pools_ready
-from aksgpu._azure.calls import call
+from aksgpu._azure.calls import call, warn
 from aksgpu._azure.handle import Cluster, azure_of, cluster_of
 from aksgpu._azure.leftovers import delete
 from aksgpu._azure.nodepool import with_costs
 from aksgpu._azure.patience import READ_TIMEOUT, until_settled
 from aksgpu._frames import frame
-from aksgpu.azure import Azure, follow, translated
+from aksgpu.azure import Azure, KubeconfigTarget, follow, translated
 from aksgpu.errors import AzureError, AzureNotFound, AzureUnreachable, InvalidInput, WaitTimeout
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def create(
     progress: bool | None = None,
 ) -> Cluster:
     """Create a cluster, with its resource group where that is missing, and wait until it is ready.
+
+    On a kubeconfig's target, the cluster of the kubeconfig is returned as it is, with a warning that says so.
 
     Safe to run twice: a cluster that exists and matches is returned, one that is still being created is waited for (by
     the next kernel too), one whose creation failed is created again.
@@ -89,6 +91,10 @@ def create(
     fields.integer("node_count", node_count, 1, 1000)
     location = names.check_location(location) if location is not None else None
     life = expiry.parse(delete_after) if delete_after is not None else None
+    if isinstance(azure, KubeconfigTarget):
+        there, said = unmanaged.cluster_at(azure, name)
+        warn(said)
+        return there
     wish = clusterfields.wish(location, vm_size, node_count, kubernetes_version, tags)
     target = _Target(azure, resource_group, name, wish)
     existing = target.find()
@@ -245,6 +251,10 @@ def get(azure: Azure, name: str, resource_group: str, *, timeout: float | None =
     """
     names.check(names.CLUSTER, name, "name")
     names.check(names.GROUP, resource_group, "resource_group")
+    if isinstance(azure, KubeconfigTarget):
+        there, said = unmanaged.cluster_at(azure, name)
+        warn(said)
+        return there
     shown = resources.find_cluster(azure, resource_group, name)
     if shown is not None:
         return with_costs(cluster_of(azure, shown), shown)

@@ -104,8 +104,8 @@ def azure_of(aks: Cluster) -> Azure:
     """
     if aks.azure is None:
         raise InvalidInput(
-            f"{aks.name} was not made through Azure, so there is nothing to ask Azure about it",
-            hint="cluster.get(azure, name, resource_group) gives a cluster of a subscription.",
+            f"cluster {aks.name} is not managed through Azure: it comes from a kubeconfig",
+            hint="Change its nodes where it was made, or with kubectl; capacity.nodes(aks) lists them.",
         )
     names.check(names.CLUSTER, aks.name, "aks.name")
     names.check(names.GROUP, aks.resource_group, "aks.resource_group")

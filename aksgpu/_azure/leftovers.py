@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from aksgpu._azure import credentials, expiry, nodepool, offers, resources
+from aksgpu._azure import credentials, expiry, nodepool, offers, resources, unmanaged
 from aksgpu._azure.calls import call, warn
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._azure.patience import READ_TIMEOUT
@@ -59,7 +59,8 @@ def delete(
     """Delete a cluster with all its nodes, and its resource group when that has no other use.
 
     The resource group goes when this library made it and nothing else is in it. So do the files that this library kept
-    about the cluster, credentials among them; the user's own kubeconfig stays as it is.
+    about the cluster, credentials among them; the user's own kubeconfig stays as it is. Nothing is deleted
+    of a cluster that Azure does not manage.
 
     Args:
         aks: the cluster.
@@ -77,6 +78,8 @@ def delete(
         AzureError: Azure refused.
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
+    if not aks.has_azure:
+        return Deletion(None, None, unmanaged.not_deleted(aks))
     azure = azure_of(aks)
     if missing == "error" and resources.find_cluster(azure, aks.resource_group, aks.name) is None:
         raise AzureNotFound(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from aksgpu import sizes
-from aksgpu._azure import names, resources
+from aksgpu._azure import names, resources, unmanaged
 from aksgpu._azure import poolfields as fields
 from aksgpu._azure.awaited import PoolNodes
 from aksgpu._azure.calls import call, warn
@@ -47,6 +47,8 @@ def add_gpu_pool(
     progress: bool | None = None,
 ) -> NodePool:
     """Add a pool of GPU nodes to a cluster, and wait until it is there.
+
+    On a cluster that Azure does not manage, the GPU nodes that are there are returned, with a warning that says so.
 
     Safe to run twice: a pool that exists and matches is returned, one that is still being made is waited for.
 
@@ -113,6 +115,10 @@ def add_gpu_pool(
         capacity_reservation_group=capacity_reservation_group,
         tags=tags,
     )
+    if not aks.has_azure:
+        there, said = unmanaged.gpu_pool(aks, name)
+        warn(said)
+        return there
     azure = azure_of(aks)
     target = _Target(aks, name)
     existing = target.ready(wish)
@@ -292,7 +298,11 @@ def delete_pool(
         AzureError: Azure refused, such as for the last system pool.
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
-    target = _Target(aks, _name(aks, name, "name"))
+    pool = _name(aks, name, "name")
+    if not aks.has_azure:
+        warn(f"{unmanaged.not_deleted(aks)}.")
+        return False
+    target = _Target(aks, pool)
     existing = target.find()
     if existing is None:
         error = target.missing()

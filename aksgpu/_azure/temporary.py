@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aksgpu._azure import arguments, expiry, names, patience, resources
+from aksgpu._azure import arguments, expiry, names, patience, resources, unmanaged
 from aksgpu._azure.clusters import create
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._azure.leftovers import delete_now
 from aksgpu._azure.poolfields import texts
+from aksgpu.azure import KubeconfigTarget
 from aksgpu.errors import AzureConflict, AzureError, AzureUnreachable, InvalidInput, Throttled
 from aksgpu.waiting import check_timeout
 
@@ -59,6 +61,11 @@ def temporary(
     arguments.check_flag(progress, "progress", optional=True)
     names.check(names.CLUSTER, name, "name")
     names.check(names.GROUP, resource_group, "resource_group")
+    if isinstance(azure, KubeconfigTarget):
+        there, said = unmanaged.cluster_at(azure, name)
+        warnings.warn(f"{said} It stays at the end of the block.", stacklevel=3)
+        yield there
+        return
     block = _Block(azure, name, resource_group, timeout, progress)
     tags = {**texts("tags", options.pop("tags", None)), **block.tags()}
     _open.add(block.token)
