@@ -78,7 +78,8 @@ class Azure:
         self.prices_url = prices_url
         self.home = home or user_home()
         self.price_cache: dict[tuple[str, str], Any] = {}
-        self._make_credential, self._ca_file = credential, ca_file
+        self._make_credential = credential
+        self._ca_file = ca_file
         self._credential: TokenCredential | None = None
         self._client: Any = None
 
@@ -326,7 +327,7 @@ def connect(
             argument = "subscription_id" if subscription_id is not None else "credential"
             raise InvalidInput(
                 f"`{argument}` must be given with the target 'azure', got the target {os.fspath(target)!r}",
-                hint=f'Connect to Azure: azure = aksgpu.connect("azure", {argument}=...).',
+                hint='Connect to Azure: azure = aksgpu.connect("azure", subscription_id=...).',
             )
         if target != "local":
             return _kubeconfig_target(target)
@@ -391,5 +392,6 @@ def _with_only_subscription(azure: Azure) -> Azure:
             f"this login sees {len(found)} subscriptions:\n{listed}",
             hint='Choose one: azure = aksgpu.connect("azure", subscription_id=...), or set AZURE_SUBSCRIPTION_ID.',
         )
-    azure.subscription_id, azure._client = str(found[0]["subscriptionId"]), None
+    azure.subscription_id = str(found[0]["subscriptionId"])
+    azure._client = None
     return azure

@@ -42,7 +42,9 @@ class PoolNodes:
     """
 
     def __init__(self, aks: Cluster, pool: str) -> None:
-        self._aks, self._pool, self._mute = aks, pool, bool(aks.access)
+        self._aks = aks
+        self._pool = pool
+        self._mute = bool(aks.access)
 
     def ready(self, wanted: int) -> str:
         """Such as ``nodes ready 0/1``."""

@@ -36,16 +36,18 @@ def call(doing: str, goes_on: str = "") -> Callable[[Callable[P, R]], Callable[P
                     arguments.CHECKS[name](value)
             what = doing.format(_subject(given))
             timeout = given.get("timeout", patience.READ_TIMEOUT)
-            try:
-                with patience.limit(timeout, what, given.get("progress")):
+            with patience.limit(timeout, what, given.get("progress")) as limit:
+                try:
                     return function(*args, **kwargs)
-            except KeyboardInterrupt as interrupt:
-                if isinstance(interrupt, Interrupted) or not goes_on:
-                    raise
-                again = f"cluster.{function.__name__.removeprefix('list_')}(...)"
-                sentence = f"{what}: {goes_on} goes on in Azure; {again} with the same arguments waits again."
-                ended = Interrupted(sentence)
-            raise ended
+                except KeyboardInterrupt as interrupt:
+                    if isinstance(interrupt, Interrupted):
+                        raise
+                    sentence = f"{what}: nothing was begun in Azure."
+                    if limit.running and goes_on:
+                        again = f"cluster.{function.__name__}(...)"
+                        sentence = f"{what}: {goes_on} goes on in Azure; {again} with the same arguments waits again."
+                # Raised outside of the handler, so that the frames of the HTTP library are not shown as its context.
+                raise Interrupted(sentence)
 
         return bounded
 

@@ -172,7 +172,7 @@ def _refresh(config: dict[str, Any], context: str | None, token: Callable[[str],
     if server is None:
         return None
     if server and not re.fullmatch(r"[0-9a-fA-F-]{36}", server):
-        raise InvalidInput(f"the kubeconfig asks for tokens of {server!r}, which is no application id")
+        raise InvalidInput(f"the kubeconfig asks for tokens of {server!r}, which is not the id of an application")
     scope = f"{server}/.default" if server else AKS_SERVER_SCOPE
     return lambda: token(scope)
 

@@ -1,7 +1,7 @@
 """Clusters that are not meant to stay, deleted after a while. :mod:`aksgpu._azure.temporary` has those of one block.
 
 Azure has no such thing. A tag says when a cluster is to go; this process deletes it then if it still lives, and
-:func:`aksgpu.cluster.leftovers` shows it as overdue to whoever looks later.
+:func:`aksgpu.cluster.leftovers` shows it as overdue later.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def set_timer(aks: Cluster, life: timedelta, delete: Callable[..., Any], *, begu
 
 def _arm(aks: Cluster, delete: Callable[..., Any], seconds: float, life: str, pause: float) -> None:
     timer = threading.Timer(seconds, _expire, (aks, delete, life, pause))
-    timer.name, timer.daemon = f"aksgpu-delete-{aks.name}", True
+    timer.name = f"aksgpu-delete-{aks.name}"
+    timer.daemon = True
     _timers[aks.id.lower()] = timer, life
     timer.start()
 

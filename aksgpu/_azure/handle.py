@@ -42,8 +42,12 @@ class Cluster:
         access: Mapping[str, Any] | None = None,
         kube: Kube | None = None,
     ) -> None:
-        self.name, self.resource_group, self.location = name, resource_group, location
-        self.azure, self.id, self.kubernetes_version = azure, id, kubernetes_version
+        self.name = name
+        self.resource_group = resource_group
+        self.location = location
+        self.azure = azure
+        self.id = id
+        self.kubernetes_version = kubernetes_version
         self.access: Mapping[str, Any] = access or {}
         self.life = ""
         self.costs: dict[str, float | None] = {}

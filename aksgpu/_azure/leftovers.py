@@ -217,7 +217,8 @@ def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for pool in nodepool.priced(azure, location, found):
         idle = stopped or pool.power == "Stopped"
-        hourly, daily = 0.0 if idle else pool.usd_per_hour, disks[pool.name]
+        hourly = 0.0 if idle else pool.usd_per_hour
+        daily = disks[pool.name]
         rows.append(
             {
                 "resource_group": str(shown["id"]).split("/")[4],

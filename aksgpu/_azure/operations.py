@@ -63,7 +63,7 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
         return self.resource()
 
     def request_status(self, status_link: str) -> Any:
-        """Ask how it stands. Being told to ask less often says nothing about the operation, and does not end it."""
+        """Ask for its state. An answer that asks to wait says nothing about the operation, and does not end it."""
         while True:
             answer = super().request_status(status_link)
             if answer.http_response.status_code != 429:

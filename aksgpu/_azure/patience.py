@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aksgpu.errors import AzureError, AzureUnreachable, Throttled
@@ -51,12 +51,14 @@ class Limit:
         begun: when the call began, in seconds of the monotonic clock.
         deadline: when it ends, on the same clock; infinite for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        running: what the call sent to Azure or waits for there, which goes on without it.
     """
 
     what: str
     begun: float
     deadline: float
     progress: bool | None = None
+    running: list[str] = field(default_factory=list)
 
     @property
     def left(self) -> float:
@@ -106,7 +108,8 @@ def limit(timeout: float | None, what: str = "", progress: bool | None = None) -
     with deadline(timeout):
         left = time_left()
         now = time.monotonic()
-        inner = Limit(what, now, math.inf if left is None else now + left, progress)
+        running = outer.running if outer is not None else []
+        inner = Limit(what, now, math.inf if left is None else now + left, progress, running)
         token = _limit.set(inner)
         try:
             yield inner
@@ -171,6 +174,7 @@ def until_settled(send: Callable[[], T], look: Callable[[], T | None], what: str
         AzureError: Azure refused, or the time is up.
     """
     call = current()
+    call.running.append(what)
     attempt = 0
     while True:
         try:

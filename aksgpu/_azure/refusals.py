@@ -78,7 +78,7 @@ def _inside_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
 def recognise(
     body: object, *, status: int | None = None, what: str = "", retry_after: float | None = None
 ) -> AzureError:
-    """The exception that stands for a refusal.
+    """The exception for a refusal.
 
     Args:
         body: the parsed JSON of the answer, or the text of the error.

@@ -192,6 +192,8 @@ def _read_until(
                 if done(found):
                     return found
                 state = state_of(found) if found is not None else "gone"
+                if not call.running:
+                    call.running.append(what)
             except Throttled as slow:
                 wait = max(interval, patience.seconds(slow.retry_after))
                 why = f", {patience.words(wait)}"

@@ -126,7 +126,8 @@ class _Block:
 
     def end(self, error: BaseException | None = None) -> None:
         """Delete it. Where that fails after an error of the block, the error goes on, with a note."""
-        name, group = self.aks.name, self.aks.resource_group
+        name = self.aks.name
+        group = self.aks.resource_group
         try:
             self._delete()
         except BaseException as failure:

@@ -35,7 +35,7 @@ def test_nothing_is_imported_or_sent_before_it_is_needed() -> None:
 
 def test_the_laptop_is_the_default_and_azure_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("azur", 5):
-        with pytest.raises(InvalidInput, match=f"unknown target {wrong!r}"):
+        with pytest.raises(InvalidInput, match=f"`target` must be .*, got {wrong!r}"):
             aksgpu.connect(wrong)  # type: ignore[arg-type]
     monkeypatch.setenv("AKSGPU_TARGET", "azure")
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "11111111-0000-0000-0000-000000000000")

@@ -365,5 +365,5 @@ def test_a_cluster_of_a_kubeconfig_has_no_azure_part(shared: cluster.Cluster) ->
     assert not other.has_azure
     assert "a kubeconfig" in other._repr_html_()
     assert other.kube.list("Node")
-    with pytest.raises(InvalidInput, match="not made through Azure"):
+    with pytest.raises(InvalidInput, match="not managed through Azure"):
         cluster.pools(other)

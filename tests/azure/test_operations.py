@@ -20,6 +20,7 @@ from aksgpu.errors import (
     QuotaExceeded,
     WaitTimeout,
 )
+from aksgpu.waiting import Interrupted
 
 from .conftest import SUBSCRIPTION, Answer, Script
 
@@ -191,6 +192,17 @@ def test_an_interrupt_leaves_the_operation_running_and_says_how_to_go_on(scripte
     assert caught.value.__context__ is None, "no screen of frames"
     assert len(traceback.extract_tb(caught.value.__traceback__)) <= 3
     assert Remembered(scripted.home, ID).path.exists()
+
+
+def test_an_interrupt_before_anything_was_sent_says_so(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, Answer(503, None, {"Retry-After": "30"}))
+    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(Interrupted) as caught:
+        create(scripted)
+    timer.join()
+    assert str(caught.value) == "creating cluster aks: nothing was begun in Azure."
+    assert caught.value.__context__ is None
 
 
 BUSY = {
