@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from aksgpu._azure import names
 from aksgpu.errors import AzureError, AzureNotFound, InvalidInput
 from aksgpu.local.home import home as user_home
 
@@ -32,6 +32,7 @@ AKS_SERVER_SCOPE = "6dae42f8-4368-4678-94ff-3960e28e3630/.default"
 """What a token must be for that an AKS cluster with Entra ID accepts (the id of Azure's AKS server application)."""
 
 _SUBSCRIPTIONS_API = "2022-12-01"
+_UNKNOWN = "unknown"  # the client wants a subscription, and listing the subscriptions does not use it
 _LRO_INTERVAL = 10.0  # seconds between two polls where Azure does not say; it nearly always does
 
 
@@ -72,12 +73,13 @@ class Azure:
         ca_file: str | Path | None = None,
         home: Path | None = None,
     ) -> None:
-        self.subscription_id = subscription_id
+        self.subscription_id = names.check(names.SUBSCRIPTION, subscription_id, "subscription_id")
         self.endpoint = endpoint.rstrip("/")
         self.prices_url = prices_url
         self.home = home or user_home()
         self.price_cache: dict[tuple[str, str], Any] = {}
-        self._make_credential, self._ca_file = credential, ca_file
+        self._make_credential = credential
+        self._ca_file = ca_file
         self._credential: TokenCredential | None = None
         self._client: Any = None
 
@@ -97,8 +99,8 @@ class Azure:
         if self._client is None:
             from azure.mgmt.containerservice import ContainerServiceClient
 
-            from aksgpu._azure.patience import Retries
             from aksgpu._azure.response_check import ResponseCheck
+            from aksgpu._azure.retries import Retries
 
             self._client = ContainerServiceClient(
                 self.credential,
@@ -158,7 +160,8 @@ class Azure:
             yield from page.get("value") or ()
             if not page.get("nextLink"):
                 return
-            page = self.request("GET", page["nextLink"], what=what)
+            following = urlsplit(str(page["nextLink"]))  # another host than the endpoint would get the login
+            page = self.request("GET", f"{following.path}?{following.query}", what=what)
 
     def begin(self, method: str, path: str, *, api_version: str, what: str = "") -> Any:
         """Begin a long-running operation that the SDK has no method for; :func:`follow` takes what is returned."""
@@ -181,6 +184,7 @@ class Azure:
         from azure.core.exceptions import HttpResponseError
         from azure.core.rest import HttpRequest
 
+        self._check_address(path)
         query = {**({"api-version": api_version} if api_version else {}), **(params or {})}
         request = HttpRequest(method, path, params=query, json=dict(body) if body is not None else None)
         with translated(what):
@@ -189,6 +193,18 @@ class Azure:
             if plain.status_code >= 400:
                 raise HttpResponseError(response=plain)
             return response
+
+    def _check_address(self, path: str) -> None:
+        """Refuse to send the login elsewhere, and paths that name something else than they seem to."""
+        rest = path
+        if not path.startswith("/"):
+            if not path.startswith(self.endpoint + "/"):
+                raise InvalidInput(
+                    f"`path` must begin with '/' or with {self.endpoint}/, got {names.shown(path)}",
+                    hint="The login is for this endpoint alone.",
+                )
+            rest = path.removeprefix(self.endpoint)
+        names.check_path(rest)
 
     def public(self, url: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """GET a public address; credentials are sent only where it is the endpoint's own.
@@ -199,13 +215,12 @@ class Azure:
         if url.startswith(self.endpoint + "/"):
             return self.request("GET", url, params=params)
         from azure.core import PipelineClient
-        from azure.core.pipeline.policies import RetryPolicy
         from azure.core.rest import HttpRequest
 
-        with translated(f"GET {url}"), PipelineClient(url, policies=[RetryPolicy.no_retries()]) as client:
-            response = client.send_request(
-                HttpRequest("GET", url, params=dict(params or {})), connection_timeout=3, read_timeout=10
-            )
+        from aksgpu._azure.retries import Retries
+
+        with translated(f"GET {url}"), PipelineClient(url, policies=[Retries()]) as client:
+            response = client.send_request(HttpRequest("GET", url, params=dict(params or {})))
             response.raise_for_status()
             return dict(response.json())
 
@@ -213,6 +228,37 @@ class Azure:
         """A fresh bearer token for clusters with Entra ID."""
         with translated("logging in to the cluster"):
             return str(self.credential.get_token(scope).token)
+
+
+class KubeconfigTarget(Azure):
+    """A kubeconfig in the place of a subscription: its cluster is used as it is, and nothing of Azure is there.
+
+    Attributes:
+        kubeconfig: path of the file; its current context names the cluster.
+    """
+
+    def __init__(self, kubeconfig: Path) -> None:
+        super().__init__("none", _no_credential)
+        self.kubeconfig = kubeconfig
+
+    def __repr__(self) -> str:
+        return f"KubeconfigTarget({str(self.kubeconfig)!r}, not managed through Azure)"
+
+    @property
+    def client(self) -> Any:
+        """There is none.
+
+        Raises:
+            InvalidInput: always.
+        """
+        return _no_credential()
+
+
+def _no_credential() -> Any:
+    raise InvalidInput(
+        "the target is a kubeconfig, so there is no Azure subscription to ask",
+        hint='Use aksgpu.connect("azure") for a subscription, or aksgpu.connect("local") for the laptop AKS.',
+    )
 
 
 @contextmanager
@@ -236,25 +282,26 @@ def translate(error: HttpResponseError) -> AzureError:
     return refusals.translate(error)
 
 
-def follow(poller: Any, what: str, *, timeout: float, progress: bool | None = None, **options: Any) -> Any:
+def follow(poller: Any, what: str, **options: Any) -> Any:
     """Follow a long-running operation to its end; see :func:`aksgpu._azure.operations.follow`."""
     from aksgpu._azure import operations as _operations
 
-    return _operations.follow(poller, what, timeout=timeout, progress=progress, **options)
+    return _operations.follow(poller, what, **options)
 
 
 def connect(
-    target: str | Endpoint | None = None,
+    target: str | os.PathLike[str] | Endpoint | None = None,
     *,
     subscription_id: str | None = None,
     credential: TokenCredential | None = None,
 ) -> Azure:
-    """Connect to the laptop AKS, or to an Azure subscription.
+    """Connect to the laptop AKS, to an Azure subscription, or to the cluster of a kubeconfig.
 
     Args:
         target: ``"local"`` is the laptop AKS, which costs nothing and is started when it does not run; ``"azure"`` is
-            Azure; an :class:`aksgpu.local.Endpoint` is that one (a private laptop AKS). None takes the environment
-            variable ``AKSGPU_TARGET``, and the laptop without that: Azure is never chosen by default.
+            Azure; the path of a kubeconfig is the cluster of its current context, which is used as it is: nothing is
+            created or deleted there. An :class:`aksgpu.local.Endpoint` is a private laptop AKS. None takes the
+            environment variable ``AKSGPU_TARGET``, and the laptop without that: Azure is never chosen by default.
         subscription_id: of Azure; else the environment variable ``AZURE_SUBSCRIPTION_ID``, else the only one that the
             login sees.
         credential: of Azure; any credential of ``azure-identity``, by default ``DefaultAzureCredential`` (which finds
@@ -267,41 +314,61 @@ def connect(
         InvalidInput: an unknown target, or several subscriptions to choose from; the error lists them.
         AzureAuthError: no login was found.
         LaptopError: the laptop AKS could not be started.
+
+    Example:
+        >>> azure = aksgpu.connect()
+        >>> aks = cluster.create(azure, "myAKSCluster", resource_group="myResourceGroup", location="eastus")
     """
     target = target if target is not None else os.environ.get("AKSGPU_TARGET") or "local"
-    if target == "local":
+    if target == "azure":
+        subscription = subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or _UNKNOWN
+        azure = Azure(subscription, default_credential if credential is None else lambda: credential)
+        return azure if subscription != _UNKNOWN else _with_only_subscription(azure)
+    if isinstance(target, str | os.PathLike):
+        if subscription_id is not None or credential is not None:
+            argument = "subscription_id" if subscription_id is not None else "credential"
+            raise InvalidInput(
+                f"`{argument}` must be given with the target 'azure', got the target {os.fspath(target)!r}",
+                hint='Connect to Azure: azure = aksgpu.connect("azure", subscription_id=...).',
+            )
+        if target != "local":
+            return _kubeconfig_target(target)
         from aksgpu import local
 
         target = local.start()
-    if target != "azure":
-        if isinstance(target, str) or not hasattr(target, "base_url"):
-            raise InvalidInput(f"unknown target {target!r}", hint='Use "local" (the laptop AKS) or "azure".')
-        return _at(target, subscription_id, credential)
-    subscription = _checked(subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or "")
-    azure = Azure(subscription, default_credential if credential is None else lambda: credential)
-    return azure if subscription else _with_only_subscription(azure)
+    if not hasattr(target, "base_url"):
+        raise _unknown(target)
+    return _at(target, subscription_id, credential)
+
+
+def _kubeconfig_target(target: str | os.PathLike[str]) -> KubeconfigTarget:
+    path = Path(target).expanduser()
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # too long, or with a null byte
+        is_file = False
+    if not is_file:
+        raise _unknown(target)
+    return KubeconfigTarget(path)
+
+
+def _unknown(target: object) -> InvalidInput:
+    return InvalidInput(
+        f"`target` must be 'local', 'azure' or the path of a kubeconfig, got {names.shown(target)}",
+        hint='aksgpu.connect("local") is the laptop AKS, aksgpu.connect("azure") an Azure subscription.',
+    )
 
 
 def _at(endpoint: Endpoint, subscription_id: str | None, credential: TokenCredential | None) -> Azure:
     base = endpoint.base_url.rstrip("/")
     return Azure(
-        _checked(subscription_id or endpoint.subscription_id),
+        subscription_id or endpoint.subscription_id,
         lambda: credential or StaticToken(endpoint.token),
         endpoint=base,
         prices_url=f"{base}/api/retail/prices",
         ca_file=endpoint.ca_file,
         home=Path(endpoint.home),
     )
-
-
-def _checked(subscription_id: str) -> str:
-    """A subscription's id, which becomes a part of addresses; empty for none."""
-    if not isinstance(subscription_id, str) or not re.fullmatch(r"[0-9A-Za-z-]*", subscription_id):
-        raise InvalidInput(
-            f"{subscription_id!r} cannot be the id of a subscription",
-            hint="It looks like 00000000-0000-0000-0000-000000000000; `az account list --output table` lists yours.",
-        )
-    return subscription_id
 
 
 def default_credential() -> TokenCredential:
@@ -316,7 +383,6 @@ def default_credential() -> TokenCredential:
 
 
 def _with_only_subscription(azure: Azure) -> Azure:
-    azure.subscription_id = "unknown"  # the client wants one, and listing the subscriptions does not use it
     found = list(azure.pages("/subscriptions", api_version=_SUBSCRIPTIONS_API, what="listing subscriptions"))
     if not found:
         raise AzureNotFound(
@@ -326,7 +392,8 @@ def _with_only_subscription(azure: Azure) -> Azure:
         listed = "\n".join(f"  {item['subscriptionId']}  {item.get('displayName', '')}" for item in found)
         raise InvalidInput(
             f"this login sees {len(found)} subscriptions:\n{listed}",
-            hint='Choose one: connect("azure", subscription_id=...) or the environment variable AZURE_SUBSCRIPTION_ID.',
+            hint='Choose one: azure = aksgpu.connect("azure", subscription_id=...), or set AZURE_SUBSCRIPTION_ID.',
         )
-    azure.subscription_id, azure._client = str(found[0]["subscriptionId"]), None
+    azure.subscription_id = str(found[0]["subscriptionId"])
+    azure._client = None
     return azure

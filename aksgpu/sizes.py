@@ -13,11 +13,14 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._azure import names
+from aksgpu._azure.calls import call
 from aksgpu._azure.gpusizes import GpuSize, alternatives, is_gpu_size, lookup, table
+from aksgpu._azure.patience import READ_TIMEOUT
+from aksgpu._azure.poolfields import integer
 from aksgpu._azure.preflight import Preflight, verdict
 from aksgpu._frames import frame
-from aksgpu._numbers import whole
-from aksgpu.errors import InvalidInput, LocationNotAvailable
+from aksgpu.errors import AzureUnreachable, InvalidInput, LocationNotAvailable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GpuSize", "Preflight", "alternatives", "gpu_sizes", "lookup", "preflight"]
 
+
+_SHORT_TIMEOUT = 20.0
+"""Seconds that a look takes at most which only helps to refuse early."""
 
 _COLUMNS = {
     "size": "string",
@@ -52,12 +58,14 @@ _COLUMNS = {
 }
 
 
-def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
+@call("listing GPU sizes in {}")
+def gpu_sizes(azure: Azure, location: str, *, timeout: float | None = READ_TIMEOUT) -> pd.DataFrame:
     """Every GPU size that the subscription sees in a location.
 
     Args:
         azure: the subscription.
         location: such as ``eastus``.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         A DataFrame, one row a size, sorted by GPU model and size. Shown whole, it is shortened to fit a screen; all
@@ -81,13 +89,15 @@ def gpu_sizes(azure: Azure, location: str) -> pd.DataFrame:
         - ``aks`` (boolean): whether AKS lists it among those that it supports; NA for sizes newer than this package.
 
     Raises:
+        InvalidInput: an argument makes no sense.
         LocationNotAvailable: no VM sizes are offered there.
+        AzureUnreachable: Azure gave no usable answer in time.
         AzureError: Azure refused.
     """
     from aksgpu._azure import offers as _offers
     from aksgpu._azure.sizetable import SizeTable
 
-    place = _offers.location(azure, canonical_location(location))
+    place = _offers.location(azure, names.check_location(location))
     if not place.offers:
         raise LocationNotAvailable(
             f"no VM sizes are offered in {location!r}",
@@ -136,14 +146,7 @@ def _row(offer: Any, place: Any, price: Any) -> dict[str, Any]:
     }
 
 
-def canonical_location(location: str) -> str:
-    """A location as Resource Manager spells it: ``East US`` is ``eastus``."""
-    name = "".join(location.split()).lower() if isinstance(location, str) else ""
-    if not name.isalnum():
-        raise InvalidInput(f"{location!r} is not the name of a location", hint="Such as 'eastus' or 'West Europe'.")
-    return name
-
-
+@call("looking whether it can be had in {}")
 def preflight(
     azure: Azure,
     location: str,
@@ -155,6 +158,7 @@ def preflight(
     surge: int | str = 0,
     gpu: bool = True,
     look_in: str | Iterable[str] = (),
+    timeout: float | None = READ_TIMEOUT,
 ) -> Preflight:
     """Can this be had? Asked before money is spent; what is unknown never says no.
 
@@ -169,6 +173,7 @@ def preflight(
             such as ``"33%"``.
         gpu: whether it has to be a GPU size.
         look_in: further locations to look for alternatives in, or one; each costs two requests.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         The verdict, with reasons, numbers and alternatives that would work.
@@ -179,16 +184,15 @@ def preflight(
     """
     from aksgpu._azure import offers as _offers
 
-    if not isinstance(vm_size, str) or not vm_size.strip():
-        raise InvalidInput(f"{vm_size!r} is not the name of a VM size", hint="Such as 'Standard_NC4as_T4_v3'.")
-    count = whole("count", count, 0)
+    vm_size = names.check(names.SIZE, vm_size.strip() if isinstance(vm_size, str) else vm_size, "vm_size")
+    count = integer("count", count, 0)
     most = count + _surge(surge, count)
     wanted = tuple(dict.fromkeys(_zone(zone) for zone in _several("zones", zones)))
-    here = canonical_location(location)
-    elsewhere = dict.fromkeys(canonical_location(other) for other in _several("look_in", look_in))
+    here = names.check_location(location)
+    elsewhere = dict.fromkeys(names.check_location(other, "look_in") for other in _several("look_in", look_in))
     place = _offers.location_if_told(azure, here)
     others = [_offers.location_if_told(azure, other) for other in elsewhere if other != here]
-    return verdict(place, vm_size.strip(), most, spot=spot, zones=wanted, gpu=gpu, others=others)
+    return verdict(place, vm_size, most, spot=spot, zones=wanted, gpu=gpu, others=others)
 
 
 def _several(name: str, value: Any) -> tuple[Any, ...]:
@@ -196,7 +200,9 @@ def _several(name: str, value: Any) -> tuple[Any, ...]:
         return (value,)
     if isinstance(value, Iterable):
         return tuple(value)
-    raise InvalidInput(f"{name} is {value!r}, which is no list", hint=f"Give a list of texts: {name}=[...].")
+    raise InvalidInput(
+        f"`{name}` must be a list of texts, got {names.shown(value)}", hint=f"Give a list of texts: {name}=[...]."
+    )
 
 
 def _zone(zone: Any) -> str:
@@ -204,10 +210,42 @@ def _zone(zone: Any) -> str:
         return str(zone)
     if isinstance(zone, str) and zone.strip():
         return zone.strip()
-    raise InvalidInput(f"{zone!r} is not an availability zone", hint='Such as zones=["1", "2"].')
+    raise InvalidInput(
+        f"`zones` must be availability zones, got one with {names.shown(zone)}", hint='For example: zones=["1", "2"].'
+    )
 
 
 def _surge(surge: Any, count: int) -> int:
     """Nodes; AKS rounds shares up."""
     share = re.fullmatch(r"(\d{1,3})%", surge.strip(), re.ASCII) if isinstance(surge, str) else None
-    return -(-int(share[1]) * count // 100) if share else whole("surge", surge, 0, of='or a share such as "33%"')
+    return -(-int(share[1]) * count // 100) if share else _whole_surge(surge)
+
+
+def _whole_surge(surge: Any) -> int:
+    try:
+        return integer("surge", surge, 0)
+    except InvalidInput as error:
+        error.hint = 'Give nodes, such as surge=1, or a share such as surge="33%".'
+        raise
+
+
+def require_available(
+    azure: Azure,
+    location: str,
+    vm_size: str,
+    count: int,
+    *,
+    spot: bool = False,
+    zones: Iterable[str] = (),
+    gpu: bool = True,
+) -> None:
+    """Refuse what cannot be had, before a request that costs money. Not knowing refuses nothing.
+
+    Arguments and errors as for :func:`preflight`; Azure is asked for a short time only.
+    """
+    try:
+        preflight(
+            azure, location, vm_size, count, spot=spot, zones=tuple(zones), gpu=gpu, timeout=_SHORT_TIMEOUT
+        ).raise_if_no()
+    except AzureUnreachable:
+        return

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aksgpu import waiting
 from aksgpu._azure.handle import Cluster
+from aksgpu._azure.patience import limit
 from aksgpu._kube.nodes import read as read_node
 from aksgpu.errors import AksGpuError
 
@@ -24,7 +24,9 @@ def pools_ready(read: Callable[[], Mapping[str, Any] | None]) -> str:
         read: reads the cluster.
     """
     try:
-        profiles = ((read() or {}).get("properties") or {}).get("agentPoolProfiles") or ()
+        with limit(_LOOK):
+            shown = read() or {}
+        profiles = (shown.get("properties") or {}).get("agentPoolProfiles") or ()
     except AksGpuError:
         return ""
     ready = sum(profile.get("provisioningState") == "Succeeded" for profile in profiles)
@@ -40,7 +42,9 @@ class PoolNodes:
     """
 
     def __init__(self, aks: Cluster, pool: str) -> None:
-        self._aks, self._pool, self._mute = aks, pool, bool(aks.access)
+        self._aks = aks
+        self._pool = pool
+        self._mute = bool(aks.access)
 
     def ready(self, wanted: int) -> str:
         """Such as ``nodes ready 0/1``."""
@@ -56,7 +60,7 @@ class PoolNodes:
         if self._mute:
             return None
         try:
-            with waiting.deadline(_LOOK):
+            with limit(_LOOK):
                 nodes = self._aks.kube.list("Node", label_selector=f"agentpool={self._pool}")
         except AksGpuError:
             self._mute = True

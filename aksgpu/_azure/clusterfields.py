@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aksgpu._azure import resources
+from aksgpu._azure import names, resources
+from aksgpu.errors import InvalidInput
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
@@ -33,6 +34,16 @@ def wish(
         "kubernetes_version": kubernetes_version,
         "tags": dict(tags or {}),
     }
+
+
+def check_version(version: object) -> None:
+    """The argument ``kubernetes_version`` must look like one, where one is given."""
+    if version is None or (isinstance(version, str) and re.fullmatch(r"\d+\.\d+(\.\d+)?", version, re.ASCII)):
+        return
+    raise InvalidInput(
+        f"`kubernetes_version` must be a text such as '1.33' or '1.33.5', got {names.shown(version)}",
+        hint="Leave it out for AKS' own default.",
+    )
 
 
 def differences(existing: Mapping[str, Any], wished: Mapping[str, Any]) -> dict[str, tuple[object, object]]:

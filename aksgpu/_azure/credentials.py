@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu import waiting
 from aksgpu._azure import kubeconfig as _kubeconfig
+from aksgpu._azure.calls import call
 from aksgpu._azure.handle import Cluster, azure_of
+from aksgpu._azure.patience import READ_TIMEOUT
 from aksgpu._files import write_private
 from aksgpu.azure import AKS_SERVER_SCOPE, default_credential, translated
 from aksgpu.errors import ApiServerRestricted, AzureNotFound, InvalidInput, Unreachable
@@ -26,12 +28,14 @@ _PROBE = 10.0
 """Seconds that a private or restricted API server has to answer before it counts as closed to this machine."""
 
 
-def kubeconfig(aks: Cluster, *, admin: bool = False) -> Path:
+@call("fetching credentials of cluster {}")
+def kubeconfig(aks: Cluster, *, admin: bool = False, timeout: float | None = READ_TIMEOUT) -> Path:
     """Fetch a cluster's kubeconfig into a file of its own, readable by its owner only.
 
     Args:
         aks: the cluster.
         admin: the administrator's credentials, which clusters with local accounts off do not give.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         The file's path, for ``kubectl --kubeconfig`` and others. The same cluster always has the same file, and each
@@ -65,8 +69,14 @@ def forget(aks: Cluster) -> None:
         _own_file(aks, admin).unlink(missing_ok=True)
 
 
+@call("fetching credentials of cluster {}")
 def get_credentials(
-    aks: Cluster, file: str | Path | None = None, overwrite_existing: bool = False, *, admin: bool = False
+    aks: Cluster,
+    file: str | Path | None = None,
+    overwrite_existing: bool = False,
+    *,
+    admin: bool = False,
+    timeout: float | None = READ_TIMEOUT,
 ) -> Path:
     """Merge a cluster's credentials into the user's kubeconfig, and make it the current context.
 
@@ -78,6 +88,7 @@ def get_credentials(
         file: kubeconfig to merge into; by default the first file of ``KUBECONFIG``, else ``~/.kube/config``.
         overwrite_existing: replace entries of the same names that differ, such as those of an older cluster.
         admin: the administrator's credentials.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         The file's path.
@@ -161,7 +172,7 @@ def _refresh(config: dict[str, Any], context: str | None, token: Callable[[str],
     if server is None:
         return None
     if server and not re.fullmatch(r"[0-9a-fA-F-]{36}", server):
-        raise InvalidInput(f"the kubeconfig asks for tokens of {server!r}, which is no application id")
+        raise InvalidInput(f"the kubeconfig asks for tokens of {server!r}, which is not the id of an application")
     scope = f"{server}/.default" if server else AKS_SERVER_SCOPE
     return lambda: token(scope)
 

@@ -1,7 +1,7 @@
 """Clusters that are not meant to stay, deleted after a while. :mod:`aksgpu._azure.temporary` has those of one block.
 
 Azure has no such thing. A tag says when a cluster is to go; this process deletes it then if it still lives, and
-:func:`aksgpu.cluster.leftovers` shows it as overdue to whoever looks later.
+:func:`aksgpu.cluster.leftovers` shows it as overdue later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu._azure import resources
+from aksgpu._azure import names, resources
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu.errors import InvalidInput
 
@@ -49,10 +49,16 @@ def parse(text: str | timedelta) -> timedelta:
     if isinstance(text, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
         if not found:
-            raise InvalidInput(f"{text!r} is no duration", hint='Such as "90m", "2h" or "1d".')
+            raise InvalidInput(
+                f"`delete_after` must be a duration such as '90m', '2h' or '1d', got {names.shown(text)}",
+                hint='For example: delete_after="2h".',
+            )
         text = timedelta(seconds=float(found[1]) * _UNITS[found[2]])
     if not isinstance(text, timedelta):
-        raise InvalidInput(f"{text!r} is no duration", hint='Give a text such as "90m", "2h" or "1d", or a timedelta.')
+        raise InvalidInput(
+            f"`delete_after` must be a text such as '90m' or a timedelta, got {names.shown(text)}",
+            hint='For example: delete_after="2h".',
+        )
     if not 0 < text.total_seconds() <= _LONGEST:
         raise InvalidInput(f"a cluster cannot be deleted after {text}", hint="Between a moment and 30 days.")
     return text
@@ -97,7 +103,8 @@ def set_timer(aks: Cluster, life: timedelta, delete: Callable[..., Any], *, begu
 
 def _arm(aks: Cluster, delete: Callable[..., Any], seconds: float, life: str, pause: float) -> None:
     timer = threading.Timer(seconds, _expire, (aks, delete, life, pause))
-    timer.name, timer.daemon = f"aksgpu-delete-{aks.name}", True
+    timer.name = f"aksgpu-delete-{aks.name}"
+    timer.daemon = True
     _timers[aks.id.lower()] = timer, life
     timer.start()
 
@@ -130,10 +137,15 @@ def _expire(aks: Cluster, delete: Callable[..., Any], life: str, pause: float) -
             _arm(aks, delete, pause, life, min(2 * pause, _LONGEST_PAUSE))
 
 
-def extend(azure: Azure, aks: Cluster, life: timedelta, *, timeout: float, progress: bool | None) -> None:
+def extend(azure: Azure, aks: Cluster, life: timedelta) -> None:
     """Write a new time into an existing cluster's tag."""
     read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
     tags = {**((read() or {}).get("tags") or {}), **tag(life)}
-    begin = partial(azure.client.managed_clusters.begin_update_tags, aks.resource_group, aks.name, {"tags": tags})
     what = f"tagging cluster {aks.name}"
-    resources.operate(azure, begin, what, resource=aks.id, read=read, timeout=timeout, progress=progress)
+
+    def is_tagged() -> dict[str, Any] | None:
+        shown = resources.settle(read, what) or {}
+        return shown if (shown.get("tags") or {}).get(TAG) == tags[TAG] else None
+
+    begin = partial(azure.client.managed_clusters.begin_update_tags, aks.resource_group, aks.name, {"tags": tags})
+    resources.operate(azure, begin, what, resource=aks.id, read=read, reached=is_tagged)

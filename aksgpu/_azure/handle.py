@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._azure import names
 from aksgpu._frames import facts_html
 from aksgpu.azure import Azure
 from aksgpu.errors import InvalidInput
@@ -41,12 +42,21 @@ class Cluster:
         access: Mapping[str, Any] | None = None,
         kube: Kube | None = None,
     ) -> None:
-        self.name, self.resource_group, self.location = name, resource_group, location
-        self.azure, self.id, self.kubernetes_version = azure, id, kubernetes_version
+        self.name = name
+        self.resource_group = resource_group
+        self.location = location
+        self.azure = azure
+        self.id = id
+        self.kubernetes_version = kubernetes_version
         self.access: Mapping[str, Any] = access or {}
         self.life = ""
         self.costs: dict[str, float | None] = {}
         self._kube = kube
+
+    @property
+    def has_azure(self) -> bool:
+        """Whether Azure manages it. False for a cluster from a kubeconfig, which ``az`` and node pools do not reach."""
+        return self.azure is not None
 
     @property
     def kube(self) -> Kube:
@@ -91,16 +101,18 @@ class Cluster:
 
 
 def azure_of(aks: Cluster) -> Azure:
-    """The cluster's subscription.
+    """The cluster's subscription, for a cluster whose names may become parts of a path.
 
     Raises:
-        InvalidInput: it was not made through Azure.
+        InvalidInput: it was not made through Azure, or its names are not valid.
     """
     if aks.azure is None:
         raise InvalidInput(
-            f"{aks.name} was not made through Azure, so there is nothing to ask Azure about it",
-            hint="cluster.get(azure, name, resource_group) gives a cluster of a subscription.",
+            f"cluster {aks.name} is not managed through Azure: it comes from a kubeconfig",
+            hint="Change its nodes where it was made, or with kubectl; capacity.nodes(aks) lists them.",
         )
+    names.check(names.CLUSTER, aks.name, "aks.name")
+    names.check(names.GROUP, aks.resource_group, "aks.resource_group")
     return aks.azure
 
 

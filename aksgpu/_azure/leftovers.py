@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from aksgpu._azure import credentials, expiry, nodepool, offers, resources
+from aksgpu._azure import credentials, expiry, nodepool, offers, resources, unmanaged
+from aksgpu._azure.calls import call, warn
 from aksgpu._azure.handle import Cluster, azure_of
+from aksgpu._azure.patience import READ_TIMEOUT
 from aksgpu._frames import frame
 from aksgpu.azure import Azure, translated
+from aksgpu.errors import AzureNotFound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What :func:`delete` deleted.
+    """What :func:`delete` deleted. It is true where anything was.
 
     Attributes:
         cluster: name of the cluster; None when there was none any more.
@@ -31,64 +34,104 @@ class Deletion:
     resource_group: str | None
     left: str = ""
 
+    def __bool__(self) -> bool:
+        return self.cluster is not None or self.resource_group is not None
+
     def __repr__(self) -> str:
         gone = [
             f"{kind} {name}"
             for kind, name in (("cluster", self.cluster), ("resource group", self.resource_group))
             if name
         ]
-        said = f"deleted {' and '.join(gone)}" if gone else "nothing to delete"
+        said = f"deleted {' and '.join(gone)}" if gone else "nothing deleted"
         return f"Deletion({said}{f'; {self.left}' if self.left else ''})"
 
 
+@call("deleting cluster {}", goes_on="the deletion")
 def delete(
-    aks: Cluster, *, delete_group: bool | None = None, timeout: float = 1800, progress: bool | None = None
+    aks: Cluster,
+    *,
+    delete_group: bool | None = None,
+    missing: Literal["warn", "error"] = "warn",
+    timeout: float | None = 1800,
+    progress: bool | None = None,
 ) -> Deletion:
     """Delete a cluster with all its nodes, and its resource group when that has no other use.
 
     The resource group goes when this library made it and nothing else is in it. So do the files that this library kept
-    about the cluster, credentials among them; the user's own kubeconfig stays as it is. Twice is fine.
+    about the cluster, credentials among them; the user's own kubeconfig stays as it is. Nothing is deleted
+    of a cluster that Azure does not manage.
 
     Args:
         aks: the cluster.
         delete_group: True deletes the resource group with everything in it; False leaves it; None decides as above.
-        timeout: seconds to wait for all of it.
+        missing: ``warn`` issues a Python warning where there is no such cluster, so that a cell may be run twice and a
+            typo is visible; ``error`` raises.
+        timeout: seconds to wait for all of it; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
-        What was deleted.
+        What was deleted; it is false where nothing was.
 
     Raises:
+        AzureNotFound: there is no such cluster, with ``missing="error"``.
         AzureError: Azure refused.
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
+    if not aks.has_azure:
+        return Deletion(None, None, unmanaged.not_deleted(aks))
+    azure = azure_of(aks)
+    if missing == "error" and resources.find_cluster(azure, aks.resource_group, aks.name) is None:
+        raise AzureNotFound(
+            f"no cluster {aks.name!r} in resource group {aks.resource_group!r}",
+            code="ResourceNotFound",
+            status=404,
+            hint=resources.clusters_there_are(azure, aks.name),
+        )
+    deletion = delete_now(aks, delete_group)
+    if deletion.cluster is None:
+        there = resources.clusters_there_are(azure, aks.name)
+        warn(f"no cluster {aks.name!r} in resource group {aks.resource_group!r}, so none was deleted. {there}")
+    return deletion
+
+
+def delete_now(aks: Cluster, delete_group: bool | None = None) -> Deletion:
+    """The same within a call that has its own time, without a warning."""
     azure = azure_of(aks)
     read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
     existing = read()
     if existing is not None:
-        _delete_cluster(azure, aks, existing, read, timeout, progress)
+        _delete_cluster(azure, aks, read)
     expiry.cancel(aks)  # only now: after a refusal the timer still has to delete it
     _forget(azure, aks, existing or {})
     group = resources.find_group(azure, aks.resource_group)
     deleted = aks.name if existing is not None else None
     if group is None:
-        return Deletion(deleted, None, "" if deleted else f"resource group {aks.resource_group} is gone too")
+        return Deletion(deleted, None, f"resource group {aks.resource_group} is gone too")
     why = _why_left(azure, aks, group, delete_group)
     if why:
         return Deletion(deleted, None, f"resource group {aks.resource_group} stays: {why}")
-    resources.delete_group(azure, aks.resource_group, timeout=timeout, progress=progress)
+    resources.delete_group(azure, aks.resource_group)
     return Deletion(deleted, aks.resource_group)
 
 
-def _delete_cluster(
-    azure: Azure, aks: Cluster, existing: Mapping[str, Any], read: Any, timeout: float, progress: bool | None
-) -> None:
+def _delete_cluster(azure: Azure, aks: Cluster, read: Callable[[], dict[str, Any] | None]) -> None:
     what = f"deleting cluster {aks.name}"
-    if resources.state_of(existing) == "Deleting":
-        resources.wait_until_gone(read, what, timeout=timeout, progress=progress)
+
+    def is_gone() -> dict[str, Any] | None:
+        shown = read()
+        if shown is not None and resources.state_of(shown) == "Deleting":
+            resources.wait_until_gone(read, what)
+            return {}
+        return {} if shown is None else None
+
+    if is_gone() is not None:
         return
     begin = partial(azure.client.managed_clusters.begin_delete, aks.resource_group, aks.name)
-    resources.operate(azure, begin, what, resource=aks.id, read=read, timeout=timeout, progress=progress)
+    try:
+        resources.operate(azure, begin, what, resource=aks.id, read=read, reached=is_gone)
+    except AzureNotFound:
+        return  # another caller was faster
 
 
 def _forget(azure: Azure, aks: Cluster, existing: Mapping[str, Any]) -> None:
@@ -110,7 +153,11 @@ def _why_left(azure: Azure, aks: Cluster, group: Mapping[str, Any], wish: bool |
     if (group.get("tags") or {}).items() & resources.MADE_BY.items() != resources.MADE_BY.items():
         return "it was there before"
     # Azure's list of a group's resources lags behind: the cluster just deleted may still be in it.
-    others = [item for item in resources.group_contents(azure, aks.resource_group) if item.lower() != aks.id.lower()]
+    try:
+        contents = resources.group_contents(azure, aks.resource_group)
+    except AzureNotFound:
+        return ""  # another caller deletes the group
+    others = [item for item in contents if item.lower() != aks.id.lower()]
     return f"it holds {len(others)} more resource{'s' if len(others) > 1 else ''}" if others else ""
 
 
@@ -127,11 +174,13 @@ _COLUMNS = {
 }
 
 
-def leftovers(azure: Azure) -> pd.DataFrame:
+@call("reading what still costs money")
+def leftovers(azure: Azure, *, timeout: float | None = READ_TIMEOUT) -> pd.DataFrame:
     """What still costs money: every node pool of every cluster of the subscription, whoever made it.
 
     Args:
         azure: the subscription.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         A DataFrame, one row a node pool, sorted by resource group, cluster and pool; no rows when nothing is left:
@@ -147,6 +196,7 @@ def leftovers(azure: Azure) -> pd.DataFrame:
         - ``usd_per_day`` (Float64): both together; NA where either is. Addresses and traffic are not in it.
 
     Raises:
+        AzureUnreachable: Azure gave no usable answer in time.
         AzureError: Azure refused.
     """
     with translated("listing clusters"):
@@ -167,7 +217,8 @@ def _rows(azure: Azure, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for pool in nodepool.priced(azure, location, found):
         idle = stopped or pool.power == "Stopped"
-        hourly, daily = 0.0 if idle else pool.usd_per_hour, disks[pool.name]
+        hourly = 0.0 if idle else pool.usd_per_hour
+        daily = disks[pool.name]
         rows.append(
             {
                 "resource_group": str(shown["id"]).split("/")[4],

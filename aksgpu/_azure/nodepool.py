@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu import sizes
 from aksgpu._azure import expiry, offers, resources
+from aksgpu._azure.calls import call
 from aksgpu._azure.handle import Cluster, azure_of
+from aksgpu._azure.patience import READ_TIMEOUT
 from aksgpu._frames import facts_html, frame
 from aksgpu.azure import Azure, translated
 from aksgpu.errors import SizeNotAvailable
@@ -109,11 +111,13 @@ _COLUMNS = {
 }
 
 
-def pools(aks: Cluster) -> pd.DataFrame:
+@call("listing node pools of {}")
+def pools(aks: Cluster, *, timeout: float | None = READ_TIMEOUT) -> pd.DataFrame:
     """The cluster's node pools.
 
     Args:
         aks: the cluster.
+        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
 
     Returns:
         A DataFrame, one row a pool, sorted by name:
@@ -128,6 +132,7 @@ def pools(aks: Cluster) -> pd.DataFrame:
 
     Raises:
         AzureNotFound: no such cluster.
+        AzureUnreachable: Azure gave no usable answer in time.
     """
     azure = azure_of(aks)
     with translated(f"node pools of {aks.name}"):

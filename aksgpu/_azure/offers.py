@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._azure.patience import limit
 from aksgpu.errors import AzureError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _SKUS_API = "2021-07-01"
 _USAGES_API = "2024-11-01"
+_PRICES_TIMEOUT = 10.0  # seconds; nothing depends on prices
 _ASKED_SINGLY = 3  # prices of so many sizes are asked for one by one
 
 
@@ -134,11 +136,8 @@ def location_if_told(azure: Azure, name: str) -> Location:
     A role may create clusters and not list sizes, and Compute may be throttled (for minutes, which are not waited for)
     or out of order while AKS works.
     """
-    from aksgpu._azure.patience import patient
-
     try:
-        with patient():
-            return location(azure, name)
+        return location(azure, name)
     except AzureError as error:
         if error.status is None or (error.status not in (403, 429) and error.status < 500):
             raise
@@ -193,8 +192,9 @@ def prices(azure: Azure, location: str, sizes: Iterable[str]) -> dict[str, Price
     machines = f"serviceName eq 'Virtual Machines' and armRegionName eq '{location}' and priceType eq 'Consumption'"
     found: dict[str, dict[str, float]] = {}
     try:
-        for query in queries:
-            _read_prices(azure, f"{machines} and {query}", found)
+        with limit(_PRICES_TIMEOUT, "reading prices"):
+            for query in queries:
+                _read_prices(azure, f"{machines} and {query}", found)
     except AzureError:
         pass  # no way to the public API: a price is then NA, and nothing depends on it
     else:
@@ -236,7 +236,8 @@ def disk_price(azure: Azure, location: str, gigabytes: int) -> float | None:
         query = f"serviceName eq 'Storage' and armRegionName eq '{location}' and priceType eq 'Consumption'"
         query += f" and productName eq 'Premium SSD Managed Disks' and skuName eq '{sku}'"
         try:
-            items = azure.public(azure.prices_url, {"$filter": query}).get("Items") or ()
+            with limit(_PRICES_TIMEOUT, "reading prices"):
+                items = azure.public(azure.prices_url, {"$filter": query}).get("Items") or ()
         except AzureError:
             return None
         # The same SKU has prices of mounts and operations.

@@ -22,8 +22,8 @@ from azure.mgmt.core.polling.arm_polling import ARMPolling
 
 from aksgpu import errors
 from aksgpu._azure import patience, refusals
+from aksgpu._azure.retries import Retries
 from aksgpu._files import write_private
-from aksgpu.waiting import Progress
 
 _DOING = {"DELETE": "Deleting", "stop": "Stopping", "start": "Starting", "abort": "Aborting"}
 _GONE = (404, 410)
@@ -63,13 +63,12 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
         return self.resource()
 
     def request_status(self, status_link: str) -> Any:
-        """Ask how it stands. Being told to ask less often says nothing about the operation, and does not end it."""
+        """Ask for its state. An answer that asks to wait says nothing about the operation, and does not end it."""
         while True:
-            with patience.patient():
-                answer = super().request_status(status_link)
+            answer = super().request_status(status_link)
             if answer.http_response.status_code != 429:
                 return answer
-            wait = patience.seconds(patience.Retries().get_retry_after(answer))
+            wait = patience.seconds(Retries().get_retry_after(answer))
             self.pause(wait, patience.words(wait))
 
     def _sleep(self, delay: float) -> None:
@@ -109,18 +108,14 @@ def follow(
     poller: Any,
     what: str,
     *,
-    timeout: float,
-    progress: bool | None = None,
     remember: Remembered | None = None,
     look: Callable[[], str] | None = None,
 ) -> Any:
-    """Follow an operation to its end.
+    """Follow an operation to its end, or to the end of the call.
 
     Args:
         poller: what a ``begin_...`` call with ``polling=Following(...)`` returned.
         what: what is going on, such as ``creating cluster myAKSCluster``.
-        timeout: seconds before :class:`~aksgpu.errors.WaitTimeout`; the operation goes on in Azure.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         remember: where the operation is kept while it runs.
         look: tells what is still waited for, in words. Called once a poll, so no faster than Azure asks for, and only
             where there is a bar to show it.
@@ -130,28 +125,28 @@ def follow(
 
     Raises:
         AzureError: the subclass for the reason why the operation failed.
-        WaitTimeout: time ran out.
+        WaitTimeout: the call's time is up; the operation goes on in Azure.
     """
     polling: Following = poller.polling_method()
-    deadline = time.monotonic() + timeout
+    call = patience.current()
     if remember and not polling.finished():
         remember.save(what, polling.get_continuation_token())
-    with Progress(what, show=progress) as bar:
+    with patience.waiting(what) as bar:
 
         def pause(seconds: float, why: str) -> None:
             until = time.monotonic() + seconds
             missing = look() if look and bar.shown and not why else ""  # no more requests when there are too many
             state = ", ".join(filter(None, (polling.words(), missing, why)))
-            while (now := time.monotonic()) < until:
-                if now >= deadline:
+            while (left := until - time.monotonic()) > 0:
+                if call.left <= 0:
                     raise errors.WaitTimeout(
-                        f"{what}: not done after {timeout:g} s; last state: {state}",
+                        f"{what}: not done after {call.seconds:g} s; last state: {state}",
                         state=state,
-                        timeout=timeout,
+                        timeout=call.seconds,
                         hint="The operation goes on in Azure: run the cell again to go on waiting.",
                     )
                 bar.say(state)
-                time.sleep(min(patience.STEP, until - now, deadline - now))
+                time.sleep(min(patience.STEP, left, call.left))
 
         polling.pause = pause
         try:
@@ -161,9 +156,6 @@ def follow(
                 remember.forget()
             found = refusals.translate(error, what)
             raise found from (None if found.original else error)
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{what}: the operation goes on in Azure; run the cell again to go on waiting for it.")
-            raise
     if remember:
         remember.forget()
     return result

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aksgpu._azure import names
 from aksgpu._azure.resources import power_of
-from aksgpu._numbers import whole
 from aksgpu.errors import InvalidInput
 
 SPOT_TAINT = "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"
@@ -45,6 +45,16 @@ _WORDS = {
 }
 """Arguments that are one of a few words."""
 
+_TEXTS = {
+    "gpu_instance_profile": "MIG1g",
+    "os_sku": "Ubuntu",
+    "capacity_reservation_group": "/subscriptions/.../capacityReservationGroups/mine",
+}
+"""Arguments that are a text, with an example each."""
+
+MOST_NODES = 1000
+"""Nodes that AKS takes in a pool at most."""
+
 _LIMITS = {"min_count", "max_count"}
 
 Differences = dict[str, tuple[object, object]]
@@ -57,10 +67,17 @@ def wish(**arguments: Any) -> dict[str, Any]:
         InvalidInput: numbers that do not go together, or a word that is none of the possible ones.
     """
     check_counts(arguments["count"], arguments["min_count"], arguments["max_count"])
-    check_size(arguments["vm_size"])
+    names.check(names.SIZE, arguments["vm_size"], "vm_size")
     for name, words in _WORDS.items():
         if arguments[name] is not None and arguments[name] not in words:
-            raise InvalidInput(f"{name} is {arguments[name]!r}", hint=f"It is {' or '.join(map(repr, words))}.")
+            raise InvalidInput(
+                f"`{name}` must be {' or '.join(map(repr, words))}, got {names.shown(arguments[name])}",
+                hint=f"For example: {name}={words[0]!r}.",
+            )
+    if arguments["os_disk_size_gb"] is not None:
+        integer("os_disk_size_gb", arguments["os_disk_size_gb"], 30, 2048)
+    for name, example in _TEXTS.items():
+        _text(name, arguments[name], example)
     spot = arguments["spot"]
     fields = {
         field: arguments[name]
@@ -84,42 +101,92 @@ def wish(**arguments: Any) -> dict[str, Any]:
     }
 
 
+def _text(name: str, value: object, example: str) -> None:
+    if value is not None and (not isinstance(value, str) or not value.strip() or not value.isprintable()):
+        raise InvalidInput(
+            f"`{name}` must be a text, got {names.shown(value)}", hint=f"For example: {name}={example!r}."
+        )
+
+
 def _list(name: str, value: Iterable[str] | str | None) -> list[str]:
     if isinstance(value, str):
-        return [value]
+        value = [value]
     if value is not None and (isinstance(value, Mapping) or not isinstance(value, Iterable)):
-        raise InvalidInput(f"{name} is {value!r}", hint=f'Give a list of texts, such as {name}=["1"].')
-    return [str(each) for each in value or ()]
+        raise InvalidInput(
+            f"`{name}` must be a list of texts, got {names.shown(value)}", hint=f'For example: {name}=["1"].'
+        )
+    listed: list[Any] = list(value or ())
+    for each in listed:
+        if isinstance(each, bool) or not isinstance(each, str | int) or not str(each).isprintable() or each == "":
+            raise InvalidInput(
+                f"`{name}` must be a list of texts, got one with {names.shown(each)}",
+                hint=f'For example: {name}=["1"].',
+            )
+    return [str(each) for each in listed]
 
 
 def texts(name: str, value: Mapping[str, str] | None) -> dict[str, str]:
     """The argument as a dict of texts by name; empty for None."""
     if value is None:
         return {}
-    if not isinstance(value, Mapping) or not all(isinstance(each, str) for pair in value.items() for each in pair):
-        raise InvalidInput(f"{name} is {value!r}", hint=f'Give texts by name, such as {name}={{"who": "me"}}.')
+    if not isinstance(value, Mapping) or not all(_is_text(each) for pair in value.items() for each in pair):
+        raise InvalidInput(
+            f"`{name}` must be texts by name, got {names.shown(value)}", hint=f'For example: {name}={{"who": "me"}}.'
+        )
     return dict(value)
 
 
-def check_size(vm_size: str | None) -> None:
-    """A VM size has to be a text, where one is given; whether there is such a size is Azure's to say."""
-    if vm_size is not None and (not isinstance(vm_size, str) or not vm_size.strip()):
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def check_size(vm_size: str | None, argument: str = "vm_size") -> None:
+    """A VM size has to be a name, where one is given; whether there is such a size is Azure's to say."""
+    if vm_size is None:
+        return
+    try:
+        names.check(names.SIZE, vm_size, argument)
+    except InvalidInput as error:
+        error.hint += " sizes.gpu_sizes(azure, location) lists them."
+        raise
+
+
+def integer(name: str, value: object, least: int, most: int | None = None) -> int:
+    """Return a whole number within limits.
+
+    Args:
+        name: the argument's.
+        value: what was given. Whole numbers of other libraries (NumPy's) will do; True, texts and fractions will not.
+        least: smallest that is taken.
+        most: largest that is taken; None for any.
+
+    Raises:
+        InvalidInput: it is none, or out of range.
+    """
+    limits = f"{least} to {most}" if most is not None else f"{least} or more"
+    number: int | None = None
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        number = int(value.__index__())
+    if number is None or number < least or (most is not None and number > most):
         raise InvalidInput(
-            f"vm_size is {vm_size!r}",
-            hint="Give a size such as 'Standard_NC4as_T4_v3': sizes.gpu_sizes(azure) lists them.",
+            f"`{name}` must be an integer, {limits}, got {names.shown(value)}",
+            hint=f"For example: {name}={max(least, 1)}.",
         )
+    return number
 
 
-def check_counts(count: int, least: int | None, most: int | None) -> None:
+def check_counts(count: object, least: object, most: object) -> None:
     """AKS' rule for numbers of nodes."""
-    for name, value in (("count", count), ("min_count", least), ("max_count", most)):
-        if value is not None or name == "count":
-            whole(name, value, 0, 1000, of="AKS takes 0 to 1000 nodes in a pool")
+    nodes = integer("count", count, 0, MOST_NODES)
     if (least is None) != (most is None):
-        raise InvalidInput("min_count and max_count belong together", hint="Give both, or neither.")
-    if least is not None and most is not None and not 0 <= least <= count <= most <= 1000:
+        raise InvalidInput("`min_count` and `max_count` must be given together", hint="Give both, or neither.")
+    if least is None:
+        return
+    lowest = integer("min_count", least, 0, MOST_NODES)
+    highest = integer("max_count", most, 0, MOST_NODES)
+    if not lowest <= nodes <= highest:
         raise InvalidInput(
-            f"min_count {least}, count {count} and max_count {most} do not go together",
+            f"`count` must be between `min_count` and `max_count`, got {nodes}, {lowest} and {highest}",
             hint="0 <= min_count <= count <= max_count <= 1000.",
         )
 
@@ -127,8 +194,8 @@ def check_counts(count: int, least: int | None, most: int | None) -> None:
 def _spot(eviction_policy: str, max_price: float | None) -> dict[str, Any]:
     if max_price is not None and not (_number(max_price) and (max_price == -1 or 0 < max_price < math.inf)):
         raise InvalidInput(
-            f"spot_max_price is {max_price!r}",
-            hint="It is in US dollars per node hour and above 0; None or -1 pays up to the price of other VMs.",
+            f"`spot_max_price` must be a number of US dollars per node hour above 0, got {names.shown(max_price)}",
+            hint="None or -1 pays up to the price of other VMs.",
         )
     return {
         "scaleSetPriority": "Spot",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from aksgpu import sizes
+from aksgpu._azure import names, resources, unmanaged
 from aksgpu._azure import poolfields as fields
-from aksgpu._azure import resources
 from aksgpu._azure.awaited import PoolNodes
+from aksgpu._azure.calls import call, warn
 from aksgpu._azure.handle import Cluster, azure_of
 from aksgpu._azure.nodepool import NodePool, with_price
 from aksgpu.errors import AzureNotFound, InvalidInput
@@ -18,6 +18,7 @@ from aksgpu.errors import AzureNotFound, InvalidInput
 _READ_ONLY = {"provisioningState", "currentOrchestratorVersion", "nodeImageVersion", "powerState", "eTag", "status"}
 
 
+@call("adding node pool {}", goes_on="the creation")
 def add_gpu_pool(
     aks: Cluster,
     name: str = "gpunp",
@@ -42,10 +43,12 @@ def add_gpu_pool(
     capacity_reservation_group: str | None = None,
     tags: Mapping[str, str] | None = None,
     preflight: bool = True,
-    timeout: float = 1800,
+    timeout: float | None = 1800,
     progress: bool | None = None,
 ) -> NodePool:
     """Add a pool of GPU nodes to a cluster, and wait until it is there.
+
+    On a cluster that Azure does not manage, the GPU nodes that are there are returned, with a warning that says so.
 
     Safe to run twice: a pool that exists and matches is returned, one that is still being made is waited for.
 
@@ -73,7 +76,8 @@ def add_gpu_pool(
         capacity_reservation_group: resource id of a capacity reservation group.
         tags: Azure tags of the pool.
         preflight: look at size, zones and quota first, and refuse what cannot be had; False leaves that to AKS.
-        timeout: seconds to wait for all of it. The pool goes on being made in Azure when they are over.
+        timeout: seconds to wait for all of it; None for no limit. The pool goes on being made in Azure when they are
+            over.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
@@ -89,8 +93,7 @@ def add_gpu_pool(
         AzureError: another refusal by Azure.
         WaitTimeout: time ran out.
     """
-    azure = azure_of(aks)
-    resources.check_pool_name(name)
+    names.check(names.POOL, name, "name")
     wish = fields.wish(
         vm_size=vm_size,
         count=count,
@@ -112,15 +115,19 @@ def add_gpu_pool(
         capacity_reservation_group=capacity_reservation_group,
         tags=tags,
     )
+    if not aks.has_azure:
+        there, said = unmanaged.gpu_pool(aks, name)
+        warn(said)
+        return there
+    azure = azure_of(aks)
     target = _Target(aks, name)
-    deadline = time.monotonic() + timeout
-    existing = target.ready(wish, timeout, progress)
+    existing = target.ready(wish)
     if existing is None:
         if preflight and not target.failed:  # of a failed pool's nodes nobody knows how many count already
             most = count if max_count is None else max(count, max_count)
             wished_zones = tuple(wish.get("availabilityZones", ()))
-            sizes.preflight(azure, aks.location, vm_size, most, spot=spot, zones=wished_zones).raise_if_no()
-        existing = target.put(wish, target.adding, max(1.0, deadline - time.monotonic()), progress)
+            sizes.require_available(azure, aks.location, vm_size, most, spot=spot, zones=wished_zones)
+        existing = target.put(wish, target.adding, partial(target.ready, wish))
     return with_price(azure, aks, existing)
 
 
@@ -128,7 +135,9 @@ class _Target:
     """The place of one pool in a cluster, whether it exists or not."""
 
     def __init__(self, aks: Cluster, name: str) -> None:
-        self.aks, self.name, self.azure = aks, name, azure_of(aks)
+        self.aks = aks
+        self.name = name
+        self.azure = azure_of(aks)
         cluster = resources.cluster_id(self.azure, aks.resource_group, aks.name)
         self.id = f"{cluster}/agentPools/{name}"
         self.adding = f"adding node pool {name} to {aks.name}"
@@ -140,36 +149,71 @@ class _Target:
     def read_cluster(self) -> dict[str, Any] | None:
         return resources.find_cluster(self.azure, self.aks.resource_group, self.aks.name)
 
-    def require(self, what: str, timeout: float, progress: bool | None) -> dict[str, Any]:
+    def require(self, what: str) -> dict[str, Any]:
         """The pool once nothing runs on it."""
-        shown = resources.settle(self.find, what, timeout=timeout, progress=progress)
+        shown = resources.settle(self.find, what)
         if shown is None:
-            raise AzureNotFound(
-                f"no node pool {self.name!r} in cluster {self.aks.name}",
-                code="NotFound",
-                status=404,
-                hint="cluster.pools(aks) lists them; cluster.add_gpu_pool(aks) adds one.",
-            )
+            raise self.missing()
         return shown
+
+    def missing(self) -> AzureNotFound:
+        """The error for a pool that does not exist."""
+        return AzureNotFound(
+            f"no node pool {self.name!r} in cluster {self.aks.name}",
+            code="NotFound",
+            status=404,
+            hint=self.there_are(),
+        )
+
+    def there_are(self) -> str:
+        """A hint with the pools that there are."""
+        shown = self.read_cluster()
+        if shown is None:
+            return f"Cluster {self.aks.name} does not exist; cluster.list(azure) shows those that do."
+        profiles = shown["properties"].get("agentPoolProfiles") or ()
+        return names.like(self.name, sorted(str(profile["name"]) for profile in profiles))
 
     def begin(self, properties: Mapping[str, Any]) -> Any:
         begin = self.azure.client.agent_pools.begin_create_or_update
         return partial(begin, self.aks.resource_group, self.aks.name, self.name, {"properties": dict(properties)})
 
-    def operate(self, begin: Any, what: str, timeout: float, progress: bool | None, look: Callable[[], str]) -> Any:
+    def put(
+        self, properties: Mapping[str, Any], what: str, reached: Callable[[], dict[str, Any] | None]
+    ) -> dict[str, Any]:
         return resources.operate(
             self.azure,
-            begin,
+            self.begin(properties),
             what,
             resource=self.id,
             read=self.read_cluster,
-            timeout=timeout,
-            progress=progress,
-            look=look,
+            reached=reached,
+            look=self._ready(properties),
         )
 
-    def put(self, properties: Mapping[str, Any], what: str, timeout: float, progress: bool | None) -> dict[str, Any]:
-        return dict(self.operate(self.begin(properties), what, timeout, progress, self._ready(properties)).as_dict())
+    def delete(self, what: str) -> None:
+        """Delete it; nothing happens where another caller was faster."""
+
+        def is_gone() -> dict[str, Any] | None:
+            shown = self.find()
+            if shown is not None and resources.state_of(shown) == "Deleting":
+                resources.wait_until_gone(self.find, what)
+                return {}
+            return {} if shown is None else None
+
+        if is_gone() is not None:
+            return
+        try:
+            resources.operate(
+                self.azure,
+                partial(self.azure.client.agent_pools.begin_delete, self.aks.resource_group, self.aks.name, self.name),
+                what,
+                resource=self.id,
+                read=self.read_cluster,
+                reached=is_gone,
+                look=PoolNodes(self.aks, self.name).left,
+            )
+        except AzureNotFound:
+            return
 
     def _ready(self, properties: Mapping[str, Any]) -> Callable[[], str]:
         nodes = PoolNodes(self.aks, self.name)
@@ -177,15 +221,14 @@ class _Target:
             return nodes.left
         return partial(nodes.ready, int(properties.get("count") or 0))
 
-    def ready(self, wish: Mapping[str, Any], timeout: float, progress: bool | None) -> dict[str, Any] | None:
+    def ready(self, wish: Mapping[str, Any]) -> dict[str, Any] | None:
         """The existing pool, if it matches, once nothing runs on it; None when it has to be made (again)."""
         existing = self.find()
         if existing is None:
             return None
         state = resources.state_of(existing)
         if state == "Deleting":
-            what = f"waiting until the old node pool {self.name} is deleted"
-            resources.wait_until_gone(self.find, what, timeout=timeout, progress=progress)
+            resources.wait_until_gone(self.find, f"waiting until the old node pool {self.name} is deleted")
             return None
         if differences := fields.differences(existing["properties"], wish):
             hint = fields.remedy(differences, self.name)
@@ -201,38 +244,78 @@ class _Target:
             self.adding,
             resource=self.id,
             read=self.find,
-            timeout=timeout,
-            progress=progress,
             look=self._ready(existing["properties"]),
         )
 
+    def change(self, wanted: Mapping[str, Any], properties: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """Change some properties of an existing pool, and return it.
 
-def delete_pool(aks: Cluster, name: str | NodePool, *, timeout: float = 1800, progress: bool | None = None) -> None:
-    """Delete a node pool and its nodes; pods on them are lost. Twice is fine.
+        Args:
+            wanted: the properties as they are to be; None removes one.
+            properties: all properties as they are.
+            what: what is being done, for progress and errors.
+        """
+
+        def changed() -> dict[str, Any] | None:
+            shown = self.require(what)
+            return shown if all(_value(shown, key) == value for key, value in wanted.items()) else None
+
+        body = {key: value for key, value in properties.items() if key not in _READ_ONLY} | dict(wanted)
+        return self.put({key: value for key, value in body.items() if value is not None}, what, changed)
+
+
+def _value(shown: Mapping[str, Any], key: str) -> object:
+    if key == "powerState":
+        return {"code": resources.power_of(shown)}
+    return shown["properties"].get(key)
+
+
+@call("deleting node pool {}", goes_on="the deletion")
+def delete_pool(
+    aks: Cluster,
+    name: str | NodePool,
+    *,
+    missing: Literal["warn", "error"] = "warn",
+    timeout: float | None = 1800,
+    progress: bool | None = None,
+) -> bool:
+    """Delete a node pool and its nodes; pods on them are lost.
 
     Args:
         aks: the cluster.
         name: of the pool, or the pool.
-        timeout: seconds to wait.
+        missing: ``warn`` issues a Python warning where there is no such pool, so that a cell may be run twice and a
+            typo is visible; ``error`` raises.
+        timeout: seconds to wait; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
+    Returns:
+        True when the pool was deleted; False when there was no such pool.
+
     Raises:
+        InvalidInput: a name against the rules.
+        AzureNotFound: there is no such pool, with ``missing="error"``.
         AzureError: Azure refused, such as for the last system pool.
         WaitTimeout: time ran out; the deletion goes on in Azure.
     """
-    target = _Target(aks, _name(aks, name))
-    what = f"deleting node pool {target.name} of {aks.name}"
+    pool = _name(aks, name, "name")
+    if not aks.has_azure:
+        warn(f"{unmanaged.not_deleted(aks)}.")
+        return False
+    target = _Target(aks, pool)
     existing = target.find()
-    aks.costs.pop(target.name, None)
     if existing is None:
-        return
-    if resources.state_of(existing) == "Deleting":
-        resources.wait_until_gone(target.find, what, timeout=timeout, progress=progress)
-        return
-    begin = partial(target.azure.client.agent_pools.begin_delete, aks.resource_group, aks.name, target.name)
-    target.operate(begin, what, timeout, progress, PoolNodes(aks, target.name).left)
+        error = target.missing()
+        if missing == "error":
+            raise error
+        warn(f"{error.message}, so none was deleted. {error.hint}")
+    else:
+        target.delete(f"deleting node pool {target.name} of {aks.name}")
+    aks.costs.pop(target.name, None)
+    return existing is not None
 
 
+@call("scaling node pool {}", goes_on="scaling it")
 def scale(
     aks: Cluster,
     pool: str | NodePool,
@@ -241,7 +324,7 @@ def scale(
     min_count: int | None = None,
     max_count: int | None = None,
     autoscaler: bool = True,
-    timeout: float = 1800,
+    timeout: float | None = 1800,
     progress: bool | None = None,
 ) -> NodePool:
     """Change a pool's number of nodes, or who chooses it, and wait until they are there.
@@ -253,7 +336,7 @@ def scale(
         min_count: least nodes, with ``max_count``: the cluster autoscaler chooses from now on.
         max_count: most nodes.
         autoscaler: False, with ``count``, ends the autoscaler's choosing for this pool.
-        timeout: seconds to wait.
+        timeout: seconds to wait; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
@@ -267,15 +350,16 @@ def scale(
         WaitTimeout: time ran out; scaling goes on in Azure.
     """
     if count is None and max_count is None:
-        raise InvalidInput("scale to what?", hint="Give count, or min_count and max_count.")
+        raise InvalidInput("`count` must be given, or `min_count` and `max_count`", hint="For example: count=2.")
     if not autoscaler and max_count is not None:
-        raise InvalidInput("max_count is the autoscaler's, which is to be off", hint="Give count alone.")
-    target = _Target(aks, _name(aks, pool))
+        raise InvalidInput("`max_count` must not be given with autoscaler=False", hint="Give count alone.")
+    name = _name(aks, pool, "pool")
     # Before anything is sent; the pool's own count, where it is what goes on, lies within any limits.
-    fields.check_counts(count if count is not None else min_count or 0, min_count, max_count)
+    fields.check_counts(count if count is not None else min_count, min_count, max_count)
+    target = _Target(aks, name)
     goal = str(count) if max_count is None else f"between {min_count} and {max_count}"
     what = f"scaling node pool {target.name} to {goal}"
-    properties = target.require(what, timeout, progress)["properties"]
+    properties = target.require(what)["properties"]
     if max_count is not None:
         now = count if count is not None else int(properties.get("count") or 0)
         wanted = {"enableAutoScaling": True, "minCount": min_count, "maxCount": max_count}
@@ -293,18 +377,21 @@ def scale(
         wanted = {"count": count}
     if all(properties.get(key) == value for key, value in wanted.items()):
         return with_price(target.azure, aks, {"name": target.name, "properties": properties})
-    changed = {key: value for key, value in properties.items() if key not in _READ_ONLY} | wanted
-    changed = {key: value for key, value in changed.items() if value is not None}
-    return with_price(target.azure, aks, target.put(changed, what, timeout, progress))
+    return with_price(target.azure, aks, target.change(wanted, properties, what))
 
 
-def stop_pool(aks: Cluster, pool: str | NodePool, *, timeout: float = 1800, progress: bool | None = None) -> NodePool:
-    """Stop a user pool: its nodes go, its definition stays. Azure does not keep the GPUs. Twice is fine.
+@call("stopping node pool {}", goes_on="stopping it")
+def stop_pool(
+    aks: Cluster, pool: str | NodePool, *, timeout: float | None = 1800, progress: bool | None = None
+) -> NodePool:
+    """Stop a user pool: its nodes go, its definition stays. Azure does not keep the GPUs.
+
+    A pool that is stopped already is left as it is.
 
     Args:
         aks: the cluster.
         pool: the pool, or its name.
-        timeout: seconds to wait.
+        timeout: seconds to wait; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
@@ -315,32 +402,30 @@ def stop_pool(aks: Cluster, pool: str | NodePool, *, timeout: float = 1800, prog
         AzureError: Azure refused, such as for a system pool.
         WaitTimeout: time ran out; stopping goes on in Azure.
     """
-    return _switch(aks, pool, "Stopped", "stopping", timeout, progress)
+    return _switch(aks, pool, "Stopped", "stopping")
 
 
-def start_pool(aks: Cluster, pool: str | NodePool, *, timeout: float = 1800, progress: bool | None = None) -> NodePool:
-    """Start a stopped pool. Twice is fine; arguments, result and errors as for :func:`stop_pool`."""
-    return _switch(aks, pool, "Running", "starting", timeout, progress)
-
-
-def _switch(
-    aks: Cluster, pool: str | NodePool, power: str, doing: str, timeout: float, progress: bool | None
+@call("starting node pool {}", goes_on="starting it")
+def start_pool(
+    aks: Cluster, pool: str | NodePool, *, timeout: float | None = 1800, progress: bool | None = None
 ) -> NodePool:
-    target = _Target(aks, _name(aks, pool))
+    """Start a stopped pool; one that runs is left as it is. Arguments, result and errors as for :func:`stop_pool`."""
+    return _switch(aks, pool, "Running", "starting")
+
+
+def _switch(aks: Cluster, pool: str | NodePool, power: str, doing: str) -> NodePool:
+    target = _Target(aks, _name(aks, pool, "pool"))
     what = f"{doing} node pool {target.name}"
-    shown = target.require(what, timeout, progress)
+    shown = target.require(what)
     if resources.power_of(shown) != power:
-        changed = {key: value for key, value in shown["properties"].items() if key not in _READ_ONLY}
-        shown = target.put(changed | {"powerState": {"code": power}}, what, timeout, progress)
+        shown = target.change({"powerState": {"code": power}}, shown["properties"], what)
     return with_price(target.azure, aks, shown)
 
 
-def _name(aks: Cluster, pool: str | NodePool) -> str:
+def _name(aks: Cluster, pool: str | NodePool, argument: str) -> str:
     if isinstance(pool, NodePool) and pool.cluster.lower() != aks.name.lower():
         raise InvalidInput(
             f"node pool {pool.name} belongs to cluster {pool.cluster}, not to {aks.name}",
             hint=f"Give the cluster it belongs to; or {pool.name!r} for the pool of {aks.name} that is called so too.",
         )
-    name = pool.name if isinstance(pool, NodePool) else pool
-    resources.check_pool_name(name)
-    return name
+    return names.check(names.POOL, pool.name if isinstance(pool, NodePool) else pool, argument)

@@ -36,8 +36,9 @@ class Refusal:
 
 
 LOGIN = (
-    "Log in with `az login` (in a remote notebook: `az login --use-device-code`), or give "
-    'connect("azure", credential=azure.identity.DeviceCodeCredential()).'
+    "Log in with `az login` (in a remote notebook: `az login --use-device-code`). Without az: "
+    "from azure.identity import DeviceCodeCredential; "
+    'azure = aksgpu.connect("azure", credential=DeviceCodeCredential()).'
 )
 
 _QUOTA_TEXTS = [
@@ -324,7 +325,10 @@ def _by_code(refusal: Refusal) -> AzureError | None:
     return None
 
 
-_FORBIDDEN = "Ask the subscription's owner for the role, or choose another subscription: connect(subscription_id=...)."
+_FORBIDDEN = (
+    "Ask the subscription's owner for the role, or choose another subscription: "
+    'azure = aksgpu.connect("azure", subscription_id=...).'
+)
 _CODES: dict[str, tuple[type[AzureError], str]] = {
     "AuthorizationFailed": (errors.AzureAuthError, _FORBIDDEN),
     "LinkedAuthorizationFailed": (errors.AzureAuthError, _FORBIDDEN),

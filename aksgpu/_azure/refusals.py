@@ -78,7 +78,7 @@ def _inside_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
 def recognise(
     body: object, *, status: int | None = None, what: str = "", retry_after: float | None = None
 ) -> AzureError:
-    """The exception that stands for a refusal.
+    """The exception for a refusal.
 
     Args:
         body: the parsed JSON of the answer, or the text of the error.
@@ -123,8 +123,12 @@ def translate(error: Exception, what: str = "") -> AzureError:
     """
     from azure.core import exceptions as sdk
 
+    from aksgpu._azure.retries import NoAnswer
+
     if isinstance(error, AzureError):
         return error
+    if isinstance(error, NoAnswer):
+        return _unreachable(error, what)
     response = getattr(error, "response", None)
     if response is not None:
         status = getattr(response, "status_code", None)
@@ -133,13 +137,25 @@ def translate(error: Exception, what: str = "") -> AzureError:
     text = _shortened(str(getattr(error, "message", error)))
     if isinstance(error, sdk.ClientAuthenticationError):
         return errors.AzureAuthError(f"{what}: {text}" if what else text, hint=LOGIN)
+    return _unreachable(error, what)
+
+
+def _unreachable(error: Exception, what: str) -> errors.AzureUnreachable:
+    """The error for no answer, or for none that could be used until the time was up."""
+    from aksgpu._azure.retries import NoAnswer
+
+    answer = error.answer if isinstance(error, NoAnswer) else ""
+    status = error.status if isinstance(error, NoAnswer) else None
+    tried = f", tried for {error.seconds:.0f} s" if isinstance(error, NoAnswer) else ""
     where = _noanswer.address(error)
-    message = f"the endpoint{f' at {where}' if where else ''} does not answer: {_shortened(_noanswer.reason(error))}"
-    return errors.AzureUnreachable(
-        f"{what}: {message}" if what else message,
-        hint=f"{_noanswer.CONNECT_AGAIN}; then run the cell again. If that does not help, check the network.",
-        _beneath=error,
-    )
+    endpoint = f"the endpoint{f' at {where}' if where else ''}"
+    if answer:
+        message = f"{endpoint} gives no usable answer{tried}; the last one was {answer}"
+        hint = "Run the cell again; if it stays, see https://azure.status.microsoft for the state of Azure."
+    else:
+        message = f"{endpoint} does not answer: {_shortened(_noanswer.reason(error))}{tried}"
+        hint = f"{_noanswer.CONNECT_AGAIN}; then run the cell again. If that does not help, check the network."
+    return errors.AzureUnreachable(f"{what}: {message}" if what else message, status=status, hint=hint, _beneath=error)
 
 
 def _body(response: Any) -> object:
@@ -150,7 +166,9 @@ def _body(response: Any) -> object:
 
 
 def _retry_after(response: Any) -> float | None:
-    try:
-        return float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        return None
+    for header, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        try:
+            return float(response.headers.get(header, "")) * unit
+        except ValueError:
+            continue
+    return None

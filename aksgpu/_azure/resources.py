@@ -6,24 +6,24 @@ the reads, and the one way in which long-running operations are begun, waited fo
 
 from __future__ import annotations
 
-import re
-import time
+import random
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aksgpu._azure import names, patience
+from aksgpu._azure.patience import until_settled
 from aksgpu.azure import follow, translated
 from aksgpu.errors import (
     AzureConflict,
     AzureError,
     AzureNotFound,
     AzureUnreachable,
-    InvalidInput,
     OperationInProgress,
     Throttled,
     WaitTimeout,
 )
-from aksgpu.waiting import Progress
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
@@ -39,45 +39,17 @@ _LONGEST_PAUSE = 30.0  # seconds between two attempts to begin an operation whil
 
 _BUSY_HINT = "Run the cell again later, or end that operation: cluster.abort(cluster.get(azure, name, resource_group))."
 
-_POOL_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
-_CLUSTER_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
-_GROUP_NAME = re.compile(r"[-\w.()]{0,89}[-\w()]")
-
-
-def check_pool_name(name: str) -> None:
-    """AKS' rule for Linux node pools."""
-    if not isinstance(name, str) or not _POOL_NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot be the name of a node pool",
-            hint="Take a text of 1 to 12 lower-case letters and digits, beginning with a letter, such as 'gpunp'.",
-        )
-
-
-def check_cluster_name(name: str) -> None:
-    """AKS' rule for clusters."""
-    if not isinstance(name, str) or not _CLUSTER_NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot be the name of a cluster",
-            hint="Take a text of 1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit.",
-        )
-
-
-def check_group_name(name: str) -> None:
-    """Resource Manager's rule for resource groups."""
-    if not isinstance(name, str) or not _GROUP_NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot be the name of a resource group",
-            hint="Take a text of 1 to 90 letters, digits and '-_.()', not ending with '.'.",
-        )
-
 
 def group_path(azure: Azure, group: str) -> str:
     """A resource group's address."""
+    names.check(names.GROUP, group, "resource_group")
     return f"/subscriptions/{azure.subscription_id}/resourcegroups/{group}"
 
 
 def cluster_id(azure: Azure, group: str, name: str) -> str:
     """A cluster's id."""
+    names.check(names.GROUP, group, "resource_group")
+    names.check(names.CLUSTER, name, "name")
     base = f"/subscriptions/{azure.subscription_id}/resourceGroups/{group}"
     return f"{base}/providers/Microsoft.ContainerService/managedClusters/{name}"
 
@@ -96,7 +68,8 @@ def make_group(azure: Azure, group: str, location: str) -> None:
     """Create a resource group, tagged as this library's own."""
     body = {"location": location, "tags": MADE_BY}
     what = f"creating resource group {group}"
-    azure.request("PUT", group_path(azure, group), api_version=GROUPS_API, body=body, what=what)
+    put = partial(azure.request, "PUT", group_path(azure, group), api_version=GROUPS_API, body=body, what=what)
+    until_settled(put, partial(find_group, azure, group), what)
 
 
 def group_contents(azure: Azure, group: str) -> list[str]:
@@ -105,19 +78,38 @@ def group_contents(azure: Azure, group: str) -> list[str]:
     return [str(item["id"]) for item in azure.pages(path, api_version=GROUPS_API, what=f"resource group {group}")]
 
 
-def delete_group(azure: Azure, group: str, *, timeout: float, progress: bool | None) -> None:
+def delete_group(azure: Azure, group: str) -> None:
     """Delete a resource group and all that is in it."""
-    from aksgpu._azure.patience import patiently
-
     what = f"deleting resource group {group}"
-    deadline = time.monotonic() + timeout
+    read = partial(find_group, azure, group)
     begin = partial(azure.begin, "DELETE", group_path(azure, group), api_version=GROUPS_API, what=what)
-    poller = patiently(begin, what, deadline=deadline, progress=progress)
-    follow(poller, what, timeout=max(1.0, deadline - time.monotonic()), progress=progress)
+    shown = read()
+    if shown is None:
+        return
+    if state_of(shown) == "Deleting":
+        wait_until_gone(read, what)
+        return
+
+    def is_gone() -> bool | None:
+        found = read()
+        if found is not None and state_of(found) == "Deleting":
+            wait_until_gone(read, what)
+            return True
+        return True if found is None else None
+
+    def delete() -> bool:
+        try:
+            follow(begin(), what)
+        except AzureNotFound:
+            return True  # another caller was faster
+        return True
+
+    until_settled(delete, is_gone, what)
 
 
 def find_cluster(azure: Azure, group: str, name: str) -> dict[str, Any] | None:
     """A cluster as Resource Manager shows it, or None."""
+    cluster_id(azure, group, name)  # checks the names
     try:
         with translated(f"cluster {name}"):
             return _plain(azure.client.managed_clusters.get(group, name))
@@ -127,8 +119,21 @@ def find_cluster(azure: Azure, group: str, name: str) -> dict[str, Any] | None:
         return None
 
 
+def clusters_there_are(azure: Azure, name: str) -> str:
+    """A hint with the clusters that there are, the one first whose name resembles this one."""
+    with translated("listing clusters"):
+        found = {str(each.name): str(each.id).split("/")[4] for each in azure.client.managed_clusters.list()}
+    if not found:
+        return "There are no clusters: cluster.create makes one."
+    near = get_close_matches(name, found, n=1)
+    guess = f"Did you mean {near[0]!r}? " if near and near[0] != name else ""
+    return f"{guess}There are: {', '.join(f'{each} ({group})' for each, group in sorted(found.items()))}."
+
+
 def find_pool(azure: Azure, group: str, cluster: str, name: str) -> dict[str, Any] | None:
     """A node pool as Resource Manager shows it, or None."""
+    cluster_id(azure, group, cluster)  # checks the names
+    names.check(names.POOL, name, "name")
     try:
         with translated(f"node pool {name}"):
             return _plain(azure.client.agent_pools.get(group, cluster, name))
@@ -160,46 +165,43 @@ def failure_of(resource: Mapping[str, Any], what: str) -> AzureError:
     return refusals.recognise(error or f"the state is {state_of(resource)}, without a reason", what=what)
 
 
-def settle(
-    read: Callable[[], dict[str, Any] | None], what: str, *, timeout: float, progress: bool | None
-) -> dict[str, Any] | None:
+def settle(read: Callable[[], dict[str, Any] | None], what: str) -> dict[str, Any] | None:
     """Read a resource until no operation runs on it; None when it is gone."""
-    return _read_until(lambda found: found is None or state_of(found) in SETTLED, read, what, timeout, progress)
+    return _read_until(lambda found: found is None or state_of(found) in SETTLED, read, what)
+
+
+def wait_until_gone(read: Callable[[], dict[str, Any] | None], what: str) -> None:
+    """Wait for a deletion that somebody else began."""
+    _read_until(lambda found: found is None, read, what)
 
 
 def _read_until(
-    done: Callable[[dict[str, Any] | None], bool],
-    read: Callable[[], dict[str, Any] | None],
-    what: str,
-    timeout: float,
-    progress: bool | None,
+    done: Callable[[dict[str, Any] | None], bool], read: Callable[[], dict[str, Any] | None], what: str
 ) -> dict[str, Any] | None:
     """Read a resource, less and less often, until it is as wanted; wait longer where Azure asks for it."""
-    from aksgpu._azure.patience import patient, pause, seconds, words
-
     hint = "The operation goes on in Azure: run the cell again to go on waiting."
-    deadline = time.monotonic() + timeout
-    state, interval = "unknown", _INTERVAL
-    try:
-        with Progress(what, show=progress) as bar, patient():
-            while True:
-                wait, why = interval, ""
-                try:
-                    found = read()
-                    if done(found):
-                        return found
-                    state = state_of(found) if found is not None else "gone"
-                except Throttled as slow:
-                    wait = max(interval, seconds(slow.retry_after))
-                    why = f", {words(wait)}"
-                if (left := deadline - time.monotonic()) <= 0:
-                    text = f"{what}: not done after {timeout:g} s; last state: {state}{why}"
-                    raise WaitTimeout(text, state=state, timeout=timeout, hint=hint)
-                pause(bar, state + why, min(wait, left))
-                interval = min(interval * _GROWTH, _LONGEST_INTERVAL)
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(f"{what}: {hint}")
-        raise
+    call = patience.current()
+    state = "unknown"
+    interval = _INTERVAL
+    with patience.waiting(what) as bar:
+        while True:
+            wait = interval * random.uniform(0.8, 1.0)
+            why = ""
+            try:
+                found = read()
+                if done(found):
+                    return found
+                state = state_of(found) if found is not None else "gone"
+                if not call.running:
+                    call.running.append(what)
+            except Throttled as slow:
+                wait = max(interval, patience.seconds(slow.retry_after))
+                why = f", {patience.words(wait)}"
+            if call.left <= 0:
+                text = f"{what}: not done after {call.seconds:g} s; last state: {state}{why}"
+                raise WaitTimeout(text, state=state, timeout=call.seconds, hint=hint)
+            patience.pause(bar, state + why, min(wait, call.left))
+            interval = min(interval * _GROWTH, _LONGEST_INTERVAL)
 
 
 def operate(
@@ -209,11 +211,13 @@ def operate(
     *,
     resource: str,
     read: Callable[[], dict[str, Any] | None],
-    timeout: float,
-    progress: bool | None,
+    reached: Callable[[], dict[str, Any] | None],
     look: Callable[[], str] | None = None,
-) -> Any:
+) -> dict[str, Any]:
     """Begin a long-running operation and follow it; while another one runs on the cluster, wait for that first.
+
+    Another caller may do the same at the same time, and the answer to the request may be lost. Both are settled by
+    looking at the resource before the request is sent again.
 
     Args:
         azure: the subscription.
@@ -221,42 +225,49 @@ def operate(
         what: what is being done, for progress and errors.
         resource: id of the resource; the running operation is remembered under it.
         read: reads the cluster whose operations exclude each other.
-        timeout: seconds for all of it.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        reached: returns the resource when it is as the operation makes it, once nothing runs on it; None otherwise.
         look: tells what is still waited for, for progress.
 
     Returns:
-        The operation's result.
+        The resource as Resource Manager shows it; empty where nothing is shown.
+
+    Raises:
+        OperationInProgress: the call's time is up, and another operation still runs.
+        AzureError: Azure refused, or the operation failed.
+        WaitTimeout: the call's time is up.
     """
     from aksgpu._azure.operations import Remembered
-    from aksgpu._azure.patience import patiently
 
     def send() -> Any:
         with translated(what):
             return begin(polling=azure.polling())
 
-    deadline = time.monotonic() + timeout
+    def run() -> dict[str, Any]:
+        poller = send()
+        result = follow(poller, what, remember=Remembered(azure.home, resource), look=look)
+        return _plain(result) if hasattr(result, "as_dict") else {}
+
+    call = patience.current()
     pause = _INTERVAL
     while True:
         try:
-            poller = patiently(send, what, deadline=deadline, progress=progress)
-            break
+            return until_settled(run, reached, what)
         except OperationInProgress as busy:
-            left = deadline - time.monotonic()
             busy.hint = _BUSY_HINT
-            if left <= 0:
+            if call.left <= 0:
                 raise
             waiting = f"{what}: waiting for another operation ({busy.operation or 'unknown'})"
             try:
-                settle(read, waiting, timeout=left, progress=progress)
+                settle(read, waiting)
             except WaitTimeout:
                 raise busy from busy.__cause__  # this call began nothing; the wait's hint would say otherwise
-            # AKS' own operations do not always show in the state, and it takes about one such request a minute.
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-    left = max(1.0, deadline - time.monotonic())
-    remember = Remembered(azure.home, resource)
-    return follow(poller, what, timeout=left, progress=progress, remember=remember, look=look)
+        found = reached()
+        if found is not None:
+            return found
+        # AKS' own operations do not always show in the state, and it takes about one such request a minute.
+        with patience.waiting(what) as bar:
+            patience.pause(bar, "another operation runs", min(pause * random.uniform(0.5, 1.0), call.left))
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def resume(
@@ -266,8 +277,6 @@ def resume(
     *,
     resource: str,
     read: Callable[[], dict[str, Any] | None],
-    timeout: float,
-    progress: bool | None,
     look: Callable[[], str] | None = None,
 ) -> dict[str, Any] | None:
     """Follow the operation that runs on a resource, begun by an earlier call or by somebody else.
@@ -284,26 +293,21 @@ def resume(
     from aksgpu._azure.operations import Remembered
 
     remember = Remembered(azure.home, resource)
-    deadline = time.monotonic() + timeout
     if token := remember.load(what):
         try:
             with translated(what):
                 poller = begin(polling=azure.polling(), continuation_token=token)
-            follow(poller, what, timeout=timeout, progress=progress, remember=remember, look=look)
-        except (AzureNotFound, AzureUnreachable, ValueError):
+            follow(poller, what, remember=remember, look=look)
+        except (AzureNotFound, ValueError):
             pass  # the operation's address is not there any more; the resource tells its own state
-    settled = settle(read, what, timeout=max(1.0, deadline - time.monotonic()), progress=progress)
+        except AzureUnreachable:
+            if patience.current().left <= 0:
+                raise
+    settled = settle(read, what)
     remember.forget()
     if settled is not None and state_of(settled) != "Succeeded":
         raise failure_of(settled, what)
     return settled
-
-
-def wait_until_gone(
-    read: Callable[[], dict[str, Any] | None], what: str, *, timeout: float, progress: bool | None
-) -> None:
-    """Wait for a deletion that somebody else began."""
-    _read_until(lambda found: found is None, read, what, timeout, progress)
 
 
 def differs(what: str, differences: Mapping[str, tuple[object, object]], hint: str) -> AzureConflict:

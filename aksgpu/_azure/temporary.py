@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aksgpu._azure import expiry, resources
+from aksgpu._azure import arguments, expiry, names, patience, resources, unmanaged
 from aksgpu._azure.clusters import create
 from aksgpu._azure.handle import Cluster, azure_of
-from aksgpu._azure.leftovers import delete
+from aksgpu._azure.leftovers import delete_now
 from aksgpu._azure.poolfields import texts
+from aksgpu.azure import KubeconfigTarget
 from aksgpu.errors import AzureConflict, AzureError, AzureUnreachable, InvalidInput, Throttled
+from aksgpu.waiting import check_timeout
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
@@ -24,7 +27,13 @@ _open: set[str] = set()  # tokens of the blocks that are open in this process
 
 @contextlib.contextmanager
 def temporary(
-    azure: Azure, name: str, *, resource_group: str, timeout: float = 1800, progress: bool | None = None, **options: Any
+    azure: Azure,
+    name: str,
+    *,
+    resource_group: str,
+    timeout: float | None = 1800,
+    progress: bool | None = None,
+    **options: Any,
 ) -> Iterator[Cluster]:
     """A cluster for the length of a ``with`` block, deleted at its end, on exceptions and interrupts too.
 
@@ -39,7 +48,7 @@ def temporary(
         azure: the subscription.
         name: of the cluster.
         resource_group: its resource group; deleted too when this library made it and nothing else is in it.
-        timeout: seconds to wait for the creation, and again for the deletion.
+        timeout: seconds to wait for the creation, and again for the deletion; None for no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         **options: further arguments of :func:`create`.
 
@@ -47,6 +56,16 @@ def temporary(
         AzureConflict: a cluster of this name exists that :func:`temporary` did not make.
         AksGpuError: as for :func:`create` and :func:`delete`.
     """
+    arguments.check_azure(azure)
+    check_timeout(timeout)
+    arguments.check_flag(progress, "progress", optional=True)
+    names.check(names.CLUSTER, name, "name")
+    names.check(names.GROUP, resource_group, "resource_group")
+    if isinstance(azure, KubeconfigTarget):
+        there, said = unmanaged.cluster_at(azure, name)
+        warnings.warn(f"{said} It stays at the end of the block.", stacklevel=3)
+        yield there
+        return
     block = _Block(azure, name, resource_group, timeout, progress)
     tags = {**texts("tags", options.pop("tags", None)), **block.tags()}
     _open.add(block.token)
@@ -72,15 +91,16 @@ def temporary(
 class _Block:
     """One block's cluster, whether it exists or not: what was there before, and its deletion."""
 
-    def __init__(self, azure: Azure, name: str, group: str, timeout: float, progress: bool | None) -> None:
-        resources.check_cluster_name(name)
-        resources.check_group_name(group)
-        self.timeout, self.progress = timeout, progress
+    def __init__(self, azure: Azure, name: str, group: str, timeout: float | None, progress: bool | None) -> None:
+        self.timeout = timeout
+        self.progress = progress
         self.aks = Cluster(name, resource_group=group, azure=azure, id=resources.cluster_id(azure, group, name))
         self.token = secrets.token_hex(4)
         self.own = True  # whether the tag tells which block made it
-        self.had_group = resources.find_group(azure, group) is not None
-        if (existing := self.find()) is not None:
+        with patience.limit(timeout, f"looking for cluster {name}", progress):
+            self.had_group = resources.find_group(azure, group) is not None
+            existing = self.find()
+        if existing is not None:
             self._take_over(existing.get("tags") or {})
 
     def _take_over(self, tags: Mapping[str, str]) -> None:
@@ -106,7 +126,8 @@ class _Block:
 
     def end(self, error: BaseException | None = None) -> None:
         """Delete it. Where that fails after an error of the block, the error goes on, with a note."""
-        name, group = self.aks.name, self.aks.resource_group
+        name = self.aks.name
+        group = self.aks.resource_group
         try:
             self._delete()
         except BaseException as failure:
@@ -118,25 +139,25 @@ class _Block:
             error.add_note(f"{note}; its deletion failed: {failure}")
 
     def _delete(self) -> None:
-        deadline = time.monotonic() + self.timeout
-        pause = _PAUSE
-        while True:
-            try:
-                self._delete_once(max(1.0, deadline - time.monotonic()))
-                return
-            except AzureError as refusal:
-                if not _passing(refusal) or time.monotonic() + pause >= deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        with patience.limit(self.timeout, f"deleting cluster {self.aks.name}", self.progress) as call:
+            pause = _PAUSE
+            while True:
+                try:
+                    self._delete_once()
+                    return
+                except AzureError as refusal:
+                    if not _passing(refusal) or call.left <= pause:
+                        raise
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _delete_once(self, timeout: float) -> None:
+    def _delete_once(self) -> None:
         shown = self.find()
         if shown is None and self.had_group:
             expiry.cancel(self.aks)
             return  # nothing is left, or nothing was made: a group that was there stays
         if shown is None or self.tags().items() <= (shown.get("tags") or {}).items():
-            delete(self.aks, timeout=timeout, progress=self.progress)
+            delete_now(self.aks)
 
 
 def _passing(refusal: AzureError) -> bool:

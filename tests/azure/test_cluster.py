@@ -48,12 +48,18 @@ def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     left = cluster.leftovers(azure).query("cluster == 'walk'")
     assert left["pool"].tolist() == ["gpunp", "nodepool1"]
     assert left[["usd_per_hour", "disks_usd_per_day", "usd_per_day"]].values.tolist()[0] == [0.526, 0.65, 13.27]
-    cluster.delete_pool(aks, "gpunp")
-    cluster.delete_pool(aks, pool)
+    assert cluster.delete_pool(aks, "gpunp") is True
+    with pytest.warns(
+        UserWarning, match=r"no node pool 'gpunp' in cluster walk, so none was deleted. There are: nodepool1"
+    ):
+        assert cluster.delete_pool(aks, pool) is False
     assert cluster.pools(aks)["pool"].tolist() == ["nodepool1"]
     assert repr(cluster.delete(aks)) == "Deletion(deleted cluster walk and resource group walk-group)"
     assert aks.usd_per_hour == 0
-    assert repr(cluster.delete(aks)) == "Deletion(nothing to delete; resource group walk-group is gone too)"
+    with pytest.warns(UserWarning, match="no cluster 'walk' in resource group 'walk-group', so none was deleted"):
+        again = cluster.delete(aks)
+    assert repr(again) == "Deletion(nothing deleted; resource group walk-group is gone too)"
+    assert not again
     assert "walk" not in cluster.leftovers(azure)["cluster"].tolist()
 
 
@@ -109,7 +115,8 @@ def test_a_resource_group_with_other_use_stays(azure: Azure) -> None:
     assert repr(cluster.delete(aks)) == (
         "Deletion(deleted cluster guest; resource group theirs stays: it was there before)"
     )
-    assert repr(cluster.delete(aks, delete_group=True)) == "Deletion(deleted resource group theirs)"
+    with pytest.warns(UserWarning, match="no cluster 'guest'"):
+        assert repr(cluster.delete(aks, delete_group=True)) == "Deletion(deleted resource group theirs)"
 
 
 def test_a_resource_group_with_another_cluster_stays(azure: Azure) -> None:
@@ -132,32 +139,32 @@ def test_wrong_location(azure: Azure) -> None:
     assert "eastus" in caught.value.available
     with pytest.raises(InvalidInput, match="location"):
         cluster.create(azure, "lost", resource_group="lost", location="east/us")
-    with pytest.raises(InvalidInput, match="lost does not exist, so location is needed"):
+    with pytest.raises(InvalidInput, match="`location` must be given, because resource group lost does not exist"):
         cluster.create(azure, "lost", resource_group="lost")
 
 
 @pytest.mark.parametrize("name", ["GPU", "1gpu", "gpu-pool", "gpupoolnumber1", "", "gpü"])
 def test_pool_name_against_the_rules(shared: cluster.Cluster, name: str) -> None:
-    with pytest.raises(InvalidInput, match="12 lower-case letters"):
+    with pytest.raises(InvalidInput, match="12 lower case letters"):
         cluster.add_gpu_pool(shared, name)
 
 
 @pytest.mark.parametrize("name", ["-aks", "aks-", "a" * 64, "aks.one", ""])
 def test_cluster_name_against_the_rules(azure: Azure, name: str) -> None:
-    with pytest.raises(InvalidInput, match="cannot be the name of a cluster"):
+    with pytest.raises(InvalidInput, match="must be the name of a cluster"):
         cluster.create(azure, name, resource_group="rg", location="eastus")
 
 
 def test_group_name_and_counts_against_the_rules(azure: Azure, shared: cluster.Cluster) -> None:
-    with pytest.raises(InvalidInput, match="cannot be the name of a resource group"):
+    with pytest.raises(InvalidInput, match="must be the name of a resource group"):
         cluster.create(azure, "aks", resource_group="rg.", location="eastus")
     with pytest.raises(InvalidInput, match="1 to 1000"):
         cluster.create(azure, "aks", resource_group="rg", location="eastus", node_count=0)
     with pytest.raises(InvalidInput, match="0 to 1000"):
         cluster.add_gpu_pool(shared, count=-1)
-    with pytest.raises(InvalidInput, match="belong together"):
+    with pytest.raises(InvalidInput, match="must be given together"):
         cluster.add_gpu_pool(shared, max_count=3)
-    with pytest.raises(InvalidInput, match="do not go together"):
+    with pytest.raises(InvalidInput, match="`count` must be between `min_count` and `max_count`"):
         cluster.add_gpu_pool(shared, count=4, min_count=0, max_count=3)
 
 
@@ -233,7 +240,7 @@ def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
     with pytest.raises(AzureConflict, match="gpu_driver is 'none', asked for 'install'"):
         cluster.add_gpu_pool(shared, "spot1", **{**wish, "gpu_driver": "install"})
     assert cluster.scale(shared, pool, min_count=0, max_count=3).max_count == 3
-    with pytest.raises(InvalidInput, match="scale to what"):
+    with pytest.raises(InvalidInput, match="`count` must be given"):
         cluster.scale(shared, pool)
     by_hand = cluster.scale(shared, pool, 1, autoscaler=False)
     assert (by_hand.count, by_hand.max_count) == (1, None)
@@ -280,6 +287,29 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
     cluster.delete(aks)
     with pytest.raises(AzureNotFound):
         cluster.stop(aks)
+
+
+def test_a_typo_in_a_pools_name_is_visible_and_deletes_nothing(shared: cluster.Cluster) -> None:
+    cluster.add_gpu_pool(shared, "gpunp", count=0)
+    with pytest.warns(
+        UserWarning, match=r"no node pool 'gpump'.*Did you mean 'gpunp'\? There are: gpunp, nodepool1"
+    ) as seen:
+        assert cluster.delete_pool(shared, "gpump") is False
+    assert seen[0].filename == __file__
+    with pytest.raises(AzureNotFound, match="Did you mean 'gpunp'"):
+        cluster.delete_pool(shared, "gpump", missing="error")
+    assert cluster.pools(shared)["pool"].tolist() == ["gpunp", "nodepool1"]
+    assert cluster.delete_pool(shared, "gpunp", missing="error") is True
+
+
+def test_a_typo_in_a_clusters_name_is_visible_and_deletes_nothing(shared: cluster.Cluster, azure: Azure) -> None:
+    wrong = cluster.Cluster("shred", resource_group="shared-group", azure=azure, id=f"{shared.id[:-6]}shred")
+    with pytest.warns(UserWarning, match=r"no cluster 'shred'.*Did you mean 'shared'\?") as seen:
+        assert not cluster.delete(wrong)
+    assert seen[0].filename == __file__
+    with pytest.raises(AzureNotFound, match="Did you mean 'shared'"):
+        cluster.delete(wrong, missing="error")
+    assert cluster.get(azure, "shared", "shared-group").id == shared.id
 
 
 def test_what_a_stopped_cluster_refuses_says_to_start_it(azure: Azure) -> None:
@@ -331,7 +361,9 @@ def test_reprs_escape_and_tell_more_in_html(shared: cluster.Cluster) -> None:
 def test_a_cluster_of_a_kubeconfig_has_no_azure_part(shared: cluster.Cluster) -> None:
     other = cluster.from_kubeconfig(cluster.kubeconfig(shared))
     assert repr(other) == "Cluster(shared)"
+    assert shared.has_azure
+    assert not other.has_azure
     assert "a kubeconfig" in other._repr_html_()
     assert other.kube.list("Node")
-    with pytest.raises(InvalidInput, match="not made through Azure"):
+    with pytest.raises(InvalidInput, match="not managed through Azure"):
         cluster.pools(other)

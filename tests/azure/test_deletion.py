@@ -19,4 +19,5 @@ def test_a_deleted_cluster_leaves_no_files_and_its_handle_says_that_it_is_gone(a
     assert [path for path in (*own, *(each.path for each in kept)) if path.exists()] == []
     with pytest.raises(Unauthorized, match=r"may have been deleted or created again.*cluster\.get\("):
         aks.kube.list("Node")
-    cluster.delete(aks)
+    with pytest.warns(UserWarning, match="no cluster 'files'"):
+        cluster.delete(aks)

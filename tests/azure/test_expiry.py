@@ -10,6 +10,7 @@ import pytest
 import aksgpu
 from aksgpu import cluster, local
 from aksgpu._azure import expiry, resources
+from aksgpu._azure.leftovers import delete_now
 from aksgpu.azure import Azure
 from aksgpu.errors import (
     AksGpuError,
@@ -210,9 +211,9 @@ def test_the_end_of_a_block_is_tried_again_or_noted(
     def delete(*args: Any, **options: Any) -> Any:
         if left:
             raise left.pop()
-        return cluster.delete(*args, **options)
+        return delete_now(*args, **options)
 
-    monkeypatch.setattr("aksgpu._azure.temporary.delete", delete)
+    monkeypatch.setattr("aksgpu._azure.temporary.delete_now", delete)
     monkeypatch.setattr("aksgpu._azure.temporary._PAUSE", 0.02)
     with (
         pytest.raises(ZeroDivisionError) as caught,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import traceback
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from aksgpu.errors import (
     QuotaExceeded,
     WaitTimeout,
 )
+from aksgpu.waiting import Interrupted
 
 from .conftest import SUBSCRIPTION, Answer, Script
 
@@ -184,8 +186,23 @@ def test_an_interrupt_leaves_the_operation_running_and_says_how_to_go_on(scripte
     with pytest.raises(KeyboardInterrupt) as caught:
         create(scripted)
     timer.join()
-    assert any("run the cell again" in note for note in caught.value.__notes__)
+    assert str(caught.value) == (
+        "creating cluster aks: the creation goes on in Azure; cluster.create(...) with the same arguments waits again."
+    )
+    assert caught.value.__context__ is None, "no screen of frames"
+    assert len(traceback.extract_tb(caught.value.__traceback__)) <= 3
     assert Remembered(scripted.home, ID).path.exists()
+
+
+def test_an_interrupt_before_anything_was_sent_says_so(scripted: Azure, script: Script) -> None:
+    script.on("GET", CLUSTER, Answer(503, None, {"Retry-After": "30"}))
+    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(Interrupted) as caught:
+        create(scripted)
+    timer.join()
+    assert str(caught.value) == "creating cluster aks: nothing was begun in Azure."
+    assert caught.value.__context__ is None
 
 
 BUSY = {
@@ -197,15 +214,25 @@ BUSY = {
 }
 
 
-def test_another_operation_is_waited_for(scripted: Azure, script: Script) -> None:
+def test_another_callers_creation_is_waited_for_and_taken(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Updating")), Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(409, BUSY))
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 1
+
+
+def test_another_operation_is_waited_for(scripted: Azure, script: Script) -> None:
+    others = Answer(200, shown("Failed"))
+    script.on(
+        "GET", CLUSTER, NOT_FOUND, Answer(200, shown("Updating")), others, others, Answer(200, shown("Succeeded"))
+    )
     script.on("PUT", CLUSTER, Answer(409, BUSY), Answer(200, shown("Succeeded")))
     assert create(scripted).name == "aks"
     assert script.count("PUT", CLUSTER) == 2
 
 
 def test_waiting_for_another_operation_has_a_limit(scripted: Azure, script: Script) -> None:
-    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(409, BUSY))
     with pytest.raises(OperationInProgress) as caught:
         create(scripted, timeout=0.5)
@@ -214,10 +241,18 @@ def test_waiting_for_another_operation_has_a_limit(scripted: Azure, script: Scri
 
 def test_throttling_waits_as_told(scripted: Azure, script: Script) -> None:
     throttled = {"error": {"code": "Throttled", "message": "please retry again in 1 seconds."}}
-    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(429, throttled, {"Retry-After": "1"}), Answer(200, shown("Succeeded")))
     assert create(scripted).name == "aks"
     assert script.count("PUT", CLUSTER) == 2
+
+
+def test_a_throttled_creation_that_another_caller_made_is_not_sent_again(scripted: Azure, script: Script) -> None:
+    throttled = {"error": {"code": "Throttled", "message": "please retry again in 1 seconds."}}
+    script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
+    script.on("PUT", CLUSTER, Answer(429, throttled, {"Retry-After": "1"}))
+    assert create(scripted).name == "aks"
+    assert script.count("PUT", CLUSTER) == 1
 
 
 def test_a_deletion_that_runs_is_waited_for_before_creating(scripted: Azure, script: Script) -> None:

@@ -1,0 +1,137 @@
+"""Rules for names that become segments of a path of Azure Resource Manager.
+
+A name is data. It must never change which path a request has: HTTP clients remove ``.`` and ``..`` from a path, and
+servers decode ``%2F``, so a delete of a pool named ``..`` would become a delete of its cluster. Every name is checked
+here before a path is built. :func:`check_path` checks each path once more before it is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from aksgpu.errors import InvalidInput
+
+
+class Rule(NamedTuple):
+    """What a name must look like.
+
+    Attributes:
+        what: what it names.
+        pattern: the regular expression that the whole name must match.
+        text: the rule in words.
+        example: a valid name.
+    """
+
+    what: str
+    pattern: re.Pattern[str]
+    text: str
+    example: str
+
+
+SUBSCRIPTION = Rule(
+    "the id of a subscription",
+    re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z-]{0,62}[0-9A-Za-z])?"),
+    "letters, digits and '-'",
+    "00000000-0000-0000-0000-000000000000",
+)
+GROUP = Rule(
+    "the name of a resource group",
+    re.compile(r"[-\w.()]{0,89}[-\w()]"),
+    "1 to 90 letters, digits and '-_.()', not ending with '.'",
+    "myResourceGroup",
+)
+CLUSTER = Rule(
+    "the name of a cluster",
+    re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]{0,61}[a-zA-Z0-9])?"),
+    "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit",
+    "myAKSCluster",
+)
+POOL = Rule(
+    "the name of a node pool",
+    re.compile(r"[a-z][a-z0-9]{0,11}"),
+    "1 to 12 lower case letters and digits, beginning with a letter",
+    "gpunp",
+)
+SIZE = Rule(
+    "the name of a VM size",
+    re.compile(r"[A-Za-z0-9](?:[-_A-Za-z0-9]{0,62}[A-Za-z0-9])?"),
+    "letters, digits, '-' and '_'",
+    "Standard_NC4as_T4_v3",
+)
+LOCATION = Rule("the name of a location", re.compile(r"[a-z0-9]{1,50}"), "letters and digits", "eastus")
+
+_SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+
+
+def check(rule: Rule, value: object, argument: str) -> str:
+    """Return the name if it follows the rule.
+
+    Args:
+        rule: what it must look like.
+        value: the name.
+        argument: the caller's argument, for the error.
+
+    Raises:
+        InvalidInput: it does not follow the rule; the message has the rule, and the hint a name that would do.
+    """
+    if isinstance(value, str) and rule.pattern.fullmatch(value):
+        return value
+    raise InvalidInput(
+        f"`{argument}` must be {rule.what} ({rule.text}), got {shown(value)}",
+        hint=f"For example: {argument}={_proposed(rule, value)!r}.",
+    )
+
+
+def check_location(value: object, argument: str = "location") -> str:
+    """Return a location as Resource Manager spells it: ``East US`` is ``eastus``."""
+    name = "".join(value.split()).lower() if isinstance(value, str) else ""
+    if not LOCATION.pattern.fullmatch(name):
+        check(LOCATION, value if name != value else None, argument)
+        raise InvalidInput(f"`{argument}` must be {LOCATION.what}, got {shown(value)}", hint="For example: 'eastus'.")
+    return name
+
+
+def check_path(path: str) -> None:
+    """Refuse a path with a segment that changes the meaning of others.
+
+    Args:
+        path: absolute, with or without a query.
+
+    Raises:
+        InvalidInput: a segment is empty, ``.`` or ``..``, or holds an encoded slash.
+    """
+    plain = path.partition("?")[0].removeprefix("/")
+    for segment in plain.split("/"):
+        decoded = unquote(segment)
+        if decoded in ("", ".", "..") or re.search(r"[/\\%?#\x00-\x1f\x7f]", decoded):
+            raise InvalidInput(
+                f"`path` must not have the segment {shown(segment)}, which changes the meaning of the path",
+                hint="Quote a name with urllib.parse.quote(name, safe=''); '.' and '..' cannot be names.",
+            )
+
+
+def shown(value: object) -> str:
+    """Return a wrong value as an error shows it: its repr, shortened."""
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def like(value: str, names: list[str]) -> str:
+    """Return the words for the names that there are, the one that resembles the value first."""
+    near = get_close_matches(value, names, n=1)
+    listed = ", ".join(names)
+    return f"Did you mean {near[0]!r}? There are: {listed}." if near else f"There are: {listed}."
+
+
+def _proposed(rule: Rule, value: object) -> str:
+    """A name that follows the rule and resembles the value, or the rule's example."""
+    if isinstance(value, str):
+        plain = re.sub(r"[^A-Za-z0-9-]+", "-", value[:200]).strip("-")
+        for candidate in (plain, plain.lower(), plain.lower().replace("-", "")[:12], plain[:63].strip("-")):
+            if rule.pattern.fullmatch(candidate) and re.search("[A-Za-z]", candidate):
+                return candidate
+    return rule.example
