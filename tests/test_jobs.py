@@ -205,10 +205,10 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
         "kind: Job\napiVersion: batch/v1": "no spec",
         "hello: world": "this one has: an object without `kind`",
         "no-such-file.yaml": "cannot read",
-        b"kind: Job": "a manifest is no bytes",
-        None: "a manifest is no NoneType",
-        5: "a manifest is no int",
-        ("Job",): "not str",
+        b"kind: Job": "got bytes",
+        None: "got NoneType",
+        5: "got int",
+        ("Job",): "got str",
     }.items():
         with pytest.raises(errors.InvalidInput, match=words) as refused:
             jobs.apply(aks, wrong)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""What the library and the laptop AKS share. Imports nothing of either but the errors."""
