@@ -62,14 +62,14 @@ def apply(
     *,
     namespace: str | None = None,
     tolerate: bool = True,
-    replace: bool = False,
+    replace: bool | None = None,
 ) -> Job:
     """Create a Job from its manifest, or return the Job of that name if it is the same.
 
     A repeated call creates nothing:
 
     - The Job exists, with the same manifest: it is returned. If it has ended, a :class:`UserWarning` says when and how,
-      since its log and numbers are those of the old run.
+      since its log and numbers are those of the old run. With ``replace=False`` there is no warning.
     - The Job exists, with another manifest: AlreadyExists names the fields that differ, and says when the Job ended if
       it has ended.
     - With ``replace=True``, an existing Job is deleted and the new one created, whether it differs or not.
@@ -84,7 +84,8 @@ def apply(
         namespace: to run in; None uses the manifest's, or else the context's namespace.
         tolerate: add tolerations for the taints of the cluster's GPU nodes, if the Job asks for GPUs. False leaves
             the manifest as it is.
-        replace: delete a Job of that name first, with its pods and logs.
+        replace: True deletes a Job of that name first, with its pods and logs. False accepts an old run of the same
+            manifest; None accepts it with a warning.
 
     Returns:
         The Job.
@@ -116,7 +117,7 @@ def submit(
     node_selector: Mapping[str, str] | None = None,
     retries: int = 0,
     tolerate: bool = True,
-    replace: bool = False,
+    replace: bool | None = None,
 ) -> Job:
     """Run an image as a Job, without writing a manifest.
 
@@ -272,9 +273,10 @@ def _in_namespace(aks: HasKube, namespace: str) -> builtins.list[Object]:
     return found
 
 
-def _apply(aks: HasKube, manifest: Object, namespace: str | None, tolerate: bool, replace: bool) -> Job:
+def _apply(aks: HasKube, manifest: Object, namespace: str | None, tolerate: bool, replace: bool | None) -> Job:
     arguments.flag("tolerate", tolerate)
-    arguments.flag("replace", replace)
+    if replace is not None:
+        arguments.flag("replace", replace)
     metadata = manifest["metadata"]
     if namespace is not None:
         metadata["namespace"] = arguments.namespace(namespace)
@@ -295,7 +297,7 @@ def _apply(aks: HasKube, manifest: Object, namespace: str | None, tolerate: bool
             if live is None:
                 raise
     _refuse_different(aks, manifest, full, live)
-    ended = endings.ending(aks.kube, live)
+    ended = endings.ending(aks.kube, live) if replace is None else ""
     if ended:
         warnings.warn(
             f"Job {job.name!r} {ended}. This is the old run: with replace=True, the same call runs it again.",

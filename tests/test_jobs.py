@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -403,6 +404,9 @@ def test_an_edited_manifest_of_a_job_that_ended_says_when_and_how_it_ended(aks: 
     with pytest.warns(UserWarning, match=rf"{ended}\. This is the old run: with replace=True") as warned:
         assert start(aks, name, "echo old; exit 3").logs() == "old\n"
     assert Path(warned[0].filename) == Path(__file__), "the warning names the caller's line"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start(aks, name, "echo old; exit 3", replace=False)
     assert start(aks, name, "echo new", replace=True).wait(30).logs() == "new\n"
 
 
