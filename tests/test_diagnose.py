@@ -13,6 +13,7 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import capacity, diagnose, errors, jobs, manifests
+from aksgpu._diagnose.reading import Reader
 from aksgpu._kube.nodes import read
 from aksgpu._kube.placement import obstacles
 from aksgpu.capacity import Usage
@@ -340,7 +341,7 @@ def deployed(pod: dict[str, Any], **more: Any) -> Callable[[Request], None]:
         if last in more:
             found = more[last]
             if isinstance(found, int):
-                request.refuse(found, "Forbidden" if found == 403 else "InternalError", "refused by the test")
+                request.refuse(found, "Forbidden" if found == 403 else "BadRequest", "refused by the test")
             elif isinstance(found, list):
                 request.json({"metadata": {}, "items": found})
             else:
@@ -465,7 +466,7 @@ def test_a_job_whose_pod_is_gone(tmp_path: Path, job: dict[str, Any], events: An
 # What cannot be read
 
 
-@pytest.mark.parametrize("code", [403, 500])
+@pytest.mark.parametrize("code", [400, 403])
 @pytest.mark.parametrize("what", ["n", "events", "log"])
 def test_what_cannot_be_read_is_said_and_the_rest_is_told(tmp_path: Path, what: str, code: int) -> None:
     running = on_node(container(running={}))
@@ -485,25 +486,21 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_told(tmp_path: Path, what: 
     assert "not known" in found._repr_html_()
 
 
-def test_a_server_that_goes_away_is_not_asked_for_each_fact(tmp_path: Path) -> None:
-    pod = on_node({"phase": "Pending"})
-    del pod["spec"]["nodeName"]
+def test_a_server_that_does_not_answer_is_not_asked_for_each_fact() -> None:
+    reader = Reader(SimpleNamespace(name="stub", kube=None))
 
-    def answer(request: Request) -> None:
-        if request.route.endswith("/p"):
-            request.json(pod)
-        else:
-            request.refuse(503, "ServiceUnavailable", "the server is going away")
+    def away() -> str:
+        raise errors.Unreachable("no answer from the API server")
 
-    with Server(answer) as server:
-        stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
-        found = diagnose.pod(stub, "p")
-        assert {request.route for request in server.requests} == {
-            "/api/v1/namespaces/default/pods/p",
-            "/api/v1/namespaces/default/events",
-        }
-    assert "the scheduler has not looked at it yet" in found.verdict
-    assert "the nodes: not asked for, since the API server does not answer" in found.unknown
+    def never() -> str:
+        raise AssertionError("asked again")
+
+    assert reader.attempt("the nodes", away) is None
+    assert reader.attempt("the log", never) is None
+    assert reader.finish(Diagnosis("It hangs.")).unknown == (
+        "the nodes: no answer from the API server",
+        "the log: not asked for, since the API server does not answer",
+    )
 
 
 # Hints
