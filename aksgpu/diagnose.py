@@ -18,6 +18,7 @@ from typing import Any
 from aksgpu._diagnose.diagnosis import Diagnosis, Rows
 from aksgpu._diagnose.reading import Reader, event_rows
 from aksgpu._diagnose.unscheduled import MOUNT_FIX, explain
+from aksgpu._jobs.arguments import check_cluster
 from aksgpu._kube import pods as _pods
 from aksgpu._kube.gpu_failures import Failure, of_log
 from aksgpu._kube.nodes import read
@@ -38,11 +39,13 @@ def job(aks: HasKube, name: str, namespace: str | None = None) -> Diagnosis:
         namespace: of the Job; None uses the context's namespace.
 
     Raises:
+        InvalidInput: ``aks`` is not a cluster.
         NotFound: no such Job.
 
     Example:
         >>> diagnose.job(aks, "samples-tf-mnist-demo")  # doctest: +SKIP
     """
+    check_cluster(aks)
     return explain_job(aks, aks.kube.get("Job", name, namespace))
 
 
@@ -55,8 +58,10 @@ def pod(aks: HasKube, name: str, namespace: str | None = None) -> Diagnosis:
         namespace: of the pod; None uses the context's namespace.
 
     Raises:
+        InvalidInput: ``aks`` is not a cluster.
         NotFound: no such pod.
     """
+    check_cluster(aks)
     return explain_pod(aks, aks.kube.get("Pod", name, namespace))
 
 

@@ -182,7 +182,7 @@ def text(argument: str, value: object, hint: str = "") -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, Real) or (not isinstance(value, str | bytes) and hasattr(value, "__index__")):
-        value = str(value)
+        value = _written(value) if isinstance(value, int) else str(value)
     if not isinstance(value, str):
         raise InvalidInput(f"`{argument}` must be a text or a number, got {_shown(value)}", hint=hint)
     try:
@@ -201,8 +201,8 @@ def cpu(value: object, argument: str = "cpu") -> str | None:
     if value is None:
         return None
     if type(value) is not bool and isinstance(value, Real):
-        cores = float(value)
-        if math.isfinite(cores) and _LEAST_CORES <= cores <= _MOST_CORES:
+        cores = _float(value)
+        if _LEAST_CORES <= cores <= _MOST_CORES:
             milli = math.ceil(round(cores * 1000, 6))
             return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
     elif isinstance(value, str) and _LEAST_CORES <= _amount(value) <= _MOST_CORES:
@@ -213,13 +213,22 @@ def cpu(value: object, argument: str = "cpu") -> str | None:
     )
 
 
+def _float(value: Real) -> float:
+    """A number as a float; -1 for one that is not finite."""
+    try:
+        number = float(value)
+    except OverflowError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0
+
+
 def memory(value: object, argument: str = "memory") -> str | None:
     """Return a quantity of bytes; None for None."""
     if value is None:
         return None
     if isinstance(value, str) and _amount(value) >= _LEAST_MEMORY:
         return value
-    amount = f", which is {_amount(str(value)):f} bytes" if _is_too_small(value) else ""
+    amount = f", which is {_amount(_written(value)):f} bytes" if _is_too_small(value) else ""
     raise InvalidInput(
         f"`{argument}` must be a quantity with a unit, such as '8Gi', got {_shown(value)}{amount}",
         hint=f"Did you mean {_proposed_bytes(value)!r}?",
@@ -267,12 +276,12 @@ def _amount(value: str) -> Decimal:
 
 
 def _is_too_small(value: object) -> bool:
-    return not isinstance(value, bool) and 0 <= _amount(str(value)) < _LEAST_MEMORY
+    return not isinstance(value, bool) and 0 <= _amount(_written(value)) < _LEAST_MEMORY
 
 
 def _proposed_bytes(value: object) -> str:
     """A quantity of bytes that resembles what was given."""
-    found = None if isinstance(value, bool) else _LOOSE_QUANTITY.match(str(value)[:40])
+    found = None if isinstance(value, bool) else _LOOSE_QUANTITY.match(_written(value)[:40])
     if found is None or float(found[1]) <= 0:
         return "8Gi"
     number = found[1]
@@ -287,7 +296,7 @@ def _proposed_bytes(value: object) -> str:
 
 def _proposed_cores(value: object) -> str:
     """A quantity of cores that resembles what was given."""
-    found = None if isinstance(value, bool) else _LOOSE_QUANTITY.match(str(value)[:40])
+    found = None if isinstance(value, bool) else _LOOSE_QUANTITY.match(_written(value)[:40])
     if found is None or float(found[1]) <= 0:
         return "2"
     number = found[1]
@@ -298,8 +307,17 @@ def _proposed_cores(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    shown = ascii(value) if isinstance(value, str) else repr(value)
+    """A wrong value as an error shows it: short, whatever it is."""
+    shown = ascii(value) if isinstance(value, str) else _written(value)
     return shown if len(shown) <= 80 else f"{shown[:80]}... ({len(shown)} characters)"
+
+
+def _written(value: object) -> str:
+    """The text of a value, also of an integer that is too long for Python to write."""
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except ValueError:
+        return "a very large integer"
 
 
 def _a(noun: str) -> str:
