@@ -68,7 +68,7 @@ def apply(
 
     A repeated call creates nothing:
 
-    - The Job exists, with the same manifest: it is returned. If it has ended, a :class:`UserWarning` says when and how,
+    - The Job exists, with the same manifest: it is returned. If it has ended, a ``UserWarning`` says when and how,
       since its log and numbers are those of the old run. With ``replace=False`` there is no warning.
     - The Job exists, with another manifest: AlreadyExists names the fields that differ, and says when the Job ended if
       it has ended.
