@@ -62,6 +62,11 @@ def test_the_laptop_imports_only_errors_and_common_code(name: str) -> None:
     assert known <= {"aksgpu.errors", "aksgpu.data", "aksgpu"}
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("aksgpu.common")])
+def test_common_modules_import_only_the_errors(name: str) -> None:
+    assert {other for other in GRAPH[name] if not other.startswith("aksgpu.common")} <= {"aksgpu.errors", "aksgpu"}
+
+
 def test_only_connect_knows_the_laptop() -> None:
     knows = {
         name

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +12,8 @@ from typing import Any
 import pytest
 from scripted import Request, Server
 
-from aksgpu import capacity, diagnose, errors, jobs
+from aksgpu import capacity, diagnose, errors, jobs, manifests
+from aksgpu._diagnose.reading import Reader
 from aksgpu._kube.nodes import read
 from aksgpu._kube.placement import obstacles
 from aksgpu.capacity import Usage
@@ -62,7 +67,7 @@ def test_a_gpu_that_is_taken(submit: Submit) -> None:
         timeout=10,
         interval=0.1,
     )
-    assert "cluster.scale(aks, 'gpunp', n)" in found.fix
+    assert "cluster.scale(aks, 'gpunp', count=2)" in found.fix
     says = found.evidence.set_index("what")["says"]
     assert "0/2 nodes are available" in says["event FailedScheduling"]
     assert isinstance(found.error, errors.PodPending)
@@ -323,3 +328,309 @@ def test_required_affinity(operator: str, values: list[str], fits: bool) -> None
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     found = obstacles({"affinity": {"nodeAffinity": required}, "containers": []}, {}, node, Usage())
     assert [o.kind for o in found] == ([] if fits else ["selector"])
+
+
+# Pods that the cluster ends
+
+
+def deployed(pod: dict[str, Any], **more: Any) -> Callable[[Request], None]:
+    """Answer with one pod, and for other routes what ``more`` says by their last part; lists are empty otherwise."""
+
+    def answer(request: Request) -> None:
+        last = request.route.rpartition("/")[2]
+        if last in more:
+            found = more[last]
+            if isinstance(found, int):
+                request.refuse(found, "Forbidden" if found == 403 else "BadRequest", "refused by the test")
+            elif isinstance(found, list):
+                request.json({"metadata": {}, "items": found})
+            else:
+                request.json(found)
+        elif last == pod["metadata"]["name"]:
+            request.json(pod)
+        elif last == "log":
+            request.text("last words\n")
+        else:
+            request.json({"metadata": {}, "items": []})
+
+    return answer
+
+
+def on_node(status: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "p", "namespace": "default", "uid": "1", **metadata},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": "Running", **status},
+    }
+
+
+NODE = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+DELETED = {"deletionTimestamp": "2026-11-28T10:00:30Z", "deletionGracePeriodSeconds": 30}
+KILLED = {"exitCode": 143, "reason": "Error", "finishedAt": "2026-11-28T10:00:05Z"}
+
+
+def container(**state: Any) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "c", "restartCount": 0, "state": state}]}
+
+
+def disrupted(reason: str, **status: Any) -> dict[str, Any]:
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "its message"}
+    return {"conditions": [condition], **status}
+
+
+@pytest.mark.parametrize(
+    ("pod", "verdict", "fix"),
+    [
+        (on_node(container(running={}), **DELETED), "The pod is being deleted: its program was asked to end", "30 s"),
+        (on_node(container(terminated=KILLED), **DELETED), "The pod is being deleted: its program was", "30 s"),
+        (
+            on_node(container(terminated={**KILLED, "finishedAt": "2026-11-28T09:59:00Z"}), **DELETED),
+            "The program ended with exit code 143: last words",
+            "orrect the program",
+        ),
+        (on_node(disrupted("PreemptionByScheduler"), **DELETED), "deleted: the scheduler gave its place", "capacity"),
+        (
+            on_node(disrupted("PreemptionByScheduler", phase="Failed", **container(terminated=KILLED)), **DELETED),
+            "The pod was ended: the scheduler gave its place to a pod of higher priority (its message)",
+            "priorityClassName",
+        ),
+        (on_node(disrupted("EvictionByEvictionAPI"), **DELETED), "it was evicted", "safe-to-evict"),
+        (on_node(disrupted("DeletionByTaintManager"), **DELETED), "its node got a taint", "capacity.nodes(aks)"),
+        (on_node(disrupted("DeletionByPodGC"), **DELETED), "its node is gone", "capacity.nodes(aks)"),
+        (on_node(disrupted("TerminationByKubelet"), **DELETED), "its node ended it", "resources.requests"),
+        (on_node(disrupted("Unheard")), "the cluster ended it (Unheard)", "Run it again"),
+        (on_node(container(running={})), "The pod is running: nothing is wrong.", ""),
+    ],
+)
+def test_a_pod_that_the_cluster_ends(tmp_path: Path, pod: dict[str, Any], verdict: str, fix: str) -> None:
+    with Server(deployed(pod, n=NODE)) as server:
+        stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        found = diagnose.pod(stub, "p")
+    assert verdict in found.verdict
+    assert fix in found.fix
+
+
+def test_a_job_that_is_preempted(aks: Cluster, submit: Submit) -> None:
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}}
+    aks.kube.apply({**priority, "value": 1000, "preemptionPolicy": "PreemptLowerPriority"})
+    low = submit("trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done", gpus=1, retries=3)
+    said(low, "is running")
+    urgent = manifests.mnist("current", max_steps=20, name="urgent-job")
+    urgent["spec"]["template"]["spec"]["priorityClassName"] = "urgent"
+    urgent["spec"]["template"]["spec"]["containers"][0].update(image=BUSYBOX, command=["sleep", "600"], args=[])
+    high = jobs.apply(aks, urgent)
+    try:
+        found = said(low, "was preempted")
+        assert "made room for a pod of higher priority" in found.verdict
+        assert any("Preempted by pod" in says for says in found.evidence["says"])
+        assert found.fix
+        assert "nothing is wrong" not in found.verdict
+    finally:
+        high.delete()
+        aks.kube.delete("PriorityClass", "urgent")
+
+
+JOB: dict[str, Any] = {
+    "metadata": {"name": "j", "namespace": "default", "uid": "9"},
+    "spec": {"selector": {"matchLabels": {"job-name": "j"}}, "template": {"spec": {"containers": []}}},
+    "status": {"failed": 1},
+}
+CREATED = {"reason": "SuccessfulCreate", "message": "Created pod: j-abc", "metadata": {}, "involvedObject": {}}
+PREEMPTED = {
+    "reason": "Preempted",
+    "message": "Preempted by pod 77 on node n",
+    "metadata": {},
+    "involvedObject": {"kind": "Pod", "name": "j-abc"},
+}
+
+
+@pytest.mark.parametrize(
+    ("job", "events", "verdict"),
+    [
+        (JOB, [CREATED, PREEMPTED], "Job j has no pod: its pod j-abc was preempted by a pod of higher priority."),
+        (JOB, [CREATED], "Job j has no pod: the last one failed and is gone."),
+        ({**JOB, "status": {}}, [], "Job j has no pod yet: the Job controller has not created one."),
+        (
+            {**JOB, "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}},
+            [CREATED, PREEMPTED],
+            "Job j failed: its pod j-abc was preempted by a pod of higher priority, which counts as a failure.",
+        ),
+    ],
+)
+def test_a_job_whose_pod_is_gone(tmp_path: Path, job: dict[str, Any], events: Any, verdict: str) -> None:
+    with Server(deployed(job, events=events)) as server:
+        stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        assert verdict in diagnose.job(stub, "j").verdict
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize("code", [400, 403])
+@pytest.mark.parametrize("what", ["n", "events", "log"])
+def test_what_cannot_be_read_is_said_and_the_rest_is_told(tmp_path: Path, what: str, code: int) -> None:
+    running = on_node(container(running={}))
+    failed = on_node({**container(terminated={**KILLED, "exitCode": 1}), "phase": "Failed"})
+    pod = failed if what == "log" else running
+    with Server(deployed(pod, **{"n": NODE, what: code})) as server:
+        stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        found = diagnose.pod(stub, "p")
+    if what == "log":
+        assert "The program ended with exit code 1" in found.verdict
+        return
+    assert "nothing is wrong" not in found.verdict
+    assert "nothing is known to be wrong" in found.verdict
+    assert "refused by the test" in str(found)
+    assert "Not known: " in str(found)
+    assert found.evidence["what"].tolist()[-1] == "not known"
+    assert "not known" in found._repr_html_()
+
+
+def test_a_server_that_does_not_answer_is_not_asked_for_each_fact() -> None:
+    reader = Reader(SimpleNamespace(name="stub", kube=None))
+
+    def away() -> str:
+        raise errors.Unreachable("no answer from the API server")
+
+    def never() -> str:
+        raise AssertionError("asked again")
+
+    assert reader.attempt("the nodes", away) is None
+    assert reader.attempt("the log", never) is None
+    assert reader.finish(Diagnosis("It hangs.")).unknown == (
+        "the nodes: no answer from the API server",
+        "the log: not asked for, since the API server does not answer",
+    )
+
+
+# Hints
+
+
+def unscheduled(message: str = "", **spec: Any) -> dict[str, Any]:
+    resources = {"limits": {"nvidia.com/gpu": "1"}}
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return {
+        "metadata": {"name": "p", "namespace": "default", "uid": "1"},
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}], **spec},
+        "status": {"phase": "Pending", "conditions": [condition]},
+    }
+
+
+def gpu_node(name: str = "node-1", gpus: int = 1, **spec: Any) -> dict[str, Any]:
+    counts = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    labels = {"kubernetes.azure.com/agentpool": "gpunp", "accelerator": "nvidia"}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+        "status": {**NODE["status"], "capacity": counts, "allocatable": counts},
+    }
+
+
+PLAIN = {"metadata": {"name": "plain"}, "status": NODE["status"]}
+HOLDER = {
+    "metadata": {"name": "h", "namespace": "team", "uid": "5"},
+    "spec": {**unscheduled()["spec"], "nodeName": "node-1"},
+    "status": {"phase": "Running"},
+}
+EVENT = {"type": "Warning", "metadata": {"creationTimestamp": ""}, "involvedObject": {}}
+FULL = {**EVENT, "reason": "NotTriggerScaleUp", "message": "pod didn't trigger scale-up: 1 max node group size reached"}
+NO_GPU = {
+    **EVENT,
+    "reason": "NotTriggerScaleUp",
+    "message": "pod didn't trigger scale-up: 2 Insufficient nvidia.com/gpu",
+}
+SITUATIONS: dict[str, tuple[dict[str, Any], list[Any], list[Any], list[Any]]] = {
+    "no gpu node": (unscheduled(), [PLAIN], [], []),
+    "no node": (unscheduled(), [], [], []),
+    "taken": (unscheduled(), [gpu_node()], [HOLDER], []),
+    "no plugin": (unscheduled(), [gpu_node(gpus=0)], [], []),
+    "too small": (
+        unscheduled(containers=[{"name": "c", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "8"}}}]),
+        [gpu_node()],
+        [],
+        [],
+    ),
+    "other": (
+        unscheduled(containers=[{"name": "c", "image": "i", "resources": {"limits": {"nvidia.com/mig-1g": "1"}}}]),
+        [gpu_node()],
+        [],
+        [],
+    ),
+    "taint": (unscheduled(), [gpu_node(taints=[{"key": "sku", "value": "gpu", "effect": "NoSchedule"}])], [], []),
+    "cordoned": (unscheduled(), [gpu_node(unschedulable=True)], [], []),
+    "selector": (unscheduled(nodeSelector={"a": "b"}), [gpu_node()], [], []),
+    "memory": (unscheduled("0/1 nodes are available: 1 Insufficient memory."), [gpu_node()], [], []),
+    "autoscaler full": (unscheduled(), [gpu_node()], [HOLDER], [FULL]),
+    "autoscaler blind": (unscheduled(), [PLAIN], [], [NO_GPU]),
+}
+
+
+def explained(tmp_path: Path, situation: str, *, azure: bool) -> Diagnosis:
+    pod, nodes, pods, events = SITUATIONS[situation]
+    with Server(deployed(pod, nodes=nodes, pods=pods, events=events)) as server:
+        kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
+        aks = Cluster("c", location="eastus", azure=object() if azure else None, kube=kube)  # type: ignore[arg-type]
+        return diagnose.pod(aks, "p")
+
+
+@pytest.mark.parametrize("azure", [True, False], ids=["azure", "kubeconfig"])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_every_call_in_a_fix_can_be_made(tmp_path: Path, situation: str, azure: bool) -> None:
+    found = explained(tmp_path, situation, azure=azure)
+    assert found.fix, found
+    assert found.error is not None
+    assert found.error.hint == found.fix
+    for call in calls(found.fix):
+        bind(call)
+    if not azure:
+        assert not re.search(r"\bcluster\.\w|sizes\.|az aks|pool", found.fix)
+
+
+def test_what_a_test_cluster_without_gpus_is_told(tmp_path: Path) -> None:
+    assert "capacity.advertise(aks, 'plain')" in explained(tmp_path, "no gpu node", azure=False).fix
+    assert "cluster.add_gpu_pool(aks, count=1)" in explained(tmp_path, "no gpu node", azure=True).fix
+
+
+@pytest.mark.parametrize("has_azure", [True, False])
+def test_every_call_in_the_fix_of_a_known_log_can_be_made(has_azure: bool) -> None:
+    from aksgpu._kube.gpu_failures import _LOG_RULES, Failure
+
+    for _, kind, verdict, fix, other in _LOG_RULES:
+        text = Failure(kind, verdict, fix, other).fix_for(has_azure)
+        for call in calls(text):
+            bind(call)
+        if not has_azure:
+            assert "az aks" not in text
+            assert "sizes." not in text
+
+
+def calls(text: str) -> list[ast.Call]:
+    """The calls of this library in a text."""
+    found = []
+    for match in re.finditer(r"\b(?:cluster|capacity|plugin|jobs|sizes|diagnose|aks)\.[\w.]+\(", text):
+        for end in range(match.end(), len(text) + 1):
+            try:
+                node = ast.parse(text[match.start() : end], mode="eval").body
+            except SyntaxError:
+                continue
+            assert isinstance(node, ast.Call)
+            found.append(node)
+            break
+        else:
+            raise AssertionError(f"no whole call in {text[match.start() :]!r}")
+    return found
+
+
+def bind(call: ast.Call) -> None:
+    """Bind a call to the function's signature; TypeError if it does not fit."""
+    path = ast.unparse(call.func).split(".")
+    if path[0] == "aks":
+        target: Any = getattr(Kube, path[2])
+        first: list[Any] = [None]
+    else:
+        target = importlib.import_module(f"aksgpu.{path[0]}")
+        for name in path[1:]:
+            target = getattr(target, name)
+        first = []
+    positional = first + [None] * len(call.args)
+    inspect.signature(target).bind(*positional, **{str(word.arg): None for word in call.keywords})

@@ -1,23 +1,27 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from scripted import Request, Server
 
-from aksgpu import cluster, errors, jobs, manifests
+from aksgpu import cluster, diagnose, errors, jobs, manifests
 from aksgpu._jobs.difference import differences, dropped, quantities_as_text
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
 from aksgpu.kube import Kube
+from aksgpu.local import Endpoint, images
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -75,10 +79,9 @@ def test_a_manifest_runs_from_text_file_and_dict(aks: Cluster, name: str, tmp_pa
     assert job.logs() == "hello\n"
     file = tmp_path / "job.yaml"
     file.write_text(text)
-    import yaml
-
     for again in (text, file, str(file), yaml.safe_load(text)):
-        assert jobs.apply(aks, again).status().phase == "Complete"  # the one that ended, not a new one
+        with pytest.warns(UserWarning, match=r"ended \d+ seconds? ago and is complete\. This is the old run"):
+            assert jobs.apply(aks, again).status().phase == "Complete"
 
 
 def test_reprs_are_the_same_whenever_they_are_made(aks: Cluster, name: str) -> None:
@@ -95,7 +98,8 @@ def test_what_differs_is_named_and_replaced_only_when_told_to(aks: Cluster, name
     assert "replace=True" in raised.value.hint
     with pytest.raises(errors.AlreadyExists, match=r"differs in spec\.backoffLimit\n"):
         jobs.apply(aks, manifest(name, **{"backoffLimit: 0": "completionMode: NonIndexed"}))
-    assert jobs.apply(aks, manifest(name, **{"128Mi": "134217728"})).name == name  # the same amount, spelt otherwise
+    with pytest.warns(UserWarning, match="the old run"):  # the same amount, written in another way
+        assert jobs.apply(aks, manifest(name, **{"128Mi": "134217728"})).name == name
     job = jobs.apply(aks, manifest(name, "echo other"), replace=True).wait()
     assert job.logs() == "other\n"
 
@@ -107,7 +111,6 @@ def test_the_tutorials_manifest_of_2020_gets_the_tolerations_that_the_nodes_call
         assert spec["tolerations"] == [{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]
         assert spec["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
         assert list(job.wait(60).metrics()["step"]) == [0, 10]
-        jobs.apply(aks, manifests.mnist("2020", max_steps=20, name="mnist-2020"))
         assert len(job.plot().axes) == 1
     finally:
         job.delete()
@@ -140,7 +143,7 @@ def test_a_failure_whose_pod_kubernetes_takes_away_is_remembered(aks: Cluster, n
         name, "echo boom; exit 4", **{"restartPolicy: Never": "restartPolicy: OnFailure", "Limit: 0": "Limit: 2"}
     )
     job = jobs.apply(aks, text)
-    with pytest.raises(errors.JobFailed, match=r"exit code 4 \(Error\)") as raised:
+    with pytest.raises(errors.JobFailed, match=r"exit code 4, and was started again .*: boom") as raised:
         job.wait(60)
     assert raised.value.log_tail == "boom"
     assert job.pods().empty
@@ -195,20 +198,18 @@ def test_more_gpus_than_any_node_has(aks: Cluster, name: str) -> None:
 def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
     with pytest.raises(errors.Invalid, match=r'unknown field "spec\.template\.spec\.gpuCount"'):
         jobs.apply(aks, manifest("x", **{"restartPolicy: Never": "restartPolicy: Never\n      gpuCount: 1"}))
-    with pytest.raises(errors.InvalidInput, match=r"`metadata\.name` must be the name of a Job"):
-        jobs.apply(aks, manifest("Bad_Name"))
     for wrong, words in {
         "a: [": "not YAML",
         "\n": "empty",
         "kind: Pod\napiVersion: v1": "exactly one Job, this one has: Pod",
         manifest("a") + "---" + manifest("b"): "this one has: Job, Job",
-        "kind: Job\napiVersion: batch/v1": "no spec",
+        "kind: Job\napiVersion: batch/v1\nmetadata: {name: a}": "no spec",
         "hello: world": "this one has: an object without `kind`",
         "no-such-file.yaml": "cannot read",
-        b"kind: Job": "a manifest is no bytes",
-        None: "a manifest is no NoneType",
-        5: "a manifest is no int",
-        ("Job",): "not str",
+        b"kind: Job": "got bytes",
+        None: "got NoneType",
+        5: "got int",
+        ("Job",): "got str",
     }.items():
         with pytest.raises(errors.InvalidInput, match=words) as refused:
             jobs.apply(aks, wrong)  # type: ignore[arg-type]
@@ -223,7 +224,7 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
         with pytest.raises(errors.InvalidInput, match=next(iter(wrong))) as refused:
             jobs.submit(aks, image=BUSYBOX, **wrong)
         assert refused.value.hint
-    with pytest.raises(errors.InvalidInput, match=r"`tail` must be an integer of 0 or more, got -1"):
+    with pytest.raises(errors.InvalidInput, match=r"tail.* -1"):
         jobs.Job(aks, "any", "default").logs(tail=-1)
     with pytest.raises(errors.NotFound, match='namespaces "nowhere"') as raised:
         jobs.submit(aks, image=BUSYBOX, namespace="nowhere")
@@ -379,9 +380,515 @@ def test_differences_ignore_what_the_server_adds() -> None:
     assert list(differences({"spec": wanted}, {"spec": live})) == ["spec.c"]
     assert list(differences({"a": 2, "m": {"b": 1}}, {"a": 1})) == ["a", "m"]
     assert list(dropped({"a": {"b": 1, "c": {}}, "l": [{"d": 1}]}, {"a": {}, "l": [{}]})) == ["a.b", "l[0].d"]
+    assert list(differences({"backoffLimit": None}, {"backoffLimit": 6})) == []
+    twice = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+    assert list(differences({"env": twice}, {"env": twice})) == []
+    assert list(dropped({"a": 1}, {"a": None})) == ["a"]
 
 
 def test_quantities_become_text() -> None:
     job: dict[str, Any] = {"limits": {"nvidia.com/gpu": 1, "cpu": 0.5}, "x": [{"requests": {"memory": "1Gi"}}], "n": 3}
     quantities_as_text(job)
     assert job == {"limits": {"nvidia.com/gpu": "1", "cpu": "0.5"}, "x": [{"requests": {"memory": "1Gi"}}], "n": 3}
+
+
+# Jobs that ended
+
+
+def test_an_edited_manifest_of_a_job_that_ended_says_when_and_how_it_ended(aks: Cluster, name: str) -> None:
+    job = start(aks, name, "echo old; exit 3")
+    with pytest.raises(errors.JobFailed):
+        job.wait(30)
+    with pytest.raises(errors.AlreadyExists) as raised:
+        start(aks, name, "echo new")
+    ended = rf"Job '{name}' ended \d+ seconds? ago with exit code 3 \(BackoffLimitExceeded\)"
+    assert re.match(
+        rf"{ended}; it differs in spec\.template\.spec\.containers\[main\]\.command\[2\]", str(raised.value)
+    )
+    assert "replace=True runs the new one" in raised.value.hint
+    with pytest.warns(UserWarning, match=rf"{ended}\. This is the old run: with replace=True") as warned:
+        assert start(aks, name, "echo old; exit 3").logs() == "old\n"
+    assert Path(warned[0].filename) == Path(__file__), "the warning names the caller's line"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start(aks, name, "echo old; exit 3", replace=False)
+    assert start(aks, name, "echo new", replace=True).wait(30).logs() == "new\n"
+
+
+def test_an_edited_manifest_of_a_job_that_runs_is_refused(aks: Cluster, name: str) -> None:
+    job = start(aks, name, "sleep 600")
+    until(job, "Running")
+    assert start(aks, name, "sleep 600").name == name
+    for edited in ({"retries": 2}, {"args": ["x"]}, {"env": {"A": 1}}, {"memory": "64Mi"}):
+        with pytest.raises(errors.AlreadyExists, match=r"has not ended, and differs in spec\.") as raised:
+            start(aks, name, "sleep 600", **edited)
+        assert "replace=True deletes it" in raised.value.hint
+
+
+def test_labels_belong_to_the_manifest(aks: Cluster, name: str) -> None:
+    jobs.apply(aks, manifest(name))
+    with pytest.raises(errors.AlreadyExists, match=r"differs in metadata\.labels\.team"):
+        jobs.apply(aks, manifest(name, **{"labels: {": "labels: {team: a, "}))
+
+
+def test_a_generated_name_is_refused_since_a_repeated_call_would_start_another_job(aks: Cluster, name: str) -> None:
+    text = manifest(name).replace(f"name: {name}, labels", "generateName: train-, labels")
+    before = len(jobs.list(aks))
+    with pytest.raises(errors.InvalidInput, match=r"`metadata\.name` must be given") as raised:
+        jobs.apply(aks, text)
+    assert "aks.kube.create(manifest)" in raised.value.hint
+    assert len(jobs.list(aks)) == before
+
+
+def test_two_kernels_that_apply_at_once_get_the_same_job(aks: Cluster, name: str) -> None:
+    found: list[Job | BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(start(aks, name, "sleep 600"))
+        except BaseException as failed:
+            found.append(failed)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [repr(each) for each in found] == [f"Job({name!r}, namespace='default')"] * 8
+
+
+# Images that cannot be pulled
+
+
+def test_after_the_image_is_there_the_next_wait_succeeds(aks: Cluster, laptop: Endpoint, name: str) -> None:
+    image = f"registry.invalid/{name}:1"
+    job = jobs.submit(aks, image=image, name=name, gpus=1)
+    with pytest.raises(errors.JobFailed, match="cannot be pulled") as raised:
+        job.wait(30)
+    assert "the Job holds 1 nvidia.com/gpu until it is deleted" in raised.value.message
+    assert f"jobs.attach(aks, '{name}', 'default').delete() frees 1 nvidia.com/gpu" in raised.value.hint
+    images.register(image, ["sh", "-c", "echo pulled"], home=laptop.home)
+    try:
+        assert jobs.attach(aks, name).wait(60).logs() == "pulled\n"
+    finally:
+        images.unregister(image, home=laptop.home)
+
+
+def test_a_further_failed_pull_is_reported_again(aks: Cluster, name: str) -> None:
+    job = jobs.submit(aks, image="registry.invalid/nothing:2", name=name, gpus=0)
+    for _ in range(2):
+        with pytest.raises(errors.JobFailed, match="cannot be pulled"):
+            job.wait(60)
+    assert "frees" not in str(job.why())
+
+
+# A scripted API server: states and faults that the laptop does not show
+
+
+class Scripted:
+    """What a scripted API server has: one Job, its pods, their log and events. ``broken`` refuses requests."""
+
+    def __init__(self) -> None:
+        self.job = job_object()
+        self.pods: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self.log: str | None = None
+        self.broken: Callable[[Request], bool] = lambda request: False
+        self.before: Callable[[Request], None] = lambda request: None
+
+    def answer(self, request: Request) -> None:
+        self.before(request)
+        kind = request.route.rpartition("/")[2]
+        if self.broken(request):
+            request.refuse(403, "Forbidden", "refused by the test")
+        elif kind == "log":
+            if self.log is None:
+                request.refuse(404, "NotFound", "pods not found")
+            else:
+                request.text(self.log)
+        elif kind in ("pods", "events", "nodes", "jobs"):
+            found = {"pods": self.pods, "events": self.events, "nodes": [], "jobs": [self.job]}[kind]
+            request.json({"kind": "List", "metadata": {}, "items": found})
+        elif "/jobs/" in request.route:
+            request.json(self.job)
+        else:
+            request.refuse(404, "NotFound", f"{kind} not found")
+
+    def cluster(self, server: Server, folder: Path, **context: str) -> Any:
+        path = server.kubeconfig(folder)
+        config = yaml.safe_load(path.read_text())
+        config["contexts"][0]["context"].update(context)
+        path.write_text(yaml.safe_dump(config))
+        return SimpleNamespace(name="scripted", kube=Kube.from_kubeconfig(path))
+
+
+def job_object(*conditions: dict[str, str], **status: Any) -> dict[str, Any]:
+    """A Job as a real API server gives it: conditions with status True, and counts."""
+    selector = {"matchLabels": {"batch.kubernetes.io/job-name": "j"}}
+    pod = {"containers": [{"name": "main", "image": BUSYBOX}], "restartPolicy": "Never"}
+    return {
+        "metadata": {"name": "j", "namespace": "default", "uid": "1", "creationTimestamp": "2026-11-23T10:59:03Z"},
+        "spec": {"backoffLimit": 0, "completions": 1, "selector": selector, "template": {"spec": pod}},
+        "status": {**status, "conditions": [{"status": "True", **each} for each in conditions]},
+    }
+
+
+FAILED = {
+    "type": "Failed",
+    "reason": "BackoffLimitExceeded",
+    "message": "Job has reached the specified backoff limit",
+    "lastTransitionTime": "2026-11-23T10:59:10Z",
+}
+OOM = {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-23T10:59:07Z"}
+
+
+def pod_object(phase: str, terminated: dict[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
+    state = {"terminated": terminated} if terminated else {"running": {}}
+    return {
+        "metadata": {
+            "name": "j-abcde",
+            "namespace": "default",
+            "uid": "2",
+            "resourceVersion": "7",
+            "creationTimestamp": "2026-11-23T10:59:03Z",
+            **metadata,
+        },
+        "spec": {"nodeName": "n", "containers": [{"name": "main", "image": BUSYBOX}]},
+        "status": {"phase": phase, "containerStatuses": [{"name": "main", "restartCount": 0, "state": state}]},
+    }
+
+
+def test_a_pod_that_fails_before_its_job_and_is_gone_with_it_is_diagnosed_all_the_same(tmp_path: Path) -> None:
+    """The times are a real cluster's: the pod fails 1 to 3 s before the Job, which then deletes the pod (OnFailure)."""
+    scripted = Scripted()
+    scripted.job = job_object(active=1)
+    scripted.pods = [pod_object("Running")]
+    scripted.log = "loading\nepoch 1\n"
+    looks = 0
+
+    def before(request: Request) -> None:
+        nonlocal looks
+        looks += request.route.endswith("/jobs/j")
+        if looks == 3:
+            scripted.pods = [pod_object("Failed", OOM)]
+        if looks == 7:
+            scripted.job = job_object(FAILED, failed=1)
+            scripted.pods = []
+            scripted.log = None
+
+    scripted.before = before
+    with Server(scripted.answer) as server, pytest.raises(errors.JobFailed) as raised:
+        Job(scripted.cluster(server, tmp_path), "j", "default").wait(60)
+    assert "more memory than its limit (OOMKilled)" in raised.value.message
+    assert "resources.limits.memory" in raised.value.hint
+    assert raised.value.log_tail == "loading\nepoch 1"
+    assert raised.value.reason == "BackoffLimitExceeded"
+
+
+def test_a_log_that_could_not_be_read_at_first_is_read_while_the_pod_is_there(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.job = job_object(active=1)
+    scripted.pods = [pod_object("Failed", {**OOM, "exitCode": 1, "reason": "Error"})]
+    scripted.log = "CUDA out of memory"
+    looks = 0
+
+    def before(request: Request) -> None:
+        nonlocal looks
+        looks += request.route.endswith("/jobs/j")
+        scripted.broken = lambda request: request.route.endswith("/events") and looks < 3
+        if looks == 6:
+            scripted.job = job_object(FAILED, failed=1)
+            scripted.pods = []
+            scripted.log = None
+
+    scripted.before = before
+    with Server(scripted.answer) as server, pytest.raises(errors.JobFailed) as raised:
+        Job(scripted.cluster(server, tmp_path), "j", "default").wait(60)
+    assert "the GPU's memory is too small" in raised.value.message
+    assert "Not known" not in raised.value.message
+    assert raised.value.log_tail == "CUDA out of memory"
+
+
+@pytest.mark.parametrize("what", ["/jobs/j", "/pods", "/events", "/log", "everything"])
+def test_job_failed_stays_job_failed_when_its_reason_cannot_be_read(tmp_path: Path, what: str) -> None:
+    scripted = Scripted()
+    scripted.job = job_object(FAILED, failed=1)
+    scripted.pods = [pod_object("Failed", {**OOM, "reason": "Error"})]
+    scripted.log = "last words"
+    looks = 0
+
+    def broken(request: Request) -> bool:
+        nonlocal looks
+        looks += 1
+        return looks > 1 and (what == "everything" or request.route.endswith(what))
+
+    scripted.broken = broken
+    with Server(scripted.answer) as server, pytest.raises(errors.JobFailed) as raised:
+        Job(scripted.cluster(server, tmp_path), "j", "default").wait(60)
+    assert raised.value.reason == "BackoffLimitExceeded"
+    assert "Job j failed" in raised.value.message
+    if what != "/log":
+        assert "refused by the test" in raised.value.message
+
+
+def test_a_wait_that_runs_out_of_time_stays_one_when_its_reason_cannot_be_read(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.pods = [pod_object("Running")]
+    looks = 0
+
+    def broken(request: Request) -> bool:
+        nonlocal looks
+        looks += 1
+        return looks > 2
+
+    scripted.broken = broken
+    with Server(scripted.answer) as server, pytest.raises(errors.WaitTimeout) as raised:
+        Job(scripted.cluster(server, tmp_path), "j", "default").wait(0)
+    assert "could not be found out: refused by the test" in raised.value.message
+    assert "job.wait() waits again" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "phase", "reason"),
+    [
+        (job_object(active=1, ready=0), [pod_object("Succeeded")], "Running", "Completing"),
+        (job_object({"type": "SuccessCriteriaMet"}), [pod_object("Succeeded")], "Running", "Completing"),
+        (job_object(succeeded=1), [], "Running", "Completing"),
+        (job_object(active=1), [pod_object("Failed", OOM)], "Running", "Failing"),
+        (job_object({"type": "FailureTarget"}), [], "Running", "Failing"),
+        (job_object(active=1), [], "Pending", ""),
+        (job_object(), [], "Pending", ""),
+    ],
+)
+def test_the_status_between_the_pods_end_and_the_jobs(
+    tmp_path: Path, job: dict[str, Any], pods: list[dict[str, Any]], phase: str, reason: str
+) -> None:
+    scripted = Scripted()
+    scripted.job = job
+    scripted.pods = pods
+    with Server(scripted.answer) as server:
+        aks = scripted.cluster(server, tmp_path)
+        status = Job(aks, "j", "default").status()
+        assert (status.phase, status.reason) == (phase, reason)
+        if not pods:
+            assert jobs.list(aks)[["phase", "reason"]].values.tolist() == [[phase, reason]]
+
+
+# Namespaces
+
+
+def test_no_namespace_means_the_contexts_namespace_everywhere(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(request: Request) -> None:
+        asked.append(request.route)
+        if request.command == "POST":
+            request.json(request.body, 201)
+        elif request.route.endswith("/nodes"):
+            request.json({"metadata": {}, "items": []})
+        elif request.route.endswith("/jobs"):
+            request.json({"metadata": {}, "items": [job_object()]})
+        else:
+            request.json(job_object()) if looking else request.refuse(404, "NotFound", "not found")
+
+    with Server(answer) as server:
+        aks = Scripted().cluster(server, tmp_path, namespace="team")
+        looking = False
+        assert jobs.submit(aks, image=BUSYBOX, name="j").namespace == "team"
+        assert jobs.apply(aks, manifest("j")).namespace == "team"
+        looking = True
+        assert jobs.attach(aks, "j").namespace == "team"
+        jobs.list(aks)
+        assert Job(aks, "j").namespace == "team"
+    places = {route for route in asked if "nodes" not in route}
+    assert places == {"/apis/batch/v1/namespaces/team/jobs", "/apis/batch/v1/namespaces/team/jobs/j"}
+
+
+def test_a_user_of_one_namespace_lists_its_jobs_and_is_refused_the_others(tmp_path: Path) -> None:
+    def answer(request: Request) -> None:
+        if request.route == "/apis/batch/v1/namespaces/team/jobs":
+            request.json({"metadata": {}, "items": [job_object()] if there else []})
+        else:
+            request.refuse(403, "Forbidden", 'jobs.batch is forbidden: User "dev" cannot list it at the cluster scope')
+
+    with Server(answer) as server:
+        aks = Scripted().cluster(server, tmp_path, namespace="team")
+        there = True
+        assert jobs.list(aks)["job"].tolist() == ["j"]
+        with pytest.raises(errors.Forbidden):
+            jobs.list(aks, all_namespaces=True)
+        there = False
+        assert jobs.list(aks).empty
+        with pytest.raises(errors.InvalidInput, match="`namespace` must be left out"):
+            jobs.list(aks, "team", all_namespaces=True)
+
+
+def test_a_namespace_that_does_not_exist_is_not_an_empty_one(aks: Cluster, name: str) -> None:
+    start(aks, name, "true")
+    with pytest.raises(errors.NotFound, match="nowhere"):
+        jobs.list(aks, "nowhere")
+    assert name in jobs.list(aks, all_namespaces=True)["job"].tolist()
+
+
+def test_attach_names_the_jobs_there_are_or_says_that_they_cannot_be_read(tmp_path: Path) -> None:
+    def answer(request: Request) -> None:
+        if request.route.endswith("/jobs"):
+            request.refuse(403, "Forbidden", "jobs is forbidden")
+        else:
+            request.refuse(404, "NotFound", "not found")
+
+    with Server(answer) as server:
+        aks = Scripted().cluster(server, tmp_path)
+        with pytest.raises(errors.NotFound, match="no Job 'nope'") as raised:
+            jobs.attach(aks, "nope")
+    assert "could not be read: jobs is forbidden" in raised.value.hint
+
+
+# Input
+
+
+LONG = "x" * 80
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "hint"),
+    [
+        ({"memory": 8}, "`memory` must be a quantity with a unit", "'8Gi'"),
+        ({"memory": "8"}, "which is 8 bytes", "'8Gi'"),
+        ({"memory": "8GB"}, "`memory`.*got '8GB'", "'8Gi'"),
+        ({"memory": "8 GiB"}, "`memory`", "'8Gi'"),
+        ({"memory": "512mb"}, "`memory`", "'512Mi'"),
+        ({"memory": "500m"}, "which is 0.500 bytes", "'500Mi'"),
+        ({"memory": 8589934592}, "`memory`", "'8Gi'"),
+        ({"memory": "-1Gi"}, "`memory`", "'8Gi'"),
+        ({"memory": True}, "`memory`", "'8Gi'"),
+        ({"memory": 10**5000}, "`memory`.*a very large integer", "'8Gi'"),
+        ({"cpu": 10**5000}, "`cpu`.*a very large integer", "'2'"),
+        ({"memory": "a lot"}, "`memory`", "'8Gi'"),
+        ({"memory": "9" * 5000}, "`memory`", "Did you mean"),
+        ({"cpu": "2 cores"}, "`cpu` must be cores", "'2'"),
+        ({"cpu": "500M"}, "`cpu`", "'500m'"),
+        ({"cpu": float("nan")}, "`cpu`", "'2'"),
+        ({"cpu": -1}, "`cpu`", "'2'"),
+        ({"cpu": True}, "`cpu`", "'2'"),
+        ({"cpu": [1]}, "`cpu`", "'2'"),
+        ({"args": [None]}, r"`args\[0\]` must be a text or a number, got None", "args="),
+        ({"args": [True]}, r"`args\[0\]`.*got True", "'true', 'True' or '1'"),
+        ({"args": [["a"]]}, r"`args\[0\]`", "args="),
+        ({"args": {"a"}}, "`args` must be a list", "args="),
+        ({"args": "--steps 5"}, "`args` must be a list", "args="),
+        ({"args": [b"x"]}, r"`args\[0\]`", "args="),
+        ({"args": ["\ud800"]}, r"`args\[0\]` must be a text that is valid Unicode", "args="),
+        ({"command": ["a\0b"]}, r"`command\[0\]` must be a text that is without NUL", "command="),
+        ({"env": {"A": None}}, r"`env\['A'\]` must be a text or a number, got None", "env="),
+        ({"env": {"A": {}}}, r"`env\['A'\]`", "env="),
+        ({"env": {1: "x"}}, "`env` must have texts as names, got 1", "env="),
+        ({"env": {"A=B": "x"}}, "`env` must have texts as names", "env="),
+        ({"env": {"A": "\udfff"}}, "valid Unicode", "env="),
+        ({"env": ["A=1"]}, "`env` must be a dict", "env="),
+        ({"node_selector": {"gpu": True}}, "`node_selector", "'true'"),
+        ({"image": None}, "`image` must be the name of a container image, got None", "image="),
+        ({"image": ""}, "`image`", "image="),
+        ({"image": "https://docker.io/a:1"}, "`image`", "Did you mean image='docker.io/a:1'"),
+        ({"image": "Busybox:1"}, "`image`", "Did you mean image='busybox:1'"),
+        ({"image": "a b"}, "`image`", "image="),
+        ({"image": "a\ud800"}, "`image`", "image="),
+        ({"name": "MyJob"}, "`name` must be a name of lower case letters", "name='myjob'"),
+        ({"name": LONG}, r"`name`.*\(82 characters\)|`name`", f"name='{LONG[:63]}'"),
+        ({"name": ""}, "`name`", "name='training-1'"),
+        ({"name": "."}, "`name`", "name='training-1'"),
+        ({"name": "a/b"}, "`name`", "name='a-b'"),
+        ({"name": "a\ud800"}, "`name`", "name='a'"),
+        ({"name": 5}, "`name`.*got 5", "name="),
+        ({"namespace": ".."}, "`namespace` must be a name", "namespace='default'"),
+        ({"namespace": "Team A"}, "`namespace`", "namespace='team-a'"),
+        ({"namespace": ""}, "`namespace`", "namespace="),
+        ({"gpus": True}, "`gpus` must be an integer, got True", "gpus=1"),
+        ({"gpus": "2"}, "gpus", "gpus="),
+        ({"retries": 1.5}, "retries", "retries="),
+        ({"replace": "no"}, "`replace` must be True or False, got 'no'", "replace=True"),
+        ({"tolerate": 0}, "`tolerate` must be True or False", "tolerate="),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_an_argument_that_cannot_be_right_is_refused_before_any_request(
+    tmp_path: Path, call: dict[str, Any], words: str, hint: str
+) -> None:
+    with Server(lambda request: request.refuse(500, "", "asked")) as server:
+        aks = Scripted().cluster(server, tmp_path)
+        with pytest.raises(errors.InvalidInput, match=words) as refused:
+            jobs.submit(aks, **{"image": BUSYBOX, **call})
+        assert server.requests == []
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words", "hint"),
+    [
+        ("name: NAME", "name: My_Job", r"`metadata\.name`.*got 'My_Job'", "metadata.name='my-job'"),
+        ("name: NAME", f"name: {LONG}", r"`metadata\.name`", "metadata.name='xxx"),
+        ("name: NAME", "name: 5", r"`metadata\.name`.*got 5", "would do"),
+        ("name: NAME, ", "", r"`metadata\.name`.*got None", "metadata.name='training-1'"),
+        ("{name: NAME", "{namespace: a/b, name: NAME", r"`metadata\.namespace`", "'a-b'"),
+        ("labels: {app: NAME}", "labels: {app: 1}", r"`metadata\.labels`", "quotes"),
+        ("batch/v1", "v1", "`apiVersion` must be 'batch/v1', got 'v1'", "batch/v1"),
+        ("memory: 128Mi", "memory: 8", r"limits\.memory`.*which is 8 bytes", "'8Gi'"),
+        ("memory: 128Mi", "memory: 8GB", r"limits\.memory`", "'8Gi'"),
+        ("cpu: 1", "cpu: 2vcpu", r"limits\.cpu`", "'2'"),
+        ('"COMMAND"', "5", r"containers\[0\]\.command\[2\]` must be a text, got 5", '"5"'),
+        ("command: [", "args: [--steps, 500]\n        command: [", r"args\[1\]` must be a text, got 500", '"500"'),
+        ("command: [", "env: [{name: A, value: true}]\n        command: [", r"env\[0\]\.value`", '"true"'),
+        ("resources: {limits: {cpu: 1, memory: 128Mi}}", "resources: {limits: [1]}", r"limits` must be a mapp", "cpu"),
+        ("resources: {limits: {cpu: 1, memory: 128Mi}}", "resources: 5", r"resources` must be a mapping", "cpu"),
+        ("restartPolicy: Never", "tolerations: x\n      restartPolicy: Never", "tolerations` must be a list", "sku"),
+    ],
+)
+def test_a_manifest_that_cannot_be_right_is_refused_with_the_field(
+    tmp_path: Path, old: str, new: str, words: str, hint: str
+) -> None:
+    assert old in MANIFEST
+    with Server(lambda request: request.refuse(500, "", "asked")) as server:
+        aks = Scripted().cluster(server, tmp_path)
+        with pytest.raises(errors.InvalidInput, match=words) as refused:
+            jobs.apply(aks, MANIFEST.replace(old, new).replace("NAME", "n").replace("COMMAND", "true"))
+        assert server.requests == []
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "aks", object()])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda aks: jobs.submit(aks, image=BUSYBOX),
+        lambda aks: jobs.apply(aks, manifest("n")),
+        lambda aks: jobs.attach(aks, "n"),
+        jobs.list,
+        lambda aks: diagnose.job(aks, "n"),
+        lambda aks: diagnose.pod(aks, "n"),
+        lambda aks: Job(aks, "n", "default"),
+    ],
+)
+def test_the_first_argument_must_be_a_cluster(call: Any, wrong: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match="`aks` must be a cluster, got a"):
+        call(wrong)
+
+
+def test_a_subscription_and_a_kube_are_not_a_cluster(azure: Any, aks: Cluster) -> None:
+    with pytest.raises(errors.InvalidInput, match="`aks` must be a cluster, got an Azure") as refused:
+        jobs.submit(azure, image=BUSYBOX)
+    assert "cluster.get(azure, 'myAKSCluster', 'myResourceGroup')" in refused.value.hint
+    with pytest.raises(errors.InvalidInput, match="got its Kube") as refused:
+        jobs.apply(aks.kube, manifest("n"))  # type: ignore[arg-type]
+    assert "not jobs.list(aks.kube)" in refused.value.hint
+
+
+def test_numbers_and_paths_are_arguments(aks: Cluster, name: str) -> None:
+    import numpy as np
+
+    given = [1, 0.5, np.int64(3), np.float32(0.25), Path("/data")]
+    job = jobs.submit(aks, image=BUSYBOX, command=["echo"], args=given, name=name, gpus=0, cpu=0.1 + 0.2)
+    assert job.wait(30).logs() == "1 0.5 3 0.25 /data\n"
+    with pytest.warns(UserWarning, match="the old run"):
+        jobs.submit(aks, image=BUSYBOX, command=["echo"], args=given, name=name, gpus=0, cpu=0.1 + 0.2)
+    spec = aks.kube.get("Job", name, "default")["spec"]["template"]["spec"]
+    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "300m"}

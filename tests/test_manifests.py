@@ -79,9 +79,9 @@ def test_no_such_file(name: str) -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(InvalidInput, match="no version '2019'"):
+    with pytest.raises(InvalidInput, match=r"`version` must be .* got '2019'"):
         manifests.mnist("2019")  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match="no version 'new'"):
+    with pytest.raises(InvalidInput, match=r"`version` must be .* got 'new'"):
         manifests.device_plugin("new")  # type: ignore[arg-type]
     for steps in (0, -1, 1.5, True):
         with pytest.raises(InvalidInput, match="max_steps"):
@@ -89,3 +89,23 @@ def test_bad_arguments() -> None:
     for rate in (0.0, -0.1, float("nan"), float("inf")):
         with pytest.raises(InvalidInput, match="learning_rate"):
             manifests.mnist(learning_rate=rate)
+    for name, better in {
+        "MyJob": "myjob",
+        "a.b": "a-b",
+        "x" * 80: "x" * 63,
+        "": "training-1",
+        5: "5",
+        "\ud800": "training",
+    }.items():
+        with pytest.raises(InvalidInput, match="`name` must be") as refused:
+            manifests.mnist(name=name)
+        assert f"name='{better}" in refused.value.hint
+    for wrong in ("0.1", True, None, [1]):
+        with pytest.raises(InvalidInput, match=r"`learning_rate`|`pass_device_specs`"):
+            manifests.mnist(learning_rate=wrong) if wrong else manifests.device_plugin(pass_device_specs=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="`version`"):
+        manifests.mnist([])  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="`name`"):
+        manifests.path(5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="max_steps"):
+        manifests.mnist(max_steps=10**5000)

@@ -1,4 +1,8 @@
-"""In which fields a manifest differs from the object that the cluster has. Defaults that the server added are none."""
+"""Compare a manifest with the object that the cluster has.
+
+Only fields that the manifest sets are compared: the server adds defaults. A field that the manifest sets to null is one
+that it does not set.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +33,16 @@ def _text(value: Any) -> Any:
 
 
 def differences(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
-    """Paths of the fields that ``wanted`` sets and ``live`` has otherwise, such as ``spec.backoffLimit``."""
+    """Yield the paths of fields in which ``live`` does not have what ``wanted`` sets, such as ``spec.backoffLimit``."""
+    if wanted is None:
+        return
     if wanted in (None, {}, [], "") and live in (None, {}, [], ""):
         return
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         for key in wanted:
             yield from differences(wanted[key], live.get(key), f"{path}.{key}" if path else key)
     elif isinstance(wanted, list) and isinstance(live, list) and len(wanted) == len(live):
-        named = all(isinstance(item, Mapping) and "name" in item for item in (*wanted, *live))
+        named = _have_names(wanted) and _have_names(live)
         there = {item["name"]: item for item in live} if named else {}
         for index, item in enumerate(wanted):
             other = there.get(item["name"]) if named else live[index]
@@ -45,19 +51,28 @@ def differences(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
+def _have_names(items: list[Any]) -> bool:
+    """Whether each item has a name of its own, by which it is found again."""
+    names = [item.get("name") for item in items if isinstance(item, Mapping)]
+    return len(names) == len(items) and None not in names and len(set(map(str, names))) == len(names)
+
+
 def dropped(before: Any, wanted: Any, path: str = "") -> Iterator[str]:
-    """Paths of the fields that an earlier manifest set and this one does not."""
+    """Yield the paths of fields that an earlier manifest set and this one does not."""
     if isinstance(before, Mapping) and isinstance(wanted, Mapping):
         for key, value in before.items():
             here = f"{path}.{key}" if path else key
-            if key not in wanted:
+            if wanted.get(key) is None:
                 if value not in (None, {}, [], ""):
                     yield here
             else:
                 yield from dropped(value, wanted[key], here)
     elif isinstance(before, list) and isinstance(wanted, list):
-        for index, (old, new) in enumerate(zip(before, wanted, strict=False)):
-            yield from dropped(old, new, f"{path}[{index}]")
+        named = _have_names(before) and _have_names(wanted)
+        there = {item["name"]: item for item in wanted} if named else {}
+        for index, old in enumerate(before[: len(wanted)]):
+            new = there.get(old["name"]) if named else wanted[index]
+            yield from dropped(old, new, f"{path}[{old['name'] if named else index}]")
 
 
 def _same_quantity(wanted: Any, live: Any, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The object that stands for a Job in a notebook. Making, finding and listing Jobs is :mod:`aksgpu.jobs`' part."""
+"""The Job object: a Job of the cluster, by name. :mod:`aksgpu.jobs` creates, finds and lists Jobs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import diagnose
+from aksgpu._diagnose.diagnosis import Diagnosis
 from aksgpu._frames import frame
+from aksgpu._jobs import arguments
 from aksgpu._jobs import status as _jobstatus
+from aksgpu._jobs.failures import FailureRecord, PullRecord, held_gpus
 from aksgpu._jobs.status import JobStatus
 from aksgpu._kube import pods as _pods
 from aksgpu._numbers import whole
-from aksgpu.errors import JobFailed, KubernetesError, NotFound, Unreachable, WaitTimeout
-from aksgpu.kube import HasKube, Kube, Object
+from aksgpu.errors import JobFailed, KubernetesError, NotFound, WaitTimeout
+from aksgpu.kube import HasKube, Object
 from aksgpu.logs import follow_job, job_pods
 from aksgpu.logs import read as read_log
 from aksgpu.waiting import Interrupted, deadline, wait_until
@@ -21,8 +24,6 @@ from aksgpu.waiting import Interrupted, deadline, wait_until
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-    from aksgpu.diagnose import Diagnosis
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _EXPLAINING = 5.0
@@ -41,7 +42,7 @@ _POD_COLUMNS = {
 
 
 class Job:
-    """A Job in the cluster, by name. Made by :func:`aksgpu.jobs.apply`, ``submit`` and ``attach``.
+    """A Job in the cluster, by name. Returned by :func:`aksgpu.jobs.apply`, ``submit`` and ``attach``.
 
     As a notebook cell's last line it is a live view.
 
@@ -51,8 +52,11 @@ class Job:
         cluster: that it runs on.
     """
 
-    def __init__(self, cluster: HasKube, name: str, namespace: str) -> None:
-        self.cluster, self.name, self.namespace = cluster, name, namespace
+    def __init__(self, cluster: HasKube, name: str, namespace: str | None = None) -> None:
+        arguments.check_cluster(cluster)
+        self.cluster = cluster
+        self.name = arguments.job_name(name, new=False)
+        self.namespace = cluster.kube.namespace if namespace is None else arguments.namespace(namespace)
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, namespace={self.namespace!r})"
@@ -66,7 +70,7 @@ class Job:
         return self.cluster.kube.get("Job", self.name, self.namespace)
 
     def status(self) -> JobStatus:
-        """How it stands.
+        """Return its state.
 
         Raises:
             NotFound: it was deleted.
@@ -76,7 +80,7 @@ class Job:
     def _look(self) -> tuple[JobStatus, list[Object]]:
         """Its status, and its pods while it has not ended."""
         job = self._object()
-        status = _jobstatus.of(job, ())
+        status = _jobstatus.of(job, None)
         if status.ended:
             return status, []
         pods = job_pods(self.cluster.kube, job)
@@ -113,28 +117,39 @@ class Job:
         Args:
             timeout: seconds; None means no limit.
             progress: False for silence; None asks ``AKSGPU_PROGRESS``.
-            fail_fast: raise as soon as its image cannot be pulled. Kubernetes itself tries again for ever.
+            fail_fast: raise as soon as its image cannot be pulled. Kubernetes itself goes on trying, at least every
+                five minutes, and the Job keeps its GPU. A further wait of the same process does not raise for the
+                attempt that was reported already: it waits for the next one, which succeeds once the image is there.
 
         Returns:
             The Job itself.
 
         Raises:
-            JobFailed: with its reason and the log's tail.
-            WaitTimeout: with what is in its way.
+            JobFailed: with its reason and the log's tail, or with what of it could not be found out.
+            WaitTimeout: with what keeps it from ending.
             NotFound: it was deleted.
             Unreachable: time ran out while the API server gave no answer; with its last one.
             Interrupted: the user interrupted the wait. The Job goes on.
         """
-        witness = _Witness(self.cluster.kube)
+        failures = FailureRecord(self.cluster)
+        pulls = PullRecord()
 
         def poll() -> tuple[Job | None, str]:
             status, pods = self._look()
-            witness.look(pods)
+            with deadline(_EXPLAINING):
+                failures.observe(pods)
             if status.phase == "Complete":
                 return self, ""
-            hopeless = status.reason in _pods.UNPULLABLE and status.reason != "ErrImagePull"
-            if status.phase == "Failed" or (fail_fast and hopeless):
-                raise self._failure(status, witness)
+            if status.phase == "Failed":
+                with deadline(_EXPLAINING):
+                    error = self._failure(status, failures)
+                raise error
+            pulls.observe(pods)
+            if fail_fast and status.phase == "Pending" and pulls.is_news(pods):
+                pulls.report(pods)
+                with deadline(_EXPLAINING):
+                    error = self._unpullable(status, pods)
+                raise error
             return None, str(status)
 
         try:
@@ -146,36 +161,77 @@ class Job:
                 on_interrupt="The Job goes on; job.wait() waits again.",
             )
         except WaitTimeout as late:
-            try:
-                with deadline(_EXPLAINING):
-                    found = self.why()
-            except Unreachable:
-                raise late from None
-            raise WaitTimeout(
-                f"{late.message}\n{found.verdict}",
-                state=late.state,
-                timeout=late.timeout,
-                hint=f"{found.fix} The Job lives on: job.wait() waits again.".strip(),
-            ) from found.error
+            with deadline(_EXPLAINING):
+                error = self._too_late(late)
+            raise error from error.__cause__
 
-    def _failure(self, status: JobStatus, witness: _Witness) -> JobFailed:
-        found = self.why()
-        tail = dict(found.rows).get("log") or self._tail()
-        message, fix = found.verdict, found.fix
-        if not tail and witness.ended:
-            tail = witness.tail
-            message = f"Job {self.name} failed ({status.reason}): {witness.ended}"
-            fix = "Correct the program, then jobs.apply(..., replace=True)."
-        said = f"\nIts log ends:\n{tail}" if tail else ""
-        failed = JobFailed(f"{message}{said}", reason=status.reason, log_tail=tail, hint=fix)
-        failed.__cause__ = found.error
-        return failed
-
-    def _tail(self) -> str:
+    def _too_late(self, late: WaitTimeout) -> WaitTimeout:
+        """The error of a wait that ran out of time, with what keeps the Job from ending."""
         try:
-            return self.logs(tail=_TAIL).rstrip()
-        except KubernetesError:
-            return ""  # a log that cannot be had must not hide why the Job failed
+            found = self.why()
+        except KubernetesError as failed:
+            found = Diagnosis(f"What keeps it from ending could not be found out: {failed.message}")
+        error = WaitTimeout(
+            _with_unknown(f"{late.message}\n{found.verdict}", found),
+            state=late.state,
+            timeout=late.timeout,
+            hint=f"{found.fix} The Job goes on: job.wait() waits again.".strip(),
+        )
+        error.__cause__ = found.error
+        return error
+
+    def _failure(self, status: JobStatus, failures: FailureRecord) -> JobFailed:
+        """The error of a Job that failed. It stays JobFailed if the reason cannot be found out."""
+        try:
+            found = diagnose.explain_job(self.cluster, self._object(), failures.last)
+        except KubernetesError as failed:
+            found = self._remembered(status, failures.last, failed)
+        tail = found.log_tail
+        message = _with_unknown(found.verdict, found)
+        if not tail:
+            tail, problem = self._tail()
+            message += problem
+        if tail:
+            message += f"\nIts log ends:\n{tail}"
+        error = JobFailed(message, reason=status.reason, log_tail=tail, hint=found.fix)
+        error.__cause__ = found.error
+        return error
+
+    def _remembered(self, status: JobStatus, last: Diagnosis | None, failed: KubernetesError) -> Diagnosis:
+        """What is known of a Job that failed when the API server says nothing more."""
+        head = f"Job {self.name} failed ({status.reason}): "
+        unknown = (f"its present state: {failed.message}",)
+        if last is not None:
+            return Diagnosis(head + last.verdict, last.fix, last.rows, last.error, (*last.unknown, *unknown))
+        call = f"diagnose.job(aks, {self.name!r}, {self.namespace!r})"
+        verdict = f"{head}{status.message or 'the cluster gives no reason'}. Why could not be found out."
+        return Diagnosis(verdict, f"Ask again later: {call}.", unknown=unknown)
+
+    def _unpullable(self, status: JobStatus, pods: list[Object]) -> JobFailed:
+        """The error of a Job whose image cannot be pulled. The Job itself goes on trying."""
+        found = Diagnosis(f"{status.reason}: {status.message}")
+        for pod in pods:
+            if _pods.state(pod).word in _pods.UNPULLABLE:
+                found = diagnose.explain_pod(self.cluster, pod)
+        held = held_gpus(pods)
+        call = f"jobs.attach(aks, {self.name!r}, {self.namespace!r}).delete()"
+        goes_on = (
+            f"\nKubernetes goes on trying, and the Job {f'holds {held}' if held else 'exists'} until it is deleted."
+        )
+        hint = (
+            f"{found.fix.rstrip('.')}. Once the image is there, job.wait() goes on with the next attempt. "
+            f"To give up: {call}{f' frees {held}' if held else ''}."
+        )
+        error = JobFailed(_with_unknown(found.verdict, found) + goes_on, reason=status.reason, hint=hint.strip())
+        error.__cause__ = found.error
+        return error
+
+    def _tail(self) -> tuple[str, str]:
+        """The end of its log, and words for why that could not be read."""
+        try:
+            return self.logs(tail=_TAIL).rstrip(), ""
+        except KubernetesError as failed:
+            return "", f"\nIts log could not be read: {failed.message}"
 
     def logs(self, tail: int | None = None) -> str:
         """What it has logged until now.
@@ -228,7 +284,7 @@ class Job:
         return plots.accuracy(self.metrics(), title=self.name)
 
     def why(self) -> Diagnosis:
-        """Why it stands where it stands, and what to do: see :mod:`aksgpu.diagnose`."""
+        """Explain its current state, and what to do: see :mod:`aksgpu.diagnose`."""
         return diagnose.job(self.cluster, self.name, self.namespace)
 
     def delete(self, *, timeout: float | None = 300, progress: bool | None = None) -> None:
@@ -281,38 +337,6 @@ def _logged(job: Object, pods: list[Object]) -> list[Object]:
     return (started or pods)[-1:]
 
 
-class _Witness:
-    """Remembers how containers failed, as long as their pods are there to tell.
-
-    A Job whose pods restart in place (``OnFailure``, as the tutorial's) takes its pod away with the last failure, and
-    the log with it.
-
-    Attributes:
-        ended: how the last container to fail ended, in words; empty where none failed.
-        tail: the end of its log.
-    """
-
-    def __init__(self, kube: Kube) -> None:
-        self._kube = kube
-        self._seen: set[tuple[str, int]] = set()
-        self.ended = self.tail = ""
-
-    def look(self, pods: list[Object]) -> None:
-        """Take note of failures that are new."""
-        for pod in pods:
-            failure, metadata = _pods.last_failure(pod), pod["metadata"]
-            key = metadata["uid"], _pods.restarts(pod)
-            if failure is None or key in self._seen:
-                continue
-            self._seen.add(key)
-            try:
-                # While the next run is on, the failed one is the previous.
-                previous = _pods.state(pod).word == "Running"
-                where = metadata["name"], metadata["namespace"], failure["container"]
-                tail = read_log(self._kube, *where, tail=_TAIL, previous=previous)
-            except KubernetesError:
-                continue  # taken away between the two requests
-            self.tail = tail.rstrip()
-            self.ended = (
-                f"its container ended with exit code {failure['exitCode']} ({failure.get('reason') or 'Error'})"
-            )
+def _with_unknown(message: str, found: Diagnosis) -> str:
+    """A message, with what could not be found out."""
+    return "\n".join([message, *(f"Not known: {each}" for each in found.unknown)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from aksgpu._kube.nodes import gpus_of
@@ -80,6 +81,38 @@ def last_failure(pod: Object) -> Object | None:
             if found and found.get("exitCode"):
                 return {**found, "container": entry["name"]}
     return None
+
+
+def disruption(pod: Object) -> Object | None:
+    """The pod's DisruptionTarget condition: the cluster ended the pod, not its program. None if there is none."""
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            found: Object = condition
+            return found
+    return None
+
+
+def ended_by_deletion(pod: Object, failure: Object) -> bool:
+    """Whether a container ended because its pod was being deleted.
+
+    Args:
+        pod: the pod.
+        failure: the container's ``terminated`` state.
+    """
+    metadata = pod["metadata"]
+    deadline = _moment(metadata.get("deletionTimestamp"))
+    finished = _moment(failure.get("finishedAt"))
+    if deadline is None or finished is None:
+        return False
+    return finished >= deadline - timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
+
+
+def _moment(stamp: Any) -> datetime | None:
+    """A time of the API server's; None if there is none."""
+    try:
+        return datetime.fromisoformat(str(stamp)) if stamp else None
+    except ValueError:
+        return None
 
 
 def restarts(pod: Object) -> int:

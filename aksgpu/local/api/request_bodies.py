@@ -17,6 +17,7 @@ import orjson
 import yaml
 from aiohttp import web
 
+from aksgpu.common import yaml_loader
 from aksgpu.local.api import protobuf
 from aksgpu.local.api.name_formats import LOADER
 from aksgpu.local.api.registry import WriteOptions
@@ -29,10 +30,6 @@ MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request body, as in Kubernetes."""
 BODY_SECONDS = 60.0
 """Seconds that a body may take to arrive."""
-
-YAML_DEPTH = 100
-YAML_EVENTS = 100_000
-"""Levels, and keys and values, of a body that is YAML and not JSON."""
 
 Object = dict[str, Any]
 _JSON = "application/json"
@@ -202,23 +199,17 @@ def _repeated(body: bytes) -> list[str]:
 
 
 def _yaml(body: bytes) -> Any:
-    """The value of a YAML body as JSON has it; without aliases, which could make a small text huge.
+    """Return the value of a YAML body as JSON has it.
 
-    Size and depth are looked at before anything is built: libyaml's composer calls itself for each level, down to the
-    end of the stack, and holds the loop for as long as it takes.
+    The limits are checked before anything is built: libyaml's composer calls itself for each level, down to the end of
+    the stack, and blocks the event loop for as long as it takes.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass  # most of what says that it is YAML is JSON
     try:
-        depth = 0
-        for number, event in enumerate(yaml.parse(body, LOADER)):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError("aliases are not taken")
-            if depth > YAML_DEPTH or number > YAML_EVENTS:
-                raise ValueError(f"more than {YAML_DEPTH} levels or {YAML_EVENTS} keys and values are not taken")
+        yaml_loader.check_limits(body, aliases=False)
         value = yaml.load(body, LOADER)
         return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
