@@ -392,7 +392,12 @@ class Kube:
 
         Raises:
             Expired: ``resource_version`` is too old; only the caller knows what it had seen until then.
+            Unreachable: the timeout passed without an answer from the server.
         """
+        names.check_kind(kind)
+        if namespace is not None:
+            names.check_namespace(namespace)
+        waiting.check_timeout(timeout)
         selector = {"labelSelector": label_selector or None, "fieldSelector": field_selector or None}
         watch = Watch(
             open=lambda params, options: self._wire.open(
