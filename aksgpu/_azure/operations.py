@@ -23,7 +23,7 @@ from azure.mgmt.core.polling.arm_polling import ARMPolling
 from aksgpu import errors
 from aksgpu._azure import patience, refusals
 from aksgpu._files import write_private
-from aksgpu.waiting import Progress
+from aksgpu.progress import Progress
 
 _DOING = {"DELETE": "Deleting", "stop": "Stopping", "start": "Starting", "abort": "Aborting"}
 _GONE = (404, 410)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from azure.core.pipeline.policies import RetryPolicy
 
 from aksgpu.errors import Throttled
-from aksgpu.waiting import Progress
+from aksgpu.progress import Progress
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from aksgpu.errors import (
     Throttled,
     WaitTimeout,
 )
-from aksgpu.waiting import Progress
+from aksgpu.progress import Progress
 
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
