@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -26,12 +24,3 @@ def test_running_out_of_time_tells_the_last_state_and_leaves_no_thread() -> None
         wait_until(lambda: (None, "half"), "thing", timeout=0, progress=True, hint="Wait longer.")
     assert (raised.value.state, raised.value.hint) == ("half", "Wait longer.")
     assert set(threading.enumerate()) <= before
-
-
-def test_the_bar_is_the_notebooks_own_in_a_notebook() -> None:
-    program = (
-        "from ipykernel.zmqshell import ZMQInteractiveShell as Shell; Shell.instance();"
-        "from aksgpu.progress import _bar_class; print(*(base.__module__ for base in _bar_class().__mro__))"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert "tqdm.notebook" in said.stdout
