@@ -71,7 +71,7 @@ def view_of(job: Any, interval: float = 0.01) -> views.JobView:
 
 def shown(view: views.JobView) -> str:
     """The text of the static HTML now, without looking at the Job."""
-    return text(view._html())
+    return text(view._static().html)
 
 
 def text(html: str) -> str:
@@ -101,13 +101,15 @@ def ended(view: views.JobView) -> bool:
 
 
 def test_a_complete_job_shows_verdict_numbers_and_curve() -> None:
-    html = view_of(ScriptedJob("Complete", log=LOG))._repr_html_()
+    view = view_of(ScriptedJob("Complete", log=LOG))
+    html = view._repr_html_()
     words = " ".join(text(html).split())
     assert "mnist&lt;1&gt; &#9679; Complete namespace default accuracy 75.00 % at step 10 ran for 1 min 5 s" in words
     assert "ended 2026-11-28 12:01:05 UTC" in words
     assert 'alt="accuracy 75.00 % at step 10"' in html
     assert "<polyline" in drawn(html)
     assert "<script" not in html
+    assert view._static().text == "Job mnist<1> in default: Complete, accuracy 75.00 % at step 10"
     assert "&lt;script&gt;alert(1)" in html
 
 
@@ -384,7 +386,7 @@ def test_a_progress_bar_is_shown_as_a_terminal_would_show_it() -> None:
     bars = "".join(f"\r\x1b[32mepoch {percent} %\x1b[0m" for percent in range(10, 101, 10))
     view = watch(ScriptedJob("Complete", log=f"begin\r\n{bars}\r\nend\n"))
     until(lambda: ended(view))
-    assert ">begin\nepoch 100 %\nend</pre>" in view._html()
+    assert ">begin\nepoch 100 %\nend</pre>" in view._static().html
 
 
 def test_a_line_that_was_cut_says_so() -> None:

@@ -15,7 +15,7 @@ from aksgpu._jobs.watching import watchers
 from aksgpu.errors import AksGpuError, Forbidden, NotFound, Unauthorized, Unreachable
 from aksgpu.views import logtext, markup
 from aksgpu.views.observation import Observation
-from aksgpu.views.twin import TwinDisplay
+from aksgpu.views.twin import Static, TwinDisplay
 from aksgpu.views.widgets import LiveWidgets
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class JobView:
         """The state now, for front ends without widgets."""
         self._start()
         self.refresh()
-        return self._html()
+        return self._static().html
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -98,8 +98,8 @@ class JobView:
         self._start()
         self.refresh()
         live = self._live()
-        if live is None or not live.show(self._html()):
-            display({"text/plain": repr(self), "text/html": self._html()}, raw=True)
+        if live is None or not live.show(self._static()):
+            display(self._static().bundle(), raw=True)
 
     def refresh(self) -> None:
         """Look at the Job at once, and wait a few seconds for that."""
@@ -125,15 +125,17 @@ class JobView:
             self._thread.join(timeout=_CLOSE)
         self._end(note)
 
-    def _html(self) -> str:
-        if self._seen.ended:
-            return markup.static(self._seen)
+    def _static(self) -> Static:
+        seen = self._seen
+        return Static(markup.static(seen, "" if seen.ended else self._how_it_ended()), markup.plain(seen))
+
+    def _how_it_ended(self) -> str:
         note = self._note
         if note is None:
             note = "This is a copy of a live view, made while the Job was watched."
         if self._seen.phase != "Deleted":
             note = f"{note} {self._again()}"
-        return markup.static(self._seen, note)
+        return note
 
     def _again(self) -> str:
         attach = f"job = aksgpu.jobs.attach(aks, {self._job.name!r}, namespace={self._job.namespace!r})"
@@ -155,7 +157,7 @@ class JobView:
                 self._widgets.show(self._seen, self._log)
                 if self._answered:
                     self._widgets.stamp(datetime.now(UTC))
-                self._display = TwinDisplay(self._widgets.box, repr(self))
+                self._display = TwinDisplay(self._widgets.box)
             return self._display
 
     def _end(self, note: str) -> None:
@@ -168,14 +170,14 @@ class JobView:
             if self._note is not None:
                 return
             self._note = note
-            html = self._html()
+            final = self._static()
             if self._widgets is not None:
-                self._widgets.end(html)
+                self._widgets.end(final.html)
         self._closed.set()
         if watchers.get(id(self._job)) is self:
             del watchers[id(self._job)]
         if self._display is not None:
-            self._display.end(html)
+            self._display.end(final)
 
     def _watch(self) -> None:
         note = ""
@@ -284,7 +286,7 @@ class JobView:
         if shown != self._copied or self._copied_at is None or now - self._copied_at > _COPY_EVERY:
             self._copied = shown
             self._copied_at = now
-            self._display.update(self._html())
+            self._display.update(self._static())
 
 
 def _problem(error: AksGpuError, since: datetime) -> str:

@@ -135,6 +135,18 @@ def static(seen: Observation, note: str = "") -> str:
     return f'<div style="margin:2px 0">{"".join(parts)}</div>'
 
 
+def plain(seen: Observation) -> str:
+    """The verdict in a line of text."""
+    parts = [f"Job {seen.name} in {seen.namespace}: {seen.phase}"]
+    if words := _state_words(seen):
+        parts.append(words)
+    if summary := curve.summary(seen.points):
+        parts.append(f"accuracy {summary}")
+    if not seen.ended and seen.seen is not None:
+        parts.append(f"as of {date(seen.seen)}")
+    return ", ".join(parts)
+
+
 def _row(label: str, value: str) -> str:
     name = f'<span style="display:inline-block;width:{_LABEL_WIDTH};{_QUIET}">{label}</span>'
     return f'<div style="{_FONT};line-height:1.5">{name}{escape(value)}</div>'

@@ -10,11 +10,22 @@ from __future__ import annotations
 
 import threading
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets
 
 from aksgpu.notebook import EMPTY, Output
+
+
+class Static(NamedTuple):
+    """What can be read without a kernel: HTML, and text for front ends without HTML."""
+
+    html: str
+    text: str
+
+    def bundle(self) -> dict[str, object]:
+        """The same by MIME type."""
+        return {"text/plain": self.text, "text/html": self.html}
 
 
 class TwinDisplay:
@@ -22,18 +33,16 @@ class TwinDisplay:
 
     Args:
         widget: what is shown while the kernel runs.
-        text: text for front ends that show neither widgets nor HTML.
     """
 
-    def __init__(self, widget: Any, text: str) -> None:
+    def __init__(self, widget: Any) -> None:
         self._widget = widget
-        self._text = text
         self._lock = threading.Lock()
         self._places: list[_Place] = []
-        self._html = ""
+        self._copy: Static | None = None
         self._ended = False
 
-    def show(self, html: str) -> bool:
+    def show(self, copy: Static) -> bool:
         """Show both in the cell that runs. Only the main thread may call this.
 
         Returns:
@@ -42,38 +51,35 @@ class TwinDisplay:
         with self._lock:
             if self._ended:
                 return False
-            self._html = html
+            self._copy = copy
             place = _Place()
             self._places.append(place)
-            place.static.show(self._bundle(place.hide(html)))
+            place.static.show(place.hide(copy).bundle())
             wrapper = ipywidgets.VBox([self._widget])
             wrapper.add_class("aksgpu-view")
             wrapper.add_class(place.live_class)
             place.live.show({**wrapper._repr_mimebundle_(), "text/plain": ""})
             return True
 
-    def update(self, html: str) -> None:
+    def update(self, copy: Static) -> None:
         """Replace the static copy. Does nothing after the end."""
         with self._lock:
-            if self._ended or html == self._html:
+            if self._ended or copy == self._copy:
                 return
-            self._html = html
+            self._copy = copy
             for place in self._places:
-                place.static.replace(self._bundle(place.hide(html)))
+                place.static.replace(place.hide(copy).bundle())
 
-    def end(self, html: str) -> None:
+    def end(self, final: Static) -> None:
         """Replace the static copy by the final one and the widget by nothing. A second call does nothing."""
         with self._lock:
             if self._ended:
                 return
             self._ended = True
             for place in self._places:
-                place.static.replace(self._bundle(html))
+                place.static.replace(final.bundle())
                 place.live.replace(EMPTY)
             self._places.clear()
-
-    def _bundle(self, html: str) -> dict[str, object]:
-        return {"text/plain": self._text, "text/html": html}
 
 
 class _Place:
@@ -86,10 +92,11 @@ class _Place:
         self.live_class = f"aksgpu-live-{key}"
         self._static_class = f"aksgpu-static-{key}"
 
-    def hide(self, html: str) -> str:
-        """The HTML with a style that hides it while the widget is in the page, and else hides the widget's error."""
+    def hide(self, copy: Static) -> Static:
+        """The copy with a style that hides it while the widget is in the page, and else hides the widget's error."""
         static = f".{self._static_class}"
         live = f".{self.live_class}"
         dead = f".jp-OutputArea-child:has({static})+.jp-OutputArea-child:not(:has({live}))"
         style = f"body:has({live}) {static},{dead}{{display:none}}"
-        return f'<div class="{self._static_class}"><style>{style}</style>{html}</div>'
+        html = f'<div class="{self._static_class}"><style>{style}</style>{copy.html}</div>'
+        return Static(html, copy.text)
