@@ -125,7 +125,7 @@ async def running(*command: str, says: str, **environment: str) -> AsyncIterator
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), 5)
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
@@ -328,7 +328,9 @@ async def test_a_page_that_was_reloaded_shows_the_end(lab: Lab) -> None:
         await page.command("notebook:run-all-cells")
         await page.until(LIVE, r"step \d+ of 1,000,000")
         await page.save()
+        await page.value("window.reloaded = 'not yet'")
         await page.call("Page.reload")
+        await page.until("window.reloaded ?? 'reloaded'", "reloaded")
         await page.until(LIVE, r"step \d+ of 1,000,000")
         kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
         await page.value(f"void {kernel}.requestExecute({{code: 'aksgpu.views.job_view(job).close()'}})")
