@@ -308,6 +308,23 @@ async def test_a_view_whose_kernel_is_gone_says_so(lab: Lab) -> None:
 
 
 @pytest.mark.slow
+async def test_a_view_whose_kernel_hangs_says_so_until_it_goes_on(lab: Lab) -> None:
+    hurry = "from aksgpu.views import job as views\nviews._STALE_AFTER = 8\n"
+    number = "import os\nwritten = open('pid', 'w').write(str(os.getpid()))\n"
+    lab.write("view.ipynb", number + hurry + JOB.format(name="hangs", steps=1_000_000))
+    async with lab.opened("view.ipynb") as page:
+        await page.command("notebook:run-all-cells")
+        await page.until(LIVE, r"step \d+ of 1,000,000")
+        kernel = int((lab.folder / "pid").read_text())
+        os.kill(kernel, signal.SIGSTOP)
+        try:
+            await page.until(LIVE, r"No news since \d\d:\d\d:\d\d UTC")
+        finally:
+            os.kill(kernel, signal.SIGCONT)
+        await page.until(f"({LIVE}).includes('No news') ? '' : 'goes on'", "goes on")
+
+
+@pytest.mark.slow
 async def test_selected_text_survives_new_lines(lab: Lab) -> None:
     lab.write("view.ipynb", JOB.format(name="selected", steps=1_000_000))
     async with lab.opened("view.ipynb") as page:

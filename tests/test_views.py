@@ -342,7 +342,7 @@ def changes(widgets: LiveWidgets) -> list[Any]:
 
 
 def test_nothing_is_sent_when_nothing_has_changed() -> None:
-    widgets = LiveWidgets()
+    widgets = LiveWidgets(45)
     seen = Observation("mnist", "default", phase="Running", words="", points={0: 0.5})
     widgets.show(seen, LOG)
     sent = changes(widgets)
@@ -351,7 +351,7 @@ def test_nothing_is_sent_when_nothing_has_changed() -> None:
 
 
 def test_lines_are_appended_and_never_sent_again() -> None:
-    widgets = LiveWidgets()
+    widgets = LiveWidgets(45)
     seen = Observation("mnist", "default")
     widgets.show(seen, "alpha\ntwo\n")
     chunks = widgets._log._chunks
@@ -365,7 +365,7 @@ def test_lines_are_appended_and_never_sent_again() -> None:
 
 
 def test_a_long_log_does_not_become_many_widgets() -> None:
-    widgets = LiveWidgets()
+    widgets = LiveWidgets(45)
     for count in range(1, 350):
         widgets.show(Observation("mnist", "default"), "".join(f"{line}\n" for line in range(count)))
     chunks = widgets._log._chunks.children
@@ -374,7 +374,7 @@ def test_a_long_log_does_not_become_many_widgets() -> None:
 
 
 def test_a_log_that_begins_anew_replaces_the_old_one() -> None:
-    widgets = LiveWidgets()
+    widgets = LiveWidgets(45)
     seen = Observation("mnist", "default")
     widgets.show(seen, "alpha\ntwo\nthree\n")
     widgets.show(seen, "four\nfive\nsix\n")

@@ -37,6 +37,12 @@ _COPY_EVERY = timedelta(seconds=10)
 """How often the static copy is brought up to date while a Job runs."""
 
 
+_SLOWEST = 10
+"""Times the interval that a look may take place after the one before."""
+_STALE_AFTER = 45.0
+"""Seconds without a look after which the page says that the view is stale, or three looks where they take longer."""
+
+
 def job_view(job: Job) -> JobView:
     """The live view of a Job. As a cell's last line, a notebook shows it.
 
@@ -153,7 +159,7 @@ class JobView:
         """The display of the live widget; None when the view has ended."""
         with self._lock:
             if self._note is None and self._display is None:
-                self._widgets = LiveWidgets()
+                self._widgets = LiveWidgets(max(_STALE_AFTER, 3 * _SLOWEST * self._interval))
                 self._widgets.show(self._seen, self._log)
                 if self._answered:
                     self._widgets.stamp(datetime.now(UTC))
@@ -211,7 +217,7 @@ class JobView:
                     return f"This view gave up at {markup.date(datetime.now(UTC))}."
             self._show()
             self._answer(requested, pause)
-            pause = min(pause * 1.02, 10 * self._interval)
+            pause = min(pause * 1.02, _SLOWEST * self._interval)
         return ""
 
     def _answer(self, requested: float, pause: float = 0) -> None:

@@ -9,9 +9,6 @@ from html import escape
 from aksgpu.views import curve
 from aksgpu.views.observation import Observation
 
-STALE_AFTER = 45
-"""Seconds without a look after which the live view says that it is stale. A look takes place every few seconds."""
-
 _FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px"
 _SMALL_FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:11px"
 _CODE_FONT = "font-family:var(--jp-code-font-family,monospace)"
@@ -90,17 +87,22 @@ def log(lines: Iterable[str]) -> str:
     return f'<pre style="{style}">{text}</pre>'
 
 
-def stamp(when: datetime) -> str:
+def stamp(when: datetime, stale_after: float) -> str:
     """The time of the last look, and a notice that the page shows when the view is stale.
 
-    It appears when JupyterLab marks the widgets as disconnected, after a restart of the kernel. It also appears when
-    an animation has run to its end. The animation starts again each time that a new look replaces the text.
+    The notice appears when JupyterLab marks the widgets as disconnected, after a restart of the kernel. It also appears
+    when an animation has run to its end. The animation starts again each time that a new look replaces the text.
+
+    Args:
+        when: time of the look.
+        stale_after: length of the animation in seconds.
     """
     time = moment(when)
     notice = f"No news since {time}: the kernel has stopped, or the cluster does not answer."
     style = (
         "@keyframes aksgpu-stale{to{visibility:visible}}"
-        f".aksgpu-stale{{visibility:hidden;color:{_PROBLEM_COLOUR};animation:aksgpu-stale 0s {STALE_AFTER}s forwards}}"
+        f".aksgpu-stale{{visibility:hidden;color:{_PROBLEM_COLOUR}}}"
+        f".aksgpu-stale{{animation:aksgpu-stale 0s {stale_after:g}s forwards}}"
         ".jupyter-widgets-disconnected .aksgpu-stale{visibility:visible}"
         # JupyterLab draws a broken link before each of the view's widgets.
         ".aksgpu-view .jupyter-widgets-disconnected::before,"

@@ -21,11 +21,15 @@ _MAX_CHUNKS = 100
 class LiveWidgets:
     """The widgets of one view.
 
+    Args:
+        stale_after: seconds without a new look after which the page says that the view is stale.
+
     Attributes:
         box: the widget that holds the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stale_after: float) -> None:
+        self._stale_after = stale_after
         self._heading = ipywidgets.HTML()
         self._problems = ipywidgets.HTML()
         self._numbers = ipywidgets.HTML()
@@ -50,7 +54,7 @@ class LiveWidgets:
         """Show the time of the last look."""
         if self._stamped is None or now - self._stamped >= _STAMP_EVERY:
             self._stamped = now
-            self._stamp.value = markup.stamp(now)
+            self._stamp.value = markup.stamp(now, self._stale_after)
 
     def end(self, html: str) -> None:
         """Show the final state, for a page that was reloaded and so misses the replacement of its output."""
