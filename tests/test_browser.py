@@ -269,6 +269,14 @@ async def test_a_notebook_follows_a_job_and_keeps_its_end(lab: Lab) -> None:
         assert re.fullmatch(r"accuracy \d\d\.\d\d % at step 190", await page.value(CURVE))
 
 
+async def test_a_notebook_that_is_not_trusted_shows_the_end(lab: Lab) -> None:
+    name = "04-run-the-workload.ipynb"
+    (lab.folder / name).write_bytes((REPO / "notebooks" / name).read_bytes())
+    async with lab.opened(name, kernel=False) as page:
+        await assert_readable(page, r"samples-tf-mnist-demo\s+● Complete")
+        assert await page.value(CURVE) == "accuracy 96.05 % at step 490"
+
+
 @pytest.mark.slow
 async def test_a_notebook_saved_during_the_run_is_readable(lab: Lab) -> None:
     lab.write("view.ipynb", JOB.format(name="long", steps=1_000_000), WAIT)

@@ -97,10 +97,15 @@ def test_the_ten_lines_as_a_script(tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_notebook_shows_how_the_job_ended() -> None:
+def test_a_notebook_shows_how_the_job_ended(tmp_path: Path) -> None:
     for number, cell_id in (("04", "04-05"), ("05", "05-03")):
         (path,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
-        (cell,) = [cell for cell in nbformat.read(path, as_version=4).cells if cell.id == cell_id]
+        notebook = nbformat.read(path, as_version=4)
+        (cell,) = [cell for cell in notebook.cells if cell.id == cell_id]
         (output,) = cell.outputs
         assert "<b>Complete</b>" in output.data["text/html"]
         assert re.search(r'<img alt="accuracy \d\d\.\d\d % at step 490"', output.data["text/html"])
+        page = tutorial._write_page(notebook, tmp_path / path.name).read_text()
+        assert "<b>Complete</b>" in page
+        assert re.search(r'<img alt="accuracy \d\d\.\d\d % at step 490" [^>]*src="data:image/svg', page)
+        assert not re.search("Submitted|as of", page)
