@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.errors import AksGpuError, InvalidInput
+from aksgpu.notebook import EMPTY
 
 __all__ = ["Tutorial", "copy", "execute", "further", "notebooks"]
 
@@ -211,13 +212,17 @@ def _reason(error: Exception) -> str:
 
 
 def _tidy(notebook: Any) -> None:
-    """Drop what differs between two executions or two machines."""
+    """Drop what differs between two executions or two machines, and what a reader without a kernel cannot see."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
+        if "outputs" not in cell:
+            continue
+        cell.outputs = [output for output in cell.outputs if output.get("data") != EMPTY]
+        for output in cell.outputs:
+            # The output stays: the static copy of a live view hides the output after it.
             output.get("data", {}).pop(_WIDGET, None)
 
 

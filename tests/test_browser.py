@@ -1,4 +1,7 @@
-"""The live view where users see it: a notebook in JupyterLab, in a real browser, that follows a Job on a laptop AKS."""
+"""Live views where users see them: notebooks in JupyterLab, in a real browser, that follow a Job on a laptop AKS.
+
+What nbclient and nbconvert make of the same views is tested without a browser by test_stored_views.py.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from aksgpu import jobs
 from aksgpu.cluster import Cluster
 from aksgpu.local import Endpoint
 
@@ -30,19 +34,29 @@ pytestmark = [
     pytest.mark.skipif(find_spec("jupyterlab") is None, reason="JupyterLab is not installed"),
 ]
 
-CELLS = (
-    """
+REPO = Path(__file__).parents[1]
+TOKEN = "seen"
+
+JOB = """
 import aksgpu
 from aksgpu import cluster, jobs
 aks = cluster.create(aksgpu.connect(), "library", resource_group="library", location="eastus")
 image = "mcr.microsoft.com/azuredocs/samples-tf-mnist-demo:gpu"
-job = jobs.submit(aks, name="seen", image=image, args=["--max_steps", "200"], gpus=1)
-""",
-    "job",
-)
-SHOWN = "document.querySelector('.jp-OutputArea-output .widget-vbox')?.innerText ?? ''"
-CURVE = "document.querySelector('.jp-OutputArea-output .widget-vbox svg')?.getAttribute('aria-label') ?? ''"
-READY = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status ?? ''"
+job = jobs.submit(aks, name="{name}", image=image, args=["--max_steps", "{steps}"], gpus=1)
+job
+"""
+WAIT = "job.wait();"
+
+TEXT = "document.body.innerText"
+OUTPUT = "document.querySelector('.jp-Cell-outputArea')?.innerText ?? ''"
+LIVE = "document.querySelector('.aksgpu-view')?.innerText ?? ''"
+LIVE_CURVE = "document.querySelector('.aksgpu-view svg')?.getAttribute('aria-label') ?? ''"
+CURVE = """
+[...document.querySelectorAll('.jp-OutputArea-output img')]
+  .map(image => image.complete && image.naturalWidth > 0 ? image.alt : 'not drawn').join('; ')
+"""
+KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status ?? 'none'"
+DEAD = re.compile(r"Error displaying widget|model not found|Loading widget", re.IGNORECASE)
 
 
 class Page:
@@ -65,6 +79,13 @@ class Page:
         answer = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    async def command(self, name: str, arguments: str = "{}") -> None:
+        """Start a command of JupyterLab. It may open a dialog, so its end is not awaited."""
+        await self.value(f"void window.jupyterapp.commands.execute('{name}', {arguments})")
+
+    async def save(self) -> None:
+        await self.value("window.jupyterapp.commands.execute('docmanager:save').then(() => 'saved')")
 
     async def until(self, expression: str, pattern: str, seconds: float = 60) -> str:
         """Wait for a text that matches."""
@@ -104,7 +125,7 @@ async def running(*command: str, says: str, **environment: str) -> AsyncIterator
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), 5)
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
@@ -117,6 +138,8 @@ async def opened(url: str, folder: Path) -> AsyncIterator[Page]:
     browser = running(
         str(CHROMIUM),
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,1000"),
+        *("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"),
+        "--disable-sync",
         *("--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"),
         says=r"DevTools listening on ws://(\S+?)/",
     )
@@ -143,24 +166,214 @@ def notebook(*cells: str) -> str:
     return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": code})
 
 
-async def test_a_notebook_in_jupyterlab_follows_a_job(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> None:
-    (tmp_path / "view.ipynb").write_text(notebook(*CELLS))
-    lab = running(
+class Lab:
+    """A running JupyterLab and the folder of its notebooks."""
+
+    def __init__(self, folder: Path, port: str) -> None:
+        self.folder = folder
+        self._url = f"http://127.0.0.1:{port}"
+        self._browsers = count(1)
+
+    def write(self, name: str, *cells: str) -> None:
+        (self.folder / name).write_text(notebook(*cells))
+
+    @contextlib.asynccontextmanager
+    async def opened(self, name: str, *, kernel: bool = True) -> AsyncIterator[Page]:
+        """A notebook in a new browser, with a kernel or without one."""
+        number = next(self._browsers)
+        path = f"/tree/{name}" if kernel else ""
+        # JupyterLab reopens what a workspace had open, with a kernel. So each browser has its own workspace.
+        url = f"{self._url}/lab/workspaces/browser-{number}{path}?token={TOKEN}"
+        async with opened(url, self.folder.parent / f"profile-{number}") as page:
+            if kernel:
+                await page.until(KERNEL, "idle|busy")
+            else:
+                await page.until("window.jupyterapp ? 'there' : ''", "there")
+                await page.value("window.jupyterapp.restored.then(() => 'restored')")
+                preference = "{shouldStart: false, canStart: false, autoStartDefault: false}"
+                arguments = f"{{path: '{name}', factory: 'Notebook', kernelPreference: {preference}}}"
+                await page.command("docmanager:open", arguments)
+                await page.until("document.querySelector('.jp-Cell') ? 'there' : ''", "there")
+            yield page
+
+    async def stop_kernels(self) -> None:
+        headers = {"Authorization": f"token {TOKEN}"}
+        async with aiohttp.ClientSession(self._url, headers=headers) as session:
+            async with session.get("/api/sessions") as answer:
+                sessions = await answer.json()
+            for each in sessions:
+                async with session.delete(f"/api/sessions/{each['id']}") as answer:
+                    assert answer.status == 204
+
+
+@pytest.fixture
+async def lab(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> AsyncIterator[Lab]:
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    settings = tmp_path / "settings" / "@jupyterlab"
+    for plugin, values in (
+        ("notebook-extension/tracker", {"windowingMode": "none"}),  # every cell is in the page
+        ("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}),
+    ):
+        file = settings / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    server = running(
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"),
-        *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--IdentityProvider.token=seen"),
-        f"--ServerApp.root_dir={tmp_path}",
+        *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"),
+        f"--ServerApp.root_dir={folder}",
         says=r"http://127\.0\.0\.1:(\d+)/lab",
         AKSGPU_HOME=str(laptop.home),
+        AKSGPU_PROGRESS="1",
+        AKSGPU_TARGET="local",
+        CUDA_VISIBLE_DEVICES="",
         JUPYTER_CONFIG_DIR=str(tmp_path / "config"),
-        JUPYTERLAB_SETTINGS_DIR=str(tmp_path / "settings"),
+        JUPYTER_DATA_DIR=str(tmp_path / "data"),
+        JUPYTERLAB_SETTINGS_DIR=str(settings.parent),
+        JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / "workspaces"),
     )
-    async with lab as port:
-        url = f"http://127.0.0.1:{port}/lab/tree/view.ipynb?token=seen"
-        async with opened(url, tmp_path / "profile") as page:
-            await page.until(READY, "idle")
-            await page.value("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-            running_text = await page.until(SHOWN, r"seen\s+Running\s+step \d+ of 200")
-            assert "Accuracy at step" in running_text
-            ended = await page.until(SHOWN, r"seen\s+Complete", 120)
-            assert "Accuracy at step 190" in ended
-            assert re.fullmatch(r"accuracy \d\d\.\d\d % at step 190", await page.value(CURVE))
+    async with server as port:
+        yield Lab(folder, port)
+    for name in jobs.list(aks)["job"]:  # the next test needs the GPU
+        jobs.attach(aks, name).delete(timeout=60)
+
+
+async def assert_readable(page: Page, pattern: str) -> str:
+    """The page shows a text and no widget that has no model."""
+    await page.until(TEXT, pattern)
+    # Widgets are looked for when the notebook has been drawn. A second pass over the page's tasks lets that happen.
+    await page.value("new Promise(done => requestIdleCallback(() => requestIdleCallback(done)))")
+    found = str(await page.value(TEXT))
+    assert re.search(pattern, found, re.DOTALL)
+    assert not DEAD.search(found), found
+    return found
+
+
+async def test_a_notebook_follows_a_job_and_keeps_its_end(lab: Lab) -> None:
+    lab.write("view.ipynb", JOB.format(name="seen", steps=200), WAIT)
+    async with lab.opened("view.ipynb") as page:
+        await page.command("notebook:run-all-cells")
+        live = await page.until(LIVE, r"seen\s+● Running\s+step \d+ of 200")
+        assert "Accuracy at step" in live
+        await page.until(LIVE_CURVE, r"accuracy \d\d\.\d\d % at step \d+")
+        ended = await page.until(OUTPUT, r"seen\s+● Complete.*Accuracy at step 190")
+        assert re.search(r"ended\s*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", ended)
+        assert re.fullmatch(r"accuracy \d\d\.\d\d % at step 190", await page.value(CURVE))
+        assert await page.value(LIVE) == "", "no widget is left"
+        await page.until(KERNEL, "idle")
+        await page.save()
+    await lab.stop_kernels()
+    async with lab.opened("view.ipynb", kernel=False) as page:
+        await assert_readable(page, r"seen\s+● Complete.*Accuracy at step 190")
+        assert await page.value(KERNEL) == "none"
+        assert re.fullmatch(r"accuracy \d\d\.\d\d % at step 190", await page.value(CURVE))
+
+
+async def test_a_notebook_that_is_not_trusted_shows_the_end(lab: Lab) -> None:
+    name = "04-run-the-workload.ipynb"
+    (lab.folder / name).write_bytes((REPO / "notebooks" / name).read_bytes())
+    async with lab.opened(name, kernel=False) as page:
+        await assert_readable(page, r"samples-tf-mnist-demo\s+● Complete")
+        assert await page.value(CURVE) == "accuracy 96.05 % at step 490"
+
+
+@pytest.mark.slow
+async def test_a_notebook_saved_during_the_run_is_readable(lab: Lab) -> None:
+    lab.write("view.ipynb", JOB.format(name="long", steps=1_000_000), WAIT)
+    async with lab.opened("view.ipynb") as page:
+        await page.command("notebook:run-all-cells")
+        await page.until(LIVE, r"step \d+ of 1,000,000")
+        await page.until(TEXT, r"job long: Running \(\d+ s since")
+        await page.save()
+        saved = (lab.folder / "view.ipynb").read_text()
+        await page.command("notebook:interrupt-kernel")
+        interrupted = await page.until(OUTPUT, "The wait was interrupted")
+        assert re.search(r"as of\s*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", interrupted)
+        await page.until(TEXT, r"job long: stopped after \d+ s; last state: Running")
+    await lab.stop_kernels()
+    for name, kernel in (("no-kernel.ipynb", False), ("new-kernel.ipynb", True)):
+        (lab.folder / name).write_text(saved)
+        async with lab.opened(name, kernel=kernel) as page:
+            found = await assert_readable(page, r"long\s+● Running.*as of\s*\d{4}-\d\d-\d\d")
+            assert "This is a copy of a live view" in found
+            # The user trusts the notebook: now JupyterLab looks for the widget.
+            await page.command("notebook:trust")
+            await page.until("document.querySelector('.jp-Dialog') ? 'asked' : ''", "asked")
+            await page.value("document.querySelector('.jp-Dialog .jp-mod-accept').click()")
+            await page.until("document.querySelectorAll('.jp-OutputArea-child').length + ''", "3")
+            await assert_readable(page, r"long\s+● Running.*as of")
+
+
+@pytest.mark.slow
+async def test_a_view_whose_kernel_is_gone_says_so(lab: Lab) -> None:
+    lab.write("view.ipynb", JOB.format(name="stale", steps=1_000_000))
+    async with lab.opened("view.ipynb") as page:
+        await page.command("notebook:run-all-cells")
+        await page.until(LIVE, r"step \d+ of 1,000,000")
+        assert "No news" not in str(await page.value(LIVE))
+        await page.value("void window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        await page.until(LIVE, r"No news since \d\d:\d\d:\d\d UTC")
+
+
+@pytest.mark.slow
+async def test_a_view_whose_kernel_hangs_says_so_until_it_goes_on(lab: Lab) -> None:
+    hurry = "from aksgpu.views import job as views\nviews._STALE_AFTER = 8\n"
+    number = "import os\nwritten = open('pid', 'w').write(str(os.getpid()))\n"
+    lab.write("view.ipynb", number + hurry + JOB.format(name="hangs", steps=1_000_000))
+    async with lab.opened("view.ipynb") as page:
+        await page.command("notebook:run-all-cells")
+        await page.until(LIVE, r"step \d+ of 1,000,000")
+        kernel = int((lab.folder / "pid").read_text())
+        os.kill(kernel, signal.SIGSTOP)
+        try:
+            await page.until(LIVE, r"No news since \d\d:\d\d:\d\d UTC")
+        finally:
+            os.kill(kernel, signal.SIGCONT)
+        await page.until(f"({LIVE}).includes('No news') ? '' : 'goes on'", "goes on")
+
+
+@pytest.mark.slow
+async def test_selected_text_survives_new_lines(lab: Lab) -> None:
+    lab.write("view.ipynb", JOB.format(name="selected", steps=1_000_000))
+    async with lab.opened("view.ipynb") as page:
+        await page.command("notebook:run-all-cells")
+        await page.until(LIVE, r"Accuracy at step 50:")
+        first = "[...document.querySelectorAll('.aksgpu-view pre')][0]"
+        await page.value(f"getSelection().selectAllChildren({first})")
+        selected = await page.value("getSelection().toString()")
+        assert "GPU" in selected
+        await page.until(LIVE, r"Accuracy at step 300:")
+        assert await page.value("getSelection().toString()") == selected
+
+
+@pytest.mark.slow
+async def test_a_page_that_was_reloaded_shows_the_end(lab: Lab) -> None:
+    lab.write("view.ipynb", JOB.format(name="reloaded", steps=1_000_000))
+    async with lab.opened("view.ipynb") as page:
+        await page.command("notebook:run-all-cells")
+        await page.until(LIVE, r"step \d+ of 1,000,000")
+        await page.save()
+        await page.value("window.reloaded = 'not yet'")
+        await page.call("Page.reload")
+        await page.until("window.reloaded ?? 'reloaded'", "reloaded")
+        await page.until(LIVE, r"step \d+ of 1,000,000")
+        kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+        await page.value(f"void {kernel}.requestExecute({{code: 'aksgpu.views.job_view(job).close()'}})")
+        await assert_readable(page, "This view was closed.")
+
+
+@pytest.mark.slow
+async def test_the_tutorials_notebook_is_readable_when_it_is_reopened(lab: Lab) -> None:
+    name = "04-run-the-workload.ipynb"
+    (lab.folder / name).write_bytes((REPO / "notebooks" / name).read_bytes())
+    async with lab.opened(name) as page:
+        await page.command("notebook:run-all-cells")
+        await page.until(LIVE, "Running")
+        await page.until("[...document.querySelectorAll('.jp-InputPrompt')].map(e => e.innerText).join()", r"\[6\]")
+        await page.until(KERNEL, "idle")
+        await page.save()
+    await lab.stop_kernels()
+    for kernel in (False, True):
+        async with lab.opened(name, kernel=kernel) as page:
+            await assert_readable(page, r"samples-tf-mnist-demo\s+● Complete")
+            assert await page.value(CURVE) == "accuracy 96.05 % at step 490"

@@ -1,53 +1,91 @@
-"""Live views: what is shown, when the thread ends, and that no text of a pod becomes HTML."""
+"""Live views: what they show, when their thread ends, and that no text of a pod becomes HTML."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aksgpu import views
-from aksgpu.errors import KubernetesError, NotFound
+from aksgpu._jobs.watching import tells_watcher
+from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
+from aksgpu.views import curve, logtext, markup
+from aksgpu.views import job as job_views
+from aksgpu.views.observation import Observation
+from aksgpu.views.widgets import LiveWidgets
+
+LOG = "starting <script>alert(1)</script>\nAccuracy at step 0: 0.1\nAccuracy at step 10: 0.75\n"
+TIMES = {"startTime": "2026-11-28T12:00:00Z", "completionTime": "2026-11-28T12:01:05Z"}
 
 
 class ScriptedJob:
-    """A Job as views see one: each look at its status moves it on."""
+    """A Job as views see one. Each look takes the next state and the next log; the last ones stay."""
 
-    name, namespace = "mnist<1>", "default"
+    name = "mnist<1>"
+    namespace = "default"
 
-    def __init__(self, *states: Any, log: str = "", args: tuple[str, ...] = ("--max_steps", "30")) -> None:
-        self.states, self.log, self.tails = list(states), log, []
-        job = {"spec": {"template": {"spec": {"containers": [{"args": list(args)}]}}}}
+    def __init__(self, *states: Any, log: Any = "", args: tuple[str, ...] = ("--max_steps", "30")) -> None:
+        self.states = list(states)
+        self.log = log if isinstance(log, list) else [log]
+        self.tails: list[int | None] = []
+        container = {"args": list(args)}
+        job = {"spec": {"template": {"spec": {"containers": [container]}}}, "status": TIMES}
         self.cluster = SimpleNamespace(kube=SimpleNamespace(get=lambda *_: job))
 
-    def status(self) -> Any:
-        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        if isinstance(state, Exception):
-            raise state
+    def status(self) -> JobStatus:
+        state = taken(self.states)
         phase, *words = state if isinstance(state, tuple) else (state,)
         reason, message = [*words, "", ""][:2]
         return JobStatus(phase, reason, message)
 
     def logs(self, tail: int | None = None) -> str:
         self.tails.append(tail)
-        return self.log
+        return str(taken(self.log))
+
+    @tells_watcher
+    def wait(self, ends_in: BaseException | None = None) -> ScriptedJob:
+        if ends_in is not None:
+            raise ends_in
+        return self
 
 
-LOG = "starting <script>alert(1)</script>\nAccuracy at step 0: 0.1\nAccuracy at step 10: 0.75\n"
+def taken(script: list[Any]) -> Any:
+    found = script.pop(0) if len(script) > 1 else script[0]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def view_of(job: Any, interval: float = 0.01) -> views.JobView:
+    return views.JobView(job, interval=interval)
 
 
 def shown(view: views.JobView) -> str:
-    return "\n".join(widget.value for widget in view._box.children)
+    """The text of the static HTML now, without looking at the Job."""
+    return text(view._static().html)
 
 
-def watch(job: ScriptedJob) -> views.JobView:
-    view = views.JobView(job, interval=0.01)  # type: ignore[arg-type]
-    view._repr_mimebundle_()
+def text(html: str) -> str:
+    return re.sub(r"<[^>]*>", " ", html).replace("&nbsp;", " ")
+
+
+def drawn(html: str) -> str:
+    found = re.search(r"data:image/svg\+xml;base64,([^\"]+)", html)
+    return b64decode(found[1]).decode() if found else ""
+
+
+def watch(job: Any) -> views.JobView:
+    view = view_of(job)
+    view._repr_html_()
     return view
 
 
@@ -62,73 +100,24 @@ def ended(view: views.JobView) -> bool:
     return view._thread is not None and not view._thread.is_alive()
 
 
-def test_the_bundle_is_the_same_whenever_it_is_made() -> None:
-    view = watch(ScriptedJob("Pending"))
-    first = view._repr_mimebundle_()
-    until(lambda: "Pending" in shown(view))
-    assert view._repr_mimebundle_() == first
-    assert set(first) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
-    assert first["text/plain"] == "<live view of Job mnist<1> in default>"
-    assert "mnist&lt;1&gt;" in first["text/html"]
-    view.close()
-    assert ended(view)
+def test_a_complete_job_shows_verdict_numbers_and_curve() -> None:
+    view = view_of(ScriptedJob("Complete", log=LOG))
+    html = view._repr_html_()
+    words = " ".join(text(html).split())
+    assert "mnist&lt;1&gt; &#9679; Complete namespace default accuracy 75.00 % at step 10 ran for 1 min 5 s" in words
+    assert "ended 2026-11-28 12:01:05 UTC" in words
+    assert 'alt="accuracy 75.00 % at step 10"' in html
+    assert "<polyline" in drawn(html)
+    assert "<script" not in html
+    assert view._static().text == "Job mnist<1> in default: Complete, accuracy 75.00 % at step 10"
+    assert "&lt;script&gt;alert(1)" in html
 
 
-def html(view: views.JobView) -> str:
-    return str(view._repr_mimebundle_()["text/html"])
-
-
-def test_the_snapshot_does_not_tell_pending_from_running() -> None:
-    shots = set()
-    for job in (ScriptedJob("Pending"), ScriptedJob("Running", log=LOG), ScriptedJob(*["Pending"] * 2, "Running")):
-        view = views.JobView(job, interval=0.01)  # type: ignore[arg-type]
-        shots |= {html(view), html(view)}
-        view.close()
-    (shot,) = shots
-    assert "<b>mnist&lt;1&gt;</b>" in shot
-    assert ">Submitted</span> in default: it had not ended when this was shown." in shot
-    assert "<code>job.status()</code>" in shot
-
-
-def test_the_snapshot_of_a_job_that_has_ended_holds_the_curve() -> None:
-    shot = html(views.JobView(ScriptedJob("Complete", log=LOG)))  # type: ignore[arg-type]
-    assert ">Complete</span>" in shot
-    assert "accuracy 75.00 % at step 10" in shot
-    assert "script" not in shot, "nor lines of the log, which tell times"
+def test_a_failed_job_shows_its_reason_and_the_end_of_its_log() -> None:
     failed = ("Failed", "BackoffLimitExceeded", "Job has reached the <specified> backoff limit")
-    shot = html(views.JobView(ScriptedJob(failed)))  # type: ignore[arg-type]
-    assert ">Failed</span> BackoffLimitExceeded: Job has reached the &lt;specified&gt; backoff limit" in shot
-
-
-def test_shown_again_it_looks_again() -> None:
-    job = ScriptedJob("Running", log=LOG)
-    view = views.JobView(job, interval=60)  # type: ignore[arg-type]
-    assert ">Submitted<" in html(view)
-    job.states = ["Complete"]
-    assert ">Complete<" in html(view), "though its thread pauses"
-    until(lambda: ended(view))
-
-
-def test_the_snapshot_of_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Deleted</span> in default: it was not there" in html(views.JobView(ScriptedJob(NotFound("gone"))))  # type: ignore[arg-type]
-    view = views.JobView(ScriptedJob(KubernetesError("away")))  # type: ignore[arg-type]
-    assert "Unknown</span> in default: its cluster had not answered" in html(view)
-    view.close()
-    silent: Any = ScriptedJob("Running")
-    answer = threading.Event()
-    monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
-    monkeypatch.setattr(views, "_LOOK", 0.05)
-    view = views.JobView(silent)
-    assert ">Unknown<" in html(view), "a server that hangs does not hold up the notebook"
-    answer.set()
-    view.close()
-
-
-def test_it_starts_nothing_before_it_is_shown() -> None:
-    before = threading.active_count()
-    view = views.job_view(ScriptedJob("Running"))  # type: ignore[arg-type]
-    assert repr(view)
-    assert threading.active_count() == before
+    words = text(view_of(ScriptedJob(failed, log="CUDA out of memory\n"))._repr_html_())
+    assert "BackoffLimitExceeded: Job has reached the &lt;specified&gt; backoff limit" in words
+    assert "CUDA out of memory" in words
 
 
 def test_from_pending_to_complete() -> None:
@@ -138,12 +127,8 @@ def test_from_pending_to_complete() -> None:
     until(lambda: "Unschedulable: 0/1 nodes are available" in shown(view))
     until(lambda: "step 10 of 30" in shown(view))
     until(lambda: ended(view))
-    text = shown(view)
-    assert ">Complete<" in text
-    assert "accuracy 75.00 % at step 10" in text
-    assert "<script>" not in text
-    assert "&lt;script&gt;alert(1)" in text
-    assert job.tails[0] == views._WINDOW, "a long log costs no more than a short one"
+    assert "Complete" in shown(view)
+    assert job.tails[0] == job_views._WINDOW, "a long log costs no more than a short one"
     assert job.tails[-1] is None, "in the end, all of it"
 
 
@@ -155,68 +140,300 @@ def test_progress_without_max_steps() -> None:
         view.close()
 
 
-def test_points_seen_stay_when_their_lines_scroll_away() -> None:
-    job = ScriptedJob("Running", log="Accuracy at step 0: 0.1\n")
-    view = watch(job)
-    until(lambda: "accuracy 10.00 % at step 0" in shown(view))
-    job.log = "Accuracy at step 10: nan\nAccuracy at step 20: 0.8\n"
-    until(lambda: "accuracy 80.00 % at step 20" in shown(view))
-    view.close()
-    assert view._points.keys() == {0, 10, 20}
-
-
-def test_a_server_that_is_away_for_a_while() -> None:
-    away = KubernetesError("connection <refused>")
-    view = watch(ScriptedJob("Running", *[away] * 10, "Complete"))
-    until(lambda: "No answer" in shown(view))
-    assert "connection &lt;refused&gt;" in shown(view)
+def test_shown_again_it_looks_again() -> None:
+    job = ScriptedJob("Running", log=LOG)
+    view = view_of(job, interval=60)
+    assert "Running" in text(view._repr_html_())
+    job.states = ["Complete"]
+    assert "Complete" in text(view._repr_html_()), "though its thread pauses"
     until(lambda: ended(view))
-    assert "Complete" in shown(view)
 
 
-def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_PATIENCE", 0.05)
-    view = watch(ScriptedJob(KubernetesError("gone")))
-    until(lambda: ended(view))
-    assert "No answer" in shown(view)
-
-
-def test_a_deleted_job_ends_the_view() -> None:
-    view = watch(ScriptedJob("Running", NotFound('jobs.batch "mnist" not found')))
-    until(lambda: ended(view))
-    assert "Deleted" in shown(view)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_defect_is_shown_not_hidden() -> None:
-    view = watch(ScriptedJob(ZeroDivisionError("oops")))
-    until(lambda: ended(view))
-    assert "ZeroDivisionError: oops" in shown(view)
+def test_it_starts_nothing_before_it_is_shown() -> None:
+    before = threading.active_count()
+    view = views.job_view(ScriptedJob("Running"))  # type: ignore[arg-type]
+    assert repr(view) == "<live view of Job mnist<1> in default>"
+    assert threading.active_count() == before
 
 
 def test_showing_a_job_twice_starts_one_thread() -> None:
     job: Any = ScriptedJob("Running")
     view = views.job_view(job)
-    view._repr_mimebundle_()
+    view._repr_html_()
     assert views.job_view(job) is view
     view.close()
+    assert ended(view)
     assert views.job_view(job) is not view, "a new one watches again"
 
 
-def test_a_restart_begins_the_curve_again_in_the_end() -> None:
-    view = watch(ScriptedJob("Complete", log="Accuracy at step 0: 0.1\nAccuracy at step 0: 0.2\n"))
+def test_points_stay_when_their_lines_leave_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_views, "_WINDOW", 2)
+    job = ScriptedJob("Running", log="begin\nAccuracy at step 0: 0.1\n")
+    view = watch(job)
+    job.log = ["Accuracy at step 10: nan\nAccuracy at step 20: 0.8\n"]
+    until(lambda: "80.00 % at step 20" in shown(view))
+    view.close()
+    assert view._seen.points.keys() == {0, 10, 20}
+
+
+def test_a_restart_begins_the_curve_again() -> None:
+    job = ScriptedJob("Running", log=LOG)
+    view = watch(job)
+    job.log = ["Accuracy at step 0: 0.2\n"]
+    until(lambda: "20.00 % at step 0" in shown(view))
+    assert view._seen.points.keys() == {0}
+    view.close()
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Unreachable("nobody <listens> there"), "cluster not reachable since"),
+        (Forbidden("pods is forbidden"), "not permitted to read it since"),
+        (KubernetesError("etcd is slow"), "could not be read since"),
+    ],
+)
+def test_a_state_that_cannot_be_read_is_not_shown_as_current(error: KubernetesError, words: str) -> None:
+    job = ScriptedJob("Running", error, log=LOG)
+    view = watch(job)
+    until(lambda: "State" in shown(view))
+    now = shown(view)
+    assert re.search(rf"State\s+{words} \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC: ", now)
+    assert error.message.replace("<", "&lt;").replace(">", "&gt;") in now
+    assert "step 10 of 30" in now, "the last known state stays"
+    assert "75.00 % at step 10" in now
+    assert "as of" in now
+    job.states = ["Complete"]
     until(lambda: ended(view))
-    assert "accuracy 20.00 % at step 0" in shown(view)
+    assert "State" not in shown(view)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(Forbidden("no right"), "not permitted to read it"), (KubernetesError("500"), "could not be read")],
+)
+def test_a_log_that_cannot_be_read_is_not_an_empty_log(error: KubernetesError, words: str) -> None:
+    job = ScriptedJob("Running", log=[LOG, error])
+    view = watch(job)
+    until(lambda: "Log" in shown(view))
+    assert re.search(rf"Log\s+{words} since .* UTC: {error.message}", shown(view))
+    assert "Running" in shown(view)
+    assert "75.00 % at step 10" in shown(view), "what was read stays"
+    job.log = [LOG]
+    until(lambda: "Log" not in shown(view))
+    view.close()
+
+
+def test_the_last_read_of_the_log_is_tried_again() -> None:
+    job = ScriptedJob("Complete", log=[KubernetesError("the node is away")] * 5 + [LOG])
+    view = watch(job)
+    until(lambda: ended(view))
+    assert "75.00 % at step 10" in shown(view)
+    assert "Log" not in shown(view)
+    assert len(job.tails) == 6
+
+
+def test_a_log_that_stays_unreadable_is_said_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_views, "_FINAL_READ", 0.05)
+    view = watch(ScriptedJob("Complete", log=KubernetesError("the node is away")))
+    until(lambda: ended(view))
+    assert "Complete" in shown(view)
+    assert "could not be read since" in shown(view)
+
+
+def test_a_log_whose_pod_is_gone_ends_the_view() -> None:
+    job = ScriptedJob("Failed", log=NotFound("its pods are gone"))
+    words = text(view_of(job)._repr_html_())
+    assert "its pods are gone" in words
+    assert len(job.tails) == 1
+
+
+def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_views, "_PATIENCE", 0.05)
+    view = watch(ScriptedJob(Unreachable("gone")))
+    until(lambda: ended(view))
+    assert "Unknown" in shown(view)
+    assert "cluster not reachable since" in shown(view)
+    assert "This view gave up at" in shown(view)
+
+
+def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent: Any = ScriptedJob("Running")
+    answer = threading.Event()
+    monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
+    monkeypatch.setattr(job_views, "_LOOK", 0.05)
+    monkeypatch.setattr(job_views, "_CLOSE", 0.05)
+    view = view_of(silent)
+    assert "Unknown   the cluster has not answered yet" in text(view._repr_html_())
+    view.close()
+    assert "This view was closed." in shown(view)
+    answer.set()
+    until(lambda: ended(view))
+    assert "This view was closed." in shown(view)
+
+
+def test_a_deleted_job_ends_the_view() -> None:
+    view = watch(ScriptedJob("Running", NotFound('jobs.batch "mnist" not found'), log=LOG))
+    until(lambda: ended(view))
+    assert "Deleted" in shown(view)
+    assert "75.00 % at step 10" in shown(view), "the last known state stays"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_is_shown_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ScriptedJob("Running")
+    monkeypatch.setattr(job, "status", lambda: 1 / 0)
+    view = watch(job)
+    until(lambda: ended(view))
+    assert "ZeroDivisionError: division by zero" in shown(view)
+
+
+# Ends
+
+
+def test_a_closed_view_says_as_of_when_it_is() -> None:
+    view = watch(ScriptedJob("Running", log=LOG))
+    view.close()
+    assert ended(view)
+    assert re.search(r"as of\s+\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown(view))
+    assert "This view was closed. To see the Job now:" in shown(view)
+    assert "jobs.attach(aks, 'mnist&lt;1&gt;', namespace='default')" in shown(view)
+
+
+def test_an_interrupted_wait_ends_the_view() -> None:
+    job = ScriptedJob("Running", log=LOG)
+    view: views.JobView = views.job_view(job)  # type: ignore[arg-type]
+    view._repr_html_()
+    with pytest.raises(KeyboardInterrupt):
+        job.wait(KeyboardInterrupt())
+    assert ended(view)
+    assert "The wait was interrupted, and this view ended with it. The Job goes on." in shown(view)
+
+
+@pytest.mark.parametrize("error", [None, KubernetesError("failed")])
+def test_when_a_wait_returns_the_view_knows_the_end(error: Exception | None) -> None:
+    job = ScriptedJob("Running", log=LOG)
+    view: views.JobView = views.job_view(job)  # type: ignore[arg-type]
+    view._interval = 60
+    view._repr_html_()
+    job.states = ["Complete"]
+    try:
+        job.wait(error)
+    except KubernetesError:
+        assert error is not None
+    assert view._note == "", "it has ended, and replaced what it had displayed"
+    assert "Complete" in shown(view)
+
+
+# The widgets
+
+
+def changes(widgets: LiveWidgets) -> list[Any]:
+    found: list[Any] = []
+    pending = [widgets.box]
+    while pending:
+        widget = pending.pop()
+        widget.observe(found.append, names=["value", "children"])
+        pending += getattr(widget, "children", ())
+    return found
+
+
+def test_nothing_is_sent_when_nothing_has_changed() -> None:
+    widgets = LiveWidgets(45)
+    seen = Observation("mnist", "default", phase="Running", words="", points={0: 0.5})
+    widgets.show(seen, LOG)
+    sent = changes(widgets)
+    widgets.show(seen, LOG)
+    assert sent == []
+
+
+def test_lines_are_appended_and_never_sent_again() -> None:
+    widgets = LiveWidgets(45)
+    seen = Observation("mnist", "default")
+    widgets.show(seen, "alpha\ntwo\n")
+    chunks = widgets._log._chunks
+    (first,) = chunks.children
+    sent = changes(widgets)
+    widgets.show(seen, "alpha\ntwo\nthree\n")
+    assert chunks.children[0] is first, "the page keeps the lines that it has"
+    assert not any("alpha" in str(change["new"]) for change in sent if change["name"] == "value")
+    assert [text(chunk.value) for chunk in chunks.children] == [" alpha ", " two "]
+    assert text(widgets._log._last.value) == " three "
+
+
+def test_a_long_log_does_not_become_many_widgets() -> None:
+    widgets = LiveWidgets(45)
+    for count in range(1, 350):
+        widgets.show(Observation("mnist", "default"), "".join(f"{line}\n" for line in range(count)))
+    chunks = widgets._log._chunks.children
+    assert len(chunks) <= 100
+    assert "".join(text(chunk.value) for chunk in chunks).split() == [str(line) for line in range(348)]
+
+
+def test_a_log_that_begins_anew_replaces_the_old_one() -> None:
+    widgets = LiveWidgets(45)
+    seen = Observation("mnist", "default")
+    widgets.show(seen, "alpha\ntwo\nthree\n")
+    widgets.show(seen, "four\nfive\nsix\n")
+    (chunk,) = widgets._log._chunks.children
+    assert text(chunk.value) == " four\nfive "
 
 
 def test_a_progress_bar_is_shown_as_a_terminal_would_show_it() -> None:
     bars = "".join(f"\r\x1b[32mepoch {percent} %\x1b[0m" for percent in range(10, 101, 10))
     view = watch(ScriptedJob("Complete", log=f"begin\r\n{bars}\r\nend\n"))
     until(lambda: ended(view))
-    assert ">begin\nepoch 100 %\nend</pre>" in shown(view)
+    assert ">begin\nepoch 100 %\nend</pre>" in view._static().html
 
 
-def test_nothing_logged() -> None:
-    view = watch(ScriptedJob("Failed", log=""))
-    until(lambda: ended(view))
-    assert [bool(widget.value) for widget in view._box.children] == [True, False, False]
+def test_a_line_that_was_cut_says_so() -> None:
+    assert logtext.clean("x" * 400) == "x" * 300 + "…"
+    assert logtext.clean("bell\x07 and null\x00") == "bell and null"
+
+
+@given(st.lists(st.text("ab", max_size=2)), st.integers(0, 30), st.integers(0, 30))
+def test_new_lines_are_those_after_the_known_ones(lines: list[str], read: int, left: int) -> None:
+    before = lines[:read]
+    now = lines[min(left, len(lines)) :]
+    new = logtext.added(before, now)
+    if new is None:
+        assert before
+        assert now[:1] != before[-1:]
+    else:
+        common = now[: len(now) - len(new)]
+        assert common + new == now
+        assert not common or before[len(before) - len(common) :] == common
+
+
+# The curve
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
+    points = dict.fromkeys(range(100000), 0.5) | {99_999: 0.75}
+    drawing = curve.svg(points)
+    found = re.search(r'<polyline points="([^"]*)"', drawing)
+    assert found
+    assert len(found[1].split()) <= 401
+    assert found[1].split()[-1] == "508.0,43.0"
+    assert "accuracy 75.00 % at step 99,999" in drawing
+
+
+def test_values_that_are_not_shares_are_counted_not_drawn() -> None:
+    seen = Observation("mnist", "default", points={0: 0.5, 1: 50.0, 2: float("nan")})
+    html = markup.static(seen)
+    assert "not drawn" in html
+    assert "2 outside 0 to 1" in html
+    assert curve.svg({1: 50.0}) == curve.image({}) == curve.summary({}) == ""
+
+
+def test_durations() -> None:
+    assert [markup.duration(seconds) for seconds in (0.4, 59.6, 3599, 3600, 90_000)] == [
+        "0 s",
+        "1 min 0 s",
+        "59 min 59 s",
+        "1 h 0 min",
+        "25 h 0 min",
+    ]

@@ -31,15 +31,6 @@ def test_running_out_of_time_tells_the_last_state_and_leaves_no_thread() -> None
     assert set(threading.enumerate()) <= before
 
 
-def test_the_bar_is_the_notebooks_own_in_a_notebook() -> None:
-    program = (
-        "from ipykernel.zmqshell import ZMQInteractiveShell as Shell; Shell.instance();"
-        "from aksgpu.waiting import _bar_class; print(*(base.__module__ for base in _bar_class().__mro__))"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert "tqdm.notebook" in said.stdout
-
-
 def test_a_wait_goes_on_without_an_answer() -> None:
     failures = iter([Unreachable("nobody listens there"), AzureUnreachable("no route"), Unreachable("silence")])
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aksgpu.errors import AzureError, AzureUnreachable, Throttled
-from aksgpu.waiting import Progress, deadline, time_left
+from aksgpu.progress import Progress
+from aksgpu.waiting import deadline, time_left
 
 T = TypeVar("T")
 

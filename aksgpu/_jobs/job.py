@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aksgpu import diagnose
 from aksgpu._diagnose.diagnosis import Diagnosis
@@ -13,6 +13,7 @@ from aksgpu._jobs import arguments
 from aksgpu._jobs import status as _jobstatus
 from aksgpu._jobs.failures import FailureRecord, PullRecord, held_gpus
 from aksgpu._jobs.status import JobStatus
+from aksgpu._jobs.watching import tells_watcher
 from aksgpu._kube import pods as _pods
 from aksgpu._numbers import whole
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, WaitTimeout
@@ -61,10 +62,15 @@ class Job:
     def __repr__(self) -> str:
         return f"Job({self.name!r}, namespace={self.namespace!r})"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _ipython_display_(self) -> None:
         from aksgpu.views import job_view
 
-        return job_view(self)._repr_mimebundle_(include=include, exclude=exclude)
+        job_view(self)._ipython_display_()
+
+    def _repr_html_(self) -> str:
+        from aksgpu.views import job_view
+
+        return job_view(self)._repr_html_()
 
     def _object(self) -> Object:
         return self.cluster.kube.get("Job", self.name, self.namespace)
@@ -111,6 +117,7 @@ class Job:
             )
         return frame(rows, _POD_COLUMNS)
 
+    @tells_watcher
     def wait(self, timeout: float | None = 3600, progress: bool | None = None, *, fail_fast: bool = True) -> Job:
         """Wait until it is complete. Interrupting the kernel leaves the Job running; wait again at any time.
 

@@ -1,0 +1,161 @@
+"""HTML of a view. Everything that comes from the cluster is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from html import escape
+
+from aksgpu.views import curve
+from aksgpu.views.observation import Observation
+
+_FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px"
+_SMALL_FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:11px"
+_CODE_FONT = "font-family:var(--jp-code-font-family,monospace)"
+_QUIET = "color:var(--jp-ui-font-color2,#767676)"
+_COLOURS = {
+    "Complete": "#009E73",
+    "Failed": "#D55E00",
+    "Running": "#2F8FCC",
+}
+_OTHER_COLOUR = "#8A8A8A"
+_PROBLEM_COLOUR = "#D55E00"
+_LABEL_WIDTH = "6.5em"
+
+
+def moment(when: datetime) -> str:
+    """A time of day, for a page that is open."""
+    return f"{when:%H:%M:%S} UTC"
+
+
+def date(when: datetime) -> str:
+    """A time with its date, for a page that is kept."""
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def duration(seconds: float) -> str:
+    """A duration in its two largest units."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {left} s"
+    return f"{left} s"
+
+
+def heading(seen: Observation) -> str:
+    """Name and verdict of the Job."""
+    colour = _COLOURS.get(seen.phase, _OTHER_COLOUR)
+    verdict = f'<span style="color:{colour}">&#9679;</span> <b>{escape(seen.phase)}</b>'
+    words = f" &nbsp;{escape(_state_words(seen))}" if _state_words(seen) else ""
+    return f'<div style="{_FONT};line-height:1.7"><b>{escape(seen.name)}</b> &nbsp;{verdict}{words}</div>'
+
+
+def problems(seen: Observation) -> str:
+    """What could not be read, and since when. Empty when everything was read."""
+    parts = []
+    for title, text in (("State", seen.problem), ("Log", seen.log_problem)):
+        if text:
+            label = f'<b style="color:{_PROBLEM_COLOUR}">{title}</b>'
+            parts.append(f'<div style="{_FONT};line-height:1.7">{label} {escape(text)}</div>')
+    return "".join(parts)
+
+
+def numbers(seen: Observation) -> str:
+    """The Job's numbers, one a line."""
+    rows = [("namespace", seen.namespace)]
+    if summary := curve.summary(seen.points):
+        rows.append(("accuracy", summary))
+    hidden = len(seen.points) - len(curve.drawable(seen.points))
+    if hidden:
+        rows.append(("not drawn", f"{hidden} outside 0 to 1"))
+    if seen.started and seen.finished:
+        rows.append(("ran for", duration((seen.finished - seen.started).total_seconds())))
+    if seen.finished:
+        rows.append(("ended", date(seen.finished)))
+    return "".join(_row(label, value) for label, value in rows)
+
+
+def log(lines: Iterable[str]) -> str:
+    """Lines of a log; empty when there are none."""
+    text = "\n".join(escape(line) or " " for line in lines)
+    if not text:
+        return ""
+    style = f"margin:0;padding:0;{_CODE_FONT};font-size:12px;line-height:1.4;white-space:pre;background:none"
+    return f'<pre style="{style}">{text}</pre>'
+
+
+def stamp(when: datetime, stale_after: float) -> str:
+    """The time of the last look, and a notice that the page shows when the view is stale.
+
+    The notice appears when JupyterLab marks the widgets as disconnected, after a restart of the kernel. It also appears
+    when an animation has run to its end. The animation starts again each time that a new look replaces the text.
+
+    Args:
+        when: time of the look.
+        stale_after: length of the animation in seconds.
+    """
+    time = moment(when)
+    notice = f"No news since {time}: the kernel has stopped, or the cluster does not answer."
+    style = (
+        "@keyframes aksgpu-stale{to{visibility:visible}}"
+        f".aksgpu-stale{{visibility:hidden;color:{_PROBLEM_COLOUR}}}"
+        f".aksgpu-stale{{animation:aksgpu-stale 0s {stale_after:g}s forwards}}"
+        ".jupyter-widgets-disconnected .aksgpu-stale{visibility:visible}"
+        # JupyterLab draws a broken link before each of the view's widgets.
+        ".aksgpu-view .jupyter-widgets-disconnected::before,"
+        ".aksgpu-view.jupyter-widgets-disconnected::before{content:none}"
+    )
+    return (
+        f'<style>{style}</style><div style="{_SMALL_FONT};line-height:1.7">'
+        f'<span style="{_QUIET}">checked {time}</span> &nbsp;<b class="aksgpu-stale">{notice}</b></div>'
+    )
+
+
+def code(text: str) -> str:
+    """Program text within a sentence."""
+    return f'<code style="{_CODE_FONT};background:none">{escape(text, quote=False)}</code>'
+
+
+def static(seen: Observation, note: str = "") -> str:
+    """Everything that is known about the Job, readable without a kernel.
+
+    Args:
+        seen: what is known.
+        note: how the view ended, when it ended before the Job.
+    """
+    parts = [heading(seen), problems(seen), numbers(seen)]
+    if not seen.ended and seen.seen is not None:
+        parts.append(_row("as of", date(seen.seen)))
+    parts.append(curve.image(seen.points))
+    if seen.lines:
+        parts.append(f'<div style="margin-top:4px;overflow-x:auto">{log(seen.lines)}</div>')
+    if note:
+        parts.append(f'<div style="{_SMALL_FONT};line-height:1.7;margin-top:4px">{note}</div>')
+    return f'<div style="margin:2px 0">{"".join(parts)}</div>'
+
+
+def plain(seen: Observation) -> str:
+    """The verdict in a line of text."""
+    parts = [f"Job {seen.name} in {seen.namespace}: {seen.phase}"]
+    if words := _state_words(seen):
+        parts.append(words)
+    if summary := curve.summary(seen.points):
+        parts.append(f"accuracy {summary}")
+    if not seen.ended and seen.seen is not None:
+        parts.append(f"as of {date(seen.seen)}")
+    return ", ".join(parts)
+
+
+def _row(label: str, value: str) -> str:
+    name = f'<span style="display:inline-block;width:{_LABEL_WIDTH};{_QUIET}">{label}</span>'
+    return f'<div style="{_FONT};line-height:1.5">{name}{escape(value)}</div>'
+
+
+def _state_words(seen: Observation) -> str:
+    if seen.phase == "Running" and seen.points:
+        step = max(seen.points)
+        return f"step {step:,} of {seen.max_steps:,}" if seen.max_steps else f"step {step:,}"
+    return seen.words

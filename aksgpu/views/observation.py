@@ -1,0 +1,42 @@
+"""What a view knows about a Job at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known about a Job. A view replaces it at each look.
+
+    Attributes:
+        name: name of the Job.
+        namespace: namespace of the Job.
+        phase: as in :class:`aksgpu.jobs.JobStatus`, or ``Unknown`` before the first answer, or ``Deleted``.
+        words: reason and message of the phase; may be empty.
+        ended: whether the Job is complete or has failed.
+        seen: time of the last answer about the Job's state; None before the first one.
+        problem: why the state cannot be read now; empty when it can.
+        points: accuracy (0 to 1) by training step.
+        max_steps: number of steps that the program trains; 0 when its arguments do not say.
+        lines: last lines of the log, without control characters.
+        log_problem: why the log could not be read; empty when it could.
+        started: start time of the Job, if known.
+        finished: end time of the Job, if known.
+    """
+
+    name: str
+    namespace: str
+    phase: str = "Unknown"
+    words: str = "the cluster has not answered yet"
+    ended: bool = False
+    seen: datetime | None = None
+    problem: str = ""
+    points: Mapping[int, float] = field(default_factory=dict)
+    max_steps: int = 0
+    lines: tuple[str, ...] = ()
+    log_problem: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
