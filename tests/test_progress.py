@@ -58,7 +58,7 @@ def test_a_wait_leaves_nothing(executed: list[list[Any]]) -> None:
 
 
 def test_a_failed_and_an_interrupted_wait_leave_their_last_state(executed: list[list[Any]]) -> None:
-    for outputs, error in ((executed[1], "ValueError"), (executed[2], "KeyboardInterrupt")):
+    for outputs, error in ((executed[1], "ValueError"), (executed[2], "Interrupted")):
         line, printed = outputs
         assert re.fullmatch(r"cluster: stopped after \d+ s; last state: first", line.data["text/plain"])
         assert printed.text == f"{error}\n"

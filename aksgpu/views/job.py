@@ -17,6 +17,7 @@ from aksgpu.views import logtext, markup
 from aksgpu.views.observation import Observation
 from aksgpu.views.twin import Static, TwinDisplay
 from aksgpu.views.widgets import LiveWidgets
+from aksgpu.waiting import deadline
 
 if TYPE_CHECKING:
     from aksgpu.jobs import Job
@@ -27,6 +28,8 @@ _KEPT_LINES = 8
 """Lines of the log that the static copy holds."""
 _LOOK = 5.0
 """Seconds that displaying a view waits for a look at the Job."""
+_ANSWER_SECONDS = 5.0
+"""Seconds that one request may take before the view shows that there is no answer."""
 _PATIENCE = 900.0
 """Seconds without an answer before the view gives up."""
 _FINAL_READ = 60.0
@@ -229,7 +232,8 @@ class JobView:
 
     def _look(self) -> bool:
         """Read the state and the log. Returns whether all is known that will ever be."""
-        status = self._job.status()
+        with deadline(_ANSWER_SECONDS):
+            status = self._job.status()
         words = ": ".join(word for word in (status.reason, status.message) if word)
         self._seen = replace(
             self._seen, phase=status.phase, words=words, ended=status.ended, seen=datetime.now(UTC), problem=""
@@ -247,7 +251,8 @@ class JobView:
     def _read_log(self) -> bool:
         """Read the log. Returns whether reading it again would give nothing new once the Job has ended."""
         try:
-            text = self._job.logs() if self._seen.ended else self._job.logs(tail=_WINDOW)
+            with deadline(_FINAL_READ if self._seen.ended else _ANSWER_SECONDS):
+                text = self._job.logs() if self._seen.ended else self._job.logs(tail=_WINDOW)
         except AksGpuError as error:
             self._log_problem_since = self._log_problem_since or datetime.now(UTC)
             self._seen = replace(self._seen, log_problem=_problem(error, self._log_problem_since))
@@ -269,7 +274,8 @@ class JobView:
         if not running and not self._seen.ended:
             return
         try:
-            job = self._job.cluster.kube.get("Job", self._job.name, self._job.namespace)
+            with deadline(_ANSWER_SECONDS):
+                job = self._job.cluster.kube.get("Job", self._job.name, self._job.namespace)
         except AksGpuError:
             return  # times are left out; the state was read
         status = job.get("status") or {}
