@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from aksgpu.common.tolerations import tolerates
 from aksgpu.local.control import filters
 from aksgpu.local.control.controller_runtime import Cluster, all_of, condition, finished
 from aksgpu.local.control.informer import key_of
@@ -76,9 +77,7 @@ def allowed(spec: dict[str, Any], nodes: Iterable[Object], *effects: str) -> lis
     def allows(node: Object) -> bool:
         taints = [taint for taint in filters.in_force(node) if taint["effect"] in effects]
         labels = node["metadata"].get("labels") or {}
-        return shape.selects(node["metadata"]["name"], labels) and all(
-            filters.tolerates(tolerated, it) for it in taints
-        )
+        return shape.selects(node["metadata"]["name"], labels) and all(tolerates(tolerated, it) for it in taints)
 
     return [node["metadata"]["name"] for node in nodes if allows(node)]
 

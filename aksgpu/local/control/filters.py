@@ -7,7 +7,7 @@ spread, host ports, volumes' zones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from aksgpu.common import quantities
+from aksgpu.common.tolerations import tolerates
 from aksgpu.local import selectors
 from aksgpu.local.api.admission import pod_resources
 from aksgpu.local.control.controller_runtime import condition
@@ -47,20 +48,6 @@ def amounts(quantities: Mapping[str, Any] | None) -> Counter[str]:
 def requests(spec: Mapping[str, Any]) -> Amounts:
     """What a pod's spec asks of a node."""
     return Counter({name: _whole(name, exact) for name, exact in pod_resources(spec, "requests").items() if exact})
-
-
-def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:
-    """Whether one of the tolerations covers the taint."""
-    return any(covers(toleration, taint) for toleration in tolerations)
-
-
-def covers(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    """Whether a toleration covers a taint; an empty key or effect covers every one."""
-    if any(toleration.get(each) and toleration[each] != taint.get(each) for each in ("effect", "key")):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
 
 
 def in_force(node: Object) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aksgpu.common import times
+from aksgpu.common import times, tolerations
 from aksgpu.local.control import filters
 from aksgpu.local.control.controller_runtime import Cluster, Controller, condition, finished
 from aksgpu.local.control.informer import key_of
@@ -165,7 +165,7 @@ def _patience(pod: Object, taints: list[dict[str, Any]]) -> float:
     """Seconds that a pod may stay on a node with these taints."""
     left = float("inf")
     for taint in taints:
-        covering = [each for each in pod["spec"].get("tolerations") or () if filters.covers(each, taint)]
+        covering = [each for each in pod["spec"].get("tolerations") or () if tolerations.matches(each, taint)]
         if not covering:
             return 0.0
         limits = [each["tolerationSeconds"] for each in covering if each.get("tolerationSeconds") is not None]

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aksgpu.common.tolerations import tolerates
 from aksgpu.local.control import Controllers
-from aksgpu.local.control.filters import Shape, requests, term_matches, tolerates
+from aksgpu.local.control.filters import Shape, requests, term_matches
 from aksgpu.local.control.scheduler_queue import Board
 
 if TYPE_CHECKING:
