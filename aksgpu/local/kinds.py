@@ -30,7 +30,7 @@ class Type:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @cached_property
-    def qualified_kind(self) -> str:
+    def kind_and_group(self) -> str:
         """``Job.batch``: the name in the texts of failed validations."""
         return f"{self.kind}.{self.group}" if self.group else self.kind
 
@@ -47,8 +47,8 @@ class Type:
 
     def refuse(self, why: str, given: str = "") -> StatusError:
         """400: what was ``given`` cannot be read as this type."""
-        head = f'{given or self.kind} in version "{self.version}" cannot be handled as a {self.kind}'
-        return bad_request(f"{head}: {why}")
+        json_prefix = f'{given or self.kind} in version "{self.version}" cannot be handled as a {self.kind}'
+        return bad_request(f"{json_prefix}: {why}")
 
 
 DELETE_OPTIONS = Type("meta.k8s.io", "v1", "DeleteOptions")
@@ -75,9 +75,9 @@ class Kind(Type):
     """What a field selector may name, beyond metadata.name and metadata.namespace; in the server's order."""
     generation: bool = False
     """Whether metadata.generation counts changes of the spec."""
-    name_rule: str = "subdomain"
-    """``subdomain``, ``label``, ``service`` or ``path``; see :mod:`aksgpu.local.api.name_formats`."""
-    body_in_delete: bool = False
+    name_format: str = "subdomain"
+    """``subdomain``, ``label``, ``service`` or ``path``; see :mod:`aksgpu.local.name_formats`."""
+    delete_returns_object: bool = False
     """Whether DELETE answers with the object, as pods and namespaces do, rather than a Status."""
 
     @cached_property
@@ -86,7 +86,7 @@ class Kind(Type):
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @cached_property
-    def head(self) -> bytes:
+    def json_prefix(self) -> bytes:
         """How the JSON of every stored object of this kind begins; list items are the rest."""
         return f'{{"kind":"{self.kind}","apiVersion":"{self.api_version}",'.encode()
 
@@ -121,19 +121,19 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", ("cm",)),
     Kind("", "v1", "Event", "events", ("ev",), fields=tuple(_EVENT_FIELDS.split())),
     Kind("", "v1", "Namespace", "namespaces", ("ns",), namespaced=False, verbs=_NO_COLLECTION,
-         subresources=_FINALIZE, fields=("status.phase",), name_rule="label", body_in_delete=True),
+         subresources=_FINALIZE, fields=("status.phase",), name_format="label", delete_returns_object=True),
     Kind("", "v1", "Node", "nodes", ("no",), namespaced=False, subresources=_status("Node"),
          fields=("spec.unschedulable",)),
     Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", ("pvc",),
-         subresources=_status("PersistentVolumeClaim"), body_in_delete=True),
-    Kind("", "v1", "Pod", "pods", ("po",), ("all",), subresources=_POD_PARTS, body_in_delete=True,
+         subresources=_status("PersistentVolumeClaim"), delete_returns_object=True),
+    Kind("", "v1", "Pod", "pods", ("po",), ("all",), subresources=_POD_PARTS, delete_returns_object=True,
          fields=tuple(_POD_FIELDS.split())),
     Kind("", "v1", "ResourceQuota", "resourcequotas", ("quota",),
-         subresources=_status("ResourceQuota"), body_in_delete=True),
+         subresources=_status("ResourceQuota"), delete_returns_object=True),
     Kind("", "v1", "Secret", "secrets", fields=("type",)),
     Kind("", "v1", "Service", "services", ("svc",), ("all",), subresources=_status("Service"),
-         fields=("spec.clusterIP", "spec.type"), name_rule="service", body_in_delete=True),
-    Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), body_in_delete=True),
+         fields=("spec.clusterIP", "spec.type"), name_format="service", delete_returns_object=True),
+    Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), delete_returns_object=True),
     Kind("apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), generation=True,
          subresources=_status("DaemonSet", "apps")),
     Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
@@ -141,11 +141,11 @@ KINDS: tuple[Kind, ...] = (
     Kind("batch", "v1", "Job", "jobs", (), ("all",), generation=True, subresources=_status("Job", "batch"),
          fields=("status.successful",)),
     Kind(_COORDINATION, "v1", "Lease", "leases"),
-    Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False, name_rule="path"),
+    Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False, name_format="path"),
     Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False,
-         name_rule="path"),
-    Kind(_RBAC, "v1", "Role", "roles", name_rule="path"),
-    Kind(_RBAC, "v1", "RoleBinding", "rolebindings", name_rule="path"),
+         name_format="path"),
+    Kind(_RBAC, "v1", "Role", "roles", name_format="path"),
+    Kind(_RBAC, "v1", "RoleBinding", "rolebindings", name_format="path"),
     Kind(_SCHEDULING, "v1", "PriorityClass", "priorityclasses", ("pc",), namespaced=False),
 )
 # fmt: on
@@ -153,12 +153,12 @@ KINDS: tuple[Kind, ...] = (
 _BY_PLURAL = {kind.plural: kind for kind in KINDS}
 
 
-def by_plural(plural: str) -> Kind:
+def get_kind(plural: str) -> Kind:
     """The row of a plural; KeyError for a resource that is not served."""
     return _BY_PLURAL[plural]
 
 
-def by_path(group: str, version: str, plural: str) -> Kind | None:
+def find_kind(group: str, version: str, plural: str) -> Kind | None:
     """The row of a URL's group, version and plural, or None."""
     found = _BY_PLURAL.get(plural)
     return found if found is not None and (found.group, found.version) == (group, version) else None

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.kinds import Kind
 from aksgpu.local.status_error import bad_request
 
 Labels = Mapping[str, str]
 Matcher = Callable[[Labels], bool]
-FieldMatcher = Callable[[Mapping[str, Any]], bool]
+ObjectFilter = Callable[[Mapping[str, Any]], bool]
 
 _TERM = re.compile(
     r"\s*(?:"
@@ -27,12 +27,12 @@ _TERM = re.compile(
 def labels_match(selector: Mapping[str, Any], labels: Labels) -> bool:
     """Whether a LabelSelector object selects these labels; an empty one selects everything."""
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        operation(each.get("operator", ""), labels.get(each.get("key", "")), each.get("values", ()))
+        requirement_matches(each.get("operator", ""), labels.get(each.get("key", "")), each.get("values", ()))
         for each in selector.get("matchExpressions", ())
     )
 
 
-def operation(operator: str, value: str | None, values: Any) -> bool:
+def requirement_matches(operator: str, value: str | None, values: Any) -> bool:
     """One requirement of a selector or of node affinity; ``value`` is None where the label is absent."""
     if operator == "In":
         return value is not None and value in values
@@ -50,7 +50,7 @@ def operation(operator: str, value: str | None, values: Any) -> bool:
     return have > bound if operator == "Gt" else operator == "Lt" and have < bound
 
 
-def matcher(kind: Kind, label_selector: str, field_selector: str) -> FieldMatcher | None:
+def object_filter(kind: Kind, label_selector: str, field_selector: str) -> ObjectFilter | None:
     """Both selectors of a request as one function of an object; None when everything is wanted."""
     labels = parse_labels(label_selector)
     fields = parse_fields(field_selector, kind)
@@ -75,7 +75,7 @@ def parse_labels(text: str) -> Matcher | None:
         tests.append(_requirement(match))
     if not tests:
         return None
-    return lambda labels: all(operation(op, labels.get(key), values) for key, op, values in tests)
+    return lambda labels: all(requirement_matches(op, labels.get(key), values) for key, op, values in tests)
 
 
 def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
@@ -88,9 +88,12 @@ def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
     elif match["op"]:
         operator = {"!=": "NotIn", ">": "Gt", "<": "Lt"}.get(match["op"], "In")
         values = (match["value"],)
-    wrong = [f'<nil>: Invalid value: "{key}": {why}' for why in name_formats.qualified(key)]
+    wrong = [f'<nil>: Invalid value: "{key}": {why}' for why in name_formats.qualified_name_problems(key)]
     for index, value in enumerate(values):
-        wrong += [f'values[{index}][{key}]: Invalid value: "{value}": {why}' for why in name_formats.label_value(value)]
+        wrong += [
+            f'values[{index}][{key}]: Invalid value: "{value}": {why}'
+            for why in name_formats.label_value_problems(value)
+        ]
     if wrong:
         raise bad_request(f"unable to parse requirement: {wrong[0]}")
     return key, operator, values
@@ -100,7 +103,7 @@ _ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.s
 
 
 @lru_cache(maxsize=512)
-def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
+def parse_fields(text: str, kind: Kind) -> ObjectFilter | None:
     """A field selector string as a function of an object; None for one that selects everything.
 
     Raises BadRequest for a field that this kind cannot be selected by.
@@ -126,14 +129,14 @@ def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
 def field_value(obj: Mapping[str, Any], path: str) -> str:
     """What a field selector compares: the field as text, empty where absent."""
     if path == "source":
-        return at(obj, "source.component") or obj.get("reportingComponent") or ""
-    value = at(obj, path)
+        return get_path(obj, "source.component") or obj.get("reportingComponent") or ""
+    value = get_path(obj, path)
     if value is None:
         return _ABSENT.get(path, "")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def at(obj: Mapping[str, Any], path: str) -> Any:
+def get_path(obj: Mapping[str, Any], path: str) -> Any:
     """The value at a path such as ``status.phase``; None where there is none."""
     value: Any = obj
     for key in path.split("."):

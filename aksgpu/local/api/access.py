@@ -10,14 +10,14 @@ from aiohttp import web
 
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.store import Store
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError, bad_request
 
 Object = dict[str, Any]
 
-MASTERS = "system:masters"
+ADMIN_GROUP = "system:masters"
 """Members of this group may do everything."""
-_AUTHENTICATED = "system:authenticated"
+_AUTHENTICATED_GROUP = "system:authenticated"
 
 
 class User(NamedTuple):
@@ -27,20 +27,20 @@ class User(NamedTuple):
     groups: tuple[str, ...] = ()
 
 
-Tokens = Mapping[str, User] | Callable[[str], User | None]
+TokenAuthenticator = Mapping[str, User] | Callable[[str], User | None]
 
 
-def authenticate(request: web.Request, tokens: Tokens) -> User:
+def authenticate(request: web.Request, tokens: TokenAuthenticator) -> User:
     """The user whose bearer token the request carries, or whom that user impersonates; raises Unauthorized."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and (token := token.strip()):
-        user = tokens(token) if callable(tokens) else tokens.get(token)
+    scheme, _, continue_token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and (continue_token := continue_token.strip()):
+        user = tokens(continue_token) if callable(tokens) else tokens.get(continue_token)
         if user is not None:
-            return _impersonated(request, User(user.name, (*user.groups, _AUTHENTICATED)))
+            return _impersonate(request, User(user.name, (*user.groups, _AUTHENTICATED_GROUP)))
     raise StatusError(401, "Unauthorized", "Unauthorized")
 
 
-def _impersonated(request: web.Request, user: User) -> User:
+def _impersonate(request: web.Request, user: User) -> User:
     """Whom the request is to be answered as: the caller, or the user that an administrator names in its headers."""
     name = request.headers.get("Impersonate-User", "")
     groups = request.headers.getall("Impersonate-Group", [])
@@ -48,12 +48,12 @@ def _impersonated(request: web.Request, user: User) -> User:
         return user
     if not name:
         raise bad_request(f"requested {groups} without impersonating a user")
-    if MASTERS not in user.groups:
+    if ADMIN_GROUP not in user.groups:
         what = f'User "{user.name}" cannot impersonate resource "users" in API group "" at the cluster scope'
         raise StatusError(403, "Forbidden", f'users "{name}" is forbidden: {what}', {"name": name, "kind": "users"})
     if not groups and len(parts := name.split(":")) == 4 and name.startswith("system:serviceaccount:"):
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}"]
-    return User(name, (*groups, _AUTHENTICATED))
+    return User(name, (*groups, _AUTHENTICATED_GROUP))
 
 
 class Attributes(NamedTuple):
@@ -74,70 +74,70 @@ class Attributes(NamedTuple):
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
-_NAMED = re.compile(r"(?:^|,)metadata\.name==?([^,=!]+)(?:,|$)")
-DISCOVERY = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/readyz/", "/version/")
+_NAME_SELECTOR = re.compile(r"(?:^|,)metadata\.name==?([^,=!]+)(?:,|$)")
+DISCOVERY_PATHS = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/readyz/", "/version/")
 """What everyone with a token may read: these paths and all below them."""
 
 
-def allowed(store: Store, user: User, wanted: Attributes) -> str | None:
+def allow_reason(store: Store, user: User, attributes: Attributes) -> str | None:
     """Why the user may do this, or None when they may not. The reason is empty where no binding is needed."""
-    if MASTERS in user.groups or (wanted.verb == "get" and f"{wanted.path}/".startswith(DISCOVERY)):
+    if ADMIN_GROUP in user.groups or (attributes.verb == "get" and f"{attributes.path}/".startswith(DISCOVERY_PATHS)):
         return ""
-    local = store.entries("rolebindings", wanted.namespace) if wanted.namespace else ()
+    local = store.entries("rolebindings", attributes.namespace) if attributes.namespace else ()
     for entry in (*store.entries("clusterrolebindings"), *local):
         binding = entry.obj
         namespace = binding["metadata"].get("namespace", "")
         role = binding["roleRef"]
-        subjects = (_subject(each, namespace, user) for each in binding.get("subjects") or ())
+        subjects = (_matching_subject(each, namespace, user) for each in binding.get("subjects") or ())
         if (subject := next(filter(None, subjects), None)) and any(
-            _grants(rule, wanted) for rule in _rules(store, role, namespace)
+            _grants(rule, attributes) for rule in _role_rules(store, role, namespace)
         ):
             name = "/".join(filter(None, (binding["metadata"]["name"], namespace)))
             return f'RBAC: allowed by {entry.kind.kind} "{name}" of {role["kind"]} "{role["name"]}" to {subject}'
     return None
 
 
-def named(wanted: Attributes, query: Mapping[str, str]) -> Attributes:
+def with_selected_name(attributes: Attributes, query: Mapping[str, str]) -> Attributes:
     """A list or watch of the one object that a field selector names is judged as a request for that object."""
-    if wanted.verb in ("list", "watch") and (found := _NAMED.search(query.get("fieldSelector", ""))):
-        return wanted._replace(name=found[1])
-    return wanted
+    if attributes.verb in ("list", "watch") and (found := _NAME_SELECTOR.search(query.get("fieldSelector", ""))):
+        return attributes._replace(name=found[1])
+    return attributes
 
 
-def authorize(store: Store, user: User, wanted: Attributes) -> None:
+def authorize(store: Store, user: User, attributes: Attributes) -> None:
     """Raise Forbidden unless the user may do this."""
-    if allowed(store, user, wanted) is not None:
+    if allow_reason(store, user, attributes) is not None:
         return
-    if wanted.path:
-        message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"'
+    if attributes.path:
+        message = f'forbidden: User "{user.name}" cannot {attributes.verb} path "{attributes.path}"'
         raise StatusError(403, "Forbidden", message, {})
-    where = f'in the namespace "{wanted.namespace}"' if wanted.namespace else "at the cluster scope"
-    what = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
-    if wanted.name:
-        what = f'{what} "{wanted.name}"'
+    where = f'in the namespace "{attributes.namespace}"' if attributes.namespace else "at the cluster scope"
+    what = f"{attributes.resource}.{attributes.group}" if attributes.group else attributes.resource
+    if attributes.name:
+        what = f'{what} "{attributes.name}"'
     message = (
-        f'{what} is forbidden: User "{user.name}" cannot {wanted.verb} resource "{wanted.full_resource}" '
-        f'in API group "{wanted.group}" {where}'
+        f'{what} is forbidden: User "{user.name}" cannot {attributes.verb} resource "{attributes.full_resource}" '
+        f'in API group "{attributes.group}" {where}'
     )
-    details = {"name": wanted.name, "group": wanted.group, "kind": wanted.resource}
+    details = {"name": attributes.name, "group": attributes.group, "kind": attributes.resource}
     raise StatusError(403, "Forbidden", message, {key: value for key, value in details.items() if value})
 
 
-def review(store: Store, user: User, spec: Object) -> Object:
+def review_access(store: Store, user: User, spec: Object) -> Object:
     """The status of a SelfSubjectAccessReview."""
     given = [spec[part] for part in ("resourceAttributes", "nonResourceAttributes") if spec.get(part)]
     if len(given) != 1:
         causes = Causes()
         why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         causes.invalid("spec.resourceAttributes", None, why)
-        causes.check(by_plural("selfsubjectaccessreviews"), "")
+        causes.check(get_kind("selfsubjectaccessreviews"), "")
     (asked,) = given
-    wanted = Attributes(**{field: str(asked.get(field) or "") for field in Attributes._fields})
-    reason = allowed(store, user, wanted)
+    attributes = Attributes(**{field: str(asked.get(field) or "") for field in Attributes._fields})
+    reason = allow_reason(store, user, attributes)
     return {"allowed": reason is not None, **({"reason": reason} if reason else {})}
 
 
-def _subject(subject: Object, namespace: str, user: User) -> str | None:
+def _matching_subject(subject: Object, namespace: str, user: User) -> str | None:
     """How a subject of a binding in ``namespace`` is called when it is, or contains, this user."""
     kind = subject.get("kind")
     name = subject.get("name", "")
@@ -150,23 +150,25 @@ def _subject(subject: Object, namespace: str, user: User) -> str | None:
     return f'{kind} "{name}"' if is_user else None
 
 
-def _rules(store: Store, reference: Object, namespace: str) -> list[Object]:
+def _role_rules(store: Store, reference: Object, namespace: str) -> list[Object]:
     cluster = reference.get("kind") == "ClusterRole"
     entry = store.get("clusterroles" if cluster else "roles", ("" if cluster else namespace, reference.get("name", "")))
     return (entry.obj.get("rules") or []) if entry else []
 
 
-def _grants(rule: Object, wanted: Attributes) -> bool:
+def _grants(rule: Object, attributes: Attributes) -> bool:
     def has(field: str, *values: str) -> bool:
         given = rule.get(field) or ()
         return any(value in given for value in ("*", *values))
 
-    if not has("verbs", wanted.verb):
+    if not has("verbs", attributes.verb):
         return False
-    if wanted.path:
+    if attributes.path:
         urls = rule.get("nonResourceURLs") or ()
-        return any(url == wanted.path or (url.endswith("*") and wanted.path.startswith(url[:-1])) for url in urls)
-    every = (f"*/{wanted.subresource}",) if wanted.subresource else ()
+        return any(
+            url == attributes.path or (url.endswith("*") and attributes.path.startswith(url[:-1])) for url in urls
+        )
+    every = (f"*/{attributes.subresource}",) if attributes.subresource else ()
     names = rule.get("resourceNames")
-    allowed_here = has("apiGroups", wanted.group) and has("resources", wanted.full_resource, *every)
-    return allowed_here and (not names or wanted.name in names)
+    allowed_here = has("apiGroups", attributes.group) and has("resources", attributes.full_resource, *every)
+    return allowed_here and (not names or attributes.name in names)

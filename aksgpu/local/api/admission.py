@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.api.store import Store
 from aksgpu.local.kinds import Kind
 from aksgpu.local.status_error import StatusError, details, not_found
@@ -21,7 +21,7 @@ Object = dict[str, Any]
 Amounts = defaultdict[str, Decimal]
 """How much of each resource."""
 
-PROTECTED = ("default", "kube-system", "kube-public")
+PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 """Namespaces that cannot be deleted."""
 _DELAY_KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
@@ -94,14 +94,14 @@ def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
     quotas = list(store.entries("resourcequotas", namespace))
     if not quotas:
         return
-    used = _used(store, namespace)
-    wanted = usage([pod])
+    used = _namespace_usage(store, namespace)
+    wanted = quota_usage([pod])
     for entry in quotas:
         asked = []
         taken = []
         limited = []
         hard = entry.obj["spec"].get("hard", {})
-        if unsaid := _unsaid(pod["spec"], hard):
+        if unsaid := _missing_quantities(pod["spec"], hard):
             raise forbidden(kind, name, f"failed quota: {entry.key[1]}: must specify {unsaid}")
         for each, limit in sorted(hard.items()):
             if wanted[each] and used[each] + wanted[each] > quantities.parse(limit):
@@ -113,7 +113,7 @@ def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
             raise forbidden(kind, name, f"exceeded quota: {entry.key[1]}, {why}")
 
 
-def _unsaid(spec: Object, hard: Object) -> str:
+def _missing_quantities(spec: Object, hard: Object) -> str:
     """Which containers do not say how much cpu or memory they take although a quota limits it; empty when all do."""
     lacking = []
     for limited in sorted(hard):
@@ -126,27 +126,27 @@ def _unsaid(spec: Object, hard: Object) -> str:
     return "; ".join(lacking)
 
 
-def _used(store: Store, namespace: str) -> Amounts:
+def _namespace_usage(store: Store, namespace: str) -> Amounts:
     """What the pods of a namespace take: counted once, then kept up with their changes, so that many cost no more."""
     place = f"used in {namespace}"
     used = Amounts(Decimal)
     try:
         since, used = store.derived[place]
-        changed = store.at("pods", since)
+        changed = store.changes_since("pods", since)
     except (KeyError, StatusError):  # never counted, or so long ago that the changes are not kept
-        used = usage(entry.obj for entry in store.entries("pods", namespace))
+        used = quota_usage(entry.obj for entry in store.entries("pods", namespace))
         changed = {}
     for key, before in changed.items():
         if key[0] == namespace:
             after = store.get("pods", key)
             for sign, entry in ((-1, before), (1, after)):
-                for name, amount in usage([entry.obj] if entry else []).items():
+                for name, amount in quota_usage([entry.obj] if entry else []).items():
                     used[name] += sign * amount
     store.derived[place] = store.revision, used
     return used
 
 
-def usage(pods: Iterable[Object]) -> Amounts:
+def quota_usage(pods: Iterable[Object]) -> Amounts:
     """What pods take, in the names of a ResourceQuota; those that have ended take nothing."""
     total = Amounts(Decimal)
     for pod in pods:
@@ -157,7 +157,7 @@ def usage(pods: Iterable[Object]) -> Amounts:
         for field in ("requests", "limits"):
             for name, amount in pod_resources(pod["spec"], field).items():
                 total[f"{field}.{name}"] += amount
-                if field == "requests" and not name_formats.extended(name):
+                if field == "requests" and not name_formats.is_extended_resource(name):
                     total[name] += amount
     return total
 
@@ -172,11 +172,11 @@ def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
     start = Amounts(Decimal)
     for container in spec.get("initContainers") or ():
         sidecar = container.get("restartPolicy") == "Always"
-        for name, amount in _wants(container, field).items():
+        for name, amount in _container_resources(container, field).items():
             start[name] = max(start[name], total[name] + amount)
             total[name] += amount if sidecar else 0
     for container in spec.get("containers") or ():
-        for name, amount in _wants(container, field).items():
+        for name, amount in _container_resources(container, field).items():
             total[name] += amount
     for name, amount in start.items():
         total[name] = max(total[name], amount)
@@ -185,7 +185,7 @@ def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
     return total
 
 
-def _wants(container: Mapping[str, Any], field: str) -> dict[str, Decimal]:
+def _container_resources(container: Mapping[str, Any], field: str) -> dict[str, Decimal]:
     resources = container.get("resources") or {}
     given = {**(resources.get("limits") or {}), **((resources.get("requests") or {}) if field == "requests" else {})}
     return {name: quantities.parse(value) for name, value in given.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from aksgpu.local.api.responses import AGGREGATED, JSON, NO_CACHE, answer, negotiate
+from aksgpu.local.api.responses import AGGREGATED_DISCOVERY, JSON, NO_CACHE, json_response, negotiate
 from aksgpu.local.api.schema import REF, definitions
 from aksgpu.local.kinds import KINDS, Kind, Subresource
 
@@ -41,10 +41,10 @@ def serve(request: web.Request, path: str) -> web.Response:
             found = {"paths": {each: {"serverRelativeURL": location} for each, location in locations.items()}}
         case ["openapi", "v3", *rest] if (name := "/".join(rest)) in _PATHS:
             cached = {"Cache-Control": "public, immutable"} if "hash" in request.query else {}
-            return answer(_openapi(name)[0], headers=cached)
-        case ["api" | "apis" as root] if negotiate(request).shape == AGGREGATED:
-            media = f"{JSON};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED}"
-            return answer(_aggregated(root), headers={"Content-Type": media, "Cache-Control": "public"})
+            return json_response(_openapi(name)[0], headers=cached)
+        case ["api" | "apis" as root] if negotiate(request).shape == AGGREGATED_DISCOVERY:
+            media = f"{JSON};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED_DISCOVERY}"
+            return json_response(_aggregated(root), headers={"Content-Type": media, "Cache-Control": "public"})
         case ["api"]:
             addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": request.host}]
             found = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
@@ -57,7 +57,7 @@ def serve(request: web.Request, path: str) -> web.Response:
         case ["api" | "apis", *_] if (name := "/".join(parts)) in _PATHS:
             found = _resources(_PATHS[name])
     if found is not None:
-        return answer(found)
+        return json_response(found)
     headers = {**NO_CACHE, "X-Content-Type-Options": "nosniff"}
     return web.Response(text="404 page not found\n", status=404, headers=headers)
 
@@ -83,7 +83,7 @@ def _aggregated(root: str) -> Object:
             versions = [{"version": kinds[0].version, "resources": resources, "freshness": "Current"}]
             name = {"name": kinds[0].group} if kinds[0].group else {}
             items.append({"metadata": {**name, "creationTimestamp": None}, "versions": versions})
-    return {"kind": AGGREGATED, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+    return {"kind": AGGREGATED_DISCOVERY, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
 def _resource(kind: Kind) -> Object:

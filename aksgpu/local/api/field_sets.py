@@ -12,16 +12,16 @@ import re
 from collections import Counter
 from typing import Any
 
-from aksgpu.local.api.schema import Node
+from aksgpu.local.api.schema import SchemaNode
 from aksgpu.local.status_error import bad_request
 
 Path = tuple[str, ...]
 Fields = set[Path]
 
-_LEAF = Node("any")
+_LEAF = SchemaNode("any")
 
 
-def element(node: Node, item: Any) -> str:
+def path_element(node: SchemaNode, item: Any) -> str:
     """The path element of a list's item."""
     if node.list_type == "set":
         return "v:" + json.dumps(item, separators=(",", ":"), ensure_ascii=False)
@@ -31,7 +31,7 @@ def element(node: Node, item: Any) -> str:
     return "k:" + json.dumps(keys, separators=(",", ":"), ensure_ascii=False)
 
 
-def children(node: Node, value: Any) -> list[tuple[str, Node, Any]] | None:
+def children(node: SchemaNode, value: Any) -> list[tuple[str, SchemaNode, Any]] | None:
     """The parts of a value that have an owner each, or None where the value is owned as a whole."""
     if node.atomic or value is None:
         return None
@@ -42,26 +42,26 @@ def children(node: Node, value: Any) -> list[tuple[str, Node, Any]] | None:
         return [("f:" + key, node.item, each) for key, each in value.items()]
     if node.type == "array" and node.list_type in ("map", "set"):
         assert node.item is not None
-        return [(element(node, each), node.item, each) for each in value]
+        return [(path_element(node, each), node.item, each) for each in value]
     return None
 
 
-def everything(node: Node, value: Any, path: Path = (), *, applied: bool = False) -> Fields:
+def all_fields(node: SchemaNode, value: Any, path: Path = (), *, applied: bool = False) -> Fields:
     """All fields of a value, its own path included; with ``applied`` only leaves and items, as apply counts them."""
     parts = children(node, value)
     if not parts:
         return {path}
     if applied and len(names := Counter(name for name, _, _ in parts)) < len(parts):
-        why = f"{text(path)}: duplicate entries for key {text((names.most_common(1)[0][0],))}"
+        why = f"{format_path(path)}: duplicate entries for key {format_path((names.most_common(1)[0][0],))}"
         raise bad_request(f"failed to create typed patch object: {why}")
     own = bool(path) and (not applied or path[-1].startswith("k:"))
     found: Fields = {path} if own else set()
     for name, part, each in parts:
-        found |= everything(part, each, (*path, name), applied=applied)
+        found |= all_fields(part, each, (*path, name), applied=applied)
     return found
 
 
-def compare(node: Node, old: Any, new: Any, path: Path = ()) -> tuple[Fields, Fields]:
+def compare(node: SchemaNode, old: Any, new: Any, path: Path = ()) -> tuple[Fields, Fields]:
     """Fields that were added or changed, and fields that were removed."""
     if old == new and type(old) is type(new):
         return set(), set()
@@ -70,23 +70,23 @@ def compare(node: Node, old: Any, new: Any, path: Path = ()) -> tuple[Fields, Fi
     if before is None or after is None:
         # A null that is filled or emptied was there before and after.
         if old is None and after:
-            return everything(node, new, path) - {path}, set()
+            return all_fields(node, new, path) - {path}, set()
         if new is None and before:
-            return set(), everything(node, old, path) - {path}
+            return set(), all_fields(node, old, path) - {path}
         return {path}, set()
     changed: Fields = set()
     removed: Fields = set()
     olds = {name: each for name, _, each in before}
     for name, part, each in after:
         if name not in olds:
-            changed |= everything(part, each, (*path, name))
+            changed |= all_fields(part, each, (*path, name))
             continue
         more, less = compare(part, olds.pop(name), each, (*path, name))
         changed |= more
         removed |= less
     parts = {name: part for name, part, _ in before}
     for name, each in olds.items():
-        removed |= everything(parts[name], each, (*path, name))
+        removed |= all_fields(parts[name], each, (*path, name))
     return changed, removed
 
 
@@ -115,7 +115,7 @@ def load(fields_v1: Any, path: Path = ()) -> Fields:
     return found
 
 
-def text(path: Path) -> str:
+def format_path(path: Path) -> str:
     """A field as error texts show it: ``.spec.containers[name="main"].image``."""
     shown = ""
     for name in path:

@@ -13,7 +13,7 @@ from typing import Any
 import jsonpatch
 import orjson
 
-from aksgpu.local.api.schema import Node
+from aksgpu.local.api.schema import SchemaNode
 from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_OPERATIONS = 10_000
@@ -65,7 +65,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return result
 
 
-def strategic_patch(node: Node | None, target: Any, patch: Any) -> Any:
+def strategic_patch(node: SchemaNode | None, target: Any, patch: Any) -> Any:
     """Kubernetes' own merge patch, in which lists with a merge key are merged item by item."""
     if not isinstance(patch, dict):
         return patch
@@ -93,13 +93,13 @@ def strategic_patch(node: Node | None, target: Any, patch: Any) -> Any:
     return _directives(node, result, patch)
 
 
-def _field(node: Node | None, key: str) -> Node | None:
+def _field(node: SchemaNode | None, key: str) -> SchemaNode | None:
     if node is None:
         return None
     return node.item if node.type == "map" else node.fields.get(key)
 
 
-def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+def _directives(node: SchemaNode | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     if isinstance(retained := patch.get(_RETAIN), list):
         kept = {*map(str, retained)}
         result = {key: value for key, value in result.items() if key in kept}
@@ -118,12 +118,12 @@ def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]
     return result
 
 
-def _identity(field: Node | None, item: Any) -> Any:
+def _identity(field: SchemaNode | None, item: Any) -> Any:
     key = field.merge_key if field else "*"
     return item.get(key) if isinstance(item, dict) else item
 
 
-def _ordered(field: Node | None, items: list[Any], order: list[Any]) -> list[Any]:
+def _ordered(field: SchemaNode | None, items: list[Any], order: list[Any]) -> list[Any]:
     """Items in the patch's order; those that it does not name keep their place after the one before them."""
     wanted = {str(_identity(field, each)): place for place, each in enumerate(order)}
     place = -1
@@ -134,7 +134,7 @@ def _ordered(field: Node | None, items: list[Any], order: list[Any]) -> list[Any
     return [item for _, _, item in sorted(placed, key=lambda each: each[:2])]
 
 
-def _merge_lists(field: Node, target: Any, patch: list[Any]) -> list[Any]:
+def _merge_lists(field: SchemaNode, target: Any, patch: list[Any]) -> list[Any]:
     directives = [each.get(_DIRECTIVE) if isinstance(each, dict) else None for each in patch]
     if "replace" in directives:
         return [each for each in patch if not (isinstance(each, dict) and _DIRECTIVE in each)]

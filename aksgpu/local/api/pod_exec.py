@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import orjson
 from aiohttp import WSMsgType, web
 
-from aksgpu.local.api.pod_logs import chosen_container, container_status
-from aksgpu.local.api.request_bodies import flag
-from aksgpu.local.selectors import at
+from aksgpu.local.api.pod_logs import container_status, select_container
+from aksgpu.local.api.request_bodies import query_flag
+from aksgpu.local.selectors import get_path
 from aksgpu.local.status_error import StatusError, bad_request
 
 Object = dict[str, Any]
@@ -70,18 +70,18 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
     """
     query = request.query
     name = pod["metadata"]["name"]
-    container = chosen_container(pod, query.get("container", ""))
+    container = select_container(pod, query.get("container", ""))
     argv = query.getall("command", [])
-    tty = flag(query, "tty")
-    stdin = flag(query, "stdin")
-    wanted = [stream for stream in OUTPUTS if flag(query, stream) and not (tty and stream == "stderr")]
+    tty = query_flag(query, "tty")
+    stdin = query_flag(query, "stdin")
+    wanted = [stream for stream in OUTPUTS if query_flag(query, stream) and not (tty and stream == "stderr")]
     if not pod["spec"].get("nodeName"):
         raise bad_request(f"pod {name} does not have a host assigned")
     if not argv:
         raise bad_request("you must specify at least 1 word of a command")
     if not wanted and not stdin:
         raise bad_request("you must specify at least 1 of stdin, stdout, stderr")
-    if at(container_status(pod, container), "state.running") is None:
+    if get_path(container_status(pod, container), "state.running") is None:
         message = f'Internal error occurred: unable to upgrade connection: container not found ("{container}")'
         raise StatusError(500, "InternalError", message)
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=60)
@@ -91,9 +91,9 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
     try:
         command = await runner.execute(pod["metadata"]["namespace"], name, container, argv, tty=tty)
     except StatusError as error:
-        await _finish(socket, error.status)
+        await _send_status(socket, error.status)
         return socket
-    ways = _read(socket, command, stdin), _follow(socket, command, wanted, argv)
+    ways = _receive_input(socket, command, stdin), _send_output(socket, command, wanted, argv)
     parts = [asyncio.create_task(each) for each in ways]
     try:
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -106,7 +106,9 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
     return socket
 
 
-async def _follow(socket: web.WebSocketResponse, command: Command, streams: Sequence[str], argv: Sequence[str]) -> None:
+async def _send_output(
+    socket: web.WebSocketResponse, command: Command, streams: Sequence[str], argv: Sequence[str]
+) -> None:
     """Pass on what the command writes and, last, how it ended."""
 
     async def send(stream: str) -> None:
@@ -115,20 +117,20 @@ async def _follow(socket: web.WebSocketResponse, command: Command, streams: Sequ
 
     await asyncio.gather(*map(send, streams))
     status: Object = {"metadata": {}, "status": "Success"}
-    if code := await command.code():
+    if exit_code := await command.code():
         head = "command terminated with non-zero exit code: error executing command"
-        message = f"{head} [{' '.join(argv)}], exit code {code}"
+        message = f"{head} [{' '.join(argv)}], exit code {exit_code}"
         status |= {"status": "Failure", "reason": "NonZeroExitCode", "message": message}
-        status["details"] = {"causes": [{"reason": "ExitCode", "message": str(code)}]}
-    await _finish(socket, status)
+        status["details"] = {"causes": [{"reason": "ExitCode", "message": str(exit_code)}]}
+    await _send_status(socket, status)
 
 
-async def _finish(socket: web.WebSocketResponse, status: Object) -> None:
+async def _send_status(socket: web.WebSocketResponse, status: Object) -> None:
     await socket.send_bytes(bytes((ERROR,)) + orjson.dumps(status))
     await socket.close()
 
 
-async def _read(socket: web.WebSocketResponse, command: Command, stdin: bool) -> None:
+async def _receive_input(socket: web.WebSocketResponse, command: Command, stdin: bool) -> None:
     """Pass on what the client sends, until it closes the connection."""
     if not stdin:
         command.end_input()

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from aksgpu.local.api.request_bodies import flag, integer
+from aksgpu.local.api.request_bodies import query_flag, query_int
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import Type
-from aksgpu.local.selectors import at
+from aksgpu.local.selectors import get_path
 from aksgpu.local.status_error import bad_request
 
 Object = dict[str, Any]
@@ -37,20 +37,20 @@ async def open_log(logs: PodLogs, pod: Object, query: Mapping[str, str]) -> Asyn
         StatusError: for a container that is not there, or has not started, in the server's words.
     """
     metadata = pod["metadata"]
-    options = _options(query, pod["metadata"]["name"])
-    container = chosen_container(pod, query.get("container", ""))
+    options = _log_options(query, pod["metadata"]["name"])
+    container = select_container(pod, query.get("container", ""))
     if not pod["spec"].get("nodeName"):
         return None
-    _check_state(pod, container, options["previous"])
+    _check_container_state(pod, container, options["previous"])
     return await logs.open(metadata["namespace"], metadata["name"], container, **options)
 
 
-def _options(query: Mapping[str, str], name: str) -> Object:
-    options: Object = {each: flag(query, each) for each in ("follow", "previous", "timestamps")}
+def _log_options(query: Mapping[str, str], name: str) -> Object:
+    options: Object = {each: query_flag(query, each) for each in ("follow", "previous", "timestamps")}
     numbers = {"since_seconds": "sinceSeconds", "tail_lines": "tailLines", "limit_bytes": "limitBytes"}
     causes = Causes()
     for field, parameter in numbers.items():
-        options[field] = integer(query, parameter) if query.get(parameter) else None
+        options[field] = query_int(query, parameter) if query.get(parameter) else None
         if options[field] == 0 and parameter != "tailLines":
             causes.invalid(parameter, 0, "must be greater than 0")
     since = query.get("sinceTime")
@@ -69,15 +69,15 @@ def _whole_seconds(text: str) -> str:
         raise bad_request(f'parsing time "{text}" as "2006-01-02T15:04:05Z07:00": cannot parse it') from None
 
 
-def chosen_container(pod: Object, asked: str) -> str:
+def select_container(pod: Object, requested: str) -> str:
     """The container that a request is about: the one it names, or the only one; raises BadRequest."""
     spec = pod["spec"]
     name = pod["metadata"]["name"]
     mains, inits = ([each["name"] for each in spec.get(field) or ()] for field in ("containers", "initContainers"))
-    if asked and asked not in (*mains, *inits):
-        raise bad_request(f"container {asked} is not valid for pod {name}")
+    if requested and requested not in (*mains, *inits):
+        raise bad_request(f"container {requested} is not valid for pod {name}")
     default = pod["metadata"].get("annotations", {}).get("kubectl.kubernetes.io/default-container")
-    if found := asked or (mains[0] if len(mains) == 1 and not inits else default if default in mains else ""):
+    if found := requested or (mains[0] if len(mains) == 1 and not inits else default if default in mains else ""):
         return str(found)
     choice = f"a container name must be specified for pod {name}, choose one of: [{' '.join(mains)}]"
     raise bad_request(choice + (f" or one of the init containers: [{' '.join(inits)}]" if inits else ""))
@@ -85,17 +85,17 @@ def chosen_container(pod: Object, asked: str) -> str:
 
 def container_status(pod: Object, container: str) -> Object:
     """What the pod's status says of a container; empty before it is there."""
-    known = [*(at(pod, "status.containerStatuses") or ()), *(at(pod, "status.initContainerStatuses") or ())]
+    known = [*(get_path(pod, "status.containerStatuses") or ()), *(get_path(pod, "status.initContainerStatuses") or ())]
     return next((each for each in known if each["name"] == container), {})
 
 
-def _check_state(pod: Object, container: str, previous: bool) -> None:
+def _check_container_state(pod: Object, container: str, previous: bool) -> None:
     found = container_status(pod, container)
     where = f'container "{container}" in pod "{pod["metadata"]["name"]}"'
-    last = at(found, "lastState.terminated")
+    last = get_path(found, "lastState.terminated")
     if previous and not last:
         raise bad_request(f"previous terminated {where} not found")
-    if last or at(found, "state.running") is not None or at(found, "state.terminated") is not None:
+    if last or get_path(found, "state.running") is not None or get_path(found, "state.terminated") is not None:
         return
-    waiting = at(found, "state.waiting.reason") or "ContainerCreating"
+    waiting = get_path(found, "state.waiting.reason") or "ContainerCreating"
     raise bad_request(f"{where} is waiting to start: {_WAITING.get(waiting, waiting)}")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.api import name_formats
+from aksgpu.local import api_data
 
 MAGIC = b"k8s\0"
 
@@ -32,7 +32,7 @@ class _Field(NamedTuple):
 
 @cache
 def _messages() -> dict[str, dict[int, _Field]]:
-    lines = name_formats.data("protobuf-1.33.json").items()
+    lines = api_data.load("protobuf-1.33.json").items()
     return {message: dict(map(_row, filter(None, line.split(", ")))) for message, line in lines}
 
 

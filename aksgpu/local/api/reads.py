@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from aksgpu.local.api.store import Entry, Event, Key, Store
-from aksgpu.local.kinds import Kind, by_plural
-from aksgpu.local.selectors import FieldMatcher
+from aksgpu.local.kinds import Kind, get_kind
+from aksgpu.local.selectors import ObjectFilter
 from aksgpu.local.status_error import StatusError, bad_request, not_found
 
-_NOW = -1
+_CURRENT = -1
 """In a continue token: the rest of the list as it is by now, not as it was."""
 
 
@@ -40,18 +40,18 @@ class Reader:
 
     async def entry(self, resource: str, name: str, namespace: str | None = None) -> Entry:
         """The object with its JSON; raises NotFound."""
-        kind = by_plural(resource)
+        kind = get_kind(resource)
         found = self.store.get(resource, (namespace or "", name))
         await self.store.durable(found.rv if found else self.store.revision)
         if found is None:
             raise not_found(kind.plural, name, kind.group)
         return found
 
-    async def page(
+    async def list_page(
         self,
         resource: str,
         namespace: str | None = None,
-        match: FieldMatcher | None = None,
+        match: ObjectFilter | None = None,
         *,
         limit: int = 0,
         cont: str = "",
@@ -61,17 +61,17 @@ class Reader:
         Pages are consistent: a token holds the version of the first page, and a later page is what stood then, found
         by undoing the ring's newer events. A token older than the ring raises Expired.
         """
-        rv, start = _read_token(cont) if cont else (_NOW, ("", ""))
+        rv, start = _parse_continue_token(cont) if cont else (_CURRENT, ("", ""))
         keys = self.store.keys(resource, namespace)
         older: dict[Key, Entry | None] = {}
         try:
-            if rv == _NOW:
+            if rv == _CURRENT:
                 rv = self.store.revision
             else:
-                older = self.store.at(resource, rv)
+                older = self.store.changes_since(resource, rv)
         except StatusError as error:
             # The way on that the API offers: the rest of the list as it is now.
-            error.status["metadata"] = {"continue": token(_NOW, start)}
+            error.status["metadata"] = {"continue": continue_token(_CURRENT, start)}
             if start == ("", ""):  # a list at an exact version, and no later page
                 error.status |= {"metadata": {}, "message": "The resourceVersion for the provided list is too old."}
             raise
@@ -86,7 +86,7 @@ class Reader:
                 found.append(entry)
             place += 1
         left = len(keys) - place
-        after = token(rv, keys[place - 1]) if left else ""
+        after = continue_token(rv, keys[place - 1]) if left else ""
         await self.store.durable(self.store.revision)
         return Page(found, str(rv), after, left if left and match is None else None)
 
@@ -94,7 +94,7 @@ class Reader:
         self,
         resource: str,
         namespace: str | None = None,
-        match: FieldMatcher | None = None,
+        match: ObjectFilter | None = None,
         *,
         resource_version: int = 0,
         bookmark_seconds: float = 60.0,
@@ -106,7 +106,7 @@ class Reader:
         ``bookmark_seconds`` of silence, and with ``initial_events`` once they are through. What an object's change
         means to a selector is worked out: one that stops matching is DELETED.
         """
-        kind = by_plural(resource)
+        kind = get_kind(resource)
         position = resource_version
         first: list[Entry] = []
         if not position or initial_events:
@@ -119,19 +119,19 @@ class Reader:
                 if match is None or match(entry.obj):
                     yield Event("ADDED", entry, None)
             if initial_events:
-                yield bookmark(kind, position, initial=True)
+                yield bookmark_event(kind, position, initial=True)
             while (events := await subscription.next(bookmark_seconds)) is not None:
                 if not events:
-                    yield bookmark(kind, self.store.durable_revision)
+                    yield bookmark_event(kind, self.store.durable_revision)
                 for event in events:
-                    seen = _seen(event, match) if event.entry.rv > position else None
+                    seen = _filtered_event(event, match) if event.entry.rv > position else None
                     if seen is not None:
                         yield seen
         finally:
             subscription.end()
 
 
-def _seen(event: Event, match: FieldMatcher | None) -> Event | None:
+def _filtered_event(event: Event, match: ObjectFilter | None) -> Event | None:
     """What an event is to a watcher with a selector; None when it does not concern them."""
     if match is None:
         return event
@@ -142,7 +142,7 @@ def _seen(event: Event, match: FieldMatcher | None) -> Event | None:
     return event._replace(type="MODIFIED" if was and matches else "ADDED" if matches else "DELETED")
 
 
-def bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
+def bookmark_event(kind: Kind, rv: int, *, initial: bool = False) -> Event:
     """An event that says how far a watch has come, and perhaps that its ``initial`` events are through."""
     metadata: dict[str, Any] = {"resourceVersion": str(rv), "creationTimestamp": None}
     if initial:
@@ -151,17 +151,17 @@ def bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
     return Event("BOOKMARK", Entry(kind, obj, orjson.dumps(obj), rv), None)
 
 
-def token(rv: int, key: Key = ("", "")) -> str:
+def continue_token(rv: int, key: Key = ("", "")) -> str:
     """What continues a list as it was at a version, behind a key; from its beginning where none is given."""
     data = {"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(filter(None, key)) + "\0"}
     return base64.urlsafe_b64encode(orjson.dumps(data)).decode().rstrip("=")
 
 
-def _read_token(token: str) -> tuple[int, Key]:
+def _parse_continue_token(continue_token: str) -> tuple[int, Key]:
     try:
-        data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        data = orjson.loads(base64.urlsafe_b64decode(continue_token + "=" * (-len(continue_token) % 4)))
         namespace, _, name = data["start"].removesuffix("\0").rpartition("/")
-        if type(data["rv"]) is not int or not _NOW <= data["rv"] < 2**63:
+        if type(data["rv"]) is not int or not _CURRENT <= data["rv"] < 2**63:
             raise ValueError(data["rv"])
         return data["rv"], (namespace, name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -18,20 +18,20 @@ import yaml
 from aiohttp import web
 
 from aksgpu.local.api import protobuf
-from aksgpu.local.api.name_formats import LOADER
 from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.api_data import YAML_LOADER
 from aksgpu.local.kinds import Type
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request body, as in Kubernetes."""
-BODY_SECONDS = 60.0
+BODY_TIMEOUT = 60.0
 """Seconds that a body may take to arrive."""
 
-YAML_DEPTH = 100
-YAML_EVENTS = 100_000
+MAX_YAML_DEPTH = 100
+MAX_YAML_EVENTS = 100_000
 """Levels, and keys and values, of a body that is YAML and not JSON."""
 
 Object = dict[str, Any]
@@ -42,10 +42,10 @@ _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
-async def read(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
     """The body; raises RequestEntityTooLarge beyond :data:`MAX_BODY`, Timeout for one that does not arrive."""
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_TIMEOUT):
             await request.content.readexactly(MAX_BODY + 1)
     except asyncio.IncompleteReadError as end:
         return end.partial
@@ -57,27 +57,27 @@ async def read(request: web.Request) -> bytes:
     raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
 
 
-def _media(request: web.Request) -> str:
+def _media_type(request: web.Request) -> str:
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 async def read_object(request: web.Request, kind: Type, options: WriteOptions) -> Object:
     """The object in a body."""
-    body = await read(request)
-    obj = _decode(request, body, kind.kind)
-    if options.field_validation != "Ignore" and _media(request) in ("", _JSON):
-        options.tell(kind, _repeated(body))
+    body = await read_body(request)
+    obj = _decode_body(request, body, kind.kind)
+    if options.field_validation != "Ignore" and _media_type(request) in ("", _JSON):
+        options.report_field_problems(kind, _duplicate_fields(body))
     return obj
 
 
 async def read_patch(request: web.Request) -> tuple[Any, str]:
     """A patch and its media type; raises UnsupportedMediaType for any but the four that there are."""
-    media = _media(request)
+    media = _media_type(request)
     if media not in _PATCHES:
         raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
-    body = await read(request)
+    body = await read_body(request)
     try:
-        patch = _yaml(body) if media == APPLY_PATCH else orjson.loads(body)
+        patch = _decode_yaml(body) if media == APPLY_PATCH else orjson.loads(body)
     except ValueError as error:
         raise bad_request(f"error decoding patch: {error}") from None
     if not isinstance(patch, list if media == JSON_PATCH else dict):
@@ -85,20 +85,20 @@ async def read_patch(request: web.Request) -> tuple[Any, str]:
     return patch, media
 
 
-async def read_deletion(request: web.Request) -> tuple[Object, WriteOptions]:
+async def read_delete_options(request: web.Request) -> tuple[Object, WriteOptions]:
     """What a DELETE asks for: DeleteOptions, from its body or else its query, and what is asked of every write."""
     query = request.query
-    wishes = dict[str, Any]()
-    if request.body_exists and (body := await read(request)):
-        wishes = _decode(request, body, "DeleteOptions")
+    delete_options = dict[str, Any]()
+    if request.body_exists and (body := await read_body(request)):
+        delete_options = _decode_body(request, body, "DeleteOptions")
     else:
         if "propagationPolicy" in query:
-            wishes["propagationPolicy"] = query["propagationPolicy"]
+            delete_options["propagationPolicy"] = query["propagationPolicy"]
         if "gracePeriodSeconds" in query:
-            wishes["gracePeriodSeconds"] = integer(query, "gracePeriodSeconds")
+            delete_options["gracePeriodSeconds"] = query_int(query, "gracePeriodSeconds")
         if "orphanDependents" in query:
-            wishes["orphanDependents"] = flag(query, "orphanDependents")
-    return wishes, with_dry_run(write_options(request, "DeleteOptions"), wishes.get("dryRun"))
+            delete_options["orphanDependents"] = query_flag(query, "orphanDependents")
+    return delete_options, with_dry_run(write_options(request, "DeleteOptions"), delete_options.get("dryRun"))
 
 
 def write_options(request: web.Request, name: str, *, apply: bool = False) -> WriteOptions:
@@ -122,7 +122,7 @@ def write_options(request: web.Request, name: str, *, apply: bool = False) -> Wr
     causes.check(Type("meta.k8s.io", "v1", name))
     agent = request.headers.get("User-Agent", "").partition("/")[0][:128]
     options = WriteOptions(
-        manager=manager or agent or "unknown", field_validation=validation, force=flag(query, "force")
+        manager=manager or agent or "unknown", field_validation=validation, force=query_flag(query, "force")
     )
     return with_dry_run(options, query.getall("dryRun", []), name)
 
@@ -136,7 +136,7 @@ def with_dry_run(options: WriteOptions, asked: Any, name: str = "DeleteOptions")
     return replace(options, dry_run=True) if asked else options
 
 
-def integer(query: Mapping[str, str], key: str) -> int:
+def query_int(query: Mapping[str, str], key: str) -> int:
     """A number in the query, 0 where absent; raises BadRequest."""
     text = query.get(key, "") or "0"
     if not (text.isascii() and text.isdigit() and len(text) < 19):
@@ -144,7 +144,7 @@ def integer(query: Mapping[str, str], key: str) -> int:
     return int(text)
 
 
-def exactly(query: Mapping[str, str]) -> bool:
+def wants_exact_version(query: Mapping[str, str]) -> bool:
     """Whether a list is to be as it was at a version, rather than the newest."""
     match = query.get("resourceVersionMatch", "")
     causes = Causes()
@@ -161,17 +161,17 @@ def exactly(query: Mapping[str, str]) -> bool:
     return match == "Exact"
 
 
-def flag(query: Mapping[str, str], key: str) -> bool:
+def query_flag(query: Mapping[str, str], key: str) -> bool:
     """A boolean in the query, which is true when it is there at all and not ``0`` or ``false``."""
     return key in query and query[key].lower() not in ("0", "false", "f")
 
 
-def _decode(request: web.Request, body: bytes, kind: str) -> Object:
-    media = _media(request) or _JSON
+def _decode_body(request: web.Request, body: bytes, kind: str) -> Object:
+    media = _media_type(request) or _JSON
     if media not in _OBJECTS:
         text = "the body of the request was in an unknown format - accepted media types include: "
         raise StatusError(415, "UnsupportedMediaType", text + ", ".join(_OBJECTS))
-    decode = {_JSON: orjson.loads, _YAML: _yaml, _PROTOBUF: protobuf.decode}[media]
+    decode = {_JSON: orjson.loads, _YAML: _decode_yaml, _PROTOBUF: protobuf.decode}[media]
     try:
         if isinstance(obj := decode(body), dict):
             return obj
@@ -187,7 +187,7 @@ def _decode(request: web.Request, body: bytes, kind: str) -> Object:
     raise bad_request(f"{head}{why} ({shown})")
 
 
-def _repeated(body: bytes) -> list[str]:
+def _duplicate_fields(body: bytes) -> list[str]:
     """A text for each key that a JSON object in ``body`` holds twice."""
     found: list[str] = []
 
@@ -201,7 +201,7 @@ def _repeated(body: bytes) -> list[str]:
     return found
 
 
-def _yaml(body: bytes) -> Any:
+def _decode_yaml(body: bytes) -> Any:
     """The value of a YAML body as JSON has it; without aliases, which could make a small text huge.
 
     Size and depth are looked at before anything is built: libyaml's composer calls itself for each level, down to the
@@ -213,13 +213,15 @@ def _yaml(body: bytes) -> Any:
         pass  # most of what says that it is YAML is JSON
     try:
         depth = 0
-        for number, event in enumerate(yaml.parse(body, LOADER)):
+        for number, event in enumerate(yaml.parse(body, YAML_LOADER)):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent):
                 raise ValueError("aliases are not taken")
-            if depth > YAML_DEPTH or number > YAML_EVENTS:
-                raise ValueError(f"more than {YAML_DEPTH} levels or {YAML_EVENTS} keys and values are not taken")
-        value = yaml.load(body, LOADER)
+            if depth > MAX_YAML_DEPTH or number > MAX_YAML_EVENTS:
+                raise ValueError(
+                    f"more than {MAX_YAML_DEPTH} levels or {MAX_YAML_EVENTS} keys and values are not taken"
+                )
+        value = yaml.load(body, YAML_LOADER)
         return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise ValueError(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None

@@ -9,19 +9,24 @@ import orjson
 from aiohttp import web
 
 from aksgpu.local.api.store import Entry, Event
-from aksgpu.local.api.tables import META, partial, table
+from aksgpu.local.api.tables import META_VERSION, partial_metadata, table
 from aksgpu.local.kinds import Kind
 from aksgpu.local.status_error import StatusError, bad_request
 
 Object = dict[str, Any]
 JSON = "application/json"
-AGGREGATED = "APIGroupDiscoveryList"
+AGGREGATED_DISCOVERY = "APIGroupDiscoveryList"
 NO_CACHE = {"Cache-Control": "no-cache, private"}
-_SHAPES = {"Table": "v1", "PartialObjectMetadata": "v1", "PartialObjectMetadataList": "v1", AGGREGATED: "v2"}
+_CONVERSIONS = {
+    "Table": "v1",
+    "PartialObjectMetadata": "v1",
+    "PartialObjectMetadataList": "v1",
+    AGGREGATED_DISCOVERY: "v2",
+}
 """What an answer can be converted to, and in which version."""
 
 
-class Form(NamedTuple):
+class ResponseFormat(NamedTuple):
     """What an answer is converted to."""
 
     shape: str = ""
@@ -30,21 +35,21 @@ class Form(NamedTuple):
     """``None``, ``Metadata`` or ``Object``: what a Table's rows carry beside their cells."""
 
 
-def negotiate(request: web.Request) -> Form:
+def negotiate(request: web.Request) -> ResponseFormat:
     """What a client wants; raises NotAcceptable, or BadRequest for a Table of unknown rows."""
     for clause in (request.headers.get("Accept") or "*/*").split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
         options = dict(parameter.partition("=")[::2] for parameter in parameters)
         shape = options.get("as", "")
-        if media in (JSON, "*/*", "application/*") and (not shape or _SHAPES.get(shape) == options.get("v", "v1")):
-            form = Form(shape, request.query.get("includeObject") or "Metadata")
+        if media in (JSON, "*/*", "application/*") and (not shape or _CONVERSIONS.get(shape) == options.get("v", "v1")):
+            form = ResponseFormat(shape, request.query.get("includeObject") or "Metadata")
             if shape == "Table" and form.include not in ("None", "Metadata", "Object"):
                 raise bad_request(f'unrecognized includeObject value: "{form.include}"')
             return form
     raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {JSON}")
 
 
-def answer(
+def json_response(
     body: Any, status: int = 200, warnings: Sequence[str] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Any object, or its JSON."""
@@ -56,42 +61,46 @@ def answer(
     return response
 
 
-def refuse(error: StatusError) -> web.Response:
+def status_response(error: StatusError) -> web.Response:
     """A refusal as its Status."""
     headers = {403: {"X-Content-Type-Options": "nosniff"}, 429: {"Retry-After": "1"}, 504: {"Retry-After": "1"}}
-    return answer(error.status, error.code, headers=headers.get(error.code))
+    return json_response(error.status, error.code, headers=headers.get(error.code))
 
 
-def one(form: Form, entry: Entry, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+def object_response(
+    form: ResponseFormat, entry: Entry, status: int = 200, warnings: Sequence[str] = ()
+) -> web.Response:
     """A stored object, as itself, its metadata or a Table of one row."""
-    return answer(_shown(form, entry, [entry.obj]) + b"\n", status, warnings)
+    return json_response(_encode(form, entry, [entry.obj]) + b"\n", status, warnings)
 
 
-def _shown(form: Form, entry: Entry, rows: list[Object], *, headers: bool = True) -> bytes:
+def _encode(form: ResponseFormat, entry: Entry, rows: list[Object], *, headers: bool = True) -> bytes:
     if form.shape == "Table":
         metadata = {"resourceVersion": entry.obj["metadata"].get("resourceVersion", "")}
         return orjson.dumps(table(entry.kind.plural, rows, metadata, include=form.include, headers=headers))
-    return orjson.dumps(partial(entry.obj)) if form.shape else entry.data
+    return orjson.dumps(partial_metadata(entry.obj)) if form.shape else entry.data
 
 
-def many(form: Form, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
+def list_response(form: ResponseFormat, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
     """A list. The JSON of its items is the store's own, not made again."""
     if form.shape == "Table":
-        return answer(table(kind.plural, (entry.obj for entry in entries), metadata, include=form.include))
+        return json_response(table(kind.plural, (entry.obj for entry in entries), metadata, include=form.include))
     if form.shape:
-        items = [partial(entry.obj) for entry in entries]
-        return answer({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": metadata, "items": items})
+        items = [partial_metadata(entry.obj) for entry in entries]
+        return json_response(
+            {"kind": "PartialObjectMetadataList", "apiVersion": META_VERSION, "metadata": metadata, "items": items}
+        )
     head = orjson.dumps({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata})
-    return answer(head[:-1] + b',"items":[' + b",".join(entry.item for entry in entries) + b"]}\n")
+    return json_response(head[:-1] + b',"items":[' + b",".join(entry.list_item_json for entry in entries) + b"]}\n")
 
 
-def encoder(form: Form) -> Callable[[Event], bytes]:
+def event_encoder(form: ResponseFormat) -> Callable[[Event], bytes]:
     """How a watch writes its objects. The columns of a Table come with the first event only."""
     headers = True
 
     def encode(event: Event) -> bytes:
         nonlocal headers
-        shown = _shown(form, event.entry, [] if event.type == "BOOKMARK" else [event.entry.obj], headers=headers)
+        shown = _encode(form, event.entry, [] if event.type == "BOOKMARK" else [event.entry.obj], headers=headers)
         headers = False
         return shown
 

@@ -17,27 +17,27 @@ from functools import cache
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
-from aksgpu.local.api.cross_field_rules import CHECKS, Check
+from aksgpu.local import api_data
+from aksgpu.local.api.cross_field_rules import VALIDATORS, Validator
 from aksgpu.local.api.status_causes import Causes
-from aksgpu.local.api.strategy import HOOKS, Hook
+from aksgpu.local.api.strategy import DEFAULTERS, Defaulter
 from aksgpu.local.kinds import Kind, Type
 
 REF = "#/components/schemas/"
 _SCALARS = {"Quantity": "quantity", "Time": "time", "MicroTime": "microtime", "IntOrString": "intstr"}
-_ZERO: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
-_GO = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
-_OMITTED = frozenset({"array", "map", "string", "bytes"})
-_DEPTH = 64
+_ZERO_VALUES: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
+_GO_TYPES = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
+_OMITTED_IF_EMPTY = frozenset({"array", "map", "string", "bytes"})
+_MAX_DEPTH = 64
 
 
 def definitions() -> dict[str, Any]:
     """The schemas as OpenAPI v3 has them, by their full names."""
-    loaded: dict[str, Any] = name_formats.data("schemas-1.33.json.gz")
+    loaded: dict[str, Any] = api_data.load("schemas-1.33.json.gz")
     return loaded
 
 
-class Node:
+class SchemaNode:
     """The schema of one field.
 
     ``type`` is OpenAPI's, or one of quantity, intstr, time, microtime, bytes, map, or any: an object of any form.
@@ -45,52 +45,58 @@ class Node:
 
     def __init__(self, kind: str) -> None:
         self.type = kind
-        self.go = _GO.get(kind, kind)
+        self.go = _GO_TYPES.get(kind, kind)
         self.name = ""
-        self.fields: dict[str, Node] = {}
-        self.item: Node | None = None
+        self.fields: dict[str, SchemaNode] = {}
+        self.item: SchemaNode | None = None
         self.atomic = False
         self.list_type = "atomic"
         self.keys: tuple[str, ...] = ()
         self.merge_key = ""
         self.required: tuple[str, ...] = ()
-        self.zero: tuple[str, ...] = ()
+        self.always_written: tuple[str, ...] = ()
         self.omit_zero: frozenset[str] = frozenset()
         self.kept: frozenset[str] = frozenset()
         self.defaults: Mapping[str, Any] = {}
         self.rules: Mapping[str, Any] = {}
-        self.hook: Hook | None = None
-        self.check: Check | None = None
+        self.set_defaults: Defaulter | None = None
+        self.check: Validator | None = None
 
 
 @cache
-def definition(name: str) -> Node:
+def compiled_definition(name: str) -> SchemaNode:
     """The compiled schema of a definition by its full name."""
     schema = definitions()[name]
     short = name.rpartition(".")[2]
     if short in _SCALARS or "properties" not in schema:
-        return Node(_SCALARS.get(short, "any"))
-    node = Node("object")
+        return SchemaNode(_SCALARS.get(short, "any"))
+    node = SchemaNode("object")
     node.name, node.go = short, ".".join(name.split(".")[-2:])
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    more = name_formats.data("rules.yaml")["types"].get(node.name, {})
-    node.zero, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
-    node.defaults, node.rules, node.hook = more.get("defaults", {}), more.get("rules", {}), HOOKS.get(node.name)
-    node.check = CHECKS.get(node.name)
-    required = [each for each in schema.get("required", ()) if each not in node.zero and each not in node.defaults]
+    more = api_data.load("rules.yaml")["types"].get(node.name, {})
+    node.always_written, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
+    node.defaults, node.rules, node.set_defaults = (
+        more.get("defaults", {}),
+        more.get("rules", {}),
+        DEFAULTERS.get(node.name),
+    )
+    node.check = VALIDATORS.get(node.name)
+    required = [
+        each for each in schema.get("required", ()) if each not in node.always_written and each not in node.defaults
+    ]
     node.required = tuple(dict.fromkeys([*required, *more.get("required", ())]))
-    node.kept = frozenset((*node.required, *node.zero, *more.get("pointers", ())))
+    node.kept = frozenset((*node.required, *node.always_written, *more.get("pointers", ())))
     return node
 
 
-def _compile(schema: dict[str, Any]) -> Node:
+def _compile(schema: dict[str, Any]) -> SchemaNode:
     if "$ref" in schema:
-        return definition(schema["$ref"].removeprefix(REF))
+        return compiled_definition(schema["$ref"].removeprefix(REF))
     kind = schema["type"]
     if kind == "array":
-        node = Node("array")
+        node = SchemaNode("array")
         node.item = _compile(schema["items"])
         node.go = f"[]{node.item.go}"
         node.list_type = schema.get("x-kubernetes-list-type", "atomic")
@@ -100,33 +106,33 @@ def _compile(schema: dict[str, Any]) -> Node:
         return node
     if kind == "object":
         if "additionalProperties" not in schema:
-            return Node("any")
-        node = Node("map")
+            return SchemaNode("any")
+        node = SchemaNode("map")
         node.item = _compile(schema["additionalProperties"])
         node.go = f"map[string]{node.item.go}"
         node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
         return node
-    node = Node("bytes" if schema.get("format") == "byte" else kind)
+    node = SchemaNode("bytes" if schema.get("format") == "byte" else kind)
     if kind == "integer":
         node.go = schema.get("format", "int64")
     return node
 
 
-def of(kind: Type) -> Node:
+def schema_for(kind: Type) -> SchemaNode:
     """The compiled schema of a type."""
-    return definition(kind.definition)
+    return compiled_definition(kind.definition)
 
 
 def new_status(kind: Kind) -> Any:
     """The status of a new object, whatever the client sent."""
-    return Decoder().decode(of(kind).fields["status"], {})
+    return Decoder().decode(schema_for(kind).fields["status"], {})
 
 
-def zero(node: Node) -> Any:
+def zero_value(node: SchemaNode) -> Any:
     """What Go writes for a field of this type that was never set."""
     if node.type == "object":
-        return {field: zero(node.fields[field]) for field in node.zero}
-    return _ZERO.get(node.type)
+        return {field: zero_value(node.fields[field]) for field in node.always_written}
+    return _ZERO_VALUES.get(node.type)
 
 
 class DecodeError(Exception):
@@ -136,7 +142,7 @@ class DecodeError(Exception):
 class Decoder:
     """Decodes one object, and collects what is unknown and what is wrong on the way."""
 
-    def __init__(self, *, with_defaults: bool = True, known: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, with_defaults: bool = True, previous: Mapping[str, Any] | None = None) -> None:
         self.unknown: list[str] = []
         """Paths of fields that the schema does not have."""
         self.causes = Causes()
@@ -144,34 +150,38 @@ class Decoder:
         # Without them, only what was given is there: neither completed nor checked.
         self._with_defaults = with_defaults
         # A part that is the very one of an object decoded before needs no second look.
-        self._known = known or {}
+        self._previous = previous or {}
 
-    def decode(self, node: Node, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0) -> Any:
+    def decode(
+        self, node: SchemaNode, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0
+    ) -> Any:
         """A copy of ``value`` as the server would store it; raises DecodeError for a wrong type."""
         given = type(value)
         item = node.item
         match node.type:
             case "string" if given is str:
                 return value
-            case "object" if given is dict and depth <= _DEPTH:
-                return self._object(node, value, path, go, depth)
+            case "object" if given is dict and depth <= _MAX_DEPTH:
+                return self._decode_object(node, value, path, go, depth)
             case "array" if given is list and item is not None:
                 return [
-                    self.decode(item, zero(item) if each is None else each, f"{path}[{i}]", go, owner, depth + 1)
+                    self.decode(item, zero_value(item) if each is None else each, f"{path}[{i}]", go, owner, depth + 1)
                     for i, each in enumerate(value)
                 ]
             case "map" if given is dict and item is not None:
                 return {
-                    key: self.decode(item, zero(item) if each is None else each, f"{path}.{key}", go, owner, depth + 1)
+                    key: self.decode(
+                        item, zero_value(item) if each is None else each, f"{path}.{key}", go, owner, depth + 1
+                    )
                     for key, each in value.items()
                 }
             case "any" if given is dict:
                 return _copy(value, depth)
         if given is dict and node.type == "object":
             raise DecodeError("json: exceeded max depth")
-        return _scalar(node, value, go, owner)
+        return _decode_scalar(node, value, go, owner)
 
-    def _object(self, node: Node, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
+    def _decode_object(self, node: SchemaNode, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         fields = node.fields
         kept = node.kept
@@ -184,29 +194,31 @@ class Decoder:
                 continue
             if given is None:
                 continue
-            if not depth and self._known.get(key) is given:
+            if not depth and self._previous.get(key) is given:
                 result[key] = given
                 continue
             decoded = self.decode(field, given, prefix + key, go_prefix + key, node.name, depth + 1)
             # Go's omitempty: an optional field that is empty is as good as absent.
-            if decoded or key in kept or not (field.type in _OMITTED or key in node.omit_zero):
+            if decoded or key in kept or not (field.type in _OMITTED_IF_EMPTY or key in node.omit_zero):
                 result[key] = decoded
         if not self._with_defaults:
             return result
         for key in node.required:
             if key not in result or result[key] in ("", []):
                 self.causes.required(prefix + key)
-        for key in node.zero:
+        for key in node.always_written:
             if key not in result:
                 field = fields[key]
                 # Through here, so that what is written even when empty has its defaults as well.
                 nested = field.type == "object"
-                result[key] = self._object(field, {}, prefix + key, "", depth + 1) if nested else zero(field)
+                result[key] = (
+                    self._decode_object(field, {}, prefix + key, "", depth + 1) if nested else zero_value(field)
+                )
         for key, default in node.defaults.items():
             if key not in result:
                 result[key] = dict(default) if type(default) is dict else default
-        if node.hook is not None:
-            node.hook(result)
+        if node.set_defaults is not None:
+            node.set_defaults(result)
         for key, rule in node.rules.items():
             if key in result:
                 self.causes.rule(rule, result[key], prefix + key)
@@ -216,7 +228,7 @@ class Decoder:
 
 
 def _copy(value: Any, depth: int) -> Any:
-    if depth > _DEPTH:
+    if depth > _MAX_DEPTH:
         raise DecodeError("json: exceeded max depth")
     if type(value) is dict:
         return {key: _copy(each, depth + 1) for key, each in value.items()}
@@ -225,10 +237,10 @@ def _copy(value: Any, depth: int) -> Any:
     return value
 
 
-_JSON_NAMES = {str: "string", int: "number", float: "number", bool: "bool", dict: "object", list: "array"}
+_JSON_TYPES = {str: "string", int: "number", float: "number", bool: "bool", dict: "object", list: "array"}
 
 
-def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
+def _decode_scalar(node: SchemaNode, value: Any, go: str, owner: str) -> Any:
     given = type(value)
     bits = 31 if node.go in ("int32", "intstr") else 63
     whole = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
@@ -252,7 +264,7 @@ def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
             return _time(value, micro=node.type == "microtime")
         case "bytes" if given is str:
             return _base64(value)
-    name = _JSON_NAMES.get(given, "value")
+    name = _JSON_TYPES.get(given, "value")
     shown = f"number {value}" if name == "number" and node.type == "integer" else name
     where = f"Go struct field {owner}.{go}" if go else "Go value"
     raise DecodeError(f"json: cannot unmarshal {shown} into {where} of type {node.go}")

@@ -15,7 +15,7 @@ from typing import Any
 from aksgpu.common.times import now
 from aksgpu.local.api import field_sets, schema
 from aksgpu.local.api.field_sets import Fields, Path
-from aksgpu.local.api.schema import Node
+from aksgpu.local.api.schema import SchemaNode
 from aksgpu.local.kinds import Kind
 from aksgpu.local.status_error import StatusError
 
@@ -29,7 +29,7 @@ _UNMANAGED = frozenset(
 
 
 @dataclass(frozen=True)
-class Owner:
+class ManagedFieldsEntry:
     """One entry of managedFields. Its FieldsV1 are read only when somebody asks: most writes touch few owners."""
 
     entry: dict[str, Any]
@@ -45,38 +45,38 @@ class Owner:
         manager, operation, subresource = (self.entry.get(key, "") for key in ("manager", "operation", "subresource"))
         return manager, operation, subresource
 
-    def without(self, fields: Fields) -> Owner:
+    def without(self, fields: Fields) -> ManagedFieldsEntry:
         """The entry less some fields."""
         raw = self.entry.get("fieldsV1", {})
         if raw.keys().isdisjoint(path[0] for path in fields) or self.fields.isdisjoint(fields):
             return self
-        return Owner({**self.entry, "fieldsV1": field_sets.dump(self.fields - fields)})
+        return ManagedFieldsEntry({**self.entry, "fieldsV1": field_sets.dump(self.fields - fields)})
 
-    def shown(self) -> str:
+    def describe(self) -> str:
         """The entry as the text of a conflict names it."""
         manager, operation, subresource = self.identity
-        shown = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
+        describe = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
         if operation != "Update":
-            return shown
+            return describe
         time = self.entry.get("time")
-        return f"{shown} using {self.entry.get('apiVersion', '')}" + (f" at {time}" if time else "")
+        return f"{describe} using {self.entry.get('apiVersion', '')}" + (f" at {time}" if time else "")
 
 
-def owners(obj: dict[str, Any]) -> list[Owner]:
+def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
     """The managedFields of an object."""
-    return [Owner(each) for each in obj["metadata"].get("managedFields", ())]
+    return [ManagedFieldsEntry(each) for each in obj["metadata"].get("managedFields", ())]
 
 
-def _owner(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> Owner:
+def _new_entry(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> ManagedFieldsEntry:
     manager, operation, subresource = identity
     entry: dict[str, Any] = {"manager": manager, "operation": operation, "apiVersion": kind.api_version}
     if time:  # only what a client wrote itself has none
         entry["time"] = time
     entry |= {"fieldsType": "FieldsV1", "fieldsV1": field_sets.dump(fields)}
-    return Owner({**entry, "subresource": subresource} if subresource else entry)
+    return ManagedFieldsEntry({**entry, "subresource": subresource} if subresource else entry)
 
 
-def handed_on(given: Any, before: Any) -> Any:
+def client_managed_fields(given: Any, before: Any) -> Any:
     """The managedFields that a client's write leaves: its own where they can be read, else those from before.
 
     A list with one empty entry is how a client says that nobody is to own anything.
@@ -93,7 +93,7 @@ def handed_on(given: Any, before: Any) -> Any:
     return given if readable else before
 
 
-def dump(entries: list[Owner]) -> list[dict[str, Any]]:
+def dump(entries: list[ManagedFieldsEntry]) -> list[dict[str, Any]]:
     """The entries as managedFields has them: appliers first, then by time and name."""
 
     def order(entry: dict[str, Any]) -> list[str]:
@@ -102,7 +102,7 @@ def dump(entries: list[Owner]) -> list[dict[str, Any]]:
     return sorted((each.entry for each in entries if each.entry.get("fieldsV1")), key=order)
 
 
-def _managed(fields: Fields, kind: Kind, subresource: str) -> Fields:
+def _managed_only(fields: Fields, kind: Kind, subresource: str) -> Fields:
     """Fields that have owners: not an object's identity, and not the other part of one with a status."""
     ignored = {"f:apiVersion", "f:kind"}
     if subresource == "status":
@@ -118,42 +118,42 @@ def _managed(fields: Fields, kind: Kind, subresource: str) -> Fields:
     }
 
 
-def after_update(
+def managed_fields_after_update(
     kind: Kind, old: dict[str, Any] | None, new: dict[str, Any], manager: str, subresource: str
 ) -> list[dict[str, Any]]:
     """The managedFields of ``new``, which ``manager`` made from ``old`` or anew by a verb other than apply."""
-    node = schema.of(kind)
-    old = schema.zero(node) if old is None else old
+    node = schema.schema_for(kind)
+    old = schema.zero_value(node) if old is None else old
     changed, removed = field_sets.compare(node, old, new)
-    changed = _managed(changed, kind, subresource)
-    removed = _managed(removed, kind, subresource)
+    changed = _managed_only(changed, kind, subresource)
+    removed = _managed_only(removed, kind, subresource)
     if not changed and not removed:
         return list(old["metadata"].get("managedFields", ()))
     identity = (manager, "Update", subresource)
     mine: Fields = set()
-    result: list[Owner] = []
-    for owner in owners(old):
+    result: list[ManagedFieldsEntry] = []
+    for owner in managed_fields_entries(old):
         if owner.identity == identity:
             mine = owner.fields
         else:
             result.append(owner.without(changed | removed))
-    return dump([*result, _owner(kind, identity, now(), (mine | changed) - removed)])
+    return dump([*result, _new_entry(kind, identity, now(), (mine | changed) - removed)])
 
 
 def apply(
     kind: Kind, live: dict[str, Any], applied: dict[str, Any], manager: str, subresource: str, *, force: bool
 ) -> dict[str, Any]:
     """The live object with ``applied`` merged in and its managedFields brought up to date; raises Conflict."""
-    node = schema.of(kind)
+    node = schema.schema_for(kind)
     time = now()
-    fields = _managed(field_sets.everything(node, applied, applied=True), kind, subresource)
+    fields = _managed_only(field_sets.all_fields(node, applied, applied=True), kind, subresource)
     merged: dict[str, Any] = merge(node, live, applied)
     # A field that is applied with the value it has is shared, not fought over.
-    changed = _managed(field_sets.compare(node, live, merged)[0], kind, subresource)
+    changed = _managed_only(field_sets.compare(node, live, merged)[0], kind, subresource)
     identity = (manager, "Apply", subresource)
     before: Fields = set()
-    others: list[Owner] = []
-    for owner in owners(live):
+    others: list[ManagedFieldsEntry] = []
+    for owner in managed_fields_entries(live):
         if owner.identity == identity:
             before = owner.fields
             if before == fields:
@@ -169,13 +169,20 @@ def apply(
     owned = fields.union(*(owner.fields for owner in others))
     kept = {path[:depth] for path in owned for depth in range(1, len(path) + 1)}
     merged = prune(node, merged, abandoned, keep=kept)
-    merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, _owner(kind, identity, time, fields)])}
+    merged["metadata"] = {
+        **merged["metadata"],
+        "managedFields": dump([*others, _new_entry(kind, identity, time, fields)]),
+    }
     return merged
 
 
-def _conflict(conflicts: list[tuple[Owner, Path]]) -> StatusError:
+def _conflict(conflicts: list[tuple[ManagedFieldsEntry, Path]]) -> StatusError:
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {owner.shown()}", "field": field_sets.text(path)}
+        {
+            "reason": "FieldManagerConflict",
+            "message": f"conflict with {owner.describe()}",
+            "field": field_sets.format_path(path),
+        }
         for owner, path in conflicts
     ]
     if len(causes) == 1:
@@ -191,15 +198,15 @@ def _conflict(conflicts: list[tuple[Owner, Path]]) -> StatusError:
     return StatusError(409, "Conflict", message, {"causes": causes})
 
 
-def merge(node: Node, live: Any, applied: Any) -> Any:
+def merge(node: SchemaNode, live: Any, applied: Any) -> Any:
     """The live value with the applied one put over it, part by part where parts have owners of their own."""
     parts = field_sets.children(node, applied)
     if parts is None or not isinstance(live, type(applied)):
         return applied
     if node.type == "array":
-        items = {field_sets.element(node, each): each for each in live}
+        items = {field_sets.path_element(node, each): each for each in live}
         new = {name: merge(part, items[name], each) if name in items else each for name, part, each in parts}
-        return [new[name] if name in new else items[name] for name in _ordered(items, new)]
+        return [new[name] if name in new else items[name] for name in _merge_order(items, new)]
     result = dict(live)
     for name, part, each in parts:
         key = name[2:]
@@ -207,7 +214,7 @@ def merge(node: Node, live: Any, applied: Any) -> Any:
     return result
 
 
-def _ordered(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
+def _merge_order(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
     """All items of a list in the order in which they are applied; each other stays after the one it came after."""
     names = list(applied)
     result = list[str]()
@@ -225,7 +232,7 @@ def _ordered(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
     return result + names[done:]
 
 
-def prune(node: Node, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:
+def prune(node: SchemaNode, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:
     """The value without the fields in ``gone``, which are below ``path``; what is in ``keep`` stays all the same."""
     parts = field_sets.children(node, value) if gone else None
     if parts is None:

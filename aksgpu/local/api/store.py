@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.kinds import Kind, by_plural
+from aksgpu.local.kinds import Kind, get_kind
 from aksgpu.local.status_error import StatusError, bad_request, expired
 
-RING = 2048
+WATCH_CACHE_SIZE = 2048
 """Events kept a resource: how far back a watch or a paged list can go, and how far a slow watcher may fall behind."""
 
 Key = tuple[str, str]
@@ -41,10 +41,10 @@ CREATE TABLE IF NOT EXISTS objects (
 CREATE TABLE IF NOT EXISTS revision (id INTEGER PRIMARY KEY CHECK (id = 0), value INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 1);
 """
-_PUT = (
+_UPSERT_ROW = (
     "INSERT INTO objects VALUES (?, ?, ?, ?) ON CONFLICT (resource, namespace, name) DO UPDATE SET data = excluded.data"
 )
-_DROP = "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?"
+_DELETE_ROW = "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?"
 
 
 class Entry(NamedTuple):
@@ -62,9 +62,9 @@ class Entry(NamedTuple):
         return metadata.get("namespace", ""), metadata["name"]
 
     @property
-    def item(self) -> bytes:
+    def list_item_json(self) -> bytes:
         """The JSON as it stands in a list: without kind and apiVersion."""
-        return b"{" + self.data[len(self.kind.head) :]
+        return b"{" + self.data[len(self.kind.json_prefix) :]
 
 
 class Event(NamedTuple):
@@ -94,16 +94,16 @@ class _Batch:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
-class _Ring:
+class _WatchCache:
     """Recent events of one resource. ``floor`` is the oldest version that can still be continued from."""
 
-    def __init__(self, floor: int) -> None:
-        self.floor = floor
+    def __init__(self, oldest_version: int) -> None:
+        self.oldest_version = oldest_version
         self.events: deque[Event] = deque()
 
     def add(self, event: Event) -> None:
-        if len(self.events) >= RING:
-            self.floor = self.events.popleft().entry.rv
+        if len(self.events) >= WATCH_CACHE_SIZE:
+            self.oldest_version = self.events.popleft().entry.rv
         self.events.append(event)
 
     def since(self, rv: int) -> list[Event]:
@@ -123,7 +123,7 @@ class Subscription:
 
     def push(self, event: Event) -> None:
         """Deliver, unless the watcher is too far behind."""
-        if len(self._queue) >= 2 * RING:
+        if len(self._queue) >= 2 * WATCH_CACHE_SIZE:
             self.end(expired("The resourceVersion for the provided watch is too old."))
             return
         self._queue.append(event)
@@ -171,8 +171,8 @@ class Store:
         """The version of the last write that is on disk and was shown to watchers."""
         self._objects: dict[str, dict[Key, Entry]] = defaultdict(dict)
         self._sorted: dict[str, list[Key]] = {}
-        self._rings: dict[str, _Ring] = {}
-        self._floor = 0
+        self._watch_caches: dict[str, _WatchCache] = {}
+        self._oldest_version = 0
         self._open: _Batch | None = None
         self._in_flight: _Batch | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -213,14 +213,14 @@ class Store:
         objects = self._objects[resource]
         return (objects[key] for key in self.keys(resource, namespace))
 
-    def at(self, resource: str, rv: int) -> dict[Key, Entry | None]:
+    def changes_since(self, resource: str, rv: int) -> dict[Key, Entry | None]:
         """What differed at version ``rv`` from now: the older entry, or None where there was none.
 
         Raises Expired when the ring does not go back that far.
         """
         changed: dict[Key, Entry | None] = {}
-        ring = self._ring(resource)
-        if rv < ring.floor:
+        cache = self._watch_cache(resource)
+        if rv < cache.oldest_version:
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new "
                 "list without the continue parameter, or use the continue token in this response to retrieve the "
@@ -229,7 +229,7 @@ class Store:
                 "may show up in the list."
             )
         batches = [batch.events for batch in (self._in_flight, self._open) if batch is not None]
-        for event in reversed([*ring.since(rv), *chain(*batches)]):
+        for event in reversed([*cache.since(rv), *chain(*batches)]):
             if event.entry.kind.plural == resource and event.entry.rv > rv:
                 changed[event.entry.key] = event.before
         return changed
@@ -271,10 +271,10 @@ class Store:
 
     def subscribe(self, resource: str, namespace: str | None, rv: int) -> Subscription:
         """Events after version ``rv`` of a resource, in one namespace or all; raises Expired when that is too old."""
-        ring = self._ring(resource)
-        if rv < ring.floor:
-            raise expired(f"too old resource version: {rv} ({ring.floor})")
-        backlog = [e for e in ring.since(rv) if namespace is None or e.entry.key[0] == namespace]
+        cache = self._watch_cache(resource)
+        if rv < cache.oldest_version:
+            raise expired(f"too old resource version: {rv} ({cache.oldest_version})")
+        backlog = [e for e in cache.since(rv) if namespace is None or e.entry.key[0] == namespace]
         subscription = Subscription(self, (resource, namespace), backlog)
         self._subscribers[resource, namespace].add(subscription)
         return subscription
@@ -285,8 +285,8 @@ class Store:
         if not self._subscribers[topic]:
             del self._subscribers[topic]
 
-    def _ring(self, resource: str) -> _Ring:
-        return self._rings.setdefault(resource, _Ring(self._floor))
+    def _watch_cache(self, resource: str) -> _WatchCache:
+        return self._watch_caches.setdefault(resource, _WatchCache(self._oldest_version))
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -297,7 +297,7 @@ class Store:
             try:
                 await loop.run_in_executor(self._thread, self._commit, batch)
             except sqlite3.Error as error:
-                await self._fall_back(batch, error)
+                await self._roll_back(batch, error)
                 continue
             self._in_flight = None
             self.durable_revision = batch.rv
@@ -308,12 +308,12 @@ class Store:
 
     def _publish(self, event: Event) -> None:
         resource = event.entry.kind.plural
-        self._ring(resource).add(event)
+        self._watch_cache(resource).add(event)
         for namespace in (None, event.entry.key[0]):
             for subscription in tuple(self._subscribers.get((resource, namespace), ())):
                 subscription.push(event)
 
-    async def _fall_back(self, batch: _Batch, error: sqlite3.Error) -> None:
+    async def _roll_back(self, batch: _Batch, error: sqlite3.Error) -> None:
         """The disk refused: nobody was told of these writes, so go back to what is on disk and say so."""
         # Where not even reading works, every later commit is refused as well.
         with suppress(sqlite3.Error):
@@ -344,9 +344,9 @@ class Store:
                 resource = event.entry.kind.plural
                 (namespace, name) = event.entry.key
                 if event.type == "DELETED":
-                    db.execute(_DROP, (resource, namespace, name))
+                    db.execute(_DELETE_ROW, (resource, namespace, name))
                 else:
-                    db.execute(_PUT, (resource, namespace, name, event.entry.data))
+                    db.execute(_UPSERT_ROW, (resource, namespace, name, event.entry.data))
             db.execute("UPDATE revision SET value = ?", (batch.rv,))
 
     def _read(self) -> tuple[int, list[tuple[str, bytes]]]:
@@ -358,10 +358,10 @@ class Store:
         revision, rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
         # After a refused commit versions go on from the highest one given, so that none is ever given twice.
         self.revision = max(self.revision, revision)
-        self.durable_revision = self._floor = self.revision
+        self.durable_revision = self._oldest_version = self.revision
         self._objects.clear()
         self._sorted.clear()
-        self._rings.clear()
+        self._watch_caches.clear()
         self.derived.clear()
         # The collector finds nothing in plain JSON, yet would take most of the time of a large load.
         collecting = gc.isenabled()
@@ -369,7 +369,7 @@ class Store:
         try:
             for resource, data in rows:
                 obj = orjson.loads(data)
-                entry = Entry(by_plural(resource), obj, data, int(obj["metadata"]["resourceVersion"]))
+                entry = Entry(get_kind(resource), obj, data, int(obj["metadata"]["resourceVersion"]))
                 self._objects[resource][entry.key] = entry
         finally:
             if collecting:

@@ -15,7 +15,7 @@ from typing import Any
 from aksgpu.common import quantities
 
 Object = dict[str, Any]
-Hook = Callable[[Object], None]
+Defaulter = Callable[[Object], None]
 
 _GENERATION = "deprecated.daemonset.template.generation"
 _NAME_LABEL = "kubernetes.io/metadata.name"
@@ -97,7 +97,7 @@ def _service(spec: Object) -> None:
         port.setdefault("targetPort", port.get("port"))
 
 
-HOOKS: dict[str, Hook] = {
+DEFAULTERS: dict[str, Defaulter] = {
     "Container": _container,
     "DaemonSet": _daemon_set,
     "DaemonSetUpdateStrategy": _rolling,

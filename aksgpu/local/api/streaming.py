@@ -17,7 +17,7 @@ from math import inf
 import orjson
 from aiohttp import web
 
-from aksgpu.local.api.reads import bookmark
+from aksgpu.local.api.reads import bookmark_event
 from aksgpu.local.api.responses import JSON, NO_CACHE
 from aksgpu.local.api.store import Entry, Event
 from aksgpu.local.status_error import StatusError
@@ -65,7 +65,7 @@ class Watch:
         """The bookmark that ends a watch whose time is up."""
         if self._newest is None or not self._bookmarks:
             return b""
-        return self._line(bookmark(self._newest.kind, self._newest.rv))
+        return self._line(bookmark_event(self._newest.kind, self._newest.rv))
 
     def _line(self, event: Event) -> bytes:
         return b'{"type":"' + event.type.encode() + b'","object":' + self._encode(event) + b"}\n"
@@ -100,7 +100,7 @@ async def send(
         await response.prepare(request)
         writing = asyncio.create_task(write())
         try:
-            while not _gone(request) and (left := end - time.monotonic()) > 0:
+            while not _client_left(request) and (left := end - time.monotonic()) > 0:
                 if (await asyncio.wait((writing,), timeout=min(left, PULSE)))[0]:
                     await writing
                     return response
@@ -121,5 +121,5 @@ async def send(
     return response
 
 
-def _gone(request: web.Request) -> bool:
+def _client_left(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()

@@ -11,7 +11,7 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
-from aksgpu.local.selectors import at
+from aksgpu.local.selectors import get_path
 
 Object = dict[str, Any]
 
@@ -78,13 +78,13 @@ def first_seen(event: Object, now: datetime) -> str:
 
 def last_seen(event: Object, now: datetime) -> str:
     """When an event was told last."""
-    last = at(event, "series.lastObservedTime") or event.get("lastTimestamp")
+    last = get_path(event, "series.lastObservedTime") or event.get("lastTimestamp")
     return age(last, now) if last else first_seen(event, now)
 
 
 def event_count(event: Object, now: datetime) -> int:
     """How often an event was told."""
-    return at(event, "series.count") or event.get("count") or 1
+    return get_path(event, "series.count") or event.get("count") or 1
 
 
 def event_source(event: Object, now: datetime) -> str:
@@ -99,7 +99,7 @@ def event_source(event: Object, now: datetime) -> str:
 
 def job_status(job: Object, now: datetime) -> str:
     """The condition that says most."""
-    true = {each["type"] for each in at(job, "status.conditions") or () if each.get("status") == "True"}
+    true = {each["type"] for each in get_path(job, "status.conditions") or () if each.get("status") == "True"}
     deleted = ("Terminating",) if job["metadata"].get("deletionTimestamp") else ()
     shown = ("Complete", "Failed", *deleted, "Suspended", "FailureTarget")
     return next((each for each in shown if each in true or each in deleted), "Running")
@@ -108,7 +108,7 @@ def job_status(job: Object, now: datetime) -> str:
 def job_completions(job: Object, now: datetime) -> str:
     """``1/3``."""
     spec = job["spec"]
-    done = at(job, "status.succeeded") or 0
+    done = get_path(job, "status.succeeded") or 0
     if (wanted := spec.get("completions")) is not None:
         return f"{done}/{wanted}"
     parallel = spec.get("parallelism") or 0
@@ -127,9 +127,9 @@ def job_duration(status: Any, now: datetime) -> str:
 
 def node_status(node: Object, now: datetime) -> str:
     """``Ready``, and whether it is cordoned."""
-    conditions = {each.get("type"): each.get("status") for each in at(node, "status.conditions") or ()}
+    conditions = {each.get("type"): each.get("status") for each in get_path(node, "status.conditions") or ()}
     state = {"True": "Ready", None: "Unknown"}.get(conditions.get("Ready"), "NotReady")
-    return state + (",SchedulingDisabled" if at(node, "spec.unschedulable") else "")
+    return state + (",SchedulingDisabled" if get_path(node, "spec.unschedulable") else "")
 
 
 def node_roles(value: Any, now: datetime) -> str:
@@ -159,7 +159,7 @@ def _address(addresses: Any, kind: str) -> str:
 
 def claim_status(claim: Object, now: datetime) -> str:
     """The phase, or that it is going."""
-    return "Terminating" if claim["metadata"].get("deletionTimestamp") else at(claim, "status.phase") or ""
+    return "Terminating" if claim["metadata"].get("deletionTimestamp") else get_path(claim, "status.phase") or ""
 
 
 def access_modes(modes: Any, now: datetime) -> str:
@@ -178,8 +178,8 @@ def quota_limits(quota: Object, now: datetime) -> str:
 
 
 def _quota(quota: Object, *, limits: bool) -> str:
-    hard = at(quota, "status.hard") or at(quota, "spec.hard") or {}
-    used = at(quota, "status.used") or {}
+    hard = get_path(quota, "status.hard") or get_path(quota, "spec.hard") or {}
+    used = get_path(quota, "status.used") or {}
     shown = (each for each in sorted(hard) if each.startswith("limits") is limits)
     return ", ".join(f"{each}: {used.get(each, '0')}/{hard[each]}" for each in shown)
 
@@ -202,8 +202,8 @@ def ports(value: Any, now: datetime) -> str:
 
 def pod_ready(pod: Object, now: datetime) -> str:
     """Ready containers of all, sidecars included."""
-    spec, status, sidecars = _parts(pod)
-    ready = sum(_runs(each) for each in status.get("containerStatuses") or ())
+    spec, status, sidecars = _spec_status_sidecars(pod)
+    ready = sum(_is_running_and_ready(each) for each in status.get("containerStatuses") or ())
     ready += sum(
         each["name"] in sidecars and bool(each.get("started") and each.get("ready"))
         for each in status.get("initContainerStatuses") or ()
@@ -213,56 +213,56 @@ def pod_ready(pod: Object, now: datetime) -> str:
 
 def pod_restarts(pod: Object, now: datetime) -> str:
     """Restarts of the containers that matter by now, and how long ago the last one was."""
-    spec, status, sidecars = _parts(pod)
+    spec, status, sidecars = _spec_status_sidecars(pod)
     inits = status.get("initContainerStatuses") or []
-    if _initializing(spec, status, sidecars) is None:
+    if _init_status(spec, status, sidecars) is None:
         inits = [each for each in inits if each["name"] in sidecars] + (status.get("containerStatuses") or [])
     restarts = sum(each.get("restartCount") or 0 for each in inits)
-    ends = (at(each, "lastState.terminated.finishedAt") for each in inits)
+    ends = (get_path(each, "lastState.terminated.finishedAt") for each in inits)
     last = max(filter(None, ends), default="")
     return f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)
 
 
 def pod_status(pod: Object, now: datetime) -> str:
     """The word for how the pod is."""
-    spec, status, sidecars = _parts(pod)
+    spec, status, sidecars = _spec_status_sidecars(pod)
     phase = status.get("phase") or ""
     if pod["metadata"].get("deletionTimestamp") and phase not in ("Succeeded", "Failed"):
         return "Terminating"
-    if initializing := _initializing(spec, status, sidecars):
+    if initializing := _init_status(spec, status, sidecars):
         return initializing
     gated = any(each.get("reason") == "SchedulingGated" for each in status.get("conditions") or ())
     reason = "SchedulingGated" if gated else status.get("reason") or phase
     containers = status.get("containerStatuses") or []
     for container in reversed(containers):
-        if waiting := at(container, "state.waiting.reason"):
+        if waiting := get_path(container, "state.waiting.reason"):
             reason = waiting
-        elif (ended := at(container, "state.terminated")) is not None:
-            reason = _ending(ended)
-    if reason == "Completed" and any(map(_runs, containers)):
-        return "Running" if _true(status, "Ready") else "NotReady"
+        elif (ended := get_path(container, "state.terminated")) is not None:
+            reason = _termination_reason(ended)
+    if reason == "Completed" and any(map(_is_running_and_ready, containers)):
+        return "Running" if _condition_is_true(status, "Ready") else "NotReady"
     return reason
 
 
-def _parts(pod: Object) -> tuple[Object, Object, set[str]]:
+def _spec_status_sidecars(pod: Object) -> tuple[Object, Object, set[str]]:
     """Spec, status, and the names of the sidecars: init containers that go on beside the others."""
     spec = pod.get("spec") or {}
     sidecars = {each["name"] for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
     return spec, pod.get("status") or {}, sidecars
 
 
-def _initializing(spec: Object, status: Object, sidecars: set[str]) -> str | None:
+def _init_status(spec: Object, status: Object, sidecars: set[str]) -> str | None:
     """What the first unfinished init container says, or None when all are through."""
     inits = status.get("initContainerStatuses")
-    if not inits or _true(status, "Initialized"):
+    if not inits or _condition_is_true(status, "Initialized"):
         return None
     for index, container in enumerate(inits):
-        ended = at(container, "state.terminated")
-        waiting = at(container, "state.waiting.reason")
+        ended = get_path(container, "state.terminated")
+        waiting = get_path(container, "state.waiting.reason")
         if ended is not None:
             if ended.get("exitCode", 0) == 0:
                 continue
-            return f"Init:{_ending(ended)}"
+            return f"Init:{_termination_reason(ended)}"
         if container["name"] in sidecars and container.get("started"):
             continue
         if waiting and waiting != "PodInitializing":
@@ -271,17 +271,17 @@ def _initializing(spec: Object, status: Object, sidecars: set[str]) -> str | Non
     return None
 
 
-def _runs(container: Object) -> bool:
-    return bool(container.get("ready")) and at(container, "state.running") is not None
+def _is_running_and_ready(container: Object) -> bool:
+    return bool(container.get("ready")) and get_path(container, "state.running") is not None
 
 
-def _true(status: Object, condition: str) -> bool:
+def _condition_is_true(status: Object, condition: str) -> bool:
     return any(
         each.get("type") == condition and each.get("status") == "True" for each in status.get("conditions") or ()
     )
 
 
-def _ending(terminated: Object) -> str:
+def _termination_reason(terminated: Object) -> str:
     if terminated.get("signal") and not terminated.get("reason"):
         return f"Signal:{terminated['signal']}"
     return str(terminated.get("reason") or f"ExitCode:{terminated.get('exitCode', 0)}")

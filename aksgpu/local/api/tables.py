@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from aksgpu.local.api import name_formats, table_cells
+from aksgpu.local import api_data
+from aksgpu.local.api import table_cells
 from aksgpu.local.api.schema import REF, definitions
-from aksgpu.local.kinds import by_plural
-from aksgpu.local.selectors import at
+from aksgpu.local.kinds import get_kind
+from aksgpu.local.selectors import get_path
 
 Object = dict[str, Any]
-META = "meta.k8s.io/v1"
+META_VERSION = "meta.k8s.io/v1"
 _FINISHED = {
     phase: [{"type": "Completed", "status": "True", "reason": phase, "message": message}]
     for phase, message in (("Succeeded", "The pod has completed successfully."), ("Failed", "The pod failed."))
@@ -33,9 +34,9 @@ class Column(NamedTuple):
     cell: Callable[[Object, datetime], Any]
 
 
-def partial(obj: Object) -> Object:
+def partial_metadata(obj: Object) -> Object:
     """The object's metadata alone."""
-    return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": obj["metadata"]}
+    return {"kind": "PartialObjectMetadata", "apiVersion": META_VERSION, "metadata": obj["metadata"]}
 
 
 def table(
@@ -58,17 +59,23 @@ def table(
         if conditions := _FINISHED.get((obj.get("status") or {}).get("phase", "")):
             row["conditions"] = conditions
         if include != "None":
-            row["object"] = obj if include == "Object" else partial(obj)
+            row["object"] = obj if include == "Object" else partial_metadata(obj)
         rows.append(row)
     definitions = [column.definition for column in shown] if headers else None
-    return {"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
+    return {
+        "kind": "Table",
+        "apiVersion": META_VERSION,
+        "metadata": metadata,
+        "columnDefinitions": definitions,
+        "rows": rows,
+    }
 
 
 @cache
 def columns(plural: str) -> list[Column]:
     """The columns of a resource."""
-    rows = name_formats.data("columns.yaml")
-    return [_column(row, by_plural(plural).definition) for row in rows.get(plural) or rows["default"]]
+    rows = api_data.load("columns.yaml")
+    return [_column(row, get_kind(plural).definition) for row in rows.get(plural) or rows["default"]]
 
 
 def _column(row: Object, schema: str) -> Column:
@@ -87,7 +94,7 @@ def _column(row: Object, schema: str) -> Column:
     none = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
 
     def cell(obj: Object, now: datetime) -> Any:
-        value = at(obj, path)
+        value = get_path(obj, path)
         if "join" in row:
             return ",".join(each.get(row["join"], "") for each in value or ())
         return show(value, now) if show else value or none

@@ -10,10 +10,10 @@ from collections.abc import Collection
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
+from aksgpu.local import api_data, name_formats
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import Kind
-from aksgpu.local.selectors import at, labels_match
+from aksgpu.local.selectors import get_path, labels_match
 
 Object = dict[str, Any]
 
@@ -29,19 +29,21 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     name = obj["metadata"].get("name", "")
     if not name:
         causes.required("metadata.name", "name or generateName is required")
-    for problem in name_formats.problems(kind.name_rule, name) if name else ():
+    for problem in name_formats.format_problems(kind.name_format, name) if name else ():
         causes.invalid("metadata.name", name, problem)
     # A status is its controller's, and is taken as it comes.
     causes.found += [each for each in given.found if not each["field"].startswith("status.")]
-    owners = obj["metadata"].get("ownerReferences", [])
-    controllers = [f"{each.get('kind')}/{each.get('name')}" for each in owners if each.get("controller")]
+    managed_fields_entries = obj["metadata"].get("ownerReferences", [])
+    controllers = [
+        f"{each.get('kind')}/{each.get('name')}" for each in managed_fields_entries if each.get("controller")
+    ]
     if len(controllers) > 1:
         why = 'Only one reference can have Controller set to true. Found "true" in references for'
-        causes.invalid("metadata.ownerReferences", owners, f"{why} {' and '.join(controllers[:2])}")
+        causes.invalid("metadata.ownerReferences", managed_fields_entries, f"{why} {' and '.join(controllers[:2])}")
     match kind.plural:
         case "jobs":
             _job(obj, causes)
-        case "priorityclasses" if name not in name_formats.data("rules.yaml")["first"]["priorityclasses"]:
+        case "priorityclasses" if name not in api_data.load("rules.yaml")["first"]["priorityclasses"]:
             if name.startswith("system-"):
                 why = "priority class names with 'system-' prefix are reserved for system use only"
                 causes.forbidden("metadata.name", why)
@@ -74,9 +76,9 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
         causes.forbidden("metadata.finalizers", f"{why}[]string{{{', '.join(added)}}}")
     if causes.found:
         return causes
-    said = name_formats.data("rules.yaml")["updates"].get(kind.plural, {})
+    said = api_data.load("rules.yaml")["updates"].get(kind.plural, {})
     for path in said.get("fixed", ()):
-        if (value := at(obj, path)) != at(old, path):
+        if (value := get_path(obj, path)) != get_path(old, path):
             causes.invalid(path, value, said.get("text", _IMMUTABLE))
     free = said.get("free")
     if free and _without(_imageless(obj["spec"]), free) != _without(_imageless(old["spec"]), free):

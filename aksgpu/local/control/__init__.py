@@ -10,21 +10,21 @@ from aksgpu.local.control.daemonset_controller import DaemonSetController
 from aksgpu.local.control.garbage_collector import GarbageCollector
 from aksgpu.local.control.job_controller import JobController
 from aksgpu.local.control.namespace_controller import NamespaceController
-from aksgpu.local.control.node_lifecycle import NodeController, PodMover
+from aksgpu.local.control.node_lifecycle import NodeController, TaintEvictionController
 from aksgpu.local.control.resource_quota import QuotaController
 from aksgpu.local.control.scheduler import Scheduler
 from aksgpu.local.control.volume_claims import ClaimController
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
 
-Part = type[Controller] | type[Scheduler]
+ControllerType = type[Controller] | type[Scheduler]
 
-EVERYTHING: tuple[Part, ...] = (
+ALL_CONTROLLERS: tuple[ControllerType, ...] = (
     Scheduler,
     JobController,
     DaemonSetController,
     NodeController,
-    PodMover,
+    TaintEvictionController,
     GarbageCollector,
     NamespaceController,
     QuotaController,
@@ -32,7 +32,7 @@ EVERYTHING: tuple[Part, ...] = (
 )
 
 
-class Controllers:
+class ControllerManager:
     """All controllers of one cluster, sharing one list and one watch a resource.
 
     Args:
@@ -41,7 +41,9 @@ class Controllers:
         parts: which of them; all by default.
     """
 
-    def __init__(self, objects: Objects, settings: Settings, parts: tuple[Part, ...] = EVERYTHING) -> None:
+    def __init__(
+        self, objects: Objects, settings: Settings, parts: tuple[ControllerType, ...] = ALL_CONTROLLERS
+    ) -> None:
         self._objects = objects
         self._settings = settings
         self._makers = parts

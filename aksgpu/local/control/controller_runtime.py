@@ -17,24 +17,24 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ClassVar
 
 from aksgpu.common.times import now
-from aksgpu.local.control.event_recorder import Recorder
-from aksgpu.local.control.informer import Informer, key_of
+from aksgpu.local.control.event_recorder import EventRecorder
+from aksgpu.local.control.informer import Informer, object_key
 from aksgpu.local.objects import STRATEGIC_PATCH, Object, Objects
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
-_HANDS = 4
+_WORKERS = 4
 """Keys that one controller looks at at the same time."""
 
 
-def finished(pod: Object) -> bool:
+def is_finished(pod: Object) -> bool:
     """Whether none of the pod's containers will run again."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def condition(obj: Object, kind: str) -> dict[str, Any]:
+def get_condition(obj: Object, kind: str) -> dict[str, Any]:
     """A condition of an object's status; empty when it is not there."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
     return next((dict(each) for each in conditions if each["type"] == kind), {})
@@ -120,7 +120,7 @@ class Cluster:
     def __init__(self, objects: Objects, settings: Settings) -> None:
         self.objects = objects
         self.settings = settings
-        self.events = Recorder(objects)
+        self.events = EventRecorder(objects)
         self._informers: dict[str, Informer] = {}
         self._tasks = Tasks()
 
@@ -209,7 +209,7 @@ class Controller(ABC):
         self._tasks = Tasks()
         self._failures: dict[str, int] = {}
         if self.resource:
-            self.informer = self.follow(self.resource, key_of)
+            self.informer = self.follow(self.resource, object_key)
 
     def follow(self, resource: str, key: Callable[[Object], str]) -> Informer:
         """Look at an object's ``key`` whenever it comes, changes or goes; at none where that is empty."""
@@ -230,13 +230,13 @@ class Controller(ABC):
         What it raises is tried again, with growing delay.
         """
 
-    def tell(self, obj: Object, kind: str, reason: str, message: str) -> None:
+    def record_event(self, obj: Object, kind: str, reason: str, message: str) -> None:
         """Write an event; see :meth:`aksgpu.local.control.event_recorder.Recorder.tell`."""
-        self.cluster.events.tell(self.component, obj, kind, reason, message)
+        self.cluster.events.record_event(self.component, obj, kind, reason, message)
 
     async def start(self) -> None:
         """Start to work; the cluster's informers have listed."""
-        for _ in range(_HANDS):
+        for _ in range(_WORKERS):
             self._tasks.spawn(self._work())
 
     async def stop(self) -> None:
@@ -265,7 +265,7 @@ class Controller(ABC):
             self.queue.done(key)
 
 
-async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32, *, slowly: bool = False) -> None:
+async def run_all(work: Iterable[Awaitable[Any]], limit: int = 32, *, slowly: bool = False) -> None:
     """Do all works, ``limit`` at a time; the first error is raised when its batch has ended.
 
     With ``slowly`` the batches grow from one: what is refused, perhaps for all, is not asked for many times.

@@ -22,7 +22,7 @@ from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 20_000
+MAX_PENDING = 20_000
 MAX_REMEMBERED = 4_096
 MAX_MESSAGE = 1_024
 _BATCH = 64
@@ -32,19 +32,19 @@ _BATCH = 64
 _numbers = itertools.count(time.time_ns(), 1_000)
 
 
-class Recorder:
+class EventRecorder:
     """Writes events. One serves all controllers of a cluster."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         # What is to be told, how often, and of which version of its object; by what makes two events the same.
-        self._waiting: dict[bytes, tuple[Object, int, str]] = {}
+        self._pending: dict[bytes, tuple[Object, int, str]] = {}
         # The event on the server: its name, and how often it was told.
-        self._told: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
+        self._written: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def tell(
+    def record_event(
         self,
         component: str,
         obj: Object,
@@ -79,9 +79,9 @@ class Recorder:
             source = {"component": component} | ({"host": host} if host else {})
             event |= {"source": source, "reportingInstance": host}
         key = orjson.dumps(event)
-        if len(self._waiting) < MAX_WAITING or key in self._waiting:
-            _, more, _ = self._waiting.get(key, (event, 0, ""))
-            self._waiting[key] = event, more + 1, meta.get("resourceVersion", "")
+        if len(self._pending) < MAX_PENDING or key in self._pending:
+            _, more, _ = self._pending.get(key, (event, 0, ""))
+            self._pending[key] = event, more + 1, meta.get("resourceVersion", "")
             self._wake.set()
 
     async def start(self) -> None:
@@ -103,14 +103,14 @@ class Recorder:
 
     async def flush(self) -> None:
         """Write what waits."""
-        while self._waiting:
-            batch = [(key, *self._waiting.pop(key)) for key in list(itertools.islice(self._waiting, _BATCH))]
+        while self._pending:
+            batch = [(key, *self._pending.pop(key)) for key in list(itertools.islice(self._pending, _BATCH))]
             await asyncio.gather(*(self._write(*each) for each in batch))
 
     async def _write(self, key: bytes, event: Object, more: int, version: str) -> None:
         about = event["involvedObject"]
         namespace = about.get("namespace", "default")
-        (name, before) = self._told.pop(key, ("", 0))
+        (name, before) = self._written.pop(key, ("", 0))
         count = before + more
         patch: Object = {"count": count, "lastTimestamp": times.now()}
         if "action" in event:
@@ -122,7 +122,7 @@ class Recorder:
                     self._remember(key, name, count)
                     return
             name = f"{about['name']}.{next(_numbers):016x}"
-            await self._objects.create("events", _new(event, name, namespace, version, more), namespace)
+            await self._objects.create("events", _new_event(event, name, namespace, version, more), namespace)
             self._remember(key, name, more)
         except StatusError as error:  # such as a namespace that is being deleted
             log.debug("event %s: %s", event["reason"], error)
@@ -130,19 +130,19 @@ class Recorder:
             log.exception("event %s", event["reason"])
 
     def _remember(self, key: bytes, name: str, count: int) -> None:
-        self._told[key] = name, count
-        if len(self._told) > MAX_REMEMBERED:
-            self._told.popitem(last=False)
+        self._written[key] = name, count
+        if len(self._written) > MAX_REMEMBERED:
+            self._written.popitem(last=False)
 
 
-async def write(objects: Objects, component: str, obj: Object, kind: str, reason: str, message: str) -> None:
+async def write_event(objects: Objects, component: str, obj: Object, kind: str, reason: str, message: str) -> None:
     """Write one event at once, for those who rarely tell anything; see :meth:`Recorder.tell`."""
-    recorder = Recorder(objects)
-    recorder.tell(component, obj, kind, reason, message)
+    recorder = EventRecorder(objects)
+    recorder.record_event(component, obj, kind, reason, message)
     await recorder.flush()
 
 
-def _new(event: Object, name: str, namespace: str, version: str, count: int) -> Object:
+def _new_event(event: Object, name: str, namespace: str, version: str, count: int) -> Object:
     """An event that was not told before, as the API has it."""
     made = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": namespace}, **event}
     if version:

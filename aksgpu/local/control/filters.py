@@ -20,7 +20,7 @@ from aksgpu.common import quantities
 from aksgpu.common.tolerations import tolerates
 from aksgpu.local import selectors
 from aksgpu.local.api.admission import pod_resources
-from aksgpu.local.control.controller_runtime import condition
+from aksgpu.local.control.controller_runtime import get_condition
 from aksgpu.local.objects import Object
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -40,20 +40,20 @@ def _amount(resource: str, value: str | int | float) -> int:
     return _whole(resource, quantities.parse(value))
 
 
-def amounts(quantities: Mapping[str, Any] | None) -> Counter[str]:
+def integer_quantities(quantities: Mapping[str, Any] | None) -> Counter[str]:
     """Quantities, as in a node's allocatable, as integers, rounded up."""
     return Counter({name: _amount(name, value) for name, value in (quantities or {}).items()})
 
 
-def requests(spec: Mapping[str, Any]) -> Amounts:
+def pod_requests(spec: Mapping[str, Any]) -> Amounts:
     """What a pod's spec asks of a node."""
     return Counter({name: _whole(name, exact) for name, exact in pod_resources(spec, "requests").items() if exact})
 
 
-def in_force(node: Object) -> list[dict[str, Any]]:
+def effective_taints(node: Object) -> list[dict[str, Any]]:
     """A node's taints, and the one that a node that is not ready is about to get."""
     taints = list((node.get("spec") or {}).get("taints") or ())
-    ready = condition(node, "Ready").get("status")
+    ready = get_condition(node, "Ready").get("status")
     if ready != "True" and not any(taint["key"] in (NOT_READY, UNREACHABLE) for taint in taints):
         taints.append({"key": UNREACHABLE if ready == "Unknown" else NOT_READY, "effect": "NoSchedule"})
     return taints
@@ -64,18 +64,18 @@ def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) 
     rules = [(labels, rule) for rule in term.get("matchExpressions") or ()]
     rules += [({"metadata.name": name}, rule) for rule in term.get("matchFields") or ()]
     return bool(rules) and all(
-        selectors.operation(rule["operator"], values.get(rule["key"]), rule.get("values") or ("",))
+        selectors.requirement_matches(rule["operator"], values.get(rule["key"]), rule.get("values") or ("",))
         for values, rule in rules
     )
 
 
-class Shape:
+class PodRequirements:
     """What the scheduler looks at in a pod's spec. Pods whose shapes have the same key fit the same nodes."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
         required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-        self.requests = requests(spec)
+        self.requests = pod_requests(spec)
         self.selector: Mapping[str, str] = spec.get("nodeSelector") or {}
         self.terms: list[dict[str, Any]] | None = None if required is None else required.get("nodeSelectorTerms") or []
         """The required node affinity's terms, one of which must match; None when any node will do."""
@@ -99,7 +99,7 @@ class Shape:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class AssignedPod:
     """What a pod holds of a node."""
 
     uid: str
@@ -109,7 +109,7 @@ class Held:
     created: str = ""
 
 
-class NodeView:
+class NodeInfo:
     """A node with what is in use on it, kept up to date pod by pod."""
 
     def __init__(self, name: str) -> None:
@@ -117,27 +117,27 @@ class NodeView:
         self.node: Object | None = None
         self.labels: Mapping[str, str] = {}
         self.taints: list[dict[str, Any]] = []
-        self.cordoned = False
+        self.unschedulable = False
         self.allocatable: Amounts = {}
-        self.pods: dict[str, Held] = {}
+        self.pods: dict[str, AssignedPod] = {}
         self.used: Counter[str] = Counter()
 
-    def describe(self, node: Object) -> bool:
+    def set_node(self, node: Object) -> bool:
         """Take over a Node object; whether anything that matters changed."""
-        before = (self.node is None, self.labels, self.taints, self.cordoned, self.allocatable)
+        before = (self.node is None, self.labels, self.taints, self.unschedulable, self.allocatable)
         self.node = node
         self.labels = node["metadata"].get("labels") or {}
-        self.taints = in_force(node)
-        self.cordoned = bool((node.get("spec") or {}).get("unschedulable"))
-        self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
-        return before != (False, self.labels, self.taints, self.cordoned, self.allocatable)
+        self.taints = effective_taints(node)
+        self.unschedulable = bool((node.get("spec") or {}).get("unschedulable"))
+        self.allocatable = integer_quantities((node.get("status") or {}).get("allocatable"))
+        return before != (False, self.labels, self.taints, self.unschedulable, self.allocatable)
 
-    def hold(self, pod: Held) -> None:
+    def add_pod(self, pod: AssignedPod) -> None:
         """Count a pod in."""
         self.pods[pod.uid] = pod
         self._count(pod.requests, 1)
 
-    def release(self, uid: str) -> None:
+    def remove_pod(self, uid: str) -> None:
         """Count a pod out."""
         self._count(self.pods.pop(uid).requests, -1)
 
@@ -146,7 +146,7 @@ class NodeView:
         for name, value in wants.items():
             self.used[name] += sign * value
 
-    def score(self, wanted: Shape) -> float:
+    def score(self, wanted: PodRequirements) -> float:
         """How much stays free with the pod on it, 0 to 1, less soft taints; more is better."""
         free = 0.0
         for name in ("cpu", "memory", "pods"):  # pods, so that those without requests spread as well
@@ -156,40 +156,40 @@ class NodeView:
         return free - sum(not tolerates(wanted.tolerations, taint) for taint in soft)
 
 
-class Verdict(NamedTuple):
+class FilterResult(NamedTuple):
     """Whether a node takes a pod, and if not, why."""
 
     reasons: tuple[str, ...] = ()
-    room_would_help: bool = False
+    preemption_may_help: bool = False
     """Whether the pod would fit if others left."""
 
 
-def judge(wanted: Shape, node: NodeView, without: Collection[Held] = ()) -> Verdict:
+def filter_node(wanted: PodRequirements, node: NodeInfo, without: Collection[AssignedPod] = ()) -> FilterResult:
     """Whether the node takes a pod of this shape, once the pods ``without`` have left it."""
-    if node.cordoned and not tolerates(wanted.tolerations, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
-        return Verdict(("node(s) were unschedulable",))
+    if node.unschedulable and not tolerates(wanted.tolerations, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
+        return FilterResult(("node(s) were unschedulable",))
     for taint in node.taints:
         if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerates(wanted.tolerations, taint):
-            return Verdict((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
+            return FilterResult((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
     if not wanted.selects(node.name, node.labels):
-        return Verdict(("node(s) didn't match Pod's node affinity/selector",))
+        return FilterResult(("node(s) didn't match Pod's node affinity/selector",))
     reasons = ["Too many pods"] if node.used["pods"] - len(without) >= node.allocatable.get("pods", 0) else []
     for name, value in wanted.requests.items():
         used = node.used[name] - sum(pod.requests.get(name, 0) for pod in without)
         if used + value > node.allocatable.get(name, 0):
             reasons.append(f"Insufficient {name}")
-    return Verdict(tuple(reasons), room_would_help=bool(reasons))
+    return FilterResult(tuple(reasons), preemption_may_help=bool(reasons))
 
 
-def victims(wanted: Shape, node: NodeView) -> list[Held]:
+def select_victims(wanted: PodRequirements, node: NodeInfo) -> list[AssignedPod]:
     """The pods of lower priority that would have to leave the node, as few and as unimportant as possible.
 
     Empty when even that would not help.
     """
     leaving = {pod for pod in node.pods.values() if pod.priority < wanted.priority}
-    if not leaving or judge(wanted, node, leaving).reasons:
+    if not leaving or filter_node(wanted, node, leaving).reasons:
         return []
     for pod in sorted(leaving, key=lambda pod: (-pod.priority, pod.created)):
-        if not judge(wanted, node, leaving - {pod}).reasons:
+        if not filter_node(wanted, node, leaving - {pod}).reasons:
             leaving.remove(pod)
     return sorted(leaving, key=lambda pod: (pod.priority, pod.key))

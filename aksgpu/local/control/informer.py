@@ -21,7 +21,7 @@ Change = Callable[[Object | None, Object | None], None]
 """Called with an object's old and new state, of one uid; None where there is none. Must not block."""
 
 
-def key_of(obj: Object) -> str:
+def object_key(obj: Object) -> str:
     """``namespace/name``, or ``name`` for what belongs to no namespace."""
     meta = obj["metadata"]
     return f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else str(meta["name"])
@@ -44,11 +44,11 @@ class Index:
     def change(self, old: Object | None, new: Object | None) -> None:
         """Follow a change of one object."""
         if old and (value := self._value(old)):
-            self._groups[value].pop(key_of(old), None)
+            self._groups[value].pop(object_key(old), None)
             if not self._groups[value]:
                 del self._groups[value]
         if new and (value := self._value(new)):
-            self._groups.setdefault(value, {})[key_of(new)] = new
+            self._groups.setdefault(value, {})[object_key(new)] = new
 
 
 class Informer:
@@ -84,7 +84,7 @@ class Informer:
     def note(self, obj: Object) -> None:
         """Remember the answer to a write, unless the watch has already been there."""
         if _version(obj) > self._seen:
-            self._set(key_of(obj), obj)
+            self._set(object_key(obj), obj)
 
     async def run(self) -> None:
         """List, watch, and list again when the server no longer keeps our position; for ever."""
@@ -96,7 +96,7 @@ class Informer:
                     failures = 0
                     self._seen = max(self._seen, _version(event.object))
                     if event.type != "BOOKMARK":
-                        self._set(key_of(event.object), None if event.type == "DELETED" else event.object)
+                        self._set(object_key(event.object), None if event.type == "DELETED" else event.object)
             except StatusError as error:
                 log.info("watch of %s: %s", self.resource, error)
             except Exception:
@@ -106,7 +106,7 @@ class Informer:
 
     async def _list(self) -> str:
         items, version = await self._objects.list(self.resource)
-        found = {key_of(obj): obj for obj in items}
+        found = {object_key(obj): obj for obj in items}
         self._seen = max(self._seen, int(version or 0))
         for key in [key for key in self._items if key not in found]:
             self._set(key, None)

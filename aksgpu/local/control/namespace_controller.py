@@ -6,20 +6,20 @@ from collections import Counter
 from typing import Any
 
 from aksgpu.common.times import now
-from aksgpu.local.control.controller_runtime import Controller, all_of, condition
+from aksgpu.local.control.controller_runtime import Controller, get_condition, run_all
 from aksgpu.local.kinds import KINDS
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import ignoring
 
-_AGAIN = 0.2
+_RETRY_DELAY = 0.2
 """Seconds between two looks at a namespace that is not empty yet: pods take their grace period."""
 # Pods last: before, their controllers would only make new ones.
-_EMPTIED = sorted(
+_RESOURCES = sorted(
     ((kind.plural, kind.group) for kind in KINDS if kind.namespaced and {"list", "delete"} <= set(kind.verbs)),
     key=lambda kind: kind[0] == "pods",
 )
 _DELETED = "All content successfully deleted, may be waiting on finalization"
-_FINE = {
+_CLEAR_CONDITIONS = {
     "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered"),
     "NamespaceDeletionGroupVersionParsingFailure": ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
     "NamespaceDeletionContentFailure": ("ContentDeleted", _DELETED),
@@ -42,19 +42,19 @@ class NamespaceController(Controller):
         more = False
         counts = Counter[str]()
         holding = Counter[str]()
-        for plural, group in _EMPTIED:
+        for plural, group in _RESOURCES:
             found, _ = await self.cluster.objects.list(plural, key)
             more |= bool(found)
             staying = [obj for obj in found if obj["metadata"].get("deletionTimestamp")]
             counts[f"{plural}.{group}"] = len(staying)
             holding.update(name for obj in staying for name in obj["metadata"].get("finalizers") or ())
             doomed = [obj for obj in found if not obj["metadata"].get("deletionTimestamp")]
-            await all_of(self.cluster.delete(plural, obj, propagation_policy="Background") for obj in doomed)
+            await run_all(self.cluster.delete(plural, obj, propagation_policy="Background") for obj in doomed)
         if +counts:
             status = {**(namespace.get("status") or {}), "conditions": _conditions(namespace, +counts, holding)}
             await self.cluster.update_status("namespaces", namespace, status)
         if more:
-            return _AGAIN
+            return _RETRY_DELAY
         with ignoring(404):
             empty = {**namespace, "spec": {**(namespace.get("spec") or {}), "finalizers": []}}
             await self.cluster.objects.update("namespaces", empty, subresource="finalize")
@@ -70,10 +70,10 @@ def _conditions(namespace: Object, counts: Counter[str], holding: Counter[str]) 
         text = f"Some content in the namespace has finalizers remaining: {held}"
         said["NamespaceFinalizersRemaining"] = "SomeFinalizersRemain", text
     made = []
-    for kind, fine in _FINE.items():
+    for kind, fine in _CLEAR_CONDITIONS.items():
         (reason, message) = said.get(kind, fine)
         status = str(kind in said)
-        before = condition(namespace, kind)
+        before = get_condition(namespace, kind)
         since = before["lastTransitionTime"] if before.get("status") == status else now()
         what = {"type": kind, "status": status, "lastTransitionTime": since}
         made.append({**what, "reason": reason, "message": message})

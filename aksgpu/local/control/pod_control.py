@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from aksgpu.local.control.controller_runtime import Cluster, Controller, all_of
+from aksgpu.local.control.controller_runtime import Cluster, Controller, run_all
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError
 
@@ -54,15 +54,15 @@ class PodController(Controller):
         try:
             made = await self.cluster.create("pods", pod)
         except StatusError as error:
-            self.tell(owner, "Warning", "FailedCreate", f"Error creating: {error}")
+            self.record_event(owner, "Warning", "FailedCreate", f"Error creating: {error}")
             raise
-        self.tell(owner, "Normal", "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
+        self.record_event(owner, "Normal", "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
         return made
 
     async def remove(self, owner: Object, pods: Iterable[Object]) -> None:
         """Delete pods, and say so."""
-        await all_of(self._remove(owner, pod) for pod in pods)
+        await run_all(self._remove(owner, pod) for pod in pods)
 
     async def _remove(self, owner: Object, pod: Object) -> None:
         await self.cluster.delete("pods", pod)
-        self.tell(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
+        self.record_event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")

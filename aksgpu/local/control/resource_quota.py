@@ -9,14 +9,14 @@ import re
 from decimal import Decimal
 
 from aksgpu.common import quantities
-from aksgpu.local.api.admission import usage
-from aksgpu.local.control.controller_runtime import Cluster, Controller, finished
-from aksgpu.local.control.informer import key_of
+from aksgpu.local.api.admission import quota_usage
+from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished
+from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object
 
-_DELAY = 0.1
+_SYNC_DELAY = 0.1
 """Seconds that changes in a namespace are collected: its pods are summed up once for all of them."""
-_COUNTED = re.compile(r"(count/)?pods|cpu|memory|ephemeral-storage|limits\..+|requests\.(?!storage$).+")
+_POD_RESOURCES = re.compile(r"(count/)?pods|cpu|memory|ephemeral-storage|limits\..+|requests\.(?!storage$).+")
 """The names in which pods are summed up; of others nobody knows what is used."""
 
 
@@ -33,9 +33,9 @@ class QuotaController(Controller):
 
     def _used_changed(self, old: Object | None, new: Object | None) -> None:
         some = new or old
-        if some and not (old and new and finished(old) == finished(new)):
+        if some and not (old and new and is_finished(old) == is_finished(new)):
             for quota in self._quotas[_namespace(some)]:
-                self.queue.add_after(key_of(quota), _DELAY)
+                self.queue.add_after(object_key(quota), _SYNC_DELAY)
 
     async def sync(self, key: str) -> float | None:
         """Sum up what the namespace of one quota uses."""
@@ -44,13 +44,15 @@ class QuotaController(Controller):
             return None
         hard = (quota.get("spec") or {}).get("hard") or {}
         namespace = _namespace(quota)
-        sums = usage(self._pods[namespace])
-        used = {name: _spell(sums[name], str(limit)) for name, limit in hard.items() if _COUNTED.fullmatch(name)}
+        sums = quota_usage(self._pods[namespace])
+        used = {
+            name: _format_like(sums[name], str(limit)) for name, limit in hard.items() if _POD_RESOURCES.fullmatch(name)
+        }
         await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})
         return None
 
 
-def _spell(value: Decimal, like: str) -> str:
+def _format_like(value: Decimal, like: str) -> str:
     """An amount, in the suffixes that the quota's limit uses."""
     if like.endswith("i") and value and not value % 1024:
         return quantities.canonical(f"{int(value) // 1024}Ki")

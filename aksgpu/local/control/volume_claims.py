@@ -5,11 +5,11 @@ There are no PersistentVolume objects: ``spec.volumeName`` names one as a real p
 
 from __future__ import annotations
 
-from aksgpu.local.control.controller_runtime import Cluster, Controller, finished
+from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished
 from aksgpu.local.objects import Object
 
-_BOUND = {"pv.kubernetes.io/bind-completed": "yes", "pv.kubernetes.io/bound-by-controller": "yes"}
-_IN_USE = "kubernetes.io/pvc-protection"
+_BOUND_ANNOTATIONS = {"pv.kubernetes.io/bind-completed": "yes", "pv.kubernetes.io/bound-by-controller": "yes"}
+_PROTECTION_FINALIZER = "kubernetes.io/pvc-protection"
 
 
 class ClaimController(Controller):
@@ -23,8 +23,8 @@ class ClaimController(Controller):
         self._pods.on_change(self._pod_changed)
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if old and (new is None or finished(new)):
-            for key in _claims(old):
+        if old and (new is None or is_finished(new)):
+            for key in _claim_keys(old):
                 self.queue.add(key)
 
     async def sync(self, key: str) -> float | None:
@@ -35,11 +35,14 @@ class ClaimController(Controller):
         meta = claim["metadata"]
         spec = claim["spec"]
         if meta.get("deletionTimestamp"):
-            if not any(key in _claims(pod) for pod in self._pods if not finished(pod)):
-                await self.cluster.remove_finalizer(self.resource, claim, _IN_USE)
+            if not any(key in _claim_keys(pod) for pod in self._pods if not is_finished(pod)):
+                await self.cluster.remove_finalizer(self.resource, claim, _PROTECTION_FINALIZER)
             return None
         if not spec.get("volumeName"):
-            head = {"annotations": _BOUND, "finalizers": [*(meta.get("finalizers") or ()), _IN_USE]}
+            head = {
+                "annotations": _BOUND_ANNOTATIONS,
+                "finalizers": [*(meta.get("finalizers") or ()), _PROTECTION_FINALIZER],
+            }
             patch = {"metadata": head, "spec": {"volumeName": f"pvc-{meta['uid']}"}}
             claim = await self.cluster.patch(self.resource, claim, patch)
         size = ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")
@@ -48,6 +51,6 @@ class ClaimController(Controller):
         return None
 
 
-def _claims(pod: Object) -> set[str]:
+def _claim_keys(pod: Object) -> set[str]:
     volumes = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or ()]
     return {f"{pod['metadata']['namespace']}/{claim['claimName']}" for claim in volumes if claim}

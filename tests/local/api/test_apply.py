@@ -45,7 +45,7 @@ async def test_a_field_no_longer_applied_is_removed(registry: Registry) -> None:
 
 async def test_what_others_own_stays(registry: Registry) -> None:
     await apply(registry, config(a="1"), "k")
-    await registry.by("o").patch("configmaps", "c", {"data": {"b": "2"}}, "default")
+    await registry.with_manager("o").patch("configmaps", "c", {"data": {"b": "2"}}, "default")
     bare = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
     applied = await apply(registry, bare, "k")
     assert applied["data"] == {"b": "2"}
@@ -99,7 +99,7 @@ async def test_shared_fields_are_no_conflict(registry: Registry) -> None:
 
 
 async def test_conflicts_name_every_field(registry: Registry) -> None:
-    await registry.by("writer").create("configmaps", config(a="1", b="2"), "default")
+    await registry.with_manager("writer").create("configmaps", config(a="1", b="2"), "default")
     with pytest.raises(StatusError) as raised:
         await apply(registry, config(a="x", b="y"), "one")
     lines = raised.value.message.splitlines()
@@ -156,7 +156,7 @@ async def test_apply_to_a_status_owns_only_the_status(registry: Registry, pod: O
 
 
 async def test_ownership_can_be_handed_on(registry: Registry) -> None:
-    made = await registry.by("kubectl-client-side-apply").create("configmaps", config(a="1"), "default")
+    made = await registry.with_manager("kubectl-client-side-apply").create("configmaps", config(a="1"), "default")
     managed = [{**made["metadata"]["managedFields"][0], "manager": "kubectl", "operation": "Apply"}]
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": managed}]
     await registry.patch("configmaps", "c", patch, "default", content_type=JSON_PATCH)
@@ -175,7 +175,7 @@ async def test_apply_is_as_strict_as_create(registry: Registry) -> None:
 
 def test_paths_in_texts() -> None:
     path = ("f:spec", 'k:{"name":"main"}', 'k:{"port":80,"protocol":"TCP"}', 'v:"a/b"')
-    assert field_sets.text(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
+    assert field_sets.format_path(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
 
 
 @pytest.mark.parametrize(

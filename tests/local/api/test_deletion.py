@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from aksgpu.local.api.registry import Registry, WriteOptions
-from aksgpu.local.kinds import by_plural
-from aksgpu.local.selectors import matcher
+from aksgpu.local.kinds import get_kind
+from aksgpu.local.selectors import object_filter
 from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
@@ -133,7 +133,7 @@ async def test_the_default_namespace_stays(registry: Registry) -> None:
 async def test_collections(registry: Registry) -> None:
     for name, team in (("a", "x"), ("b", "y"), ("c", "x")):
         await registry.create("configmaps", {"metadata": {"name": name, "labels": {"team": team}}}, "default")
-    match = matcher(by_plural("configmaps"), "team=x", "")
+    match = object_filter(get_kind("configmaps"), "team=x", "")
     gone = await registry.remove_collection("configmaps", "default", match, {}, WriteOptions())
     assert [entry.key[1] for entry in gone] == ["a", "c"]
     assert [each["metadata"]["name"] for each in (await registry.list("configmaps"))[0]] == ["b"]

@@ -86,7 +86,7 @@ class Generator:
         if depth > 7:
             return {}
         names = [*self.random.sample(list(node.fields), min(len(node.fields), self.random.randint(0, 4)))]
-        names += [name for name in (*node.required, *node.zero) if self.random.random() < 0.9]
+        names += [name for name in (*node.required, *node.always_written) if self.random.random() < 0.9]
         made = {name: self.value(node.fields[name], depth + 1) for name in dict.fromkeys(names)}
         if self.random.random() < 0.03:
             made[self.random.choice(DIRECTIVES)] = self.random.choice(JUNK)
@@ -98,7 +98,7 @@ class Generator:
         return {"op": name, "path": path, "from": "/metadata", "value": self.random.choice([value, *JUNK])}
 
     async def send(self, registry: Registry, kind: Kind) -> None:
-        obj = self.object(schema.of(kind))
+        obj = self.object(schema.schema_for(kind))
         if isinstance(obj.get("metadata"), dict):
             obj["metadata"]["name"] = self.random.choice(["a", "b"])
             for name in ("namespace", "resourceVersion", "uid"):

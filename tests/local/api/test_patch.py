@@ -6,10 +6,10 @@ import pytest
 
 from aksgpu.local.api import schema
 from aksgpu.local.api.patch import merge_patch, strategic_patch
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError
 
-PODS = schema.of(by_plural("pods"))
+PODS = schema.schema_for(get_kind("pods"))
 
 
 def patched(containers: list[Any], patch: dict[str, Any]) -> Any:

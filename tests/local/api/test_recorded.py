@@ -14,7 +14,7 @@ import pytest
 from aksgpu.local.api import field_sets, schema
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.store import Entry
-from aksgpu.local.kinds import KINDS, Kind, by_path
+from aksgpu.local.kinds import KINDS, Kind, find_kind
 from aksgpu.local.status_error import StatusError
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "kube-recordings"
@@ -58,7 +58,7 @@ async def answer(registry: Registry, exchange: dict[str, Any]) -> tuple[int, dic
     query = {key: values[0] for key, values in parse_qs(url.query).items()}
     match = _PATH.match(url.path)
     assert match is not None
-    kind = by_path(match["group"] or "", match["core"] or match["version"], match["plural"])
+    kind = find_kind(match["group"] or "", match["core"] or match["version"], match["plural"])
     assert kind is not None
     options = WriteOptions(
         manager=query.get("fieldManager", "curl"),
@@ -101,7 +101,7 @@ async def _controllers(registry: Registry, command: str) -> None:
         step = next(each for each in recorded["steps"] if "-o yaml" in each["command"])
         status = json.loads(step["exchanges"][-1]["response_body"])["status"]
         patch = {"status": status}
-        client = registry.by("kube-controller-manager")
+        client = registry.with_manager("kube-controller-manager")
         await client.patch("jobs", "samples-tf-mnist-demo", patch, "default", subresource="status")
 
 
@@ -138,7 +138,7 @@ async def test_a_jobs_pod_is_completed_as_recorded(registry: Registry) -> None:
     }
     for default in ("imagePullPolicy", "resources", "terminationMessagePath", "terminationMessagePolicy"):
         del sent["spec"]["containers"][0][default]
-    made = await registry.by("kube-controller-manager").create("pods", sent, "default")
+    made = await registry.with_manager("kube-controller-manager").create("pods", sent, "default")
     del spec["nodeName"]
     assert made["spec"] == spec
     assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
@@ -177,7 +177,7 @@ def test_what_a_real_server_wrote_is_decoded_to_itself() -> None:
     seen: set[str] = set()
     for kind, obj in recorded_objects():
         decoder = schema.Decoder()
-        assert decoder.decode(schema.of(kind), obj) == obj
+        assert decoder.decode(schema.schema_for(kind), obj) == obj
         assert not decoder.unknown and not decoder.causes.found
         for entry in obj["metadata"].get("managedFields", ()):
             assert field_sets.dump(field_sets.load(entry["fieldsV1"])) == entry["fieldsV1"]

@@ -8,9 +8,9 @@ import pytest
 from aksgpu.local.api import store as store_module
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.store import Event
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.objects import JSON_PATCH, STRATEGIC_PATCH
-from aksgpu.local.selectors import matcher
+from aksgpu.local.selectors import object_filter
 from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
@@ -275,34 +275,38 @@ async def test_binding(registry: Registry, pod: Object) -> None:
 async def test_pages_are_consistent(registry: Registry) -> None:
     for name in "abcdef":
         await registry.create("configmaps", {"metadata": {"name": name}, "data": {"v": "old"}}, "default")
-    page = await registry.page("configmaps", "default", limit=2)
+    page = await registry.list_page("configmaps", "default", limit=2)
     assert page.remaining == 4
     seen = [entry.obj for entry in page.entries]
     await registry.delete("configmaps", "c", "default")
     await registry.patch("configmaps", "d", {"data": {"v": "new"}}, "default")
     await registry.create("configmaps", {"metadata": {"name": "cc"}}, "default")
     while page.cont:
-        following = await registry.page("configmaps", "default", limit=2, cont=page.cont)
+        following = await registry.list_page("configmaps", "default", limit=2, cont=page.cont)
         assert following.resource_version == page.resource_version
         page = following
         seen += [entry.obj for entry in page.entries]
     assert [each["metadata"]["name"] for each in seen] == list("abcdef")
     assert {each["data"]["v"] for each in seen} == {"old"}
-    assert [entry.key[1] for entry in (await registry.page("configmaps", "default")).entries] == [*"ab", "cc", *"def"]
+    assert [entry.key[1] for entry in (await registry.list_page("configmaps", "default")).entries] == [
+        *"ab",
+        "cc",
+        *"def",
+    ]
 
 
 async def test_a_page_that_is_too_old(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "RING", 2)
+    monkeypatch.setattr(store_module, "WATCH_CACHE_SIZE", 2)
     for name in "abcdef":
         await registry.create("configmaps", {"metadata": {"name": name}}, "default")
-    page = await registry.page("configmaps", limit=2)
+    page = await registry.list_page("configmaps", limit=2)
     for name in "xyz":
         await registry.create("configmaps", {"metadata": {"name": name}}, "default")
-    status = await refused(registry.page("configmaps", limit=2, cont=page.cont))
+    status = await refused(registry.list_page("configmaps", limit=2, cont=page.cont))
     assert (status["code"], status["reason"]) == (410, "Expired")
-    rest = await registry.page("configmaps", cont=status["metadata"]["continue"])
+    rest = await registry.list_page("configmaps", cont=status["metadata"]["continue"])
     assert [entry.key[1] for entry in rest.entries] == list("cdefxyz")
-    assert (await refused(registry.page("configmaps", cont="!")))["code"] == 400
+    assert (await refused(registry.list_page("configmaps", cont="!")))["code"] == 400
 
 
 async def collect(registry: Registry, count: int, **asked: Any) -> list[Event]:
@@ -323,7 +327,9 @@ async def test_a_watch_sees_a_selectors_world(registry: Registry) -> None:
     await registry.patch("configmaps", "c", {"data": {"k": "2"}}, "default")
     await registry.patch("configmaps", "c", {"metadata": {"labels": {"team": "a"}}}, "default")
     await registry.delete("configmaps", "c", "default")
-    events = await collect(registry, 5, resource_version=start, match=matcher(by_plural("configmaps"), "team=a", ""))
+    events = await collect(
+        registry, 5, resource_version=start, match=object_filter(get_kind("configmaps"), "team=a", "")
+    )
     assert [event.type for event in events] == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from extract_schemas import extract
 
-from aksgpu.local.api import name_formats, schema
-from aksgpu.local.kinds import KINDS, by_plural
+from aksgpu.local import api_data
+from aksgpu.local.api import schema
+from aksgpu.local.kinds import KINDS, get_kind
 
 DATA = Path(schema.__file__).parent / "data"
-FORMS = {"qualified-name", "annotation", *name_formats.data("rules.yaml")["formats"]}
+FORMS = {"qualified-name", "annotation", *api_data.load("rules.yaml")["formats"]}
 WORDS = {
     "enum",
     "minimum",
@@ -30,7 +31,7 @@ WORDS = {
 
 def decode(plural: str, obj: dict[str, Any]) -> tuple[dict[str, Any], schema.Decoder]:
     decoder = schema.Decoder()
-    return decoder.decode(schema.of(by_plural(plural)), obj), decoder
+    return decoder.decode(schema.schema_for(get_kind(plural)), obj), decoder
 
 
 def test_every_kind_has_a_schema() -> None:
@@ -51,7 +52,7 @@ def test_rules_are_about_fields_that_there_are() -> None:
     for name, described in schema.definitions().items():
         short.setdefault(name.rpartition(".")[2], []).append(described)
     parts = {"zero", "pointers", "omitZero", "defaults", "required", "rules"}
-    for name, row in name_formats.data("rules.yaml")["types"].items():
+    for name, row in api_data.load("rules.yaml")["types"].items():
         (described,) = short[name]
         assert (
             row.keys() <= parts and {field for part in row.values() for field in part} <= described["properties"].keys()

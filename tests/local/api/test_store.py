@@ -9,10 +9,10 @@ import pytest
 
 from aksgpu.local.api import store as module
 from aksgpu.local.api.store import Store
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError
 
-CONFIG = by_plural("configmaps")
+CONFIG = get_kind("configmaps")
 
 
 def config(name: str, namespace: str = "default", **more: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ async def test_events_come_after_the_commit_and_only_to_those_concerned(store: S
 
 
 async def test_a_watch_resumes_from_the_ring_until_it_is_too_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RING", 4)
+    monkeypatch.setattr(module, "WATCH_CACHE_SIZE", 4)
     entries = [store.write(CONFIG, config(f"c{i}")) for i in range(6)]
     await store.durable(entries[-1].rv)
     resumed = store.subscribe("configmaps", None, entries[1].rv)
@@ -74,7 +74,7 @@ async def test_a_watch_resumes_from_the_ring_until_it_is_too_old(store: Store, m
 
 
 async def test_a_watcher_that_does_not_read_is_cut_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RING", 4)
+    monkeypatch.setattr(module, "WATCH_CACHE_SIZE", 4)
     slow = store.subscribe("configmaps", None, store.revision)
     for i in range(20):
         last = store.write(CONFIG, config(f"c{i}"))
@@ -140,4 +140,4 @@ async def test_closing_ends_watches(tmp_path: Path) -> None:
 async def test_list_items_have_no_kind(store: Store) -> None:
     entry = store.write(CONFIG, config("a"))
     assert entry.data.startswith(b'{"kind":"ConfigMap","apiVersion":"v1","metadata":{')
-    assert entry.item.startswith(b'{"metadata":{')
+    assert entry.list_item_json.startswith(b'{"metadata":{')

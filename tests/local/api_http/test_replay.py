@@ -100,7 +100,7 @@ def replay(server: Server, name: str, take: Callable[[Exchange], bool] = lambda 
             thread = threading.Thread(target=lambda s, c, e, t, a: a.append(send(s, c, e, t)), args=arguments)
             thread.start()
             watching.append((thread, exchange, answers))
-            while not server.api._watches:
+            while not server.api._watch_count:
                 time.sleep(0.01)
         for thread, exchange, answers in watching:
             thread.join(20)

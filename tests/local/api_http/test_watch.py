@@ -88,7 +88,7 @@ def test_metadata_alone(server: Server) -> None:
 
 def test_too_old_is_an_error_event(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     store = server.registry.store
-    monkeypatch.setattr(store._ring("configmaps"), "floor", store.revision)
+    monkeypatch.setattr(store._watch_cache("configmaps"), "oldest_version", store.revision)
     events = watch(server, "resourceVersion=1")
     assert [event["type"] for event in events] == ["ERROR"]
     status = events[0]["object"]
@@ -147,15 +147,15 @@ def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
 
 def wait_for_watches(server: Server, count: int) -> None:
     deadline = time.monotonic() + 10
-    while server.api._watches != count and time.monotonic() < deadline:
+    while server.api._watch_count != count and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert server.api._watches == count
+    assert server.api._watch_count == count
 
 
 def test_who_leaves_silently_is_noticed(server: Server, raw: Raw) -> None:
     raw.get(f"{MAPS}?watch=true")
     raw.read_until(b'"name":"b"')
-    assert server.api._watches == 1
+    assert server.api._watch_count == 1
     raw.socket.close()
     wait_for_watches(server, 0)
 

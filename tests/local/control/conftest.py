@@ -12,7 +12,7 @@ import pytest
 
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
@@ -187,8 +187,8 @@ def world(registry: Registry) -> World:
 
 
 @pytest.fixture
-async def controllers(registry: Registry) -> AsyncIterator[Controllers]:
-    controllers = Controllers(registry, Settings(time_scale=0.001))
+async def controllers(registry: Registry) -> AsyncIterator[ControllerManager]:
+    controllers = ControllerManager(registry, Settings(time_scale=0.001))
     await controllers.start()
     yield controllers
     await controllers.stop()

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aksgpu.local.control import Controllers
-from aksgpu.local.control.daemonset_controller import HASH, unavailable_limit
+from aksgpu.local.control import ControllerManager
+from aksgpu.local.control.daemonset_controller import REVISION_LABEL, unavailable_limit
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World
@@ -35,7 +35,7 @@ async def _run_all(world: World) -> None:
             await world.run(pod)
 
 
-async def test_one_pod_on_every_node_that_it_tolerates(world: World, controllers: Controllers) -> None:
+async def test_one_pod_on_every_node_that_it_tolerates(world: World, controllers: ControllerManager) -> None:
     await world.node("node-a")
     await world.node("node-b")
     await world.node("gpunp", taints=[GPU_TAINT])
@@ -62,7 +62,7 @@ async def test_one_pod_on_every_node_that_it_tolerates(world: World, controllers
     assert (await world.told("SuccessfulCreate", "plugin"))["source"] == {"component": "daemonset-controller"}
 
 
-async def test_follows_nodes(world: World, controllers: Controllers) -> None:
+async def test_follows_nodes(world: World, controllers: ControllerManager) -> None:
     await _apply(world, pod={"nodeSelector": {"accelerator": "nvidia"}})
     await _status(world, desiredNumberScheduled=0)
     await world.node("node-a")
@@ -77,7 +77,7 @@ async def test_follows_nodes(world: World, controllers: Controllers) -> None:
     await world.told("SuccessfulDelete", "plugin")
 
 
-async def test_waits_for_a_node_to_be_ready(world: World, controllers: Controllers) -> None:
+async def test_waits_for_a_node_to_be_ready(world: World, controllers: ControllerManager) -> None:
     await world.node("node-a", ready=False)
     await _apply(world)
     await _status(world, observedGeneration=1, desiredNumberScheduled=0)
@@ -86,7 +86,9 @@ async def test_waits_for_a_node_to_be_ready(world: World, controllers: Controlle
     await _status(world, desiredNumberScheduled=1, currentNumberScheduled=1)
 
 
-async def test_takes_over_the_pods_that_one_deleted_with_orphan_left(world: World, controllers: Controllers) -> None:
+async def test_takes_over_the_pods_that_one_deleted_with_orphan_left(
+    world: World, controllers: ControllerManager
+) -> None:
     await world.node("node-a")
     await _apply(world)
     await _status(world, currentNumberScheduled=1)
@@ -104,7 +106,7 @@ async def test_takes_over_the_pods_that_one_deleted_with_orphan_left(world: Worl
     assert same["metadata"]["ownerReferences"][0]["uid"] == daemonset["metadata"]["uid"]
 
 
-async def test_replaces_a_failed_pod(world: World, controllers: Controllers) -> None:
+async def test_replaces_a_failed_pod(world: World, controllers: ControllerManager) -> None:
     await world.node("node-a")
     await _apply(world)
     await _status(world, currentNumberScheduled=1)
@@ -120,7 +122,7 @@ async def test_replaces_a_failed_pod(world: World, controllers: Controllers) -> 
     await world.eventually(another)
 
 
-async def test_rolls_out_a_few_at_a_time(world: World, controllers: Controllers) -> None:
+async def test_rolls_out_a_few_at_a_time(world: World, controllers: ControllerManager) -> None:
     for name in ("node-a", "node-b", "node-c"):
         await world.node(name)
     await _apply(world)
@@ -149,7 +151,7 @@ async def test_rolls_out_a_few_at_a_time(world: World, controllers: Controllers)
 
     await world.eventually(rolled_out)
     await _status(world, desiredNumberScheduled=3, numberUnavailable=0)
-    assert len({pod["metadata"]["labels"][HASH] for pod in await world.pods("plugin")}) == 1
+    assert len({pod["metadata"]["labels"][REVISION_LABEL] for pod in await world.pods("plugin")}) == 1
 
 
 @pytest.mark.parametrize(("limit", "desired", "number"), [(1, 10, 1), ("25%", 10, 3), ("1%", 10, 1), (3, 10, 3)])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
 
@@ -35,14 +35,14 @@ async def _gone(world: World, resource: str, name: str) -> None:
     await world.eventually(gone)
 
 
-async def test_background(world: World, controllers: Controllers) -> None:
+async def test_background(world: World, controllers: ControllerManager) -> None:
     await _owned(world, "owned", await _owner(world))
     await world.objects.delete("configmaps", "owner", "default", propagation_policy="Background")
     assert await world.get("configmaps", "owner") is None
     await _gone(world, "secrets", "owned")
 
 
-async def test_foreground_takes_the_owned_first(world: World, controllers: Controllers) -> None:
+async def test_foreground_takes_the_owned_first(world: World, controllers: ControllerManager) -> None:
     job = await world.job("job")
 
     async def made() -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ async def test_foreground_takes_the_owned_first(world: World, controllers: Contr
     assert await world.get("pods", pod["metadata"]["name"]) is None
 
 
-async def test_foreground_reaches_what_the_owned_own(world: World, controllers: Controllers) -> None:
+async def test_foreground_reaches_what_the_owned_own(world: World, controllers: ControllerManager) -> None:
     first = await _owner(world)
     second = await _owned(world, "second", first)
     reference = {"apiVersion": "v1", "kind": "Secret", "name": "second", "uid": second["metadata"]["uid"]}
@@ -83,7 +83,7 @@ async def test_foreground_reaches_what_the_owned_own(world: World, controllers: 
     await _gone(world, "configmaps", "owner")
 
 
-async def test_foreground_round_a_circle_ends(world: World, controllers: Controllers) -> None:
+async def test_foreground_round_a_circle_ends(world: World, controllers: ControllerManager) -> None:
     first = await _owner(world)
     second = await _owned(world, "second", first)
     reference = {"apiVersion": "v1", "kind": "Secret", "name": "second", "uid": second["metadata"]["uid"]}
@@ -94,7 +94,7 @@ async def test_foreground_round_a_circle_ends(world: World, controllers: Control
     await _gone(world, "secrets", "second")
 
 
-async def test_foreground_of_what_owns_itself_ends(world: World, controllers: Controllers) -> None:
+async def test_foreground_of_what_owns_itself_ends(world: World, controllers: ControllerManager) -> None:
     owner = await _owner(world)
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     itself = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
@@ -103,7 +103,9 @@ async def test_foreground_of_what_owns_itself_ends(world: World, controllers: Co
     await _gone(world, "configmaps", "owner")
 
 
-async def test_what_belongs_to_no_namespace_is_not_owned_by_what_does(world: World, controllers: Controllers) -> None:
+async def test_what_belongs_to_no_namespace_is_not_owned_by_what_does(
+    world: World, controllers: ControllerManager
+) -> None:
     owner = await _owner(world)
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     important = {"metadata": {"name": "important", "ownerReferences": [reference]}, "value": 5}
@@ -114,7 +116,7 @@ async def test_what_belongs_to_no_namespace_is_not_owned_by_what_does(world: Wor
     assert await world.get("priorityclasses", "important", None)
 
 
-async def test_orphan(world: World, controllers: Controllers) -> None:
+async def test_orphan(world: World, controllers: ControllerManager) -> None:
     await _owned(world, "owned", await _owner(world))
     await world.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
     await _gone(world, "configmaps", "owner")
@@ -122,7 +124,7 @@ async def test_orphan(world: World, controllers: Controllers) -> None:
     assert orphan and not orphan["metadata"].get("ownerReferences")
 
 
-async def test_one_of_two_owners_stays(world: World, controllers: Controllers) -> None:
+async def test_one_of_two_owners_stays(world: World, controllers: ControllerManager) -> None:
     await _owned(world, "owned", await _owner(world, "first"), await _owner(world, "second"))
     await world.objects.delete("configmaps", "first", "default")
 
@@ -133,7 +135,7 @@ async def test_one_of_two_owners_stays(world: World, controllers: Controllers) -
     await world.eventually(one)
 
 
-async def test_an_owner_that_never_was(world: World, controllers: Controllers) -> None:
+async def test_an_owner_that_never_was(world: World, controllers: ControllerManager) -> None:
     await _owned(world, "owned", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
     await _gone(world, "secrets", "owned")
 
@@ -141,13 +143,13 @@ async def test_an_owner_that_never_was(world: World, controllers: Controllers) -
 async def test_owner_deleted_while_nobody_looked(world: World, registry: Any) -> None:
     await _owned(world, "owned", await _owner(world))
     await world.objects.delete("configmaps", "owner", "default")
-    controllers = Controllers(registry, Settings())
+    controllers = ControllerManager(registry, Settings())
     await controllers.start()
     await _gone(world, "secrets", "owned")
     await controllers.stop()
 
 
-async def test_a_deleted_job_takes_its_pods_along(world: World, controllers: Controllers) -> None:
+async def test_a_deleted_job_takes_its_pods_along(world: World, controllers: ControllerManager) -> None:
     await world.job("job", parallelism=3, completions=3)
 
     async def three() -> bool:
@@ -162,7 +164,7 @@ async def test_a_deleted_job_takes_its_pods_along(world: World, controllers: Con
     await world.eventually(none)
 
 
-async def test_a_namespace_says_what_keeps_it(world: World, controllers: Controllers) -> None:
+async def test_a_namespace_says_what_keeps_it(world: World, controllers: ControllerManager) -> None:
     await world.objects.create("namespaces", {"metadata": {"name": "stuck"}})
     for name in ("one", "two"):
         await world.objects.create("configmaps", {"metadata": {"name": name, "finalizers": ["a.io/b"]}}, "stuck")
@@ -188,7 +190,7 @@ async def test_a_namespace_says_what_keeps_it(world: World, controllers: Control
     await world.eventually(gone)
 
 
-async def test_a_deleted_namespace_empties(world: World, controllers: Controllers) -> None:
+async def test_a_deleted_namespace_empties(world: World, controllers: ControllerManager) -> None:
     await world.objects.create("namespaces", {"metadata": {"name": "mine"}})
     await world.objects.create("configmaps", {"metadata": {"name": "settings"}}, "mine")
     template = {"spec": {"containers": [{"name": "main", "image": "busybox"}], "restartPolicy": "Never"}}

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aksgpu.local.control import Controllers, job_accounting
-from aksgpu.local.control.job_accounting import backoff_left, format_indexes, parse_indexes, ruling
+from aksgpu.local.control import ControllerManager, job_accounting
+from aksgpu.local.control.job_accounting import backoff_left, failure_policy_action, format_indexes, parse_indexes
 from aksgpu.local.control.job_controller import new_pod
 from aksgpu.local.objects import Object
 from aksgpu.local.settings import Settings
@@ -14,7 +14,7 @@ from aksgpu.local.settings import Settings
 if TYPE_CHECKING:
     from tests.local.control.conftest import World
 
-TRACKING = "batch.kubernetes.io/job-tracking"
+TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 
 
 async def _conditions(world: World, name: str, kind: str) -> dict[str, Any]:
@@ -36,13 +36,13 @@ async def _pods(world: World, name: str, count: int, phase: str = "Pending") -> 
     return list(await world.eventually(enough))
 
 
-async def test_runs_one_pod_to_completion(world: World, controllers: Controllers) -> None:
+async def test_runs_one_pod_to_completion(world: World, controllers: ControllerManager) -> None:
     await world.node()
     job = await world.job("mnist")
     [pod] = await _pods(world, "mnist", 1)
     meta = pod["metadata"]
     assert meta["generateName"] == "mnist-" and len(meta["name"]) == len("mnist-") + 5
-    assert meta["finalizers"] == [TRACKING]
+    assert meta["finalizers"] == [TRACKING_FINALIZER]
     owner = meta["ownerReferences"][0]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("Job", job["metadata"]["uid"], True)
 
@@ -74,13 +74,13 @@ async def test_runs_one_pod_to_completion(world: World, controllers: Controllers
     assert (await world.told("Completed", "mnist"))["message"] == "Job completed"
 
 
-async def test_no_completions_are_reached_at_once(world: World, controllers: Controllers) -> None:
+async def test_no_completions_are_reached_at_once(world: World, controllers: ControllerManager) -> None:
     await world.job("nothing", completions=0)
     status = (await _conditions(world, "nothing", "Complete"))["status"]
     assert status["startTime"] <= status["completionTime"] and await world.pods("nothing") == []
 
 
-async def test_deletion_stops_a_huge_job(world: World, controllers: Controllers) -> None:
+async def test_deletion_stops_a_huge_job(world: World, controllers: ControllerManager) -> None:
     await world.job("huge", parallelism=2_000_000_000)
 
     async def some() -> bool:
@@ -100,7 +100,7 @@ async def test_deletion_stops_a_huge_job(world: World, controllers: Controllers)
     assert len(made) < 600
 
 
-async def test_a_refused_pod_stops_the_next(world: World, controllers: Controllers) -> None:
+async def test_a_refused_pod_stops_the_next(world: World, controllers: ControllerManager) -> None:
     hard = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "3"}}}
     await world.objects.create("resourcequotas", hard, "default")
     await world.job("many", parallelism=1000)
@@ -112,14 +112,14 @@ async def test_a_refused_pod_stops_the_next(world: World, controllers: Controlle
 
 
 async def test_more_pods_than_one_look_makes(
-    world: World, controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+    world: World, controllers: ControllerManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu.local.control.job_controller._MOST_A_SYNC", 5)
+    monkeypatch.setattr("aksgpu.local.control.job_controller._MAX_CREATES_PER_SYNC", 5)
     await world.job("wide", parallelism=12)
     await _pods(world, "wide", 12)
 
 
-async def test_fails_at_its_backoff_limit(world: World, controllers: Controllers) -> None:
+async def test_fails_at_its_backoff_limit(world: World, controllers: ControllerManager) -> None:
     await world.job("fails", backoffLimit=1)
     for _ in range(2):
         [pod] = await _pods(world, "fails", 1)
@@ -134,7 +134,7 @@ async def test_fails_at_its_backoff_limit(world: World, controllers: Controllers
     assert (event["type"], event["count"]) == ("Warning", 1)
 
 
-async def test_restarts_count_against_the_limit(world: World, controllers: Controllers) -> None:
+async def test_restarts_count_against_the_limit(world: World, controllers: ControllerManager) -> None:
     await world.job("restarts", backoffLimit=2, pod={"restartPolicy": "OnFailure"})
     [pod] = await _pods(world, "restarts", 1)
     await world.restart(pod, 2)
@@ -145,7 +145,7 @@ async def test_restarts_count_against_the_limit(world: World, controllers: Contr
 
 
 async def test_waits_before_it_replaces_a_failed_pod(world: World, registry: Any) -> None:
-    controllers = Controllers(registry, Settings(time_scale=1000.0))
+    controllers = ControllerManager(registry, Settings(time_scale=1000.0))
     await controllers.start()
     try:
         await world.job("patient")
@@ -161,7 +161,7 @@ async def test_waits_before_it_replaces_a_failed_pod(world: World, registry: Any
         await controllers.stop()
 
 
-async def test_indexed(world: World, controllers: Controllers) -> None:
+async def test_indexed(world: World, controllers: ControllerManager) -> None:
     await world.job("sweep", completionMode="Indexed", completions=3, parallelism=2)
     first = await _pods(world, "sweep", 2)
     assert sorted(pod["metadata"]["generateName"] for pod in first) == ["sweep-0-", "sweep-1-"]
@@ -187,7 +187,9 @@ async def test_indexed(world: World, controllers: Controllers) -> None:
     assert len(await world.pods("sweep")) == 3
 
 
-async def test_an_indexed_job_that_shrinks_forgets_the_indexes_beyond(world: World, controllers: Controllers) -> None:
+async def test_an_indexed_job_that_shrinks_forgets_the_indexes_beyond(
+    world: World, controllers: ControllerManager
+) -> None:
     await world.job("elastic", completionMode="Indexed", completions=5, parallelism=5)
     pods = {pod["metadata"]["generateName"]: pod for pod in await _pods(world, "elastic", 5)}
     for index in (0, 3, 4):
@@ -219,7 +221,7 @@ def test_of_pods_that_are_too_many_those_go_first_that_have_done_least() -> None
     assert [each["metadata"]["name"] for each in going] == ["waiting", "starting", "unready", "new"]
 
 
-async def test_suspend_and_resume(world: World, controllers: Controllers) -> None:
+async def test_suspend_and_resume(world: World, controllers: ControllerManager) -> None:
     await world.job("later", suspend=True)
     status = (await _conditions(world, "later", "Suspended"))["status"]
     assert status["conditions"][0]["reason"] == "JobSuspended" and "startTime" not in status
@@ -239,7 +241,7 @@ async def test_suspend_and_resume(world: World, controllers: Controllers) -> Non
     assert pod["metadata"]["name"] not in {each["metadata"]["name"] for each in await world.pods("later")}
 
 
-async def test_deadline(world: World, controllers: Controllers) -> None:
+async def test_deadline(world: World, controllers: ControllerManager) -> None:
     await world.job("slow", activeDeadlineSeconds=1)
     [pod] = await _pods(world, "slow", 1)
     await world.node()
@@ -264,7 +266,7 @@ async def test_deadline(world: World, controllers: Controllers) -> None:
     assert status["conditions"][0]["message"] == "Job was active longer than specified deadline"
 
 
-async def test_failure_policy_ends_the_job_at_once(world: World, controllers: Controllers) -> None:
+async def test_failure_policy_ends_the_job_at_once(world: World, controllers: ControllerManager) -> None:
     rule = {"action": "FailJob", "onExitCodes": {"containerName": "main", "operator": "In", "values": [42]}}
     await world.job("strict", podFailurePolicy={"rules": [rule]})
     [pod] = await _pods(world, "strict", 1)
@@ -276,7 +278,7 @@ async def test_failure_policy_ends_the_job_at_once(world: World, controllers: Co
     assert status["conditions"][0]["message"] == text
 
 
-async def test_failure_policy_ignores_disruptions(world: World, controllers: Controllers) -> None:
+async def test_failure_policy_ignores_disruptions(world: World, controllers: ControllerManager) -> None:
     rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     await world.job("sturdy", backoffLimit=0, podFailurePolicy={"rules": [rule]})
     [pod] = await _pods(world, "sturdy", 1)
@@ -289,7 +291,9 @@ async def test_failure_policy_ignores_disruptions(world: World, controllers: Con
     assert "failed" not in status and status["succeeded"] == 1
 
 
-async def test_work_queue_ends_when_one_pod_succeeded_and_all_ended(world: World, controllers: Controllers) -> None:
+async def test_work_queue_ends_when_one_pod_succeeded_and_all_ended(
+    world: World, controllers: ControllerManager
+) -> None:
     await world.job("queue", parallelism=2, completions=None)
     first, second = await _pods(world, "queue", 2)
     await world.end(first)
@@ -307,7 +311,7 @@ async def test_counts_once_across_restarts_of_the_controllers(world: World, regi
     """Stopped, changed, started: again and again; nothing is counted twice or lost."""
     await world.job("many", completions=6, parallelism=3)
     for _ in range(30):
-        controllers = Controllers(registry, Settings(time_scale=0.001))
+        controllers = ControllerManager(registry, Settings(time_scale=0.001))
         await controllers.start()
         for pod in (await world.pods("many", phase="Pending"))[:1]:
             await world.end(pod)
@@ -316,7 +320,7 @@ async def test_counts_once_across_restarts_of_the_controllers(world: World, regi
         assert (job.get("status") or {}).get("succeeded", 0) <= 6
         for pod in (await world.pods("many", phase="Pending"))[:1]:
             await world.end(pod)
-    controllers = Controllers(registry, Settings(time_scale=0.001))
+    controllers = ControllerManager(registry, Settings(time_scale=0.001))
     await controllers.start()
     status = (await _conditions(world, "many", "Complete"))["status"]
     await controllers.stop()
@@ -324,7 +328,7 @@ async def test_counts_once_across_restarts_of_the_controllers(world: World, regi
     assert len(await world.pods("many")) == 6
 
 
-async def test_finished_job_goes_when_its_time_is_over(world: World, controllers: Controllers) -> None:
+async def test_finished_job_goes_when_its_time_is_over(world: World, controllers: ControllerManager) -> None:
     await world.job("brief", ttlSecondsAfterFinished=0)
     [pod] = await _pods(world, "brief", 1)
     await world.end(pod)
@@ -368,10 +372,10 @@ def test_rulings() -> None:
         }
     }
     now = "1970-01-01T00:01:00Z"
-    assert ruling(job, _ended("Failed", now, 2))[0] == "Ignore"
-    assert ruling(job, _ended("Failed", now, 9))[0] == "FailJob"
-    assert ruling(job, _ended("Failed", now, 3))[0] == "Count"
-    assert ruling({"spec": {}}, _ended("Failed", now, 3))[0] == "Count"
+    assert failure_policy_action(job, _ended("Failed", now, 2))[0] == "Ignore"
+    assert failure_policy_action(job, _ended("Failed", now, 9))[0] == "FailJob"
+    assert failure_policy_action(job, _ended("Failed", now, 3))[0] == "Count"
+    assert failure_policy_action({"spec": {}}, _ended("Failed", now, 3))[0] == "Count"
 
 
 def test_a_long_name_keeps_its_index() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.controller_runtime import Cluster
 from aksgpu.local.control.node_lifecycle import NodeController, taints_for
 from aksgpu.local.settings import Settings
@@ -32,7 +32,7 @@ def test_state_becomes_taints() -> None:
     assert taints_for(_node(("Ready", "True"), taints=[mine, stale])) == [mine]
 
 
-async def test_a_silent_node_is_lost_and_its_pods_move(world: World, controllers: Controllers) -> None:
+async def test_a_silent_node_is_lost_and_its_pods_move(world: World, controllers: ControllerManager) -> None:
     await world.node("node-a")
     await world.lease("node-a", seconds=1)
     impatient = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}]
@@ -61,7 +61,7 @@ async def test_a_silent_node_is_lost_and_its_pods_move(world: World, controllers
     await world.eventually(clean)
 
 
-async def test_pods_of_a_node_that_is_gone(world: World, controllers: Controllers) -> None:
+async def test_pods_of_a_node_that_is_gone(world: World, controllers: ControllerManager) -> None:
     await world.node("node-a")
     await world.job("job")
 
@@ -86,7 +86,7 @@ async def test_pods_of_a_node_that_is_gone(world: World, controllers: Controller
     await world.eventually(gone)
 
 
-async def test_quota_counts_gpus(world: World, controllers: Controllers) -> None:
+async def test_quota_counts_gpus(world: World, controllers: ControllerManager) -> None:
     hard = {"requests.nvidia.com/gpu": "4", "pods": "10", "requests.cpu": "2", "configmaps": "5"}
     await world.objects.create("resourcequotas", {"metadata": {"name": "team"}, "spec": {"hard": hard}}, "default")
     first = await world.pod("first", gpus=2, cpu="500m")
@@ -106,7 +106,7 @@ async def test_quota_counts_gpus(world: World, controllers: Controllers) -> None
     assert status["hard"] == hard and "configmaps" not in status["used"]  # nothing counts them
 
 
-async def test_quota_counts_a_sidecar_beside_the_containers(world: World, controllers: Controllers) -> None:
+async def test_quota_counts_a_sidecar_beside_the_containers(world: World, controllers: ControllerManager) -> None:
     hard = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.cpu": "2"}}}
     await world.objects.create("resourcequotas", hard, "default")
     half = {"name": "beside", "image": "busybox", "resources": {"requests": {"cpu": "500m"}}}
@@ -119,7 +119,7 @@ async def test_quota_counts_a_sidecar_beside_the_containers(world: World, contro
     await world.eventually(used)
 
 
-async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
+async def test_a_claim_is_bound(world: World, controllers: ControllerManager) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
     await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
 
@@ -132,7 +132,7 @@ async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
     assert claim["status"]["capacity"] == {"storage": "5Gi"}
 
 
-async def test_a_claim_in_use_outlives_its_deletion(world: World, controllers: Controllers) -> None:
+async def test_a_claim_in_use_outlives_its_deletion(world: World, controllers: ControllerManager) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
     await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
@@ -158,10 +158,10 @@ async def test_a_claim_in_use_outlives_its_deletion(world: World, controllers: C
 async def test_a_process_that_stood_still_does_not_blame_the_nodes(registry: Any) -> None:
     controller = NodeController(Cluster(registry, Settings()))
     node = {"metadata": {"name": "n"}, "status": {}}
-    assert controller._left(node) == 40
-    sign = controller._signs["n"][0]
+    assert controller._grace_left(node) == 40
+    sign = controller._heartbeats["n"][0]
     now = asyncio.get_running_loop().time()
-    controller._signs["n"] = sign, now - 41
-    assert controller._left(node) < 0
-    controller._signs["n"] = sign, now - 3600
-    assert controller._left(node) == 40
+    controller._heartbeats["n"] = sign, now - 41
+    assert controller._grace_left(node) < 0
+    controller._heartbeats["n"] = sign, now - 3600
+    assert controller._grace_left(node) == 40

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.local.control.daemonset_controller import new_pod as daemon_pod
-from aksgpu.local.control.job_accounting import new_condition, status_of, tally, verdict
+from aksgpu.local.control.job_accounting import build_status, count_pods, job_result, new_condition
 from aksgpu.local.control.job_controller import new_pod
-from aksgpu.local.control.scheduler_queue import Board
+from aksgpu.local.control.scheduler_queue import SchedulerQueue
 
 _DATA = Path(__file__).parents[2] / "data" / "kube-recordings"
 
@@ -55,13 +55,13 @@ def _reckoned(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]
     held = [
         {**pod, "metadata": {**pod["metadata"], "finalizers": ["batch.kubernetes.io/job-tracking"]}} for pod in pods
     ]
-    sums = tally(fresh, held)
-    end = verdict(fresh, sums)
+    sums = count_pods(fresh, held)
+    end = job_result(fresh, sums)
     assert end and len(sums.to_release) == len(pods)
     conditions = [new_condition(kind, end.reason, end.message) for kind in (end.target, end.final)]
-    announced = {**fresh, "status": status_of(sums, conditions[:1], job["status"]["startTime"])}
-    counted = tally(announced, pods)
-    return status_of(counted, conditions, job["status"]["startTime"])
+    announced = {**fresh, "status": build_status(sums, conditions[:1], job["status"]["startTime"])}
+    counted = count_pods(announced, pods)
+    return build_status(counted, conditions, job["status"]["startTime"])
 
 
 def _timeless(status: dict[str, Any]) -> Any:
@@ -97,12 +97,12 @@ def test_text_of_a_pod_that_wants_too_many_gpus() -> None:
         if step["command"].startswith("kubectl describe pod -l app=needs")
     )
     [text] = re.findall(r"FailedScheduling .* default-scheduler  (.*)", described)
-    board = Board()
+    queue = SchedulerQueue()
     allocatable = {"pods": "110", "nvidia.com/gpu": "1"}
     ready = [{"type": "Ready", "status": "True"}]
     node = {"metadata": {"name": "localhost"}, "status": {"allocatable": allocatable, "conditions": ready}}
-    board.node_changed("localhost", node)
+    queue.node_changed("localhost", node)
     container = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
     pod = {"metadata": {"uid": "u", "name": "p", "namespace": "default"}, "spec": {"containers": [container]}}
-    board.pod_changed("u", pod)
-    assert [message for _, message in board.untold(1.0)[0]] == [text]
+    queue.pod_changed("u", pod)
+    assert [message for _, message in queue.unreported(1.0)[0]] == [text]

@@ -13,7 +13,7 @@ from remote_objects import RemoteObjects
 from aksgpu.local.api.access import User
 from aksgpu.local.api.api_server import KubeApi
 from aksgpu.local.api.registry import Registry
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.daemonset_controller import DaemonSetController
 from aksgpu.local.control.job_controller import JobController
 from aksgpu.local.control.scheduler import Scheduler
@@ -83,7 +83,7 @@ async def test_watches_from_where_the_list_ended(remote: RemoteObjects, world: W
 
 async def test_controllers_run_over_http(remote: RemoteObjects, world: World) -> None:
     parts = (Scheduler, JobController, DaemonSetController)
-    controllers = Controllers(remote, Settings(time_scale=0.001), parts)
+    controllers = ControllerManager(remote, Settings(time_scale=0.001), parts)
     await controllers.start()
     try:
         await world.node("node-a")

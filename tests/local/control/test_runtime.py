@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.controller_runtime import Cluster, Controller, Tasks, WorkQueue
-from aksgpu.local.control.event_recorder import Recorder
+from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
 from aksgpu.local.objects import WatchEvent
 from aksgpu.local.settings import Settings
@@ -151,14 +151,14 @@ async def test_what_fails_is_tried_again(registry: Any, world: World) -> None:
 
 
 async def test_repeated_events_are_counted(registry: Any, world: World) -> None:
-    recorder = Recorder(registry)
+    recorder = EventRecorder(registry)
     await recorder.start()
     pod = await world.pod("noisy")
     for _ in range(3):
-        recorder.tell("job-controller", pod, "Warning", "Again", "It happened again")
+        recorder.record_event("job-controller", pod, "Warning", "Again", "It happened again")
     first = await world.told("Again", "noisy")
-    recorder.tell("job-controller", pod, "Warning", "Again", "It happened again")
-    recorder.tell("job-controller", pod, "Warning", "Again", "Something else")
+    recorder.record_event("job-controller", pod, "Warning", "Again", "It happened again")
+    recorder.record_event("job-controller", pod, "Warning", "Again", "Something else")
 
     async def counted() -> bool:
         return sorted(each["count"] for each in await world.events("Again")) == [1, first["count"] + 1]
@@ -166,7 +166,7 @@ async def test_repeated_events_are_counted(registry: Any, world: World) -> None:
     await world.eventually(counted)
     assert first["involvedObject"]["resourceVersion"] == pod["metadata"]["resourceVersion"]
     node = await world.node()
-    recorder.tell("node-controller", node, "Normal", "Hello", "A node")
+    recorder.record_event("node-controller", node, "Normal", "Hello", "A node")
     assert (await world.told("Hello"))["metadata"]["namespace"] == "default"
     await recorder.stop()
 
@@ -175,7 +175,7 @@ async def test_restarts_converge(registry: Any, world: World) -> None:
     """Stop, change, start: what happened while nobody looked is made good."""
     await world.node("node-a")
     first = await world.pod("first", gpus=1)
-    controllers = Controllers(registry, Settings(time_scale=0.001))
+    controllers = ControllerManager(registry, Settings(time_scale=0.001))
     await controllers.start()
     await world.placed("first")
     await world.job(

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aksgpu.common.tolerations import tolerates
-from aksgpu.local.control import Controllers
-from aksgpu.local.control.filters import Shape, requests, term_matches
-from aksgpu.local.control.scheduler_queue import Board
+from aksgpu.local.control import ControllerManager
+from aksgpu.local.control.filters import PodRequirements, pod_requests, term_matches
+from aksgpu.local.control.scheduler_queue import SchedulerQueue
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import World
@@ -17,7 +17,7 @@ NO_GPU = f"0/1 nodes are available: 1 Insufficient nvidia.com/gpu. {ALONE}"
 GPU_TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 
 
-async def test_binds_a_pod_and_says_so(world: World, controllers: Controllers) -> None:
+async def test_binds_a_pod_and_says_so(world: World, controllers: ControllerManager) -> None:
     await world.node()
     await world.pod("one", gpus=1)
     assert await world.placed("one") == "node-a"
@@ -27,7 +27,7 @@ async def test_binds_a_pod_and_says_so(world: World, controllers: Controllers) -
     assert event["eventTime"] and not event.get("count")
 
 
-async def test_waits_while_the_only_gpu_is_taken(world: World, controllers: Controllers) -> None:
+async def test_waits_while_the_only_gpu_is_taken(world: World, controllers: ControllerManager) -> None:
     await world.node()
     first = await world.pod("first", gpus=1)
     await world.placed("first")
@@ -37,11 +37,11 @@ async def test_waits_while_the_only_gpu_is_taken(world: World, controllers: Cont
     assert (event["type"], event["message"], event["action"]) == ("Warning", NO_GPU, "Scheduling")
     await world.end(first)
     assert await world.placed("second") == "node-a"
-    condition = (await world.objects.get("pods", "second", "default"))["status"]["conditions"]
-    assert [each["status"] for each in condition if each["type"] == "PodScheduled"] == ["True"]
+    get_condition = (await world.objects.get("pods", "second", "default"))["status"]["conditions"]
+    assert [each["status"] for each in get_condition if each["type"] == "PodScheduled"] == ["True"]
 
 
-async def test_names_every_reason(world: World, controllers: Controllers) -> None:
+async def test_names_every_reason(world: World, controllers: ControllerManager) -> None:
     await world.node("system", gpus=0)
     await world.node("gpunp", taints=[GPU_TAINT])
     await world.pod("plain", gpus=1)
@@ -56,14 +56,14 @@ async def test_names_every_reason(world: World, controllers: Controllers) -> Non
     assert await world.placed("tolerant") == "gpunp"
 
 
-async def test_no_nodes_then_one(world: World, controllers: Controllers) -> None:
+async def test_no_nodes_then_one(world: World, controllers: ControllerManager) -> None:
     await world.pod("early")
     await world.unschedulable("early", "no nodes available to schedule pods")
     await world.node()
     assert await world.placed("early") == "node-a"
 
 
-async def test_a_new_reason_replaces_the_old_one(world: World, controllers: Controllers) -> None:
+async def test_a_new_reason_replaces_the_old_one(world: World, controllers: ControllerManager) -> None:
     await world.node(gpus=0)
     await world.pod("waits", gpus=1)
     await world.unschedulable("waits", NO_GPU)
@@ -72,7 +72,7 @@ async def test_a_new_reason_replaces_the_old_one(world: World, controllers: Cont
     await world.unschedulable("waits", f"0/1 nodes are available: 1 node(s) were unschedulable. {helpless}")
 
 
-async def test_a_cordoned_node_takes_nothing_until_uncordoned(world: World, controllers: Controllers) -> None:
+async def test_a_cordoned_node_takes_nothing_until_uncordoned(world: World, controllers: ControllerManager) -> None:
     await world.node(unschedulable=True)
     await world.pod("waits")
     helpless = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
@@ -81,7 +81,7 @@ async def test_a_cordoned_node_takes_nothing_until_uncordoned(world: World, cont
     assert await world.placed("waits") == "node-a"
 
 
-async def test_a_node_that_is_not_ready_takes_nothing(world: World, controllers: Controllers) -> None:
+async def test_a_node_that_is_not_ready_takes_nothing(world: World, controllers: ControllerManager) -> None:
     node = await world.node(ready=False)
     await world.pod("waits")
     helpless = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
@@ -93,7 +93,7 @@ async def test_a_node_that_is_not_ready_takes_nothing(world: World, controllers:
     assert await world.placed("waits") == "node-a"
 
 
-async def test_spreads_over_nodes(world: World, controllers: Controllers) -> None:
+async def test_spreads_over_nodes(world: World, controllers: ControllerManager) -> None:
     for name in ("node-a", "node-b", "node-c"):
         await world.node(name)
     for number in range(6):
@@ -103,7 +103,7 @@ async def test_spreads_over_nodes(world: World, controllers: Controllers) -> Non
     assert sorted(nodes) == ["node-a"] * 2 + ["node-b"] * 2 + ["node-c"] * 2
 
 
-async def test_node_selector_and_affinity(world: World, controllers: Controllers) -> None:
+async def test_node_selector_and_affinity(world: World, controllers: ControllerManager) -> None:
     await world.node("node-a")
     await world.node("node-b", labels={"accelerator": "nvidia"})
     await world.pod("selected", nodeSelector={"accelerator": "nvidia"})
@@ -114,7 +114,7 @@ async def test_node_selector_and_affinity(world: World, controllers: Controllers
     assert await world.placed("repelled") == "node-a"
 
 
-async def test_preempts_the_least_important(world: World, controllers: Controllers) -> None:
+async def test_preempts_the_least_important(world: World, controllers: ControllerManager) -> None:
     for name, value in (("low", 10), ("high", 1000)):
         await world.objects.create("priorityclasses", {"metadata": {"name": name}, "value": value})
     await world.node(gpus=2)
@@ -134,7 +134,7 @@ async def test_preempts_the_least_important(world: World, controllers: Controlle
     await world.unschedulable("sneaky", NO_GPU)
 
 
-async def test_makes_room_for_several_at_once(world: World, controllers: Controllers) -> None:
+async def test_makes_room_for_several_at_once(world: World, controllers: ControllerManager) -> None:
     for name, value in (("low", 10), ("high", 1000), ("highest", 2000)):
         await world.objects.create("priorityclasses", {"metadata": {"name": name}, "value": value})
     await world.node(gpus=2)
@@ -156,7 +156,7 @@ async def test_makes_room_for_several_at_once(world: World, controllers: Control
     assert [await world.placed(name) for name in ("urgent-1", "urgent-2")] == ["node-a", "node-a"]
 
 
-async def test_never_preempts_when_told_not_to(world: World, controllers: Controllers) -> None:
+async def test_never_preempts_when_told_not_to(world: World, controllers: ControllerManager) -> None:
     high = {"metadata": {"name": "polite"}, "value": 1000, "preemptionPolicy": "Never"}
     await world.objects.create("priorityclasses", high)
     await world.node()
@@ -168,7 +168,7 @@ async def test_never_preempts_when_told_not_to(world: World, controllers: Contro
     await world.unschedulable("second", text)
 
 
-async def test_leaves_pods_of_other_schedulers_alone(world: World, controllers: Controllers) -> None:
+async def test_leaves_pods_of_other_schedulers_alone(world: World, controllers: ControllerManager) -> None:
     await world.node()
     await world.pod("theirs", schedulerName="another")
     await world.pod("ours")
@@ -176,7 +176,7 @@ async def test_leaves_pods_of_other_schedulers_alone(world: World, controllers: 
     assert not (await world.objects.get("pods", "theirs", "default"))["spec"].get("nodeName")
 
 
-async def test_many_pods_for_few_gpus(world: World, controllers: Controllers) -> None:
+async def test_many_pods_for_few_gpus(world: World, controllers: ControllerManager) -> None:
     for number in range(4):
         await world.node(f"node-{number}", gpus=2)
     for number in range(40):
@@ -219,7 +219,7 @@ def _spec(**containers: Any) -> dict[str, Any]:
     ],
 )
 def test_requests(spec: dict[str, Any], wanted: dict[str, int]) -> None:
-    assert requests(spec) == wanted
+    assert pod_requests(spec) == wanted
 
 
 @pytest.mark.parametrize(
@@ -255,27 +255,27 @@ def _bare_node(name: str, **amounts: str) -> dict[str, Any]:
 
 
 def test_board_forgets_what_is_gone() -> None:
-    board = Board()
+    queue = SchedulerQueue()
     for number in range(200):
-        board.node_changed("n", _bare_node("n"))
+        queue.node_changed("n", _bare_node("n"))
         pod = _bare_pod(f"p{number}", nodeSelector={"never": str(number)})
-        board.pod_changed(pod["metadata"]["uid"], pod)
-        board.pod_changed(pod["metadata"]["uid"], None)
-        board.node_changed("n", None)
-    assert board.nodes == {} and len(board._groups) <= 17 and not board._waiting
+        queue.pod_changed(pod["metadata"]["uid"], pod)
+        queue.pod_changed(pod["metadata"]["uid"], None)
+        queue.node_changed("n", None)
+    assert queue.nodes == {} and len(queue._groups) <= 17 and not queue._waiting
 
 
-def test_board_counts_an_assumed_pod_once() -> None:
-    board = Board()
-    board.node_changed("n", _bare_node("n"))
+def test_queue_counts_an_assumed_pod_once() -> None:
+    queue = SchedulerQueue()
+    queue.node_changed("n", _bare_node("n"))
     first, second, third = (_bare_pod(uid) for uid in ("a", "b", "c"))
     for pod in (first, second, third):
-        board.pod_changed(pod["metadata"]["uid"], pod)
-    while choice := board.next():
-        board.assume(choice.pod, choice.node)
-    board.pod_changed("a", _bare_pod("a", nodeName="n"))
-    assert set(board.nodes["n"].pods) == {"a", "b"}
-    board.withdraw(second)
-    choice = board.next()
-    assert choice and choice.pod["metadata"]["uid"] == "c"
-    assert Shape(first["spec"]).key == Shape(third["spec"]).key
+        queue.pod_changed(pod["metadata"]["uid"], pod)
+    while placement := queue.next():
+        queue.assume(placement.pod, placement.node)
+    queue.pod_changed("a", _bare_pod("a", nodeName="n"))
+    assert set(queue.nodes["n"].pods) == {"a", "b"}
+    queue.requeue(second)
+    placement = queue.next()
+    assert placement and placement.pod["metadata"]["uid"] == "c"
+    assert PodRequirements(first["spec"]).key == PodRequirements(third["spec"]).key
