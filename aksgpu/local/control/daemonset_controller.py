@@ -1,8 +1,9 @@
-"""The DaemonSet controller: one pod on every node that the template's selectors and tolerations allow.
+"""The DaemonSet controller: runs one pod on every node that the template's selectors and tolerations allow.
 
-Each pod names its node in its affinity and is bound by the scheduler, as in Kubernetes. A changed template replaces
-pods a few at a time (``maxUnavailable``; surge is not offered) or as the user deletes them (``OnDelete``). Old
-revisions are not kept.
+As in Kubernetes, each pod names its node in its affinity and is bound by the scheduler. After a change of the
+template,
+pods are replaced a few at a time (``maxUnavailable``; ``maxSurge`` is not supported) or as the user deletes them
+(``OnDelete``). Old revisions are not kept.
 """
 
 from __future__ import annotations
@@ -24,33 +25,36 @@ from aksgpu.local.selectors import labels_match
 
 REVISION_LABEL = "controller-revision-hash"
 _GENERATION = "deprecated.daemonset.template.generation"
-_PRESSURES = ("disk-pressure", "memory-pressure", "pid-pressure", "unschedulable")
-DEFAULT_TOLERATIONS = tuple(
-    {"key": f"node.kubernetes.io/{name}", "operator": "Exists", "effect": effect}
-    for effect, names in (("NoExecute", ("not-ready", "unreachable")), ("NoSchedule", _PRESSURES))
-    for name in names
+DEFAULT_TOLERATIONS = (
+    {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+    {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+    {"key": "node.kubernetes.io/disk-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/pid-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
 )
-"""What every pod of a DaemonSet tolerates: it stays where others are moved away."""
+"""The tolerations that every pod of a DaemonSet gets."""
 
 
 def revision(template: dict[str, Any]) -> str:
-    """A short name for a template's content."""
+    """Return a short hash of a template."""
     return hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()[:10]
 
 
 def pod_tolerations(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a pod of this spec tolerates."""
+    """Return the tolerations of a DaemonSet's pod: those of its template and the default ones."""
     own = list(spec.get("tolerations") or ())
     return own + [each for each in DEFAULT_TOLERATIONS if each not in own]
 
 
 def new_pod(daemonset: Object, node: str) -> Object:
-    """The pod of a DaemonSet for one node: it requires the node by name, beside what the template requires."""
+    """Return a new pod of a DaemonSet for one node. Its affinity requires that node."""
     pod = from_template(daemonset)
     labels = pod["metadata"].setdefault("labels", {})
     spec = pod["spec"]
     labels[REVISION_LABEL] = revision(daemonset["spec"]["template"])
-    if generation := (daemonset["metadata"].get("annotations") or {}).get(_GENERATION):
+    generation = (daemonset["metadata"].get("annotations") or {}).get(_GENERATION)
+    if generation:
         labels["pod-template-generation"] = generation
     affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
     required = affinity.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
@@ -62,45 +66,58 @@ def new_pod(daemonset: Object, node: str) -> Object:
 
 
 def target_node(pod: Object) -> str:
-    """The node that a pod of a DaemonSet is on, or is meant for."""
-    if name := pod["spec"].get("nodeName"):
-        return str(name)
-    names = filters.PodRequirements(pod["spec"]).names
-    return next(iter(names), "") if names else ""
+    """Return the node that a pod of a DaemonSet runs on or is meant for; empty if there is none."""
+    if pod["spec"].get("nodeName"):
+        return str(pod["spec"]["nodeName"])
+    names = filters.PodRequirements(pod["spec"]).node_names
+    return next(iter(names)) if names else ""
 
 
 def eligible_nodes(spec: dict[str, Any], nodes: Iterable[Object], *effects: str) -> list[str]:
-    """The nodes that a template's selectors allow, and its tolerations in spite of taints of these effects."""
-    shape = filters.PodRequirements(spec)
-    tolerated = pod_tolerations(spec)
+    """Return the nodes that a template's selectors allow and whose taints it tolerates.
 
-    def allows(node: Object) -> bool:
+    Only taints with one of the given effects count.
+    """
+    requirements = filters.PodRequirements(spec)
+    tolerations = pod_tolerations(spec)
+    names: list[str] = []
+    for node in nodes:
+        name = node["metadata"]["name"]
         taints = [taint for taint in filters.effective_taints(node) if taint["effect"] in effects]
-        labels = node["metadata"].get("labels") or {}
-        return shape.selects(node["metadata"]["name"], labels) and all(tolerates(tolerated, it) for it in taints)
-
-    return [node["metadata"]["name"] for node in nodes if allows(node)]
+        if not requirements.selects(name, node["metadata"].get("labels") or {}):
+            continue
+        if all(tolerates(tolerations, taint) for taint in taints):
+            names.append(name)
+    return names
 
 
 def unavailable_limit(daemonset: Object, desired: int) -> int:
-    """How many nodes may be without an available pod during an update."""
+    """Return how many nodes may lack an available pod during an update."""
     update = daemonset["spec"].get("updateStrategy") or {}
     limit = str((update.get("rollingUpdate") or {}).get("maxUnavailable", 1))
-    return max(1, math.ceil(desired * int(limit[:-1]) / 100)) if limit.endswith("%") else int(limit)
+    if limit.endswith("%"):
+        return max(1, math.ceil(desired * int(limit[:-1]) / 100))
+    return int(limit)
 
 
 def nodes_to_update(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> list[str]:
-    """The nodes whose pod of an older template goes now: where it is not ready at once, elsewhere a few at a time."""
+    """Return the nodes whose pod has an old template and is to be deleted now.
+
+    Pods that are not ready are deleted at once, ready ones as far as ``maxUnavailable`` allows.
+    """
     if (daemonset["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
         return []
     old = [name for name in desired if name in kept and not _is_current(kept[name], daemonset)]
     ready = {name for name in desired if name in kept and _is_ready(kept[name])}
-    room = max(0, unavailable_limit(daemonset, len(desired)) - (len(desired) - len(ready)))
-    return [name for name in old if name not in ready] + [name for name in old if name in ready][:room]
+    unavailable = len(desired) - len(ready)
+    allowed = max(0, unavailable_limit(daemonset, len(desired)) - unavailable)
+    old_ready = [name for name in old if name in ready]
+    old_unready = [name for name in old if name not in ready]
+    return old_unready + old_ready[:allowed]
 
 
 def build_status(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> dict[str, Any]:
-    """The status, with the fields that Kubernetes leaves out when they are zero left out."""
+    """Return the status. Fields that Kubernetes omits when they are zero are omitted."""
     pods = [kept[name] for name in desired if name in kept]
     ready = sum(map(_is_ready, pods))
     status = {
@@ -111,8 +128,12 @@ def build_status(daemonset: Object, desired: list[str], kept: dict[str, Object])
         "observedGeneration": daemonset["metadata"].get("generation", 1),
     }
     updated = sum(_is_current(pod, daemonset) for pod in pods)
-    extra = {"updatedNumberScheduled": updated, "numberAvailable": ready, "numberUnavailable": len(desired) - ready}
-    return status | {name: number for name, number in extra.items() if number}
+    optional = {
+        "updatedNumberScheduled": updated,
+        "numberAvailable": ready,
+        "numberUnavailable": len(desired) - ready,
+    }
+    return status | {name: number for name, number in optional.items() if number}
 
 
 def _is_ready(pod: Object) -> bool:
@@ -124,7 +145,7 @@ def _is_current(pod: Object, daemonset: Object) -> bool:
 
 
 class DaemonSetController(PodController):
-    """Keeps one pod of each DaemonSet on each node that it belongs on."""
+    """Keeps one pod of each DaemonSet on each eligible node."""
 
     resource = "daemonsets"
     kind = "DaemonSet"
@@ -138,12 +159,12 @@ class DaemonSetController(PodController):
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         if old and new and _placement_fields(old) == _placement_fields(new):
-            return  # a heartbeat
+            return  # Nothing but a heartbeat.
         for daemonset in self.informer:
             self.queue.add(object_key(daemonset))
 
     async def sync(self, key: str) -> float | None:
-        """Make and delete pods of one DaemonSet, then write its status."""
+        """Create and delete the pods of one DaemonSet, then write its status."""
         daemonset = self.informer.get(key)
         if daemonset is None or daemonset["metadata"].get("deletionTimestamp"):
             return None
@@ -151,47 +172,48 @@ class DaemonSetController(PodController):
             await self._adopt(daemonset)
         template = daemonset["spec"]["template"]["spec"]
         desired = eligible_nodes(template, self._nodes, "NoSchedule", "NoExecute")
-        keeping = set(eligible_nodes(template, self._nodes, "NoExecute"))
-        # The one pod of each node that stays, and the nodes that have any, if only one that is on its way out.
+        allowed = set(eligible_nodes(template, self._nodes, "NoExecute"))
+        pods = [pod for pod in self.pods[key] if controller_of(pod)["uid"] == daemonset["metadata"]["uid"]]
+        # A node whose pod is still being deleted does not get a new one.
+        occupied = {target_node(pod) for pod in pods}
         kept: dict[str, Object] = {}
-        taken: set[str] = set()
-        doomed: list[Object] = []
-        for pod in self.pods[key]:
-            if controller_of(pod)["uid"] != daemonset["metadata"]["uid"]:
-                continue
-            taken.add(name := target_node(pod))
+        surplus: list[Object] = []
+        for pod in pods:
+            name = target_node(pod)
             if pod["metadata"].get("deletionTimestamp"):
                 continue
-            if name in keeping and name not in kept and not is_finished(pod):
+            if name in allowed and name not in kept and not is_finished(pod):
                 kept[name] = pod
-                continue
-            doomed.append(pod)
-            if (pod.get("status") or {}).get("phase") == "Failed":
-                text = f"Found failed daemon pod {object_key(pod)} on node {name}, will try to kill it"
-                self.record_event(daemonset, "Warning", "FailedDaemonPod", text)
+            else:
+                surplus.append(pod)
 
-        async def make(name: str) -> None:
-            kept[name] = await self.make(daemonset, new_pod(daemonset, name))
+        async def create(name: str) -> None:
+            kept[name] = await self.create_pod(daemonset, new_pod(daemonset, name))
 
         try:
-            await self.remove(daemonset, doomed)
-            await run_all((make(name) for name in desired if name not in taken), slowly=True)
-            old = nodes_to_update(daemonset, desired, kept)
-            await self.remove(daemonset, [kept.pop(name) for name in old])
-        finally:  # the status tells of the pods there are, whatever was refused
+            self._report_failed(daemonset, surplus)
+            await self.delete_pods(daemonset, surplus)
+            await run_all((create(name) for name in desired if name not in occupied), slowly=True)
+            outdated = nodes_to_update(daemonset, desired, kept)
+            await self.delete_pods(daemonset, [kept.pop(name) for name in outdated])
+        finally:  # The status counts the pods that exist, even if the server refused a write.
             await self.cluster.update_status("daemonsets", daemonset, build_status(daemonset, desired, kept))
         return None
 
+    def _report_failed(self, daemonset: Object, pods: list[Object]) -> None:
+        for pod in pods:
+            if (pod.get("status") or {}).get("phase") == "Failed":
+                message = f"Found failed daemon pod {object_key(pod)} on node {target_node(pod)}, will try to kill it"
+                self.record_event(daemonset, "Warning", "FailedDaemonPod", message)
+
     async def _adopt(self, daemonset: Object) -> None:
-        """Take over pods that are selected and that nobody controls, as a DaemonSet deleted with Orphan leaves them."""
+        """Become the controller of selected pods that have none, such as those of a DaemonSet deleted with Orphan."""
+        selector = daemonset["spec"]["selector"]
         for pod in self._orphans[daemonset["metadata"]["namespace"]]:
             meta = pod["metadata"]
-            selector = daemonset["spec"]["selector"]
-            if (
-                not meta.get("deletionTimestamp")
-                and target_node(pod)
-                and labels_match(selector, meta.get("labels") or {})
-            ):
+            if meta.get("deletionTimestamp") or not target_node(pod):
+                continue
+            if labels_match(selector, meta.get("labels") or {}):
                 owners = [*(meta.get("ownerReferences") or ()), reference_to(daemonset)]
                 await self.cluster.patch("pods", pod, {"metadata": {"ownerReferences": owners}})
 

@@ -1,6 +1,6 @@
-"""What a namespace uses of its ResourceQuotas, written into their status.
+"""The ResourceQuota controller: writes what a namespace uses into the status of its quotas.
 
-Refusing a pod that would go beyond a quota is the API server's part, and so is what a pod costs.
+Refusing a pod that would exceed a quota is part of admission, and so is computing what a pod uses.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object
 
 _SYNC_DELAY = 0.1
-"""Seconds that changes in a namespace are collected: its pods are summed up once for all of them."""
+"""Seconds for which changes in a namespace are collected before its pods are summed up once."""
 _POD_RESOURCES = re.compile(r"(count/)?pods|cpu|memory|ephemeral-storage|limits\..+|requests\.(?!storage$).+")
-"""The names in which pods are summed up; of others nobody knows what is used."""
+"""The resources that are summed up over pods. For others, no usage is reported."""
 
 
 class QuotaController(Controller):
-    """Keeps the status of ResourceQuotas."""
+    """Keeps the status of ResourceQuotas up to date."""
 
     resource = "resourcequotas"
 
@@ -32,10 +32,11 @@ class QuotaController(Controller):
         cluster.informer("pods").on_change(self._used_changed)
 
     def _used_changed(self, old: Object | None, new: Object | None) -> None:
-        some = new or old
-        if some and not (old and new and is_finished(old) == is_finished(new)):
-            for quota in self._quotas[_namespace(some)]:
-                self.queue.add_after(object_key(quota), _SYNC_DELAY)
+        pod = new or old
+        if pod is None or (old and new and is_finished(old) == is_finished(new)):
+            return
+        for quota in self._quotas[_namespace(pod)]:
+            self.queue.add_after(object_key(quota), _SYNC_DELAY)
 
     async def sync(self, key: str) -> float | None:
         """Sum up what the namespace of one quota uses."""
@@ -44,16 +45,17 @@ class QuotaController(Controller):
             return None
         hard = (quota.get("spec") or {}).get("hard") or {}
         namespace = _namespace(quota)
-        sums = quota_usage(self._pods[namespace])
-        used = {
-            name: _format_like(sums[name], str(limit)) for name, limit in hard.items() if _POD_RESOURCES.fullmatch(name)
-        }
+        usage = quota_usage(self._pods[namespace])
+        used: dict[str, str] = {}
+        for name, limit in hard.items():
+            if _POD_RESOURCES.fullmatch(name):
+                used[name] = _format_like(usage[name], str(limit))
         await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})
         return None
 
 
 def _format_like(value: Decimal, like: str) -> str:
-    """An amount, in the suffixes that the quota's limit uses."""
+    """Format an amount with the suffixes that the quota's limit uses."""
     if like.endswith("i") and value and not value % 1024:
         return quantities.canonical(f"{int(value) // 1024}Ki")
     return quantities.canonical(str(value))

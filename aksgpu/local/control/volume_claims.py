@@ -1,6 +1,6 @@
-"""Persistent volume claims: each is bound at once, to a directory that the node agent keeps for it.
+"""The PersistentVolumeClaim controller: binds each claim at once, to a directory that the node agent keeps for it.
 
-There are no PersistentVolume objects: ``spec.volumeName`` names one as a real provisioner would.
+There are no PersistentVolume objects. ``spec.volumeName`` is the name that a provisioner would choose.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PROTECTION_FINALIZER = "kubernetes.io/pvc-protection"
 
 
 class ClaimController(Controller):
-    """Binds claims, and keeps those that are deleted until no pod uses them any more."""
+    """Binds claims, and keeps deleted claims until no pod uses them."""
 
     resource = "persistentvolumeclaims"
 
@@ -28,7 +28,7 @@ class ClaimController(Controller):
                 self.queue.add(key)
 
     async def sync(self, key: str) -> float | None:
-        """Bind one claim, or let it go."""
+        """Bind one claim, or complete its deletion."""
         claim = self.informer.get(key)
         if claim is None:
             return None
@@ -39,11 +39,13 @@ class ClaimController(Controller):
                 await self.cluster.remove_finalizer(self.resource, claim, _PROTECTION_FINALIZER)
             return None
         if not spec.get("volumeName"):
-            head = {
-                "annotations": _BOUND_ANNOTATIONS,
-                "finalizers": [*(meta.get("finalizers") or ()), _PROTECTION_FINALIZER],
+            patch = {
+                "metadata": {
+                    "annotations": _BOUND_ANNOTATIONS,
+                    "finalizers": [*(meta.get("finalizers") or ()), _PROTECTION_FINALIZER],
+                },
+                "spec": {"volumeName": f"pvc-{meta['uid']}"},
             }
-            patch = {"metadata": head, "spec": {"volumeName": f"pvc-{meta['uid']}"}}
             claim = await self.cluster.patch(self.resource, claim, patch)
         size = ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")
         status = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": {"storage": size}}
@@ -52,5 +54,10 @@ class ClaimController(Controller):
 
 
 def _claim_keys(pod: Object) -> set[str]:
-    volumes = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or ()]
-    return {f"{pod['metadata']['namespace']}/{claim['claimName']}" for claim in volumes if claim}
+    namespace = pod["metadata"]["namespace"]
+    keys: set[str] = set()
+    for volume in pod["spec"].get("volumes") or ():
+        claim = volume.get("persistentVolumeClaim")
+        if claim:
+            keys.add(f"{namespace}/{claim['claimName']}")
+    return keys

@@ -254,7 +254,7 @@ def _bare_node(name: str, **amounts: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "spec": {}, "status": status}
 
 
-def test_board_forgets_what_is_gone() -> None:
+def test_queue_forgets_what_is_gone() -> None:
     queue = SchedulerQueue()
     for number in range(200):
         queue.node_changed("n", _bare_node("n"))
@@ -262,7 +262,7 @@ def test_board_forgets_what_is_gone() -> None:
         queue.pod_changed(pod["metadata"]["uid"], pod)
         queue.pod_changed(pod["metadata"]["uid"], None)
         queue.node_changed("n", None)
-    assert queue.nodes == {} and len(queue._groups) <= 17 and not queue._waiting
+    assert queue.nodes == {} and len(queue._groups) <= 17 and not queue._group_keys
 
 
 def test_queue_counts_an_assumed_pod_once() -> None:
