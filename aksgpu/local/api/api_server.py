@@ -1,7 +1,7 @@
-"""The HTTP face of the laptop's Kubernetes API: from a request to a verb of the registry, and back.
+"""The HTTP interface of the laptop's Kubernetes API: translates requests into calls of the registry.
 
-Who calls, and whether they may, is asked here; what the verbs do is in :mod:`aksgpu.local.api.registry`. Every refusal
-is a Status, in the words of a real API server.
+It authenticates and authorizes requests. What the verbs do is in :mod:`aksgpu.local.api.registry`. Every error is
+returned as a Status, with the text of a real API server.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 MAX_WATCHES = 800
-"""Watches at the same time; more are answered 429."""
+"""Watches at the same time. Further ones get 429."""
 
 _ACCESS_REVIEWS = "selfsubjectaccessreviews"
 
 
 class NodeAgent(PodLogs, PodExec, Protocol):
-    """What is asked of the node agent."""
+    """The part of the node agent that the API server uses."""
 
 
 class ApiRequest(NamedTuple):
@@ -60,16 +60,16 @@ class ApiRequest(NamedTuple):
 
     @property
     def namespace(self) -> str | None:
-        """The namespace, or None for a kind or a list without one."""
+        """The namespace; None for a cluster-scoped kind or a list of all namespaces."""
         return self.attributes.namespace or None if self.kind.namespaced else None
 
     def object_filter(self) -> selectors.ObjectFilter | None:
-        """Which objects a request for many is about."""
+        """Return the request's selectors as a predicate, or None if they select everything."""
         query = self.request.query
         return selectors.object_filter(self.kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
     async def body(self, options: WriteOptions) -> Object:
-        """The object that is sent."""
+        """Read the object in the request's body."""
         part = self.kind.subresources.get(self.attributes.subresource, self.kind)
         return await request_bodies.read_object(self.request, part, options)
 
@@ -78,12 +78,12 @@ Verb = Callable[[ApiRequest], Awaitable[web.StreamResponse]]
 
 
 class KubeApi:
-    """The API of one cluster.
+    """The Kubernetes API of one cluster.
 
     Args:
-        registry: the cluster's objects.
-        node: where containers' output comes from, and commands run in them.
-        tokens: bearer tokens and their users, or a function that knows them.
+        registry: The cluster's objects.
+        node: The node agent, which serves logs and runs commands in containers.
+        tokens: The users by bearer token, or a function that returns the user of a token.
     """
 
     def __init__(self, registry: Registry, *, node: NodeAgent, tokens: TokenAuthenticator) -> None:
@@ -98,8 +98,8 @@ class KubeApi:
         """Answer a request.
 
         Args:
-            request: as aiohttp gives it.
-            path: the Kubernetes path, such as ``/api/v1/nodes``, without any prefix that the server has before it.
+            request: The request.
+            path: The Kubernetes path, such as ``/api/v1/nodes``, without a prefix that the server puts before it.
         """
         try:
             user = access.authenticate(request, self._tokens)
@@ -109,18 +109,19 @@ class KubeApi:
                 access.authorize(self._registry.store, user, access.with_selected_name(attributes, request.query))
             if kind is None:
                 return discovery.serve(request, path)
-            if stream := self._streams.get(attributes.subresource):
+            stream = self._streams.get(attributes.subresource)
+            if stream is not None:
                 return await stream(ApiRequest(request, user, kind, attributes, ResponseFormat()))
             return await self._verbs[attributes.verb](ApiRequest(request, user, kind, attributes, negotiate(request)))
         except StatusError as error:
             return status_response(error)
         except Exception as error:
-            # The text names the type alone: an error's own text may quote what the client sent, a Secret for one.
+            # The response names only the type of the error. Its text could quote the request, such as a Secret.
             log.exception("%s %s failed", request.method, path)
             message = f"Internal error occurred: {type(error).__name__}"
             return status_response(StatusError(500, "InternalError", message))
 
-    # Reading.
+    # Reads
 
     async def _get(self, call: ApiRequest) -> web.StreamResponse:
         entry = await self._registry.entry(call.kind.plural, call.attributes.name, call.namespace)
@@ -130,27 +131,27 @@ class KubeApi:
         query = call.request.query
         version = request_bodies.query_int(query, "resourceVersion")
         current = self._registry.store.revision
-        if version > current:  # as after a store was lost: clients must not go back in time unawares
+        if version > current:  # The store may have been lost. A client must notice that it would go back in time.
             message = f"Timeout: Too large resource version: {version}, current: {current}"
             cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
             raise StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
         limit = request_bodies.query_int(query, "limit")
-        cont = query.get("continue", "")
+        token = query.get("continue", "")
         if request_bodies.wants_exact_version(query):
-            cont = continue_token(version)
-        list_page = await self._registry.list_page(
-            call.kind.plural, call.namespace, call.object_filter(), limit=limit, cont=cont
+            token = continue_token(version)
+        page = await self._registry.list_page(
+            call.kind.plural, call.namespace, call.object_filter(), limit=limit, token=token
         )
-        metadata: Object = {"resourceVersion": list_page.resource_version}
-        if list_page.cont:
-            metadata["continue"] = list_page.cont
-        if list_page.remaining is not None:
-            metadata["remainingItemCount"] = list_page.remaining
-        return list_response(call.form, call.kind, list_page.entries, metadata)
+        metadata: Object = {"resourceVersion": page.resource_version}
+        if page.token:
+            metadata["continue"] = page.token
+        if page.remaining is not None:
+            metadata["remainingItemCount"] = page.remaining
+        return list_response(call.form, call.kind, page.entries, metadata)
 
     async def _watch(self, call: ApiRequest) -> web.StreamResponse:
         query = call.request.query
-        # Asked first, since once the stream has begun there is no status left to refuse with.
+        # The query is parsed first: an error cannot be returned once the stream has begun.
         object_filter = call.object_filter()
         version = request_bodies.query_int(query, "resourceVersion")
         seconds = request_bodies.query_int(query, "timeoutSeconds") or random.randint(1800, 3600)
@@ -181,7 +182,7 @@ class KubeApi:
         pod = await self._registry.get("pods", call.attributes.name, call.namespace)
         return await serve_exec(self._node, pod, call.request)
 
-    # Writing.
+    # Writes
 
     async def _write(self, call: ApiRequest, body: Any, options: WriteOptions, media: str = "") -> tuple[Entry, bool]:
         attributes = call.attributes
@@ -195,17 +196,16 @@ class KubeApi:
         attributes = call.attributes
         options = request_bodies.write_options(call.request, "CreateOptions")
         body = await call.body(options)
-        if attributes.subresource == "eviction" and isinstance(delete_options := body.get("deleteOptions"), dict):
+        delete_options = body.get("deleteOptions")
+        if attributes.subresource == "eviction" and isinstance(delete_options, dict):
             options = request_bodies.with_dry_run(options, delete_options.get("dryRun"))
         entry, _ = await self._write(call, body, options)
         if attributes.resource == _ACCESS_REVIEWS:
             status = access.review_access(self._registry.store, call.user, entry.obj.get("spec") or {})
             return json_response({**entry.obj, "status": status}, 201, options.warnings)
-        return (
-            json_response(entry.obj, 201)
-            if attributes.subresource
-            else object_response(call.form, entry, 201, options.warnings)
-        )
+        if attributes.subresource:
+            return json_response(entry.obj, 201)
+        return object_response(call.form, entry, 201, options.warnings)
 
     async def _update(self, call: ApiRequest) -> web.StreamResponse:
         options = request_bodies.write_options(call.request, "UpdateOptions")
@@ -218,7 +218,8 @@ class KubeApi:
         attributes = call.attributes
         store = self._registry.store
         if media == APPLY_PATCH and store.get(attributes.resource, (call.namespace or "", attributes.name)) is None:
-            access.authorize(store, call.user, attributes._replace(verb="create"))  # as that is what it will be
+            # Applying an object that does not exist creates it.
+            access.authorize(store, call.user, attributes._replace(verb="create"))
         entry, created = await self._write(call, patch, options, media)
         return object_response(call.form, entry, 201 if created else 200, options.warnings)
 

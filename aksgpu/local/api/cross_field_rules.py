@@ -1,13 +1,13 @@
-"""Rules that span the fields of one part of an object, such as a container or a selector's requirement.
+"""Validation rules that involve several fields of one part of an object, such as a container.
 
-:data:`CHECKS` are called wherever such a part is read from a client, like the rules of single fields in
-``data/rules.yaml``, so that all that is wrong with an object is told at once. The fields that must be there may still
-be absent: somebody else tells of that.
+The functions in :data:`VALIDATORS` are called for each such part that a client sends, together with the rules for
+single fields in ``data/rules.yaml``, so that all problems are reported at once. Required fields may still be missing;
+that is reported elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aksgpu.common import quantities
@@ -16,56 +16,64 @@ from aksgpu.local.api.status_causes import Causes
 
 Object = dict[str, Any]
 Validator = Callable[[Object, str, Causes], None]
-"""What is wrong with a part; the text is its path, with a dot at the end unless it is the whole object."""
+"""Reports what is wrong with a part.
+
+The second argument is its path: with a trailing dot, or empty for the whole object.
+"""
 
 _CONTROLLER = "kubernetes.io/job-controller"
-_MOST_PARALLEL = 100_000
+_MAX_INDEXED_PARALLELISM = 100_000
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
 _SOURCES = ("name", "emptyDir", "hostPath", "secret", "persistentVolumeClaim", "downwardAPI", "configMap", "projected")
-"""The fields of a volume, in the order in which the API server looks for its type."""
+"""The fields of a volume, in the order in which the API server looks for its source."""
 _SECRET_KEYS = {
     "kubernetes.io/dockercfg": ".dockercfg",
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
     "kubernetes.io/ssh-auth": "ssh-privatekey",
     "kubernetes.io/tls": "tls.crt tls.key",
 }
-"""What Secrets of these types must hold."""
+"""Keys that Secrets of these types must have."""
 
 
 def _pod_spec(spec: Object, prefix: str, causes: Causes) -> None:
     volumes = {each.get("name") for each in spec.get("volumes", ())}
-    seen = set[str]()
+    names = set[str]()
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or ()):
-            here = f"{prefix}{group}[{index}]"
+            path = f"{prefix}{group}[{index}]"
             name = container.get("name")
-            if name and name in seen:
-                causes.duplicate(f"{here}.name", name)
-            seen.add(name)
+            if name and name in names:
+                causes.duplicate(f"{path}.name", name)
+            names.add(name)
             if group == "containers" and "restartPolicy" in container:
-                causes.forbidden(f"{here}.restartPolicy", "may not be set for non-init containers")
-            places = set[str]()
-            for number, mount in enumerate(container.get("volumeMounts", ())):
-                if mount.get("name") not in volumes:
-                    causes.not_found(f"{here}.volumeMounts[{number}].name", mount.get("name"))
-                if (place := mount.get("mountPath")) in places:
-                    causes.invalid(f"{here}.volumeMounts[{number}].mountPath", place, "must be unique")
-                places.add(place)
+                causes.forbidden(f"{path}.restartPolicy", "may not be set for non-init containers")
+            _volume_mounts(container.get("volumeMounts", ()), f"{path}.volumeMounts", volumes, causes)
+
+
+def _volume_mounts(mounts: Iterable[Object], path: str, volumes: set[Any], causes: Causes) -> None:
+    mount_paths = set[Any]()
+    for index, mount in enumerate(mounts):
+        if mount.get("name") not in volumes:
+            causes.not_found(f"{path}[{index}].name", mount.get("name"))
+        mount_path = mount.get("mountPath")
+        if mount_path in mount_paths:
+            causes.invalid(f"{path}[{index}].mountPath", mount_path, "must be unique")
+        mount_paths.add(mount_path)
 
 
 def _volume(volume: Object, prefix: str, causes: Causes) -> None:
-    found = sorted(volume, key=lambda field: _SOURCES.index(field) if field in _SOURCES else len(_SOURCES))
-    for field in found[2:]:
+    fields = sorted(volume, key=lambda field: _SOURCES.index(field) if field in _SOURCES else len(_SOURCES))
+    for field in fields[2:]:  # After the name and the first source.
         causes.forbidden(f"{prefix}{field}", "may not specify more than 1 volume type")
 
 
 def _mount(mount: Object, prefix: str, causes: Causes) -> None:
     for field in ("subPath", "subPathExpr"):
-        inner = mount.get(field, "")
-        if inner.startswith("/"):
-            causes.invalid(f"{prefix}{field}", inner, "must be a relative path")
-        if ".." in inner.split("/"):
-            causes.invalid(f"{prefix}{field}", inner, "must not contain '..'")
+        path = mount.get(field, "")
+        if path.startswith("/"):
+            causes.invalid(f"{prefix}{field}", path, "must be a relative path")
+        if ".." in path.split("/"):
+            causes.invalid(f"{prefix}{field}", path, "must not contain '..'")
 
 
 def _variable(variable: Object, prefix: str, causes: Causes) -> None:
@@ -89,7 +97,8 @@ def _toleration(toleration: Object, prefix: str, causes: Causes) -> None:
     if not key and operator != "Exists":
         why = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
         causes.invalid(f"{prefix}operator", operator, why)
-    if operator == "Exists" and (value := toleration.get("value")):
+    value = toleration.get("value")
+    if operator == "Exists" and value:
         causes.invalid(f"{prefix}operator", value, "value must be empty when `operator` is 'Exists'")
 
 
@@ -100,10 +109,8 @@ def _resources(resources: Object, prefix: str, causes: Causes) -> None:
         for name, value in amounts.items():
             if "/" not in name and name not in _NATIVE and not name.startswith("hugepages-"):
                 causes.invalid(f"{prefix}{field}[{name}]", name, "must be a standard resource for containers")
-            if (
-                name_formats.is_extended_resource(name)
-                and (amount := quantities.parse(value)) != amount.to_integral_value()
-            ):
+            amount = quantities.parse(value)
+            if name_formats.is_extended_resource(name) and amount != amount.to_integral_value():
                 causes.invalid(f"{prefix}{field}[{name}]", value, "must be an integer")
     for name, value in requests.items():
         extended = name_formats.is_extended_resource(name)
@@ -143,13 +150,14 @@ def _job(spec: Object, prefix: str, causes: Causes) -> None:
     if spec["completionMode"] == "Indexed":
         if "completions" not in spec:
             causes.required(f"{prefix}completions", "when completion mode is Indexed")
-        if spec["parallelism"] > _MOST_PARALLEL:
-            why = f"must be less than or equal to {_MOST_PARALLEL} when completion mode is Indexed"
+        if spec["parallelism"] > _MAX_INDEXED_PARALLELISM:
+            why = f"must be less than or equal to {_MAX_INDEXED_PARALLELISM} when completion mode is Indexed"
             causes.invalid(f"{prefix}parallelism", spec["parallelism"], why)
     replacements = ("Failed",) if "podFailurePolicy" in spec else ("Failed", "TerminatingOrFailed")
     if spec["podReplacementPolicy"] not in replacements:
         causes.unsupported(f"{prefix}podReplacementPolicy", spec["podReplacementPolicy"], replacements)
-    if "podFailurePolicy" in spec and (policy := spec["template"]["spec"]["restartPolicy"]) != "Never":
+    policy = spec["template"]["spec"]["restartPolicy"]
+    if "podFailurePolicy" in spec and policy != "Never":
         why = 'only "Never" is supported when podFailurePolicy is specified'
         causes.invalid(f"{prefix}template.spec.restartPolicy", policy, why)
 
@@ -188,4 +196,4 @@ VALIDATORS: dict[str, Validator] = {
     "Volume": _volume,
     "VolumeMount": _mount,
 }
-"""By the definition whose parts they look at."""
+"""The validator of a part, by the name of its definition."""

@@ -1,7 +1,7 @@
-"""Deletion: at once, after a grace period, or once every finalizer is gone.
+"""Deletion: at once, after a grace period, or once all finalizers are removed.
 
-Decides only; the registry writes. Garbage collection and the emptying of namespaces are controllers' work, asked for
-by finalizers here.
+These functions only decide; the registry writes. Garbage collection and the deletion of a namespace's content are done
+by controllers, which add and remove finalizers for that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aksgpu.local.status_error import conflict
 Object = dict[str, Any]
 
 MAX_GRACE = 10**9
-"""Seconds: three decades, within what a timestamp can say."""
+"""Seconds, about 30 years; a timestamp can hold it."""
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -42,21 +42,21 @@ def check_delete_options(kind: Kind, obj: Object, options: Mapping[str, Any]) ->
         causes.invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
     elif policy not in (None, *_POLICIES):
         causes.unsupported("propagationPolicy", policy, (*_POLICIES, "nil"))
-    causes.check(DELETE_OPTIONS)
+    causes.raise_if_any(DELETE_OPTIONS)
     expected = options.get("preconditions") or {}
     check_precondition(kind, metadata, "uid", "UID", expected.get("uid"))
     check_precondition(kind, metadata, "resourceVersion", "ResourceVersion", expected.get("resourceVersion"))
 
 
 def check_precondition(kind: Kind, metadata: Object, field: str, label: str, expected: str | None) -> None:
-    """Raise Conflict when a field of an object is not what it must be for a request to be about it."""
+    """Raise Conflict if a field of the object is not what the request requires."""
     if expected and expected != metadata[field]:
         why = f"Precondition failed: {label} in precondition: {expected}, {label} in object meta: {metadata[field]}"
         raise conflict(kind.plural, metadata["name"], why, kind.group)
 
 
 def start_deletion(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[str]) -> Object | None:
-    """The object as deletion leaves it, marked and waiting; None when it goes at once."""
+    """Return the object with its deletion timestamp, or None if it is deleted at once."""
     obj = {**old, "metadata": copy.deepcopy(old["metadata"])}
     metadata = obj["metadata"]
     metadata["finalizers"] = _remaining_finalizers(kind, metadata, options, warnings)
@@ -65,10 +65,10 @@ def start_deletion(kind: Kind, old: Object, options: Mapping[str, Any], warnings
     grace = _grace_seconds(kind, old, options)
     if grace == 0 and not _has_finalizers(kind, obj):
         return None
-    marked = "deletionTimestamp" in metadata
-    if not marked and metadata.get("generation"):
+    is_marked = "deletionTimestamp" in metadata
+    if not is_marked and metadata.get("generation"):
         metadata["generation"] += 1
-    if not marked or grace < metadata.get("deletionGracePeriodSeconds", 0):
+    if not is_marked or grace < metadata.get("deletionGracePeriodSeconds", 0):
         metadata["deletionTimestamp"] = now(grace)
         if kind.plural == "namespaces":
             obj["status"] = {**obj["status"], "phase": "Terminating"}
@@ -78,18 +78,20 @@ def start_deletion(kind: Kind, old: Object, options: Mapping[str, Any], warnings
 
 
 def is_complete(kind: Kind, obj: Object) -> bool:
-    """Whether nothing holds a marked object any more, so that a write of it removes it."""
+    """Return whether nothing delays the deletion of an object any longer, so that the next write removes it."""
     metadata = obj["metadata"]
-    ends = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
-    return ends and not _has_finalizers(kind, obj)
+    is_due = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
+    return is_due and not _has_finalizers(kind, obj)
 
 
 def _has_finalizers(kind: Kind, obj: Object) -> bool:
-    held = obj["metadata"].get("finalizers") or (kind.plural == "namespaces" and obj["spec"].get("finalizers"))
-    return bool(held)
+    if obj["metadata"].get("finalizers"):
+        return True
+    return kind.plural == "namespaces" and bool(obj["spec"].get("finalizers"))
 
 
 def _remaining_finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnings: list[str]) -> list[str]:
+    """Return the finalizers that the object has once its deletion has begun."""
     policy = options.get("propagationPolicy")
     if policy is None and options.get("orphanDependents") is not None:
         policy = "Orphan" if options["orphanDependents"] else "Background"
@@ -97,7 +99,7 @@ def _remaining_finalizers(kind: Kind, metadata: Object, options: Mapping[str, An
     if policy is None:
         if kind.plural != "jobs" or "deletionTimestamp" in metadata or FOREGROUND in kept or ORPHAN in kept:
             return kept
-        # The one kind whose dependents outlive it by default, as since its first version.
+        # Jobs are the only kind whose dependents are orphaned by default, as in Kubernetes.
         warnings.append(_JOB_WARNING)
         policy = "Orphan"
     kept = [each for each in kept if each not in (FOREGROUND, ORPHAN)]
@@ -105,7 +107,7 @@ def _remaining_finalizers(kind: Kind, metadata: Object, options: Mapping[str, An
 
 
 def _grace_seconds(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
-    """Seconds a pod may take to end; nothing else takes time, nor does a pod that runs nowhere or has ended."""
+    """Return a pod's grace period in seconds; 0 for other kinds and for pods that do not run."""
     if (
         kind.plural != "pods"
         or not obj["spec"].get("nodeName")

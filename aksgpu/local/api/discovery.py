@@ -1,7 +1,7 @@
-"""What the server serves, as clients ask for it first: health, version, discovery (aggregated and legacy), OpenAPI v3.
+"""What clients ask for first: health, version, discovery (aggregated and legacy) and OpenAPI v3.
 
-OpenAPI has the published schemas, for ``kubectl explain`` and ``apply``. Its paths carry only what kubectl looks for:
-the kind they are about, and the ``fieldValidation`` parameter, by which it leaves validation to the server.
+OpenAPI contains the published schemas, for ``kubectl explain`` and ``kubectl apply``. Its paths contain only what
+kubectl looks for: the kind, and the ``fieldValidation`` parameter, which tells it that the server validates.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from aksgpu.local.kinds import KINDS, Kind, Subresource
 
 Object = dict[str, Any]
 VERSION = "1.33.5"
-"""The Kubernetes version that the server says it is."""
+"""The Kubernetes version that the server reports."""
 
 _PATHS: dict[str, list[Kind]] = {}
-"""The kinds of each group and version, by where they are served: ``api/v1`` or ``apis/GROUP/VERSION``."""
+"""Kinds by the path of their group and version: ``api/v1`` or ``apis/GROUP/VERSION``."""
 for _kind in KINDS:
     _PATHS.setdefault(f"{'apis' if _kind.group else 'api'}/{_kind.api_version}", []).append(_kind)
 
 
 def serve(request: web.Request, path: str) -> web.Response:
-    """Answer a request that is about no resource."""
+    """Answer a request that is not about a resource."""
     parts = path.strip("/").split("/")
     found: Object | None = None
     match parts if request.method == "GET" else ():
@@ -75,7 +75,7 @@ def _names(kind: Kind) -> Object:
 
 
 def _aggregated(root: str) -> Object:
-    """All resources of the core group, or of all named groups, in one answer."""
+    """Return the aggregated discovery document of the core group (``api``) or of all other groups (``apis``)."""
     items: list[Object] = []
     for path, kinds in _PATHS.items():
         if path.startswith(f"{root}/"):
@@ -104,7 +104,7 @@ def _resource(kind: Kind) -> Object:
 
 
 def _foreign(kind: Kind, part: Subresource) -> Object:
-    """Group and version of a subresource's kind, where they are not the resource's own."""
+    """Return group and version of a subresource's kind if they differ from the resource's."""
     return {} if part.api_version == kind.api_version else {"group": part.group, "version": part.version}
 
 
@@ -114,7 +114,7 @@ def _group(kind: Kind) -> Object:
 
 
 def _resources(kinds: list[Kind]) -> Object:
-    """The answer of ``/api/v1`` or ``/apis/GROUP/VERSION``."""
+    """Return the resource list of ``/api/v1`` or ``/apis/GROUP/VERSION``."""
     resources: list[Object] = []
     for kind in kinds:
         row = {"name": kind.plural, "singularName": kind.kind.lower(), "namespaced": kind.namespaced, "kind": kind.kind}
@@ -128,14 +128,17 @@ def _resources(kinds: list[Kind]) -> Object:
 
 @cache
 def _openapi(path: str) -> tuple[bytes, str]:
-    """The document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
+    """Return the OpenAPI document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
     schemas: Object = {}
     names = [kind.definition for kind in _PATHS[path]]
     paths = dict[str, Any]()
     while names:
-        if (name := names.pop()) not in schemas and name in definitions():
-            schemas[name] = definitions()[name]
-            names += [part.split('"')[0] for part in orjson.dumps(schemas[name]).decode().split(REF)[1:]]
+        name = names.pop()
+        if name in schemas or name not in definitions():
+            continue
+        schemas[name] = definitions()[name]
+        references = orjson.dumps(schemas[name]).decode().split(REF)[1:]
+        names += [reference.split('"')[0] for reference in references]
     parameters = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
     for kind in _PATHS[path]:
         identity = {"group": kind.group, "kind": kind.kind, "version": kind.version}

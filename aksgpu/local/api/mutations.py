@@ -1,8 +1,8 @@
-"""The write path: from what a client sent to what the store keeps.
+"""Writes: from what a client sent to what the store keeps.
 
-Each write is one synchronous step, from reading the old object to changing memory, so that no other write comes
-between; its caller then waits for the disk. The order of the steps is the API server's: decode, defaults, field
-ownership, the kind's own completions, admission, validation, store.
+Each write is one synchronous step from reading the old object to changing the memory, so that no other write comes in
+between. The caller then waits for the disk. The order of the steps is the API server's: decode, defaults, managed
+fields, completions of the kind, admission, validation, store.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from aksgpu.local.status_error import already_exists, bad_request, conflict, not
 
 STALE_MESSAGE = "the object has been modified; please apply your changes to the latest version and try again"
 _SUFFIX_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""What generated names end in: no vowels, so that no words come out."""
+"""Characters of generated name suffixes. Without vowels, no words can result."""
 _SERVER_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+"""Metadata that only the server sets."""
 _EVICTION_CONDITION = {
     "type": "DisruptionTarget",
     "reason": "EvictionByEvictionAPI",
@@ -34,25 +35,25 @@ _EVICTION_CONDITION = {
 }
 
 Change = Callable[[Object], Object]
-"""From the old object to the new one."""
+"""Function from the old object to the new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """What a client may ask for with a write."""
+    """Options of a write request."""
 
     manager: str = "aksgpu"
-    """The field manager that metadata.managedFields names."""
+    """The field manager for metadata.managedFields."""
     field_validation: str = "Strict"
-    """``Strict``, ``Warn`` or ``Ignore``: what unknown fields lead to."""
+    """How unknown and duplicate fields are handled: ``Strict``, ``Warn`` or ``Ignore``."""
     dry_run: bool = False
     force: bool = False
-    """Apply: take fields over from other managers."""
+    """Whether an apply takes fields over from other managers."""
     warnings: list[str] = field(default_factory=list)
-    """Filled by the call: texts for Warning headers."""
+    """Warnings for the response; the write adds to them."""
 
     def report_field_problems(self, kind: Type, problems: list[str]) -> None:
-        """Refuse or warn of fields that are unknown or there twice, as the client asked for."""
+        """Raise BadRequest or add warnings for unknown or duplicate fields, as the client requested."""
         if problems and self.field_validation == "Strict":
             raise kind.refuse(f"strict decoding error: {', '.join(problems)}")
         if self.field_validation == "Warn":
@@ -62,7 +63,10 @@ class WriteOptions:
 def decode(
     kind: Type, obj: Object, options: WriteOptions, *, defaults: bool = True, previous: Object | None = None
 ) -> tuple[Object, Causes]:
-    """A copy of ``obj`` as its type has it, and what is wrong with its fields; shares parts of ``known``."""
+    """Decode an object as its type, and return it with the problems of its fields.
+
+    The result is a copy, except that it shares parts with ``previous`` that have not changed.
+    """
     body = obj.get("kind") or kind.kind
     if body != kind.kind:
         why = f"converting ({kind.version}.{body}) to ({kind.package}.{kind.kind}): unknown conversion"
@@ -90,7 +94,10 @@ class Writer:
     def create(
         self, kind: Kind, body: Object, namespace: str, options: WriteOptions, *, managed: list[Object] | None = None
     ) -> Entry:
-        """A new object; ``managed`` says who owns its fields where apply has found that out."""
+        """Create an object.
+
+        Server-side apply passes the managed fields that it has computed as ``managed``.
+        """
         obj, causes = decode(kind, body, options)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
@@ -114,8 +121,8 @@ class Writer:
         if kind.plural == "pods":
             admission.admit_pod(self._store, kind, obj)
         name = metadata.get("name", "")
-        validate(kind, obj, causes).check(kind, name)
-        if self._store.get(kind.plural, (metadata.get("namespace", ""), name)):
+        validate(kind, obj, causes).raise_if_any(kind, name)
+        if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is not None:
             raise already_exists(kind.plural, name, kind.group)
         if kind.plural == "pods":
             admission.admit_quota(self._store, kind, obj)
@@ -124,7 +131,10 @@ class Writer:
     def update(
         self, kind: Kind, key: Key, change: Change, subresource: str, options: WriteOptions, *, applied: bool = False
     ) -> Entry:
-        """The object changed by ``change``, which gets the old one; with ``applied`` its owners are set already."""
+        """Replace an object with the result of ``change``, which is called with the old object.
+
+        With ``applied``, server-side apply has already set the managed fields.
+        """
         found = self._get_entry(kind, key)
         old = found.obj
         body = change(old)
@@ -145,12 +155,12 @@ class Writer:
         if managed_fields_entries:
             obj["metadata"]["managedFields"] = managed_fields_entries
         elif not applied:
-            # A client may hand ownership on, as kubectl does before its first apply on the server.
+            # A client may change the managed fields itself, as kubectl does before its first server-side apply.
             base = old if managed is before else {**old, "metadata": {**old["metadata"], "managedFields": managed}}
             self._update_managed_fields(kind, base, obj, options, subresource)
         if not subresource:
             strategy.prepare_update(kind.plural, obj, old)
-            validate_update(kind, obj, old, causes).check(kind, key[1])
+            validate_update(kind, obj, old, causes).raise_if_any(kind, key[1])
         if obj == old:
             return found
         if kind.generation and obj["spec"] != old["spec"]:
@@ -160,7 +170,7 @@ class Writer:
         return self._store.write(kind, obj, delete=deletion.is_complete(kind, obj))
 
     def apply(self, kind: Kind, key: Key, body: Object, subresource: str, options: WriteOptions) -> tuple[Entry, bool]:
-        """Server-side apply. Second: whether the object is new."""
+        """Apply an object on the server. The second value is whether the object was created."""
         if not body.get("apiVersion"):
             why = f"Specified patch version: , expected: {kind.api_version}"
             raise bad_request(f"Incorrect version specified in apply patch. {why}")
@@ -195,9 +205,12 @@ class Writer:
         *,
         condition: Object | None = None,
     ) -> tuple[Entry, bool]:
-        """Delete, or mark for deletion, with a condition that says why. Second: whether the object is gone."""
+        """Delete an object or mark it for deletion. The second value is whether the object is gone.
+
+        ``condition`` is added to the status of a pod, to say why it is deleted.
+        """
         found = self._get_entry(kind, key)
-        if body:  # in whatever group and version: each has them
+        if body:  # Every group and version has DeleteOptions.
             body, _ = decode(DELETE_OPTIONS, {**body, "apiVersion": None}, options)
         deletion.check_delete_options(kind, found.obj, body)
         obj = _with_condition(found.obj, condition) if condition else found.obj
@@ -210,24 +223,24 @@ class Writer:
         return (found if marked == found.obj else self._store.write(kind, marked)), False
 
     def review(self, kind: Kind, body: Object, options: WriteOptions) -> Entry:
-        """An object of a virtual kind: completed and returned with the status it came with, not stored."""
+        """Return an object of a kind that is not stored, completed, with the status that it came with."""
         obj, _ = decode(kind, {key: value for key, value in body.items() if key != "status"}, options)
         self._update_managed_fields(kind, None, obj, options, "")
         obj["status"] = body.get("status") or {"allowed": True}
         return encode(kind, obj, 0)
 
     def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
-        """Give a pod its node."""
+        """Assign a pod to a node."""
         found = self._get_entry(kind, key)
         causes = Causes()
         name = key[1]
         node = self.decode_subresource(kind, key, "binding", binding, options).get("target", {}).get("name")
         if not node:
             causes.required("target.name")
-        causes.check(kind.subresources["binding"], name)
+        causes.raise_if_any(kind.subresources["binding"], name)
         pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}
-        if taken := pod["spec"].get("nodeName"):
-            raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{taken}"')
+        if pod["spec"].get("nodeName"):
+            raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"')
         if "deletionTimestamp" in pod["metadata"]:
             raise conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
         pod["spec"] = {**pod["spec"], "nodeName": node}
@@ -235,12 +248,12 @@ class Writer:
             self._store.write(kind, _with_condition(pod, {"type": "PodScheduled"}))
 
     def evict(self, kind: Kind, key: Key, eviction: Object, options: WriteOptions) -> None:
-        """Delete a pod, which says that an eviction is why it ends."""
+        """Delete a pod and set its condition DisruptionTarget."""
         delete_options = self.decode_subresource(kind, key, "eviction", eviction, options).get("deleteOptions", {})
         self.delete(kind, key, delete_options, options, condition=_EVICTION_CONDITION)
 
     def decode_subresource(self, kind: Kind, key: Key, name: str, body: Object, options: WriteOptions) -> Object:
-        """A body for a subresource with a type of its own, which must be about the object of the URL."""
+        """Decode the body of a subresource that has its own type. It must be about the object in the URL."""
         obj = {"metadata": {}, **decode(kind.subresources[name], body, options)[0]}
         self._check_identity(kind, key, obj, None)
         return obj
@@ -261,11 +274,12 @@ class Writer:
     def _update_managed_fields(
         self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str
     ) -> None:
-        if managed := server_side_apply.managed_fields_after_update(kind, old, obj, options.manager, subresource):
+        managed = server_side_apply.managed_fields_after_update(kind, old, obj, options.manager, subresource)
+        if managed:
             obj["metadata"]["managedFields"] = managed
 
     def _check_identity(self, kind: Kind, key: Key, obj: Object, old: Object | None) -> None:
-        """Check that a body is about the object of the URL, and about the version that is stored."""
+        """Raise unless a body is about the object in the URL and, if it names one, the stored version."""
         metadata = obj["metadata"]
         name = metadata.setdefault("name", key[1])
         if name != key[1]:
@@ -281,17 +295,17 @@ class Writer:
 
 
 def _with_condition(pod: Object, condition: Object) -> Object:
-    """The pod with a condition that is true from now on, if it is not already."""
+    """Return the pod with a condition set to True, unless it is already."""
     conditions = pod["status"].get("conditions", ())
     if any(each["type"] == condition["type"] and each["status"] == "True" for each in conditions):
         return pod
-    since = {"status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
+    new = {**condition, "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
     others = [each for each in conditions if each["type"] != condition["type"]]
-    return {**pod, "status": {**pod["status"], "conditions": [*others, {**condition, **since}]}}
+    return {**pod, "status": {**pod["status"], "conditions": [*others, new]}}
 
 
 def _set_namespace(kind: Kind, metadata: Object, namespace: str) -> None:
-    """Put an object into the namespace of the URL."""
+    """Set the namespace to that of the URL; raises BadRequest if the object names another one."""
     if not kind.namespaced:
         metadata.pop("namespace", None)
         return
@@ -302,7 +316,7 @@ def _set_namespace(kind: Kind, metadata: Object, namespace: str) -> None:
 
 
 def _keep_other_parts(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
-    """A write of the object leaves its status alone; one of a subresource leaves all but that part alone."""
+    """Keep the status when the object is written, and everything but its part when a subresource is written."""
     if subresource == "status":
         combined = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}
         if "ownerReferences" in old["metadata"]:

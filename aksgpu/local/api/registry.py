@@ -1,8 +1,7 @@
-"""The API server's core: every verb on every kind, on dicts.
+"""The core of the API server: every verb on every kind, on dicts.
 
-:class:`Registry` is what the laptop's own parts use in process (it implements
-:class:`aksgpu.local.objects.Objects`) and what the HTTP face is a thin translation of. Reads come from memory, writes
-go through validation to the store. Not here: HTTP, authentication, tables, discovery.
+The laptop's other parts use :class:`Registry` in the same process, through :class:`aksgpu.local.objects.Objects`. The
+HTTP interface translates requests into its methods. HTTP, authentication, tables and discovery are elsewhere.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = ["SUCCESS", "Registry", "WriteOptions"]
 
 SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 _EVENT_TTL = 3600
-"""How long Events are kept."""
+"""Seconds for which Events are kept."""
 
 
 class Registry(Reader, Objects):
@@ -44,13 +43,13 @@ class Registry(Reader, Objects):
         self._expiry_task: asyncio.Task[None] | None = None
 
     def with_manager(self, manager: str) -> Registry:
-        """The same registry, whose plain verbs write as another field manager, such as ``kubelet``."""
+        """Return the same registry, whose plain verbs write as another field manager, such as ``kubelet``."""
         other = copy.copy(self)
         other._manager = manager
         return other
 
     async def open(self) -> None:
-        """Open the store and see to the objects that every cluster has."""
+        """Open the store and create the objects that every cluster has."""
         await self.store.open()
         for resource, rows in api_data.load("rules.yaml")["first"].items():
             for name, obj in rows.items():
@@ -59,7 +58,7 @@ class Registry(Reader, Objects):
         self._expiry_task = asyncio.create_task(self._expire_events())
 
     async def close(self) -> None:
-        """Write what is pending and close the store; watches end."""
+        """Write what is pending, close the store and end all watches."""
         if self._expiry_task is not None:
             self._expiry_task.cancel()
         await self.store.close()
@@ -73,7 +72,7 @@ class Registry(Reader, Objects):
             await asyncio.sleep(_EVENT_TTL / 12)
 
     async def call(self, request: Request) -> Object:
-        """What the plain verbs of :class:`~aksgpu.local.objects.Objects` ask for."""
+        """Send one request of :class:`~aksgpu.local.objects.Objects`."""
         verb, resource, name, namespace, body, subresource, media = request
         if verb == "get":
             return (await self.entry(resource, name or "", namespace)).obj
@@ -83,16 +82,16 @@ class Registry(Reader, Objects):
     async def list(
         self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Object], str]:
-        """All objects that match (every namespace when None), and the resourceVersion to watch from."""
-        list_page = await self.list_page(
+        """Return all objects that match, and the resourceVersion to watch from."""
+        page = await self.list_page(
             resource, namespace, object_filter(get_kind(resource), label_selector, field_selector)
         )
-        return [entry.obj for entry in list_page.entries], list_page.resource_version
+        return [entry.obj for entry in page.entries], page.resource_version
 
     async def watch(
         self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Changes after ``resource_version``, for ever; raises Expired (410) when that is too old."""
+        """Yield the changes after ``resource_version``, without end; raises Expired (410) if that is too old."""
         match = object_filter(get_kind(resource), "", field_selector)
         async with aclosing(self.stream(resource, namespace, match, resource_version=int(resource_version))) as events:
             async for event in events:
@@ -113,18 +112,18 @@ class Registry(Reader, Objects):
         """Change one object.
 
         Args:
-            verb: ``create`` (also posts to a subresource of ``name``), ``update``, ``patch`` or ``delete``.
-            resource: the plural.
-            body: the object, the patch, or DeleteOptions.
-            name: the object's name.
-            namespace: its namespace.
-            subresource: the part that is written.
-            content_type: of a patch.
-            options: what else a client may ask for.
+            verb: ``create`` (also for subresources of ``name``), ``update``, ``patch`` or ``delete``.
+            resource: The plural.
+            body: The object, the patch, or DeleteOptions.
+            name: The object's name.
+            namespace: The object's namespace.
+            subresource: The subresource to write.
+            content_type: The media type of a patch.
+            options: Options of the request.
 
         Returns:
-            The object as it is by then, or the answer of what is not stored, such as a binding; and whether the verb
-            made it, or for ``delete`` whether it is gone already.
+            The object as written, or the response for something that is not stored, such as a binding. The second value
+            is whether the object was created or, for ``delete``, whether it is gone.
         """
         options = options or self._options()
         entry, done = self._write(
@@ -162,13 +161,16 @@ class Registry(Reader, Objects):
         delete_options: Object,
         options: WriteOptions,
     ) -> Sequence[Entry]:
-        """Delete all objects that match; returns them as they were. ``wishes`` are DeleteOptions."""
-        list_page = await self.list_page(resource, namespace, match)
-        for entry in list_page.entries:
+        """Delete all objects that match, and return them as they were.
+
+        ``delete_options`` is a DeleteOptions object.
+        """
+        page = await self.list_page(resource, namespace, match)
+        for entry in page.entries:
             if self.store.get(resource, entry.key) is not None:
                 self._writer.delete(entry.kind, entry.key, delete_options, options)
         await self.store.durable(self.store.revision)
-        return list_page.entries
+        return page.entries
 
     def _options(self) -> WriteOptions:
         return WriteOptions(manager=self._manager)
@@ -180,7 +182,7 @@ def _success_entry(kind: Kind) -> Entry:
 
 
 def _patch_function(kind: Kind, patch: Any, media: str) -> Change:
-    """A patch as a function from the old object to the new one."""
+    """Return a patch as a function from the old object to the new one."""
 
     def change(old: Object) -> Object:
         try:
@@ -194,7 +196,7 @@ def _patch_function(kind: Kind, patch: Any, media: str) -> Change:
         except RecursionError as error:
             raise bad_request("error decoding patch: exceeded max depth") from error
         if not isinstance(new, dict):
-            raise bad_request("the patched object is no object")
+            raise bad_request("the patch does not result in an object")
         return new
 
     return change

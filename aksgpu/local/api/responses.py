@@ -1,4 +1,4 @@
-"""Answers: objects, lists, tables and refusals as JSON, in the form that the Accept header asks for."""
+"""Responses: objects, lists, tables and errors as JSON, in the form that the Accept header asks for."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CONVERSIONS = {
     "PartialObjectMetadataList": "v1",
     AGGREGATED_DISCOVERY: "v2",
 }
-"""What an answer can be converted to, and in which version."""
+"""What a response can be converted to, with the API version."""
 
 
 class ResponseFormat(NamedTuple):
-    """What an answer is converted to."""
+    """What a response is converted to."""
 
     shape: str = ""
-    """``Table``, for one; empty for the object as it is."""
+    """The kind to convert to, such as ``Table``; empty for the object itself."""
     include: str = "Metadata"
-    """``None``, ``Metadata`` or ``Object``: what a Table's rows carry beside their cells."""
+    """What a Table's rows contain besides their cells: ``None``, ``Metadata`` or ``Object``."""
 
 
 def negotiate(request: web.Request) -> ResponseFormat:
-    """What a client wants; raises NotAcceptable, or BadRequest for a Table of unknown rows."""
+    """Return the format that a client wants; raises NotAcceptable, or BadRequest for an unknown ``includeObject``."""
     for clause in (request.headers.get("Accept") or "*/*").split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
         options = dict(parameter.partition("=")[::2] for parameter in parameters)
@@ -52,7 +52,7 @@ def negotiate(request: web.Request) -> ResponseFormat:
 def json_response(
     body: Any, status: int = 200, warnings: Sequence[str] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Any object, or its JSON."""
+    """Return a response with any JSON value, or with JSON as bytes."""
     data = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
     response = web.Response(body=data, status=status, headers={"Content-Type": JSON, **NO_CACHE, **(headers or {})})
     for text in dict.fromkeys(warnings):
@@ -62,7 +62,7 @@ def json_response(
 
 
 def status_response(error: StatusError) -> web.Response:
-    """A refusal as its Status."""
+    """Return a response with the Status of an error."""
     headers = {403: {"X-Content-Type-Options": "nosniff"}, 429: {"Retry-After": "1"}, 504: {"Retry-After": "1"}}
     return json_response(error.status, error.code, headers=headers.get(error.code))
 
@@ -70,7 +70,7 @@ def status_response(error: StatusError) -> web.Response:
 def object_response(
     form: ResponseFormat, entry: Entry, status: int = 200, warnings: Sequence[str] = ()
 ) -> web.Response:
-    """A stored object, as itself, its metadata or a Table of one row."""
+    """Return a response with a stored object, its metadata or a Table with one row."""
     return json_response(_encode(form, entry, [entry.obj]) + b"\n", status, warnings)
 
 
@@ -78,11 +78,13 @@ def _encode(form: ResponseFormat, entry: Entry, rows: list[Object], *, headers: 
     if form.shape == "Table":
         metadata = {"resourceVersion": entry.obj["metadata"].get("resourceVersion", "")}
         return orjson.dumps(table(entry.kind.plural, rows, metadata, include=form.include, headers=headers))
-    return orjson.dumps(partial_metadata(entry.obj)) if form.shape else entry.data
+    if form.shape:
+        return orjson.dumps(partial_metadata(entry.obj))
+    return entry.data
 
 
 def list_response(form: ResponseFormat, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
-    """A list. The JSON of its items is the store's own, not made again."""
+    """Return a response with a list. The JSON of its items comes from the store as it is."""
     if form.shape == "Table":
         return json_response(table(kind.plural, (entry.obj for entry in entries), metadata, include=form.include))
     if form.shape:
@@ -95,13 +97,14 @@ def list_response(form: ResponseFormat, kind: Kind, entries: Iterable[Entry], me
 
 
 def event_encoder(form: ResponseFormat) -> Callable[[Event], bytes]:
-    """How a watch writes its objects. The columns of a Table come with the first event only."""
+    """Return the function that encodes the objects of a watch. Only the first Table has column definitions."""
     headers = True
 
     def encode(event: Event) -> bytes:
         nonlocal headers
-        shown = _encode(form, event.entry, [] if event.type == "BOOKMARK" else [event.entry.obj], headers=headers)
+        rows = [] if event.type == "BOOKMARK" else [event.entry.obj]
+        data = _encode(form, event.entry, rows, headers=headers)
         headers = False
-        return shown
+        return data
 
     return encode

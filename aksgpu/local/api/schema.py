@@ -1,9 +1,8 @@
-"""Kubernetes' published schemas, compiled once into a tree that decodes, defaults and describes objects.
+"""Kubernetes' published schemas, compiled into a tree that decodes objects, sets defaults and checks values.
 
-The schemas are data (``data/schemas-1.33.json.gz``). What Go's types know and the schemas do not say, such as which
-fields are written even when empty and what values may be, is data too (``data/rules.yaml``). Here is only what follows
-from them: a :class:`Decoder` copies an object as the API server reads it: unknown fields found, types checked in the
-server's words, quantities made canonical, empty optional parts left out, defaults put in, values checked.
+The schemas are in ``data/schemas-1.33.json.gz``. What only Go's types say, such as which fields are written even if
+they are empty, is in ``data/rules.yaml``. A :class:`Decoder` copies an object as the API server reads it: it finds
+unknown fields, checks types, makes quantities canonical, omits empty optional fields, sets defaults and checks values.
 """
 
 from __future__ import annotations
@@ -25,14 +24,19 @@ from aksgpu.local.kinds import Kind, Type
 
 REF = "#/components/schemas/"
 _SCALARS = {"Quantity": "quantity", "Time": "time", "MicroTime": "microtime", "IntOrString": "intstr"}
+"""The types of definitions that JSON writes as one value."""
 _ZERO_VALUES: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
+"""What Go writes for a field that was never set, by type."""
 _GO_TYPES = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
+"""The Go types that error texts name, by type."""
 _OMITTED_IF_EMPTY = frozenset({"array", "map", "string", "bytes"})
+"""Types whose empty values Go's ``omitempty`` omits."""
 _MAX_DEPTH = 64
+"""Levels of nesting in an object."""
 
 
 def definitions() -> dict[str, Any]:
-    """The schemas as OpenAPI v3 has them, by their full names."""
+    """Return the schemas by their full names, in the form of OpenAPI v3."""
     loaded: dict[str, Any] = api_data.load("schemas-1.33.json.gz")
     return loaded
 
@@ -40,7 +44,8 @@ def definitions() -> dict[str, Any]:
 class SchemaNode:
     """The schema of one field.
 
-    ``type`` is OpenAPI's, or one of quantity, intstr, time, microtime, bytes, map, or any: an object of any form.
+    ``type`` is an OpenAPI type, or one of quantity, intstr, time, microtime, bytes, map and any (an object of any
+    form).
     """
 
     def __init__(self, kind: str) -> None:
@@ -56,7 +61,7 @@ class SchemaNode:
         self.required: tuple[str, ...] = ()
         self.always_written: tuple[str, ...] = ()
         self.omit_zero: frozenset[str] = frozenset()
-        self.kept: frozenset[str] = frozenset()
+        self.kept_if_empty: frozenset[str] = frozenset()
         self.defaults: Mapping[str, Any] = {}
         self.rules: Mapping[str, Any] = {}
         self.set_defaults: Defaulter | None = None
@@ -65,29 +70,29 @@ class SchemaNode:
 
 @cache
 def compiled_definition(name: str) -> SchemaNode:
-    """The compiled schema of a definition by its full name."""
+    """Return the compiled schema of a definition by its full name."""
     schema = definitions()[name]
     short = name.rpartition(".")[2]
     if short in _SCALARS or "properties" not in schema:
         return SchemaNode(_SCALARS.get(short, "any"))
     node = SchemaNode("object")
-    node.name, node.go = short, ".".join(name.split(".")[-2:])
+    node.name = short
+    node.go = ".".join(name.split(".")[-2:])
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    more = api_data.load("rules.yaml")["types"].get(node.name, {})
-    node.always_written, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
-    node.defaults, node.rules, node.set_defaults = (
-        more.get("defaults", {}),
-        more.get("rules", {}),
-        DEFAULTERS.get(node.name),
-    )
+    extra = api_data.load("rules.yaml")["types"].get(node.name, {})
+    node.always_written = tuple(extra.get("zero", ()))
+    node.omit_zero = frozenset(extra.get("omitZero", ()))
+    node.defaults = extra.get("defaults", {})
+    node.rules = extra.get("rules", {})
+    node.set_defaults = DEFAULTERS.get(node.name)
     node.check = VALIDATORS.get(node.name)
     required = [
         each for each in schema.get("required", ()) if each not in node.always_written and each not in node.defaults
     ]
-    node.required = tuple(dict.fromkeys([*required, *more.get("required", ())]))
-    node.kept = frozenset((*node.required, *node.always_written, *more.get("pointers", ())))
+    node.required = tuple(dict.fromkeys([*required, *extra.get("required", ())]))
+    node.kept_if_empty = frozenset((*node.required, *node.always_written, *extra.get("pointers", ())))
     return node
 
 
@@ -119,43 +124,43 @@ def _compile(schema: dict[str, Any]) -> SchemaNode:
 
 
 def schema_for(kind: Type) -> SchemaNode:
-    """The compiled schema of a type."""
+    """Return the compiled schema of a type."""
     return compiled_definition(kind.definition)
 
 
 def new_status(kind: Kind) -> Any:
-    """The status of a new object, whatever the client sent."""
+    """Return the status of a new object. What the client sent is ignored."""
     return Decoder().decode(schema_for(kind).fields["status"], {})
 
 
 def zero_value(node: SchemaNode) -> Any:
-    """What Go writes for a field of this type that was never set."""
+    """Return what Go writes for a field of this type that was never set."""
     if node.type == "object":
         return {field: zero_value(node.fields[field]) for field in node.always_written}
     return _ZERO_VALUES.get(node.type)
 
 
 class DecodeError(Exception):
-    """The object does not fit its type; the text is the server's."""
+    """The object does not have the form of its type. The text is the API server's."""
 
 
 class Decoder:
-    """Decodes one object, and collects what is unknown and what is wrong on the way."""
+    """Decodes one object, and collects unknown fields and invalid values."""
 
     def __init__(self, *, with_defaults: bool = True, previous: Mapping[str, Any] | None = None) -> None:
         self.unknown: list[str] = []
-        """Paths of fields that the schema does not have."""
+        """Paths of fields that are not in the schema."""
         self.causes = Causes()
-        """Required fields that are absent, and values against their rules."""
-        # Without them, only what was given is there: neither completed nor checked.
+        """Required fields that are missing, and values that break rules."""
+        # Without defaults, the object is neither completed nor checked.
         self._with_defaults = with_defaults
-        # A part that is the very one of an object decoded before needs no second look.
+        # A part that is identical to that of an object decoded before is not decoded again.
         self._previous = previous or {}
 
     def decode(
         self, node: SchemaNode, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0
     ) -> Any:
-        """A copy of ``value`` as the server would store it; raises DecodeError for a wrong type."""
+        """Return a copy of ``value`` as the server stores it; raises DecodeError for a wrong type."""
         given = type(value)
         item = node.item
         match node.type:
@@ -184,7 +189,6 @@ class Decoder:
     def _decode_object(self, node: SchemaNode, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         fields = node.fields
-        kept = node.kept
         prefix = path and path + "."
         go_prefix = go and go + "."
         for key, given in value.items():
@@ -198,22 +202,27 @@ class Decoder:
                 result[key] = given
                 continue
             decoded = self.decode(field, given, prefix + key, go_prefix + key, node.name, depth + 1)
-            # Go's omitempty: an optional field that is empty is as good as absent.
-            if decoded or key in kept or not (field.type in _OMITTED_IF_EMPTY or key in node.omit_zero):
+            # As Go's omitempty: an empty optional field is omitted.
+            is_omitted = not decoded and (field.type in _OMITTED_IF_EMPTY or key in node.omit_zero)
+            if key in node.kept_if_empty or not is_omitted:
                 result[key] = decoded
-        if not self._with_defaults:
-            return result
+        if self._with_defaults:
+            self._complete(node, result, prefix, depth)
+        return result
+
+    def _complete(self, node: SchemaNode, result: dict[str, Any], prefix: str, depth: int) -> None:
+        """Set the defaults of a decoded object in place, and check its values."""
         for key in node.required:
             if key not in result or result[key] in ("", []):
                 self.causes.required(prefix + key)
         for key in node.always_written:
-            if key not in result:
-                field = fields[key]
-                # Through here, so that what is written even when empty has its defaults as well.
-                nested = field.type == "object"
-                result[key] = (
-                    self._decode_object(field, {}, prefix + key, "", depth + 1) if nested else zero_value(field)
-                )
+            if key in result:
+                continue
+            field = node.fields[key]
+            if field.type == "object":  # It may have defaults itself.
+                result[key] = self._decode_object(field, {}, prefix + key, "", depth + 1)
+            else:
+                result[key] = zero_value(field)
         for key, default in node.defaults.items():
             if key not in result:
                 result[key] = dict(default) if type(default) is dict else default
@@ -224,7 +233,6 @@ class Decoder:
                 self.causes.rule(rule, result[key], prefix + key)
         if node.check is not None:
             node.check(result, prefix, self.causes)
-        return result
 
 
 def _copy(value: Any, depth: int) -> Any:
@@ -243,15 +251,15 @@ _JSON_TYPES = {str: "string", int: "number", float: "number", bool: "bool", dict
 def _decode_scalar(node: SchemaNode, value: Any, go: str, owner: str) -> Any:
     given = type(value)
     bits = 31 if node.go in ("int32", "intstr") else 63
-    whole = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
+    is_integer = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
     match node.type:
-        case "integer" if whole:
+        case "integer" if is_integer:
             return int(value)
         case "boolean" if given is bool:
             return value
         case "number" if given in (int, float):
             return value
-        case "intstr" if given is str or (given is int and whole):
+        case "intstr" if given is str or (given is int and is_integer):
             return value
         case "quantity" if given in (str, int, float):
             try:

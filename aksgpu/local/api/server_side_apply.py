@@ -1,8 +1,8 @@
-"""Who owns which field: metadata.managedFields, and server-side apply, which decides by it.
+"""Field ownership: metadata.managedFields, and server-side apply, which is based on it.
 
-Every write by another verb takes the fields that it changed (:func:`after_update`). Apply merges an object into the
-live one, refuses to change what others own unless forced, and removes what its manager applied before and left out
-now (:func:`apply`).
+Every other write makes its manager the owner of the fields that it changed (:func:`managed_fields_after_update`). Apply
+merges an object into the live one, refuses to change what others own unless it is forced, and removes what its manager
+applied before and no longer applies (:func:`apply`).
 """
 
 from __future__ import annotations
@@ -26,34 +26,35 @@ _UNMANAGED = frozenset(
         "namespace", "resourceVersion", "selfLink", "uid",
     )
 )  # fmt: skip
+"""Fields of metadata that have no owner."""
 
 
 @dataclass(frozen=True)
 class ManagedFieldsEntry:
-    """One entry of managedFields. Its FieldsV1 are read only when somebody asks: most writes touch few owners."""
+    """One entry of managedFields. Its FieldsV1 is parsed only on demand: most writes concern few owners."""
 
     entry: dict[str, Any]
 
     @cached_property
     def fields(self) -> Fields:
-        """What it owns."""
+        """The fields that it owns."""
         return field_sets.load(self.entry.get("fieldsV1"))
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """Two entries with the same identity are one."""
+        """Manager, operation and subresource. There is one entry per identity."""
         manager, operation, subresource = (self.entry.get(key, "") for key in ("manager", "operation", "subresource"))
         return manager, operation, subresource
 
     def without(self, fields: Fields) -> ManagedFieldsEntry:
-        """The entry less some fields."""
+        """Return the entry without some fields."""
         raw = self.entry.get("fieldsV1", {})
         if raw.keys().isdisjoint(path[0] for path in fields) or self.fields.isdisjoint(fields):
             return self
         return ManagedFieldsEntry({**self.entry, "fieldsV1": field_sets.dump(self.fields - fields)})
 
     def describe(self) -> str:
-        """The entry as the text of a conflict names it."""
+        """Return the entry as the text of a conflict names it."""
         manager, operation, subresource = self.identity
         describe = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
         if operation != "Update":
@@ -63,23 +64,23 @@ class ManagedFieldsEntry:
 
 
 def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
-    """The managedFields of an object."""
+    """Return the managedFields of an object."""
     return [ManagedFieldsEntry(each) for each in obj["metadata"].get("managedFields", ())]
 
 
 def _new_entry(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> ManagedFieldsEntry:
     manager, operation, subresource = identity
     entry: dict[str, Any] = {"manager": manager, "operation": operation, "apiVersion": kind.api_version}
-    if time:  # only what a client wrote itself has none
+    if time:  # An entry that a client has written itself may have none.
         entry["time"] = time
     entry |= {"fieldsType": "FieldsV1", "fieldsV1": field_sets.dump(fields)}
     return ManagedFieldsEntry({**entry, "subresource": subresource} if subresource else entry)
 
 
 def client_managed_fields(given: Any, before: Any) -> Any:
-    """The managedFields that a client's write leaves: its own where they can be read, else those from before.
+    """Return the managedFields after a client has set them: the client's, or the old ones if the client's are invalid.
 
-    A list with one empty entry is how a client says that nobody is to own anything.
+    A list with one empty entry removes all owners.
     """
     if given == [{}]:
         return []
@@ -94,7 +95,7 @@ def client_managed_fields(given: Any, before: Any) -> Any:
 
 
 def dump(entries: list[ManagedFieldsEntry]) -> list[dict[str, Any]]:
-    """The entries as managedFields has them: appliers first, then by time and name."""
+    """Return the entries in the order of managedFields: applies first, then by time and name."""
 
     def order(entry: dict[str, Any]) -> list[str]:
         return [entry.get(key, "") for key in ("operation", "time", "manager", "subresource")]
@@ -103,7 +104,10 @@ def dump(entries: list[ManagedFieldsEntry]) -> list[dict[str, Any]]:
 
 
 def _managed_only(fields: Fields, kind: Kind, subresource: str) -> Fields:
-    """Fields that have owners: not an object's identity, and not the other part of one with a status."""
+    """Return the fields that can have owners.
+
+    Those are not the object's identity and, if it has a status, not the part that is not being written.
+    """
     ignored = {"f:apiVersion", "f:kind"}
     if subresource == "status":
         ignored.add("f:spec")
@@ -121,34 +125,34 @@ def _managed_only(fields: Fields, kind: Kind, subresource: str) -> Fields:
 def managed_fields_after_update(
     kind: Kind, old: dict[str, Any] | None, new: dict[str, Any], manager: str, subresource: str
 ) -> list[dict[str, Any]]:
-    """The managedFields of ``new``, which ``manager`` made from ``old`` or anew by a verb other than apply."""
+    """Return the managedFields of ``new``, which ``manager`` wrote over ``old`` with a verb other than apply."""
     node = schema.schema_for(kind)
     old = schema.zero_value(node) if old is None else old
-    changed, removed = field_sets.compare(node, old, new)
-    changed = _managed_only(changed, kind, subresource)
-    removed = _managed_only(removed, kind, subresource)
+    all_changed, all_removed = field_sets.compare(node, old, new)
+    changed = _managed_only(all_changed, kind, subresource)
+    removed = _managed_only(all_removed, kind, subresource)
     if not changed and not removed:
         return list(old["metadata"].get("managedFields", ()))
     identity = (manager, "Update", subresource)
-    mine: Fields = set()
-    result: list[ManagedFieldsEntry] = []
-    for owner in managed_fields_entries(old):
-        if owner.identity == identity:
-            mine = owner.fields
+    own: Fields = set()
+    others: list[ManagedFieldsEntry] = []
+    for entry in managed_fields_entries(old):
+        if entry.identity == identity:
+            own = entry.fields
         else:
-            result.append(owner.without(changed | removed))
-    return dump([*result, _new_entry(kind, identity, now(), (mine | changed) - removed)])
+            others.append(entry.without(changed | removed))
+    return dump([*others, _new_entry(kind, identity, now(), (own | changed) - removed)])
 
 
 def apply(
     kind: Kind, live: dict[str, Any], applied: dict[str, Any], manager: str, subresource: str, *, force: bool
 ) -> dict[str, Any]:
-    """The live object with ``applied`` merged in and its managedFields brought up to date; raises Conflict."""
+    """Return the live object with ``applied`` merged into it, with updated managedFields; raises Conflict."""
     node = schema.schema_for(kind)
     time = now()
     fields = _managed_only(field_sets.all_fields(node, applied, applied=True), kind, subresource)
     merged: dict[str, Any] = merge(node, live, applied)
-    # A field that is applied with the value it has is shared, not fought over.
+    # A field that is applied with its current value is no conflict: both managers own it.
     changed = _managed_only(field_sets.compare(node, live, merged)[0], kind, subresource)
     identity = (manager, "Apply", subresource)
     before: Fields = set()
@@ -165,7 +169,7 @@ def apply(
         raise _conflict(conflicts)
     others = [owner.without(changed) for owner in others]
     abandoned = (before - fields).difference(*(owner.fields for owner in others))
-    # A container that this manager leaves stays for what others own in it.
+    # A field that this manager no longer applies stays if others own something inside it.
     owned = fields.union(*(owner.fields for owner in others))
     kept = {path[:depth] for path in owned for depth in range(1, len(path) + 1)}
     merged = prune(node, merged, abandoned, keep=kept)
@@ -199,7 +203,7 @@ def _conflict(conflicts: list[tuple[ManagedFieldsEntry, Path]]) -> StatusError:
 
 
 def merge(node: SchemaNode, live: Any, applied: Any) -> Any:
-    """The live value with the applied one put over it, part by part where parts have owners of their own."""
+    """Return the live value with the applied one merged into it, part by part where parts can have different owners."""
     parts = field_sets.children(node, applied)
     if parts is None or not isinstance(live, type(applied)):
         return applied
@@ -215,25 +219,25 @@ def merge(node: SchemaNode, live: Any, applied: Any) -> Any:
 
 
 def _merge_order(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
-    """All items of a list in the order in which they are applied; each other stays after the one it came after."""
+    """Return the keys of a merged list in the applied order. Other items stay after the item they followed."""
     names = list(applied)
     result = list[str]()
     done = 0
-    place = {name: index for index, name in enumerate(names)}
+    positions = {name: index for index, name in enumerate(names)}
     common = (name for name in names if name in live)
-    following = next(common, None)
+    next_common = next(common, None)
     for name in live:
-        if name not in place:
+        if name not in positions:
             result.append(name)
-        elif name == following:
-            result += names[done : place[name] + 1]
-            done = place[name] + 1
-            following = next(common, None)
+        elif name == next_common:
+            result += names[done : positions[name] + 1]
+            done = positions[name] + 1
+            next_common = next(common, None)
     return result + names[done:]
 
 
 def prune(node: SchemaNode, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:
-    """The value without the fields in ``gone``, which are below ``path``; what is in ``keep`` stays all the same."""
+    """Return the value without the fields in ``gone``, all of them below ``path``, except those in ``keep``."""
     parts = field_sets.children(node, value) if gone else None
     if parts is None:
         return value

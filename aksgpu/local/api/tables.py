@@ -1,8 +1,8 @@
-"""Objects as the rows that kubectl prints: Table, and PartialObjectMetadata.
+"""Objects in the forms that kubectl prints: Table and PartialObjectMetadata.
 
-Which columns a resource has is data (``data/columns.yaml``, which says how to read it); one without rows there gets
-name and creation time, as real API servers do for kinds they have no printer for. Cells that are more than a field's
-value are made in :mod:`aksgpu.local.api.table_cells`.
+The columns of a resource are in ``data/columns.yaml``, which explains its notation. A resource without columns there
+gets name and creation time, as in Kubernetes for kinds without a printer. Cells that are not just a field's value are
+computed in :mod:`aksgpu.local.api.table_cells`.
 """
 
 from __future__ import annotations
@@ -24,40 +24,41 @@ _FINISHED = {
     phase: [{"type": "Completed", "status": "True", "reason": phase, "message": message}]
     for phase, message in (("Succeeded", "The pod has completed successfully."), ("Failed", "The pod failed."))
 }
-"""A row's conditions, by which clients may hide finished pods."""
+"""The conditions of a finished pod's row, by phase. Clients may use them to hide the row."""
 
 
 class Column(NamedTuple):
-    """One column: as the Table describes it, and how a cell is read."""
+    """One column: its definition in a Table, and the function that returns a cell."""
 
     definition: Object
     cell: Callable[[Object, datetime], Any]
 
 
 def partial_metadata(obj: Object) -> Object:
-    """The object's metadata alone."""
+    """Return an object's metadata alone."""
     return {"kind": "PartialObjectMetadata", "apiVersion": META_VERSION, "metadata": obj["metadata"]}
 
 
 def table(
     plural: str, objects: Iterable[Object], metadata: Object, *, include: str = "Metadata", headers: bool = True
 ) -> Object:
-    """A Table of ``objects``.
+    """Return a Table of objects.
 
     Args:
-        plural: their resource.
-        objects: one row each.
-        metadata: of the list, or what a single object says of itself.
-        include: ``None``, ``Metadata`` or ``Object``: what a row carries beside its cells.
-        headers: False for the later events of a watch, which leave the columns out.
+        plural: The objects' resource.
+        objects: The objects, one per row.
+        metadata: The metadata of the list, or of a single object.
+        include: What a row contains besides its cells: ``None``, ``Metadata`` or ``Object``.
+        headers: False for the later events of a watch, which have no column definitions.
     """
     now = datetime.now(UTC)
     shown = columns(plural)
     rows: list[Object] = []
     for obj in objects:
         row: Object = {"cells": [column.cell(obj, now) for column in shown]}
-        if conditions := _FINISHED.get((obj.get("status") or {}).get("phase", "")):
-            row["conditions"] = conditions
+        phase = (obj.get("status") or {}).get("phase", "")
+        if phase in _FINISHED:
+            row["conditions"] = _FINISHED[phase]
         if include != "None":
             row["object"] = obj if include == "Object" else partial_metadata(obj)
         rows.append(row)
@@ -73,7 +74,7 @@ def table(
 
 @cache
 def columns(plural: str) -> list[Column]:
-    """The columns of a resource."""
+    """Return the columns of a resource."""
     rows = api_data.load("columns.yaml")
     return [_column(row, get_kind(plural).definition) for row in rows.get(plural) or rows["default"]]
 
@@ -103,7 +104,7 @@ def _column(row: Object, schema: str) -> Column:
 
 
 def _description(schema: str, path: str) -> str:
-    """The published text about the field at a path."""
+    """Return the published description of the field at a path."""
     field: Object = {"$ref": schema}
     for key in path.split("."):
         fields = definitions()[field["$ref"].removeprefix(REF)]["properties"] if "$ref" in field else {}

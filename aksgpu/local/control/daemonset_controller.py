@@ -1,7 +1,6 @@
 """The DaemonSet controller: runs one pod on every node that the template's selectors and tolerations allow.
 
-As in Kubernetes, each pod names its node in its affinity and is bound by the scheduler. After a change of the
-template,
+As in Kubernetes, each pod names its node in its affinity and is bound by the scheduler. After a change of the template,
 pods are replaced a few at a time (``maxUnavailable``; ``maxSurge`` is not supported) or as the user deletes them
 (``OnDelete``). Old revisions are not kept.
 """

@@ -1,7 +1,6 @@
 """Events: what controllers report about an object, as ``kubectl describe`` shows them.
 
-Repeating an event raises the count of the existing one. Events are written in the background, in batches. An event
-is
+Repeating an event raises the count of the existing one. Events are written in the background, in batches. An event is
 lost if the server refuses it or too many are pending, as on a real cluster.
 """
 

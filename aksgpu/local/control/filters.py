@@ -1,7 +1,6 @@
 """Which pods may run on which nodes, by resources, taints and selectors.
 
-These are pure functions, with the texts of the Kubernetes scheduler. Inter-pod affinity, topology spread
-constraints,
+These are pure functions, with the texts of the Kubernetes scheduler. Inter-pod affinity, topology spread constraints,
 host ports and the zones of volumes are not supported.
 """
 

@@ -2,8 +2,7 @@
 
 A pod that has ended is counted in three steps, so that it is counted exactly once even if the process is killed in
 between. First its uid is added to ``status.uncountedTerminatedPods``. Then its finalizer is removed. Then the count
-goes
-up and the uid is removed.
+goes up and the uid is removed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The Job controller: creates a Job's pods, replaces failed ones after a pause, counts them and ends the Job.
 
-The rules are in :mod:`aksgpu.local.control.job_accounting`. This module reads and writes the API, in an order that
-is
+The rules are in :mod:`aksgpu.local.control.job_accounting`. This module reads and writes the API, in an order that is
 safe if the process is killed at any point. A finished Job is deleted after its ``ttlSecondsAfterFinished``.
 """
 

@@ -1,8 +1,7 @@
 """The scheduler: binds each pending pod to a node, or reports why no node can run it.
 
 The filters are in :mod:`aksgpu.local.control.filters`, the cached state of the cluster is in
-:mod:`aksgpu.local.control.scheduler_queue`, and this module reads and writes the API. A pod counts as assigned at
-once
+:mod:`aksgpu.local.control.scheduler_queue`, and this module reads and writes the API. A pod counts as assigned at once
 and is bound in the background, so that a slow write delays no other pod. That is also true of a pod that waits for
 others to be preempted.
 """

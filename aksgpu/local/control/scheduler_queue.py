@@ -1,7 +1,6 @@
 """The scheduler's cache of the cluster: nodes with their pods, and pending pods in groups with equal requirements.
 
-A change affects one node, which is then evaluated once per group rather than once per pod. So the cost of a change
-does
+A change affects one node, which is then evaluated once per group rather than once per pod. So the cost of a change does
 not grow with the number of pods or nodes. Nothing in this module reads or writes the API.
 """
 

@@ -281,8 +281,8 @@ async def test_pages_are_consistent(registry: Registry) -> None:
     await registry.delete("configmaps", "c", "default")
     await registry.patch("configmaps", "d", {"data": {"v": "new"}}, "default")
     await registry.create("configmaps", {"metadata": {"name": "cc"}}, "default")
-    while page.cont:
-        following = await registry.list_page("configmaps", "default", limit=2, cont=page.cont)
+    while page.token:
+        following = await registry.list_page("configmaps", "default", limit=2, token=page.token)
         assert following.resource_version == page.resource_version
         page = following
         seen += [entry.obj for entry in page.entries]
@@ -302,11 +302,11 @@ async def test_a_page_that_is_too_old(registry: Registry, monkeypatch: pytest.Mo
     page = await registry.list_page("configmaps", limit=2)
     for name in "xyz":
         await registry.create("configmaps", {"metadata": {"name": name}}, "default")
-    status = await refused(registry.list_page("configmaps", limit=2, cont=page.cont))
+    status = await refused(registry.list_page("configmaps", limit=2, token=page.token))
     assert (status["code"], status["reason"]) == (410, "Expired")
-    rest = await registry.list_page("configmaps", cont=status["metadata"]["continue"])
+    rest = await registry.list_page("configmaps", token=status["metadata"]["continue"])
     assert [entry.key[1] for entry in rest.entries] == list("cdefxyz")
-    assert (await refused(registry.list_page("configmaps", cont="!")))["code"] == 400
+    assert (await refused(registry.list_page("configmaps", token="!")))["code"] == 400
 
 
 async def collect(registry: Registry, count: int, **asked: Any) -> list[Event]:
