@@ -161,9 +161,13 @@ class KubeApi:
             raise StatusError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})
         initial = request_bodies.query_flag(query, "sendInitialEvents")
         events = self._registry.stream(
-            call.kind.plural, call.namespace, object_filter, resource_version=version, bookmark_seconds=streaming.PULSE,
+            call.kind.plural,
+            call.namespace,
+            object_filter,
+            resource_version=version,
+            bookmark_seconds=streaming.PULSE,
             initial_events=initial,
-        )  # fmt: skip
+        )
         watch = streaming.Watch(encode, bookmarks=request_bodies.query_flag(query, "allowWatchBookmarks"))
         self._watch_count += 1
         try:
@@ -187,10 +191,15 @@ class KubeApi:
     async def _write(self, call: ApiRequest, body: Any, options: WriteOptions, media: str = "") -> tuple[Entry, bool]:
         attributes = call.attributes
         return await self._registry.write(
-            attributes.verb, attributes.resource, body, attributes.name, call.namespace,
+            attributes.verb,
+            attributes.resource,
+            body,
+            attributes.name,
+            call.namespace,
             subresource=attributes.subresource,
-            content_type=media, options=options,
-        )  # fmt: skip
+            content_type=media,
+            options=options,
+        )
 
     async def _create(self, call: ApiRequest) -> web.StreamResponse:
         attributes = call.attributes
@@ -225,12 +234,15 @@ class KubeApi:
 
     async def _delete(self, call: ApiRequest) -> web.StreamResponse:
         kind = call.kind
-        (delete_options, options) = await request_bodies.read_delete_options(call.request)
-        entry, ended = await self._write(call, delete_options, options)
-        if kind.delete_returns_object or not ended:
+        delete_options, options = await request_bodies.read_delete_options(call.request)
+        entry, is_gone = await self._write(call, delete_options, options)
+        if kind.delete_returns_object or not is_gone:
             return object_response(call.form, entry, 200, options.warnings)
-        about = details(kind.plural, kind.group, call.attributes.name, uid=entry.obj["metadata"]["uid"])
-        return json_response({**SUCCESS, "details": about}, 200, options.warnings)
+        status = {
+            **SUCCESS,
+            "details": details(kind.plural, kind.group, call.attributes.name, uid=entry.obj["metadata"]["uid"]),
+        }
+        return json_response(status, 200, options.warnings)
 
     async def _deletecollection(self, call: ApiRequest) -> web.StreamResponse:
         delete_options, options = await request_bodies.read_delete_options(call.request)

@@ -30,43 +30,53 @@ for _kind in KINDS:
 def serve(request: web.Request, path: str) -> web.Response:
     """Answer a request that is not about a resource."""
     parts = path.strip("/").split("/")
-    found: Object | None = None
+    served_path = path.strip("/")
+    document: Object | None = None
     match parts if request.method == "GET" else ():
         case ["healthz" | "livez" | "readyz", *_]:
             return web.Response(text="ok", headers=NO_CACHE)
         case ["version"]:
-            found = _version()
+            document = _version()
         case ["openapi", "v3"]:
-            locations = {each: f"/openapi/v3/{each}?hash={_openapi(each)[1]}" for each in _PATHS}
-            found = {"paths": {each: {"serverRelativeURL": location} for each, location in locations.items()}}
-        case ["openapi", "v3", *rest] if (name := "/".join(rest)) in _PATHS:
-            cached = {"Cache-Control": "public, immutable"} if "hash" in request.query else {}
-            return json_response(_openapi(name)[0], headers=cached)
+            urls = {each: {"serverRelativeURL": f"/openapi/v3/{each}?hash={_openapi(each)[1]}"} for each in _PATHS}
+            document = {"paths": urls}
+        case ["openapi", "v3", *rest] if "/".join(rest) in _PATHS:
+            # A URL with a hash always has the same content.
+            headers = {"Cache-Control": "public, immutable"} if "hash" in request.query else {}
+            return json_response(_openapi("/".join(rest))[0], headers=headers)
         case ["api" | "apis" as root] if negotiate(request).shape == AGGREGATED_DISCOVERY:
             media = f"{JSON};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED_DISCOVERY}"
             return json_response(_aggregated(root), headers={"Content-Type": media, "Cache-Control": "public"})
         case ["api"]:
             addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": request.host}]
-            found = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
+            document = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
         case ["apis"]:
             groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group]
-            found = {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-        case ["apis", group]:
-            groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group == group != ""]
-            found = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
-        case ["api" | "apis", *_] if (name := "/".join(parts)) in _PATHS:
-            found = _resources(_PATHS[name])
-    if found is not None:
-        return json_response(found)
+            document = {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+        case ["apis", group] if group:
+            groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group == group]
+            document = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
+        case ["api" | "apis", *_] if served_path in _PATHS:
+            document = _resources(_PATHS[served_path])
+    if document is not None:
+        return json_response(document)
     headers = {**NO_CACHE, "X-Content-Type-Options": "nosniff"}
     return web.Response(text="404 page not found\n", status=404, headers=headers)
 
 
 def _version() -> Object:
     major, minor, _ = VERSION.split(".", 2)
-    unknown = dict.fromkeys(("gitCommit", "goVersion", "compiler"), "")
-    build = {"gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "platform": "linux/amd64"}
-    return {"major": major, "minor": minor, "gitVersion": f"v{VERSION}", **unknown, **build}
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"v{VERSION}",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "",
+        "platform": "linux/amd64",
+    }
 
 
 def _names(kind: Kind) -> Object:
@@ -87,8 +97,9 @@ def _aggregated(root: str) -> Object:
 
 
 def _resource(kind: Kind) -> Object:
+    # An empty group and version mean those of the resource.
     own = {"group": "", "version": ""}
-    parts = [
+    subresources = [
         {"subresource": name, "responseKind": {**own, **_foreign(kind, part), "kind": part.kind}, "verbs": part.verbs}
         for name, part in sorted(kind.subresources.items())
     ]
@@ -99,7 +110,7 @@ def _resource(kind: Kind) -> Object:
         "singularResource": kind.kind.lower(),
         "verbs": kind.verbs,
         **_names(kind),
-        **({"subresources": parts} if parts else {}),
+        **({"subresources": subresources} if subresources else {}),
     }
 
 
@@ -109,8 +120,8 @@ def _foreign(kind: Kind, part: Subresource) -> Object:
 
 
 def _group(kind: Kind) -> Object:
-    each = {"groupVersion": kind.api_version, "version": kind.version}
-    return {"name": kind.group, "versions": [each], "preferredVersion": each}
+    version = {"groupVersion": kind.api_version, "version": kind.version}
+    return {"name": kind.group, "versions": [version], "preferredVersion": version}
 
 
 def _resources(kinds: list[Kind]) -> Object:
@@ -143,8 +154,9 @@ def _openapi(path: str) -> tuple[bytes, str]:
     for kind in _PATHS[path]:
         identity = {"group": kind.group, "kind": kind.kind, "version": kind.version}
         operation = {"x-kubernetes-group-version-kind": identity, "parameters": parameters, "responses": {}}
-        place = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
-        paths |= {place: {"post": operation}, f"{place}/{{name}}": {"patch": operation}}
+        collection = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
+        paths[collection] = {"post": operation}
+        paths[f"{collection}/{{name}}"] = {"patch": operation}
     info = {"title": "Kubernetes", "version": "unversioned"}
     components = {"schemas": schemas}
     data = orjson.dumps({"openapi": "3.0.0", "info": info, "paths": paths, "components": components})

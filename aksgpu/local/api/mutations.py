@@ -135,38 +135,38 @@ class Writer:
 
         With ``applied``, server-side apply has already set the managed fields.
         """
-        found = self._get_entry(kind, key)
-        old = found.obj
+        entry = self._get_entry(kind, key)
+        old = entry.obj
         body = change(old)
-        before = old["metadata"].get("managedFields")
-        managed_fields_entries = body["metadata"]["managedFields"] if applied else None
-        if isinstance(metadata := body.get("metadata"), dict) and metadata.get("managedFields") == before:
-            body = {**body, "metadata": {**metadata, "managedFields": None}}
+        new_managed = body["metadata"]["managedFields"] if applied else None
+        old_managed = old["metadata"].get("managedFields")
+        metadata = body.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("managedFields") == old_managed:
+            body = {**body, "metadata": {**metadata, "managedFields": None}}  # Unchanged: need not be decoded.
         obj, causes = decode(kind, body, options, previous=old)
-        managed = obj["metadata"].pop("managedFields", before)
-        if managed is not before:
-            managed = server_side_apply.client_managed_fields(managed, before)
+        managed = obj["metadata"].pop("managedFields", old_managed)
+        if managed is not old_managed:
+            managed = server_side_apply.client_managed_fields(managed, old_managed)
         self._check_identity(kind, key, obj, old)
         obj = _keep_other_parts(kind, obj, old, subresource)
-        fixed = {
-            name: old["metadata"][name] for name in (*_SERVER_FIELDS, "resourceVersion") if name in old["metadata"]
-        }
-        obj["metadata"] = {name: value for name, value in obj["metadata"].items() if name not in _SERVER_FIELDS} | fixed
-        if managed_fields_entries:
-            obj["metadata"]["managedFields"] = managed_fields_entries
+        _keep_server_fields(obj, old)
+        if new_managed:
+            obj["metadata"]["managedFields"] = new_managed
         elif not applied:
             # A client may change the managed fields itself, as kubectl does before its first server-side apply.
-            base = old if managed is before else {**old, "metadata": {**old["metadata"], "managedFields": managed}}
+            base = old
+            if managed is not old_managed:
+                base = {**old, "metadata": {**old["metadata"], "managedFields": managed}}
             self._update_managed_fields(kind, base, obj, options, subresource)
         if not subresource:
             strategy.prepare_update(kind.plural, obj, old)
             validate_update(kind, obj, old, causes).raise_if_any(kind, key[1])
         if obj == old:
-            return found
+            return entry
         if kind.generation and obj["spec"] != old["spec"]:
             obj["metadata"]["generation"] += 1
         if options.dry_run:
-            return encode(kind, obj, found.rv)
+            return encode(kind, obj, entry.rv)
         return self._store.write(kind, obj, delete=deletion.is_complete(kind, obj))
 
     def apply(self, kind: Kind, key: Key, body: Object, subresource: str, options: WriteOptions) -> tuple[Entry, bool]:
@@ -209,18 +209,21 @@ class Writer:
 
         ``condition`` is added to the status of a pod, to say why it is deleted.
         """
-        found = self._get_entry(kind, key)
+        entry = self._get_entry(kind, key)
         if body:  # Every group and version has DeleteOptions.
             body, _ = decode(DELETE_OPTIONS, {**body, "apiVersion": None}, options)
-        deletion.check_delete_options(kind, found.obj, body)
-        obj = _with_condition(found.obj, condition) if condition else found.obj
+        deletion.check_delete_options(kind, entry.obj, body)
+        obj = _with_condition(entry.obj, condition) if condition else entry.obj
         marked = deletion.start_deletion(kind, obj, body, options.warnings)
         if options.dry_run:
-            return found, marked is None
+            return entry, marked is None
         if marked is None:
-            gone = {**obj, "metadata": {**obj["metadata"]}}
-            return self._store.write(kind, gone, delete=True), True
-        return (found if marked == found.obj else self._store.write(kind, marked)), False
+            # The store writes the new resourceVersion into the metadata.
+            deleted = {**obj, "metadata": {**obj["metadata"]}}
+            return self._store.write(kind, deleted, delete=True), True
+        if marked == entry.obj:
+            return entry, False
+        return self._store.write(kind, marked), False
 
     def review(self, kind: Kind, body: Object, options: WriteOptions) -> Entry:
         """Return an object of a kind that is not stored, completed, with the status that it came with."""
@@ -231,14 +234,14 @@ class Writer:
 
     def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
         """Assign a pod to a node."""
-        found = self._get_entry(kind, key)
+        entry = self._get_entry(kind, key)
         causes = Causes()
         name = key[1]
         node = self.decode_subresource(kind, key, "binding", binding, options).get("target", {}).get("name")
         if not node:
             causes.required("target.name")
         causes.raise_if_any(kind.subresources["binding"], name)
-        pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}
+        pod = {**entry.obj, "metadata": copy.deepcopy(entry.obj["metadata"])}
         if pod["spec"].get("nodeName"):
             raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"')
         if "deletionTimestamp" in pod["metadata"]:
@@ -259,10 +262,10 @@ class Writer:
         return obj
 
     def _get_entry(self, kind: Kind, key: Key) -> Entry:
-        found = self._store.get(kind.plural, key)
-        if found is None:
+        entry = self._store.get(kind.plural, key)
+        if entry is None:
             raise not_found(kind.plural, key[1], kind.group)
-        return found
+        return entry
 
     def _generate(self, kind: Kind, metadata: Object) -> str:
         base = metadata["generateName"][:58]
@@ -288,8 +291,8 @@ class Writer:
         if old is None:
             return
         stored = old["metadata"]
-        body = metadata.get("resourceVersion")
-        if body and body != stored["resourceVersion"]:
+        version = metadata.get("resourceVersion")
+        if version and version != stored["resourceVersion"]:
             raise conflict(kind.plural, name, STALE_MESSAGE, kind.group)
         deletion.check_precondition(kind, stored, "uid", "UID", metadata.get("uid"))
 
@@ -313,6 +316,15 @@ def _set_namespace(kind: Kind, metadata: Object, namespace: str) -> None:
     if body and namespace and body != namespace:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
     metadata["namespace"] = namespace or body or "default"
+
+
+def _keep_server_fields(obj: Object, old: Object) -> None:
+    """Set the metadata that only the server writes to the old values, in place."""
+    metadata = {name: value for name, value in obj["metadata"].items() if name not in _SERVER_FIELDS}
+    for name in (*_SERVER_FIELDS, "resourceVersion"):
+        if name in old["metadata"]:
+            metadata[name] = old["metadata"][name]
+    obj["metadata"] = metadata
 
 
 def _keep_other_parts(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:

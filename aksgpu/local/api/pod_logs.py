@@ -20,10 +20,19 @@ class PodLogs(Protocol):
     """The part of the node agent that reads logs."""
 
     async def open(
-        self, namespace: str, pod: str, container: str, *,
-        follow: bool, previous: bool, timestamps: bool, since_time: str | None, since_seconds: int | None,
-        tail_lines: int | None, limit_bytes: int | None,
-    ) -> AsyncIterator[bytes]:  # fmt: skip
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        follow: bool,
+        previous: bool,
+        timestamps: bool,
+        since_time: str | None,
+        since_seconds: int | None,
+        tail_lines: int | None,
+        limit_bytes: int | None,
+    ) -> AsyncIterator[bytes]:
         """Return the output in pieces of any size; with ``follow``, until the container ends.
 
         ``since_time`` is an RFC 3339 timestamp in whole seconds, UTC.

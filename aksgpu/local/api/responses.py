@@ -63,8 +63,12 @@ def json_response(
 
 def status_response(error: StatusError) -> web.Response:
     """Return a response with the Status of an error."""
-    headers = {403: {"X-Content-Type-Options": "nosniff"}, 429: {"Retry-After": "1"}, 504: {"Retry-After": "1"}}
-    return json_response(error.status, error.code, headers=headers.get(error.code))
+    headers: dict[str, str] = {}
+    if error.code == 403:
+        headers["X-Content-Type-Options"] = "nosniff"
+    elif error.code in (429, 504):
+        headers["Retry-After"] = "1"
+    return json_response(error.status, error.code, headers=headers)
 
 
 def object_response(

@@ -20,12 +20,19 @@ from aksgpu.local.kinds import Kind
 from aksgpu.local.status_error import StatusError
 
 _UNMANAGED = frozenset(
-    "f:" + name
-    for name in (
-        "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields", "name",
-        "namespace", "resourceVersion", "selfLink", "uid",
-    )
-)  # fmt: skip
+    {
+        "f:creationTimestamp",
+        "f:deletionGracePeriodSeconds",
+        "f:deletionTimestamp",
+        "f:generation",
+        "f:managedFields",
+        "f:name",
+        "f:namespace",
+        "f:resourceVersion",
+        "f:selfLink",
+        "f:uid",
+    }
+)
 """Fields of metadata that have no owner."""
 
 

@@ -18,13 +18,21 @@ _NONE = "<none>"
 _UNKNOWN = "<unknown>"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEPS = (
-    (120, "s", ""), (600, "m", "s"), (10_800, "m", ""), (28_800, "h", "m"), (172_800, "h", ""), (691_200, "d", "h"),
+    (120, "s", ""),
+    (600, "m", "s"),
+    (10_800, "m", ""),
+    (28_800, "h", "m"),
+    (172_800, "h", ""),
+    (691_200, "d", "h"),
     (inf, "d", ""),
-)  # fmt: skip
+)
 """A duration below so many seconds is shown in this unit, or these two units."""
 _ACCESS_MODES = {
-    "ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP",
-}  # fmt: skip
+    "ReadWriteOnce": "RWO",
+    "ReadOnlyMany": "ROX",
+    "ReadWriteMany": "RWX",
+    "ReadWriteOncePod": "RWOP",
+}
 
 
 def duration(seconds: float) -> str:

@@ -52,17 +52,17 @@ def table(
         headers: False for the later events of a watch, which have no column definitions.
     """
     now = datetime.now(UTC)
-    shown = columns(plural)
+    table_columns = columns(plural)
     rows: list[Object] = []
     for obj in objects:
-        row: Object = {"cells": [column.cell(obj, now) for column in shown]}
+        row: Object = {"cells": [column.cell(obj, now) for column in table_columns]}
         phase = (obj.get("status") or {}).get("phase", "")
         if phase in _FINISHED:
             row["conditions"] = _FINISHED[phase]
         if include != "None":
             row["object"] = obj if include == "Object" else partial_metadata(obj)
         rows.append(row)
-    definitions = [column.definition for column in shown] if headers else None
+    definitions = [column.definition for column in table_columns] if headers else None
     return {
         "kind": "Table",
         "apiVersion": META_VERSION,
@@ -91,14 +91,16 @@ def _column(row: Object, schema: str) -> Column:
     }
     if "whole" in row:
         return Column(definition, getattr(table_cells, row["whole"]))
-    show = getattr(table_cells, row["as"]) if "as" in row else None
-    none = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
+    convert = getattr(table_cells, row["as"]) if "as" in row else None
+    default = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
 
     def cell(obj: Object, now: datetime) -> Any:
         value = get_path(obj, path)
         if "join" in row:
             return ",".join(each.get(row["join"], "") for each in value or ())
-        return show(value, now) if show else value or none
+        if convert is not None:
+            return convert(value, now)
+        return value or default
 
     return Column(definition, cell)
 

@@ -1,4 +1,4 @@
-"""Random objects, patches and options: the answer is an object or a Status, and the store stays sound."""
+"""Random objects, patches and options: the result is an object or a Status, and the store stays consistent."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ FULL = yaml.safe_load((Path(__file__).parents[2] / "data" / "full-objects.yaml")
 
 
 def parts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of each part of an object."""
+    """Yield the path of each part of an object."""
     yield path
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in pairs:
         yield from parts(each, (*path, key))
 
 
-def broken(whole: dict[str, Any], path: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-    """Copies of an object that lack one part, or have junk in its place."""
+def broken(live_cluster: dict[str, Any], path: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    """Yield copies of an object that lack one part, or have an invalid value in its place."""
     for index in range(-1, len(BROKEN)):
-        changed = copy.deepcopy(whole)
+        changed = copy.deepcopy(live_cluster)
         inner: Any = changed
         for key in path[:-1]:
             inner = inner[key]
@@ -131,7 +131,7 @@ class Generator:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
+async def test_random_objects_are_accepted_or_refused(tmp_path: Path, seed: int) -> None:
     generator = Generator(seed)
     registry = Registry(Store(tmp_path / "kube.db"))
     await registry.open()
@@ -153,7 +153,7 @@ async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("resource", FULL)
-async def test_one_part_broken_at_a_time(registry: Registry, resource: str) -> None:
+async def test_objects_with_one_invalid_part(registry: Registry, resource: str) -> None:
     kind = next(kind for kind in KINDS if kind.plural == resource)
     namespace = "default" if kind.namespaced else None
     options = WriteOptions(dry_run=True, field_validation="Strict")

@@ -70,7 +70,7 @@ def test_atomic_lists_are_replaced() -> None:
         {"$patch": "explode"},
     ],
 )
-def test_patches_that_are_refused(patch: dict[str, Any]) -> None:
+def test_invalid_patches_are_refused(patch: dict[str, Any]) -> None:
     with pytest.raises(StatusError) as raised:
         patched([{"name": "a"}], patch)
     assert raised.value.code == 400

@@ -22,7 +22,7 @@ async def refused(call: Any) -> Object:
     return raised.value.status
 
 
-async def test_what_every_cluster_has(registry: Registry) -> None:
+async def test_objects_of_a_new_cluster(registry: Registry) -> None:
     namespaces, _ = await registry.list("namespaces")
     names = [each["metadata"]["name"] for each in namespaces]
     assert names == ["default", "kube-node-lease", "kube-public", "kube-system"]
@@ -40,7 +40,7 @@ async def test_create_completes_metadata(registry: Registry, job: Object) -> Non
     assert await registry.get("jobs", metadata["name"], "default") == made
 
 
-async def test_the_caller_keeps_its_object(registry: Registry, job: Object) -> None:
+async def test_create_does_not_change_its_argument(registry: Registry, job: Object) -> None:
     before = str(job)
     await registry.create("jobs", job, "default")
     assert str(job) == before
@@ -56,13 +56,13 @@ async def test_conflicts_and_unconditional_updates(registry: Registry) -> None:
     assert "data" not in third and third["metadata"]["uid"] == second["metadata"]["uid"]
 
 
-async def test_what_changes_nothing_is_not_written(registry: Registry) -> None:
+async def test_an_update_without_changes_is_not_written(registry: Registry) -> None:
     made = await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}}, "default")
     same = await registry.patch("configmaps", "c", {"data": {"a": "1"}}, "default")
     assert same["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
 
 
-async def test_status_and_spec_are_written_apart(registry: Registry, job: Object) -> None:
+async def test_status_and_spec_are_written_separately(registry: Registry, job: Object) -> None:
     made = await registry.create("jobs", job, "default")
     done = await registry.update(
         "jobs", {**made, "spec": {**made["spec"], "parallelism": 5}, "status": {"active": 1}}, subresource="status"
@@ -97,7 +97,7 @@ async def test_dry_run_stores_nothing(registry: Registry, pod: Object) -> None:
     assert (await refused(registry.get("pods", "p", "default")))["code"] == 404
 
 
-async def test_names_on_the_url_and_in_the_body(registry: Registry) -> None:
+async def test_names_in_the_url_and_in_the_body(registry: Registry) -> None:
     await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     status = await refused(registry.write("update", "configmaps", {"metadata": {"name": "d"}}, "c", "default"))
     assert status["message"] == "the name of the object (d) does not match the name on the URL (c)"
@@ -146,12 +146,12 @@ async def test_names_on_the_url_and_in_the_body(registry: Registry) -> None:
         ({"serviceAccountName": "nope"}, 'serviceaccount "nope" not found'),
     ],
 )
-async def test_pods_that_are_refused(registry: Registry, pod: Object, change: Object, message: str) -> None:
+async def test_invalid_pods_are_refused(registry: Registry, pod: Object, change: Object, message: str) -> None:
     pod["spec"] |= change
     assert message in (await refused(registry.create("pods", pod, "default")))["message"]
 
 
-async def test_default_tolerations_respect_those_given(registry: Registry, pod: Object) -> None:
+async def test_default_tolerations_do_not_replace_given_ones(registry: Registry, pod: Object) -> None:
     pod["spec"]["tolerations"] = [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]
     made = await registry.create("pods", pod, "default")
     assert [each["key"] for each in made["spec"]["tolerations"]] == [
@@ -167,7 +167,7 @@ async def test_priority_and_quality_of_service(registry: Registry, pod: Object) 
     assert made["spec"]["priority"] == 2_000_001_000 and made["status"]["qosClass"] == "Guaranteed"
 
 
-async def test_jobs_that_are_refused(registry: Registry, job: Object) -> None:
+async def test_invalid_jobs_are_refused(registry: Registry, job: Object) -> None:
     job["spec"] |= {"completionMode": "Indexed", "parallelism": -1}
     status = await refused(registry.create("jobs", job, "default"))
     fields = [cause["field"] for cause in status["details"]["causes"]]
@@ -175,7 +175,7 @@ async def test_jobs_that_are_refused(registry: Registry, job: Object) -> None:
     assert "spec.completions: Required value: when completion mode is Indexed" in status["message"]
 
 
-async def test_the_template_of_a_suspended_job_may_be_moved(registry: Registry, job: Object) -> None:
+async def test_scheduling_of_a_suspended_job_may_change(registry: Registry, job: Object) -> None:
     job["spec"]["suspend"] = True
     await registry.create("jobs", job, "default")
     move = {"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}
@@ -202,13 +202,13 @@ async def test_daemon_sets(registry: Registry) -> None:
     assert changed["metadata"]["generation"] == 2
 
 
-async def test_immutable_configuration(registry: Registry) -> None:
+async def test_immutable_config_maps_and_secrets(registry: Registry) -> None:
     await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}, "immutable": True}, "default")
     status = await refused(registry.patch("configmaps", "c", {"data": {"a": "2"}}, "default"))
     assert status["message"].endswith("data: Forbidden: field is immutable when `immutable` is set")
 
 
-async def test_quota_counts_as_pods_come_end_and_go(registry: Registry, pod: Object) -> None:
+async def test_quota_follows_the_pods(registry: Registry, pod: Object) -> None:
     await registry.create("resourcequotas", {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "3"}}}, "default")
 
     async def fill() -> list[str]:
@@ -224,11 +224,11 @@ async def test_quota_counts_as_pods_come_end_and_go(registry: Registry, pod: Obj
     await registry.patch("pods", names[0], {"status": {"phase": "Failed"}}, "default", subresource="status")
     await registry.delete("pods", names[1], "default", grace_period_seconds=0)
     assert len(await fill()) == 2
-    await registry.delete("pods", names[0], "default", grace_period_seconds=0)  # took nothing any more
+    await registry.delete("pods", names[0], "default", grace_period_seconds=0)  # It used nothing any more.
     assert await fill() == []
 
 
-async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
+async def test_quota_is_enforced(registry: Registry, pod: Object) -> None:
     quota = {"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": 1}}}
     await registry.create("resourcequotas", quota, "default")
     pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
@@ -243,7 +243,7 @@ async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
     await registry.create("pods", pod, "default")
 
 
-async def test_a_quota_wants_to_be_told(registry: Registry, pod: Object) -> None:
+async def test_a_quota_requires_requests_and_limits(registry: Registry, pod: Object) -> None:
     quota = {"metadata": {"name": "cpus"}, "spec": {"hard": {"requests.cpu": 1, "limits.memory": "1Gi"}}}
     await registry.create("resourcequotas", quota, "default")
     status = await refused(registry.create("pods", pod, "default"))
@@ -251,7 +251,7 @@ async def test_a_quota_wants_to_be_told(registry: Registry, pod: Object) -> None
     assert status["code"] == 403 and status["message"] == f'pods "p" is forbidden: {why}'
 
 
-async def test_a_priority_is_its_classs(registry: Registry, pod: Object) -> None:
+async def test_priority_comes_from_the_priority_class(registry: Registry, pod: Object) -> None:
     await registry.create("priorityclasses", {"metadata": {"name": "high"}, "value": 1000})
     pod["spec"] |= {"priorityClassName": "high", "priority": 5}
     status = await refused(registry.create("pods", pod, "default"))
@@ -295,7 +295,7 @@ async def test_pages_are_consistent(registry: Registry) -> None:
     ]
 
 
-async def test_a_page_that_is_too_old(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_expired_continue_token(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "WATCH_CACHE_SIZE", 2)
     for name in "abcdef":
         await registry.create("configmaps", {"metadata": {"name": name}}, "default")
@@ -319,7 +319,7 @@ async def collect(registry: Registry, count: int, **asked: Any) -> list[Event]:
     return found
 
 
-async def test_a_watch_sees_a_selectors_world(registry: Registry) -> None:
+async def test_a_watch_with_a_selector(registry: Registry) -> None:
     start = registry.store.revision
     await registry.create("configmaps", {"metadata": {"name": "c", "labels": {"team": "a"}}}, "default")
     await registry.patch("configmaps", "c", {"data": {"k": "1"}}, "default")
@@ -333,7 +333,7 @@ async def test_a_watch_sees_a_selectors_world(registry: Registry) -> None:
     assert [event.type for event in events] == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
 
 
-async def test_a_watch_from_nothing_begins_with_what_is_there(registry: Registry) -> None:
+async def test_a_watch_without_a_version_starts_with_existing_objects(registry: Registry) -> None:
     await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     (event,) = await collect(registry, 1)
     assert (event.type, event.entry.key[1]) == ("ADDED", "c")
@@ -342,14 +342,14 @@ async def test_a_watch_from_nothing_begins_with_what_is_there(registry: Registry
     assert events[1].entry.obj["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
-async def test_bookmarks_carry_the_newest_version(registry: Registry) -> None:
+async def test_bookmarks_have_the_newest_version(registry: Registry) -> None:
     start = registry.store.revision
     await registry.create("secrets", {"metadata": {"name": "s"}}, "default")
     (event,) = await collect(registry, 1, resource_version=start, bookmark_seconds=0.01)
     assert event.type == "BOOKMARK" and event.entry.rv == registry.store.revision
 
 
-async def test_the_plain_watch(registry: Registry) -> None:
+async def test_watch(registry: Registry) -> None:
     _, version = await registry.list("configmaps")
     await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     async with asyncio.timeout(5):
@@ -358,7 +358,7 @@ async def test_the_plain_watch(registry: Registry) -> None:
             break
 
 
-async def test_events_are_forgotten(registry: Registry) -> None:
+async def test_old_events_are_deleted(registry: Registry) -> None:
     event = {"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod"}, "lastTimestamp": "2020-01-01T00:00:00Z"}
     await registry.create("events", event, "default")
     await registry.create("events", {"metadata": {"name": "f"}, "involvedObject": {"kind": "Pod"}}, "default")
@@ -372,14 +372,14 @@ async def test_json_patch_limits(registry: Registry) -> None:
     patch: list[Object] = [{"op": "test", "path": "/kind", "value": "Namespace"}] * 10_001
     status = await refused(registry.patch("namespaces", "default", patch, content_type=JSON_PATCH))
     assert status["code"] == 413
-    # Each of these copies doubles what is there: a hundred would fill any memory.
+    # Each copy doubles the size. A hundred would fill the memory.
     copies = [{"op": "copy", "from": "/metadata", "path": f"/metadata/copy{number}"} for number in range(100)]
     for bad in ([{"op": "remove", "path": "/nope"}], [{"op": "what", "path": "/a"}], [{"path": 5}], copies):
         status = await refused(registry.patch("namespaces", "default", bad, content_type=JSON_PATCH))
         assert status["code"] == 422
 
 
-async def test_a_very_deep_patch_is_refused(registry: Registry) -> None:
+async def test_a_deeply_nested_patch_is_refused(registry: Registry) -> None:
     deep: Object = {}
     for _ in range(5000):
         deep = {"a": deep}
@@ -387,7 +387,7 @@ async def test_a_very_deep_patch_is_refused(registry: Registry) -> None:
     assert status["code"] == 400
 
 
-async def test_what_json_cannot_say(registry: Registry) -> None:
+async def test_text_that_json_cannot_represent_is_refused(registry: Registry) -> None:
     revision = registry.store.revision
     for text in ("\ud800", "a\udfff"):
         status = await refused(

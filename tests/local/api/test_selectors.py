@@ -32,7 +32,7 @@ def test_label_selectors(text: str, chosen: set[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["a in b", "=a", "a in (b", "a,,b", "()", "-a", "a=b/c", "a in (b,-)", "!a/b/c"])
-def test_what_is_no_label_selector(text: str) -> None:
+def test_invalid_label_selectors(text: str) -> None:
     with pytest.raises(StatusError) as raised:
         selectors.parse_labels(text)
     assert raised.value.code == 400

@@ -1,15 +1,20 @@
-"""Public Python clients: the official one's typed, dynamic and informer parts."""
+"""Python clients: the typed, dynamic and informer parts of the official one, lightkube and kr8s."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
+import kr8s
+import kr8s.objects
+import lightkube
 import pytest
 import yaml
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
-from recorded import RECORDINGS
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import ConfigMap, Namespace
+from support.recorded import RECORDINGS
 
 from .conftest import Server
 
@@ -133,10 +138,6 @@ def test_informer(api: client.ApiClient) -> None:
 
 
 def test_lightkube(server: Server) -> None:
-    lightkube = pytest.importorskip("lightkube")
-    from lightkube.models.meta_v1 import ObjectMeta
-    from lightkube.resources.core_v1 import ConfigMap, Namespace
-
     light = lightkube.Client(config=lightkube.KubeConfig.from_file(str(server.kubeconfig())), field_manager="light")
     light.create(ConfigMap(metadata=ObjectMeta(name="light", namespace="default"), data={"a": "1"}))
     assert len(list(light.list(Namespace, chunk_size=2))) == 4
@@ -151,11 +152,8 @@ def test_lightkube(server: Server) -> None:
 
 
 def test_kr8s(server: Server) -> None:
-    kr8s = pytest.importorskip("kr8s")
-    from kr8s.objects import ConfigMap
-
     api = kr8s.api(kubeconfig=str(server.kubeconfig()))
-    made = ConfigMap({"metadata": {"name": "k", "namespace": "default"}, "data": {"a": "1"}}, api=api)
+    made = kr8s.objects.ConfigMap({"metadata": {"name": "k", "namespace": "default"}, "data": {"a": "1"}}, api=api)
     made.create()
     made.patch({"data": {"b": "2"}})
     made.label({"x": "y"})

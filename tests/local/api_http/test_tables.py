@@ -1,4 +1,4 @@
-"""Table against recorded ones, column by column and cell by cell, and pods in states that recordings do not have."""
+"""Tables compared with recorded ones, and cells of pods in states that were not recorded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import recorded
+from support import recorded
 
 from aksgpu.local.api.table_cells import age, duration, labels
 from aksgpu.local.api.tables import columns, table
@@ -25,7 +25,7 @@ def without_ages(row: list[Any]) -> list[Any]:
     return ["<age>" if isinstance(cell, str) and AGE.fullmatch(cell) else cell for cell in row]
 
 
-def test_columns_are_those_recorded() -> None:
+def test_columns_match_the_recordings() -> None:
     seen = set()
     for plural, document in recorded.tables():
         made = table(plural, [], {})
@@ -34,7 +34,7 @@ def test_columns_are_those_recorded() -> None:
     assert seen == set(recorded.PLURALS)
 
 
-def test_cells_are_those_recorded() -> None:
+def test_cells_match_the_recordings() -> None:
     by_version = {(obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]): obj for obj in recorded.objects()}
     compared = set()
     for plural, document in recorded.tables():
@@ -72,7 +72,7 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_texts() -> None:
+def test_cell_texts() -> None:
     assert age(None, NOW) == "<unknown>"
     assert age("2026-11-23T10:59:00Z", NOW) == "60s"
     assert labels({"b": "2", "a": "1"}, NOW) == "a=1,b=2"
@@ -177,7 +177,7 @@ def test_job_status(status: dict[str, Any], metadata: dict[str, Any], word: str)
     assert cells("jobs", obj)[1:4] == [word, "0/3", "75s"]
 
 
-def test_node_words() -> None:
+def test_node_status() -> None:
     node = {
         "metadata": {"name": "n", "labels": {"node-role.kubernetes.io/b": "", "kubernetes.io/role": "agent"}},
         "spec": {"unschedulable": True},

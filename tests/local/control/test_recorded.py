@@ -1,4 +1,4 @@
-"""What controllers make and say, against what a real Kubernetes made and said."""
+"""What the controllers write, compared with a real Kubernetes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _output(scenario: str, command: str) -> Any:
 
 
 def _subset(made: Any, recorded: Any, path: str = "") -> None:
-    """Everything that was made is in what was recorded; the API server added the rest."""
+    """Check that everything in an object is in the recorded one. The API server has added the rest."""
     if isinstance(made, dict):
         for key, value in made.items():
             assert key in recorded, f"{path}.{key} is not recorded"
@@ -45,12 +45,14 @@ def test_pods_of_an_indexed_job() -> None:
     assert len(pods) == 3
     for index, recorded in enumerate(sorted(pods, key=lambda pod: pod["metadata"]["name"])):
         made = new_pod(job, index)
-        assert made["metadata"].pop("finalizers") == ["batch.kubernetes.io/job-tracking"]  # gone once counted
+        assert made["metadata"].pop("finalizers") == [
+            "batch.kubernetes.io/job-tracking"
+        ]  # Removed once the pod has been counted.
         _subset(made, recorded)
 
 
 def _reckoned(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]:
-    """The status that a Job without one gets, when all its pods have ended and none has been counted."""
+    """Return the final status of a Job whose pods have all ended and none has been counted."""
     fresh = {**job, "status": {}}
     held = [
         {**pod, "metadata": {**pod["metadata"], "finalizers": ["batch.kubernetes.io/job-tracking"]}} for pod in pods
