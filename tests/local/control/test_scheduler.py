@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aksgpu.common.tolerations import tolerates
 from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.filters import PodRequirements, pod_requests, term_matches
 from aksgpu.local.control.scheduler_queue import SchedulerQueue
@@ -222,22 +221,6 @@ def _spec(**containers: Any) -> dict[str, Any]:
 )
 def test_requests(spec: dict[str, Any], wanted: dict[str, int]) -> None:
     assert pod_requests(spec) == wanted
-
-
-@pytest.mark.parametrize(
-    ("toleration", "covered"),
-    [
-        ({"operator": "Exists"}, True),
-        ({"key": "sku", "operator": "Exists"}, True),
-        ({"key": "sku", "value": "gpu"}, True),
-        ({"key": "sku", "operator": "Equal", "value": "cpu"}, False),
-        ({"key": "sku", "operator": "Exists", "effect": "NoExecute"}, False),
-        ({"key": "other", "operator": "Exists"}, False),
-        ({}, False),
-    ],
-)
-def test_tolerations(toleration: dict[str, Any], covered: bool) -> None:
-    assert tolerates([toleration], GPU_TAINT) is covered
 
 
 def test_an_empty_term_selects_nothing() -> None:
