@@ -45,7 +45,7 @@ class Type:
         root = "io.k8s.apimachinery.pkg.apis" if self.package == "meta" else "io.k8s.api"
         return f"{root}.{self.package}.{self.version}.{self.kind}"
 
-    def refuse(self, why: str, given: str = "") -> StatusError:
+    def decode_error(self, why: str, given: str = "") -> StatusError:
         """Return a 400 error: a body of kind ``given`` cannot be decoded as this type."""
         head = f'{given or self.kind} in version "{self.version}" cannot be handled as a {self.kind}'
         return bad_request(f"{head}: {why}")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.store import Store
 from aksgpu.local.kinds import get_kind
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, bad_request
-
-Object = dict[str, Any]
 
 ADMIN_GROUP = "system:masters"
 """Members of this group may do everything."""

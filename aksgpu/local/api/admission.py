@@ -15,9 +15,9 @@ from aksgpu.common import quantities
 from aksgpu.local import name_formats
 from aksgpu.local.api.store import Store
 from aksgpu.local.kinds import Kind
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, details, not_found
 
-Object = dict[str, Any]
 Amounts = defaultdict[str, Decimal]
 """Amount by resource name."""
 

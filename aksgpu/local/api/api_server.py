@@ -33,12 +33,11 @@ from aksgpu.local.api.responses import (
 )
 from aksgpu.local.api.store import Entry
 from aksgpu.local.kinds import ALL_VERBS, Kind
-from aksgpu.local.objects import APPLY_PATCH
+from aksgpu.local.objects import APPLY_PATCH, Object
 from aksgpu.local.status_error import StatusError, details
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 MAX_WATCHES = 800
 """Watches at the same time. Further ones get 429."""
 

@@ -13,8 +13,8 @@ from typing import Any
 from aksgpu.common import quantities
 from aksgpu.local import name_formats
 from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.objects import Object
 
-Object = dict[str, Any]
 Validator = Callable[[Object, str, Causes], None]
 """Reports what is wrong with a part.
 

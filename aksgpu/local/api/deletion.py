@@ -14,9 +14,8 @@ from aksgpu.common.times import now
 from aksgpu.local.api.admission import PROTECTED_NAMESPACES, forbidden
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import DELETE_OPTIONS, Kind
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import conflict
-
-Object = dict[str, Any]
 
 MAX_GRACE = 10**9
 """Seconds, about 30 years; a timestamp can hold it."""

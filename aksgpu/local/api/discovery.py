@@ -16,8 +16,8 @@ from aiohttp import web
 from aksgpu.local.api.responses import AGGREGATED_DISCOVERY, JSON, NO_CACHE, json_response, negotiate
 from aksgpu.local.api.schema import REF, definitions
 from aksgpu.local.kinds import KINDS, Kind, Subresource
+from aksgpu.local.objects import Object
 
-Object = dict[str, Any]
 VERSION = "1.33.5"
 """The Kubernetes version that the server reports."""
 

@@ -55,7 +55,7 @@ class WriteOptions:
     def report_field_problems(self, kind: Type, problems: list[str]) -> None:
         """Raise BadRequest or add warnings for unknown or duplicate fields, as the client requested."""
         if problems and self.field_validation == "Strict":
-            raise kind.refuse(f"strict decoding error: {', '.join(problems)}")
+            raise kind.decode_error(f"strict decoding error: {', '.join(problems)}")
         if self.field_validation == "Warn":
             self.warnings.extend(problems)
 
@@ -70,7 +70,7 @@ def decode(
     body = obj.get("kind") or kind.kind
     if body != kind.kind:
         why = f"converting ({kind.version}.{body}) to ({kind.package}.{kind.kind}): unknown conversion"
-        raise kind.refuse(why, body)
+        raise kind.decode_error(why, body)
     version = obj.get("apiVersion") or kind.api_version
     if version != kind.api_version:
         expected = f"the expected API version ({kind.api_version})"
@@ -79,7 +79,7 @@ def decode(
     try:
         result = decoder.decode(schema.schema_for(kind), obj)
     except schema.DecodeError as error:
-        raise kind.refuse(str(error)) from None
+        raise kind.decode_error(str(error)) from None
     options.report_field_problems(kind, [f'unknown field "{path}"' for path in decoder.unknown])
     result |= {"kind": kind.kind, "apiVersion": kind.api_version}
     return result, decoder.causes

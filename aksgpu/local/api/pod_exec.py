@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 from aiohttp import WSMsgType, web
 
 from aksgpu.local.api.pod_logs import container_status, select_container
 from aksgpu.local.api.request_bodies import query_flag
+from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path
 from aksgpu.local.status_error import StatusError, bad_request
 
-Object = dict[str, Any]
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN = 0
 ERROR = 3

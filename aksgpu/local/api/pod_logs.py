@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from aksgpu.local.api.request_bodies import query_flag, query_int
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import Type
+from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path
 from aksgpu.local.status_error import bad_request
 
-Object = dict[str, Any]
 _WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 
 

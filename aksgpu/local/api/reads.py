@@ -65,17 +65,10 @@ class Reader:
         rv, start = _parse_continue_token(token) if token else (_CURRENT, ("", ""))
         keys = self.store.keys(resource, namespace)
         older: dict[Key, Entry | None] = {}
-        try:
-            if rv == _CURRENT:
-                rv = self.store.revision
-            else:
-                older = self.store.changes_since(resource, rv)
-        except StatusError as error:
-            # As in Kubernetes, the client can continue with the current state of the list.
-            error.status["metadata"] = {"continue": continue_token(_CURRENT, start)}
-            if start == ("", ""):  # This is not a later page but a list at an exact version.
-                error.status |= {"metadata": {}, "message": "The resourceVersion for the provided list is too old."}
-            raise
+        if rv == _CURRENT:
+            rv = self.store.revision
+        else:
+            older = self._changes_since(resource, rv, start)
         if older:
             keys = sorted({*keys, *(key for key in older if namespace is None or key[0] == namespace)})
         entries: list[Entry] = []
@@ -90,6 +83,18 @@ class Reader:
         next_token = continue_token(rv, keys[position - 1]) if remaining else ""
         await self.store.durable(self.store.revision)
         return Page(entries, str(rv), next_token, remaining if remaining and match is None else None)
+
+    def _changes_since(self, resource: str, rv: int, start: Key) -> dict[Key, Entry | None]:
+        """Return what the store returns, but add to an Expired error how the client can continue."""
+        try:
+            return self.store.changes_since(resource, rv)
+        except StatusError as error:
+            if start == ("", ""):  # This is not a later page but a list at an exact version.
+                error.status |= {"metadata": {}, "message": "The resourceVersion for the provided list is too old."}
+            else:
+                # As in Kubernetes, the client can continue with the current state of the list.
+                error.status["metadata"] = {"continue": continue_token(_CURRENT, start)}
+            raise
 
     async def stream(
         self,

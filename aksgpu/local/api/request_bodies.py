@@ -22,7 +22,7 @@ from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api_data import YAML_LOADER
 from aksgpu.local.kinds import Type
-from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
+from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object
 from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_BODY = 3 * 1024 * 1024
@@ -35,7 +35,6 @@ MAX_YAML_DEPTH = 100
 MAX_YAML_EVENTS = 100_000
 """Keys and values in a YAML body that is not JSON."""
 
-Object = dict[str, Any]
 _JSON = "application/json"
 _YAML = "application/yaml"
 _PROTOBUF = "application/vnd.kubernetes.protobuf"

@@ -11,9 +11,9 @@ from aiohttp import web
 from aksgpu.local.api.store import Entry, Event
 from aksgpu.local.api.tables import META_VERSION, partial_metadata, table
 from aksgpu.local.kinds import Kind
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, bad_request
 
-Object = dict[str, Any]
 JSON = "application/json"
 AGGREGATED_DISCOVERY = "APIGroupDiscoveryList"
 NO_CACHE = {"Cache-Control": "no-cache, private"}

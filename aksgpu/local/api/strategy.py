@@ -11,14 +11,13 @@ import base64
 import secrets
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 from aksgpu.common import quantities
+from aksgpu.local.objects import Object
 
-Object = dict[str, Any]
 Defaulter = Callable[[Object], None]
 
-_GENERATION = "deprecated.daemonset.template.generation"
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 _NAME_LABEL = "kubernetes.io/metadata.name"
 _GATED = {
     "type": "PodScheduled",
@@ -53,7 +52,7 @@ def _pod(pod: Object) -> None:
 
 
 def _daemon_set(daemon_set: Object) -> None:
-    daemon_set["metadata"].setdefault("annotations", {}).setdefault(_GENERATION, "1")
+    daemon_set["metadata"].setdefault("annotations", {}).setdefault(TEMPLATE_GENERATION, "1")
 
 
 def _job(spec: Object) -> None:
@@ -154,10 +153,10 @@ def prepare_update(plural: str, obj: Object, old: Object) -> None:
     """Complete an object that replaces ``old``, in place."""
     match plural:
         case "daemonsets":
-            generation = old["metadata"].get("annotations", {}).get(_GENERATION, "1")
+            generation = old["metadata"].get("annotations", {}).get(TEMPLATE_GENERATION, "1")
             if obj["spec"]["template"] != old["spec"]["template"] and generation.isdigit():
                 generation = str(int(generation) + 1)
-            obj["metadata"].setdefault("annotations", {})[_GENERATION] = generation
+            obj["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = generation
         case "namespaces":
             obj["spec"]["finalizers"] = old["spec"].get("finalizers", [])
         case "services":

@@ -10,9 +10,8 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
+from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path
-
-Object = dict[str, Any]
 
 _NONE = "<none>"
 _UNKNOWN = "<unknown>"

@@ -16,9 +16,9 @@ from aksgpu.local import api_data
 from aksgpu.local.api import table_cells
 from aksgpu.local.api.schema import REF, definitions
 from aksgpu.local.kinds import get_kind
+from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path
 
-Object = dict[str, Any]
 META_VERSION = "meta.k8s.io/v1"
 _FINISHED = {
     phase: [{"type": "Completed", "status": "True", "reason": phase, "message": message}]

@@ -7,15 +7,13 @@ whose format depends on the kind, rules that involve several parts of an object,
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from aksgpu.common import quantities
 from aksgpu.local import api_data, name_formats
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import Kind
+from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path, labels_match
-
-Object = dict[str, Any]
 
 _IMMUTABLE = "field is immutable"
 _MOVABLE = ("nodeSelector", "tolerations", "affinity", "schedulingGates")

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from aksgpu.common.tolerations import tolerates
+from aksgpu.local.api.strategy import TEMPLATE_GENERATION
 from aksgpu.local.control import filters
 from aksgpu.local.control.controller_runtime import Cluster, get_condition, is_finished, run_all
 from aksgpu.local.control.informer import object_key
@@ -23,7 +24,6 @@ from aksgpu.local.objects import Object
 from aksgpu.local.selectors import labels_match
 
 REVISION_LABEL = "controller-revision-hash"
-_GENERATION = "deprecated.daemonset.template.generation"
 DEFAULT_TOLERATIONS = (
     {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
     {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
@@ -52,7 +52,7 @@ def new_pod(daemonset: Object, node: str) -> Object:
     labels = pod["metadata"].setdefault("labels", {})
     spec = pod["spec"]
     labels[REVISION_LABEL] = revision(daemonset["spec"]["template"])
-    generation = (daemonset["metadata"].get("annotations") or {}).get(_GENERATION)
+    generation = (daemonset["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION)
     if generation:
         labels["pod-template-generation"] = generation
     affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})

@@ -78,16 +78,8 @@ class EventRecorder:
             "reason": reason,
             "message": message[:MAX_MESSAGE],
             "reportingComponent": component,
+            **_source(component, action, host),
         }
-        if action:
-            event["source"] = {}
-            event["action"] = action
-            event["reportingInstance"] = f"{component}-{socket.gethostname()}"
-        else:
-            event["source"] = {"component": component}
-            event["reportingInstance"] = host
-            if host:
-                event["source"]["host"] = host
         key = orjson.dumps(event)
         if len(self._pending) >= MAX_PENDING and key not in self._pending:
             return
@@ -165,6 +157,16 @@ def _reference(obj: Object, field: str) -> Object:
         "uid": meta.get("uid", ""),
     }
     return {name: value for name, value in reference.items() if value}
+
+
+def _source(component: str, action: str, host: str) -> Object:
+    """Return the fields of an event about its origin, in the form of the newer or the older events API."""
+    if action:
+        return {"source": {}, "action": action, "reportingInstance": f"{component}-{socket.gethostname()}"}
+    source = {"component": component}
+    if host:
+        source["host"] = host
+    return {"source": source, "reportingInstance": host}
 
 
 def _new_event(event: Object, name: str, namespace: str, version: str, count: int) -> Object:

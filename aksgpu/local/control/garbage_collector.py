@@ -8,14 +8,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from aksgpu.local.api.deletion import FOREGROUND, ORPHAN
 from aksgpu.local.control.controller_runtime import Cluster, Controller, run_all
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.kinds import KINDS
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import ignoring
 
-FOREGROUND = "foregroundDeletion"
-ORPHAN = "orphan"
 _KINDS = {(kind.group, kind.kind): kind for kind in KINDS if "watch" in kind.verbs and kind.plural != "events"}
 """Kinds that may be or have owners. There are many events, and they have neither."""
 
