@@ -66,11 +66,17 @@ def _with_default_tolerations(tolerations: Iterable[Object]) -> list[Object]:
     """Return the tolerations, and a default one for each lost-node taint that they do not match."""
     result = list(tolerations)
     for key in _LOST_NODE_TAINTS:
-        taint = {"key": key, "effect": "NoExecute"}
-        if not any(
+        is_covered = any(
             each.get("key", key) == key and each.get("effect", "NoExecute") == "NoExecute" for each in tolerations
-        ):
-            result.append({**taint, "operator": "Exists", "tolerationSeconds": _DEFAULT_TOLERATION_SECONDS})
+        )
+        if not is_covered:
+            default = {
+                "key": key,
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": _DEFAULT_TOLERATION_SECONDS,
+            }
+            result.append(default)
     return result
 
 

@@ -146,7 +146,7 @@ def _node_requirement(requirement: Object, prefix: str, causes: Causes) -> None:
 
 def _job(spec: Object, prefix: str, causes: Causes) -> None:
     if spec.get("managedBy", _CONTROLLER) != _CONTROLLER:
-        causes.forbidden(f"{prefix}managedBy", f"the laptop does not have other controllers than {_CONTROLLER}")
+        causes.forbidden(f"{prefix}managedBy", f"the only controller on the laptop is {_CONTROLLER}")
     if spec["completionMode"] == "Indexed":
         if "completions" not in spec:
             causes.required(f"{prefix}completions", "when completion mode is Indexed")

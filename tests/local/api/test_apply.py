@@ -156,8 +156,8 @@ async def test_apply_to_a_status_owns_only_the_status(registry: Registry, pod: O
 
 
 async def test_managed_fields_can_be_transferred(registry: Registry) -> None:
-    made = await registry.with_manager("kubectl-client-side-apply").create("configmaps", config(a="1"), "default")
-    managed = [{**made["metadata"]["managedFields"][0], "manager": "kubectl", "operation": "Apply"}]
+    created = await registry.with_manager("kubectl-client-side-apply").create("configmaps", config(a="1"), "default")
+    managed = [{**created["metadata"]["managedFields"][0], "manager": "kubectl", "operation": "Apply"}]
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": managed}]
     await registry.patch("configmaps", "c", patch, "default", content_type=JSON_PATCH)
     applied = await apply(registry, config(b="1"), "kubectl")
@@ -206,8 +206,8 @@ async def test_managed_fields_written_by_a_client(registry: Registry, given: lis
 
 
 async def test_an_entry_without_a_time_is_accepted(registry: Registry) -> None:
-    made = await apply(registry, config(a="1"), "one")
-    timeless = {**made["metadata"]["managedFields"][0], "operation": "Update"}
+    created = await apply(registry, config(a="1"), "one")
+    timeless = {**created["metadata"]["managedFields"][0], "operation": "Update"}
     del timeless["time"]
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": [timeless]}]
     await registry.write("patch", "configmaps", patch, "c", "default", content_type=JSON_PATCH)

@@ -101,13 +101,13 @@ async def test_propagation(registry: Registry, job: Object, policy: str | None, 
 
 
 async def test_preconditions(registry: Registry) -> None:
-    made = await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
+    created = await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     with pytest.raises(
         StatusError, match="Precondition failed: UID in precondition: x, UID in object meta: "
     ) as raised:
         await registry.delete("configmaps", "c", "default", uid="x")
     assert raised.value.code == 409
-    await registry.delete("configmaps", "c", "default", uid=made["metadata"]["uid"])
+    await registry.delete("configmaps", "c", "default", uid=created["metadata"]["uid"])
 
 
 async def test_a_namespace_is_deleted_when_it_is_finalized(registry: Registry) -> None:

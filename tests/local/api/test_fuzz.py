@@ -20,10 +20,31 @@ from aksgpu.local.kinds import KINDS, Kind
 from aksgpu.local.status_error import StatusError
 
 JUNK: list[Any] = [
-    None, True, 0, -1, 2**31, 2**63 - 1, 1.5, "", "x", "a" * 300, "\0", "1Gi", "no/pe/x", [], {}, [1], [None], [{}],
-    {"a": None}, {"name": "x"}, [{"name": "a"}, {"name": "a"}], {"$patch": "delete"}, {"$patch": "x"},
+    None,
+    True,
+    0,
+    -1,
+    2**31,
+    2**63 - 1,
+    1.5,
+    "",
+    "x",
+    "a" * 300,
+    "\0",
+    "1Gi",
+    "no/pe/x",
+    [],
+    {},
+    [1],
+    [None],
+    [{}],
+    {"a": None},
+    {"name": "x"},
+    [{"name": "a"}, {"name": "a"}],
+    {"$patch": "delete"},
+    {"$patch": "x"},
     [{"$patch": "replace"}],
-]  # fmt: skip
+]
 BROKEN: list[Any] = [*JUNK, -(10**30), 10**30, "1e30", "a/b/c", [None, None], {"x": {}}]
 SCALARS: dict[str, list[Any]] = {
     "string": ["a", "x", "", "default", "Never", "Exists", "NoExecute"],
@@ -87,10 +108,10 @@ class Generator:
             return {}
         names = [*self.random.sample(list(node.fields), min(len(node.fields), self.random.randint(0, 4)))]
         names += [name for name in (*node.required, *node.always_written) if self.random.random() < 0.9]
-        made = {name: self.value(node.fields[name], depth + 1) for name in dict.fromkeys(names)}
+        created = {name: self.value(node.fields[name], depth + 1) for name in dict.fromkeys(names)}
         if self.random.random() < 0.03:
-            made[self.random.choice(DIRECTIVES)] = self.random.choice(JUNK)
-        return made
+            created[self.random.choice(DIRECTIVES)] = self.random.choice(JUNK)
+        return created
 
     def operation(self, value: Any) -> dict[str, Any]:
         name = self.random.choice(OPERATIONS)

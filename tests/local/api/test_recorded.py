@@ -95,7 +95,7 @@ def _success(kind: Kind, entry: Entry) -> dict[str, Any]:
 
 
 async def _controllers(registry: Registry, command: str) -> None:
-    """Return the status that the controllers of the real cluster had set."""
+    """Set the status that the controllers of the real cluster had set."""
     if command == "kubectl apply -f manifests/samples-tf-mnist-demo.yaml":
         recorded = json.loads((RECORDINGS / "01-tutorial.json").read_text())
         step = next(each for each in recorded["steps"] if "-o yaml" in each["command"])
@@ -138,11 +138,11 @@ async def test_a_pod_of_a_job_is_completed_as_recorded(registry: Registry) -> No
     }
     for default in ("imagePullPolicy", "resources", "terminationMessagePath", "terminationMessagePolicy"):
         del sent["spec"]["containers"][0][default]
-    made = await registry.with_manager("kube-controller-manager").create("pods", sent, "default")
+    created = await registry.with_manager("kube-controller-manager").create("pods", sent, "default")
     del spec["nodeName"]
-    assert made["spec"] == spec
-    assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
-    assert plain(made["metadata"]["managedFields"][0]) == plain(real["metadata"]["managedFields"][0])
+    assert created["spec"] == spec
+    assert created["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
+    assert plain(created["metadata"]["managedFields"][0]) == plain(real["metadata"]["managedFields"][0])
 
 
 def recorded_objects() -> Iterator[tuple[Kind, dict[str, Any]]]:

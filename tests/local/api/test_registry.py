@@ -31,13 +31,13 @@ async def test_objects_of_a_new_cluster(registry: Registry) -> None:
 
 
 async def test_create_completes_metadata(registry: Registry, job: Object) -> None:
-    made = await registry.create("jobs", {**job, "metadata": {"generateName": "train-"}}, "default")
-    metadata = made["metadata"]
+    created = await registry.create("jobs", {**job, "metadata": {"generateName": "train-"}}, "default")
+    metadata = created["metadata"]
     assert metadata["name"].startswith("train-") and len(metadata["name"]) == len("train-") + 5
     assert metadata["generation"] == 1 and metadata["namespace"] == "default"
     assert metadata["resourceVersion"] == str(registry.store.revision)
-    assert made["spec"]["selector"]["matchLabels"] == {"batch.kubernetes.io/controller-uid": metadata["uid"]}
-    assert await registry.get("jobs", metadata["name"], "default") == made
+    assert created["spec"]["selector"]["matchLabels"] == {"batch.kubernetes.io/controller-uid": metadata["uid"]}
+    assert await registry.get("jobs", metadata["name"], "default") == created
 
 
 async def test_create_does_not_change_its_argument(registry: Registry, job: Object) -> None:
@@ -57,17 +57,19 @@ async def test_conflicts_and_unconditional_updates(registry: Registry) -> None:
 
 
 async def test_an_update_without_changes_is_not_written(registry: Registry) -> None:
-    made = await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}}, "default")
+    created = await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}}, "default")
     same = await registry.patch("configmaps", "c", {"data": {"a": "1"}}, "default")
-    assert same["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    assert same["metadata"]["resourceVersion"] == created["metadata"]["resourceVersion"]
 
 
 async def test_status_and_spec_are_written_separately(registry: Registry, job: Object) -> None:
-    made = await registry.create("jobs", job, "default")
+    created = await registry.create("jobs", job, "default")
     done = await registry.update(
-        "jobs", {**made, "spec": {**made["spec"], "parallelism": 5}, "status": {"active": 1}}, subresource="status"
+        "jobs",
+        {**created, "spec": {**created["spec"], "parallelism": 5}, "status": {"active": 1}},
+        subresource="status",
     )
-    assert done["status"] == {"active": 1} and done["spec"] == made["spec"] and done["metadata"]["generation"] == 1
+    assert done["status"] == {"active": 1} and done["spec"] == created["spec"] and done["metadata"]["generation"] == 1
     more = await registry.patch("jobs", "train", {"spec": {"parallelism": 2}, "status": {"active": 9}}, "default")
     assert more["status"] == {"active": 1} and more["spec"]["parallelism"] == 2 and more["metadata"]["generation"] == 2
 
@@ -153,8 +155,8 @@ async def test_invalid_pods_are_refused(registry: Registry, pod: Object, change:
 
 async def test_default_tolerations_do_not_replace_given_ones(registry: Registry, pod: Object) -> None:
     pod["spec"]["tolerations"] = [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]
-    made = await registry.create("pods", pod, "default")
-    assert [each["key"] for each in made["spec"]["tolerations"]] == [
+    created = await registry.create("pods", pod, "default")
+    assert [each["key"] for each in created["spec"]["tolerations"]] == [
         "node.kubernetes.io/not-ready",
         "node.kubernetes.io/unreachable",
     ]
@@ -163,8 +165,8 @@ async def test_default_tolerations_do_not_replace_given_ones(registry: Registry,
 async def test_priority_and_quality_of_service(registry: Registry, pod: Object) -> None:
     pod["spec"]["priorityClassName"] = "system-node-critical"
     pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1", "memory": "1Gi"}}
-    made = await registry.create("pods", pod, "default")
-    assert made["spec"]["priority"] == 2_000_001_000 and made["status"]["qosClass"] == "Guaranteed"
+    created = await registry.create("pods", pod, "default")
+    assert created["spec"]["priority"] == 2_000_001_000 and created["status"]["qosClass"] == "Guaranteed"
 
 
 async def test_invalid_jobs_are_refused(registry: Registry, job: Object) -> None:
@@ -215,8 +217,8 @@ async def test_quota_follows_the_pods(registry: Registry, pod: Object) -> None:
         names = []
         with pytest.raises(StatusError, match="exceeded quota"):
             while True:
-                made = await registry.create("pods", {**pod, "metadata": {"generateName": "p-"}}, "default")
-                names.append(made["metadata"]["name"])
+                created = await registry.create("pods", {**pod, "metadata": {"generateName": "p-"}}, "default")
+                names.append(created["metadata"]["name"])
         return names
 
     names = await fill()
@@ -309,10 +311,10 @@ async def test_an_expired_continue_token(registry: Registry, monkeypatch: pytest
     assert (await refused(registry.list_page("configmaps", token="!")))["code"] == 400
 
 
-async def collect(registry: Registry, count: int, **asked: Any) -> list[Event]:
+async def collect(registry: Registry, count: int, **options: Any) -> list[Event]:
     found: list[Event] = []
     async with asyncio.timeout(5):
-        async for event in registry.stream("configmaps", "default", **asked):
+        async for event in registry.stream("configmaps", "default", **options):
             found.append(event)
             if len(found) == count:
                 break

@@ -43,8 +43,8 @@ def test_every_kind_has_a_schema() -> None:
 def test_the_schemas_match_their_source() -> None:
     source = pytest.importorskip("kubernetes_validate")
     folder = Path(source.__path__[0]) / "kubernetes-json-schema" / "v1.33.0-local"
-    made = extract(json.loads((folder / "_definitions.json").read_text())["$defs"])
-    assert json.loads(gzip.decompress((DATA / "schemas-1.33.json.gz").read_bytes())) == made
+    created = extract(json.loads((folder / "_definitions.json").read_text())["$defs"])
+    assert json.loads(gzip.decompress((DATA / "schemas-1.33.json.gz").read_bytes())) == created
 
 
 def test_rules_name_existing_fields() -> None:

@@ -48,7 +48,7 @@ def policy(action: str = "FailJob", *values: int) -> Object:
             {"podFailurePolicy": policy("FailJob", 0, 1)},
             "values[0]: Invalid value: 0: must not be 0 for the In operator",
         ),
-        ({"managedBy": "example.com/kueue"}, "spec.managedBy: Forbidden: the laptop does not have other controllers"),
+        ({"managedBy": "example.com/kueue"}, "spec.managedBy: Forbidden: the only controller on the laptop is"),
         ({**INDEXED, "successPolicy": {"rules": [{"succeededCount": 1}]}}, "does not have success policies"),
     ],
 )
@@ -66,13 +66,16 @@ async def test_a_pod_failure_policy_may_have_no_rules(registry: Registry, job: O
 
 async def test_scheduling_gates_can_be_removed(registry: Registry, pod: Object) -> None:
     pod["spec"]["schedulingGates"] = [{"name": "a"}, {"name": "b"}]
-    made = await registry.create("pods", pod, "default")
-    assert made["status"]["conditions"][0]["message"] == "Scheduling is blocked due to non-empty scheduling gates"
-    assert pod_status(made, datetime.now(UTC)) == "SchedulingGated"
-    more = {**made, "spec": {**made["spec"], "schedulingGates": [*made["spec"]["schedulingGates"], {"name": "c"}]}}
+    created = await registry.create("pods", pod, "default")
+    assert created["status"]["conditions"][0]["message"] == "Scheduling is blocked due to non-empty scheduling gates"
+    assert pod_status(created, datetime.now(UTC)) == "SchedulingGated"
+    more = {
+        **created,
+        "spec": {**created["spec"], "schedulingGates": [*created["spec"]["schedulingGates"], {"name": "c"}]},
+    }
     with pytest.raises(StatusError, match="only deletion is allowed, but found new scheduling gate 'c'"):
         await registry.update("pods", more)
-    fewer = await registry.update("pods", {**made, "spec": {**made["spec"], "schedulingGates": [{"name": "b"}]}})
+    fewer = await registry.update("pods", {**created, "spec": {**created["spec"], "schedulingGates": [{"name": "b"}]}})
     assert fewer["spec"]["schedulingGates"] == [{"name": "b"}]
 
 

@@ -160,9 +160,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("api"))
-    yield made
-    made.stop()
+    created = Server(tmp_path_factory.mktemp("api"))
+    yield created
+    created.stop()
 
 
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]

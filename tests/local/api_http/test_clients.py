@@ -32,8 +32,8 @@ def config_map(name: str, **data: str) -> client.V1ConfigMap:
 
 def test_typed(api: client.ApiClient) -> None:
     core = client.CoreV1Api(api)
-    made = core.create_namespaced_config_map("default", config_map("typed", k="1"))
-    assert made.metadata.uid
+    created = core.create_namespaced_config_map("default", config_map("typed", k="1"))
+    assert created.metadata.uid
     core.patch_namespaced_config_map("typed", "default", {"data": {"k": "2"}})
     found = core.read_namespaced_config_map("typed", "default")
     assert found.data == {"k": "2"}
@@ -153,11 +153,11 @@ def test_lightkube(server: Server) -> None:
 
 def test_kr8s(server: Server) -> None:
     api = kr8s.api(kubeconfig=str(server.kubeconfig()))
-    made = kr8s.objects.ConfigMap({"metadata": {"name": "k", "namespace": "default"}, "data": {"a": "1"}}, api=api)
-    made.create()
-    made.patch({"data": {"b": "2"}})
-    made.label({"x": "y"})
+    created = kr8s.objects.ConfigMap({"metadata": {"name": "k", "namespace": "default"}, "data": {"a": "1"}}, api=api)
+    created.create()
+    created.patch({"data": {"b": "2"}})
+    created.label({"x": "y"})
     assert [each.name for each in api.get("configmaps", label_selector="x=y")] == ["k"]
-    assert made.data == {"a": "1", "b": "2"}
-    made.delete()
-    assert not made.exists()
+    assert created.data == {"a": "1", "b": "2"}
+    created.delete()
+    assert not created.exists()

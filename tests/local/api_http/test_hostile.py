@@ -151,9 +151,20 @@ PATHS = [
 ]
 OPS = ["add", "remove", "replace", "move", "copy", "test", "nope", None, 1]
 POINTERS = [
-    "", "/", "/metadata", "/metadata/name", "/spec/containers/-", "/spec/containers/99", "/spec/containers/0/image",
-    "/data/~2", "a", "/metadata/labels/x~1y", "/" * 50, None, 3,
-]  # fmt: skip
+    "",
+    "/",
+    "/metadata",
+    "/metadata/name",
+    "/spec/containers/-",
+    "/spec/containers/99",
+    "/spec/containers/0/image",
+    "/data/~2",
+    "a",
+    "/metadata/labels/x~1y",
+    "/" * 50,
+    None,
+    3,
+]
 
 GOOD: dict[str, dict[str, Any]] = {
     "PersistentVolumeClaim": {
@@ -188,32 +199,32 @@ def samples() -> dict[str, dict[str, Any]]:
     return found
 
 
-class Enemy:
+class RequestFuzzer:
     """Makes random requests."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        self.random_source = random.Random(seed)
         self.samples = samples()
 
     def pick(self, choices: Any) -> Any:
-        return self.chance.choice(choices)
+        return self.random_source.choice(choices)
 
-    def mangle(self, value: Any) -> Any:
+    def mutate(self, value: Any) -> Any:
         """Return a copy with one to three parts replaced, removed or added."""
         root = {"": copy.deepcopy(value)}
-        for _ in range(self.chance.randint(1, 3)):
+        for _ in range(self.random_source.randint(1, 3)):
             owner: Any = root
             key: Any = ""
-            while isinstance(owner[key], (dict, list)) and owner[key] and self.chance.random() < 0.8:
+            while isinstance(owner[key], (dict, list)) and owner[key] and self.random_source.random() < 0.8:
                 owner = owner[key]
-                key = self.pick(list(owner)) if isinstance(owner, dict) else self.chance.randrange(len(owner))
-            if isinstance(owner, dict) and key and self.chance.random() < 0.2:
+                key = self.pick(list(owner)) if isinstance(owner, dict) else self.random_source.randrange(len(owner))
+            if isinstance(owner, dict) and key and self.random_source.random() < 0.2:
                 del owner[key]
             else:
                 owner[key] = copy.deepcopy(self.pick(ODD))
         return root[""]
 
-    def sow(self, server: Server) -> None:
+    def create_samples(self, server: Server) -> None:
         """Create the valid objects that do not exist."""
         for kind in KINDS:
             obj = copy.deepcopy(self.samples[kind.kind])
@@ -222,11 +233,11 @@ class Enemy:
 
     def body(self, kind: Kind) -> Any:
         obj = self.samples[kind.kind]
-        roll = self.chance.random()
+        roll = self.random_source.random()
         if roll < 0.1:
-            return self.chance.randbytes(self.chance.randint(0, 200))
+            return self.random_source.randbytes(self.random_source.randint(0, 200))
         if roll < 0.15:
-            return orjson.dumps(obj)[: self.chance.randint(0, 100)]
+            return orjson.dumps(obj)[: self.random_source.randint(0, 100)]
         if roll < 0.3:
             return [
                 {
@@ -235,20 +246,27 @@ class Enemy:
                     "from": self.pick(POINTERS),
                     "value": self.pick(ODD),
                 }
-                for _ in range(self.chance.randint(0, 3))
+                for _ in range(self.random_source.randint(0, 3))
             ]
-        return self.mangle(obj)
+        return self.mutate(obj)
 
     def path(self, kind: Kind) -> tuple[str, list[str]]:
         """Return a path and the methods that it supports."""
-        if self.chance.random() < 0.05:
+        if self.random_source.random() < 0.05:
             return str(self.pick(PATHS)), METHODS
         path = collection(kind, self.pick(["default"] * 9 + ["nowhere", "Ä", " "]))
-        if self.chance.random() < 0.3:
-            return path, ["GET", "GET", "POST", "POST", "POST", "DELETE" if self.chance.random() < 0.1 else "GET"]
+        if self.random_source.random() < 0.3:
+            return path, [
+                "GET",
+                "GET",
+                "POST",
+                "POST",
+                "POST",
+                "DELETE" if self.random_source.random() < 0.1 else "GET",
+            ]
         own = self.samples[kind.kind]["metadata"]["name"]
         path += f"/{quote(self.pick([own] * 9 + ['x', '%', 'Ä', 'a' * 300]), safe='')}"
-        if self.chance.random() < 0.3:
+        if self.random_source.random() < 0.3:
             part = self.pick([*kind.subresources, "status", "scale", "x/y"])
             return f"{path}/{part}", ["POST"] if part in ("binding", "eviction") else ["GET", "PUT", "PATCH", "PATCH"]
         return path, [
@@ -259,7 +277,7 @@ class Enemy:
             "PATCH",
             "PATCH",
             "PATCH",
-            "DELETE" if self.chance.random() < 0.3 else "GET",
+            "DELETE" if self.random_source.random() < 0.3 else "GET",
         ]
 
     def query(self) -> str:
@@ -270,12 +288,12 @@ class Enemy:
         kind = self.pick(KINDS)
         path, methods = self.path(kind)
         query = self.query()
-        method = self.pick(METHODS if self.chance.random() < 0.1 else methods)
+        method = self.pick(METHODS if self.random_source.random() < 0.1 else methods)
         if "?" not in path and query:
             path += f"?{query}"
         media = (
             self.pick(MEDIA)
-            if self.chance.random() < 0.3
+            if self.random_source.random() < 0.3
             else self.pick(MEDIA[6:10])
             if method == "PATCH"
             else MEDIA[0]
@@ -286,20 +304,20 @@ class Enemy:
             path,
             body if body is None or isinstance(body, bytes) else json.dumps(body, default=str).encode(),
             content_type=media,
-            accept=self.pick(ACCEPTS) if self.chance.random() < 0.2 else "application/json",
-            token=DEV if self.chance.random() < 0.02 else ADMIN,
+            accept=self.pick(ACCEPTS) if self.random_source.random() < 0.2 else "application/json",
+            token=DEV if self.random_source.random() < 0.02 else ADMIN,
         )
         return f"{method} {path} {media} {str(body)[:1500]}", response
 
 
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_random_requests_get_a_valid_response(server: Server, seed: int) -> None:
-    enemy = Enemy(seed)
+    fuzzer = RequestFuzzer(seed)
     codes = set()
     for turn in range(REQUESTS // SEEDS):
         if turn % 200 == 0:
-            enemy.sow(server)
-        sent, response = enemy.send(server)
+            fuzzer.create_samples(server)
+        sent, response = fuzzer.send(server)
         codes.add(response.status)
         assert response.status < 500 or response.status == 504, (sent, response.body)
         assert b"Traceback" not in response.body, sent

@@ -115,10 +115,14 @@ def test_container_selection(server: Server) -> None:
 @pytest.mark.parametrize(
     ("query", "code"),
     [
-        ("tailLines=-1", 400), ("limitBytes=0", 422), ("sinceSeconds=0", 422), ("tailLines=x", 400),
-        ("sinceTime=yesterday", 400), ("sinceTime=2026-11-23T10:59:32Z&sinceSeconds=3", 422),
+        ("tailLines=-1", 400),
+        ("limitBytes=0", 422),
+        ("sinceSeconds=0", 422),
+        ("tailLines=x", 400),
+        ("sinceTime=yesterday", 400),
+        ("sinceTime=2026-11-23T10:59:32Z&sinceSeconds=3", 422),
     ],
-)  # fmt: skip
+)
 def test_bad_options(server: Server, query: str, code: int) -> None:
     make(server, "opt", RUNNING)
     assert get(server, "opt", query)[0] == code
@@ -152,19 +156,19 @@ def test_exec_requires_permission_to_create(server: Server) -> None:
     """A WebSocket starts with GET, but exec is not a read."""
     make(server, "runs", RUNNING)
     rules = [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get"]}]
-    role = {"metadata": {"name": "looks"}, "rules": rules}
+    role = {"metadata": {"name": "log-reader"}, "rules": rules}
     roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
     assert server.send("POST", f"{roles}/roles", role).status == 201
     subjects = [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "dev"}]
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looks"}
-    binding = {"metadata": {"name": "looks"}, "subjects": subjects, "roleRef": reference}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "log-reader"}
+    binding = {"metadata": {"name": "log-reader"}, "subjects": subjects, "roleRef": reference}
     assert server.send("POST", f"{roles}/rolebindings", binding).status == 201
     path = f"{PODS}/runs/exec?command=true&stdout=true"
     refused = server.send("GET", path, token=DEV)
     assert refused.status == 403
     assert 'User "dev" cannot create resource "pods/exec" in API group ""' in refused.json["message"]
     rules[0]["verbs"] = ["create"]
-    assert server.send("PUT", f"{roles}/roles/looks", role).status == 200
+    assert server.send("PUT", f"{roles}/roles/log-reader", role).status == 200
     allowed = server.send("GET", path, token=DEV)
     assert (allowed.status, allowed.json["message"].partition(":")[0]) == (400, "Upgrade request required")
     assert server.send("POST", f"{PODS}/runs/exec?stdout=true").json["reason"] == "BadRequest"

@@ -85,12 +85,18 @@ def test_special_types() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{}", protobuf.MAGIC, protobuf.MAGIC + b"\xff" * 20, message("Widget", b""), message("Pod", b"\x0a\xff"),
-        message("Pod", wire((1, 5))), message("Pod", wire((1, wire((1, b"\xff\xfe"))))),
+        b"",
+        b"{}",
+        protobuf.MAGIC,
+        protobuf.MAGIC + b"\xff" * 20,
+        message("Widget", b""),
+        message("Pod", b"\x0a\xff"),
+        message("Pod", wire((1, 5))),
+        message("Pod", wire((1, wire((1, b"\xff\xfe"))))),
         message("DeleteOptions", wire((1, b"x"))),
         message("Pod", wire((1, wire((8, wire((1, 1 << 62))))))),
     ],
-)  # fmt: skip
+)
 def test_malformed_bodies(body: bytes) -> None:
     with pytest.raises(ValueError):
         protobuf.decode(body)

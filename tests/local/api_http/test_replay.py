@@ -112,9 +112,9 @@ def replay(server: Server, name: str, take: Callable[[Exchange], bool] = lambda 
 
 @pytest.fixture
 def fresh(tmp_path: Any) -> Any:
-    made = Server(tmp_path)
-    yield made
-    made.stop()
+    created = Server(tmp_path)
+    yield created
+    created.stop()
 
 
 def test_errors(fresh: Server) -> None:

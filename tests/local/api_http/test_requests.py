@@ -32,27 +32,46 @@ def test_requests_without_a_token_are_refused(server: Server, token: str | None,
     response = server.send("GET", path, token=token)
     assert response.status == 401
     assert response.json == {
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Unauthorized",
-        "reason": "Unauthorized", "code": 401,
-    }  # fmt: skip
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": "Unauthorized",
+        "reason": "Unauthorized",
+        "code": 401,
+    }
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/nothing", "/apis/nothing", "/apis/nothing/v1", "/apis/apps/v2/daemonsets", "/api/v2", "/openapi/v2",
-        "/openapi/v3/apis/nothing/v1", "/api/v1/pods/x/log/y/z",
+        "/",
+        "/nothing",
+        "/apis/nothing",
+        "/apis/nothing/v1",
+        "/apis/apps/v2/daemonsets",
+        "/api/v2",
+        "/openapi/v2",
+        "/openapi/v3/apis/nothing/v1",
+        "/api/v1/pods/x/log/y/z",
     ],
-)  # fmt: skip
+)
 def test_unknown_paths(server: Server, path: str) -> None:
     response = server.send("GET", path)
     assert (response.status, response.body) == (404, b"404 page not found\n")
     assert response.headers["Content-Type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("path", ["/api/v1/widgets", "/api/v1/namespaces/default/nodes", "/api/v1/pods/x",
-                                  "/api/v1/namespaces/default/configmaps/a/status",
-        "/api/v1/namespaces/default/pods/p/attach"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/widgets",
+        "/api/v1/namespaces/default/nodes",
+        "/api/v1/pods/x",
+        "/api/v1/namespaces/default/configmaps/a/status",
+        "/api/v1/namespaces/default/pods/p/attach",
+    ],
+)
 def test_unknown_resources(server: Server, path: str) -> None:
     response = server.send("GET", path)
     assert (response.status, response.json["reason"]) == (404, "NotFound")
@@ -62,12 +81,18 @@ def test_unknown_resources(server: Server, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", f"{MAPS}/a"), ("PUT", MAPS), ("PATCH", MAPS), ("DELETE", "/api/v1/namespaces"),
-        ("POST", "/api/v1/configmaps"), ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
-        ("OPTIONS", MAPS), ("TRACE", MAPS), ("GET", "/api/v1/namespaces/default/pods/x/binding"),
+        ("POST", f"{MAPS}/a"),
+        ("PUT", MAPS),
+        ("PATCH", MAPS),
+        ("DELETE", "/api/v1/namespaces"),
+        ("POST", "/api/v1/configmaps"),
+        ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
+        ("OPTIONS", MAPS),
+        ("TRACE", MAPS),
+        ("GET", "/api/v1/namespaces/default/pods/x/binding"),
         ("DELETE", "/api/v1/nodes/x/status"),
     ],
-)  # fmt: skip
+)
 def test_unsupported_methods(server: Server, method: str, path: str) -> None:
     response = server.send(method, path, {})
     assert (response.status, response.json["reason"]) == (405, "MethodNotAllowed")
@@ -92,8 +117,17 @@ def test_pages_add_up_to_the_list(server: Server) -> None:
     assert all(set(item) <= {"metadata", "data"} for item in page["items"])
 
 
-@pytest.mark.parametrize("query", ["continue=garbage", "limit=x", "labelSelector=a%20b%20c", "fieldSelector=nothing",
-                                   "resourceVersion=x", "includeObject=All"])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "continue=garbage",
+        "limit=x",
+        "labelSelector=a%20b%20c",
+        "fieldSelector=nothing",
+        "resourceVersion=x",
+        "includeObject=All",
+    ],
+)
 def test_invalid_list_options(server: Server, query: str) -> None:
     accept = "application/json;as=Table;v=v1;g=meta.k8s.io" if "include" in query else "application/json"
     response = server.send("GET", f"{MAPS}?{query}", accept=accept)
@@ -121,8 +155,8 @@ def test_unsupported_response_formats(server: Server, accept: str) -> None:
 
 def test_yaml_bodies(server: Server) -> None:
     body = b"metadata:\n  name: from-yaml\ndata:\n  when: 2026-01-01\n  k: text\n"
-    made = server.send("POST", MAPS, body, content_type="application/yaml").json
-    assert made["data"] == {"k": "text", "when": "2026-01-01"}
+    created = server.send("POST", MAPS, body, content_type="application/yaml").json
+    assert created["data"] == {"k": "text", "when": "2026-01-01"}
     bomb = b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
         f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n".encode() for i in range(8)
     )

@@ -28,8 +28,8 @@ def without_ages(row: list[Any]) -> list[Any]:
 def test_columns_match_the_recordings() -> None:
     seen = set()
     for plural, document in recorded.tables():
-        made = table(plural, [], {})
-        assert made["columnDefinitions"] == document["columnDefinitions"], plural
+        created = table(plural, [], {})
+        assert created["columnDefinitions"] == document["columnDefinitions"], plural
         seen.add(plural)
     assert seen == set(recorded.PLURALS)
 
@@ -44,9 +44,9 @@ def test_cells_match_the_recordings() -> None:
             obj = obj or by_version.get((metadata["uid"], metadata["resourceVersion"]))
             if obj is None:
                 continue
-            made = table(plural, [obj], {})["rows"][0]
-            assert without_ages(made["cells"]) == without_ages(row["cells"])
-            assert made.get("conditions") == row.get("conditions")
+            created = table(plural, [obj], {})["rows"][0]
+            assert without_ages(created["cells"]) == without_ages(row["cells"])
+            assert created.get("conditions") == row.get("conditions")
             compared.add(plural)
     assert compared >= {"pods", "nodes", "events", "configmaps"}
 
@@ -63,11 +63,25 @@ def test_every_kind_fills_its_columns() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (-5, "<invalid>"), (-1, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (130, "2m10s"), (599, "9m59s"),
-        (600, "10m"), (10799, "179m"), (10800, "3h"), (11000, "3h3m"), (28800, "8h"), (172799, "47h"), (172800, "2d"),
-        (180000, "2d2h"), (691200, "8d"), (63072000, "730d"),
+        (-5, "<invalid>"),
+        (-1, "0s"),
+        (0.9, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (130, "2m10s"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (10799, "179m"),
+        (10800, "3h"),
+        (11000, "3h3m"),
+        (28800, "8h"),
+        (172799, "47h"),
+        (172800, "2d"),
+        (180000, "2d2h"),
+        (691200, "8d"),
+        (63072000, "730d"),
     ],
-)  # fmt: skip
+)
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
@@ -127,7 +141,8 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
         (
             pod(
                 inits=[
-                    container("a", terminated={"exitCode": 0}), container("b", waiting={"reason": "CrashLoopBackOff"}),
+                    container("a", terminated={"exitCode": 0}),
+                    container("b", waiting={"reason": "CrashLoopBackOff"}),
                 ],
             ),
             ["0/1", "Init:CrashLoopBackOff", "0"],
@@ -144,15 +159,16 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
         ),
         (
             pod(
-                {**container(restarts=3, ready=True, **RUNNING), "lastState": {
-                    "terminated": {"finishedAt": "2026-11-23T10:58:00Z"}
-                }},
+                {
+                    **container(restarts=3, ready=True, **RUNNING),
+                    "lastState": {"terminated": {"finishedAt": "2026-11-23T10:58:00Z"}},
+                },
                 phase="Running",
             ),
             ["1/1", "Running", "3 (2m ago)"],
         ),
     ],
-)  # fmt: skip
+)
 def test_pod_cells(obj: dict[str, Any], shown: list[str]) -> None:
     assert cells("pods", obj)[1:4] == shown
 

@@ -25,8 +25,8 @@ TABLE = (
 def make(server: Server, name: str, **labels: str) -> dict[str, Any]:
     response = server.send("POST", MAPS, {"metadata": {"name": name, "labels": labels}, "data": {"k": "1"}})
     assert response.status == 201, response.body
-    made: dict[str, Any] = response.json
-    return made
+    created: dict[str, Any] = response.json
+    return created
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,10 +98,13 @@ def test_too_old_is_an_error_event(server: Server, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "query",
     [
-        "resourceVersion=abc", "resourceVersion=-1", "fieldSelector=data.k%3D1", "labelSelector=%21%21",
+        "resourceVersion=abc",
+        "resourceVersion=-1",
+        "fieldSelector=data.k%3D1",
+        "labelSelector=%21%21",
         "timeoutSeconds=x",
     ],
-)  # fmt: skip
+)
 def test_invalid_options_are_refused_before_the_stream(server: Server, query: str) -> None:
     response = server.send("GET", f"{MAPS}?watch=true&{query}")
     assert response.status == 400
@@ -140,9 +143,9 @@ class Raw:
 @pytest.fixture
 def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
     monkeypatch.setattr(streaming, "PULSE", 0.1)
-    made = Raw(server)
-    yield made
-    made.socket.close()
+    created = Raw(server)
+    yield created
+    created.socket.close()
 
 
 def wait_for_watches(server: Server, count: int) -> None:

@@ -28,7 +28,7 @@ async def _owned(driver: ClusterDriver, name: str, *owners: dict[str, Any], bloc
     return await driver.objects.create("secrets", {"metadata": {"name": name, "ownerReferences": refs}}, "default")
 
 
-async def _gone(driver: ClusterDriver, resource: str, name: str) -> None:
+async def _is_deleted(driver: ClusterDriver, resource: str, name: str) -> None:
     async def gone() -> bool:
         return await driver.get(resource, name) is None
 
@@ -39,17 +39,17 @@ async def test_background(driver: ClusterDriver, controllers: ControllerManager)
     await _owned(driver, "owned", await _owner(driver))
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Background")
     assert await driver.get("configmaps", "owner") is None
-    await _gone(driver, "secrets", "owned")
+    await _is_deleted(driver, "secrets", "owned")
 
 
 async def test_foreground_deletes_dependents_first(driver: ClusterDriver, controllers: ControllerManager) -> None:
     job = await driver.create_job("job")
 
-    async def made() -> list[dict[str, Any]]:
+    async def created() -> list[dict[str, Any]]:
         return await driver.pods("job")
 
     await driver.create_node()
-    [pod] = await driver.eventually(made)
+    [pod] = await driver.eventually(created)
     await driver.wait_until_bound(pod["metadata"]["name"])
     await driver.start_pod(await driver.objects.get("pods", pod["metadata"]["name"], "default"))
     await driver.objects.delete("jobs", "job", "default", propagation_policy="Foreground")
@@ -62,7 +62,7 @@ async def test_foreground_deletes_dependents_first(driver: ClusterDriver, contro
     left = await driver.get("jobs", "job")
     assert left and left["metadata"]["uid"] == job["metadata"]["uid"] and left["metadata"]["deletionTimestamp"]
     await driver.finish_deletions()
-    await _gone(driver, "jobs", "job")
+    await _is_deleted(driver, "jobs", "job")
     assert await driver.get("pods", pod["metadata"]["name"]) is None
 
 
@@ -82,7 +82,7 @@ async def test_foreground_deletes_dependents_of_dependents(
     await driver.eventually(leaving)
     assert await driver.get("configmaps", "owner") and await driver.get("secrets", "second")
     await driver.objects.patch("secrets", "third", {"metadata": {"finalizers": None}}, "default")
-    await _gone(driver, "configmaps", "owner")
+    await _is_deleted(driver, "configmaps", "owner")
 
 
 async def test_foreground_with_circular_owners_completes(driver: ClusterDriver, controllers: ControllerManager) -> None:
@@ -92,8 +92,8 @@ async def test_foreground_with_circular_owners_completes(driver: ClusterDriver, 
     circle = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
     await driver.objects.patch("configmaps", "owner", circle, "default")
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
-    await _gone(driver, "configmaps", "owner")
-    await _gone(driver, "secrets", "second")
+    await _is_deleted(driver, "configmaps", "owner")
+    await _is_deleted(driver, "secrets", "second")
 
 
 async def test_foreground_of_an_object_that_owns_itself_completes(
@@ -104,7 +104,7 @@ async def test_foreground_of_an_object_that_owns_itself_completes(
     itself = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
     await driver.objects.patch("configmaps", "owner", itself, "default")
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
-    await _gone(driver, "configmaps", "owner")
+    await _is_deleted(driver, "configmaps", "owner")
 
 
 async def test_cluster_scoped_objects_ignore_namespaced_owners(
@@ -116,14 +116,14 @@ async def test_cluster_scoped_objects_ignore_namespaced_owners(
     await driver.objects.create("priorityclasses", important)
     await _owned(driver, "owned", owner)
     await driver.objects.delete("configmaps", "owner", "default")
-    await _gone(driver, "secrets", "owned")
+    await _is_deleted(driver, "secrets", "owned")
     assert await driver.get("priorityclasses", "important", None)
 
 
 async def test_orphan(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await _owned(driver, "owned", await _owner(driver))
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
-    await _gone(driver, "configmaps", "owner")
+    await _is_deleted(driver, "configmaps", "owner")
     orphan = await driver.get("secrets", "owned")
     assert orphan and not orphan["metadata"].get("ownerReferences")
 
@@ -141,7 +141,7 @@ async def test_an_object_with_a_remaining_owner_is_kept(driver: ClusterDriver, c
 
 async def test_an_owner_that_never_existed(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await _owned(driver, "owned", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
-    await _gone(driver, "secrets", "owned")
+    await _is_deleted(driver, "secrets", "owned")
 
 
 async def test_owner_deleted_while_the_controllers_were_stopped(driver: ClusterDriver, registry: Any) -> None:
@@ -149,7 +149,7 @@ async def test_owner_deleted_while_the_controllers_were_stopped(driver: ClusterD
     await driver.objects.delete("configmaps", "owner", "default")
     controllers = ControllerManager(registry, Settings())
     await controllers.start()
-    await _gone(driver, "secrets", "owned")
+    await _is_deleted(driver, "secrets", "owned")
     await controllers.stop()
 
 
@@ -177,16 +177,16 @@ async def test_a_namespace_reports_what_delays_its_deletion(
     await driver.objects.create("configmaps", {"metadata": {"name": "free"}}, "stuck")
     await driver.objects.delete("namespaces", "stuck")
 
-    async def said() -> dict[str, Any]:
+    async def has_conditions() -> dict[str, Any]:
         conditions = (await driver.objects.get("namespaces", "stuck"))["status"].get("conditions") or []
         return {each["type"]: (each["status"], each["reason"], each["message"]) for each in conditions}
 
-    told = await driver.eventually(said)
+    conditions = await driver.eventually(has_conditions)
     text = "Some resources are remaining: configmaps. has 2 resource instances"
-    assert told["NamespaceContentRemaining"] == ("True", "SomeResourcesRemain", text)
+    assert conditions["NamespaceContentRemaining"] == ("True", "SomeResourcesRemain", text)
     text = "Some content in the namespace has finalizers remaining: a.io/b in 2 resource instances"
-    assert told["NamespaceFinalizersRemaining"] == ("True", "SomeFinalizersRemain", text)
-    assert {told[kind][0] for kind in told if "Deletion" in kind} == {"False"} and len(told) == 5
+    assert conditions["NamespaceFinalizersRemaining"] == ("True", "SomeFinalizersRemain", text)
+    assert {conditions[kind][0] for kind in conditions if "Deletion" in kind} == {"False"} and len(conditions) == 5
     for name in ("one", "two"):
         await driver.objects.patch("configmaps", name, {"metadata": {"finalizers": None}}, "stuck")
 

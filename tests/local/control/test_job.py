@@ -20,20 +20,20 @@ TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 async def _conditions(driver: ClusterDriver, name: str, kind: str) -> dict[str, Any]:
     """Wait until the Job has a condition, and return it."""
 
-    async def there() -> dict[str, Any] | None:
+    async def has_condition() -> dict[str, Any] | None:
         job = await driver.objects.get("jobs", name, "default")
         conditions = (job.get("status") or {}).get("conditions") or []
         return job if any(each["type"] == kind and each["status"] == "True" for each in conditions) else None
 
-    return dict(await driver.eventually(there))
+    return dict(await driver.eventually(has_condition))
 
 
 async def _pods(driver: ClusterDriver, name: str, count: int, phase: str = "Pending") -> list[dict[str, Any]]:
-    async def enough() -> list[dict[str, Any]]:
+    async def has_count() -> list[dict[str, Any]]:
         found = await driver.pods(name, phase=phase)
         return found if len(found) == count else []
 
-    return list(await driver.eventually(enough))
+    return list(await driver.eventually(has_count))
 
 
 async def test_runs_one_pod_to_completion(driver: ClusterDriver, controllers: ControllerManager) -> None:
@@ -88,16 +88,16 @@ async def test_deletion_stops_a_huge_job(driver: ClusterDriver, controllers: Con
 
     await driver.eventually(some)
     await driver.objects.delete("jobs", "huge", "default", propagation_policy="Background")
-    made = {pod["metadata"]["uid"] for pod in await driver.pods()}
-    assert len(made) < 600
+    created = {pod["metadata"]["uid"] for pod in await driver.pods()}
+    assert len(created) < 600
 
     async def none() -> bool:
         pods, _ = await driver.objects.list("pods")
-        made.update(pod["metadata"]["uid"] for pod in pods)
+        created.update(pod["metadata"]["uid"] for pod in pods)
         return not pods
 
     await driver.eventually(none)
-    assert len(made) < 600
+    assert len(created) < 600
 
 
 async def test_a_refused_pod_stops_further_creations(driver: ClusterDriver, controllers: ControllerManager) -> None:

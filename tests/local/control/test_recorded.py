@@ -25,18 +25,18 @@ def _output(scenario: str, command: str) -> Any:
     return next(json.loads(step["stdout"]) for step in _steps(scenario) if step["command"] == command)
 
 
-def _subset(made: Any, recorded: Any, path: str = "") -> None:
+def _subset(created: Any, recorded: Any, path: str = "") -> None:
     """Check that everything in an object is in the recorded one. The API server has added the rest."""
-    if isinstance(made, dict):
-        for key, value in made.items():
+    if isinstance(created, dict):
+        for key, value in created.items():
             assert key in recorded, f"{path}.{key} is not recorded"
             _subset(value, recorded[key], f"{path}.{key}")
-    elif isinstance(made, list):
-        assert len(made) <= len(recorded), path
-        for number, value in enumerate(made):
+    elif isinstance(created, list):
+        assert len(created) <= len(recorded), path
+        for number, value in enumerate(created):
             _subset(value, recorded[number], f"{path}[{number}]")
     else:
-        assert made == recorded, path
+        assert created == recorded, path
 
 
 def test_pods_of_an_indexed_job() -> None:
@@ -44,14 +44,14 @@ def test_pods_of_an_indexed_job() -> None:
     pods = _output("05-job-life", "kubectl get pods -l app=sweep -o json")["items"]
     assert len(pods) == 3
     for index, recorded in enumerate(sorted(pods, key=lambda pod: pod["metadata"]["name"])):
-        made = new_pod(job, index)
-        assert made["metadata"].pop("finalizers") == [
+        created = new_pod(job, index)
+        assert created["metadata"].pop("finalizers") == [
             "batch.kubernetes.io/job-tracking"
         ]  # Removed once the pod has been counted.
-        _subset(made, recorded)
+        _subset(created, recorded)
 
 
-def _reckoned(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]:
+def _final_status(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the final status of a Job whose pods have all ended and none has been counted."""
     fresh = {**job, "status": {}}
     held = [
@@ -66,7 +66,7 @@ def _reckoned(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]
     return build_status(counted, conditions, job["status"]["startTime"])
 
 
-def _timeless(status: dict[str, Any]) -> Any:
+def _without_times(status: dict[str, Any]) -> Any:
     return json.loads(re.sub(r'"\d{4}-\d\d-\d\dT[^"]*"', '"TIME"', json.dumps(status, sort_keys=True)))
 
 
@@ -74,7 +74,7 @@ def test_status_of_finished_jobs() -> None:
     for name in ("sweep", "fails"):
         job = _output("05-job-life", f"kubectl get job {name} -o json")
         pods = _output("05-job-life", f"kubectl get pods -l app={name} -o json")["items"]
-        assert _timeless(_reckoned(job, pods)) == _timeless(job["status"])
+        assert _without_times(_final_status(job, pods)) == _without_times(job["status"])
 
 
 def test_pod_of_the_device_plugin() -> None:

@@ -49,8 +49,8 @@ def api(live_cluster: LiveCluster) -> client.ApiClient:
 def test_typed(api: client.ApiClient) -> None:
     batch = client.BatchV1Api(api)
     core = client.CoreV1Api(api)
-    made = batch.create_namespaced_job("default", manifest("typed"))
-    assert made.spec.completions == 1
+    created = batch.create_namespaced_job("default", manifest("typed"))
+    assert created.spec.completions == 1
     stream = watch.Watch()
     for event in stream.stream(
         batch.list_namespaced_job, "default", field_selector="metadata.name=typed", timeout_seconds=60

@@ -70,9 +70,9 @@ def test_with_every_kubectl(live_cluster: LiveCluster, shell: str, binary: str) 
         done = live_cluster.kubectl(binary, "exec", *args, stdin=stdin, **WEBSOCKETS)
         return done.returncode, done.stdout, done.stderr
 
-    said = 'Defaulted container "main" out of: main, other\n'
+    notice = 'Defaulted container "main" out of: main, other\n'
     code, out, why = run(shell, "--", "sh", "-c", "cat file; echo $OWN $HOSTNAME; pwd")
-    assert (code, out.splitlines()[:2], why) == (0, ["kept", "mine shell"], said)
+    assert (code, out.splitlines()[:2], why) == (0, ["kept", "mine shell"], notice)
     assert out.endswith("/data\n")  # Nothing comes before it, if the system allows mount namespaces.
     assert run("-c", "main", shell, "--", "cat", "/data/file") == (0, "kept\n", "")
     assert run("-c", "main", shell, "--", "sh", "-c", "echo no >&2; exit 3") == (
@@ -155,9 +155,17 @@ def test_exec_ends_with_its_container(live_cluster: LiveCluster, api: client.Cor
     note = tmp_path / "pid"
     command = ["sh", "-c", f"echo $$ > {note}; sleep 600"]
     running = stream(
-        api.connect_get_namespaced_pod_exec, "short", "default", command=command, container="main", stdout=True,
-        stderr=True, stdin=False, tty=False, _preload_content=False,
-    )  # fmt: skip
+        api.connect_get_namespaced_pod_exec,
+        "short",
+        "default",
+        command=command,
+        container="main",
+        stdout=True,
+        stderr=True,
+        stdin=False,
+        tty=False,
+        _preload_content=False,
+    )
     while not (note.exists() and note.read_text().strip()):
         time.sleep(0.02)
     pid = int(note.read_text())

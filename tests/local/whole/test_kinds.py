@@ -26,9 +26,9 @@ spec: {holderIdentity: me, leaseDurationSeconds: 30}
 ---
 apiVersion: v1
 kind: Event
-metadata: {name: told.1}
+metadata: {name: recorded.1}
 involvedObject: {kind: Pod, name: none, namespace: default}
-reason: Told
+reason: Recorded
 message: something
 type: Normal
 """
@@ -47,7 +47,7 @@ MAKE = (
 SHOWN = {
     "persistentvolumeclaim/data": ["data", "Bound", "pvc-", "5Gi", "RWO"],
     "lease/turn": ["turn", "me"],
-    "event/told.1": ["Normal", "Told", "pod/none", "something"],
+    "event/recorded.1": ["Normal", "Recorded", "pod/none", "something"],
 }
 
 

@@ -22,13 +22,13 @@ CUDA = "nvidia/cuda:12.4.1-base-ubuntu22.04"
 @pytest.fixture(scope="module")
 def aks(laptop: Endpoint) -> Iterator[Cluster]:
     azure = aksgpu.connect(laptop)
-    made = cluster.create(azure, "pools", resource_group="pools", location="eastus")
+    created = cluster.create(azure, "pools", resource_group="pools", location="eastus")
     document = azure.client.managed_clusters.get("pools", "pools")
     document.auto_scaler_profile = {"scale-down-unneeded-time": "10s"}
     azure.client.managed_clusters.begin_create_or_update("pools", "pools", document).result()
-    yield made
+    yield created
     inject("none", home=laptop.home)
-    cluster.delete(made)
+    cluster.delete(created)
 
 
 def smi(aks: Cluster, name: str, **options: Any) -> jobs.Job:
@@ -66,8 +66,8 @@ def test_a_managed_pool_scales_up_from_zero_and_down_again(aks: Cluster) -> None
     assert "Tesla T4 SIMULATED" in job.logs()
     assert offered(aks, "auto") == {"nvidia.com/gpu": (1, 1)}
     (pod,) = aks.kube.list("Pod", "default", label_selector="job-name=first")
-    told = {(event["reason"], event["source"].get("component")) for event in aks.kube.list("Event", "default")}
-    assert ("TriggeredScaleUp", "cluster-autoscaler") in told
+    events = {(event["reason"], event["source"].get("component")) for event in aks.kube.list("Event", "default")}
+    assert ("TriggeredScaleUp", "cluster-autoscaler") in events
     (node,) = aks.kube.list("Node", label_selector="agentpool=auto")
     assert node["metadata"]["labels"]["kubernetes.azure.com/dcgm-exporter"] == "enabled"
     assert {each["status"] for each in node["status"]["conditions"] if "Nvidia" in each["type"]} == {"False"}

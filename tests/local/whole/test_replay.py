@@ -30,8 +30,8 @@ IMAGES = ("docker.io/local/busybox:1", "mcr.microsoft.com/azuredocs/samples-tf-m
 
 @pytest.fixture(scope="module")
 def player(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
-    with new_cluster(laptop, "recorded", tmp_path_factory.mktemp("kubectl")) as made:
-        yield Player(made)
+    with new_cluster(laptop, "recorded", tmp_path_factory.mktemp("kubectl")) as created:
+        yield Player(created)
 
 
 class Player:
@@ -49,8 +49,8 @@ class Player:
         for number, image in enumerate(IMAGES):
             container = {"name": "main", "image": image, "command": ["true"]}
             spec = {"containers": [container], "restartPolicy": "Never"}
-            made = self._cluster.send("POST", pods, {"metadata": {"name": f"pulls-{number}"}, "spec": spec})
-            assert made.status == 201
+            created = self._cluster.send("POST", pods, {"metadata": {"name": f"pulls-{number}"}, "spec": spec})
+            assert created.status == 201
         while not all(pod["status"].get("phase") == "Succeeded" for pod in self._items(pods)):
             time.sleep(0.05)
         self._cluster.send("DELETE", f"{pods}?gracePeriodSeconds=0")
