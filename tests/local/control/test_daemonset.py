@@ -98,7 +98,8 @@ async def test_adopts_pods_of_a_daemonset_deleted_with_orphan(
     await driver.objects.delete("daemonsets", "plugin", "default", propagation_policy="Orphan")
 
     async def orphaned() -> bool:
-        return not (await driver.pods("plugin"))[0]["metadata"].get("ownerReferences")
+        is_deleted = await driver.get("daemonsets", "plugin") is None
+        return is_deleted and not (await driver.pods("plugin"))[0]["metadata"].get("ownerReferences")
 
     await driver.eventually(orphaned)
     daemonset = await _apply(driver)
