@@ -51,19 +51,30 @@ class SchemaNode:
     def __init__(self, kind: str) -> None:
         self.type = kind
         self.go = _GO_TYPES.get(kind, kind)
+        """The Go type, for error texts."""
         self.name = ""
+        """The last part of the definition's name; empty for other types than objects."""
         self.fields: dict[str, SchemaNode] = {}
         self.item: SchemaNode | None = None
+        """The schema of the items of an array or the values of a map."""
         self.atomic = False
+        """Whether an object or map has only one owner as a whole."""
         self.list_type = "atomic"
+        """``atomic``, ``set`` or ``map``."""
         self.keys: tuple[str, ...] = ()
+        """The keys of a list of type ``map``."""
         self.merge_key = ""
+        """The key for merging a list in a strategic merge patch; ``*`` for the items themselves, empty for no merge."""
         self.required: tuple[str, ...] = ()
         self.always_written: tuple[str, ...] = ()
+        """Fields that are written even if they are empty."""
         self.omit_zero: frozenset[str] = frozenset()
+        """Numbers and booleans that are omitted if they are 0 or false."""
         self.kept_if_empty: frozenset[str] = frozenset()
+        """Fields that are kept if a client sends them empty."""
         self.defaults: Mapping[str, Any] = {}
         self.rules: Mapping[str, Any] = {}
+        """Rules for the values of fields, from ``data/rules.yaml``."""
         self.set_defaults: Defaulter | None = None
         self.check: Validator | None = None
 

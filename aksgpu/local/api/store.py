@@ -56,7 +56,9 @@ class Entry(NamedTuple):
     kind: Kind
     obj: dict[str, Any]
     data: bytes
+    """The JSON of ``obj``."""
     rv: int
+    """The resourceVersion."""
 
     @property
     def key(self) -> Key:
