@@ -28,7 +28,7 @@ from aksgpu import local
 from aksgpu.local import Settings
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 
 
 def start(api: Api) -> float:
@@ -86,7 +86,7 @@ async def scheduling() -> tuple[float, float]:
                 made = await registry.create("nodes", node(number, like))
                 status = {**node(number, like)["status"], "conditions": [{"type": "Ready", "status": "True"}]}
                 await registry.update("nodes", {**made, "status": status}, subresource="status")
-            controllers = Controllers(registry, Settings(), *([()] if parts == () else []))
+            controllers = ControllerManager(registry, Settings(), *([()] if parts == () else []))
             await controllers.start()
             begin = time.perf_counter()
             numbers = itertools.count()

@@ -67,6 +67,34 @@ def test_common_modules_import_only_the_errors(name: str) -> None:
     assert {other for other in GRAPH[name] if not other.startswith("aksgpu.common")} <= {"aksgpu.errors", "aksgpu"}
 
 
+LAPTOP_PACKAGES: dict[str, set[str]] = {
+    "api": set(),
+    "control": {"api"},
+    "node": {"api", "control"},
+    "arm": {"api", "control"},
+}
+"""The packages of the laptop, and those that each may import."""
+LAPTOP_SHARED = ("api_data", "kinds", "name_formats", "objects", "selectors", "status_error")
+"""Modules that these packages share. They import none of the packages."""
+
+
+def laptop_packages(name: str) -> set[str]:
+    """Return the packages of the laptop that a module imports."""
+    return {other.split(".")[2] for other in GRAPH[name] if other.startswith("aksgpu.local.")} & set(LAPTOP_PACKAGES)
+
+
+@pytest.mark.parametrize("package", LAPTOP_PACKAGES)
+def test_packages_of_the_laptop_import_only_lower_ones(package: str) -> None:
+    for name in MODULES:
+        if name.startswith(f"aksgpu.local.{package}."):
+            assert laptop_packages(name) <= {package} | LAPTOP_PACKAGES[package], name
+
+
+@pytest.mark.parametrize("module", LAPTOP_SHARED)
+def test_shared_modules_of_the_laptop_import_no_package(module: str) -> None:
+    assert not laptop_packages(f"aksgpu.local.{module}")
+
+
 def test_only_connect_knows_the_laptop() -> None:
     knows = {
         name

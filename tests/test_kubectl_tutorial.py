@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import recorded
-from whole_cluster import T4, Whole, kubectls, new_cluster, version_of
+from support import recorded
+from support.live_cluster import T4, LiveCluster, kubectls, new_cluster, version_of
 
 from aksgpu.local import Endpoint
 
-pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
 KUBECTLS = kubectls()
 MANIFESTS = recorded.RECORDINGS / "manifests"
@@ -30,7 +30,7 @@ AGE = r"\b(\d+[smhd])+\b|<invalid>"
 
 
 @pytest.fixture(scope="module")
-def cluster(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+def cluster(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     with new_cluster(laptop, "kubectl", tmp_path_factory.mktemp("kubectl")) as made:
         yield made
 
@@ -57,7 +57,7 @@ def fields(text: str, *without: str) -> list[str]:
     return sorted(line for line in lines if line and not any(word in line for word in without))
 
 
-def test_a_node_before_and_after(cluster: Whole) -> None:
+def test_a_node_before_and_after(cluster: LiveCluster) -> None:
     """Nodes as ``get`` and ``describe`` show them; the GPU comes with the device plugin."""
     names = {line[0] for line in rows(cluster.kubectl(KUBECTLS[-1], "get", "nodes").stdout)[1:]}
     [node] = names
@@ -72,7 +72,7 @@ def test_a_node_before_and_after(cluster: Whole) -> None:
 
 
 @pytest.mark.parametrize("binary", KUBECTLS, ids=map(version_of, KUBECTLS))
-def test_the_tutorial(cluster: Whole, binary: str) -> None:
+def test_the_tutorial(cluster: LiveCluster, binary: str) -> None:
     def run(*args: str, code: int = 0, stdin: str = "") -> str:
         done = cluster.kubectl(binary, *args, stdin=stdin)
         assert done.returncode == code, (args, done.stdout, done.stderr)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from scripted import Request, Server
 
-from aksgpu import capacity, cluster, diagnose, errors, jobs, logs, plugin
+from aksgpu import capacity, cluster, diagnose, errors, jobs, logs, plugin, waiting
 from aksgpu.kube import Kube
 
 KUBE_CALLS: dict[str, Callable[[cluster.Cluster], Any]] = {
@@ -75,13 +75,16 @@ OBJECTS = ("job.", "jobs.attach", "diagnose.", "kube.get", "kube.find", "plugin.
 """Calls that begin with one object. Kube.get gives objects as they are sent, an empty one too."""
 
 
+PATIENCE = 0.3
+"""Seconds for which a call tries again after an answer that is cut off."""
 ANSWERS = [forbidden, a_login_page, cut_json, a_number, an_empty_object, another_kind]
 
 
 def outcome(answer: Callable[[Request], None], folder: Path, call: Callable[[cluster.Cluster], Any]) -> Any:
     with Server(answer) as server:
         kube = Kube.from_kubeconfig(server.kubeconfig(folder))
-        return call(cluster.Cluster("scripted", kube=kube))
+        with waiting.deadline(PATIENCE):
+            return call(cluster.Cluster("scripted", kube=kube))
 
 
 def cases() -> Iterator[tuple[str, Callable[[Request], None]]]:

@@ -1,1 +1,1 @@
-"""Code that the library and the laptop AKS share. It imports nothing of the package except `aksgpu.errors`."""
+"""Code that both the library and the laptop AKS use. It imports nothing else from the package."""

@@ -1,7 +1,7 @@
-"""Kubernetes quantities such as ``500m`` or ``2Gi``: their value, and the spelling the API server gives back.
+"""Kubernetes quantities such as ``500m`` or ``2Gi``: their value and their canonical form.
 
-The rules are those of the API's ``resource.Quantity``: decimal and binary suffixes, an exponent, nothing finer than
-a nano, and a canonical form without a fraction in the suffix family that was used.
+The rules are those of ``resource.Quantity`` in Kubernetes: decimal and binary suffixes, exponents, a precision of one
+nano, and a canonical form that has no fraction and keeps the family of suffixes that was used.
 """
 
 from __future__ import annotations
@@ -10,63 +10,86 @@ import re
 from decimal import ROUND_UP, Context, Decimal, localcontext
 from functools import lru_cache
 
-_BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_SUFFIXES = {power: suffix for suffix, power in _DECIMAL.items()}
-_FORM = re.compile(
+_BINARY_POWERS = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+_DECIMAL_POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_DECIMAL_SUFFIXES = {power: suffix for suffix, power in _DECIMAL_POWERS.items()}
+_PATTERN = re.compile(
     r"([+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?", re.ASCII
 )
 _NANO = Decimal("1e-9")
-_EXACT = Context(prec=100)
-"""Digits enough for the largest number down to its nanos: the usual 28 are not."""
+_PRECISION = Context(prec=100)
+"""The largest quantity with all its nanos has more digits than the default context's 28."""
 
 SYNTAX = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-"""The server's own words for a quantity that is none."""
+"""The API server's error text for an invalid quantity."""
+_MAX_LENGTH = 64
+"""Characters in a quantity."""
+_MAX_EXPONENT = 40
+"""Numbers from 10**40 on are rejected."""
+_BINARY_MINIMUM = 1024
+"""Smaller numbers are written with a decimal suffix, as Kubernetes does."""
 
 
 def _split(text: str) -> tuple[Decimal, str, str]:
-    match = _FORM.fullmatch(text)
-    if match is None or len(text) > 64:
+    """Return the number, its suffix and its exponent; the last two may be empty."""
+    match = _PATTERN.fullmatch(text)
+    if match is None or len(text) > _MAX_LENGTH:
         raise ValueError(SYNTAX)
     number = Decimal(match[1])
     suffix = match[2] or ""
     exponent = match[3]
-    if suffix in _BINARY:
-        number *= Decimal(1024) ** _BINARY[suffix]
+    if suffix in _BINARY_POWERS:
+        number *= Decimal(1024) ** _BINARY_POWERS[suffix]
     else:
-        number = number.scaleb(int(exponent) if exponent else _DECIMAL[suffix])
-    if number != 0 and number.adjusted() < 40:
-        number = number.quantize(_NANO, rounding=ROUND_UP) if number % _NANO else number
-    elif number != 0:
+        number = number.scaleb(int(exponent) if exponent else _DECIMAL_POWERS[suffix])
+    if number != 0 and number.adjusted() >= _MAX_EXPONENT:
         raise ValueError(SYNTAX)
+    if number % _NANO:
+        number = number.quantize(_NANO, rounding=ROUND_UP)
     return number, suffix, exponent or ""
 
 
 @lru_cache(maxsize=4096, typed=True)
 def parse(value: str | int | float) -> Decimal:
-    """The value of a quantity; ValueError when it is none."""
-    with localcontext(_EXACT):
+    """Return the exact value of a quantity.
+
+    Raises:
+        ValueError: ``value`` is not a quantity.
+    """
+    with localcontext(_PRECISION):
         return _split(str(value))[0]
 
 
 @lru_cache(maxsize=4096, typed=True)
 def canonical(value: str | int | float) -> str:
-    """The spelling that the API server stores and returns: ``1`` for 1, ``500m`` for 0.5, ``1Gi`` for 1024Mi."""
-    with localcontext(_EXACT):
-        return _spell(*_split(str(value)))
+    """Return the form that the API server stores: ``1`` for 1.0, ``500m`` for 0.5, ``1Gi`` for 1024Mi.
+
+    Raises:
+        ValueError: ``value`` is not a quantity.
+    """
+    with localcontext(_PRECISION):
+        return _format(*_split(str(value)))
 
 
-def _spell(number: Decimal, suffix: str, exponent: str) -> str:
+def _format(number: Decimal, suffix: str, exponent: str) -> str:
     if number == 0:
         return "0"
-    # Binary spellings below 1024, or of no whole number, fall back to decimal ones, as in the API.
-    if suffix in _BINARY and abs(number) >= 1024 and number == number.to_integral_value():
-        whole = int(number)
-        power = 0
-        while power < 6 and whole % 1024 == 0:
-            whole = whole // 1024
-            power = power + 1
-        return str(whole) + ("", *_BINARY)[power]
+    is_whole = number == number.to_integral_value()
+    if suffix in _BINARY_POWERS and is_whole and abs(number) >= _BINARY_MINIMUM:
+        return _format_binary(int(number))
+    return _format_decimal(number, exponent)
+
+
+def _format_binary(number: int) -> str:
+    suffixes = ("", *_BINARY_POWERS)
+    power = 0
+    while power < len(suffixes) - 1 and number % 1024 == 0:
+        number //= 1024
+        power += 1
+    return f"{number}{suffixes[power]}"
+
+
+def _format_decimal(number: Decimal, exponent: str) -> str:
     power = -9 if number % 1 else 0
     while power < 18 and number.scaleb(-power) % 1000 == 0:
         power += 3
@@ -75,4 +98,4 @@ def _spell(number: Decimal, suffix: str, exponent: str) -> str:
     mantissa = format(number.scaleb(-power).to_integral_value(), "f")
     if exponent:
         return f"{mantissa}e{power}" if power else mantissa
-    return mantissa + _SUFFIXES[power]
+    return mantissa + _DECIMAL_SUFFIXES[power]

@@ -22,7 +22,7 @@ from aksgpu.local.api.api_server import KubeApi
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
 from aksgpu.local.arm.pool_nodes import owned_by_daemon_set
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.node import NodeAgent
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
@@ -45,8 +45,8 @@ class KubeCluster:
     def __init__(self, root: Path, settings: Settings, tokens: Callable[[str], User | None]) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = Registry(Store(root / "kube.db"))
-        self.agent = NodeAgent(self.registry.by("kubelet"), root, settings)
-        self.controllers = Controllers(self.registry.by("kube-controller-manager"), settings)
+        self.agent = NodeAgent(self.registry.with_manager("kubelet"), root, settings)
+        self.controllers = ControllerManager(self.registry.with_manager("kube-controller-manager"), settings)
         self.api = KubeApi(self.registry, node=self.agent, tokens=tokens)
 
     async def start(self) -> None:

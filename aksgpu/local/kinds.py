@@ -1,7 +1,7 @@
-"""The kinds that the laptop's API server serves, as a table: a row a kind.
+"""The kinds that the laptop's API server serves, one per row of :data:`KINDS`.
 
-Everything that is alike for all kinds reads its differences here: names, scope, verbs, subresources, fields that a
-selector may name. What only one kind does is in :mod:`aksgpu.local.api.strategy`.
+A row holds what differs between kinds: names, scope, verbs, subresources and the fields that field selectors accept.
+Behaviour that only one kind has is in :mod:`aksgpu.local.api.strategy`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EDIT_VERBS = ("get", "patch", "update")
 
 @dataclass(frozen=True, eq=False)
 class Type:
-    """What a body says that it is."""
+    """Group, version and kind of an object."""
 
     group: str
     version: str
@@ -30,13 +30,13 @@ class Type:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @cached_property
-    def qualified_kind(self) -> str:
-        """``Job.batch``: the name in the texts of failed validations."""
+    def kind_and_group(self) -> str:
+        """``Job.batch``, as validation errors name the type."""
         return f"{self.kind}.{self.group}" if self.group else self.kind
 
     @cached_property
     def package(self) -> str:
-        """``batch``: where Go has the type."""
+        """``batch``: the Go package that defines the type."""
         return self.group.partition(".")[0] or "core"
 
     @cached_property
@@ -45,8 +45,8 @@ class Type:
         root = "io.k8s.apimachinery.pkg.apis" if self.package == "meta" else "io.k8s.api"
         return f"{root}.{self.package}.{self.version}.{self.kind}"
 
-    def refuse(self, why: str, given: str = "") -> StatusError:
-        """400: what was ``given`` cannot be read as this type."""
+    def decode_error(self, why: str, given: str = "") -> StatusError:
+        """Return a 400 error: a body of kind ``given`` cannot be decoded as this type."""
         head = f'{given or self.kind} in version "{self.version}" cannot be handled as a {self.kind}'
         return bad_request(f"{head}: {why}")
 
@@ -56,14 +56,14 @@ DELETE_OPTIONS = Type("meta.k8s.io", "v1", "DeleteOptions")
 
 @dataclass(frozen=True, eq=False)
 class Subresource(Type):
-    """A part of an object with a path of its own, by the type of its body: for ``status`` the object's own."""
+    """A subresource of a kind, with the type of its body. For ``status`` that is the object's own type."""
 
     verbs: tuple[str, ...] = EDIT_VERBS
 
 
 @dataclass(frozen=True, eq=False)
 class Kind(Type):
-    """One row: how a kind is called, where it lives and what can be done with it."""
+    """One kind: its names, its scope and its verbs."""
 
     plural: str
     short_names: tuple[str, ...] = ()
@@ -72,22 +72,22 @@ class Kind(Type):
     verbs: tuple[str, ...] = ALL_VERBS
     subresources: Mapping[str, Subresource] = field(default_factory=dict)
     fields: tuple[str, ...] = ()
-    """What a field selector may name, beyond metadata.name and metadata.namespace; in the server's order."""
+    """Fields that field selectors accept besides metadata.name and metadata.namespace, in the API server's order."""
     generation: bool = False
-    """Whether metadata.generation counts changes of the spec."""
-    name_rule: str = "subdomain"
-    """``subdomain``, ``label``, ``service`` or ``path``; see :mod:`aksgpu.local.api.name_formats`."""
-    body_in_delete: bool = False
-    """Whether DELETE answers with the object, as pods and namespaces do, rather than a Status."""
+    """Whether metadata.generation counts the changes of the spec."""
+    name_format: str = "subdomain"
+    """The format of names: ``subdomain``, ``label``, ``service`` or ``path``. See :mod:`aksgpu.local.name_formats`."""
+    delete_returns_object: bool = False
+    """Whether DELETE returns the object, as it does for pods and namespaces, rather than a Status."""
 
     @cached_property
     def qualified(self) -> str:
-        """``jobs.batch``: the name in error texts."""
+        """``jobs.batch``, as error texts name the resource."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @cached_property
-    def head(self) -> bytes:
-        """How the JSON of every stored object of this kind begins; list items are the rest."""
+    def json_prefix(self) -> bytes:
+        """The first bytes of every stored object of this kind. In lists they are left out."""
         return f'{{"kind":"{self.kind}","apiVersion":"{self.api_version}",'.encode()
 
 
@@ -121,19 +121,19 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", ("cm",)),
     Kind("", "v1", "Event", "events", ("ev",), fields=tuple(_EVENT_FIELDS.split())),
     Kind("", "v1", "Namespace", "namespaces", ("ns",), namespaced=False, verbs=_NO_COLLECTION,
-         subresources=_FINALIZE, fields=("status.phase",), name_rule="label", body_in_delete=True),
+         subresources=_FINALIZE, fields=("status.phase",), name_format="label", delete_returns_object=True),
     Kind("", "v1", "Node", "nodes", ("no",), namespaced=False, subresources=_status("Node"),
          fields=("spec.unschedulable",)),
     Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", ("pvc",),
-         subresources=_status("PersistentVolumeClaim"), body_in_delete=True),
-    Kind("", "v1", "Pod", "pods", ("po",), ("all",), subresources=_POD_PARTS, body_in_delete=True,
+         subresources=_status("PersistentVolumeClaim"), delete_returns_object=True),
+    Kind("", "v1", "Pod", "pods", ("po",), ("all",), subresources=_POD_PARTS, delete_returns_object=True,
          fields=tuple(_POD_FIELDS.split())),
     Kind("", "v1", "ResourceQuota", "resourcequotas", ("quota",),
-         subresources=_status("ResourceQuota"), body_in_delete=True),
+         subresources=_status("ResourceQuota"), delete_returns_object=True),
     Kind("", "v1", "Secret", "secrets", fields=("type",)),
     Kind("", "v1", "Service", "services", ("svc",), ("all",), subresources=_status("Service"),
-         fields=("spec.clusterIP", "spec.type"), name_rule="service", body_in_delete=True),
-    Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), body_in_delete=True),
+         fields=("spec.clusterIP", "spec.type"), name_format="service", delete_returns_object=True),
+    Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), delete_returns_object=True),
     Kind("apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), generation=True,
          subresources=_status("DaemonSet", "apps")),
     Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
@@ -141,11 +141,11 @@ KINDS: tuple[Kind, ...] = (
     Kind("batch", "v1", "Job", "jobs", (), ("all",), generation=True, subresources=_status("Job", "batch"),
          fields=("status.successful",)),
     Kind(_COORDINATION, "v1", "Lease", "leases"),
-    Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False, name_rule="path"),
+    Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False, name_format="path"),
     Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False,
-         name_rule="path"),
-    Kind(_RBAC, "v1", "Role", "roles", name_rule="path"),
-    Kind(_RBAC, "v1", "RoleBinding", "rolebindings", name_rule="path"),
+         name_format="path"),
+    Kind(_RBAC, "v1", "Role", "roles", name_format="path"),
+    Kind(_RBAC, "v1", "RoleBinding", "rolebindings", name_format="path"),
     Kind(_SCHEDULING, "v1", "PriorityClass", "priorityclasses", ("pc",), namespaced=False),
 )
 # fmt: on
@@ -153,12 +153,14 @@ KINDS: tuple[Kind, ...] = (
 _BY_PLURAL = {kind.plural: kind for kind in KINDS}
 
 
-def by_plural(plural: str) -> Kind:
-    """The row of a plural; KeyError for a resource that is not served."""
+def get_kind(plural: str) -> Kind:
+    """Return the kind of a plural; raises KeyError if it is not served."""
     return _BY_PLURAL[plural]
 
 
-def by_path(group: str, version: str, plural: str) -> Kind | None:
-    """The row of a URL's group, version and plural, or None."""
-    found = _BY_PLURAL.get(plural)
-    return found if found is not None and (found.group, found.version) == (group, version) else None
+def find_kind(group: str, version: str, plural: str) -> Kind | None:
+    """Return the kind of a group, version and plural in a URL, or None if it is not served."""
+    kind = _BY_PLURAL.get(plural)
+    if kind is None or (kind.group, kind.version) != (group, version):
+        return None
+    return kind

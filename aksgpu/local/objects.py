@@ -1,10 +1,10 @@
-"""The one interface through which everything inside the laptop reads and writes Kubernetes objects.
+"""The interface through which the laptop's parts read and write Kubernetes objects.
 
-Controllers, the scheduler, the node agent and Resource Manager know only :class:`Objects`. The API server's registry
-implements it in process; a client of any API server could over HTTP, and in the tests one does.
+Controllers, the scheduler, the node agent and Resource Manager use only :class:`Objects`. The API server's registry
+implements it in the same process. The tests also implement it over HTTP.
 
-Objects are plain dicts. What is returned or delivered is shared: treat it as frozen and copy before changing it.
-A resource is named by its plural, such as ``pods`` or ``jobs``; every plural on the laptop is unique.
+Objects are plain dicts. Returned objects are shared: copy one before you change it. A resource is named by its plural,
+such as ``pods`` or ``jobs``; every plural is unique on the laptop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WatchEvent(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked of one object."""
+    """One request about one object."""
 
     verb: str
     """``get``, ``create``, ``update``, ``patch`` or ``delete``."""
@@ -43,26 +43,35 @@ class Request(NamedTuple):
 
 
 class Objects(ABC):
-    """Reads and writes Kubernetes objects. Errors are :class:`aksgpu.local.status_error.StatusError`."""
+    """Reads and writes Kubernetes objects.
+
+    Errors are raised as :class:`aksgpu.local.status_error.StatusError`.
+    """
 
     @abstractmethod
     async def call(self, request: Request) -> Object:
-        """One request about one object, as the methods below put it."""
+        """Send one request. The other methods call this one."""
 
     @abstractmethod
     async def list(
         self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Object], str]:
-        """All objects that match (every namespace when None), and the resourceVersion to watch from."""
+        """Return all objects that match, and the resourceVersion to watch from.
+
+        ``namespace=None`` means all namespaces.
+        """
 
     @abstractmethod
     def watch(
         self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
     ) -> AsyncIterator[WatchEvent]:
-        """Changes after ``resource_version``, for ever; raises Expired (410) when that is too old."""
+        """Yield the changes after ``resource_version``, without end.
+
+        Raises Expired (410) if that version is too old.
+        """
 
     async def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
-        """The object; raises NotFound."""
+        """Return an object; raises NotFound if it does not exist."""
         return await self.call(Request("get", resource, name, namespace))
 
     async def create(
@@ -74,11 +83,17 @@ class Objects(ABC):
         name: str | None = None,
         subresource: str | None = None,
     ) -> Object:
-        """Create the object, or post to a subresource of ``name`` (``pods`` has ``binding`` and ``eviction``)."""
+        """Create an object, or post to a subresource of the object ``name``.
+
+        Pods have the subresources ``binding`` and ``eviction``.
+        """
         return await self.call(Request("create", resource, name, namespace, obj, subresource))
 
     async def update(self, resource: str, obj: Object, *, subresource: str | None = None) -> Object:
-        """Replace the object, or only its ``status``; raises Conflict when its resourceVersion is stale."""
+        """Replace an object, or only its ``status``.
+
+        Raises Conflict if the object's resourceVersion is not the current one.
+        """
         meta = obj["metadata"]
         return await self.call(Request("update", resource, meta["name"], meta.get("namespace"), obj, subresource))
 
@@ -92,7 +107,7 @@ class Objects(ABC):
         content_type: str = MERGE_PATCH,
         subresource: str | None = None,
     ) -> Object:
-        """Patch the object, or only its ``status``."""
+        """Patch an object, or only its ``status``."""
         return await self.call(Request("patch", resource, name, namespace, patch, subresource, content_type))
 
     async def delete(
@@ -105,11 +120,14 @@ class Objects(ABC):
         grace_period_seconds: int | None = None,
         uid: str | None = None,
     ) -> Object:
-        """Delete the object as the API does: finalizers and a pod's grace period are respected."""
-        given = {
+        """Delete an object as the API does: finalizers and a pod's grace period are respected.
+
+        If ``uid`` is given and the object has another one, Conflict is raised.
+        """
+        options = {
             "propagationPolicy": propagation_policy,
             "gracePeriodSeconds": grace_period_seconds,
             "preconditions": {"uid": uid} if uid else None,
         }
-        options = {key: value for key, value in given.items() if value is not None}
-        return await self.call(Request("delete", resource, name, namespace, options))
+        body = {key: value for key, value in options.items() if value is not None}
+        return await self.call(Request("delete", resource, name, namespace, body))

@@ -1,4 +1,4 @@
-"""Label and field selectors, in the two forms the API has: strings in a query, and LabelSelector objects."""
+"""Label and field selectors, both as query strings and as LabelSelector objects."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.kinds import Kind
 from aksgpu.local.status_error import bad_request
 
 Labels = Mapping[str, str]
 Matcher = Callable[[Labels], bool]
-FieldMatcher = Callable[[Mapping[str, Any]], bool]
+ObjectFilter = Callable[[Mapping[str, Any]], bool]
 
 _TERM = re.compile(
     r"\s*+(?:"
@@ -25,15 +25,21 @@ _TERM = re.compile(
 
 
 def labels_match(selector: Mapping[str, Any], labels: Labels) -> bool:
-    """Whether a LabelSelector object selects these labels; an empty one selects everything."""
-    return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        operation(each.get("operator", ""), labels.get(each.get("key", "")), each.get("values", ()))
-        for each in selector.get("matchExpressions", ())
-    )
+    """Return whether a LabelSelector object selects these labels. An empty selector selects everything."""
+    if not selector.get("matchLabels", {}).items() <= labels.items():
+        return False
+    for requirement in selector.get("matchExpressions", ()):
+        value = labels.get(requirement.get("key", ""))
+        if not requirement_matches(requirement.get("operator", ""), value, requirement.get("values", ())):
+            return False
+    return True
 
 
-def operation(operator: str, value: str | None, values: Any) -> bool:
-    """One requirement of a selector or of node affinity; ``value`` is None where the label is absent."""
+def requirement_matches(operator: str, value: str | None, values: Any) -> bool:
+    """Return whether a label's value meets one requirement of a selector or of node affinity.
+
+    ``value`` is None if the label does not exist.
+    """
     if operator == "In":
         return value is not None and value in values
     if operator == "NotIn":
@@ -43,27 +49,35 @@ def operation(operator: str, value: str | None, values: Any) -> bool:
     if operator == "DoesNotExist":
         return value is None
     try:
-        have = int(value or "")
+        number = int(value or "")
         bound = int(values[0])
     except (ValueError, IndexError):
         return False
-    return have > bound if operator == "Gt" else operator == "Lt" and have < bound
+    if operator == "Gt":
+        return number > bound
+    return operator == "Lt" and number < bound
 
 
-def matcher(kind: Kind, label_selector: str, field_selector: str) -> FieldMatcher | None:
-    """Both selectors of a request as one function of an object; None when everything is wanted."""
+def object_filter(kind: Kind, label_selector: str, field_selector: str) -> ObjectFilter | None:
+    """Return both selectors of a request as one predicate on objects, or None if they select everything."""
     labels = parse_labels(label_selector)
     fields = parse_fields(field_selector, kind)
     if labels is None:
         return fields
-    return lambda obj: labels(obj["metadata"].get("labels") or {}) and (fields is None or fields(obj))
+
+    def matches(obj: Mapping[str, Any]) -> bool:
+        if not labels(obj["metadata"].get("labels") or {}):
+            return False
+        return fields is None or fields(obj)
+
+    return matches
 
 
 @lru_cache(maxsize=512)
 def parse_labels(text: str) -> Matcher | None:
-    """A label selector string as a function of an object's labels; None for one that selects everything.
+    """Return a label selector as a predicate on labels, or None if it selects everything.
 
-    Raises BadRequest when the text is no selector.
+    Raises BadRequest if ``text`` is not a label selector.
     """
     tests: list[tuple[str, str, tuple[str, ...]]] = []
     position = 0
@@ -75,7 +89,7 @@ def parse_labels(text: str) -> Matcher | None:
         tests.append(_requirement(match))
     if not tests:
         return None
-    return lambda labels: all(operation(op, labels.get(key), values) for key, op, values in tests)
+    return lambda labels: all(requirement_matches(op, labels.get(key), values) for key, op, values in tests)
 
 
 def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
@@ -88,22 +102,24 @@ def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
     elif match["op"]:
         operator = {"!=": "NotIn", ">": "Gt", "<": "Lt"}.get(match["op"], "In")
         values = (match["value"],)
-    wrong = [f'<nil>: Invalid value: "{key}": {why}' for why in name_formats.qualified(key)]
+    problems = [f'<nil>: Invalid value: "{key}": {why}' for why in name_formats.qualified_name_problems(key)]
     for index, value in enumerate(values):
-        wrong += [f'values[{index}][{key}]: Invalid value: "{value}": {why}' for why in name_formats.label_value(value)]
-    if wrong:
-        raise bad_request(f"unable to parse requirement: {wrong[0]}")
+        for why in name_formats.label_value_problems(value):
+            problems.append(f'values[{index}][{key}]: Invalid value: "{value}": {why}')
+    if problems:
+        raise bad_request(f"unable to parse requirement: {problems[0]}")
     return key, operator, values
 
 
 _ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.succeeded": "0"}
+"""What some fields count as if they do not exist."""
 
 
 @lru_cache(maxsize=512)
-def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
-    """A field selector string as a function of an object; None for one that selects everything.
+def parse_fields(text: str, kind: Kind) -> ObjectFilter | None:
+    """Return a field selector as a predicate on objects, or None if it selects everything.
 
-    Raises BadRequest for a field that this kind cannot be selected by.
+    Raises BadRequest if the kind cannot be selected by one of the fields.
     """
     tests: list[tuple[str, bool, str]] = []
     for term in filter(None, re.split(r"(?<!\\),", text)):
@@ -114,9 +130,10 @@ def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
         equal = match[2] != "!="
         value = re.sub(r"\\([\\,=])", r"\1", match[3])
         if path not in ("metadata.name", "metadata.namespace", *kind.fields):
+            if kind.fields:
+                raise bad_request(f"field label not supported: {path}")
             known = '"metadata.name", "metadata.namespace"'
-            only = f'"{path}" is not a known field selector: only {known}'
-            raise bad_request(f"field label not supported: {path}" if kind.fields else only)
+            raise bad_request(f'"{path}" is not a known field selector: only {known}')
         tests.append((path.replace("status.successful", "status.succeeded"), equal, value))
     if not tests:
         return None
@@ -124,19 +141,20 @@ def parse_fields(text: str, kind: Kind) -> FieldMatcher | None:
 
 
 def field_value(obj: Mapping[str, Any], path: str) -> str:
-    """What a field selector compares: the field as text, empty where absent."""
+    """Return the text that a field selector compares; empty if the field does not exist."""
     if path == "source":
-        return at(obj, "source.component") or obj.get("reportingComponent") or ""
-    value = at(obj, path)
+        return get_path(obj, "source.component") or obj.get("reportingComponent") or ""
+    value = get_path(obj, path)
     if value is None:
         return _ABSENT.get(path, "")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def at(obj: Mapping[str, Any], path: str) -> Any:
-    """The value at a path such as ``status.phase``; None where there is none."""
+def get_path(obj: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a path such as ``status.phase``, or None if there is none."""
     value: Any = obj
     for key in path.split("."):
-        if (value := value.get(key)) is None:
-            break
+        value = value.get(key)
+        if value is None:
+            return None
     return value

@@ -1,4 +1,4 @@
-"""Kubernetes' Status object as an exception, with the texts a real API server uses."""
+"""Kubernetes' Status object as an exception, with the API server's error texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class StatusError(Exception):
-    """A refusal by the API server. ``status`` is the body that goes over the wire."""
+    """An error that the API server returns. ``status`` is the body of the response."""
 
     def __init__(
         self, code: int, reason: str, message: str, details: dict[str, Any] | None = None, **fields: Any
@@ -28,8 +28,8 @@ class StatusError(Exception):
         }
 
 
-class ignoring:  # noqa: N801 - reads as a keyword, as contextlib.suppress does
-    """Go on when the API server refuses with one of these codes."""
+class ignoring:  # noqa: N801 - lower case, as contextlib.suppress
+    """Suppress a StatusError that has one of these HTTP status codes."""
 
     def __init__(self, *codes: int) -> None:
         self._codes = codes
@@ -45,33 +45,33 @@ def _qualified(plural: str, group: str) -> str:
 
 
 def details(plural: str, group: str, name: str, **more: Any) -> dict[str, Any]:
-    """What a Status says of the object that it is about."""
+    """Return the details of a Status: the object that the error is about, and ``more`` fields."""
     return {"name": name, **({"group": group} if group else {}), "kind": plural, **more}
 
 
 def not_found(plural: str, name: str, group: str = "") -> StatusError:
-    """404: no such object."""
+    """404: the object does not exist."""
     message = f'{_qualified(plural, group)} "{name}" not found'
     return StatusError(404, "NotFound", message, details(plural, group, name))
 
 
 def already_exists(plural: str, name: str, group: str = "") -> StatusError:
-    """409: an object of this name exists."""
+    """409: an object of this name already exists."""
     message = f'{_qualified(plural, group)} "{name}" already exists'
     return StatusError(409, "AlreadyExists", message, details(plural, group, name))
 
 
 def conflict(plural: str, name: str, why: str, group: str = "") -> StatusError:
-    """409: the object changed, or the precondition does not hold."""
+    """409: the object has changed, or a precondition is not met."""
     message = f'Operation cannot be fulfilled on {_qualified(plural, group)} "{name}": {why}'
     return StatusError(409, "Conflict", message, details(plural, group, name))
 
 
 def bad_request(message: str) -> StatusError:
-    """400: the request makes no sense."""
+    """400: the request is malformed."""
     return StatusError(400, "BadRequest", message)
 
 
 def expired(message: str) -> StatusError:
-    """410: the position asked for is no longer kept."""
+    """410: the requested resourceVersion is no longer available."""
     return StatusError(410, "Expired", message)

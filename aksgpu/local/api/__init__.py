@@ -1,1 +1,1 @@
-"""The laptop's Kubernetes API server."""
+"""The API server of the laptop's Kubernetes clusters."""

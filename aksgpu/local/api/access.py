@@ -1,47 +1,50 @@
-"""Who is calling, by bearer token, and what they may do, by the cluster's own roles and bindings."""
+"""Authentication by bearer token, and authorization by the cluster's roles and bindings (RBAC)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.store import Store
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, bad_request
 
-Object = dict[str, Any]
-
-MASTERS = "system:masters"
+ADMIN_GROUP = "system:masters"
 """Members of this group may do everything."""
-_AUTHENTICATED = "system:authenticated"
+_AUTHENTICATED_GROUP = "system:authenticated"
 
 
 class User(NamedTuple):
-    """A caller, as RBAC knows them."""
+    """A user and their groups, as RBAC knows them."""
 
     name: str
     groups: tuple[str, ...] = ()
 
 
-Tokens = Mapping[str, User] | Callable[[str], User | None]
+TokenAuthenticator = Mapping[str, User] | Callable[[str], User | None]
 
 
-def authenticate(request: web.Request, tokens: Tokens) -> User:
-    """The user whose bearer token the request carries, or whom that user impersonates; raises Unauthorized."""
+def authenticate(request: web.Request, tokens: TokenAuthenticator) -> User:
+    """Return the user of the request's bearer token, or the user whom they impersonate.
+
+    Raises Unauthorized if the token is missing or unknown.
+    """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and (token := token.strip()):
+    token = token.strip()
+    if scheme.lower() == "bearer" and token:
         user = tokens(token) if callable(tokens) else tokens.get(token)
         if user is not None:
-            return _impersonated(request, User(user.name, (*user.groups, _AUTHENTICATED)))
+            return _impersonate(request, User(user.name, (*user.groups, _AUTHENTICATED_GROUP)))
     raise StatusError(401, "Unauthorized", "Unauthorized")
 
 
-def _impersonated(request: web.Request, user: User) -> User:
-    """Whom the request is to be answered as: the caller, or the user that an administrator names in its headers."""
+def _impersonate(request: web.Request, user: User) -> User:
+    """Return the user that the request's headers name, if an administrator sent it; otherwise the caller."""
     name = request.headers.get("Impersonate-User", "")
     groups = request.headers.getall("Impersonate-Group", [])
     asked = sorted({header for header in request.headers if header.lower().startswith("impersonate-")})
@@ -49,16 +52,17 @@ def _impersonated(request: web.Request, user: User) -> User:
         return user
     if not name:
         raise bad_request(f"requested {groups or asked} without impersonating a user")
-    if MASTERS not in user.groups:
-        what = f'User "{user.name}" cannot impersonate resource "users" in API group "" at the cluster scope'
-        raise StatusError(403, "Forbidden", f'users "{name}" is forbidden: {what}', {"name": name, "kind": "users"})
-    if not groups and len(parts := name.split(":")) == 4 and name.startswith("system:serviceaccount:"):
+    if ADMIN_GROUP not in user.groups:
+        reason = f'User "{user.name}" cannot impersonate resource "users" in API group "" at the cluster scope'
+        raise StatusError(403, "Forbidden", f'users "{name}" is forbidden: {reason}', {"name": name, "kind": "users"})
+    parts = name.split(":")
+    if not groups and len(parts) == 4 and name.startswith("system:serviceaccount:"):
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}"]
-    return User(name, (*groups, _AUTHENTICATED))
+    return User(name, (*groups, _AUTHENTICATED_GROUP))
 
 
 class Attributes(NamedTuple):
-    """What someone wants to do."""
+    """What a request wants to do: the attributes that authorization decides on."""
 
     verb: str
     group: str = ""
@@ -67,79 +71,94 @@ class Attributes(NamedTuple):
     namespace: str = ""
     name: str = ""
     path: str = ""
-    """Of a request that is not about a resource, such as ``/version``."""
+    """The path of a request that is not about a resource, such as ``/version``."""
 
     @property
     def full_resource(self) -> str:
-        """``pods/log``."""
+        """``pods/log``, or the resource alone if there is no subresource."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
-_NAMED = re.compile(r"(?:^|,)metadata\.name==?([^,=!]+)(?:,|$)")
-DISCOVERY = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/readyz/", "/version/")
-"""What everyone with a token may read: these paths and all below them."""
+_NAME_SELECTOR = re.compile(r"(?:^|,)metadata\.name==?([^,=!]+)(?:,|$)")
+DISCOVERY_PATHS = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/readyz/", "/version/")
+"""Paths that every authenticated user may read, with everything below them."""
 
 
-def allowed(store: Store, user: User, wanted: Attributes) -> str | None:
-    """Why the user may do this, or None when they may not. The reason is empty where no binding is needed."""
-    if MASTERS in user.groups or (wanted.verb == "get" and f"{wanted.path}/".startswith(DISCOVERY)):
+def allow_reason(store: Store, user: User, attributes: Attributes) -> str | None:
+    """Return why the user may do this, or None if they may not.
+
+    The reason is empty if no binding is necessary.
+    """
+    if ADMIN_GROUP in user.groups:
         return ""
-    local = store.entries("rolebindings", wanted.namespace) if wanted.namespace else ()
-    for entry in (*store.entries("clusterrolebindings"), *local):
+    if attributes.verb == "get" and f"{attributes.path}/".startswith(DISCOVERY_PATHS):
+        return ""
+    bindings = list(store.entries("clusterrolebindings"))
+    if attributes.namespace:
+        bindings += store.entries("rolebindings", attributes.namespace)
+    for entry in bindings:
         binding = entry.obj
         namespace = binding["metadata"].get("namespace", "")
         role = binding["roleRef"]
-        subjects = (_subject(each, namespace, user) for each in binding.get("subjects") or ())
-        if (subject := next(filter(None, subjects), None)) and any(
-            _grants(rule, wanted) for rule in _rules(store, role, namespace)
-        ):
+        subject = _binding_subject(binding, namespace, user)
+        if subject and any(_grants(rule, attributes) for rule in _role_rules(store, role, namespace)):
             name = "/".join(filter(None, (binding["metadata"]["name"], namespace)))
             return f'RBAC: allowed by {entry.kind.kind} "{name}" of {role["kind"]} "{role["name"]}" to {subject}'
     return None
 
 
-def named(wanted: Attributes, query: Mapping[str, str]) -> Attributes:
-    """A list or watch of the one object that a field selector names is judged as a request for that object."""
-    if wanted.verb in ("list", "watch") and (found := _NAMED.search(query.get("fieldSelector", ""))):
-        return wanted._replace(name=found[1])
-    return wanted
+def _binding_subject(binding: Object, namespace: str, user: User) -> str | None:
+    """Return the first subject of a binding that is or contains the user, as text; None if there is none."""
+    for subject in binding.get("subjects") or ():
+        text = _matching_subject(subject, namespace, user)
+        if text:
+            return text
+    return None
 
 
-def authorize(store: Store, user: User, wanted: Attributes) -> None:
+def with_selected_name(attributes: Attributes, query: Mapping[str, str]) -> Attributes:
+    """Return the attributes with the name that a list or watch selects by ``metadata.name``, as Kubernetes does."""
+    if attributes.verb not in ("list", "watch"):
+        return attributes
+    match = _NAME_SELECTOR.search(query.get("fieldSelector", ""))
+    return attributes._replace(name=match[1]) if match else attributes
+
+
+def authorize(store: Store, user: User, attributes: Attributes) -> None:
     """Raise Forbidden unless the user may do this."""
-    if allowed(store, user, wanted) is not None:
+    if allow_reason(store, user, attributes) is not None:
         return
-    if wanted.path:
-        message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"'
+    if attributes.path:
+        message = f'forbidden: User "{user.name}" cannot {attributes.verb} path "{attributes.path}"'
         raise StatusError(403, "Forbidden", message, {})
-    where = f'in the namespace "{wanted.namespace}"' if wanted.namespace else "at the cluster scope"
-    what = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
-    if wanted.name:
-        what = f'{what} "{wanted.name}"'
+    where = f'in the namespace "{attributes.namespace}"' if attributes.namespace else "at the cluster scope"
+    what = f"{attributes.resource}.{attributes.group}" if attributes.group else attributes.resource
+    if attributes.name:
+        what += f' "{attributes.name}"'
     message = (
-        f'{what} is forbidden: User "{user.name}" cannot {wanted.verb} resource "{wanted.full_resource}" '
-        f'in API group "{wanted.group}" {where}'
+        f'{what} is forbidden: User "{user.name}" cannot {attributes.verb} resource "{attributes.full_resource}" '
+        f'in API group "{attributes.group}" {where}'
     )
-    details = {"name": wanted.name, "group": wanted.group, "kind": wanted.resource}
+    details = {"name": attributes.name, "group": attributes.group, "kind": attributes.resource}
     raise StatusError(403, "Forbidden", message, {key: value for key, value in details.items() if value})
 
 
-def review(store: Store, user: User, spec: Object) -> Object:
-    """The status of a SelfSubjectAccessReview."""
+def review_access(store: Store, user: User, spec: Object) -> Object:
+    """Return the status of a SelfSubjectAccessReview."""
     given = [spec[part] for part in ("resourceAttributes", "nonResourceAttributes") if spec.get(part)]
     if len(given) != 1:
         causes = Causes()
         why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         causes.invalid("spec.resourceAttributes", None, why)
-        causes.check(by_plural("selfsubjectaccessreviews"), "")
-    (asked,) = given
-    wanted = Attributes(**{field: str(asked.get(field) or "") for field in Attributes._fields})
-    reason = allowed(store, user, wanted)
+        causes.raise_if_any(get_kind("selfsubjectaccessreviews"), "")
+    fields = given[0]
+    attributes = Attributes(**{field: str(fields.get(field) or "") for field in Attributes._fields})
+    reason = allow_reason(store, user, attributes)
     return {"allowed": reason is not None, **({"reason": reason} if reason else {})}
 
 
-def _subject(subject: Object, namespace: str, user: User) -> str | None:
-    """How a subject of a binding in ``namespace`` is called when it is, or contains, this user."""
+def _matching_subject(subject: Object, namespace: str, user: User) -> str | None:
+    """Return a subject of a binding in ``namespace`` as text if it is or contains this user; otherwise None."""
     kind = subject.get("kind")
     name = subject.get("name", "")
     if kind == "ServiceAccount":
@@ -151,23 +170,33 @@ def _subject(subject: Object, namespace: str, user: User) -> str | None:
     return f'{kind} "{name}"' if is_user else None
 
 
-def _rules(store: Store, reference: Object, namespace: str) -> list[Object]:
-    cluster = reference.get("kind") == "ClusterRole"
-    entry = store.get("clusterroles" if cluster else "roles", ("" if cluster else namespace, reference.get("name", "")))
+def _role_rules(store: Store, reference: Object, namespace: str) -> list[Object]:
+    name = reference.get("name", "")
+    if reference.get("kind") == "ClusterRole":
+        entry = store.get("clusterroles", ("", name))
+    else:
+        entry = store.get("roles", (namespace, name))
     return (entry.obj.get("rules") or []) if entry else []
 
 
-def _grants(rule: Object, wanted: Attributes) -> bool:
-    def has(field: str, *values: str) -> bool:
-        given = rule.get(field) or ()
-        return any(value in given for value in ("*", *values))
+def _grants(rule: Object, attributes: Attributes) -> bool:
+    """Return whether a rule of a role allows a request."""
 
-    if not has("verbs", wanted.verb):
+    def has(field: str, *values: str) -> bool:
+        listed = rule.get(field) or ()
+        return any(value in listed for value in ("*", *values))
+
+    if not has("verbs", attributes.verb):
         return False
-    if wanted.path:
+    if attributes.path:
         urls = rule.get("nonResourceURLs") or ()
-        return any(url == wanted.path or (url.endswith("*") and wanted.path.startswith(url[:-1])) for url in urls)
-    every = (f"*/{wanted.subresource}",) if wanted.subresource else ()
+        return any(
+            url == attributes.path or (url.endswith("*") and attributes.path.startswith(url[:-1])) for url in urls
+        )
+    resources = [attributes.full_resource]
+    if attributes.subresource:
+        resources.append(f"*/{attributes.subresource}")
+    if not has("apiGroups", attributes.group) or not has("resources", *resources):
+        return False
     names = rule.get("resourceNames")
-    allowed_here = has("apiGroups", wanted.group) and has("resources", wanted.full_resource, *every)
-    return allowed_here and (not names or wanted.name in names)
+    return not names or attributes.name in names

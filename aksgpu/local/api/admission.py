@@ -1,7 +1,7 @@
-"""Admission: what a new object may and must be, given the other objects of the cluster.
+"""Admission: what a new object may and must contain, given the other objects of the cluster.
 
-Namespaces that must exist, priorities, default tolerations, service accounts and quotas, as the API server's plug-ins
-of those names do it.
+It covers existing namespaces, priorities, default tolerations, service accounts and quotas, as the admission plug-ins
+of those names do.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ from decimal import Decimal
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.api.store import Store
 from aksgpu.local.kinds import Kind
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, details, not_found
 
-Object = dict[str, Any]
 Amounts = defaultdict[str, Decimal]
-"""How much of each resource."""
+"""Amount by resource name."""
 
-PROTECTED = ("default", "kube-system", "kube-public")
+PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 """Namespaces that cannot be deleted."""
-_DELAY_KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_LOST_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_DEFAULT_TOLERATION_SECONDS = 300
 
 
 def forbidden(kind: Kind, name: str, why: str, causes: list[dict[str, str]] | None = None) -> StatusError:
-    """403, as an admission plug-in says it."""
+    """403: an admission plug-in refuses the object."""
     about = details(kind.plural, kind.group, name, **({"causes": causes} if causes else {}))
     return StatusError(403, "Forbidden", f'{kind.qualified} "{name}" is forbidden: {why}', about)
 
 
 def admit_namespace(store: Store, kind: Kind, obj: Object) -> None:
-    """The namespace of a new object must exist and not be on its way out."""
+    """Raise unless the namespace of a new object exists and is not being deleted."""
     if not kind.namespaced:
         return
     namespace = obj["metadata"]["namespace"]
@@ -41,14 +42,14 @@ def admit_namespace(store: Store, kind: Kind, obj: Object) -> None:
     if found is None:
         raise not_found("namespaces", namespace)
     if "deletionTimestamp" in found.obj["metadata"]:
-        why = f"namespace {namespace} is being terminated"
-        cause = {"reason": "NamespaceTerminating", "message": why, "field": "metadata.namespace"}
+        message = f"namespace {namespace} is being terminated"
+        cause = {"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}
         why = f"unable to create new content in namespace {namespace} because it is being terminated"
         raise forbidden(kind, obj["metadata"].get("name", ""), why, [cause])
 
 
 def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
-    """Complete a new pod in place: priority, service account, tolerations."""
+    """Add priority, service account and tolerations to a new pod, in place."""
     spec = pod["spec"]
     namespace = pod["metadata"]["namespace"]
     name = pod["metadata"].get("name", "")
@@ -58,96 +59,125 @@ def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
     if account != "default" and store.get("serviceaccounts", (namespace, account)) is None:
         missing = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
         raise forbidden(kind, name, missing)
-    given = spec.get("tolerations", ())
-    spec["tolerations"] = [*given] + [
-        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-        for key in _DELAY_KEYS
-        if not any(each.get("key", key) == key and each.get("effect", "NoExecute") == "NoExecute" for each in given)
-    ]
+    spec["tolerations"] = _with_default_tolerations(spec.get("tolerations", ()))
+
+
+def _with_default_tolerations(tolerations: Iterable[Object]) -> list[Object]:
+    """Return the tolerations, and a default one for each lost-node taint that they do not match."""
+    result = list(tolerations)
+    for key in _LOST_NODE_TAINTS:
+        is_covered = any(
+            each.get("key", key) == key and each.get("effect", "NoExecute") == "NoExecute" for each in tolerations
+        )
+        if not is_covered:
+            default = {
+                "key": key,
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": _DEFAULT_TOLERATION_SECONDS,
+            }
+            result.append(default)
+    return result
 
 
 def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
-    chosen: Object = {"value": 0, "preemptionPolicy": "PreemptLowerPriority"}
-    if wanted := spec.get("priorityClassName"):
-        entry = store.get("priorityclasses", ("", wanted))
+    """Set a pod's priority and preemption policy from its PriorityClass or the default one."""
+    priority_class: Object = {"value": 0, "preemptionPolicy": "PreemptLowerPriority"}
+    defaults = [each.obj for each in store.entries("priorityclasses") if each.obj.get("globalDefault")]
+    if spec.get("priorityClassName"):
+        entry = store.get("priorityclasses", ("", spec["priorityClassName"]))
         if entry is None:
-            raise forbidden(kind, name, f"no PriorityClass with name {wanted} was found")
-        chosen = entry.obj
-    elif default := [each.obj for each in store.entries("priorityclasses") if each.obj.get("globalDefault")]:
-        chosen = max(default, key=lambda each: int(each["value"]))
-        spec["priorityClassName"] = chosen["metadata"]["name"]
-    value = chosen["value"]
-    if (given := spec.get("priority", value)) != value:
+            raise forbidden(kind, name, f"no PriorityClass with name {spec['priorityClassName']} was found")
+        priority_class = entry.obj
+    elif defaults:
+        priority_class = max(defaults, key=lambda each: int(each["value"]))
+        spec["priorityClassName"] = priority_class["metadata"]["name"]
+    value = priority_class["value"]
+    given = spec.get("priority", value)
+    if given != value:
         why = f"the integer value of priority ({given}) must not be provided in pod spec; priority admission controller"
         raise forbidden(kind, name, f"{why} computed {value} from the given PriorityClass name")
     spec["priority"] = value
-    spec.setdefault("preemptionPolicy", chosen["preemptionPolicy"])
+    spec.setdefault("preemptionPolicy", priority_class["preemptionPolicy"])
 
 
 def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
-    """Refuse a new pod that would take its namespace beyond a ResourceQuota.
+    """Raise Forbidden if a new pod would exceed a ResourceQuota of its namespace.
 
-    What is used comes from the objects themselves, so that it is right even while a quota's status lags behind.
+    The usage is computed from the pods themselves, so it is right even if a quota's status is out of date.
     """
     namespace = pod["metadata"]["namespace"]
     name = pod["metadata"]["name"]
     quotas = list(store.entries("resourcequotas", namespace))
     if not quotas:
         return
-    used = _used(store, namespace)
-    wanted = usage([pod])
+    used = _namespace_usage(store, namespace)
+    requested = quota_usage([pod])
     for entry in quotas:
-        asked = []
-        taken = []
-        limited = []
+        quota = entry.key[1]
         hard = entry.obj["spec"].get("hard", {})
-        if unsaid := _unsaid(pod["spec"], hard):
-            raise forbidden(kind, name, f"failed quota: {entry.key[1]}: must specify {unsaid}")
-        for each, limit in sorted(hard.items()):
-            if wanted[each] and used[each] + wanted[each] > quantities.parse(limit):
-                asked.append(f"{each}={quantities.canonical(str(wanted[each]))}")
-                taken.append(f"{each}={quantities.canonical(str(used[each]))}")
-                limited.append(f"{each}={limit}")
-        if asked:
-            why = f"requested: {','.join(asked)}, used: {','.join(taken)}, limited: {','.join(limited)}"
-            raise forbidden(kind, name, f"exceeded quota: {entry.key[1]}, {why}")
+        missing = _missing_quantities(pod["spec"], hard)
+        if missing:
+            raise forbidden(kind, name, f"failed quota: {quota}: must specify {missing}")
+        exceeded = [
+            resource
+            for resource, limit in sorted(hard.items())
+            if requested[resource] and used[resource] + requested[resource] > quantities.parse(limit)
+        ]
+        if exceeded:
+            why = (
+                f"requested: {_format_amounts(exceeded, requested)}, used: {_format_amounts(exceeded, used)}, "
+                f"limited: {','.join(f'{resource}={hard[resource]}' for resource in exceeded)}"
+            )
+            raise forbidden(kind, name, f"exceeded quota: {quota}, {why}")
 
 
-def _unsaid(spec: Object, hard: Object) -> str:
-    """Which containers do not say how much cpu or memory they take although a quota limits it; empty when all do."""
-    lacking = []
+def _format_amounts(resources: list[str], amounts: Amounts) -> str:
+    return ",".join(f"{resource}={quantities.canonical(str(amounts[resource]))}" for resource in resources)
+
+
+def _missing_quantities(spec: Object, hard: Object) -> str:
+    """Return which containers lack a request or limit that a quota requires; empty if none does."""
+    containers = (*spec["containers"], *spec.get("initContainers", ()))
+    missing: list[str] = []
     for limited in sorted(hard):
         field, _, name = limited.rpartition(".")
-        if name in ("cpu", "memory") and field in ("", "requests", "limits"):
-            containers = (*spec["containers"], *spec.get("initContainers", ()))
-            silent = {each["name"] for each in containers if name not in each["resources"].get(field or "requests", {})}
-            if silent:
-                lacking.append(f"{limited} for: {','.join(sorted(silent))}")
-    return "; ".join(lacking)
+        if name not in ("cpu", "memory") or field not in ("", "requests", "limits"):
+            continue
+        names = {each["name"] for each in containers if name not in each["resources"].get(field or "requests", {})}
+        if names:
+            missing.append(f"{limited} for: {','.join(sorted(names))}")
+    return "; ".join(missing)
 
 
-def _used(store: Store, namespace: str) -> Amounts:
-    """What the pods of a namespace take: counted once, then kept up with their changes, so that many cost no more."""
-    place = f"used in {namespace}"
+def _namespace_usage(store: Store, namespace: str) -> Amounts:
+    """Return what the pods of a namespace use.
+
+    The result is kept in the store and updated with the changes since, so that the cost does not grow with the number
+    of pods.
+    """
+    cache_key = f"quota usage of {namespace}"
     used = Amounts(Decimal)
     try:
-        since, used = store.derived[place]
-        changed = store.at("pods", since)
-    except (KeyError, StatusError):  # never counted, or so long ago that the changes are not kept
-        used = usage(entry.obj for entry in store.entries("pods", namespace))
+        since, used = store.derived[cache_key]
+        changed = store.changes_since("pods", since)
+    except (KeyError, StatusError):  # Not computed yet, or the changes since are no longer kept.
+        used = quota_usage(entry.obj for entry in store.entries("pods", namespace))
         changed = {}
     for key, before in changed.items():
-        if key[0] == namespace:
-            after = store.get("pods", key)
-            for sign, entry in ((-1, before), (1, after)):
-                for name, amount in usage([entry.obj] if entry else []).items():
-                    used[name] += sign * amount
-    store.derived[place] = store.revision, used
+        if key[0] != namespace:
+            continue
+        after = store.get("pods", key)
+        for name, amount in quota_usage([before.obj] if before else []).items():
+            used[name] -= amount
+        for name, amount in quota_usage([after.obj] if after else []).items():
+            used[name] += amount
+    store.derived[cache_key] = (store.revision, used)
     return used
 
 
-def usage(pods: Iterable[Object]) -> Amounts:
-    """What pods take, in the names of a ResourceQuota; those that have ended take nothing."""
+def quota_usage(pods: Iterable[Object]) -> Amounts:
+    """Return what pods use, by the names of a ResourceQuota. Pods that have ended use nothing."""
     total = Amounts(Decimal)
     for pod in pods:
         if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
@@ -157,26 +187,27 @@ def usage(pods: Iterable[Object]) -> Amounts:
         for field in ("requests", "limits"):
             for name, amount in pod_resources(pod["spec"], field).items():
                 total[f"{field}.{name}"] += amount
-                if field == "requests" and not name_formats.extended(name):
+                if field == "requests" and not name_formats.is_extended_resource(name):
                     total[name] += amount
     return total
 
 
 def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
-    """What a pod requests or is limited to, as ``field`` says; a limit stands for a request that is not given.
+    """Return what a pod requests or is limited to; ``field`` is ``requests`` or ``limits``.
 
-    Containers add up; init containers run one after the other before them, so the largest counts; init containers with
-    ``restartPolicy: Always`` stay beside all that come later. Overhead comes on top.
+    A limit is also the request if no request is given. Containers add up. Init containers run one after the other
+    before them, so only the largest counts. Init containers with ``restartPolicy: Always`` (sidecars) keep running and
+    add to everything that starts later. The pod's overhead is added.
     """
     total = Amounts(Decimal)
     start = Amounts(Decimal)
     for container in spec.get("initContainers") or ():
         sidecar = container.get("restartPolicy") == "Always"
-        for name, amount in _wants(container, field).items():
+        for name, amount in _container_resources(container, field).items():
             start[name] = max(start[name], total[name] + amount)
             total[name] += amount if sidecar else 0
     for container in spec.get("containers") or ():
-        for name, amount in _wants(container, field).items():
+        for name, amount in _container_resources(container, field).items():
             total[name] += amount
     for name, amount in start.items():
         total[name] = max(total[name], amount)
@@ -185,7 +216,9 @@ def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
     return total
 
 
-def _wants(container: Mapping[str, Any], field: str) -> dict[str, Decimal]:
+def _container_resources(container: Mapping[str, Any], field: str) -> dict[str, Decimal]:
     resources = container.get("resources") or {}
-    given = {**(resources.get("limits") or {}), **((resources.get("requests") or {}) if field == "requests" else {})}
-    return {name: quantities.parse(value) for name, value in given.items()}
+    values = dict(resources.get("limits") or {})
+    if field == "requests":
+        values |= resources.get("requests") or {}
+    return {name: quantities.parse(value) for name, value in values.items()}

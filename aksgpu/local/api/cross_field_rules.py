@@ -1,74 +1,82 @@
-"""Rules that span the fields of one part of an object, such as a container or a selector's requirement.
+"""Validation rules that involve several fields of one part of an object, such as a container.
 
-:data:`CHECKS` are called wherever such a part is read from a client, like the rules of single fields in
-``data/rules.yaml``, so that all that is wrong with an object is told at once. The fields that must be there may still
-be absent: somebody else tells of that.
+The functions in :data:`VALIDATORS` are called for each such part that a client sends, together with the rules for
+single fields in ``data/rules.yaml``, so that all problems are reported at once. Required fields may still be missing;
+that is reported elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.objects import Object
 
-Object = dict[str, Any]
-Check = Callable[[Object, str, Causes], None]
-"""What is wrong with a part; the text is its path, with a dot at the end unless it is the whole object."""
+Validator = Callable[[Object, str, Causes], None]
+"""Reports what is wrong with a part.
+
+The second argument is its path: with a trailing dot, or empty for the whole object.
+"""
 
 _CONTROLLER = "kubernetes.io/job-controller"
-_MOST_PARALLEL = 100_000
+_MAX_INDEXED_PARALLELISM = 100_000
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
 _SOURCES = ("name", "emptyDir", "hostPath", "secret", "persistentVolumeClaim", "downwardAPI", "configMap", "projected")
-"""The fields of a volume, in the order in which the API server looks for its type."""
+"""The fields of a volume, in the order in which the API server looks for its source."""
 _SECRET_KEYS = {
     "kubernetes.io/dockercfg": ".dockercfg",
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
     "kubernetes.io/ssh-auth": "ssh-privatekey",
     "kubernetes.io/tls": "tls.crt tls.key",
 }
-"""What Secrets of these types must hold."""
+"""Keys that Secrets of these types must have."""
 
 
-def _pod_spec(spec: Object, at: str, causes: Causes) -> None:
+def _pod_spec(spec: Object, prefix: str, causes: Causes) -> None:
     volumes = {each.get("name") for each in spec.get("volumes", ())}
-    seen = set[str]()
+    names = set[str]()
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or ()):
-            here = f"{at}{group}[{index}]"
+            path = f"{prefix}{group}[{index}]"
             name = container.get("name")
-            if name and name in seen:
-                causes.duplicate(f"{here}.name", name)
-            seen.add(name)
+            if name and name in names:
+                causes.duplicate(f"{path}.name", name)
+            names.add(name)
             if group == "containers" and "restartPolicy" in container:
-                causes.forbidden(f"{here}.restartPolicy", "may not be set for non-init containers")
-            places = set[str]()
-            for number, mount in enumerate(container.get("volumeMounts", ())):
-                if mount.get("name") not in volumes:
-                    causes.not_found(f"{here}.volumeMounts[{number}].name", mount.get("name"))
-                if (place := mount.get("mountPath")) in places:
-                    causes.invalid(f"{here}.volumeMounts[{number}].mountPath", place, "must be unique")
-                places.add(place)
+                causes.forbidden(f"{path}.restartPolicy", "may not be set for non-init containers")
+            _volume_mounts(container.get("volumeMounts", ()), f"{path}.volumeMounts", volumes, causes)
 
 
-def _volume(volume: Object, at: str, causes: Causes) -> None:
-    found = sorted(volume, key=lambda field: _SOURCES.index(field) if field in _SOURCES else len(_SOURCES))
-    for field in found[2:]:
-        causes.forbidden(f"{at}{field}", "may not specify more than 1 volume type")
+def _volume_mounts(mounts: Iterable[Object], path: str, volumes: set[Any], causes: Causes) -> None:
+    mount_paths = set[Any]()
+    for index, mount in enumerate(mounts):
+        if mount.get("name") not in volumes:
+            causes.not_found(f"{path}[{index}].name", mount.get("name"))
+        mount_path = mount.get("mountPath")
+        if mount_path in mount_paths:
+            causes.invalid(f"{path}[{index}].mountPath", mount_path, "must be unique")
+        mount_paths.add(mount_path)
 
 
-def _mount(mount: Object, at: str, causes: Causes) -> None:
+def _volume(volume: Object, prefix: str, causes: Causes) -> None:
+    fields = sorted(volume, key=lambda field: _SOURCES.index(field) if field in _SOURCES else len(_SOURCES))
+    for field in fields[2:]:  # After the name and the first source.
+        causes.forbidden(f"{prefix}{field}", "may not specify more than 1 volume type")
+
+
+def _mount(mount: Object, prefix: str, causes: Causes) -> None:
     for field in ("subPath", "subPathExpr"):
-        inner = mount.get(field, "")
-        if inner.startswith("/"):
-            causes.invalid(f"{at}{field}", inner, "must be a relative path")
-        if ".." in inner.split("/"):
-            causes.invalid(f"{at}{field}", inner, "must not contain '..'")
+        path = mount.get(field, "")
+        if path.startswith("/"):
+            causes.invalid(f"{prefix}{field}", path, "must be a relative path")
+        if ".." in path.split("/"):
+            causes.invalid(f"{prefix}{field}", path, "must not contain '..'")
 
 
-def _variable(variable: Object, at: str, causes: Causes) -> None:
+def _variable(variable: Object, prefix: str, causes: Causes) -> None:
     sources = variable.get("valueFrom")
     if sources is None:
         return
@@ -80,98 +88,101 @@ def _variable(variable: Object, at: str, causes: Causes) -> None:
     elif len(sources) > 1:
         why = "may not have more than one field specified at a time"
     if why:
-        causes.invalid(f"{at}valueFrom", "", why)
+        causes.invalid(f"{prefix}valueFrom", "", why)
 
 
-def _toleration(toleration: Object, at: str, causes: Causes) -> None:
+def _toleration(toleration: Object, prefix: str, causes: Causes) -> None:
     key = toleration.get("key")
     operator = toleration.get("operator", "")
     if not key and operator != "Exists":
         why = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
-        causes.invalid(f"{at}operator", operator, why)
-    if operator == "Exists" and (value := toleration.get("value")):
-        causes.invalid(f"{at}operator", value, "value must be empty when `operator` is 'Exists'")
+        causes.invalid(f"{prefix}operator", operator, why)
+    value = toleration.get("value")
+    if operator == "Exists" and value:
+        causes.invalid(f"{prefix}operator", value, "value must be empty when `operator` is 'Exists'")
 
 
-def _resources(resources: Object, at: str, causes: Causes) -> None:
+def _resources(resources: Object, prefix: str, causes: Causes) -> None:
     limits = resources.get("limits", {})
     requests = resources.get("requests", {})
     for field, amounts in (("limits", limits), ("requests", requests)):
         for name, value in amounts.items():
             if "/" not in name and name not in _NATIVE and not name.startswith("hugepages-"):
-                causes.invalid(f"{at}{field}[{name}]", name, "must be a standard resource for containers")
-            if name_formats.extended(name) and (amount := quantities.parse(value)) != amount.to_integral_value():
-                causes.invalid(f"{at}{field}[{name}]", value, "must be an integer")
+                causes.invalid(f"{prefix}{field}[{name}]", name, "must be a standard resource for containers")
+            amount = quantities.parse(value)
+            if name_formats.is_extended_resource(name) and amount != amount.to_integral_value():
+                causes.invalid(f"{prefix}{field}[{name}]", value, "must be an integer")
     for name, value in requests.items():
-        extended = name_formats.extended(name)
+        extended = name_formats.is_extended_resource(name)
         limit = limits.get(name)
         if limit is None:
             if extended:
-                causes.required(f"{at}limits", "Limit must be set for non overcommitable resources")
+                causes.required(f"{prefix}limits", "Limit must be set for non overcommitable resources")
         elif extended and value != limit:
-            causes.invalid(f"{at}requests", value, f"must be equal to {name} limit of {limit}")
+            causes.invalid(f"{prefix}requests", value, f"must be equal to {name} limit of {limit}")
         elif quantities.parse(value) > quantities.parse(limit):
-            causes.invalid(f"{at}requests", value, f"must be less than or equal to {name} limit of {limit}")
+            causes.invalid(f"{prefix}requests", value, f"must be less than or equal to {name} limit of {limit}")
 
 
-def _requirement(requirement: Object, at: str, causes: Causes) -> None:
+def _requirement(requirement: Object, prefix: str, causes: Causes) -> None:
     operator = requirement.get("operator")
     values = requirement.get("values")
     if operator in ("In", "NotIn"):
         if not values:
-            causes.required(f"{at}values", "must be specified when `operator` is 'In' or 'NotIn'")
+            causes.required(f"{prefix}values", "must be specified when `operator` is 'In' or 'NotIn'")
     elif operator in ("Exists", "DoesNotExist"):
         if values:
-            causes.forbidden(f"{at}values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+            causes.forbidden(f"{prefix}values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
     elif operator is not None:
-        causes.invalid(f"{at}operator", operator, "not a valid selector operator")
+        causes.invalid(f"{prefix}operator", operator, "not a valid selector operator")
 
 
-def _node_requirement(requirement: Object, at: str, causes: Causes) -> None:
+def _node_requirement(requirement: Object, prefix: str, causes: Causes) -> None:
     if requirement.get("operator") not in ("Gt", "Lt"):
-        _requirement(requirement, at, causes)
+        _requirement(requirement, prefix, causes)
     elif len(requirement.get("values", ())) != 1:
-        causes.required(f"{at}values", "must be specified single value when `operator` is 'Lt' or 'Gt'")
+        causes.required(f"{prefix}values", "must be specified single value when `operator` is 'Lt' or 'Gt'")
 
 
-def _job(spec: Object, at: str, causes: Causes) -> None:
+def _job(spec: Object, prefix: str, causes: Causes) -> None:
     if spec.get("managedBy", _CONTROLLER) != _CONTROLLER:
-        causes.forbidden(f"{at}managedBy", f"the laptop does not have other controllers than {_CONTROLLER}")
+        causes.forbidden(f"{prefix}managedBy", f"the only controller on the laptop is {_CONTROLLER}")
     if spec["completionMode"] == "Indexed":
         if "completions" not in spec:
-            causes.required(f"{at}completions", "when completion mode is Indexed")
-        if spec["parallelism"] > _MOST_PARALLEL:
-            why = f"must be less than or equal to {_MOST_PARALLEL} when completion mode is Indexed"
-            causes.invalid(f"{at}parallelism", spec["parallelism"], why)
+            causes.required(f"{prefix}completions", "when completion mode is Indexed")
+        if spec["parallelism"] > _MAX_INDEXED_PARALLELISM:
+            why = f"must be less than or equal to {_MAX_INDEXED_PARALLELISM} when completion mode is Indexed"
+            causes.invalid(f"{prefix}parallelism", spec["parallelism"], why)
     replacements = ("Failed",) if "podFailurePolicy" in spec else ("Failed", "TerminatingOrFailed")
     if spec["podReplacementPolicy"] not in replacements:
-        causes.unsupported(f"{at}podReplacementPolicy", spec["podReplacementPolicy"], replacements)
-    if "podFailurePolicy" in spec and (policy := spec["template"]["spec"]["restartPolicy"]) != "Never":
+        causes.unsupported(f"{prefix}podReplacementPolicy", spec["podReplacementPolicy"], replacements)
+    policy = spec["template"]["spec"]["restartPolicy"]
+    if "podFailurePolicy" in spec and policy != "Never":
         why = 'only "Never" is supported when podFailurePolicy is specified'
-        causes.invalid(f"{at}template.spec.restartPolicy", policy, why)
+        causes.invalid(f"{prefix}template.spec.restartPolicy", policy, why)
 
 
-def _exit_codes(exits: Object, at: str, causes: Causes) -> None:
+def _exit_codes(exits: Object, prefix: str, causes: Causes) -> None:
     codes = exits.get("values", [])
     if codes != sorted({*codes}):
-        causes.invalid(f"{at}values", codes, "must be ordered")
+        causes.invalid(f"{prefix}values", codes, "must be ordered")
     if 0 in codes and exits.get("operator") == "In":
-        causes.invalid(f"{at}values[{codes.index(0)}]", 0, "must not be 0 for the In operator")
+        causes.invalid(f"{prefix}values[{codes.index(0)}]", 0, "must not be 0 for the In operator")
 
 
-def _role_rule(rule: Object, at: str, causes: Causes) -> None:
+def _role_rule(rule: Object, prefix: str, causes: Causes) -> None:
     for field, what in (("apiGroups", "api group"), ("resources", "resource")):
         if not rule.get("nonResourceURLs") and not rule.get(field):
-            causes.required(f"{at}{field}", f"resource rules must supply at least one {what}")
+            causes.required(f"{prefix}{field}", f"resource rules must supply at least one {what}")
 
 
-def _secret(secret: Object, at: str, causes: Causes) -> None:
+def _secret(secret: Object, prefix: str, causes: Causes) -> None:
     for key in _SECRET_KEYS.get(secret["type"], "").split():
         if key not in secret.get("data", {}):
-            causes.required(f"{at}data[{key}]")
+            causes.required(f"{prefix}data[{key}]")
 
 
-CHECKS: dict[str, Check] = {
+VALIDATORS: dict[str, Validator] = {
     "EnvVar": _variable,
     "JobSpec": _job,
     "LabelSelectorRequirement": _requirement,
@@ -185,4 +196,4 @@ CHECKS: dict[str, Check] = {
     "Volume": _volume,
     "VolumeMount": _mount,
 }
-"""By the definition whose parts they look at."""
+"""The validator of a part, by the name of its definition."""

@@ -1,7 +1,7 @@
-"""Deletion: at once, after a grace period, or once every finalizer is gone.
+"""Deletion: at once, after a grace period, or once all finalizers are removed.
 
-Decides only; the registry writes. Garbage collection and the emptying of namespaces are controllers' work, asked for
-by finalizers here.
+These functions only decide; the registry writes. Garbage collection and the deletion of a namespace's content are done
+by controllers, which add and remove finalizers for that.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from aksgpu.common.times import now
-from aksgpu.local.api.admission import PROTECTED, forbidden
+from aksgpu.local.api.admission import PROTECTED_NAMESPACES, forbidden
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import DELETE_OPTIONS, Kind
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import conflict
 
-Object = dict[str, Any]
-
-LONGEST_GRACE = 10**9
-"""Seconds: three decades, within what a timestamp can say."""
+MAX_GRACE = 10**9
+"""Seconds, about 30 years; a timestamp can hold it."""
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -30,11 +29,11 @@ _JOB_WARNING = (
 )
 
 
-def check(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
+def check_delete_options(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
     """Raise unless this object may be deleted with these DeleteOptions."""
     metadata = obj["metadata"]
     name = obj["metadata"]["name"]
-    if kind.plural == "namespaces" and name in PROTECTED:
+    if kind.plural == "namespaces" and name in PROTECTED_NAMESPACES:
         raise forbidden(kind, name, "this namespace may not be deleted")
     policy = options.get("propagationPolicy")
     causes = Causes()
@@ -42,33 +41,33 @@ def check(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
         causes.invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
     elif policy not in (None, *_POLICIES):
         causes.unsupported("propagationPolicy", policy, (*_POLICIES, "nil"))
-    causes.check(DELETE_OPTIONS)
-    wanted = options.get("preconditions") or {}
-    precondition(kind, metadata, "uid", "UID", wanted.get("uid"))
-    precondition(kind, metadata, "resourceVersion", "ResourceVersion", wanted.get("resourceVersion"))
+    causes.raise_if_any(DELETE_OPTIONS)
+    expected = options.get("preconditions") or {}
+    check_precondition(kind, metadata, "uid", "UID", expected.get("uid"))
+    check_precondition(kind, metadata, "resourceVersion", "ResourceVersion", expected.get("resourceVersion"))
 
 
-def precondition(kind: Kind, metadata: Object, field: str, label: str, wanted: str | None) -> None:
-    """Raise Conflict when a field of an object is not what it must be for a request to be about it."""
-    if wanted and wanted != metadata[field]:
-        why = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {metadata[field]}"
+def check_precondition(kind: Kind, metadata: Object, field: str, label: str, expected: str | None) -> None:
+    """Raise Conflict if a field of the object is not what the request requires."""
+    if expected and expected != metadata[field]:
+        why = f"Precondition failed: {label} in precondition: {expected}, {label} in object meta: {metadata[field]}"
         raise conflict(kind.plural, metadata["name"], why, kind.group)
 
 
-def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[str]) -> Object | None:
-    """The object as deletion leaves it, marked and waiting; None when it goes at once."""
+def start_deletion(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[str]) -> Object | None:
+    """Return the object with its deletion timestamp, or None if it is deleted at once."""
     obj = {**old, "metadata": copy.deepcopy(old["metadata"])}
     metadata = obj["metadata"]
-    metadata["finalizers"] = _finalizers(kind, metadata, options, warnings)
+    metadata["finalizers"] = _remaining_finalizers(kind, metadata, options, warnings)
     if not metadata["finalizers"]:
         del metadata["finalizers"]
-    grace = _grace(kind, old, options)
-    if grace == 0 and not _held(kind, obj):
+    grace = _grace_seconds(kind, old, options)
+    if grace == 0 and not _has_finalizers(kind, obj):
         return None
-    marked = "deletionTimestamp" in metadata
-    if not marked and metadata.get("generation"):
+    is_marked = "deletionTimestamp" in metadata
+    if not is_marked and metadata.get("generation"):
         metadata["generation"] += 1
-    if not marked or grace < metadata.get("deletionGracePeriodSeconds", 0):
+    if not is_marked or grace < metadata.get("deletionGracePeriodSeconds", 0):
         metadata["deletionTimestamp"] = now(grace)
         if kind.plural == "namespaces":
             obj["status"] = {**obj["status"], "phase": "Terminating"}
@@ -77,19 +76,21 @@ def begin(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[st
     return obj
 
 
-def finished(kind: Kind, obj: Object) -> bool:
-    """Whether nothing holds a marked object any more, so that a write of it removes it."""
+def is_complete(kind: Kind, obj: Object) -> bool:
+    """Return whether nothing delays the deletion of an object any longer, so that the next write removes it."""
     metadata = obj["metadata"]
-    ends = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
-    return ends and not _held(kind, obj)
+    is_due = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
+    return is_due and not _has_finalizers(kind, obj)
 
 
-def _held(kind: Kind, obj: Object) -> bool:
-    held = obj["metadata"].get("finalizers") or (kind.plural == "namespaces" and obj["spec"].get("finalizers"))
-    return bool(held)
+def _has_finalizers(kind: Kind, obj: Object) -> bool:
+    if obj["metadata"].get("finalizers"):
+        return True
+    return kind.plural == "namespaces" and bool(obj["spec"].get("finalizers"))
 
 
-def _finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnings: list[str]) -> list[str]:
+def _remaining_finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnings: list[str]) -> list[str]:
+    """Return the finalizers that the object has once its deletion has begun."""
     policy = options.get("propagationPolicy")
     if policy is None and options.get("orphanDependents") is not None:
         policy = "Orphan" if options["orphanDependents"] else "Background"
@@ -97,15 +98,15 @@ def _finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnin
     if policy is None:
         if kind.plural != "jobs" or "deletionTimestamp" in metadata or FOREGROUND in kept or ORPHAN in kept:
             return kept
-        # The one kind whose dependents outlive it by default, as since its first version.
+        # Jobs are the only kind whose dependents are orphaned by default, as in Kubernetes.
         warnings.append(_JOB_WARNING)
         policy = "Orphan"
     kept = [each for each in kept if each not in (FOREGROUND, ORPHAN)]
     return kept + {"Foreground": [FOREGROUND], "Orphan": [ORPHAN]}.get(policy, [])
 
 
-def _grace(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
-    """Seconds a pod may take to end; nothing else takes time, nor does a pod that runs nowhere or has ended."""
+def _grace_seconds(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
+    """Return a pod's grace period in seconds; 0 for other kinds and for pods that do not run."""
     if (
         kind.plural != "pods"
         or not obj["spec"].get("nodeName")
@@ -118,4 +119,4 @@ def _grace(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
         seconds = metadata.get("deletionGracePeriodSeconds", 0)
     elif seconds is None:
         seconds = obj["spec"].get("terminationGracePeriodSeconds", 30)
-    return min(max(int(seconds), 0), LONGEST_GRACE)
+    return min(max(int(seconds), 0), MAX_GRACE)

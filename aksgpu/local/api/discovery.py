@@ -1,7 +1,7 @@
-"""What the server serves, as clients ask for it first: health, version, discovery (aggregated and legacy), OpenAPI v3.
+"""What clients ask for first: health, version, discovery (aggregated and legacy) and OpenAPI v3.
 
-OpenAPI has the published schemas, for ``kubectl explain`` and ``apply``. Its paths carry only what kubectl looks for:
-the kind they are about, and the ``fieldValidation`` parameter, by which it leaves validation to the server.
+OpenAPI contains the published schemas, for ``kubectl explain`` and ``kubectl apply``. Its paths contain only what
+kubectl looks for: the kind, and the ``fieldValidation`` parameter, which tells it that the server validates.
 """
 
 from __future__ import annotations
@@ -13,60 +13,70 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from aksgpu.local.api.responses import AGGREGATED, JSON, NO_CACHE, answer, negotiate
+from aksgpu.local.api.responses import AGGREGATED_DISCOVERY, JSON, NO_CACHE, json_response, negotiate
 from aksgpu.local.api.schema import REF, definitions
 from aksgpu.local.kinds import KINDS, Kind, Subresource
+from aksgpu.local.objects import Object
 
-Object = dict[str, Any]
 VERSION = "1.33.5"
-"""The Kubernetes version that the server says it is."""
+"""The Kubernetes version that the server reports."""
 
 _PATHS: dict[str, list[Kind]] = {}
-"""The kinds of each group and version, by where they are served: ``api/v1`` or ``apis/GROUP/VERSION``."""
+"""Kinds by the path of their group and version: ``api/v1`` or ``apis/GROUP/VERSION``."""
 for _kind in KINDS:
     _PATHS.setdefault(f"{'apis' if _kind.group else 'api'}/{_kind.api_version}", []).append(_kind)
 
 
 def serve(request: web.Request, path: str) -> web.Response:
-    """Answer a request that is about no resource."""
+    """Answer a request that is not about a resource."""
     parts = path.strip("/").split("/")
-    found: Object | None = None
+    served_path = path.strip("/")
+    document: Object | None = None
     match parts if request.method == "GET" else ():
         case ["healthz" | "livez" | "readyz", *_]:
             return web.Response(text="ok", headers=NO_CACHE)
         case ["version"]:
-            found = _version()
+            document = _version()
         case ["openapi", "v3"]:
-            locations = {each: f"/openapi/v3/{each}?hash={_openapi(each)[1]}" for each in _PATHS}
-            found = {"paths": {each: {"serverRelativeURL": location} for each, location in locations.items()}}
-        case ["openapi", "v3", *rest] if (name := "/".join(rest)) in _PATHS:
-            cached = {"Cache-Control": "public, immutable"} if "hash" in request.query else {}
-            return answer(_openapi(name)[0], headers=cached)
-        case ["api" | "apis" as root] if negotiate(request).shape == AGGREGATED:
-            media = f"{JSON};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED}"
-            return answer(_aggregated(root), headers={"Content-Type": media, "Cache-Control": "public"})
+            urls = {each: {"serverRelativeURL": f"/openapi/v3/{each}?hash={_openapi(each)[1]}"} for each in _PATHS}
+            document = {"paths": urls}
+        case ["openapi", "v3", *rest] if "/".join(rest) in _PATHS:
+            # A URL with a hash always has the same content.
+            headers = {"Cache-Control": "public, immutable"} if "hash" in request.query else {}
+            return json_response(_openapi("/".join(rest))[0], headers=headers)
+        case ["api" | "apis" as root] if negotiate(request).shape == AGGREGATED_DISCOVERY:
+            media = f"{JSON};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED_DISCOVERY}"
+            return json_response(_aggregated(root), headers={"Content-Type": media, "Cache-Control": "public"})
         case ["api"]:
             addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": request.host}]
-            found = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
+            document = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
         case ["apis"]:
             groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group]
-            found = {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-        case ["apis", group]:
-            groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group == group != ""]
-            found = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
-        case ["api" | "apis", *_] if (name := "/".join(parts)) in _PATHS:
-            found = _resources(_PATHS[name])
-    if found is not None:
-        return answer(found)
+            document = {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+        case ["apis", group] if group:
+            groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group == group]
+            document = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
+        case ["api" | "apis", *_] if served_path in _PATHS:
+            document = _resources(_PATHS[served_path])
+    if document is not None:
+        return json_response(document)
     headers = {**NO_CACHE, "X-Content-Type-Options": "nosniff"}
     return web.Response(text="404 page not found\n", status=404, headers=headers)
 
 
 def _version() -> Object:
     major, minor, _ = VERSION.split(".", 2)
-    unknown = dict.fromkeys(("gitCommit", "goVersion", "compiler"), "")
-    build = {"gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "platform": "linux/amd64"}
-    return {"major": major, "minor": minor, "gitVersion": f"v{VERSION}", **unknown, **build}
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"v{VERSION}",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "",
+        "platform": "linux/amd64",
+    }
 
 
 def _names(kind: Kind) -> Object:
@@ -75,7 +85,7 @@ def _names(kind: Kind) -> Object:
 
 
 def _aggregated(root: str) -> Object:
-    """All resources of the core group, or of all named groups, in one answer."""
+    """Return the aggregated discovery document of the core group (``api``) or of all other groups (``apis``)."""
     items: list[Object] = []
     for path, kinds in _PATHS.items():
         if path.startswith(f"{root}/"):
@@ -83,12 +93,13 @@ def _aggregated(root: str) -> Object:
             versions = [{"version": kinds[0].version, "resources": resources, "freshness": "Current"}]
             name = {"name": kinds[0].group} if kinds[0].group else {}
             items.append({"metadata": {**name, "creationTimestamp": None}, "versions": versions})
-    return {"kind": AGGREGATED, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+    return {"kind": AGGREGATED_DISCOVERY, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
 def _resource(kind: Kind) -> Object:
+    # An empty group and version mean those of the resource.
     own = {"group": "", "version": ""}
-    parts = [
+    subresources = [
         {"subresource": name, "responseKind": {**own, **_foreign(kind, part), "kind": part.kind}, "verbs": part.verbs}
         for name, part in sorted(kind.subresources.items())
     ]
@@ -99,22 +110,22 @@ def _resource(kind: Kind) -> Object:
         "singularResource": kind.kind.lower(),
         "verbs": kind.verbs,
         **_names(kind),
-        **({"subresources": parts} if parts else {}),
+        **({"subresources": subresources} if subresources else {}),
     }
 
 
 def _foreign(kind: Kind, part: Subresource) -> Object:
-    """Group and version of a subresource's kind, where they are not the resource's own."""
+    """Return group and version of a subresource's kind if they differ from the resource's."""
     return {} if part.api_version == kind.api_version else {"group": part.group, "version": part.version}
 
 
 def _group(kind: Kind) -> Object:
-    each = {"groupVersion": kind.api_version, "version": kind.version}
-    return {"name": kind.group, "versions": [each], "preferredVersion": each}
+    version = {"groupVersion": kind.api_version, "version": kind.version}
+    return {"name": kind.group, "versions": [version], "preferredVersion": version}
 
 
 def _resources(kinds: list[Kind]) -> Object:
-    """The answer of ``/api/v1`` or ``/apis/GROUP/VERSION``."""
+    """Return the resource list of ``/api/v1`` or ``/apis/GROUP/VERSION``."""
     resources: list[Object] = []
     for kind in kinds:
         row = {"name": kind.plural, "singularName": kind.kind.lower(), "namespaced": kind.namespaced, "kind": kind.kind}
@@ -128,20 +139,24 @@ def _resources(kinds: list[Kind]) -> Object:
 
 @cache
 def _openapi(path: str) -> tuple[bytes, str]:
-    """The document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
+    """Return the OpenAPI document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
     schemas: Object = {}
     names = [kind.definition for kind in _PATHS[path]]
     paths = dict[str, Any]()
     while names:
-        if (name := names.pop()) not in schemas and name in definitions():
-            schemas[name] = definitions()[name]
-            names += [part.split('"')[0] for part in orjson.dumps(schemas[name]).decode().split(REF)[1:]]
+        name = names.pop()
+        if name in schemas or name not in definitions():
+            continue
+        schemas[name] = definitions()[name]
+        references = orjson.dumps(schemas[name]).decode().split(REF)[1:]
+        names += [reference.split('"')[0] for reference in references]
     parameters = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
     for kind in _PATHS[path]:
         identity = {"group": kind.group, "kind": kind.kind, "version": kind.version}
         operation = {"x-kubernetes-group-version-kind": identity, "parameters": parameters, "responses": {}}
-        place = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
-        paths |= {place: {"post": operation}, f"{place}/{{name}}": {"patch": operation}}
+        collection = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
+        paths[collection] = {"post": operation}
+        paths[f"{collection}/{{name}}"] = {"patch": operation}
     info = {"title": "Kubernetes", "version": "unversioned"}
     components = {"schemas": schemas}
     data = orjson.dumps({"openapi": "3.0.0", "info": info, "paths": paths, "components": components})

@@ -1,8 +1,8 @@
-"""The write path: from what a client sent to what the store keeps.
+"""Writes: from what a client sent to what the store keeps.
 
-Each write is one synchronous step, from reading the old object to changing memory, so that no other write comes
-between; its caller then waits for the disk. The order of the steps is the API server's: decode, defaults, field
-ownership, the kind's own completions, admission, validation, store.
+Each write is one synchronous step from reading the old object to changing the memory, so that no other write comes in
+between. The caller then waits for the disk. The order of the steps is the API server's: decode, defaults, managed
+fields, completions of the kind, admission, validation, store.
 """
 
 from __future__ import annotations
@@ -23,56 +23,64 @@ from aksgpu.local.kinds import DELETE_OPTIONS, Kind, Type
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import already_exists, bad_request, conflict, not_found
 
-STALE = "the object has been modified; please apply your changes to the latest version and try again"
-_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
-"""What generated names end in: no vowels, so that no words come out."""
-_FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
-_EVICTED = {"type": "DisruptionTarget", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+STALE_MESSAGE = "the object has been modified; please apply your changes to the latest version and try again"
+_SUFFIX_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Characters of generated name suffixes. Without vowels, no words can result."""
+_SERVER_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+"""Metadata that only the server sets."""
+_EVICTION_CONDITION = {
+    "type": "DisruptionTarget",
+    "reason": "EvictionByEvictionAPI",
+    "message": "Eviction API: evicting",
+}
 
 Change = Callable[[Object], Object]
-"""From the old object to the new one."""
+"""Function from the old object to the new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """What a client may ask for with a write."""
+    """Options of a write request."""
 
     manager: str = "aksgpu"
-    """The field manager that metadata.managedFields names."""
+    """The field manager for metadata.managedFields."""
     field_validation: str = "Strict"
-    """``Strict``, ``Warn`` or ``Ignore``: what unknown fields lead to."""
+    """How unknown and duplicate fields are handled: ``Strict``, ``Warn`` or ``Ignore``."""
     dry_run: bool = False
     force: bool = False
-    """Apply: take fields over from other managers."""
+    """Whether an apply takes fields over from other managers."""
     warnings: list[str] = field(default_factory=list)
-    """Filled by the call: texts for Warning headers."""
+    """Warnings for the response; the write adds to them."""
 
-    def tell(self, kind: Type, unclear: list[str]) -> None:
-        """Refuse or warn of fields that are unknown or there twice, as the client asked for."""
-        if unclear and self.field_validation == "Strict":
-            raise kind.refuse(f"strict decoding error: {', '.join(unclear)}")
+    def report_field_problems(self, kind: Type, problems: list[str]) -> None:
+        """Raise BadRequest or add warnings for unknown or duplicate fields, as the client requested."""
+        if problems and self.field_validation == "Strict":
+            raise kind.decode_error(f"strict decoding error: {', '.join(problems)}")
         if self.field_validation == "Warn":
-            self.warnings.extend(unclear)
+            self.warnings.extend(problems)
 
 
 def decode(
-    kind: Type, obj: Object, options: WriteOptions, *, defaults: bool = True, known: Object | None = None
+    kind: Type, obj: Object, options: WriteOptions, *, defaults: bool = True, previous: Object | None = None
 ) -> tuple[Object, Causes]:
-    """A copy of ``obj`` as its type has it, and what is wrong with its fields; shares parts of ``known``."""
-    given = obj.get("kind") or kind.kind
-    if given != kind.kind:
-        why = f"converting ({kind.version}.{given}) to ({kind.package}.{kind.kind}): unknown conversion"
-        raise kind.refuse(why, given)
+    """Decode an object as its type, and return it with the problems of its fields.
+
+    The result is a copy, except that it shares parts with ``previous`` that have not changed.
+    """
+    body = obj.get("kind") or kind.kind
+    if body != kind.kind:
+        why = f"converting ({kind.version}.{body}) to ({kind.package}.{kind.kind}): unknown conversion"
+        raise kind.decode_error(why, body)
     version = obj.get("apiVersion") or kind.api_version
     if version != kind.api_version:
         expected = f"the expected API version ({kind.api_version})"
         raise bad_request(f"the API version in the data ({version}) does not match {expected}")
-    decoder = schema.Decoder(with_defaults=defaults, known=known)
+    decoder = schema.Decoder(with_defaults=defaults, previous=previous)
     try:
-        result = decoder.decode(schema.of(kind), obj)
+        result = decoder.decode(schema.schema_for(kind), obj)
     except schema.DecodeError as error:
-        raise kind.refuse(str(error)) from None
-    options.tell(kind, [f'unknown field "{path}"' for path in decoder.unknown])
+        raise kind.decode_error(str(error)) from None
+    options.report_field_problems(kind, [f'unknown field "{path}"' for path in decoder.unknown])
     result |= {"kind": kind.kind, "apiVersion": kind.api_version}
     return result, decoder.causes
 
@@ -84,23 +92,26 @@ class Writer:
         self._store = store
 
     def create(
-        self, kind: Kind, given: Object, namespace: str, options: WriteOptions, *, managed: list[Object] | None = None
+        self, kind: Kind, body: Object, namespace: str, options: WriteOptions, *, managed: list[Object] | None = None
     ) -> Entry:
-        """A new object; ``managed`` says who owns its fields where apply has found that out."""
-        obj, causes = decode(kind, given, options)
+        """Create an object.
+
+        Server-side apply passes the managed fields that it has computed as ``managed``.
+        """
+        obj, causes = decode(kind, body, options)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        for name in (*_FIXED, "managedFields", "resourceVersion", "selfLink"):
+        for name in (*_SERVER_FIELDS, "managedFields", "resourceVersion", "selfLink"):
             metadata.pop(name, None)
-        _place(kind, metadata, namespace)
+        _set_namespace(kind, metadata, namespace)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = self._generate(kind, metadata)
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
         if kind.generation:
             metadata["generation"] = 1
         if managed is None:
-            self._own(kind, None, obj, options, "")
+            self._update_managed_fields(kind, None, obj, options, "")
         else:
             metadata["managedFields"] = managed
         if "status" in kind.subresources and kind.plural != "nodes":
@@ -110,63 +121,68 @@ class Writer:
         if kind.plural == "pods":
             admission.admit_pod(self._store, kind, obj)
         name = metadata.get("name", "")
-        validate(kind, obj, causes).check(kind, name)
-        if self._store.get(kind.plural, (metadata.get("namespace", ""), name)):
+        validate(kind, obj, causes).raise_if_any(kind, name)
+        if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is not None:
             raise already_exists(kind.plural, name, kind.group)
         if kind.plural == "pods":
             admission.admit_quota(self._store, kind, obj)
         return encode(kind, obj, 0) if options.dry_run else self._store.write(kind, obj)
 
-    def replace(
+    def update(
         self, kind: Kind, key: Key, change: Change, subresource: str, options: WriteOptions, *, applied: bool = False
     ) -> Entry:
-        """The object changed by ``change``, which gets the old one; with ``applied`` its owners are set already."""
-        found = self._find(kind, key)
-        old = found.obj
-        given = change(old)
-        before = old["metadata"].get("managedFields")
-        owners = given["metadata"]["managedFields"] if applied else None
-        if isinstance(metadata := given.get("metadata"), dict) and metadata.get("managedFields") == before:
-            given = {**given, "metadata": {**metadata, "managedFields": None}}
-        obj, causes = decode(kind, given, options, known=old)
-        managed = obj["metadata"].pop("managedFields", before)
-        if managed is not before:
-            managed = server_side_apply.handed_on(managed, before)
-        self._identify(kind, key, obj, old)
-        obj = _combine(kind, obj, old, subresource)
-        fixed = {name: old["metadata"][name] for name in (*_FIXED, "resourceVersion") if name in old["metadata"]}
-        obj["metadata"] = {name: value for name, value in obj["metadata"].items() if name not in _FIXED} | fixed
-        if owners:
-            obj["metadata"]["managedFields"] = owners
+        """Replace an object with the result of ``change``, which is called with the old object.
+
+        With ``applied``, server-side apply has already set the managed fields.
+        """
+        entry = self._get_entry(kind, key)
+        old = entry.obj
+        body = change(old)
+        new_managed = body["metadata"]["managedFields"] if applied else None
+        old_managed = old["metadata"].get("managedFields")
+        metadata = body.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("managedFields") == old_managed:
+            body = {**body, "metadata": {**metadata, "managedFields": None}}  # Unchanged: need not be decoded.
+        obj, causes = decode(kind, body, options, previous=old)
+        managed = obj["metadata"].pop("managedFields", old_managed)
+        if managed is not old_managed:
+            managed = server_side_apply.client_managed_fields(managed, old_managed)
+        self._check_identity(kind, key, obj, old)
+        obj = _keep_other_parts(kind, obj, old, subresource)
+        _keep_server_fields(obj, old)
+        if new_managed:
+            obj["metadata"]["managedFields"] = new_managed
         elif not applied:
-            # A client may hand ownership on, as kubectl does before its first apply on the server.
-            base = old if managed is before else {**old, "metadata": {**old["metadata"], "managedFields": managed}}
-            self._own(kind, base, obj, options, subresource)
+            # A client may change the managed fields itself, as kubectl does before its first server-side apply.
+            base = old
+            if managed is not old_managed:
+                base = {**old, "metadata": {**old["metadata"], "managedFields": managed}}
+            self._update_managed_fields(kind, base, obj, options, subresource)
         if not subresource:
             strategy.prepare_update(kind.plural, obj, old)
-            validate_update(kind, obj, old, causes).check(kind, key[1])
+            validate_update(kind, obj, old, causes).raise_if_any(kind, key[1])
         if obj == old:
-            return found
+            return entry
         if kind.generation and obj["spec"] != old["spec"]:
             obj["metadata"]["generation"] += 1
         if options.dry_run:
-            return encode(kind, obj, found.rv)
-        return self._store.write(kind, obj, delete=deletion.finished(kind, obj))
+            return encode(kind, obj, entry.rv)
+        return self._store.write(kind, obj, delete=deletion.is_complete(kind, obj))
 
-    def apply(self, kind: Kind, key: Key, given: Object, subresource: str, options: WriteOptions) -> tuple[Entry, bool]:
-        """Server-side apply. Second: whether the object is new."""
-        if not given.get("apiVersion"):
+    def apply(self, kind: Kind, key: Key, body: Object, subresource: str, options: WriteOptions) -> tuple[Entry, bool]:
+        """Apply an object on the server. The second value is whether the object was created."""
+        if not body.get("apiVersion"):
             why = f"Specified patch version: , expected: {kind.api_version}"
             raise bad_request(f"Incorrect version specified in apply patch. {why}")
-        if not given.get("kind"):
+        if not body.get("kind"):
             raise bad_request(f"invalid object type: {kind.group}/{kind.version}, Kind=")
-        applied, _ = decode(kind, given, options, defaults=False)
+        applied, _ = decode(kind, body, options, defaults=False)
         metadata = applied.setdefault("metadata", {})
         if metadata.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
-        for name in [*_FIXED, "managedFields"]:
+        for name in [*_SERVER_FIELDS, "managedFields"]:
             metadata.pop(name, None)
-        self._identify(kind, key, applied, None)
+        self._check_identity(kind, key, applied, None)
         live = self._store.get(kind.plural, key)
         if live is None and (subresource or metadata.get("resourceVersion")):
             raise not_found(kind.plural, key[1], kind.group)
@@ -175,7 +191,7 @@ class Writer:
             return server_side_apply.apply(kind, old, applied, options.manager, subresource, force=options.force)
 
         if live is not None:
-            return self.replace(kind, key, merged, subresource, options, applied=True), False
+            return self.update(kind, key, merged, subresource, options, applied=True), False
         new = merged({"metadata": {}})
         managed = new["metadata"].pop("managedFields")
         return self.create(kind, new, key[0], options, managed=managed), True
@@ -189,39 +205,45 @@ class Writer:
         *,
         condition: Object | None = None,
     ) -> tuple[Entry, bool]:
-        """Delete, or mark for deletion, with a condition that says why. Second: whether the object is gone."""
-        found = self._find(kind, key)
-        if body:  # in whatever group and version: each has them
-            body, _ = decode(DELETE_OPTIONS, {**body, "apiVersion": None}, options)
-        deletion.check(kind, found.obj, body)
-        obj = _with_condition(found.obj, condition) if condition else found.obj
-        marked = deletion.begin(kind, obj, body, options.warnings)
-        if options.dry_run:
-            return found, marked is None
-        if marked is None:
-            gone = {**obj, "metadata": {**obj["metadata"]}}
-            return self._store.write(kind, gone, delete=True), True
-        return (found if marked == found.obj else self._store.write(kind, marked)), False
+        """Delete an object or mark it for deletion. The second value is whether the object is gone.
 
-    def review(self, kind: Kind, given: Object, options: WriteOptions) -> Entry:
-        """An object of a virtual kind: completed and returned with the status it came with, not stored."""
-        obj, _ = decode(kind, {key: value for key, value in given.items() if key != "status"}, options)
-        self._own(kind, None, obj, options, "")
-        obj["status"] = given.get("status") or {"allowed": True}
+        ``condition`` is added to the status of a pod, to say why it is deleted.
+        """
+        entry = self._get_entry(kind, key)
+        if body:  # Every group and version has DeleteOptions.
+            body, _ = decode(DELETE_OPTIONS, {**body, "apiVersion": None}, options)
+        deletion.check_delete_options(kind, entry.obj, body)
+        obj = _with_condition(entry.obj, condition) if condition else entry.obj
+        marked = deletion.start_deletion(kind, obj, body, options.warnings)
+        if options.dry_run:
+            return entry, marked is None
+        if marked is None:
+            # The store writes the new resourceVersion into the metadata.
+            deleted = {**obj, "metadata": {**obj["metadata"]}}
+            return self._store.write(kind, deleted, delete=True), True
+        if marked == entry.obj:
+            return entry, False
+        return self._store.write(kind, marked), False
+
+    def review(self, kind: Kind, body: Object, options: WriteOptions) -> Entry:
+        """Return an object of a kind that is not stored, completed, with the status that it came with."""
+        obj, _ = decode(kind, {key: value for key, value in body.items() if key != "status"}, options)
+        self._update_managed_fields(kind, None, obj, options, "")
+        obj["status"] = body.get("status") or {"allowed": True}
         return encode(kind, obj, 0)
 
     def bind(self, kind: Kind, key: Key, binding: Object, options: WriteOptions) -> None:
-        """Give a pod its node."""
-        found = self._find(kind, key)
+        """Assign a pod to a node."""
+        entry = self._get_entry(kind, key)
         causes = Causes()
         name = key[1]
-        node = self.part(kind, key, "binding", binding, options).get("target", {}).get("name")
+        node = self.decode_subresource(kind, key, "binding", binding, options).get("target", {}).get("name")
         if not node:
             causes.required("target.name")
-        causes.check(kind.subresources["binding"], name)
-        pod = {**found.obj, "metadata": copy.deepcopy(found.obj["metadata"])}
-        if taken := pod["spec"].get("nodeName"):
-            raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{taken}"')
+        causes.raise_if_any(kind.subresources["binding"], name)
+        pod = {**entry.obj, "metadata": copy.deepcopy(entry.obj["metadata"])}
+        if pod["spec"].get("nodeName"):
+            raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"')
         if "deletionTimestamp" in pod["metadata"]:
             raise conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
         pod["spec"] = {**pod["spec"], "nodeName": node}
@@ -229,72 +251,84 @@ class Writer:
             self._store.write(kind, _with_condition(pod, {"type": "PodScheduled"}))
 
     def evict(self, kind: Kind, key: Key, eviction: Object, options: WriteOptions) -> None:
-        """Delete a pod, which says that an eviction is why it ends."""
-        wishes = self.part(kind, key, "eviction", eviction, options).get("deleteOptions", {})
-        self.delete(kind, key, wishes, options, condition=_EVICTED)
+        """Delete a pod and set its condition DisruptionTarget."""
+        delete_options = self.decode_subresource(kind, key, "eviction", eviction, options).get("deleteOptions", {})
+        self.delete(kind, key, delete_options, options, condition=_EVICTION_CONDITION)
 
-    def part(self, kind: Kind, key: Key, name: str, body: Object, options: WriteOptions) -> Object:
-        """A body for a subresource with a type of its own, which must be about the object of the URL."""
+    def decode_subresource(self, kind: Kind, key: Key, name: str, body: Object, options: WriteOptions) -> Object:
+        """Decode the body of a subresource that has its own type. It must be about the object in the URL."""
         obj = {"metadata": {}, **decode(kind.subresources[name], body, options)[0]}
-        self._identify(kind, key, obj, None)
+        self._check_identity(kind, key, obj, None)
         return obj
 
-    def _find(self, kind: Kind, key: Key) -> Entry:
-        found = self._store.get(kind.plural, key)
-        if found is None:
+    def _get_entry(self, kind: Kind, key: Key) -> Entry:
+        entry = self._store.get(kind.plural, key)
+        if entry is None:
             raise not_found(kind.plural, key[1], kind.group)
-        return found
+        return entry
 
     def _generate(self, kind: Kind, metadata: Object) -> str:
         base = metadata["generateName"][:58]
         while True:
-            name = base + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+            name = base + "".join(secrets.choice(_SUFFIX_CHARACTERS) for _ in range(5))
             if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is None:
                 return str(name)
 
-    def _own(self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str) -> None:
-        if managed := server_side_apply.after_update(kind, old, obj, options.manager, subresource):
+    def _update_managed_fields(
+        self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str
+    ) -> None:
+        managed = server_side_apply.managed_fields_after_update(kind, old, obj, options.manager, subresource)
+        if managed:
             obj["metadata"]["managedFields"] = managed
 
-    def _identify(self, kind: Kind, key: Key, obj: Object, old: Object | None) -> None:
-        """Check that a body is about the object of the URL, and about the version that is stored."""
+    def _check_identity(self, kind: Kind, key: Key, obj: Object, old: Object | None) -> None:
+        """Raise unless a body is about the object in the URL and, if it names one, the stored version."""
         metadata = obj["metadata"]
         name = metadata.setdefault("name", key[1])
         if name != key[1]:
             raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
-        _place(kind, metadata, key[0])
+        _set_namespace(kind, metadata, key[0])
         if old is None:
             return
         stored = old["metadata"]
-        given = metadata.get("resourceVersion")
-        if given and given != stored["resourceVersion"]:
-            raise conflict(kind.plural, name, STALE, kind.group)
-        deletion.precondition(kind, stored, "uid", "UID", metadata.get("uid"))
+        version = metadata.get("resourceVersion")
+        if version and version != stored["resourceVersion"]:
+            raise conflict(kind.plural, name, STALE_MESSAGE, kind.group)
+        deletion.check_precondition(kind, stored, "uid", "UID", metadata.get("uid"))
 
 
 def _with_condition(pod: Object, condition: Object) -> Object:
-    """The pod with a condition that is true from now on, if it is not already."""
+    """Return the pod with a condition set to True, unless it is already."""
     conditions = pod["status"].get("conditions", ())
     if any(each["type"] == condition["type"] and each["status"] == "True" for each in conditions):
         return pod
-    since = {"status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
+    new = {**condition, "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
     others = [each for each in conditions if each["type"] != condition["type"]]
-    return {**pod, "status": {**pod["status"], "conditions": [*others, {**condition, **since}]}}
+    return {**pod, "status": {**pod["status"], "conditions": [*others, new]}}
 
 
-def _place(kind: Kind, metadata: Object, namespace: str) -> None:
-    """Put an object into the namespace of the URL."""
+def _set_namespace(kind: Kind, metadata: Object, namespace: str) -> None:
+    """Set the namespace to that of the URL; raises BadRequest if the object names another one."""
     if not kind.namespaced:
         metadata.pop("namespace", None)
         return
-    given = metadata.get("namespace")
-    if given and namespace and given != namespace:
+    body = metadata.get("namespace")
+    if body and namespace and body != namespace:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    metadata["namespace"] = namespace or given or "default"
+    metadata["namespace"] = namespace or body or "default"
 
 
-def _combine(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
-    """A write of the object leaves its status alone; one of a subresource leaves all but that part alone."""
+def _keep_server_fields(obj: Object, old: Object) -> None:
+    """Set the metadata that only the server writes to the old values, in place."""
+    metadata = {name: value for name, value in obj["metadata"].items() if name not in _SERVER_FIELDS}
+    for name in (*_SERVER_FIELDS, "resourceVersion"):
+        if name in old["metadata"]:
+            metadata[name] = old["metadata"][name]
+    obj["metadata"] = metadata
+
+
+def _keep_other_parts(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
+    """Keep the status when the object is written, and everything but its part when a subresource is written."""
     if subresource == "status":
         combined = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}
         if "ownerReferences" in old["metadata"]:

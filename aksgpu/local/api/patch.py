@@ -1,8 +1,7 @@
 """The three patches that compute a new object from an old one: JSON patch, merge patch, strategic merge patch.
 
-Server-side apply, the fourth, knows about owners: see :mod:`aksgpu.local.api.server_side_apply`. Patches never
-change what they
-are given; parts of the result are shared with the old object.
+The fourth, server-side apply, needs managed fields: see :mod:`aksgpu.local.api.server_side_apply`. Patches never change
+their arguments. The result shares parts with the old object.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from typing import Any
 import jsonpatch
 import orjson
 
-from aksgpu.local.api.schema import Node
+from aksgpu.local.api.schema import SchemaNode
 from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_OPERATIONS = 10_000
+"""Operations in a JSON patch, as in Kubernetes."""
 MAX_COPIED = 3 * 1024 * 1024
-"""Bytes that the copies of one JSON patch may amount to, as in Kubernetes."""
+"""Bytes that the copy operations of one JSON patch may copy, as in Kubernetes."""
 _MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
-"""What jsonpatch lets through of operations that are none."""
+"""Exceptions that jsonpatch raises for malformed operations."""
 _ORDER = "$setElementOrder/"
 _DELETE = "$deleteFromPrimitiveList/"
 _RETAIN = "$retainKeys"
@@ -28,7 +28,7 @@ _DIRECTIVE = "$patch"
 
 
 def json_patch(target: Any, operations: list[Any]) -> Any:
-    """RFC 6902."""
+    """Apply a JSON patch (RFC 6902)."""
     if len(operations) > MAX_OPERATIONS:
         message = (
             f"Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, "
@@ -38,14 +38,13 @@ def json_patch(target: Any, operations: list[Any]) -> Any:
     result = copy.deepcopy(target)
     copied = 0
     try:
-        for each in operations:
-            if (
-                each["op"] == "copy"
-            ):  # of what holds copies already, and so on: without a bound, a few would fill memory
-                copied += len(orjson.dumps(jsonpatch.JsonPointer(each["from"]).resolve(result)))
+        for operation in operations:
+            # Copies of copies double in size each time, so a few operations could fill the memory.
+            if operation["op"] == "copy":
+                copied += len(orjson.dumps(jsonpatch.JsonPointer(operation["from"]).resolve(result)))
                 if copied > MAX_COPIED:
                     raise ValueError(copied)
-            result = jsonpatch.apply_patch(result, [each], in_place=True)
+            result = jsonpatch.apply_patch(result, [operation], in_place=True)
         return result
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, *_MALFORMED) as error:
         message = "the server rejected our request due to an error in our request"
@@ -53,7 +52,7 @@ def json_patch(target: Any, operations: list[Any]) -> Any:
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7396."""
+    """Apply a JSON merge patch (RFC 7396)."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -65,8 +64,8 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return result
 
 
-def strategic_patch(node: Node | None, target: Any, patch: Any) -> Any:
-    """Kubernetes' own merge patch, in which lists with a merge key are merged item by item."""
+def strategic_patch(node: SchemaNode | None, target: Any, patch: Any) -> Any:
+    """Apply a strategic merge patch, in which lists with a merge key are merged item by item."""
     if not isinstance(patch, dict):
         return patch
     directive = patch.get(_DIRECTIVE)
@@ -93,15 +92,16 @@ def strategic_patch(node: Node | None, target: Any, patch: Any) -> Any:
     return _directives(node, result, patch)
 
 
-def _field(node: Node | None, key: str) -> Node | None:
+def _field(node: SchemaNode | None, key: str) -> SchemaNode | None:
     if node is None:
         return None
     return node.item if node.type == "map" else node.fields.get(key)
 
 
-def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(retained := patch.get(_RETAIN), list):
-        kept = {*map(str, retained)}
+def _directives(node: SchemaNode | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    retained = patch.get(_RETAIN)
+    if isinstance(retained, list):
+        kept = set(map(str, retained))
         result = {key: value for key, value in result.items() if key in kept}
     for key, value in patch.items():
         if not isinstance(value, list):
@@ -109,8 +109,8 @@ def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]
         if key.startswith(_DELETE):
             name = key.removeprefix(_DELETE)
             if isinstance(result.get(name), list):
-                gone = {*map(str, value)}
-                result[name] = [each for each in result[name] if str(each) not in gone]
+                deleted = set(map(str, value))
+                result[name] = [each for each in result[name] if str(each) not in deleted]
         elif key.startswith(_ORDER):
             name = key.removeprefix(_ORDER)
             if isinstance(result.get(name), list):
@@ -118,23 +118,23 @@ def _directives(node: Node | None, result: dict[str, Any], patch: dict[str, Any]
     return result
 
 
-def _identity(field: Node | None, item: Any) -> Any:
+def _identity(field: SchemaNode | None, item: Any) -> Any:
     key = field.merge_key if field else "*"
     return item.get(key) if isinstance(item, dict) else item
 
 
-def _ordered(field: Node | None, items: list[Any], order: list[Any]) -> list[Any]:
-    """Items in the patch's order; those that it does not name keep their place after the one before them."""
-    wanted = {str(_identity(field, each)): place for place, each in enumerate(order)}
-    place = -1
-    placed: list[tuple[int, int, Any]] = []
-    for index, item in enumerate(items):
-        place = wanted.get(str(_identity(field, item)), place)
-        placed.append((place, index, item))
-    return [item for _, _, item in sorted(placed, key=lambda each: each[:2])]
+def _ordered(field: SchemaNode | None, items: list[Any], order: list[Any]) -> list[Any]:
+    """Return items in the patch's order. An item that it does not name keeps its place after the one before it."""
+    positions = {str(_identity(field, each)): position for position, each in enumerate(order)}
+    position = -1
+    keys: list[int] = []
+    for item in items:
+        position = positions.get(str(_identity(field, item)), position)
+        keys.append(position)
+    return [items[index] for index in sorted(range(len(items)), key=lambda index: (keys[index], index))]
 
 
-def _merge_lists(field: Node, target: Any, patch: list[Any]) -> list[Any]:
+def _merge_lists(field: SchemaNode, target: Any, patch: list[Any]) -> list[Any]:
     directives = [each.get(_DIRECTIVE) if isinstance(each, dict) else None for each in patch]
     if "replace" in directives:
         return [each for each in patch if not (isinstance(each, dict) and _DIRECTIVE in each)]
@@ -142,13 +142,19 @@ def _merge_lists(field: Node, target: Any, patch: list[Any]) -> list[Any]:
     for each in patch:
         if isinstance(each, dict) and each.get(field.merge_key) is None:
             raise bad_request(f"map: {each} does not contain declared merge key: {field.merge_key}")
-    gone = {name for name, directive in zip(names, directives, strict=True) if directive == "delete"}
+    deleted = {name for name, directive in zip(names, directives, strict=True) if directive == "delete"}
     old = target if isinstance(target, list) else []
-    items = [item for item in old if str(_identity(field, item)) not in gone]
-    place = {str(_identity(field, item)): index for index, item in reversed([*enumerate(items)])}
+    items = [item for item in old if str(_identity(field, item)) not in deleted]
+    indexes: dict[str, int] = {}
+    for index, item in enumerate(items):
+        indexes.setdefault(str(_identity(field, item)), index)
     for name, each, directive in zip(names, patch, directives, strict=True):
         if directive == "delete":
             continue
-        index = place.setdefault(name, len(items))
-        items[index : index + 1] = [strategic_patch(field.item, items[index] if index < len(items) else None, each)]
+        if name in indexes:
+            index = indexes[name]
+            items[index] = strategic_patch(field.item, items[index], each)
+        else:
+            indexes[name] = len(items)
+            items.append(strategic_patch(field.item, None, each))
     return items

@@ -1,32 +1,34 @@
-"""The ``exec`` subresource: a command in a running container, over a WebSocket.
+"""The ``exec`` subresource: runs a command in a container over a WebSocket.
 
-Kubernetes' remote command protocol, versions 5 and 4: each message is a channel's number and data. The channels are
-standard input (0), output (1) and error output (2), the final Status (3) and the terminal's size (4); version 5 adds
-the end of a channel (255). The older one over SPDY, which kubectl up to 1.29 speaks unless told otherwise, is not
-served.
+It speaks versions 5 and 4 of Kubernetes' remote command protocol. Each message is the number of a channel and data. The
+channels are standard input (0), output (1), error output (2), the final Status (3) and the terminal's size (4). Version
+5 adds the end of a channel (255). The older protocol over SPDY, which kubectl up to 1.29 uses by default, is not
+supported.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 from aiohttp import WSMsgType, web
 
-from aksgpu.local.api.pod_logs import chosen_container, container_status
-from aksgpu.local.api.request_bodies import flag
-from aksgpu.local.selectors import at
+from aksgpu.local.api.pod_logs import container_status, select_container
+from aksgpu.local.api.request_bodies import query_flag
+from aksgpu.local.objects import Object
+from aksgpu.local.selectors import get_path
 from aksgpu.local.status_error import StatusError, bad_request
 
-Object = dict[str, Any]
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN = 0
 ERROR = 3
 RESIZE = 4
 CLOSE = 255
 OUTPUTS = {"stdout": 1, "stderr": 2}
+_HEARTBEAT = 60
+"""Seconds between pings."""
 _NO_SPDY = (
     "Upgrade request required: exec is served over WebSockets alone. kubectl speaks them from 1.30 on, and 1.29 with "
     "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true"
@@ -37,77 +39,103 @@ class Command(Protocol):
     """A running command."""
 
     def output(self, stream: str) -> AsyncIterator[bytes]:
-        """What it writes to ``stdout`` or ``stderr``, until it ends."""
+        """Yield what the command writes to ``stdout`` or ``stderr``, until it ends."""
 
     async def write(self, data: bytes) -> None:
-        """Give it input."""
+        """Write to the command's input."""
 
     def end_input(self) -> None:
-        """There is no more input."""
+        """Close the command's input."""
 
     def resize(self, width: int, height: int) -> None:
-        """The size of its terminal, in characters."""
+        """Set the size of the command's terminal, in characters."""
 
     async def code(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait until the command has ended, and return its exit code."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Release the command's resources."""
 
 
 class PodExec(Protocol):
-    """Where commands run: the node agent."""
+    """The part of the node agent that runs commands in containers."""
 
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Command:
-        """Start a command; raises StatusError when that cannot be done."""
+        """Start a command; raises StatusError if it cannot be started."""
+
+
+class _ExecOptions(NamedTuple):
+    """What an ``exec`` request asks for."""
+
+    container: str
+    argv: list[str]
+    stdin: bool
+    streams: list[str]
+    """``stdout`` and ``stderr``, or those of them that the client wants."""
+    tty: bool
+
+
+def _parse_options(pod: Object, request: web.Request) -> _ExecOptions:
+    """Return the options of a request; raises StatusError if the command cannot run."""
+    query = request.query
+    tty = query_flag(query, "tty")
+    options = _ExecOptions(
+        container=select_container(pod, query.get("container", "")),
+        argv=query.getall("command", []),
+        stdin=query_flag(query, "stdin"),
+        streams=[each for each in OUTPUTS if query_flag(query, each) and not (tty and each == "stderr")],
+        tty=tty,
+    )
+    if not pod["spec"].get("nodeName"):
+        raise bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
+    if not options.argv:
+        raise bad_request("you must specify at least 1 word of a command")
+    if not options.streams and not options.stdin:
+        raise bad_request("you must specify at least 1 of stdin, stdout, stderr")
+    if get_path(container_status(pod, options.container), "state.running") is None:
+        reason = f'unable to upgrade connection: container not found ("{options.container}")'
+        raise StatusError(500, "InternalError", f"Internal error occurred: {reason}")
+    return options
 
 
 async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.StreamResponse:
     """Answer a request for ``exec``.
 
     Raises:
-        StatusError: nothing can be run there, or the request is no WebSocket's.
+        StatusError: The command cannot run, or the request is not one for a WebSocket.
     """
-    query = request.query
-    name = pod["metadata"]["name"]
-    container = chosen_container(pod, query.get("container", ""))
-    argv = query.getall("command", [])
-    tty = flag(query, "tty")
-    stdin = flag(query, "stdin")
-    wanted = [stream for stream in OUTPUTS if flag(query, stream) and not (tty and stream == "stderr")]
-    if not pod["spec"].get("nodeName"):
-        raise bad_request(f"pod {name} does not have a host assigned")
-    if not argv:
-        raise bad_request("you must specify at least 1 word of a command")
-    if not wanted and not stdin:
-        raise bad_request("you must specify at least 1 of stdin, stdout, stderr")
-    if at(container_status(pod, container), "state.running") is None:
-        message = f'Internal error occurred: unable to upgrade connection: container not found ("{container}")'
-        raise StatusError(500, "InternalError", message)
-    socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=60)
+    options = _parse_options(pod, request)
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=_HEARTBEAT)
     if not socket.can_prepare(request):
         raise bad_request(_NO_SPDY)
     await socket.prepare(request)
+    meta = pod["metadata"]
     try:
-        command = await runner.execute(pod["metadata"]["namespace"], name, container, argv, tty=tty)
+        command = await runner.execute(
+            meta["namespace"], meta["name"], options.container, options.argv, tty=options.tty
+        )
     except StatusError as error:
-        await _finish(socket, error.status)
+        await _send_status(socket, error.status)
         return socket
-    ways = _read(socket, command, stdin), _follow(socket, command, wanted, argv)
-    parts = [asyncio.create_task(each) for each in ways]
+    tasks = [
+        asyncio.create_task(_receive_input(socket, command, options.stdin)),
+        asyncio.create_task(_send_output(socket, command, options.streams, options.argv)),
+    ]
     try:
-        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for part in parts:
-            part.cancel()
-        # What fails here fails as the client leaves: nobody is there to be told.
-        await asyncio.gather(*parts, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        # An error here means that the client has left, so there is nobody to report it to.
+        await asyncio.gather(*tasks, return_exceptions=True)
         await command.close()
     return socket
 
 
-async def _follow(socket: web.WebSocketResponse, command: Command, streams: Sequence[str], argv: Sequence[str]) -> None:
-    """Pass on what the command writes and, last, how it ended."""
+async def _send_output(
+    socket: web.WebSocketResponse, command: Command, streams: Sequence[str], argv: Sequence[str]
+) -> None:
+    """Send what the command writes and, at the end, its exit status."""
 
     async def send(stream: str) -> None:
         async for data in command.output(stream):
@@ -115,21 +143,22 @@ async def _follow(socket: web.WebSocketResponse, command: Command, streams: Sequ
 
     await asyncio.gather(*map(send, streams))
     status: Object = {"metadata": {}, "status": "Success"}
-    if code := await command.code():
+    exit_code = await command.code()
+    if exit_code:
         head = "command terminated with non-zero exit code: error executing command"
-        message = f"{head} [{' '.join(argv)}], exit code {code}"
+        message = f"{head} [{' '.join(argv)}], exit code {exit_code}"
         status |= {"status": "Failure", "reason": "NonZeroExitCode", "message": message}
-        status["details"] = {"causes": [{"reason": "ExitCode", "message": str(code)}]}
-    await _finish(socket, status)
+        status["details"] = {"causes": [{"reason": "ExitCode", "message": str(exit_code)}]}
+    await _send_status(socket, status)
 
 
-async def _finish(socket: web.WebSocketResponse, status: Object) -> None:
+async def _send_status(socket: web.WebSocketResponse, status: Object) -> None:
     await socket.send_bytes(bytes((ERROR,)) + orjson.dumps(status))
     await socket.close()
 
 
-async def _read(socket: web.WebSocketResponse, command: Command, stdin: bool) -> None:
-    """Pass on what the client sends, until it closes the connection."""
+async def _receive_input(socket: web.WebSocketResponse, command: Command, stdin: bool) -> None:
+    """Pass the client's messages to the command, until the connection is closed."""
     if not stdin:
         command.end_input()
     async for message in socket:

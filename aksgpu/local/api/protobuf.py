@@ -1,10 +1,10 @@
-"""Request bodies in Kubernetes' protobuf, which kubectl 1.32 and later sends for some commands, made into dicts.
+"""Decodes request bodies in Kubernetes' protobuf format, which kubectl 1.32 and later sends for some commands.
 
-Only decoding, and only requests: every client that sends protobuf takes JSON as an answer. The wire format is
-generic; the field numbers of the kinds served are data (``data/protobuf-1.33.json``, whose README says how to read it).
+Responses are always JSON, which every client that sends protobuf accepts. The wire format is generic; the fields of the
+served kinds are in ``data/protobuf-1.33.json``, whose README describes the notation.
 
-A field that Go holds by value is on the wire even when it is zero, and JSON leaves it out; one held by pointer is there
-only when it was set, so that an explicit 0, false or {} says something.
+A field that Go holds by value is sent even if it is zero, and JSON omits it then. A field that Go holds by pointer is
+sent only if it was set, so an explicit 0, false or {} is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.api import name_formats
+from aksgpu.local import api_data
 
 MAGIC = b"k8s\0"
 
@@ -26,27 +26,29 @@ class _Field(NamedTuple):
     name: str
     type: str
     shape: str
-    """``[]`` of a list, ``{}`` of a map, ``<>`` of a message whose fields JSON shows one level up, or nothing."""
+    """``[]`` for a list, ``{}`` for a map, ``<>`` for a message whose fields JSON shows one level up, or empty."""
     pointer: bool
 
 
 @cache
 def _messages() -> dict[str, dict[int, _Field]]:
-    lines = name_formats.data("protobuf-1.33.json").items()
+    lines = api_data.load("protobuf-1.33.json").items()
     return {message: dict(map(_row, filter(None, line.split(", ")))) for message, line in lines}
 
 
 def _row(text: str) -> tuple[int, _Field]:
-    number, name, given = text.split()
-    shape = given[:2] if given[:2] in ("[]", "{}", "<>") else ""
-    return int(number), _Field(name, given.removeprefix(shape).removesuffix("*"), shape, given.endswith("*"))
+    """Parse one field of the data file, such as ``3 containers []Container``."""
+    number, name, kind = text.split()
+    shape = kind[:2] if kind[:2] in ("[]", "{}", "<>") else ""
+    pointer = kind.endswith("*")
+    return int(number), _Field(name, kind.removeprefix(shape).removesuffix("*"), shape, pointer)
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """The object in a protobuf body.
+    """Return the object in a protobuf body.
 
     Raises:
-        ValueError: the bytes are not such a message, or its kind is none that can be decoded.
+        ValueError: The bytes are not a protobuf message, or its kind is not served.
     """
     if not body.startswith(MAGIC):
         raise ValueError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
@@ -61,38 +63,42 @@ def decode(body: bytes) -> dict[str, Any]:
         raise ValueError(f"wrong wire type or value: {error}") from error
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    result = shift = 0
-    while at < len(data) and shift < 64:
-        result |= (data[at] & 0x7F) << shift
-        if data[at] < 0x80:
-            return result, at + 1
-        at = at + 1
-        shift = shift + 7
+def _varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Return the varint at an offset, and the offset after it."""
+    result = 0
+    shift = 0
+    while offset < len(data) and shift < 64:
+        byte = data[offset]
+        offset += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, offset
+        shift += 7
     raise ValueError("unexpected EOF")
 
 
 def _wire(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Field numbers and raw values: an int of a varint, bytes of everything else."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
+    """Yield field numbers and raw values: an int for a varint, bytes for everything else."""
+    offset = 0
+    while offset < len(data):
+        key, offset = _varint(data, offset)
         match key & 7:
-            case 0 | 2 as kind:
-                length, at = _varint(data, at)
-                if kind == 0:
-                    yield key >> 3, length
-                    continue
+            case 0:
+                value, offset = _varint(data, offset)
+                yield key >> 3, value
+                continue
+            case 2:
+                length, offset = _varint(data, offset)
             case 1:
                 length = 8
             case 5:
                 length = 4
-            case kind:
-                raise ValueError(f"illegal wire type {kind}")
-        if at + length > len(data):
+            case wire_type:
+                raise ValueError(f"illegal wire type {wire_type}")
+        if offset + length > len(data):
             raise ValueError("unexpected EOF")
-        yield key >> 3, data[at : at + length]
-        at += length
+        yield key >> 3, data[offset : offset + length]
+        offset += length
 
 
 def _message(message: str, data: bytes) -> dict[str, Any]:
@@ -109,8 +115,10 @@ def _message(message: str, data: bytes) -> dict[str, Any]:
             result.setdefault(name, []).append(_value(kind, raw))
         elif shape == "<>":
             result.update(_value(kind, raw))
-        elif (value := _value(kind, raw)) or pointer:
-            result[name] = value
+        else:
+            value = _value(kind, raw)
+            if value or pointer:
+                result[name] = value
     return result
 
 
@@ -124,7 +132,7 @@ def _int(raw: int) -> int:
 
 
 def _time(raw: bytes) -> str | None:
-    """A Time or MicroTime as JSON shows it; None when it is zero."""
+    """Return a Time or MicroTime as in JSON, or None if it is zero."""
     parts = dict(_wire(raw))
     seconds = _int(parts.get(1, 0))
     nanos = _int(parts.get(2, 0))

@@ -1,6 +1,6 @@
-"""The read path: objects, consistent pages of lists, and watches, all from memory.
+"""Reads: objects, consistent pages of lists, and watches, all from memory.
 
-Nothing is returned that a crash could take back: each read waits until what it saw is on disk.
+Every read waits until what it returns is on disk, so that a crash never takes it back.
 """
 
 from __future__ import annotations
@@ -13,100 +13,106 @@ from typing import Any, NamedTuple
 import orjson
 
 from aksgpu.local.api.store import Entry, Event, Key, Store
-from aksgpu.local.kinds import Kind, by_plural
-from aksgpu.local.selectors import FieldMatcher
+from aksgpu.local.kinds import Kind, get_kind
+from aksgpu.local.selectors import ObjectFilter
 from aksgpu.local.status_error import StatusError, bad_request, not_found
 
-_NOW = -1
-"""In a continue token: the rest of the list as it is by now, not as it was."""
+_CURRENT = -1
+"""In a continue token: continue with the current state of the list, not with an older version."""
 
 
 class Page(NamedTuple):
-    """A list, or a part of one."""
+    """A list, or one page of it."""
 
     entries: list[Entry]
     resource_version: str
-    cont: str
-    """The token for the next page; empty on the last."""
+    token: str
+    """The continue token for the next page; empty on the last page."""
     remaining: int | None
-    """Objects after this page, where that is known."""
+    """The number of objects after this page; None if it is not known."""
 
 
 class Reader:
-    """Reads a store."""
+    """Reads objects from a store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     async def entry(self, resource: str, name: str, namespace: str | None = None) -> Entry:
-        """The object with its JSON; raises NotFound."""
-        kind = by_plural(resource)
+        """Return an object with its JSON; raises NotFound."""
+        kind = get_kind(resource)
         found = self.store.get(resource, (namespace or "", name))
         await self.store.durable(found.rv if found else self.store.revision)
         if found is None:
             raise not_found(kind.plural, name, kind.group)
         return found
 
-    async def page(
+    async def list_page(
         self,
         resource: str,
         namespace: str | None = None,
-        match: FieldMatcher | None = None,
+        match: ObjectFilter | None = None,
         *,
         limit: int = 0,
-        cont: str = "",
+        token: str = "",
     ) -> Page:
-        """Objects that match, in the order of their keys, at most ``limit`` of them when that is not 0.
+        """Return the objects that match, in the order of their keys; at most ``limit`` if that is not 0.
 
-        Pages are consistent: a token holds the version of the first page, and a later page is what stood then, found
-        by undoing the ring's newer events. A token older than the ring raises Expired.
+        Pages are consistent. A continue token contains the version of the first page, and later pages show the state at
+        that version, which is computed by undoing newer events. Raises Expired if the token is older than the events
+        that are kept.
         """
-        rv, start = _read_token(cont) if cont else (_NOW, ("", ""))
+        rv, start = _parse_continue_token(token) if token else (_CURRENT, ("", ""))
         keys = self.store.keys(resource, namespace)
         older: dict[Key, Entry | None] = {}
-        try:
-            if rv == _NOW:
-                rv = self.store.revision
-            else:
-                older = self.store.at(resource, rv)
-        except StatusError as error:
-            # The way on that the API offers: the rest of the list as it is now.
-            error.status["metadata"] = {"continue": token(_NOW, start)}
-            if start == ("", ""):  # a list at an exact version, and no later page
-                error.status |= {"metadata": {}, "message": "The resourceVersion for the provided list is too old."}
-            raise
+        if rv == _CURRENT:
+            rv = self.store.revision
+        else:
+            older = self._changes_since(resource, rv, start)
         if older:
             keys = sorted({*keys, *(key for key in older if namespace is None or key[0] == namespace)})
-        found: list[Entry] = []
-        place = bisect_right(keys, start)
-        while place < len(keys) and not (limit and len(found) == limit):
-            key = keys[place]
+        entries: list[Entry] = []
+        position = bisect_right(keys, start)
+        while position < len(keys) and not (limit and len(entries) == limit):
+            key = keys[position]
             entry = older[key] if key in older else self.store.get(resource, key)
             if entry is not None and (match is None or match(entry.obj)):
-                found.append(entry)
-            place += 1
-        left = len(keys) - place
-        after = token(rv, keys[place - 1]) if left else ""
+                entries.append(entry)
+            position += 1
+        remaining = len(keys) - position
+        next_token = continue_token(rv, keys[position - 1]) if remaining else ""
         await self.store.durable(self.store.revision)
-        return Page(found, str(rv), after, left if left and match is None else None)
+        return Page(entries, str(rv), next_token, remaining if remaining and match is None else None)
+
+    def _changes_since(self, resource: str, rv: int, start: Key) -> dict[Key, Entry | None]:
+        """Return what the store returns, but add to an Expired error how the client can continue."""
+        try:
+            return self.store.changes_since(resource, rv)
+        except StatusError as error:
+            if start == ("", ""):  # This is not a later page but a list at an exact version.
+                error.status |= {"metadata": {}, "message": "The resourceVersion for the provided list is too old."}
+            else:
+                # As in Kubernetes, the client can continue with the current state of the list.
+                error.status["metadata"] = {"continue": continue_token(_CURRENT, start)}
+            raise
 
     async def stream(
         self,
         resource: str,
         namespace: str | None = None,
-        match: FieldMatcher | None = None,
+        match: ObjectFilter | None = None,
         *,
         resource_version: int = 0,
         bookmark_seconds: float = 60.0,
         initial_events: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """Events as a watch over HTTP sends them, for ever.
+        """Yield the events of a watch, without end.
 
-        Without a version, the objects that exist come first as ADDED. A BOOKMARK comes after each
-        ``bookmark_seconds`` of silence, and with ``initial_events`` once they are through. What an object's change
-        means to a selector is worked out: one that stops matching is DELETED.
+        Without a version, the existing objects come first, as ADDED. A BOOKMARK follows each ``bookmark_seconds``
+        without events and, with ``initial_events``, the existing objects. An object that no longer matches the
+        selectors is DELETED.
         """
-        kind = by_plural(resource)
+        kind = get_kind(resource)
         position = resource_version
         first: list[Entry] = []
         if not position or initial_events:
@@ -119,31 +125,37 @@ class Reader:
                 if match is None or match(entry.obj):
                     yield Event("ADDED", entry, None)
             if initial_events:
-                yield bookmark(kind, position, initial=True)
+                yield bookmark_event(kind, position, initial=True)
             while (events := await subscription.next(bookmark_seconds)) is not None:
                 if not events:
-                    yield bookmark(kind, self.store.durable_revision)
+                    yield bookmark_event(kind, self.store.durable_revision)
                 for event in events:
-                    seen = _seen(event, match) if event.entry.rv > position else None
-                    if seen is not None:
-                        yield seen
+                    if event.entry.rv <= position:
+                        continue
+                    filtered = _filtered_event(event, match)
+                    if filtered is not None:
+                        yield filtered
         finally:
             subscription.end()
 
 
-def _seen(event: Event, match: FieldMatcher | None) -> Event | None:
-    """What an event is to a watcher with a selector; None when it does not concern them."""
+def _filtered_event(event: Event, match: ObjectFilter | None) -> Event | None:
+    """Return what an event means to a watch with selectors, or None if it does not concern the watch."""
     if match is None:
         return event
-    was = event.before is not None and match(event.before.obj)
+    matched = event.before is not None and match(event.before.obj)
     matches = event.type != "DELETED" and match(event.entry.obj)
-    if not was and not matches:
-        return None
-    return event._replace(type="MODIFIED" if was and matches else "ADDED" if matches else "DELETED")
+    if matched and matches:
+        return event._replace(type="MODIFIED")
+    if matches:
+        return event._replace(type="ADDED")
+    if matched:
+        return event._replace(type="DELETED")
+    return None
 
 
-def bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
-    """An event that says how far a watch has come, and perhaps that its ``initial`` events are through."""
+def bookmark_event(kind: Kind, rv: int, *, initial: bool = False) -> Event:
+    """Return a BOOKMARK event at a version. With ``initial``, it ends the initial events."""
     metadata: dict[str, Any] = {"resourceVersion": str(rv), "creationTimestamp": None}
     if initial:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -151,17 +163,17 @@ def bookmark(kind: Kind, rv: int, *, initial: bool = False) -> Event:
     return Event("BOOKMARK", Entry(kind, obj, orjson.dumps(obj), rv), None)
 
 
-def token(rv: int, key: Key = ("", "")) -> str:
-    """What continues a list as it was at a version, behind a key; from its beginning where none is given."""
+def continue_token(rv: int, key: Key = ("", "")) -> str:
+    """Return the token that continues a list at a version after a key, or from its beginning."""
     data = {"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(filter(None, key)) + "\0"}
     return base64.urlsafe_b64encode(orjson.dumps(data)).decode().rstrip("=")
 
 
-def _read_token(token: str) -> tuple[int, Key]:
+def _parse_continue_token(token: str) -> tuple[int, Key]:
     try:
         data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, _, name = data["start"].removesuffix("\0").rpartition("/")
-        if type(data["rv"]) is not int or not _NOW <= data["rv"] < 2**63:
+        if type(data["rv"]) is not int or not _CURRENT <= data["rv"] < 2**63:
             raise ValueError(data["rv"])
         return data["rv"], (namespace, name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

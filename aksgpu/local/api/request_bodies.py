@@ -1,6 +1,6 @@
-"""What a client sends: the body in JSON, YAML or protobuf, and the options in the query.
+"""Decodes requests: bodies in JSON, YAML or protobuf, and options in the query.
 
-The texts of refusals are Kubernetes' where clients or people are likely to meet them.
+Error texts are those of Kubernetes where clients or users are likely to see them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from aiohttp import web
 
 from aksgpu.common import yaml_loader
 from aksgpu.local.api import protobuf
-from aksgpu.local.api.name_formats import LOADER
 from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.api.status_causes import Causes
+from aksgpu.local.api_data import YAML_LOADER
 from aksgpu.local.kinds import Type
-from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
+from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object
 from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request body, as in Kubernetes."""
-BODY_SECONDS = 60.0
-"""Seconds that a body may take to arrive."""
+BODY_TIMEOUT = 60.0
+"""Seconds in which a body must arrive."""
 
-Object = dict[str, Any]
 _JSON = "application/json"
 _YAML = "application/yaml"
 _PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -39,10 +38,13 @@ _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
-async def read(request: web.Request) -> bytes:
-    """The body; raises RequestEntityTooLarge beyond :data:`MAX_BODY`, Timeout for one that does not arrive."""
+async def read_body(request: web.Request) -> bytes:
+    """Return the body of a request.
+
+    Raises RequestEntityTooLarge beyond :data:`MAX_BODY`, and Timeout if the body does not arrive.
+    """
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_TIMEOUT):
             await request.content.readexactly(MAX_BODY + 1)
     except asyncio.IncompleteReadError as end:
         return end.partial
@@ -54,27 +56,27 @@ async def read(request: web.Request) -> bytes:
     raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
 
 
-def _media(request: web.Request) -> str:
+def _media_type(request: web.Request) -> str:
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 async def read_object(request: web.Request, kind: Type, options: WriteOptions) -> Object:
-    """The object in a body."""
-    body = await read(request)
-    obj = _decode(request, body, kind.kind)
-    if options.field_validation != "Ignore" and _media(request) in ("", _JSON):
-        options.tell(kind, _repeated(body))
+    """Return the object in the body of a request."""
+    body = await read_body(request)
+    obj = _decode_body(request, body, kind.kind)
+    if options.field_validation != "Ignore" and _media_type(request) in ("", _JSON):
+        options.report_field_problems(kind, _duplicate_fields(body))
     return obj
 
 
 async def read_patch(request: web.Request) -> tuple[Any, str]:
-    """A patch and its media type; raises UnsupportedMediaType for any but the four that there are."""
-    media = _media(request)
+    """Return a patch and its media type; raises UnsupportedMediaType if it is not one of the four patch types."""
+    media = _media_type(request)
     if media not in _PATCHES:
         raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
-    body = await read(request)
+    body = await read_body(request)
     try:
-        patch = _yaml(body) if media == APPLY_PATCH else orjson.loads(body)
+        patch = _decode_yaml(body) if media == APPLY_PATCH else orjson.loads(body)
     except ValueError as error:
         raise bad_request(f"error decoding patch: {error}") from None
     if not isinstance(patch, list if media == JSON_PATCH else dict):
@@ -82,29 +84,29 @@ async def read_patch(request: web.Request) -> tuple[Any, str]:
     return patch, media
 
 
-async def read_deletion(request: web.Request) -> tuple[Object, WriteOptions]:
-    """What a DELETE asks for: DeleteOptions, from its body or else its query, and what is asked of every write."""
+async def read_delete_options(request: web.Request) -> tuple[Object, WriteOptions]:
+    """Return the DeleteOptions of a request, from its body or its query, and its write options."""
     query = request.query
-    wishes = dict[str, Any]()
-    if request.body_exists and (body := await read(request)):
-        wishes = _decode(request, body, "DeleteOptions")
+    delete_options = dict[str, Any]()
+    if request.body_exists and (body := await read_body(request)):
+        delete_options = _decode_body(request, body, "DeleteOptions")
     else:
         if "propagationPolicy" in query:
-            wishes["propagationPolicy"] = query["propagationPolicy"]
+            delete_options["propagationPolicy"] = query["propagationPolicy"]
         if "gracePeriodSeconds" in query:
-            wishes["gracePeriodSeconds"] = integer(query, "gracePeriodSeconds")
+            delete_options["gracePeriodSeconds"] = query_int(query, "gracePeriodSeconds")
         if "orphanDependents" in query:
-            wishes["orphanDependents"] = flag(query, "orphanDependents")
-    return wishes, with_dry_run(write_options(request, "DeleteOptions"), wishes.get("dryRun"))
+            delete_options["orphanDependents"] = query_flag(query, "orphanDependents")
+    return delete_options, with_dry_run(write_options(request, "DeleteOptions"), delete_options.get("dryRun"))
 
 
 def write_options(request: web.Request, name: str, *, apply: bool = False) -> WriteOptions:
-    """What the query asks of a write.
+    """Return the write options in the query of a request.
 
     Args:
-        request: carries the query.
-        name: the options' kind in error texts, such as ``CreateOptions``.
-        apply: whether this is an apply patch, which must say who owns its fields.
+        request: The request.
+        name: The kind of the options in error texts, such as ``CreateOptions``.
+        apply: Whether the request is an apply patch, which must have a field manager.
     """
     query = request.query
     validation = query.get("fieldValidation") or "Warn"
@@ -116,33 +118,35 @@ def write_options(request: web.Request, name: str, *, apply: bool = False) -> Wr
         causes.too_long("fieldManager", 128)
     if apply and not manager:
         causes.required("fieldManager", "is required for apply patch")
-    causes.check(Type("meta.k8s.io", "v1", name))
+    causes.raise_if_any(Type("meta.k8s.io", "v1", name))
     agent = request.headers.get("User-Agent", "").partition("/")[0][:128]
     options = WriteOptions(
-        manager=manager or agent or "unknown", field_validation=validation, force=flag(query, "force")
+        manager=manager or agent or "unknown", field_validation=validation, force=query_flag(query, "force")
     )
     return with_dry_run(options, query.getall("dryRun", []), name)
 
 
-def with_dry_run(options: WriteOptions, asked: Any, name: str = "DeleteOptions") -> WriteOptions:
-    """The options, as a dry run when that is asked for: in the query, or in the body of a deletion."""
-    if asked and asked != ["All"]:
+def with_dry_run(options: WriteOptions, dry_run: Any, name: str = "DeleteOptions") -> WriteOptions:
+    """Return the options as a dry run if ``dry_run``, from the query or DeleteOptions, is ``["All"]``."""
+    if not dry_run:
+        return options
+    if dry_run != ["All"]:
         causes = Causes()
-        causes.unsupported("dryRun", asked[0] if isinstance(asked, list) else asked, ("All",))
-        causes.check(Type("meta.k8s.io", "v1", name))
-    return replace(options, dry_run=True) if asked else options
+        causes.unsupported("dryRun", dry_run[0] if isinstance(dry_run, list) else dry_run, ("All",))
+        causes.raise_if_any(Type("meta.k8s.io", "v1", name))
+    return replace(options, dry_run=True)
 
 
-def integer(query: Mapping[str, str], key: str) -> int:
-    """A number in the query, 0 where absent; raises BadRequest."""
+def query_int(query: Mapping[str, str], key: str) -> int:
+    """Return a number in the query, or 0 if it is absent; raises BadRequest."""
     text = query.get(key, "") or "0"
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise bad_request(f'invalid {key} "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
     return int(text)
 
 
-def exactly(query: Mapping[str, str]) -> bool:
-    """Whether a list is to be as it was at a version, rather than the newest."""
+def wants_exact_version(query: Mapping[str, str]) -> bool:
+    """Return whether a list must show exactly the requested version rather than a newer one."""
     match = query.get("resourceVersionMatch", "")
     causes = Causes()
     name = "resourceVersionMatch"
@@ -154,63 +158,65 @@ def exactly(query: Mapping[str, str]) -> bool:
         causes.forbidden(name, f"{name} is forbidden when continue is provided")
     elif match == "Exact" and query["resourceVersion"] == "0":
         causes.forbidden(name, f'{name} "exact" is forbidden for resourceVersion "0"')
-    causes.check(Type("meta.k8s.io", "v1", "ListOptions"))
+    causes.raise_if_any(Type("meta.k8s.io", "v1", "ListOptions"))
     return match == "Exact"
 
 
-def flag(query: Mapping[str, str], key: str) -> bool:
-    """A boolean in the query, which is true when it is there at all and not ``0`` or ``false``."""
+def query_flag(query: Mapping[str, str], key: str) -> bool:
+    """Return whether a flag in the query is set: present, and neither ``0`` nor ``false``."""
     return key in query and query[key].lower() not in ("0", "false", "f")
 
 
-def _decode(request: web.Request, body: bytes, kind: str) -> Object:
-    media = _media(request) or _JSON
+def _decode_body(request: web.Request, body: bytes, kind: str) -> Object:
+    media = _media_type(request) or _JSON
     if media not in _OBJECTS:
         text = "the body of the request was in an unknown format - accepted media types include: "
         raise StatusError(415, "UnsupportedMediaType", text + ", ".join(_OBJECTS))
-    decode = {_JSON: orjson.loads, _YAML: _yaml, _PROTOBUF: protobuf.decode}[media]
+    decode = {_JSON: orjson.loads, _YAML: _decode_yaml, _PROTOBUF: protobuf.decode}[media]
     try:
-        if isinstance(obj := decode(body), dict):
+        obj = decode(body)
+        if isinstance(obj, dict):
             return obj
-        why = "it is no object"
+        why = "it is not an object"
     except orjson.JSONDecodeError as error:
-        character = f"invalid character {error.doc[error.pos : error.pos + 1]!r}"
-        key = error.msg.endswith("expected a string key")
-        why = f"json parse error: {f'{character} looking for beginning of object key string' if key else error}"
+        why = f"json parse error: {error}"
+        if error.msg.endswith("expected a string key"):
+            character = error.doc[error.pos : error.pos + 1]
+            why = f"json parse error: invalid character {character!r} looking for beginning of object key string"
     except ValueError as error:
         why = str(error)
-    shown = body[:30].decode(errors="replace")
+    start = body[:30].decode(errors="replace")
     head = f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
-    raise bad_request(f"{head}{why} ({shown})")
+    raise bad_request(f"{head}{why} ({start})")
 
 
-def _repeated(body: bytes) -> list[str]:
-    """A text for each key that a JSON object in ``body`` holds twice."""
+def _duplicate_fields(body: bytes) -> list[str]:
+    """Return a message for each key that occurs twice in a JSON object of the body."""
     found: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> None:
         if len(dict(items)) < len(items):
-            times = Counter(key for key, _ in items)
-            found.extend(f'duplicate field "{key}"' for key in times if times[key] > 1)
+            counts = Counter(key for key, _ in items)
+            found.extend(f'duplicate field "{key}"' for key in counts if counts[key] > 1)
 
-    with suppress(ValueError, RecursionError):  # numbers and depths that orjson takes
+    with suppress(ValueError, RecursionError):  # orjson accepts larger numbers and deeper nesting.
         json.loads(body, object_pairs_hook=pairs)
     return found
 
 
-def _yaml(body: bytes) -> Any:
-    """Return the value of a YAML body as JSON has it.
+def _decode_yaml(body: bytes) -> Any:
+    """Return the value of a YAML body. Aliases are refused, because they could expand to a huge value.
 
-    The limits are checked before anything is built: libyaml's composer calls itself for each level, down to the end of
-    the stack, and blocks the event loop for as long as it takes.
+    Size and depth are checked before anything is built: libyaml's composer is recursive, could overflow the stack, and
+    would block the event loop.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass  # most of what says that it is YAML is JSON
+        pass  # Most bodies that are declared as YAML are JSON.
     try:
         yaml_loader.check_limits(body, aliases=False)
-        value = yaml.load(body, LOADER)
+        value = yaml.load(body, YAML_LOADER)
         return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise ValueError(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None

@@ -1,9 +1,8 @@
-"""Kubernetes' published schemas, compiled once into a tree that decodes, defaults and describes objects.
+"""Kubernetes' published schemas, compiled into a tree that decodes objects, sets defaults and checks values.
 
-The schemas are data (``data/schemas-1.33.json.gz``). What Go's types know and the schemas do not say, such as which
-fields are written even when empty and what values may be, is data too (``data/rules.yaml``). Here is only what follows
-from them: a :class:`Decoder` copies an object as the API server reads it: unknown fields found, types checked in the
-server's words, quantities made canonical, empty optional parts left out, defaults put in, values checked.
+The schemas are in ``data/schemas-1.33.json.gz``. What only Go's types say, such as which fields are written even if
+they are empty, is in ``data/rules.yaml``. A :class:`Decoder` copies an object as the API server reads it: it finds
+unknown fields, checks types, makes quantities canonical, omits empty optional fields, sets defaults and checks values.
 """
 
 from __future__ import annotations
@@ -17,80 +16,103 @@ from functools import cache
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
-from aksgpu.local.api.cross_field_rules import CHECKS, Check
+from aksgpu.local import api_data
+from aksgpu.local.api.cross_field_rules import VALIDATORS, Validator
 from aksgpu.local.api.status_causes import Causes
-from aksgpu.local.api.strategy import HOOKS, Hook
+from aksgpu.local.api.strategy import DEFAULTERS, Defaulter
 from aksgpu.local.kinds import Kind, Type
 
 REF = "#/components/schemas/"
 _SCALARS = {"Quantity": "quantity", "Time": "time", "MicroTime": "microtime", "IntOrString": "intstr"}
-_ZERO: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
-_GO = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
-_OMITTED = frozenset({"array", "map", "string", "bytes"})
-_DEPTH = 64
+"""The types of definitions that JSON writes as one value."""
+_ZERO_VALUES: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
+"""What Go writes for a field that was never set, by type."""
+_GO_TYPES = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
+"""The Go types that error texts name, by type."""
+_OMITTED_IF_EMPTY = frozenset({"array", "map", "string", "bytes"})
+"""Types whose empty values Go's ``omitempty`` omits."""
+_MAX_DEPTH = 64
+"""Levels of nesting in an object."""
 
 
 def definitions() -> dict[str, Any]:
-    """The schemas as OpenAPI v3 has them, by their full names."""
-    loaded: dict[str, Any] = name_formats.data("schemas-1.33.json.gz")
+    """Return the schemas by their full names, in the form of OpenAPI v3."""
+    loaded: dict[str, Any] = api_data.load("schemas-1.33.json.gz")
     return loaded
 
 
-class Node:
+class SchemaNode:
     """The schema of one field.
 
-    ``type`` is OpenAPI's, or one of quantity, intstr, time, microtime, bytes, map, or any: an object of any form.
+    ``type`` is an OpenAPI type, or one of quantity, intstr, time, microtime, bytes, map and any (an object of any
+    form).
     """
 
     def __init__(self, kind: str) -> None:
         self.type = kind
-        self.go = _GO.get(kind, kind)
+        self.go = _GO_TYPES.get(kind, kind)
+        """The Go type, for error texts."""
         self.name = ""
-        self.fields: dict[str, Node] = {}
-        self.item: Node | None = None
+        """The last part of the definition's name; empty for other types than objects."""
+        self.fields: dict[str, SchemaNode] = {}
+        self.item: SchemaNode | None = None
+        """The schema of the items of an array or the values of a map."""
         self.atomic = False
+        """Whether an object or map has only one owner as a whole."""
         self.list_type = "atomic"
+        """``atomic``, ``set`` or ``map``."""
         self.keys: tuple[str, ...] = ()
+        """The keys of a list of type ``map``."""
         self.merge_key = ""
+        """The key for merging a list in a strategic merge patch; ``*`` for the items themselves, empty for no merge."""
         self.required: tuple[str, ...] = ()
-        self.zero: tuple[str, ...] = ()
+        self.always_written: tuple[str, ...] = ()
+        """Fields that are written even if they are empty."""
         self.omit_zero: frozenset[str] = frozenset()
-        self.kept: frozenset[str] = frozenset()
+        """Numbers and booleans that are omitted if they are 0 or false."""
+        self.kept_if_empty: frozenset[str] = frozenset()
+        """Fields that are kept if a client sends them empty."""
         self.defaults: Mapping[str, Any] = {}
         self.rules: Mapping[str, Any] = {}
-        self.hook: Hook | None = None
-        self.check: Check | None = None
+        """Rules for the values of fields, from ``data/rules.yaml``."""
+        self.set_defaults: Defaulter | None = None
+        self.check: Validator | None = None
 
 
 @cache
-def definition(name: str) -> Node:
-    """The compiled schema of a definition by its full name."""
+def compiled_definition(name: str) -> SchemaNode:
+    """Return the compiled schema of a definition by its full name."""
     schema = definitions()[name]
     short = name.rpartition(".")[2]
     if short in _SCALARS or "properties" not in schema:
-        return Node(_SCALARS.get(short, "any"))
-    node = Node("object")
-    node.name, node.go = short, ".".join(name.split(".")[-2:])
+        return SchemaNode(_SCALARS.get(short, "any"))
+    node = SchemaNode("object")
+    node.name = short
+    node.go = ".".join(name.split(".")[-2:])
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    more = name_formats.data("rules.yaml")["types"].get(node.name, {})
-    node.zero, node.omit_zero = tuple(more.get("zero", ())), frozenset(more.get("omitZero", ()))
-    node.defaults, node.rules, node.hook = more.get("defaults", {}), more.get("rules", {}), HOOKS.get(node.name)
-    node.check = CHECKS.get(node.name)
-    required = [each for each in schema.get("required", ()) if each not in node.zero and each not in node.defaults]
-    node.required = tuple(dict.fromkeys([*required, *more.get("required", ())]))
-    node.kept = frozenset((*node.required, *node.zero, *more.get("pointers", ())))
+    extra = api_data.load("rules.yaml")["types"].get(node.name, {})
+    node.always_written = tuple(extra.get("zero", ()))
+    node.omit_zero = frozenset(extra.get("omitZero", ()))
+    node.defaults = extra.get("defaults", {})
+    node.rules = extra.get("rules", {})
+    node.set_defaults = DEFAULTERS.get(node.name)
+    node.check = VALIDATORS.get(node.name)
+    required = [
+        each for each in schema.get("required", ()) if each not in node.always_written and each not in node.defaults
+    ]
+    node.required = tuple(dict.fromkeys([*required, *extra.get("required", ())]))
+    node.kept_if_empty = frozenset((*node.required, *node.always_written, *extra.get("pointers", ())))
     return node
 
 
-def _compile(schema: dict[str, Any]) -> Node:
+def _compile(schema: dict[str, Any]) -> SchemaNode:
     if "$ref" in schema:
-        return definition(schema["$ref"].removeprefix(REF))
+        return compiled_definition(schema["$ref"].removeprefix(REF))
     kind = schema["type"]
     if kind == "array":
-        node = Node("array")
+        node = SchemaNode("array")
         node.item = _compile(schema["items"])
         node.go = f"[]{node.item.go}"
         node.list_type = schema.get("x-kubernetes-list-type", "atomic")
@@ -100,81 +122,84 @@ def _compile(schema: dict[str, Any]) -> Node:
         return node
     if kind == "object":
         if "additionalProperties" not in schema:
-            return Node("any")
-        node = Node("map")
+            return SchemaNode("any")
+        node = SchemaNode("map")
         node.item = _compile(schema["additionalProperties"])
         node.go = f"map[string]{node.item.go}"
         node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
         return node
-    node = Node("bytes" if schema.get("format") == "byte" else kind)
+    node = SchemaNode("bytes" if schema.get("format") == "byte" else kind)
     if kind == "integer":
         node.go = schema.get("format", "int64")
     return node
 
 
-def of(kind: Type) -> Node:
-    """The compiled schema of a type."""
-    return definition(kind.definition)
+def schema_for(kind: Type) -> SchemaNode:
+    """Return the compiled schema of a type."""
+    return compiled_definition(kind.definition)
 
 
 def new_status(kind: Kind) -> Any:
-    """The status of a new object, whatever the client sent."""
-    return Decoder().decode(of(kind).fields["status"], {})
+    """Return the status of a new object. What the client sent is ignored."""
+    return Decoder().decode(schema_for(kind).fields["status"], {})
 
 
-def zero(node: Node) -> Any:
-    """What Go writes for a field of this type that was never set."""
+def zero_value(node: SchemaNode) -> Any:
+    """Return what Go writes for a field of this type that was never set."""
     if node.type == "object":
-        return {field: zero(node.fields[field]) for field in node.zero}
-    return _ZERO.get(node.type)
+        return {field: zero_value(node.fields[field]) for field in node.always_written}
+    return _ZERO_VALUES.get(node.type)
 
 
 class DecodeError(Exception):
-    """The object does not fit its type; the text is the server's."""
+    """The object does not have the form of its type. The text is the API server's."""
 
 
 class Decoder:
-    """Decodes one object, and collects what is unknown and what is wrong on the way."""
+    """Decodes one object, and collects unknown fields and invalid values."""
 
-    def __init__(self, *, with_defaults: bool = True, known: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, with_defaults: bool = True, previous: Mapping[str, Any] | None = None) -> None:
         self.unknown: list[str] = []
-        """Paths of fields that the schema does not have."""
+        """Paths of fields that are not in the schema."""
         self.causes = Causes()
-        """Required fields that are absent, and values against their rules."""
-        # Without them, only what was given is there: neither completed nor checked.
+        """Required fields that are missing, and values that break rules."""
+        # Without defaults, the object is neither completed nor checked.
         self._with_defaults = with_defaults
-        # A part that is the very one of an object decoded before needs no second look.
-        self._known = known or {}
+        # A part that is identical to that of an object decoded before is not decoded again.
+        self._previous = previous or {}
 
-    def decode(self, node: Node, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0) -> Any:
-        """A copy of ``value`` as the server would store it; raises DecodeError for a wrong type."""
+    def decode(
+        self, node: SchemaNode, value: Any, path: str = "", go: str = "", owner: str = "", depth: int = 0
+    ) -> Any:
+        """Return a copy of ``value`` as the server stores it; raises DecodeError for a wrong type."""
         given = type(value)
         item = node.item
         match node.type:
             case "string" if given is str:
                 return value
-            case "object" if given is dict and depth <= _DEPTH:
-                return self._object(node, value, path, go, depth)
+            case "object" if given is dict and depth <= _MAX_DEPTH:
+                return self._decode_object(node, value, path, go, depth)
             case "array" if given is list and item is not None:
                 return [
-                    self.decode(item, zero(item) if each is None else each, f"{path}[{i}]", go, owner, depth + 1)
+                    self.decode(item, zero_value(item) if each is None else each, f"{path}[{i}]", go, owner, depth + 1)
                     for i, each in enumerate(value)
                 ]
             case "map" if given is dict and item is not None:
                 return {
-                    key: self.decode(item, zero(item) if each is None else each, f"{path}.{key}", go, owner, depth + 1)
+                    key: self.decode(
+                        item, zero_value(item) if each is None else each, f"{path}.{key}", go, owner, depth + 1
+                    )
                     for key, each in value.items()
                 }
             case "any" if given is dict:
                 return _copy(value, depth)
         if given is dict and node.type == "object":
             raise DecodeError("json: exceeded max depth")
-        return _scalar(node, value, go, owner)
+        return _decode_scalar(node, value, go, owner)
 
-    def _object(self, node: Node, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
+    def _decode_object(self, node: SchemaNode, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         fields = node.fields
-        kept = node.kept
         prefix = path and path + "."
         go_prefix = go and go + "."
         for key, given in value.items():
@@ -184,39 +209,45 @@ class Decoder:
                 continue
             if given is None:
                 continue
-            if not depth and self._known.get(key) is given:
+            if not depth and self._previous.get(key) is given:
                 result[key] = given
                 continue
             decoded = self.decode(field, given, prefix + key, go_prefix + key, node.name, depth + 1)
-            # Go's omitempty: an optional field that is empty is as good as absent.
-            if decoded or key in kept or not (field.type in _OMITTED or key in node.omit_zero):
+            # As Go's omitempty: an empty optional field is omitted.
+            is_omitted = not decoded and (field.type in _OMITTED_IF_EMPTY or key in node.omit_zero)
+            if key in node.kept_if_empty or not is_omitted:
                 result[key] = decoded
-        if not self._with_defaults:
-            return result
+        if self._with_defaults:
+            self._complete(node, result, prefix, depth)
+        return result
+
+    def _complete(self, node: SchemaNode, result: dict[str, Any], prefix: str, depth: int) -> None:
+        """Set the defaults of a decoded object in place, and check its values."""
         for key in node.required:
             if key not in result or result[key] in ("", []):
                 self.causes.required(prefix + key)
-        for key in node.zero:
-            if key not in result:
-                field = fields[key]
-                # Through here, so that what is written even when empty has its defaults as well.
-                nested = field.type == "object"
-                result[key] = self._object(field, {}, prefix + key, "", depth + 1) if nested else zero(field)
+        for key in node.always_written:
+            if key in result:
+                continue
+            field = node.fields[key]
+            if field.type == "object":  # It may have defaults itself.
+                result[key] = self._decode_object(field, {}, prefix + key, "", depth + 1)
+            else:
+                result[key] = zero_value(field)
         for key, default in node.defaults.items():
             if key not in result:
                 result[key] = dict(default) if type(default) is dict else default
-        if node.hook is not None:
-            node.hook(result)
+        if node.set_defaults is not None:
+            node.set_defaults(result)
         for key, rule in node.rules.items():
             if key in result:
                 self.causes.rule(rule, result[key], prefix + key)
         if node.check is not None:
             node.check(result, prefix, self.causes)
-        return result
 
 
 def _copy(value: Any, depth: int) -> Any:
-    if depth > _DEPTH:
+    if depth > _MAX_DEPTH:
         raise DecodeError("json: exceeded max depth")
     if type(value) is dict:
         return {key: _copy(each, depth + 1) for key, each in value.items()}
@@ -225,21 +256,21 @@ def _copy(value: Any, depth: int) -> Any:
     return value
 
 
-_JSON_NAMES = {str: "string", int: "number", float: "number", bool: "bool", dict: "object", list: "array"}
+_JSON_TYPES = {str: "string", int: "number", float: "number", bool: "bool", dict: "object", list: "array"}
 
 
-def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
+def _decode_scalar(node: SchemaNode, value: Any, go: str, owner: str) -> Any:
     given = type(value)
     bits = 31 if node.go in ("int32", "intstr") else 63
-    whole = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
+    is_integer = given in (int, float) and value % 1 == 0 and -(1 << bits) <= value < 1 << bits
     match node.type:
-        case "integer" if whole:
+        case "integer" if is_integer:
             return int(value)
         case "boolean" if given is bool:
             return value
         case "number" if given in (int, float):
             return value
-        case "intstr" if given is str or (given is int and whole):
+        case "intstr" if given is str or (given is int and is_integer):
             return value
         case "quantity" if given in (str, int, float):
             try:
@@ -252,7 +283,7 @@ def _scalar(node: Node, value: Any, go: str, owner: str) -> Any:
             return _time(value, micro=node.type == "microtime")
         case "bytes" if given is str:
             return _base64(value)
-    name = _JSON_NAMES.get(given, "value")
+    name = _JSON_TYPES.get(given, "value")
     shown = f"number {value}" if name == "number" and node.type == "integer" else name
     where = f"Go struct field {owner}.{go}" if go else "Go value"
     raise DecodeError(f"json: cannot unmarshal {shown} into {where} of type {node.go}")

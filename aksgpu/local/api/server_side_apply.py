@@ -1,8 +1,8 @@
-"""Who owns which field: metadata.managedFields, and server-side apply, which decides by it.
+"""Field ownership: metadata.managedFields, and server-side apply, which is based on it.
 
-Every write by another verb takes the fields that it changed (:func:`after_update`). Apply merges an object into the
-live one, refuses to change what others own unless forced, and removes what its manager applied before and left out
-now (:func:`apply`).
+Every other write makes its manager the owner of the fields that it changed (:func:`managed_fields_after_update`). Apply
+merges an object into the live one, refuses to change what others own unless it is forced, and removes what its manager
+applied before and no longer applies (:func:`apply`).
 """
 
 from __future__ import annotations
@@ -15,71 +15,79 @@ from typing import Any
 from aksgpu.common.times import now
 from aksgpu.local.api import field_sets, schema
 from aksgpu.local.api.field_sets import Fields, Path
-from aksgpu.local.api.schema import Node
+from aksgpu.local.api.schema import SchemaNode
 from aksgpu.local.kinds import Kind
 from aksgpu.local.status_error import StatusError
 
 _UNMANAGED = frozenset(
-    "f:" + name
-    for name in (
-        "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields", "name",
-        "namespace", "resourceVersion", "selfLink", "uid",
-    )
-)  # fmt: skip
+    {
+        "f:creationTimestamp",
+        "f:deletionGracePeriodSeconds",
+        "f:deletionTimestamp",
+        "f:generation",
+        "f:managedFields",
+        "f:name",
+        "f:namespace",
+        "f:resourceVersion",
+        "f:selfLink",
+        "f:uid",
+    }
+)
+"""Fields of metadata that have no owner."""
 
 
 @dataclass(frozen=True)
-class Owner:
-    """One entry of managedFields. Its FieldsV1 are read only when somebody asks: most writes touch few owners."""
+class ManagedFieldsEntry:
+    """One entry of managedFields. Its FieldsV1 is parsed only on demand: most writes concern few owners."""
 
     entry: dict[str, Any]
 
     @cached_property
     def fields(self) -> Fields:
-        """What it owns."""
+        """The fields that it owns."""
         return field_sets.load(self.entry.get("fieldsV1"))
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """Two entries with the same identity are one."""
+        """Manager, operation and subresource. There is one entry per identity."""
         manager, operation, subresource = (self.entry.get(key, "") for key in ("manager", "operation", "subresource"))
         return manager, operation, subresource
 
-    def without(self, fields: Fields) -> Owner:
-        """The entry less some fields."""
+    def without(self, fields: Fields) -> ManagedFieldsEntry:
+        """Return the entry without some fields."""
         raw = self.entry.get("fieldsV1", {})
         if raw.keys().isdisjoint(path[0] for path in fields) or self.fields.isdisjoint(fields):
             return self
-        return Owner({**self.entry, "fieldsV1": field_sets.dump(self.fields - fields)})
+        return ManagedFieldsEntry({**self.entry, "fieldsV1": field_sets.dump(self.fields - fields)})
 
-    def shown(self) -> str:
-        """The entry as the text of a conflict names it."""
+    def describe(self) -> str:
+        """Return the entry as the text of a conflict names it."""
         manager, operation, subresource = self.identity
-        shown = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
+        describe = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
         if operation != "Update":
-            return shown
+            return describe
         time = self.entry.get("time")
-        return f"{shown} using {self.entry.get('apiVersion', '')}" + (f" at {time}" if time else "")
+        return f"{describe} using {self.entry.get('apiVersion', '')}" + (f" at {time}" if time else "")
 
 
-def owners(obj: dict[str, Any]) -> list[Owner]:
-    """The managedFields of an object."""
-    return [Owner(each) for each in obj["metadata"].get("managedFields", ())]
+def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
+    """Return the managedFields of an object."""
+    return [ManagedFieldsEntry(each) for each in obj["metadata"].get("managedFields", ())]
 
 
-def _owner(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> Owner:
+def _new_entry(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> ManagedFieldsEntry:
     manager, operation, subresource = identity
     entry: dict[str, Any] = {"manager": manager, "operation": operation, "apiVersion": kind.api_version}
-    if time:  # only what a client wrote itself has none
+    if time:  # An entry that a client has written itself may have none.
         entry["time"] = time
     entry |= {"fieldsType": "FieldsV1", "fieldsV1": field_sets.dump(fields)}
-    return Owner({**entry, "subresource": subresource} if subresource else entry)
+    return ManagedFieldsEntry({**entry, "subresource": subresource} if subresource else entry)
 
 
-def handed_on(given: Any, before: Any) -> Any:
-    """The managedFields that a client's write leaves: its own where they can be read, else those from before.
+def client_managed_fields(given: Any, before: Any) -> Any:
+    """Return the managedFields after a client has set them: the client's, or the old ones if the client's are invalid.
 
-    A list with one empty entry is how a client says that nobody is to own anything.
+    A list with one empty entry removes all owners.
     """
     if given == [{}]:
         return []
@@ -93,8 +101,8 @@ def handed_on(given: Any, before: Any) -> Any:
     return given if readable else before
 
 
-def dump(entries: list[Owner]) -> list[dict[str, Any]]:
-    """The entries as managedFields has them: appliers first, then by time and name."""
+def dump(entries: list[ManagedFieldsEntry]) -> list[dict[str, Any]]:
+    """Return the entries in the order of managedFields: applies first, then by time and name."""
 
     def order(entry: dict[str, Any]) -> list[str]:
         return [entry.get(key, "") for key in ("operation", "time", "manager", "subresource")]
@@ -102,8 +110,11 @@ def dump(entries: list[Owner]) -> list[dict[str, Any]]:
     return sorted((each.entry for each in entries if each.entry.get("fieldsV1")), key=order)
 
 
-def _managed(fields: Fields, kind: Kind, subresource: str) -> Fields:
-    """Fields that have owners: not an object's identity, and not the other part of one with a status."""
+def _managed_only(fields: Fields, kind: Kind, subresource: str) -> Fields:
+    """Return the fields that can have owners.
+
+    Those are not the object's identity and, if it has a status, not the part that is not being written.
+    """
     ignored = {"f:apiVersion", "f:kind"}
     if subresource == "status":
         ignored.add("f:spec")
@@ -118,42 +129,42 @@ def _managed(fields: Fields, kind: Kind, subresource: str) -> Fields:
     }
 
 
-def after_update(
+def managed_fields_after_update(
     kind: Kind, old: dict[str, Any] | None, new: dict[str, Any], manager: str, subresource: str
 ) -> list[dict[str, Any]]:
-    """The managedFields of ``new``, which ``manager`` made from ``old`` or anew by a verb other than apply."""
-    node = schema.of(kind)
-    old = schema.zero(node) if old is None else old
-    changed, removed = field_sets.compare(node, old, new)
-    changed = _managed(changed, kind, subresource)
-    removed = _managed(removed, kind, subresource)
+    """Return the managedFields of ``new``, which ``manager`` wrote over ``old`` with a verb other than apply."""
+    node = schema.schema_for(kind)
+    old = schema.zero_value(node) if old is None else old
+    all_changed, all_removed = field_sets.compare(node, old, new)
+    changed = _managed_only(all_changed, kind, subresource)
+    removed = _managed_only(all_removed, kind, subresource)
     if not changed and not removed:
         return list(old["metadata"].get("managedFields", ()))
     identity = (manager, "Update", subresource)
-    mine: Fields = set()
-    result: list[Owner] = []
-    for owner in owners(old):
-        if owner.identity == identity:
-            mine = owner.fields
+    own: Fields = set()
+    others: list[ManagedFieldsEntry] = []
+    for entry in managed_fields_entries(old):
+        if entry.identity == identity:
+            own = entry.fields
         else:
-            result.append(owner.without(changed | removed))
-    return dump([*result, _owner(kind, identity, now(), (mine | changed) - removed)])
+            others.append(entry.without(changed | removed))
+    return dump([*others, _new_entry(kind, identity, now(), (own | changed) - removed)])
 
 
 def apply(
     kind: Kind, live: dict[str, Any], applied: dict[str, Any], manager: str, subresource: str, *, force: bool
 ) -> dict[str, Any]:
-    """The live object with ``applied`` merged in and its managedFields brought up to date; raises Conflict."""
-    node = schema.of(kind)
+    """Return the live object with ``applied`` merged into it, with updated managedFields; raises Conflict."""
+    node = schema.schema_for(kind)
     time = now()
-    fields = _managed(field_sets.everything(node, applied, applied=True), kind, subresource)
+    fields = _managed_only(field_sets.all_fields(node, applied, applied=True), kind, subresource)
     merged: dict[str, Any] = merge(node, live, applied)
-    # A field that is applied with the value it has is shared, not fought over.
-    changed = _managed(field_sets.compare(node, live, merged)[0], kind, subresource)
+    # A field that is applied with its current value is no conflict: both managers own it.
+    changed = _managed_only(field_sets.compare(node, live, merged)[0], kind, subresource)
     identity = (manager, "Apply", subresource)
     before: Fields = set()
-    others: list[Owner] = []
-    for owner in owners(live):
+    others: list[ManagedFieldsEntry] = []
+    for owner in managed_fields_entries(live):
         if owner.identity == identity:
             before = owner.fields
             if before == fields:
@@ -165,17 +176,24 @@ def apply(
         raise _conflict(conflicts)
     others = [owner.without(changed) for owner in others]
     abandoned = (before - fields).difference(*(owner.fields for owner in others))
-    # A container that this manager leaves stays for what others own in it.
+    # A field that this manager no longer applies stays if others own something inside it.
     owned = fields.union(*(owner.fields for owner in others))
     kept = {path[:depth] for path in owned for depth in range(1, len(path) + 1)}
     merged = prune(node, merged, abandoned, keep=kept)
-    merged["metadata"] = {**merged["metadata"], "managedFields": dump([*others, _owner(kind, identity, time, fields)])}
+    merged["metadata"] = {
+        **merged["metadata"],
+        "managedFields": dump([*others, _new_entry(kind, identity, time, fields)]),
+    }
     return merged
 
 
-def _conflict(conflicts: list[tuple[Owner, Path]]) -> StatusError:
+def _conflict(conflicts: list[tuple[ManagedFieldsEntry, Path]]) -> StatusError:
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {owner.shown()}", "field": field_sets.text(path)}
+        {
+            "reason": "FieldManagerConflict",
+            "message": f"conflict with {owner.describe()}",
+            "field": field_sets.format_path(path),
+        }
         for owner, path in conflicts
     ]
     if len(causes) == 1:
@@ -191,15 +209,15 @@ def _conflict(conflicts: list[tuple[Owner, Path]]) -> StatusError:
     return StatusError(409, "Conflict", message, {"causes": causes})
 
 
-def merge(node: Node, live: Any, applied: Any) -> Any:
-    """The live value with the applied one put over it, part by part where parts have owners of their own."""
+def merge(node: SchemaNode, live: Any, applied: Any) -> Any:
+    """Return the live value with the applied one merged into it, part by part where parts can have different owners."""
     parts = field_sets.children(node, applied)
     if parts is None or not isinstance(live, type(applied)):
         return applied
     if node.type == "array":
-        items = {field_sets.element(node, each): each for each in live}
+        items = {field_sets.path_element(node, each): each for each in live}
         new = {name: merge(part, items[name], each) if name in items else each for name, part, each in parts}
-        return [new[name] if name in new else items[name] for name in _ordered(items, new)]
+        return [new[name] if name in new else items[name] for name in _merge_order(items, new)]
     result = dict(live)
     for name, part, each in parts:
         key = name[2:]
@@ -207,26 +225,26 @@ def merge(node: Node, live: Any, applied: Any) -> Any:
     return result
 
 
-def _ordered(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
-    """All items of a list in the order in which they are applied; each other stays after the one it came after."""
+def _merge_order(live: dict[str, Any], applied: dict[str, Any]) -> list[str]:
+    """Return the keys of a merged list in the applied order. Other items stay after the item they followed."""
     names = list(applied)
     result = list[str]()
     done = 0
-    place = {name: index for index, name in enumerate(names)}
+    positions = {name: index for index, name in enumerate(names)}
     common = (name for name in names if name in live)
-    following = next(common, None)
+    next_common = next(common, None)
     for name in live:
-        if name not in place:
+        if name not in positions:
             result.append(name)
-        elif name == following:
-            result += names[done : place[name] + 1]
-            done = place[name] + 1
-            following = next(common, None)
+        elif name == next_common:
+            result += names[done : positions[name] + 1]
+            done = positions[name] + 1
+            next_common = next(common, None)
     return result + names[done:]
 
 
-def prune(node: Node, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:
-    """The value without the fields in ``gone``, which are below ``path``; what is in ``keep`` stays all the same."""
+def prune(node: SchemaNode, value: Any, gone: Fields, *, keep: Fields, path: Path = ()) -> Any:
+    """Return the value without the fields in ``gone``, all of them below ``path``, except those in ``keep``."""
     parts = field_sets.children(node, value) if gone else None
     if parts is None:
         return value

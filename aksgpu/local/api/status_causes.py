@@ -1,4 +1,4 @@
-"""What is wrong with an object's values: rules of single fields, and one 422 with a cause a field."""
+"""Collects what is wrong with the values of an object, for one 422 response with a cause per field."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.kinds import Type
 from aksgpu.local.status_error import StatusError
 
 
-def _shown(value: Any) -> str:
-    """A value as the server prints it: quoted text, plain numbers, JSON for the rest."""
+def _format_value(value: Any) -> str:
+    """Return a value as the server prints it in error texts: as JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class Causes:
-    """Collects what is wrong with an object, so that all of it is told at once."""
+    """The causes of a Status: everything that is wrong with an object."""
 
     def __init__(self) -> None:
         self.found: list[dict[str, str]] = []
@@ -27,73 +27,80 @@ class Causes:
         self.found.append({"reason": reason, "message": message, "field": field})
 
     def invalid(self, field: str, value: Any, why: str) -> None:
-        """A value that breaks a rule."""
-        self._add("FieldValueInvalid", field, f"Invalid value: {_shown(value)}: {why}")
+        """Add a value that breaks a rule."""
+        self._add("FieldValueInvalid", field, f"Invalid value: {_format_value(value)}: {why}")
 
     def required(self, field: str, why: str = "") -> None:
-        """A value that must be there."""
+        """Add a required value that is missing."""
         self._add("FieldValueRequired", field, "Required value" + (f": {why}" if why else ""))
 
     def duplicate(self, field: str, value: Any) -> None:
-        """A value that may occur once."""
-        self._add("FieldValueDuplicate", field, f"Duplicate value: {_shown(value)}")
+        """Add a value that may occur only once."""
+        self._add("FieldValueDuplicate", field, f"Duplicate value: {_format_value(value)}")
 
     def too_long(self, field: str, most: int) -> None:
-        """A value of too many bytes."""
+        """Add a value with too many bytes."""
         self._add("FieldValueTooLong", field, f"Too long: may not be more than {most} bytes")
 
     def unsupported(self, field: str, value: Any, supported: Iterable[str]) -> None:
-        """A value outside an enumeration."""
-        choices = ", ".join(_shown(each) for each in supported)
-        self._add("FieldValueNotSupported", field, f"Unsupported value: {_shown(value)}: supported values: {choices}")
+        """Add a value that is not in an enumeration."""
+        choices = ", ".join(_format_value(each) for each in supported)
+        self._add(
+            "FieldValueNotSupported", field, f"Unsupported value: {_format_value(value)}: supported values: {choices}"
+        )
 
     def forbidden(self, field: str, why: str) -> None:
-        """A field that may not be set or changed."""
+        """Add a field that must not be set or changed."""
         self._add("FieldValueForbidden", field, f"Forbidden: {why}")
 
     def not_found(self, field: str, value: Any) -> None:
-        """A reference into the object that leads nowhere."""
-        self._add("FieldValueNotFound", field, f"Not found: {_shown(value)}")
+        """Add a reference to a part of the object that does not exist."""
+        self._add("FieldValueNotFound", field, f"Not found: {_format_value(value)}")
 
     def rule(self, rule: Mapping[str, Any], value: Any, field: str) -> None:
-        """A value that may break a rule of ``data/rules.yaml``, where the words are explained."""
-        for word, said in rule.items():
-            match word:
+        """Check a value against a rule of ``data/rules.yaml``. The file explains the keywords."""
+        for keyword, argument in rule.items():
+            match keyword:
                 case "forbidden":
-                    self.forbidden(field, said)
-                case "enum" if value not in said:
-                    self.unsupported(field, value, said)
+                    self.forbidden(field, argument)
+                case "enum" if value not in argument:
+                    self.unsupported(field, value, argument)
                 case "format":
-                    for problem in name_formats.problems(said, value):
+                    for problem in name_formats.format_problems(argument, value):
                         self.invalid(field, value, problem)
                 case "minimum":
-                    number = quantities.parse(value)
-                    most = rule.get("maximum")
-                    if number < said or (most is not None and number > most):
-                        why = (
-                            f"greater than or equal to {said}"
-                            if most is None
-                            else f"between {said} and {most}, inclusive"
-                        )
-                        self.invalid(field, value, f"must be {why}")
+                    self._check_range(value, field, argument, rule.get("maximum"))
                 case "unique":
-                    seen: set[Any] = set()
-                    for index, key in enumerate(each.get(said) for each in value):
-                        if key in seen:
-                            self.duplicate(f"{field}[{index}].{said}", key)
-                        seen.add(key)
-                case "maxBytes" if sum(len(key) + len(each) for key, each in value.items()) > said:
-                    self.too_long(field, said)
+                    self._check_unique(value, field, argument)
+                case "maxBytes" if sum(len(key) + len(each) for key, each in value.items()) > argument:
+                    self.too_long(field, argument)
                 case "items":
                     for index, each in enumerate(value):
-                        self.rule(said, each, f"{field}[{index}]")
+                        self.rule(argument, each, f"{field}[{index}]")
                 case "propertyNames" | "additionalProperties":
                     for key, each in value.items():
-                        here = f"{field}[{key}]" if rule.get("keyed") else field
-                        self.rule(said, key if word == "propertyNames" else each, here)
+                        path = f"{field}[{key}]" if rule.get("keyed") else field
+                        self.rule(argument, key if keyword == "propertyNames" else each, path)
 
-    def check(self, kind: Type, name: str = "") -> None:
-        """Raise Invalid when anything was found."""
+    def _check_range(self, value: Any, field: str, minimum: int, maximum: int | None) -> None:
+        number = quantities.parse(value)
+        if number >= minimum and (maximum is None or number <= maximum):
+            return
+        if maximum is None:
+            self.invalid(field, value, f"must be greater than or equal to {minimum}")
+        else:
+            self.invalid(field, value, f"must be between {minimum} and {maximum}, inclusive")
+
+    def _check_unique(self, items: Iterable[Mapping[str, Any]], field: str, key: str) -> None:
+        seen: set[Any] = set()
+        for index, item in enumerate(items):
+            value = item.get(key)
+            if value in seen:
+                self.duplicate(f"{field}[{index}].{key}", value)
+            seen.add(value)
+
+    def raise_if_any(self, kind: Type, name: str = "") -> None:
+        """Raise Invalid if there are any causes."""
         if not self.found:
             return
         texts = [f"{cause['field']}: {cause['message']}" for cause in self.found]
@@ -101,4 +108,4 @@ class Causes:
         details: dict[str, Any] = {"name": name} if name else {}
         details |= {"group": kind.group} if kind.group else {}
         details |= {"kind": kind.kind, "causes": self.found}
-        raise StatusError(422, "Invalid", f'{kind.qualified_kind} "{name}" is invalid: {listed}', details)
+        raise StatusError(422, "Invalid", f'{kind.kind_and_group} "{name}" is invalid: {listed}', details)

@@ -1,11 +1,11 @@
-"""Where the laptop's API server keeps its objects: SQLite for durability, memory for speed.
+"""The API server's store: SQLite for durability, memory for speed.
 
-A write changes memory at once, takes the next resourceVersion and joins the open batch; one thread commits a batch
+A write changes the memory at once, takes the next resourceVersion and joins the open batch. One thread commits a batch
 after the other (WAL, ``synchronous=FULL``), so that many writers share one sync of the disk. Watchers see an event
-after its commit, and a caller who awaits :meth:`Store.durable` is never shown what a crash could take back.
+after its commit, and a caller who awaits :meth:`Store.durable` never sees what a crash could take back.
 
-Not here: what an object means. Names, validation and conflicts are the registry's business. All methods belong to
-one asyncio loop; only the commit itself runs elsewhere.
+The store does not interpret objects: names, validation and conflicts are checked by the registry. All methods must be
+called in one event loop. Only the commit runs in another thread.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.kinds import Kind, by_plural
+from aksgpu.local.kinds import Kind, get_kind
 from aksgpu.local.status_error import StatusError, bad_request, expired
 
-RING = 2048
-"""Events kept a resource: how far back a watch or a paged list can go, and how far a slow watcher may fall behind."""
+WATCH_CACHE_SIZE = 2048
+"""Events that are kept per resource.
+
+This limits how old a watch or a continue token may be, and how far a slow watcher may fall behind.
+"""
 
 Key = tuple[str, str]
-"""Namespace (empty for cluster-scoped kinds) and name."""
+"""Namespace, empty for cluster-scoped kinds, and name."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -41,19 +44,21 @@ CREATE TABLE IF NOT EXISTS objects (
 CREATE TABLE IF NOT EXISTS revision (id INTEGER PRIMARY KEY CHECK (id = 0), value INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 1);
 """
-_PUT = (
+_UPSERT_ROW = (
     "INSERT INTO objects VALUES (?, ?, ?, ?) ON CONFLICT (resource, namespace, name) DO UPDATE SET data = excluded.data"
 )
-_DROP = "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?"
+_DELETE_ROW = "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?"
 
 
 class Entry(NamedTuple):
-    """One version of an object, with its JSON ready to send. Frozen by convention."""
+    """One version of an object, with its JSON. It must not be changed."""
 
     kind: Kind
     obj: dict[str, Any]
     data: bytes
+    """The JSON of ``obj``."""
     rv: int
+    """The resourceVersion."""
 
     @property
     def key(self) -> Key:
@@ -62,13 +67,13 @@ class Entry(NamedTuple):
         return metadata.get("namespace", ""), metadata["name"]
 
     @property
-    def item(self) -> bytes:
-        """The JSON as it stands in a list: without kind and apiVersion."""
-        return b"{" + self.data[len(self.kind.head) :]
+    def list_item_json(self) -> bytes:
+        """The object's JSON in a list: without kind and apiVersion."""
+        return b"{" + self.data[len(self.kind.json_prefix) :]
 
 
 class Event(NamedTuple):
-    """One change. ``before`` is what the object was, None for ``ADDED``."""
+    """One change. ``before`` is the old version of the object, None for ``ADDED``."""
 
     type: str
     entry: Entry
@@ -76,7 +81,10 @@ class Event(NamedTuple):
 
 
 def encode(kind: Kind, obj: dict[str, Any], rv: int) -> Entry:
-    """An entry of ``obj``, whose kind and apiVersion are put first; raises BadRequest for what JSON cannot say."""
+    """Return an entry for an object, with kind and apiVersion first.
+
+    Raises BadRequest if the object cannot be written as JSON.
+    """
     ordered = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": obj["metadata"]}
     ordered |= {key: value for key, value in obj.items() if key not in ordered}
     try:
@@ -86,7 +94,7 @@ def encode(kind: Kind, obj: dict[str, Any], rv: int) -> Entry:
 
 
 class _Batch:
-    """Writes that will be committed together."""
+    """Writes that are committed together."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -94,60 +102,65 @@ class _Batch:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
-class _Ring:
-    """Recent events of one resource. ``floor`` is the oldest version that can still be continued from."""
+class _WatchCache:
+    """Recent events of one resource. A watch can start from ``oldest_version`` or later."""
 
-    def __init__(self, floor: int) -> None:
-        self.floor = floor
+    def __init__(self, oldest_version: int) -> None:
+        self.oldest_version = oldest_version
         self.events: deque[Event] = deque()
 
     def add(self, event: Event) -> None:
-        if len(self.events) >= RING:
-            self.floor = self.events.popleft().entry.rv
+        if len(self.events) >= WATCH_CACHE_SIZE:
+            self.oldest_version = self.events.popleft().entry.rv
         self.events.append(event)
 
     def since(self, rv: int) -> list[Event]:
-        """Events after ``rv``, oldest first; walks back from the newest, so that it costs what it returns."""
+        """Return the events after a version, oldest first. Its cost is proportional to their number."""
         return list(takewhile(lambda event: event.entry.rv > rv, reversed(self.events)))[::-1]
 
 
 class Subscription:
-    """A watcher's own queue of shared events. It is cut off rather than allowed to grow without bound."""
+    """A watcher's queue of events. A watcher that falls too far behind is ended."""
 
     def __init__(self, store: Store, topic: tuple[str, str | None], backlog: list[Event]) -> None:
         self._store = store
         self._topic = topic
         self._queue: deque[Event] = deque(backlog)
         self._wake = asyncio.Event()
-        self._end: StatusError | bool = False
+        self._ended = False
+        self._error: StatusError | None = None
 
     def push(self, event: Event) -> None:
-        """Deliver, unless the watcher is too far behind."""
-        if len(self._queue) >= 2 * RING:
+        """Add an event, or end the subscription if the watcher is too far behind."""
+        if len(self._queue) >= 2 * WATCH_CACHE_SIZE:
             self.end(expired("The resourceVersion for the provided watch is too old."))
             return
         self._queue.append(event)
         self._wake.set()
 
     def end(self, error: StatusError | None = None) -> None:
-        """No more events: close the watch, or raise ``error`` in it."""
-        self._end = error or True
-        if error:
+        """End the watch, or raise ``error`` in it."""
+        self._ended = True
+        self._error = error
+        if error is not None:
             self._queue.clear()
         self._store.unsubscribe(self._topic, self)
         self._wake.set()
 
     async def next(self, timeout: float | None = None) -> list[Event] | None:
-        """Events that have arrived, waiting for the first; empty after ``timeout`` seconds, None at the end."""
-        if not self._queue and not self._end:
+        """Wait for events and return those that have arrived.
+
+        Returns an empty list after ``timeout`` seconds, and None at the end of the watch.
+        """
+        if not self._queue and not self._ended:
             self._wake.clear()
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
             except TimeoutError:
                 return []
-        if isinstance(self._end, StatusError):
-            raise self._end
+        if self._error is not None:
+            raise self._error
         if not self._queue:
             return None
         events = list(self._queue)
@@ -159,20 +172,21 @@ class Store:
     """All objects of one cluster.
 
     Args:
-        path: the database file; its folder must exist.
+        path: The database file. Its directory must exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.revision = 0
-        """The resourceVersion given last."""
-        self.derived: dict[str, Any] = {}  # what others work out from the objects; dropped when they are read anew
+        """The last resourceVersion."""
+        self.derived: dict[str, Any] = {}
+        """Cached results that others have computed from the objects. Cleared when the objects are read again."""
         self.durable_revision = 0
-        """The version of the last write that is on disk and was shown to watchers."""
+        """The version of the last write that is on disk and has been sent to watchers."""
         self._objects: dict[str, dict[Key, Entry]] = defaultdict(dict)
         self._sorted: dict[str, list[Key]] = {}
-        self._rings: dict[str, _Ring] = {}
-        self._floor = 0
+        self._watch_caches: dict[str, _WatchCache] = {}
+        self._oldest_version = 0
         self._open: _Batch | None = None
         self._in_flight: _Batch | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -181,12 +195,12 @@ class Store:
         self._db: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        """Open the database, creating it when absent, and read everything into memory."""
+        """Open the database, creating it if necessary, and read everything into memory."""
         self._db = await asyncio.get_running_loop().run_in_executor(self._thread, self._connect)
         await self._load()
 
     async def close(self) -> None:
-        """Commit what is pending, end all watches, close the database."""
+        """Commit what is pending, end all watches and close the database."""
         if self._flusher is not None:
             await self._flusher
         self._end_watches(None)
@@ -196,11 +210,11 @@ class Store:
         self._thread.shutdown()
 
     def get(self, resource: str, key: Key) -> Entry | None:
-        """The object as of the last write, which :meth:`durable` makes safe to show."""
+        """Return the object as of the last write. Await :meth:`durable` before showing it to a client."""
         return self._objects[resource].get(key)
 
     def keys(self, resource: str, namespace: str | None = None) -> list[Key]:
-        """All keys of a resource, or of a namespace, in order."""
+        """Return all keys of a resource, or those in a namespace, in order."""
         ordered = self._sorted.get(resource)
         if ordered is None:
             ordered = self._sorted[resource] = sorted(self._objects[resource])
@@ -209,18 +223,18 @@ class Store:
         return ordered[bisect_left(ordered, (namespace, "")) : bisect_left(ordered, (namespace + "\0", ""))]
 
     def entries(self, resource: str, namespace: str | None = None) -> Iterator[Entry]:
-        """All objects of a resource, or of a namespace, in the order of their keys."""
+        """Return all objects of a resource, or those in a namespace, in the order of their keys."""
         objects = self._objects[resource]
         return (objects[key] for key in self.keys(resource, namespace))
 
-    def at(self, resource: str, rv: int) -> dict[Key, Entry | None]:
-        """What differed at version ``rv`` from now: the older entry, or None where there was none.
+    def changes_since(self, resource: str, rv: int) -> dict[Key, Entry | None]:
+        """Return the objects that have changed since a version, as they were then; None if they did not exist.
 
-        Raises Expired when the ring does not go back that far.
+        Raises Expired if the events since that version are no longer kept.
         """
         changed: dict[Key, Entry | None] = {}
-        ring = self._ring(resource)
-        if rv < ring.floor:
+        cache = self._watch_cache(resource)
+        if rv < cache.oldest_version:
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new "
                 "list without the continue parameter, or use the continue token in this response to retrieve the "
@@ -229,15 +243,16 @@ class Store:
                 "may show up in the list."
             )
         batches = [batch.events for batch in (self._in_flight, self._open) if batch is not None]
-        for event in reversed([*ring.since(rv), *chain(*batches)]):
+        for event in reversed([*cache.since(rv), *chain(*batches)]):
             if event.entry.kind.plural == resource and event.entry.rv > rv:
                 changed[event.entry.key] = event.before
         return changed
 
     def write(self, kind: Kind, obj: dict[str, Any], *, delete: bool = False) -> Entry:
-        """Put or delete an object: visible in memory at once, on disk once :meth:`durable` returns.
+        """Write or delete an object.
 
-        ``obj`` is taken over, not copied; its ``metadata`` gets the new resourceVersion.
+        It changes in memory at once, and is on disk once :meth:`durable` returns. ``obj`` is not copied; its
+        ``metadata`` gets the new resourceVersion.
         """
         rv = self.revision + 1
         obj["metadata"]["resourceVersion"] = str(rv)
@@ -253,7 +268,12 @@ class Store:
             objects[key] = entry
         if delete or before is None:
             self._sorted.pop(resource, None)
-        event = Event("DELETED" if delete else "MODIFIED" if before else "ADDED", entry, before)
+        if delete:
+            event = Event("DELETED", entry, before)
+        elif before is not None:
+            event = Event("MODIFIED", entry, before)
+        else:
+            event = Event("ADDED", entry, None)
         if self._open is None:
             self._open = _Batch()
         self._open.events.append(event)
@@ -263,30 +283,30 @@ class Store:
         return entry
 
     async def durable(self, rv: int) -> None:
-        """Wait until the write with version ``rv`` is on disk."""
+        """Wait until the write with this version is on disk."""
         for batch in (self._in_flight, self._open):
             if batch is not None and self.durable_revision < rv <= batch.rv:
                 await asyncio.shield(batch.done)
                 return
 
     def subscribe(self, resource: str, namespace: str | None, rv: int) -> Subscription:
-        """Events after version ``rv`` of a resource, in one namespace or all; raises Expired when that is too old."""
-        ring = self._ring(resource)
-        if rv < ring.floor:
-            raise expired(f"too old resource version: {rv} ({ring.floor})")
-        backlog = [e for e in ring.since(rv) if namespace is None or e.entry.key[0] == namespace]
+        """Return the events of a resource after a version, in one namespace or all; raises Expired if it is too old."""
+        cache = self._watch_cache(resource)
+        if rv < cache.oldest_version:
+            raise expired(f"too old resource version: {rv} ({cache.oldest_version})")
+        backlog = [event for event in cache.since(rv) if namespace is None or event.entry.key[0] == namespace]
         subscription = Subscription(self, (resource, namespace), backlog)
         self._subscribers[resource, namespace].add(subscription)
         return subscription
 
     def unsubscribe(self, topic: tuple[str, str | None], subscription: Subscription) -> None:
-        """Forget a watcher."""
+        """Remove a watcher."""
         self._subscribers[topic].discard(subscription)
         if not self._subscribers[topic]:
             del self._subscribers[topic]
 
-    def _ring(self, resource: str) -> _Ring:
-        return self._rings.setdefault(resource, _Ring(self._floor))
+    def _watch_cache(self, resource: str) -> _WatchCache:
+        return self._watch_caches.setdefault(resource, _WatchCache(self._oldest_version))
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -297,7 +317,7 @@ class Store:
             try:
                 await loop.run_in_executor(self._thread, self._commit, batch)
             except sqlite3.Error as error:
-                await self._fall_back(batch, error)
+                await self._roll_back(batch, error)
                 continue
             self._in_flight = None
             self.durable_revision = batch.rv
@@ -308,21 +328,24 @@ class Store:
 
     def _publish(self, event: Event) -> None:
         resource = event.entry.kind.plural
-        self._ring(resource).add(event)
+        self._watch_cache(resource).add(event)
         for namespace in (None, event.entry.key[0]):
             for subscription in tuple(self._subscribers.get((resource, namespace), ())):
                 subscription.push(event)
 
-    async def _fall_back(self, batch: _Batch, error: sqlite3.Error) -> None:
-        """The disk refused: nobody was told of these writes, so go back to what is on disk and say so."""
-        # Where not even reading works, every later commit is refused as well.
+    async def _roll_back(self, batch: _Batch, error: sqlite3.Error) -> None:
+        """Return to the state on disk after a failed commit, and report the error to the writers."""
+        # If reading fails too, every later commit will fail as well.
         with suppress(sqlite3.Error):
             await self._load()
-        refused = [batch.done, *([self._open.done] if self._open is not None else [])]
-        self._open = self._in_flight = None
-        for done in refused:
+        failed = [batch.done]
+        if self._open is not None:
+            failed.append(self._open.done)
+        self._open = None
+        self._in_flight = None
+        for done in failed:
             done.set_exception(StatusError(500, "InternalError", f"Internal error occurred: {error}"))
-            done.exception()  # seen, should nobody wait for it
+            done.exception()  # Mark it as retrieved, in case nobody awaits it.
         self._end_watches(expired("The resourceVersion for the provided watch is too old."))
 
     def _end_watches(self, error: StatusError | None) -> None:
@@ -338,15 +361,15 @@ class Store:
 
     def _commit(self, batch: _Batch) -> None:
         assert self._db is not None
-        with self._db as db:  # commits, or goes back
+        with self._db as db:  # Commits, or rolls back after an error.
             db.execute("BEGIN IMMEDIATE")
             for event in batch.events:
                 resource = event.entry.kind.plural
-                (namespace, name) = event.entry.key
+                namespace, name = event.entry.key
                 if event.type == "DELETED":
-                    db.execute(_DROP, (resource, namespace, name))
+                    db.execute(_DELETE_ROW, (resource, namespace, name))
                 else:
-                    db.execute(_PUT, (resource, namespace, name, event.entry.data))
+                    db.execute(_UPSERT_ROW, (resource, namespace, name, event.entry.data))
             db.execute("UPDATE revision SET value = ?", (batch.rv,))
 
     def _read(self) -> tuple[int, list[tuple[str, bytes]]]:
@@ -356,20 +379,21 @@ class Store:
 
     async def _load(self) -> None:
         revision, rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
-        # After a refused commit versions go on from the highest one given, so that none is ever given twice.
+        # After a failed commit, versions continue after the highest one, so that none is used twice.
         self.revision = max(self.revision, revision)
-        self.durable_revision = self._floor = self.revision
+        self.durable_revision = self.revision
+        self._oldest_version = self.revision
         self._objects.clear()
         self._sorted.clear()
-        self._rings.clear()
+        self._watch_caches.clear()
         self.derived.clear()
-        # The collector finds nothing in plain JSON, yet would take most of the time of a large load.
+        # Plain JSON contains no cycles, but the garbage collector would take most of the time of a large load.
         collecting = gc.isenabled()
         gc.disable()
         try:
             for resource, data in rows:
                 obj = orjson.loads(data)
-                entry = Entry(by_plural(resource), obj, data, int(obj["metadata"]["resourceVersion"]))
+                entry = Entry(get_kind(resource), obj, data, int(obj["metadata"]["resourceVersion"]))
                 self._objects[resource][entry.key] = entry
         finally:
             if collecting:

@@ -1,8 +1,8 @@
-"""What the API server itself writes into objects, where a constant in ``data/rules.yaml`` does not say it.
+"""What the API server sets in objects, beyond the constant defaults in ``data/rules.yaml``.
 
-:data:`HOOKS` complete a part of an object whenever it is read from a client, as the API machinery's ``SetDefaults``
-functions do. :func:`prepare_create` and :func:`prepare_update` complete a whole object before it is validated and
-stored. What depends on other objects is admission's business.
+The functions in :data:`DEFAULTERS` complete a part of an object whenever a client sends it, as ``SetDefaults``
+functions do in Kubernetes. :func:`prepare_create` and :func:`prepare_update` complete a whole object before it is
+validated and stored. What depends on other objects is part of admission.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable
-from typing import Any
+from decimal import Decimal
 
 from aksgpu.common import quantities
+from aksgpu.local.objects import Object
 
-Object = dict[str, Any]
-Hook = Callable[[Object], None]
+Defaulter = Callable[[Object], None]
 
-_GENERATION = "deprecated.daemonset.template.generation"
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 _NAME_LABEL = "kubernetes.io/metadata.name"
 _GATED = {
     "type": "PodScheduled",
@@ -42,16 +42,17 @@ def _containers(spec: Object) -> list[Object]:
 
 
 def _pod(pod: Object) -> None:
-    # A pod's containers request what they limit, where they do not say otherwise; a Job's template keeps as it is.
+    # Limits are the default for requests, in pods but not in templates.
     for container in _containers(pod["spec"]):
         resources = container["resources"]
-        if requests := {**resources.get("limits", {}), **resources.get("requests", {})}:
+        requests = {**resources.get("limits", {}), **resources.get("requests", {})}
+        if requests:
             resources["requests"] = requests
     pod["spec"].setdefault("enableServiceLinks", True)
 
 
 def _daemon_set(daemon_set: Object) -> None:
-    daemon_set["metadata"].setdefault("annotations", {}).setdefault(_GENERATION, "1")
+    daemon_set["metadata"].setdefault("annotations", {}).setdefault(TEMPLATE_GENERATION, "1")
 
 
 def _job(spec: Object) -> None:
@@ -59,7 +60,7 @@ def _job(spec: Object) -> None:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)
     spec.setdefault("backoffLimit", 6)
-    # With a podFailurePolicy only pods that have failed for good may be replaced.
+    # With a podFailurePolicy, only pods that have ended may be replaced.
     replacement = "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed"
     spec.setdefault("podReplacementPolicy", replacement)
 
@@ -75,7 +76,8 @@ def _volume(volume: Object) -> None:
 
 
 def _namespace(namespace: Object) -> None:
-    if name := namespace["metadata"].get("name"):
+    name = namespace["metadata"].get("name")
+    if name:
         namespace["metadata"].setdefault("labels", {}).setdefault(_NAME_LABEL, name)
 
 
@@ -85,7 +87,8 @@ def _subject(subject: Object) -> None:
 
 
 def _secret(secret: Object) -> None:
-    if strings := secret.pop("stringData", None):
+    strings = secret.pop("stringData", None)
+    if strings:
         encoded = {key: base64.b64encode(text.encode()).decode() for key, text in strings.items()}
         secret["data"] = secret.get("data", {}) | encoded
 
@@ -97,7 +100,7 @@ def _service(spec: Object) -> None:
         port.setdefault("targetPort", port.get("port"))
 
 
-HOOKS: dict[str, Hook] = {
+DEFAULTERS: dict[str, Defaulter] = {
     "Container": _container,
     "DaemonSet": _daemon_set,
     "DaemonSetUpdateStrategy": _rolling,
@@ -110,7 +113,7 @@ HOOKS: dict[str, Hook] = {
     "Subject": _subject,
     "Volume": _volume,
 }
-"""By the definition whose objects they complete."""
+"""The function that completes a part, by the name of its definition."""
 
 
 def prepare_create(plural: str, obj: Object) -> None:
@@ -121,13 +124,17 @@ def prepare_create(plural: str, obj: Object) -> None:
         case "jobs" if not spec["manualSelector"] and "selector" not in spec:
             uid = metadata["uid"]
             name = metadata.get("name", "")
-            unique = {"batch.kubernetes.io/controller-uid": uid}
-            own = {**unique, "batch.kubernetes.io/job-name": name, "controller-uid": uid, "job-name": name}
             template = spec["template"]["metadata"]
-            template["labels"] = {**template.get("labels", {}), **own}
-            spec["selector"] = {"matchLabels": unique}
+            template["labels"] = {
+                **template.get("labels", {}),
+                "batch.kubernetes.io/controller-uid": uid,
+                "batch.kubernetes.io/job-name": name,
+                "controller-uid": uid,
+                "job-name": name,
+            }
+            spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
         case "namespaces":
-            _namespace(obj)  # a generated name was not known when defaults were put in
+            _namespace(obj)  # A generated name was not known when the defaults were set.
             spec.setdefault("finalizers", ["kubernetes"])
         case "persistentvolumeclaims":
             spec.setdefault("storageClassName", "default")
@@ -143,13 +150,13 @@ def prepare_create(plural: str, obj: Object) -> None:
 
 
 def prepare_update(plural: str, obj: Object, old: Object) -> None:
-    """Complete an object that replaces ``old`` in place."""
+    """Complete an object that replaces ``old``, in place."""
     match plural:
         case "daemonsets":
-            generation = old["metadata"].get("annotations", {}).get(_GENERATION, "1")
+            generation = old["metadata"].get("annotations", {}).get(TEMPLATE_GENERATION, "1")
             if obj["spec"]["template"] != old["spec"]["template"] and generation.isdigit():
                 generation = str(int(generation) + 1)
-            obj["metadata"].setdefault("annotations", {})[_GENERATION] = generation
+            obj["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = generation
         case "namespaces":
             obj["spec"]["finalizers"] = old["spec"].get("finalizers", [])
         case "services":
@@ -159,12 +166,16 @@ def prepare_update(plural: str, obj: Object, old: Object) -> None:
 
 
 def qos_class(spec: Object) -> str:
-    """BestEffort, Burstable or Guaranteed; only cpu and memory count."""
-    pairs = [
-        tuple(quantities.parse(each["resources"].get(field, {}).get(name, 0)) for field in ("limits", "requests"))
-        for each in _containers(spec)
-        for name in ("cpu", "memory")
-    ]
-    if not any(limit > 0 or request > 0 for limit, request in pairs):
+    """Return BestEffort, Burstable or Guaranteed. Only CPU and memory count."""
+    pairs: list[tuple[Decimal, Decimal]] = []
+    for container in _containers(spec):
+        resources = container["resources"]
+        for name in ("cpu", "memory"):
+            limit = quantities.parse(resources.get("limits", {}).get(name, 0))
+            request = quantities.parse(resources.get("requests", {}).get(name, 0))
+            pairs.append((limit, request))
+    if all(limit == 0 and request == 0 for limit, request in pairs):
         return "BestEffort"
-    return "Guaranteed" if all(limit > 0 and limit == request for limit, request in pairs) else "Burstable"
+    if all(limit > 0 and limit == request for limit, request in pairs):
+        return "Guaranteed"
+    return "Burstable"

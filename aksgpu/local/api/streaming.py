@@ -1,8 +1,8 @@
-"""Answers that go on: watches and followed logs, sent in chunks as things happen.
+"""Responses that continue: watches and followed logs, sent in chunks.
 
-A client may read slowly, stop reading or vanish. A slow one is held back by its socket and cut off by the store when
-it falls too far behind; one that vanished is noticed within :data:`PULSE` seconds, also when nothing happens; one that
-stopped reading is let go when its time is up.
+A client may read slowly, stop reading or disappear. A slow client is slowed down by its socket, and its watch ends when
+it falls too far behind. A client that has disappeared is noticed within :data:`PULSE` seconds, even if nothing happens.
+One that has stopped reading is disconnected when its time is up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from math import inf
 import orjson
 from aiohttp import web
 
-from aksgpu.local.api.reads import bookmark
+from aksgpu.local.api.reads import bookmark_event
 from aksgpu.local.api.responses import JSON, NO_CACHE
 from aksgpu.local.api.store import Entry, Event
 from aksgpu.local.status_error import StatusError
@@ -25,18 +25,19 @@ from aksgpu.local.status_error import StatusError
 log = logging.getLogger(__name__)
 
 PULSE = 5.0
-"""Seconds of silence after which it is checked whether the client is still there."""
+"""Seconds without data after which the connection is checked."""
 BOOKMARK_SECONDS = 45.0
-"""Below the minute of silence after which many clients give a connection up."""
+"""Seconds between bookmarks. Many clients give up a connection after a minute without data."""
 _STUCK_BYTES = 1 << 16
+"""Unsent bytes from which on a client counts as having stopped reading."""
 
 
 class Watch:
     """One watch of one client, as lines of JSON.
 
     Args:
-        encode: an event's object as JSON.
-        bookmarks: whether the client wants bookmarks: one from time to time, and one at the end.
+        encode: Returns an event's object as JSON.
+        bookmarks: Whether the client wants bookmarks, from time to time and at the end.
     """
 
     def __init__(self, encode: Callable[[Event], bytes], *, bookmarks: bool) -> None:
@@ -45,14 +46,14 @@ class Watch:
         self._newest: Entry | None = None
 
     async def lines(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
-        """A line an event; ``events`` gives bookmarks more often than clients want them."""
+        """Yield a line per event. ``events`` contains more bookmarks than clients want; the others are dropped."""
         marked = time.monotonic()
         try:
             async with aclosing(events):
                 async for event in events:
                     self._newest = event.entry
                     if event.type == "BOOKMARK":
-                        # Those that end the initial events are annotated, and sent at once.
+                        # The bookmark after the initial events has an annotation and is sent at once.
                         early = time.monotonic() - marked < BOOKMARK_SECONDS
                         if not self._bookmarks or (early and "annotations" not in event.entry.obj["metadata"]):
                             continue
@@ -62,10 +63,10 @@ class Watch:
             yield b'{"type":"ERROR","object":' + orjson.dumps(error.status) + b"}\n"
 
     def last_line(self) -> bytes:
-        """The bookmark that ends a watch whose time is up."""
+        """Return the bookmark that ends a watch whose time is up."""
         if self._newest is None or not self._bookmarks:
             return b""
-        return self._line(bookmark(self._newest.kind, self._newest.rv))
+        return self._line(bookmark_event(self._newest.kind, self._newest.rv))
 
     def _line(self, event: Event) -> bytes:
         return b'{"type":"' + event.type.encode() + b'","object":' + self._encode(event) + b"}\n"
@@ -79,47 +80,59 @@ async def send(
     seconds: float = inf,
     last: Callable[[], bytes] = bytes,
 ) -> web.StreamResponse:
-    """Send pieces as they come, until there are no more, time is up or the client leaves.
+    """Send pieces as they come, until there are no more, the time is up or the client leaves.
 
     Args:
-        request: the client's.
-        pieces: closed at the end.
-        media: their media type.
-        seconds: how long this may take.
-        last: makes a piece to end with when time is up.
+        request: The client's request.
+        pieces: What to send. It is closed at the end.
+        media: The media type of the response.
+        seconds: How long the response may take.
+        last: Returns what to send at the end when the time is up.
     """
     response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": media})
-    end = time.monotonic() + seconds
+    try:
+        await response.prepare(request)
+        if await _write_pieces(request, response, pieces, seconds):
+            return response
+        if request.transport is not None and request.transport.get_write_buffer_size() > _STUCK_BYTES:
+            request.transport.abort()
+            return response
+        line = last()
+        if line:
+            await response.write(line)
+    except ConnectionError:
+        pass  # The client has left.
+    except Exception:
+        # The client must notice the error, so the connection is cut instead of ended properly.
+        log.exception("%s %s failed while sending", request.method, request.path)
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+async def _write_pieces(
+    request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None], seconds: float
+) -> bool:
+    """Write pieces until there are no more. Returns False if the time is up or the client has left before that."""
 
     async def write() -> None:
         async with aclosing(pieces):
             async for piece in pieces:
                 await response.write(piece)
 
+    end = time.monotonic() + seconds
+    writing = asyncio.create_task(write())
     try:
-        await response.prepare(request)
-        writing = asyncio.create_task(write())
-        try:
-            while not _gone(request) and (left := end - time.monotonic()) > 0:
-                if (await asyncio.wait((writing,), timeout=min(left, PULSE)))[0]:
-                    await writing
-                    return response
-        finally:
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
-        if request.transport is not None and request.transport.get_write_buffer_size() > _STUCK_BYTES:
-            request.transport.abort()
-        elif line := last():
-            await response.write(line)
-    except ConnectionError:
-        pass  # the client left: nobody is there to be told
-    except Exception:
-        # An error of ours in the middle of an answer: a connection cut short says so, an orderly end would not.
-        log.exception("%s %s broke off", request.method, request.path)
-        if request.transport is not None:
-            request.transport.abort()
-    return response
+        while not _client_left(request) and time.monotonic() < end:
+            done, _ = await asyncio.wait((writing,), timeout=min(end - time.monotonic(), PULSE))
+            if done:
+                await writing
+                return True
+        return False
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
 
 
-def _gone(request: web.Request) -> bool:
+def _client_left(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()

@@ -1,8 +1,7 @@
-"""How single cells of kubectl's tables are shown: the functions that ``data/columns.yaml`` names.
+"""The cells of kubectl's tables: the functions that ``data/columns.yaml`` names.
 
-Each is given a value (or, as ``whole``, an object) and the time, and gives the cell. STATUS of a pod, above all, is no
-field: it is worked out from phase, reasons and container states by the rules of Kubernetes' own printer, since that
-word is what people act on (``CrashLoopBackOff``, ``Init:0/1``, ``Completed``).
+Each function gets a value (or, for ``whole``, an object) and the current time, and returns the cell. A pod's STATUS is
+not a field: as in Kubernetes' own printer, it is computed from phase, reasons and container states.
 """
 
 from __future__ import annotations
@@ -11,25 +10,32 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
-from aksgpu.local.selectors import at
-
-Object = dict[str, Any]
+from aksgpu.local.objects import Object
+from aksgpu.local.selectors import get_path
 
 _NONE = "<none>"
 _UNKNOWN = "<unknown>"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEPS = (
-    (120, "s", ""), (600, "m", "s"), (10_800, "m", ""), (28_800, "h", "m"), (172_800, "h", ""), (691_200, "d", "h"),
+    (120, "s", ""),
+    (600, "m", "s"),
+    (10_800, "m", ""),
+    (28_800, "h", "m"),
+    (172_800, "h", ""),
+    (691_200, "d", "h"),
     (inf, "d", ""),
-)  # fmt: skip
-"""Below so many seconds, a duration is shown in these one or two units."""
+)
+"""A duration below so many seconds is shown in this unit, or these two units."""
 _ACCESS_MODES = {
-    "ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP",
-}  # fmt: skip
+    "ReadWriteOnce": "RWO",
+    "ReadOnlyMany": "ROX",
+    "ReadWriteMany": "RWX",
+    "ReadWriteOncePod": "RWOP",
+}
 
 
 def duration(seconds: float) -> str:
-    """A duration as in the AGE column: two units at most, coarser the longer it is."""
+    """Return a duration as in the AGE column: in two units at most, and less precise the longer it is."""
     total = int(seconds)
     if total < -1:
         return "<invalid>"
@@ -40,7 +46,7 @@ def duration(seconds: float) -> str:
 
 
 def age(text: Any, now: datetime) -> str:
-    """How long ago a timestamp was."""
+    """Return how long ago a timestamp was."""
     try:
         return duration((now - datetime.fromisoformat(text)).total_seconds())
     except (TypeError, ValueError):
@@ -48,17 +54,17 @@ def age(text: Any, now: datetime) -> str:
 
 
 def count(value: Any, now: datetime) -> int:
-    """How many there are."""
+    """Return the number of items."""
     return len(value or ())
 
 
 def labels(value: Any, now: datetime) -> str:
-    """``a=1,b=2``."""
+    """Return labels as ``a=1,b=2``."""
     return ",".join(f"{key}={value[key]}" for key in sorted(value)) if value else _NONE
 
 
 def data_count(obj: Object, now: datetime) -> int:
-    """Keys of a ConfigMap or Secret."""
+    """Return the number of keys of a ConfigMap or Secret."""
     return len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
 
 
@@ -66,74 +72,83 @@ def data_count(obj: Object, now: datetime) -> int:
 
 
 def reference(about: Any, now: datetime) -> str:
-    """``pod/name``."""
-    kind, name = ((about or {}).get(field, "") for field in ("kind", "name"))
-    return f"{kind.lower()}/{name}" if name else str(kind.lower())
+    """Return a reference to an object as ``pod/name``."""
+    kind = (about or {}).get("kind", "").lower()
+    name = (about or {}).get("name", "")
+    return f"{kind}/{name}" if name else str(kind)
 
 
 def first_seen(event: Object, now: datetime) -> str:
-    """When an event was told first."""
+    """Return how long ago an event occurred first."""
     return age(event.get("firstTimestamp") or event.get("eventTime"), now)
 
 
 def last_seen(event: Object, now: datetime) -> str:
-    """When an event was told last."""
-    last = at(event, "series.lastObservedTime") or event.get("lastTimestamp")
+    """Return how long ago an event occurred last."""
+    last = get_path(event, "series.lastObservedTime") or event.get("lastTimestamp")
     return age(last, now) if last else first_seen(event, now)
 
 
 def event_count(event: Object, now: datetime) -> int:
-    """How often an event was told."""
-    return at(event, "series.count") or event.get("count") or 1
+    """Return how often an event occurred."""
+    return get_path(event, "series.count") or event.get("count") or 1
 
 
 def event_source(event: Object, now: datetime) -> str:
-    """Who told it, and where."""
+    """Return the component that reported an event, and its host."""
     source = event.get("source")
-    told = (source.get("component"), source.get("host")) if source else ()
-    return ", ".join(filter(None, told or (event.get("reportingComponent"), event.get("reportingInstance"))))
+    if source:
+        parts = (source.get("component"), source.get("host"))
+    else:
+        parts = (event.get("reportingComponent"), event.get("reportingInstance"))
+    return ", ".join(filter(None, parts))
 
 
 # Jobs.
 
 
 def job_status(job: Object, now: datetime) -> str:
-    """The condition that says most."""
-    true = {each["type"] for each in at(job, "status.conditions") or () if each.get("status") == "True"}
-    deleted = ("Terminating",) if job["metadata"].get("deletionTimestamp") else ()
-    shown = ("Complete", "Failed", *deleted, "Suspended", "FailureTarget")
-    return next((each for each in shown if each in true or each in deleted), "Running")
+    """Return the status of a Job: its most important condition, or ``Running``."""
+    states = {each["type"] for each in get_path(job, "status.conditions") or () if each.get("status") == "True"}
+    if job["metadata"].get("deletionTimestamp"):
+        states.add("Terminating")
+    for state in ("Complete", "Failed", "Terminating", "Suspended", "FailureTarget"):
+        if state in states:
+            return state
+    return "Running"
 
 
 def job_completions(job: Object, now: datetime) -> str:
-    """``1/3``."""
+    """Return the completions of a Job, such as ``1/3``."""
     spec = job["spec"]
-    done = at(job, "status.succeeded") or 0
-    if (wanted := spec.get("completions")) is not None:
-        return f"{done}/{wanted}"
-    parallel = spec.get("parallelism") or 0
-    return f"{done}/1 of {parallel}" if parallel > 1 else f"{done}/1"
+    succeeded = get_path(job, "status.succeeded") or 0
+    if spec.get("completions") is not None:
+        return f"{succeeded}/{spec['completions']}"
+    parallelism = spec.get("parallelism") or 0
+    return f"{succeeded}/1 of {parallelism}" if parallelism > 1 else f"{succeeded}/1"
 
 
 def job_duration(status: Any, now: datetime) -> str:
-    """From the start to the end, or to now."""
-    started = (status or {}).get("startTime")
-    ended = (status or {}).get("completionTime")
-    return age(started, datetime.fromisoformat(ended) if ended else now) if started else ""
+    """Return the time from a Job's start to its end or to now."""
+    start = (status or {}).get("startTime")
+    end = (status or {}).get("completionTime")
+    if not start:
+        return ""
+    return age(start, datetime.fromisoformat(end) if end else now)
 
 
 # Nodes.
 
 
 def node_status(node: Object, now: datetime) -> str:
-    """``Ready``, and whether it is cordoned."""
-    conditions = {each.get("type"): each.get("status") for each in at(node, "status.conditions") or ()}
+    """Return whether a node is ready, and whether it is cordoned."""
+    conditions = {each.get("type"): each.get("status") for each in get_path(node, "status.conditions") or ()}
     state = {"True": "Ready", None: "Unknown"}.get(conditions.get("Ready"), "NotReady")
-    return state + (",SchedulingDisabled" if at(node, "spec.unschedulable") else "")
+    return state + (",SchedulingDisabled" if get_path(node, "spec.unschedulable") else "")
 
 
 def node_roles(value: Any, now: datetime) -> str:
-    """The roles that labels give."""
+    """Return a node's roles, from its labels."""
     prefix = "node-role.kubernetes.io/"
     roles = {key.removeprefix(prefix) for key in value or {} if key.startswith(prefix)}
     roles.add((value or {}).get("kubernetes.io/role", ""))
@@ -141,12 +156,12 @@ def node_roles(value: Any, now: datetime) -> str:
 
 
 def internal_ip(addresses: Any, now: datetime) -> str:
-    """The first address within the cluster."""
+    """Return a node's first internal address."""
     return _address(addresses, "InternalIP")
 
 
 def external_ip(addresses: Any, now: datetime) -> str:
-    """The first address for the outside."""
+    """Return a node's first external address."""
     return _address(addresses, "ExternalIP")
 
 
@@ -158,52 +173,55 @@ def _address(addresses: Any, kind: str) -> str:
 
 
 def claim_status(claim: Object, now: datetime) -> str:
-    """The phase, or that it is going."""
-    return "Terminating" if claim["metadata"].get("deletionTimestamp") else at(claim, "status.phase") or ""
+    """Return the phase of a claim, or ``Terminating``."""
+    if claim["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    return get_path(claim, "status.phase") or ""
 
 
 def access_modes(modes: Any, now: datetime) -> str:
-    """``RWO,ROX``."""
+    """Return access modes as ``RWO,ROX``."""
     return ",".join(_ACCESS_MODES.get(mode, mode) for mode in modes or ())
 
 
 def quota_requests(quota: Object, now: datetime) -> str:
-    """What is used of each quota that is not about limits."""
+    """Return what is used of a quota's resources, except limits."""
     return _quota(quota, limits=False)
 
 
 def quota_limits(quota: Object, now: datetime) -> str:
-    """What is used of each quota about limits."""
+    """Return what is used of a quota's limits."""
     return _quota(quota, limits=True)
 
 
 def _quota(quota: Object, *, limits: bool) -> str:
-    hard = at(quota, "status.hard") or at(quota, "spec.hard") or {}
-    used = at(quota, "status.used") or {}
-    shown = (each for each in sorted(hard) if each.startswith("limits") is limits)
-    return ", ".join(f"{each}: {used.get(each, '0')}/{hard[each]}" for each in shown)
+    hard = get_path(quota, "status.hard") or get_path(quota, "spec.hard") or {}
+    used = get_path(quota, "status.used") or {}
+    names = [name for name in sorted(hard) if name.startswith("limits") is limits]
+    return ", ".join(f"{name}: {used.get(name, '0')}/{hard[name]}" for name in names)
 
 
 def role(value: Any, now: datetime) -> str:
-    """``Role/name``."""
+    """Return a role reference as ``Role/name``."""
     return f"{(value or {}).get('kind', '')}/{(value or {}).get('name', '')}"
 
 
 def ports(value: Any, now: datetime) -> str:
-    """``80/TCP,443:30443/TCP``."""
-    numbers = (
-        (f"{each['port']}:{each['nodePort']}" if each.get("nodePort") else each["port"], each) for each in value or ()
-    )
-    return ",".join(f"{number}/{each.get('protocol', 'TCP')}" for number, each in numbers) or _NONE
+    """Return a Service's ports as ``80/TCP,443:30443/TCP``."""
+    parts: list[str] = []
+    for port in value or ():
+        number = f"{port['port']}:{port['nodePort']}" if port.get("nodePort") else str(port["port"])
+        parts.append(f"{number}/{port.get('protocol', 'TCP')}")
+    return ",".join(parts) or _NONE
 
 
 # Pods.
 
 
 def pod_ready(pod: Object, now: datetime) -> str:
-    """Ready containers of all, sidecars included."""
-    spec, status, sidecars = _parts(pod)
-    ready = sum(_runs(each) for each in status.get("containerStatuses") or ())
+    """Return the number of ready containers and of all containers, including sidecars."""
+    spec, status, sidecars = _spec_status_sidecars(pod)
+    ready = sum(_is_running_and_ready(each) for each in status.get("containerStatuses") or ())
     ready += sum(
         each["name"] in sidecars and bool(each.get("started") and each.get("ready"))
         for each in status.get("initContainerStatuses") or ()
@@ -212,57 +230,60 @@ def pod_ready(pod: Object, now: datetime) -> str:
 
 
 def pod_restarts(pod: Object, now: datetime) -> str:
-    """Restarts of the containers that matter by now, and how long ago the last one was."""
-    spec, status, sidecars = _parts(pod)
+    """Return the number of restarts, and how long ago the last one was."""
+    spec, status, sidecars = _spec_status_sidecars(pod)
     inits = status.get("initContainerStatuses") or []
-    if _initializing(spec, status, sidecars) is None:
+    if _init_status(spec, status, sidecars) is None:
         inits = [each for each in inits if each["name"] in sidecars] + (status.get("containerStatuses") or [])
     restarts = sum(each.get("restartCount") or 0 for each in inits)
-    ends = (at(each, "lastState.terminated.finishedAt") for each in inits)
+    ends = (get_path(each, "lastState.terminated.finishedAt") for each in inits)
     last = max(filter(None, ends), default="")
     return f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)
 
 
 def pod_status(pod: Object, now: datetime) -> str:
-    """The word for how the pod is."""
-    spec, status, sidecars = _parts(pod)
+    """Return the status of a pod, such as ``Running``, ``CrashLoopBackOff`` or ``Init:0/1``."""
+    spec, status, sidecars = _spec_status_sidecars(pod)
     phase = status.get("phase") or ""
     if pod["metadata"].get("deletionTimestamp") and phase not in ("Succeeded", "Failed"):
         return "Terminating"
-    if initializing := _initializing(spec, status, sidecars):
-        return initializing
-    gated = any(each.get("reason") == "SchedulingGated" for each in status.get("conditions") or ())
-    reason = "SchedulingGated" if gated else status.get("reason") or phase
+    init_status = _init_status(spec, status, sidecars)
+    if init_status:
+        return init_status
+    is_gated = any(each.get("reason") == "SchedulingGated" for each in status.get("conditions") or ())
+    reason = "SchedulingGated" if is_gated else status.get("reason") or phase
     containers = status.get("containerStatuses") or []
     for container in reversed(containers):
-        if waiting := at(container, "state.waiting.reason"):
+        waiting = get_path(container, "state.waiting.reason")
+        terminated = get_path(container, "state.terminated")
+        if waiting:
             reason = waiting
-        elif (ended := at(container, "state.terminated")) is not None:
-            reason = _ending(ended)
-    if reason == "Completed" and any(map(_runs, containers)):
-        return "Running" if _true(status, "Ready") else "NotReady"
+        elif terminated is not None:
+            reason = _termination_reason(terminated)
+    if reason == "Completed" and any(map(_is_running_and_ready, containers)):
+        return "Running" if _condition_is_true(status, "Ready") else "NotReady"
     return reason
 
 
-def _parts(pod: Object) -> tuple[Object, Object, set[str]]:
-    """Spec, status, and the names of the sidecars: init containers that go on beside the others."""
+def _spec_status_sidecars(pod: Object) -> tuple[Object, Object, set[str]]:
+    """Return a pod's spec and status, and the names of its sidecars."""
     spec = pod.get("spec") or {}
     sidecars = {each["name"] for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
     return spec, pod.get("status") or {}, sidecars
 
 
-def _initializing(spec: Object, status: Object, sidecars: set[str]) -> str | None:
-    """What the first unfinished init container says, or None when all are through."""
+def _init_status(spec: Object, status: Object, sidecars: set[str]) -> str | None:
+    """Return the status of the first init container that has not finished, or None if all have."""
     inits = status.get("initContainerStatuses")
-    if not inits or _true(status, "Initialized"):
+    if not inits or _condition_is_true(status, "Initialized"):
         return None
     for index, container in enumerate(inits):
-        ended = at(container, "state.terminated")
-        waiting = at(container, "state.waiting.reason")
-        if ended is not None:
-            if ended.get("exitCode", 0) == 0:
+        terminated = get_path(container, "state.terminated")
+        waiting = get_path(container, "state.waiting.reason")
+        if terminated is not None:
+            if terminated.get("exitCode", 0) == 0:
                 continue
-            return f"Init:{_ending(ended)}"
+            return f"Init:{_termination_reason(terminated)}"
         if container["name"] in sidecars and container.get("started"):
             continue
         if waiting and waiting != "PodInitializing":
@@ -271,17 +292,17 @@ def _initializing(spec: Object, status: Object, sidecars: set[str]) -> str | Non
     return None
 
 
-def _runs(container: Object) -> bool:
-    return bool(container.get("ready")) and at(container, "state.running") is not None
+def _is_running_and_ready(container: Object) -> bool:
+    return bool(container.get("ready")) and get_path(container, "state.running") is not None
 
 
-def _true(status: Object, condition: str) -> bool:
+def _condition_is_true(status: Object, condition: str) -> bool:
     return any(
         each.get("type") == condition and each.get("status") == "True" for each in status.get("conditions") or ()
     )
 
 
-def _ending(terminated: Object) -> str:
+def _termination_reason(terminated: Object) -> str:
     if terminated.get("signal") and not terminated.get("reason"):
         return f"Signal:{terminated['signal']}"
     return str(terminated.get("reason") or f"ExitCode:{terminated.get('exitCode', 0)}")

@@ -1,8 +1,8 @@
-"""Objects as the rows that kubectl prints: Table, and PartialObjectMetadata.
+"""Objects in the forms that kubectl prints: Table and PartialObjectMetadata.
 
-Which columns a resource has is data (``data/columns.yaml``, which says how to read it); one without rows there gets
-name and creation time, as real API servers do for kinds they have no printer for. Cells that are more than a field's
-value are made in :mod:`aksgpu.local.api.table_cells`.
+The columns of a resource are in ``data/columns.yaml``, which explains its notation. A resource without columns there
+gets name and creation time, as in Kubernetes for kinds without a printer. Cells that are not just a field's value are
+computed in :mod:`aksgpu.local.api.table_cells`.
 """
 
 from __future__ import annotations
@@ -12,63 +12,71 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from aksgpu.local.api import name_formats, table_cells
+from aksgpu.local import api_data
+from aksgpu.local.api import table_cells
 from aksgpu.local.api.schema import REF, definitions
-from aksgpu.local.kinds import by_plural
-from aksgpu.local.selectors import at
+from aksgpu.local.kinds import get_kind
+from aksgpu.local.objects import Object
+from aksgpu.local.selectors import get_path
 
-Object = dict[str, Any]
-META = "meta.k8s.io/v1"
+META_VERSION = "meta.k8s.io/v1"
 _FINISHED = {
     phase: [{"type": "Completed", "status": "True", "reason": phase, "message": message}]
     for phase, message in (("Succeeded", "The pod has completed successfully."), ("Failed", "The pod failed."))
 }
-"""A row's conditions, by which clients may hide finished pods."""
+"""The conditions of a finished pod's row, by phase. Clients may use them to hide the row."""
 
 
 class Column(NamedTuple):
-    """One column: as the Table describes it, and how a cell is read."""
+    """One column: its definition in a Table, and the function that returns a cell."""
 
     definition: Object
     cell: Callable[[Object, datetime], Any]
 
 
-def partial(obj: Object) -> Object:
-    """The object's metadata alone."""
-    return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": obj["metadata"]}
+def partial_metadata(obj: Object) -> Object:
+    """Return an object's metadata alone."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": META_VERSION, "metadata": obj["metadata"]}
 
 
 def table(
     plural: str, objects: Iterable[Object], metadata: Object, *, include: str = "Metadata", headers: bool = True
 ) -> Object:
-    """A Table of ``objects``.
+    """Return a Table of objects.
 
     Args:
-        plural: their resource.
-        objects: one row each.
-        metadata: of the list, or what a single object says of itself.
-        include: ``None``, ``Metadata`` or ``Object``: what a row carries beside its cells.
-        headers: False for the later events of a watch, which leave the columns out.
+        plural: The objects' resource.
+        objects: The objects, one per row.
+        metadata: The metadata of the list, or of a single object.
+        include: What a row contains besides its cells: ``None``, ``Metadata`` or ``Object``.
+        headers: False for the later events of a watch, which have no column definitions.
     """
     now = datetime.now(UTC)
-    shown = columns(plural)
+    table_columns = columns(plural)
     rows: list[Object] = []
     for obj in objects:
-        row: Object = {"cells": [column.cell(obj, now) for column in shown]}
-        if conditions := _FINISHED.get((obj.get("status") or {}).get("phase", "")):
-            row["conditions"] = conditions
+        row: Object = {"cells": [column.cell(obj, now) for column in table_columns]}
+        phase = (obj.get("status") or {}).get("phase", "")
+        if phase in _FINISHED:
+            row["conditions"] = _FINISHED[phase]
         if include != "None":
-            row["object"] = obj if include == "Object" else partial(obj)
+            row["object"] = obj if include == "Object" else partial_metadata(obj)
         rows.append(row)
-    definitions = [column.definition for column in shown] if headers else None
-    return {"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
+    definitions = [column.definition for column in table_columns] if headers else None
+    return {
+        "kind": "Table",
+        "apiVersion": META_VERSION,
+        "metadata": metadata,
+        "columnDefinitions": definitions,
+        "rows": rows,
+    }
 
 
 @cache
 def columns(plural: str) -> list[Column]:
-    """The columns of a resource."""
-    rows = name_formats.data("columns.yaml")
-    return [_column(row, by_plural(plural).definition) for row in rows.get(plural) or rows["default"]]
+    """Return the columns of a resource."""
+    rows = api_data.load("columns.yaml")
+    return [_column(row, get_kind(plural).definition) for row in rows.get(plural) or rows["default"]]
 
 
 def _column(row: Object, schema: str) -> Column:
@@ -83,20 +91,22 @@ def _column(row: Object, schema: str) -> Column:
     }
     if "whole" in row:
         return Column(definition, getattr(table_cells, row["whole"]))
-    show = getattr(table_cells, row["as"]) if "as" in row else None
-    none = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
+    convert = getattr(table_cells, row["as"]) if "as" in row else None
+    default = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
 
     def cell(obj: Object, now: datetime) -> Any:
-        value = at(obj, path)
+        value = get_path(obj, path)
         if "join" in row:
             return ",".join(each.get(row["join"], "") for each in value or ())
-        return show(value, now) if show else value or none
+        if convert is not None:
+            return convert(value, now)
+        return value or default
 
     return Column(definition, cell)
 
 
 def _description(schema: str, path: str) -> str:
-    """The published text about the field at a path."""
+    """Return the published description of the field at a path."""
     field: Object = {"$ref": schema}
     for key in path.split("."):
         fields = definitions()[field["$ref"].removeprefix(REF)]["properties"] if "$ref" in field else {}

@@ -1,98 +1,106 @@
-"""Validation of whole objects: what no single field can tell, and what may change.
+"""Validation of whole objects.
 
-What one field's value may be is data (``data/rules.yaml``), checked while an object is decoded. Here are a name's form,
-which differs by kind, the rules that span fields, and what an update must leave alone.
+Rules for single fields are in ``data/rules.yaml`` and are checked while an object is decoded. This module checks names,
+whose format depends on the kind, rules that involve several parts of an object, and what an update must not change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local.api import name_formats
+from aksgpu.local import api_data, name_formats
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import Kind
-from aksgpu.local.selectors import at, labels_match
-
-Object = dict[str, Any]
+from aksgpu.local.objects import Object
+from aksgpu.local.selectors import get_path, labels_match
 
 _IMMUTABLE = "field is immutable"
 _MOVABLE = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
-"""What may change in the template of a suspended Job before it first starts: where its pods go."""
+"""Fields of the template that may change while a Job is suspended and has never started."""
 _HIGHEST_PRIORITY = 1_000_000_000
 
 
 def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
-    """What is wrong with an object on its own, beside what was ``given`` when its fields were decoded."""
+    """Return what is wrong with an object, including what decoding its fields has found (``given``)."""
     causes = Causes()
     name = obj["metadata"].get("name", "")
     if not name:
         causes.required("metadata.name", "name or generateName is required")
-    for problem in name_formats.problems(kind.name_rule, name) if name else ():
-        causes.invalid("metadata.name", name, problem)
-    # A status is its controller's, and is taken as it comes.
+    else:
+        for problem in name_formats.format_problems(kind.name_format, name):
+            causes.invalid("metadata.name", name, problem)
+    # The status is written by controllers and is not checked.
     causes.found += [each for each in given.found if not each["field"].startswith("status.")]
-    owners = obj["metadata"].get("ownerReferences", [])
-    controllers = [f"{each.get('kind')}/{each.get('name')}" for each in owners if each.get("controller")]
-    if len(controllers) > 1:
-        why = 'Only one reference can have Controller set to true. Found "true" in references for'
-        causes.invalid("metadata.ownerReferences", owners, f"{why} {' and '.join(controllers[:2])}")
+    _owner_references(obj["metadata"].get("ownerReferences", []), causes)
     match kind.plural:
         case "jobs":
             _job(obj, causes)
-        case "priorityclasses" if name not in name_formats.data("rules.yaml")["first"]["priorityclasses"]:
-            if name.startswith("system-"):
-                why = "priority class names with 'system-' prefix are reserved for system use only"
-                causes.forbidden("metadata.name", why)
-            if obj["value"] > _HIGHEST_PRIORITY:
-                why = f"maximum allowed value of a user defined priority is {_HIGHEST_PRIORITY}"
-                causes.forbidden("value", why)
+        case "priorityclasses":
+            _priority_class(obj, name, causes)
         case "persistentvolumeclaims":
-            storage = obj["spec"]["resources"].get("requests", {}).get("storage")
-            if storage is None:
-                causes.required("spec.resources[storage]")
-            elif quantities.parse(storage) <= 0:
-                causes.invalid("spec.resources[storage]", storage, "must be greater than zero")
+            _volume_claim(obj["spec"], causes)
         case "daemonsets":
-            selector = obj["spec"].get("selector")
-            if selector is not None and not any(selector.values()):
-                causes.invalid("spec.selector", selector, "empty selector is invalid for daemonset")
-            elif selector is not None:
-                _template(obj["spec"], ("Always",), causes)
+            _daemon_set(obj["spec"], causes)
     return causes
 
 
+def _owner_references(references: list[Object], causes: Causes) -> None:
+    controllers = [f"{each.get('kind')}/{each.get('name')}" for each in references if each.get("controller")]
+    if len(controllers) > 1:
+        why = 'Only one reference can have Controller set to true. Found "true" in references for'
+        causes.invalid("metadata.ownerReferences", references, f"{why} {' and '.join(controllers[:2])}")
+
+
+def _priority_class(priority_class: Object, name: str, causes: Causes) -> None:
+    if name in api_data.load("rules.yaml")["first"]["priorityclasses"]:
+        return
+    if name.startswith("system-"):
+        why = "priority class names with 'system-' prefix are reserved for system use only"
+        causes.forbidden("metadata.name", why)
+    if priority_class["value"] > _HIGHEST_PRIORITY:
+        why = f"maximum allowed value of a user defined priority is {_HIGHEST_PRIORITY}"
+        causes.forbidden("value", why)
+
+
+def _volume_claim(spec: Object, causes: Causes) -> None:
+    storage = spec["resources"].get("requests", {}).get("storage")
+    if storage is None:
+        causes.required("spec.resources[storage]")
+    elif quantities.parse(storage) <= 0:
+        causes.invalid("spec.resources[storage]", storage, "must be greater than zero")
+
+
+def _daemon_set(spec: Object, causes: Causes) -> None:
+    selector = spec.get("selector")
+    if selector is None:
+        return
+    if any(selector.values()):
+        _template(spec, ("Always",), causes)
+    else:
+        causes.invalid("spec.selector", selector, "empty selector is invalid for daemonset")
+
+
 def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Causes:
-    """What is wrong with an object that replaces ``old``."""
+    """Return what is wrong with an object that replaces ``old``."""
     causes = validate(kind, obj, given)
-    before = {*old["metadata"].get("finalizers", ())}
-    if "deletionTimestamp" in old["metadata"] and (
-        added := [f'"{each}"' for each in obj["metadata"].get("finalizers", ()) if each not in before]
-    ):
-        why = "no new finalizers can be added if the object is being deleted, found new finalizers "
-        causes.forbidden("metadata.finalizers", f"{why}[]string{{{', '.join(added)}}}")
+    if "deletionTimestamp" in old["metadata"]:
+        _no_new_finalizers(obj["metadata"], old["metadata"], causes)
     if causes.found:
         return causes
-    said = name_formats.data("rules.yaml")["updates"].get(kind.plural, {})
-    for path in said.get("fixed", ()):
-        if (value := at(obj, path)) != at(old, path):
-            causes.invalid(path, value, said.get("text", _IMMUTABLE))
-    free = said.get("free")
-    if free and _without(_imageless(obj["spec"]), free) != _without(_imageless(old["spec"]), free):
-        causes.forbidden("spec", said["text"])
+    rules = api_data.load("rules.yaml")["updates"].get(kind.plural, {})
+    for path in rules.get("fixed", ()):
+        value = get_path(obj, path)
+        if value != get_path(old, path):
+            causes.invalid(path, value, rules.get("text", _IMMUTABLE))
+    mutable = rules.get("free")
+    if mutable and _without(_imageless(obj["spec"]), mutable) != _without(_imageless(old["spec"]), mutable):
+        causes.forbidden("spec", rules["text"])
     match kind.plural:
         case "jobs":
             _job_update(obj["spec"], old["spec"], "startTime" in old["status"], causes)
         case "pods":
-            after, before = ({frozenset(t.items()) for t in each["spec"].get("tolerations", ())} for each in (obj, old))
-            if not before <= after:
-                why = "existing toleration can not be modified except its tolerationSeconds"
-                causes.forbidden("spec.tolerations", why)
-            after, before = ({g["name"] for g in each["spec"].get("schedulingGates", ())} for each in (obj, old))
-            for gate in sorted(after - before):
-                why = f"only deletion is allowed, but found new scheduling gate '{gate}'"
-                causes.forbidden("spec.schedulingGates", why)
+            _pod_update(obj["spec"], old["spec"], causes)
         case "configmaps" | "secrets" if old.get("immutable"):
             for field in ("immutable", "data", "binaryData"):
                 if obj.get(field) != old.get(field):
@@ -100,8 +108,28 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
     return causes
 
 
-def _without(spec: Object, free: Collection[str]) -> Object:
-    return {key: value for key, value in spec.items() if key not in free}
+def _no_new_finalizers(metadata: Object, old: Object, causes: Causes) -> None:
+    added = [f'"{each}"' for each in metadata.get("finalizers", ()) if each not in old.get("finalizers", ())]
+    if added:
+        why = "no new finalizers can be added if the object is being deleted, found new finalizers "
+        causes.forbidden("metadata.finalizers", f"{why}[]string{{{', '.join(added)}}}")
+
+
+def _pod_update(spec: Object, old: Object, causes: Causes) -> None:
+    tolerations = {frozenset(each.items()) for each in spec.get("tolerations", ())}
+    old_tolerations = {frozenset(each.items()) for each in old.get("tolerations", ())}
+    if not old_tolerations <= tolerations:
+        why = "existing toleration can not be modified except its tolerationSeconds"
+        causes.forbidden("spec.tolerations", why)
+    gates = {each["name"] for each in spec.get("schedulingGates", ())}
+    old_gates = {each["name"] for each in old.get("schedulingGates", ())}
+    for gate in sorted(gates - old_gates):
+        why = f"only deletion is allowed, but found new scheduling gate '{gate}'"
+        causes.forbidden("spec.schedulingGates", why)
+
+
+def _without(spec: Object, fields: Collection[str]) -> Object:
+    return {key: value for key, value in spec.items() if key not in fields}
 
 
 def _imageless(spec: Object) -> Object:
@@ -116,10 +144,11 @@ def _job(job: Object, causes: Causes) -> None:
     if not selector:
         causes.required("spec.selector")
         return
-    own = {"batch.kubernetes.io/controller-uid": job["metadata"].get("uid")}
-    if not spec["manualSelector"] and not own.items() <= selector.get("matchLabels", {}).items():
+    uid = job["metadata"].get("uid")
+    generated = selector.get("matchLabels", {}).get("batch.kubernetes.io/controller-uid") == uid
+    if not spec["manualSelector"] and not generated:
         causes.invalid("spec.selector", selector, "`selector` not auto-generated")
-    if len(name) > 63:  # it is the value of a label of the pods
+    if len(name) > 63:  # The name is the value of a label of the pods.
         causes.invalid("spec.template.labels", name, "must be no more than 63 bytes")
     _template(spec, ("OnFailure", "Never"), causes)
 
@@ -138,13 +167,14 @@ def _job_update(spec: Object, old: Object, started: bool, causes: Causes) -> Non
 
 
 def _template(spec: Object, policies: tuple[str, ...], causes: Causes) -> None:
-    """The pods that a Job or DaemonSet makes: its selector finds them, and they restart as their owner allows."""
+    """Check that the selector of a Job or DaemonSet matches its template, and that the restart policy is allowed."""
     template = spec["template"]
     selector = spec["selector"]
     policy = spec["template"]["spec"]["restartPolicy"]
-    if not labels_match(selector, labels := template["metadata"].get("labels", {})) or not any(selector.values()):
+    labels = template["metadata"].get("labels", {})
+    if not labels_match(selector, labels) or not any(selector.values()):
         causes.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    if policy == "Always" and policy not in policies:  # the default, which can only be an omission
+    if policy == "Always" and policy not in policies:  # The default, so the field was probably not given.
         choices = ", ".join(f'"{each}"' for each in policies)
         causes.required("spec.template.spec.restartPolicy", f"valid values: {choices}")
     elif policy not in policies:

@@ -21,8 +21,8 @@ from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
 from aksgpu.local.arm.operation_steps import settle
 from aksgpu.local.control import event_recorder, filters
-from aksgpu.local.control.controller_runtime import condition, finished
-from aksgpu.local.control.informer import key_of
+from aksgpu.local.control.controller_runtime import get_condition, is_finished
+from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import StatusError
 
@@ -37,7 +37,7 @@ PATIENCE = {True: ("scale-down-unneeded-time", 600.0), False: ("scale-down-unrea
 FULL = "max node group size reached"
 BACKOFF = "in backoff after failed scale-up"
 
-Want = tuple[Object, filters.Shape]
+Want = tuple[Object, filters.PodRequirements]
 
 
 class Pool:
@@ -56,15 +56,15 @@ class Pool:
         self.refusal = BACKOFF if backoff else FULL if self.room <= 0 else ""
         """Why it cannot grow at all, or empty."""
 
-    def view(self) -> filters.NodeView:
+    def view(self) -> filters.NodeInfo:
         """A node that the pool does not have yet."""
-        view = filters.NodeView(self.template["metadata"]["name"])
-        view.describe(self.template)
+        view = filters.NodeInfo(self.template["metadata"]["name"])
+        view.set_node(self.template)
         return view
 
     def serves(self, node: Object) -> bool:
         """Whether the node runs, and offers all that a node of the pool should; others are on their way."""
-        ready = not pool_nodes.is_off(node) and condition(node, "Ready").get("status") == "True"
+        ready = not pool_nodes.is_off(node) and get_condition(node, "Ready").get("status") == "True"
         return ready and _devices(node).keys() >= _devices(self.template).keys()
 
     def pack(self, wants: list[Want], there: int, more: int) -> tuple[list[Object], int]:
@@ -84,14 +84,16 @@ class Pool:
         for pod, shape in wants:
             # What was too full for a pod of this shape does not get emptier.
             at = begin[shape.key]
-            while at < len(views) and filters.judge(shape, views[at]).reasons:
+            while at < len(views) and filters.filter_node(shape, views[at]).reasons:
                 at += 1
             begin[shape.key] = at
             if at == len(views):
-                if at >= there + more or filters.judge(shape, fresh := self.view()).reasons:
+                if at >= there + more or filters.filter_node(shape, fresh := self.view()).reasons:
                     continue
                 views.append(fresh)
-            views[at].hold(filters.Held(pod["metadata"]["uid"], key_of(pod), shape.priority, shape.requests))
+            views[at].add_pod(
+                filters.AssignedPod(pod["metadata"]["uid"], object_key(pod), shape.priority, shape.requests)
+            )
             placed.append(pod)
         return placed, len(views) - there
 
@@ -159,7 +161,7 @@ class Scaler:
         self, objects: Objects, pools: list[Pool], waiting: list[Object]
     ) -> tuple[Pool | None, list[Object], int]:
         """The pool that helps most pods, those pods, and how many nodes it takes; tells the others why not."""
-        wants = [(pod, filters.Shape(pod["spec"])) for pod in waiting]
+        wants = [(pod, filters.PodRequirements(pod["spec"])) for pod in waiting]
         for pool in pools:  # nodes that are on their way take their share first
             coming = pool.properties["count"] - sum(map(pool.serves, pool.existing))
             settled = _uids(pool.pack(wants, coming, 0)[0])
@@ -172,7 +174,7 @@ class Scaler:
             if (uid := pod["metadata"]["uid"]) not in helped:
                 self._told[uid] = text = f"pod didn't trigger scale-up: {_why(shape, pools)}"
                 if before.get(uid) != text:
-                    await event_recorder.write(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", text)
+                    await event_recorder.write_event(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", text)
         return max(options, key=lambda option: len(option[1])) if helped else (None, [], 0)
 
     async def _grow(self, objects: Objects, pool: Pool, placed: list[Object], added: int) -> bool:
@@ -191,13 +193,13 @@ class Scaler:
             self._backoff_until[document["name"]] = time.monotonic() + BACKOFF_SECONDS * self._scale
             where = {"kind": "ConfigMap", "metadata": {"name": f"{COMPONENT}-status", "namespace": "kube-system"}}
             text = f"Scale-up failed for group {pool.group}: {error.code}: {error.message}"
-            await event_recorder.write(objects, COMPONENT, where, "Warning", "FailedToScaleUpGroup", text)
+            await event_recorder.write_event(objects, COMPONENT, where, "Warning", "FailedToScaleUpGroup", text)
             return False
         properties["count"] = after
         self._context.save(self._cluster)
         text = f"pod triggered scale-up: [{{{pool.group} {before}->{after} (max: {properties['maxCount']})}}]"
         for pod in placed:
-            await event_recorder.write(objects, COMPONENT, pod, "Normal", "TriggeredScaleUp", text)
+            await event_recorder.write_event(objects, COMPONENT, pod, "Normal", "TriggeredScaleUp", text)
         return True
 
     async def _shrink(self, objects: Objects, pools: list[Pool], busy: set[str]) -> None:
@@ -224,7 +226,9 @@ class Scaler:
                 pool.properties["count"] -= 1
                 self._context.save(self._cluster)
                 text = "marked the node as toBeDeleted/unschedulable"
-                await event_recorder.write(objects, COMPONENT, {**node, "kind": "Node"}, "Normal", "ScaleDown", text)
+                await event_recorder.write_event(
+                    objects, COMPONENT, {**node, "kind": "Node"}, "Normal", "ScaleDown", text
+                )
                 await pool_nodes.leave(objects, name, deallocate=pool.properties["scaleDownMode"] == "Deallocate")
 
     def _free(self, pool: Document) -> bool:
@@ -233,10 +237,10 @@ class Scaler:
         return there and self._context.operations.running(self._cluster) is None
 
 
-def _why(shape: filters.Shape, pools: list[Pool]) -> str:
+def _why(shape: filters.PodRequirements, pools: list[Pool]) -> str:
     reasons: Counter[str] = Counter()
     for pool in pools:
-        reasons.update([pool.refusal] if pool.refusal else filters.judge(shape, pool.view()).reasons or [FULL])
+        reasons.update([pool.refusal] if pool.refusal else filters.filter_node(shape, pool.view()).reasons or [FULL])
     return ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
 
 
@@ -248,12 +252,12 @@ def _waits(pod: Object) -> bool:
     """Whether the scheduler has found no node for the pod."""
     settled = pod["spec"].get("nodeName") or (pod.get("status") or {}).get("nominatedNodeName")
     going = pod["metadata"].get("deletionTimestamp")
-    return not settled and not going and condition(pod, "PodScheduled").get("reason") == "Unschedulable"
+    return not settled and not going and get_condition(pod, "PodScheduled").get("reason") == "Unschedulable"
 
 
 def _stays(pod: Object) -> bool:
     """Whether the pod keeps its node from being empty."""
-    return not finished(pod) and not pool_nodes.owned_by_daemon_set(pod)
+    return not is_finished(pod) and not pool_nodes.owned_by_daemon_set(pod)
 
 
 def _devices(node: Object) -> dict[str, str]:

@@ -176,6 +176,6 @@ async def _announce(objects: Objects, node: Object) -> None:
     told |= dict.fromkeys(("lastHeartbeatTime", "lastTransitionTime"), f"{now:%Y-%m-%dT%H:%M:%SZ}")
     conditions = [*node["status"].get("conditions", []), told]
     await objects.patch("nodes", node["metadata"]["name"], {"status": {"conditions": conditions}}, subresource="status")
-    await event_recorder.write(
+    await event_recorder.write_event(
         objects, "node-problem-detector", {**node, "kind": "Node"}, "Warning", "PreemptScheduled", message
     )

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.arm import reference_data
 from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import group_id
@@ -65,7 +65,7 @@ def parse_taint(text: str) -> dict[str, str]:
     if match is None:
         raise ValueError(text)
     key, value, effect = match.groups()
-    if name_formats.qualified(key) or name_formats.label_value(value or ""):
+    if name_formats.qualified_name_problems(key) or name_formats.label_value_problems(value or ""):
         raise ValueError(text)
     return {"key": key, **({"value": value} if value else {}), "effect": effect}
 

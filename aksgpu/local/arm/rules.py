@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from math import ceil, inf
 from typing import Any
 
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats
 from aksgpu.local.arm import reference_data
 from aksgpu.local.arm.arm_errors import refusal, refuse_if
 from aksgpu.local.arm.arm_store import Document
@@ -99,7 +99,7 @@ def check_pool(name: str, properties: Document, location: str) -> None:
     refuse_if(wrong, "zone_not_served", zones=wrong, location=location, served=listed)
     check_version(properties.get("orchestratorVersion"), name)
     for key, text in (properties.get("nodeLabels") or {}).items():
-        if problems := name_formats.qualified(key) or name_formats.label_value(text):
+        if problems := name_formats.qualified_name_problems(key) or name_formats.label_value_problems(text):
             raise refusal("node_label", label=f"{key}={text}", why=problems[0])
     for taint in properties.get("nodeTaints") or []:
         try:

@@ -1,6 +1,7 @@
-"""Controllers and scheduler of the laptop AKS: ordinary clients of one interface, :mod:`aksgpu.local.objects`.
+"""The controllers and the scheduler of the laptop AKS.
 
-They run against the laptop's own registry, and would against any API server: the tests have them do so over HTTP.
+They read and write through :mod:`aksgpu.local.objects` alone, so they also work with another API server. The tests run
+them over HTTP.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from aksgpu.local.control.daemonset_controller import DaemonSetController
 from aksgpu.local.control.garbage_collector import GarbageCollector
 from aksgpu.local.control.job_controller import JobController
 from aksgpu.local.control.namespace_controller import NamespaceController
-from aksgpu.local.control.node_lifecycle import NodeController, PodMover
+from aksgpu.local.control.node_lifecycle import NodeController, TaintEvictionController
 from aksgpu.local.control.resource_quota import QuotaController
 from aksgpu.local.control.scheduler import Scheduler
 from aksgpu.local.control.volume_claims import ClaimController
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
 
-Part = type[Controller] | type[Scheduler]
+ControllerType = type[Controller] | type[Scheduler]
 
-EVERYTHING: tuple[Part, ...] = (
+ALL_CONTROLLERS: tuple[ControllerType, ...] = (
     Scheduler,
     JobController,
     DaemonSetController,
     NodeController,
-    PodMover,
+    TaintEvictionController,
     GarbageCollector,
     NamespaceController,
     QuotaController,
@@ -32,30 +33,32 @@ EVERYTHING: tuple[Part, ...] = (
 )
 
 
-class Controllers:
-    """All controllers of one cluster, sharing one list and one watch a resource.
+class ControllerManager:
+    """All controllers of one cluster, with one list and one watch per resource.
 
     Args:
-        objects: the cluster.
-        settings: ``time_scale`` multiplies the pauses between a failed pod and its replacement.
-        parts: which of them; all by default.
+        objects: The cluster's objects.
+        settings: ``time_scale`` multiplies the pause before a failed pod is replaced.
+        parts: The controllers to run.
     """
 
-    def __init__(self, objects: Objects, settings: Settings, parts: tuple[Part, ...] = EVERYTHING) -> None:
+    def __init__(
+        self, objects: Objects, settings: Settings, parts: tuple[ControllerType, ...] = ALL_CONTROLLERS
+    ) -> None:
         self._objects = objects
         self._settings = settings
-        self._makers = parts
+        self._types = parts
         self._running: list[Cluster | Controller | Scheduler] = []
 
     async def start(self) -> None:
-        """Read how things are, and go to work."""
+        """Fill the informers' caches and start the controllers."""
         cluster = Cluster(self._objects, self._settings)
-        parts = [make(cluster) for make in self._makers]
-        for part in (cluster, *parts):
+        controllers = [controller_type(cluster) for controller_type in self._types]
+        for part in (cluster, *controllers):
             self._running.append(part)
             await part.start()
 
     async def stop(self) -> None:
-        """Stop at once; the next start goes on from how things are."""
+        """Stop at once. A later start continues from the state of the cluster."""
         while self._running:
             await self._running.pop().stop()

@@ -1,9 +1,7 @@
-"""What every controller stands on: shared informers, writes that they learn of at once, and work queues.
+"""The base of every controller: shared informers, writes that update their caches, and work queues.
 
-A :class:`Controller` names the keys that need a look, in a queue that holds each key once, and brings one object at a
-time to what it should be. Controllers are level-triggered: they look at how things are, never at what happened.
-
-Nothing here knows a kind.
+A :class:`Controller` has a queue of keys and reconciles one key at a time. Controllers are level-triggered: they act on
+the current state, not on the change that put the key into the queue.
 """
 
 from __future__ import annotations
@@ -17,31 +15,40 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ClassVar
 
 from aksgpu.common.times import now
-from aksgpu.local.control.event_recorder import Recorder
-from aksgpu.local.control.informer import Informer, key_of
+from aksgpu.local.control.event_recorder import EventRecorder
+from aksgpu.local.control.informer import Informer, object_key
 from aksgpu.local.objects import STRATEGIC_PATCH, Object, Objects
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
-_HANDS = 4
-"""Keys that one controller looks at at the same time."""
+_MAX_DELAY = 60.0
+"""Longest pause before a failed sync is repeated, in seconds."""
+_CONFLICT_DELAY = 0.01
+"""First pause after a conflict or a missing object, in seconds; it doubles with each failure."""
+_ERROR_DELAY = 1.0
+"""First pause after any other error, in seconds; it doubles with each failure."""
+_WORKERS = 4
+"""Worker tasks per controller."""
 
 
-def finished(pod: Object) -> bool:
-    """Whether none of the pod's containers will run again."""
+def is_finished(pod: Object) -> bool:
+    """Return whether a pod has ended: none of its containers will run again."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def condition(obj: Object, kind: str) -> dict[str, Any]:
-    """A condition of an object's status; empty when it is not there."""
+def get_condition(obj: Object, kind: str) -> dict[str, Any]:
+    """Return a condition of an object's status, or an empty dict if it does not have it."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
-    return next((dict(each) for each in conditions if each["type"] == kind), {})
+    for each in conditions:
+        if each["type"] == kind:
+            return dict(each)
+    return {}
 
 
 class WorkQueue:
-    """Keys that need a look, each at most once, and never the same key in two hands."""
+    """Keys to reconcile. A key is in the queue at most once, and only one worker has it at a time."""
 
     def __init__(self) -> None:
         self._ready: asyncio.Queue[str] = asyncio.Queue()
@@ -50,16 +57,17 @@ class WorkQueue:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def add(self, key: str) -> None:
-        """Look at this key soon; when it is being looked at, once more after that."""
+        """Add a key. If a worker has it now, it is handed out again afterwards."""
         if key not in self._waiting:
             self._waiting.add(key)
             if key not in self._busy:
                 self._ready.put_nowait(key)
 
     def add_after(self, key: str, delay: float) -> None:
-        """Look at this key after ``delay`` seconds, or earlier when it is due earlier."""
+        """Add a key after ``delay`` seconds, unless it is due earlier already."""
         loop = asyncio.get_running_loop()
-        if timer := self._timers.get(key):
+        timer = self._timers.get(key)
+        if timer is not None:
             if timer.when() <= loop.time() + delay:
                 return
             timer.cancel()
@@ -70,44 +78,47 @@ class WorkQueue:
         self.add(key)
 
     async def get(self) -> str:
-        """The next key; say :meth:`done` afterwards."""
+        """Wait for a key. Call :meth:`done` when it has been processed."""
         key = await self._ready.get()
         self._waiting.discard(key)
         self._busy.add(key)
         return key
 
     def done(self, key: str) -> None:
-        """The key is out of hand."""
+        """Mark a key as processed."""
         self._busy.discard(key)
         if key in self._waiting:
             self._ready.put_nowait(key)
 
     def close(self) -> None:
-        """Drop what is due later."""
+        """Drop the keys that are due later."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
 
 class Tasks:
-    """Background tasks that end together."""
+    """A set of background tasks that are cancelled together."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` in the background; what it raises is logged."""
+        """Run a coroutine in the background. An exception that it raises is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("a background task ended", exc_info=error)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("a background task failed", exc_info=error)
 
     async def cancel(self) -> None:
-        """End them all, and wait until they have ended."""
+        """Cancel all tasks and wait until they have ended."""
         while tasks := list(self._tasks):
             for task in tasks:
                 task.cancel()
@@ -115,23 +126,23 @@ class Tasks:
 
 
 class Cluster:
-    """The cluster as controllers see it: shared informers to read from, and writes that informers learn of at once."""
+    """What controllers share: informers to read from, and writes that update the informers' caches."""
 
     def __init__(self, objects: Objects, settings: Settings) -> None:
         self.objects = objects
         self.settings = settings
-        self.events = Recorder(objects)
+        self.events = EventRecorder(objects)
         self._informers: dict[str, Informer] = {}
         self._tasks = Tasks()
 
     def informer(self, resource: str) -> Informer:
-        """The one informer of a resource."""
+        """Return the informer of a resource, creating it if necessary."""
         if resource not in self._informers:
             self._informers[resource] = Informer(self.objects, resource)
         return self._informers[resource]
 
     async def start(self) -> None:
-        """Start the informers asked for so far, and wait until each has listed."""
+        """Start the informers that exist so far, and wait until each has listed."""
         await self.events.start()
         for informer in self._informers.values():
             self._tasks.spawn(informer.run())
@@ -139,69 +150,79 @@ class Cluster:
             await informer.synced.wait()
 
     async def stop(self) -> None:
-        """Stop the informers."""
+        """Stop the informers and the event recorder."""
         await self._tasks.cancel()
         await self.events.stop()
 
     async def create(self, resource: str, obj: Object) -> Object:
         """Create an object."""
-        return self._note(resource, await self.objects.create(resource, obj, obj["metadata"].get("namespace")))
+        created = await self.objects.create(resource, obj, obj["metadata"].get("namespace"))
+        return self._note(resource, created)
 
     async def update_status(self, resource: str, obj: Object, status: dict[str, Any]) -> Object:
-        """Replace the status of an object, if it is another one."""
+        """Replace the status of an object if it differs."""
         if status == obj.get("status"):
             return obj
-        made = await self.objects.update(resource, {**obj, "status": status}, subresource="status")
-        return self._note(resource, made)
+        updated = await self.objects.update(resource, {**obj, "status": status}, subresource="status")
+        return self._note(resource, updated)
 
-    async def patch(self, resource: str, obj: Object, patch: Object, **how: Any) -> Object:
-        """Patch exactly this object: the server refuses when another one bears its name."""
+    async def patch(self, resource: str, obj: Object, patch: Object, **options: Any) -> Object:
+        """Patch an object. The server refuses if another object now has its name."""
         meta = obj["metadata"]
         patch = {**patch, "metadata": {"uid": meta["uid"], **patch.get("metadata", {})}}
-        made = await self.objects.patch(resource, meta["name"], patch, meta.get("namespace"), **how)
-        return self._note(resource, made)
+        patched = await self.objects.patch(resource, meta["name"], patch, meta.get("namespace"), **options)
+        return self._note(resource, patched)
 
-    async def delete(self, resource: str, obj: Object, **how: Any) -> None:
-        """Delete exactly this object; it is no error when it is gone or another one bears its name."""
+    async def delete(self, resource: str, obj: Object, **options: Any) -> None:
+        """Delete an object. It is not an error if it no longer exists or another object now has its name."""
         meta = obj["metadata"]
         with ignoring(404, 409):
-            left = await self.objects.delete(resource, meta["name"], meta.get("namespace"), uid=meta["uid"], **how)
-            if (left.get("metadata") or {}).get("deletionTimestamp"):
-                self._note(resource, left)
+            response = await self.objects.delete(
+                resource, meta["name"], meta.get("namespace"), uid=meta["uid"], **options
+            )
+            if (response.get("metadata") or {}).get("deletionTimestamp"):
+                self._note(resource, response)
 
-    async def set_condition(self, pod: Object, state: dict[str, Any], **status: Any) -> None:
-        """Set one condition in the status of exactly this pod, and more of its status, if it is still there."""
-        patch = {"status": {**status, "conditions": [state]}}
+    async def set_condition(self, pod: Object, condition: dict[str, Any], **status: Any) -> None:
+        """Set one condition of a pod, and other fields of its status, if the pod still exists."""
+        patch = {"status": {**status, "conditions": [condition]}}
         with ignoring(404, 409):
             await self.patch("pods", pod, patch, content_type=STRATEGIC_PATCH, subresource="status")
 
     async def disrupt(self, pod: Object, reason: str, message: str, **status: Any) -> None:
-        """Say in a pod's status that the cluster, not the pod, is why it ends."""
-        state = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
-        await self.set_condition(pod, {**state, "lastTransitionTime": now()}, **status)
+        """Set a pod's condition DisruptionTarget: the cluster ends the pod."""
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": now(),
+        }
+        await self.set_condition(pod, condition, **status)
 
     async def remove_finalizer(self, resource: str, obj: Object, finalizer: str) -> None:
-        """Take one finalizer off exactly this object, if it is there."""
+        """Remove one finalizer from an object, if the object still exists."""
         meta = obj["metadata"]
-        left = [name for name in meta.get("finalizers") or () if name != finalizer]
-        # With its resourceVersion the server refuses when its finalizers have changed.
-        head = {"resourceVersion": meta["resourceVersion"], "finalizers": left}
+        remaining = [name for name in meta.get("finalizers") or () if name != finalizer]
+        # The resourceVersion makes the server refuse the patch if the finalizers have changed.
+        patch = {"resourceVersion": meta["resourceVersion"], "finalizers": remaining}
         with ignoring(404):
-            await self.patch(resource, obj, {"metadata": head})
+            await self.patch(resource, obj, {"metadata": patch})
 
     def _note(self, resource: str, obj: Object) -> Object:
-        if informer := self._informers.get(resource):
+        informer = self._informers.get(resource)
+        if informer is not None:
             informer.note(obj)
         return obj
 
 
 class Controller(ABC):
-    """Does what is missing for one key at a time."""
+    """Reconciles one key at a time."""
 
     resource: ClassVar[str] = ""
-    """The resource whose objects' keys these are, if they are: each is looked at when it changes."""
+    """The resource whose objects are reconciled when they change. Empty if the keys are not those of one resource."""
     component: ClassVar[str] = ""
-    """The name in its events."""
+    """The name under which the controller records events."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -209,10 +230,13 @@ class Controller(ABC):
         self._tasks = Tasks()
         self._failures: dict[str, int] = {}
         if self.resource:
-            self.informer = self.follow(self.resource, key_of)
+            self.informer = self.follow(self.resource, object_key)
 
     def follow(self, resource: str, key: Callable[[Object], str]) -> Informer:
-        """Look at an object's ``key`` whenever it comes, changes or goes; at none where that is empty."""
+        """Return a resource's informer, and queue ``key(obj)`` whenever an object is added, changed or deleted.
+
+        An empty key is not queued.
+        """
 
         def changed(old: Object | None, new: Object | None) -> None:
             for each in {key(obj) for obj in (old, new) if obj}:
@@ -225,22 +249,23 @@ class Controller(ABC):
 
     @abstractmethod
     async def sync(self, key: str) -> float | None:
-        """Look at one key and do what is missing. The answer is the number of seconds until the next look, if any.
+        """Reconcile one key.
 
-        What it raises is tried again, with growing delay.
+        Returns the seconds after which to sync the key again, or None. If it raises, the sync is repeated after a pause
+        that grows with each failure.
         """
 
-    def tell(self, obj: Object, kind: str, reason: str, message: str) -> None:
-        """Write an event; see :meth:`aksgpu.local.control.event_recorder.Recorder.tell`."""
-        self.cluster.events.tell(self.component, obj, kind, reason, message)
+    def record_event(self, obj: Object, kind: str, reason: str, message: str) -> None:
+        """Record an event. See :meth:`aksgpu.local.control.event_recorder.EventRecorder.record_event`."""
+        self.cluster.events.record_event(self.component, obj, kind, reason, message)
 
     async def start(self) -> None:
-        """Start to work; the cluster's informers have listed."""
-        for _ in range(_HANDS):
+        """Start the workers. The cluster's informers have listed."""
+        for _ in range(_WORKERS):
             self._tasks.spawn(self._work())
 
     async def stop(self) -> None:
-        """Stop, in the middle of whatever it does: the next start goes on from how things are."""
+        """Stop at once, even in the middle of a sync. A later start continues from the state of the cluster."""
         self.queue.close()
         await self._tasks.cancel()
 
@@ -248,33 +273,36 @@ class Controller(ABC):
         while True:
             key = await self.queue.get()
             failures = self._failures.pop(key, 0)
-            later = None
             try:
-                later = await self.sync(key)
+                delay = await self.sync(key)
             except Exception as error:
-                # A conflict or a missing object means that the cache was behind: the next look knows better.
-                # What is refused otherwise, as by a quota, needs somebody to change something.
-                behind = isinstance(error, StatusError) and error.code in (404, 409)
-                if not behind:
-                    unforeseen = not isinstance(error, StatusError)
-                    log.warning("%s %s: %s", type(self).__name__, key, error, exc_info=unforeseen)
+                delay = self._delay_after(error, key, failures)
                 self._failures[key] = failures + 1
-                later = min(60.0, (0.01 if behind else 1.0) * 2 ** min(failures, 13))
-            if later is not None and math.isfinite(later):
-                self.queue.add_after(key, max(0.0, later))
+            if delay is not None and math.isfinite(delay):
+                self.queue.add_after(key, max(0.0, delay))
             self.queue.done(key)
 
+    def _delay_after(self, error: Exception, key: str, failures: int) -> float:
+        """Log an error of a sync and return the seconds to wait before the next one."""
+        # A conflict or a missing object means that the cache was out of date: it will have changed soon.
+        # Other errors, such as an exceeded quota, usually need a user to change something.
+        first = _CONFLICT_DELAY
+        if not (isinstance(error, StatusError) and error.code in (404, 409)):
+            first = _ERROR_DELAY
+            is_unexpected = not isinstance(error, StatusError)
+            log.warning("%s %s: %s", type(self).__name__, key, error, exc_info=is_unexpected)
+        return min(_MAX_DELAY, first * 2.0 ** min(failures, 13))
 
-async def all_of(work: Iterable[Awaitable[Any]], limit: int = 32, *, slowly: bool = False) -> None:
-    """Do all works, ``limit`` at a time; the first error is raised when its batch has ended.
 
-    With ``slowly`` the batches grow from one: what is refused, perhaps for all, is not asked for many times.
+async def run_all(work: Iterable[Awaitable[Any]], limit: int = 32, *, slowly: bool = False) -> None:
+    """Await all, ``limit`` at a time. The first error is raised after its batch has ended.
 
-    Give a generator: a work is made only when its turn has come.
+    With ``slowly``, the batches start at one and double: if the server refuses everything, few requests are made. Pass
+    a generator, so that each coroutine is created only when its turn comes.
     """
-    rest = iter(work)
+    remaining = iter(work)
     size = 1 if slowly else limit
-    while batch := list(itertools.islice(rest, size)):
+    while batch := list(itertools.islice(remaining, size)):
         size = min(2 * size, limit)
         for result in await asyncio.gather(*batch, return_exceptions=True):
             if isinstance(result, BaseException):

@@ -1,8 +1,8 @@
-"""The DaemonSet controller: one pod on every node that the template's selectors and tolerations allow.
+"""The DaemonSet controller: runs one pod on every node that the template's selectors and tolerations allow.
 
-Each pod names its node in its affinity and is bound by the scheduler, as in Kubernetes. A changed template replaces
-pods a few at a time (``maxUnavailable``; surge is not offered) or as the user deletes them (``OnDelete``). Old
-revisions are not kept.
+As in Kubernetes, each pod names its node in its affinity and is bound by the scheduler. After a change of the template,
+pods are replaced a few at a time (``maxUnavailable``; ``maxSurge`` is not supported) or as the user deletes them
+(``OnDelete``). Old revisions are not kept.
 """
 
 from __future__ import annotations
@@ -14,118 +14,137 @@ from typing import Any
 
 import orjson
 
+from aksgpu.common.tolerations import tolerates
+from aksgpu.local.api.strategy import TEMPLATE_GENERATION
 from aksgpu.local.control import filters
-from aksgpu.local.control.controller_runtime import Cluster, all_of, condition, finished
-from aksgpu.local.control.informer import key_of
+from aksgpu.local.control.controller_runtime import Cluster, get_condition, is_finished, run_all
+from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import PodController, controller_of, from_template, reference_to
 from aksgpu.local.objects import Object
 from aksgpu.local.selectors import labels_match
 
-HASH = "controller-revision-hash"
-_GENERATION = "deprecated.daemonset.template.generation"
-_PRESSURES = ("disk-pressure", "memory-pressure", "pid-pressure", "unschedulable")
-TOLERATIONS = tuple(
-    {"key": f"node.kubernetes.io/{name}", "operator": "Exists", "effect": effect}
-    for effect, names in (("NoExecute", ("not-ready", "unreachable")), ("NoSchedule", _PRESSURES))
-    for name in names
+REVISION_LABEL = "controller-revision-hash"
+DEFAULT_TOLERATIONS = (
+    {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+    {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+    {"key": "node.kubernetes.io/disk-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/pid-pressure", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
 )
-"""What every pod of a DaemonSet tolerates: it stays where others are moved away."""
+"""The tolerations that every pod of a DaemonSet gets."""
 
 
 def revision(template: dict[str, Any]) -> str:
-    """A short name for a template's content."""
+    """Return a short hash of a template."""
     return hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()[:10]
 
 
-def tolerations(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a pod of this spec tolerates."""
+def pod_tolerations(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tolerations of a DaemonSet's pod: those of its template and the default ones."""
     own = list(spec.get("tolerations") or ())
-    return own + [each for each in TOLERATIONS if each not in own]
+    return own + [each for each in DEFAULT_TOLERATIONS if each not in own]
 
 
 def new_pod(daemonset: Object, node: str) -> Object:
-    """The pod of a DaemonSet for one node: it requires the node by name, beside what the template requires."""
+    """Return a new pod of a DaemonSet for one node. Its affinity requires that node."""
     pod = from_template(daemonset)
     labels = pod["metadata"].setdefault("labels", {})
     spec = pod["spec"]
-    labels[HASH] = revision(daemonset["spec"]["template"])
-    if generation := (daemonset["metadata"].get("annotations") or {}).get(_GENERATION):
+    labels[REVISION_LABEL] = revision(daemonset["spec"]["template"])
+    generation = (daemonset["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION)
+    if generation:
         labels["pod-template-generation"] = generation
     affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
     required = affinity.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
     field = {"key": "metadata.name", "operator": "In", "values": [node]}
     terms = required.get("nodeSelectorTerms") or [{}]
     required["nodeSelectorTerms"] = [{**term, "matchFields": [field]} for term in terms]
-    spec["tolerations"] = tolerations(spec)
+    spec["tolerations"] = pod_tolerations(spec)
     return pod
 
 
-def node_of(pod: Object) -> str:
-    """The node that a pod of a DaemonSet is on, or is meant for."""
-    if name := pod["spec"].get("nodeName"):
-        return str(name)
-    names = filters.Shape(pod["spec"]).names
-    return next(iter(names), "") if names else ""
+def target_node(pod: Object) -> str:
+    """Return the node that a pod of a DaemonSet runs on or is meant for; empty if there is none."""
+    if pod["spec"].get("nodeName"):
+        return str(pod["spec"]["nodeName"])
+    names = filters.PodRequirements(pod["spec"]).node_names
+    return next(iter(names)) if names else ""
 
 
-def allowed(spec: dict[str, Any], nodes: Iterable[Object], *effects: str) -> list[str]:
-    """The nodes that a template's selectors allow, and its tolerations in spite of taints of these effects."""
-    shape = filters.Shape(spec)
-    tolerated = tolerations(spec)
+def eligible_nodes(spec: dict[str, Any], nodes: Iterable[Object], *effects: str) -> list[str]:
+    """Return the nodes that a template's selectors allow and whose taints it tolerates.
 
-    def allows(node: Object) -> bool:
-        taints = [taint for taint in filters.in_force(node) if taint["effect"] in effects]
-        labels = node["metadata"].get("labels") or {}
-        return shape.selects(node["metadata"]["name"], labels) and all(
-            filters.tolerates(tolerated, it) for it in taints
-        )
-
-    return [node["metadata"]["name"] for node in nodes if allows(node)]
+    Only taints with one of the given effects count.
+    """
+    requirements = filters.PodRequirements(spec)
+    tolerations = pod_tolerations(spec)
+    names: list[str] = []
+    for node in nodes:
+        name = node["metadata"]["name"]
+        taints = [taint for taint in filters.effective_taints(node) if taint["effect"] in effects]
+        if not requirements.selects(name, node["metadata"].get("labels") or {}):
+            continue
+        if all(tolerates(tolerations, taint) for taint in taints):
+            names.append(name)
+    return names
 
 
 def unavailable_limit(daemonset: Object, desired: int) -> int:
-    """How many nodes may be without an available pod during an update."""
+    """Return how many nodes may lack an available pod during an update."""
     update = daemonset["spec"].get("updateStrategy") or {}
     limit = str((update.get("rollingUpdate") or {}).get("maxUnavailable", 1))
-    return max(1, math.ceil(desired * int(limit[:-1]) / 100)) if limit.endswith("%") else int(limit)
+    if limit.endswith("%"):
+        return max(1, math.ceil(desired * int(limit[:-1]) / 100))
+    return int(limit)
 
 
-def replaced(daemonset: Object, wanted: list[str], staying: dict[str, Object]) -> list[str]:
-    """The nodes whose pod of an older template goes now: where it is not ready at once, elsewhere a few at a time."""
+def nodes_to_update(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> list[str]:
+    """Return the nodes whose pod has an old template and is to be deleted now.
+
+    Pods that are not ready are deleted at once, ready ones as far as ``maxUnavailable`` allows.
+    """
     if (daemonset["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
         return []
-    old = [name for name in wanted if name in staying and not _current(staying[name], daemonset)]
-    ready = {name for name in wanted if name in staying and _ready(staying[name])}
-    room = max(0, unavailable_limit(daemonset, len(wanted)) - (len(wanted) - len(ready)))
-    return [name for name in old if name not in ready] + [name for name in old if name in ready][:room]
+    old = [name for name in desired if name in kept and not _is_current(kept[name], daemonset)]
+    ready = {name for name in desired if name in kept and _is_ready(kept[name])}
+    unavailable = len(desired) - len(ready)
+    allowed = max(0, unavailable_limit(daemonset, len(desired)) - unavailable)
+    old_ready = [name for name in old if name in ready]
+    old_unready = [name for name in old if name not in ready]
+    return old_unready + old_ready[:allowed]
 
 
-def status_of(daemonset: Object, wanted: list[str], staying: dict[str, Object]) -> dict[str, Any]:
-    """The status, with the fields that Kubernetes leaves out when they are zero left out."""
-    pods = [staying[name] for name in wanted if name in staying]
-    ready = sum(map(_ready, pods))
+def build_status(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> dict[str, Any]:
+    """Return the status. Fields that Kubernetes omits when they are zero are omitted."""
+    pods = [kept[name] for name in desired if name in kept]
+    ready = sum(map(_is_ready, pods))
     status = {
         "currentNumberScheduled": len(pods),
-        "numberMisscheduled": len(staying) - len(pods),
-        "desiredNumberScheduled": len(wanted),
+        "numberMisscheduled": len(kept) - len(pods),
+        "desiredNumberScheduled": len(desired),
         "numberReady": ready,
         "observedGeneration": daemonset["metadata"].get("generation", 1),
     }
-    updated = sum(_current(pod, daemonset) for pod in pods)
-    extra = {"updatedNumberScheduled": updated, "numberAvailable": ready, "numberUnavailable": len(wanted) - ready}
-    return status | {name: number for name, number in extra.items() if number}
+    updated = sum(_is_current(pod, daemonset) for pod in pods)
+    optional = {
+        "updatedNumberScheduled": updated,
+        "numberAvailable": ready,
+        "numberUnavailable": len(desired) - ready,
+    }
+    return status | {name: number for name, number in optional.items() if number}
 
 
-def _ready(pod: Object) -> bool:
-    return condition(pod, "Ready").get("status") == "True"
+def _is_ready(pod: Object) -> bool:
+    return get_condition(pod, "Ready").get("status") == "True"
 
 
-def _current(pod: Object, daemonset: Object) -> bool:
-    return bool((pod["metadata"].get("labels") or {}).get(HASH) == revision(daemonset["spec"]["template"]))
+def _is_current(pod: Object, daemonset: Object) -> bool:
+    return bool((pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == revision(daemonset["spec"]["template"]))
 
 
 class DaemonSetController(PodController):
-    """Keeps one pod of each DaemonSet on each node that it belongs on."""
+    """Keeps one pod of each DaemonSet on each eligible node."""
 
     resource = "daemonsets"
     kind = "DaemonSet"
@@ -133,69 +152,74 @@ class DaemonSetController(PodController):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._loose = cluster.informer("pods").index(_namespace_if_loose)
+        self._orphans = cluster.informer("pods").index(_orphan_namespace)
         self._nodes = cluster.informer("nodes")
         self._nodes.on_change(self._node_changed)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        if old and new and _placing(old) == _placing(new):
-            return  # a heartbeat
+        if old and new and _placement_fields(old) == _placement_fields(new):
+            return  # Nothing but a heartbeat.
         for daemonset in self.informer:
-            self.queue.add(key_of(daemonset))
+            self.queue.add(object_key(daemonset))
 
     async def sync(self, key: str) -> float | None:
-        """Make and delete pods of one DaemonSet, then write its status."""
+        """Create and delete the pods of one DaemonSet, then write its status."""
         daemonset = self.informer.get(key)
         if daemonset is None or daemonset["metadata"].get("deletionTimestamp"):
             return None
         if (daemonset.get("status") or {}).get("observedGeneration") != daemonset["metadata"].get("generation"):
             await self._adopt(daemonset)
         template = daemonset["spec"]["template"]["spec"]
-        wanted = allowed(template, self._nodes, "NoSchedule", "NoExecute")
-        keeping = set(allowed(template, self._nodes, "NoExecute"))
-        # The one pod of each node that stays, and the nodes that have any, if only one that is on its way out.
-        staying: dict[str, Object] = {}
-        taken: set[str] = set()
-        doomed: list[Object] = []
-        for pod in self.pods[key]:
-            if controller_of(pod)["uid"] != daemonset["metadata"]["uid"]:
-                continue
-            taken.add(name := node_of(pod))
+        desired = eligible_nodes(template, self._nodes, "NoSchedule", "NoExecute")
+        allowed = set(eligible_nodes(template, self._nodes, "NoExecute"))
+        pods = [pod for pod in self.pods[key] if controller_of(pod)["uid"] == daemonset["metadata"]["uid"]]
+        # A node whose pod is still being deleted does not get a new one.
+        occupied = {target_node(pod) for pod in pods}
+        kept: dict[str, Object] = {}
+        surplus: list[Object] = []
+        for pod in pods:
+            name = target_node(pod)
             if pod["metadata"].get("deletionTimestamp"):
                 continue
-            if name in keeping and name not in staying and not finished(pod):
-                staying[name] = pod
-                continue
-            doomed.append(pod)
-            if (pod.get("status") or {}).get("phase") == "Failed":
-                text = f"Found failed daemon pod {key_of(pod)} on node {name}, will try to kill it"
-                self.tell(daemonset, "Warning", "FailedDaemonPod", text)
+            if name in allowed and name not in kept and not is_finished(pod):
+                kept[name] = pod
+            else:
+                surplus.append(pod)
 
-        async def make(name: str) -> None:
-            staying[name] = await self.make(daemonset, new_pod(daemonset, name))
+        async def create(name: str) -> None:
+            kept[name] = await self.create_pod(daemonset, new_pod(daemonset, name))
 
         try:
-            await self.remove(daemonset, doomed)
-            await all_of((make(name) for name in wanted if name not in taken), slowly=True)
-            old = replaced(daemonset, wanted, staying)
-            await self.remove(daemonset, [staying.pop(name) for name in old])
-        finally:  # the status tells of the pods there are, whatever was refused
-            await self.cluster.update_status("daemonsets", daemonset, status_of(daemonset, wanted, staying))
+            self._report_failed(daemonset, surplus)
+            await self.delete_pods(daemonset, surplus)
+            await run_all((create(name) for name in desired if name not in occupied), slowly=True)
+            outdated = nodes_to_update(daemonset, desired, kept)
+            await self.delete_pods(daemonset, [kept.pop(name) for name in outdated])
+        finally:  # The status counts the pods that exist, even if the server refused a write.
+            await self.cluster.update_status("daemonsets", daemonset, build_status(daemonset, desired, kept))
         return None
 
+    def _report_failed(self, daemonset: Object, pods: list[Object]) -> None:
+        for pod in pods:
+            if (pod.get("status") or {}).get("phase") == "Failed":
+                message = f"Found failed daemon pod {object_key(pod)} on node {target_node(pod)}, will try to kill it"
+                self.record_event(daemonset, "Warning", "FailedDaemonPod", message)
+
     async def _adopt(self, daemonset: Object) -> None:
-        """Take over pods that are selected and that nobody controls, as a DaemonSet deleted with Orphan leaves them."""
-        for pod in self._loose[daemonset["metadata"]["namespace"]]:
+        """Become the controller of selected pods that have none, such as those of a DaemonSet deleted with Orphan."""
+        selector = daemonset["spec"]["selector"]
+        for pod in self._orphans[daemonset["metadata"]["namespace"]]:
             meta = pod["metadata"]
-            selector = daemonset["spec"]["selector"]
-            if not meta.get("deletionTimestamp") and node_of(pod) and labels_match(selector, meta.get("labels") or {}):
+            if meta.get("deletionTimestamp") or not target_node(pod):
+                continue
+            if labels_match(selector, meta.get("labels") or {}):
                 owners = [*(meta.get("ownerReferences") or ()), reference_to(daemonset)]
                 await self.cluster.patch("pods", pod, {"metadata": {"ownerReferences": owners}})
 
 
-def _namespace_if_loose(pod: Object) -> str:
+def _orphan_namespace(pod: Object) -> str:
     return "" if controller_of(pod) else str(pod["metadata"]["namespace"])
 
 
-def _placing(node: Object) -> Any:
-    return node["metadata"].get("labels"), filters.in_force(node)
+def _placement_fields(node: Object) -> Any:
+    return node["metadata"].get("labels"), filters.effective_taints(node)

@@ -1,7 +1,7 @@
-"""Events: what controllers tell the user about an object, as ``kubectl describe`` shows them.
+"""Events: what controllers report about an object, as ``kubectl describe`` shows them.
 
-Repeating an event raises the count of the first one. Events are written in the background and in batches; when the
-server refuses one, or too many wait, it is lost, as on a real cluster: an event is news, never state.
+Repeating an event raises the count of the existing one. Events are written in the background, in batches. An event is
+lost if the server refuses it or too many are pending, as on a real cluster.
 """
 
 from __future__ import annotations
@@ -22,29 +22,32 @@ from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 20_000
+MAX_PENDING = 20_000
+"""Events that wait to be written; further ones are dropped."""
 MAX_REMEMBERED = 4_096
+"""Written events that are remembered, so that a repetition raises their count."""
 MAX_MESSAGE = 1_024
+"""Characters."""
 _BATCH = 64
-"""Events on their way at the same time."""
+"""Events that are written at the same time."""
 
-# Event names end in a time in nanoseconds; counting on from the start keeps two of one moment apart.
-_numbers = itertools.count(time.time_ns(), 1_000)
+_name_suffixes = itertools.count(time.time_ns(), 1_000)
+"""Event names end in a time in nanoseconds. A counter makes sure that no two are equal."""
 
 
-class Recorder:
-    """Writes events. One serves all controllers of a cluster."""
+class EventRecorder:
+    """Writes events. All controllers of a cluster share one."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        # What is to be told, how often, and of which version of its object; by what makes two events the same.
-        self._waiting: dict[bytes, tuple[Object, int, str]] = {}
-        # The event on the server: its name, and how often it was told.
-        self._told: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
+        # The event, how many times it occurred, and the version of its object; by the JSON of the event.
+        self._pending: dict[bytes, tuple[Object, int, str]] = {}
+        # The name and the count of events that are on the server.
+        self._written: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def tell(
+    def record_event(
         self,
         component: str,
         obj: Object,
@@ -56,40 +59,40 @@ class Recorder:
         host: str = "",
         field: str = "",
     ) -> None:
-        """Tell something about an object.
+        """Record an event about an object.
 
         Args:
-            component: who tells it, such as ``job-controller``.
-            obj: what it is about; needs apiVersion and kind, or is a pod.
+            component: The reporting component, such as ``job-controller``.
+            obj: The object. It needs apiVersion and kind unless it is a pod.
             kind: ``Normal`` or ``Warning``.
-            reason: one CamelCase word.
-            message: a sentence for people.
-            action: what was done; given by components that use the newer events API, as the scheduler does.
-            host: the node that tells it; given by node agents.
-            field: which part of the object it is about, such as ``spec.containers{main}``.
+            reason: One CamelCase word.
+            message: A sentence for people.
+            action: What was done. Only components that use the newer events API set it, such as the scheduler.
+            host: The reporting node. Only node agents set it.
+            field: The part of the object that the event is about, such as ``spec.containers{main}``.
         """
         meta = obj["metadata"]
-        about = {"kind": obj.get("kind", "Pod"), "apiVersion": obj.get("apiVersion", "v1"), "fieldPath": field}
-        about |= {each: meta.get(each, "") for each in ("namespace", "name", "uid")}
-        event: Object = {"involvedObject": {name: value for name, value in about.items() if value}}
-        event |= {"type": kind, "reason": reason, "message": message[:MAX_MESSAGE], "reportingComponent": component}
-        if action:
-            event |= {"source": {}, "action": action, "reportingInstance": f"{component}-{socket.gethostname()}"}
-        else:
-            source = {"component": component} | ({"host": host} if host else {})
-            event |= {"source": source, "reportingInstance": host}
+        event: Object = {
+            "involvedObject": _reference(obj, field),
+            "type": kind,
+            "reason": reason,
+            "message": message[:MAX_MESSAGE],
+            "reportingComponent": component,
+            **_source(component, action, host),
+        }
         key = orjson.dumps(event)
-        if len(self._waiting) < MAX_WAITING or key in self._waiting:
-            _, more, _ = self._waiting.get(key, (event, 0, ""))
-            self._waiting[key] = event, more + 1, meta.get("resourceVersion", "")
-            self._wake.set()
+        if len(self._pending) >= MAX_PENDING and key not in self._pending:
+            return
+        _, count, _ = self._pending.get(key, (event, 0, ""))
+        self._pending[key] = (event, count + 1, meta.get("resourceVersion", ""))
+        self._wake.set()
 
     async def start(self) -> None:
-        """Begin to write."""
+        """Start the task that writes events."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop; what was not written is lost."""
+        """Stop. Pending events are lost."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -102,16 +105,16 @@ class Recorder:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits."""
-        while self._waiting:
-            batch = [(key, *self._waiting.pop(key)) for key in list(itertools.islice(self._waiting, _BATCH))]
-            await asyncio.gather(*(self._write(*each) for each in batch))
+        """Write all pending events."""
+        while self._pending:
+            keys = list(itertools.islice(self._pending, _BATCH))
+            await asyncio.gather(*(self._write(key, *self._pending.pop(key)) for key in keys))
 
-    async def _write(self, key: bytes, event: Object, more: int, version: str) -> None:
+    async def _write(self, key: bytes, event: Object, new_count: int, version: str) -> None:
         about = event["involvedObject"]
         namespace = about.get("namespace", "default")
-        (name, before) = self._told.pop(key, ("", 0))
-        count = before + more
+        name, old_count = self._written.pop(key, ("", 0))
+        count = old_count + new_count
         patch: Object = {"count": count, "lastTimestamp": times.now()}
         if "action" in event:
             patch = {"series": {"count": count, "lastObservedTime": times.now_micro()}}
@@ -121,34 +124,59 @@ class Recorder:
                     await self._objects.patch("events", name, patch, namespace)
                     self._remember(key, name, count)
                     return
-            name = f"{about['name']}.{next(_numbers):016x}"
-            await self._objects.create("events", _new(event, name, namespace, version, more), namespace)
-            self._remember(key, name, more)
-        except StatusError as error:  # such as a namespace that is being deleted
+            name = f"{about['name']}.{next(_name_suffixes):016x}"
+            await self._objects.create("events", _new_event(event, name, namespace, version, new_count), namespace)
+            self._remember(key, name, new_count)
+        except StatusError as error:  # For example, the namespace is being deleted.
             log.debug("event %s: %s", event["reason"], error)
-        except Exception:  # one event's trouble is not the others'
+        except Exception:  # An error with one event must not stop the others.
             log.exception("event %s", event["reason"])
 
     def _remember(self, key: bytes, name: str, count: int) -> None:
-        self._told[key] = name, count
-        if len(self._told) > MAX_REMEMBERED:
-            self._told.popitem(last=False)
+        self._written[key] = name, count
+        if len(self._written) > MAX_REMEMBERED:
+            self._written.popitem(last=False)
 
 
-async def write(objects: Objects, component: str, obj: Object, kind: str, reason: str, message: str) -> None:
-    """Write one event at once, for those who rarely tell anything; see :meth:`Recorder.tell`."""
-    recorder = Recorder(objects)
-    recorder.tell(component, obj, kind, reason, message)
+async def write_event(objects: Objects, component: str, obj: Object, kind: str, reason: str, message: str) -> None:
+    """Write one event at once. For code that rarely records events; see :meth:`EventRecorder.record_event`."""
+    recorder = EventRecorder(objects)
+    recorder.record_event(component, obj, kind, reason, message)
     await recorder.flush()
 
 
-def _new(event: Object, name: str, namespace: str, version: str, count: int) -> Object:
-    """An event that was not told before, as the API has it."""
-    made = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": namespace}, **event}
+def _reference(obj: Object, field: str) -> Object:
+    """Return the reference to the object that an event is about."""
+    meta = obj["metadata"]
+    reference = {
+        "kind": obj.get("kind", "Pod"),
+        "apiVersion": obj.get("apiVersion", "v1"),
+        "fieldPath": field,
+        "namespace": meta.get("namespace", ""),
+        "name": meta.get("name", ""),
+        "uid": meta.get("uid", ""),
+    }
+    return {name: value for name, value in reference.items() if value}
+
+
+def _source(component: str, action: str, host: str) -> Object:
+    """Return the fields of an event about its origin, in the form of the newer or the older events API."""
+    if action:
+        return {"source": {}, "action": action, "reportingInstance": f"{component}-{socket.gethostname()}"}
+    source = {"component": component}
+    if host:
+        source["host"] = host
+    return {"source": source, "reportingInstance": host}
+
+
+def _new_event(event: Object, name: str, namespace: str, version: str, count: int) -> Object:
+    """Return the Event object for an event that is not on the server yet."""
+    obj = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": namespace}, **event}
     if version:
-        made["involvedObject"] = {**event["involvedObject"], "resourceVersion": version}
+        obj["involvedObject"] = {**event["involvedObject"], "resourceVersion": version}
     if "action" in event:
-        moment = times.now_micro()
-        series = {"series": {"count": count, "lastObservedTime": moment}} if count > 1 else {}
-        return made | {"eventTime": moment} | series
-    return made | {"firstTimestamp": times.now(), "lastTimestamp": times.now(), "count": count, "eventTime": None}
+        obj["eventTime"] = times.now_micro()
+        if count > 1:
+            obj["series"] = {"count": count, "lastObservedTime": obj["eventTime"]}
+        return obj
+    return obj | {"firstTimestamp": times.now(), "lastTimestamp": times.now(), "count": count, "eventTime": None}

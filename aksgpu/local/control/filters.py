@@ -1,13 +1,13 @@
-"""Whether a pod may run on a node: resources, taints, selectors. Pure functions, without a cluster.
+"""Which pods may run on which nodes, by resources, taints and selectors.
 
-The texts are those of the Kubernetes scheduler. Left out, as nothing here needs them: inter-pod affinity, topology
-spread, host ports, volumes' zones.
+These are pure functions, with the texts of the Kubernetes scheduler. Inter-pod affinity, topology spread constraints,
+host ports and the zones of volumes are not supported.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from aksgpu.common import quantities
+from aksgpu.common.tolerations import tolerates
 from aksgpu.local import selectors
 from aksgpu.local.api.admission import pod_resources
-from aksgpu.local.control.controller_runtime import condition
+from aksgpu.local.control.controller_runtime import get_condition
 from aksgpu.local.objects import Object
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -27,93 +28,95 @@ UNREACHABLE = "node.kubernetes.io/unreachable"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 
 Amounts = Mapping[str, int]
-"""Resource name to amount: CPU in thousandths, everything else in its unit."""
+"""Amounts by resource name: CPU in thousandths, everything else in its own unit."""
 
 
-def _whole(resource: str, exact: Decimal) -> int:
-    return ceil(exact * 1000) if resource == "cpu" else ceil(exact)
+def _integer_amount(resource: str, value: Decimal) -> int:
+    return ceil(value * 1000) if resource == "cpu" else ceil(value)
 
 
 @lru_cache(maxsize=4096)
 def _amount(resource: str, value: str | int | float) -> int:
-    return _whole(resource, quantities.parse(value))
+    return _integer_amount(resource, quantities.parse(value))
 
 
-def amounts(quantities: Mapping[str, Any] | None) -> Counter[str]:
-    """Quantities, as in a node's allocatable, as integers, rounded up."""
+def integer_quantities(quantities: Mapping[str, Any] | None) -> Counter[str]:
+    """Return quantities, such as a node's allocatable ones, as integers, rounded up."""
     return Counter({name: _amount(name, value) for name, value in (quantities or {}).items()})
 
 
-def requests(spec: Mapping[str, Any]) -> Amounts:
-    """What a pod's spec asks of a node."""
-    return Counter({name: _whole(name, exact) for name, exact in pod_resources(spec, "requests").items() if exact})
+def pod_requests(spec: Mapping[str, Any]) -> Amounts:
+    """Return what a pod's spec requests of a node."""
+    amounts: Counter[str] = Counter()
+    for name, value in pod_resources(spec, "requests").items():
+        if value:
+            amounts[name] = _integer_amount(name, value)
+    return amounts
 
 
-def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:
-    """Whether one of the tolerations covers the taint."""
-    return any(covers(toleration, taint) for toleration in tolerations)
-
-
-def covers(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    """Whether a toleration covers a taint; an empty key or effect covers every one."""
-    if any(toleration.get(each) and toleration[each] != taint.get(each) for each in ("effect", "key")):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
-
-
-def in_force(node: Object) -> list[dict[str, Any]]:
-    """A node's taints, and the one that a node that is not ready is about to get."""
+def effective_taints(node: Object) -> list[dict[str, Any]]:
+    """Return a node's taints, including the one that the node controller is about to add if it is not ready."""
     taints = list((node.get("spec") or {}).get("taints") or ())
-    ready = condition(node, "Ready").get("status")
+    ready = get_condition(node, "Ready").get("status")
     if ready != "True" and not any(taint["key"] in (NOT_READY, UNREACHABLE) for taint in taints):
         taints.append({"key": UNREACHABLE if ready == "Unknown" else NOT_READY, "effect": "NoSchedule"})
     return taints
 
 
 def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> bool:
-    """Whether a node selector term selects the node; an empty one selects none."""
-    rules = [(labels, rule) for rule in term.get("matchExpressions") or ()]
-    rules += [({"metadata.name": name}, rule) for rule in term.get("matchFields") or ()]
-    return bool(rules) and all(
-        selectors.operation(rule["operator"], values.get(rule["key"]), rule.get("values") or ("",))
-        for values, rule in rules
+    """Return whether a node selector term selects a node. An empty term selects none."""
+    expressions = term.get("matchExpressions") or ()
+    fields = term.get("matchFields") or ()
+    if not expressions and not fields:
+        return False
+
+    def matches(requirement: Mapping[str, Any], values: Mapping[str, str]) -> bool:
+        value = values.get(requirement["key"])
+        return selectors.requirement_matches(requirement["operator"], value, requirement.get("values") or ("",))
+
+    return all(matches(each, labels) for each in expressions) and all(
+        matches(each, {"metadata.name": name}) for each in fields
     )
 
 
-class Shape:
-    """What the scheduler looks at in a pod's spec. Pods whose shapes have the same key fit the same nodes."""
+class PodRequirements:
+    """The parts of a pod's spec that the scheduler uses. Pods with the same ``key`` fit the same nodes."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
         required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-        self.requests = requests(spec)
+        self.requests = pod_requests(spec)
         self.selector: Mapping[str, str] = spec.get("nodeSelector") or {}
         self.terms: list[dict[str, Any]] | None = None if required is None else required.get("nodeSelectorTerms") or []
-        """The required node affinity's terms, one of which must match; None when any node will do."""
+        """The terms of the required node affinity, one of which must match; None if there is no such affinity."""
         self.tolerations: list[dict[str, Any]] = spec.get("tolerations") or []
         self.priority = int(spec.get("priority") or 0)
         self.preempts = spec.get("preemptionPolicy") != "Never"
         self.key = orjson.dumps(vars(self), option=orjson.OPT_SORT_KEYS)
 
     @property
-    def names(self) -> set[str] | None:
-        """The only nodes that can match, where every term names its node, as a DaemonSet's pods do."""
-        fields = [term.get("matchFields") or () for term in self.terms or ()]
-        named = [next((rule["values"] for rule in rules if rule["operator"] == "In"), None) for rules in fields]
-        return None if None in named or not named else {name for names in named for name in names or ()}
+    def node_names(self) -> set[str] | None:
+        """The only nodes that can match if every term names its nodes, as with the pods of a DaemonSet; else None."""
+        if not self.terms:
+            return None
+        names: set[str] = set()
+        for term in self.terms:
+            requirements = [each for each in term.get("matchFields") or () if each["operator"] == "In"]
+            if not requirements:
+                return None
+            names.update(requirements[0]["values"])
+        return names
 
     def selects(self, name: str, labels: Mapping[str, str]) -> bool:
-        """Whether node selector and required node affinity allow the node."""
+        """Return whether the node selector and the required node affinity allow a node."""
         if any(labels.get(key) != value for key, value in self.selector.items()):
             return False
         return self.terms is None or any(term_matches(term, name, labels) for term in self.terms)
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """What a pod holds of a node."""
+class AssignedPod:
+    """A pod that is assigned to a node, and what it requests."""
 
     uid: str
     key: str
@@ -122,87 +125,98 @@ class Held:
     created: str = ""
 
 
-class NodeView:
-    """A node with what is in use on it, kept up to date pod by pod."""
+class NodeInfo:
+    """A node and the pods that are assigned to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.node: Object | None = None
         self.labels: Mapping[str, str] = {}
         self.taints: list[dict[str, Any]] = []
-        self.cordoned = False
+        self.unschedulable = False
         self.allocatable: Amounts = {}
-        self.pods: dict[str, Held] = {}
+        self.pods: dict[str, AssignedPod] = {}
         self.used: Counter[str] = Counter()
 
-    def describe(self, node: Object) -> bool:
-        """Take over a Node object; whether anything that matters changed."""
-        before = (self.node is None, self.labels, self.taints, self.cordoned, self.allocatable)
+    def set_node(self, node: Object) -> bool:
+        """Set the Node object. Returns whether anything that matters for scheduling has changed."""
+        before = (self.node is None, self.labels, self.taints, self.unschedulable, self.allocatable)
         self.node = node
         self.labels = node["metadata"].get("labels") or {}
-        self.taints = in_force(node)
-        self.cordoned = bool((node.get("spec") or {}).get("unschedulable"))
-        self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
-        return before != (False, self.labels, self.taints, self.cordoned, self.allocatable)
+        self.taints = effective_taints(node)
+        self.unschedulable = bool((node.get("spec") or {}).get("unschedulable"))
+        self.allocatable = integer_quantities((node.get("status") or {}).get("allocatable"))
+        return before != (False, self.labels, self.taints, self.unschedulable, self.allocatable)
 
-    def hold(self, pod: Held) -> None:
-        """Count a pod in."""
+    def add_pod(self, pod: AssignedPod) -> None:
+        """Add a pod to the node."""
         self.pods[pod.uid] = pod
         self._count(pod.requests, 1)
 
-    def release(self, uid: str) -> None:
-        """Count a pod out."""
+    def remove_pod(self, uid: str) -> None:
+        """Remove a pod from the node."""
         self._count(self.pods.pop(uid).requests, -1)
 
-    def _count(self, wants: Amounts, sign: int) -> None:
+    def _count(self, requests: Amounts, sign: int) -> None:
         self.used["pods"] += sign
-        for name, value in wants.items():
+        for name, value in requests.items():
             self.used[name] += sign * value
 
-    def score(self, wanted: Shape) -> float:
-        """How much stays free with the pod on it, 0 to 1, less soft taints; more is better."""
-        free = 0.0
-        for name in ("cpu", "memory", "pods"):  # pods, so that those without requests spread as well
-            if total := self.allocatable.get(name, 0):
-                free += max(0.0, 1 - (self.used[name] + wanted.requests.get(name, 0)) / total) / 3
-        soft = [taint for taint in self.taints if taint["effect"] == "PreferNoSchedule"]
-        return free - sum(not tolerates(wanted.tolerations, taint) for taint in soft)
+    def score(self, pod: PodRequirements) -> float:
+        """Return how well a pod fits; more is better.
+
+        The score is the mean share of CPU, memory and pods that would stay free, 0 to 1, minus 1 for each
+        PreferNoSchedule taint that the pod does not tolerate. Pods count so that pods without requests spread too.
+        """
+        resources = ("cpu", "memory", "pods")
+        score = 0.0
+        for name in resources:
+            total = self.allocatable.get(name, 0)
+            if total:
+                used = self.used[name] + pod.requests.get(name, 0)
+                score += max(0.0, 1 - used / total) / len(resources)
+        for taint in self.taints:
+            if taint["effect"] == "PreferNoSchedule" and not tolerates(pod.tolerations, taint):
+                score -= 1
+        return score
 
 
-class Verdict(NamedTuple):
-    """Whether a node takes a pod, and if not, why."""
+class FilterResult(NamedTuple):
+    """Why a node cannot run a pod; no reasons if it can."""
 
     reasons: tuple[str, ...] = ()
-    room_would_help: bool = False
-    """Whether the pod would fit if others left."""
+    preemption_may_help: bool = False
+    """Whether the pod would fit if other pods were removed from the node."""
 
 
-def judge(wanted: Shape, node: NodeView, without: Collection[Held] = ()) -> Verdict:
-    """Whether the node takes a pod of this shape, once the pods ``without`` have left it."""
-    if node.cordoned and not tolerates(wanted.tolerations, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
-        return Verdict(("node(s) were unschedulable",))
+def filter_node(pod: PodRequirements, node: NodeInfo, without: Collection[AssignedPod] = ()) -> FilterResult:
+    """Check whether a node can run a pod, ignoring the pods in ``without``."""
+    if node.unschedulable and not tolerates(pod.tolerations, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
+        return FilterResult(("node(s) were unschedulable",))
     for taint in node.taints:
-        if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerates(wanted.tolerations, taint):
-            return Verdict((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
-    if not wanted.selects(node.name, node.labels):
-        return Verdict(("node(s) didn't match Pod's node affinity/selector",))
-    reasons = ["Too many pods"] if node.used["pods"] - len(without) >= node.allocatable.get("pods", 0) else []
-    for name, value in wanted.requests.items():
-        used = node.used[name] - sum(pod.requests.get(name, 0) for pod in without)
+        if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerates(pod.tolerations, taint):
+            return FilterResult((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
+    if not pod.selects(node.name, node.labels):
+        return FilterResult(("node(s) didn't match Pod's node affinity/selector",))
+    reasons: list[str] = []
+    if node.used["pods"] - len(without) >= node.allocatable.get("pods", 0):
+        reasons.append("Too many pods")
+    for name, value in pod.requests.items():
+        used = node.used[name] - sum(each.requests.get(name, 0) for each in without)
         if used + value > node.allocatable.get(name, 0):
             reasons.append(f"Insufficient {name}")
-    return Verdict(tuple(reasons), room_would_help=bool(reasons))
+    return FilterResult(tuple(reasons), preemption_may_help=bool(reasons))
 
 
-def victims(wanted: Shape, node: NodeView) -> list[Held]:
-    """The pods of lower priority that would have to leave the node, as few and as unimportant as possible.
+def select_victims(pod: PodRequirements, node: NodeInfo) -> list[AssignedPod]:
+    """Return the pods of lower priority to preempt: as few as possible, and those of the lowest priority.
 
-    Empty when even that would not help.
+    Empty if preemption would not help.
     """
-    leaving = {pod for pod in node.pods.values() if pod.priority < wanted.priority}
-    if not leaving or judge(wanted, node, leaving).reasons:
+    victims = {each for each in node.pods.values() if each.priority < pod.priority}
+    if not victims or filter_node(pod, node, victims).reasons:
         return []
-    for pod in sorted(leaving, key=lambda pod: (-pod.priority, pod.created)):
-        if not judge(wanted, node, leaving - {pod}).reasons:
-            leaving.remove(pod)
-    return sorted(leaving, key=lambda pod: (pod.priority, pod.key))
+    for each in sorted(victims, key=lambda each: (-each.priority, each.created)):
+        if not filter_node(pod, node, victims - {each}).reasons:
+            victims.remove(each)
+    return sorted(victims, key=lambda each: (each.priority, each.key))

@@ -1,6 +1,6 @@
-"""The garbage collector: deletes what belongs to owners that are gone, and ends foreground and orphan deletions.
+"""The garbage collector: deletes objects whose owners are gone, and completes foreground and orphan deletions.
 
-One worker for all kinds: an object's owner may be of any kind. A key is ``resource:namespace/name``.
+One controller serves all kinds, because an owner may be of any kind. Its keys are ``resource:namespace/name``.
 """
 
 from __future__ import annotations
@@ -8,23 +8,22 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from aksgpu.local.control.controller_runtime import Cluster, Controller, all_of
-from aksgpu.local.control.informer import key_of
+from aksgpu.local.api.deletion import FOREGROUND, ORPHAN
+from aksgpu.local.control.controller_runtime import Cluster, Controller, run_all
+from aksgpu.local.control.informer import object_key
 from aksgpu.local.kinds import KINDS
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import ignoring
 
-FOREGROUND = "foregroundDeletion"
-ORPHAN = "orphan"
-# Events own nothing and are owned by nobody, and there are many.
 _KINDS = {(kind.group, kind.kind): kind for kind in KINDS if "watch" in kind.verbs and kind.plural != "events"}
+"""Kinds that may be or have owners. There are many events, and they have neither."""
 
 
 def _owners(obj: Object | None) -> list[dict[str, Any]]:
     return list(obj["metadata"].get("ownerReferences") or ()) if obj else []
 
 
-def _leaving(obj: Object, finalizer: str) -> bool:
+def _is_deleting_with(obj: Object, finalizer: str) -> bool:
     meta = obj["metadata"]
     return bool(meta.get("deletionTimestamp")) and finalizer in (meta.get("finalizers") or ())
 
@@ -34,13 +33,13 @@ class GarbageCollector(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        # By an owner's uid, the keys of what it owns.
+        # The keys of an owner's dependents, by the owner's uid.
         self._dependents: dict[str, set[str]] = {}
         for kind in _KINDS.values():
             cluster.informer(kind.plural).on_change(partial(self._changed, kind.plural))
 
     def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
-        key = f"{resource}:{key_of(new or old or {})}"
+        key = f"{resource}:{object_key(new or old or {})}"
         if old and new is None:
             for dependent in self._dependents.get(old["metadata"]["uid"], ()):
                 self.queue.add(dependent)
@@ -49,11 +48,12 @@ class GarbageCollector(Controller):
                 self._dependents[owner["uid"]].discard(key)
                 if not self._dependents[owner["uid"]]:
                     del self._dependents[owner["uid"]]
-                self.queue.add(_key_of_owner(owner, old or {}))  # it may have waited for this one to go
+                # The owner may be waiting for this object to be deleted.
+                self.queue.add(_owner_key(owner, old or {}))
             for owner in _owners(new):
                 self._dependents.setdefault(owner["uid"], set()).add(key)
                 self.queue.add(key)
-        if new and (_leaving(new, FOREGROUND) or _leaving(new, ORPHAN)):
+        if new and (_is_deleting_with(new, FOREGROUND) or _is_deleting_with(new, ORPHAN)):
             self.queue.add(key)
 
     def _get(self, key: str) -> Object | None:
@@ -61,38 +61,57 @@ class GarbageCollector(Controller):
         return self.cluster.informer(resource).get(name) if resource else None
 
     async def sync(self, key: str) -> float | None:
-        """Delete one object whose owners are gone, or let go of one that waits for what it owns."""
-        resource = key.partition(":")[0]
-        if (obj := self._get(key)) is None:
+        """Delete one object if its owners are gone, or complete its deletion if it waits for its dependents."""
+        obj = self._get(key)
+        if obj is None:
             return None
+        resource = key.partition(":")[0]
         uid = obj["metadata"]["uid"]
-        dependents = [each for each in self._dependents.get(uid, ()) if each != key]  # it does not wait for itself
-        if _leaving(obj, ORPHAN):
-            await all_of(self._disown(each, {uid}) for each in dependents)
+        # An object that owns itself must not wait for itself.
+        dependents = [each for each in self._dependents.get(uid, ()) if each != key]
+        if _is_deleting_with(obj, ORPHAN):
+            await run_all(self._remove_owners(each, {uid}) for each in dependents)
             await self.cluster.remove_finalizer(resource, obj, ORPHAN)
-        elif _leaving(obj, FOREGROUND):
-            owners = [owner for each in dependents for owner in _owners(self._get(each)) if owner["uid"] == uid]
-            if not any(owner.get("blockOwnerDeletion") for owner in owners):
+        elif _is_deleting_with(obj, FOREGROUND):
+            if not self._is_blocked(uid, dependents):
                 await self.cluster.remove_finalizer(resource, obj, FOREGROUND)
             for each in dependents:
                 self.queue.add(each)
         elif not obj["metadata"].get("deletionTimestamp"):
-            found = {owner["uid"]: await self._owner(owner, obj) for owner in _owners(obj)}
-            # Those that are gone, or wait for this one to go.
-            leaving = {uid for uid, owner in found.items() if owner is None or _leaving(owner, FOREGROUND)}
-            if leaving and len(leaving) < len(found):
-                await self._disown(key, leaving)
-            elif leaving:
-                # Who waits for this one waits for what it owns as well, unless they go round in a circle.
-                owned = [one for each in dependents if (one := self._get(each))]
-                deep = any(found.values()) and owned and not any(_leaving(each, FOREGROUND) for each in owned)
-                await self.cluster.delete(resource, obj, propagation_policy="Foreground" if deep else "Background")
+            await self._check_owners(key, obj, dependents)
         return None
 
-    async def _owner(self, owner: dict[str, Any], obj: Object) -> Object | None:
-        """An owner, if it is there; what the cache lacks, the server is asked for."""
-        if not (key := _key_of_owner(owner, obj)):
-            return {"metadata": {}}  # what it owns is left alone
+    def _is_blocked(self, uid: str, dependents: list[str]) -> bool:
+        """Return whether a dependent blocks the foreground deletion of its owner."""
+        for key in dependents:
+            for owner in _owners(self._get(key)):
+                if owner["uid"] == uid and owner.get("blockOwnerDeletion"):
+                    return True
+        return False
+
+    async def _check_owners(self, key: str, obj: Object, dependents: list[str]) -> None:
+        """Delete an object that has no owner left, or remove the references to owners that are gone."""
+        resource = key.partition(":")[0]
+        owners = {owner["uid"]: await self._get_owner(owner, obj) for owner in _owners(obj)}
+        # These owners are gone, or wait for this object to be deleted.
+        gone = {uid for uid, owner in owners.items() if owner is None or _is_deleting_with(owner, FOREGROUND)}
+        if not gone:
+            return
+        if len(gone) < len(owners):
+            await self._remove_owners(key, gone)
+            return
+        # An owner in foreground deletion also waits for the dependents of its dependents. If one of these is itself in
+        # foreground deletion, the references form a circle.
+        owned = [each for each in map(self._get, dependents) if each is not None]
+        is_circle = any(_is_deleting_with(each, FOREGROUND) for each in owned)
+        policy = "Foreground" if any(owners.values()) and owned and not is_circle else "Background"
+        await self.cluster.delete(resource, obj, propagation_policy=policy)
+
+    async def _get_owner(self, owner: dict[str, Any], obj: Object) -> Object | None:
+        """Return an owner, or None if it does not exist. An owner that is not in the cache is read from the server."""
+        key = _owner_key(owner, obj)
+        if not key:
+            return {"metadata": {}}  # Of a kind that is not served: its dependents are kept.
         found = self._get(key)
         if found is None or found["metadata"]["uid"] != owner["uid"]:
             namespace = obj["metadata"].get("namespace") if "/" in key else None
@@ -100,18 +119,21 @@ class GarbageCollector(Controller):
                 found = await self.cluster.objects.get(key.partition(":")[0], owner["name"], namespace)
         return found if found and found["metadata"]["uid"] == owner["uid"] else None
 
-    async def _disown(self, key: str, uids: set[str]) -> None:
-        if obj := self._get(key):
-            left = [owner for owner in _owners(obj) if owner["uid"] not in uids]
-            head = {"resourceVersion": obj["metadata"]["resourceVersion"], "ownerReferences": left}
-            with ignoring(404):
-                await self.cluster.patch(key.partition(":")[0], obj, {"metadata": head})
+    async def _remove_owners(self, key: str, uids: set[str]) -> None:
+        obj = self._get(key)
+        if obj is None:
+            return
+        remaining = [owner for owner in _owners(obj) if owner["uid"] not in uids]
+        metadata = {"resourceVersion": obj["metadata"]["resourceVersion"], "ownerReferences": remaining}
+        with ignoring(404):
+            await self.cluster.patch(key.partition(":")[0], obj, {"metadata": metadata})
 
 
-def _key_of_owner(owner: dict[str, Any], obj: Object) -> str:
-    """The key of one of an object's owners; empty where it is of a kind that is not served, or cannot be its owner."""
+def _owner_key(owner: dict[str, Any], obj: Object) -> str:
+    """Return the key of an object's owner; empty if its kind is not served or it cannot own the object."""
     kind = _KINDS.get((owner["apiVersion"].rpartition("/")[0], owner["kind"]))
     namespace = obj["metadata"].get("namespace")
     if kind is None or (kind.namespaced and not namespace):
         return ""
-    return f"{kind.plural}:{namespace + '/' if kind.namespaced else ''}{owner['name']}"
+    name = f"{namespace}/{owner['name']}" if kind.namespaced else owner["name"]
+    return f"{kind.plural}:{name}"

@@ -1,9 +1,7 @@
-"""Informers: all objects of a resource, kept in memory by one list and one watch.
+"""Informers: caches that hold all objects of a resource, filled by one list and one watch.
 
-After a write, the answer is put into the informer at once (:meth:`Informer.note`), so that whoever looks next already
-knows it. An answer that the watch has passed is ignored: within one resource, versions arrive in order.
-
-Nothing here knows a kind.
+The response to a write is put into the cache at once (:meth:`Informer.note`), so that later reads include it. A
+response that is older than the watch is ignored: within one resource, versions arrive in order.
 """
 
 from __future__ import annotations
@@ -17,12 +15,17 @@ from aksgpu.local.status_error import StatusError
 
 log = logging.getLogger(__name__)
 
+_FIRST_DELAY = 0.02
+"""Seconds; the pause before listing again starts at twice this and doubles with each failure."""
+_MAX_DELAY = 30.0
+"""Seconds."""
+
 Change = Callable[[Object | None, Object | None], None]
-"""Called with an object's old and new state, of one uid; None where there is none. Must not block."""
+"""Callback with the old and new state of an object; None if it did not or does not exist. It must not block."""
 
 
-def key_of(obj: Object) -> str:
-    """``namespace/name``, or ``name`` for what belongs to no namespace."""
+def object_key(obj: Object) -> str:
+    """Return ``namespace/name``, or ``name`` for a cluster-scoped object."""
     meta = obj["metadata"]
     return f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else str(meta["name"])
 
@@ -32,7 +35,7 @@ def _version(obj: Object) -> int:
 
 
 class Index:
-    """Finds an informer's objects by a value that they have, such as their node's name."""
+    """Finds an informer's objects by a value computed from them, such as the name of their node."""
 
     def __init__(self, value: Callable[[Object], str]) -> None:
         self._value = value
@@ -42,17 +45,19 @@ class Index:
         return list(self._groups.get(value, {}).values())
 
     def change(self, old: Object | None, new: Object | None) -> None:
-        """Follow a change of one object."""
-        if old and (value := self._value(old)):
-            self._groups[value].pop(key_of(old), None)
-            if not self._groups[value]:
-                del self._groups[value]
-        if new and (value := self._value(new)):
-            self._groups.setdefault(value, {})[key_of(new)] = new
+        """Update the index after one object has changed."""
+        old_value = self._value(old) if old else ""
+        new_value = self._value(new) if new else ""
+        if old and old_value:
+            self._groups[old_value].pop(object_key(old), None)
+            if not self._groups[old_value]:
+                del self._groups[old_value]
+        if new and new_value:
+            self._groups.setdefault(new_value, {})[object_key(new)] = new
 
 
 class Informer:
-    """All objects of one resource, as the last watch event left them."""
+    """All objects of one resource, as of the last watch event."""
 
     def __init__(self, objects: Objects, resource: str) -> None:
         self.resource = resource
@@ -63,31 +68,31 @@ class Informer:
         self._changes: list[Change] = []
 
     def get(self, key: str) -> Object | None:
-        """The object of a key, or None."""
+        """Return the object with this key, or None."""
         return self._items.get(key)
 
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self._items.values()))
 
     def on_change(self, change: Change) -> None:
-        """Call ``change`` for every object there is, and for each change from now on."""
+        """Call ``change`` for every object that exists, and for every later change."""
         self._changes.append(change)
         for obj in self:
             change(None, obj)
 
     def index(self, value: Callable[[Object], str]) -> Index:
-        """An index by a value of the objects; those of value ``""`` are left out."""
-        made = Index(value)
-        self.on_change(made.change)
-        return made
+        """Return an index by a value of the objects. Objects whose value is ``""`` are left out."""
+        index = Index(value)
+        self.on_change(index.change)
+        return index
 
     def note(self, obj: Object) -> None:
-        """Remember the answer to a write, unless the watch has already been there."""
+        """Store the response to a write, unless the watch has already passed it."""
         if _version(obj) > self._seen:
-            self._set(key_of(obj), obj)
+            self._set(object_key(obj), obj)
 
     async def run(self) -> None:
-        """List, watch, and list again when the server no longer keeps our position; for ever."""
+        """List and watch without end. List again if the server no longer keeps the position of the watch."""
         failures = 0
         while True:
             try:
@@ -96,17 +101,17 @@ class Informer:
                     failures = 0
                     self._seen = max(self._seen, _version(event.object))
                     if event.type != "BOOKMARK":
-                        self._set(key_of(event.object), None if event.type == "DELETED" else event.object)
+                        self._set(object_key(event.object), None if event.type == "DELETED" else event.object)
             except StatusError as error:
                 log.info("watch of %s: %s", self.resource, error)
             except Exception:
                 log.exception("watch of %s", self.resource)
             failures += 1
-            await asyncio.sleep(min(30.0, 0.02 * 2 ** min(failures, 11)))
+            await asyncio.sleep(min(_MAX_DELAY, _FIRST_DELAY * 2 ** min(failures, 11)))
 
     async def _list(self) -> str:
         items, version = await self._objects.list(self.resource)
-        found = {key_of(obj): obj for obj in items}
+        found = {object_key(obj): obj for obj in items}
         self._seen = max(self._seen, int(version or 0))
         for key in [key for key in self._items if key not in found]:
             self._set(key, None)
@@ -120,7 +125,7 @@ class Informer:
         if old is new or (old and new and _version(new) <= _version(old)):
             return
         if old and new and old["metadata"].get("uid") != new["metadata"].get("uid"):
-            self._set(key, None)  # another object that bears its name
+            self._set(key, None)  # The object was deleted and another one was created with its name.
             old = None
         if new is None:
             del self._items[key]
@@ -129,5 +134,5 @@ class Informer:
         for change in self._changes:
             try:
                 change(old, new)
-            except Exception:  # one listener's trouble with one object is not the others'
+            except Exception:  # An error in one callback must not keep the others from being called.
                 log.exception("%s %s", self.resource, key)

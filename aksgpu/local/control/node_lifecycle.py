@@ -1,46 +1,51 @@
-"""Lost nodes: notices that a node stopped renewing its lease, taints it, and moves its pods away.
+"""The node lifecycle: taints nodes that are lost, not ready or cordoned, and evicts pods that do not tolerate it.
 
-Readiness and cordons become taints here; what tolerates which taint how long is the pods' own business.
-Pods of nodes that do not exist any more are removed.
+A node is lost when its lease is no longer renewed. Pods of nodes that no longer exist are deleted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
-from aksgpu.common import times
+from aksgpu.common import times, tolerations
 from aksgpu.local.control import filters
-from aksgpu.local.control.controller_runtime import Cluster, Controller, condition, finished
-from aksgpu.local.control.informer import key_of
+from aksgpu.local.control.controller_runtime import Cluster, Controller, get_condition, is_finished
+from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import ignoring
 
-LEASES = "kube-node-lease"
-GRACE = 40.0
-"""Seconds without a sign of life after which a node counts as lost, where its lease does not say otherwise."""
+LEASE_NAMESPACE = "kube-node-lease"
+DEFAULT_GRACE = 40.0
+"""Seconds without a heartbeat after which a node is lost, if its lease does not name a duration."""
 
-_OURS = (filters.NOT_READY, filters.UNREACHABLE, filters.UNSCHEDULABLE)
+_MANAGED_TAINTS = (filters.NOT_READY, filters.UNREACHABLE, filters.UNSCHEDULABLE)
 
 
 def taints_for(node: Object) -> list[dict[str, Any]]:
-    """A node's taints as they should be: the user's, and those that follow from its readiness and cordon."""
+    """Return the taints that a node should have: the user's, and those for its readiness and cordon."""
     spec = node.get("spec") or {}
-    ready = condition(node, "Ready").get("status")
+    ready = get_condition(node, "Ready").get("status")
     wanted: list[tuple[str, str]] = []
     if ready != "True":
         key = filters.UNREACHABLE if ready == "Unknown" else filters.NOT_READY
-        wanted = [(key, effect) for effect in (("NoSchedule", "NoExecute") if ready else ("NoSchedule",))]
+        wanted.append((key, "NoSchedule"))
+        if ready:  # A new node that has not reported yet evicts nothing.
+            wanted.append((key, "NoExecute"))
     if spec.get("unschedulable"):
         wanted.append((filters.UNSCHEDULABLE, "NoSchedule"))
-    have = spec.get("taints") or ()
-    old = {(taint["key"], taint["effect"]): taint for taint in have}
-    made = [old.get(each) or {"key": each[0], "effect": each[1], "timeAdded": times.now()} for each in wanted]
-    return [taint for taint in have if taint["key"] not in _OURS] + made
+    current = spec.get("taints") or ()
+    current_by_key = {(taint["key"], taint["effect"]): taint for taint in current}
+    taints = [taint for taint in current if taint["key"] not in _MANAGED_TAINTS]
+    for key, effect in wanted:
+        new = {"key": key, "effect": effect, "timeAdded": times.now()}
+        taints.append(current_by_key.get((key, effect), new))
+    return taints
 
 
 class NodeController(Controller):
-    """Watches over the nodes' leases."""
+    """Watches the nodes' leases and heartbeats."""
 
     resource = "nodes"
     component = "node-controller"
@@ -48,127 +53,143 @@ class NodeController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._leases = cluster.informer("leases")
-        # What was seen of a node last, and when by this process's clock: wall clocks jump, and machines sleep.
-        self._signs: dict[str, tuple[Any, float]] = {}
+        # The last heartbeat of each node, and when it was seen by the monotonic clock: the system clock may jump.
+        self._heartbeats: dict[str, tuple[Any, float]] = {}
         self._leases.on_change(self._lease_changed)
 
     def _lease_changed(self, old: Object | None, new: Object | None) -> None:
         name = (new or old or {})["metadata"]["name"]
-        if name in self._signs and (node := self.informer.get(name)):
-            self._left(node)
+        node = self.informer.get(name)
+        if node is not None and name in self._heartbeats:
+            self._grace_left(node)
 
     async def sync(self, key: str) -> float | None:
-        """Judge one node."""
+        """Mark one node as lost if its grace period is over, and set its taints."""
         node = self.informer.get(key)
         if node is None:
-            if self._signs.pop(key, None):
-                gone = {"kind": "Node", "metadata": {"name": key}}
-                self.tell(gone, "Normal", "RemovingNode", f"Node {key} event: Removing Node {key} from Controller")
+            if self._heartbeats.pop(key, None):
+                deleted = {"kind": "Node", "metadata": {"name": key}}
+                message = f"Node {key} event: Removing Node {key} from Controller"
+                self.record_event(deleted, "Normal", "RemovingNode", message)
             return None
-        if key not in self._signs:
-            self.tell(node, "Normal", "RegisteredNode", f"Node {key} event: Registered Node {key} in Controller")
-        left = self._left(node)
-        if left <= 0 and condition(node, "Ready").get("status") != "Unknown":
-            node = await self._lost(node)
+        if key not in self._heartbeats:
+            self.record_event(
+                node, "Normal", "RegisteredNode", f"Node {key} event: Registered Node {key} in Controller"
+            )
+        remaining = self._grace_left(node)
+        if remaining <= 0 and get_condition(node, "Ready").get("status") != "Unknown":
+            node = await self._mark_unknown(node)
         taints = taints_for(node)
         if taints != ((node.get("spec") or {}).get("taints") or []):
             version = {"resourceVersion": node["metadata"]["resourceVersion"]}
             with ignoring(404):
                 await self.cluster.patch("nodes", node, {"metadata": version, "spec": {"taints": taints}})
-        return left if left > 0 else None  # a node that comes back says so in its status
+        return remaining if remaining > 0 else None  # A node that comes back changes its status.
 
-    def _left(self, node: Object) -> float:
-        """Seconds until the node counts as lost."""
-        key = node["metadata"]["name"]
-        lease = (self._leases.get(f"{LEASES}/{key}") or {}).get("spec") or {}
-        sign = lease.get("renewTime"), condition(node, "Ready").get("lastHeartbeatTime")
+    def _grace_left(self, node: Object) -> float:
+        """Return the seconds until the node is lost."""
+        name = node["metadata"]["name"]
+        lease = (self._leases.get(f"{LEASE_NAMESPACE}/{name}") or {}).get("spec") or {}
+        heartbeat = (lease.get("renewTime"), get_condition(node, "Ready").get("lastHeartbeatTime"))
+        grace = float(lease.get("leaseDurationSeconds") or DEFAULT_GRACE)
         now = asyncio.get_running_loop().time()
-        grace = float(lease.get("leaseDurationSeconds") or GRACE)
-        last, since = self._signs.get(key, (None, now))
-        if last != sign or now - since > 1.25 * grace:
-            # A new sign; or it is this process that stood still, and the node may have had nobody to report to.
+        last, since = self._heartbeats.get(name, (None, now))
+        # If much more time has passed, this process was suspended, and the node could not report to it.
+        if heartbeat != last or now - since > 1.25 * grace:
             since = now
-        self._signs[key] = sign, since
+        self._heartbeats[name] = (heartbeat, since)
         return grace - (now - since)
 
-    async def _lost(self, node: Object) -> Object:
-        """Say that nothing is known of the node any more."""
-        stopped = {"reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
-        unknown = {"status": "Unknown", "lastTransitionTime": times.now(), **stopped}
+    async def _mark_unknown(self, node: Object) -> Object:
+        """Set the node's conditions to Unknown."""
+        unknown = {
+            "status": "Unknown",
+            "lastTransitionTime": times.now(),
+            "reason": "NodeStatusUnknown",
+            "message": "Kubelet stopped posting node status.",
+        }
         status = node.get("status") or {}
-        kept = [each for each in status.get("conditions") or () if each["type"] != "Ready"]
-        conditions = [{**each, **unknown} if each["type"].endswith("Pressure") else each for each in kept]
-        conditions.append({"type": "Ready", **condition(node, "Ready"), **unknown})
+        conditions: list[dict[str, Any]] = []
+        for condition in status.get("conditions") or ():
+            if condition["type"].endswith("Pressure"):
+                conditions.append({**condition, **unknown})
+            elif condition["type"] != "Ready":
+                conditions.append(condition)
+        conditions.append({"type": "Ready", **get_condition(node, "Ready"), **unknown})
         node = await self.cluster.update_status("nodes", node, {**status, "conditions": conditions})
         name = node["metadata"]["name"]
-        self.tell(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+        self.record_event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
         return node
 
 
-class PodMover(Controller):
-    """Deletes pods from nodes that they do not tolerate any longer, or that are gone."""
+class TaintEvictionController(Controller):
+    """Deletes pods from nodes whose NoExecute taints they do not tolerate, and from nodes that no longer exist."""
 
     component = "taint-eviction-controller"
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._nodes = cluster.informer("nodes")
-        self._pods = self.follow("pods", self._key_if_in_danger)
+        self._pods = self.follow("pods", self._evictable_key)
         self._on_node = self._pods.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._nodes.on_change(self._node_changed)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        some = new or old
-        if some and (new is None or _evicting(new) != _evicting(old)):
-            for pod in self._on_node[some["metadata"]["name"]]:
-                self.queue.add(key_of(pod))
+        node = new or old
+        if node is not None and (new is None or _no_execute_taints(new) != _no_execute_taints(old)):
+            for pod in self._on_node[node["metadata"]["name"]]:
+                self.queue.add(object_key(pod))
 
-    def _key_if_in_danger(self, pod: Object) -> str:
+    def _evictable_key(self, pod: Object) -> str:
         name = pod["spec"].get("nodeName")
         node = self._nodes.get(name) if name else None
-        return key_of(pod) if name and (node is None or _evicting(node)) else ""
+        return object_key(pod) if name and (node is None or _no_execute_taints(node)) else ""
 
     async def sync(self, key: str) -> float | None:
-        """Judge one pod."""
+        """Delete one pod if its node is gone or it no longer tolerates the node's taints."""
         pod = self._pods.get(key)
-        if pod is None or not (name := pod["spec"].get("nodeName")):
+        if pod is None or not pod["spec"].get("nodeName"):
             return None
-        if (node := self._nodes.get(name)) is None:
-            await self._bury(pod, name)
+        name = pod["spec"]["nodeName"]
+        node = self._nodes.get(name)
+        if node is None:
+            await self._delete_orphan(pod, name)
             return None
-        if finished(pod) or pod["metadata"].get("deletionTimestamp"):
+        if is_finished(pod) or pod["metadata"].get("deletionTimestamp"):
             return None
-        if (left := _patience(pod, _evicting(node))) > 0:
-            return left
-        self.tell(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
-        why = "Taint manager: deleting due to NoExecute taint"
-        await self.cluster.disrupt(pod, "DeletionByTaintManager", why)
+        remaining = _toleration_left(pod, _no_execute_taints(node))
+        if remaining > 0:
+            return remaining
+        self.record_event(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
+        message = "Taint manager: deleting due to NoExecute taint"
+        await self.cluster.disrupt(pod, "DeletionByTaintManager", message)
         await self.cluster.delete("pods", pod)
         return None
 
-    async def _bury(self, pod: Object, name: str) -> None:
-        """Remove a pod whose node is gone: nobody is left who could end it."""
+    async def _delete_orphan(self, pod: Object, name: str) -> None:
+        """Delete a pod whose node no longer exists, so that no node agent can end it."""
         with ignoring(404):
             await self.cluster.objects.get("nodes", name)
-            return  # only the cache lacks it
-        if not finished(pod):
+            return  # The node is missing only from the cache.
+        if not is_finished(pod):
             await self.cluster.disrupt(pod, "DeletionByPodGC", "PodGC: node no longer exists", phase="Failed")
         await self.cluster.delete("pods", pod, grace_period_seconds=0)
 
 
-def _evicting(node: Object | None) -> list[dict[str, Any]]:
+def _no_execute_taints(node: Object | None) -> list[dict[str, Any]]:
     taints = (node.get("spec") or {}).get("taints") or () if node else ()
     return [taint for taint in taints if taint["effect"] == "NoExecute"]
 
 
-def _patience(pod: Object, taints: list[dict[str, Any]]) -> float:
-    """Seconds that a pod may stay on a node with these taints."""
-    left = float("inf")
+def _toleration_left(pod: Object, taints: list[dict[str, Any]]) -> float:
+    """Return the seconds for which a pod may stay on a node with these taints."""
+    remaining = math.inf
     for taint in taints:
-        covering = [each for each in pod["spec"].get("tolerations") or () if filters.covers(each, taint)]
-        if not covering:
+        matching = [each for each in pod["spec"].get("tolerations") or () if tolerations.matches(each, taint)]
+        if not matching:
             return 0.0
-        limits = [each["tolerationSeconds"] for each in covering if each.get("tolerationSeconds") is not None]
+        limits = [each["tolerationSeconds"] for each in matching if each.get("tolerationSeconds") is not None]
         if limits:
-            left = min(left, min(limits) - times.age(taint.get("timeAdded") or times.now()))
-    return left
+            age = times.age(taint.get("timeAdded") or times.now())
+            remaining = min(remaining, min(limits) - age)
+    return remaining

@@ -1,6 +1,6 @@
-"""What a namespace uses of its ResourceQuotas, written into their status.
+"""The ResourceQuota controller: writes what a namespace uses into the status of its quotas.
 
-Refusing a pod that would go beyond a quota is the API server's part, and so is what a pod costs.
+Refusing a pod that would exceed a quota is part of admission, and so is computing what a pod uses.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import re
 from decimal import Decimal
 
 from aksgpu.common import quantities
-from aksgpu.local.api.admission import usage
-from aksgpu.local.control.controller_runtime import Cluster, Controller, finished
-from aksgpu.local.control.informer import key_of
+from aksgpu.local.api.admission import quota_usage
+from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished
+from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object
 
-_DELAY = 0.1
-"""Seconds that changes in a namespace are collected: its pods are summed up once for all of them."""
-_COUNTED = re.compile(r"(count/)?pods|cpu|memory|ephemeral-storage|limits\..+|requests\.(?!storage$).+")
-"""The names in which pods are summed up; of others nobody knows what is used."""
+_SYNC_DELAY = 0.1
+"""Seconds for which changes in a namespace are collected before its pods are summed up once."""
+_POD_RESOURCES = re.compile(r"(count/)?pods|cpu|memory|ephemeral-storage|limits\..+|requests\.(?!storage$).+")
+"""The resources that are summed up over pods. For others, no usage is reported."""
 
 
 class QuotaController(Controller):
-    """Keeps the status of ResourceQuotas."""
+    """Keeps the status of ResourceQuotas up to date."""
 
     resource = "resourcequotas"
 
@@ -32,10 +32,11 @@ class QuotaController(Controller):
         cluster.informer("pods").on_change(self._used_changed)
 
     def _used_changed(self, old: Object | None, new: Object | None) -> None:
-        some = new or old
-        if some and not (old and new and finished(old) == finished(new)):
-            for quota in self._quotas[_namespace(some)]:
-                self.queue.add_after(key_of(quota), _DELAY)
+        pod = new or old
+        if pod is None or (old and new and is_finished(old) == is_finished(new)):
+            return
+        for quota in self._quotas[_namespace(pod)]:
+            self.queue.add_after(object_key(quota), _SYNC_DELAY)
 
     async def sync(self, key: str) -> float | None:
         """Sum up what the namespace of one quota uses."""
@@ -44,14 +45,17 @@ class QuotaController(Controller):
             return None
         hard = (quota.get("spec") or {}).get("hard") or {}
         namespace = _namespace(quota)
-        sums = usage(self._pods[namespace])
-        used = {name: _spell(sums[name], str(limit)) for name, limit in hard.items() if _COUNTED.fullmatch(name)}
+        usage = quota_usage(self._pods[namespace])
+        used: dict[str, str] = {}
+        for name, limit in hard.items():
+            if _POD_RESOURCES.fullmatch(name):
+                used[name] = _format_like(usage[name], str(limit))
         await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})
         return None
 
 
-def _spell(value: Decimal, like: str) -> str:
-    """An amount, in the suffixes that the quota's limit uses."""
+def _format_like(value: Decimal, like: str) -> str:
+    """Format an amount with the suffixes that the quota's limit uses."""
     if like.endswith("i") and value and not value % 1024:
         return quantities.canonical(f"{int(value) // 1024}Ki")
     return quantities.canonical(str(value))

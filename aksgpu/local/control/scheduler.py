@@ -1,9 +1,9 @@
-"""The scheduler: gives each waiting pod a node, or says why there is none.
+"""The scheduler: binds each pending pod to a node, or reports why no node can run it.
 
-What fits where is in :mod:`aksgpu.local.control.filters`, the picture of the cluster in
-:mod:`aksgpu.local.control.scheduler_queue`; here are the reads and writes. A pod is counted on its node at once and
-bound in the
-background, so that one slow write delays nobody; a pod for which others must leave is counted there until they have.
+The filters are in :mod:`aksgpu.local.control.filters`, the cached state of the cluster is in
+:mod:`aksgpu.local.control.scheduler_queue`, and this module reads and writes the API. A pod counts as assigned at once
+and is bound in the background, so that a slow write delays no other pod. That is also true of a pod that waits for
+others to be preempted.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import logging
 from contextlib import suppress
 
 from aksgpu.common import times
-from aksgpu.local.control.controller_runtime import Cluster, Tasks, all_of, condition, finished
-from aksgpu.local.control.informer import key_of
-from aksgpu.local.control.scheduler_queue import RETELL, SCHEDULER, Board, Choice
+from aksgpu.local.control.controller_runtime import Cluster, Tasks, get_condition, is_finished, run_all
+from aksgpu.local.control.informer import object_key
+from aksgpu.local.control.scheduler_queue import REPORT_INTERVAL, SCHEDULER, Placement, SchedulerQueue
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
-_WRITES = 64
-"""Writes on their way at the same time."""
-_AGAIN = 1.0
-"""Seconds before a pod is tried again that could not be bound."""
+_MAX_WRITES = 64
+"""Bindings that are written at the same time."""
+_MAX_REPORTS = 16
+"""Pods whose status is written at the same time to report why they are pending."""
+_RETRY_DELAY = 1.0
+"""Seconds before a pod that could not be bound is tried again."""
 
 
 class Scheduler:
@@ -32,35 +34,39 @@ class Scheduler:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._board = Board()
-        self._wake, self._news = asyncio.Event(), asyncio.Event()
-        self._slots = asyncio.Semaphore(_WRITES)
+        self._queue = SchedulerQueue()
+        self._wake = asyncio.Event()
+        self._report_due = asyncio.Event()
+        self._slots = asyncio.Semaphore(_MAX_WRITES)
         self._tasks = Tasks()
-        # Pods that others wait for to be gone.
-        self._victims: dict[str, asyncio.Event] = {}
+        # Set when a preempted pod has gone, by uid.
+        self._departures: dict[str, asyncio.Event] = {}
         self._pods = cluster.informer("pods")
         cluster.informer("nodes").on_change(self._node_changed)
         self._pods.on_change(self._pod_changed)
 
     async def start(self) -> None:
-        """Begin to schedule; the informers have listed."""
+        """Start scheduling. The informers have listed."""
         self._tasks.spawn(self._run())
-        self._tasks.spawn(self._inform())
+        self._tasks.spawn(self._report_reasons())
 
     async def stop(self) -> None:
-        """Stop; bindings that are not acknowledged are made by the next start."""
+        """Stop. Bindings that the server has not confirmed are repeated by the next start."""
         await self._tasks.cancel()
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        if some := new or old:
-            self._board.node_changed(some["metadata"]["name"], new)
+        node = new or old
+        if node is not None:
+            self._queue.node_changed(node["metadata"]["name"], new)
             self._wake.set()
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         uid = (new or old or {})["metadata"]["uid"]
-        self._board.pod_changed(uid, new)
-        if (new is None or finished(new)) and (gone := self._victims.pop(uid, None)):
-            gone.set()
+        self._queue.pod_changed(uid, new)
+        if new is None or is_finished(new):
+            departure = self._departures.pop(uid, None)
+            if departure is not None:
+                departure.set()
         self._wake.set()
 
     async def _run(self) -> None:
@@ -68,92 +74,110 @@ class Scheduler:
             await self._wake.wait()
             self._wake.clear()
             try:
-                while choice := self._board.next():
-                    self._board.assume(choice.pod, choice.node)
-                    self._tasks.spawn(self._place(choice))
+                while placement := self._queue.next():
+                    self._queue.assume(placement.pod, placement.node)
+                    self._tasks.spawn(self._bind_when_free(placement))
                     await asyncio.sleep(0)
             except Exception:
-                log.exception("scheduling")
-                await asyncio.sleep(_AGAIN)
+                log.exception("scheduling failed")
+                await asyncio.sleep(_RETRY_DELAY)
                 self._wake.set()
-            self._news.set()
+            self._report_due.set()
 
-    async def _place(self, choice: Choice) -> None:
-        """Bind a pod, once others have left if they must; when that fails, the pod waits again."""
-        pod = choice.pod
-        uid = choice.pod["metadata"]["uid"]
+    async def _bind_when_free(self, placement: Placement) -> None:
+        """Bind a pod after its victims, if any, have gone. If that fails, requeue the pod."""
+        pod = placement.pod
+        uid = pod["metadata"]["uid"]
         try:
-            if choice.victims:
-                await self._make_room(choice)
-            if self._board.assumed.get(uid) == choice.node:  # no more important pod took that room
+            if placement.victims:
+                await self._preempt(placement)
+            # A pod of higher priority may have taken the room in the meantime.
+            if self._queue.assumed.get(uid) == placement.node:
                 async with self._slots:
-                    await self._bind(pod, choice.node)
+                    await self._bind(pod, placement.node)
         except Exception as error:
             if not (isinstance(error, StatusError) and error.code == 404):
-                log.warning("placing %s on %s: %s", key_of(pod), choice.node, error)
-            asyncio.get_running_loop().call_later(_AGAIN, self._withdraw, pod)
+                log.warning("binding %s to %s: %s", object_key(pod), placement.node, error)
+            asyncio.get_running_loop().call_later(_RETRY_DELAY, self._requeue, pod)
 
-    def _withdraw(self, pod: Object) -> None:
-        current = self._pods.get(key_of(pod))
+    def _requeue(self, pod: Object) -> None:
+        current = self._pods.get(object_key(pod))
         if current and current["metadata"]["uid"] == pod["metadata"]["uid"]:
-            self._board.withdraw(current)
+            self._queue.requeue(current)
         self._wake.set()
 
     async def _bind(self, pod: Object, node: str) -> None:
         name = pod["metadata"]["name"]
         namespace = pod["metadata"]["namespace"]
-        head = {"name": name, "namespace": namespace, "uid": pod["metadata"]["uid"]}
-        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": head, "target": {"kind": "Node", "name": node}}
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name, "namespace": namespace, "uid": pod["metadata"]["uid"]},
+            "target": {"kind": "Node", "name": node},
+        }
         await self._cluster.objects.create("pods", binding, namespace, name=name, subresource="binding")
-        self._event(pod, "Normal", "Scheduled", f"Successfully assigned {namespace}/{name} to {node}", "Binding")
+        self._record_event(pod, "Normal", "Scheduled", f"Successfully assigned {namespace}/{name} to {node}", "Binding")
 
-    async def _make_room(self, choice: Choice) -> None:
-        """Have the pods leave that stand in the way, and wait until they are gone."""
-        await self._tell(choice.pod, choice.reason)
+    async def _preempt(self, placement: Placement) -> None:
+        """Delete the victims of a placement and wait until they have gone."""
+        await self._set_unschedulable(placement.pod, placement.reason)
         with ignoring(404, 409):
-            nominated = {"status": {"nominatedNodeName": choice.node}}
-            await self._cluster.patch("pods", choice.pod, nominated, subresource="status")
+            nominated = {"status": {"nominatedNodeName": placement.node}}
+            await self._cluster.patch("pods", placement.pod, nominated, subresource="status")
         departures: list[asyncio.Event] = []
-        for held in choice.victims:
-            victim = self._pods.get(held.key)
-            if victim is None or victim["metadata"]["uid"] != held.uid or finished(victim):
+        for assigned in placement.victims:
+            victim = self._pods.get(assigned.key)
+            if victim is None or victim["metadata"]["uid"] != assigned.uid or is_finished(victim):
                 continue
-            if not victim["spec"].get("nodeName"):  # it was about to come
-                self._board.withdraw(victim)
+            if not victim["spec"].get("nodeName"):  # It is assumed but not bound yet.
+                self._queue.requeue(victim)
                 continue
-            departures.append(self._victims.setdefault(held.uid, asyncio.Event()))
+            departures.append(self._departures.setdefault(assigned.uid, asyncio.Event()))
             if not victim["metadata"].get("deletionTimestamp"):
-                why = f"{SCHEDULER}: preempting to accommodate a higher priority pod"
-                await self._cluster.disrupt(victim, "PreemptionByScheduler", why)
-                await self._cluster.delete("pods", victim)
-                text = f"Preempted by pod {choice.pod['metadata']['uid']} on node {choice.node}"
-                self._event(victim, "Normal", "Preempted", text, "Preempting")
+                await self._delete_victim(victim, placement)
         for departure in departures:
             await departure.wait()
 
-    # Why pods wait
+    async def _delete_victim(self, victim: Object, placement: Placement) -> None:
+        message = f"{SCHEDULER}: preempting to accommodate a higher priority pod"
+        await self._cluster.disrupt(victim, "PreemptionByScheduler", message)
+        await self._cluster.delete("pods", victim)
+        message = f"Preempted by pod {placement.pod['metadata']['uid']} on node {placement.node}"
+        self._record_event(victim, "Normal", "Preempted", message, "Preempting")
 
-    async def _inform(self) -> None:
-        """Tell pods why they wait. Beside the scheduling, which is never to wait for it."""
-        more = False
+    # Reports about pending pods
+
+    async def _report_reasons(self) -> None:
+        """Write into pending pods why they are pending.
+
+        This is a task of its own, so that it never delays scheduling.
+        """
+        held_back = False
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), RETELL if more else None)
-            self._news.clear()
-            news, more = self._board.untold(asyncio.get_running_loop().time())
-            await all_of((self._tell(pod, text) for pod, text in news if self._board.waits(pod)), limit=16)
+                await asyncio.wait_for(self._report_due.wait(), REPORT_INTERVAL if held_back else None)
+            self._report_due.clear()
+            reports, held_back = self._queue.unreported(asyncio.get_running_loop().time())
+            updates = (self._set_unschedulable(pod, text) for pod, text in reports if self._queue.is_pending(pod))
+            await run_all(updates, limit=_MAX_REPORTS)
 
-    async def _tell(self, pod: Object, message: str) -> None:
-        before = condition(pod, "PodScheduled")
-        if before.get("message") == message:
+    async def _set_unschedulable(self, pod: Object, message: str) -> None:
+        old = get_condition(pod, "PodScheduled")
+        if old.get("message") == message:
             return
-        since = before.get("lastTransitionTime") if before.get("status") == "False" else None
-        state = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-        self._event(pod, "Warning", "FailedScheduling", message, "Scheduling")
+        since = old.get("lastTransitionTime") if old.get("status") == "False" else None
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+            "lastTransitionTime": since or times.now(),
+        }
+        self._record_event(pod, "Warning", "FailedScheduling", message, "Scheduling")
         try:
-            await self._cluster.set_condition(pod, {**state, "lastTransitionTime": since or times.now()})
+            await self._cluster.set_condition(pod, condition)
         except StatusError as error:
-            log.warning("telling %s why it waits: %s", key_of(pod), error)
+            log.warning("setting the condition PodScheduled of %s: %s", object_key(pod), error)
 
-    def _event(self, pod: Object, kind: str, reason: str, message: str, action: str) -> None:
-        self._cluster.events.tell(SCHEDULER, pod, kind, reason, message, action=action)
+    def _record_event(self, pod: Object, kind: str, reason: str, message: str, action: str) -> None:
+        self._cluster.events.record_event(SCHEDULER, pod, kind, reason, message, action=action)

@@ -1,7 +1,7 @@
-"""The scheduler's picture of the cluster: nodes with what is in use, and waiting pods in groups of the same shape.
+"""The scheduler's cache of the cluster: nodes with their pods, and pending pods in groups with equal requirements.
 
-What a change costs does not grow with the number of pods or nodes: it alters one node, and that node is judged anew
-once a *group*, not once a pod. Nothing here reads or writes the API.
+A change affects one node, which is then evaluated once per group rather than once per pod. So the cost of a change does
+not grow with the number of pods or nodes. Nothing in this module reads or writes the API.
 """
 
 from __future__ import annotations
@@ -12,261 +12,279 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from aksgpu.local.control import filters
-from aksgpu.local.control.controller_runtime import finished
-from aksgpu.local.control.filters import Held, NodeView, Shape, Verdict
-from aksgpu.local.control.informer import key_of
+from aksgpu.local.control.controller_runtime import is_finished
+from aksgpu.local.control.filters import AssignedPod, FilterResult, NodeInfo, PodRequirements
+from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object
 
 SCHEDULER = "default-scheduler"
 
-RETELL = 1.0
-"""Seconds after which waiting pods are told a new reason."""
+REPORT_INTERVAL = 1.0
+"""Seconds between two messages to the same pending pods."""
 
-_IDLE_GROUPS = 16
-_ENOUGH_NODES = 100
-"""Comparing this many feasible nodes is enough, as for the Kubernetes scheduler."""
+_MAX_IDLE_GROUPS = 16
+"""Groups without pods that are kept, so that the next such pod does not need all nodes evaluated again."""
+_MAX_NODES_COMPARED = 100
+"""Feasible nodes that are compared, as in the Kubernetes scheduler."""
 
 _NOT_HELPFUL = "Preemption is not helpful for scheduling"
 _NO_VICTIMS = "No preemption victims found for incoming pod"
-_ELSEWHERE = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
+_OTHER_NODE = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
 
 
-class Group:
-    """Waiting pods of one shape, the first to come first, and what each node says to them."""
+class PendingGroup:
+    """Pending pods with equal requirements, oldest first, and the result of each node's filters for them."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-        self.names = shape.names
+    def __init__(self, requirements: PodRequirements) -> None:
+        self.requirements = requirements
+        self.node_names = requirements.node_names
         self.pods: dict[str, Object] = {}
-        self.untold: dict[str, None] = {}
-        """Pods that do not bear the present message yet."""
-        self.said = ""
-        self.said_at = 0.0
+        self.unreported: dict[str, None] = {}
+        """Uids of the pods that do not have the current message in their status yet."""
+        self.reported_message = ""
+        self.reported_at = 0.0
         self.feasible: dict[str, float] = {}
-        """Nodes where the pod fits, and how well."""
-        self.makeable: dict[str, None] = {}
-        """Nodes where the pod would fit if others were preempted."""
-        self.crowded = 0
-        """Nodes that lack nothing but room."""
-        self._verdicts: dict[str, Verdict] = {}
+        """The nodes that can run the pods, with their scores."""
+        self.preemptable: dict[str, None] = {}
+        """The nodes that could run a pod if others were preempted."""
+        self.full_nodes = 0
+        """Number of nodes that lack only free resources."""
+        self._results: dict[str, FilterResult] = {}
         self._reasons: Counter[str] = Counter()
 
-    def judge(self, node: NodeView) -> None:
-        """Ask one node anew."""
+    def evaluate(self, node: NodeInfo) -> None:
+        """Run the filters on one node again."""
         self.forget(node.name)
-        if self.names is not None and node.name not in self.names:
+        if self.node_names is not None and node.name not in self.node_names:
             return
-        verdict = self._verdicts[node.name] = filters.judge(self.shape, node)
-        self._reasons.update(verdict.reasons)
-        if not verdict.reasons:
-            self.feasible[node.name] = node.score(self.shape)
-        elif verdict.room_would_help:
-            self.crowded += 1
-            if self.shape.preempts and filters.victims(self.shape, node):
-                self.makeable[node.name] = None
+        result = filters.filter_node(self.requirements, node)
+        self._results[node.name] = result
+        self._reasons.update(result.reasons)
+        if not result.reasons:
+            self.feasible[node.name] = node.score(self.requirements)
+        elif result.preemption_may_help:
+            self.full_nodes += 1
+            if self.requirements.preempts and filters.select_victims(self.requirements, node):
+                self.preemptable[node.name] = None
 
     def forget(self, name: str) -> None:
-        """Take back what a node said."""
-        if verdict := self._verdicts.pop(name, None):
-            self._reasons.subtract(verdict.reasons)
-            self.crowded -= verdict.room_would_help
-            self.feasible.pop(name, None)
-            self.makeable.pop(name, None)
+        """Drop the result of a node."""
+        result = self._results.pop(name, None)
+        if result is None:
+            return
+        self._reasons.subtract(result.reasons)
+        self.full_nodes -= result.preemption_may_help
+        self.feasible.pop(name, None)
+        self.preemptable.pop(name, None)
 
-    def rank(self) -> tuple[int, str]:
-        """Groups whose turn is earlier have a smaller one."""
+    def sort_key(self) -> tuple[int, str]:
+        """Order groups by priority, highest first, then by the age of their first pod."""
         first = next(iter(self.pods.values()))
-        return -self.shape.priority, first["metadata"].get("creationTimestamp") or ""
+        return -self.requirements.priority, first["metadata"].get("creationTimestamp") or ""
 
     def reasons(self, nodes: int) -> str:
-        """Why these pods fit nowhere, in the Kubernetes scheduler's words."""
-        reasons = {**self._reasons, _ELSEWHERE: nodes - len(self._verdicts)}
+        """Return why no node can run these pods, in the words of the Kubernetes scheduler."""
+        reasons = {**self._reasons, _OTHER_NODE: nodes - len(self._results)}
         return f"0/{nodes} nodes are available: {_histogram(reasons)}."
 
     def message(self, nodes: int) -> str:
-        """Why these pods wait, and why nothing is done about it."""
+        """Return why these pods are pending and why preemption does not help."""
         if not nodes:
             return "no nodes available to schedule pods"
-        if not self.shape.preempts:
+        if not self.requirements.preempts:
             return f"{self.reasons(nodes)} preemption: not eligible due to preemptionPolicy=Never."
-        tried = _histogram({_NOT_HELPFUL: nodes - self.crowded, _NO_VICTIMS: self.crowded})
-        return f"{self.reasons(nodes)} preemption: 0/{nodes} nodes are available: {tried}."
+        preemption = _histogram({_NOT_HELPFUL: nodes - self.full_nodes, _NO_VICTIMS: self.full_nodes})
+        return f"{self.reasons(nodes)} preemption: 0/{nodes} nodes are available: {preemption}."
 
 
 def _histogram(counts: dict[str, int]) -> str:
     return ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items() if count > 0))
 
 
-class Choice(NamedTuple):
-    """A pod, the node that it goes to, and the pods that must leave that node for it before."""
+class Placement(NamedTuple):
+    """A pod, the node it is placed on, and the pods that must be preempted first."""
 
     pod: Object
     node: str
-    victims: list[Held]
+    victims: list[AssignedPod]
     reason: str
-    """Why others must leave."""
+    """Why preemption is necessary."""
 
 
-class Board:
-    """Nodes, pods that hold a part of them, and pods that wait."""
+class SchedulerQueue:
+    """Nodes, pods that are assigned to them, and pending pods."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, NodeView] = {}
+        self.nodes: dict[str, NodeInfo] = {}
         self.assumed: dict[str, str] = {}
-        """Pods that count as running on a node before the API server says so."""
-        self._known = 0
-        self._places: dict[str, str] = {}
-        self._groups: dict[bytes, Group] = {}
-        self._waiting: dict[str, bytes] = {}
+        """Node names of pods that count as assigned before the API server confirms it, by uid."""
+        self._node_count = 0
+        self._node_names: dict[str, str] = {}
+        self._groups: dict[bytes, PendingGroup] = {}
+        self._group_keys: dict[str, bytes] = {}
 
-    # What happens in the cluster
+    # Changes in the cluster
 
     def node_changed(self, name: str, node: Object | None) -> None:
-        """A Node object is there, changed, or is gone (None)."""
-        view = self.nodes.get(name) or NodeView(name)
-        self._known += (node is not None) - (view.node is not None)
+        """Handle a node that was added, changed or, with None, deleted."""
+        info = self.nodes.get(name) or NodeInfo(name)
+        self._node_count += (node is not None) - (info.node is not None)
         if node is None:
-            view.node = None
-            if not view.pods:
+            info.node = None
+            if not info.pods:
                 self.nodes.pop(name, None)
             for group in self._groups.values():
                 group.forget(name)
             return
-        self.nodes[name] = view
-        if view.describe(node):
-            self._judge(view)
+        self.nodes[name] = info
+        if info.set_node(node):
+            self._evaluate(info)
 
     def pod_changed(self, uid: str, pod: Object | None) -> None:
-        """A pod is there, changed, or is gone (None)."""
-        if pod is None or finished(pod):
+        """Handle a pod that was added, changed or, with None, deleted."""
+        if pod is None or is_finished(pod):
             self.assumed.pop(uid, None)
-            self._unwait(uid)
-            self._release(uid)
-        elif place := pod["spec"].get("nodeName"):
+            self._dequeue(uid)
+            self._unassign(uid)
+        elif pod["spec"].get("nodeName"):
             self.assumed.pop(uid, None)
-            self._hold(pod, place)
+            self._assign(pod, pod["spec"]["nodeName"])
         elif uid not in self.assumed:
-            self._wait(pod)
+            self._enqueue(pod)
 
     def assume(self, pod: Object, node: str) -> None:
-        """Count the pod as running on the node, before the API server says so."""
+        """Count a pod as assigned to a node before the API server confirms it."""
         self.assumed[pod["metadata"]["uid"]] = node
-        self._hold(pod, node)
+        self._assign(pod, node)
 
-    def withdraw(self, pod: Object) -> None:
-        """The node could not be given to the pod after all: it waits again."""
+    def requeue(self, pod: Object) -> None:
+        """Make an assumed pod pending again."""
         uid = pod["metadata"]["uid"]
         if self.assumed.pop(uid, None):
-            self._release(uid)
-            self._wait(pod)
+            self._unassign(uid)
+            self._enqueue(pod)
 
-    # What is to be done
+    # Decisions
 
-    def waits(self, pod: Object) -> bool:
-        """Whether the pod has no node yet."""
-        return pod["metadata"]["uid"] in self._waiting
+    def is_pending(self, pod: Object) -> bool:
+        """Return whether the pod is waiting for a node."""
+        return pod["metadata"]["uid"] in self._group_keys
 
-    def next(self) -> Choice | None:
-        """The most important pod that fits somewhere, or would if others left, and the best node for it."""
-        able = [group for group in self._groups.values() if group.pods and (group.feasible or group.makeable)]
-        if not able:
+    def next(self) -> Placement | None:
+        """Return the pending pod of the highest priority that a node can run, and the best node for it.
+
+        If no node can run it without preemption, the placement names the pods to preempt.
+        """
+        groups = [group for group in self._groups.values() if group.pods and (group.feasible or group.preemptable)]
+        if not groups:
             return None
-        group = min(able, key=Group.rank)
+        group = min(groups, key=PendingGroup.sort_key)
         pod = next(iter(group.pods.values()))
         if group.feasible:
-            best, _ = max(islice(group.feasible.items(), _ENOUGH_NODES), key=itemgetter(1))
-            return Choice(pod, best, [], "")
-        plans = {name: filters.victims(group.shape, self.nodes[name]) for name in islice(group.makeable, _ENOUGH_NODES)}
-        name, victims = min(plans.items(), key=lambda plan: _cost(plan[1]))
-        return Choice(pod, name, victims, group.reasons(self._known))
+            best, _ = max(islice(group.feasible.items(), _MAX_NODES_COMPARED), key=itemgetter(1))
+            return Placement(pod, best, [], "")
+        victims: dict[str, list[AssignedPod]] = {}
+        for name in islice(group.preemptable, _MAX_NODES_COMPARED):
+            victims[name] = filters.select_victims(group.requirements, self.nodes[name])
+        best = min(victims, key=lambda name: _preemption_cost(victims[name]))
+        return Placement(pod, best, victims[best], group.reasons(self._node_count))
 
-    def untold(self, now: float) -> tuple[list[tuple[Object, str]], bool]:
-        """Pods that wait and have not been told why, or not the present reason, at ``now`` in seconds.
+    def unreported(self, now: float) -> tuple[list[tuple[Object, str]], bool]:
+        """Return the pending pods whose message is new, with the message, at the time ``now`` in seconds.
 
-        While nodes come and go, reasons change often: pods that were told one hear the next a second later. The second
-        answer is whether there are such pods.
+        Messages change often while nodes come and go, so a pod gets a new one only after :data:`REPORT_INTERVAL`. The
+        second value is whether messages were held back for that reason.
         """
-        news: list[tuple[Object, str]] = []
-        more = False
+        reports: list[tuple[Object, str]] = []
+        held_back = False
         for group in self._groups.values():
             if not group.pods or group.feasible:
                 continue
-            message = group.message(self._known)
-            if message != group.said and now - group.said_at >= RETELL:
-                group.untold.update(dict.fromkeys(group.pods))
-                group.said = message
-                group.said_at = now
-            more |= message != group.said
-            news += [(group.pods[uid], message) for uid in group.untold]
-            group.untold.clear()
-        return news, more
+            message = group.message(self._node_count)
+            if message != group.reported_message and now - group.reported_at >= REPORT_INTERVAL:
+                group.unreported.update(dict.fromkeys(group.pods))
+                group.reported_message = message
+                group.reported_at = now
+            held_back |= message != group.reported_message
+            reports += [(group.pods[uid], message) for uid in group.unreported]
+            group.unreported.clear()
+        return reports, held_back
 
     # Bookkeeping
 
-    def _judge(self, view: NodeView) -> None:
-        if view.node is not None:
+    def _evaluate(self, info: NodeInfo) -> None:
+        if info.node is not None:
             for group in self._groups.values():
-                group.judge(view)
+                group.evaluate(info)
 
-    def _hold(self, pod: Object, place: str) -> None:
+    def _assign(self, pod: Object, node: str) -> None:
         meta = pod["metadata"]
         uid = meta["uid"]
-        if self._places.get(uid) == place:
+        if self._node_names.get(uid) == node:
             return
-        self._unwait(uid)
-        self._release(uid)
-        wants = filters.requests(pod["spec"])
+        self._dequeue(uid)
+        self._unassign(uid)
+        requests = filters.pod_requests(pod["spec"])
         priority = int(pod["spec"].get("priority") or 0)
-        view = self.nodes.setdefault(place, NodeView(place))
-        view.hold(Held(uid, key_of(pod), priority, wants, meta.get("creationTimestamp") or ""))
-        self._places[uid] = place
-        self._judge(view)
+        info = self.nodes.setdefault(node, NodeInfo(node))
+        info.add_pod(AssignedPod(uid, object_key(pod), priority, requests, meta.get("creationTimestamp") or ""))
+        self._node_names[uid] = node
+        self._evaluate(info)
 
-    def _release(self, uid: str) -> None:
-        if view := self.nodes.get(self._places.pop(uid, "")):
-            view.release(uid)
-            if view.node is None and not view.pods:
-                del self.nodes[view.name]
-            self._judge(view)
+    def _unassign(self, uid: str) -> None:
+        info = self.nodes.get(self._node_names.pop(uid, ""))
+        if info is None:
+            return
+        info.remove_pod(uid)
+        if info.node is None and not info.pods:
+            del self.nodes[info.name]
+        self._evaluate(info)
 
-    def _wait(self, pod: Object) -> None:
+    def _enqueue(self, pod: Object) -> None:
         meta = pod["metadata"]
         spec = pod["spec"]
         uid = meta["uid"]
-        if uid in self._waiting:
-            group = self._groups[self._waiting[uid]]
-            if not meta.get("deletionTimestamp") and group.pods[uid]["spec"] == spec:
+        is_deleted = bool(meta.get("deletionTimestamp"))
+        if uid in self._group_keys:
+            group = self._groups[self._group_keys[uid]]
+            if not is_deleted and group.pods[uid]["spec"] == spec:
                 group.pods[uid] = pod
                 return
-            self._unwait(uid)
-        ours = spec.get("schedulerName", SCHEDULER) == SCHEDULER and not spec.get("schedulingGates")
-        if ours and not meta.get("deletionTimestamp"):
-            group = self._group(Shape(spec))
-            self._waiting[uid] = group.shape.key
+            self._dequeue(uid)
+        is_ours = spec.get("schedulerName", SCHEDULER) == SCHEDULER
+        if is_ours and not spec.get("schedulingGates") and not is_deleted:
+            group = self._group(PodRequirements(spec))
+            self._group_keys[uid] = group.requirements.key
             group.pods[uid] = pod
-            group.untold[uid] = None
+            group.unreported[uid] = None
 
-    def _group(self, shape: Shape) -> Group:
-        if (group := self._groups.get(shape.key)) is None:
-            # A few empty groups are kept: the next pod of that shape is spared the round of all nodes.
-            idle = [key for key, each in self._groups.items() if not each.pods]
-            for key in idle[:-_IDLE_GROUPS]:
-                del self._groups[key]
-            group = self._groups[shape.key] = Group(shape)
-            for view in self.nodes.values() if group.names is None else map(self.nodes.get, group.names):
-                if view and view.node is not None:
-                    group.judge(view)
+    def _group(self, requirements: PodRequirements) -> PendingGroup:
+        group = self._groups.get(requirements.key)
+        if group is not None:
+            return group
+        idle = [key for key, each in self._groups.items() if not each.pods]
+        for key in idle[:-_MAX_IDLE_GROUPS]:
+            del self._groups[key]
+        group = PendingGroup(requirements)
+        self._groups[requirements.key] = group
+        names = self.nodes if group.node_names is None else group.node_names
+        for name in names:
+            info = self.nodes.get(name)
+            if info is not None and info.node is not None:
+                group.evaluate(info)
         return group
 
-    def _unwait(self, uid: str) -> None:
-        if (key := self._waiting.pop(uid, None)) is not None:
-            group = self._groups[key]
-            del group.pods[uid]
-            group.untold.pop(uid, None)
-            if not group.pods and group.names is not None:
-                del self._groups[key]
+    def _dequeue(self, uid: str) -> None:
+        key = self._group_keys.pop(uid, None)
+        if key is None:
+            return
+        group = self._groups[key]
+        del group.pods[uid]
+        group.unreported.pop(uid, None)
+        if not group.pods and group.node_names is not None:
+            del self._groups[key]
 
 
-def _cost(victims: list[Held]) -> tuple[Any, ...]:
-    """Least important victims first, then fewest, as Kubernetes chooses among nodes."""
+def _preemption_cost(victims: list[AssignedPod]) -> tuple[Any, ...]:
+    """Rank nodes for preemption as Kubernetes does: lowest priority of victims first, then fewest victims."""
     return max(pod.priority for pod in victims), sum(pod.priority for pod in victims), len(victims)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.common import times
-from aksgpu.local.control.controller_runtime import Tasks, condition
-from aksgpu.local.control.event_recorder import Recorder
+from aksgpu.local.control.controller_runtime import Tasks, get_condition
+from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.images import device_plugin
 from aksgpu.local.node import gpus
 from aksgpu.local.node.device_manager import DeviceManager
@@ -49,7 +49,7 @@ class Node:
         kubelet: the node's own ``/var/lib/kubelet``.
     """
 
-    def __init__(self, objects: Objects, events: Recorder, node: Object, root: Path) -> None:
+    def __init__(self, objects: Objects, events: EventRecorder, node: Object, root: Path) -> None:
         self._objects = objects
         self._events = events
         self.object = node
@@ -82,7 +82,7 @@ class Node:
     def see(self, node: Object) -> None:
         """Take over the Node object, and what Resource Manager says there of the driver."""
         self.object = node
-        if condition(node, "Ready").get("status") == "Unknown":
+        if get_condition(node, "Ready").get("status") == "Unknown":
             self._dirty.set()  # somebody took the node for lost
         if self.driver is None:
             return
@@ -219,4 +219,4 @@ class Node:
         for reason, message in told:
             # A kubelet names its node by name where a uid belongs; `kubectl describe node` asks for that.
             about = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
-            self._events.tell("kubelet", about, "Normal", reason, message, host=self.name)
+            self._events.record_event("kubelet", about, "Normal", reason, message, host=self.name)

@@ -18,7 +18,7 @@ from typing import Any
 from aksgpu.local.api.pod_exec import PodExec
 from aksgpu.local.api.pod_logs import PodLogs
 from aksgpu.local.control.controller_runtime import Tasks
-from aksgpu.local.control.event_recorder import Recorder
+from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
 from aksgpu.local.images.image_registry import install_tools
 from aksgpu.local.node import container_logs, gpus
@@ -60,7 +60,7 @@ class NodeAgent(PodLogs, PodExec):
         self._objects = objects
         self._root = root
         self._settings = settings
-        self._events = Recorder(objects)
+        self._events = EventRecorder(objects)
         self._nodes: dict[str, Node] = {}
         self._runners: dict[str, PodRunner] = {}
         self._tasks = Tasks()

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.common import times
-from aksgpu.local.control.controller_runtime import finished
-from aksgpu.local.control.event_recorder import Recorder
+from aksgpu.local.control.controller_runtime import is_finished
+from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.node import pod_status
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
@@ -44,7 +44,7 @@ class Surroundings:
     """
 
     objects: Objects
-    events: Recorder
+    events: EventRecorder
     settings: Settings
     root: Path
     tools: Path
@@ -91,7 +91,7 @@ class PodRunner:
     def tell(self, kind: str, reason: str, message: str, field: str = "") -> None:
         """Record an event of the pod."""
         about = {**self.pod, "apiVersion": "v1", "kind": "Pod"}
-        self.around.events.tell("kubelet", about, kind, reason, message, host=self.node.name, field=field)
+        self.around.events.record_event("kubelet", about, kind, reason, message, host=self.node.name, field=field)
 
     def changed(self) -> None:
         """Have the status posted."""
@@ -119,7 +119,7 @@ class PodRunner:
         """Take up what is on disk; before any pod runs, as devices must not be given twice."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             self._state = json.loads((self.directory / "pod.json").read_text())
-            if not finished(self.pod):
+            if not is_finished(self.pod):
                 self.node.ips.add(self._state["ip"])
                 self.node.devices.restore(self.uid, self._state["devices"])
         for one in self.all:
@@ -149,7 +149,7 @@ class PodRunner:
         """Run the pod to its end, and see it out of the API when it is deleted."""
         poster = asyncio.create_task(self._post_changes())
         try:
-            if finished(self.pod):
+            if is_finished(self.pod):
                 self._phase = self.pod["status"]["phase"]
             else:
                 await self._until_stopped()

@@ -1,21 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-from aksgpu.local.api.registry import Registry
-from aksgpu.local.api.store import Store
-
-
-@pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    registry = Registry(Store(tmp_path / "kube.db"))
-    await registry.open()
-    yield registry
-    await registry.close()
+from support.registry import registry as registry
 
 
 @pytest.fixture

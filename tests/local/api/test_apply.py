@@ -43,16 +43,16 @@ async def test_a_field_no_longer_applied_is_removed(registry: Registry) -> None:
     assert owners(applied) == {"two": {"f:data": {"f:b": {}}}}
 
 
-async def test_what_others_own_stays(registry: Registry) -> None:
+async def test_a_field_that_others_own_is_kept(registry: Registry) -> None:
     await apply(registry, config(a="1"), "k")
-    await registry.by("o").patch("configmaps", "c", {"data": {"b": "2"}}, "default")
+    await registry.with_manager("o").patch("configmaps", "c", {"data": {"b": "2"}}, "default")
     bare = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
     applied = await apply(registry, bare, "k")
     assert applied["data"] == {"b": "2"}
     assert owners(applied) == {"o": {"f:data": {"f:b": {}}}}
 
 
-async def test_who_applies_nothing_any_more_owns_nothing(registry: Registry) -> None:
+async def test_a_manager_that_applies_nothing_owns_nothing(registry: Registry) -> None:
     await apply(registry, config(a="1"), "one")
     applied = await apply(registry, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}, "one")
     assert "data" not in applied and "managedFields" not in applied["metadata"]
@@ -70,7 +70,7 @@ def daemon_set(*variables: str, init: str = "") -> Object:
     return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "d"}, "spec": spec}
 
 
-async def test_lists_come_in_the_order_in_which_they_are_applied(registry: Registry) -> None:
+async def test_lists_keep_the_applied_order(registry: Registry) -> None:
     await apply(registry, daemon_set("A", "B", "C", init="b"), "one", resource="daemonsets")
     await apply(registry, daemon_set("X", "A"), "two", resource="daemonsets")
     applied = await apply(registry, daemon_set("N", "C", "B", "A", init="ab"), "one", resource="daemonsets")
@@ -79,7 +79,7 @@ async def test_lists_come_in_the_order_in_which_they_are_applied(registry: Regis
     assert [each["name"] for each in spec["containers"][0]["env"]] == ["X", "N", "C", "B", "A"]
 
 
-async def test_two_items_of_one_name_are_not_applied(registry: Registry) -> None:
+async def test_two_items_with_the_same_key_are_refused(registry: Registry) -> None:
     text = r'\.spec\.template\.spec\.containers\[name="c"\]\.env: duplicate entries for key \[name="A"\]'
     with pytest.raises(StatusError, match=text):
         await apply(registry, daemon_set("A", "B", "A"), "one", resource="daemonsets")
@@ -90,7 +90,7 @@ async def test_applying_the_same_twice_writes_nothing(registry: Registry) -> Non
     assert (await apply(registry, config(a="1"), "one"))["metadata"] == first["metadata"]
 
 
-async def test_shared_fields_are_no_conflict(registry: Registry) -> None:
+async def test_applying_the_current_value_is_not_a_conflict(registry: Registry) -> None:
     await apply(registry, config(a="1"), "one")
     both = await apply(registry, config(a="1"), "two")
     assert owners(both) == {"one": {"f:data": {"f:a": {}}}, "two": {"f:data": {"f:a": {}}}}
@@ -99,7 +99,7 @@ async def test_shared_fields_are_no_conflict(registry: Registry) -> None:
 
 
 async def test_conflicts_name_every_field(registry: Registry) -> None:
-    await registry.by("writer").create("configmaps", config(a="1", b="2"), "default")
+    await registry.with_manager("writer").create("configmaps", config(a="1", b="2"), "default")
     with pytest.raises(StatusError) as raised:
         await apply(registry, config(a="x", b="y"), "one")
     lines = raised.value.message.splitlines()
@@ -127,7 +127,7 @@ async def test_lists_are_owned_item_by_item(registry: Registry, job: Object) -> 
     }
 
 
-async def test_a_service_loses_the_port_that_is_no_longer_applied(registry: Registry) -> None:
+async def test_a_port_that_is_no_longer_applied_is_removed(registry: Registry) -> None:
     def service(*ports: int) -> Object:
         listed = [{"port": port, "name": f"p{port}"} for port in ports]
         spec = {"ports": listed, "selector": {"a": "b"}}
@@ -155,9 +155,9 @@ async def test_apply_to_a_status_owns_only_the_status(registry: Registry, pod: O
     assert owners(entry.obj)["k"] == {"f:status": {"f:phase": {}}}
 
 
-async def test_ownership_can_be_handed_on(registry: Registry) -> None:
-    made = await registry.by("kubectl-client-side-apply").create("configmaps", config(a="1"), "default")
-    managed = [{**made["metadata"]["managedFields"][0], "manager": "kubectl", "operation": "Apply"}]
+async def test_managed_fields_can_be_transferred(registry: Registry) -> None:
+    created = await registry.with_manager("kubectl-client-side-apply").create("configmaps", config(a="1"), "default")
+    managed = [{**created["metadata"]["managedFields"][0], "manager": "kubectl", "operation": "Apply"}]
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": managed}]
     await registry.patch("configmaps", "c", patch, "default", content_type=JSON_PATCH)
     applied = await apply(registry, config(b="1"), "kubectl")
@@ -173,16 +173,16 @@ async def test_apply_is_as_strict_as_create(registry: Registry) -> None:
         await apply(registry, {**config(), "metadata": owned}, "one")
 
 
-def test_paths_in_texts() -> None:
+def test_format_path() -> None:
     path = ("f:spec", 'k:{"name":"main"}', 'k:{"port":80,"protocol":"TCP"}', 'v:"a/b"')
-    assert field_sets.text(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
+    assert field_sets.format_path(path) == '.spec[name="main"][port=80,protocol="TCP"][="a/b"]'
 
 
 @pytest.mark.parametrize(
     ("absent", "text"),
     [("apiVersion", "Specified patch version: , expected: v1"), ("kind", "invalid object type: /v1, Kind=")],
 )
-async def test_what_is_applied_says_what_it_is(registry: Registry, absent: str, text: str) -> None:
+async def test_apply_requires_api_version_and_kind(registry: Registry, absent: str, text: str) -> None:
     given = config(a="1")
     del given[absent]
     with pytest.raises(StatusError, match=text) as raised:
@@ -198,16 +198,16 @@ async def test_what_is_applied_says_what_it_is(registry: Registry, absent: str, 
         ([{"manager": "x", "fieldsV1": {"f:data": {}}}], ["one"]),
     ],
 )
-async def test_owners_that_a_client_writes(registry: Registry, given: list[Object], left: list[str]) -> None:
+async def test_managed_fields_written_by_a_client(registry: Registry, given: list[Object], left: list[str]) -> None:
     await apply(registry, config(a="1"), "one")
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": given}]
     entry, _ = await registry.write("patch", "configmaps", patch, "c", "default", content_type=JSON_PATCH)
     assert [each["manager"] for each in entry.obj["metadata"].get("managedFields", ())] == left
 
 
-async def test_an_owner_without_a_time_is_no_hindrance(registry: Registry) -> None:
-    made = await apply(registry, config(a="1"), "one")
-    timeless = {**made["metadata"]["managedFields"][0], "operation": "Update"}
+async def test_an_entry_without_a_time_is_accepted(registry: Registry) -> None:
+    created = await apply(registry, config(a="1"), "one")
+    timeless = {**created["metadata"]["managedFields"][0], "operation": "Update"}
     del timeless["time"]
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": [timeless]}]
     await registry.write("patch", "configmaps", patch, "c", "default", content_type=JSON_PATCH)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from aksgpu.local.api.registry import Registry, WriteOptions
-from aksgpu.local.kinds import by_plural
-from aksgpu.local.selectors import matcher
+from aksgpu.local.kinds import get_kind
+from aksgpu.local.selectors import object_filter
 from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
@@ -26,7 +26,7 @@ async def bound(registry: Registry, pod: Object) -> Object:
     return await registry.get("pods", "p", "default")
 
 
-async def test_a_pod_without_a_node_goes_at_once(registry: Registry, pod: Object) -> None:
+async def test_a_pod_without_a_node_is_deleted_at_once(registry: Registry, pod: Object) -> None:
     await registry.create("pods", pod, "default")
     await registry.delete("pods", "p", "default")
     assert await absent(registry, "pods", "p")
@@ -46,14 +46,14 @@ async def test_a_running_pod_gets_its_grace_period(registry: Registry, pod: Obje
     assert await absent(registry, "pods", "p")
 
 
-async def test_a_pod_that_ended_goes_at_once(registry: Registry, pod: Object) -> None:
+async def test_a_finished_pod_is_deleted_at_once(registry: Registry, pod: Object) -> None:
     await bound(registry, pod)
     await registry.patch("pods", "p", {"status": {"phase": "Succeeded"}}, "default", subresource="status")
     await registry.delete("pods", "p", "default")
     assert await absent(registry, "pods", "p")
 
 
-async def test_finalizers_hold_an_object(registry: Registry, pod: Object) -> None:
+async def test_finalizers_delay_deletion(registry: Registry, pod: Object) -> None:
     pod["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
     await bound(registry, pod)
     marked = await registry.delete("pods", "p", "default", grace_period_seconds=0)
@@ -64,7 +64,7 @@ async def test_finalizers_hold_an_object(registry: Registry, pod: Object) -> Non
     assert await absent(registry, "pods", "p")
 
 
-async def test_a_pod_with_grace_left_outlives_its_finalizers(registry: Registry, pod: Object) -> None:
+async def test_a_pod_waits_for_its_grace_period_after_its_finalizers(registry: Registry, pod: Object) -> None:
     pod["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
     await bound(registry, pod)
     await registry.delete("pods", "p", "default")
@@ -74,7 +74,7 @@ async def test_a_pod_with_grace_left_outlives_its_finalizers(registry: Registry,
     assert await absent(registry, "pods", "p")
 
 
-async def test_a_grace_period_beyond_the_end_of_time(registry: Registry, pod: Object) -> None:
+async def test_a_huge_grace_period_is_limited(registry: Registry, pod: Object) -> None:
     pod["spec"] |= {"nodeName": "n", "terminationGracePeriodSeconds": 10**17}
     await registry.create("pods", pod, "default")
     marked = await registry.delete("pods", "p", "default")
@@ -101,16 +101,16 @@ async def test_propagation(registry: Registry, job: Object, policy: str | None, 
 
 
 async def test_preconditions(registry: Registry) -> None:
-    made = await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
+    created = await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     with pytest.raises(
         StatusError, match="Precondition failed: UID in precondition: x, UID in object meta: "
     ) as raised:
         await registry.delete("configmaps", "c", "default", uid="x")
     assert raised.value.code == 409
-    await registry.delete("configmaps", "c", "default", uid=made["metadata"]["uid"])
+    await registry.delete("configmaps", "c", "default", uid=created["metadata"]["uid"])
 
 
-async def test_a_namespace_ends_when_it_is_finalized(registry: Registry) -> None:
+async def test_a_namespace_is_deleted_when_it_is_finalized(registry: Registry) -> None:
     await registry.create("namespaces", {"metadata": {"name": "gpu"}})
     marked = await registry.delete("namespaces", "gpu")
     assert "deletionTimestamp" in marked["metadata"] and "deletionGracePeriodSeconds" not in marked["metadata"]
@@ -125,7 +125,7 @@ async def test_a_namespace_ends_when_it_is_finalized(registry: Registry) -> None
     assert await absent(registry, "namespaces", "gpu", None)
 
 
-async def test_the_default_namespace_stays(registry: Registry) -> None:
+async def test_the_default_namespace_cannot_be_deleted(registry: Registry) -> None:
     with pytest.raises(StatusError, match='namespaces "default" is forbidden: this namespace may not be deleted'):
         await registry.delete("namespaces", "default")
 
@@ -133,7 +133,7 @@ async def test_the_default_namespace_stays(registry: Registry) -> None:
 async def test_collections(registry: Registry) -> None:
     for name, team in (("a", "x"), ("b", "y"), ("c", "x")):
         await registry.create("configmaps", {"metadata": {"name": name, "labels": {"team": team}}}, "default")
-    match = matcher(by_plural("configmaps"), "team=x", "")
+    match = object_filter(get_kind("configmaps"), "team=x", "")
     gone = await registry.remove_collection("configmaps", "default", match, {}, WriteOptions())
     assert [entry.key[1] for entry in gone] == ["a", "c"]
     assert [each["metadata"]["name"] for each in (await registry.list("configmaps"))[0]] == ["b"]
@@ -150,7 +150,7 @@ async def test_eviction(registry: Registry, pod: Object) -> None:
     assert why["message"] == "Eviction API: evicting" and why["lastTransitionTime"]
 
 
-async def test_an_eviction_that_does_not_happen_leaves_no_trace(registry: Registry, pod: Object) -> None:
+async def test_a_refused_eviction_changes_nothing(registry: Registry, pod: Object) -> None:
     await bound(registry, pod)
     before = await registry.get("pods", "p", "default")
     dry = WriteOptions(dry_run=True)
@@ -170,7 +170,7 @@ async def test_an_eviction_that_does_not_happen_leaves_no_trace(registry: Regist
         {"propagationPolicy": "Sideways"},
     ],
 )
-async def test_options_that_are_none(registry: Registry, pod: Object, body: Object) -> None:
+async def test_invalid_delete_options(registry: Registry, pod: Object, body: Object) -> None:
     await bound(registry, pod)
     with pytest.raises(StatusError) as raised:
         await registry.write("delete", "pods", body, "p", "default")
@@ -183,7 +183,7 @@ async def test_options_that_are_none(registry: Registry, pod: Object, body: Obje
 
 
 @pytest.mark.parametrize("part", ["binding", "eviction"])
-async def test_a_part_is_about_the_pod_of_the_url(registry: Registry, pod: Object, part: str) -> None:
+async def test_a_subresource_must_name_the_pod_of_the_url(registry: Registry, pod: Object, part: str) -> None:
     await registry.create("pods", pod, "default")
     for metadata in ({"name": "q"}, {"name": "p", "namespace": "kube-system"}):
         with pytest.raises(StatusError, match="does not match"):

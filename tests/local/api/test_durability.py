@@ -1,4 +1,7 @@
-"""Acknowledged writes survive SIGKILL: a writer process is killed again and again, and its record is compared."""
+"""Acknowledged writes survive SIGKILL.
+
+A writer process is killed repeatedly, and its output is compared with the store.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
 
-# Prints "name resourceVersion" only after the write was acknowledged.
+# Prints "name resourceVersion" after the write has been acknowledged.
 WRITER = """
 import asyncio, itertools, sys
 from pathlib import Path
@@ -49,7 +52,7 @@ def _record(path: Path, turn: int, lines: int) -> list[list[str]]:
     return record
 
 
-async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+async def test_no_acknowledged_write_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "kube.db"
     expected: dict[str, str] = {}
     highest = 0
@@ -64,7 +67,7 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
         await registry.open()
         found, at = await registry.list("configmaps", "default")
         stored = {each["metadata"]["name"]: each["metadata"]["resourceVersion"] for each in found}
-        # A deletion may have reached the disk without its acknowledgement having been read; nothing else may differ.
+        # A deletion may be on disk although its acknowledgement was not read. Nothing else may differ.
         missing = {name for name in expected if name not in stored}
         assert all(int(name.rsplit("-", 1)[1]) % 3 == 2 for name in missing)
         assert {name: stored[name] for name in expected if name in stored} == {

@@ -1,4 +1,4 @@
-"""Random objects, patches and options: the answer is an object or a Status, and the store stays sound."""
+"""Random objects, patches and options: the result is an object or a Status, and the store stays consistent."""
 
 from __future__ import annotations
 
@@ -20,10 +20,31 @@ from aksgpu.local.kinds import KINDS, Kind
 from aksgpu.local.status_error import StatusError
 
 JUNK: list[Any] = [
-    None, True, 0, -1, 2**31, 2**63 - 1, 1.5, "", "x", "a" * 300, "\0", "1Gi", "no/pe/x", [], {}, [1], [None], [{}],
-    {"a": None}, {"name": "x"}, [{"name": "a"}, {"name": "a"}], {"$patch": "delete"}, {"$patch": "x"},
+    None,
+    True,
+    0,
+    -1,
+    2**31,
+    2**63 - 1,
+    1.5,
+    "",
+    "x",
+    "a" * 300,
+    "\0",
+    "1Gi",
+    "no/pe/x",
+    [],
+    {},
+    [1],
+    [None],
+    [{}],
+    {"a": None},
+    {"name": "x"},
+    [{"name": "a"}, {"name": "a"}],
+    {"$patch": "delete"},
+    {"$patch": "x"},
     [{"$patch": "replace"}],
-]  # fmt: skip
+]
 BROKEN: list[Any] = [*JUNK, -(10**30), 10**30, "1e30", "a/b/c", [None, None], {"x": {}}]
 SCALARS: dict[str, list[Any]] = {
     "string": ["a", "x", "", "default", "Never", "Exists", "NoExecute"],
@@ -44,17 +65,17 @@ FULL = yaml.safe_load((Path(__file__).parents[2] / "data" / "full-objects.yaml")
 
 
 def parts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of each part of an object."""
+    """Yield the path of each part of an object."""
     yield path
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in pairs:
         yield from parts(each, (*path, key))
 
 
-def broken(whole: dict[str, Any], path: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-    """Copies of an object that lack one part, or have junk in its place."""
+def broken(live_cluster: dict[str, Any], path: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    """Yield copies of an object that lack one part, or have an invalid value in its place."""
     for index in range(-1, len(BROKEN)):
-        changed = copy.deepcopy(whole)
+        changed = copy.deepcopy(live_cluster)
         inner: Any = changed
         for key in path[:-1]:
             inner = inner[key]
@@ -86,11 +107,11 @@ class Generator:
         if depth > 7:
             return {}
         names = [*self.random.sample(list(node.fields), min(len(node.fields), self.random.randint(0, 4)))]
-        names += [name for name in (*node.required, *node.zero) if self.random.random() < 0.9]
-        made = {name: self.value(node.fields[name], depth + 1) for name in dict.fromkeys(names)}
+        names += [name for name in (*node.required, *node.always_written) if self.random.random() < 0.9]
+        created = {name: self.value(node.fields[name], depth + 1) for name in dict.fromkeys(names)}
         if self.random.random() < 0.03:
-            made[self.random.choice(DIRECTIVES)] = self.random.choice(JUNK)
-        return made
+            created[self.random.choice(DIRECTIVES)] = self.random.choice(JUNK)
+        return created
 
     def operation(self, value: Any) -> dict[str, Any]:
         name = self.random.choice(OPERATIONS)
@@ -98,7 +119,7 @@ class Generator:
         return {"op": name, "path": path, "from": "/metadata", "value": self.random.choice([value, *JUNK])}
 
     async def send(self, registry: Registry, kind: Kind) -> None:
-        obj = self.object(schema.of(kind))
+        obj = self.object(schema.schema_for(kind))
         if isinstance(obj.get("metadata"), dict):
             obj["metadata"]["name"] = self.random.choice(["a", "b"])
             for name in ("namespace", "resourceVersion", "uid"):
@@ -131,7 +152,7 @@ class Generator:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
+async def test_random_objects_are_accepted_or_refused(tmp_path: Path, seed: int) -> None:
     generator = Generator(seed)
     registry = Registry(Store(tmp_path / "kube.db"))
     await registry.open()
@@ -153,7 +174,7 @@ async def test_nothing_breaks_it(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("resource", FULL)
-async def test_one_part_broken_at_a_time(registry: Registry, resource: str) -> None:
+async def test_objects_with_one_invalid_part(registry: Registry, resource: str) -> None:
     kind = next(kind for kind in KINDS if kind.plural == resource)
     namespace = "default" if kind.namespaced else None
     options = WriteOptions(dry_run=True, field_validation="Strict")

@@ -6,10 +6,10 @@ import pytest
 
 from aksgpu.local.api import schema
 from aksgpu.local.api.patch import merge_patch, strategic_patch
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError
 
-PODS = schema.of(by_plural("pods"))
+PODS = schema.schema_for(get_kind("pods"))
 
 
 def patched(containers: list[Any], patch: dict[str, Any]) -> Any:
@@ -70,7 +70,7 @@ def test_atomic_lists_are_replaced() -> None:
         {"$patch": "explode"},
     ],
 )
-def test_patches_that_are_refused(patch: dict[str, Any]) -> None:
+def test_invalid_patches_are_refused(patch: dict[str, Any]) -> None:
     with pytest.raises(StatusError) as raised:
         patched([{"name": "a"}], patch)
     assert raised.value.code == 400

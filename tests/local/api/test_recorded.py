@@ -1,4 +1,4 @@
-"""What a real API server answered to writes, and what the registry answers to the same."""
+"""The registry's responses to writes, compared with those of a real API server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from aksgpu.local.api import field_sets, schema
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.store import Entry
-from aksgpu.local.kinds import KINDS, Kind, by_path
+from aksgpu.local.kinds import KINDS, Kind, find_kind
 from aksgpu.local.status_error import StatusError
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "kube-recordings"
@@ -36,14 +36,14 @@ def exchanges(scenario: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def plain(value: Any) -> Any:
-    """The value without what differs from run to run, and without the one text that is meant to differ.
+    """Return a value without what differs from run to run, and without one intended difference.
 
     The real server prints an immutable field's value as Go source with memory addresses, the laptop as JSON.
     """
     if isinstance(value, dict):
         return {_UID.sub("UID", key): plain(each) for key, each in value.items() if key != "resourceVersion"}
     if isinstance(value, list):
-        # Entries of managedFields come in the order of their times.
+        # Entries of managedFields are sorted by time.
         managed = bool(value) and isinstance(value[0], dict) and "fieldsType" in value[0]
         return [plain(each) for each in (sorted(value, key=lambda each: str(each["manager"])) if managed else value)]
     if isinstance(value, str):
@@ -58,7 +58,7 @@ async def answer(registry: Registry, exchange: dict[str, Any]) -> tuple[int, dic
     query = {key: values[0] for key, values in parse_qs(url.query).items()}
     match = _PATH.match(url.path)
     assert match is not None
-    kind = by_path(match["group"] or "", match["core"] or match["version"], match["plural"])
+    kind = find_kind(match["group"] or "", match["core"] or match["version"], match["plural"])
     assert kind is not None
     options = WriteOptions(
         manager=query.get("fieldManager", "curl"),
@@ -87,7 +87,7 @@ async def answer(registry: Registry, exchange: dict[str, Any]) -> tuple[int, dic
 
 
 def _success(kind: Kind, entry: Entry) -> dict[str, Any]:
-    """How the HTTP face answers a deletion."""
+    """Return the HTTP response to a deletion."""
     metadata = entry.obj["metadata"]
     group = {"group": kind.group} if kind.group else {}
     details = {"name": metadata["name"], **group, "kind": kind.plural, "uid": metadata["uid"]}
@@ -95,24 +95,24 @@ def _success(kind: Kind, entry: Entry) -> dict[str, Any]:
 
 
 async def _controllers(registry: Registry, command: str) -> None:
-    """What a real cluster's controllers had done to the Job by then."""
+    """Set the status that the controllers of the real cluster had set."""
     if command == "kubectl apply -f manifests/samples-tf-mnist-demo.yaml":
         recorded = json.loads((RECORDINGS / "01-tutorial.json").read_text())
         step = next(each for each in recorded["steps"] if "-o yaml" in each["command"])
         status = json.loads(step["exchanges"][-1]["response_body"])["status"]
         patch = {"status": status}
-        client = registry.by("kube-controller-manager")
+        client = registry.with_manager("kube-controller-manager")
         await client.patch("jobs", "samples-tf-mnist-demo", patch, "default", subresource="status")
 
 
 @pytest.mark.parametrize("scenario", ["01-tutorial", "02-errors", "04-patch-and-apply", "05-job-life"])
-async def test_writes_are_answered_as_recorded(registry: Registry, scenario: str) -> None:
+async def test_writes_return_the_recorded_objects(registry: Registry, scenario: str) -> None:
     compared = 0
     for command, exchange in exchanges(scenario):
         if not exchange["request_body"].startswith(("{", "[")) or exchange["request_body"] == "{not json":
-            continue  # what never reaches the registry
+            continue  # These requests do not reach the registry.
         if exchange["status"] == 415:
-            continue  # nor does what is no patch
+            continue  # Neither do malformed patches.
         status, body = await answer(registry, exchange)
         assert status == exchange["status"], command
         assert plain(body) == plain(json.loads(exchange["response_body"])), command
@@ -122,13 +122,13 @@ async def test_writes_are_answered_as_recorded(registry: Registry, scenario: str
     assert compared >= 4
 
 
-async def test_a_jobs_pod_is_completed_as_recorded(registry: Registry) -> None:
+async def test_a_pod_of_a_job_is_completed_as_recorded(registry: Registry) -> None:
     recorded = json.loads((RECORDINGS / "05-job-life.json").read_text())
     step = next(each for each in recorded["steps"] if each["command"] == "kubectl get pods -l app=sweep -o json")
     body = next(each["response_body"] for each in step["exchanges"] if "pods?" in each["path"])
     real = json.loads(body)["items"][0]
     spec = json.loads(json.dumps(real["spec"]))
-    # The laptop hands out no service account tokens, so it mounts none.
+    # The laptop has no service account tokens, so it mounts none.
     del spec["volumes"], spec["containers"][0]["volumeMounts"]
     sent = {
         "metadata": {
@@ -138,15 +138,15 @@ async def test_a_jobs_pod_is_completed_as_recorded(registry: Registry) -> None:
     }
     for default in ("imagePullPolicy", "resources", "terminationMessagePath", "terminationMessagePolicy"):
         del sent["spec"]["containers"][0][default]
-    made = await registry.by("kube-controller-manager").create("pods", sent, "default")
+    created = await registry.with_manager("kube-controller-manager").create("pods", sent, "default")
     del spec["nodeName"]
-    assert made["spec"] == spec
-    assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
-    assert plain(made["metadata"]["managedFields"][0]) == plain(real["metadata"]["managedFields"][0])
+    assert created["spec"] == spec
+    assert created["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
+    assert plain(created["metadata"]["managedFields"][0]) == plain(real["metadata"]["managedFields"][0])
 
 
 def recorded_objects() -> Iterator[tuple[Kind, dict[str, Any]]]:
-    """Every object of a kind of the table in any recorded answer: alone, in lists, tables and watches."""
+    """Yield every recorded object of a served kind: alone, in lists, in tables and in watches."""
     kinds = {(kind.api_version, kind.kind): kind for kind in KINDS}
 
     def inside(value: Any) -> Iterator[dict[str, Any]]:
@@ -173,11 +173,11 @@ def recorded_objects() -> Iterator[tuple[Kind, dict[str, Any]]]:
                             yield kind, obj
 
 
-def test_what_a_real_server_wrote_is_decoded_to_itself() -> None:
+def test_recorded_objects_decode_to_themselves() -> None:
     seen: set[str] = set()
     for kind, obj in recorded_objects():
         decoder = schema.Decoder()
-        assert decoder.decode(schema.of(kind), obj) == obj
+        assert decoder.decode(schema.schema_for(kind), obj) == obj
         assert not decoder.unknown and not decoder.causes.found
         for entry in obj["metadata"].get("managedFields", ()):
             assert field_sets.dump(field_sets.load(entry["fieldsV1"])) == entry["fieldsV1"]

@@ -8,9 +8,9 @@ import pytest
 from aksgpu.local.api import store as store_module
 from aksgpu.local.api.registry import Registry, WriteOptions
 from aksgpu.local.api.store import Event
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.objects import JSON_PATCH, STRATEGIC_PATCH
-from aksgpu.local.selectors import matcher
+from aksgpu.local.selectors import object_filter
 from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
@@ -22,7 +22,7 @@ async def refused(call: Any) -> Object:
     return raised.value.status
 
 
-async def test_what_every_cluster_has(registry: Registry) -> None:
+async def test_objects_of_a_new_cluster(registry: Registry) -> None:
     namespaces, _ = await registry.list("namespaces")
     names = [each["metadata"]["name"] for each in namespaces]
     assert names == ["default", "kube-node-lease", "kube-public", "kube-system"]
@@ -31,16 +31,16 @@ async def test_what_every_cluster_has(registry: Registry) -> None:
 
 
 async def test_create_completes_metadata(registry: Registry, job: Object) -> None:
-    made = await registry.create("jobs", {**job, "metadata": {"generateName": "train-"}}, "default")
-    metadata = made["metadata"]
+    created = await registry.create("jobs", {**job, "metadata": {"generateName": "train-"}}, "default")
+    metadata = created["metadata"]
     assert metadata["name"].startswith("train-") and len(metadata["name"]) == len("train-") + 5
     assert metadata["generation"] == 1 and metadata["namespace"] == "default"
     assert metadata["resourceVersion"] == str(registry.store.revision)
-    assert made["spec"]["selector"]["matchLabels"] == {"batch.kubernetes.io/controller-uid": metadata["uid"]}
-    assert await registry.get("jobs", metadata["name"], "default") == made
+    assert created["spec"]["selector"]["matchLabels"] == {"batch.kubernetes.io/controller-uid": metadata["uid"]}
+    assert await registry.get("jobs", metadata["name"], "default") == created
 
 
-async def test_the_caller_keeps_its_object(registry: Registry, job: Object) -> None:
+async def test_create_does_not_change_its_argument(registry: Registry, job: Object) -> None:
     before = str(job)
     await registry.create("jobs", job, "default")
     assert str(job) == before
@@ -56,18 +56,20 @@ async def test_conflicts_and_unconditional_updates(registry: Registry) -> None:
     assert "data" not in third and third["metadata"]["uid"] == second["metadata"]["uid"]
 
 
-async def test_what_changes_nothing_is_not_written(registry: Registry) -> None:
-    made = await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}}, "default")
+async def test_an_update_without_changes_is_not_written(registry: Registry) -> None:
+    created = await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}}, "default")
     same = await registry.patch("configmaps", "c", {"data": {"a": "1"}}, "default")
-    assert same["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    assert same["metadata"]["resourceVersion"] == created["metadata"]["resourceVersion"]
 
 
-async def test_status_and_spec_are_written_apart(registry: Registry, job: Object) -> None:
-    made = await registry.create("jobs", job, "default")
+async def test_status_and_spec_are_written_separately(registry: Registry, job: Object) -> None:
+    created = await registry.create("jobs", job, "default")
     done = await registry.update(
-        "jobs", {**made, "spec": {**made["spec"], "parallelism": 5}, "status": {"active": 1}}, subresource="status"
+        "jobs",
+        {**created, "spec": {**created["spec"], "parallelism": 5}, "status": {"active": 1}},
+        subresource="status",
     )
-    assert done["status"] == {"active": 1} and done["spec"] == made["spec"] and done["metadata"]["generation"] == 1
+    assert done["status"] == {"active": 1} and done["spec"] == created["spec"] and done["metadata"]["generation"] == 1
     more = await registry.patch("jobs", "train", {"spec": {"parallelism": 2}, "status": {"active": 9}}, "default")
     assert more["status"] == {"active": 1} and more["spec"]["parallelism"] == 2 and more["metadata"]["generation"] == 2
 
@@ -97,7 +99,7 @@ async def test_dry_run_stores_nothing(registry: Registry, pod: Object) -> None:
     assert (await refused(registry.get("pods", "p", "default")))["code"] == 404
 
 
-async def test_names_on_the_url_and_in_the_body(registry: Registry) -> None:
+async def test_names_in_the_url_and_in_the_body(registry: Registry) -> None:
     await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     status = await refused(registry.write("update", "configmaps", {"metadata": {"name": "d"}}, "c", "default"))
     assert status["message"] == "the name of the object (d) does not match the name on the URL (c)"
@@ -146,15 +148,15 @@ async def test_names_on_the_url_and_in_the_body(registry: Registry) -> None:
         ({"serviceAccountName": "nope"}, 'serviceaccount "nope" not found'),
     ],
 )
-async def test_pods_that_are_refused(registry: Registry, pod: Object, change: Object, message: str) -> None:
+async def test_invalid_pods_are_refused(registry: Registry, pod: Object, change: Object, message: str) -> None:
     pod["spec"] |= change
     assert message in (await refused(registry.create("pods", pod, "default")))["message"]
 
 
-async def test_default_tolerations_respect_those_given(registry: Registry, pod: Object) -> None:
+async def test_default_tolerations_do_not_replace_given_ones(registry: Registry, pod: Object) -> None:
     pod["spec"]["tolerations"] = [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]
-    made = await registry.create("pods", pod, "default")
-    assert [each["key"] for each in made["spec"]["tolerations"]] == [
+    created = await registry.create("pods", pod, "default")
+    assert [each["key"] for each in created["spec"]["tolerations"]] == [
         "node.kubernetes.io/not-ready",
         "node.kubernetes.io/unreachable",
     ]
@@ -163,11 +165,11 @@ async def test_default_tolerations_respect_those_given(registry: Registry, pod: 
 async def test_priority_and_quality_of_service(registry: Registry, pod: Object) -> None:
     pod["spec"]["priorityClassName"] = "system-node-critical"
     pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1", "memory": "1Gi"}}
-    made = await registry.create("pods", pod, "default")
-    assert made["spec"]["priority"] == 2_000_001_000 and made["status"]["qosClass"] == "Guaranteed"
+    created = await registry.create("pods", pod, "default")
+    assert created["spec"]["priority"] == 2_000_001_000 and created["status"]["qosClass"] == "Guaranteed"
 
 
-async def test_jobs_that_are_refused(registry: Registry, job: Object) -> None:
+async def test_invalid_jobs_are_refused(registry: Registry, job: Object) -> None:
     job["spec"] |= {"completionMode": "Indexed", "parallelism": -1}
     status = await refused(registry.create("jobs", job, "default"))
     fields = [cause["field"] for cause in status["details"]["causes"]]
@@ -175,7 +177,7 @@ async def test_jobs_that_are_refused(registry: Registry, job: Object) -> None:
     assert "spec.completions: Required value: when completion mode is Indexed" in status["message"]
 
 
-async def test_the_template_of_a_suspended_job_may_be_moved(registry: Registry, job: Object) -> None:
+async def test_scheduling_of_a_suspended_job_may_change(registry: Registry, job: Object) -> None:
     job["spec"]["suspend"] = True
     await registry.create("jobs", job, "default")
     move = {"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}
@@ -202,21 +204,21 @@ async def test_daemon_sets(registry: Registry) -> None:
     assert changed["metadata"]["generation"] == 2
 
 
-async def test_immutable_configuration(registry: Registry) -> None:
+async def test_immutable_config_maps_and_secrets(registry: Registry) -> None:
     await registry.create("configmaps", {"metadata": {"name": "c"}, "data": {"a": "1"}, "immutable": True}, "default")
     status = await refused(registry.patch("configmaps", "c", {"data": {"a": "2"}}, "default"))
     assert status["message"].endswith("data: Forbidden: field is immutable when `immutable` is set")
 
 
-async def test_quota_counts_as_pods_come_end_and_go(registry: Registry, pod: Object) -> None:
+async def test_quota_follows_the_pods(registry: Registry, pod: Object) -> None:
     await registry.create("resourcequotas", {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "3"}}}, "default")
 
     async def fill() -> list[str]:
         names = []
         with pytest.raises(StatusError, match="exceeded quota"):
             while True:
-                made = await registry.create("pods", {**pod, "metadata": {"generateName": "p-"}}, "default")
-                names.append(made["metadata"]["name"])
+                created = await registry.create("pods", {**pod, "metadata": {"generateName": "p-"}}, "default")
+                names.append(created["metadata"]["name"])
         return names
 
     names = await fill()
@@ -224,11 +226,11 @@ async def test_quota_counts_as_pods_come_end_and_go(registry: Registry, pod: Obj
     await registry.patch("pods", names[0], {"status": {"phase": "Failed"}}, "default", subresource="status")
     await registry.delete("pods", names[1], "default", grace_period_seconds=0)
     assert len(await fill()) == 2
-    await registry.delete("pods", names[0], "default", grace_period_seconds=0)  # took nothing any more
+    await registry.delete("pods", names[0], "default", grace_period_seconds=0)  # It used nothing any more.
     assert await fill() == []
 
 
-async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
+async def test_quota_is_enforced(registry: Registry, pod: Object) -> None:
     quota = {"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": 1}}}
     await registry.create("resourcequotas", quota, "default")
     pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
@@ -243,7 +245,7 @@ async def test_quota_is_kept(registry: Registry, pod: Object) -> None:
     await registry.create("pods", pod, "default")
 
 
-async def test_a_quota_wants_to_be_told(registry: Registry, pod: Object) -> None:
+async def test_a_quota_requires_requests_and_limits(registry: Registry, pod: Object) -> None:
     quota = {"metadata": {"name": "cpus"}, "spec": {"hard": {"requests.cpu": 1, "limits.memory": "1Gi"}}}
     await registry.create("resourcequotas", quota, "default")
     status = await refused(registry.create("pods", pod, "default"))
@@ -251,7 +253,7 @@ async def test_a_quota_wants_to_be_told(registry: Registry, pod: Object) -> None
     assert status["code"] == 403 and status["message"] == f'pods "p" is forbidden: {why}'
 
 
-async def test_a_priority_is_its_classs(registry: Registry, pod: Object) -> None:
+async def test_priority_comes_from_the_priority_class(registry: Registry, pod: Object) -> None:
     await registry.create("priorityclasses", {"metadata": {"name": "high"}, "value": 1000})
     pod["spec"] |= {"priorityClassName": "high", "priority": 5}
     status = await refused(registry.create("pods", pod, "default"))
@@ -275,47 +277,51 @@ async def test_binding(registry: Registry, pod: Object) -> None:
 async def test_pages_are_consistent(registry: Registry) -> None:
     for name in "abcdef":
         await registry.create("configmaps", {"metadata": {"name": name}, "data": {"v": "old"}}, "default")
-    page = await registry.page("configmaps", "default", limit=2)
+    page = await registry.list_page("configmaps", "default", limit=2)
     assert page.remaining == 4
     seen = [entry.obj for entry in page.entries]
     await registry.delete("configmaps", "c", "default")
     await registry.patch("configmaps", "d", {"data": {"v": "new"}}, "default")
     await registry.create("configmaps", {"metadata": {"name": "cc"}}, "default")
-    while page.cont:
-        following = await registry.page("configmaps", "default", limit=2, cont=page.cont)
+    while page.token:
+        following = await registry.list_page("configmaps", "default", limit=2, token=page.token)
         assert following.resource_version == page.resource_version
         page = following
         seen += [entry.obj for entry in page.entries]
     assert [each["metadata"]["name"] for each in seen] == list("abcdef")
     assert {each["data"]["v"] for each in seen} == {"old"}
-    assert [entry.key[1] for entry in (await registry.page("configmaps", "default")).entries] == [*"ab", "cc", *"def"]
+    assert [entry.key[1] for entry in (await registry.list_page("configmaps", "default")).entries] == [
+        *"ab",
+        "cc",
+        *"def",
+    ]
 
 
-async def test_a_page_that_is_too_old(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "RING", 2)
+async def test_an_expired_continue_token(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "WATCH_CACHE_SIZE", 2)
     for name in "abcdef":
         await registry.create("configmaps", {"metadata": {"name": name}}, "default")
-    page = await registry.page("configmaps", limit=2)
+    page = await registry.list_page("configmaps", limit=2)
     for name in "xyz":
         await registry.create("configmaps", {"metadata": {"name": name}}, "default")
-    status = await refused(registry.page("configmaps", limit=2, cont=page.cont))
+    status = await refused(registry.list_page("configmaps", limit=2, token=page.token))
     assert (status["code"], status["reason"]) == (410, "Expired")
-    rest = await registry.page("configmaps", cont=status["metadata"]["continue"])
+    rest = await registry.list_page("configmaps", token=status["metadata"]["continue"])
     assert [entry.key[1] for entry in rest.entries] == list("cdefxyz")
-    assert (await refused(registry.page("configmaps", cont="!")))["code"] == 400
+    assert (await refused(registry.list_page("configmaps", token="!")))["code"] == 400
 
 
-async def collect(registry: Registry, count: int, **asked: Any) -> list[Event]:
+async def collect(registry: Registry, count: int, **options: Any) -> list[Event]:
     found: list[Event] = []
     async with asyncio.timeout(5):
-        async for event in registry.stream("configmaps", "default", **asked):
+        async for event in registry.stream("configmaps", "default", **options):
             found.append(event)
             if len(found) == count:
                 break
     return found
 
 
-async def test_a_watch_sees_a_selectors_world(registry: Registry) -> None:
+async def test_a_watch_with_a_selector(registry: Registry) -> None:
     start = registry.store.revision
     await registry.create("configmaps", {"metadata": {"name": "c", "labels": {"team": "a"}}}, "default")
     await registry.patch("configmaps", "c", {"data": {"k": "1"}}, "default")
@@ -323,11 +329,13 @@ async def test_a_watch_sees_a_selectors_world(registry: Registry) -> None:
     await registry.patch("configmaps", "c", {"data": {"k": "2"}}, "default")
     await registry.patch("configmaps", "c", {"metadata": {"labels": {"team": "a"}}}, "default")
     await registry.delete("configmaps", "c", "default")
-    events = await collect(registry, 5, resource_version=start, match=matcher(by_plural("configmaps"), "team=a", ""))
+    events = await collect(
+        registry, 5, resource_version=start, match=object_filter(get_kind("configmaps"), "team=a", "")
+    )
     assert [event.type for event in events] == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
 
 
-async def test_a_watch_from_nothing_begins_with_what_is_there(registry: Registry) -> None:
+async def test_a_watch_without_a_version_starts_with_existing_objects(registry: Registry) -> None:
     await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     (event,) = await collect(registry, 1)
     assert (event.type, event.entry.key[1]) == ("ADDED", "c")
@@ -336,14 +344,14 @@ async def test_a_watch_from_nothing_begins_with_what_is_there(registry: Registry
     assert events[1].entry.obj["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
-async def test_bookmarks_carry_the_newest_version(registry: Registry) -> None:
+async def test_bookmarks_have_the_newest_version(registry: Registry) -> None:
     start = registry.store.revision
     await registry.create("secrets", {"metadata": {"name": "s"}}, "default")
     (event,) = await collect(registry, 1, resource_version=start, bookmark_seconds=0.01)
     assert event.type == "BOOKMARK" and event.entry.rv == registry.store.revision
 
 
-async def test_the_plain_watch(registry: Registry) -> None:
+async def test_watch(registry: Registry) -> None:
     _, version = await registry.list("configmaps")
     await registry.create("configmaps", {"metadata": {"name": "c"}}, "default")
     async with asyncio.timeout(5):
@@ -352,7 +360,7 @@ async def test_the_plain_watch(registry: Registry) -> None:
             break
 
 
-async def test_events_are_forgotten(registry: Registry) -> None:
+async def test_old_events_are_deleted(registry: Registry) -> None:
     event = {"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod"}, "lastTimestamp": "2020-01-01T00:00:00Z"}
     await registry.create("events", event, "default")
     await registry.create("events", {"metadata": {"name": "f"}, "involvedObject": {"kind": "Pod"}}, "default")
@@ -366,14 +374,14 @@ async def test_json_patch_limits(registry: Registry) -> None:
     patch: list[Object] = [{"op": "test", "path": "/kind", "value": "Namespace"}] * 10_001
     status = await refused(registry.patch("namespaces", "default", patch, content_type=JSON_PATCH))
     assert status["code"] == 413
-    # Each of these copies doubles what is there: a hundred would fill any memory.
+    # Each copy doubles the size. A hundred would fill the memory.
     copies = [{"op": "copy", "from": "/metadata", "path": f"/metadata/copy{number}"} for number in range(100)]
     for bad in ([{"op": "remove", "path": "/nope"}], [{"op": "what", "path": "/a"}], [{"path": 5}], copies):
         status = await refused(registry.patch("namespaces", "default", bad, content_type=JSON_PATCH))
         assert status["code"] == 422
 
 
-async def test_a_very_deep_patch_is_refused(registry: Registry) -> None:
+async def test_a_deeply_nested_patch_is_refused(registry: Registry) -> None:
     deep: Object = {}
     for _ in range(5000):
         deep = {"a": deep}
@@ -381,7 +389,7 @@ async def test_a_very_deep_patch_is_refused(registry: Registry) -> None:
     assert status["code"] == 400
 
 
-async def test_what_json_cannot_say(registry: Registry) -> None:
+async def test_text_that_json_cannot_represent_is_refused(registry: Registry) -> None:
     revision = registry.store.revision
     for text in ("\ud800", "a\udfff"):
         status = await refused(

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from extract_schemas import extract
 
-from aksgpu.local.api import name_formats, schema
-from aksgpu.local.kinds import KINDS, by_plural
+from aksgpu.local import api_data
+from aksgpu.local.api import schema
+from aksgpu.local.kinds import KINDS, get_kind
 
 DATA = Path(schema.__file__).parent / "data"
-FORMS = {"qualified-name", "annotation", *name_formats.data("rules.yaml")["formats"]}
+FORMS = {"qualified-name", "annotation", *api_data.load("rules.yaml")["formats"]}
 WORDS = {
     "enum",
     "minimum",
@@ -30,7 +31,7 @@ WORDS = {
 
 def decode(plural: str, obj: dict[str, Any]) -> tuple[dict[str, Any], schema.Decoder]:
     decoder = schema.Decoder()
-    return decoder.decode(schema.of(by_plural(plural)), obj), decoder
+    return decoder.decode(schema.schema_for(get_kind(plural)), obj), decoder
 
 
 def test_every_kind_has_a_schema() -> None:
@@ -39,19 +40,19 @@ def test_every_kind_has_a_schema() -> None:
         assert {"group": kind.group, "version": kind.version, "kind": kind.kind} in described
 
 
-def test_the_extract_is_what_the_source_gives() -> None:
+def test_the_schemas_match_their_source() -> None:
     source = pytest.importorskip("kubernetes_validate")
     folder = Path(source.__path__[0]) / "kubernetes-json-schema" / "v1.33.0-local"
-    made = extract(json.loads((folder / "_definitions.json").read_text())["$defs"])
-    assert json.loads(gzip.decompress((DATA / "schemas-1.33.json.gz").read_bytes())) == made
+    created = extract(json.loads((folder / "_definitions.json").read_text())["$defs"])
+    assert json.loads(gzip.decompress((DATA / "schemas-1.33.json.gz").read_bytes())) == created
 
 
-def test_rules_are_about_fields_that_there_are() -> None:
+def test_rules_name_existing_fields() -> None:
     short: dict[str, list[dict[str, Any]]] = {}
     for name, described in schema.definitions().items():
         short.setdefault(name.rpartition(".")[2], []).append(described)
     parts = {"zero", "pointers", "omitZero", "defaults", "required", "rules"}
-    for name, row in name_formats.data("rules.yaml")["types"].items():
+    for name, row in api_data.load("rules.yaml")["types"].items():
         (described,) = short[name]
         assert (
             row.keys() <= parts and {field for part in row.values() for field in part} <= described["properties"].keys()
@@ -67,7 +68,7 @@ def test_all_unknown_fields_are_found() -> None:
     assert decoder.unknown == ["spec.template.spec.containers[0].foo", "spec.template.spec.gpuCount", "bar"]
 
 
-def test_what_has_a_default_is_never_missing() -> None:
+def test_fields_with_a_default_are_not_required() -> None:
     rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]
     obj, decoder = decode("jobs", {"spec": {"template": {"spec": {}}, "podFailurePolicy": {"rules": rules}}})
     assert not [each for each in decoder.causes.found if "podFailurePolicy" in each["field"]]
@@ -99,7 +100,7 @@ def test_what_has_a_default_is_never_missing() -> None:
         ({"metadata": {"labels": {"a": 1}}}, "ObjectMeta.metadata.labels of type string"),
     ],
 )
-def test_wrong_types_in_the_servers_words(obj: dict[str, Any], text: str) -> None:
+def test_texts_for_wrong_types(obj: dict[str, Any], text: str) -> None:
     with pytest.raises(schema.DecodeError) as raised:
         decode("jobs", obj)
     assert str(raised.value).startswith(text) or text in str(raised.value)
@@ -120,7 +121,7 @@ def test_quantities_become_canonical_and_times_utc() -> None:
         decode("pods", {"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}})
 
 
-def test_empty_optional_fields_are_left_out_and_pointers_are_kept() -> None:
+def test_empty_optional_fields_are_omitted_and_pointers_are_kept() -> None:
     pod, _ = decode(
         "pods",
         {
@@ -151,7 +152,7 @@ def test_empty_optional_fields_are_left_out_and_pointers_are_kept() -> None:
         ("a@sha256:00", "IfNotPresent"),
     ],
 )
-def test_pull_policy_follows_the_tag(image: str, policy: str) -> None:
+def test_pull_policy_depends_on_the_tag(image: str, policy: str) -> None:
     pod, _ = decode("pods", {"spec": {"containers": [{"name": "a", "image": image}]}})
     assert pod["spec"]["containers"][0]["imagePullPolicy"] == policy
 

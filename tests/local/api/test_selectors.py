@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from aksgpu.local import selectors
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError
 
 
@@ -32,7 +32,7 @@ def test_label_selectors(text: str, chosen: set[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["a in b", "=a", "a in (b", "a,,b", "()", "-a", "a=b/c", "a in (b,-)", "!a/b/c"])
-def test_what_is_no_label_selector(text: str) -> None:
+def test_invalid_label_selectors(text: str) -> None:
     with pytest.raises(StatusError) as raised:
         selectors.parse_labels(text)
     assert raised.value.code == 400
@@ -46,7 +46,7 @@ def test_label_selector_objects() -> None:
 
 
 def test_field_selectors() -> None:
-    pods = by_plural("pods")
+    pods = get_kind("pods")
     pod: dict[str, Any] = {"metadata": {"name": "x"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}}
     match = selectors.parse_fields("spec.nodeName=n,status.phase!=Failed,spec.hostNetwork=false", pods)
     assert match is not None and match(pod)
@@ -55,6 +55,6 @@ def test_field_selectors() -> None:
 
 def test_a_field_that_cannot_be_selected() -> None:
     with pytest.raises(StatusError) as raised:
-        selectors.parse_fields("data.k=1", by_plural("configmaps"))
+        selectors.parse_fields("data.k=1", get_kind("configmaps"))
     only = 'only "metadata.name", "metadata.namespace"'
     assert raised.value.message == f'"data.k" is not a known field selector: {only}'

@@ -9,10 +9,10 @@ import pytest
 
 from aksgpu.local.api import store as module
 from aksgpu.local.api.store import Store
-from aksgpu.local.kinds import by_plural
+from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError
 
-CONFIG = by_plural("configmaps")
+CONFIG = get_kind("configmaps")
 
 
 def config(name: str, namespace: str = "default", **more: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ async def store(tmp_path: Path) -> Any:
     await store.close()
 
 
-async def test_versions_go_on_after_a_restart(tmp_path: Path) -> None:
+async def test_versions_continue_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path / "kube.db")
     await store.open()
     first = store.write(CONFIG, config("a"))
@@ -48,7 +48,7 @@ async def test_versions_go_on_after_a_restart(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_events_come_after_the_commit_and_only_to_those_concerned(store: Store) -> None:
+async def test_events_follow_the_commit_and_reach_only_matching_watches(store: Store) -> None:
     everything = store.subscribe("configmaps", None, store.revision)
     one = store.subscribe("configmaps", "other", store.revision)
     entry = store.write(CONFIG, config("a"))
@@ -62,8 +62,8 @@ async def test_events_come_after_the_commit_and_only_to_those_concerned(store: S
     assert events is not None and [event.entry.key for event in events] == [("other", "b")]
 
 
-async def test_a_watch_resumes_from_the_ring_until_it_is_too_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RING", 4)
+async def test_a_watch_resumes_until_its_version_is_too_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WATCH_CACHE_SIZE", 4)
     entries = [store.write(CONFIG, config(f"c{i}")) for i in range(6)]
     await store.durable(entries[-1].rv)
     resumed = store.subscribe("configmaps", None, entries[1].rv)
@@ -73,8 +73,8 @@ async def test_a_watch_resumes_from_the_ring_until_it_is_too_old(store: Store, m
         store.subscribe("configmaps", None, entries[0].rv)
 
 
-async def test_a_watcher_that_does_not_read_is_cut_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RING", 4)
+async def test_a_watcher_that_does_not_read_is_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WATCH_CACHE_SIZE", 4)
     slow = store.subscribe("configmaps", None, store.revision)
     for i in range(20):
         last = store.write(CONFIG, config(f"c{i}"))
@@ -85,7 +85,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off(store: Store, monkeypatch
     assert not store._subscribers
 
 
-async def test_what_the_disk_refuses_is_taken_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_commit_is_rolled_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = store.write(CONFIG, config("kept", data={"a": "1"}))
     await store.durable(kept.rv)
     watcher = store.subscribe("configmaps", None, store.revision)
@@ -140,4 +140,4 @@ async def test_closing_ends_watches(tmp_path: Path) -> None:
 async def test_list_items_have_no_kind(store: Store) -> None:
     entry = store.write(CONFIG, config("a"))
     assert entry.data.startswith(b'{"kind":"ConfigMap","apiVersion":"v1","metadata":{')
-    assert entry.item.startswith(b'{"metadata":{')
+    assert entry.list_item_json.startswith(b'{"metadata":{')

@@ -48,11 +48,11 @@ def policy(action: str = "FailJob", *values: int) -> Object:
             {"podFailurePolicy": policy("FailJob", 0, 1)},
             "values[0]: Invalid value: 0: must not be 0 for the In operator",
         ),
-        ({"managedBy": "example.com/kueue"}, "spec.managedBy: Forbidden: the laptop does not have other controllers"),
+        ({"managedBy": "example.com/kueue"}, "spec.managedBy: Forbidden: the only controller on the laptop is"),
         ({**INDEXED, "successPolicy": {"rules": [{"succeededCount": 1}]}}, "does not have success policies"),
     ],
 )
-async def test_jobs_that_cannot_be(registry: Registry, job: Object, spec: Object, text: str) -> None:
+async def test_invalid_jobs(registry: Registry, job: Object, spec: Object, text: str) -> None:
     job["spec"] |= spec
     with pytest.raises(StatusError) as raised:
         await registry.create("jobs", job, "default")
@@ -64,15 +64,18 @@ async def test_a_pod_failure_policy_may_have_no_rules(registry: Registry, job: O
     assert (await registry.create("jobs", job, "default"))["spec"]["podFailurePolicy"] == {"rules": []}
 
 
-async def test_scheduling_gates_can_go(registry: Registry, pod: Object) -> None:
+async def test_scheduling_gates_can_be_removed(registry: Registry, pod: Object) -> None:
     pod["spec"]["schedulingGates"] = [{"name": "a"}, {"name": "b"}]
-    made = await registry.create("pods", pod, "default")
-    assert made["status"]["conditions"][0]["message"] == "Scheduling is blocked due to non-empty scheduling gates"
-    assert pod_status(made, datetime.now(UTC)) == "SchedulingGated"
-    more = {**made, "spec": {**made["spec"], "schedulingGates": [*made["spec"]["schedulingGates"], {"name": "c"}]}}
+    created = await registry.create("pods", pod, "default")
+    assert created["status"]["conditions"][0]["message"] == "Scheduling is blocked due to non-empty scheduling gates"
+    assert pod_status(created, datetime.now(UTC)) == "SchedulingGated"
+    more = {
+        **created,
+        "spec": {**created["spec"], "schedulingGates": [*created["spec"]["schedulingGates"], {"name": "c"}]},
+    }
     with pytest.raises(StatusError, match="only deletion is allowed, but found new scheduling gate 'c'"):
         await registry.update("pods", more)
-    fewer = await registry.update("pods", {**made, "spec": {**made["spec"], "schedulingGates": [{"name": "b"}]}})
+    fewer = await registry.update("pods", {**created, "spec": {**created["spec"], "schedulingGates": [{"name": "b"}]}})
     assert fewer["spec"]["schedulingGates"] == [{"name": "b"}]
 
 
@@ -97,7 +100,7 @@ async def test_scheduling_gates_can_go(registry: Registry, pod: Object) -> None:
         ({"ports": [{"containerPort": 80, "protocol": "tcp"}]}, 'supported values: "SCTP", "TCP", "UDP"'),
     ],
 )
-async def test_containers_that_cannot_be(registry: Registry, pod: Object, change: Object, text: str) -> None:
+async def test_invalid_containers(registry: Registry, pod: Object, change: Object, text: str) -> None:
     pod["spec"]["volumes"] = [{"name": "v"}]
     pod["spec"]["containers"][0] |= change
     with pytest.raises(StatusError) as raised:
@@ -105,7 +108,7 @@ async def test_containers_that_cannot_be(registry: Registry, pod: Object, change
     assert raised.value.code == 422 and text in raised.value.message
 
 
-async def test_all_that_is_wrong_is_told_at_once_and_where(registry: Registry, pod: Object) -> None:
+async def test_all_problems_are_reported_with_their_paths(registry: Registry, pod: Object) -> None:
     terms = [
         {"key": "a", "operator": "Is", "values": ["b"]},
         {"key": "a", "operator": "In"},
@@ -216,7 +219,7 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
         ("leases", {"spec": {"leaseDurationSeconds": 0}}, "must be greater than or equal to 1"),
     ],
 )
-async def test_values_that_cannot_be(registry: Registry, plural: str, change: Object, text: str) -> None:
+async def test_invalid_values(registry: Registry, plural: str, change: Object, text: str) -> None:
     with pytest.raises(StatusError) as raised:
         namespace = None if plural == "priorityclasses" else "default"
         await registry.create(plural, {"metadata": {"name": "c"}} | change, namespace)
@@ -254,7 +257,7 @@ async def test_values_that_cannot_be(registry: Registry, plural: str, change: Ob
         ),
     ],
 )
-async def test_what_stays(registry: Registry, plural: str, obj: Object, change: Object, text: str) -> None:
+async def test_immutable_fields(registry: Registry, plural: str, obj: Object, change: Object, text: str) -> None:
     await registry.create(plural, {"metadata": {"name": "c"}} | obj, "default")
     namespace = None if plural == "priorityclasses" else "default"
     with pytest.raises(StatusError) as raised:
@@ -262,13 +265,13 @@ async def test_what_stays(registry: Registry, plural: str, obj: Object, change: 
     assert raised.value.code == 422 and text in raised.value.message
 
 
-async def test_finalizers_belong_to_somebody(registry: Registry) -> None:
+async def test_finalizers_need_a_qualified_name(registry: Registry) -> None:
     given = {"metadata": {"name": "c", "finalizers": ["mine"]}}
     with pytest.raises(StatusError, match="neither a standard finalizer name nor is it fully qualified"):
         await registry.create("configmaps", given, "default")
 
 
-async def test_a_deletion_says_one_thing_about_dependents(registry: Registry, job: Object) -> None:
+async def test_orphan_dependents_excludes_a_propagation_policy(registry: Registry, job: Object) -> None:
     await registry.create("jobs", job, "default")
     wishes = {"orphanDependents": True, "propagationPolicy": "Background"}
     with pytest.raises(StatusError, match="orphanDependents and deletionPropagation cannot be both set"):

@@ -1,4 +1,4 @@
-"""A real server of the Kubernetes API alone: no controllers, no node; TLS on 127.0.0.1, in a thread with its loop."""
+"""A real HTTPS server of the Kubernetes API alone, without controllers and nodes, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ PREFIX = "/k8s/clusters/0123abcd"
 
 
 @dataclass
-class Lines:
-    """A container's output: what was asked for is kept, the answer is given."""
+class FakePodLogs:
+    """Returns fixed output of a container, and records the request."""
 
     pieces: list[bytes] = field(default_factory=lambda: [b"line 1\nline 2\n"])
-    asked: dict[str, Any] = field(default_factory=dict)
-    hold: bool = False
+    requested: dict[str, Any] = field(default_factory=dict)
+    keep_open: bool = False
     closed: threading.Event = field(default_factory=threading.Event)
 
     async def open(self, namespace: str, pod: str, container: str, **options: Any) -> AsyncIterator[bytes]:
-        self.asked = {"namespace": namespace, "pod": pod, "container": container, **options}
+        self.requested = {"namespace": namespace, "pod": pod, "container": container, **options}
         return self._pieces()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         try:
             for piece in self.pieces:
                 yield piece
-            while self.hold:
+            while self.keep_open:
                 await asyncio.sleep(0.05)
         finally:
             self.closed.set()
 
 
-class Answer:
-    """Status, headers and body of an answer."""
+class Response:
+    """Status, headers and body of a response."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self.status = response.status
@@ -73,11 +73,11 @@ class Answer:
 
 
 class Server:
-    """The server, and a plain HTTP client of it."""
+    """The server, with a plain HTTP client."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lines = Lines()
+        self.logs = FakePodLogs()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -93,7 +93,7 @@ class Server:
     async def _start(self) -> int:
         self.registry = Registry(Store(self.folder / "kube.db"))
         await self.registry.open()
-        self.api = KubeApi(self.registry, node=self.lines, tokens=TOKENS)
+        self.api = KubeApi(self.registry, node=self.logs, tokens=TOKENS)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             return await self.api.handle(request, request.path.removeprefix(PREFIX))
@@ -107,7 +107,7 @@ class Server:
         return int(self._runner.addresses[0][1])
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the server's loop."""
+        """Run a coroutine in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def stop(self) -> None:
@@ -128,18 +128,18 @@ class Server:
         accept: str = "application/json",
         token: str | None = ADMIN,
         headers: dict[str, str] | None = None,
-    ) -> Answer:
-        """One request; a body that is not bytes goes as JSON."""
+    ) -> Response:
+        """Send a request. A body that is not bytes is sent as JSON."""
         sent = {"Accept": accept, "User-Agent": "tests", **(headers or {})}
         if token:
             sent["Authorization"] = f"Bearer {token}"
         if body is not None and content_type:
             sent["Content-Type"] = content_type
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        return Answer(self._pool.request(method, self.url + path, body=data, headers=sent))
+        return Response(self._pool.request(method, self.url + path, body=data, headers=sent))
 
     def kubeconfig(self, token: str = ADMIN) -> Path:
-        """A kubeconfig of this server."""
+        """Return the path of a kubeconfig for this server."""
         path = self.folder / f"kubeconfig-{token}"
         path.write_text(
             yaml.safe_dump(
@@ -160,9 +160,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("api"))
-    yield made
-    made.stop()
+    created = Server(tmp_path_factory.mktemp("api"))
+    yield created
+    created.stop()
 
 
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
@@ -171,7 +171,7 @@ Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 def run_kubectl(
     binary: str, server: Server, *args: str, stdin: str = "", token: str = ADMIN
 ) -> subprocess.CompletedProcess[str]:
-    """kubectl with a home and a cache of its own."""
+    """Run kubectl with its own home and cache."""
     home = server.folder / "home"
     home.mkdir(exist_ok=True)
     command = [binary, f"--kubeconfig={server.kubeconfig(token)}", f"--cache-dir={server.folder / 'cache'}", *args]

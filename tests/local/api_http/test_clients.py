@@ -1,15 +1,20 @@
-"""Public Python clients: the official one's typed, dynamic and informer parts."""
+"""Python clients: the typed, dynamic and informer parts of the official one, lightkube and kr8s."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
+import kr8s
+import kr8s.objects
+import lightkube
 import pytest
 import yaml
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
-from recorded import RECORDINGS
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import ConfigMap, Namespace
+from support.recorded import RECORDINGS
 
 from .conftest import Server
 
@@ -27,8 +32,8 @@ def config_map(name: str, **data: str) -> client.V1ConfigMap:
 
 def test_typed(api: client.ApiClient) -> None:
     core = client.CoreV1Api(api)
-    made = core.create_namespaced_config_map("default", config_map("typed", k="1"))
-    assert made.metadata.uid
+    created = core.create_namespaced_config_map("default", config_map("typed", k="1"))
+    assert created.metadata.uid
     core.patch_namespaced_config_map("typed", "default", {"data": {"k": "2"}})
     found = core.read_namespaced_config_map("typed", "default")
     assert found.data == {"k": "2"}
@@ -133,10 +138,6 @@ def test_informer(api: client.ApiClient) -> None:
 
 
 def test_lightkube(server: Server) -> None:
-    lightkube = pytest.importorskip("lightkube")
-    from lightkube.models.meta_v1 import ObjectMeta
-    from lightkube.resources.core_v1 import ConfigMap, Namespace
-
     light = lightkube.Client(config=lightkube.KubeConfig.from_file(str(server.kubeconfig())), field_manager="light")
     light.create(ConfigMap(metadata=ObjectMeta(name="light", namespace="default"), data={"a": "1"}))
     assert len(list(light.list(Namespace, chunk_size=2))) == 4
@@ -151,15 +152,12 @@ def test_lightkube(server: Server) -> None:
 
 
 def test_kr8s(server: Server) -> None:
-    kr8s = pytest.importorskip("kr8s")
-    from kr8s.objects import ConfigMap
-
     api = kr8s.api(kubeconfig=str(server.kubeconfig()))
-    made = ConfigMap({"metadata": {"name": "k", "namespace": "default"}, "data": {"a": "1"}}, api=api)
-    made.create()
-    made.patch({"data": {"b": "2"}})
-    made.label({"x": "y"})
+    created = kr8s.objects.ConfigMap({"metadata": {"name": "k", "namespace": "default"}, "data": {"a": "1"}}, api=api)
+    created.create()
+    created.patch({"data": {"b": "2"}})
+    created.label({"x": "y"})
     assert [each.name for each in api.get("configmaps", label_selector="x=y")] == ["k"]
-    assert made.data == {"a": "1", "b": "2"}
-    made.delete()
-    assert not made.exists()
+    assert created.data == {"a": "1", "b": "2"}
+    created.delete()
+    assert not created.exists()

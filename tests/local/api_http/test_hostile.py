@@ -1,6 +1,6 @@
-"""Requests that nobody means well with: no 500, no traceback, and the next good request is answered.
+"""Malformed requests: no response is a 500 or a traceback, and the server stays usable.
 
-What is sent is random from a fixed seed: right requests with wrong parts, so that they get past the first check.
+Requests are random with a fixed seed. They are valid requests with invalid parts, so that they pass the first checks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-import recorded
 import yaml
+from support import recorded
 
 from aksgpu.local.kinds import KINDS, Kind
 
-from .conftest import ADMIN, DEV, PREFIX, Answer, Server
+from .conftest import ADMIN, DEV, PREFIX, Response, Server
 
 REQUESTS = 20_000
 SEEDS = 4
@@ -151,9 +151,20 @@ PATHS = [
 ]
 OPS = ["add", "remove", "replace", "move", "copy", "test", "nope", None, 1]
 POINTERS = [
-    "", "/", "/metadata", "/metadata/name", "/spec/containers/-", "/spec/containers/99", "/spec/containers/0/image",
-    "/data/~2", "a", "/metadata/labels/x~1y", "/" * 50, None, 3,
-]  # fmt: skip
+    "",
+    "/",
+    "/metadata",
+    "/metadata/name",
+    "/spec/containers/-",
+    "/spec/containers/99",
+    "/spec/containers/0/image",
+    "/data/~2",
+    "a",
+    "/metadata/labels/x~1y",
+    "/" * 50,
+    None,
+    3,
+]
 
 GOOD: dict[str, dict[str, Any]] = {
     "PersistentVolumeClaim": {
@@ -176,7 +187,7 @@ def collection(kind: Kind, namespace: str = "default") -> str:
 
 
 def samples() -> dict[str, dict[str, Any]]:
-    """A good object of each kind."""
+    """Return a valid object of each kind."""
     found: dict[str, dict[str, Any]] = {}
     for obj in recorded.objects():
         found.setdefault(obj["kind"], obj)
@@ -188,33 +199,33 @@ def samples() -> dict[str, dict[str, Any]]:
     return found
 
 
-class Enemy:
-    """Makes requests."""
+class RequestFuzzer:
+    """Makes random requests."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        self.random_source = random.Random(seed)
         self.samples = samples()
 
     def pick(self, choices: Any) -> Any:
-        return self.chance.choice(choices)
+        return self.random_source.choice(choices)
 
-    def mangle(self, value: Any) -> Any:
-        """A copy with one to three parts replaced, removed or added."""
+    def mutate(self, value: Any) -> Any:
+        """Return a copy with one to three parts replaced, removed or added."""
         root = {"": copy.deepcopy(value)}
-        for _ in range(self.chance.randint(1, 3)):
+        for _ in range(self.random_source.randint(1, 3)):
             owner: Any = root
             key: Any = ""
-            while isinstance(owner[key], (dict, list)) and owner[key] and self.chance.random() < 0.8:
+            while isinstance(owner[key], (dict, list)) and owner[key] and self.random_source.random() < 0.8:
                 owner = owner[key]
-                key = self.pick(list(owner)) if isinstance(owner, dict) else self.chance.randrange(len(owner))
-            if isinstance(owner, dict) and key and self.chance.random() < 0.2:
+                key = self.pick(list(owner)) if isinstance(owner, dict) else self.random_source.randrange(len(owner))
+            if isinstance(owner, dict) and key and self.random_source.random() < 0.2:
                 del owner[key]
             else:
                 owner[key] = copy.deepcopy(self.pick(ODD))
         return root[""]
 
-    def sow(self, server: Server) -> None:
-        """Make the good objects that are not there."""
+    def create_samples(self, server: Server) -> None:
+        """Create the valid objects that do not exist."""
         for kind in KINDS:
             obj = copy.deepcopy(self.samples[kind.kind])
             obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k in ("name", "labels", "annotations")}
@@ -222,11 +233,11 @@ class Enemy:
 
     def body(self, kind: Kind) -> Any:
         obj = self.samples[kind.kind]
-        roll = self.chance.random()
+        roll = self.random_source.random()
         if roll < 0.1:
-            return self.chance.randbytes(self.chance.randint(0, 200))
+            return self.random_source.randbytes(self.random_source.randint(0, 200))
         if roll < 0.15:
-            return orjson.dumps(obj)[: self.chance.randint(0, 100)]
+            return orjson.dumps(obj)[: self.random_source.randint(0, 100)]
         if roll < 0.3:
             return [
                 {
@@ -235,20 +246,27 @@ class Enemy:
                     "from": self.pick(POINTERS),
                     "value": self.pick(ODD),
                 }
-                for _ in range(self.chance.randint(0, 3))
+                for _ in range(self.random_source.randint(0, 3))
             ]
-        return self.mangle(obj)
+        return self.mutate(obj)
 
     def path(self, kind: Kind) -> tuple[str, list[str]]:
-        """A path, and the methods that mean something there."""
-        if self.chance.random() < 0.05:
+        """Return a path and the methods that it supports."""
+        if self.random_source.random() < 0.05:
             return str(self.pick(PATHS)), METHODS
         path = collection(kind, self.pick(["default"] * 9 + ["nowhere", "Ä", " "]))
-        if self.chance.random() < 0.3:
-            return path, ["GET", "GET", "POST", "POST", "POST", "DELETE" if self.chance.random() < 0.1 else "GET"]
+        if self.random_source.random() < 0.3:
+            return path, [
+                "GET",
+                "GET",
+                "POST",
+                "POST",
+                "POST",
+                "DELETE" if self.random_source.random() < 0.1 else "GET",
+            ]
         own = self.samples[kind.kind]["metadata"]["name"]
         path += f"/{quote(self.pick([own] * 9 + ['x', '%', 'Ä', 'a' * 300]), safe='')}"
-        if self.chance.random() < 0.3:
+        if self.random_source.random() < 0.3:
             part = self.pick([*kind.subresources, "status", "scale", "x/y"])
             return f"{path}/{part}", ["POST"] if part in ("binding", "eviction") else ["GET", "PUT", "PATCH", "PATCH"]
         return path, [
@@ -259,57 +277,58 @@ class Enemy:
             "PATCH",
             "PATCH",
             "PATCH",
-            "DELETE" if self.chance.random() < 0.3 else "GET",
+            "DELETE" if self.random_source.random() < 0.3 else "GET",
         ]
 
     def query(self) -> str:
         names = [self.pick(QUERIES) for _ in range(self.pick([0, 0, 1, 1, 2, 5]))]
         return "&".join(f"{name}={quote(self.pick(TEXTS))}" for name in names)
 
-    def send(self, server: Server) -> tuple[str, Answer]:
+    def send(self, server: Server) -> tuple[str, Response]:
         kind = self.pick(KINDS)
-        (path, methods), query = self.path(kind), self.query()
-        method = self.pick(METHODS if self.chance.random() < 0.1 else methods)
+        path, methods = self.path(kind)
+        query = self.query()
+        method = self.pick(METHODS if self.random_source.random() < 0.1 else methods)
         if "?" not in path and query:
             path += f"?{query}"
         media = (
             self.pick(MEDIA)
-            if self.chance.random() < 0.3
+            if self.random_source.random() < 0.3
             else self.pick(MEDIA[6:10])
             if method == "PATCH"
             else MEDIA[0]
         )
         body = None if method in ("GET", "HEAD") else self.body(kind)
-        answer = server.send(
+        response = server.send(
             method,
             path,
             body if body is None or isinstance(body, bytes) else json.dumps(body, default=str).encode(),
             content_type=media,
-            accept=self.pick(ACCEPTS) if self.chance.random() < 0.2 else "application/json",
-            token=DEV if self.chance.random() < 0.02 else ADMIN,
+            accept=self.pick(ACCEPTS) if self.random_source.random() < 0.2 else "application/json",
+            token=DEV if self.random_source.random() < 0.02 else ADMIN,
         )
-        return f"{method} {path} {media} {str(body)[:1500]}", answer
+        return f"{method} {path} {media} {str(body)[:1500]}", response
 
 
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
-def test_no_request_breaks_the_server(server: Server, seed: int) -> None:
-    enemy = Enemy(seed)
+def test_random_requests_get_a_valid_response(server: Server, seed: int) -> None:
+    fuzzer = RequestFuzzer(seed)
     codes = set()
     for turn in range(REQUESTS // SEEDS):
         if turn % 200 == 0:
-            enemy.sow(server)
-        sent, answer = enemy.send(server)
-        codes.add(answer.status)
-        assert answer.status < 500 or answer.status == 504, (sent, answer.body)
-        assert b"Traceback" not in answer.body, sent
-        if answer.status >= 400 and answer.body.startswith(b"{"):
-            assert (answer.json["kind"], answer.json["code"]) == ("Status", answer.status), sent
+            fuzzer.create_samples(server)
+        sent, response = fuzzer.send(server)
+        codes.add(response.status)
+        assert response.status < 500 or response.status == 504, (sent, response.body)
+        assert b"Traceback" not in response.body, sent
+        if response.status >= 400 and response.body.startswith(b"{"):
+            assert (response.json["kind"], response.json["code"]) == ("Status", response.status), sent
     assert codes >= {200, 201, 400, 404, 405, 409, 415, 422}
     assert server.send("GET", "/api/v1/namespaces/default").status == 200
 
 
 def exchange(server: Server, *pieces: bytes) -> bytes:
-    """Raw bytes over TLS, and what comes back until the server closes or says nothing more."""
+    """Send raw bytes over TLS, and return what comes back until the server closes the connection or stops sending."""
     context = ssl.create_default_context(cafile=str(server.ca))
     with context.wrap_socket(
         socket.create_connection(("127.0.0.1", server.port), timeout=1), server_hostname="127.0.0.1"
@@ -342,15 +361,15 @@ HEAD = (
         [HEAD + b"Expect: 200-maybe\r\nContent-Length: 2\r\n\r\n{}"],
     ],
 )
-def test_broken_http(server: Server, pieces: list[bytes]) -> None:
+def test_malformed_http(server: Server, pieces: list[bytes]) -> None:
     answered = exchange(server, *pieces)
     assert b" 500 " not in answered.partition(b"\r\n")[0]
     assert b"Traceback" not in answered
     assert server.send("GET", "/version").status == 200
 
 
-def test_long_lists_do_not_hold_the_server(server: Server) -> None:
-    """Each of these takes part in a second; compared item by item with each other item, they take minutes."""
+def test_long_lists_do_not_block_the_server(server: Server) -> None:
+    """Each of these takes part of a second. A comparison of each item with each other item would take minutes."""
     many = range(10_000)
 
     def send(path: str, body: Any, media: str) -> None:

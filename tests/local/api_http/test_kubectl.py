@@ -1,4 +1,4 @@
-"""kubectl against the API alone: what needs neither controllers nor a node."""
+"""kubectl with the API server alone: commands that need neither controllers nor nodes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 
 import pytest
-from recorded import RECORDINGS
-from whole_cluster import kubectls
+from support.live_cluster import kubectls
+from support.recorded import RECORDINGS
 
 from .conftest import ADMIN, DEV, Server, run_kubectl
 
@@ -30,7 +30,7 @@ def runner(binary: str, server: Server) -> Run:
 
 @pytest.fixture(scope="module")
 def run(server: Server) -> Run:
-    """The newest kubectl; the tests of this module build on each other's objects."""
+    """Return the newest kubectl. The tests of this module build on each other's objects."""
     return runner(SUPPORTED[-1], server)
 
 
@@ -57,7 +57,7 @@ def test_apply_create_and_refuse(run: Run) -> None:
     )
 
 
-def test_get_in_its_forms(run: Run) -> None:
+def test_output_formats_of_get(run: Run) -> None:
     wide = run("get", "jobs", "-o", "wide").splitlines()
     assert wide[0].split() == ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"]
     assert wide[1].split()[1:3] == ["Running", "0/1"]
@@ -70,7 +70,7 @@ def test_get_in_its_forms(run: Run) -> None:
     assert re.search(r"nvidia.com/gpu:\s+1", run("describe", "job", "samples-tf-mnist-demo"))
 
 
-def test_watch_begins_with_what_is(run: Run) -> None:
+def test_watch_starts_with_existing_objects(run: Run) -> None:
     shown = run("get", "jobs", "samples-tf-mnist-demo", "--watch", "--request-timeout=1s")
     assert [line.split()[0] for line in shown.splitlines()] == ["NAME", "samples-tf-mnist-demo"]
 
@@ -94,14 +94,14 @@ def test_edits(run: Run) -> None:
     assert "condition met" in run("wait", "--for=jsonpath={.data.z}=1", "configmap/owned", "--timeout=5s")
 
 
-def test_apply_on_the_client_and_then_on_the_server(run: Run) -> None:
+def test_client_side_apply_then_server_side_apply(run: Run) -> None:
     given = '{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "both"}, "data": {"a": "1"}}'
     run("apply", "-f", "-", stdin=given)
     run("apply", "--server-side", "-f", "-", stdin=given)
     assert "last-applied-configuration" in run("get", "configmap", "both", "-o", "yaml")
 
 
-def test_kinds_that_kubectl_makes_itself(run: Run) -> None:
+def test_kinds_that_kubectl_creates(run: Run) -> None:
     run("create", "secret", "generic", "s", "--from-literal=p=hush")
     assert "hush" not in run("describe", "secret", "s")
     run("create", "serviceaccount", "sa")
@@ -118,7 +118,7 @@ def test_kinds_that_kubectl_makes_itself(run: Run) -> None:
     assert run("logs", "p") == ""
 
 
-def test_rights(run: Run) -> None:
+def test_authorization(run: Run) -> None:
     assert run("auth", "can-i", "list", "pods") == "yes\n"
     assert run("auth", "can-i", "list", "pods", token=DEV, code=1) == "no\n"
     run("create", "role", "reader", "--verb=get,list,watch", "--resource=pods,pods/log")
@@ -138,8 +138,8 @@ def test_rights(run: Run) -> None:
 
 def test_roles_that_every_cluster_has(run: Run) -> None:
     def check(may: bool, *words: str, who: str) -> None:
-        answer = run("auth", "can-i", *words, "--as", who, code=0 if may else 1)
-        assert answer.startswith("yes" if may else "no")
+        response = run("auth", "can-i", *words, "--as", who, code=0 if may else 1)
+        assert response.startswith("yes" if may else "no")
 
     robot = "system:serviceaccount:default:robot"
     run("create", "rolebinding", "views", "--clusterrole=view", "--user=ann")

@@ -1,18 +1,18 @@
-"""Protobuf bodies: recorded ones say what the JSON of the same object says, and broken ones are refused."""
+"""Protobuf bodies: recorded ones decode to the JSON of the same object, and malformed ones are refused."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
-import recorded
+from support import recorded
 
 from aksgpu.local.api import protobuf
 
 
 def test_recorded_requests() -> None:
     decoded = [
-        protobuf.decode(recorded.raw(exchange["request_body"]))
+        protobuf.decode(recorded.body_bytes(exchange["request_body"]))
         for exchange in recorded.every_exchange()
         if isinstance(exchange["request_body"], dict)
     ]
@@ -21,22 +21,22 @@ def test_recorded_requests() -> None:
     assert role["rules"] == [{"verbs": ["get", "list", "watch"], "apiGroups": [""], "resources": ["pods", "pods/log"]}]
 
 
-def test_answers_recorded_in_both_forms_are_equal() -> None:
+def test_protobuf_and_json_responses_are_equal() -> None:
     known = {(o["metadata"]["uid"], o["metadata"]["resourceVersion"]): o for o in recorded.objects()}
     compared = set()
     for exchange in recorded.every_exchange():
         if not isinstance(exchange.get("response_body"), dict):
             continue
         try:
-            obj = protobuf.decode(recorded.raw(exchange["response_body"]))
+            obj = protobuf.decode(recorded.body_bytes(exchange["response_body"]))
         except ValueError:
             continue
         metadata = obj["metadata"]
         twin = known.get((metadata["uid"], metadata["resourceVersion"]))
         if twin is not None:
             for each in (obj, twin):
-                each.get("status", {}).pop("nodeInfo", None)  # made anonymous in the recordings' JSON alone
-            assert recorded.bare(obj) == recorded.bare(twin)
+                each.get("status", {}).pop("nodeInfo", None)  # Anonymized only in the JSON of the recordings.
+            assert recorded.without_empty(obj) == recorded.without_empty(twin)
             compared.add(obj["kind"])
     assert compared >= {"Pod", "Job", "Node"}
 
@@ -64,7 +64,7 @@ def message(kind: str, body: bytes) -> bytes:
     return protobuf.MAGIC + wire((1, wire((1, b"v1"), (2, kind.encode()))), (2, body))
 
 
-def test_pointers_keep_their_zeros() -> None:
+def test_zero_values_behind_pointers_are_kept() -> None:
     options = protobuf.decode(message("DeleteOptions", wire((1, 0), (3, 0), (4, b"Foreground"))))
     assert options["gracePeriodSeconds"] == 0
     assert options["orphanDependents"] is False
@@ -85,20 +85,28 @@ def test_special_types() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{}", protobuf.MAGIC, protobuf.MAGIC + b"\xff" * 20, message("Widget", b""), message("Pod", b"\x0a\xff"),
-        message("Pod", wire((1, 5))), message("Pod", wire((1, wire((1, b"\xff\xfe"))))),
+        b"",
+        b"{}",
+        protobuf.MAGIC,
+        protobuf.MAGIC + b"\xff" * 20,
+        message("Widget", b""),
+        message("Pod", b"\x0a\xff"),
+        message("Pod", wire((1, 5))),
+        message("Pod", wire((1, wire((1, b"\xff\xfe"))))),
         message("DeleteOptions", wire((1, b"x"))),
         message("Pod", wire((1, wire((8, wire((1, 1 << 62))))))),
     ],
-)  # fmt: skip
-def test_broken_bodies(body: bytes) -> None:
+)
+def test_malformed_bodies(body: bytes) -> None:
     with pytest.raises(ValueError):
         protobuf.decode(body)
 
 
-def test_noise_is_refused_or_decoded() -> None:
+def test_random_bytes_are_refused_or_decoded() -> None:
     chance = random.Random(7)
-    bodies = [recorded.raw(e["request_body"]) for e in recorded.every_exchange() if isinstance(e["request_body"], dict)]
+    bodies = [
+        recorded.body_bytes(e["request_body"]) for e in recorded.every_exchange() if isinstance(e["request_body"], dict)
+    ]
     for _ in range(3000):
         body = bytearray(chance.choice(bodies))
         for _ in range(chance.randint(1, 4)):

@@ -1,8 +1,7 @@
-"""What a real API server answered, asked again: same status, same reason and code, same message, same fields.
+"""Sends recorded requests again: status, reason, code, message and fields must be those of the real API server.
 
-The recordings' exchanges that need neither controllers nor a node are sent in their order, headers and protobuf bodies
-included. What differs from run to run is compared by its presence; ``tests/data/differences.toml`` lists what is meant
-to differ, each with its why.
+The requests that need neither controllers nor a node are sent in their order, with headers and protobuf bodies. Values
+that differ from run to run must be present. Intended differences are listed in ``tests/data/differences.toml``.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from typing import Any
 
 import orjson
 import pytest
-import recorded
-from recorded import Exchange, normal, same, wanted_body
+from support import recorded
+from support.recorded import Exchange, matches_recording, normalize, recorded_body
 
-from .conftest import ADMIN, DEV, Answer, Server
+from .conftest import ADMIN, DEV, Response, Server
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 WITHOUT_CONTROLLERS = "/apis/batch/v1/namespaces/default/jobs/samples-tf-mnist-demo"
-"""A Job whose status only controllers would write; whole clusters are asked for it in ../whole/test_replay.py."""
+"""A Job whose status controllers write. It is compared in ../whole/test_replay.py."""
 
 
-def send(server: Server, command: str, exchange: Exchange, terms: dict[str, str]) -> Answer:
-    """Send the recorded request; what it says of versions and pages is put in this server's terms."""
+def send(server: Server, command: str, exchange: Exchange, terms: dict[str, str]) -> Response:
+    """Send a recorded request, with this server's versions and continue tokens."""
     path = re.sub(r"timeoutSeconds=\d+", "timeoutSeconds=1", exchange["path"])
     for theirs, ours in terms.items():
         path = path.replace(theirs, ours)
@@ -37,24 +36,24 @@ def send(server: Server, command: str, exchange: Exchange, terms: dict[str, str]
     token = {"none": None, "other": "wrong" if "wrong" in command else DEV}.get(
         exchange.get("authorization", ""), ADMIN
     )
-    answer = server.send(
+    response = server.send(
         exchange["method"],
         path,
-        recorded.raw(exchange["request_body"]) or None,
+        recorded.body_bytes(exchange["request_body"]) or None,
         content_type=headers.get("content-type"),
         accept=headers.get("accept", "*/*"),
         token=token,
         headers={"User-Agent": agent.partition(" ")[0]},
     )
-    learn(exchange, answer, terms)
-    return answer
+    learn(exchange, response, terms)
+    return response
 
 
-def learn(exchange: Exchange, answer: Answer, terms: dict[str, str]) -> None:
-    """Remember which of this server's versions and tokens stand for the recorded ones."""
+def learn(exchange: Exchange, response: Response, terms: dict[str, str]) -> None:
+    """Remember the versions and tokens of this server that correspond to recorded ones."""
     try:
         theirs = orjson.loads(exchange["response_body"])
-        ours = answer.json
+        ours = response.json
     except (ValueError, TypeError):
         return
     if "items" in theirs and "items" in ours:
@@ -63,44 +62,47 @@ def learn(exchange: Exchange, answer: Answer, terms: dict[str, str]) -> None:
                 terms[f"{field}={theirs['metadata'][field]}"] = f"{field}={ours['metadata'].get(field, '')}"
 
 
-def check(exchange: Exchange, answer: Answer) -> None:
+def check(exchange: Exchange, response: Response) -> None:
     where = f"{exchange['method']} {exchange['path']}"
-    assert answer.status == exchange["status"], (where, answer.body)
+    assert response.status == exchange["status"], (where, response.body)
     if exchange["path"].startswith(WITHOUT_CONTROLLERS):
         return
-    is_json = answer.headers.get("Content-Type", "").startswith("application/json")
-    ours = answer.json if is_json else answer.body.decode()
-    assert same(ours, exchange) or normal(ours) == normal(wanted_body(exchange)), where
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    ours = response.json if is_json else response.body.decode()
+    assert matches_recording(ours, exchange) or normalize(ours) == normalize(recorded_body(exchange)), where
 
 
-def check_watch(exchange: Exchange, answer: Answer) -> None:
-    assert answer.status == exchange["status"]
+def check_watch(exchange: Exchange, response: Response) -> None:
+    assert response.status == exchange["status"]
     wanted = [orjson.loads(line) for line in exchange["response_body"].splitlines()]
-    ours = answer.events
+    ours = response.events
     if exchange["path"].endswith("&resourceVersion=1"):
-        # Before the recording began there were other objects; its own writes end the history.
+        # The recorded cluster had older objects. The events of the recorded writes come last.
         ours = ours[-4:]
         wanted = wanted[-4:]
-    assert normal(ours) == normal(wanted), exchange["path"]
+    assert normalize(ours) == normalize(wanted), exchange["path"]
 
 
 def replay(server: Server, name: str, take: Callable[[Exchange], bool] = lambda exchange: True) -> int:
-    """Send a recording's exchanges; a watch runs beside what follows it in its step. Returns how many there were."""
+    """Send the requests of a recording, and return their number.
+
+    A watch runs at the same time as the requests that follow it in its step.
+    """
     terms: dict[str, str] = {}
     count = 0
     for step in recorded.steps(name):
-        watching: list[tuple[threading.Thread, Exchange, list[Answer]]] = []
+        watching: list[tuple[threading.Thread, Exchange, list[Response]]] = []
         for exchange in filter(take, step["exchanges"]):
             count += 1
             if "watch=" not in exchange["path"]:
                 check(exchange, send(server, step["command"], exchange, terms))
                 continue
-            answers: list[Answer] = []
+            answers: list[Response] = []
             arguments = (server, step["command"], exchange, terms, answers)
             thread = threading.Thread(target=lambda s, c, e, t, a: a.append(send(s, c, e, t)), args=arguments)
             thread.start()
             watching.append((thread, exchange, answers))
-            while not server.api._watches:
+            while not server.api._watch_count:
                 time.sleep(0.01)
         for thread, exchange, answers in watching:
             thread.join(20)
@@ -110,12 +112,12 @@ def replay(server: Server, name: str, take: Callable[[Exchange], bool] = lambda 
 
 @pytest.fixture
 def fresh(tmp_path: Any) -> Any:
-    made = Server(tmp_path)
-    yield made
-    made.stop()
+    created = Server(tmp_path)
+    yield created
+    created.stop()
 
 
-def test_refusals(fresh: Server) -> None:
+def test_errors(fresh: Server) -> None:
     assert replay(fresh, "02-errors.json") == 23
 
 
@@ -136,12 +138,12 @@ def test_patches_and_apply(fresh: Server) -> None:
     assert replay(fresh, "04-patch-and-apply.json") == 28
 
 
-def test_rights(fresh: Server) -> None:
+def test_authorization(fresh: Server) -> None:
     assert replay(fresh, "07-access.json") == 15
 
 
-def test_what_the_tutorial_writes(fresh: Server) -> None:
-    """The tutorial's writes; what it reads needs a node and controllers."""
+def test_writes_of_the_tutorial(fresh: Server) -> None:
+    """The reads of the tutorial need a node and controllers."""
     assert replay(fresh, "01-tutorial.json", lambda exchange: exchange["method"] != "GET") == 7
 
 

@@ -1,4 +1,4 @@
-"""Requests as clients and people send them: paths, methods, bodies, forms, pages, and the words of refusals."""
+"""Requests: paths, methods, bodies, response formats, pages and error texts."""
 
 from __future__ import annotations
 
@@ -28,52 +28,77 @@ def objects(server: Server) -> None:
 
 @pytest.mark.parametrize("token", [None, "wrong", ""])
 @pytest.mark.parametrize("path", ["/api/v1/nodes", "/version", "/healthz", "/openapi/v3", "/nothing"])
-def test_nobody_is_answered_without_a_token(server: Server, token: str | None, path: str) -> None:
-    answer = server.send("GET", path, token=token)
-    assert answer.status == 401
-    assert answer.json == {
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Unauthorized",
-        "reason": "Unauthorized", "code": 401,
-    }  # fmt: skip
+def test_requests_without_a_token_are_refused(server: Server, token: str | None, path: str) -> None:
+    response = server.send("GET", path, token=token)
+    assert response.status == 401
+    assert response.json == {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": "Unauthorized",
+        "reason": "Unauthorized",
+        "code": 401,
+    }
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/nothing", "/apis/nothing", "/apis/nothing/v1", "/apis/apps/v2/daemonsets", "/api/v2", "/openapi/v2",
-        "/openapi/v3/apis/nothing/v1", "/api/v1/pods/x/log/y/z",
+        "/",
+        "/nothing",
+        "/apis/nothing",
+        "/apis/nothing/v1",
+        "/apis/apps/v2/daemonsets",
+        "/api/v2",
+        "/openapi/v2",
+        "/openapi/v3/apis/nothing/v1",
+        "/api/v1/pods/x/log/y/z",
     ],
-)  # fmt: skip
-def test_no_such_page(server: Server, path: str) -> None:
-    answer = server.send("GET", path)
-    assert (answer.status, answer.body) == (404, b"404 page not found\n")
-    assert answer.headers["Content-Type"].startswith("text/plain")
+)
+def test_unknown_paths(server: Server, path: str) -> None:
+    response = server.send("GET", path)
+    assert (response.status, response.body) == (404, b"404 page not found\n")
+    assert response.headers["Content-Type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("path", ["/api/v1/widgets", "/api/v1/namespaces/default/nodes", "/api/v1/pods/x",
-                                  "/api/v1/namespaces/default/configmaps/a/status",
-        "/api/v1/namespaces/default/pods/p/attach"])  # fmt: skip
-def test_no_such_resource(server: Server, path: str) -> None:
-    answer = server.send("GET", path)
-    assert (answer.status, answer.json["reason"]) == (404, "NotFound")
-    assert answer.json["message"] == "the server could not find the requested resource"
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/widgets",
+        "/api/v1/namespaces/default/nodes",
+        "/api/v1/pods/x",
+        "/api/v1/namespaces/default/configmaps/a/status",
+        "/api/v1/namespaces/default/pods/p/attach",
+    ],
+)
+def test_unknown_resources(server: Server, path: str) -> None:
+    response = server.send("GET", path)
+    assert (response.status, response.json["reason"]) == (404, "NotFound")
+    assert response.json["message"] == "the server could not find the requested resource"
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", f"{MAPS}/a"), ("PUT", MAPS), ("PATCH", MAPS), ("DELETE", "/api/v1/namespaces"),
-        ("POST", "/api/v1/configmaps"), ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
-        ("OPTIONS", MAPS), ("TRACE", MAPS), ("GET", "/api/v1/namespaces/default/pods/x/binding"),
+        ("POST", f"{MAPS}/a"),
+        ("PUT", MAPS),
+        ("PATCH", MAPS),
+        ("DELETE", "/api/v1/namespaces"),
+        ("POST", "/api/v1/configmaps"),
+        ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
+        ("OPTIONS", MAPS),
+        ("TRACE", MAPS),
+        ("GET", "/api/v1/namespaces/default/pods/x/binding"),
         ("DELETE", "/api/v1/nodes/x/status"),
     ],
-)  # fmt: skip
-def test_no_such_method(server: Server, method: str, path: str) -> None:
-    answer = server.send(method, path, {})
-    assert (answer.status, answer.json["reason"]) == (405, "MethodNotAllowed")
+)
+def test_unsupported_methods(server: Server, method: str, path: str) -> None:
+    response = server.send(method, path, {})
+    assert (response.status, response.json["reason"]) == (405, "MethodNotAllowed")
 
 
-def test_pages_join_into_the_list(server: Server) -> None:
+def test_pages_add_up_to_the_list(server: Server) -> None:
     names = []
     token = ""
     versions = set()
@@ -92,15 +117,24 @@ def test_pages_join_into_the_list(server: Server) -> None:
     assert all(set(item) <= {"metadata", "data"} for item in page["items"])
 
 
-@pytest.mark.parametrize("query", ["continue=garbage", "limit=x", "labelSelector=a%20b%20c", "fieldSelector=nothing",
-                                   "resourceVersion=x", "includeObject=All"])  # fmt: skip
-def test_bad_lists(server: Server, query: str) -> None:
+@pytest.mark.parametrize(
+    "query",
+    [
+        "continue=garbage",
+        "limit=x",
+        "labelSelector=a%20b%20c",
+        "fieldSelector=nothing",
+        "resourceVersion=x",
+        "includeObject=All",
+    ],
+)
+def test_invalid_list_options(server: Server, query: str) -> None:
     accept = "application/json;as=Table;v=v1;g=meta.k8s.io" if "include" in query else "application/json"
-    answer = server.send("GET", f"{MAPS}?{query}", accept=accept)
-    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
+    response = server.send("GET", f"{MAPS}?{query}", accept=accept)
+    assert (response.status, response.json["reason"]) == (400, "BadRequest")
 
 
-def test_forms(server: Server) -> None:
+def test_response_formats(server: Server) -> None:
     one = f"{MAPS}/a"
     shown = server.send("GET", one, accept="application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io").json
     assert set(shown) == {"kind", "apiVersion", "metadata"}
@@ -114,38 +148,40 @@ def test_forms(server: Server) -> None:
 @pytest.mark.parametrize(
     "accept", ["application/vnd.kubernetes.protobuf", "text/html", "application/json;as=Widget", "application/yaml"]
 )
-def test_no_such_form(server: Server, accept: str) -> None:
-    answer = server.send("GET", MAPS, accept=accept)
-    assert (answer.status, answer.json["reason"]) == (406, "NotAcceptable")
+def test_unsupported_response_formats(server: Server, accept: str) -> None:
+    response = server.send("GET", MAPS, accept=accept)
+    assert (response.status, response.json["reason"]) == (406, "NotAcceptable")
 
 
 def test_yaml_bodies(server: Server) -> None:
     body = b"metadata:\n  name: from-yaml\ndata:\n  when: 2026-01-01\n  k: text\n"
-    made = server.send("POST", MAPS, body, content_type="application/yaml").json
-    assert made["data"] == {"k": "text", "when": "2026-01-01"}
+    created = server.send("POST", MAPS, body, content_type="application/yaml").json
+    assert created["data"] == {"k": "text", "when": "2026-01-01"}
     bomb = b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
         f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n".encode() for i in range(8)
     )
-    answer = server.send("POST", MAPS, bomb, content_type="application/yaml")
-    assert (answer.status, "aliases are not taken" in answer.json["message"]) == (400, True)
+    response = server.send("POST", MAPS, bomb, content_type="application/yaml")
+    assert (response.status, "aliases are not supported" in response.json["message"]) == (400, True)
 
 
-DEEP = b"[" * 100_000 + b"]" * 100_000  # newer versions of libyaml refuse this themselves
+DEEP = b"[" * 100_000 + b"]" * 100_000  # Newer versions of libyaml refuse this themselves.
 DEEP_IN_BLOCKS = b"\n" + b"".join(b" " * (2 + level) + b"a:\n" for level in range(200))
 LONG = b"[" + b"x," * 1_000_000 + b"]"
 
 
 @pytest.mark.parametrize("media", ["application/yaml", "application/apply-patch+yaml"])
-@pytest.mark.parametrize(("data", "why"), [(DEEP, "yaml: "), (DEEP_IN_BLOCKS, "not taken"), (LONG, "not taken")])
-def test_yaml_that_is_too_deep_or_too_long(server: Server, media: str, data: bytes, why: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "why"), [(DEEP, "yaml: "), (DEEP_IN_BLOCKS, "not supported"), (LONG, "not supported")]
+)
+def test_yaml_that_is_too_deep_or_too_large(server: Server, media: str, data: bytes, why: str) -> None:
     body = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: deep}\ndata: " + data
     post = media == "application/yaml"
     path = MAPS if post else f"{MAPS}/deep?fieldManager=me"
-    answer = server.send("POST" if post else "PATCH", path, body, content_type=media)
-    assert (answer.status, why in answer.json["message"]) == (400, True)
+    response = server.send("POST" if post else "PATCH", path, body, content_type=media)
+    assert (response.status, why in response.json["message"]) == (400, True)
 
 
-def test_a_list_as_it_was(server: Server) -> None:
+def test_a_list_at_an_exact_version(server: Server) -> None:
     before = server.send("GET", f"{MAPS}?limit=2").json
     version = before["metadata"]["resourceVersion"]
     assert server.send("POST", MAPS, config_map("aa")).status == 201
@@ -164,31 +200,31 @@ def test_a_list_as_it_was(server: Server) -> None:
         ("resourceVersionMatch=Newest&resourceVersion=2", 'supported values: "Exact", "NotOlderThan", ""'),
     ],
 )
-def test_no_such_version(server: Server, query: str, text: str) -> None:
-    answer = server.send("GET", f"{MAPS}?{query}").json
-    assert answer["code"] == 422 and text in answer["message"]
-    assert answer["message"].startswith('ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: ')
+def test_a_version_that_is_too_old(server: Server, query: str, text: str) -> None:
+    response = server.send("GET", f"{MAPS}?{query}").json
+    assert response["code"] == 422 and text in response["message"]
+    assert response["message"].startswith('ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: ')
 
 
-def test_a_version_that_was_never_given(server: Server) -> None:
-    answer = server.send("GET", f"{MAPS}?resourceVersion=99999999")
-    assert (answer.status, answer.json["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
+def test_a_version_in_the_future(server: Server) -> None:
+    response = server.send("GET", f"{MAPS}?resourceVersion=99999999")
+    assert (response.status, response.json["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
     for rv in ("1" + "0" * 30, "1e308", '"1"'):
         token = base64.urlsafe_b64encode(b'{"v":"meta.k8s.io/v1","rv":%s,"start":"default/a"}' % rv.encode()).decode()
         assert server.send("GET", f"{MAPS}?limit=1&continue={token}").status == 400
 
 
 @pytest.mark.parametrize("spec", [{}, {"resourceAttributes": {"verb": "get"}, "nonResourceAttributes": {"path": "/"}}])
-def test_a_review_of_nothing_or_of_two_things(server: Server, spec: dict[str, Any]) -> None:
-    answer = server.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": spec})
-    assert (answer.status, "exactly one of" in answer.json["message"]) == (422, True)
+def test_access_reviews_need_exactly_one_subject(server: Server, spec: dict[str, Any]) -> None:
+    response = server.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": spec})
+    assert (response.status, "exactly one of" in response.json["message"]) == (422, True)
 
 
-def test_no_body_is_too_large_but_one(server: Server) -> None:
+def test_the_size_of_a_body_is_limited(server: Server) -> None:
     fits = config_map("fits", k="x" * 500_000)
     assert server.send("POST", MAPS, fits).status == 201
-    answer = server.send("POST", MAPS, b"x" * (MAX_BODY + 1))
-    assert (answer.status, answer.json["reason"]) == (413, "RequestEntityTooLarge")
+    response = server.send("POST", MAPS, b"x" * (MAX_BODY + 1))
+    assert (response.status, response.json["reason"]) == (413, "RequestEntityTooLarge")
 
 
 @pytest.mark.parametrize(
@@ -197,17 +233,17 @@ def test_no_body_is_too_large_but_one(server: Server) -> None:
         (b"", "json parse error: "),
         (b'{"a":', "json parse error: "),
         (b"{'a':1}", 'json parse error: invalid character "\'" looking for beginning of object key string'),
-        (b"[1]", "it is no object"),
-        (b"null", "it is no object"),
+        (b"[1]", "it is not an object"),
+        (b"null", "it is not an object"),
         (b"[" * 100_000, "unrecognized"),
         (b'{"metadata":{"name":"\xff"}}', "unrecognized"),
     ],
 )
-def test_broken_json(server: Server, body: bytes, text: str) -> None:
-    answer = server.send("POST", MAPS, body)
-    assert answer.status == 400
-    assert text in answer.json["message"]
-    assert answer.json["message"].startswith("the object provided is unrecognized (must be of type ConfigMap): ")
+def test_malformed_json(server: Server, body: bytes, text: str) -> None:
+    response = server.send("POST", MAPS, body)
+    assert response.status == 400
+    assert text in response.json["message"]
+    assert response.json["message"].startswith("the object provided is unrecognized (must be of type ConfigMap): ")
 
 
 @pytest.mark.parametrize(
@@ -228,33 +264,33 @@ def test_broken_json(server: Server, body: bytes, text: str) -> None:
         ),
     ],
 )
-def test_wrong_place(server: Server, body: dict[str, Any], message: str) -> None:
-    answer = server.send("POST", MAPS, body)
-    assert (answer.status, answer.json["message"]) == (400, message)
+def test_wrong_namespace(server: Server, body: dict[str, Any], message: str) -> None:
+    response = server.send("POST", MAPS, body)
+    assert (response.status, response.json["message"]) == (400, message)
 
 
 def test_names_must_agree(server: Server) -> None:
-    answer = server.send("PUT", f"{MAPS}/a", config_map("b"))
-    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
-    assert answer.json["message"] == "the name of the object (b) does not match the name on the URL (a)"
+    response = server.send("PUT", f"{MAPS}/a", config_map("b"))
+    assert (response.status, response.json["reason"]) == (400, "BadRequest")
+    assert response.json["message"] == "the name of the object (b) does not match the name on the URL (a)"
 
 
 @pytest.mark.parametrize("media", ["application/json", "text/plain", ""])
 def test_patches_have_four_media_types(server: Server, media: str) -> None:
-    answer = server.send("PATCH", f"{MAPS}/a", b"{}", content_type=media or None)
-    assert (answer.status, answer.json["message"]) == (415, "415: Unsupported Media Type")
+    response = server.send("PATCH", f"{MAPS}/a", b"{}", content_type=media or None)
+    assert (response.status, response.json["message"]) == (415, "415: Unsupported Media Type")
 
 
-def test_broken_patches(server: Server) -> None:
+def test_malformed_patches(server: Server) -> None:
     for media, body in ((MERGE, b"[]"), ("application/json-patch+json", b"{}"), (MERGE, b"{")):
-        answer = server.send("PATCH", f"{MAPS}/a", body, content_type=media)
-        assert (answer.status, answer.json["reason"]) == (400, "BadRequest"), body
+        response = server.send("PATCH", f"{MAPS}/a", body, content_type=media)
+        assert (response.status, response.json["reason"]) == (400, "BadRequest"), body
     apply = "application/apply-patch+yaml"
-    answer = server.send("PATCH", f"{MAPS}/a", b"kind: ConfigMap\napiVersion: v1\n", content_type=apply)
-    assert answer.json["message"] == (
+    response = server.send("PATCH", f"{MAPS}/a", b"kind: ConfigMap\napiVersion: v1\n", content_type=apply)
+    assert response.json["message"] == (
         'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
     )
-    assert answer.status == 422
+    assert response.status == 422
 
 
 @pytest.mark.parametrize(
@@ -265,12 +301,12 @@ def test_broken_patches(server: Server) -> None:
         ("fieldManager=" + "x" * 129, "fieldManager: Too long: may not be more than 128 bytes"),
     ],
 )
-def test_bad_options(server: Server, query: str, message: str) -> None:
-    answer = server.send("POST", f"{MAPS}?{query}", config_map("never"))
-    assert (answer.status, answer.json["message"]) == (422, f'CreateOptions.meta.k8s.io "" is invalid: {message}')
+def test_invalid_options(server: Server, query: str, message: str) -> None:
+    response = server.send("POST", f"{MAPS}?{query}", config_map("never"))
+    assert (response.status, response.json["message"]) == (422, f'CreateOptions.meta.k8s.io "" is invalid: {message}')
 
 
-def test_dry_run_keeps_nothing(server: Server) -> None:
+def test_dry_run_stores_nothing(server: Server) -> None:
     assert server.send("POST", f"{MAPS}?dryRun=All", config_map("dry")).status == 201
     assert server.send("GET", f"{MAPS}/dry").status == 404
     assert server.send("DELETE", f"{MAPS}/a?dryRun=All").status == 200
@@ -280,7 +316,7 @@ def test_dry_run_keeps_nothing(server: Server) -> None:
     assert server.send("GET", f"{MAPS}/a").status == 200
 
 
-def test_repeated_and_unknown_fields(server: Server) -> None:
+def test_duplicate_and_unknown_fields(server: Server) -> None:
     body = b'{"metadata":{"name":"twice"},"data":{"k":"1","k":"2"},"date":{}}'
     strict = server.send("POST", f"{MAPS}?fieldValidation=Strict", body)
     assert strict.status == 400
@@ -299,16 +335,16 @@ def test_delete_options_from_body_and_query(server: Server) -> None:
     wrong = {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}
     assert server.send("DELETE", f"{MAPS}/gone", wrong).status == 409
     assert server.send("DELETE", f"{MAPS}/gone", {"kind": "Pod"}).status == 400
-    answer = server.send("DELETE", f"{MAPS}/gone?propagationPolicy=Background")
-    assert answer.json["status"] == "Success"
-    assert answer.json["details"].keys() == {"name", "kind", "uid"}
+    response = server.send("DELETE", f"{MAPS}/gone?propagationPolicy=Background")
+    assert response.json["status"] == "Success"
+    assert response.json["details"].keys() == {"name", "kind", "uid"}
 
 
 def test_delete_collection(server: Server) -> None:
     for name in ("x1", "x2"):
         server.send("POST", MAPS, {"metadata": {"name": name, "labels": {"x": ""}}})
-    answer = server.send("DELETE", f"{MAPS}?labelSelector=x")
-    assert (answer.status, answer.json["kind"], len(answer.json["items"])) == (200, "ConfigMapList", 2)
+    response = server.send("DELETE", f"{MAPS}?labelSelector=x")
+    assert (response.status, response.json["kind"], len(response.json["items"])) == (200, "ConfigMapList", 2)
     assert server.send("GET", f"{MAPS}?labelSelector=x").json["items"] == []
 
 
@@ -319,14 +355,16 @@ def test_health_and_version(server: Server) -> None:
     assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "33", "v1.33.5")
 
 
-def test_discovery_both_ways_names_every_kind(server: Server) -> None:
+def test_both_forms_of_discovery_contain_every_kind(server: Server) -> None:
     wanted = {(kind.group, kind.plural) for kind in KINDS}
     aggregated = set()
     for path in ("/api", "/apis"):
         accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
-        answer = server.send("GET", path, accept=accept)
-        assert answer.headers["Content-Type"] == "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-        for group in answer.json["items"]:
+        response = server.send("GET", path, accept=accept)
+        assert (
+            response.headers["Content-Type"] == "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        )
+        for group in response.json["items"]:
             for resource in group["versions"][0]["resources"]:
                 aggregated.add((group["metadata"].get("name", ""), resource["resource"]))
     legacy = set()
@@ -354,22 +392,22 @@ def test_openapi_documents(server: Server) -> None:
     assert "io.k8s.api.core.v1.PodSpec" in document.json["components"]["schemas"]
 
 
-def test_an_error_of_ours_is_a_status_without_details(
+def test_an_internal_error_is_a_status_without_details(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("secret-value")
 
     monkeypatch.setattr(server.registry, "entry", fail)
-    answer = server.send("GET", "/api/v1/namespaces/default/secrets/s")
-    assert (answer.status, answer.json["reason"]) == (500, "InternalError")
-    assert b"secret-value" not in answer.body
+    response = server.send("GET", "/api/v1/namespaces/default/secrets/s")
+    assert (response.status, response.json["reason"]) == (500, "InternalError")
+    assert b"secret-value" not in response.body
 
 
-def test_rights_are_asked_before_anything_else(server: Server) -> None:
-    answer = server.send("POST", MAPS, b"not json", token=DEV)
-    assert answer.status == 403
-    assert answer.json["message"] == (
+def test_authorization_comes_first(server: Server) -> None:
+    response = server.send("POST", MAPS, b"not json", token=DEV)
+    assert response.status == 403
+    assert response.json["message"] == (
         'configmaps is forbidden: User "dev" cannot create resource "configmaps" in API group "" '
         'in the namespace "default"'
     )
@@ -379,7 +417,7 @@ def test_rights_are_asked_before_anything_else(server: Server) -> None:
     assert server.send("GET", "/api/v1", token=DEV).status == 200
 
 
-def test_rights_to_one_object_and_to_apply(server: Server) -> None:
+def test_authorization_of_one_object_and_of_apply(server: Server) -> None:
     group = "rbac.authorization.k8s.io"
     place = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
     rules = [
@@ -405,7 +443,7 @@ def test_rights_to_one_object_and_to_apply(server: Server) -> None:
         server.send("DELETE", f"{place}/rolebindings/one")
 
 
-def test_dependents_to_leave_or_take_in_the_query(server: Server) -> None:
+def test_propagation_policy_in_the_query(server: Server) -> None:
     server.send("POST", MAPS, {"metadata": {"name": "owner"}})
     left = server.send("DELETE", f"{MAPS}/owner?orphanDependents=true").json
     assert left["metadata"]["finalizers"] == ["orphan"]

@@ -1,4 +1,4 @@
-"""Table against recorded ones, column by column and cell by cell, and pods in states that recordings do not have."""
+"""Tables compared with recorded ones, and cells of pods in states that were not recorded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import recorded
+from support import recorded
 
 from aksgpu.local.api.table_cells import age, duration, labels
 from aksgpu.local.api.tables import columns, table
@@ -25,16 +25,16 @@ def without_ages(row: list[Any]) -> list[Any]:
     return ["<age>" if isinstance(cell, str) and AGE.fullmatch(cell) else cell for cell in row]
 
 
-def test_columns_are_those_recorded() -> None:
+def test_columns_match_the_recordings() -> None:
     seen = set()
     for plural, document in recorded.tables():
-        made = table(plural, [], {})
-        assert made["columnDefinitions"] == document["columnDefinitions"], plural
+        created = table(plural, [], {})
+        assert created["columnDefinitions"] == document["columnDefinitions"], plural
         seen.add(plural)
     assert seen == set(recorded.PLURALS)
 
 
-def test_cells_are_those_recorded() -> None:
+def test_cells_match_the_recordings() -> None:
     by_version = {(obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]): obj for obj in recorded.objects()}
     compared = set()
     for plural, document in recorded.tables():
@@ -44,9 +44,9 @@ def test_cells_are_those_recorded() -> None:
             obj = obj or by_version.get((metadata["uid"], metadata["resourceVersion"]))
             if obj is None:
                 continue
-            made = table(plural, [obj], {})["rows"][0]
-            assert without_ages(made["cells"]) == without_ages(row["cells"])
-            assert made.get("conditions") == row.get("conditions")
+            created = table(plural, [obj], {})["rows"][0]
+            assert without_ages(created["cells"]) == without_ages(row["cells"])
+            assert created.get("conditions") == row.get("conditions")
             compared.add(plural)
     assert compared >= {"pods", "nodes", "events", "configmaps"}
 
@@ -63,16 +63,30 @@ def test_every_kind_fills_its_columns() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (-5, "<invalid>"), (-1, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (130, "2m10s"), (599, "9m59s"),
-        (600, "10m"), (10799, "179m"), (10800, "3h"), (11000, "3h3m"), (28800, "8h"), (172799, "47h"), (172800, "2d"),
-        (180000, "2d2h"), (691200, "8d"), (63072000, "730d"),
+        (-5, "<invalid>"),
+        (-1, "0s"),
+        (0.9, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (130, "2m10s"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (10799, "179m"),
+        (10800, "3h"),
+        (11000, "3h3m"),
+        (28800, "8h"),
+        (172799, "47h"),
+        (172800, "2d"),
+        (180000, "2d2h"),
+        (691200, "8d"),
+        (63072000, "730d"),
     ],
-)  # fmt: skip
+)
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_texts() -> None:
+def test_cell_texts() -> None:
     assert age(None, NOW) == "<unknown>"
     assert age("2026-11-23T10:59:00Z", NOW) == "60s"
     assert labels({"b": "2", "a": "1"}, NOW) == "a=1,b=2"
@@ -127,7 +141,8 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
         (
             pod(
                 inits=[
-                    container("a", terminated={"exitCode": 0}), container("b", waiting={"reason": "CrashLoopBackOff"}),
+                    container("a", terminated={"exitCode": 0}),
+                    container("b", waiting={"reason": "CrashLoopBackOff"}),
                 ],
             ),
             ["0/1", "Init:CrashLoopBackOff", "0"],
@@ -144,15 +159,16 @@ RUNNING = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
         ),
         (
             pod(
-                {**container(restarts=3, ready=True, **RUNNING), "lastState": {
-                    "terminated": {"finishedAt": "2026-11-23T10:58:00Z"}
-                }},
+                {
+                    **container(restarts=3, ready=True, **RUNNING),
+                    "lastState": {"terminated": {"finishedAt": "2026-11-23T10:58:00Z"}},
+                },
                 phase="Running",
             ),
             ["1/1", "Running", "3 (2m ago)"],
         ),
     ],
-)  # fmt: skip
+)
 def test_pod_cells(obj: dict[str, Any], shown: list[str]) -> None:
     assert cells("pods", obj)[1:4] == shown
 
@@ -177,7 +193,7 @@ def test_job_status(status: dict[str, Any], metadata: dict[str, Any], word: str)
     assert cells("jobs", obj)[1:4] == [word, "0/3", "75s"]
 
 
-def test_node_words() -> None:
+def test_node_status() -> None:
     node = {
         "metadata": {"name": "n", "labels": {"node-role.kubernetes.io/b": "", "kubernetes.io/role": "agent"}},
         "spec": {"unschedulable": True},

@@ -1,4 +1,4 @@
-"""Watches over HTTP: what comes first, in which form, how they end, and what clients that misbehave can do."""
+"""Watches over HTTP: their first events, their formats, how they end, and clients that misbehave."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TABLE = (
 
 
 def make(server: Server, name: str, **labels: str) -> dict[str, Any]:
-    answer = server.send("POST", MAPS, {"metadata": {"name": name, "labels": labels}, "data": {"k": "1"}})
-    assert answer.status == 201, answer.body
-    made: dict[str, Any] = answer.json
-    return made
+    response = server.send("POST", MAPS, {"metadata": {"name": name, "labels": labels}, "data": {"k": "1"}})
+    assert response.status == 201, response.body
+    created: dict[str, Any] = response.json
+    return created
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,22 +36,22 @@ def objects(server: Server) -> None:
 
 
 def watch(server: Server, query: str, accept: str = "application/json") -> list[dict[str, Any]]:
-    answer = server.send("GET", f"{MAPS}?watch=true&timeoutSeconds=1&{query}", accept=accept)
-    assert answer.status == 200
-    assert answer.headers["Transfer-Encoding"] == "chunked"
-    return answer.events
+    response = server.send("GET", f"{MAPS}?watch=true&timeoutSeconds=1&{query}", accept=accept)
+    assert response.status == 200
+    assert response.headers["Transfer-Encoding"] == "chunked"
+    return response.events
 
 
 def names(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(event["type"], event["object"]["metadata"].get("name", "")) for event in events]
 
 
-def test_without_a_version_what_exists_comes_first(server: Server) -> None:
+def test_without_a_version_existing_objects_come_first(server: Server) -> None:
     assert names(watch(server, "labelSelector=team")) == [("ADDED", "a"), ("ADDED", "b")]
     assert names(watch(server, "resourceVersion=0&fieldSelector=metadata.name%3Db")) == [("ADDED", "b")]
 
 
-def test_from_a_version_only_what_follows(server: Server) -> None:
+def test_from_a_version_only_later_events_come(server: Server) -> None:
     version = server.send("GET", MAPS).json["metadata"]["resourceVersion"]
     first = make(server, "late")
     server.send("DELETE", f"{MAPS}/late")
@@ -62,7 +62,7 @@ def test_from_a_version_only_what_follows(server: Server) -> None:
     assert set(events[2]["object"]) == {"kind", "apiVersion", "metadata"}
 
 
-def test_a_version_of_the_future_waits(server: Server) -> None:
+def test_a_version_in_the_future_waits(server: Server) -> None:
     assert watch(server, "resourceVersion=999999999") == []
 
 
@@ -73,7 +73,7 @@ def test_initial_events_end_with_a_bookmark(server: Server) -> None:
     assert events[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
-def test_tables_name_their_columns_once(server: Server) -> None:
+def test_only_the_first_table_has_columns(server: Server) -> None:
     events = watch(server, "labelSelector=team", TABLE)
     assert [event["object"]["kind"] for event in events] == ["Table", "Table"]
     assert [bool(event["object"]["columnDefinitions"]) for event in events] == [True, False]
@@ -81,14 +81,14 @@ def test_tables_name_their_columns_once(server: Server) -> None:
     assert events[0]["object"]["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
 
 
-def test_metadata_alone(server: Server) -> None:
+def test_metadata_only(server: Server) -> None:
     events = watch(server, "labelSelector=team%3Da", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")
     assert [set(event["object"]) for event in events] == [{"kind", "apiVersion", "metadata"}]
 
 
 def test_too_old_is_an_error_event(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     store = server.registry.store
-    monkeypatch.setattr(store._ring("configmaps"), "floor", store.revision)
+    monkeypatch.setattr(store._watch_cache("configmaps"), "oldest_version", store.revision)
     events = watch(server, "resourceVersion=1")
     assert [event["type"] for event in events] == ["ERROR"]
     status = events[0]["object"]
@@ -98,24 +98,27 @@ def test_too_old_is_an_error_event(server: Server, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "query",
     [
-        "resourceVersion=abc", "resourceVersion=-1", "fieldSelector=data.k%3D1", "labelSelector=%21%21",
+        "resourceVersion=abc",
+        "resourceVersion=-1",
+        "fieldSelector=data.k%3D1",
+        "labelSelector=%21%21",
         "timeoutSeconds=x",
     ],
-)  # fmt: skip
-def test_nonsense_is_refused_before_it_begins(server: Server, query: str) -> None:
-    answer = server.send("GET", f"{MAPS}?watch=true&{query}")
-    assert answer.status == 400
-    assert answer.json["reason"] == "BadRequest"
+)
+def test_invalid_options_are_refused_before_the_stream(server: Server, query: str) -> None:
+    response = server.send("GET", f"{MAPS}?watch=true&{query}")
+    assert response.status == 400
+    assert response.json["reason"] == "BadRequest"
 
 
 def test_too_many_watches(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_server, "MAX_WATCHES", 0)
-    answer = server.send("GET", f"{MAPS}?watch=true")
-    assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+    response = server.send("GET", f"{MAPS}?watch=true")
+    assert (response.status, response.headers["Retry-After"]) == (429, "1")
 
 
 class Raw:
-    """A connection that does only what it is told."""
+    """A connection that sends and reads only on request."""
 
     def __init__(self, server: Server) -> None:
         context = ssl.create_default_context(cafile=str(server.ca))
@@ -140,43 +143,43 @@ class Raw:
 @pytest.fixture
 def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
     monkeypatch.setattr(streaming, "PULSE", 0.1)
-    made = Raw(server)
-    yield made
-    made.socket.close()
+    created = Raw(server)
+    yield created
+    created.socket.close()
 
 
 def wait_for_watches(server: Server, count: int) -> None:
     deadline = time.monotonic() + 10
-    while server.api._watches != count and time.monotonic() < deadline:
+    while server.api._watch_count != count and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert server.api._watches == count
+    assert server.api._watch_count == count
 
 
-def test_who_leaves_silently_is_noticed(server: Server, raw: Raw) -> None:
+def test_a_client_that_disappears_is_noticed(server: Server, raw: Raw) -> None:
     raw.get(f"{MAPS}?watch=true")
     raw.read_until(b'"name":"b"')
-    assert server.api._watches == 1
+    assert server.api._watch_count == 1
     raw.socket.close()
     wait_for_watches(server, 0)
 
 
-def test_who_does_not_read_holds_nobody_up(server: Server, raw: Raw) -> None:
+def test_a_client_that_does_not_read_blocks_no_one(server: Server, raw: Raw) -> None:
     raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.get(f"{MAPS}?watch=true&timeoutSeconds=2")
     wait_for_watches(server, 1)
     blob = {"metadata": {"name": "big"}, "data": {"k": "x" * 900_000}}
     assert server.send("POST", MAPS, blob).status == 201
     for index in range(12):
-        answer = server.send(
+        response = server.send(
             "PATCH", f"{MAPS}/big", {"data": {"n": str(index)}}, content_type="application/merge-patch+json"
         )
-        assert answer.status == 200
+        assert response.status == 200
     assert server.send("GET", f"{MAPS}/a").status == 200
     wait_for_watches(server, 0)
     server.send("DELETE", f"{MAPS}/big")
 
 
-def test_events_reach_everyone_at_once(server: Server) -> None:
+def test_events_reach_all_watches(server: Server) -> None:
     version = server.send("GET", MAPS).json["metadata"]["resourceVersion"]
     seen: list[list[tuple[str, str]]] = []
     threads = [
@@ -192,7 +195,7 @@ def test_events_reach_everyone_at_once(server: Server) -> None:
     assert seen == [[("ADDED", "shared")]] * 8
 
 
-def test_a_line_is_an_event(server: Server) -> None:
-    answer = server.send("GET", f"{MAPS}?watch=1&timeoutSeconds=1")
-    for line in answer.body.splitlines():
+def test_every_line_is_an_event(server: Server) -> None:
+    response = server.send("GET", f"{MAPS}?watch=1&timeoutSeconds=1")
+    for line in response.body.splitlines():
         assert set(orjson.loads(line)) == {"type", "object"}

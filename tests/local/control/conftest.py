@@ -1,80 +1,94 @@
-"""A cluster without a node agent: the registry in process, and a kubelet played by hand."""
+"""Fixtures: a registry without HTTP, its controllers, and a driver that acts as the user and as the kubelets."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.registry import registry as registry
 
+from aksgpu.common import times
 from aksgpu.local.api.registry import Registry
-from aksgpu.local.api.store import Store
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
 
 
-class World:
-    """What a test does to the cluster, and sees of it."""
+class ClusterDriver:
+    """Changes a cluster as its users and kubelets would, and waits for what the controllers do."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
 
     @staticmethod
     async def eventually(check: Callable[[], Awaitable[Any]], timeout: float = 15.0) -> Any:
-        """The first truthy answer of ``check``; fails with its last answer when there is none in time."""
+        """Return the first true result of ``check``; fail after ``timeout`` seconds."""
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
-            if answer := await check():
-                return answer
-            assert asyncio.get_running_loop().time() < deadline, f"never came true; last: {answer!r}"
+            result = await check()
+            if result:
+                return result
+            assert asyncio.get_running_loop().time() < deadline, f"timed out; last result: {result!r}"
             await asyncio.sleep(0.01)
 
-    async def node(
+    # Objects
+
+    async def create_node(
         self, name: str = "node-a", *, gpus: int = 1, ready: bool = True, cpu: str = "4", **spec: Any
     ) -> Object:
         amounts = {"cpu": cpu, "memory": "16Gi", "ephemeral-storage": "100Gi", "pods": "110"}
-        amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
+        if gpus:
+            amounts["nvidia.com/gpu"] = str(gpus)
         meta = {"name": name, "labels": {"kubernetes.io/hostname": name, **spec.pop("labels", {})}}
         await self.objects.create("nodes", {"metadata": meta, "spec": spec})
         conditions = [{"type": "Ready", "status": "True" if ready else "False", "reason": "KubeletReady"}]
         status = {"capacity": amounts, "allocatable": amounts, "conditions": conditions}
         return await self.objects.patch("nodes", name, {"status": status}, subresource="status")
 
-    async def lease(self, name: str, seconds: int = 40) -> Object:
-        spec = {"holderIdentity": name, "leaseDurationSeconds": seconds, "renewTime": _micro()}
+    async def create_lease(self, name: str, seconds: int = 40) -> Object:
+        spec = {"holderIdentity": name, "leaseDurationSeconds": seconds, "renewTime": times.now_micro()}
         return await self.objects.create("leases", {"metadata": {"name": name}, "spec": spec}, "kube-node-lease")
 
-    async def pod(self, name: str, *, gpus: int = 0, cpu: str = "", **spec: Any) -> Object:
-        limits = ({"nvidia.com/gpu": str(gpus)} if gpus else {}) | ({"cpu": cpu} if cpu else {})
+    async def create_pod(self, name: str, *, gpus: int = 0, cpu: str = "", **spec: Any) -> Object:
+        limits: dict[str, str] = {}
+        if gpus:
+            limits["nvidia.com/gpu"] = str(gpus)
+        if cpu:
+            limits["cpu"] = cpu
         meta = {"name": name, "labels": spec.pop("labels", {})}
         container = {"name": "main", "image": "busybox", "resources": {"limits": limits, "requests": limits}}
-        return await self.objects.create(
-            "pods", {"metadata": meta, "spec": {"containers": [container], **spec}}, "default"
-        )
+        pod = {"metadata": meta, "spec": {"containers": [container], **spec}}
+        return await self.objects.create("pods", pod, "default")
 
-    async def job(self, name: str, *, pod: dict[str, Any] | None = None, **spec: Any) -> Object:
-        container = {"name": "main", "image": "busybox"}
-        template = {"metadata": {"labels": {"app": name}}}
-        template |= {"spec": {"containers": [container], "restartPolicy": "Never", **(pod or {})}}
-        return await self.objects.create(
-            "jobs", {"metadata": {"name": name}, "spec": {"template": template, **spec}}, "default"
-        )
+    async def create_job(self, name: str, *, pod: dict[str, Any] | None = None, **spec: Any) -> Object:
+        template = {
+            "metadata": {"labels": {"app": name}},
+            "spec": {
+                "containers": [{"name": "main", "image": "busybox"}],
+                "restartPolicy": "Never",
+                **(pod or {}),
+            },
+        }
+        job = {"metadata": {"name": name}, "spec": {"template": template, **spec}}
+        return await self.objects.create("jobs", job, "default")
 
-    async def pods(self, app: str = "", *, phase: str = "", placed: bool | None = None) -> list[Object]:
-        found, _ = await self.objects.list("pods")
-        found = [pod for pod in found if not app or (pod["metadata"].get("labels") or {}).get("app") == app]
+    async def pods(self, app: str = "", *, phase: str = "", bound: bool | None = None) -> list[Object]:
+        """Return the pods that match and are not being deleted."""
+        pods, _ = await self.objects.list("pods")
+        pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        if app:
+            pods = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get("app") == app]
         if phase:
-            found = [pod for pod in found if (pod.get("status") or {}).get("phase", "Pending") == phase]
-        if placed is not None:
-            found = [pod for pod in found if bool(pod["spec"].get("nodeName")) is placed]
-        return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+            pods = [pod for pod in pods if (pod.get("status") or {}).get("phase", "Pending") == phase]
+        if bound is not None:
+            pods = [pod for pod in pods if bool(pod["spec"].get("nodeName")) is bound]
+        return pods
 
     async def get(self, resource: str, name: str, namespace: str | None = "default") -> Object | None:
+        """Return an object, or None if it does not exist."""
         try:
             return await self.objects.get(resource, name, namespace)
         except StatusError as error:
@@ -82,49 +96,68 @@ class World:
                 raise
             return None
 
-    async def placed(self, name: str) -> str:
-        """The node that the pod is bound to; waits for it."""
+    async def events(self, reason: str, name: str = "") -> list[Object]:
+        """Return the events with a reason, about any object or the one with this name."""
+        events, _ = await self.objects.list("events")
+        return [each for each in events if each["reason"] == reason and name in ("", each["involvedObject"]["name"])]
+
+    # Waiting
+
+    async def wait_until_bound(self, name: str) -> str:
+        """Wait until a pod is bound, and return its node."""
 
         async def node() -> str:
             return str((await self.objects.get("pods", name, "default"))["spec"].get("nodeName", ""))
 
         return str(await self.eventually(node))
 
-    async def unschedulable(self, name: str, text: str) -> None:
-        """Wait until the pod says that."""
+    async def wait_until_unschedulable(self, name: str, message: str) -> None:
+        """Wait until a pod's condition PodScheduled has this message."""
 
-        async def says() -> bool:
+        async def has_message() -> bool:
             pod = await self.objects.get("pods", name, "default")
             conditions = (pod.get("status") or {}).get("conditions") or []
-            return text in {each.get("message") for each in conditions if each["type"] == "PodScheduled"}
+            return message in {each.get("message") for each in conditions if each["type"] == "PodScheduled"}
 
-        await self.eventually(says)
+        await self.eventually(has_message)
 
-    async def run(self, pod: Object) -> None:
-        """As a kubelet: the pod runs and is ready."""
-        now = _now()
-        state = {"running": {"startedAt": now}}
-        ready = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in ("Ready", "ContainersReady")]
-        await self._status(pod, {"phase": "Running", "conditions": ready}, state, ready=True)
+    async def wait_for_event(self, reason: str, name: str = "") -> Object:
+        """Wait for an event with this reason, and return it."""
 
-    async def end(self, pod: Object, code: int = 0, *, restarts: int = 0) -> None:
-        """As a kubelet: the pod's container ended."""
-        now = _now()
-        state = {
-            "terminated": {
-                "exitCode": code,
-                "finishedAt": now,
-                "startedAt": now,
-                "reason": "Error" if code else "Completed",
-            }
+        async def events() -> list[Object]:
+            return await self.events(reason, name)
+
+        return dict((await self.eventually(events))[0])
+
+    # What kubelets do
+
+    async def start_pod(self, pod: Object) -> None:
+        """Set a pod running and ready."""
+        now = times.now()
+        conditions = [
+            {"type": "Ready", "status": "True", "lastTransitionTime": now},
+            {"type": "ContainersReady", "status": "True", "lastTransitionTime": now},
+        ]
+        status = {"phase": "Running", "conditions": conditions}
+        await self._set_status(pod, status, {"running": {"startedAt": now}}, ready=True)
+
+    async def end_pod(self, pod: Object, code: int = 0, *, restarts: int = 0) -> None:
+        """Let a pod's container exit with a code."""
+        now = times.now()
+        terminated = {
+            "exitCode": code,
+            "finishedAt": now,
+            "startedAt": now,
+            "reason": "Error" if code else "Completed",
         }
-        await self._status(pod, {"phase": "Failed" if code else "Succeeded"}, state, restarts=restarts)
+        status = {"phase": "Failed" if code else "Succeeded"}
+        await self._set_status(pod, status, {"terminated": terminated}, restarts=restarts)
 
-    async def restart(self, pod: Object, restarts: int) -> None:
-        """As a kubelet: the pod's container was started again."""
-        await self._status(pod, {"phase": "Running"}, {"running": {"startedAt": _now()}}, restarts=restarts)
+    async def restart_pod(self, pod: Object, restarts: int) -> None:
+        """Let a pod's container run again."""
+        await self._set_status(pod, {"phase": "Running"}, {"running": {"startedAt": times.now()}}, restarts=restarts)
 
-    async def _status(
+    async def _set_status(
         self, pod: Object, status: dict[str, Any], state: dict[str, Any], *, ready: bool = False, restarts: int = 0
     ) -> None:
         container = {
@@ -136,59 +169,26 @@ class World:
             "state": state,
         }
         meta = pod["metadata"]
-        await self.objects.patch(
-            "pods",
-            meta["name"],
-            {"status": {**status, "containerStatuses": [container]}},
-            meta["namespace"],
-            subresource="status",
-        )
+        patch = {"status": {**status, "containerStatuses": [container]}}
+        await self.objects.patch("pods", meta["name"], patch, meta["namespace"], subresource="status")
 
-    async def bury(self) -> None:
-        """As a kubelet: every pod that was asked to leave has left."""
-        found, _ = await self.objects.list("pods")
-        for pod in found:
+    async def finish_deletions(self) -> None:
+        """Delete all pods that are in their grace period."""
+        pods, _ = await self.objects.list("pods")
+        for pod in pods:
             meta = pod["metadata"]
             if meta.get("deletionTimestamp"):
                 await self.objects.delete("pods", meta["name"], meta["namespace"], grace_period_seconds=0)
 
-    async def events(self, reason: str, name: str = "") -> list[Object]:
-        found, _ = await self.objects.list("events")
-        return [each for each in found if each["reason"] == reason and name in ("", each["involvedObject"]["name"])]
 
-    async def told(self, reason: str, name: str = "") -> Object:
-        """The first event of that reason; waits for it."""
-
-        async def some() -> Iterable[Object]:
-            return await self.events(reason, name)
-
-        return dict((await self.eventually(some))[0])
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _micro() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+@pytest.fixture
+def driver(registry: Registry) -> ClusterDriver:
+    return ClusterDriver(registry)
 
 
 @pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    registry = Registry(Store(tmp_path / "kube.db"))
-    await registry.open()
-    yield registry
-    await registry.close()
-
-
-@pytest.fixture
-def world(registry: Registry) -> World:
-    return World(registry)
-
-
-@pytest.fixture
-async def controllers(registry: Registry) -> AsyncIterator[Controllers]:
-    controllers = Controllers(registry, Settings(time_scale=0.001))
+async def controllers(registry: Registry) -> AsyncIterator[ControllerManager]:
+    controllers = ControllerManager(registry, Settings(time_scale=0.001))
     await controllers.start()
     yield controllers
     await controllers.stop()

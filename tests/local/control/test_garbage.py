@@ -2,19 +2,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
 
 if TYPE_CHECKING:
-    from tests.local.control.conftest import World
+    from tests.local.control.conftest import ClusterDriver
 
 
-async def _owner(world: World, name: str = "owner") -> dict[str, Any]:
-    return await world.objects.create("configmaps", {"metadata": {"name": name}}, "default")
+async def _owner(driver: ClusterDriver, name: str = "owner") -> dict[str, Any]:
+    return await driver.objects.create("configmaps", {"metadata": {"name": name}}, "default")
 
 
-async def _owned(world: World, name: str, *owners: dict[str, Any], block: bool = True) -> dict[str, Any]:
+async def _owned(driver: ClusterDriver, name: str, *owners: dict[str, Any], block: bool = True) -> dict[str, Any]:
     refs = [
         {
             "apiVersion": "v1",
@@ -25,185 +25,193 @@ async def _owned(world: World, name: str, *owners: dict[str, Any], block: bool =
         }
         for each in owners
     ]
-    return await world.objects.create("secrets", {"metadata": {"name": name, "ownerReferences": refs}}, "default")
+    return await driver.objects.create("secrets", {"metadata": {"name": name, "ownerReferences": refs}}, "default")
 
 
-async def _gone(world: World, resource: str, name: str) -> None:
+async def _is_deleted(driver: ClusterDriver, resource: str, name: str) -> None:
     async def gone() -> bool:
-        return await world.get(resource, name) is None
+        return await driver.get(resource, name) is None
 
-    await world.eventually(gone)
-
-
-async def test_background(world: World, controllers: Controllers) -> None:
-    await _owned(world, "owned", await _owner(world))
-    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Background")
-    assert await world.get("configmaps", "owner") is None
-    await _gone(world, "secrets", "owned")
+    await driver.eventually(gone)
 
 
-async def test_foreground_takes_the_owned_first(world: World, controllers: Controllers) -> None:
-    job = await world.job("job")
+async def test_background(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await _owned(driver, "owned", await _owner(driver))
+    await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Background")
+    assert await driver.get("configmaps", "owner") is None
+    await _is_deleted(driver, "secrets", "owned")
 
-    async def made() -> list[dict[str, Any]]:
-        return await world.pods("job")
 
-    await world.node()
-    [pod] = await world.eventually(made)
-    await world.placed(pod["metadata"]["name"])
-    await world.run(await world.objects.get("pods", pod["metadata"]["name"], "default"))
-    await world.objects.delete("jobs", "job", "default", propagation_policy="Foreground")
+async def test_foreground_deletes_dependents_first(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    job = await driver.create_job("job")
+
+    async def created() -> list[dict[str, Any]]:
+        return await driver.pods("job")
+
+    await driver.create_node()
+    [pod] = await driver.eventually(created)
+    await driver.wait_until_bound(pod["metadata"]["name"])
+    await driver.start_pod(await driver.objects.get("pods", pod["metadata"]["name"], "default"))
+    await driver.objects.delete("jobs", "job", "default", propagation_policy="Foreground")
 
     async def leaving() -> bool:
-        now = await world.get("pods", pod["metadata"]["name"])
+        now = await driver.get("pods", pod["metadata"]["name"])
         return bool(now and now["metadata"].get("deletionTimestamp"))
 
-    await world.eventually(leaving)
-    left = await world.get("jobs", "job")
+    await driver.eventually(leaving)
+    left = await driver.get("jobs", "job")
     assert left and left["metadata"]["uid"] == job["metadata"]["uid"] and left["metadata"]["deletionTimestamp"]
-    await world.bury()
-    await _gone(world, "jobs", "job")
-    assert await world.get("pods", pod["metadata"]["name"]) is None
+    await driver.finish_deletions()
+    await _is_deleted(driver, "jobs", "job")
+    assert await driver.get("pods", pod["metadata"]["name"]) is None
 
 
-async def test_foreground_reaches_what_the_owned_own(world: World, controllers: Controllers) -> None:
-    first = await _owner(world)
-    second = await _owned(world, "second", first)
+async def test_foreground_deletes_dependents_of_dependents(
+    driver: ClusterDriver, controllers: ControllerManager
+) -> None:
+    first = await _owner(driver)
+    second = await _owned(driver, "second", first)
     reference = {"apiVersion": "v1", "kind": "Secret", "name": "second", "uid": second["metadata"]["uid"]}
     meta = {"name": "third", "ownerReferences": [{**reference, "blockOwnerDeletion": True}], "finalizers": ["a.io/b"]}
-    await world.objects.create("secrets", {"metadata": meta}, "default")
-    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
+    await driver.objects.create("secrets", {"metadata": meta}, "default")
+    await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
 
     async def leaving() -> bool:
-        return bool((await world.objects.get("secrets", "third", "default"))["metadata"].get("deletionTimestamp"))
+        return bool((await driver.objects.get("secrets", "third", "default"))["metadata"].get("deletionTimestamp"))
 
-    await world.eventually(leaving)
-    assert await world.get("configmaps", "owner") and await world.get("secrets", "second")
-    await world.objects.patch("secrets", "third", {"metadata": {"finalizers": None}}, "default")
-    await _gone(world, "configmaps", "owner")
+    await driver.eventually(leaving)
+    assert await driver.get("configmaps", "owner") and await driver.get("secrets", "second")
+    await driver.objects.patch("secrets", "third", {"metadata": {"finalizers": None}}, "default")
+    await _is_deleted(driver, "configmaps", "owner")
 
 
-async def test_foreground_round_a_circle_ends(world: World, controllers: Controllers) -> None:
-    first = await _owner(world)
-    second = await _owned(world, "second", first)
+async def test_foreground_with_circular_owners_completes(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    first = await _owner(driver)
+    second = await _owned(driver, "second", first)
     reference = {"apiVersion": "v1", "kind": "Secret", "name": "second", "uid": second["metadata"]["uid"]}
     circle = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
-    await world.objects.patch("configmaps", "owner", circle, "default")
-    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
-    await _gone(world, "configmaps", "owner")
-    await _gone(world, "secrets", "second")
+    await driver.objects.patch("configmaps", "owner", circle, "default")
+    await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
+    await _is_deleted(driver, "configmaps", "owner")
+    await _is_deleted(driver, "secrets", "second")
 
 
-async def test_foreground_of_what_owns_itself_ends(world: World, controllers: Controllers) -> None:
-    owner = await _owner(world)
+async def test_foreground_of_an_object_that_owns_itself_completes(
+    driver: ClusterDriver, controllers: ControllerManager
+) -> None:
+    owner = await _owner(driver)
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     itself = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
-    await world.objects.patch("configmaps", "owner", itself, "default")
-    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
-    await _gone(world, "configmaps", "owner")
+    await driver.objects.patch("configmaps", "owner", itself, "default")
+    await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
+    await _is_deleted(driver, "configmaps", "owner")
 
 
-async def test_what_belongs_to_no_namespace_is_not_owned_by_what_does(world: World, controllers: Controllers) -> None:
-    owner = await _owner(world)
+async def test_cluster_scoped_objects_ignore_namespaced_owners(
+    driver: ClusterDriver, controllers: ControllerManager
+) -> None:
+    owner = await _owner(driver)
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     important = {"metadata": {"name": "important", "ownerReferences": [reference]}, "value": 5}
-    await world.objects.create("priorityclasses", important)
-    await _owned(world, "owned", owner)
-    await world.objects.delete("configmaps", "owner", "default")
-    await _gone(world, "secrets", "owned")
-    assert await world.get("priorityclasses", "important", None)
+    await driver.objects.create("priorityclasses", important)
+    await _owned(driver, "owned", owner)
+    await driver.objects.delete("configmaps", "owner", "default")
+    await _is_deleted(driver, "secrets", "owned")
+    assert await driver.get("priorityclasses", "important", None)
 
 
-async def test_orphan(world: World, controllers: Controllers) -> None:
-    await _owned(world, "owned", await _owner(world))
-    await world.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
-    await _gone(world, "configmaps", "owner")
-    orphan = await world.get("secrets", "owned")
+async def test_orphan(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await _owned(driver, "owned", await _owner(driver))
+    await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
+    await _is_deleted(driver, "configmaps", "owner")
+    orphan = await driver.get("secrets", "owned")
     assert orphan and not orphan["metadata"].get("ownerReferences")
 
 
-async def test_one_of_two_owners_stays(world: World, controllers: Controllers) -> None:
-    await _owned(world, "owned", await _owner(world, "first"), await _owner(world, "second"))
-    await world.objects.delete("configmaps", "first", "default")
+async def test_an_object_with_a_remaining_owner_is_kept(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await _owned(driver, "owned", await _owner(driver, "first"), await _owner(driver, "second"))
+    await driver.objects.delete("configmaps", "first", "default")
 
     async def one() -> bool:
-        now = await world.get("secrets", "owned")
+        now = await driver.get("secrets", "owned")
         return bool(now and [each["name"] for each in now["metadata"]["ownerReferences"]] == ["second"])
 
-    await world.eventually(one)
+    await driver.eventually(one)
 
 
-async def test_an_owner_that_never_was(world: World, controllers: Controllers) -> None:
-    await _owned(world, "owned", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
-    await _gone(world, "secrets", "owned")
+async def test_an_owner_that_never_existed(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await _owned(driver, "owned", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
+    await _is_deleted(driver, "secrets", "owned")
 
 
-async def test_owner_deleted_while_nobody_looked(world: World, registry: Any) -> None:
-    await _owned(world, "owned", await _owner(world))
-    await world.objects.delete("configmaps", "owner", "default")
-    controllers = Controllers(registry, Settings())
+async def test_owner_deleted_while_the_controllers_were_stopped(driver: ClusterDriver, registry: Any) -> None:
+    await _owned(driver, "owned", await _owner(driver))
+    await driver.objects.delete("configmaps", "owner", "default")
+    controllers = ControllerManager(registry, Settings())
     await controllers.start()
-    await _gone(world, "secrets", "owned")
+    await _is_deleted(driver, "secrets", "owned")
     await controllers.stop()
 
 
-async def test_a_deleted_job_takes_its_pods_along(world: World, controllers: Controllers) -> None:
-    await world.job("job", parallelism=3, completions=3)
+async def test_deleting_a_job_deletes_its_pods(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await driver.create_job("job", parallelism=3, completions=3)
 
     async def three() -> bool:
-        return len(await world.pods("job")) == 3
+        return len(await driver.pods("job")) == 3
 
-    await world.eventually(three)
-    await world.objects.delete("jobs", "job", "default", propagation_policy="Background")
+    await driver.eventually(three)
+    await driver.objects.delete("jobs", "job", "default", propagation_policy="Background")
 
     async def none() -> bool:
-        return (await world.objects.list("pods"))[0] == []
+        return (await driver.objects.list("pods"))[0] == []
 
-    await world.eventually(none)
+    await driver.eventually(none)
 
 
-async def test_a_namespace_says_what_keeps_it(world: World, controllers: Controllers) -> None:
-    await world.objects.create("namespaces", {"metadata": {"name": "stuck"}})
+async def test_a_namespace_reports_what_delays_its_deletion(
+    driver: ClusterDriver, controllers: ControllerManager
+) -> None:
+    await driver.objects.create("namespaces", {"metadata": {"name": "stuck"}})
     for name in ("one", "two"):
-        await world.objects.create("configmaps", {"metadata": {"name": name, "finalizers": ["a.io/b"]}}, "stuck")
-    await world.objects.create("configmaps", {"metadata": {"name": "free"}}, "stuck")
-    await world.objects.delete("namespaces", "stuck")
+        await driver.objects.create("configmaps", {"metadata": {"name": name, "finalizers": ["a.io/b"]}}, "stuck")
+    await driver.objects.create("configmaps", {"metadata": {"name": "free"}}, "stuck")
+    await driver.objects.delete("namespaces", "stuck")
 
-    async def said() -> dict[str, Any]:
-        conditions = (await world.objects.get("namespaces", "stuck"))["status"].get("conditions") or []
+    async def has_conditions() -> dict[str, Any]:
+        conditions = (await driver.objects.get("namespaces", "stuck"))["status"].get("conditions") or []
         return {each["type"]: (each["status"], each["reason"], each["message"]) for each in conditions}
 
-    told = await world.eventually(said)
+    conditions = await driver.eventually(has_conditions)
     text = "Some resources are remaining: configmaps. has 2 resource instances"
-    assert told["NamespaceContentRemaining"] == ("True", "SomeResourcesRemain", text)
+    assert conditions["NamespaceContentRemaining"] == ("True", "SomeResourcesRemain", text)
     text = "Some content in the namespace has finalizers remaining: a.io/b in 2 resource instances"
-    assert told["NamespaceFinalizersRemaining"] == ("True", "SomeFinalizersRemain", text)
-    assert {told[kind][0] for kind in told if "Deletion" in kind} == {"False"} and len(told) == 5
+    assert conditions["NamespaceFinalizersRemaining"] == ("True", "SomeFinalizersRemain", text)
+    assert {conditions[kind][0] for kind in conditions if "Deletion" in kind} == {"False"} and len(conditions) == 5
     for name in ("one", "two"):
-        await world.objects.patch("configmaps", name, {"metadata": {"finalizers": None}}, "stuck")
+        await driver.objects.patch("configmaps", name, {"metadata": {"finalizers": None}}, "stuck")
 
     async def gone() -> bool:
-        return await world.get("namespaces", "stuck", None) is None
+        return await driver.get("namespaces", "stuck", None) is None
 
-    await world.eventually(gone)
+    await driver.eventually(gone)
 
 
-async def test_a_deleted_namespace_empties(world: World, controllers: Controllers) -> None:
-    await world.objects.create("namespaces", {"metadata": {"name": "mine"}})
-    await world.objects.create("configmaps", {"metadata": {"name": "settings"}}, "mine")
+async def test_deleting_a_namespace_deletes_its_content(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await driver.objects.create("namespaces", {"metadata": {"name": "mine"}})
+    await driver.objects.create("configmaps", {"metadata": {"name": "settings"}}, "mine")
     template = {"spec": {"containers": [{"name": "main", "image": "busybox"}], "restartPolicy": "Never"}}
-    await world.objects.create("jobs", {"metadata": {"name": "job"}, "spec": {"template": template}}, "mine")
-    await world.told("SuccessfulCreate", "job")
-    await world.objects.delete("namespaces", "mine")
+    await driver.objects.create("jobs", {"metadata": {"name": "job"}, "spec": {"template": template}}, "mine")
+    await driver.wait_for_event("SuccessfulCreate", "job")
+    await driver.objects.delete("namespaces", "mine")
 
     async def gone() -> bool:
-        await world.bury()
-        return await world.get("namespaces", "mine", None) is None
+        await driver.finish_deletions()
+        return await driver.get("namespaces", "mine", None) is None
 
-    await world.eventually(gone)
+    await driver.eventually(gone)
     for resource in ("pods", "jobs", "configmaps"):
-        assert (await world.objects.list(resource, "mine"))[0] == []
+        assert (await driver.objects.list(resource, "mine"))[0] == []
     try:
-        await world.objects.create("configmaps", {"metadata": {"name": "late"}}, "mine")
+        await driver.objects.create("configmaps", {"metadata": {"name": "late"}}, "mine")
     except StatusError as error:
         assert error.code == 404

@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.controller_runtime import Cluster
 from aksgpu.local.control.node_lifecycle import NodeController, taints_for
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
-    from tests.local.control.conftest import World
+    from tests.local.control.conftest import ClusterDriver
 
 
 def _node(*conditions: tuple[str, str], **spec: Any) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def _names(node: dict[str, Any]) -> set[str]:
     return {f"{taint['key'].removeprefix('node.kubernetes.io/')}:{taint['effect']}" for taint in taints_for(node)}
 
 
-def test_state_becomes_taints() -> None:
+def test_taints_follow_the_conditions() -> None:
     assert _names(_node(("Ready", "True"))) == set()
     assert _names(_node()) == {"not-ready:NoSchedule"}
     assert _names(_node(("Ready", "False"))) == {"not-ready:NoSchedule", "not-ready:NoExecute"}
@@ -32,136 +32,136 @@ def test_state_becomes_taints() -> None:
     assert taints_for(_node(("Ready", "True"), taints=[mine, stale])) == [mine]
 
 
-async def test_a_silent_node_is_lost_and_its_pods_move(world: World, controllers: Controllers) -> None:
-    await world.node("node-a")
-    await world.lease("node-a", seconds=1)
+async def test_pods_are_evicted_from_a_lost_node(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await driver.create_node("node-a")
+    await driver.create_lease("node-a", seconds=1)
     impatient = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}]
     impatient[0]["tolerationSeconds"] = 0
-    await world.pod("impatient", tolerations=impatient)
+    await driver.create_pod("impatient", tolerations=impatient)
     loyal = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists"}]
-    await world.pod("loyal", tolerations=loyal)
+    await driver.create_pod("loyal", tolerations=loyal)
     for name in ("impatient", "loyal"):
-        await world.placed(name)
-        await world.run(await world.objects.get("pods", name, "default"))
-    event = await world.told("TaintManagerEviction", "impatient")
+        await driver.wait_until_bound(name)
+        await driver.start_pod(await driver.objects.get("pods", name, "default"))
+    event = await driver.wait_for_event("TaintManagerEviction", "impatient")
     assert event["message"] == "Marking for deletion Pod default/impatient"
-    node = await world.objects.get("nodes", "node-a")
+    node = await driver.objects.get("nodes", "node-a")
     ready = next(each for each in node["status"]["conditions"] if each["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("Unknown", "NodeStatusUnknown")
     assert ready["message"] == "Kubelet stopped posting node status."
-    assert (await world.told("NodeNotReady"))["message"] == "Node node-a status is now: NodeNotReady"
-    assert not (await world.objects.get("pods", "loyal", "default"))["metadata"].get("deletionTimestamp")
-    # Back again: the taints go.
+    assert (await driver.wait_for_event("NodeNotReady"))["message"] == "Node node-a status is now: NodeNotReady"
+    assert not (await driver.objects.get("pods", "loyal", "default"))["metadata"].get("deletionTimestamp")
+    # The node is back, so the taints are removed.
     status = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}
-    await world.objects.patch("nodes", "node-a", {"status": status}, subresource="status")
+    await driver.objects.patch("nodes", "node-a", {"status": status}, subresource="status")
 
     async def clean() -> bool:
-        return not (await world.objects.get("nodes", "node-a"))["spec"].get("taints")
+        return not (await driver.objects.get("nodes", "node-a"))["spec"].get("taints")
 
-    await world.eventually(clean)
+    await driver.eventually(clean)
 
 
-async def test_pods_of_a_node_that_is_gone(world: World, controllers: Controllers) -> None:
-    await world.node("node-a")
-    await world.job("job")
+async def test_pods_of_a_deleted_node_are_deleted(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await driver.create_node("node-a")
+    await driver.create_job("job")
 
     async def placed() -> list[dict[str, Any]]:
-        return await world.pods("job", placed=True)
+        return await driver.pods("job", bound=True)
 
-    [pod] = await world.eventually(placed)
-    await world.run(pod)
-    await world.objects.delete("nodes", "node-a")
+    [pod] = await driver.eventually(placed)
+    await driver.start_pod(pod)
+    await driver.objects.delete("nodes", "node-a")
     text = "Node node-a event: Removing Node node-a from Controller"
-    assert (await world.told("RemovingNode", "node-a"))["message"] == text
-    await world.node("node-b")
+    assert (await driver.wait_for_event("RemovingNode", "node-a"))["message"] == text
+    await driver.create_node("node-b")
 
     async def moved() -> bool:
-        return [each["spec"]["nodeName"] for each in await world.pods("job", placed=True)] == ["node-b"]
+        return [each["spec"]["nodeName"] for each in await driver.pods("job", bound=True)] == ["node-b"]
 
-    await world.eventually(moved)
+    await driver.eventually(moved)
 
     async def gone() -> bool:
-        return await world.get("pods", pod["metadata"]["name"]) is None
+        return await driver.get("pods", pod["metadata"]["name"]) is None
 
-    await world.eventually(gone)
+    await driver.eventually(gone)
 
 
-async def test_quota_counts_gpus(world: World, controllers: Controllers) -> None:
+async def test_quota_counts_gpus(driver: ClusterDriver, controllers: ControllerManager) -> None:
     hard = {"requests.nvidia.com/gpu": "4", "pods": "10", "requests.cpu": "2", "configmaps": "5"}
-    await world.objects.create("resourcequotas", {"metadata": {"name": "team"}, "spec": {"hard": hard}}, "default")
-    first = await world.pod("first", gpus=2, cpu="500m")
-    await world.pod("second", gpus=1, cpu="1")
+    await driver.objects.create("resourcequotas", {"metadata": {"name": "team"}, "spec": {"hard": hard}}, "default")
+    first = await driver.create_pod("first", gpus=2, cpu="500m")
+    await driver.create_pod("second", gpus=1, cpu="1")
 
     async def used(**wanted: str) -> bool:
-        quota = await world.objects.get("resourcequotas", "team", "default")
+        quota = await driver.objects.get("resourcequotas", "team", "default")
         used = (quota.get("status") or {}).get("used") or {}
         return (used.get("requests.nvidia.com/gpu"), used.get("pods"), used.get("requests.cpu")) == tuple(
             wanted.values()
         )
 
-    await world.eventually(lambda: used(gpus="3", pods="2", cpu="1500m"))
-    await world.end(first)
-    await world.eventually(lambda: used(gpus="1", pods="1", cpu="1"))
-    status = (await world.objects.get("resourcequotas", "team", "default"))["status"]
-    assert status["hard"] == hard and "configmaps" not in status["used"]  # nothing counts them
+    await driver.eventually(lambda: used(gpus="3", pods="2", cpu="1500m"))
+    await driver.end_pod(first)
+    await driver.eventually(lambda: used(gpus="1", pods="1", cpu="1"))
+    status = (await driver.objects.get("resourcequotas", "team", "default"))["status"]
+    assert status["hard"] == hard and "configmaps" not in status["used"]  # Nothing counts them.
 
 
-async def test_quota_counts_a_sidecar_beside_the_containers(world: World, controllers: Controllers) -> None:
+async def test_quota_counts_sidecars(driver: ClusterDriver, controllers: ControllerManager) -> None:
     hard = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.cpu": "2"}}}
-    await world.objects.create("resourcequotas", hard, "default")
+    await driver.objects.create("resourcequotas", hard, "default")
     half = {"name": "beside", "image": "busybox", "resources": {"requests": {"cpu": "500m"}}}
-    await world.pod("both", cpu="1", initContainers=[{**half, "restartPolicy": "Always"}])
+    await driver.create_pod("both", cpu="1", initContainers=[{**half, "restartPolicy": "Always"}])
 
     async def used() -> bool:
-        quota = await world.objects.get("resourcequotas", "team", "default")
+        quota = await driver.objects.get("resourcequotas", "team", "default")
         return bool(((quota.get("status") or {}).get("used") or {}).get("requests.cpu") == "1500m")
 
-    await world.eventually(used)
+    await driver.eventually(used)
 
 
-async def test_a_claim_is_bound(world: World, controllers: Controllers) -> None:
+async def test_a_claim_is_bound(driver: ClusterDriver, controllers: ControllerManager) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
-    await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
+    await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
 
     async def bound() -> dict[str, Any] | None:
-        claim = await world.objects.get("persistentvolumeclaims", "data", "default")
+        claim = await driver.objects.get("persistentvolumeclaims", "data", "default")
         return claim if (claim.get("status") or {}).get("phase") == "Bound" else None
 
-    claim = await world.eventually(bound)
+    claim = await driver.eventually(bound)
     assert claim["spec"]["volumeName"] == f"pvc-{claim['metadata']['uid']}"
     assert claim["status"]["capacity"] == {"storage": "5Gi"}
 
 
-async def test_a_claim_in_use_outlives_its_deletion(world: World, controllers: Controllers) -> None:
+async def test_a_claim_in_use_is_kept(driver: ClusterDriver, controllers: ControllerManager) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
-    await world.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
+    await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
-    pod = await world.pod("reads", volumes=volumes)
+    pod = await driver.create_pod("reads", volumes=volumes)
 
     async def claims() -> list[Any]:
-        return (await world.objects.list("persistentvolumeclaims", "default"))[0]
+        return (await driver.objects.list("persistentvolumeclaims", "default"))[0]
 
     async def protected() -> bool:
         return (await claims())[0]["metadata"].get("finalizers") == ["kubernetes.io/pvc-protection"]
 
-    await world.eventually(protected)
-    await world.objects.delete("persistentvolumeclaims", "data", "default")
+    await driver.eventually(protected)
+    await driver.objects.delete("persistentvolumeclaims", "data", "default")
     assert "deletionTimestamp" in (await claims())[0]["metadata"]
-    await world.end(pod)
+    await driver.end_pod(pod)
 
     async def gone() -> bool:
         return not await claims()
 
-    await world.eventually(gone)
+    await driver.eventually(gone)
 
 
-async def test_a_process_that_stood_still_does_not_blame_the_nodes(registry: Any) -> None:
+async def test_nodes_are_not_lost_after_the_process_was_suspended(registry: Any) -> None:
     controller = NodeController(Cluster(registry, Settings()))
     node = {"metadata": {"name": "n"}, "status": {}}
-    assert controller._left(node) == 40
-    sign = controller._signs["n"][0]
+    assert controller._grace_left(node) == 40
+    sign = controller._heartbeats["n"][0]
     now = asyncio.get_running_loop().time()
-    controller._signs["n"] = sign, now - 41
-    assert controller._left(node) < 0
-    controller._signs["n"] = sign, now - 3600
-    assert controller._left(node) == 40
+    controller._heartbeats["n"] = sign, now - 41
+    assert controller._grace_left(node) < 0
+    controller._heartbeats["n"] = sign, now - 3600
+    assert controller._grace_left(node) == 40

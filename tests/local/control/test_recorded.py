@@ -1,4 +1,4 @@
-"""What controllers make and say, against what a real Kubernetes made and said."""
+"""What the controllers write, compared with a real Kubernetes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.local.control.daemonset_controller import new_pod as daemon_pod
-from aksgpu.local.control.job_accounting import new_condition, status_of, tally, verdict
+from aksgpu.local.control.job_accounting import build_status, count_pods, job_result, new_condition
 from aksgpu.local.control.job_controller import new_pod
-from aksgpu.local.control.scheduler_queue import Board
+from aksgpu.local.control.scheduler_queue import SchedulerQueue
 
 _DATA = Path(__file__).parents[2] / "data" / "kube-recordings"
 
@@ -25,18 +25,18 @@ def _output(scenario: str, command: str) -> Any:
     return next(json.loads(step["stdout"]) for step in _steps(scenario) if step["command"] == command)
 
 
-def _subset(made: Any, recorded: Any, path: str = "") -> None:
-    """Everything that was made is in what was recorded; the API server added the rest."""
-    if isinstance(made, dict):
-        for key, value in made.items():
+def _subset(created: Any, recorded: Any, path: str = "") -> None:
+    """Check that everything in an object is in the recorded one. The API server has added the rest."""
+    if isinstance(created, dict):
+        for key, value in created.items():
             assert key in recorded, f"{path}.{key} is not recorded"
             _subset(value, recorded[key], f"{path}.{key}")
-    elif isinstance(made, list):
-        assert len(made) <= len(recorded), path
-        for number, value in enumerate(made):
+    elif isinstance(created, list):
+        assert len(created) <= len(recorded), path
+        for number, value in enumerate(created):
             _subset(value, recorded[number], f"{path}[{number}]")
     else:
-        assert made == recorded, path
+        assert created == recorded, path
 
 
 def test_pods_of_an_indexed_job() -> None:
@@ -44,27 +44,29 @@ def test_pods_of_an_indexed_job() -> None:
     pods = _output("05-job-life", "kubectl get pods -l app=sweep -o json")["items"]
     assert len(pods) == 3
     for index, recorded in enumerate(sorted(pods, key=lambda pod: pod["metadata"]["name"])):
-        made = new_pod(job, index)
-        assert made["metadata"].pop("finalizers") == ["batch.kubernetes.io/job-tracking"]  # gone once counted
-        _subset(made, recorded)
+        created = new_pod(job, index)
+        assert created["metadata"].pop("finalizers") == [
+            "batch.kubernetes.io/job-tracking"
+        ]  # Removed once the pod has been counted.
+        _subset(created, recorded)
 
 
-def _reckoned(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]:
-    """The status that a Job without one gets, when all its pods have ended and none has been counted."""
+def _final_status(job: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the final status of a Job whose pods have all ended and none has been counted."""
     fresh = {**job, "status": {}}
     held = [
         {**pod, "metadata": {**pod["metadata"], "finalizers": ["batch.kubernetes.io/job-tracking"]}} for pod in pods
     ]
-    sums = tally(fresh, held)
-    end = verdict(fresh, sums)
+    sums = count_pods(fresh, held)
+    end = job_result(fresh, sums)
     assert end and len(sums.to_release) == len(pods)
     conditions = [new_condition(kind, end.reason, end.message) for kind in (end.target, end.final)]
-    announced = {**fresh, "status": status_of(sums, conditions[:1], job["status"]["startTime"])}
-    counted = tally(announced, pods)
-    return status_of(counted, conditions, job["status"]["startTime"])
+    announced = {**fresh, "status": build_status(sums, conditions[:1], job["status"]["startTime"])}
+    counted = count_pods(announced, pods)
+    return build_status(counted, conditions, job["status"]["startTime"])
 
 
-def _timeless(status: dict[str, Any]) -> Any:
+def _without_times(status: dict[str, Any]) -> Any:
     return json.loads(re.sub(r'"\d{4}-\d\d-\d\dT[^"]*"', '"TIME"', json.dumps(status, sort_keys=True)))
 
 
@@ -72,7 +74,7 @@ def test_status_of_finished_jobs() -> None:
     for name in ("sweep", "fails"):
         job = _output("05-job-life", f"kubectl get job {name} -o json")
         pods = _output("05-job-life", f"kubectl get pods -l app={name} -o json")["items"]
-        assert _timeless(_reckoned(job, pods)) == _timeless(job["status"])
+        assert _without_times(_final_status(job, pods)) == _without_times(job["status"])
 
 
 def test_pod_of_the_device_plugin() -> None:
@@ -97,12 +99,12 @@ def test_text_of_a_pod_that_wants_too_many_gpus() -> None:
         if step["command"].startswith("kubectl describe pod -l app=needs")
     )
     [text] = re.findall(r"FailedScheduling .* default-scheduler  (.*)", described)
-    board = Board()
+    queue = SchedulerQueue()
     allocatable = {"pods": "110", "nvidia.com/gpu": "1"}
     ready = [{"type": "Ready", "status": "True"}]
     node = {"metadata": {"name": "localhost"}, "status": {"allocatable": allocatable, "conditions": ready}}
-    board.node_changed("localhost", node)
+    queue.node_changed("localhost", node)
     container = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
     pod = {"metadata": {"uid": "u", "name": "p", "namespace": "default"}, "spec": {"containers": [container]}}
-    board.pod_changed("u", pod)
-    assert [message for _, message in board.untold(1.0)[0]] == [text]
+    queue.pod_changed("u", pod)
+    assert [message for _, message in queue.unreported(1.0)[0]] == [text]

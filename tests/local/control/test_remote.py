@@ -1,4 +1,4 @@
-"""Scheduler, Job and DaemonSet controllers as ordinary HTTP clients of the API server."""
+"""The scheduler and the Job and DaemonSet controllers over HTTP."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
-from remote_objects import RemoteObjects
+from support.remote_objects import RemoteObjects
 
 from aksgpu.local.api.access import User
 from aksgpu.local.api.api_server import KubeApi
 from aksgpu.local.api.registry import Registry
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.daemonset_controller import DaemonSetController
 from aksgpu.local.control.job_controller import JobController
 from aksgpu.local.control.scheduler import Scheduler
@@ -21,7 +21,7 @@ from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
 
 if TYPE_CHECKING:
-    from tests.local.control.conftest import World
+    from tests.local.control.conftest import ClusterDriver
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def remote(server: str) -> AsyncIterator[RemoteObjects]:
         yield objects
 
 
-async def test_refusals_arrive_as_they_were_said(remote: RemoteObjects, server: str) -> None:
+async def test_errors_are_raised_with_their_status(remote: RemoteObjects, server: str) -> None:
     with pytest.raises(StatusError) as caught:
         await remote.get("jobs", "none", "default")
     assert (caught.value.code, caught.value.message) == (404, 'jobs.batch "none" not found')
@@ -57,20 +57,20 @@ async def test_refusals_arrive_as_they_were_said(remote: RemoteObjects, server: 
     assert caught.value.code == 401
 
 
-async def test_lists_in_pages_and_says_what_items_are(remote: RemoteObjects, world: World) -> None:
+async def test_lists_in_pages_and_completes_items(remote: RemoteObjects, driver: ClusterDriver) -> None:
     for number in range(501):
-        await world.objects.create("configmaps", {"metadata": {"name": f"cm-{number}"}}, "default")
+        await driver.objects.create("configmaps", {"metadata": {"name": f"cm-{number}"}}, "default")
     found, version = await remote.list("configmaps", "default")
     assert len({each["metadata"]["name"] for each in found} & {f"cm-{number}" for number in range(501)}) == 501
     assert {(each["apiVersion"], each["kind"]) for each in found} == {("v1", "ConfigMap")}
     assert int(version) > 500
 
 
-async def test_watches_from_where_the_list_ended(remote: RemoteObjects, world: World) -> None:
-    await world.objects.create("configmaps", {"metadata": {"name": "before"}}, "default")
+async def test_watches_from_the_version_of_the_list(remote: RemoteObjects, driver: ClusterDriver) -> None:
+    await driver.objects.create("configmaps", {"metadata": {"name": "before"}}, "default")
     _, version = await remote.list("configmaps", "default")
-    await world.objects.create("configmaps", {"metadata": {"name": "after"}}, "default")
-    await world.objects.delete("configmaps", "after", "default")
+    await driver.objects.create("configmaps", {"metadata": {"name": "after"}}, "default")
+    await driver.objects.delete("configmaps", "after", "default")
     seen: list[tuple[str, Any]] = []
     async with asyncio.timeout(10):
         async for event in remote.watch("configmaps", "default", resource_version=version):
@@ -81,30 +81,30 @@ async def test_watches_from_where_the_list_ended(remote: RemoteObjects, world: W
     assert seen == [("ADDED", "after"), ("DELETED", "after")]
 
 
-async def test_controllers_run_over_http(remote: RemoteObjects, world: World) -> None:
+async def test_controllers_run_over_http(remote: RemoteObjects, driver: ClusterDriver) -> None:
     parts = (Scheduler, JobController, DaemonSetController)
-    controllers = Controllers(remote, Settings(time_scale=0.001), parts)
+    controllers = ControllerManager(remote, Settings(time_scale=0.001), parts)
     await controllers.start()
     try:
-        await world.node("node-a")
+        await driver.create_node("node-a")
         labels = {"app": "plugin"}
         template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "plugin"}]}}
         spec = {"selector": {"matchLabels": labels}, "template": template}
-        await world.objects.create("daemonsets", {"metadata": {"name": "plugin"}, "spec": spec}, "default")
-        await world.job("work", completions=2, parallelism=1, backoffLimit=3)
+        await driver.objects.create("daemonsets", {"metadata": {"name": "plugin"}, "spec": spec}, "default")
+        await driver.create_job("work", completions=2, parallelism=1, backoffLimit=3)
 
         async def done() -> bool:
-            for pod in await world.pods("plugin", phase="Pending", placed=True):
-                await world.run(pod)
-            for pod in await world.pods("work", phase="Pending", placed=True):
-                await world.end(pod)
-            daemonset = await world.objects.get("daemonsets", "plugin", "default")
-            job = await world.objects.get("jobs", "work", "default")
+            for pod in await driver.pods("plugin", phase="Pending", bound=True):
+                await driver.start_pod(pod)
+            for pod in await driver.pods("work", phase="Pending", bound=True):
+                await driver.end_pod(pod)
+            daemonset = await driver.objects.get("daemonsets", "plugin", "default")
+            job = await driver.objects.get("jobs", "work", "default")
             conditions = [each["type"] for each in (job.get("status") or {}).get("conditions") or []]
             serving = (daemonset.get("status") or {}).get("numberAvailable") == 1
             return serving and conditions == ["SuccessCriteriaMet", "Complete"]
 
-        await world.eventually(done)
-        assert (await world.told("Completed", "work"))["involvedObject"]["apiVersion"] == "batch/v1"
+        await driver.eventually(done)
+        assert (await driver.wait_for_event("Completed", "work"))["involvedObject"]["apiVersion"] == "batch/v1"
     finally:
         await controllers.stop()

@@ -4,24 +4,24 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.local.control import Controllers
+from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.controller_runtime import Cluster, Controller, Tasks, WorkQueue
-from aksgpu.local.control.event_recorder import Recorder
+from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
 from aksgpu.local.objects import WatchEvent
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError, conflict, expired
 
 if TYPE_CHECKING:
-    from tests.local.control.conftest import World
+    from tests.local.control.conftest import ClusterDriver
 
 
 def _object(name: str, version: int, **more: Any) -> dict[str, Any]:
     return {"metadata": {"name": name, "uid": name, **more, "resourceVersion": str(version)}}
 
 
-class Forgetful:
-    """An API server whose watches expire: what happens meanwhile is seen in the next list only."""
+class ExpiringServer:
+    """An API server whose watches expire, so that changes are only seen in the next list."""
 
     def __init__(self) -> None:
         self.items = {"a": _object("a", 1), "b": _object("b", 2)}
@@ -41,8 +41,8 @@ class Forgetful:
         raise expired("too old resource version: 3 (9)")
 
 
-async def test_lists_again_when_the_watch_expired(world: World) -> None:
-    server = Forgetful()
+async def test_lists_again_after_an_expired_watch(driver: ClusterDriver) -> None:
+    server = ExpiringServer()
     seen = []
     informer = Informer(server, "things")  # type: ignore[arg-type]
     informer.on_change(lambda old, new: seen.append(((old or new or {})["metadata"]["name"], bool(old), bool(new))))
@@ -53,7 +53,7 @@ async def test_lists_again_when_the_watch_expired(world: World) -> None:
     async def modified() -> bool:
         return len(seen) == 3
 
-    await world.eventually(modified)
+    await driver.eventually(modified)
     server.items = {"a": _object("a", 3), "c": _object("c", 9)}
     server.version = 9
     server.expire.set()
@@ -61,13 +61,13 @@ async def test_lists_again_when_the_watch_expired(world: World) -> None:
     async def listed() -> bool:
         return {obj["metadata"]["name"] for obj in informer} == {"a", "c"}
 
-    await world.eventually(listed)
+    await driver.eventually(listed)
     await tasks.cancel()
     assert seen == [("a", False, True), ("b", False, True), ("a", True, True), ("b", True, False), ("c", False, True)]
 
 
-async def test_own_writes_are_known_at_once_and_never_come_back_from_the_dead(world: World) -> None:
-    server = Forgetful()
+async def test_own_writes_are_in_the_cache_at_once(driver: ClusterDriver) -> None:
+    server = ExpiringServer()
     informer = Informer(server, "things")  # type: ignore[arg-type]
     tasks = Tasks()
     tasks.spawn(informer.run())
@@ -75,17 +75,16 @@ async def test_own_writes_are_known_at_once_and_never_come_back_from_the_dead(wo
     async def modified() -> bool:
         return (informer.get("a") or {"metadata": {}})["metadata"].get("resourceVersion") == "3"
 
-    await world.eventually(modified)
+    await driver.eventually(modified)
     informer.note(_object("new", 4))
     assert informer.get("new")
-    informer.note(_object("late", 3))  # the watch has been there: it was created and is gone
+    informer.note(_object("late", 3))  # The watch has passed it: it was created and deleted.
     assert informer.get("late") is None
     await tasks.cancel()
 
 
-async def test_another_object_of_the_same_name_is_an_end_and_a_beginning() -> None:
-    # type: ignore[arg-type]
-    informer = Informer(Forgetful(), "things")
+async def test_a_recreated_object_is_deleted_and_added() -> None:
+    informer = Informer(ExpiringServer(), "things")  # type: ignore[arg-type]
     seen = []
     informer.on_change(lambda old, new: seen.append(((old or {}).get("metadata"), (new or {}).get("metadata"))))
     first = _object("a", 4, uid="first")
@@ -95,18 +94,18 @@ async def test_another_object_of_the_same_name_is_an_end_and_a_beginning() -> No
     assert seen == [(None, first["metadata"]), (first["metadata"], None), (None, second["metadata"])]
 
 
-async def test_queue_holds_a_key_once_and_in_one_hand() -> None:
+async def test_queue_holds_a_key_once_for_one_worker() -> None:
     queue = WorkQueue()
     queue.add("a")
     queue.add("a")
     assert await queue.get() == "a"
-    queue.add("a")  # while it is worked on
+    queue.add("a")  # While a worker has it.
     queue.add("b")
     assert await queue.get() == "b"
     queue.done("a")
     assert await asyncio.wait_for(queue.get(), 1) == "a"
     queue.add_after("c", 0.01)
-    queue.add_after("c", 60)  # the earlier time holds
+    queue.add_after("c", 60)  # The earlier time counts.
     assert await asyncio.wait_for(queue.get(), 5) == "c"
     queue.add_after("d", 60)
     queue.add_after("d", 0.01)
@@ -114,13 +113,13 @@ async def test_queue_holds_a_key_once_and_in_one_hand() -> None:
     queue.close()
 
 
-async def test_what_fails_is_tried_again(registry: Any, world: World) -> None:
-    """At once where only the cache was behind; at leisure where somebody has to change something, as a quota."""
+async def test_a_failed_sync_is_repeated(registry: Any, driver: ClusterDriver) -> None:
+    """A sync is repeated soon after a conflict, and later after other errors, such as an exceeded quota."""
     tries: list[str] = []
     pauses: list[float] = []
     errors: list[Exception] = [RuntimeError("not yet"), StatusError(403, "Forbidden", "no"), conflict("pods", "a", "b")]
 
-    class Stubborn(Controller):
+    class FailingController(Controller):
         resource = "configmaps"
 
         async def sync(self, key: str) -> float | None:
@@ -130,7 +129,7 @@ async def test_what_fails_is_tried_again(registry: Any, world: World) -> None:
             return None
 
     cluster = Cluster(registry, Settings())
-    controller = Stubborn(cluster)
+    controller = FailingController(cluster)
 
     def add_after(key: str, delay: float) -> None:
         pauses.append(delay)
@@ -139,69 +138,69 @@ async def test_what_fails_is_tried_again(registry: Any, world: World) -> None:
     controller.queue.add_after = add_after  # type: ignore[method-assign]
     await cluster.start()
     await controller.start()
-    await world.objects.create("configmaps", {"metadata": {"name": "one"}}, "default")
+    await driver.objects.create("configmaps", {"metadata": {"name": "one"}}, "default")
 
     async def done() -> bool:
         return tries == ["default/one"] * 4
 
-    await world.eventually(done)
+    await driver.eventually(done)
     assert pauses == [1, 2, 0.04]
     await controller.stop()
     await cluster.stop()
 
 
-async def test_repeated_events_are_counted(registry: Any, world: World) -> None:
-    recorder = Recorder(registry)
+async def test_repeated_events_are_counted(registry: Any, driver: ClusterDriver) -> None:
+    recorder = EventRecorder(registry)
     await recorder.start()
-    pod = await world.pod("noisy")
+    pod = await driver.create_pod("noisy")
     for _ in range(3):
-        recorder.tell("job-controller", pod, "Warning", "Again", "It happened again")
-    first = await world.told("Again", "noisy")
-    recorder.tell("job-controller", pod, "Warning", "Again", "It happened again")
-    recorder.tell("job-controller", pod, "Warning", "Again", "Something else")
+        recorder.record_event("job-controller", pod, "Warning", "Again", "It happened again")
+    first = await driver.wait_for_event("Again", "noisy")
+    recorder.record_event("job-controller", pod, "Warning", "Again", "It happened again")
+    recorder.record_event("job-controller", pod, "Warning", "Again", "Something else")
 
     async def counted() -> bool:
-        return sorted(each["count"] for each in await world.events("Again")) == [1, first["count"] + 1]
+        return sorted(each["count"] for each in await driver.events("Again")) == [1, first["count"] + 1]
 
-    await world.eventually(counted)
+    await driver.eventually(counted)
     assert first["involvedObject"]["resourceVersion"] == pod["metadata"]["resourceVersion"]
-    node = await world.node()
-    recorder.tell("node-controller", node, "Normal", "Hello", "A node")
-    assert (await world.told("Hello"))["metadata"]["namespace"] == "default"
+    node = await driver.create_node()
+    recorder.record_event("node-controller", node, "Normal", "Hello", "A node")
+    assert (await driver.wait_for_event("Hello"))["metadata"]["namespace"] == "default"
     await recorder.stop()
 
 
-async def test_restarts_converge(registry: Any, world: World) -> None:
-    """Stop, change, start: what happened while nobody looked is made good."""
-    await world.node("node-a")
-    first = await world.pod("first", gpus=1)
-    controllers = Controllers(registry, Settings(time_scale=0.001))
+async def test_restarts_converge(registry: Any, driver: ClusterDriver) -> None:
+    """Changes made while the controllers are stopped are handled when they start again."""
+    await driver.create_node("node-a")
+    first = await driver.create_pod("first", gpus=1)
+    controllers = ControllerManager(registry, Settings(time_scale=0.001))
     await controllers.start()
-    await world.placed("first")
-    await world.job(
+    await driver.wait_until_bound("first")
+    await driver.create_job(
         "job", pod={"containers": [{"name": "m", "image": "b", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}
     )
 
     async def waits() -> list[dict[str, Any]]:
-        return await world.pods("job", placed=False)
+        return await driver.pods("job", bound=False)
 
-    [waiting] = await world.eventually(waits)
+    [waiting] = await driver.eventually(waits)
     await controllers.stop()
-    await world.end(first)
-    await world.job("other")
+    await driver.end_pod(first)
+    await driver.create_job("other")
     await controllers.start()
-    assert await world.placed(waiting["metadata"]["name"]) == "node-a"
-    await world.told("SuccessfulCreate", "other")
+    assert await driver.wait_until_bound(waiting["metadata"]["name"]) == "node-a"
+    await driver.wait_for_event("SuccessfulCreate", "other")
     await controllers.stop()
-    await world.end(waiting)
-    await world.objects.delete("jobs", "other", "default", propagation_policy="Background")
+    await driver.end_pod(waiting)
+    await driver.objects.delete("jobs", "other", "default", propagation_policy="Background")
     await controllers.start()
 
     async def done() -> bool:
-        job = await world.objects.get("jobs", "job", "default")
-        return job["status"].get("succeeded") == 1 and not await world.pods("other")
+        job = await driver.objects.get("jobs", "job", "default")
+        return job["status"].get("succeeded") == 1 and not await driver.pods("other")
 
-    await world.eventually(done)
+    await driver.eventually(done)
     await controllers.stop()
     left = [str(task.get_coro()) for task in asyncio.all_tasks() if "Informer" in str(task) or "Worker" in str(task)]
     assert left == []

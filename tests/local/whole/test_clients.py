@@ -1,4 +1,4 @@
-"""The tutorial's Job through other people's clients on a whole laptop: submitted, watched, its log read, deleted."""
+"""The tutorial's Job with other clients on a complete laptop AKS: create, watch, read the log, delete."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import kr8s
+import kr8s.objects
+import lightkube
 import pytest
-import recorded
 import yaml
 from kubernetes import client, config, dynamic, watch
-from remote_objects import RemoteObjects
-from whole_cluster import Whole
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Pod
+from support import recorded
+from support.live_cluster import LiveCluster
+from support.remote_objects import RemoteObjects
 
 from aksgpu import plugin
 
-pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
 MANIFEST = (recorded.RECORDINGS / "manifests" / "samples-tf-mnist-demo.yaml").read_text().replace('"500"', '"20"')
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """The tutorial's Job under another name. Its GPU count is a string, as the typed client wants quantities."""
+    """Return the tutorial's Job under another name. Its GPU count is a string, as the typed client requires."""
     job: dict[str, Any] = yaml.safe_load(MANIFEST.replace("samples-tf-mnist-demo\n", f"{name}\n"))
     limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     limits["nvidia.com/gpu"] = str(limits["nvidia.com/gpu"])
@@ -30,22 +35,22 @@ def manifest(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def gpu(whole: Whole) -> Iterator[None]:
-    plugin.install(whole.aks, timeout=60)
+def gpu(live_cluster: LiveCluster) -> Iterator[None]:
+    plugin.install(live_cluster.aks, timeout=60)
     yield
-    plugin.remove(whole.aks)
+    plugin.remove(live_cluster.aks)
 
 
 @pytest.fixture(scope="module")
-def api(whole: Whole) -> client.ApiClient:
-    return config.new_client_from_config(str(whole.kubeconfig))
+def api(live_cluster: LiveCluster) -> client.ApiClient:
+    return config.new_client_from_config(str(live_cluster.kubeconfig))
 
 
 def test_typed(api: client.ApiClient) -> None:
     batch = client.BatchV1Api(api)
     core = client.CoreV1Api(api)
-    made = batch.create_namespaced_job("default", manifest("typed"))
-    assert made.spec.completions == 1
+    created = batch.create_namespaced_job("default", manifest("typed"))
+    assert created.spec.completions == 1
     stream = watch.Watch()
     for event in stream.stream(
         batch.list_namespaced_job, "default", field_selector="metadata.name=typed", timeout_seconds=60
@@ -93,12 +98,8 @@ def test_informer(api: client.ApiClient) -> None:
     batch.delete_namespaced_job("informed", "default", propagation_policy="Background")
 
 
-def test_lightkube(whole: Whole) -> None:
-    lightkube = pytest.importorskip("lightkube")
-    from lightkube.resources.batch_v1 import Job
-    from lightkube.resources.core_v1 import Pod
-
-    light = lightkube.Client(config=lightkube.KubeConfig.from_file(str(whole.kubeconfig)))
+def test_lightkube(live_cluster: LiveCluster) -> None:
+    light = lightkube.Client(config=lightkube.KubeConfig.from_file(str(live_cluster.kubeconfig)))
     light.create(Job.from_dict(manifest("light")), namespace="default")
     light.wait(Job, "light", namespace="default", for_conditions=["Complete"])
     [pod] = light.list(Pod, namespace="default", labels={"job-name": "light"})
@@ -106,12 +107,9 @@ def test_lightkube(whole: Whole) -> None:
     light.delete(Job, "light", namespace="default", cascade=lightkube.types.CascadeType.BACKGROUND)
 
 
-def test_kr8s(whole: Whole) -> None:
-    kr8s = pytest.importorskip("kr8s")
-    from kr8s.objects import Job
-
-    api = kr8s.api(kubeconfig=str(whole.kubeconfig))
-    job = Job({**manifest("kr8s"), "metadata": {"name": "kr8s", "namespace": "default"}}, api=api)
+def test_kr8s(live_cluster: LiveCluster) -> None:
+    api = kr8s.api(kubeconfig=str(live_cluster.kubeconfig))
+    job = kr8s.objects.Job({**manifest("kr8s"), "metadata": {"name": "kr8s", "namespace": "default"}}, api=api)
     job.create()
     job.wait("condition=Complete", timeout=60)
     [pod] = api.get("pods", namespace="default", label_selector={"job-name": "kr8s"})
@@ -123,7 +121,7 @@ def test_kr8s(whole: Whole) -> None:
         time.sleep(0.05)
 
 
-async def test_the_controllers_own_client_over_tls(whole: Whole) -> None:
-    async with RemoteObjects(whole.server, token=whole.token, ca_file=whole.ca) as objects:
+async def test_the_controllers_own_client_over_tls(live_cluster: LiveCluster) -> None:
+    async with RemoteObjects(live_cluster.server, token=live_cluster.token, ca_file=live_cluster.ca) as objects:
         nodes, version = await objects.list("nodes")
         assert nodes[0]["kind"] == "Node" and int(version) > 0

@@ -1,4 +1,4 @@
-"""``kubectl exec`` and the official client's ``stream``, in containers of a whole laptop AKS."""
+"""``kubectl exec`` and the official client's ``stream`` in containers of a complete laptop AKS."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 from kubernetes.stream import stream
-from whole_cluster import Whole, kubectls, version_of
+from support.live_cluster import LiveCluster, kubectls, version_of
 
-pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
 KUBECTLS = kubectls()
 WEBSOCKETS = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "true"}
-"""What kubectl 1.29 needs to be told; later ones do it anyway."""
+"""kubectl 1.29 needs this setting. Later versions use WebSockets anyway."""
 needs_kubectl = pytest.mark.skipif(not KUBECTLS, reason="no kubectl on PATH")
 
 POD: dict[str, Any] = {
@@ -48,32 +48,32 @@ PODS = "/api/v1/namespaces/default/pods"
 
 
 @pytest.fixture(scope="module")
-def api(whole: Whole) -> client.CoreV1Api:
-    return client.CoreV1Api(config.new_client_from_config(str(whole.kubeconfig)))
+def api(live_cluster: LiveCluster) -> client.CoreV1Api:
+    return client.CoreV1Api(config.new_client_from_config(str(live_cluster.kubeconfig)))
 
 
 @pytest.fixture(scope="module")
-def shell(whole: Whole, api: client.CoreV1Api) -> Iterator[str]:
-    assert whole.send("POST", PODS, POD).status == 201
+def shell(live_cluster: LiveCluster, api: client.CoreV1Api) -> Iterator[str]:
+    assert live_cluster.send("POST", PODS, POD).status == 201
     deadline = time.monotonic() + 30
     while api.read_namespaced_pod("shell", "default").status.phase != "Running":
         assert time.monotonic() < deadline
         time.sleep(0.05)
     yield "shell"
-    whole.send("DELETE", f"{PODS}/shell?gracePeriodSeconds=0")
+    live_cluster.send("DELETE", f"{PODS}/shell?gracePeriodSeconds=0")
 
 
 @needs_kubectl
 @pytest.mark.parametrize("binary", KUBECTLS, ids=map(version_of, KUBECTLS))
-def test_with_every_kubectl(whole: Whole, shell: str, binary: str) -> None:
+def test_with_every_kubectl(live_cluster: LiveCluster, shell: str, binary: str) -> None:
     def run(*args: str, stdin: str = "") -> tuple[int, str, str]:
-        done = whole.kubectl(binary, "exec", *args, stdin=stdin, **WEBSOCKETS)
+        done = live_cluster.kubectl(binary, "exec", *args, stdin=stdin, **WEBSOCKETS)
         return done.returncode, done.stdout, done.stderr
 
-    said = 'Defaulted container "main" out of: main, other\n'
+    notice = 'Defaulted container "main" out of: main, other\n'
     code, out, why = run(shell, "--", "sh", "-c", "cat file; echo $OWN $HOSTNAME; pwd")
-    assert (code, out.splitlines()[:2], why) == (0, ["kept", "mine shell"], said)
-    assert out.endswith("/data\n")  # and nothing before it, where the system grants mount namespaces
+    assert (code, out.splitlines()[:2], why) == (0, ["kept", "mine shell"], notice)
+    assert out.endswith("/data\n")  # Nothing comes before it, if the system allows mount namespaces.
     assert run("-c", "main", shell, "--", "cat", "/data/file") == (0, "kept\n", "")
     assert run("-c", "main", shell, "--", "sh", "-c", "echo no >&2; exit 3") == (
         3,
@@ -89,22 +89,22 @@ def test_with_every_kubectl(whole: Whole, shell: str, binary: str) -> None:
 
 
 @needs_kubectl
-def test_old_kubectl_is_told_what_to_do(whole: Whole, shell: str) -> None:
+def test_old_kubectl_gets_a_hint(live_cluster: LiveCluster, shell: str) -> None:
     binary = next((path for path in KUBECTLS if path.endswith(".1.29")), None)
     if binary is None:
         pytest.skip("no kubectl 1.29 here")
-    done = whole.kubectl(binary, "exec", "-c", "main", shell, "--", "true")
+    done = live_cluster.kubectl(binary, "exec", "-c", "main", shell, "--", "true")
     assert done.returncode == 1
     assert "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true" in done.stderr
 
 
 @needs_kubectl
-def test_a_terminal(whole: Whole, shell: str) -> None:
-    """``exec -it``: typed at, resized, and left."""
+def test_exec_with_a_terminal(live_cluster: LiveCluster, shell: str) -> None:
+    """Run ``exec -it``, type, resize the terminal and leave."""
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    command = whole.command(KUBECTLS[-1], "exec", "-it", "-c", "main", shell, "--", "sh")
-    env = {"HOME": str(whole.folder), "PATH": os.environ["PATH"]}
+    command = live_cluster.command(KUBECTLS[-1], "exec", "-it", "-c", "main", shell, "--", "sh")
+    env = {"HOME": str(live_cluster.folder), "PATH": os.environ["PATH"]}
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True)
     os.close(slave)
     seen = b""
@@ -122,7 +122,7 @@ def test_a_terminal(whole: Whole, shell: str) -> None:
     os.write(master, b"stty size\n")
     until(b"40 100")
     ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
-    os.killpg(process.pid, 28)  # SIGWINCH, which a terminal of its own would send
+    os.killpg(process.pid, 28)  # SIGWINCH, which a real terminal would send.
     time.sleep(0.3)
     os.write(master, b"stty size\n")
     until(b"30 90")
@@ -147,30 +147,38 @@ def test_with_the_official_client(api: client.CoreV1Api, shell: str) -> None:
         api.connect_get_namespaced_pod_exec(shell, "default", command=["true"], container="main", stdout=True)
 
 
-def test_ends_with_its_container(whole: Whole, api: client.CoreV1Api, tmp_path: Path) -> None:
+def test_exec_ends_with_its_container(live_cluster: LiveCluster, api: client.CoreV1Api, tmp_path: Path) -> None:
     pod = {**POD, "metadata": {"name": "short"}}
-    assert whole.send("POST", PODS, pod).status == 201
+    assert live_cluster.send("POST", PODS, pod).status == 201
     while api.read_namespaced_pod("short", "default").status.phase != "Running":
         time.sleep(0.05)
     note = tmp_path / "pid"
     command = ["sh", "-c", f"echo $$ > {note}; sleep 600"]
     running = stream(
-        api.connect_get_namespaced_pod_exec, "short", "default", command=command, container="main", stdout=True,
-        stderr=True, stdin=False, tty=False, _preload_content=False,
-    )  # fmt: skip
+        api.connect_get_namespaced_pod_exec,
+        "short",
+        "default",
+        command=command,
+        container="main",
+        stdout=True,
+        stderr=True,
+        stdin=False,
+        tty=False,
+        _preload_content=False,
+    )
     while not (note.exists() and note.read_text().strip()):
         time.sleep(0.02)
     pid = int(note.read_text())
     assert Path(f"/proc/{pid}").exists()
-    whole.send("DELETE", f"{PODS}/short?gracePeriodSeconds=0")
+    live_cluster.send("DELETE", f"{PODS}/short?gracePeriodSeconds=0")
     running.run_forever(timeout=15)
     assert running.returncode == 137
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_refusals(whole: Whole, shell: str) -> None:
+def test_exec_errors(live_cluster: LiveCluster, shell: str) -> None:
     def ask(path: str) -> tuple[int, str]:
-        answer = whole.send("POST", f"{PODS}/{path}")
+        answer = live_cluster.send("POST", f"{PODS}/{path}")
         return answer.status, answer.json()["message"]
 
     assert ask("none/exec?command=true&stdout=1") == (404, 'pods "none" not found')

@@ -1,4 +1,4 @@
-"""Each kind through kubectl: made, shown in a table, described, deleted; on a whole laptop AKS."""
+"""Each kind with kubectl on a complete laptop AKS: create, get, describe, delete."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 import time
 
 import pytest
-from whole_cluster import Whole, kubectls
+from support.live_cluster import LiveCluster, kubectls
 
-pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
 KUBECTLS = kubectls()
 pytestmark = pytest.mark.skipif(not KUBECTLS, reason="no kubectl on PATH")
@@ -26,9 +26,9 @@ spec: {holderIdentity: me, leaseDurationSeconds: 30}
 ---
 apiVersion: v1
 kind: Event
-metadata: {name: told.1}
+metadata: {name: recorded.1}
 involvedObject: {kind: Pod, name: none, namespace: default}
-reason: Told
+reason: Recorded
 message: something
 type: Normal
 """
@@ -47,13 +47,13 @@ MAKE = (
 SHOWN = {
     "persistentvolumeclaim/data": ["data", "Bound", "pvc-", "5Gi", "RWO"],
     "lease/turn": ["turn", "me"],
-    "event/told.1": ["Normal", "Told", "pod/none", "something"],
+    "event/recorded.1": ["Normal", "Recorded", "pod/none", "something"],
 }
 
 
-def test_every_kind(whole: Whole) -> None:
+def test_every_kind(live_cluster: LiveCluster) -> None:
     def run(*args: str, code: int = 0, stdin: str = "") -> str:
-        done = whole.kubectl(KUBECTLS[-1], *args, stdin=stdin)
+        done = live_cluster.kubectl(KUBECTLS[-1], *args, stdin=stdin)
         assert done.returncode == code, (args, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
@@ -73,9 +73,9 @@ def test_every_kind(whole: Whole) -> None:
         assert "not found" in run("get", name, code=1)
 
 
-def test_a_quota_of_gpus(whole: Whole) -> None:
+def test_a_quota_of_gpus(live_cluster: LiveCluster) -> None:
     def run(*args: str, code: int = 0, stdin: str = "") -> str:
-        done = whole.kubectl(KUBECTLS[-1], *args, "-n", "few", stdin=stdin)
+        done = live_cluster.kubectl(KUBECTLS[-1], *args, "-n", "few", stdin=stdin)
         assert done.returncode == code, (args, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
@@ -100,9 +100,9 @@ spec: {containers: [{name: main, image: busybox, resources: {limits: {nvidia.com
     run("delete", "namespace", "few")
 
 
-def test_a_job_outlives_what_the_cluster_does_to_its_pods(whole: Whole) -> None:
+def test_a_job_survives_disruptions_of_its_pods(live_cluster: LiveCluster) -> None:
     def run(*args: str, stdin: str = "") -> str:
-        done = whole.kubectl(KUBECTLS[-1], *args, "-n", "sturdy", stdin=stdin)
+        done = live_cluster.kubectl(KUBECTLS[-1], *args, "-n", "sturdy", stdin=stdin)
         assert done.returncode == 0, (args, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
@@ -110,7 +110,8 @@ def test_a_job_outlives_what_the_cluster_does_to_its_pods(whole: Whole) -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             names = run("get", "pods", "--field-selector=status.phase=Running", "-o", "name").split()
-            if new := [name for name in names if name not in before]:
+            new = [name for name in names if name not in before]
+            if new:
                 return new[0]
             time.sleep(0.05)
         raise AssertionError(run("get", "job,pod", "-o", "yaml"))

@@ -1,4 +1,4 @@
-"""Pools of GPU nodes on a whole laptop: scheduler, node agent and plugin take part, and the library looks on."""
+"""Pools of GPU nodes on a complete laptop AKS, with scheduler, node agent, device plugin and library."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CUDA = "nvidia/cuda:12.4.1-base-ubuntu22.04"
 @pytest.fixture(scope="module")
 def aks(laptop: Endpoint) -> Iterator[Cluster]:
     azure = aksgpu.connect(laptop)
-    made = cluster.create(azure, "pools", resource_group="pools", location="eastus")
+    created = cluster.create(azure, "pools", resource_group="pools", location="eastus")
     document = azure.client.managed_clusters.get("pools", "pools")
     document.auto_scaler_profile = {"scale-down-unneeded-time": "10s"}
     azure.client.managed_clusters.begin_create_or_update("pools", "pools", document).result()
-    yield made
+    yield created
     inject("none", home=laptop.home)
-    cluster.delete(made)
+    cluster.delete(created)
 
 
 def smi(aks: Cluster, name: str, **options: Any) -> jobs.Job:
@@ -42,7 +42,7 @@ def plugin_log(aks: Cluster, pool: str) -> str:
 
 
 def offered(aks: Cluster, pool: str) -> dict[str, tuple[int, int]]:
-    """What the nodes of a pool offer: resource -> capacity and allocatable."""
+    """Return what the nodes of a pool offer: capacity and allocatable by resource."""
     found = {}
     for node in aks.kube.list("Node", label_selector=f"agentpool={pool}"):
         status = node["status"]
@@ -59,15 +59,15 @@ def until_offered(aks: Cluster, pool: str, wanted: dict[str, tuple[int, int]]) -
     wait_until(poll, f"{pool} offers {wanted}", timeout=20, interval=0.1)
 
 
-def test_a_managed_pool_grows_from_zero_for_a_job_and_goes_again(aks: Cluster) -> None:
+def test_a_managed_pool_scales_up_from_zero_and_down_again(aks: Cluster) -> None:
     cluster.add_gpu_pool(aks, "auto", count=0, min_count=0, max_count=1, management_mode="Managed")
     assert aks.kube.list("Node", label_selector="agentpool=auto") == []
     job = smi(aks, "first").wait(timeout=60)
     assert "Tesla T4 SIMULATED" in job.logs()
     assert offered(aks, "auto") == {"nvidia.com/gpu": (1, 1)}
     (pod,) = aks.kube.list("Pod", "default", label_selector="job-name=first")
-    told = {(event["reason"], event["source"].get("component")) for event in aks.kube.list("Event", "default")}
-    assert ("TriggeredScaleUp", "cluster-autoscaler") in told
+    events = {(event["reason"], event["source"].get("component")) for event in aks.kube.list("Event", "default")}
+    assert ("TriggeredScaleUp", "cluster-autoscaler") in events
     (node,) = aks.kube.list("Node", label_selector="agentpool=auto")
     assert node["metadata"]["labels"]["kubernetes.azure.com/dcgm-exporter"] == "enabled"
     assert {each["status"] for each in node["status"]["conditions"] if "Nvidia" in each["type"]} == {"False"}
@@ -94,7 +94,7 @@ def test_slices_of_a_managed_pool(aks: Cluster) -> None:
     cluster.delete_pool(aks, "mig")
 
 
-def test_without_a_driver_nothing_is_offered(aks: Cluster) -> None:
+def test_without_a_driver_no_gpus_are_allocatable(aks: Cluster) -> None:
     cluster.add_gpu_pool(aks, "bare", gpu_driver="none")
     with pytest.raises(NoGpuDriver):
         plugin.install(aks, timeout=5)
@@ -122,7 +122,7 @@ def test_a_driver_that_breaks(aks: Cluster, laptop: Endpoint) -> None:
     cluster.delete_pool(aks, "gpunp")
 
 
-def test_an_evicted_spot_node_says_so_and_takes_its_pods_along(aks: Cluster, laptop: Endpoint) -> None:
+def test_an_evicted_spot_node_is_reported_and_its_pods_end(aks: Cluster, laptop: Endpoint) -> None:
     cluster.add_gpu_pool(aks, "spot", spot=True, management_mode="Managed")
     until_offered(aks, "spot", {"nvidia.com/gpu": (1, 1)})
     job = jobs.submit(aks, image=CUDA, name="long", command=["sleep", "600"], retries=3)
@@ -136,7 +136,7 @@ def test_an_evicted_spot_node_says_so_and_takes_its_pods_along(aks: Cluster, lap
     cluster.delete_pool(aks, "spot")
 
 
-def test_pods_of_nodes_that_go_move_once_and_are_called_disrupted(aks: Cluster) -> None:
+def test_pods_of_deleted_nodes_are_replaced_once_as_disrupted(aks: Cluster) -> None:
     pools = aks.azure.client.agent_pools
 
     def sized(count: int) -> None:

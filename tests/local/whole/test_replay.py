@@ -1,9 +1,8 @@
-"""What a real cluster answered while Jobs ran in it, asked again of a whole laptop AKS.
+"""Sends recorded requests again, to a complete laptop AKS in which Jobs run.
 
-The recordings' exchanges are sent in their order. What controllers and node bring about comes in its own time: a read
-is repeated until its answer is the recorded one; of a Job, which may have gone on before it is read, what a watch tells
-of its past counts too. Names, uids, versions, times and addresses are compared by their
-presence; :mod:`differences` lists what is meant to differ, each with its why.
+The requests are sent in their order. A read is repeated until the response is the recorded one, because controllers and
+node need time. For a Job, which may have progressed before it is read, earlier versions from a watch count too. Names,
+uids, versions, times and addresses must be present. Intended differences are listed in ``tests/data/differences.toml``.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recorded
-from recorded import Exchange, normal, same, wanted_body
-from whole_cluster import Whole, new_cluster
+from support import recorded
+from support.live_cluster import LiveCluster, new_cluster
+from support.recorded import Exchange, matches_recording, normalize, recorded_body
 
 from aksgpu.local import Endpoint
 
-pytest_plugins = ["aksgpu.local.testing", "whole_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
 PATIENCE_SECONDS = 30.0
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
@@ -31,38 +30,38 @@ IMAGES = ("docker.io/local/busybox:1", "mcr.microsoft.com/azuredocs/samples-tf-m
 
 @pytest.fixture(scope="module")
 def player(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
-    with new_cluster(laptop, "recorded", tmp_path_factory.mktemp("kubectl")) as made:
-        yield Player(made)
+    with new_cluster(laptop, "recorded", tmp_path_factory.mktemp("kubectl")) as created:
+        yield Player(created)
 
 
 class Player:
-    """Sends recorded requests in this cluster's terms: its own names, uids and versions in place of the recorded."""
+    """Sends recorded requests with the names, uids and versions of this cluster."""
 
-    def __init__(self, whole: Whole) -> None:
-        self._whole = whole
+    def __init__(self, live_cluster: LiveCluster) -> None:
+        self._cluster = live_cluster
         self._pull()
         self._terms = {"localhost": self._items("/api/v1/nodes")[0]["metadata"]["name"]}
-        self._begin = json.loads(self._whole.send("GET", JOBS).data)["metadata"]["resourceVersion"]
+        self._start_version = json.loads(self._cluster.send("GET", JOBS).data)["metadata"]["resourceVersion"]
 
     def _pull(self) -> None:
-        """Have the images that the recorded node had already."""
+        """Pull the images that the recorded node already had."""
         pods = "/api/v1/namespaces/kube-public/pods"
         for number, image in enumerate(IMAGES):
             container = {"name": "main", "image": image, "command": ["true"]}
             spec = {"containers": [container], "restartPolicy": "Never"}
-            made = self._whole.send("POST", pods, {"metadata": {"name": f"pulls-{number}"}, "spec": spec})
-            assert made.status == 201
+            created = self._cluster.send("POST", pods, {"metadata": {"name": f"pulls-{number}"}, "spec": spec})
+            assert created.status == 201
         while not all(pod["status"].get("phase") == "Succeeded" for pod in self._items(pods)):
             time.sleep(0.05)
-        self._whole.send("DELETE", f"{pods}?gracePeriodSeconds=0")
+        self._cluster.send("DELETE", f"{pods}?gracePeriodSeconds=0")
         while self._items(pods):
             time.sleep(0.05)
 
     def _items(self, path: str) -> list[Any]:
-        return list(json.loads(self._whole.send("GET", path).data)["items"])
+        return list(json.loads(self._cluster.send("GET", path).data)["items"])
 
     def play(self, name: str) -> int:
-        """Send a recording's exchanges; returns how many there were."""
+        """Send the requests of a recording, and return their number."""
         exchanges = [exchange for step in recorded.steps(name) for exchange in step["exchanges"]]
         for exchange in exchanges:
             self._check(exchange)
@@ -73,24 +72,26 @@ class Player:
         while True:
             status, body = self._send(exchange)
             if status == exchange["status"]:
-                if same(body, exchange):
+                if matches_recording(body, exchange):
                     break
-                if any(same(one, exchange) for one in self._past(exchange["path"], body)):
+                if any(matches_recording(one, exchange) for one in self._past(exchange["path"], body)):
                     break
             if time.monotonic() > deadline:
                 where = f"{exchange['method']} {exchange['path']}"
                 assert status == exchange["status"], (where, body)
-                assert normal(body) == normal(wanted_body(exchange)), where
+                assert normalize(body) == normalize(recorded_body(exchange)), where
             time.sleep(0.02)
-        self._learn(wanted_body(exchange), body)
+        self._learn(recorded_body(exchange), body)
 
     def _past(self, path: str, body: Any) -> list[Any]:
-        """What a read of one Job would have answered earlier, from the start of the recording on."""
+        """Return the earlier versions of one Job, from the start of the recording."""
         name = re.search(rf"^{JOBS}(?:/|\?fieldSelector=metadata.name%3D)([\w-]+)", path)
         if name is None or "watch=" in path or not isinstance(body, dict):
             return []
-        told = self._whole.send("GET", f"{JOBS}?watch=1&timeoutSeconds=1&resourceVersion={self._begin}").data
-        jobs = [json.loads(line)["object"] for line in told.splitlines()]
+        events = self._cluster.send(
+            "GET", f"{JOBS}?watch=1&timeoutSeconds=1&resourceVersion={self._start_version}"
+        ).data
+        jobs = [json.loads(line)["object"] for line in events.splitlines()]
         jobs = [job for job in jobs if job["metadata"].get("name") == name[1]]
         if "items" not in body:
             return jobs
@@ -101,27 +102,28 @@ class Player:
         path = re.sub(r"timeoutSeconds=\d+", "timeoutSeconds=1", exchange["path"])
         if "watch=" in path:
             path = re.sub(r"&timeoutSeconds=1|&resourceVersion=\d+", "", path) + "&timeoutSeconds=1"
-        if (named := re.search(r"namespaces/(\w+)/pods/([\w-]+)", path)) and named[2] not in self._terms:
-            self._find(*named.groups())
+        match = re.search(r"namespaces/(\w+)/pods/([\w-]+)", path)
+        if match and match[2] not in self._terms:
+            self._find(*match.groups())
         for theirs, ours in sorted(self._terms.items(), key=lambda term: -len(term[0])):
             path = path.replace(theirs, ours)
         kept = ("accept", "content-type")
         headers = {key: value for key, value in exchange["request_headers"].items() if key in kept}
-        sent = recorded.raw(exchange["request_body"]) or None
-        answer = self._whole.send(exchange["method"], path, sent, **headers)
+        sent = recorded.body_bytes(exchange["request_body"]) or None
+        answer = self._cluster.send(exchange["method"], path, sent, **headers)
         try:
             return answer.status, json.loads(answer.data)
         except ValueError:
             return answer.status, answer.data.decode()
 
     def _find(self, namespace: str, theirs: str) -> None:
-        """The pod of this cluster that stands for a recorded one, of which only the name is known."""
+        """Return the pod of this cluster that corresponds to a recorded one, of which only the name is known."""
         for name in (pod["metadata"]["name"] for pod in self._items(f"/api/v1/namespaces/{namespace}/pods")):
-            if normal(name) == normal(theirs) and name not in self._terms.values():
+            if normalize(name) == normalize(theirs) and name not in self._terms.values():
                 self._terms[theirs] = name
 
     def _learn(self, theirs: Any, ours: Any, key: str = "") -> None:
-        """Remember which of this cluster's names and uids stand for the recorded ones."""
+        """Remember the names and uids of this cluster that correspond to recorded ones."""
         if isinstance(theirs, dict) and isinstance(ours, dict):
             for field in theirs.keys() & ours.keys():
                 self._learn(theirs[field], ours[field], field)
@@ -139,14 +141,14 @@ class Player:
 
 
 def _rank(value: Any) -> str:
-    return json.dumps(normal(value), sort_keys=True)
+    return json.dumps(normalize(value), sort_keys=True)
 
 
-def test_the_tutorial(player: Player) -> None:
+def test_tutorial(player: Player) -> None:
     assert player.play("01-tutorial.json") == 59
 
 
-def test_the_life_of_jobs(player: Player) -> None:
+def test_jobs(player: Player) -> None:
     assert player.play("05-job-life.json") == 42
 
 
@@ -154,6 +156,6 @@ def test_logs(player: Player) -> None:
     assert player.play("06-logs.json") == 16
 
 
-def test_the_list_of_differences_is_shown() -> None:
+def test_differences_are_documented() -> None:
     page = (Path(__file__).parents[3] / "docs" / "differences.md").read_text()
-    assert [row for row in recorded.MEANT if f"| {row['what']} | {row['why']} |" not in page] == []
+    assert [row for row in recorded.INTENDED if f"| {row['what']} | {row['why']} |" not in page] == []

@@ -1,7 +1,6 @@
-"""Kubernetes objects over HTTP: the controllers' interface to any API server, the laptop's or another.
+"""The controllers' interface to Kubernetes objects, over HTTP, to any API server.
 
-An ordinary client: it lists in pages, watches with bookmarks, and takes up a watch that the server closed where it
-ended. Authentication is by bearer token.
+The client lists in pages and watches with bookmarks. When the server closes a watch, it continues where it ended.
 """
 
 from __future__ import annotations
@@ -20,21 +19,22 @@ from aksgpu.local.kinds import KINDS, Kind
 from aksgpu.local.objects import Object, Objects, Request, WatchEvent
 from aksgpu.local.status_error import StatusError
 
-_PAGE = 500
+_PAGE_LIMIT = 500
 _WATCH_SECONDS = 300
-_PAUSE = 1.0
-"""Seconds before a watch that broke is taken up again."""
+"""After this time the server ends a watch."""
+_RETRY_DELAY = 1.0
+"""Seconds before a watch continues after a connection error."""
 _METHODS = {"get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
 
 
 class RemoteObjects(Objects):
-    """:class:`~aksgpu.local.objects.Objects` over HTTP. An async context manager.
+    """:class:`~aksgpu.local.objects.Objects` over HTTP. Use it as an async context manager.
 
     Args:
-        server: the API server's URL, such as ``https://127.0.0.1:6443``.
-        token: a bearer token; None for none.
-        ca_file: the certificate authority that signed the server's certificate; None for the system's.
-        kinds: the kinds that may be asked for.
+        server: The API server's URL, such as ``https://127.0.0.1:6443``.
+        token: A bearer token, or None.
+        ca_file: The certificate authority of the server's certificate; None uses the system's.
+        kinds: The kinds that can be requested.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RemoteObjects(Objects):
         assert self._session, "use it as an async context manager"
         headers = {"Content-Type": media} if media else {}
         async with self._session.request(method, url, data=data, headers=headers, params=params) as response:
-            return _answer(response.status, await response.read())
+            return _parse_response(response.status, await response.read())
 
     async def call(self, request: Request) -> Object:
         """Send one request."""
@@ -87,29 +87,31 @@ class RemoteObjects(Objects):
     async def list(
         self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Object], str]:
-        """All objects that match, read in pages, and the resourceVersion to watch from."""
-        kind, items = self._kinds[resource], []
-        params = {"limit": str(_PAGE), "labelSelector": label_selector, "fieldSelector": field_selector}
+        """Return all objects that match, read in pages, and the resourceVersion to watch from."""
+        kind = self._kinds[resource]
+        items: list[Object] = []
+        params = {"limit": str(_PAGE_LIMIT), "labelSelector": label_selector, "fieldSelector": field_selector}
         params = {key: value for key, value in params.items() if value}
         while True:
             page = await self._request("GET", self._url(resource, namespace), params=params)
-            # Items of a list do not say what they are.
+            # The items of a list have no apiVersion and kind.
             items += [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page["items"] or ()]
-            if not (following := page["metadata"].get("continue")):
+            token = page["metadata"].get("continue")
+            if not token:
                 return items, page["metadata"]["resourceVersion"]
-            params["continue"] = following
+            params["continue"] = token
 
     async def watch(
         self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
     ) -> AsyncIterator[WatchEvent]:
-        """Changes after ``resource_version``, across as many connections as it takes."""
+        """Yield the changes after ``resource_version``, over as many connections as necessary."""
         while True:
             try:
                 async for event in self._stream(resource, namespace, resource_version, field_selector):
                     resource_version = event.object["metadata"]["resourceVersion"]
                     yield event
             except (aiohttp.ClientError, TimeoutError):
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_RETRY_DELAY)
 
     async def _stream(
         self, resource: str, namespace: str | None, version: str, field_selector: str
@@ -122,11 +124,11 @@ class RemoteObjects(Objects):
             "timeoutSeconds": str(_WATCH_SECONDS),
             **({"fieldSelector": field_selector} if field_selector else {}),
         }
-        # A half-open connection delivers nothing for ever: give up a little after the server should have.
+        # A half-open connection never delivers anything: give up soon after the server should have ended the watch.
         timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=_WATCH_SECONDS + 30)
         async with self._session.get(self._url(resource, namespace), params=params, timeout=timeout) as response:
             if response.status != 200:
-                _answer(response.status, await response.read())
+                _parse_response(response.status, await response.read())
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -137,17 +139,20 @@ class RemoteObjects(Objects):
                     yield WatchEvent(event["type"], event["object"])
 
 
-def _answer(status: int, body: bytes) -> Object:
+def _parse_response(status: int, body: bytes) -> Object:
     try:
-        answer = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        answer = {"message": body[:500].decode(errors="replace")}
-    if status >= 400 or not isinstance(answer, dict):
-        raise _error({"code": status, **(answer if isinstance(answer, dict) else {})})
-    return answer
+        document = {"message": body[:500].decode(errors="replace")}
+    if not isinstance(document, dict):
+        raise _error({"code": status})
+    if status >= 400:
+        raise _error({"code": status, **document})
+    return document
 
 
 def _error(status: Object) -> StatusError:
-    known = {key: status[key] for key in ("metadata",) if key in status}
-    code, reason = int(status.get("code") or 500), status.get("reason") or "Unknown"
-    return StatusError(code, reason, status.get("message") or "", status.get("details"), **known)
+    code = int(status.get("code") or 500)
+    reason = status.get("reason") or "Unknown"
+    fields = {"metadata": status["metadata"]} if "metadata" in status else {}
+    return StatusError(code, reason, status.get("message") or "", status.get("details"), **fields)

@@ -30,19 +30,19 @@ from aksgpu.common import quantities
         ("267847642337", "267847642337"),
     ],
 )
-def test_canonical_spelling(given: str | int | float, canonical: str) -> None:
+def test_canonical(given: str | int | float, canonical: str) -> None:
     assert quantities.canonical(given) == canonical
     assert quantities.canonical(canonical) == canonical
     assert quantities.parse(canonical) == quantities.parse(given)
 
 
-def test_values() -> None:
+def test_parse() -> None:
     assert quantities.parse("1Ki") == 1024
     assert quantities.parse("250m") == Decimal("0.25")
     assert quantities.parse("2E") == 2 * 10**18
 
 
 @pytest.mark.parametrize("bad", ["", "x", "1 Gi", "1gi", "--1", "1Gii", "1e999", "\uff19"])
-def test_what_is_no_quantity(bad: str) -> None:
+def test_invalid_quantities(bad: str) -> None:
     with pytest.raises(ValueError, match="quantities must match the regular expression"):
         quantities.parse(bad)

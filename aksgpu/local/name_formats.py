@@ -1,0 +1,57 @@
+"""Formats of names, labels and other strings, checked with the API server's error texts.
+
+The formats themselves are in ``api/data/rules.yaml``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aksgpu.local import api_data
+
+
+def format_problems(form: str, value: str) -> list[str]:
+    """Return the ways in which a value breaks a format; empty if it does not."""
+    if form == "qualified-name":
+        return qualified_name_problems(value)
+    if form == "annotation":
+        return qualified_name_problems(value.lower())
+    rule = api_data.load("rules.yaml")["formats"][form]
+    problems: list[str] = []
+    if len(value.encode()) > rule["maxLength"]:
+        problems.append(f"must be no more than {rule['maxLength']} bytes")
+    if not re.fullmatch(rule["pattern"], value, re.ASCII):
+        problems.append(rule["text"].replace("{pattern}", rule["pattern"]).replace("{value}", value))
+    if form == "config-key":
+        problems += _parent_directory_problems(value)
+    return problems
+
+
+def _parent_directory_problems(key: str) -> list[str]:
+    """Return why a key of a ConfigMap or Secret would leave the directory of its volume; empty if it would not."""
+    if key in (".", ".."):
+        return [f"must not be '{key}'"]
+    return ["must not start with '..'"] if key.startswith("..") else []
+
+
+def label_value_problems(value: str) -> list[str]:
+    """Return what is wrong with the value of a label."""
+    return format_problems("label-value", value)
+
+
+def qualified_name_problems(value: str) -> list[str]:
+    """Return what is wrong with a label key or resource name: a name with an optional domain and slash before it."""
+    prefix, slash, name = value.rpartition("/")
+    if slash and (not prefix or "/" in prefix):
+        text = format_problems("name-part", "")[0].replace("name part", "a qualified name", 1)
+        return [f"{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
+    problems: list[str] = []
+    if slash:
+        problems += [f"prefix part {problem}" for problem in format_problems("subdomain", prefix)]
+    return problems + format_problems("name-part", name)
+
+
+def is_extended_resource(resource: str) -> bool:
+    """Return whether a resource is an extended one, such as ``nvidia.com/gpu``, which comes in whole units."""
+    prefix, slash, _ = resource.partition("/")
+    return bool(slash) and not (prefix == "kubernetes.io" or prefix.endswith(".kubernetes.io"))
