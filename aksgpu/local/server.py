@@ -150,9 +150,9 @@ class Laptop:
         path = request.path
         if path.startswith(CLUSTERS):
             cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
-            if not self._manager.answers(cluster_id, request.remote or LOOPBACK):
+            if not self._manager.allows_address(cluster_id, request.remote or LOOPBACK):
                 return _silence(request)
-            known = self._manager.knows(cluster_id)
+            known = self._manager.has_cluster(cluster_id)
             return await self._clusters.handle(request, cluster_id, slash + rest, known=known)
         if self._authorized(request) or path.lower() == PRICES:
             return await self._whole(self._manager.handle(request))

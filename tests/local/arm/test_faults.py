@@ -8,8 +8,8 @@ from azure.mgmt.containerservice.models import AgentPool, GPUProfile
 
 from aksgpu.local.arm import managed_clusters
 from aksgpu.local.arm.arm_errors import ArmError
-from aksgpu.local.arm.faults import DRIVER_ANNOTATION
 from aksgpu.local.arm.token_buckets import Throttle
+from aksgpu.local.node_annotations import GPU_DRIVER_ERROR
 
 from .conftest import CLUSTER, GROUP, Arm, body, pool
 
@@ -140,7 +140,7 @@ def test_a_driver_that_breaks_on_a_node(arm: Arm) -> None:
 
     def broken() -> dict[str, str]:
         notes = {node["metadata"]["name"]: node["metadata"].get("annotations") or {} for node in arm.nodes()}
-        return {name: note[DRIVER_ANNOTATION] for name, note in notes.items() if DRIVER_ANNOTATION in note}
+        return {name: note[GPU_DRIVER_ERROR] for name, note in notes.items() if GPU_DRIVER_ERROR in note}
 
     assert broken() == {gpu_node: "Driver/library version mismatch"}
     inject(arm, "none")
