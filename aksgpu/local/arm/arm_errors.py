@@ -50,11 +50,13 @@ def refuse_if(condition: object, name: str, /, **facts: Any) -> None:
 
 def refusal(name: str, /, **facts: Any) -> ArmError:
     """Return the error that ``refusals.yaml`` defines under this name, filled in with the facts."""
-    rows = table("refusals")
-    if name in rows["values"]:
-        ((field, why),) = rows["values"][name].items()
+    sections = table("refusals")
+    if name in sections["values"]:
+        ((field, why),) = sections["values"][name].items()
         return refusal("invalid", field=field, why=why.format(**facts))
-    flat = name in rows["aks"]
-    status, code, *texts = rows["aks" if flat else "azure"][name]
-    message, target = (text.format(subscription=SUBSCRIPTION, **facts) for text in (*texts, "")[:2])
-    return ArmError(status, code, message, flat=flat, target=target)
+    flat = name in sections["aks"]
+    row = sections["aks"][name] if flat else (sections["azure"] | sections["faults"])[name]
+    status, code, message = row[:3]
+    target = row[3] if len(row) > 3 else ""
+    facts["subscription"] = SUBSCRIPTION
+    return ArmError(status, code, message.format(**facts), flat=flat, target=target.format(**facts))

@@ -89,15 +89,15 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
         (
             body(pool(vmSize="Standard_NC24ads_A100_v4", gpuInstanceProfile="MIG9g")),
             "InvalidParameter",
-            "'MIG9g' is no GPU instance profile",
+            "'MIG9g' is not a GPU instance profile",
         ),
         (body(pool(gpuProfile={"driver": "Maybe"})), "InvalidParameter", "'Maybe' is not one of Install, None."),
         (
             body(pool(gpuProfile={"nvidia": {"managementMode": "Managed"}})),
             "InvalidParameter",
-            "has no NVIDIA GPU that AKS could manage",
+            "has no NVIDIA GPU that AKS can manage",
         ),
-        (body(pool(capacityReservationGroupID="mine")), "InvalidParameter", "'mine' is no resource id"),
+        (body(pool(capacityReservationGroupID="mine")), "InvalidParameter", "'mine' is not the resource id"),
         (
             body(pool(), pool("s", mode="User", scaleSetPriority="Spot", count=40)),
             "ErrCode_InsufficientVCPUQuota",
