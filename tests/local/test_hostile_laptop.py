@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import random
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import urllib3
 import yaml
 
 from aksgpu import local
-from aksgpu.local import Endpoint, Settings, server_log
+from aksgpu.local import Endpoint, Settings
 
 from .api_http.conftest import Answer
 from .api_http.test_hostile import TEXTS, Enemy
@@ -202,21 +203,29 @@ def test_bodies_that_nobody_unpacks_are_refused_in_json(target: Target) -> None:
     assert {(answer.status, "message" in answer.json["error"]) for answer in refused} == {(400, True)}
 
 
-def test_a_full_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_log, "LOG_BYTES", 10_000)
-    root = logging.getLogger()
-    known = list(root.handlers)
-    for handler in known:
-        root.removeHandler(handler)
-    try:
-        server_log.set_up(tmp_path / "laptop.log")
-        for number in range(1_000):
-            logging.getLogger("test").warning("line %s", number)
-        files = {path.name: path.stat() for path in tmp_path.iterdir()}
-        assert set(files) == {"laptop.log", "laptop.log.1"}
-        assert all(found.st_size <= 10_000 and found.st_mode & 0o077 == 0 for found in files.values())
-        assert (tmp_path / "laptop.log").read_text().endswith("line 999\n")
-    finally:
-        for handler in root.handlers:
-            handler.close()
-        root.handlers[:] = known
+LOG_PROGRAM = """
+import logging, sys
+from pathlib import Path
+from aksgpu.local import server_log
+
+server_log.LOG_BYTES = 10_000
+server_log.set_up(Path(sys.argv[1]))
+assert logging.getLogger().handlers == []
+for name in ("asyncio", "aiohttp.server"):
+    logging.getLogger(name).error("client error", exc_info=ConnectionResetError())
+for number in range(1_000):
+    logging.getLogger("aksgpu.local.test").info("line %s", number)
+logging.getLogger("aksgpu.local.test").error("server error", exc_info=ConnectionResetError())
+"""
+
+
+def test_the_log_file_is_rotated_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "laptop.log"
+    subprocess.run([sys.executable, "-c", LOG_PROGRAM, str(path)], check=True)
+    files = {found.name: found.stat() for found in tmp_path.iterdir()}
+    assert set(files) == {"laptop.log", "laptop.log.1"}
+    assert all(found.st_size <= 10_000 and found.st_mode & 0o077 == 0 for found in files.values())
+    text = path.read_text()
+    assert "line 999\n" in text
+    assert "server error" in text
+    assert "client error" not in (tmp_path / "laptop.log.1").read_text() + text

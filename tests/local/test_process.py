@@ -176,7 +176,7 @@ def test_a_stopped_cluster_does_not_answer_and_a_deleted_one_knows_nobody(home: 
 
 
 def test_failures_can_be_ordered(home: Path) -> None:
-    with pytest.raises(LaptopError, match="no laptop AKS runs"):
+    with pytest.raises(LaptopError, match="no laptop AKS is running"):
         local.inject("throttle", home=home)
     endpoint = local.start(home, settings=FAST)
     assert local.inject("throttle", home=home, seconds=3) == "ordered"
@@ -196,7 +196,7 @@ def test_a_port_that_is_taken(home: Path) -> None:
         other.bind(("127.0.0.1", port))
         other.listen()
         assert local.start(home, settings=FAST).base_url != first.base_url
-    assert f"port {port} is taken" in local.status(home)["note"]
+    assert f"another program uses port {port}" in local.status(home)["note"]
 
 
 def test_a_record_of_a_process_that_is_gone(home: Path) -> None:
@@ -237,7 +237,7 @@ def test_one_of_another_version_makes_way_unless_it_is_at_work(home: Path) -> No
     record = json.loads((home / "laptop.json").read_text())
     (home / "laptop.json").write_text(json.dumps(record | {"version": "0.0.1"}))  # as an older one would have it
     with pytest.raises(
-        LaptopError, match=r"is of aksgpu 0\.0\.1, this is aksgpu .*, and something still runs"
+        LaptopError, match=r"is of aksgpu 0\.0\.1, this is aksgpu .*, and something is still running"
     ) as caught:
         local.start(home, settings=FAST)
     assert "aksgpu local stop" in caught.value.hint
