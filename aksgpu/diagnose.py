@@ -163,9 +163,9 @@ def _pod(aks: HasKube, obj: Object) -> Diagnosis:
     phase = (obj.get("status") or {}).get("phase")
     if word in _pods.UNPULLABLE:
         said = re.sub(r"^Back-off pulling image .*?: (ErrImagePull: )?", "", message)
-        # The laptop AKS names the call that registers a stand-in; nobody can tell better what to do.
-        register = re.search(r"register a program .*", said)
-        fix = f"R{register[0][1:]}" if register else _IMAGE_FIX
+        # A cluster that provides images in its own way says with this event what to do.
+        advice = [text for reason, text in events if reason == "ImageUnavailable"]
+        fix = advice[-1] if advice else _IMAGE_FIX
         return Diagnosis(f"The image {_waiting_image(obj)} cannot be pulled: {said}", fix, rows)
     if word in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         verdict = f"The container cannot be started: {message}"

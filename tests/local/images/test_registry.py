@@ -65,7 +65,7 @@ def test_images_that_run_what_they_are_told(reference: str) -> None:
 
 def test_own_stand_in(tmp_path: Path) -> None:
     assert images.find("me/training:1") is None
-    assert 'register("me/training:1", ["python", "train.py"])' in image_registry.missing("me/training:1")
+    assert 'register("me/training:1", ["python", "train.py"])' in image_registry.advice("me/training:1")
     try:
         images.register("me/training:1", ["python", "train.py"], directory=tmp_path)
         image = images.find("docker.io/me/training:1")

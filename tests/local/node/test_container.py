@@ -108,14 +108,14 @@ async def test_volumes(lab: Lab) -> None:
 
 async def test_volumes_without_mount_namespaces(lab: Lab) -> None:
     await config(lab)
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+    lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
     assert (await volumes_pod(lab, "paths"))[:2] == ["blues3cret7paths", "x"]
 
 
 async def test_rewritten_paths_are_one_word_to_a_shell_wherever_the_home_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_agent, "_grants_view", lambda _: False)
+    monkeypatch.setattr(node_agent, "_has_mount_namespaces", lambda _: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     lab = Lab(tmp_path / "my $home's")
@@ -134,7 +134,7 @@ async def test_rewritten_paths_are_one_word_to_a_shell_wherever_the_home_is(
 
 
 async def test_a_volume_below_another_never_takes_what_is_there_from_it(lab: Lab, tmp_path: Path) -> None:
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+    lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "kept").touch()
     made = [{"name": "project", "hostPath": {"path": str(tmp_path)}}, {"name": "scratch", "emptyDir": {}}]
@@ -187,10 +187,10 @@ async def test_missing_volume_is_waited_for(lab: Lab) -> None:
 async def test_paths_that_leave_their_place_are_refused(lab: Lab) -> None:
     climbs = [{"name": "up", "hostPath": {"path": "/var/lib/kubelet/../../etc"}}]
     with pytest.raises(volumes.MountError, match="must not contain"):
-        await volumes.prepare(lab.objects, {"spec": {"volumes": climbs}}, {}, volumes.Places(*[lab.root] * 3))
+        await volumes.prepare(lab.objects, {"spec": {"volumes": climbs}}, {}, volumes.Directories(*[lab.root] * 3))
     mount = {"name": "v", "mountPath": "/v", "subPath": "../../etc"}
     with pytest.raises(environment.ConfigError, match="stay inside"):
-        volumes.mounts({"volumeMounts": [mount]}, [], {"v": lab.root}, {})
+        volumes.container_mounts({"volumeMounts": [mount]}, [], {"v": lab.root}, {})
 
 
 async def test_claim_keeps_its_content(lab: Lab) -> None:
@@ -218,7 +218,7 @@ async def test_working_directory(lab: Lab, tmp_path: Path) -> None:
         await lab.phase(name, "Succeeded")
     assert await lab.logs("here") == f"{tmp_path}\n".encode()
     made = await lab.logs("made")
-    assert made == b"/aksgpu-app/src\n" if lab.agent._around.view else made.endswith(b"/work\n")
+    assert made == b"/aksgpu-app/src\n" if lab.agent._cluster.mount_namespaces else made.endswith(b"/work\n")
     assert str(lab.root).encode() in await lab.logs("own")
     assert not Path("/aksgpu-app").exists()
 
@@ -227,7 +227,7 @@ def test_rewriting() -> None:
     targets = ["/data", "/data/config"]
 
     def rewrite(text: str) -> str:
-        return volumes.rewrite(text, Path("/r"), targets)
+        return volumes.rewrite_paths(text, Path("/r"), targets)
 
     assert rewrite("/data") == "/r/data"
     assert rewrite("--dir=/data/x:/data/config") == "--dir=/r/data/x:/r/data/config"
@@ -259,14 +259,14 @@ async def test_hostname_is_the_pods_own(lab: Lab) -> None:
     await lab.run("long-name", "sh", "-c", "echo $HOSTNAME", hostname="short")
     await lab.phase("long-name", "Succeeded")
     assert await lab.logs("long-name") == b"short\n"
-    if lab.agent._around.view:
+    if lab.agent._cluster.mount_namespaces:
         await lab.run("own-name", "python3", "-c", "import socket; print(socket.gethostname())")
         await lab.phase("own-name", "Succeeded")
         assert await lab.logs("own-name") == b"own-name\n"
 
 
 async def test_written_volumes_are_read_only(lab: Lab) -> None:
-    if not lab.agent._around.view:
+    if not lab.agent._cluster.mount_namespaces:
         pytest.skip("this system grants no mount namespaces")
     await config(lab)
     mounts = [{"name": "config", "mountPath": "/etc/aksgpu-test"}]

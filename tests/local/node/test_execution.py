@@ -37,7 +37,9 @@ async def run(lab: Lab, *argv: str, **options: Any) -> tuple[int, bytes, bytes]:
 
 @pytest.mark.parametrize("view", [True, False])
 async def test_sees_what_the_container_sees(lab: Lab, view: bool) -> None:
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=view and lab.agent._around.view)
+    lab.agent._cluster = dataclasses.replace(
+        lab.agent._cluster, mount_namespaces=view and lab.agent._cluster.mount_namespaces
+    )
     await lab.run("p", "sh", "-c", "echo kept > /aksgpu-data/file; sleep 60", **DATA)
     await lab.phase("p", "Running")
     while await run(lab, "test", "-s", "/aksgpu-data/file") != (0, b"", b""):
@@ -52,7 +54,10 @@ async def test_sees_what_the_container_sees(lab: Lab, view: bool) -> None:
 
 
 def _running(lab: Lab) -> bool:
-    return all(one.containers[0].running and one.containers[0].known for one in lab.agent._runners.values())
+    return all(
+        runner.all_containers[-1].running and runner.all_containers[-1].has_run
+        for runner in lab.agent._runners.values()
+    )
 
 
 async def test_what_it_leaves_behind_ends_with_the_container(lab: Lab, mark: str) -> None:

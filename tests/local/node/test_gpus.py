@@ -112,7 +112,7 @@ async def test_init_containers_share_the_gpu(lab: Lab) -> None:
 
 
 async def test_plugin_without_mount_namespaces(lab: Lab) -> None:
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+    lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
     await plugin(lab)
     await counts(lab, "2", "2")
 
@@ -153,7 +153,7 @@ async def test_bad_registration_is_refused(lab: Lab) -> None:
     await lab.agent._nodes[CPU_NODE].devices.serve()
     path = lab.root / "nodes" / CPU_NODE / "kubelet" / "device-plugins" / "kubelet.sock"
     for line in (b"no json\n", b"{}\n", b'{"method": "Register", "version": "v1beta1"}\n', b"[]\n"):
-        with protocol.short(path) as name:
+        with protocol.short_path(path) as name:
             reader, writer = await asyncio.open_unix_connection(name)
         writer.write(line)
         await reader.read()
@@ -162,15 +162,15 @@ async def test_bad_registration_is_refused(lab: Lab) -> None:
 
 
 def test_simulated_gpus_of_a_node(tmp_path: Path) -> None:
-    one, two = made = gpus.simulated(a_node("a"))
-    assert made == gpus.of_node(a_node("a"), [], tmp_path)
+    one, two = made = gpus.simulate_gpus(a_node("a"))
+    assert made == gpus.assign_gpus(a_node("a"), [], tmp_path)
     assert (one.uuid != two.uuid, one.compute_capability, one.memory_mib) == (True, "7.5", 16384)
 
 
 async def test_the_node_says_which_gpus_this_machine_has(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     # The one thing that cannot be had where there is no GPU is what NVML says of it.
     found = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100 NVL", 95830, False, f"0000:0{n}:00.0", "9.0") for n in range(2)]
-    monkeypatch.setattr(gpus, "real", lambda: found)
+    monkeypatch.setattr(gpus, "find_machine_gpus", lambda: found)
     await lab.restart()
     end = time.monotonic() + 15
     while (await lab.objects.get("nodes", GPU_NODE))["metadata"]["labels"].get("aksgpu.dev/gpu") != "nvml":
@@ -183,13 +183,13 @@ async def test_the_node_says_which_gpus_this_machine_has(lab: Lab, monkeypatch: 
 
 def test_real_gpus_have_one_node_each(tmp_path: Path) -> None:
     real = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100", 81559, False, f"0000:0{n}:00.0", "9.0") for n in range(5)]
-    assert gpus.of_node(a_node("a"), real, tmp_path) == real[:2]
-    assert gpus.of_node(a_node("b"), real, tmp_path) == real[2:4]
-    assert gpus.of_node(a_node("c"), real, tmp_path) == gpus.simulated(a_node("c"))
+    assert gpus.assign_gpus(a_node("a"), real, tmp_path) == real[:2]
+    assert gpus.assign_gpus(a_node("b"), real, tmp_path) == real[2:4]
+    assert gpus.assign_gpus(a_node("c"), real, tmp_path) == gpus.simulate_gpus(a_node("c"))
     shutil.rmtree(tmp_path / "a")
-    assert gpus.of_node(a_node("b"), real, tmp_path) == real[2:4]
-    assert gpus.of_node(a_node("c"), real, tmp_path) == real[:2]
-    assert gpus.of_node({"metadata": {"name": "d", "uid": UID}}, real, tmp_path) == []
+    assert gpus.assign_gpus(a_node("b"), real, tmp_path) == real[2:4]
+    assert gpus.assign_gpus(a_node("c"), real, tmp_path) == real[:2]
+    assert gpus.assign_gpus({"metadata": {"name": "d", "uid": UID}}, real, tmp_path) == []
 
 
 UID = "47a6c3b2-9e4d-40b1-897f-6fabad2d22a1"

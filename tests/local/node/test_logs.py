@@ -72,7 +72,7 @@ async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
     for number in range(400):
         log.feed(b"stdout", b"line %d\n" % number)
         if number % 20 == 0:
-            await asyncio.sleep(container_logs.POLL * 1.5 if number % 40 == 0 else 0)
+            await asyncio.sleep(container_logs.POLL_SECONDS * 1.5 if number % 40 == 0 else 0)
     over = True
     await follower
     assert b"".join(pieces) == b"".join(b"line %d\n" % number for number in range(400))

@@ -142,7 +142,12 @@ async def test_image_without_stand_in(lab: Lab) -> None:
     await lab.run("noimage", "true", container={"image": "registry.invalid/nothing:1"})
     pod = await lab.until("noimage", lambda pod: "ErrImagePull" in str(pod.get("status")))
     waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
-    assert 'aksgpu.local.images.register("registry.invalid/nothing:1"' in waiting["message"]
+    assert waiting["message"].startswith('failed to resolve reference "registry.invalid/nothing:1"')
+    advice = [message for reason, message in await lab.events("noimage") if reason == "ImageUnavailable"]
+    assert advice == [
+        "Register a program of this machine for the image: "
+        'aksgpu.local.images.register("registry.invalid/nothing:1", ["python", "train.py"])'
+    ]
     assert pod["status"]["phase"] == "Pending"
     await lab.until("noimage", lambda pod: '"ImagePullBackOff"' in str(pod["status"]).replace("'", '"'))
     reasons = {reason for reason, _ in await lab.events("noimage")}

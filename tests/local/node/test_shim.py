@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.node.container_run import KEEPER
-from aksgpu.local.node.node_agent import _grants_view
+from aksgpu.local.node.container_run import SHIM_COMMAND
+from aksgpu.local.node.node_agent import _has_mount_namespaces
 from aksgpu.local.node.shim import process_tree
 
 from .conftest import processes
 
 
 def keep(
-    directory: Path, *argv: str, listen: bool = True, keeper: Sequence[str] = KEEPER, **more: Any
+    directory: Path, *argv: str, listen: bool = True, keeper: Sequence[str] = SHIM_COMMAND, **more: Any
 ) -> tuple[bytes, dict[str, Any], str]:
     """Run a command behind a shim. Returns what it said when ready, its exit record, and the log."""
     spec = {
@@ -86,7 +86,7 @@ def test_nobody_waits_for_the_start(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_start(tmp_path: Path, argv: list[str], more: dict[str, Any], message: str) -> None:
-    if "mounts" in more and not _grants_view(tmp_path):
+    if "mounts" in more and not _has_mount_namespaces(tmp_path):
         pytest.skip("this system grants no mount namespaces")
     ready, end, log = keep(tmp_path, *argv, **more)
     assert (ready, end["code"], end["reason"], end["message"], log) == (b"", 128, "StartError", message, "")
@@ -128,7 +128,7 @@ with open(os.path.dirname(sys.argv[1]) + "/moments", "w") as file:
 
 def at_moment(moment: int, number: signal.Signals) -> list[str]:
     script = MOMENT.replace("MOMENT", str(moment)).replace("NUMBER", number.name)
-    return [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", script.lstrip())]
+    return [*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", script.lstrip())]
 
 
 def test_volumes_below_what_only_others_may_read() -> None:
@@ -140,7 +140,7 @@ def test_volumes_below_what_only_others_may_read() -> None:
         for folder, mode in ((place, 0o777), (locked, 0o700 if os.getuid() == 0 else 0), (volume, 0o777)):
             folder.mkdir(exist_ok=True)
             folder.chmod(mode)
-        keeper = [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", NOBODY.lstrip())]
+        keeper = [*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", NOBODY.lstrip())]
         if subprocess.run([*keeper, "--probe", name], check=False).returncode:
             pytest.skip("this system grants no mount namespaces")
         inside = f"{locked}/app/data"
@@ -164,7 +164,7 @@ supervisor.main()
 
 
 def test_a_full_disk_costs_output_and_not_the_exit_code(tmp_path: Path) -> None:
-    keeper = [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", FULL.lstrip())]
+    keeper = [*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", FULL.lstrip())]
     script = "until test -e full; do sleep 0.02; done; echo lost; sleep 0.2; touch ended; exit 3"
     ready, end, _ = keep(tmp_path, "sh", "-c", script, keeper=keeper)
     assert (ready, end["code"]) == (b"1", 3)
@@ -232,7 +232,10 @@ supervisor.launch = held
 supervisor.main()
 """
     _, end, _ = keep(
-        tmp_path, "sleep", "100", keeper=[*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", script.lstrip())]
+        tmp_path,
+        "sleep",
+        "100",
+        keeper=[*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", script.lstrip())],
     )
     assert (end["code"], end["reason"]) == (137, "Error")
 
