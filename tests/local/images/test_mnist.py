@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from extract_digits import extract
 
 from aksgpu import metrics
 from aksgpu.local.images import digits, mnist, network
@@ -175,10 +176,13 @@ def test_bad_files(tmp_path: Path, spoil: Any, message: str, capsys: pytest.Capt
     assert message in capsys.readouterr().err
 
 
-def test_training_and_test_fonts_differ_and_exist() -> None:
+def test_training_and_test_fonts_differ() -> None:
     assert not set(digits.TRAIN_FONTS) & set(digits.TEST_FONTS)
+
+
+def test_the_file_of_digits_is_what_its_tool_makes() -> None:
     for font in (*digits.TRAIN_FONTS, *digits.TEST_FONTS):
-        assert digits._font_file(font).is_file()
+        assert (digits._load_glyphs((font,)) == extract(font) / digits.PARTS).all()
 
 
 def test_drawn_digits() -> None:
@@ -187,7 +191,7 @@ def test_drawn_digits() -> None:
     assert images.dtype == labels.dtype == np.uint8
     again, _ = digits.draw(digits.TEST_FONTS, 50, seed=7)
     assert (images == again).all()
-    zero = digits._master(digits._outlines("DejaVuSans")[0])
+    zero = digits._load_glyphs(("DejaVuSans",))[0]
     assert zero.shape == (28, 28)
     assert zero[14, 14] == 0, "a zero has a hole"
     assert zero[:4].sum() == zero[-4:].sum() == 0, "and a margin"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aksgpu.local.node import container_logs
-from aksgpu.local.node.shim.log_writer import LINE_LIMIT, Log
+from aksgpu.local.node.shim.log_writer import LINE_LIMIT, LogWriter
 from aksgpu.local.status_error import StatusError
 
 from .conftest import Lab
@@ -20,7 +20,7 @@ async def show(path: Path, ended: bool = True, **options: Any) -> bytes:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    log = Log(str(tmp_path / "0.log"), 10 << 20, 5)
+    log = LogWriter(str(tmp_path / "0.log"), 10 << 20, 5)
     log.feed(b"stdout", b"one\ntwo\nthr")
     log.feed(b"stderr", b"err\n")
     log.feed(b"stdout", b"ee\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%")
@@ -60,7 +60,7 @@ async def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
 
 
 async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
-    log = Log(str(tmp_path / "0.log"), 2000, 3)
+    log = LogWriter(str(tmp_path / "0.log"), 2000, 3)
     over = False
     pieces: list[bytes] = []
 

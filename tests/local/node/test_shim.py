@@ -108,10 +108,10 @@ def trace(frame, event, _):
     name, code = os.path.basename(frame.f_code.co_filename), frame.f_code.co_name
     if os.getpid() != own or name not in ("supervisor.py", "launch.py"):
         return None
-    if name == "supervisor.py" and code not in ("run", "_mount", "_keep"):
+    if name == "supervisor.py" and code not in ("run", "_create_namespaces", "_supervise"):
         return None
     if event == "line":
-        waits = code == "_keep" and frame.f_lineno - frame.f_code.co_firstlineno > 4
+        waits = code == "_supervise" and frame.f_lineno - frame.f_code.co_firstlineno > 5
         if moments == MOMENT or waits:
             sys.settrace(None)
             os.kill(own, signal.NUMBER)
@@ -261,8 +261,8 @@ def test_descendants_are_found_whichever_thread_started_them(listed: bool, monke
         try:
             assert child.stdout is not None
             child.stdout.readline()
-            assert len(process_tree.processes(child.pid)) == 2
-            assert {child.pid, *process_tree.processes(child.pid)} <= set(process_tree.processes(os.getpid()))
+            assert len(process_tree.descendants(child.pid)) == 2
+            assert {child.pid, *process_tree.descendants(child.pid)} <= set(process_tree.descendants(os.getpid()))
         finally:
             os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
@@ -272,11 +272,11 @@ def test_memory_of_processes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "x = bytearray(50 << 20); input()"], stdin=subprocess.PIPE)
     try:
         end = time.monotonic() + 10
-        while process_tree.memory([child.pid], True) < 50 << 20:
+        while process_tree.memory_bytes([child.pid], True) < 50 << 20:
             assert time.monotonic() < end
             time.sleep(0.01)
-        assert process_tree.memory([child.pid], False) >= 50 << 20
-        assert child.pid in process_tree.processes(os.getpid())
-        assert process_tree.memory([2**22 + 1], True) == 0
+        assert process_tree.memory_bytes([child.pid], False) >= 50 << 20
+        assert child.pid in process_tree.descendants(os.getpid())
+        assert process_tree.memory_bytes([2**22 + 1], True) == 0
     finally:
         child.communicate(b"\n")
