@@ -59,7 +59,7 @@ async def inject(context: Context, kind: str, details: dict[str, Any]) -> str:
             context.faults.quota[given.get("family", "cores").lower()] = given.get("limit", 0)
         case _:
             context.faults.add(kind, given)
-    return "ordered"
+    return "injected"
 
 
 def _check(kind: str, details: dict[str, Any]) -> None:

@@ -157,14 +157,7 @@ def gpu_resources(pool: Document) -> dict[str, str]:
 
 
 def build_node(cluster: Document, pool: Document, index: int, address: str) -> Object:
-    """Return the Node object of the pool's node with this index.
-
-    Args:
-        cluster: the cluster.
-        pool: the pool.
-        index: the node's number in the pool.
-        address: its internal IP address.
-    """
+    """Return the Node object of the pool's node with this index and internal IP address."""
     name = node_name(cluster, pool, index)
     size = _size(pool)
     zones = pool["properties"].get("availabilityZones")

@@ -28,7 +28,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / "0.log"
 
 
-async def test_whole(written: Path) -> None:
+async def test_a_whole_log(written: Path) -> None:
     whole = b"one\ntwo\nerr\nthree\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%"
     assert await show(written) == whole
     assert await show(written, limit_bytes=6) == b"one\ntw"
@@ -47,7 +47,7 @@ async def test_timestamps(written: Path) -> None:
     assert {len(stamp) for stamp in stamps} == {len("2026-11-23T10:59:32.151733689Z")}
 
 
-async def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
+async def test_since(tmp_path: Path) -> None:
     stamp = "2026-11-23T10:59:3{}.500000000Z stdout F line {}\n"
     (tmp_path / "0.log.0").write_text("".join(stamp.format(n, n) for n in range(5)))
     since = "2026-11-23T10:59:32Z"
@@ -59,7 +59,7 @@ async def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
     assert (await show(tmp_path / "1.log", since_seconds=10**17)).count(b"\n") == 2
 
 
-async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
+async def test_following_across_rotations(tmp_path: Path) -> None:
     log = LogWriter(str(tmp_path / "0.log"), 2000, 3)
     over = False
     pieces: list[bytes] = []
@@ -90,7 +90,7 @@ async def test_following_a_pod(lab: Lab) -> None:
     assert await lab.logs("slow", follow=True, tail_lines=1) == b"line 5\n"
 
 
-async def test_refusals(lab: Lab) -> None:
+async def test_logs_that_do_not_exist(lab: Lab) -> None:
     await lab.run("one", "true")
     await lab.phase("one", "Succeeded")
     for name, container, options, text in (
