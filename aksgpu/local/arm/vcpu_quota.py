@@ -39,19 +39,19 @@ def usage(context: Context, location: str) -> Counter[str]:
     return used
 
 
-def check(context: Context, location: str, wanted: Pools, *, instead_of: Pools = (), surge: int = 0) -> None:
+def check(context: Context, location: str, requested_pools: Pools, *, instead_of: Pools = (), surge: int = 0) -> None:
     """Raise ArmError if the quota has no room for the pools.
 
     Args:
         context: the subscription.
         location: the region.
-        wanted: the pools as requested.
+        requested_pools: the pools as requested.
         instead_of: the same pools as they are now. Their usage is subtracted.
         surge: temporary nodes of each pool in addition to its count.
     """
     used = usage(context, location)
     before = sum((Counter(pool_vcpus(pool)) for pool in instead_of), Counter[str]())
-    after = sum((Counter(pool_vcpus(pool, surge)) for pool in wanted), Counter[str]())
+    after = sum((Counter(pool_vcpus(pool, surge)) for pool in requested_pools), Counter[str]())
     for name, vcpus in after.items():
         requested = vcpus - before[name]
         remaining = limit(context, name) - used[name]
