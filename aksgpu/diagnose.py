@@ -355,10 +355,10 @@ def _disrupted(reader: Reader, obj: Object, rows: Rows) -> Diagnosis:
 def _unpullable(reader: Reader, obj: Object, message: str, rows: Rows) -> Diagnosis:
     """A pod whose image cannot be pulled."""
     cause = re.sub(r'^Back-off pulling image "[^"]*": (?:ErrImagePull: )?', "", message)
-    # The laptop AKS names the call that registers a program for the image, which is the best advice.
-    register = re.search(r"register a program .*", cause)
-    if register:
-        fix = f"R{register[0][1:]}"
+    # A cluster that provides images in its own way says with this event what to do.
+    advice = [text for title, text in rows if title == "event ImageUnavailable"]
+    if advice:
+        fix = advice[-1]
     else:
         fix = "Check the image's name and tag. A private registry needs its pull secret"
         fix += (

@@ -1,11 +1,12 @@
-"""The laptop's API server under load: durable creates, reads and watches, beside what they cannot be faster than.
+"""The laptop's API server under load: durable creates, reads and watches, with lower bounds.
 
     python benchmarks/api_server.py
 
-Creates and reads are acknowledged requests a second over TLS, from 1, 8 and 64 connections of one client process. The
-floor of a create is SQLite alone, which commits the same bytes with the same durability, as many together as there are
-connections; that of a read is orjson alone, which writes the object. A watch's latency is from the moment before the
-write is sent until a watcher has read the event; its floor is the write's own acknowledgement. Best of three.
+Creates and reads are acknowledged requests per second over TLS, from 1, 8 and 64 connections of one client process. The
+lower bound of a create is SQLite alone, which commits the same bytes with the same durability, as many at a time as
+there are connections. That of a read is orjson alone, which serializes the object. The latency of a watch is measured
+from before the write is sent until a watcher has read the event. Its lower bound is the write's own acknowledgement.
+Each value is the best of three.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ WATCHERS = (1, 20, 200)
 
 
 async def rate(api: Api, connections: int, make: Callable[[Connection], bytes]) -> float:
-    """Answers a second from so many connections at once."""
+    """Return responses per second."""
     opened = [await Connection.open(api) for _ in range(connections)]
     for connection in opened:
         await connection.send(make(connection))
@@ -51,7 +52,7 @@ async def rate(api: Api, connections: int, make: Callable[[Connection], bytes]) 
 
 
 def sqlite_alone(path: Path, data: bytes, together: int) -> float:
-    """Rows a second that SQLite makes durable, so many a commit."""
+    """Return the rows per second that SQLite commits, ``together`` in each transaction."""
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
@@ -71,7 +72,7 @@ def sqlite_alone(path: Path, data: bytes, together: int) -> float:
 
 
 def orjson_alone(obj: dict[str, Any]) -> float:
-    """Objects a second that orjson writes."""
+    """Return the objects per second that orjson serializes."""
     begin = time.perf_counter()
     for _ in range(100_000):
         orjson.dumps(obj)
@@ -79,7 +80,7 @@ def orjson_alone(obj: dict[str, Any]) -> float:
 
 
 async def latency(api: Api, watchers: int) -> tuple[float, float, float]:
-    """Of a write: seconds until its acknowledgement, until a watcher has it, until the last has it. Medians."""
+    """Return medians in seconds: until a write is acknowledged, until one watcher and until all watchers have it."""
     writer = await Connection.open(api)
     seen = asyncio.Semaphore(0)
     version = orjson.loads(await writer.send(writer.request("GET", CONFIG_MAPS + "?limit=1")))["metadata"]

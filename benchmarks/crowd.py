@@ -1,6 +1,6 @@
 """A cluster of 1,000 nodes and 10,000 pods for the benchmarks, written into the store of a private laptop AKS.
 
-Its pods have run to their end: 10,000 live ones would be 10,000 processes of this machine.
+The pods have ended, because 10,000 running pods would be 10,000 processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIZE = "Standard_NC64as_T4_v3"
 
 
 def node(number: int, like: dict[str, Any]) -> dict[str, Any]:
-    """A GPU node that resembles another one."""
+    """Return a GPU node like another one."""
     made = copy.deepcopy(like)
     name = f"aks-crowd-{number:05d}-vmss000000"
     made["metadata"] = {"name": name, "labels": {**like["metadata"]["labels"], "kubernetes.io/hostname": name}}
@@ -41,7 +41,7 @@ def node(number: int, like: dict[str, Any]) -> dict[str, Any]:
 
 
 def pod(number: int, where: str | None) -> dict[str, Any]:
-    """A pod of a Job as the tutorial's, on a node or on none yet."""
+    """Return a pod of a Job like the tutorial's, on a node or without one."""
     container = {
         "name": "main",
         "image": "mcr.microsoft.com/azuredocs/samples-tf-mnist-demo:gpu",
@@ -56,7 +56,7 @@ def pod(number: int, where: str | None) -> dict[str, Any]:
 
 
 def ended(pod: dict[str, Any]) -> dict[str, Any]:
-    """The pod with the status of one that succeeded."""
+    """Return the pod with the status of one that succeeded."""
     times = {"startedAt": "2026-11-24T06:00:00Z", "finishedAt": "2026-11-24T06:01:00Z"}
     end = {"exitCode": 0, "reason": "Completed", "containerID": "containerd://" + "0" * 64, **times}
     image = pod["spec"]["containers"][0]["image"]
@@ -90,7 +90,7 @@ async def _with_status(registry: Registry, resource: str, obj: dict[str, Any]) -
 
 @contextlib.contextmanager
 def crowded_cluster() -> Iterator[Api]:
-    """A private laptop AKS, stopped, whose cluster has that many nodes and pods."""
+    """A private laptop AKS, stopped, whose cluster has these nodes and pods."""
     with small_cluster() as api:
         local.stop(home=api.home)
         (store,) = (api.home / "clusters").glob("*/kube.db")

@@ -1,10 +1,10 @@
-"""What the library does with 1,000 nodes and 10,000 pods, and with a long log, beside what it cannot be faster than.
+"""The library with 1,000 nodes and 10,000 pods, and with a long log, with lower bounds.
 
     python benchmarks/listing.py
 
-The floor of a list is reading the same bytes over one TLS connection and decoding them with orjson, collector off;
-that of ``capacity.gpus`` is that for all nodes. The floor of ``metrics.parse`` is ``re.findall`` alone on the same
-100 MB. Best of three; each in a process that holds nothing else of that size.
+The lower bound of a list is reading the same bytes over one TLS connection and decoding them with orjson while the
+garbage collector is off. That of ``capacity.gpus`` is the same for all nodes. The lower bound of ``metrics.parse`` is
+``re.findall`` on the same 100 MB. Each value is the best of three, measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOG_BYTES = 100_000_000
 
 
 def alone(api: Api, path: str) -> None:
-    """Read and decode one answer."""
+    """Read and decode one response."""
     gc.disable()
     try:
         orjson.loads(asyncio.run(whole(api, path)))
@@ -41,7 +41,7 @@ def row(what: str, took: float, against: str, floor: float) -> None:
 
 
 def log(share: float) -> bytes:
-    """A log of which that share of lines tell an accuracy."""
+    """Return a log. The given share of its lines contain an accuracy."""
     every = round(1 / share)
     filler = b"2019-05-16 16:08:31.258328: I tensorflow/core/common_runtime/gpu/gpu_device.cc:1084] Created device\n"
     block = b"Accuracy at step 10: 0.7457\n" + filler * (every - 1)

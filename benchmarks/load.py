@@ -1,4 +1,4 @@
-"""What the benchmarks of the laptop's API server share: a cluster to talk to, and a client that costs little itself."""
+"""Shared by the benchmarks of the laptop's API server: a cluster, and a client with little overhead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 def best(work: Callable[[], object]) -> float:
-    """Seconds of the fastest run; what it returns is dropped at once."""
+    """Return the seconds of the fastest run."""
     took = []
     for _ in range(RUNS):
         begin = time.perf_counter()
@@ -66,7 +66,7 @@ def small_cluster() -> Iterator[Api]:
 
 
 class Connection:
-    """One HTTP connection that sends bytes made beforehand and reads answers by their length."""
+    """An HTTP connection that sends prepared bytes and reads responses by their length."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, api: Api) -> None:
         self._reader = reader
@@ -79,14 +79,14 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", api.port, ssl=api.context, limit=1 << 26), api)
 
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """The bytes of a request."""
+        """Return the bytes of a request."""
         head = f"{method} {self._api.prefix}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._api.token}\r\n"
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         return head.encode() + b"\r\n" + body
 
     async def send(self, request: bytes) -> bytes:
-        """Send a request and return the answer's body; it must be a success."""
+        """Send a request that must succeed, and return the response's body."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
@@ -95,13 +95,13 @@ class Connection:
         return body
 
     async def watch(self, path: str) -> asyncio.StreamReader:
-        """Begin a watch; events can be read as lines, between lines with the lengths of their chunks."""
+        """Start a watch. Its events can be read as lines, between lines with the lengths of chunks."""
         self._writer.write(self.request("GET", path))
         await self._reader.readuntil(b"\r\n\r\n")
         return self._reader
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.transport.abort()
 
 

@@ -1,12 +1,12 @@
-"""What the library sends to Azure Resource Manager, against the least that could do, and whether it polls too fast.
+"""The requests that the library sends to Azure Resource Manager, compared with the minimum, and its polling intervals.
 
     python benchmarks/resource_manager.py
 
-The least is three requests for a long-running operation (the request itself, one poll of it, the final read) and one
-for all else. What comes on top has its reasons, which the table names: looking before creating, preflight, prices.
-Polls are counted apart, because their number is Azure's to say; the last column is the shortest pause before a poll
-as a share of the one that the answer before it asked for (Retry-After), and must not be below 1. Each call is made by
-a fresh connection, so that nothing is saved by an earlier one, on a private laptop AKS; the network is not measured.
+The minimum is three requests for a long-running operation (the request, one poll, the final read), and one for any
+other call. The table names the reasons for further requests: a look before creating, preflight, prices. Polls are
+counted separately, because Azure determines their number. The last column is the shortest pause before a poll, divided
+by the pause that the previous response asked for (Retry-After). It must not be below 1. Each call uses a new connection
+to a private laptop AKS, so that nothing is cached. The network is not measured.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ POLLS = ("/operations/", "/operationresults/")
 
 
 class Counting:
-    """Counts what goes over the wire, and how long was waited before each poll."""
+    """Counts requests, and measures the pause before each poll."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
         self.polls = 0
         self.patience = float("inf")
-        self._asked: tuple[float, float] | None = None  # when the last answer came, and the pause that it asked for
+        self._asked: tuple[float, float] | None = (
+            None  # when the last response arrived, and the pause that it asked for
+        )
         send = RequestsTransport.send
 
         def counted(transport: Any, request: Any, **options: Any) -> Any:
@@ -74,7 +76,7 @@ def _pause(headers: Any) -> float:
 
 
 def _kind(path: str) -> str:
-    """What a path is about: its last word that is no name."""
+    """Return the kind of resource in a path: its last segment that is not a name."""
     words = ("prices", "skus", "usages", "agentpools", "listclusterusercredential", "managedclusters", "resources")
     found = [word for word in words if word in path.lower()]
     return found[0] if found else "resourcegroups"

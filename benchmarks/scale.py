@@ -1,11 +1,11 @@
-"""1,000 nodes and 10,000 pods on the laptop AKS: start, memory, listing, kubectl, and how fast pods get their nodes.
+"""1,000 nodes and 10,000 pods on the laptop AKS: start, memory, lists, kubectl, and scheduling.
 
     python benchmarks/scale.py
 
-Start is from nothing to the first answer, against that of a laptop with one node. Listing is the client's time for
-bytes over TLS, against orjson that writes the same objects. The scheduling rate is that of scheduler and API in one
-process without a node agent, which would start 10,000 processes; its floor is the same number of writes without
-a scheduler. Best of three, but for the scheduling.
+The start is measured until the first response, and compared with that of a laptop with one node. A list is the client's
+time for the bytes over TLS, compared with orjson that serializes the same objects. The scheduling rate is that of
+scheduler and API in one process without a node agent, which would start 10,000 processes. Its lower bound is the same
+number of writes without a scheduler. Each value is the best of three, except for scheduling.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from aksgpu.local.control import ControllerManager
 
 
 def start(api: Api) -> float:
-    """Seconds of a start, best of three; leaves the laptop running."""
+    """Return the seconds of a start, best of three. The laptop keeps running."""
 
     def once() -> float:
         local.stop(home=api.home)
@@ -45,13 +45,13 @@ def start(api: Api) -> float:
 
 
 def memory(api: Api) -> float:
-    """Resident megabytes of the laptop."""
+    """Return the resident memory of the laptop in MB."""
     pages = int(Path(f"/proc/{local.status(api.home)['pid']}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE") / 1e6
 
 
 async def whole(api: Api, path: str) -> bytes:
-    """One answer."""
+    """Read one response."""
     connection = await Connection.open(api)
     try:
         return await connection.send(connection.request("GET", path))
@@ -60,7 +60,7 @@ async def whole(api: Api, path: str) -> bytes:
 
 
 async def paged(api: Api, size: int) -> int:
-    """All pods, page by page."""
+    """Read all pods, page by page."""
     connection = await Connection.open(api)
     found = 0
     more = ""
@@ -68,13 +68,14 @@ async def paged(api: Api, size: int) -> int:
         token = f"&continue={quote(more)}" if more else ""
         page = orjson.loads(await connection.send(connection.request("GET", f"/api/v1/pods?limit={size}{token}")))
         found += len(page["items"])
-        if not (more := page["metadata"].get("continue", "")):
+        more = page["metadata"].get("continue", "")
+        if not more:
             connection.close()
             return found
 
 
 async def scheduling() -> tuple[float, float]:
-    """Pods a second that are created, and that are created and bound."""
+    """Return pods per second: created, and created and bound."""
     rates = []
     with small_cluster() as api:
         like = orjson.loads(await whole(api, "/api/v1/nodes"))["items"][0]

@@ -1,9 +1,9 @@
-"""What a user waits for before anything happens, each as a ratio against something named.
+"""How long a user waits at the start, each as a ratio to something that is named.
 
     python benchmarks/startup.py            # import and connect
-    python benchmarks/startup.py --tutorial # the whole `aksgpu tutorial` too (about a minute)
+    python benchmarks/startup.py --tutorial # also the whole `aksgpu tutorial` (about a minute)
 
-Prints a table: what was measured, seconds, against what, ratio.
+The table has what was measured, seconds, what it is compared with, and the ratio.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONNECT = "import aksgpu; aksgpu.connect()"
 
 
 def seconds(arguments: list[str], env: dict[str, str], repeat: int = 1) -> float:
-    """Best of ``repeat`` runs of a command, in seconds."""
+    """Return the seconds of a command, best of ``repeat`` runs."""
     best = float("inf")
     for _ in range(repeat):
         start = time.perf_counter()

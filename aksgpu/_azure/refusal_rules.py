@@ -180,8 +180,8 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    lines = [line.strip() for line in constraints.splitlines()] if listed else []
-    bound = tuple(line[2:].strip() for line in lines if line.startswith("- "))
+    # Some clients fold the list's newlines into spaces.
+    bound = tuple(re.findall(r"(?:^|\s)- (.+?)(?=\s+- |\s*$)", constraints)) if listed else ()
     elsewhere = "another zone, " if any("zone" in item.lower() for item in bound) or "Zonal" in refusal.code else ""
     return errors.AllocationFailed(
         "",
@@ -314,12 +314,19 @@ def _provider(refusal: Refusal) -> AzureError | None:
     )
 
 
+_PARAMETER = re.compile(
+    r"parameter ([\w.]+) is (?:invalid|missing)|^(\S+) is invalid|property '([\w.]+)' is not allowed", re.I
+)
+_PARAMETER_CODES = {"InvalidParameter", "InvalidResourceGroup", "PropertyChangeNotAllowed"}
+
+
 def _by_code(refusal: Refusal) -> AzureError | None:
     if entry := _CODES.get(refusal.code):
         kind, hint = entry
         return kind("", hint=hint)
-    if "is invalid" in refusal.message and ("name" in refusal.message or "parameter" in refusal.message):
-        found = re.search(r"parameter (\w+) is invalid|^(\S+) is invalid", refusal.message)
+    invalid = "is invalid" in refusal.message and ("name" in refusal.message or "parameter" in refusal.message)
+    if invalid or refusal.code in _PARAMETER_CODES:
+        found = _PARAMETER.search(refusal.message)
         parameter = next((group for group in found.groups() if group), "") if found else ""
         return errors.InvalidParameter("", hint="Change the value, then run the cell again.", parameter=parameter)
     return None

@@ -1,7 +1,7 @@
-"""The Kubernetes clusters of this machine: the parts of each put together, started, stopped and deleted.
+"""The running Kubernetes clusters of this machine.
 
-Resource Manager decides which clusters there are; this module runs them. A cluster keeps all of its files in
-``clusters/<id>`` below the laptop's home.
+Resource Manager decides which clusters exist. This module starts, stops and deletes them. A cluster keeps all of its
+files in ``clusters/<id>`` below the laptop's home.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aksgpu.local.status_error import StatusError
 
 ADMINISTRATOR = User("masterclient", ("system:masters",))
 ENTRA_USER = User("laptop", ("system:masters",))
-"""Whoever logs in with Entra ID; the laptop's one user has every role."""
+"""The user of every Entra ID token. The laptop has one user, with all roles."""
 
 
 class KubeCluster:
@@ -38,8 +38,8 @@ class KubeCluster:
 
     Args:
         root: the directory of its files.
-        settings: the laptop's.
-        tokens: knows the user of a bearer token.
+        settings: the laptop's settings.
+        tokens: returns the user of a bearer token, or None for an invalid one.
     """
 
     def __init__(self, root: Path, settings: Settings, tokens: Callable[[str], User | None]) -> None:
@@ -50,11 +50,11 @@ class KubeCluster:
         self.api = KubeApi(self.registry, node=self.agent, tokens=tokens)
 
     async def start(self) -> None:
-        """Open the store and set everything in motion; raises LaptopError when the store cannot be read."""
+        """Open the store and start all parts; raises LaptopError if the store cannot be read."""
         try:
             await self.registry.open()
         except (sqlite3.Error, OSError, ValueError) as error:
-            hint = "Delete the cluster and make it again."
+            hint = "Delete the cluster and create it again."
             raise LaptopError(f"the cluster's store cannot be read: {error}", hint=hint) from error
         try:
             await self.controllers.start()
@@ -64,51 +64,57 @@ class KubeCluster:
             raise
 
     async def stop(self, *, end_pods: bool = True) -> None:
-        """Stop everything; pods that are not ended go on without anybody and are found again at the next start."""
+        """Stop all parts. Pods that are not ended keep running, and are found again at the next start."""
         await self.controllers.stop()
         await self.agent.stop(end_pods=end_pods)
         await self.registry.close()
 
 
 class Clusters:
-    """All running clusters, by their ids.
+    """All running clusters by id.
 
     Args:
         home: the laptop's directory.
-        settings: the laptop's.
-        entra: whether a token, the second argument, is one that Entra ID gave for a cluster, the first.
+        settings: the laptop's settings.
+        is_entra_token: takes a cluster's id and a token, and returns whether it is an Entra ID token for that cluster.
     """
 
-    def __init__(self, home: Path, settings: Settings, entra: Callable[[str, str], bool]) -> None:
+    def __init__(self, home: Path, settings: Settings, is_entra_token: Callable[[str, str], bool]) -> None:
         self._root = home / "clusters"
         self._settings = settings
-        self._entra = entra
+        self._is_entra_token = is_entra_token
         self._running: dict[str, KubeCluster] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, cluster_id: str, token: str) -> Objects:
-        """Start the cluster, or find it running; ``token`` is its administrator's."""
+        """Start the cluster unless it is running, and return its objects.
 
-        def user(given: str) -> User | None:
+        Args:
+            cluster_id: the cluster's id.
+            token: the administrator's bearer token.
+        """
+
+        def find_user(given: str) -> User | None:
             if hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode()):
                 return ADMINISTRATOR
-            return ENTRA_USER if self._entra(cluster_id, given) else None
+            return ENTRA_USER if self._is_entra_token(cluster_id, given) else None
 
         async with self._locks[cluster_id]:
             if cluster_id not in self._running:
-                cluster = KubeCluster(self._root / cluster_id, self._settings, user)
+                cluster = KubeCluster(self._root / cluster_id, self._settings, find_user)
                 await cluster.start()
                 self._running[cluster_id] = cluster
             return self._running[cluster_id].registry
 
     async def close(self, cluster_id: str) -> None:
-        """Stop the cluster and end its pods; its objects are kept."""
+        """Stop the cluster and end its pods. Its objects are kept."""
         async with self._locks[cluster_id]:
-            if cluster := self._running.pop(cluster_id, None):
+            cluster = self._running.pop(cluster_id, None)
+            if cluster:
                 await cluster.stop()
 
     async def delete(self, cluster_id: str) -> None:
-        """Stop the cluster, end its pods and remove its files."""
+        """Stop the cluster, end its pods and delete its files."""
         await self.close(cluster_id)
         await asyncio.to_thread(shutil.rmtree, self._root / cluster_id, ignore_errors=True)
         self._locks.pop(cluster_id, None)
@@ -118,22 +124,28 @@ class Clusters:
         await asyncio.gather(*(self.close(cluster_id) for cluster_id in list(self._running)))
 
     async def busy(self) -> bool:
-        """Whether a pod runs in any cluster that was put there to do something and then end."""
-        pods = [pod for cluster in list(self._running.values()) for pod in (await cluster.registry.list("pods"))[0]]
-        return any(pod.get("status", {}).get("phase") == "Running" and not owned_by_daemon_set(pod) for pod in pods)
+        """Return whether a pod is running in any cluster, apart from pods of DaemonSets."""
+        for cluster in list(self._running.values()):
+            pods, _ = await cluster.registry.list("pods")
+            for pod in pods:
+                if pod.get("status", {}).get("phase") == "Running" and not owned_by_daemon_set(pod):
+                    return True
+        return False
 
-    async def handle(self, request: web.Request, cluster_id: str, path: str, *, known: bool) -> web.StreamResponse:
+    async def handle(self, request: web.Request, cluster_id: str, path: str, *, exists: bool) -> web.StreamResponse:
         """Answer a request to a cluster's API server.
 
         Args:
             request: the request.
-            cluster_id: the cluster.
+            cluster_id: the cluster's id.
             path: the path below the cluster's address.
-            known: whether the cluster exists; one that does not (any more) knows no credentials.
+            exists: whether the cluster exists. A deleted cluster accepts no credentials.
         """
-        if cluster := self._running.get(cluster_id):
+        cluster = self._running.get(cluster_id)
+        if cluster:
             return await cluster.api.handle(request, path)
-        error = StatusError(401, "Unauthorized", "Unauthorized")
-        if known:
-            error = StatusError(503, "ServiceUnavailable", "the cluster is stopped, or does not run yet")
+        if exists:
+            error = StatusError(503, "ServiceUnavailable", "the cluster is stopped, or is not running yet")
+        else:
+            error = StatusError(401, "Unauthorized", "Unauthorized")
         return web.json_response(error.status, status=error.code)

@@ -1,7 +1,7 @@
-"""Where connections come in: how many there may be, and how long one may stay before it has asked for anything.
+"""Limits on the connections of a TLS server.
 
-A TLS connection costs 0.3 MB before its client has shown a token, so those who only connect are few. Others wait until
-one of them has asked, or has had its time and is let go. What is asked is no business of this module.
+A TLS connection uses about 0.3 MB before its client has sent a request. Connections without a request are therefore
+limited to a small number and a short time. Further clients wait to be accepted.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 MAX_CONNECTIONS = 1000
-"""Connections at the same time; further ones are closed at once."""
-MAX_STRANGERS = 100
-"""Connections that have not asked for anything yet."""
-PATIENCE = 30.0
-HURRY = 1.0
-"""Seconds in which the first request has to arrive, TLS handshake included; and while others wait to be let in."""
+"""Number of open connections. Further ones are closed at once."""
+MAX_SILENT_CONNECTIONS = 100
+"""Number of connections that have not sent a request yet."""
+FIRST_REQUEST_SECONDS = 30.0
+"""Time until the first request, including the TLS handshake."""
+FIRST_REQUEST_SECONDS_WHEN_FULL = 1.0
+"""The same while other clients wait to be accepted."""
+RETRY_SECONDS = 0.05
+"""Pause after a connection could not be accepted."""
 
 
-class Door:
+class ConnectionLimiter:
     """Accepts connections for a server.
 
     Args:
         listener: a bound socket.
-        server: makes the protocol of a connection.
+        server: creates the protocol of a connection.
         context: the TLS settings.
     """
 
@@ -38,59 +41,60 @@ class Door:
         self._context = context
         listener.listen(128)
         listener.setblocking(False)
-        self._strangers: dict[asyncio.Task[None], float] = {}
-        self._waiting: dict[RequestHandler, asyncio.Event] = {}
+        self._silent: dict[asyncio.Task[None], float] = {}  # value: when it was accepted
+        self._first_request: dict[RequestHandler, asyncio.Event] = {}
 
-    def heard(self, request: web.Request) -> None:
-        """A connection asks for something: it may stay."""
-        if waiting := self._waiting.pop(request.protocol, None):
-            waiting.set()
+    def request_received(self, request: web.Request) -> None:
+        """Lift the time limit of the request's connection."""
+        event = self._first_request.pop(request.protocol, None)
+        if event is not None:
+            event.set()
 
     async def accept(self) -> None:
-        """Accept until cancelled; connections that have asked stay."""
+        """Accept connections until cancelled. Connections that have sent a request stay open."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 try:
                     connection, _ = await loop.sock_accept(self._listener)
-                except OSError:  # out of descriptors, or the client has left already
-                    await asyncio.sleep(0.05)
+                except OSError:  # out of descriptors, or the client has disconnected
+                    await asyncio.sleep(RETRY_SECONDS)
                     continue
-                if len(self._strangers) + len(self._server.connections) >= MAX_CONNECTIONS:
+                if len(self._silent) + len(self._server.connections) >= MAX_CONNECTIONS:
                     connection.close()
                     continue
-                while len(self._strangers) >= MAX_STRANGERS:
+                while len(self._silent) >= MAX_SILENT_CONNECTIONS:
                     await self._make_room()
-                task = asyncio.create_task(self._admit(connection))
-                self._strangers[task] = loop.time()
-                task.add_done_callback(lambda task: self._strangers.pop(task, None))
+                task = asyncio.create_task(self._wait_for_request(connection))
+                self._silent[task] = loop.time()
+                task.add_done_callback(lambda task: self._silent.pop(task, None))
         finally:
             self._listener.close()
-            for stranger in self._strangers:
-                stranger.cancel()
+            for task in self._silent:
+                task.cancel()
 
     async def _make_room(self) -> None:
-        """Wait until a stranger has asked or left; the oldest has to leave when it has had its time."""
-        oldest, since = next(iter(self._strangers.items()))
-        left = since + HURRY - asyncio.get_running_loop().time()
-        if left > 0:
-            await asyncio.wait(self._strangers, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until a silent connection sends a request or ends, or close the oldest if its time is over."""
+        oldest, accepted = next(iter(self._silent.items()))
+        remaining = accepted + FIRST_REQUEST_SECONDS_WHEN_FULL - asyncio.get_running_loop().time()
+        if remaining > 0:
+            await asyncio.wait(self._silent, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
         else:
-            del self._strangers[oldest]
+            del self._silent[oldest]
             oldest.cancel()
 
-    async def _admit(self, connection: socket.socket) -> None:
-        """Stay with a connection until its first request."""
+    async def _wait_for_request(self, connection: socket.socket) -> None:
+        """Do the TLS handshake and wait for the first request. Close the connection if it does not come in time."""
         protocol = self._server()
-        asked = asyncio.Event()
-        self._waiting[protocol] = asked
+        received = asyncio.Event()
+        self._first_request[protocol] = received
         try:
-            with suppress(OSError):  # no TLS, or the client left, or took too long
-                async with asyncio.timeout(PATIENCE):
+            with suppress(OSError):  # no TLS, a disconnect, or a timeout
+                async with asyncio.timeout(FIRST_REQUEST_SECONDS):
                     loop = asyncio.get_running_loop()
                     await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._context)
-                    await asked.wait()
+                    await received.wait()
         finally:
-            self._waiting.pop(protocol, None)
-            if not asked.is_set():
+            self._first_request.pop(protocol, None)
+            if not received.is_set():
                 protocol.force_close()

@@ -1,4 +1,4 @@
-"""Where the laptop AKS keeps its files, and how it writes those that must be whole."""
+"""The laptop's data directory, and files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import os
 from functools import partial
 from pathlib import Path
 
+import platformdirs
+
 
 def home() -> Path:
-    """The user's data directory of aksgpu; not created here.
-
-    It is ``$AKSGPU_HOME``, else ``$XDG_DATA_HOME/aksgpu``, else ``~/.local/share/aksgpu``.
-    """
-    if given := os.environ.get("AKSGPU_HOME"):
-        return Path(given).expanduser().resolve()
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "aksgpu"
+    """Return ``$AKSGPU_HOME`` or aksgpu's directory in the user's data directory. It is not created."""
+    configured = os.environ.get("AKSGPU_HOME")
+    if configured:
+        return Path(configured).expanduser().resolve()
+    return platformdirs.user_data_path("aksgpu", appauthor=False)
 
 
 def private(path: str, flags: int, mode: int = 0o600) -> int:
-    """The ``opener`` of files that only the user can read."""
+    """Open a file that only its owner can read. Used as the ``opener`` of :func:`open`."""
     return os.open(path, flags, mode)
 
 
 def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file that only the user can read; readers see the old content or the new, never a part."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(fresh, "wb", opener=partial(private, mode=mode)) as file:
+    """Replace a file that only its owner can read. Readers see the old content or the new, never a part of it."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with open(temporary, "wb", opener=partial(private, mode=mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
+    temporary.replace(path)

@@ -1,7 +1,7 @@
 """The background process of the laptop AKS: one asyncio loop that serves Resource Manager and every cluster over TLS.
 
-Started by :func:`aksgpu.local.start`, which hands it the lock of its home and tells it everything else through the
-environment. SIGTERM ends it in good order, and so does an hour without anything to do.
+:func:`aksgpu.local.start` starts it, and passes it the lock of its home and the environment. It stops on SIGTERM, and
+after an hour without anything to do.
 """
 
 from __future__ import annotations
@@ -31,65 +31,69 @@ from aksgpu.local.arm import ResourceManager
 from aksgpu.local.arm.arm_errors import ArmError
 from aksgpu.local.arm.resource_manager import PRICES
 from aksgpu.local.cluster_runtime import Clusters
-from aksgpu.local.connection_limit import Door
+from aksgpu.local.connection_limit import ConnectionLimiter
 from aksgpu.local.home import home as user_home
 from aksgpu.local.home import write_private
-from aksgpu.local.process import LOOPBACK, record, write_record
+from aksgpu.local.process import LOOPBACK, read_record, write_record
 from aksgpu.local.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aksgpu.local.server")  # this module runs as __main__
 
 CLUSTERS = "/k8s/clusters/"
-LARGEST_BODY = 4 * 1024 * 1024
-GRACE_SECONDS = 0.5
-LOOK_SECONDS = 5.0
+MAX_BODY_BYTES = 4 * 1024 * 1024
+SHUTDOWN_SECONDS = 0.5
+"""Time that open requests get to end when the process stops."""
+IDLE_CHECK_SECONDS = 5.0
+"""Longest time between two checks whether the process is still needed."""
 
 
 class Laptop:
     """The server.
 
     Args:
-        home: where everything is kept; this process owns it while it lives.
-        settings: how fast time passes, and when to stop by itself.
-        lock: the descriptor that says so.
+        home: the directory of all files. This process owns it.
+        settings: the laptop's settings.
+        lock: the file descriptor of the home's lock.
     """
 
     def __init__(self, home: Path, settings: Settings, lock: int) -> None:
         self._home = home
         self._settings = settings
         self._lock = lock
-        self._token = _token(home / "token")
+        self._token = _read_token(home / "token")
         self._clusters = Clusters(home, settings, self._is_entra_token)
         self._manager = ResourceManager(home, self._clusters, settings)
-        self._ended = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._last_request = time.monotonic()
         self._open_requests = 0
         self._note = ""
-        self._changes: set[asyncio.Task[web.Response]] = set()
+        self._management_requests: set[asyncio.Task[web.Response]] = set()
 
     async def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until the process is stopped."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
         context = tls.server_context(self._home)
         listener = self._bind()
-        gc.disable()  # while everything is read, and then told to leave it alone: what was JSON has no cycles
+        # Objects that were read from disk have no reference cycles, so the garbage collector can ignore them.
+        gc.disable()
         await self._manager.start()
         gc.freeze()
         gc.enable()
-        app = web.Application(client_max_size=LARGEST_BODY)
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        # Bodies stay packed: aiohttp would refuse odd encodings as plain text, before a handler could as JSON.
+        # aiohttp would refuse unknown encodings with a plain text before a handler could refuse them with JSON.
         runner = web.AppRunner(
-            app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS
+            app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS
         )
         await runner.setup()
         assert runner.server is not None
-        self._door = Door(listener, runner.server, context)
-        accepting = asyncio.create_task(self._door.accept())
+        self._limiter = ConnectionLimiter(listener, runner.server, context)
+        accepting = asyncio.create_task(self._limiter.accept())
         port = listener.getsockname()[1]
         log.info("serving on port %s, process %s", port, os.getpid())
-        await self._until_unused(pid=os.getpid(), port=port, started=datetime.now(UTC).isoformat(), version=__version__)
+        started = datetime.now(UTC).isoformat()
+        await self._wait_until_unused(pid=os.getpid(), port=port, started=started, version=__version__)
         log.info("stopping")
         accepting.cancel()
         await runner.cleanup()
@@ -99,36 +103,37 @@ class Laptop:
             write_record(self._home, port=port)
 
     def _bind(self) -> socket.socket:
-        """Listen on the former port if it is free, since kubeconfig files name it; on any other if not."""
-        former = record(self._home).get("port") or 0
+        """Bind the last port if it is free, because kubeconfig files contain it, and any other port if not."""
+        last_port = read_record(self._home).get("port") or 0
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((LOOPBACK, former))
+            listener.bind((LOOPBACK, last_port))
         except OSError:
             listener.bind((LOOPBACK, 0))
-            self._note = f"port {former} is taken by another program: fetch kubeconfig files that name it again"
+            self._note = f"another program uses port {last_port}: fetch the kubeconfig files that contain it again"
             log.warning(self._note)
         return listener
 
     def _owns_home(self) -> bool:
-        """Whether the home is still there, and still ours: somebody may have removed it and begun another."""
+        """Return whether the home is still this process's. A user may have removed it and created it anew."""
         with contextlib.suppress(OSError):
-            return (self._home / "laptop.lock").samefile(f"/proc/self/fd/{self._lock}")
+            return os.path.samestat((self._home / "laptop.lock").stat(), os.fstat(self._lock))
         return False
 
-    async def _until_unused(self, **said: Any) -> None:
-        """Wait until told to stop, or nothing has been done for long, or the home is gone and nobody can reach us.
+    async def _wait_until_unused(self, **record: Any) -> None:
+        """Wait until the process is stopped, has been idle for too long, or has lost its home.
 
-        What is ``said`` of this process is on record meanwhile, whatever else becomes of the file.
+        Args:
+            **record: the content of ``laptop.json`` meanwhile. The file is written again if it changes.
         """
         idle = self._settings.idle_seconds
-        while not self._ended.is_set() and self._owns_home() and time.monotonic() - self._last_request < idle:
-            if record(self._home).get("pid") != os.getpid():
-                with contextlib.suppress(OSError):  # the disk is full, or too many files are open: tried again
-                    write_record(self._home, **said)
+        while not self._stopping.is_set() and self._owns_home() and time.monotonic() - self._last_request < idle:
+            if read_record(self._home).get("pid") != os.getpid():
+                with contextlib.suppress(OSError):  # the disk is full or too many files are open; try again later
+                    write_record(self._home, **record)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), min(LOOK_SECONDS, idle / 4))
+                await asyncio.wait_for(self._stopping.wait(), min(IDLE_CHECK_SECONDS, idle / 4))
             if self._open_requests or await self._busy():
                 self._last_request = time.monotonic()
 
@@ -136,36 +141,36 @@ class Laptop:
         return self._manager.busy or await self._clusters.busy()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self._door.heard(request)
+        self._limiter.request_received(request)
         if request.path.startswith("/laptop/"):
-            return await self._administer(request) if self._authorized(request) else _unauthorized(request)
+            return await self._administer(request) if self._is_authorized(request) else _unauthorized(request)
         self._open_requests += 1
         try:
-            return await self._serve(request)
+            return await self._route(request)
         finally:
             self._open_requests -= 1
             self._last_request = time.monotonic()
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
+    async def _route(self, request: web.Request) -> web.StreamResponse:
         path = request.path
         if path.startswith(CLUSTERS):
             cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
-            if not self._manager.answers(cluster_id, request.remote or LOOPBACK):
-                return _silence(request)
-            known = self._manager.knows(cluster_id)
-            return await self._clusters.handle(request, cluster_id, slash + rest, known=known)
-        if self._authorized(request) or path.lower() == PRICES:
-            return await self._whole(self._manager.handle(request))
+            if not self._manager.allows_address(cluster_id, request.remote or LOOPBACK):
+                return _abort_connection(request)
+            exists = self._manager.has_cluster(cluster_id)
+            return await self._clusters.handle(request, cluster_id, slash + rest, exists=exists)
+        if self._is_authorized(request) or path.lower() == PRICES:
+            return await self._complete(self._manager.handle(request))
         return _unauthorized(request)
 
-    async def _whole(self, work: Coroutine[Any, Any, web.Response]) -> web.Response:
-        """Finish what was begun: a client that hangs up must not leave half of a change behind."""
+    async def _complete(self, work: Coroutine[Any, Any, web.Response]) -> web.Response:
+        """Complete a request even if its client disconnects, so that no change is left half done."""
         task = asyncio.create_task(work)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
+        self._management_requests.add(task)
+        task.add_done_callback(self._management_requests.discard)
         return await asyncio.shield(task)
 
-    def _authorized(self, request: web.Request) -> bool:
+    def _is_authorized(self, request: web.Request) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         return scheme.lower() == "bearer" and self._is_token(given.strip())
 
@@ -181,7 +186,7 @@ class Laptop:
             return web.json_response(state)
         try:
             if (request.method, request.path) != ("POST", "/laptop/inject"):
-                raise ArmError(404, "NotFound", "status or inject")
+                raise ArmError(404, "NotFound", "Send GET /laptop/status or POST /laptop/inject.")
             details = dict(await request.json())
             done = await self._manager.inject(str(details.pop("fault", "")), details)
         except ArmError as error:
@@ -191,8 +196,8 @@ class Laptop:
         return web.json_response({"done": done})
 
 
-def _silence(request: web.Request) -> web.Response:
-    """Hang up on a caller outside the network that an API server is for; the answer reaches nobody."""
+def _abort_connection(request: web.Request) -> web.Response:
+    """Close the connection of a client whose address is not authorized. It does not receive the response."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=403)
@@ -207,8 +212,8 @@ def _unauthorized(request: web.Request) -> web.Response:
     return web.json_response(error.body(), status=401, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _token(path: Path) -> bytes:
-    """The token, made once."""
+def _read_token(path: Path) -> bytes:
+    """Return the token of Resource Manager. Create it the first time."""
     if not path.exists() or path.stat().st_size < 32:
         write_private(path, secrets.token_urlsafe(32).encode())
     path.chmod(0o600)
@@ -216,7 +221,7 @@ def _token(path: Path) -> bytes:
 
 
 def main() -> None:
-    """Serve in the background. The one argument is the descriptor of the lock that owns the home."""
+    """Serve in the background. The only argument is the file descriptor of the home's lock."""
     if os.fork():
         os._exit(0)
     lock = int(sys.argv[1])
@@ -227,9 +232,10 @@ def main() -> None:
     try:
         asyncio.run(Laptop(home, Settings.from_environment(), lock).run())
     except Exception as error:
-        said = error if isinstance(error, AksGpuError) else LaptopError(f"the laptop AKS did not start: {error!r}")
-        log.error("%s", said, exc_info=said is not error)
-        write_record(home, port=record(home).get("port"), error=said.message, hint=said.hint)
+        unexpected = LaptopError(f"the laptop AKS did not start: {error!r}")
+        reported = error if isinstance(error, AksGpuError) else unexpected
+        log.error("%s", reported, exc_info=reported is not error)
+        write_record(home, port=read_record(home).get("port"), error=reported.message, hint=reported.hint)
 
 
 if __name__ == "__main__":

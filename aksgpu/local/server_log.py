@@ -1,6 +1,6 @@
-"""The log of the background process: bounded in size, and quiet about what is only a client's doing.
+"""The log file of the background process: bounded in size, without errors that clients cause.
 
-Whoever can reach the port can send what is no HTTP; that must neither fill the disk nor hide what matters.
+Anything that can reach the port can send bytes that are not HTTP. That must neither fill the disk nor hide real errors.
 """
 
 from __future__ import annotations
@@ -16,23 +16,29 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aksgpu.local.home import private
 
 LOG_BYTES = 5 * 1024 * 1024
-_THEIRS = (HttpProcessingError, SSLError, ConnectionError, TimeoutError)
-"""What goes wrong on a connection when its client sends nonsense or leaves."""
+"""Size at which the file is rotated."""
+
+_CLIENT_ERRORS = (HttpProcessingError, SSLError, ConnectionError, TimeoutError)
+"""What a connection raises when its client sends invalid data or disconnects."""
 
 
-class _PrivateFile(RotatingFileHandler):
-    def _open(self) -> IO[Any]:  # type: ignore[override]
+class _PrivateFileHandler(RotatingFileHandler):
+    def _open(self) -> IO[Any]:  # type: ignore[override]  # the base class declares a TextIOWrapper
         return open(self.baseFilename, self.mode, encoding="utf-8", opener=private)
 
 
-def _matters(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], _THEIRS))
+def _is_server_error(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], _CLIENT_ERRORS))
 
 
-def set_up(path: Path) -> None:
-    """Log to a file; one older file is kept."""
-    handler = _PrivateFile(path, maxBytes=LOG_BYTES, backupCount=1)
-    layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=layout, handlers=[handler])
+def set_up(path: Path) -> logging.Handler:
+    """Log to a file, keep one older file, and return the handler."""
+    handler = _PrivateFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("aksgpu", "aiohttp.server", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
     for name in ("aiohttp.server", "asyncio"):
-        logging.getLogger(name).addFilter(_matters)
+        logging.getLogger(name).addFilter(_is_server_error)
+    return handler

@@ -1,7 +1,6 @@
-"""The few settings of the laptop AKS: how fast simulated time passes, and when an unused laptop stops.
+"""Settings of the laptop AKS: the speed of simulated time, and when an unused laptop stops.
 
-Not for settings of the library, nor of one cluster. They are given when the background process starts; a process that
-already runs keeps those it has.
+They apply when the background process starts. A process that is already running keeps its own settings.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ class Settings:
     """Settings of a laptop AKS.
 
     Args:
-        time_scale: multiplies every simulated duration (operations of Resource Manager, image pulls); 1 is the pace
-            that a notebook shows well, 0.05 that of a test.
+        time_scale: factor for every simulated duration, such as long-running operations and image pulls. The default
+            1 is a good pace for notebooks. Tests use 0.05.
         idle_seconds: seconds without a request, an open watch or a running pod after which the process stops.
     """
 
@@ -29,19 +28,24 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not 0 < value < float("inf"):
-                raise InvalidInput(f"{name} must be a positive number, not {value!r}")
+                raise InvalidInput(f"`{name}` must be a positive number, got {value!r}")
 
     @classmethod
     def from_environment(cls) -> Self:
-        """The defaults, or what ``AKSGPU_TIME_SCALE`` and ``AKSGPU_IDLE_SECONDS`` say."""
-        given = {name: os.environ.get(_variable(name)) for name in asdict(cls())}
-        try:
-            return cls(**{name: float(text) for name, text in given.items() if text})
-        except ValueError as error:
-            raise InvalidInput(f"AKSGPU_TIME_SCALE and AKSGPU_IDLE_SECONDS are to be numbers: {error}") from None
+        """Return the settings in ``AKSGPU_TIME_SCALE`` and ``AKSGPU_IDLE_SECONDS``, or their defaults."""
+        values = {}
+        for name in asdict(cls()):
+            text = os.environ.get(_variable(name))
+            if not text:
+                continue
+            try:
+                values[name] = float(text)
+            except ValueError:
+                raise InvalidInput(f"`{_variable(name)}` must be a number, got {text!r}") from None
+        return cls(**values)
 
     def environment(self) -> dict[str, str]:
-        """What :meth:`from_environment` reads."""
+        """Return the environment variables that :meth:`from_environment` reads."""
         return {_variable(name): repr(value) for name, value in asdict(self).items()}
 
 

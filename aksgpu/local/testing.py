@@ -1,8 +1,8 @@
-"""Pytest fixtures: a laptop AKS of the test session's own.
+"""A pytest plugin with a laptop AKS for the test session.
 
-pytest_plugins = ["aksgpu.local.testing"]
+    pytest_plugins = ["aksgpu.local.testing"]
 
-PYTEST_DONT_REWRITE: nothing is asserted here, and a conftest may import the fixture by its name.
+PYTEST_DONT_REWRITE: the module has no assertions, and a conftest may import the fixture by name.
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ from aksgpu.local.process import laptop as private_laptop
 
 @pytest.fixture(scope="session")
 def laptop() -> Iterator[Endpoint]:
-    """A private laptop AKS for the whole session, on a free port, where simulated time runs twenty times as fast."""
+    """A private laptop AKS for the whole session, on a free port. Simulated time runs at 20 times the usual speed."""
     with private_laptop(time_scale=0.05) as endpoint:
         yield endpoint

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,72 @@ import yaml
 
 from aksgpu import errors
 from aksgpu._azure import refusals
+from aksgpu.local.arm import arm_errors, reference_data
 
-TEXTS = yaml.safe_load((Path(__file__).parents[1] / "data" / "azure-refusals.yaml").read_text())
+EXPECTED = yaml.safe_load((Path(__file__).parents[1] / "data" / "azure-refusals.yaml").read_text())
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=[text["name"] for text in TEXTS])
+def sent_by_laptop(name: str, expected: dict[str, Any]) -> dict[str, Any]:
+    error = arm_errors.refusal(name, **expected.get("values", {}))
+    return {"name": f"laptop {name}", "status": error.status, "body": error.body(), **expected}
+
+
+LAPTOP = [sent_by_laptop(name, expected) for name, expected in EXPECTED["laptop"].items()]
+REPORTED: list[dict[str, Any]] = EXPECTED["reported"]
+TEXTS = [*LAPTOP, *REPORTED]
+each_text = pytest.mark.parametrize("text", TEXTS, ids=[text["name"] for text in TEXTS])
+
+
+def fold(body: Any) -> Any:
+    """Replace newlines and repeated spaces by one space in every text of a body."""
+    if isinstance(body, dict):
+        return {key: fold(value) for key, value in body.items()}
+    if isinstance(body, list):
+        return [fold(value) for value in body]
+    return " ".join(body.split()) if isinstance(body, str) else body
+
+
+def check(error: errors.AzureError, text: dict[str, Any]) -> None:
+    assert type(error) is getattr(errors, text["kind"])
+    for name, value in text.get("facts", {}).items():
+        expected = tuple(value) if isinstance(value, list) else value
+        assert getattr(error, name) == expected, name
+    assert text.get("hint", "") in error.hint
+
+
+@each_text
 def test_each_text_gives_its_class_its_numbers_and_an_action(text: dict[str, Any]) -> None:
     error = refusals.recognise(text["body"], status=text["status"], what="node pool gpunp")
-    assert type(error) is getattr(errors, text["kind"])
-    for name, value in text["facts"].items():
-        wanted = tuple(value) if isinstance(value, list) else value
-        assert getattr(error, name) == wanted, name
-    assert text["hint"] in error.hint
+    check(error, text)
     assert str(error).startswith("node pool gpunp: ")
     assert error.status == text["status"]
     assert error.hint
+
+
+@each_text
+def test_each_text_is_read_the_same_when_its_lines_are_folded(text: dict[str, Any]) -> None:
+    check(refusals.recognise(fold(text["body"]), status=text["status"]), text)
+
+
+def test_every_text_of_the_laptop_is_checked() -> None:
+    sections = reference_data.table("refusals")
+    names = {name for section, rows in sections.items() if section != "faults" for name in rows}
+    assert names == EXPECTED["laptop"].keys()
+
+
+def test_no_reported_text_is_one_that_the_laptop_sends() -> None:
+    def message(body: Any) -> str:
+        inner = body.get("error", body) if isinstance(body, dict) else {}
+        return str(inner.get("message", ""))
+
+    templates = []
+    for section in ("azure", "aks"):
+        for row in reference_data.table("refusals")[section].values():
+            literals = re.split(r"\{\w+\}", row[2])
+            templates.append(re.compile(".*".join(map(re.escape, literals)), re.S))
+    assert [
+        text["name"] for text in REPORTED if any(template.fullmatch(message(text["body"])) for template in templates)
+    ] == []
 
 
 def test_every_class_below_azure_error_has_a_text() -> None:

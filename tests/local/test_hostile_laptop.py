@@ -1,18 +1,19 @@
-"""The whole laptop AKS among clients that mean no good: it answers the next request, stays small, and logs little.
+"""The laptop AKS with hostile clients: it keeps answering, stays small, and does not log much.
 
-The requests are those of :mod:`api_http.test_hostile`; here controllers and node agent have to live with what they
-leave behind, and connections are abused in numbers.
+The requests are those of :mod:`api_http.test_hostile`. Here, controllers and node agent have to handle the objects that
+they create, and many connections are misused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import random
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,20 @@ import urllib3
 import yaml
 
 from aksgpu import local
-from aksgpu.local import Endpoint, Settings, server_log
+from aksgpu.local import Endpoint, Settings
 
 from .api_http.conftest import Answer
 from .api_http.test_hostile import TEXTS, Enemy
 from .test_process import CLUSTER, GROUP, make_cluster, wait_for
 
 REQUESTS = 2_000
-STRANGERS = 400
+CONNECTIONS = 400
 GROWTH = 100 << 20
 """Bytes of memory: several times what the objects, events and watch rings left behind can take."""
 
 
 class Target:
-    """The laptop as :class:`Enemy` addresses it, and its Resource Manager."""
+    """The laptop with the interface that :class:`Enemy` uses, and its Resource Manager."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -49,7 +50,7 @@ class Target:
         self._pool = urllib3.PoolManager(ca_certs=str(self.endpoint.ca_file), retries=False, timeout=20)
 
     def send(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        """One request to the cluster."""
+        """Send a request to the cluster."""
         media = options.get("content_type", "application/json")
         accept = options.get("accept", "application/json")
         token = self.token if "token" not in options or options["token"].startswith("admin") else "wrong"
@@ -58,12 +59,12 @@ class Target:
         return Answer(self._pool.request(method, self.server + path, body=data, headers=headers))
 
     def manage(self, method: str, path: str, body: bytes | None, **more: str) -> Answer:
-        """One request to Resource Manager."""
+        """Send a request to Resource Manager."""
         headers = {"Authorization": f"Bearer {self.endpoint.token}", "Content-Type": "application/json", **more}
         return Answer(self._pool.request(method, self.endpoint.base_url + path, body=body, headers=headers))
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """Return the resident memory in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def connect(self) -> ssl.SSLSocket:
@@ -72,13 +73,13 @@ class Target:
         return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def head(self, method: str, path: str) -> bytes:
-        """A request's first lines."""
+        """Return the request line and headers of a request."""
         place = self.server.removeprefix(self.endpoint.base_url)
         return f"{method} {place}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.token}\r\n".encode()
 
     @property
     def well(self) -> bool:
-        """Whether the next good request is answered."""
+        """Whether a valid request is answered."""
         return self.send("GET", "/api/v1/namespaces/default").status == 200
 
     @property
@@ -95,7 +96,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         local.stop(home=home)
 
 
-def test_hostile_objects_leave_controllers_and_node_alive(target: Target) -> None:
+def test_hostile_objects_do_not_stop_controllers_and_node(target: Target) -> None:
     enemy = Enemy(3)
     before = target.memory()
     for turn in range(REQUESTS):
@@ -116,12 +117,12 @@ def test_hostile_objects_leave_controllers_and_node_alive(target: Target) -> Non
     wait_for(lambda: target.send("GET", path).json["status"].get("phase") == "Succeeded")
 
 
-def test_broken_http_is_not_logged_at_length(target: Target) -> None:
+def test_invalid_http_is_not_logged_at_length(target: Target) -> None:
     before = len(target.log)
     for turn in range(300):
         piece = [b"\0\1\2\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"x" * 20_000, b"\x16\x03\x01"][turn % 4]
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", target.port)) as plain:
-            plain.sendall(piece)  # no TLS at all
+            plain.sendall(piece)  # not TLS
         with contextlib.suppress(OSError), target.connect() as connection:
             connection.sendall(piece)
             assert b" 500 " not in connection.recv(4096)
@@ -129,11 +130,11 @@ def test_broken_http_is_not_logged_at_length(target: Target) -> None:
     assert len(target.log) - before < 2_000, target.log[before:][:2_000]
 
 
-def test_strangers_who_stay(target: Target) -> None:
-    """Connections that say nothing, half of something, or stop reading, in numbers."""
+def test_many_connections_that_do_nothing(target: Target) -> None:
+    """Many connections send nothing, send part of a request, or do not read."""
     before = target.memory()
     with contextlib.ExitStack() as stack:
-        for _ in range(STRANGERS):
+        for _ in range(CONNECTIONS):
             stack.enter_context(socket.create_connection(("127.0.0.1", target.port)))
         for turn in range(30):
             connection = stack.enter_context(target.connect())
@@ -161,12 +162,12 @@ def test_a_client_that_closes_its_half_is_answered(target: Target) -> None:
         connection.sendall(target.head("GET", "/api/v1/namespaces/default") + b"\r\n")
         connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(OSError):
-            connection.recv(4096)  # TLS knows no half: the connection may end, and nothing else
+            connection.recv(4096)  # TLS has no half-closed state, so the connection may end
     assert target.well
 
 
 def test_hostile_requests_to_resource_manager(target: Target) -> None:
-    """Last of those that use the cluster: these may stop it."""
+    """The last test that uses the cluster, because these requests may stop it."""
     enemy = Enemy(4)
     chance = random.Random(4)
     paths = [
@@ -192,7 +193,7 @@ def test_hostile_requests_to_resource_manager(target: Target) -> None:
     assert "Traceback" not in target.log
 
 
-def test_bodies_that_nobody_unpacks_are_refused_in_json(target: Target) -> None:
+def test_encoded_bodies_are_refused_with_json(target: Target) -> None:
     refused = [
         target.manage("POST", "/laptop/inject", b"[" * 100_000),
         target.manage("POST", "/laptop/inject", b"\x8b\xff", **{"Content-Encoding": "gzip"}),
@@ -202,21 +203,29 @@ def test_bodies_that_nobody_unpacks_are_refused_in_json(target: Target) -> None:
     assert {(answer.status, "message" in answer.json["error"]) for answer in refused} == {(400, True)}
 
 
-def test_a_full_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_log, "LOG_BYTES", 10_000)
-    root = logging.getLogger()
-    known = list(root.handlers)
-    for handler in known:
-        root.removeHandler(handler)
-    try:
-        server_log.set_up(tmp_path / "laptop.log")
-        for number in range(1_000):
-            logging.getLogger("test").warning("line %s", number)
-        files = {path.name: path.stat() for path in tmp_path.iterdir()}
-        assert set(files) == {"laptop.log", "laptop.log.1"}
-        assert all(found.st_size <= 10_000 and found.st_mode & 0o077 == 0 for found in files.values())
-        assert (tmp_path / "laptop.log").read_text().endswith("line 999\n")
-    finally:
-        for handler in root.handlers:
-            handler.close()
-        root.handlers[:] = known
+LOG_PROGRAM = """
+import logging, sys
+from pathlib import Path
+from aksgpu.local import server_log
+
+server_log.LOG_BYTES = 10_000
+server_log.set_up(Path(sys.argv[1]))
+assert logging.getLogger().handlers == []
+for name in ("asyncio", "aiohttp.server"):
+    logging.getLogger(name).error("client error", exc_info=ConnectionResetError())
+for number in range(1_000):
+    logging.getLogger("aksgpu.local.test").info("line %s", number)
+logging.getLogger("aksgpu.local.test").error("server error", exc_info=ConnectionResetError())
+"""
+
+
+def test_the_log_file_is_rotated_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "laptop.log"
+    subprocess.run([sys.executable, "-c", LOG_PROGRAM, str(path)], check=True)
+    files = {found.name: found.stat() for found in tmp_path.iterdir()}
+    assert set(files) == {"laptop.log", "laptop.log.1"}
+    assert all(found.st_size <= 10_000 and found.st_mode & 0o077 == 0 for found in files.values())
+    text = path.read_text()
+    assert "line 999\n" in text
+    assert "server error" in text
+    assert "client error" not in (tmp_path / "laptop.log.1").read_text() + text

@@ -1,7 +1,7 @@
-"""The whole laptop AKS is killed again and again under load, and compared with what its clients were told.
+"""The laptop AKS is killed repeatedly under load, and its state is compared with what it has acknowledged.
 
-Each client keeps its own record of acknowledgements. A request that a kill leaves without an answer may have happened
-or not; everything else must be as acknowledged. ``AKSGPU_KILLS`` sets the number of kills, 50 by default.
+Each client records its own acknowledgements. A request that was not answered because of a kill may have taken effect or
+not. Everything else must be as acknowledged. ``AKSGPU_KILLS`` sets the number of kills, 50 by default.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BROKEN = (OSError, http.client.HTTPException)
 
 
 class Client:
-    """One connection to a cluster."""
+    """A connection to a cluster."""
 
     def __init__(self, url: str, token: str, trust: ssl.SSLContext) -> None:
         place, _, self._prefix = url.removeprefix("https://").partition("/")
@@ -59,7 +59,7 @@ class Client:
         return self.connection.getresponse()
 
     def send(self, method: str, path: str, body: Any = None, media: str = "application/json") -> dict[str, Any]:
-        """The answer's body. It must be a success."""
+        """Send a request that must succeed, and return the body."""
         response = self.open(method, path, body, media)
         answer = json.loads(response.read())
         assert response.status < 300, (method, path, response.status, answer)
@@ -68,7 +68,7 @@ class Client:
 
 @dataclass
 class Clock:
-    """Every resourceVersion that any client saw, and the object that it was given to."""
+    """Every resourceVersion that a client has received, and its object."""
 
     highest: int = 0
     given: dict[int, str] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Clock:
 
 
 class Writer:
-    """Creates, changes and deletes objects of its own, and records each acknowledgement."""
+    """Creates, changes and deletes its own objects, and records each acknowledgement."""
 
     def __init__(self, name: str, collection: str, make: Callable[[str, str], dict[str, Any]], *, limit: int) -> None:
         self.name = name
@@ -94,12 +94,12 @@ class Writer:
         self.doubt: tuple[str, str | None] | None = None
         """The object, and its value, of a request without an answer; None is an object that is gone."""
         self.versions: dict[str, int] = {}
-        self.answers = 0
+        self.acknowledgements = 0
         self._number = 0
         self._chance = random.Random(name)
 
     def act(self, client: Client, clock: Clock) -> None:
-        """One request."""
+        """Send one request."""
         known = list(self.acknowledged)
         roll = self._chance.random()
         if not known or (roll < 0.5 and len(known) < self._limit):
@@ -114,7 +114,7 @@ class Writer:
             del self.acknowledged[name]
             self.versions.pop(name, None)
             self.doubt = None
-        self.answers += 1
+        self.acknowledgements += 1
 
     def _write(self, client: Client, clock: Clock, method: str, name: str) -> None:
         value = str(self._chance.random())
@@ -124,11 +124,12 @@ class Writer:
         else:
             patch = {"metadata": {"labels": {"value": value}}}
             answer = client.send("PATCH", f"{self.collection}/{name}", patch, "application/merge-patch+json")
-        self.acknowledged[name], self.versions[name] = value, clock.saw(answer)
+        self.acknowledged[name] = value
+        self.versions[name] = clock.saw(answer)
         self.doubt = None
 
     def compare(self, found: dict[str, dict[str, Any]]) -> None:
-        """Nothing acknowledged is missing, changed or back; what was in doubt is settled now."""
+        """Check that nothing acknowledged is missing or changed, and settle requests in doubt."""
         mine = {name: obj for name, obj in found.items() if name.startswith(f"{self.name}-")}
         values = {name: obj["metadata"]["labels"]["value"] for name, obj in mine.items()}
         if self.doubt is not None:
@@ -140,13 +141,13 @@ class Writer:
                 self.acknowledged[name] = values[name]
             self.doubt = None
         assert values == self.acknowledged
-        if self.collection == CONFIG_MAPS:  # nobody else writes these
+        if self.collection == CONFIG_MAPS:  # no other client writes these
             versions = {name: int(mine[name]["metadata"]["resourceVersion"]) for name in self.versions}
             assert versions == self.versions
 
 
 class Watcher:
-    """Follows a collection over every kill, by its last resourceVersion or by a new list after 410."""
+    """Watches a collection across all kills, from its last resourceVersion or a new list after a 410."""
 
     def __init__(self, collection: str) -> None:
         self.collection = collection
@@ -155,7 +156,7 @@ class Watcher:
         self.events = self.listed = 0
 
     def follow(self, client: Client, clock: Clock) -> None:
-        """Follow until the connection breaks; each event is newer than the one before."""
+        """Watch until the connection breaks. Each event must be newer than the one before."""
         if not self.position:
             self._list(client, clock)
         response = client.open("GET", f"{self.collection}?watch=true&resourceVersion={self.position}")
@@ -184,7 +185,7 @@ class Watcher:
     def _list(self, client: Client, clock: Clock) -> None:
         page = client.send("GET", self.collection)
         found = {obj["metadata"]["name"]: obj["metadata"]["resourceVersion"] for obj in page["items"]}
-        # What is as old as the last event was seen in one: no event was left out.
+        # Every object that is not newer than the last event was seen in an event, so none was left out.
         followed = {name: version for name, version in found.items() if int(version) <= self._followed}
         assert followed.items() <= self.objects.items()
         self.objects = found
@@ -207,7 +208,7 @@ def job(name: str, value: str) -> dict[str, Any]:
 
 
 class Arena:
-    """The laptop, its cluster, and the clients that never stop."""
+    """The laptop, its cluster, and the clients."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -227,7 +228,7 @@ class Arena:
         return Client(self.server, self.token, self.trust)
 
     def under_load(self, seconds: float) -> None:
-        """All clients at work; after a while the laptop is killed."""
+        """Run all clients, and kill the laptop after a while."""
         pid = local.status(self.home)["pid"]
         work: list[Callable[[Client], None]] = [lambda c, w=writer: self._write(c, w) for writer in self.writers]
         work += [lambda c, w=watcher: self._watch(c, w) for watcher in self.watchers]
@@ -257,7 +258,7 @@ class Arena:
     def _write(self, client: Client, writer: Writer) -> None:
         writer.act(client, self.clock)
         if writer.collection == JOBS:
-            time.sleep(0.1)  # each makes a pod, which is a process
+            time.sleep(0.1)  # each creates a pod, which is a process
 
     def _watch(self, client: Client, watcher: Watcher) -> None:
         watcher.follow(self.client(), self.clock)
@@ -267,14 +268,14 @@ class Arena:
         path = GROUPS.format(f"/{name}")
         try:
             status, _ = send(self.endpoint, "PUT", path, document={"location": "eastus"})
-        except ValueError as error:  # half of an answer is none
+        except ValueError as error:  # a partial response does not count
             raise OSError("cut short") from error
         assert status in (200, 201)
         self.groups.add(name)
         time.sleep(0.05)
 
     def kill_while_starting(self, seconds: float) -> None:
-        """Start, and kill before or soon after the first request could be answered."""
+        """Start the laptop, and kill it before or soon after it can answer its first request."""
         environment = {**os.environ, **FAST.environment(), "AKSGPU_HOME": str(self.home)}
         with own(self.home) as lock:
             assert lock is not None
@@ -287,7 +288,7 @@ class Arena:
         process.wait()
 
     def compare(self) -> None:
-        """What is there against what was acknowledged."""
+        """Compare the state with what was acknowledged."""
         client = self.client()
         with contextlib.closing(client.connection):
             for collection in (CONFIG_MAPS, JOBS):
@@ -319,7 +320,7 @@ def arena(tmp_path: Path) -> Iterator[Arena]:
 
 
 def marked(mark: str) -> list[int]:
-    """Processes that bear this name."""
+    """Return the processes with this name."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -333,14 +334,14 @@ def test_the_laptop_is_killed_under_load(arena: Arena) -> None:
     chance = random.Random(7)
     mark = f"kept-{os.getpid()}"
     client = arena.client()
-    keeper = pod_spec("bash", "-c", f"exec -a {mark} sleep 1000", terminationGracePeriodSeconds=0)
-    client.send("POST", PODS, {"metadata": {"name": "keeper"}, "spec": keeper})
+    survivor = pod_spec("bash", "-c", f"exec -a {mark} sleep 1000", terminationGracePeriodSeconds=0)
+    client.send("POST", PODS, {"metadata": {"name": "survivor"}, "spec": survivor})
     labels = {"app": "everywhere"}
     template = {"metadata": {"labels": labels}, "spec": pod_spec("sleep", "1000", terminationGracePeriodSeconds=0)}
     daemons = {"selector": {"matchLabels": labels}, "template": template}
     client.send("POST", DAEMON_SETS, {"metadata": {"name": "everywhere"}, "spec": daemons})
-    wait_for(lambda: arena.container("keeper"))
-    before = arena.container("keeper")
+    wait_for(lambda: arena.container("survivor"))
+    before = arena.container("survivor")
     running = marked(mark)
     assert len(running) == 1
 
@@ -352,22 +353,24 @@ def test_the_laptop_is_killed_under_load(arena: Arena) -> None:
         arena.compare()
         assert marked(mark) == running
 
-    wait_for(lambda: arena.container("keeper"))
-    assert arena.container("keeper") == before
-    assert min(writer.answers for writer in arena.writers) >= min(KILLS, 20)
+    wait_for(lambda: arena.container("survivor"))
+    assert arena.container("survivor") == before
+    assert min(writer.acknowledgements for writer in arena.writers) >= min(KILLS, 20)
     assert min(watcher.events for watcher in arena.watchers) >= min(KILLS, 20)
     converge(arena)
 
 
 def converge(arena: Arena) -> None:
-    """All Jobs complete, each with one pod that succeeded; no pod is without its owner; nothing runs twice."""
+    """Wait until all Jobs are complete with one succeeded pod each, and no pod is without an owner."""
     client = arena.client()
     wanted = next(writer for writer in arena.writers if writer.collection == JOBS).acknowledged
 
     def settled() -> bool:
         jobs = client.send("GET", JOBS)["items"]
         pods = client.send("GET", PODS)["items"]
-        owners = [pod["metadata"]["ownerReferences"][0]["name"] for pod in pods if pod["metadata"]["name"] != "keeper"]
+        owners = [
+            pod["metadata"]["ownerReferences"][0]["name"] for pod in pods if pod["metadata"]["name"] != "survivor"
+        ]
         return (
             {job["metadata"]["name"] for job in jobs} == set(wanted)
             and all(job["status"].get("succeeded") == 1 for job in jobs)

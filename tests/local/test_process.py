@@ -1,4 +1,4 @@
-"""The background process: started, found, stopped, killed and refused. Real processes, each in a home of its own."""
+"""The background process: started, found, stopped, killed and refused. Each test has a home of its own."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ def wait_for(condition: Any, seconds: float = 20.0) -> None:
 
 
 def send(endpoint: Endpoint, method: str, path: str, *, document: Any = None, token: str | None = None) -> Any:
-    """One request; the status and the body."""
+    """Send a request, and return the status and the body."""
     request = urllib.request.Request(endpoint.base_url + path, method=method)
-    if (shown := endpoint.token if token is None else token) != "":
+    shown = endpoint.token if token is None else token
+    if shown != "":
         request.add_header("Authorization", f"Bearer {shown}")
     data = None if document is None else json.dumps(document).encode()
     request.add_header("Content-Type", "application/json")
@@ -64,7 +65,7 @@ def send(endpoint: Endpoint, method: str, path: str, *, document: Any = None, to
 
 
 def make_cluster(endpoint: Endpoint) -> str:
-    """A cluster; its kubeconfig."""
+    """Create a cluster, and return its kubeconfig."""
     send(endpoint, "PUT", f"{GROUP}?api-version=2021-04-01", document={"location": "eastus"})
     client = ContainerServiceClient(
         Token(endpoint.token), SUBSCRIPTION, base_url=endpoint.base_url, connection_verify=str(endpoint.ca_file)
@@ -75,7 +76,7 @@ def make_cluster(endpoint: Endpoint) -> str:
     return bytes(found).decode()
 
 
-def test_start_finds_what_runs_and_stop_is_idempotent(home: Path) -> None:
+def test_start_finds_a_running_process_and_stop_is_idempotent(home: Path) -> None:
     assert local.status(home) == {"running": False, "home": str(home)}
     first = local.start(home, settings=FAST)
     assert local.start(home) == first
@@ -90,7 +91,7 @@ def test_start_finds_what_runs_and_stop_is_idempotent(home: Path) -> None:
     assert local.status(home)["running"] is False
 
 
-def test_the_process_is_nobodys_child_and_keeps_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_is_not_a_child_and_inherits_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "hush")
     local.start(home, settings=FAST)
     pid = local.status(home)["pid"]
@@ -101,17 +102,17 @@ def test_the_process_is_nobodys_child_and_keeps_no_secrets(home: Path, monkeypat
     assert Path(f"/proc/{pid}/cwd").resolve() == home
 
 
-def test_two_that_start_at_once_get_one_process(home: Path) -> None:
+def test_concurrent_starts_get_one_process(home: Path) -> None:
     code = "import sys; from aksgpu import local; print(local.start(sys.argv[1]).base_url, flush=True)"
     starters = [
         subprocess.Popen([sys.executable, "-c", code, str(home)], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    answers = {starter.communicate(timeout=60)[0].strip() for starter in starters}
-    assert len(answers) == 1
-    assert answers.pop().startswith("https://127.0.0.1:")
+    endpoints = {starter.communicate(timeout=60)[0].strip() for starter in starters}
+    assert len(endpoints) == 1
+    assert endpoints.pop().startswith("https://127.0.0.1:")
 
 
-def test_nobody_without_the_token(home: Path) -> None:
+def test_requests_without_the_token_are_refused(home: Path) -> None:
     endpoint = local.start(home, settings=FAST)
     for path in ("/laptop/status", "/subscriptions?api-version=2022-12-01", f"{CLUSTER}?api-version=2026-08-01"):
         for token in ("", "wrong", endpoint.token[:-1]):
@@ -145,13 +146,14 @@ def test_a_cluster_through_kubectl_and_a_kill(home: Path, tmp_path: Path) -> Non
     assert again == endpoint  # same port, same token, same authority
     assert local.status(home)["pid"] != before["pid"]
     wait_for(lambda: send(again, "GET", path)[1]["properties"]["provisioningState"] == "Succeeded")
-    if kubectl := shutil.which("kubectl"):
+    kubectl = shutil.which("kubectl")
+    if kubectl:
         command = [kubectl, "--kubeconfig", str(config), "--cache-dir", str(tmp_path), "get", "nodes", "-o", "name"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
         assert sorted(name.split("-")[1] for name in found) == ["gpunp", "gpunp", "nodepool1"]
 
 
-def test_sigterm_ends_it_in_good_order(home: Path) -> None:
+def test_sigterm_stops_it_gracefully(home: Path) -> None:
     endpoint = local.start(home, settings=FAST)
     make_cluster(endpoint)
     os.kill(local.status(home)["pid"], signal.SIGTERM)
@@ -161,7 +163,7 @@ def test_sigterm_ends_it_in_good_order(home: Path) -> None:
     assert local.status(home)["clusters"] == ["rg/aks"]
 
 
-def test_a_stopped_cluster_does_not_answer_and_a_deleted_one_knows_nobody(home: Path) -> None:
+def test_stopped_and_deleted_clusters(home: Path) -> None:
     endpoint = local.start(home, settings=FAST)
     server = yaml.safe_load(make_cluster(endpoint))["clusters"][0]["cluster"]["server"]
     nodes = f"{server.removeprefix(endpoint.base_url)}/api/v1/nodes"
@@ -175,11 +177,11 @@ def test_a_stopped_cluster_does_not_answer_and_a_deleted_one_knows_nobody(home: 
     assert list((home / "clusters").iterdir()) == []
 
 
-def test_failures_can_be_ordered(home: Path) -> None:
-    with pytest.raises(LaptopError, match="no laptop AKS runs"):
+def test_faults_can_be_injected(home: Path) -> None:
+    with pytest.raises(LaptopError, match="no laptop AKS is running"):
         local.inject("throttle", home=home)
     endpoint = local.start(home, settings=FAST)
-    assert local.inject("throttle", home=home, seconds=3) == "ordered"
+    assert local.inject("throttle", home=home, seconds=3) == "injected"
     assert send(endpoint, "GET", "/subscriptions?api-version=2022-12-01")[0] == 429
     with pytest.raises(LaptopError, match=r"inject: fault .* is unknown; known: quota"):
         local.inject("weather", home=home)
@@ -196,30 +198,32 @@ def test_a_port_that_is_taken(home: Path) -> None:
         other.bind(("127.0.0.1", port))
         other.listen()
         assert local.start(home, settings=FAST).base_url != first.base_url
-    assert f"port {port} is taken" in local.status(home)["note"]
+    assert f"another program uses port {port}" in local.status(home)["note"]
 
 
-def test_a_record_of_a_process_that_is_gone(home: Path) -> None:
+def test_a_record_of_a_process_that_has_ended(home: Path) -> None:
     home.mkdir()
     record = {"pid": os.getpid(), "port": 1, "started": "2026-01-01T00:00:00+00:00", "version": "0"}
-    (home / "laptop.json").write_text(json.dumps(record))  # the pid lives, and is somebody else's
+    (home / "laptop.json").write_text(json.dumps(record))  # the pid belongs to another process
     assert local.status(home)["running"] is False
     local.start(home, settings=FAST)
     assert local.status(home)["pid"] != os.getpid()
 
 
 @pytest.mark.parametrize("record", ["null", "[]", '{"port": "x"}', '{"port": 99999999}', "{"])
-def test_a_record_that_says_nothing_of_use(home: Path, record: str) -> None:
+def test_an_invalid_record(home: Path, record: str) -> None:
     home.mkdir()
     (home / "laptop.json").write_text(record)
     local.start(home, settings=FAST)
     assert local.status(home)["running"] is True
 
 
-def test_stop_ends_no_process_of_somebody_else(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_does_not_end_other_processes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "ANSWER_SECONDS", 0.1)
     home.mkdir()
-    with subprocess.Popen(["sleep", "100"]) as innocent:  # has the pid of a laptop on another machine of a shared home
+    with subprocess.Popen(
+        ["sleep", "100"]
+    ) as innocent:  # stands in for a pid from another machine that shares the home
         with process.own(home), pytest.raises(LaptopError, match="does not end"):
             process.write_record(home, pid=innocent.pid, port=1)
             local.stop(0.1, home=home)
@@ -227,7 +231,7 @@ def test_stop_ends_no_process_of_somebody_else(home: Path, monkeypatch: pytest.M
         innocent.kill()
 
 
-def test_one_of_another_version_makes_way_unless_it_is_at_work(home: Path) -> None:
+def test_one_of_another_version_is_replaced_unless_it_is_busy(home: Path) -> None:
     endpoint = local.start(home, settings=FAST)
     make_cluster(endpoint)
     before = local.status(home)
@@ -235,9 +239,9 @@ def test_one_of_another_version_makes_way_unless_it_is_at_work(home: Path) -> No
     local.inject("stuck", home=home)
     assert send(endpoint, "POST", f"{CLUSTER}/stop?api-version=2026-08-01")[0] == 202
     record = json.loads((home / "laptop.json").read_text())
-    (home / "laptop.json").write_text(json.dumps(record | {"version": "0.0.1"}))  # as an older one would have it
+    (home / "laptop.json").write_text(json.dumps(record | {"version": "0.0.1"}))  # as an older version writes it
     with pytest.raises(
-        LaptopError, match=r"is of aksgpu 0\.0\.1, this is aksgpu .*, and something still runs"
+        LaptopError, match=r"is of aksgpu 0\.0\.1, this is aksgpu .*, and something is still running"
     ) as caught:
         local.start(home, settings=FAST)
     assert "aksgpu local stop" in caught.value.hint
@@ -261,7 +265,7 @@ def test_it_stops_when_its_home_is_deleted(home: Path) -> None:
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_a_home_begun_anew_is_not_shared_with_the_former_owner(home: Path) -> None:
+def test_a_home_that_is_created_anew_has_a_new_process(home: Path) -> None:
     local.start(home, settings=FAST)
     former = local.status(home)["pid"]
     shutil.rmtree(home)
@@ -271,7 +275,7 @@ def test_a_home_begun_anew_is_not_shared_with_the_former_owner(home: Path) -> No
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda record: record.write_text('{"pid": 1}')])
-def test_its_record_is_mended_while_it_runs(home: Path, spoil: Any) -> None:
+def test_its_record_is_restored_while_it_is_running(home: Path, spoil: Any) -> None:
     endpoint = local.start(home, settings=FAST)
     before = local.status(home)
     spoil(home / "laptop.json")
@@ -279,11 +283,11 @@ def test_its_record_is_mended_while_it_runs(home: Path, spoil: Any) -> None:
     assert local.status(home) == before
 
 
-def test_a_record_that_cannot_be_written_ends_nothing(home: Path) -> None:
+def test_a_record_that_cannot_be_written(home: Path) -> None:
     endpoint = local.start(home, settings=Settings(idle_seconds=4))
     before = local.status(home)
     (home / "laptop.json").unlink()
-    (home / "laptop.json").mkdir()  # refused as by a full disk; the record is looked at once a second
+    (home / "laptop.json").mkdir()  # fails as on a full disk; the process checks the record once a second
     for _ in range(25):
         time.sleep(0.1)
         assert send(endpoint, "GET", "/subscriptions?api-version=2022-12-01")[0] == 200
@@ -291,7 +295,7 @@ def test_a_record_that_cannot_be_written_ends_nothing(home: Path) -> None:
     assert local.status(home) == before
 
 
-def test_a_private_laptop_leaves_nothing() -> None:
+def test_a_private_laptop_is_deleted() -> None:
     with local.laptop(time_scale=0.05) as endpoint:
         assert send(endpoint, "GET", "/laptop/status")[0] == 200
         assert local.status(endpoint.home)["running"]
@@ -316,10 +320,10 @@ def test_a_corrupt_database(home: Path) -> None:
         local.start(home, settings=FAST)
     assert "AKSGPU_HOME" in caught.value.hint
     assert "file is not a database" in str(caught.value)
-    assert str(caught.value).count("cannot be read") == 1  # the log, which says it too, is for starts without a word
+    assert str(caught.value).count("cannot be read") == 1  # the log is only shown for starts that report no error
 
 
-def test_a_cluster_whose_store_is_corrupt_fails_alone(home: Path) -> None:
+def test_a_cluster_with_a_corrupt_store_fails_alone(home: Path) -> None:
     make_cluster(local.start(home, settings=FAST))
     local.stop(home=home)
     (store,) = (home / "clusters").glob("*/kube.db")
@@ -340,7 +344,7 @@ def test_homes_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         local.start(tmp_path / "file" / "home")
     assert "AKSGPU_HOME" in caught.value.hint
     for ask in (local.status, lambda home: local.stop(home=home)):
-        with pytest.raises(LaptopError, match="File name too long"):  # as with what may not be read
+        with pytest.raises(LaptopError, match="File name too long"):  # as for a file that cannot be read
             ask(tmp_path / ("x" * 300))
     monkeypatch.setattr("os.getuid", lambda: 12345)
     with pytest.raises(LaptopError, match="belongs to another user"):
@@ -356,7 +360,7 @@ def test_a_start_that_fails_shows_the_end_of_the_log(home: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("settings", [{"time_scale": 0}, {"idle_seconds": -1}, {"time_scale": float("nan")}])
-def test_settings_that_cannot_be(settings: dict[str, float]) -> None:
+def test_invalid_settings(settings: dict[str, float]) -> None:
     with pytest.raises(InvalidInput):
         Settings(**settings)
 
@@ -369,13 +373,7 @@ def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings.from_environment()
 
 
-def test_status_is_a_function_whatever_was_imported() -> None:
-    import aksgpu.local.status_error  # noqa: F401
-
-    assert callable(local.status)
-
-
-def test_threads_may_ask_at_once(home: Path) -> None:
+def test_status_from_several_threads(home: Path) -> None:
     results: list[bool] = []
     threads = [threading.Thread(target=lambda: results.append(local.status(home)["running"])) for _ in range(8)]
     local.start(home, settings=FAST)

@@ -1,4 +1,4 @@
-"""The laptop's Azure Resource Manager."""
+"""Azure Resource Manager of the laptop AKS."""
 
 from aksgpu.local.arm.context import Clusters
 from aksgpu.local.arm.resource_manager import ResourceManager

@@ -1,7 +1,7 @@
-"""Refusals of the laptop's Resource Manager, in Azure's words (``refusals.yaml``) and Azure's two body shapes.
+"""Errors of Resource Manager, with the texts of ``refusals.yaml``.
 
-The front door of Azure Resource Manager wraps an error in ``{"error": {...}}``; the AKS resource provider behind it
-answers flat. Clients meet both, so the laptop gives both where Azure does.
+Azure Resource Manager wraps an error in ``{"error": {...}}``. The AKS resource provider behind it sends the error's
+fields at the top level. Clients meet both shapes, so the laptop sends each where Azure does.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from aksgpu.local.arm.reference_data import SUBSCRIPTION, table
 
 
 class ArmError(Exception):
-    """A refusal.
+    """An error response.
 
     Args:
         status: the HTTP status.
         code: Azure's error code.
         message: Azure's text.
-        flat: whether the AKS resource provider says it, whose bodies are not wrapped.
-        target: the field at fault, where AKS names one.
+        flat: whether the AKS resource provider sends it, so that the body is not wrapped.
+        target: the field at fault; empty if the error names none.
+
+    Attributes:
+        headers: further headers of the response.
     """
 
     def __init__(self, status: int, code: str, message: str, *, flat: bool = False, target: str = "") -> None:
@@ -32,26 +35,28 @@ class ArmError(Exception):
         self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:
-        """The answer's body."""
+        """Return the response's body."""
         target = {"target": self.target} if self.target else {}
         if self.flat:
             return {"code": self.code, "details": None, "message": self.message, "subcode": "", **target}
         return {"error": {"code": self.code, "message": self.message, **target}}
 
 
-def refuse_if(wrong: object, name: str, /, **facts: Any) -> None:
-    """Refuse if this is so; raises ArmError."""
-    if wrong:
+def refuse_if(condition: object, name: str, /, **facts: Any) -> None:
+    """Raise the error of this name if the condition is true; see :func:`refusal`."""
+    if condition:
         raise refusal(name, **facts)
 
 
 def refusal(name: str, /, **facts: Any) -> ArmError:
-    """The refusal that ``refusals.yaml`` has under this name, filled in with the facts."""
-    rows = table("refusals")
-    if name in rows["values"]:
-        ((field, why),) = rows["values"][name].items()
+    """Return the error that ``refusals.yaml`` defines under this name, filled in with the facts."""
+    sections = table("refusals")
+    if name in sections["values"]:
+        ((field, why),) = sections["values"][name].items()
         return refusal("invalid", field=field, why=why.format(**facts))
-    flat = name in rows["aks"]
-    status, code, *texts = rows["aks" if flat else "azure"][name]
-    message, target = (text.format(subscription=SUBSCRIPTION, **facts) for text in (*texts, "")[:2])
-    return ArmError(status, code, message, flat=flat, target=target)
+    flat = name in sections["aks"]
+    row = sections["aks"][name] if flat else (sections["azure"] | sections["faults"])[name]
+    status, code, message = row[:3]
+    target = row[3] if len(row) > 3 else ""
+    facts["subscription"] = SUBSCRIPTION
+    return ArmError(status, code, message.format(**facts), flat=flat, target=target.format(**facts))

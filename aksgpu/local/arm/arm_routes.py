@@ -1,6 +1,7 @@
-"""Every address of Resource Manager, as rows: method, path, handler, and the schema in ``fields.yaml`` of its body.
+"""The routes of Resource Manager: method, path, handler, and the schema of the body in ``fields.yaml``.
 
-Azure's paths do not regard case. ``{name}`` stands for one segment and becomes a name in ``Call.path``.
+Azure's paths are case-insensitive. A placeholder such as ``{name}`` matches one segment and becomes a key of
+``Call.path``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
-from aksgpu.local.arm import agent_pools, async_operations, catalogue, managed_clusters, resource_groups
+from aksgpu.local.arm import agent_pools, catalogue, managed_clusters, operation_results, resource_groups
 from aksgpu.local.arm.context import Answer, Call, Context
 
 Handler = Callable[[Context, Call], Answer | Awaitable[Answer]]
@@ -24,17 +25,17 @@ _POOL = _CLUSTER + "/agentPools/{pool}"
 _LOCATION = _SUBSCRIPTION + _PROVIDER + "/locations/{location}"
 
 ROUTES: tuple[Route, ...] = (
-    ("GET", "/subscriptions", resource_groups.subscriptions, ""),
-    ("GET", _SUBSCRIPTION, resource_groups.subscription, ""),
-    ("GET", _SUBSCRIPTION + "/resourcegroups", resource_groups.listed, ""),
+    ("GET", "/subscriptions", resource_groups.list_subscriptions, ""),
+    ("GET", _SUBSCRIPTION, resource_groups.get_subscription, ""),
+    ("GET", _SUBSCRIPTION + "/resourcegroups", resource_groups.list_all, ""),
     ("PUT", _GROUP, resource_groups.put, "tags"),
     ("GET", _GROUP, resource_groups.get, ""),
     ("HEAD", _GROUP, resource_groups.head, ""),
     ("PATCH", _GROUP, resource_groups.patch, "tags"),
     ("DELETE", _GROUP, resource_groups.delete, ""),
-    ("GET", _GROUP + "/resources", resource_groups.resources, ""),
-    ("GET", _SUBSCRIPTION + _PROVIDER + "/managedClusters", managed_clusters.listed, ""),
-    ("GET", _CLUSTERS, managed_clusters.listed, ""),
+    ("GET", _GROUP + "/resources", resource_groups.list_resources, ""),
+    ("GET", _SUBSCRIPTION + _PROVIDER + "/managedClusters", managed_clusters.list_all, ""),
+    ("GET", _CLUSTERS, managed_clusters.list_all, ""),
     ("PUT", _CLUSTER, managed_clusters.put, "cluster"),
     ("GET", _CLUSTER, managed_clusters.get, ""),
     ("PATCH", _CLUSTER, managed_clusters.patch, "tags"),
@@ -44,43 +45,46 @@ ROUTES: tuple[Route, ...] = (
     ("POST", _CLUSTER + "/abort", managed_clusters.abort, ""),
     ("POST", _CLUSTER + "/listClusterUserCredential", managed_clusters.credential("clusterUser"), ""),
     ("POST", _CLUSTER + "/listClusterAdminCredential", managed_clusters.credential("clusterAdmin"), ""),
-    ("GET", _CLUSTER + "/agentPools", agent_pools.listed, ""),
+    ("GET", _CLUSTER + "/agentPools", agent_pools.list_all, ""),
     ("PUT", _POOL, agent_pools.put, "pool"),
     ("GET", _POOL, agent_pools.get, ""),
     ("DELETE", _POOL, agent_pools.delete, ""),
     ("POST", _POOL + "/abort", managed_clusters.abort, ""),
     ("POST", _POOL + "/deleteMachines", agent_pools.delete_machines, "machines"),
     ("POST", _POOL + "/upgradeNodeImageVersion", agent_pools.upgrade, ""),
-    ("GET", _POOL + "/machines", agent_pools.machines, ""),
-    ("GET", _POOL + "/machines/{machine}", agent_pools.machine, ""),
-    ("GET", _LOCATION + "/operations/{operation}", async_operations.get_status, ""),
-    ("GET", _LOCATION + "/operationresults/{operation}", async_operations.get_result, ""),
-    ("GET", _LOCATION + "/kubernetesVersions", catalogue.versions, ""),
-    ("GET", _SUBSCRIPTION + "/providers/{namespace}", catalogue.provider, ""),
-    ("POST", _SUBSCRIPTION + "/providers/{namespace}/register", catalogue.provider, ""),
-    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/skus", catalogue.skus, ""),
-    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/usages", catalogue.usages, ""),
-    ("GET", "/api/retail/prices", catalogue.prices, ""),
+    ("GET", _POOL + "/machines", agent_pools.list_machines, ""),
+    ("GET", _POOL + "/machines/{machine}", agent_pools.get_machine, ""),
+    ("GET", _LOCATION + "/operations/{operation}", operation_results.get_status, ""),
+    ("GET", _LOCATION + "/operationresults/{operation}", operation_results.get_result, ""),
+    ("GET", _LOCATION + "/kubernetesVersions", catalogue.list_versions, ""),
+    ("GET", _SUBSCRIPTION + "/providers/{namespace}", catalogue.get_provider, ""),
+    ("POST", _SUBSCRIPTION + "/providers/{namespace}/register", catalogue.get_provider, ""),
+    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/skus", catalogue.list_skus, ""),
+    ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/usages", catalogue.list_usages, ""),
+    ("GET", "/api/retail/prices", catalogue.list_prices, ""),
 )
 
 
-def _compiled(path: str) -> re.Pattern[str]:
+def _compile(path: str) -> re.Pattern[str]:
     pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path.replace(".", r"\."))
     return re.compile(pattern, re.IGNORECASE)
 
 
-_TABLE = tuple((route, _compiled(route[1])) for route in ROUTES)
+_PATTERNS = tuple((route, _compile(route[1])) for route in ROUTES)
 
 
-def find(method: str, raw_path: str) -> tuple[Route | None, dict[str, str], list[str]]:
-    """The route, the names in the path, and the methods that the path has where it lacks this one.
+def find_route(method: str, raw_path: str) -> tuple[Route | None, dict[str, str], list[str]]:
+    """Find the route of a request.
 
     Args:
         method: the HTTP method.
         raw_path: the path, still percent-encoded, so that an encoded slash stays within its segment.
+
+    Returns:
+        The route or None, the values of the placeholders, and the methods that the path supports if not this one.
     """
     allowed: list[str] = []
-    for route, pattern in _TABLE:
+    for route, pattern in _PATTERNS:
         match = pattern.fullmatch(raw_path.rstrip("/"))
         if match is None:
             continue

@@ -1,7 +1,7 @@
-"""What Resource Manager remembers: resource groups, clusters with their pools, and operations, in ``arm.db``.
+"""The persistent state of Resource Manager: resource groups, clusters with their pools, and operations.
 
-Everything is in memory as plain dicts; :meth:`State.save` writes what changed in one transaction, which is on disk when
-it returns. Handlers save before they answer, so that killing the process loses nothing that was acknowledged.
+Documents are plain dicts in memory. :meth:`State.save` writes changed documents to ``arm.db`` in one transaction, which
+is on disk when it returns. Handlers save before they answer, so a killed process loses nothing that it acknowledged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ class State:
     """The documents of a subscription.
 
     Args:
-        path: the SQLite file; made when absent, readable by its owner alone since it holds the clusters' tokens.
+        path: the SQLite file. It is created if necessary, readable only by its owner because it holds bearer tokens.
+
+    Attributes:
+        groups: the resource groups by name in lower case.
+        clusters: the clusters by :func:`~aksgpu.local.arm.resource_ids.cluster_key`.
+        operations: the operations by id.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +35,7 @@ class State:
         self.operations: dict[str, Document] = {}
 
     def open(self) -> Self:
-        """Read what is there; raises LaptopError when it cannot be read."""
+        """Read the file; raises LaptopError if it cannot be read."""
         try:
             self._path.touch(mode=0o600)
             self._db = sqlite3.connect(self._path, check_same_thread=False)
@@ -44,7 +49,7 @@ class State:
         except (sqlite3.Error, OSError, ValueError, AttributeError) as error:
             raise LaptopError(
                 f"{self._path} cannot be read: {error}",
-                hint=f"move {self._path.parent} away to begin with an empty laptop AKS, or choose another AKSGPU_HOME",
+                hint=f"Move {self._path.parent} away to start with an empty laptop AKS, or set another AKSGPU_HOME.",
             ) from error
         return self
 
@@ -53,9 +58,9 @@ class State:
         self._db.close()
 
     def save(self, *changes: tuple[str, str]) -> None:
-        """Write the documents named by ``(table, key)``, or remove those no longer there, in one transaction."""
+        """Write the documents at ``(table, key)``, or delete those no longer present, in one transaction."""
         write = "INSERT INTO documents VALUES (?1, ?2, ?3) ON CONFLICT (kind, key) DO UPDATE SET document = ?3"
-        with self._db:  # one transaction, rolled back on errors
+        with self._db:  # a transaction, rolled back on errors
             for kind, key in changes:
                 document = getattr(self, kind).get(key)
                 if document is None:

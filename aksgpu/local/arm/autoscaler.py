@@ -1,9 +1,9 @@
 """The cluster autoscaler: pools that grow when pods wait for a node, and shrink when nodes stay empty.
 
-AKS runs the Kubernetes cluster autoscaler; this is its behaviour at the laptop's size. It works beside the operations
-of Resource Manager, not as one of them, and leaves a cluster alone while an operation runs there. What is simpler: only
-empty nodes go, not those that are little used; of several pools that could grow the one that helps most pods does,
-where AKS picks one at random; and DaemonSets' pods take no room on a node that does not exist yet.
+AKS runs the Kubernetes cluster autoscaler. This is a smaller version of it. It does not act as an operation of Resource
+Manager, and leaves a cluster alone while an operation is in progress. It is simpler in three ways: it removes only
+empty nodes, not nodes of low utilization; of several pools that could grow it chooses the one that helps most pods,
+where AKS chooses at random; and it ignores the pods that DaemonSets will place on a new node.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aksgpu.local.arm import pool_nodes, vcpu_quota
 from aksgpu.local.arm.arm_errors import ArmError
 from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
-from aksgpu.local.arm.operation_steps import settle
+from aksgpu.local.arm.operation_steps import reconcile_pool
 from aksgpu.local.control import event_recorder, filters
 from aksgpu.local.control.controller_runtime import get_condition, is_finished
 from aksgpu.local.control.informer import object_key
@@ -30,93 +30,112 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "cluster-autoscaler"
 SCAN_SECONDS = 10.0
+"""Time between two scans."""
 BACKOFF_SECONDS = 300.0
-SETTLE_SECONDS = 2.0
-PATIENCE = {True: ("scale-down-unneeded-time", 600.0), False: ("scale-down-unready-time", 1200.0)}
-"""By whether an empty node serves: what a cluster's profile calls the time after which it goes, and the default."""
-FULL = "max node group size reached"
-BACKOFF = "in backoff after failed scale-up"
+"""How long a pool does not grow after a scale-up failed."""
+RECONCILE_SECONDS = 2.0
+"""How long it takes to create the nodes of a scale-up."""
+UNNEEDED = ("scale-down-unneeded-time", 600.0)
+"""Profile option and default: seconds after which an empty node is removed."""
+UNREADY = ("scale-down-unready-time", 1200.0)
+"""Profile option and default: seconds after which an empty node that is not ready is removed."""
+MAX_SIZE_REACHED = "max node group size reached"
+IN_BACKOFF = "in backoff after failed scale-up"
 
-Want = tuple[Object, filters.PodRequirements]
+PendingPod = tuple[Object, filters.PodRequirements]
 
 
 class Pool:
-    """An autoscaled pool with its nodes, and what it could do for the pods that wait."""
+    """An autoscaled pool and its nodes.
 
-    def __init__(self, cluster: Document, pool: Document, existing: list[Object], backoff: bool) -> None:
+    Attributes:
+        document: the pool's document.
+        properties: the document's properties.
+        nodes: its nodes.
+        group: the name of its scale set.
+        template: the Node object of a new node.
+        room: how many nodes it can grow by.
+        blocked: why it cannot grow; empty if it can.
+    """
+
+    def __init__(self, cluster: Document, pool: Document, nodes: list[Object], backoff: bool) -> None:
         self.document = pool
         self.properties = pool["properties"]
-        self.existing = existing
+        self.nodes = nodes
         self.group = pool_nodes.scale_set(cluster, pool)
-        self.template = pool_nodes.build(cluster, pool, pool.get("next", 0), "")
-        devices = next((found for node in existing if (found := _devices(node))), pool_nodes.gpu_resources(pool))
-        self.template["status"]["allocatable"] |= devices
+        self.template = pool_nodes.build_node(cluster, pool, pool.get("next", 0), "")
+        found = [devices for devices in map(_devices, nodes) if devices]
+        self.template["status"]["allocatable"] |= found[0] if found else pool_nodes.gpu_resources(pool)
         self.template["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
         self.room = self.properties["maxCount"] - self.properties["count"]
-        self.refusal = BACKOFF if backoff else FULL if self.room <= 0 else ""
-        """Why it cannot grow at all, or empty."""
+        self.blocked = ""
+        if backoff:
+            self.blocked = IN_BACKOFF
+        elif self.room <= 0:
+            self.blocked = MAX_SIZE_REACHED
 
-    def view(self) -> filters.NodeInfo:
-        """A node that the pool does not have yet."""
+    def new_view(self) -> filters.NodeInfo:
+        """Return the scheduler's view of a node that the pool does not have yet."""
         view = filters.NodeInfo(self.template["metadata"]["name"])
         view.set_node(self.template)
         return view
 
-    def serves(self, node: Object) -> bool:
-        """Whether the node runs, and offers all that a node of the pool should; others are on their way."""
-        ready = not pool_nodes.is_off(node) and get_condition(node, "Ready").get("status") == "True"
+    def is_ready(self, node: Object) -> bool:
+        """Return whether the node is ready and has all devices of the template. Other nodes are still starting."""
+        ready = not pool_nodes.is_deallocated(node) and get_condition(node, "Ready").get("status") == "True"
         return ready and _devices(node).keys() >= _devices(self.template).keys()
 
-    def pack(self, wants: list[Want], there: int, more: int) -> tuple[list[Object], int]:
-        """Put pods onto nodes of the pool one after another.
+    def pack(self, pods: list[PendingPod], starting: int, additional: int) -> tuple[list[Object], int]:
+        """Place pods on empty nodes of the pool, one after another.
 
         Args:
-            wants: the pods.
-            there: how many empty nodes are on their way.
-            more: how many more there could be.
+            pods: the pods.
+            starting: number of nodes that are starting.
+            additional: number of nodes that could be added.
 
         Returns:
-            The pods that found room, and how many more nodes that took.
+            The pods that fit, and the number of nodes that must be added for them.
         """
         placed = []
-        views = [self.view() for _ in range(there)]
-        begin = Counter[bytes]()
-        for pod, shape in wants:
-            # What was too full for a pod of this shape does not get emptier.
-            at = begin[shape.key]
-            while at < len(views) and filters.filter_node(shape, views[at]).reasons:
-                at += 1
-            begin[shape.key] = at
-            if at == len(views):
-                if at >= there + more or filters.filter_node(shape, fresh := self.view()).reasons:
+        views = [self.new_view() for _ in range(starting)]
+        first_candidate = Counter[bytes]()
+        for pod, shape in pods:
+            # A node that was too full for a pod of this shape stays too full for the next.
+            index = first_candidate[shape.key]
+            while index < len(views) and filters.filter_node(shape, views[index]).reasons:
+                index += 1
+            first_candidate[shape.key] = index
+            if index == len(views):
+                view = self.new_view()
+                if index >= starting + additional or filters.filter_node(shape, view).reasons:
                     continue
-                views.append(fresh)
-            views[at].add_pod(
+                views.append(view)
+            views[index].add_pod(
                 filters.AssignedPod(pod["metadata"]["uid"], object_key(pod), shape.priority, shape.requests)
             )
             placed.append(pod)
-        return placed, len(views) - there
+        return placed, len(views) - starting
 
 
 async def run(context: Context) -> None:
-    """Look at every cluster again and again, for ever."""
+    """Scan every cluster periodically until cancelled."""
     scalers: dict[str, Scaler] = {}
     while True:
         await asyncio.sleep(SCAN_SECONDS * context.settings.time_scale)
         clusters = list(context.state.clusters.values())
         scalers = {cluster["id"]: scalers.get(cluster["id"]) or Scaler(context, cluster) for cluster in clusters}
         for cluster in clusters:
-            if cluster["power"] == "Running" and not context.operations.running(cluster):
+            if cluster["power"] == "Running" and not context.operations.get_running(cluster):
                 try:
-                    await scalers[cluster["id"]].look()
-                except (StatusError, LaptopError) as error:  # such as a cluster that is being deleted
+                    await scalers[cluster["id"]].scan()
+                except (StatusError, LaptopError) as error:  # for example, the cluster is being deleted
                     log.info("autoscaler of %s: %s", cluster["name"], error)
                 except Exception:
                     log.exception("autoscaler of %s", cluster["name"])
 
 
 class Scaler:
-    """Looks after the autoscaled pools of one cluster, and remembers what it saw.
+    """Scales the pools of one cluster.
 
     Args:
         context: the subscription.
@@ -127,12 +146,12 @@ class Scaler:
         self._context = context
         self._cluster = cluster
         self._scale = context.settings.time_scale
-        self._told: dict[str, str] = {}  # by pod: why nothing grew for it
-        self._empty_since: dict[tuple[str, bool], float] = {}  # by node, and whether it serves
-        self._backoff_until: dict[str, float] = {}  # by pool
+        self._messages: dict[str, str] = {}  # by pod uid: the last NotTriggerScaleUp message
+        self._empty_since: dict[tuple[str, bool], float] = {}  # by node name and readiness
+        self._backoff_until: dict[str, float] = {}  # by pool name
 
-    async def look(self) -> None:
-        """Let one pool grow, or where no pod waits for that, empty nodes go."""
+    async def scan(self) -> None:
+        """Grow one pool. If no pod needs that, remove empty nodes."""
         documents = [
             pool
             for pool in self._cluster["pools"].values()
@@ -140,133 +159,159 @@ class Scaler:
         ]
         if not documents:
             return
-        objects = await self._context.objects(self._cluster)
+        objects = await self._context.get_objects(self._cluster)
         now = time.monotonic()
         pools = []
         pods, _ = await objects.list("pods")
         for document in documents:
             backoff = self._backoff_until.get(document["name"], 0) > now
-            pools.append(Pool(self._cluster, document, await pool_nodes.of_pool(objects, document), backoff))
-        for each in pools:  # where somebody deleted a node, another takes its place
-            there = sum(not pool_nodes.is_off(node) for node in each.existing)
-            if there < each.properties["count"] and each.document["state"] == "Succeeded":
-                await settle(self._context, self._cluster, each.document, SETTLE_SECONDS * self._scale)
-        pool, placed, added = await self._choose(objects, pools, [pod for pod in pods if _waits(pod)])
+            pools.append(Pool(self._cluster, document, await pool_nodes.list_nodes(objects, document), backoff))
+        for each in pools:
+            running = sum(not pool_nodes.is_deallocated(node) for node in each.nodes)
+            # Replace nodes that a user has deleted.
+            if running < each.properties["count"] and each.document["state"] == "Succeeded":
+                await self._reconcile(each)
+        pool, placed, added = await self._choose(objects, pools, [pod for pod in pods if _is_unschedulable(pod)])
         if pool is not None and await self._grow(objects, pool, placed, added):
-            await settle(self._context, self._cluster, pool.document, SETTLE_SECONDS * self._scale)
+            await self._reconcile(pool)
         else:
-            await self._shrink(objects, pools, {pod["spec"].get("nodeName") for pod in pods if _stays(pod)})
+            busy = {pod["spec"].get("nodeName") for pod in pods if _blocks_removal(pod)}
+            await self._shrink(objects, pools, busy)
+
+    async def _reconcile(self, pool: Pool) -> None:
+        await reconcile_pool(self._context, self._cluster, pool.document, RECONCILE_SECONDS * self._scale)
 
     async def _choose(
         self, objects: Objects, pools: list[Pool], waiting: list[Object]
     ) -> tuple[Pool | None, list[Object], int]:
-        """The pool that helps most pods, those pods, and how many nodes it takes; tells the others why not."""
-        wants = [(pod, filters.PodRequirements(pod["spec"])) for pod in waiting]
-        for pool in pools:  # nodes that are on their way take their share first
-            coming = pool.properties["count"] - sum(map(pool.serves, pool.existing))
-            settled = _uids(pool.pack(wants, coming, 0)[0])
-            wants = [want for want in wants if want[0]["metadata"]["uid"] not in settled]
-        options = [(pool, *pool.pack(wants, 0, pool.room)) for pool in pools if not pool.refusal]
+        """Choose the pool that helps most pods, and record an event for the pods that no pool helps.
+
+        Returns:
+            The pool or None, the pods that it helps, and the number of nodes to add.
+        """
+        pending = [(pod, filters.PodRequirements(pod["spec"])) for pod in waiting]
+        for pool in pools:  # pods that will fit on nodes that are starting need no new node
+            starting = pool.properties["count"] - sum(map(pool.is_ready, pool.nodes))
+            settled = _uids(pool.pack(pending, starting, 0)[0])
+            pending = [(pod, shape) for pod, shape in pending if pod["metadata"]["uid"] not in settled]
+        options = [(pool, *pool.pack(pending, 0, pool.room)) for pool in pools if not pool.blocked]
         helped = {uid for _, placed, _ in options for uid in _uids(placed)}
-        before = self._told
-        self._told = {}
-        for pod, shape in wants:
-            if (uid := pod["metadata"]["uid"]) not in helped:
-                self._told[uid] = text = f"pod didn't trigger scale-up: {_why(shape, pools)}"
-                if before.get(uid) != text:
-                    await event_recorder.write_event(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", text)
+        last_messages = self._messages
+        self._messages = {}
+        for pod, shape in pending:
+            uid = pod["metadata"]["uid"]
+            if uid in helped:
+                continue
+            message = f"pod didn't trigger scale-up: {_reasons(shape, pools)}"
+            self._messages[uid] = message
+            if last_messages.get(uid) != message:
+                await event_recorder.write_event(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", message)
         return max(options, key=lambda option: len(option[1])) if helped else (None, [], 0)
 
     async def _grow(self, objects: Objects, pool: Pool, placed: list[Object], added: int) -> bool:
-        """Raise the pool's count and tell the pods; whether Azure lets us."""
+        """Raise the pool's count and record events for the pods. Return whether Azure allows it."""
         document = pool.document
         properties = pool.properties
         before = properties["count"]
         after = properties["count"] + added
-        if not self._free(document):
+        if not self._is_unchanged(document):
             return False
         try:
             self._context.faults.check_machines(properties)
-            wanted = {**document, "properties": {**properties, "count": after}}
-            vcpu_quota.check(self._context, self._cluster["location"], [wanted], instead_of=[document])
+            grown = {**document, "properties": {**properties, "count": after}}
+            vcpu_quota.check(self._context, self._cluster["location"], [grown], instead_of=[document])
         except ArmError as error:
             self._backoff_until[document["name"]] = time.monotonic() + BACKOFF_SECONDS * self._scale
-            where = {"kind": "ConfigMap", "metadata": {"name": f"{COMPONENT}-status", "namespace": "kube-system"}}
-            text = f"Scale-up failed for group {pool.group}: {error.code}: {error.message}"
-            await event_recorder.write_event(objects, COMPONENT, where, "Warning", "FailedToScaleUpGroup", text)
+            involved = {"kind": "ConfigMap", "metadata": {"name": f"{COMPONENT}-status", "namespace": "kube-system"}}
+            message = f"Scale-up failed for group {pool.group}: {error.code}: {error.message}"
+            await event_recorder.write_event(objects, COMPONENT, involved, "Warning", "FailedToScaleUpGroup", message)
             return False
         properties["count"] = after
         self._context.save(self._cluster)
-        text = f"pod triggered scale-up: [{{{pool.group} {before}->{after} (max: {properties['maxCount']})}}]"
+        message = f"pod triggered scale-up: [{{{pool.group} {before}->{after} (max: {properties['maxCount']})}}]"
         for pod in placed:
-            await event_recorder.write_event(objects, COMPONENT, pod, "Normal", "TriggeredScaleUp", text)
+            await event_recorder.write_event(objects, COMPONENT, pod, "Normal", "TriggeredScaleUp", message)
         return True
 
     async def _shrink(self, objects: Objects, pools: list[Pool], busy: set[str]) -> None:
-        """Take nodes away that have been empty for long, or empty and not of use for twice as long."""
+        """Remove nodes that have been empty for a while.
+
+        Args:
+            objects: the cluster's objects.
+            pools: the autoscaled pools.
+            busy: the names of nodes that are not empty.
+        """
         now = time.monotonic()
         profile = self._cluster["properties"].get("autoScalerProfile") or {}
-        empty = [
-            (pool, node, (str(node["metadata"]["name"]), pool.serves(node)))
-            for pool in pools
-            for node in reversed(pool.existing)
-            if node["metadata"]["name"] not in busy and not pool_nodes.is_off(node)
-        ]
-        self._empty_since = {mark: self._empty_since.get(mark, now) for _, _, mark in empty}
-        for pool, node, (name, serves) in empty:
-            option, default = PATIENCE[serves]
-            if now - self._empty_since[name, serves] < _seconds(profile.get(option), default) * self._scale:
-                continue
-            async with self._context.nodes_lock[self._cluster["id"]]:
-                # Some may have come since all pods were listed.
-                pods, _ = await objects.list("pods", field_selector=f"spec.nodeName={name}")
-                least = pool.properties["count"] <= pool.properties["minCount"]
-                if least or any(map(_stays, pods)) or not self._free(pool.document):
-                    continue
-                pool.properties["count"] -= 1
-                self._context.save(self._cluster)
-                text = "marked the node as toBeDeleted/unschedulable"
-                await event_recorder.write_event(
-                    objects, COMPONENT, {**node, "kind": "Node"}, "Normal", "ScaleDown", text
-                )
-                await pool_nodes.leave(objects, name, deallocate=pool.properties["scaleDownMode"] == "Deallocate")
+        empty = []
+        for pool in pools:
+            for node in reversed(pool.nodes):
+                name = str(node["metadata"]["name"])
+                if name not in busy and not pool_nodes.is_deallocated(node):
+                    empty.append((pool, node, (name, pool.is_ready(node))))
+        self._empty_since = {key: self._empty_since.get(key, now) for _, _, key in empty}
+        for pool, node, (name, ready) in empty:
+            option, default = UNNEEDED if ready else UNREADY
+            limit = _parse_duration(profile.get(option), default) * self._scale
+            if now - self._empty_since[name, ready] >= limit:
+                await self._remove_if_empty(objects, pool, node)
 
-    def _free(self, pool: Document) -> bool:
-        """Whether nothing has happened to the pool since it was looked at."""
-        there = self._cluster["pools"].get(pool["name"]) is pool
-        return there and self._context.operations.running(self._cluster) is None
+    async def _remove_if_empty(self, objects: Objects, pool: Pool, node: Object) -> None:
+        name = node["metadata"]["name"]
+        async with self._context.node_locks[self._cluster["id"]]:
+            # Pods may have been placed on the node since all pods were listed.
+            pods, _ = await objects.list("pods", field_selector=f"spec.nodeName={name}")
+            at_minimum = pool.properties["count"] <= pool.properties["minCount"]
+            if at_minimum or any(map(_blocks_removal, pods)) or not self._is_unchanged(pool.document):
+                return
+            pool.properties["count"] -= 1
+            self._context.save(self._cluster)
+            message = "marked the node as toBeDeleted/unschedulable"
+            await event_recorder.write_event(
+                objects, COMPONENT, {**node, "kind": "Node"}, "Normal", "ScaleDown", message
+            )
+            await pool_nodes.remove_node(objects, name, deallocate=pool.properties["scaleDownMode"] == "Deallocate")
+
+    def _is_unchanged(self, pool: Document) -> bool:
+        """Return whether the pool is still the one that was scanned, and no operation has started since."""
+        same = self._cluster["pools"].get(pool["name"]) is pool
+        return same and self._context.operations.get_running(self._cluster) is None
 
 
-def _why(shape: filters.PodRequirements, pools: list[Pool]) -> str:
-    reasons: Counter[str] = Counter()
+def _reasons(shape: filters.PodRequirements, pools: list[Pool]) -> str:
+    """Return why no pool helps pods of this shape, with the number of pools for each reason."""
+    counts: Counter[str] = Counter()
     for pool in pools:
-        reasons.update([pool.refusal] if pool.refusal else filters.filter_node(shape, pool.view()).reasons or [FULL])
-    return ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
+        if pool.blocked:
+            counts[pool.blocked] += 1
+        else:
+            counts.update(filters.filter_node(shape, pool.new_view()).reasons or [MAX_SIZE_REACHED])
+    return ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
 
 
 def _uids(pods: list[Object]) -> set[str]:
     return {pod["metadata"]["uid"] for pod in pods}
 
 
-def _waits(pod: Object) -> bool:
-    """Whether the scheduler has found no node for the pod."""
-    settled = pod["spec"].get("nodeName") or (pod.get("status") or {}).get("nominatedNodeName")
-    going = pod["metadata"].get("deletionTimestamp")
-    return not settled and not going and get_condition(pod, "PodScheduled").get("reason") == "Unschedulable"
+def _is_unschedulable(pod: Object) -> bool:
+    """Return whether the scheduler has found no node for the pod."""
+    placed = pod["spec"].get("nodeName") or (pod.get("status") or {}).get("nominatedNodeName")
+    deleted = pod["metadata"].get("deletionTimestamp")
+    return not placed and not deleted and get_condition(pod, "PodScheduled").get("reason") == "Unschedulable"
 
 
-def _stays(pod: Object) -> bool:
-    """Whether the pod keeps its node from being empty."""
+def _blocks_removal(pod: Object) -> bool:
+    """Return whether the pod's node counts as in use."""
     return not is_finished(pod) and not pool_nodes.owned_by_daemon_set(pod)
 
 
 def _devices(node: Object) -> dict[str, str]:
-    """What device plugins offer on a node."""
+    """Return the allocatable devices of a node, by resource name."""
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     return {name: value for name, value in allocatable.items() if "/" in name and value != "0"}
 
 
-def _seconds(text: str | None, default: float) -> float:
-    """A duration such as ``10m`` or ``20s``."""
+def _parse_duration(text: str | None, default: float) -> float:
+    """Return the seconds of a duration such as ``10m`` or ``20s``."""
     match = re.fullmatch(r"(\d+)([smh])", text or "")
     return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else default

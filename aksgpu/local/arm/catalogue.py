@@ -1,4 +1,4 @@
-"""What can be had and what it costs: Kubernetes versions, providers, Compute SKUs and usages, retail prices."""
+"""Requests on what Azure offers: Kubernetes versions, resource providers, VM sizes, quota usage and retail prices."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 from aksgpu.local.arm import reference_data, vcpu_quota
 from aksgpu.local.arm.arm_errors import refusal
-from aksgpu.local.arm.context import Answer, Call, Context, filtered
+from aksgpu.local.arm.context import Answer, Call, Context
+from aksgpu.local.arm.odata import filter_rows
 from aksgpu.local.arm.rules import check_location
 
 
-def versions(context: Context, call: Call) -> Answer:
-    """The Kubernetes versions of a region: the one that the laptop speaks."""
+def list_versions(context: Context, call: Call) -> Answer:
+    """Return the Kubernetes versions of a region. The laptop supports one."""
     check_location(call.path["location"])
     row = {
         "version": reference_data.KUBERNETES_VERSION.rpartition(".")[0],
@@ -23,36 +24,53 @@ def versions(context: Context, call: Call) -> Answer:
     return Answer(200, {"values": [row]})
 
 
-def provider(context: Context, call: Call) -> Answer:
-    """One resource provider; it is always registered."""
+def get_provider(context: Context, call: Call) -> Answer:
+    """Return one resource provider. Every provider is registered."""
     for name, kinds in reference_data.table("offer")["providers"].items():
         if name.lower() == call.path["namespace"].lower():
-            places = list(reference_data.REGIONS.values())
-            versions = ["2026-08-01"]
-            types = [{"resourceType": kind, "locations": places, "apiVersions": versions} for kind in kinds]
-            place = f"/subscriptions/{reference_data.SUBSCRIPTION}/providers/{name}"
-            state = {"registrationState": "Registered", "registrationPolicy": "RegistrationRequired"}
-            return Answer(200, {"id": place, "namespace": name, **state, "resourceTypes": types})
+            return Answer(200, _show_provider(name, kinds))
     raise refusal("no_provider", name=call.path["namespace"])
 
 
-def skus(context: Context, call: Call) -> Answer:
-    """The VM sizes, once for each region; ``$filter=location eq 'x'`` picks one region."""
-    regions = [row["location"] for row in filtered(call, [{"location": name} for name in reference_data.REGIONS])]
-    rows = [
-        _sku(size, region) for size in reference_data.sizes().values() for region in regions if size.offered(region)
-    ]
-    return Answer(200, {"value": rows})
+def _show_provider(name: str, kinds: list[str]) -> dict[str, Any]:
+    locations = list(reference_data.REGIONS.values())
+    types = [{"resourceType": kind, "locations": locations, "apiVersions": ["2026-08-01"]} for kind in kinds]
+    return {
+        "id": f"/subscriptions/{reference_data.SUBSCRIPTION}/providers/{name}",
+        "namespace": name,
+        "registrationState": "Registered",
+        "registrationPolicy": "RegistrationRequired",
+        "resourceTypes": types,
+    }
 
 
-def _sku(size: reference_data.Size, region: str) -> dict[str, Any]:
+def list_skus(context: Context, call: Call) -> Answer:
+    """Return the VM sizes, one row for each region. They can be filtered by ``location``."""
+    rows = [{"location": name} for name in reference_data.REGIONS]
+    regions = [row["location"] for row in filter_rows(rows, call.query.get("$filter", ""))]
+    sizes = reference_data.sizes().values()
+    skus = [_show_sku(size, region) for size in sizes for region in regions if size.is_offered(region)]
+    return Answer(200, {"value": skus})
+
+
+def _show_sku(size: reference_data.Size, region: str) -> dict[str, Any]:
     arm = size.arch == "arm64"
-    facts = {"vCPUs": size.vcpus, "vCPUsAvailable": size.vcpus, "MemoryGB": f"{size.ram_gb:g}"}
-    facts |= {"GPUs": size.devices} if size.gpus else {}
-    facts |= {"HyperVGenerations": "V2" if arm else "V1,V2", "CpuArchitectureType": "Arm64" if arm else "x64"}
-    facts |= reference_data.table("offer")["capabilities"]
-    restriction = {"type": "Location", "values": [region], "restrictionInfo": {"locations": [region]}}
-    restriction["reasonCode"] = "NotAvailableForSubscription"
+    capabilities = {
+        "vCPUs": size.vcpus,
+        "vCPUsAvailable": size.vcpus,
+        "MemoryGB": f"{size.ram_gb:g}",
+        "HyperVGenerations": "V2" if arm else "V1,V2",
+        "CpuArchitectureType": "Arm64" if arm else "x64",
+    }
+    if size.gpus:
+        capabilities["GPUs"] = size.devices
+    capabilities |= reference_data.table("offer")["capabilities"]
+    restriction = {
+        "type": "Location",
+        "values": [region],
+        "restrictionInfo": {"locations": [region]},
+        "reasonCode": "NotAvailableForSubscription",
+    }
     return {
         "resourceType": "virtualMachines",
         "name": size.name,
@@ -61,15 +79,15 @@ def _sku(size: reference_data.Size, region: str) -> dict[str, Any]:
         "family": size.family,
         "locations": [region],
         "locationInfo": [{"location": region, "zones": size.zones(region), "zoneDetails": []}],
-        "capabilities": [{"name": name, "value": str(value)} for name, value in facts.items()],
+        "capabilities": [{"name": name, "value": str(value)} for name, value in capabilities.items()],
         "restrictions": [restriction] if size.restricted else [],
     }
 
 
-def usages(context: Context, call: Call) -> Answer:
-    """How many vCPUs are in use and allowed, for the region, for spot and for each family.
+def list_usages(context: Context, call: Call) -> Answer:
+    """Return the vCPU usage and limit of the region, of spot and of each family.
 
-    Families are spelt with a small first letter here, as Azure's two lists do not agree on the spelling either.
+    The names of families begin with a lower-case letter, unlike in the list of VM sizes. Azure does the same.
     """
     location = check_location(call.path["location"], "locations/usages")
     used = vcpu_quota.usage(context, location)
@@ -88,39 +106,58 @@ def usages(context: Context, call: Call) -> Answer:
     return Answer(200, {"value": rows})
 
 
-def prices(context: Context, call: Call) -> Answer:
-    """Retail prices, for the sizes whose price the table knows, the same in every region."""
-    items = filtered(call, list(_prices()), "bad_price_filter")
-    answer = {"BillingCurrency": "USD", "CustomerEntityId": "Default", "CustomerEntityType": "Retail", "Items": items}
-    return Answer(200, answer | {"NextPageLink": None, "Count": len(items)})
+def list_prices(context: Context, call: Call) -> Answer:
+    """Return the retail prices of VM sizes and disks. They are the same in every region."""
+    items = filter_rows(list(_prices()), call.query.get("$filter", ""), "bad_price_filter")
+    body = {
+        "BillingCurrency": "USD",
+        "CustomerEntityId": "Default",
+        "CustomerEntityType": "Retail",
+        "Items": items,
+        "NextPageLink": None,
+        "Count": len(items),
+    }
+    return Answer(200, body)
 
 
 def _prices() -> Iterator[dict[str, Any]]:
     for region in reference_data.REGIONS:
         for size in reference_data.sizes().values():
             if size.price is not None:
-                short = size.name.removeprefix("Standard_").replace("_", " ")
-                product = f"Virtual Machines {size.family}"
-                yield _price(region, size.price, "1 Hour", product, short, short, "Virtual Machines", size.name)
+                yield _vm_price(region, size, size.price)
         for tier, price in reference_data.table("offer")["disks"].items():
-            product = "Premium SSD Managed Disks"
-            sku = f"{tier} LRS"
-            yield _price(region, price, "1/Month", product, sku, f"{sku} Disk", "Storage", "")
+            yield _disk_price(region, tier, price)
 
 
-def _price(
-    region: str, price: float, unit: str, product: str, sku: str, meter: str, service: str, size: str
-) -> dict[str, Any]:
-    always: dict[str, Any] = reference_data.table("offer")["price"]
-    return always | {
+def _vm_price(region: str, size: reference_data.Size, price: float) -> dict[str, Any]:
+    short_name = size.name.removeprefix("Standard_").replace("_", " ")
+    return _price(region, price) | {
+        "meterName": short_name,
+        "productName": f"Virtual Machines {size.family}",
+        "skuName": short_name,
+        "serviceName": "Virtual Machines",
+        "unitOfMeasure": "1 Hour",
+        "armSkuName": size.name,
+    }
+
+
+def _disk_price(region: str, tier: str, price: float) -> dict[str, Any]:
+    return _price(region, price) | {
+        "meterName": f"{tier} LRS Disk",
+        "productName": "Premium SSD Managed Disks",
+        "skuName": f"{tier} LRS",
+        "serviceName": "Storage",
+        "unitOfMeasure": "1/Month",
+        "armSkuName": "",
+    }
+
+
+def _price(region: str, price: float) -> dict[str, Any]:
+    """Return the fields that all prices have."""
+    defaults: dict[str, Any] = reference_data.table("offer")["price"]
+    return defaults | {
         "retailPrice": price,
         "unitPrice": price,
         "armRegionName": region,
         "location": reference_data.REGIONS[region],
-        "meterName": meter,
-        "productName": product,
-        "skuName": sku,
-        "serviceName": service,
-        "unitOfMeasure": unit,
-        "armSkuName": size,
     }

@@ -1,7 +1,7 @@
-"""A cluster's kubeconfig: its address on this machine, the laptop's certificate authority, and how to log in.
+"""Kubeconfig files: a cluster's address on this machine, the laptop's certificate authority, and the login.
 
-That is a token, or on clusters with Entra ID the program that fetches one, as AKS has it. The laptop has no Entra ID:
-its own Resource Manager token is what a client gets whatever it logs in for, and so it is the Entra token as well.
+The login is a bearer token, or on clusters with Entra ID the ``kubelogin`` program that fetches one, as on AKS. The
+laptop has no Entra ID. Clients always receive its own Resource Manager token, which clusters accept as Entra token.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
 
 SERVER_ID = "6dae42f8-4368-4678-94ff-3960e28e3630"
-"""The Entra ID application that stands for the API servers of all AKS clusters."""
+"""The Entra ID application of the API servers of all AKS clusters."""
 CLIENT_ID = "80faf920-1908-4b52-b5ef-a8e7bedfc67a"
-"""The Entra ID application that stands for kubectl."""
+"""The Entra ID application of kubectl."""
 
 
 def uses_entra(cluster: Document) -> bool:
-    """Whether people log in to the cluster with Entra ID."""
+    """Return whether users log in to the cluster with Entra ID."""
     return bool((cluster["properties"].get("aadProfile") or {}).get("managed"))
 
 
-def answers(cluster: Document, address: str) -> bool:
-    """Whether the cluster's API server is for callers at this address."""
+def allows_address(cluster: Document, address: str) -> bool:
+    """Return whether the cluster's API server accepts connections from this IP address."""
     access = cluster["properties"].get("apiServerAccessProfile") or {}
+    if access.get("enablePrivateCluster"):
+        return False
     ranges = access.get("authorizedIPRanges") or []
-    inside = not ranges or any(ip_address(address) in ip_network(text, strict=False) for text in ranges)
-    return inside and not access.get("enablePrivateCluster")
+    return not ranges or any(ip_address(address) in ip_network(text, strict=False) for text in ranges)
 
 
 def _user(cluster: Document, credential: str, style: str) -> Document:
@@ -44,17 +45,19 @@ def _user(cluster: Document, credential: str, style: str) -> Document:
     if style == "azure":
         return {"auth-provider": {"name": "azure", "config": cloud | {"apiserver-id": SERVER_ID} | ids}}
     options = cloud | {"server-id": SERVER_ID} | ids
-    args = [text for name, value in options.items() for text in (f"--{name}", value)]
-    login: Document = reference_data.table("defaults")["kubelogin"]
-    return {"exec": login | {"args": [*login["args"], *args]}}
+    kubelogin: Document = reference_data.table("defaults")["kubelogin"]
+    args = list(kubelogin["args"])
+    for name, value in options.items():
+        args += [f"--{name}", value]
+    return {"exec": kubelogin | {"args": args}}
 
 
 def kubeconfig(context: Context, base_url: str, cluster: Document, credential: str, style: str = "exec") -> str:
-    """The kubeconfig in base64, named as AKS names its parts.
+    """Return the kubeconfig in base64. Its entries have the names that AKS gives them.
 
     Args:
         context: the subscription.
-        base_url: where this machine serves, without a slash at the end.
+        base_url: the server's address, without a slash at the end.
         cluster: the cluster.
         credential: ``clusterUser`` or ``clusterAdmin``.
         style: how a user logs in with Entra ID: ``exec`` for kubelogin, ``azure`` for the old auth provider.
@@ -62,15 +65,15 @@ def kubeconfig(context: Context, base_url: str, cluster: Document, credential: s
     refuse_if(style not in ("exec", "azure"), "format", given=style)
     name = cluster["name"]
     user = f"{credential}_{cluster['group']}_{cluster['name']}"
-    where = name if credential == "clusterUser" else f"{name}-admin"
+    context_name = name if credential == "clusterUser" else f"{name}-admin"
     authority = base64.b64encode(context.ca_file.read_bytes()).decode()
     server = {"certificate-authority-data": authority, "server": f"{base_url}/k8s/clusters/{cluster['id']}"}
     config: Document = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": name, "cluster": server}],
-        "contexts": [{"name": where, "context": {"cluster": name, "user": user}}],
-        "current-context": where,
+        "contexts": [{"name": context_name, "context": {"cluster": name, "user": user}}],
+        "current-context": context_name,
         "preferences": {},
         "users": [{"name": user, "user": _user(cluster, credential, style)}],
     }

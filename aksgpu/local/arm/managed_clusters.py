@@ -1,4 +1,4 @@
-"""Managed clusters: create, change, show, stop, start, delete, and hand out credentials."""
+"""Requests on managed clusters."""
 
 from __future__ import annotations
 
@@ -7,62 +7,75 @@ from collections.abc import Callable
 from aksgpu.local.arm import representations, rules, vcpu_quota
 from aksgpu.local.arm.arm_errors import refusal, refuse_if
 from aksgpu.local.arm.arm_store import Document
-from aksgpu.local.arm.context import Answer, Call, Context, cluster_id, cluster_key
+from aksgpu.local.arm.context import Answer, Call, Context
 from aksgpu.local.arm.kubeconfigs import kubeconfig, uses_entra
 from aksgpu.local.arm.resource_groups import check_not_deleting
+from aksgpu.local.arm.resource_ids import cluster_id, cluster_key
 
 
 def put(context: Context, call: Call) -> Answer:
-    """Create a cluster, or change it; of its pools, those that the request does not name stay."""
-    group = context.group(call)
+    """Create or change a cluster. Pools that the request does not name are kept."""
+    group = context.get_group(call)
     name = call.path["cluster"]
     body = call.body or {}
     check_not_deleting(group)
     location = rules.check_location(body.get("location"))
-    properties = body.get("properties") or {}
-    old = context.known_cluster(call)
+    old = context.find_cluster(call)
     check_etag(call, representations.show_cluster(old) if old else None)
     if old is None:
         rules.check_new_cluster(name, body)
     elif location != old["location"]:
         raise refusal("cluster_elsewhere", name=name, there=old["location"], group=group["name"], location=location)
     else:
-        rules.check_fixed("cluster", old["properties"], properties)
-    rules.check_cluster(name, properties)
-    before: dict[str, Document] = old["pools"] if old else {}
-    pools = dict(before)
-    for profile in properties.get("agentPoolProfiles") or []:
-        pool = wanted_pool(before.get(profile.get("name")), profile.get("name") or "", profile, location)
-        pools[pool["name"]] = pool
-    rules.check_system_pool(pools)
+        rules.check_fixed("cluster", old["properties"], body.get("properties") or {})
+    rules.check_cluster(name, body.get("properties") or {})
+    old_pools: dict[str, Document] = old["pools"] if old else {}
+    pools = _build_pools(old_pools, body, location)
     if old:
         check_ready(context, old)
-    vcpu_quota.check(context, location, pools.values(), instead_of=before.values())
+    vcpu_quota.check(context, location, pools.values(), instead_of=old_pools.values())
 
     cluster = old or representations.new_cluster(group["name"], name, location)
     representations.change_cluster(cluster, body)
     cluster["pools"] = pools
     if old is not None:
-        operation = context.operations.begin("update-cluster", location, cluster)
-        return context.accepted(call, operation, status=200, body=representations.show_cluster(cluster))
-    machines = cluster["properties"]["nodeResourceGroup"]
-    refuse_if(rules.GROUP_NAME.fullmatch(machines) is None, "bad_group_name", name=machines)
-    refuse_if(machines.lower() == group["name"].lower(), "node_group_same", name=machines)
-    refuse_if(machines.lower() in context.state.groups, "node_group_there", name=machines)
+        operation = context.operations.start("update-cluster", location, cluster)
+        return context.accept(call, operation, status=200, body=representations.show_cluster(cluster))
+    node_group = _create_node_group(context, group, cluster)
     context.state.clusters[cluster_key(group["name"], name)] = cluster
-    context.state.groups[machines.lower()] = {
-        "name": machines,
-        "location": location,
+    operation = context.operations.start("put-cluster", location, cluster, group=node_group)
+    return context.accept(call, operation, status=201, body=representations.show_cluster(cluster))
+
+
+def _build_pools(old_pools: dict[str, Document], body: Document, location: str) -> dict[str, Document]:
+    """Return the existing pools with the changes and the new pools of a request on a cluster."""
+    pools = dict(old_pools)
+    for profile in (body.get("properties") or {}).get("agentPoolProfiles") or []:
+        pool = build_pool(old_pools.get(profile.get("name")), profile.get("name") or "", profile, location)
+        pools[pool["name"]] = pool
+    rules.check_system_pool(pools)
+    return pools
+
+
+def _create_node_group(context: Context, group: Document, cluster: Document) -> str:
+    """Create the resource group of a new cluster's nodes, and return its key."""
+    name = cluster["properties"]["nodeResourceGroup"]
+    key = str(name.lower())
+    refuse_if(rules.GROUP_NAME.fullmatch(name) is None, "bad_group_name", name=name)
+    refuse_if(key == group["name"].lower(), "node_group_same", name=name)
+    refuse_if(key in context.state.groups, "node_group_there", name=name)
+    context.state.groups[key] = {
+        "name": name,
+        "location": cluster["location"],
         "state": "Succeeded",
         "managedBy": cluster_id(cluster),
-        "tags": {"aks-managed-cluster-name": name, "aks-managed-cluster-rg": group["name"]},
+        "tags": {"aks-managed-cluster-name": cluster["name"], "aks-managed-cluster-rg": group["name"]},
     }
-    operation = context.operations.begin("put-cluster", location, cluster, group=machines.lower())
-    return context.accepted(call, operation, status=201, body=representations.show_cluster(cluster))
+    return key
 
 
-def wanted_pool(old: Document | None, name: str, given: Document, location: str) -> Document:
-    """A pool as a request wants it; the pool that exists is left alone until everything is checked."""
+def build_pool(old: Document | None, name: str, given: Document, location: str) -> Document:
+    """Return a pool with the changes that a request asks for. The existing document is not modified."""
     if old is None:
         pool = representations.new_pool(name, given)
     else:
@@ -74,91 +87,92 @@ def wanted_pool(old: Document | None, name: str, given: Document, location: str)
 
 
 def check_etag(call: Call, shown: Document | None) -> None:
-    """Honour ``If-Match`` and ``If-None-Match``."""
+    """Raise ArmError if ``If-Match`` or ``If-None-Match`` forbids the change of a resource, None if it is new."""
     etag = (shown or {}).get("eTag") or (shown or {}).get("properties", {}).get("eTag")
-    match, none_match = (call.headers.get(name, "").strip('"') for name in ("If-Match", "If-None-Match"))
+    match = call.headers.get("If-Match", "").strip('"')
+    none_match = call.headers.get("If-None-Match", "").strip('"')
     refuse_if(match not in ("", "*", etag) or (shown and none_match in ("*", etag)), "etag")
 
 
-def check_free(context: Context, cluster: Document) -> None:
-    """Refuse while an operation runs."""
-    refuse_if(context.operations.running(cluster), "busy", state=cluster["state"])
+def check_idle(context: Context, cluster: Document) -> None:
+    """Raise ArmError if an operation is in progress on the cluster."""
+    refuse_if(context.operations.get_running(cluster), "busy", state=cluster["state"])
 
 
 def check_ready(context: Context, cluster: Document) -> None:
-    """Refuse while an operation runs, and on a cluster that is stopped."""
-    check_free(context, cluster)
+    """Raise ArmError if an operation is in progress on the cluster, or if it is stopped."""
+    check_idle(context, cluster)
     refuse_if(cluster["power"] == "Stopped", "stopped")
 
 
 def get(context: Context, call: Call) -> Answer:
-    """One cluster."""
-    return Answer(200, representations.show_cluster(context.cluster(call)))
+    """Return a cluster."""
+    return Answer(200, representations.show_cluster(context.get_cluster(call)))
 
 
-def listed(context: Context, call: Call) -> Answer:
-    """The clusters of a resource group, or of the subscription."""
-    wanted = context.group(call)["name"] if "group" in call.path else None
-    found = [item for item in context.state.clusters.values() if wanted in (None, item["group"])]
-    return Answer(200, {"value": [representations.show_cluster(cluster) for cluster in found]})
+def list_all(context: Context, call: Call) -> Answer:
+    """Return the clusters of a resource group, or of the subscription."""
+    group = context.get_group(call)["name"] if "group" in call.path else None
+    clusters = [cluster for cluster in context.state.clusters.values() if group in (None, cluster["group"])]
+    return Answer(200, {"value": [representations.show_cluster(cluster) for cluster in clusters]})
 
 
 def patch(context: Context, call: Call) -> Answer:
     """Change a cluster's tags."""
-    cluster = context.cluster(call)
+    cluster = context.get_cluster(call)
     check_etag(call, representations.show_cluster(cluster))
-    check_free(context, cluster)
+    check_idle(context, cluster)
     cluster |= {key: value for key, value in (call.body or {}).items() if key == "tags"}
     context.save(cluster)
     return Answer(200, representations.show_cluster(cluster))
 
 
 async def delete(context: Context, call: Call) -> Answer:
-    """Delete a cluster; an operation that runs on it is cancelled."""
-    cluster = context.known_cluster(call)
+    """Delete a cluster. An operation in progress on it is cancelled."""
+    cluster = context.find_cluster(call)
     if cluster is None:
         return Answer(204)
     check_etag(call, representations.show_cluster(cluster))
-    running = context.operations.running(cluster)
+    running = context.operations.get_running(cluster)
     if running is not None and running["kind"] == "delete-cluster":
-        return context.accepted(call, running)
+        return context.accept(call, running)
     if running is not None:
         await context.operations.cancel(running)
-    return context.accepted(call, context.operations.begin("delete-cluster", cluster["location"], cluster))
+    return context.accept(call, context.operations.start("delete-cluster", cluster["location"], cluster))
 
 
 def stop(context: Context, call: Call) -> Answer:
-    """Stop a cluster: its nodes go, its objects stay."""
-    cluster = context.cluster(call)
+    """Stop a cluster. Its nodes are removed and its objects are kept."""
+    cluster = context.get_cluster(call)
     check_ready(context, cluster)
-    return context.accepted(call, context.operations.begin("stop-cluster", cluster["location"], cluster))
+    return context.accept(call, context.operations.start("stop-cluster", cluster["location"], cluster))
 
 
 def start(context: Context, call: Call) -> Answer:
     """Start a stopped cluster."""
-    cluster = context.cluster(call)
-    check_free(context, cluster)
+    cluster = context.get_cluster(call)
+    check_idle(context, cluster)
     refuse_if(cluster["power"] == "Running", "running")
     vcpu_quota.check(context, cluster["location"], cluster["pools"].values())
-    return context.accepted(call, context.operations.begin("start-cluster", cluster["location"], cluster))
+    return context.accept(call, context.operations.start("start-cluster", cluster["location"], cluster))
 
 
 async def abort(context: Context, call: Call) -> Answer:
-    """Cancel the operation that runs on the cluster, or on the pool that the path names."""
-    cluster = context.pool(call)[0] if "pool" in call.path else context.cluster(call)
-    running = context.operations.running(cluster)
+    """Cancel the operation in progress on the cluster, or on the pool in the path."""
+    cluster = context.get_pool(call)[0] if "pool" in call.path else context.get_cluster(call)
+    running = context.operations.get_running(cluster)
     if running is None or call.path.get("pool", running["pool"]).lower() != running["pool"]:
         return Answer(204)
     await context.operations.cancel(running)
-    return context.accepted(call, context.operations.begin("abort", cluster["location"]))
+    return context.accept(call, context.operations.start("abort", cluster["location"]))
 
 
 def credential(name: str) -> Callable[[Context, Call], Answer]:
-    """The handler that gives out a kubeconfig called ``name``."""
+    """Return the handler that answers with the kubeconfig of this name."""
 
     def handler(context: Context, call: Call) -> Answer:
-        """Without Entra ID, the user's credential is the administrator's, as in AKS."""
-        cluster = context.cluster(call)
+        cluster = context.get_cluster(call)
+        # Without Entra ID, the user credential is the administrator's, as on AKS.
         static = name == "clusterAdmin" or not uses_entra(cluster)
         refuse_if(static and cluster["properties"].get("disableLocalAccounts"), "no_local_accounts")
         value = kubeconfig(context, call.base_url, cluster, name, call.query.get("format") or "exec")

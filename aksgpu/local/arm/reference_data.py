@@ -1,7 +1,6 @@
-"""What the laptop's Azure offers: regions, VM sizes, zones and quota (``offer.yaml``), and the other tables beside it.
+"""What the laptop's Azure offers: regions, VM sizes, zones and quota, read from the YAML files beside this module.
 
-The GPU sizes come from the table that the library reads too. Nothing here decides anything; see
-:mod:`aksgpu.local.arm.vcpu_quota`.
+The GPU sizes come from the library's own table, ``gpu_sizes.csv``.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ NODE_IMAGE = "AKSUbuntu-2204gen2containerd-202610.13.0"
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """One of the YAML files beside this module; not to be changed."""
+    """Return the content of a YAML file beside this module. Callers must not modify it."""
     text = resources.files("aksgpu.local.arm").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, where it is there
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast but optional
     found: dict[str, Any] = yaml.load(text, loader)
     return found
 
@@ -30,13 +29,29 @@ def table(name: str) -> dict[str, Any]:
 SUBSCRIPTION: str = table("offer")["subscription"]["subscriptionId"]
 TENANT: str = table("offer")["subscription"]["tenantId"]
 REGIONS: dict[str, str] = table("offer")["regions"]
-"""Every region, by name, with the name that people see."""
+"""Display names of the regions by name."""
 FAMILIES: dict[str, dict[str, Any]] = {name.lower(): row for name, row in table("offer")["families"].items()}
+"""Rows of the VM families by name in lower case."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One VM size."""
+    """A VM size.
+
+    Attributes:
+        name: such as ``Standard_NC4as_T4_v3``.
+        vcpus: number of vCPUs.
+        ram_gb: memory in GiB.
+        family: the VM family that its quota belongs to.
+        price: US dollars per hour, or None if unknown.
+        gpu: the GPU's model; empty without one.
+        gpus: number of GPUs, which may be a fraction of one.
+        gpu_memory_gb: memory of all GPUs in GiB.
+        arch: ``amd64`` or ``arm64``.
+        driver: the GPU driver.
+        mig: whether its GPUs support MIG.
+        retired_on: the date on which it was retired; empty if it was not.
+    """
 
     name: str
     vcpus: int
@@ -52,43 +67,43 @@ class Size:
     retired_on: str = ""
 
     @property
-    def terms(self) -> dict[str, Any]:
-        """What the laptop offers of the size's family."""
+    def offer(self) -> dict[str, Any]:
+        """The row of the size's family."""
         return FAMILIES.get(self.family.lower(), {})
 
     @property
     def devices(self) -> int:
-        """GPUs that a node of this size shows: a fraction of a card is one device."""
+        """The number of GPUs that a node shows. A fraction of a GPU is one device."""
         return max(1, round(self.gpus)) if self.gpus else 0
 
     @property
     def nvidia(self) -> bool:
-        """Whether it has GPUs that CUDA runs on."""
+        """Whether it has NVIDIA GPUs."""
         return bool(self.gpus) and self.driver != "amd"
 
     @property
     def restricted(self) -> bool:
-        """Whether the subscription is kept from it (``NotAvailableForSubscription``)."""
-        return bool(self.terms.get("restricted"))
+        """Whether Azure restricts the size for the subscription (``NotAvailableForSubscription``)."""
+        return bool(self.offer.get("restricted"))
 
     def mig_slices(self, profile: str) -> tuple[str, int]:
-        """What NVIDIA calls the slices of a profile, such as ``1g.5gb``, and how many a GPU of this size gives."""
+        """Return NVIDIA's name of a MIG profile, such as ``1g.5gb``, and the number of slices of one GPU."""
         eighths, count = table("offer")["mig"][profile]
         memory = int(self.gpu_memory_gb / self.devices * eighths / 8 + 0.5)
         return f"{profile.removeprefix('MIG')}.{memory}gb", count
 
-    def offered(self, location: str) -> bool:
-        """Whether this region has the size at all."""
-        return not self.retired_on and location in self.terms.get("regions", REGIONS)
+    def is_offered(self, location: str) -> bool:
+        """Return whether a region offers the size."""
+        return not self.retired_on and location in self.offer.get("regions", REGIONS)
 
     def zones(self, location: str) -> list[str]:
-        """The availability zones of a region that have the size."""
-        return [] if location in table("offer")["without_zones"] else list(self.terms.get("zones", "123"))
+        """Return the availability zones of a region that offer the size."""
+        return [] if location in table("offer")["without_zones"] else list(self.offer.get("zones", "123"))
 
 
 @cache
 def sizes() -> dict[str, Size]:
-    """Every size that the laptop knows, by its name in lower case."""
+    """Return every VM size by name in lower case."""
     found = [Size(name, *row) for name, row in table("offer")["sizes"].items()]
     text = resources.files("aksgpu").joinpath("data/gpu_sizes.csv").read_text(encoding="utf-8")
     found += [_gpu_size(row) for row in csv.DictReader(text.splitlines())]

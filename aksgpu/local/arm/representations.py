@@ -1,4 +1,7 @@
-"""Clusters and pools as documents: made from a request with AKS' defaults, and shown as AKS shows them."""
+"""Documents of clusters and pools, and their representations in responses.
+
+A document is made from a request and AKS' defaults.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from typing import Any
 
 from aksgpu.local.arm import reference_data
 from aksgpu.local.arm.arm_store import Document
-from aksgpu.local.arm.context import CLUSTER_TYPE, cluster_id, group_id
+from aksgpu.local.arm.resource_ids import CLUSTER_TYPE, cluster_id, group_id
 
 SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
 
 
 def new_cluster(group: str, name: str, location: str) -> Document:
-    """A cluster's document before anybody said what it shall be."""
-    machines = f"MC_{group}_{name}_{location}"
-    if len(machines) > 80:  # where AKS cuts; names that differ behind the cut have to stay different
-        machines = f"{machines[:71]}_{_guid(machines.lower())[:8]}"
+    """Return the document of a new cluster with AKS' defaults."""
+    node_group = f"MC_{group}_{name}_{location}"
+    if len(node_group) > 80:  # AKS cuts the name here. The hash keeps names apart that differ after the cut.
+        node_group = f"{node_group[:71]}_{_guid(node_group.lower())[:8]}"
     return {
         "id": secrets.token_hex(6),
         "uid": secrets.token_hex(12),
@@ -35,13 +38,13 @@ def new_cluster(group: str, name: str, location: str) -> Document:
         "error": None,
         "pools": {},
         "properties": copy.deepcopy(reference_data.table("defaults")["cluster"])
-        | {"nodeResourceGroup": machines, "kubernetesVersion": reference_data.KUBERNETES_VERSION},
+        | {"nodeResourceGroup": node_group, "kubernetesVersion": reference_data.KUBERNETES_VERSION},
     }
 
 
 def change_cluster(cluster: Document, given: Document) -> None:
-    """Take over what a PUT says of the cluster itself; secrets are not kept."""
-    properties = _given("cluster", given.get("properties") or {})
+    """Apply the body of a PUT to a cluster, without its pools. Secrets are not stored."""
+    properties = _writable_fields("cluster", given.get("properties") or {})
     for profile, secret in reference_data.table("defaults")["secret"].items():
         properties.get(profile, {}).pop(secret, None)
     network = properties.pop("networkProfile", {})
@@ -52,16 +55,18 @@ def change_cluster(cluster: Document, given: Document) -> None:
             cluster[field] = copy.deepcopy(given[field])
 
 
-def _given(kind: str, properties: Document) -> Document:
-    """What a request says of the fields that are a client's to say."""
-    fixed = reference_data.table("defaults")["read_only"][kind]
+def _writable_fields(kind: str, properties: Document) -> Document:
+    """Return the fields of a request that are set and that are not read-only."""
+    read_only = reference_data.table("defaults")["read_only"][kind]
     return {
-        key: copy.deepcopy(value) for key, value in properties.items() if key not in fixed and value not in (None, "")
+        key: copy.deepcopy(value)
+        for key, value in properties.items()
+        if key not in read_only and value not in (None, "")
     }
 
 
 def new_pool(name: str, given: Document) -> Document:
-    """A pool's document."""
+    """Return the document of a new pool, made from a request and AKS' defaults."""
     pool: Document = {"name": name, "power": "Running", "state": "Creating", "error": None, "next": 0}
     pool["properties"] = copy.deepcopy(reference_data.table("defaults")["pool"])
     change_pool(pool, given)
@@ -71,22 +76,22 @@ def new_pool(name: str, given: Document) -> Document:
 
 
 def change_pool(pool: Document, given: Document) -> None:
-    """Take over what a PUT says of the pool."""
-    before = pool["properties"].get("nodeLabels") or {}
-    pool["properties"] |= _given("pool", given)
+    """Apply the body of a PUT to a pool."""
+    old_labels = pool["properties"].get("nodeLabels") or {}
+    pool["properties"] |= _writable_fields("pool", given)
     if not pool["properties"]["enableAutoScaling"]:
         for limit in ("minCount", "maxCount"):
             pool["properties"].pop(limit, None)
     size = reference_data.sizes().get(str(pool["properties"].get("vmSize")).lower())
     if size is not None:
         pool["properties"]["vmSize"] = size.name
-    gone = set(before) - set(pool["properties"].get("nodeLabels") or {})
-    pool["labelled"] = sorted({*pool.get("labelled", []), *gone})
+    removed = set(old_labels) - set(pool["properties"].get("nodeLabels") or {})
+    pool["labelled"] = sorted({*pool.get("labelled", []), *removed})
     pool["power"] = (given.get("powerState") or {}).get("code") or pool["power"]
 
 
 def _make_spot(properties: Document) -> None:
-    """What AKS adds to a spot pool by itself."""
+    """Set the fields that AKS adds to a spot pool."""
     properties.setdefault("spotMaxPrice", -1)
     properties.setdefault("scaleSetEvictionPolicy", "Delete")
     properties["nodeLabels"] = {SPOT_KEY: "spot"} | (properties.get("nodeLabels") or {})
@@ -96,7 +101,7 @@ def _make_spot(properties: Document) -> None:
 
 
 def show_pool(cluster: Document, pool: Document) -> Document:
-    """An agent pool, as its own address shows it."""
+    """Return the representation of an agent pool."""
     return {
         "id": f"{cluster_id(cluster)}/agentPools/{pool['name']}",
         "name": pool["name"],
@@ -106,7 +111,7 @@ def show_pool(cluster: Document, pool: Document) -> Document:
 
 
 def show_cluster(cluster: Document) -> Document:
-    """A managed cluster."""
+    """Return the representation of a managed cluster."""
     properties = copy.deepcopy(cluster["properties"])
     prefix = f"{properties.get('dnsPrefix') or properties.get('fqdnSubdomain')}-{cluster['serial']}"
     properties |= {
@@ -121,7 +126,7 @@ def show_cluster(cluster: Document) -> Document:
         "maxAgentPools": 100,
         "resourceUID": cluster["uid"],
         "identityProfile": properties.get("identityProfile") or {"kubeletidentity": _kubelet_identity(cluster)},
-        **_problem(cluster),
+        **_error_status(cluster),
     }
     shown: Document = {
         "id": cluster_id(cluster),
@@ -143,14 +148,14 @@ def _pool_properties(cluster: Document, pool: Document) -> Document:
         "nodeImageVersion": reference_data.NODE_IMAGE,
         "powerState": {"code": "Stopped" if cluster["power"] == "Stopped" else pool["power"]},
         "provisioningState": pool["state"],
-        **_problem(pool),
+        **_error_status(pool),
     }
     if shown["scaleSetPriority"] == "Regular":
         del shown["scaleSetPriority"]
     return {"eTag": _etag(shown), **shown}
 
 
-def _problem(document: Document) -> Document:
+def _error_status(document: Document) -> Document:
     return {"status": {"provisioningError": document["error"]}} if document.get("error") else {}
 
 

@@ -1,6 +1,7 @@
-"""AKS' request limits: token buckets by kind of request, as its documentation gives them.
+"""AKS' request limits as token buckets, with the values of its documentation.
 
-A bucket is kept for each resource that its row names. Refilling follows the laptop's time scale.
+There is a bucket for each kind of request and each resource that the limit applies to. Buckets refill faster with a
+smaller time scale.
 """
 
 from __future__ import annotations
@@ -10,15 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aksgpu.local.arm import agent_pools, async_operations, managed_clusters
+from aksgpu.local.arm import agent_pools, managed_clusters, operation_results
 from aksgpu.local.arm.faults import throttled
 
-_MOST_BUCKETS = 10_000
+_MAX_BUCKETS = 10_000
 
 
 @dataclass(frozen=True)
 class Limit:
-    """So many requests at once, and so many a second after that."""
+    """The limit of a kind of request.
+
+    Attributes:
+        name: AKS' name of the kind.
+        burst: requests that can be sent at once.
+        per_second: requests per second after that.
+        by: the placeholders of the path that select the bucket.
+    """
 
     name: str
     burst: int
@@ -29,14 +37,14 @@ class Limit:
 LIMITS: dict[Callable[..., Any], Limit] = {
     managed_clusters.put: Limit("PutManagedClusterHandler.PUT", 20, 1 / 60, ("group", "cluster")),
     managed_clusters.get: Limit("GetManagedClusterHandler.GET", 60, 1, ("group", "cluster")),
-    managed_clusters.listed: Limit("ListManagedClustersHandler.GET", 60, 1, ("group",)),
+    managed_clusters.list_all: Limit("ListManagedClustersHandler.GET", 60, 1, ("group",)),
     agent_pools.put: Limit("PutAgentPoolHandler.PUT", 20, 1 / 60, ("group", "cluster", "pool")),
-    async_operations.get_status: Limit("GetOperationStatusHandler.GET", 200, 2, ()),
+    operation_results.get_status: Limit("GetOperationStatusHandler.GET", 200, 2, ()),
 }
 
 
-def name(handler: Callable[..., Any], method: str) -> str:
-    """What AKS calls the requests that a handler answers."""
+def request_name(handler: Callable[..., Any], method: str) -> str:
+    """Return AKS' name of the kind of request that a handler answers."""
     limit = LIMITS.get(handler)
     return limit.name if limit is not None else f"{method.capitalize()}Handler.{method}"
 
@@ -45,8 +53,8 @@ class Throttle:
     """The buckets of a subscription.
 
     Args:
-        time_scale: the laptop's.
-        clock: seconds that only grow.
+        time_scale: the laptop's time scale.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, time_scale: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,14 +63,14 @@ class Throttle:
         self._buckets: dict[tuple[str, ...], tuple[float, float]] = {}
 
     def check(self, handler: Callable[..., Any], path: Mapping[str, str]) -> None:
-        """Take a token for this request; raises ArmError with 429 when there is none."""
+        """Take a token for a request; raises ArmError with status 429 if the bucket is empty."""
         limit = LIMITS.get(handler)
         if limit is None:
             return
         key = (limit.name, *(path.get(name, "").lower() for name in limit.by))
         now = self._clock()
         rate = limit.per_second / self._scale
-        if len(self._buckets) > _MOST_BUCKETS:  # of names that somebody thinks up
+        if len(self._buckets) > _MAX_BUCKETS:  # requests for names that do not exist create buckets too
             self._buckets.clear()
         tokens, then = self._buckets.get(key, (float(limit.burst), now))
         tokens = min(float(limit.burst), tokens + (now - then) * rate)

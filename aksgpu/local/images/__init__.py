@@ -1,27 +1,27 @@
-"""The programs that stand in for container images on the laptop AKS.
+"""The programs that replace container images on the laptop AKS.
 
-The laptop pulls nothing: an image reference is looked up in :mod:`aksgpu.local.images.image_registry`, which names a
-program
-of this machine. This package holds that table and the programs of aksgpu itself (MNIST training, the NVIDIA device
-plugin, ``nvidia-smi``); it is not a container runtime.
+The laptop does not pull images. :mod:`aksgpu.local.images.image_registry` maps an image reference to a program of this
+machine. The other modules are aksgpu's own programs: MNIST training, the NVIDIA device plugin and ``nvidia-smi``.
 
-What a stand-in finds in its environment, beside what the pod's manifest gives it:
+A program finds the following in its environment, in addition to the variables in the pod's manifest:
 
 ``AKSGPU_GPUS``
-    The GPUs given to this container as a JSON list, ``[]`` without one. Each has ``index`` (on its node), ``uuid``,
-    ``model`` ("Tesla T4"), ``memory_mib``, ``simulated`` (true: there is no such GPU in this machine),
-    ``pci_bus_id`` ("0001:00:00.0"), ``compute_capability`` ("7.5") and ``mig`` ("1g.5gb" when it is a slice of one).
+    The GPUs of the container as a JSON list. Each has ``index`` (on its node), ``uuid``, ``model`` ("Tesla T4"),
+    ``memory_mib``, ``simulated`` (whether this machine does not have the GPU), ``pci_bus_id`` ("0001:00:00.0"),
+    ``compute_capability`` ("7.5") and ``mig`` ("1g.5gb" if it is a MIG slice, otherwise empty).
 ``AKSGPU_DRIVER``
-    On nodes with GPUs: a file that is there while the node's NVIDIA driver does not work, and says what NVML says then.
+    On nodes with GPUs: the path of a file that exists while the NVIDIA driver is broken. It holds NVML's error message.
 ``NVIDIA_VISIBLE_DEVICES``, ``CUDA_VISIBLE_DEVICES``
-    Their uuids, comma separated. Without a GPU the first is ``void`` and the second empty, so that CUDA finds nothing.
+    The uuids of the GPUs, separated by commas. Without a GPU, the first is ``void`` and the second is empty, so that
+    CUDA finds none.
 ``AKSGPU_ROOT``
-    Only where the system grants no mount namespace: the directory below which volumes lie at their mount paths. There,
-    a mount path in the command, its arguments and the environment is rewritten to the path below that directory.
+    Only if the system does not allow mount namespaces: the directory that contains the volumes at their mount paths.
+    Mount paths in the command, its arguments and the environment are replaced by paths below it.
 ``PATH``
-    Begins with ``python`` and ``python3`` (this Python) and, with a GPU, ``nvidia-smi``.
+    Begins with directories that contain ``python`` and ``python3`` (the Python that runs aksgpu) and, with a GPU,
+    ``nvidia-smi``.
 
-Output is kept line by line, and SIGTERM comes first when the pod is deleted, SIGKILL after its grace period.
+Output is kept line by line. When the pod is deleted, the program receives SIGTERM, and SIGKILL after the grace period.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Image", "driver_problem", "find", "given_gpus", "normalise", "regist
 
 
 def driver_problem() -> str:
-    """What NVML says instead of working, in a container of a node whose driver is broken; empty otherwise."""
+    """Return NVML's error message if the driver of the container's node is broken, otherwise an empty text."""
     try:
         return Path(os.environ.get("AKSGPU_DRIVER") or os.devnull).read_text().strip()
     except FileNotFoundError:
@@ -45,5 +45,5 @@ def driver_problem() -> str:
 
 
 def given_gpus() -> list[dict[str, Any]]:
-    """The GPUs of this container."""
+    """Return the GPUs of this container."""
     return list(json.loads(os.environ.get("AKSGPU_GPUS") or "[]"))

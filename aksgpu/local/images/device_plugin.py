@@ -1,14 +1,13 @@
-"""Stands in for NVIDIA's device plugin: tells the node agent which GPUs its node has.
+"""Replaces NVIDIA's device plugin: registers a node's GPUs with the node agent.
 
-As the kubelet's plugins do, it registers at ``/var/lib/kubelet/device-plugins/kubelet.sock``, though not in gRPC: it
-stays connected and sends a line of JSON, ``{"resource_name", "devices": [{"id", "health"}]}``, at first and for each
-change. The devices are lost when the connection is.
+It connects to ``/var/lib/kubelet/device-plugins/kubelet.sock`` as plugins of a kubelet do, but does not use gRPC. It
+sends a line of JSON, ``{"resource_name", "devices": [{"id", "health"}]}``, first and after each change, and keeps the
+connection open. The devices are lost when the connection closes.
 
-As the real one it registers again when ``kubelet.sock`` is made anew, ends with an error on a node without GPUs, and
-with ``FAIL_ON_INIT_ERROR=false`` stays there running and offers nothing. The GPUs are those in ``AKSGPU_GPUS``. Where
-they are cut up (MIG), ``MIG_STRATEGY`` decides what is offered: ``none``, NVIDIA's default, whole GPUs; ``single`` the
-slices under the name of a GPU; ``mixed`` the slices under a name of their own. While the driver does not work, all
-devices are unhealthy.
+Like the real plugin, it registers again if ``kubelet.sock`` is created anew. On a node without GPUs it ends with an
+error, or with ``FAIL_ON_INIT_ERROR=false`` keeps running and offers nothing. With MIG, ``MIG_STRATEGY`` selects what it
+offers: ``none``, NVIDIA's default, offers whole GPUs, ``single`` offers slices under the name of a GPU, and ``mixed``
+offers slices under names of their own. All devices are unhealthy while the driver is broken.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from typing import Any
 from aksgpu.local.images import driver_problem, given_gpus
 
 RESOURCE = "nvidia.com/gpu"
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 NO_GPUS = (
     "Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file: "
     "No such file or directory",
@@ -38,8 +37,8 @@ NO_GPUS = (
 )
 
 
-def offered(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, list[str]]:
-    """The resource that a plugin of this MIG strategy offers, and the ids of its devices."""
+def offered_devices(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, list[str]]:
+    """Return the resource that a plugin with this MIG strategy offers, and the ids of its devices."""
     slices = [gpu for gpu in gpus if gpu["mig"]]
     if not slices or strategy == "none":
         return RESOURCE, [gpu["uuid"] for gpu in gpus if not gpu["mig"]]
@@ -48,14 +47,14 @@ def offered(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, list[str]]:
 
 
 def log(text: str, level: str = "I") -> None:
-    """Log as the real plugin does, with klog."""
-    stamp = datetime.now().strftime("%m%d %H:%M:%S.%f")
-    print(f"{level}{stamp} {os.getpid():7d} main.go] {text}", file=sys.stderr, flush=True)
+    """Log in the format of the real plugin (klog)."""
+    timestamp = datetime.now().strftime("%m%d %H:%M:%S.%f")
+    print(f"{level}{timestamp} {os.getpid():7d} main.go] {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def short(path: Path) -> Iterator[str]:
-    """A path below 100 characters to a socket, as the system demands, however deep it lies."""
+def short_path(path: Path) -> Iterator[str]:
+    """A path of the same socket with fewer than 100 characters, which is the system's limit."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
@@ -64,10 +63,10 @@ def short(path: Path) -> Iterator[str]:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening Unix socket, in place of an old one."""
+    """Return a listening Unix socket. An old one at this path is replaced."""
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX)
-    with short(path) as name:
+    with short_path(path) as name:
         server.bind(name)
     server.listen()
     server.setblocking(False)
@@ -75,35 +74,38 @@ def listen(path: Path) -> socket.socket:
 
 
 async def offer(kubelet: Path, resource: str, ids: list[str]) -> None:
-    """Offer devices for ever, whenever there is a node agent to take them."""
+    """Register devices with the node agent, and again whenever it restarts."""
     while True:
-        with contextlib.suppress(OSError):  # there is none at the moment
-            with short(kubelet) as name:
+        with contextlib.suppress(OSError):  # the node agent is not running
+            with short_path(kubelet) as name:
                 reader, writer = await asyncio.open_unix_connection(name)
             with contextlib.closing(writer):
                 log(f"Registered device plugin for '{resource}' with Kubelet")
-                await _tell(reader, writer, resource, ids)
-        await asyncio.sleep(LOOK_SECONDS)
+                await _send_devices(reader, writer, resource, ids)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, resource: str, ids: list[str]) -> None:
-    """Send the devices, and again whenever their health changes, until the node agent hangs up."""
-    told: str | None = None
-    gone = asyncio.ensure_future(reader.read())
-    while not gone.done():
-        if (problem := driver_problem()) != told:
-            told = problem
+async def _send_devices(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, resource: str, ids: list[str]
+) -> None:
+    """Send the devices, and again when their health changes, until the node agent closes the connection."""
+    last_problem: str | None = None
+    closed = asyncio.ensure_future(reader.read())
+    while not closed.done():
+        problem = driver_problem()
+        if problem != last_problem:
+            last_problem = problem
             health = "Unhealthy" if problem else "Healthy"
             message = {"resource_name": resource, "devices": [{"id": uuid, "health": health} for uuid in ids]}
             writer.write(json.dumps(message).encode() + b"\n")
             if problem:
                 log(f"Failed to initialize NVML: {problem}; all devices of '{resource}' go unhealthy", "E")
-        await asyncio.wait([gone], timeout=LOOK_SECONDS)
-    await gone
+        await asyncio.wait([closed], timeout=POLL_SECONDS)
+    await closed
 
 
 def main() -> int:
-    """Run the plugin until it is killed; the exit code is that of a plugin without GPUs."""
+    """Run the plugin until it is killed. It returns an exit code only without GPUs."""
     parser = argparse.ArgumentParser(prog="nvidia-device-plugin", description="Offers a node's GPUs to Kubernetes.")
     default = os.environ.get("FAIL_ON_INIT_ERROR", "true")
     parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)
@@ -115,7 +117,7 @@ def main() -> int:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
         kubelet = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins/kubelet.sock")
-        asyncio.run(offer(kubelet, *offered(gpus, options.mig_strategy)))
+        asyncio.run(offer(kubelet, *offered_devices(gpus, options.mig_strategy)))
     for text in [f"Failed to initialize NVML: {problem}"] if problem else NO_GPUS:
         log(text, "E")
     if options.fail_on_init_error.lower() not in ("false", "0", "f"):

@@ -1,7 +1,7 @@
-"""Which program of this machine stands in for an image reference.
+"""The programs of this machine that replace container images.
 
-Built-in stand-ins are a table of patterns; users add their own with :func:`register`, kept in
-``$AKSGPU_HOME/images.json``. Nothing is pulled or unpacked here.
+Built-in programs are a table of patterns. Users add their own with :func:`register`, which are stored in
+``$AKSGPU_HOME/images.json``. Nothing is pulled or unpacked.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class Image:
-    """A stand-in.
+    """A program that replaces an image.
 
     Attributes:
-        reference: the normalised image reference.
+        reference: the normalized image reference.
         entrypoint: what a container without ``command`` runs.
-        cmd: its arguments where the container gives none.
-        directory: the working directory where the container gives none, or None.
-        all_gpus: whether it sees every GPU of its node without asking for one, as a device plugin does.
+        cmd: its arguments if the container has none.
+        directory: the working directory if the container has none, or None.
+        all_gpus: whether it has access to every GPU of its node without requesting one, as a device plugin has.
     """
 
     reference: str
@@ -47,18 +47,20 @@ class Image:
 
     @property
     def id(self) -> str:
-        """An image id made of the reference: there are no layers to hash."""
+        """An image id, computed from the reference because there are no layers."""
         return "sha256:" + hashlib.sha256(self.reference.encode()).hexdigest()
 
 
 def _module(name: str) -> tuple[str, ...]:
-    # -P: a container's working directory must not shadow modules. One thread: pods get in each other's way with more.
+    # -P prevents that files in the working directory shadow modules. With more threads, pods slow each other down.
     return ("env", "OPENBLAS_NUM_THREADS=1", sys.executable, "-P", "-m", f"aksgpu.local.images.{name}")
 
 
+ADVICE_REASON = "ImageUnavailable"
+"""Reason of the event that says how to provide an image."""
+
 _MNIST = _module("mnist")
 _PLUGIN = _module("device_plugin")
-# Pattern of the normalised name without tag, entrypoint, cmd.
 _BUILTIN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (r"(docker\.io/microsoft|mcr\.microsoft\.com/azuredocs)/samples-tf-mnist-demo", _MNIST, ()),
     (r"(docker\.io|nvcr\.io)/nvidia/k8s-device-plugin", _PLUGIN, ()),
@@ -66,10 +68,11 @@ _BUILTIN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (r"docker\.io/(.*/busybox|library/(alpine|debian|ubuntu))", (), ("sh",)),
     (r"docker\.io/library/python", (), ("python3",)),
 )
+"""Pattern of the normalized name without tag, entrypoint, cmd."""
 
 
 def normalise(reference: str) -> str:
-    """The full form of an image reference: registry, repository, and tag or digest.
+    """Return the full form of an image reference: registry, repository, and tag or digest.
 
     Raises:
         InvalidInput: the reference cannot be parsed.
@@ -87,27 +90,33 @@ def normalise(reference: str) -> str:
 
 
 def find(reference: str) -> Image | None:
-    """The stand-in for an image, the user's own first; None where there is none.
+    """Return the program that replaces an image, or None. Programs of the user come first.
 
     Raises:
         InvalidInput: the reference cannot be parsed.
     """
     full = normalise(reference)
-    if own := _read(None).get(full):
-        return Image(full, tuple(own["command"]), directory=own["directory"])
+    registered = _read(None).get(full)
+    if registered:
+        return Image(full, tuple(registered["command"]), directory=registered["directory"])
     for pattern, entrypoint, cmd in _BUILTIN:
         if re.fullmatch(rf"{pattern}(:[^:/@]+|@.+)", full):
             return Image(full, entrypoint, cmd, all_gpus=entrypoint == _PLUGIN)
     return None
 
 
-def missing(reference: str) -> str:
-    """What the laptop says about an image that has no stand-in."""
+def pull_error(reference: str) -> str:
+    """Return the error for an image that no program replaces."""
     return (
-        f'failed to resolve reference "{normalise(reference)}": the laptop AKS pulls no images and has no stand-in for '
-        f'this one; register a program of this machine with aksgpu.local.images.register("{reference}", '
-        '["python", "train.py"])'
+        f'failed to resolve reference "{normalise(reference)}": the laptop AKS does not pull images, and no program '
+        "is registered for this one"
     )
+
+
+def advice(reference: str) -> str:
+    """Return what to do about an image that no program replaces."""
+    call = f'aksgpu.local.images.register("{reference}", ["python", "train.py"])'
+    return f"Register a program of this machine for the image: {call}"
 
 
 def register(
@@ -117,36 +126,39 @@ def register(
     directory: str | os.PathLike[str] | None = None,
     home: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Let a program of this machine stand in for an image on the laptop AKS.
+    """Run a program of this machine in place of an image on the laptop AKS.
 
-    It is the image's entrypoint: a container's ``args`` follow it, and its ``command`` replaces it.
+    The program is the image's entrypoint: a container's ``args`` follow it, and its ``command`` replaces it.
 
     Args:
-        reference: the image reference as manifests have it.
-        command: the program and its first arguments; ``python`` is the Python of aksgpu.
-        directory: where it runs unless the container says otherwise; the current directory by default.
-        home: the home of the laptop AKS; ``$AKSGPU_HOME`` or its default when None.
+        reference: the image reference, as in a manifest.
+        command: the program and its first arguments. ``python`` is the Python that runs aksgpu.
+        directory: the working directory unless the container has one. None uses the current directory.
+        home: the directory of the laptop's files. None uses ``$AKSGPU_HOME`` or its default.
 
     Raises:
-        InvalidInput: the reference cannot be parsed, or the command is empty.
+        InvalidInput: the reference cannot be parsed, or the command is not a list of strings or is empty.
+
+    Example:
+        >>> local.images.register("myregistry.azurecr.io/train:1", ["python", "/home/me/train.py"])
     """
     if isinstance(command, str) or not command:
-        raise InvalidInput("command must be a list of strings with at least the program")
-    own = {"command": [str(word) for word in command], "directory": str(Path(directory or ".").resolve())}
-    _write(_read(home) | {normalise(reference): own}, home)
+        raise InvalidInput(f"`command` must be a list of strings with at least the program, got {command!r}")
+    registered = {"command": [str(word) for word in command], "directory": str(Path(directory or ".").resolve())}
+    _write(_read(home) | {normalise(reference): registered}, home)
 
 
 def unregister(reference: str, *, home: str | os.PathLike[str] | None = None) -> None:
-    """Forget a stand-in made by :func:`register`; one that is not there is no error."""
+    """Remove a program that :func:`register` added. It is not an error if there is none."""
     full = normalise(reference)
-    _write({name: own for name, own in _read(home).items() if name != full}, home)
+    _write({name: entry for name, entry in _read(home).items() if name != full}, home)
 
 
 def install_tools(directory: Path) -> tuple[Path, Path]:
-    """Write the commands that every container has on its PATH, and those of containers with a GPU.
+    """Write the commands on the PATH of every container, and those on the PATH of containers with a GPU.
 
     Returns:
-        The two directories, in this order.
+        The directories of the two.
     """
     common = directory / "bin"
     gpu = directory / "gpu-bin"

@@ -1,10 +1,9 @@
-"""The program behind the tutorial's image ``samples-tf-mnist-demo:gpu`` on the laptop AKS.
+"""The program for the tutorial's image ``samples-tf-mnist-demo:gpu`` on the laptop AKS.
 
-It stands in for TensorFlow's ``mnist_with_summaries.py``: it takes its arguments, logs in its format, and really
-trains; every accuracy is measured on held-out images. It does not use a GPU: numpy does the work on the CPU, and the
-log says so. MNIST itself is read where its files are (``--data_dir``); elsewhere digits are drawn, see
-:mod:`aksgpu.local.images.digits`. A seed makes a run repeatable on any machine, see
-:mod:`aksgpu.local.images.network`.
+It takes the arguments of TensorFlow's ``mnist_with_summaries.py``, logs in its format, and trains a network. Every
+accuracy is measured on held-out images. It does not use a GPU: NumPy computes on the CPU, and the log says so. It reads
+the MNIST files in ``--data_dir``. Without them it draws digits, see :mod:`aksgpu.local.images.digits`. A seed makes a
+run repeatable on any machine, see :mod:`aksgpu.local.images.network`.
 
     python -m aksgpu.local.images.mnist --max_steps 500
 """
@@ -26,11 +25,19 @@ import numpy.typing as npt
 from aksgpu.local.images import digits, given_gpus
 from aksgpu.local.images.network import Bytes, Network, scale
 
-# units, where the original has 500; images a step
 _HIDDEN = 256
+"""Units of the hidden layer. The original has 500."""
 _BATCH = 100
-_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
-
+"""Images per step."""
+_TRAIN_IMAGES = 6000
+_TEST_IMAGES = 2000
+"""Number of images that are drawn without the MNIST files."""
+_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 _NUMBERS: dict[str, tuple[type, float, float, float, str]] = {
     "max_steps": (int, 1, 10**9, 500, "training steps"),
@@ -38,15 +45,15 @@ _NUMBERS: dict[str, tuple[type, float, float, float, str]] = {
     "dropout": (float, 1e-9, 1, 0.9, "probability to keep a unit in training"),
     "seed": (int, 0, 2**32 - 1, 0, "of all chance"),
 }
-"""Arguments: type, least and largest value, default, help."""
+"""Numeric arguments: type, minimum, maximum, default, help."""
 
 
 class BadData(Exception):
-    """MNIST files that cannot be used."""
+    """The MNIST files cannot be used."""
 
 
 class Data(NamedTuple):
-    """Images (count, pixels) and their labels (count,), for training and for testing."""
+    """Images, ``(count, pixels)``, and their labels, ``(count,)``, for training and for testing."""
 
     train_images: Bytes
     train_labels: Bytes
@@ -55,7 +62,7 @@ class Data(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, and log; the exit code is 0, 1 for unusable data, 2 for arguments that cannot be right."""
+    """Train and log. The exit code is 0, 1 for unusable data, or 2 for invalid arguments."""
     options = _arguments(argv)
     try:
         _log_devices(given_gpus())
@@ -69,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(data: Data, options: argparse.Namespace) -> Iterator[str]:
-    """The original's loop: every tenth step measures instead of learning. Gives the lines to log."""
-    chance = np.random.RandomState(options.seed)  # not default_rng: only RandomState's numbers are promised to stay
-    network = Network(data.train_images.shape[1], _HIDDEN, 10, learning_rate=options.learning_rate, chance=chance)
+    """Train, and yield the lines to log. As in the original, every tenth step measures the accuracy instead."""
+    random = np.random.RandomState(options.seed)  # NumPy does not guarantee the numbers of default_rng
+    network = Network(data.train_images.shape[1], _HIDDEN, 10, learning_rate=options.learning_rate, random=random)
     test_images = scale(data.test_images)
-    batches = _batches(len(data.train_images), chance)
+    batches = _batches(len(data.train_images), random)
     for step in range(options.max_steps):
         if step % 10 == 0:
             yield f"Accuracy at step {step}: {round(network.accuracy(test_images, data.test_labels), 4)}"
@@ -84,10 +91,10 @@ def train(data: Data, options: argparse.Namespace) -> Iterator[str]:
             yield f"Adding run metadata for {step}"
 
 
-def _batches(count: int, chance: np.random.RandomState) -> Iterator[npt.NDArray[np.int64]]:
+def _batches(count: int, random: np.random.RandomState) -> Iterator[npt.NDArray[np.int64]]:
     size = min(_BATCH, count)
     while True:
-        order = chance.permutation(count)
+        order = random.permutation(count)
         for start in range(0, count - size + 1, size):
             yield order[start : start + size]
 
@@ -100,7 +107,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--data_dir",
         type=Path,
         default="/tmp/tensorflow/mnist/input_data",
-        help="where MNIST's four IDX files are, gzipped or not; without them, digits are drawn (%(default)s)",
+        help="directory of MNIST's four IDX files, gzipped or not; without them, digits are drawn (%(default)s)",
     )
     options = parser.parse_args(argv)
     for name, (_, low, high, _, _) in _NUMBERS.items():
@@ -110,10 +117,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _log_devices(gpus: list[dict[str, Any]]) -> None:
-    """What TensorFlow logs about the GPUs that it finds, and who really computes.
+    """Log the GPUs as TensorFlow does, and what computes in fact.
 
     Args:
-        gpus: as :mod:`aksgpu.local.images` describes AKSGPU_GPUS.
+        gpus: the value of AKSGPU_GPUS, see :mod:`aksgpu.local.images`.
     """
     if not gpus:
         _log("No GPU is assigned to this process: training on /device:CPU:0")
@@ -140,28 +147,30 @@ def _log(text: str) -> None:
 
 
 def _drawn() -> Data:
-    train = 6000
-    test = 2000
-    print(f"Drawing {train} digits to train with and {test}, in other fonts, to test with (not MNIST)", flush=True)
-    return Data(*digits.draw(digits.TRAIN_FONTS, train, seed=0), *digits.draw(digits.TEST_FONTS, test, seed=1))
+    sizes = f"{_TRAIN_IMAGES} digits to train with and {_TEST_IMAGES}, in other fonts, to test with"
+    print(f"Drawing {sizes} (not MNIST)", flush=True)
+    train_images, train_labels = digits.draw(digits.TRAIN_FONTS, _TRAIN_IMAGES, seed=0)
+    test_images, test_labels = digits.draw(digits.TEST_FONTS, _TEST_IMAGES, seed=1)
+    return Data(train_images, train_labels, test_images, test_labels)
 
 
 def load(folder: Path) -> Data | None:
-    """MNIST from its files.
+    """Read MNIST from its files.
 
     Args:
-        folder: where the four IDX files are, gzipped (``.gz``) or not.
+        folder: the directory of the four IDX files, gzipped (``.gz``) or not.
 
     Returns:
-        None when none of the files is there.
+        None if none of the files exists.
 
     Raises:
-        BadData: some are missing, or one is damaged or does not fit the others.
+        BadData: some are missing, or one is damaged or does not match the others.
     """
     found = {name: file for name in _FILES for file in (folder / f"{name}.gz", folder / name) if file.is_file()}
     if not found:
         return None
-    if missing := [name for name in _FILES if name not in found]:
+    missing = [name for name in _FILES if name not in found]
+    if missing:
         raise BadData(f"{folder} has some of MNIST's files, but not {', '.join(missing)}")
     data = Data(*(_read_idx(found[name]) for name in _FILES))
     for images, labels in (data[:2], data[2:]):
@@ -172,7 +181,7 @@ def load(folder: Path) -> Data | None:
 
 
 def _read_idx(file: Path) -> Bytes:
-    """A file of the IDX format: two zeros, the type, the number of dimensions, the dimensions, the values."""
+    """Read a file in IDX format: two zeros, the type, the number of dimensions, the dimensions, the values."""
     print(f"Extracting {file}", flush=True)
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
@@ -183,7 +192,7 @@ def _read_idx(file: Path) -> Bytes:
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
         return values.reshape(shape if dimensions == 1 else (shape[0], -1))
     except (OSError, EOFError, IndexError, ValueError, struct.error) as error:
-        raise BadData(f"{file} is no IDX file of unsigned bytes, or damaged: {error}") from error
+        raise BadData(f"{file} is damaged, or is not an IDX file of unsigned bytes: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Stands in for ``nvidia-smi`` in containers with a GPU.
+"""Replaces ``nvidia-smi`` in containers with a GPU.
 
-It shows the container's GPUs in the real one's table, as a list (``-L``) or as chosen fields (``--query-gpu``), and
-says plainly when they are simulated. Where they are real and this machine has the real program, that one runs instead.
+It shows the container's GPUs as the table of the real program, as a list (``-L``) or as selected fields
+(``--query-gpu``), and says if they are simulated. With real GPUs it runs the real program if this machine has it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aksgpu.local.images import driver_problem, given_gpus
 
 DRIVER = "550.144.03"
 CUDA = "12.4"
-NOTE = "SIMULATED: this machine has no such GPU; the laptop AKS shows what the node's VM size would have."
+NOTE = "SIMULATED: this machine has no such GPU. The laptop AKS shows the GPU of the node's VM size."
 
 TABLE = """\
 {now}
@@ -35,7 +35,7 @@ ROW = """\
 
 
 def table(gpus: list[dict[str, str]]) -> str:
-    """The table that ``nvidia-smi`` shows without arguments."""
+    """Return the table that ``nvidia-smi`` prints without arguments."""
     lines = [TABLE.format(now=time.strftime("%a %b %e %H:%M:%S %Y"), driver=DRIVER, cuda=CUDA)]
     for gpu in gpus:
         lines.append(ROW.format(gpu=gpu, memory=f"0MiB / {gpu['memory.total'].replace(' ', ''):>9}"))
@@ -43,7 +43,7 @@ def table(gpus: list[dict[str, str]]) -> str:
 
 
 def query(gpus: list[dict[str, str]], fields: list[str], style: list[str]) -> str:
-    """Comma separated values, as ``--query-gpu`` gives them."""
+    """Return comma-separated values, as ``--query-gpu`` prints them."""
     lines = [", ".join(gpu.get(field, "[N/A]") for field in fields) for gpu in gpus]
     if "nounits" in style:
         lines = [line.replace(" MiB", "").replace(" %", "") for line in lines]
@@ -51,7 +51,7 @@ def query(gpus: list[dict[str, str]], fields: list[str], style: list[str]) -> st
 
 
 def _fields(index: int, gpu: dict[str, Any]) -> dict[str, str]:
-    """What ``--query-gpu`` can ask of a GPU."""
+    """Return the fields of a GPU that ``--query-gpu`` can select."""
     memory = f"{gpu['memory_mib']} MiB"
     name = gpu["model"] + (" SIMULATED" if gpu["simulated"] else "")
     return {
@@ -69,14 +69,16 @@ def _fields(index: int, gpu: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Show the container's GPUs; the exit code is that of the real program."""
-    if problem := driver_problem():
+    """Print the container's GPUs, and return the exit code of the real program."""
+    problem = driver_problem()
+    if problem:
         print(f"Failed to initialize NVML: {problem}")
         return 18
     found = given_gpus()
     simulated = any(gpu["simulated"] for gpu in found)
-    if (real := os.environ.get("AKSGPU_REAL_SMI")) and not simulated:
-        os.execv(real, ["nvidia-smi", *sys.argv[1:]])
+    real_program = os.environ.get("AKSGPU_REAL_SMI")
+    if real_program and not simulated:
+        os.execv(real_program, ["nvidia-smi", *sys.argv[1:]])
     parser = argparse.ArgumentParser(prog="nvidia-smi", description="Shows the GPUs of this container.")
     parser.add_argument("-L", "--list-gpus", action="store_true")
     parser.add_argument("--query-gpu", default="")

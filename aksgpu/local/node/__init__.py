@@ -1,10 +1,9 @@
 """The node agent of the laptop AKS: pods as processes of this machine.
 
-:class:`~aksgpu.local.node.node_agent.NodeAgent` is all that others use. Inside, ``agent -> pod -> container ->
-attempt``
-follow the life of a pod from the cluster down to a process, which ``shim`` keeps; ``nodes`` is a node's own life, with
-``devices`` and ``gpus``; ``environment`` and ``volumes`` are what a container finds; ``status`` and ``logs`` are what
-is told of it.
+:class:`~aksgpu.local.node.node_agent.NodeAgent` is the interface for other packages. Inside, ``node_agent -> pod ->
+container -> container_run`` follow a pod from the cluster down to a process, which ``shim`` supervises. ``pod_context``
+is what containers share. ``kubelets`` is a node itself, with ``device_manager`` and ``gpus``. ``container_spec``,
+``environment`` and ``volumes`` prepare a run. ``pod_status`` and ``container_logs`` report on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reads a container's CRI log as ``kubectl logs`` asks for it: a part of it, then what follows.
+"""Reading of a container's CRI log: a part of it, and what is written later.
 
-The files are written by :mod:`aksgpu.local.node.shim`: segments ``PATH.0``, ``PATH.1``..., of which the highest is the
-current one. Whether pod and container exist is not asked here.
+:mod:`aksgpu.local.node.shim` writes the files as segments ``PATH.0``, ``PATH.1`` and so on. The segment with the
+highest number is the current one.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-CHUNK = 256 * 1024
-POLL = 0.05
+CHUNK_BYTES = 256 * 1024
+POLL_SECONDS = 0.05
+_SECOND = 1_000_000_000
 
 
-def _since(since_time: str | None, since_seconds: int | None) -> bytes:
-    """Where a log begins. Timestamps have one width, so that text order is time order."""
+def _first_timestamp(since_time: str | None, since_seconds: int | None) -> bytes:
+    """Return the first timestamp to show. All have the same width, so they can be compared as texts."""
     if since_seconds is None:
         return (since_time or "").rstrip("Z").encode()
-    seconds, nanos = divmod(max(0, time.time_ns() - since_seconds * 1_000_000_000), 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%09dZ" % nanos
+    seconds, nanoseconds = divmod(max(0, time.time_ns() - since_seconds * _SECOND), _SECOND)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%09dZ" % nanoseconds
 
 
-class _Log:
-    """What is shown of a log, in order over its segments, as far as they are written."""
+class _LogReader:
+    """Reads the segments of a log in order, as far as they are written."""
 
     def __init__(self, path: Path, since: bytes, timestamps: bool) -> None:
         self._path = path
@@ -34,40 +35,44 @@ class _Log:
         self._timestamps = timestamps
         self._segment = -1
         self._offset = 0
-        self._open = False  # whether a line has begun whose rest comes in the next entry
+        self._in_line = False  # whether the next entry continues a line
 
     def read(self) -> Iterator[bytes]:
-        """The text of the entries not read yet, many at a time."""
+        """Yield the text of the entries that have not been read yet, in chunks."""
         while True:
-            # Asked before reading: nothing is added to a segment once the next one is there.
+            # Find the next segment before reading. Nothing is added to a segment once the next one exists.
             numbers = (int(name.suffix[1:]) for name in self._path.parent.glob(self._path.name + ".*"))
-            following = min((number for number in numbers if number > self._segment), default=None)
-            # A segment that is not there was rotated away while nobody read.
+            next_segment = min((number for number in numbers if number > self._segment), default=None)
+            # A segment that does not exist has been rotated away.
             with contextlib.suppress(FileNotFoundError), Path(f"{self._path}.{self._segment}").open("rb") as file:
-                file.seek(self._offset)
-                while end := (data := file.read(CHUNK)).rfind(b"\n") + 1:
-                    self._offset += end
+                while True:
                     file.seek(self._offset)
-                    # splitlines would also cut at carriage returns
-                    yield b"".join(map(self._shown, data[:end].split(b"\n")[:-1]))
-            if following is None:
+                    data = file.read(CHUNK_BYTES)
+                    end = data.rfind(b"\n") + 1
+                    if not end:
+                        break
+                    self._offset += end
+                    # bytes.splitlines() would also split at carriage returns.
+                    entries = data[:end].split(b"\n")[:-1]
+                    yield b"".join(map(self._format, entries))
+            if next_segment is None:
                 return
-            self._segment = following
+            self._segment = next_segment
             self._offset = 0
 
-    def _shown(self, entry: bytes) -> bytes:
-        stamp, _, tag, text = entry.split(b" ", 3)
-        if stamp < self._since:
+    def _format(self, entry: bytes) -> bytes:
+        timestamp, _, tag, text = entry.split(b" ", 3)
+        if timestamp < self._since:
             return b""
-        head = stamp + b" " if self._timestamps and not self._open else b""
-        self._open = tag == b"P"
-        return head + text + (b"" if self._open else b"\n")
+        prefix = timestamp + b" " if self._timestamps and not self._in_line else b""
+        self._in_line = tag == b"P"
+        return prefix + text + (b"" if self._in_line else b"\n")
 
 
-def _tail(text: bytes, lines: int) -> bytes:
-    cuts = lines + text.endswith(b"\n")
-    parts = text.rsplit(b"\n", cuts)
-    return b"\n".join(parts[1:]) if len(parts) > cuts else text
+def _last_lines(text: bytes, count: int) -> bytes:
+    splits = count + text.endswith(b"\n")
+    parts = text.rsplit(b"\n", splits)
+    return b"\n".join(parts[1:]) if len(parts) > splits else text
 
 
 async def read(
@@ -81,31 +86,32 @@ async def read(
     limit_bytes: int | None = None,
     timestamps: bool = False,
 ) -> AsyncIterator[bytes]:
-    """Show a log.
+    """Yield the text of a log.
 
     Args:
-        path: the log's path without a segment's number.
-        ended: whether nothing more will be written; asked before each look when following.
-        follow: go on until the container ends.
-        since_time: RFC 3339 in whole seconds, UTC; earlier entries are left out.
-        since_seconds: the same, counted from now.
-        tail_lines: only so many lines from the end, of those there are at first.
-        limit_bytes: stop after so many bytes.
-        timestamps: begin each line with its time.
+        path: the log's path without the number of a segment.
+        ended: returns whether nothing more will be written.
+        follow: whether to continue until the container ends.
+        since_time: the first time to show, in UTC and RFC 3339.
+        since_seconds: the same as seconds before now.
+        tail_lines: the number of lines to show from the end of what has been written so far.
+        limit_bytes: the number of bytes to show.
+        timestamps: whether to begin each line with its time.
     """
-    log = _Log(path, _since(since_time, since_seconds), timestamps)
-    left = sys.maxsize if limit_bytes is None else limit_bytes
+    log = _LogReader(path, _first_timestamp(since_time, since_seconds), timestamps)
+    remaining = sys.maxsize if limit_bytes is None else limit_bytes
     while True:
-        over = not follow or ended()
-        pieces = log.read() if tail_lines is None else [_tail(b"".join(log.read()), tail_lines)]
+        last = not follow or ended()  # checked before reading, so that no text is missed
+        chunks = log.read() if tail_lines is None else [_last_lines(b"".join(log.read()), tail_lines)]
         tail_lines = None
-        for text in pieces:
-            if text := text[:left]:
-                yield text
-            left -= len(text)
-            if not left:
+        for chunk in chunks:
+            shown = chunk[:remaining]
+            if shown:
+                yield shown
+            remaining -= len(shown)
+            if not remaining:
                 return
             await asyncio.sleep(0)
-        if over:
+        if last:
             return
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(POLL_SECONDS)

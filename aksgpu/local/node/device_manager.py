@@ -1,7 +1,7 @@
-"""A node's devices: plugins register, their devices are counted and handed out, each to one pod at a time.
+"""The devices of a node: plugins register them, and each is assigned to at most one pod.
 
-The node's side of the protocol that :mod:`aksgpu.local.images.device_plugin` describes. Nothing here knows GPUs: any
-plugin that speaks it can offer any resource.
+This is the node's side of the protocol in :mod:`aksgpu.local.images.device_plugin`. Plugins can offer any resource,
+not only GPUs.
 """
 
 from __future__ import annotations
@@ -23,25 +23,33 @@ from aksgpu.local.images import device_plugin as protocol
 
 log = logging.getLogger(__name__)
 
-RETURN_SECONDS = 5.0
-"""How long plugins have to register again after the laptop was restarted, before their devices count as lost."""
+REGISTRATION_SECONDS = 5.0
+"""How long plugins have to register again after a restart of the laptop, before their devices count as lost."""
 
 
 class AdmissionError(Exception):
-    """The node cannot give the pod the devices that the scheduler counted on."""
+    """The node does not have the devices that the scheduler expected."""
 
 
 @dataclass
 class _Resource:
-    """What one resource's plugin offers."""
+    """One resource.
+
+    Attributes:
+        devices: whether each device is healthy, by id.
+        users: the uid of the pod that uses a device, by the device's id.
+        plugin: the connection of its plugin.
+        is_service: whether a service of the node offers the devices, not a plugin.
+        registered: set when a plugin has registered, or is not expected any more.
+    """
 
     devices: dict[str, bool] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
     plugin: asyncio.StreamWriter | None = None
-    service: bool = False
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    is_service: bool = False
+    registered: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def free(self) -> list[str]:
+    def free_devices(self) -> list[str]:
         return [name for name, healthy in self.devices.items() if healthy and name not in self.users]
 
 
@@ -65,142 +73,162 @@ class DeviceManager:
         self._checkpoint = directory.parent / "devices.json"
 
     def start(self) -> None:
-        """Remember the plugins from before a restart; they have a few seconds to come back."""
+        """Restore the devices from before a restart. Their plugins have a few seconds to register again."""
         with contextlib.suppress(FileNotFoundError):
             for resource, names in json.loads(self._checkpoint.read_text()).items():
-                known = self._resources.setdefault(resource, _Resource())
-                known.devices = dict.fromkeys(names, True)
-                self._tasks.spawn(self._expire(known))
+                restored = self._get_resource(resource)
+                restored.devices = dict.fromkeys(names, True)
+                self._tasks.spawn(self._expire(restored))
+
+    def _get_resource(self, name: str) -> _Resource:
+        return self._resources.setdefault(name, _Resource())
 
     def offer(self, resource: str, ids: list[str], *, healthy: bool) -> None:
-        """Take devices from a service of the node, which is no pod, in place of a plugin."""
-        one = self._resources.setdefault(resource, _Resource())
-        one.devices = dict.fromkeys(ids, healthy)
-        one.service = True
-        one.settled.set()
+        """Offer devices of a service of the node, which replaces a plugin."""
+        offered = self._get_resource(resource)
+        offered.devices = dict.fromkeys(ids, healthy)
+        offered.is_service = True
+        offered.registered.set()
         self._save()
         self._changed()
 
     async def serve(self) -> None:
-        """Listen for plugins. Called when the first pod comes that may be one: most nodes never have any."""
+        """Listen for plugins. Nodes call this only when a pod may be a plugin, because most nodes have none."""
         if self._socket is None:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._socket = protocol.listen(self._directory / "kubelet.sock")
             self._server = await asyncio.start_unix_server(
-                lambda reader, writer: self._tasks.spawn(self._serve(reader, writer)), sock=self._socket
+                lambda reader, writer: self._tasks.spawn(self._serve_plugin(reader, writer)), sock=self._socket
             )
 
     async def stop(self) -> None:
-        """Stop listening. Plugins may go on running."""
+        """Stop listening. Plugins may keep running."""
         if self._server is not None:
             self._server.close()
         await self._tasks.cancel()
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Capacity and allocatable of each resource that ever had a plugin here."""
-        return {name: (len(one.devices), sum(one.devices.values())) for name, one in self._resources.items()}
+        """Return capacity and allocatable of each resource that has ever been offered here."""
+        return {
+            name: (len(resource.devices), sum(resource.devices.values())) for name, resource in self._resources.items()
+        }
 
     def restore(self, pod: str, devices: Mapping[str, Mapping[str, list[str]]]) -> None:
-        """Remember which devices a pod has, from before a restart: container -> resource -> ids."""
-        for resources in devices.values():
-            for resource, names in resources.items():
-                one = self._resources.setdefault(resource, _Resource())
-                one.users |= dict.fromkeys(names, pod)
+        """Record the devices that a pod has had since before a restart.
 
-    def ending(self, pod: str) -> None:
-        """The pod is being ended: its devices will soon be free."""
+        Args:
+            pod: the pod's uid.
+            devices: the ids of its devices by container and resource.
+        """
+        for resources in devices.values():
+            for resource, ids in resources.items():
+                self._get_resource(resource).users |= dict.fromkeys(ids, pod)
+
+    def mark_ending(self, pod: str) -> None:
+        """Record that a pod is ending, so that its devices will soon be free."""
         self._ending.add(pod)
 
     def release(self, pod: str) -> None:
-        """The pod has ended: its devices are free."""
+        """Free the devices of a pod that has ended."""
         self._ending.discard(pod)
         self._freed.set()
-        for one in self._resources.values():
-            one.users = {name: user for name, user in one.users.items() if user != pod}
+        for resource in self._resources.values():
+            resource.users = {device: user for device, user in resource.users.items() if user != pod}
 
     async def allocate(self, pod: str, spec: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
-        """Give a pod the devices that its limits name: container -> resource -> ids.
+        """Assign the devices in a pod's limits.
 
-        Init containers use what the other containers will have, as they run before them.
+        Init containers share the devices of the other containers, because they run before them.
+
+        Args:
+            pod: the pod's uid.
+            spec: the pod's spec.
+
+        Returns:
+            The ids of the devices by container and resource.
 
         Raises:
             AdmissionError: not enough healthy devices are free.
         """
-        given: dict[str, dict[str, list[str]]] = {}
-        pools: dict[str, list[str]] = {}
+        assigned: dict[str, dict[str, list[str]]] = {}
+        taken: dict[str, list[str]] = {}
         init = spec.get("initContainers") or []
         try:
             for container in (*spec["containers"], *init):
-                for resource, count in self._wanted(container).items():
-                    pool = pools.setdefault(resource, [])
-                    names = pool[:count] if container in init else []
-                    more = await self._take(pod, resource, count - len(names)) if len(names) < count else []
-                    pool += more
-                    given.setdefault(container["name"], {})[resource] = names + more
+                for resource, count in self._requested(container).items():
+                    ids = taken.setdefault(resource, [])[:count] if container in init else []
+                    missing = count - len(ids)
+                    if missing > 0:
+                        new_ids = await self._take(pod, resource, missing)
+                        taken.setdefault(resource, []).extend(new_ids)
+                        ids += new_ids
+                    assigned.setdefault(container["name"], {})[resource] = ids
         except AdmissionError:
             self.release(pod)
             raise
-        return given
+        return assigned
 
-    def _wanted(self, container: Mapping[str, Any]) -> dict[str, int]:
+    def _requested(self, container: Mapping[str, Any]) -> dict[str, int]:
+        """Return the number of devices that a container requests, by resource."""
         limits = (container.get("resources") or {}).get("limits") or {}
         counts = {name: int(quantities.parse(limits[name])) for name in limits if name in self._resources}
         return {name: count for name, count in counts.items() if count > 0}
 
-    async def _take(self, pod: str, resource: str, count: int) -> list[str]:
-        one = self._resources[resource]
+    async def _take(self, pod: str, name: str, count: int) -> list[str]:
+        resource = self._resources[name]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RETURN_SECONDS):
-                await self._wait_for(one, count)
-        free = one.free()
+            async with asyncio.timeout(REGISTRATION_SECONDS):
+                await self._wait_for_devices(resource, count)
+        free = resource.free_devices()
         if len(free) < count:
-            text = f"requested number of devices unavailable for {resource}. Requested: {count}, Available: {len(free)}"
+            text = f"requested number of devices unavailable for {name}. Requested: {count}, Available: {len(free)}"
             raise AdmissionError(f"Allocate failed due to {text}, which is unexpected")
-        names = free[:count]
-        one.users |= dict.fromkeys(names, pod)
-        return names
+        ids = free[:count]
+        resource.users |= dict.fromkeys(ids, pod)
+        return ids
 
-    async def _wait_for(self, one: _Resource, count: int) -> None:
-        """Wait for a plugin that may come back after a restart, and for pods that are being killed."""
-        if one.plugin is None:
-            await one.settled.wait()
-        while len(one.free()) < count and not self._ending.isdisjoint(one.users.values()):
+    async def _wait_for_devices(self, resource: _Resource, count: int) -> None:
+        """Wait for a plugin that may register again after a restart, and for pods that are ending."""
+        if resource.plugin is None:
+            await resource.registered.wait()
+        while len(resource.free_devices()) < count and not self._ending.isdisjoint(resource.users.values()):
             self._freed.clear()
             await self._freed.wait()
 
-    async def _expire(self, one: _Resource) -> None:
-        await asyncio.sleep(RETURN_SECONDS)
-        if one.plugin is None and not one.service:
-            self._lost(one)
+    async def _expire(self, resource: _Resource) -> None:
+        """Mark restored devices as unhealthy if no plugin registers in time."""
+        await asyncio.sleep(REGISTRATION_SECONDS)
+        if resource.plugin is None and not resource.is_service:
+            self._mark_lost(resource)
 
-    def _lost(self, one: _Resource) -> None:
-        one.devices = dict.fromkeys(one.devices, False)
-        one.plugin = None
-        one.settled.set()
+    def _mark_lost(self, resource: _Resource) -> None:
+        resource.devices = dict.fromkeys(resource.devices, False)
+        resource.plugin = None
+        resource.registered.set()
         self._changed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Listen to a plugin. One that came later for the same resource is the one that counts, as for a kubelet."""
-        mine: _Resource | None = None
+    async def _serve_plugin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read the messages of a plugin. As in a kubelet, the plugin that registered last for a resource counts."""
+        resource: _Resource | None = None
         try:
             while line := await reader.readline():
-                told = json.loads(line)
-                devices = {str(device["id"]): device["health"] == "Healthy" for device in told["devices"]}
-                if mine is None:
-                    mine = self._resources.setdefault(str(told["resource_name"]), _Resource())
-                    mine.plugin = writer
-                if mine.plugin is writer:
-                    mine.devices = devices
+                message = json.loads(line)
+                devices = {str(device["id"]): device["health"] == "Healthy" for device in message["devices"]}
+                if resource is None:
+                    resource = self._get_resource(str(message["resource_name"]))
+                    resource.plugin = writer
+                if resource.plugin is writer:
+                    resource.devices = devices
                     self._save()
-                    mine.settled.set()
+                    resource.registered.set()
                     self._changed()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # no message of the protocol
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # not a message of the protocol
             log.warning("device plugin: %r", error)
         finally:
             writer.close()
-        if mine is not None and mine.plugin is writer:
-            self._lost(mine)
+        if resource is not None and resource.plugin is writer:
+            self._mark_lost(resource)
 
     def _save(self) -> None:
-        known = {name: list(one.devices) for name, one in self._resources.items()}
-        write_private(self._checkpoint, json.dumps(known).encode())
+        devices = {name: list(resource.devices) for name, resource in self._resources.items()}
+        write_private(self._checkpoint, json.dumps(devices).encode())

@@ -1,7 +1,4 @@
-"""What a container runs, and in which environment: expansion, env, envFrom, fieldRef, resourceFieldRef, GPUs.
-
-ConfigMaps and Secrets are read through :class:`~aksgpu.local.objects.Objects`; nothing is started here.
-"""
+"""The command line and the environment of a container: expansion, env, envFrom, fieldRef, resourceFieldRef, GPUs."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ from aksgpu.local.node.gpus import Gpu
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import StatusError
 
-# What containers see of this machine's own environment: enough to run its programs, and no secrets.
 _INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
+"""Variables of this machine that containers inherit: those that programs need, and no secrets."""
 _FIELDS = (
     *("metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations"),
     *("spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
@@ -31,51 +28,66 @@ _REFERENCE = re.compile(r"\$\$|\$\((?P<name>[^)]*)(?P<end>\)|\Z)")
 
 
 class ConfigError(Exception):
-    """The container cannot be created as its spec demands (reason CreateContainerConfigError)."""
+    """The container cannot be created as its spec says (reason CreateContainerConfigError)."""
 
 
 def expand(text: str, known: Mapping[str, str]) -> str:
-    """Replace ``$(NAME)`` where NAME is known; ``$$`` is a dollar sign."""
+    """Replace ``$(NAME)`` if the variable is known, and ``$$`` by a dollar sign."""
 
-    def one(match: re.Match[str]) -> str:
-        if match["name"] is None:
-            return "$"
-        if not match["end"]:
-            return match[0].replace("$$", "$")
-        return known.get(match["name"], match[0])
+    def replacement(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return "$" if name is None else known.get(name, match.group(0))
 
-    return _REFERENCE.sub(one, text)
+    return _REFERENCE.sub(replacement, text)
 
 
 def command_line(container: Object, image: Image, known: Mapping[str, str]) -> list[str]:
-    """The program and its arguments: ``command`` replaces the image's entrypoint and default arguments."""
-    words = [expand(word, known) for word in [*(container.get("command") or []), *(container.get("args") or [])]]
-    return words if container.get("command") else [*image.entrypoint, *(words or image.cmd)]
+    """Return the program and its arguments. ``command`` replaces the image's entrypoint and its default arguments."""
+    command = [expand(word, known) for word in container.get("command") or []]
+    args = [expand(word, known) for word in container.get("args") or []]
+    if command:
+        return command + args
+    return [*image.entrypoint, *(args or image.cmd)]
 
 
-def common(hostname: str, tools: Sequence[Path], gpus: Sequence[Gpu], driver: Path | None = None) -> dict[str, str]:
-    """The environment that every container begins with."""
+def common_environment(
+    hostname: str, tools: Sequence[Path], gpus: Sequence[Gpu], driver_error_file: Path | None = None
+) -> dict[str, str]:
+    """Return the environment of every container, before its own variables.
+
+    Args:
+        hostname: the pod's host name.
+        tools: directories that come first on the PATH.
+        gpus: the container's GPUs.
+        driver_error_file: the file that holds NVML's error message while the node's driver is broken.
+    """
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     uuids = ",".join(gpu.uuid for gpu in gpus)
-    return {
+    found = {
         **inherited,
         "PATH": os.pathsep.join([*map(str, tools), os.environ.get("PATH", os.defpath)]),
         "HOSTNAME": hostname,
-        "PYTHONUNBUFFERED": "1",  # a log that is followed should move
+        "PYTHONUNBUFFERED": "1",  # so that a log can be followed
         "NVIDIA_VISIBLE_DEVICES": uuids or "void",
         "CUDA_VISIBLE_DEVICES": uuids,
         "AKSGPU_GPUS": json.dumps([asdict(gpu) for gpu in gpus]),
-        **({"AKSGPU_DRIVER": str(driver)} if driver else {}),
     }
+    if driver_error_file:
+        found["AKSGPU_DRIVER"] = str(driver_error_file)
+    return found
 
 
-async def of_container(objects: Objects, pod: Object, container: Object, node: Object) -> dict[str, str]:
-    """The environment that the container's spec asks for.
+async def container_environment(objects: Objects, pod: Object, container: Object, node: Object) -> dict[str, str]:
+    """Return the environment variables in a container's spec.
 
-    ``pod`` carries its status with the addresses; the allocatable of ``node`` stands in for limits that are not set.
+    Args:
+        objects: the cluster's objects.
+        pod: the pod, with its addresses in the status.
+        container: the container in the pod's spec.
+        node: the pod's node. Its allocatable resources replace limits that are not set.
 
     Raises:
-        ConfigError: a ConfigMap, a Secret or a key that is not optional is missing.
+        ConfigError: a ConfigMap, a Secret or a key that is not optional does not exist.
     """
     found: dict[str, str] = {}
     for source in container.get("envFrom") or []:
@@ -83,22 +95,22 @@ async def of_container(objects: Objects, pod: Object, container: Object, node: O
         prefix = source.get("prefix", "")
         found |= {prefix + key: value.decode(errors="replace") for key, value in data.items()}
     for entry in container.get("env") or []:
-        value = await _value(objects, entry, pod, container, node, found)
+        value = await _read_value(objects, entry, pod, container, node, found)
         if value is not None:
             found[entry["name"]] = value
     return found
 
 
-async def _value(
+async def _read_value(
     objects: Objects, entry: Object, pod: Object, container: Object, node: Object, known: Mapping[str, str]
 ) -> str | None:
     source = entry.get("valueFrom")
     if not source:
         return expand(entry.get("value") or "", known)
     if "fieldRef" in source:
-        return field(pod, source["fieldRef"]["fieldPath"])
+        return read_field(pod, source["fieldRef"]["fieldPath"])
     if "resourceFieldRef" in source:
-        return resource_field(pod, source["resourceFieldRef"], container, node)
+        return read_resource_field(pod, source["resourceFieldRef"], container, node)
     kind, ref = next(iter(source.items()))
     data = await read_data(objects, pod, source)
     if ref["key"] in data:
@@ -110,12 +122,16 @@ async def _value(
 
 
 async def read_data(objects: Objects, pod: Object, source: Object, *, binary: bool = False) -> dict[str, bytes]:
-    """The data of the ConfigMap or Secret that a source names; empty when there is none and need not be.
+    """Return the data of a ConfigMap or Secret. It is empty if the object is optional and does not exist.
 
-    Only files have use for a ConfigMap's ``binaryData``: an environment cannot hold all of it.
+    Args:
+        objects: the cluster's objects.
+        pod: the pod, whose namespace is read.
+        source: an object with a field such as ``configMapKeyRef`` or ``secret``.
+        binary: whether to include a ConfigMap's ``binaryData``, which only files can hold.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: the object does not exist.
     """
     kind, ref = next((key, value) for key, value in source.items() if key.startswith(("configMap", "secret")))
     resource = "configmaps" if kind.startswith("configMap") else "secrets"
@@ -128,19 +144,23 @@ async def read_data(objects: Objects, pod: Object, source: Object, *, binary: bo
         if ref.get("optional"):
             return {}
         raise ConfigError(f'{resource.removesuffix("s")} "{name}" not found') from error
-    coded = obj.get("data" if resource == "secrets" else "binaryData" if binary else "") or {}
-    plain = {} if resource == "secrets" else obj.get("data") or {}
-    found = {key: base64.b64decode(value) for key, value in coded.items()}
-    return found | {key: value.encode() for key, value in plain.items()}
+    data = obj.get("data") or {}
+    if resource == "secrets":
+        return {key: base64.b64decode(value) for key, value in data.items()}
+    found = {key: value.encode() for key, value in data.items()}
+    if binary:
+        found |= {key: base64.b64decode(value) for key, value in (obj.get("binaryData") or {}).items()}
+    return found
 
 
-def field(pod: Object, path: str) -> str:
-    """A field of the pod, as the downward API offers it.
+def read_field(pod: Object, path: str) -> str:
+    """Return a field of the pod as the downward API provides it.
 
     Raises:
-        ConfigError: it offers no such field.
+        ConfigError: the downward API does not provide the field.
     """
-    if match := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
+    match = re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path)
+    if match:
         return str((pod["metadata"].get(match[1]) or {}).get(match[2], ""))
     if path not in _FIELDS:
         raise ConfigError(f"unsupported fieldPath: {path}")
@@ -150,16 +170,24 @@ def field(pod: Object, path: str) -> str:
         case dict():
             return "\n".join(f"{key}={json.dumps(text)}" for key, text in sorted(value.items()))
         case list():
-            return ",".join(one["ip"] for one in value)
+            return ",".join(entry["ip"] for entry in value)
     return str(value)
 
 
-def resource_field(pod: Object, ref: Object, container: Object, node: Object) -> str:
-    """A container's limit or request in the unit of ``divisor``; without a limit, what the node can give."""
+def read_resource_field(pod: Object, ref: Object, container: Object, node: Object) -> str:
+    """Return a limit or request of a container, divided by ``divisor``.
+
+    Args:
+        pod: the pod.
+        ref: the resourceFieldRef.
+        container: the container to read if the reference names none.
+        node: the pod's node. Its allocatable resources replace a limit that is not set.
+    """
     spec = pod["spec"]
-    if name := ref.get("containerName"):
-        every = [*(spec.get("initContainers") or []), *spec["containers"]]
-        container = next((one for one in every if one["name"] == name), container)
+    name = ref.get("containerName")
+    if name:
+        all_containers = [*(spec.get("initContainers") or []), *spec["containers"]]
+        container = next((found for found in all_containers if found["name"] == name), container)
     kind, _, resource = str(ref["resource"]).partition(".")
     resources = container.get("resources") or {}
     value = (resources.get(kind) or {}).get(resource)

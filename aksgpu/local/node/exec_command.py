@@ -1,4 +1,4 @@
-"""A command beside a container's own, for ``kubectl exec``: this end of it. The other is in the container's shim."""
+"""Additional commands in a container, for ``kubectl exec``. The container's shim starts them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,35 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aksgpu.local.images.device_plugin import short
+from aksgpu.local.images.device_plugin import short_path
 
 DRAIN_SECONDS = 1.0
-"""How long output is waited for after the command has ended: what it left behind may keep the pipe open."""
+"""How long to read output after the command has ended. Its child processes may keep the pipe open."""
+CHUNK_BYTES = 64 * 1024
 
 
 class ExecError(Exception):
     """The command could not be started."""
 
 
-async def ready(watch: Callable[..., Any], forget: Callable[[int], Any], fd: int) -> None:
-    """Wait until a descriptor can be read or written."""
-    done = asyncio.Event()
-    watch(fd, done.set)
+async def wait_for_descriptor(add: Callable[..., Any], remove: Callable[[int], Any], fd: int) -> None:
+    """Wait until a file descriptor can be read or written.
+
+    Args:
+        add: the event loop's ``add_reader`` or ``add_writer``.
+        remove: the event loop's ``remove_reader`` or ``remove_writer``.
+        fd: the file descriptor.
+    """
+    ready = asyncio.Event()
+    add(fd, ready.set)
     try:
-        await done.wait()
+        await ready.wait()
     finally:
-        forget(fd)
+        remove(fd)
 
 
 class Execution:
-    """A running command; made by :func:`execute`."""
+    """A running command. :func:`execute` starts it."""
 
     def __init__(self, connection: socket.socket, stdin: int, outputs: dict[str, int], tty: bool) -> None:
         self._connection = connection
@@ -43,63 +50,66 @@ class Execution:
         self._outputs = outputs
         self._tty = tty
         self._open = [stdin, *outputs.values()]
-        self._code = asyncio.get_running_loop().create_task(self._ended())
+        self._code = asyncio.get_running_loop().create_task(self._receive_code())
 
-    async def _ended(self) -> int:
-        answer = await _receive(self._connection)
-        return int(answer.get("code", 137))  # no answer: the container has ended, and all in it was killed
+    async def _receive_code(self) -> int:
+        message = await _receive(self._connection)
+        return int(message.get("code", 137))  # no message: the container has ended, so the command was killed
 
     async def output(self, stream: str) -> AsyncIterator[bytes]:
-        """What it writes to ``stdout`` or ``stderr``, until its end; a terminal has ``stdout`` alone."""
+        """Yield what it writes to ``stdout`` or ``stderr`` until it ends. A terminal has only ``stdout``."""
         fd = self._outputs.get(stream, -1)
         loop = asyncio.get_running_loop()
         while fd in self._open:
             try:
-                data = os.read(fd, 65536)
+                data = os.read(fd, CHUNK_BYTES)
             except BlockingIOError:
-                over = self._code.done()
+                ended = self._code.done()
                 try:
                     async with asyncio.timeout(DRAIN_SECONDS):
-                        await ready(loop.add_reader, loop.remove_reader, fd)
+                        await wait_for_descriptor(loop.add_reader, loop.remove_reader, fd)
                 except TimeoutError:
-                    if over:
+                    if ended:
                         return
                 continue
-            except OSError:  # nobody has the terminal open any more
+            except OSError:  # no process has the terminal open any more
                 return
             if not data:
                 return
             yield data
 
     async def write(self, data: bytes) -> None:
-        """Give it input; what it does not read any more is dropped."""
+        """Write to its standard input. Input that it does not read is dropped."""
         view = memoryview(data)
         loop = asyncio.get_running_loop()
         while view and self._stdin in self._open:
             try:
                 view = view[os.write(self._stdin, view) :]
             except BlockingIOError:
-                await ready(loop.add_writer, loop.remove_writer, self._stdin)
+                await wait_for_descriptor(loop.add_writer, loop.remove_writer, self._stdin)
             except OSError:
                 return
 
     def end_input(self) -> None:
-        """There is no more input; a terminal is told by its own control character."""
+        """Close its standard input, unless it is a terminal, which has a control character for that."""
         if not self._tty and self._stdin in self._open:
             self._open.remove(self._stdin)
             os.close(self._stdin)
 
     def resize(self, width: int, height: int) -> None:
-        """The size of the terminal, in characters."""
+        """Set the size of the terminal in characters."""
         if self._tty:
             fcntl.ioctl(self._stdin, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     async def code(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for its end and return its exit code."""
         return await asyncio.shield(self._code)
 
     async def close(self) -> None:
-        """Let go of it: a terminal hangs up; what runs without one goes on until it ends or its container does."""
+        """Disconnect from the command.
+
+        A command with a terminal receives a hangup. Any other goes on until it or its container ends.
+        """
         self._code.cancel()
         await asyncio.wait({self._code})
         self._connection.close()
@@ -110,7 +120,7 @@ class Execution:
 
 async def _receive(connection: socket.socket) -> dict[str, Any]:
     with contextlib.suppress(ConnectionError):
-        data = await asyncio.get_running_loop().sock_recv(connection, 1 << 16)
+        data = await asyncio.get_running_loop().sock_recv(connection, CHUNK_BYTES)
         if data:
             return dict(json.loads(data))
     return {}
@@ -120,46 +130,53 @@ async def execute(directory: Path, argv: Sequence[str], *, tty: bool) -> Executi
     """Run a command in a container.
 
     Args:
-        directory: of the container's present run.
-        argv: program and arguments.
+        directory: the directory of the container's current run.
+        argv: the program and its arguments.
         tty: whether it gets a terminal.
 
     Raises:
-        ExecError: it did not start.
+        ExecError: it could not be started.
     """
-    ours, theirs = _terminal() if tty else _pipes()
+    own_fds, command_fds = _open_terminal() if tty else _open_pipes()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.setblocking(False)
     try:
-        with short(directory / "exec.sock") as name:
-            connection.connect(name)
+        with short_path(directory / "exec.sock") as path:
+            connection.connect(path)
         request = {"argv": list(argv), "env": {"TERM": "xterm"} if tty else {}, "tty": tty}
-        socket.send_fds(connection, [json.dumps(request).encode()], theirs)
+        socket.send_fds(connection, [json.dumps(request).encode()], command_fds)
         answer = await _receive(connection)
-        if error := answer.get("error", "the container has ended"):
-            raise ExecError(error)
+        error_text = answer.get("error", "the container has ended")
+        if error_text:
+            raise ExecError(error_text)
     except BaseException as error:
         connection.close()
-        for fd in set(ours):
+        for fd in set(own_fds):
             os.close(fd)
         if isinstance(error, OSError):
             raise ExecError(str(error.strerror)) from error
         raise
     finally:
-        for fd in set(theirs):
+        for fd in set(command_fds):
             os.close(fd)
-    outputs = {"stdout": ours[1]} if tty else {"stdout": ours[1], "stderr": ours[2]}
-    return Execution(connection, ours[0], outputs, tty)
+    outputs = {"stdout": own_fds[1]}
+    if not tty:
+        outputs["stderr"] = own_fds[2]
+    return Execution(connection, own_fds[0], outputs, tty)
 
 
-def _terminal() -> tuple[list[int], list[int]]:
+def _open_terminal() -> tuple[list[int], list[int]]:
+    """Return the file descriptors for this process (stdin and stdout), and the three for the command."""
     master, slave = os.openpty()
     os.set_blocking(master, False)
-    return [os.dup(master), master], [slave] * 3
+    return [os.dup(master), master], [slave, slave, slave]
 
 
-def _pipes() -> tuple[list[int], list[int]]:
-    (read_in, stdin), (stdout, write_out), (stderr, write_err) = os.pipe(), os.pipe(), os.pipe()
+def _open_pipes() -> tuple[list[int], list[int]]:
+    """Return the file descriptors for this process (stdin, stdout and stderr), and the three for the command."""
+    command_stdin, stdin = os.pipe()
+    stdout, command_stdout = os.pipe()
+    stderr, command_stderr = os.pipe()
     for fd in (stdin, stdout, stderr):
         os.set_blocking(fd, False)
-    return [stdin, stdout, stderr], [read_in, write_out, write_err]
+    return [stdin, stdout, stderr], [command_stdin, command_stdout, command_stderr]

@@ -1,7 +1,7 @@
-"""Which GPUs a node has: those of this machine that NVML finds, else simulated ones, called so.
+"""The GPUs of a node: GPUs of this machine that NVML finds, or simulated ones that are marked as such.
 
-How many a node has and of which model is said by its annotations, which Resource Manager writes from the VM size. Here
-nothing is handed out to containers; see :mod:`aksgpu.local.node.device_manager`.
+Resource Manager derives the number and model from the VM size, and writes them into the node's annotations.
+:mod:`aksgpu.local.node.device_manager` assigns GPUs to containers.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
+from aksgpu.local import node_annotations
 from aksgpu.local.objects import Object
 
 log = logging.getLogger(__name__)
 
-LABEL = "aksgpu.dev/gpu"
-PRODUCT = "nvidia.com/gpu.product"
-MODEL = "aksgpu.dev/gpu-model"
-COUNT = "aksgpu.dev/gpu-count"
-MEMORY = "aksgpu.dev/gpu-memory-mib"
-MIG = "aksgpu.dev/gpu-mig"
-MIG_COUNT = "aksgpu.dev/gpu-mig-count"
-MIG_STRATEGY = "aksgpu.dev/gpu-mig-strategy"
-MANAGED = "aksgpu.dev/gpu-management"
-BROKEN = "aksgpu.dev/gpu-driver-error"
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+MIB = 1024 * 1024
 
-# The first name that occurs in a model counts, so that A100 stands before A10.
 _CAPABILITIES = {
-    "K80": "3.7", "M60": "5.2", "P40": "6.1", "P100": "6.0", "V100": "7.0", "T4": "7.5",
-    "A100": "8.0", "A10": "8.6", "H100": "9.0", "H200": "9.0", "GB200": "10.0",
-}  # fmt: skip
+    "K80": "3.7",
+    "M60": "5.2",
+    "P40": "6.1",
+    "P100": "6.0",
+    "V100": "7.0",
+    "T4": "7.5",
+    "A100": "8.0",
+    "A10": "8.6",
+    "H100": "9.0",
+    "H200": "9.0",
+    "GB200": "10.0",
+}
+"""CUDA compute capabilities by a part of the model's name. The first match counts, so A100 comes before A10."""
+_DEFAULT_CAPABILITY = "7.5"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU of a node; the fields are explained in :mod:`aksgpu.local.images`."""
+    """A GPU of a node. :mod:`aksgpu.local.images` describes the fields."""
 
     index: int
     uuid: str
@@ -50,16 +53,16 @@ class Gpu:
     mig: str = ""
 
 
-def real() -> list[Gpu]:
-    """The GPUs of this machine, as NVML finds them; none when there is no driver, or the user hides all of them."""
-    import pynvml
+def find_machine_gpus() -> list[Gpu]:
+    """Return the GPUs of this machine. There are none without a driver, or if ``CUDA_VISIBLE_DEVICES`` hides them."""
+    import pynvml  # loads a library of the driver
 
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # NVML itself does not care, CUDA's programs do
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # NVML itself ignores the variable
         return []
     try:
         pynvml.nvmlInit()
         try:
-            return [_real(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+            return [_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
@@ -67,60 +70,73 @@ def real() -> list[Gpu]:
         return []
 
 
-def _real(nvml: Any, index: int) -> Gpu:
+def _read_gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    bus = nvml.nvmlDeviceGetPciInfo(handle).busId
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle).total
-    uuid = nvml.nvmlDeviceGetUUID(handle)
-    model = nvml.nvmlDeviceGetName(handle)
-    return Gpu(index, uuid, model, memory // (1024 * 1024), False, bus, f"{major}.{minor}")
+    return Gpu(
+        index=index,
+        uuid=nvml.nvmlDeviceGetUUID(handle),
+        model=nvml.nvmlDeviceGetName(handle),
+        memory_mib=nvml.nvmlDeviceGetMemoryInfo(handle).total // MIB,
+        simulated=False,
+        pci_bus_id=nvml.nvmlDeviceGetPciInfo(handle).busId,
+        compute_capability=f"{major}.{minor}",
+    )
 
 
-def simulated(node: Object) -> list[Gpu]:
-    """The GPUs that a node's annotations promise, then their slices. The same node has the same ones each time."""
+def simulate_gpus(node: Object) -> list[Gpu]:
+    """Return the GPUs that a node's annotations describe, then their MIG slices. They are the same each time."""
     metadata = node["metadata"]
-    notes = metadata.get("annotations") or {}
-    model = notes.get(MODEL, "NVIDIA GPU")
-    capability = next((value for name, value in _CAPABILITIES.items() if name in model), "7.5")
+    annotations = metadata.get("annotations") or {}
+    model = annotations.get(node_annotations.GPU_MODEL, "NVIDIA GPU")
+    capability = next((value for name, value in _CAPABILITIES.items() if name in model), _DEFAULT_CAPABILITY)
     seed = UUID(metadata["uid"])
-    memory = int(notes.get(MEMORY, "16384"))
-    count = int(notes.get(COUNT, "0"))
-    whole = [
-        Gpu(index, f"GPU-{uuid5(seed, str(index))}", model, memory, True, f"{index + 1:08x}:00:00.0", capability)
-        for index in range(count)
+    found = [
+        Gpu(
+            index=index,
+            uuid=f"GPU-{uuid5(seed, str(index))}",
+            model=model,
+            memory_mib=int(annotations.get(node_annotations.GPU_MEMORY_MIB, "16384")),
+            simulated=True,
+            pci_bus_id=f"{index + 1:08x}:00:00.0",
+            compute_capability=capability,
+        )
+        for index in range(int(annotations.get(node_annotations.GPU_COUNT, "0")))
     ]
-    if not (mig := notes.get(MIG, "")):
-        return whole
-    memory = int(mig.partition(".")[2].removesuffix("gb")) * 1024
-    share: dict[str, Any] = {"model": f"{model} MIG {mig}", "memory_mib": memory, "mig": mig}
-    numbers = range(int(notes.get(MIG_COUNT, "1")))
-    slices = [(gpu, f"MIG-{uuid5(seed, f'{gpu.index}/{number}')}") for gpu in whole for number in numbers]
-    return whole + [replace(gpu, uuid=name, **share) for gpu, name in slices]
+    profile = annotations.get(node_annotations.GPU_MIG_PROFILE, "")
+    if not profile:
+        return found
+    memory = int(profile.partition(".")[2].removesuffix("gb")) * 1024
+    slices = []
+    for gpu in found:
+        for number in range(int(annotations.get(node_annotations.GPU_MIG_COUNT, "1"))):
+            uuid = f"MIG-{uuid5(seed, f'{gpu.index}/{number}')}"
+            slices.append(replace(gpu, uuid=uuid, model=f"{model} MIG {profile}", memory_mib=memory, mig=profile))
+    return found + slices
 
 
-def of_node(node: Object, machine: list[Gpu], nodes: Path) -> list[Gpu]:
-    """The GPUs of a node: real ones where enough are left for all that it should have, else simulated ones.
+def assign_gpus(node: Object, machine_gpus: list[Gpu], nodes: Path) -> list[Gpu]:
+    """Return the GPUs of a node: GPUs of this machine if enough are free, otherwise simulated ones.
 
-    A node keeps the real GPUs that it has, in ``gpus.json`` of its directory, over restarts.
+    ``gpus.json`` in the node's directory records the GPUs of this machine that it has.
 
     Args:
         node: the Node object.
-        machine: the GPUs of this machine.
-        nodes: the directory of all nodes' directories.
+        machine_gpus: the GPUs of this machine.
+        nodes: the directory that contains the directories of all nodes.
     """
-    wanted = simulated(node)
-    if not machine or not wanted or wanted[-1].mig:  # a GPU of this machine is not cut up for this
-        return wanted
-    own = nodes / node["metadata"]["name"] / "gpus.json"
-    kept = {path: json.loads(path.read_text()) for path in nodes.glob("*/gpus.json")}
-    mine = kept.pop(own, [])
-    taken = {uuid for others in kept.values() for uuid in others}
-    chosen = [gpu for gpu in machine if gpu.uuid in mine]
-    if len(chosen) != len(wanted):
-        chosen = [gpu for gpu in machine if gpu.uuid not in taken][: len(wanted)]
-    if len(chosen) < len(wanted):
-        return wanted
-    own.parent.mkdir(parents=True, exist_ok=True)
-    own.write_text(json.dumps([gpu.uuid for gpu in chosen]))
+    simulated = simulate_gpus(node)
+    if not machine_gpus or not simulated or simulated[-1].mig:  # MIG is not configured on GPUs of this machine
+        return simulated
+    own_file = nodes / node["metadata"]["name"] / "gpus.json"
+    assigned = {path: json.loads(path.read_text()) for path in nodes.glob("*/gpus.json")}
+    own_uuids = assigned.pop(own_file, [])
+    other_uuids = {uuid for uuids in assigned.values() for uuid in uuids}
+    chosen = [gpu for gpu in machine_gpus if gpu.uuid in own_uuids]
+    if len(chosen) != len(simulated):
+        chosen = [gpu for gpu in machine_gpus if gpu.uuid not in other_uuids][: len(simulated)]
+    if len(chosen) < len(simulated):
+        return simulated
+    own_file.parent.mkdir(parents=True, exist_ok=True)
+    own_file.write_text(json.dumps([gpu.uuid for gpu in chosen]))
     return chosen

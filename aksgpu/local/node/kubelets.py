@@ -1,6 +1,6 @@
-"""One node as its kubelet keeps it: conditions, heartbeats, devices, addresses for pods, images that are there.
+"""A node as its kubelet maintains it: conditions, heartbeats, devices, pod addresses, pulled images.
 
-Nodes are made and removed by Resource Manager; pods are in :mod:`aksgpu.local.node.pod`.
+Resource Manager creates and deletes nodes. Pods are in :mod:`aksgpu.local.node.pod`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.common import times
+from aksgpu.local import node_annotations
 from aksgpu.local.control.controller_runtime import Tasks, get_condition
 from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.images import device_plugin
@@ -25,27 +26,38 @@ from aksgpu.local.status_error import StatusError
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 10.0
-REPORT_SECONDS = 300.0
-_LEASES = "kube-node-lease"
-_SHUTDOWN = "node.cloudprovider.kubernetes.io/shutdown"
+"""Time between two renewals of a node's lease."""
+LEASE_DURATION_SECONDS = 40
+"""How long a lease is valid."""
+STATUS_SECONDS = 300.0
+"""Time between two posts of a node's status that has not changed."""
+MAX_STATUS_RETRY_SECONDS = 30.0
+_LEASE_NAMESPACE = "kube-node-lease"
+_SHUTDOWN_TAINT = "node.cloudprovider.kubernetes.io/shutdown"
 _CONDITIONS = (
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
     ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
-_SERVICES = ("NvidiaDevicePlugin", "NvidiaDCGMServices")
+_MANAGED_GPU_SERVICES = ("NvidiaDevicePlugin", "NvidiaDCGMServices")
 
 
 class Node:
     """A node of the cluster.
 
+    Args:
+        objects: the cluster's objects.
+        events: the recorder of events.
+        node: the Node object.
+        root: the cluster's directory.
+
     Attributes:
-        object: the Node object as last seen.
-        gpus: the GPUs that it has, whether or not a plugin offers them.
-        images: those that were pulled since the laptop started.
+        object: the latest version of the Node object.
+        gpus: its GPUs, whether or not a device plugin offers them.
+        images: the images that were pulled since the laptop started.
         ips: the addresses of its pods.
-        devices: what device plugins offer, and who has it.
+        devices: the devices that plugins offer, and the pods that use them.
         kubelet: the node's own ``/var/lib/kubelet``.
     """
 
@@ -62,161 +74,188 @@ class Node:
         self._dirty = asyncio.Event()
         self._tasks = Tasks()
         self.ips: set[str] = set()
-        self._announced = False
+        self._start_recorded = False
 
     @property
-    def off(self) -> bool:
-        """Whether the virtual machine is deallocated: nobody is there to report."""
+    def deallocated(self) -> bool:
+        """Whether the virtual machine is deallocated, so that no kubelet is running."""
         taints = (self.object.get("spec") or {}).get("taints") or []
-        return any(taint["key"] == _SHUTDOWN for taint in taints)
+        return any(taint["key"] == _SHUTDOWN_TAINT for taint in taints)
 
     @property
-    def driver(self) -> Path | None:
-        """The file that says what NVML says while the driver is broken; None on nodes without GPUs."""
+    def driver_error_file(self) -> Path | None:
+        """The file that holds NVML's error message while the driver is broken. None on nodes without GPUs."""
         return self.kubelet / "gpu-driver-error" if self.gpus else None
 
     @property
-    def _notes(self) -> Mapping[str, str]:
+    def _annotations(self) -> Mapping[str, str]:
         return self.object["metadata"].get("annotations") or {}
 
-    def see(self, node: Object) -> None:
-        """Take over the Node object, and what Resource Manager says there of the driver."""
+    def update(self, node: Object) -> None:
+        """Take a new version of the Node object, and break or repair the driver as its annotation says."""
         self.object = node
         if get_condition(node, "Ready").get("status") == "Unknown":
-            self._dirty.set()  # somebody took the node for lost
-        if self.driver is None:
+            self._dirty.set()  # the node controller considers the node lost
+        file = self.driver_error_file
+        if file is None:
             return
-        problem = self._notes.get(gpus.BROKEN, "")
-        if self.driver.exists() != bool(problem):
-            if problem:
-                self.driver.write_text(problem)
+        message = self._annotations.get(node_annotations.GPU_DRIVER_ERROR, "")
+        if file.exists() != bool(message):
+            if message:
+                file.write_text(message)
             else:
-                self.driver.unlink()
-            self._serve()
+                file.unlink()
+            self._offer_managed_gpus()
 
-    def _serve(self) -> None:
-        """On managed pools the plugin is a service of the node, which is played here."""
-        if self._notes.get(gpus.MANAGED) != "Managed" or self.driver is None:
+    def _offer_managed_gpus(self) -> None:
+        """Offer the GPUs of a managed pool, whose device plugin is a service of the node and not a pod."""
+        managed = self._annotations.get(node_annotations.GPU_MANAGEMENT_MODE) == "Managed"
+        if not managed or self.driver_error_file is None:
             return
-        mine = [asdict(gpu) for gpu in self.gpus]
-        resource, ids = device_plugin.offered(mine, self._notes.get(gpus.MIG_STRATEGY, "none"))
-        self.devices.offer(resource, ids, healthy=not self.driver.exists())
+        found = [asdict(gpu) for gpu in self.gpus]
+        strategy = self._annotations.get(node_annotations.GPU_MIG_STRATEGY, "none")
+        resource, ids = device_plugin.offered_devices(found, strategy)
+        self.devices.offer(resource, ids, healthy=not self.driver_error_file.exists())
 
     @property
     def ip(self) -> str:
-        """The node's internal address."""
+        """The node's internal IP address."""
         addresses = (self.object.get("status") or {}).get("addresses") or []
-        return next((one["address"] for one in addresses if one["type"] == "InternalIP"), "127.0.0.1")
+        return next((entry["address"] for entry in addresses if entry["type"] == "InternalIP"), "127.0.0.1")
 
     def start(self) -> None:
-        """Begin to report."""
+        """Start to renew the lease and to post the status."""
         self.devices.start()
-        self._serve()
-        self.see(self.object)
-        self._tasks.spawn(self._heartbeat())
-        self._tasks.spawn(self._report())
+        self._offer_managed_gpus()
+        self.update(self.object)
+        self._tasks.spawn(self._renew_lease_periodically())
+        self._tasks.spawn(self._post_status_periodically())
 
     async def stop(self) -> None:
-        """Stop reporting."""
+        """Stop to renew the lease and to post the status."""
         await self._tasks.cancel()
         await self.devices.stop()
 
-    def pod_ip(self) -> str:
-        """An address for a pod that is free on this node."""
+    def new_pod_ip(self) -> str:
+        """Return an address for a pod that no other pod of the node has."""
         third, fourth = map(int, self.ip.split(".")[2:])
-        addresses = [f"10.{244 + third % 8}.{fourth}.{number}" for number in range(2, 255)]
-        address = next((one for one in addresses if one not in self.ips), addresses[-1])
+        addresses = [f"10.{244 + third % 8}.{fourth}.{host}" for host in range(2, 255)]
+        address = next((address for address in addresses if address not in self.ips), addresses[-1])
         self.ips.add(address)
         return address
 
-    async def _heartbeat(self) -> None:
-        """Renew the node's lease, for ever."""
+    async def _renew_lease_periodically(self) -> None:
         while True:
             try:
-                if not self.off:
-                    await self._renew()
+                if not self.deallocated:
+                    await self._renew_lease()
             except StatusError as error:
                 log.info("lease of %s: %s", self.name, error)
             await asyncio.sleep(LEASE_SECONDS)
 
-    async def _renew(self) -> None:
-        spec = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": times.now_micro()}
+    async def _renew_lease(self) -> None:
+        now = times.now_micro()
         try:
-            await self._objects.patch("leases", self.name, {"spec": {"renewTime": spec["renewTime"]}}, _LEASES)
+            await self._objects.patch("leases", self.name, {"spec": {"renewTime": now}}, _LEASE_NAMESPACE)
         except StatusError as error:
             if error.code != 404:
                 raise
             owner = {"apiVersion": "v1", "kind": "Node", "name": self.name, "uid": self.object["metadata"]["uid"]}
-            head = {"name": self.name, "namespace": _LEASES, "ownerReferences": [owner]}
-            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": head, "spec": spec}
-            await self._objects.create("leases", lease, _LEASES)
+            lease = {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": self.name, "namespace": _LEASE_NAMESPACE, "ownerReferences": [owner]},
+                "spec": {
+                    "holderIdentity": self.name,
+                    "leaseDurationSeconds": LEASE_DURATION_SECONDS,
+                    "renewTime": now,
+                },
+            }
+            await self._objects.create("leases", lease, _LEASE_NAMESPACE)
 
-    async def _report(self) -> None:
+    async def _post_status_periodically(self) -> None:
         """Post the node's status now, when devices change, and every five minutes."""
         failures = 0
         while True:
             self._dirty.clear()
             try:
-                if not self.off:
-                    await self._post()
+                if not self.deallocated:
+                    await self._post_status()
                 failures = 0
             except StatusError as error:
                 failures += 1
                 log.info("status of %s: %s", self.name, error)
+            pause = min(MAX_STATUS_RETRY_SECONDS, 0.1 * 2 ** min(failures, 9)) if failures else STATUS_SECONDS
             with contextlib.suppress(TimeoutError):
-                wait = REPORT_SECONDS if not failures else min(30.0, 0.1 * 2 ** min(failures, 9))
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(pause):
                     await self._dirty.wait()
 
-    async def _post(self) -> None:
+    async def _post_status(self) -> None:
         node = await self._objects.get("nodes", self.name)
         self.object = node
-        await self._label(node)
+        await self._update_gpu_labels(node)
         old = {condition["type"]: condition for condition in (node.get("status") or {}).get("conditions") or []}
         became_ready = (old.get("Ready") or {}).get("status") != "True"
-        mine = [self._condition(*row, old.pop(row[0], None)) for row in (*_CONDITIONS, *self._services())]
-        status: dict[str, Any] = {"conditions": [*old.values(), *mine]}
+        own = [self._condition(*row, old.pop(row[0], None)) for row in (*_CONDITIONS, *self._gpu_service_conditions())]
+        status: dict[str, Any] = {"conditions": [*old.values(), *own]}
         for resource, (capacity, allocatable) in self.devices.counts().items():
             status.setdefault("capacity", {})[resource] = str(capacity)
             status.setdefault("allocatable", {})[resource] = str(allocatable)
         self.object = await self._objects.patch("nodes", self.name, {"status": status}, subresource="status")
-        self._announce(became_ready)
+        self._record_start_events(became_ready)
 
-    def _services(self) -> list[tuple[str, str, str, str]]:
-        """What AKS' problem detector says of the GPU services of a managed pool's node."""
-        if self._notes.get(gpus.MANAGED) != "Managed" or self.driver is None:
+    def _gpu_service_conditions(self) -> list[tuple[str, str, str, str]]:
+        """Return AKS' conditions for the GPU services of a managed pool: type, status, reason and message."""
+        managed = self._annotations.get(node_annotations.GPU_MANAGEMENT_MODE) == "Managed"
+        if not managed or self.driver_error_file is None:
             return []
-        broken = self.driver.exists()
+        broken = self.driver_error_file.exists()
         health = "Unhealthy" if broken else "Healthy"
-        return [(f"Unhealthy{name}", str(broken), health + name, f"{name}: {health.lower()}") for name in _SERVICES]
+        return [
+            (f"Unhealthy{name}", str(broken), health + name, f"{name}: {health.lower()}")
+            for name in _MANAGED_GPU_SERVICES
+        ]
 
-    async def _label(self, node: Object) -> None:
-        """Say on the node what its GPUs really are."""
+    async def _update_gpu_labels(self, node: Object) -> None:
+        """Label the node with the kind of its GPUs.
+
+        With real GPUs, the model and memory are those of this machine and not of the VM size. The product label is the
+        one of NVIDIA's GPU feature discovery.
+        """
         if not self.gpus:
             return
         first = self.gpus[0]
-        patch = {"labels": {gpus.LABEL: "simulated" if first.simulated else "nvml"}}
+        patch = {"labels": {node_annotations.GPU_KIND_LABEL: "simulated" if first.simulated else "nvml"}}
         if not first.simulated:
-            # As NVIDIA's GPU feature discovery does: the size's GPU is another one than this machine's.
-            patch["labels"][gpus.PRODUCT] = first.model.replace(" ", "-")
-            patch["annotations"] = {gpus.MODEL: first.model, gpus.MEMORY: str(first.memory_mib)}
+            patch["labels"][gpus.PRODUCT_LABEL] = first.model.replace(" ", "-")
+            patch["annotations"] = {
+                node_annotations.GPU_MODEL: first.model,
+                node_annotations.GPU_MEMORY_MIB: str(first.memory_mib),
+            }
         if any(not new.items() <= (node["metadata"].get(key) or {}).items() for key, new in patch.items()):
             await self._objects.patch("nodes", self.name, {"metadata": patch})
 
     @staticmethod
     def _condition(kind: str, status: str, reason: str, message: str, old: dict[str, Any] | None) -> dict[str, Any]:
         now = times.now()
-        since = old["lastTransitionTime"] if old and old["status"] == status else now
-        said = {"message": message, "reason": reason, "status": status, "type": kind}
-        return {"lastHeartbeatTime": now, "lastTransitionTime": since, **said}
+        return {
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": old["lastTransitionTime"] if old and old["status"] == status else now,
+            "message": message,
+            "reason": reason,
+            "status": status,
+            "type": kind,
+        }
 
-    def _announce(self, became_ready: bool) -> None:
-        """The events with which a kubelet starts."""
-        told = [("NodeReady", f"Node {self.name} status is now: NodeReady")] if became_ready else []
-        if not self._announced:
-            self._announced = True
-            told.insert(0, ("Starting", "Starting kubelet."))
-        for reason, message in told:
-            # A kubelet names its node by name where a uid belongs; `kubectl describe node` asks for that.
-            about = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
-            self._events.record_event("kubelet", about, "Normal", reason, message, host=self.name)
+    def _record_start_events(self, became_ready: bool) -> None:
+        """Record the events of a kubelet that starts."""
+        events = []
+        if not self._start_recorded:
+            self._start_recorded = True
+            events.append(("Starting", "Starting kubelet."))
+        if became_ready:
+            events.append(("NodeReady", f"Node {self.name} status is now: NodeReady"))
+        for reason, message in events:
+            # A kubelet uses the node's name as its uid, and `kubectl describe node` looks for that.
+            involved = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
+            self._events.record_event("kubelet", involved, "Normal", reason, message, host=self.name)

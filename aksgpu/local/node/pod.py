@@ -1,8 +1,7 @@
-"""One pod on its node, from admission to the last trace: order of containers, deletion, status.
+"""One pod on its node: admission, order of containers, deletion, status.
 
-One :class:`PodRunner` per pod, a task of its own. What it needs to go on after a restart of the laptop is on disk:
-``pod.json`` and the directories of the containers' runs. A container's own life is in
-:mod:`aksgpu.local.node.container`.
+Each pod has a :class:`PodRunner` with a task of its own. ``pod.json`` and the directories of the containers' runs hold
+what it needs to continue after a restart of the laptop. :mod:`aksgpu.local.node.container` runs a single container.
 """
 
 from __future__ import annotations
@@ -13,263 +12,238 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aksgpu.common import times
 from aksgpu.local.control.controller_runtime import is_finished
-from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.node import pod_status
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
 from aksgpu.local.node.kubelets import Node
-from aksgpu.local.node.volumes import MountError, Places, is_kubelets, prepare
-from aksgpu.local.objects import Object, Objects
-from aksgpu.local.settings import Settings
+from aksgpu.local.node.pod_context import ClusterContext, PodContext
+from aksgpu.local.node.volumes import Directories, MountError, is_kubelet_volume, prepare
+from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What all pods of a cluster share.
-
-    Attributes:
-        root: the cluster's directory.
-        tools: directories that come first on every container's PATH.
-        gpu_tools: the same for containers with a GPU.
-        view: whether the system grants mount namespaces.
-    """
-
-    objects: Objects
-    events: EventRecorder
-    settings: Settings
-    root: Path
-    tools: Path
-    gpu_tools: Path
-    view: bool
-
-
-LEAST_SECONDS = 2.0
-"""What a sidecar of a pod with a grace period has to end, though what it served took all of it; as kubelets do."""
+MIN_SIDECAR_SECONDS = 2.0
+"""Time that a sidecar gets to end even if the other containers used the whole grace period, as on a kubelet."""
+FIRST_MOUNT_RETRY_SECONDS = 0.5
+MAX_MOUNT_RETRY_SECONDS = 122.0
+FIRST_REQUEST_RETRY_SECONDS = 0.05
+MAX_REQUEST_RETRY_SECONDS = 10.0
 
 
 class PodRunner:
     """Runs one pod.
 
+    Args:
+        cluster: what all pods share.
+        node: the pod's node.
+        pod: the pod.
+
     Attributes:
-        pod: the pod as last seen.
-        node: its node.
-        all: its containers, those of the init phase first.
+        context: the pod as its containers see it.
+        all_containers: its containers, init containers first.
     """
 
-    def __init__(self, around: Surroundings, node: Node, pod: Object) -> None:
-        self.around = around
-        self.node = node
-        self.pod = pod
-        metadata = pod["metadata"]
+    def __init__(self, cluster: ClusterContext, node: Node, pod: Object) -> None:
+        self.context = PodContext(cluster, node, pod)
         spec = pod["spec"]
-        self.uid = str(metadata["uid"])
-        self.name = str(metadata["name"])
-        self.namespace = str(metadata["namespace"])
-        self.restart_policy = str(spec.get("restartPolicy", "Always"))
-        self.directory = around.root / "pods" / self.uid
-        self.volumes: dict[str, Path] = {}
-        self.init = [ContainerRunner(self, one, init=True) for one in spec.get("initContainers") or []]
-        self.containers = [ContainerRunner(self, one) for one in spec["containers"]]
-        self.all = [*self.init, *self.containers]
-        self._state: dict[str, Any] = {}
-        self._sandbox = self._initialised = False
-        self._failure: tuple[str, str] | None = None
-        self._phase = ""
-        self._dirty, self._stop = asyncio.Event(), asyncio.Event()
+        self._init_containers = [
+            ContainerRunner(self.context, container, init=True) for container in spec.get("initContainers") or []
+        ]
+        self._containers = [ContainerRunner(self.context, container) for container in spec["containers"]]
+        self.all_containers = [*self._init_containers, *self._containers]
+        self._admitted: str = ""  # when the pod was admitted; empty before
+        self._has_sandbox = False
+        self._initialized = False
+        self._failure: tuple[str, str] | None = None  # reason and message
+        self._final_phase = ""
+        self._stop = asyncio.Event()
         self._deadline = float("inf")
         self._task: asyncio.Task[None]
 
-    def tell(self, kind: str, reason: str, message: str, field: str = "") -> None:
-        """Record an event of the pod."""
-        about = {**self.pod, "apiVersion": "v1", "kind": "Pod"}
-        self.around.events.record_event("kubelet", about, kind, reason, message, host=self.node.name, field=field)
-
-    def changed(self) -> None:
-        """Have the status posted."""
-        self._dirty.set()
-
-    def gpus_of(self, container: str) -> list[Any]:
-        """The GPUs that a container was given."""
-        given = self._state.get("devices", {}).get(container, {})
-        ids = {name for names in given.values() for name in names}
-        return [gpu for gpu in self.node.gpus if gpu.uuid in ids]
-
-    def with_status(self) -> Object:
-        """The pod with the status as it is here, addresses included."""
-        return {**self.pod, "status": self._status(self.pod)}
-
-    # How the agent drives it.
-
     def start(self) -> None:
-        """Run the pod, from where it was before a restart of the laptop."""
+        """Run the pod. Continue where it was before a restart of the laptop."""
         self._restore()
-        self.see(self.pod)
+        self.update(self.context.pod)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def _restore(self) -> None:
-        """Take up what is on disk; before any pod runs, as devices must not be given twice."""
+        """Read the state on disk. All pods do this before any runs, so that no device is assigned twice."""
+        context = self.context
         with contextlib.suppress(FileNotFoundError, ValueError):
-            self._state = json.loads((self.directory / "pod.json").read_text())
-            if not is_finished(self.pod):
-                self.node.ips.add(self._state["ip"])
-                self.node.devices.restore(self.uid, self._state["devices"])
-        for one in self.all:
-            one.restore()
-        self._sandbox = any(one.known for one in self.all)
-        self._initialised = any(one.known for one in self.containers)
+            state = json.loads((context.directory / "pod.json").read_text())
+            self._admitted = state["started"]
+            context.ip = state["ip"]
+            context.devices = state["devices"]
+            if not is_finished(context.pod):
+                context.node.ips.add(context.ip)
+                context.node.devices.restore(context.uid, context.devices)
+        for container in self.all_containers:
+            container.restore()
+        self._has_sandbox = any(container.has_run for container in self.all_containers)
+        self._initialized = any(container.has_run for container in self._containers)
 
-    def see(self, pod: Object) -> None:
-        """Take a new version of the pod from the API; its deletion begins when it bears a deletion time."""
-        self.pod = pod
+    def update(self, pod: Object) -> None:
+        """Take a new version of the pod from the API. End the pod if it is deleted."""
+        self.context.pod = pod
         metadata = pod["metadata"]
         if "deletionTimestamp" in metadata:
             self.end(float(metadata.get("deletionGracePeriodSeconds") or 0))
 
     def end(self, grace: float) -> None:
-        """End the pod, at the latest after ``grace`` seconds; a shorter grace than before counts."""
+        """End the pod within ``grace`` seconds. The earliest deadline counts."""
         self._deadline = min(self._deadline, time.monotonic() + grace)
-        self.node.devices.ending(self.uid)
+        self.context.node.devices.mark_ending(self.context.uid)
         self._stop.set()
 
-    async def gone(self) -> None:
-        """End the pod at once, and wait until nothing of it runs."""
+    async def kill(self) -> None:
+        """End the pod at once, and wait until none of its processes is left."""
         self.end(0)
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        """Run the pod to its end, and see it out of the API when it is deleted."""
+        """Run the pod to its end. When it is deleted, remove it from the API."""
+        context = self.context
         poster = asyncio.create_task(self._post_changes())
         try:
-            if is_finished(self.pod):
-                self._phase = self.pod["status"]["phase"]
+            if is_finished(context.pod):
+                self._final_phase = context.pod["status"]["phase"]
             else:
-                await self._until_stopped()
+                await self._run_until_stopped()
                 await self._finish()
             await self._stop.wait()
-            await self._insist(self._delete)
+            await self._retry(self._delete)
         except Exception:
-            log.exception("pod %s/%s", self.namespace, self.name)
+            log.exception("pod %s/%s", context.namespace, context.name)
         finally:
             poster.cancel()
 
-    async def _until_stopped(self) -> None:
-        limit = self.pod["spec"].get("activeDeadlineSeconds")
-        left = None
+    async def _run_until_stopped(self) -> None:
+        """Run the containers until they end, the pod is stopped, or its active deadline is over."""
+        spec = self.context.pod["spec"]
+        limit = spec.get("activeDeadlineSeconds")
+        timeout = None
         if limit is not None:
-            left = max(0.0, float(limit) - times.age(self._state.get("started") or times.now()))
-        living = asyncio.create_task(self._live())
+            timeout = max(0.0, float(limit) - times.age(self._admitted or times.now()))
+        running = asyncio.create_task(self._run_containers())
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait({living, stopping}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (living, stopping):
+            for task in (running, stopping):
                 task.cancel()
-            await asyncio.wait({living, stopping})
-        if not living.cancelled() and (error := living.exception()):
-            log.error("pod %s/%s", self.namespace, self.name, exc_info=error)
+            await asyncio.wait({running, stopping})
+        error = None if running.cancelled() else running.exception()
+        if error:
+            log.error("pod %s/%s", self.context.namespace, self.context.name, exc_info=error)
             self._failure = ("NodeAgentError", f"the node agent failed: {error}")
-        elif living.cancelled() and not self._stop.is_set():
+        elif running.cancelled() and not self._stop.is_set():
             self._failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
-            self.tell("Normal", *self._failure)
+            self.context.record_event("Normal", *self._failure)
         if not self._stop.is_set():
-            grace = float(self.pod["spec"].get("terminationGracePeriodSeconds") or 0)
+            grace = float(spec.get("terminationGracePeriodSeconds") or 0)
             self._deadline = time.monotonic() + grace
 
-    async def _live(self) -> None:
-        """Admission, volumes, init containers one after the other, then all containers until none will run again.
+    async def _run_containers(self) -> None:
+        """Admit the pod, mount its volumes, run its init containers in order, then all other containers.
 
-        A sidecar is gone on from as soon as it has started.
+        The containers after a sidecar start as soon as the sidecar has started.
         """
         if not await self._admit():
             return
-        self.changed()
-        await self._mount()
-        self._sandbox = True
-        async with asyncio.TaskGroup() as beside:
+        self.context.status_changed.set()
+        await self._mount_volumes()
+        self._has_sandbox = True
+        async with asyncio.TaskGroup() as group:
             sidecars: list[asyncio.Task[bool]] = []
-            for one in self.init:
-                self.changed()
-                if one.sidecar:
-                    sidecars.append(beside.create_task(one.run()))
-                    await one.started.wait()
-                elif not await one.run():
+            for container in self._init_containers:
+                self.context.status_changed.set()
+                if container.sidecar:
+                    sidecars.append(group.create_task(container.run()))
+                    await container.started.wait()
+                elif not await container.run():
                     break
             else:
-                self._initialised = True
-                self.changed()
-                await asyncio.wait([beside.create_task(one.run()) for one in self.containers])
+                self._initialized = True
+                self.context.status_changed.set()
+                await asyncio.wait([group.create_task(container.run()) for container in self._containers])
             for task in sidecars:
-                task.cancel()  # the processes end with the pod
+                task.cancel()  # their processes end with the pod
 
     async def _admit(self) -> bool:
-        if self._state:
+        """Assign devices and an address, and return whether the node accepts the pod."""
+        if self._admitted:
             return True
-        self._state = {"started": times.now(), "ip": "", "devices": {}}
+        context = self.context
+        spec = context.pod["spec"]
+        self._admitted = times.now()
         try:
-            self._state["devices"] = await self.node.devices.allocate(self.uid, self.pod["spec"])
+            context.devices = await context.node.devices.allocate(context.uid, spec)
         except AdmissionError as error:
             self._failure = ("UnexpectedAdmissionError", f"Pod was rejected: {error}")
-            self.tell("Warning", "UnexpectedAdmissionError", str(error))
+            context.record_event("Warning", "UnexpectedAdmissionError", str(error))
             return False
-        host_network = self.pod["spec"].get("hostNetwork")
-        self._state["ip"] = self.node.ip if host_network else self.node.pod_ip()
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self.directory / "pod.json.new"
-        fresh.write_text(json.dumps(self._state))
-        fresh.replace(self.directory / "pod.json")
+        context.ip = context.node.ip if spec.get("hostNetwork") else context.node.new_pod_ip()
+        context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = {"started": self._admitted, "ip": context.ip, "devices": context.devices}
+        temporary = context.directory / "pod.json.new"
+        temporary.write_text(json.dumps(state))
+        temporary.replace(context.directory / "pod.json")
         return True
 
-    async def _mount(self) -> None:
-        places = Places(self.directory, self.node.kubelet, self.around.root / "claims")
-        if any(is_kubelets(volume) for volume in self.pod["spec"].get("volumes") or []):
-            await self.node.devices.serve()
-        pause = 0.5
+    async def _mount_volumes(self) -> None:
+        """Create the pod's volumes. Try again until it succeeds."""
+        context = self.context
+        directories = Directories(context.directory, context.node.kubelet, context.cluster.root / "claims")
+        if any(is_kubelet_volume(volume) for volume in context.pod["spec"].get("volumes") or []):
+            await context.node.devices.serve()
+        pause = FIRST_MOUNT_RETRY_SECONDS
         while True:
             try:
-                pod = self.with_status()
-                self.volumes = await prepare(self.around.objects, pod, self.node.object, places)
+                pod = context.pod_with_addresses()
+                context.volumes = await prepare(context.cluster.objects, pod, context.node.object, directories)
                 return
             except (MountError, StatusError) as error:
-                self.tell("Warning", "FailedMount", str(error))
-            await asyncio.sleep(pause * self.around.settings.time_scale)
-            pause = min(pause * 2, 122.0)
+                context.record_event("Warning", "FailedMount", str(error))
+            await context.cluster.sleep(pause)
+            pause = min(pause * 2, MAX_MOUNT_RETRY_SECONDS)
 
     async def _finish(self) -> None:
-        """End what still runs, sidecars one by one after what they served, and post the final status."""
-        served = [one for one in self.all if not one.sidecar]
-        more = LEAST_SECONDS if self._deadline > time.monotonic() else 0.0
-        for ending in (served, *([one] for one in reversed(self.init) if one.sidecar)):
-            async with asyncio.TaskGroup() as group:
-                for one in ending:
-                    group.create_task(self._end(one, more if one.sidecar else 0.0))
-        self._sandbox = False
-        good = not self._failure and all(pod_status.exit_code(one.status) == 0 for one in self.containers)
-        self._phase = "Succeeded" if good else "Failed"
-        self.node.devices.release(self.uid)
-        self.node.ips.discard(self._state.get("ip", ""))
-        await self._insist(self._post)
+        """End the remaining containers, then the sidecars one by one in reverse order, and post the final status."""
+        has_grace = self._deadline > time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for container in self.all_containers:
+                if not container.sidecar:
+                    group.create_task(self._end_container(container, 0.0))
+        for container in reversed(self._init_containers):
+            if container.sidecar:
+                await self._end_container(container, MIN_SIDECAR_SECONDS if has_grace else 0.0)
+        self._has_sandbox = False
+        succeeded = not self._failure and all(pod_status.exit_code(each.status) == 0 for each in self._containers)
+        self._final_phase = "Succeeded" if succeeded else "Failed"
+        self.context.node.devices.release(self.context.uid)
+        self.context.node.ips.discard(self.context.ip)
+        await self._retry(self._post_status)
 
-    async def _end(self, one: ContainerRunner, least: float) -> None:
-        """End a container by the pod's deadline, yet not sooner than ``least`` seconds from now."""
-        soonest = time.monotonic() + least
-        await one.end(lambda: max(self._deadline, soonest))
+    async def _end_container(self, container: ContainerRunner, min_seconds: float) -> None:
+        """End a container by the pod's deadline, but give it at least ``min_seconds``."""
+        earliest = time.monotonic() + min_seconds
+        await container.end(lambda: max(self._deadline, earliest))
 
     async def _delete(self) -> None:
-        """Tell the API that nothing of the pod runs any more."""
-        await self.around.objects.delete("pods", self.name, self.namespace, grace_period_seconds=0, uid=self.uid)
+        """Delete the pod from the API, because none of its processes is left."""
+        context = self.context
+        await context.cluster.objects.delete(
+            "pods", context.name, context.namespace, grace_period_seconds=0, uid=context.uid
+        )
 
-    async def _insist(self, request: Callable[[], Awaitable[None]]) -> None:
-        """Have the API do something; not when the pod is gone, or another bears its name by now."""
-        pause = 0.05
+    async def _retry(self, request: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a request until it succeeds, or the pod is gone or replaced by another of the same name."""
+        pause = FIRST_REQUEST_RETRY_SECONDS
         while True:
             try:
                 await request()
@@ -277,49 +251,65 @@ class PodRunner:
             except StatusError as error:
                 if error.code in (404, 409):
                     return
-                log.info("pod %s/%s: %s", self.namespace, self.name, error)
+                log.info("pod %s/%s: %s", self.context.namespace, self.context.name, error)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 10.0)
+            pause = min(pause * 2, MAX_REQUEST_RETRY_SECONDS)
 
     async def _post_changes(self) -> None:
+        """Post the status whenever it changes, until the pod has reached its final phase."""
         while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            if not self._phase:
-                await self._insist(self._post)
+            await self.context.status_changed.wait()
+            self.context.status_changed.clear()
+            if not self._final_phase:
+                await self._retry(self._post_status)
 
-    def _status(self, pod: Object) -> dict[str, Any]:
-        """The status as it is here, beside what others wrote into that of ``pod``."""
-        rejected = self._failure is not None and self._failure[0] == "UnexpectedAdmissionError"
-        init, containers = ([] if rejected else [one.status for one in kind] for kind in (self.init, self.containers))
-        known: Object = {"hostIP": self.node.ip, "hostIPs": [{"ip": self.node.ip}]}
-        known["startTime"] = self._state.get("started") or times.now()
-        if address := self._state.get("ip"):
-            known |= {"podIP": address, "podIPs": [{"ip": address}]}
+    def _build_status(self, pod: Object) -> dict[str, Any]:
+        """Return the pod's status, with the fields that others have set in ``pod``."""
+        init: list[Object] = []
+        containers: list[Object] = []
+        if self._failure is None or self._failure[0] != "UnexpectedAdmissionError":
+            init = [container.status for container in self._init_containers]
+            containers = [container.status for container in self._containers]
+        own_fields: Object = self.context.addresses()
+        own_fields["startTime"] = self._admitted or times.now()
         if self._failure:
-            known["reason"], known["message"] = self._failure
-        sandbox = self._sandbox
-        initialised = self._initialised
-        return pod_status.build(
-            pod, init, containers, known, sandbox=sandbox, initialised=initialised, phase=self._phase
+            reason, message = self._failure
+            own_fields["reason"] = reason
+            own_fields["message"] = message
+        return pod_status.build_status(
+            pod,
+            init,
+            containers,
+            own_fields,
+            has_sandbox=self._has_sandbox,
+            initialized=self._initialized,
+            final_phase=self._final_phase,
         )
 
-    async def _post(self) -> None:
-        objects = self.around.objects
-        # Others write conditions too, such as why the pod is evicted, and the watch may not have told of them yet.
-        while (pod := await objects.get("pods", self.name, self.namespace))["metadata"]["uid"] == self.uid:
+    async def _post_status(self) -> None:
+        context = self.context
+        objects = context.cluster.objects
+        while True:
+            # Others set conditions too, and the watch may not have delivered them yet. So read the pod first.
+            pod = await objects.get("pods", context.name, context.namespace)
+            if pod["metadata"]["uid"] != context.uid:
+                return
             old = pod.get("status") or {}
-            new = self._status(pod)
+            new = self._build_status(pod)
             if {**old, **new} == old:
                 return
             patch = {"metadata": {"resourceVersion": pod["metadata"]["resourceVersion"]}, "status": new}
             with ignoring(409):
-                await objects.patch("pods", self.name, patch, self.namespace, subresource="status")
+                await objects.patch("pods", context.name, patch, context.namespace, subresource="status")
                 return
 
-    async def leave(self, grace: float | None) -> None:
-        """Stop looking after the pod: its processes go on, or end, when a grace is given, without a word to the API."""
+    async def detach(self, grace: float | None) -> None:
+        """Stop supervising the pod without telling the API.
+
+        Args:
+            grace: seconds in which its processes must end. None lets them go on.
+        """
         self._task.cancel()
         await asyncio.wait([self._task])
-        for one in self.all:
-            await one.leave(None if grace is None else time.monotonic() + grace)
+        for container in self.all_containers:
+            await container.detach(None if grace is None else time.monotonic() + grace)

@@ -1,6 +1,6 @@
-"""A pod's status, worked out from the statuses of its containers as a kubelet does.
+"""A pod's status, computed from the statuses of its containers as a kubelet does.
 
-Pure functions over plain data: nothing is started, read or sent here. A container's status is what the API shows.
+These are pure functions on plain data.
 """
 
 from __future__ import annotations
@@ -16,112 +16,155 @@ _ORDER = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"
 
 
 def timestamp(nanoseconds: int) -> str:
-    """A time to the second, as Kubernetes writes it."""
+    """Return a time in whole seconds as Kubernetes writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(nanoseconds // 1_000_000_000))
 
 
-def container(spec: Object, image: str, state: Object) -> Object:
-    """The status of a container that has not run yet; ``image`` is the full reference."""
-    read_only = {"readOnly": True, "recursiveReadOnly": "Disabled"}
-    mounts = [
-        {"mountPath": one["mountPath"], "name": one["name"], **(read_only if one.get("readOnly") else {})}
-        for one in spec.get("volumeMounts") or []
-    ]
-    status = {"image": image, "imageID": "", "lastState": {}, "name": spec["name"], "ready": False, "restartCount": 0}
-    return status | {"started": False, "state": state} | ({"volumeMounts": mounts} if mounts else {})
+def new_container_status(spec: Object, image: str, state: Object) -> Object:
+    """Return the status of a container that has not run yet.
+
+    Args:
+        spec: the container in the pod's spec.
+        image: the full image reference.
+        state: the container's state.
+    """
+    status: Object = {
+        "image": image,
+        "imageID": "",
+        "lastState": {},
+        "name": spec["name"],
+        "ready": False,
+        "restartCount": 0,
+        "started": False,
+        "state": state,
+    }
+    mounts = []
+    for mount in spec.get("volumeMounts") or []:
+        shown = {"mountPath": mount["mountPath"], "name": mount["name"]}
+        if mount.get("readOnly"):
+            shown |= {"readOnly": True, "recursiveReadOnly": "Disabled"}
+        mounts.append(shown)
+    if mounts:
+        status["volumeMounts"] = mounts
+    return status
 
 
 def waiting(reason: str, message: str = "") -> Object:
-    """The state of a container that does not run yet, or not again."""
-    return {"waiting": _said(message, reason)}
+    """Return the state of a container that is not running yet, or not again."""
+    return {"waiting": _reason_fields(reason, message)}
 
 
 def running(started: int) -> Object:
-    """The state of a container whose command runs."""
+    """Return the state of a running container. ``started`` is in nanoseconds since 1970."""
     return {"running": {"startedAt": timestamp(started)}}
 
 
 def terminated(container_id: str, code: int, reason: str, message: str, started: int, finished: int) -> Object:
-    """The state of a container that ended."""
-    when = {"finishedAt": timestamp(finished), "startedAt": timestamp(started)}
-    return {"terminated": {"containerID": container_id, "exitCode": code, **when, **_said(message, reason)}}
+    """Return the state of a container that has ended. Times are in nanoseconds since 1970."""
+    fields = {
+        "containerID": container_id,
+        "exitCode": code,
+        "finishedAt": timestamp(finished),
+        "startedAt": timestamp(started),
+    }
+    return {"terminated": fields | _reason_fields(reason, message)}
 
 
-def _said(message: str, reason: str) -> Object:
+def _reason_fields(reason: str, message: str) -> Object:
+    """Return those of the two fields that are not empty."""
     return {key: text for key, text in (("message", message), ("reason", reason)) if text}
 
 
 def exit_code(container: Object) -> int | None:
-    """How a container ended last; None while it runs or before it ever ran."""
+    """Return the exit code of a container's last run. Return None while it is running, or if it has never run."""
     state = container["state"]
-    ended = state.get("terminated") or ({} if "running" in state else container["lastState"].get("terminated") or {})
-    return ended.get("exitCode")
+    if "running" in state:
+        return None
+    ended: Object = state.get("terminated") or container["lastState"].get("terminated") or {}
+    code: int | None = ended.get("exitCode")
+    return code
 
 
-def _phase(restart_policy: str, initialised: bool, containers: Sequence[Object]) -> str:
-    codes = [exit_code(one) for one in containers]
-    fresh = any("waiting" in one["state"] and code is None for one, code in zip(containers, codes, strict=True))
-    if not initialised or fresh:
+def _phase(restart_policy: str, initialized: bool, containers: Sequence[Object]) -> str:
+    not_started = [each for each in containers if "waiting" in each["state"] and exit_code(each) is None]
+    if not initialized or not_started:
         return "Pending"
-    if restart_policy == "Always" or any(one["started"] for one in containers):
+    if restart_policy == "Always" or any(each["started"] for each in containers):
         return "Running"
-    if not any(codes):
+    if not any(exit_code(each) for each in containers):
         return "Succeeded"
     return "Failed" if restart_policy == "Never" else "Running"
 
 
-def build(
+def build_status(
     pod: Object,
     init: Sequence[Object],
     containers: Sequence[Object],
-    known: Object,
+    own_fields: Object,
     *,
-    sandbox: bool,
-    initialised: bool,
-    phase: str = "",
+    has_sandbox: bool,
+    initialized: bool,
+    final_phase: str = "",
 ) -> Object:
-    """The pod's whole new status; what others wrote into it stays.
+    """Return the pod's new status. Fields and conditions that others have set are kept.
 
     Args:
-        pod: with the status that it has in the API.
+        pod: the pod with its current status.
         init: the statuses of its init containers.
-        containers: those of its other containers.
-        known: what the node itself says of it: addresses, start, and why it was refused or ended, if it was.
-        sandbox: whether the pod's own processes and volumes are there.
-        initialised: whether all init containers have succeeded.
-        phase: the final one.
+        containers: the statuses of its other containers.
+        own_fields: the fields that the node sets: addresses, start time, and reason and message of a failure.
+        has_sandbox: whether the pod's volumes are mounted and its processes can run.
+        initialized: whether all init containers have succeeded.
+        final_phase: the phase of a pod that has ended; empty before.
     """
     old = pod.get("status") or {}
-    beside = [one for one in init if one["ready"] and one["started"]]  # sidecars
-    phase = phase or _phase(pod["spec"].get("restartPolicy", "Always"), initialised, [*containers, *beside])
-    status = {key: value for key, value in old.items() if key in ("qosClass", "nominatedNodeName", "resize")} | known
+    sidecars = [each for each in init if each["ready"] and each["started"]]
+    restart_policy = pod["spec"].get("restartPolicy", "Always")
+    phase = final_phase or _phase(restart_policy, initialized, [*containers, *sidecars])
+    status = {key: value for key, value in old.items() if key in ("qosClass", "nominatedNodeName", "resize")}
+    status |= own_fields
     status["phase"] = phase
     if init:
         status["initContainerStatuses"] = init
     if containers:
         status["containerStatuses"] = containers
-    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "")
-    idle = " ".join(one["name"] for one in containers if not one["ready"])
-    pending = " ".join(one["name"] for one in init if not one["ready"])
-    told = {
-        "PodReadyToStartContainers": (sandbox and not ended, "", ""),
-        "Initialized": (True, "PodCompleted" if phase == "Succeeded" else "", ""),
-        "PodScheduled": (True, "", ""),
-        "Ready": (not ended, ended, ""),
-    }
-    if not initialised and (pending or not ended):
-        told["Initialized"] = False, "ContainersNotInitialized", f"containers with incomplete status: [{pending}]"
-    if idle and not ended:
-        told["Ready"] = False, "ContainersNotReady", f"containers with unready status: [{idle}]"
-    told["ContainersReady"] = told["Ready"]
-    before = {condition["type"]: condition for condition in old.get("conditions") or []}
-    status["conditions"] = [_condition(kind, *told[kind], before.pop(kind, {})) for kind in _ORDER]
-    status["conditions"] += before.values()
+    own_conditions = _conditions(phase, init, containers, has_sandbox, initialized)
+    old_conditions = {condition["type"]: condition for condition in old.get("conditions") or []}
+    status["conditions"] = [_condition(kind, *own_conditions[kind], old_conditions.pop(kind, {})) for kind in _ORDER]
+    status["conditions"] += old_conditions.values()
     return status
 
 
-def _condition(kind: str, true: bool, reason: str, message: str, before: dict[str, Any]) -> Object:
-    value = "True" if true else "False"
-    since = before.get("lastTransitionTime") if before.get("status") == value else None
-    head = {"lastProbeTime": None, "lastTransitionTime": since or times.now()}
-    return {**head, **_said(message, reason), "status": value, "type": kind}
+def _conditions(
+    phase: str, init: Sequence[Object], containers: Sequence[Object], has_sandbox: bool, initialized: bool
+) -> dict[str, tuple[bool, str, str]]:
+    """Return status, reason and message of the node's conditions by type."""
+    ended_reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "")
+    incomplete = " ".join(each["name"] for each in init if not each["ready"])
+    unready = " ".join(each["name"] for each in containers if not each["ready"])
+    initialized_condition = (True, "PodCompleted" if phase == "Succeeded" else "", "")
+    if not initialized and (incomplete or not ended_reason):
+        message = f"containers with incomplete status: [{incomplete}]"
+        initialized_condition = (False, "ContainersNotInitialized", message)
+    ready_condition = (not ended_reason, ended_reason, "")
+    if unready and not ended_reason:
+        ready_condition = (False, "ContainersNotReady", f"containers with unready status: [{unready}]")
+    return {
+        "PodReadyToStartContainers": (has_sandbox and not ended_reason, "", ""),
+        "Initialized": initialized_condition,
+        "Ready": ready_condition,
+        "ContainersReady": ready_condition,
+        "PodScheduled": (True, "", ""),
+    }
+
+
+def _condition(kind: str, status: bool, reason: str, message: str, old: dict[str, Any]) -> Object:
+    value = "True" if status else "False"
+    since = old.get("lastTransitionTime") if old.get("status") == value else None
+    return {
+        "lastProbeTime": None,
+        "lastTransitionTime": since or times.now(),
+        **_reason_fields(reason, message),
+        "status": value,
+        "type": kind,
+    }

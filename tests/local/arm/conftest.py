@@ -1,4 +1,4 @@
-"""Resource Manager over real HTTPS, with a real store behind each cluster and nothing that runs pods."""
+"""Resource Manager over HTTPS. Each cluster has a real store but no controllers and no node agent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from azure.core.credentials import AccessToken
+from azure.core.rest import HttpRequest
 from azure.mgmt.containerservice import ContainerServiceClient
 
 from aksgpu.local import tls
@@ -37,7 +38,7 @@ class Token:
 
 
 class StoreClusters:
-    """Clusters that are only a store."""
+    """Clusters that consist only of a store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -80,7 +81,7 @@ class Arm:
         self.run(self._start())
 
     def run(self, coroutine: Any) -> Any:
-        """Run a coroutine where the server lives."""
+        """Run a coroutine in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
     async def _start(self) -> None:
@@ -105,7 +106,7 @@ class Arm:
         await self.clusters.close_all()
 
     def stop(self) -> None:
-        """End as a process does that leaves its operations where they are."""
+        """Stop, and leave operations unfinished as a killed process does."""
         self.run(self._stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
@@ -117,8 +118,7 @@ class Arm:
         )
 
     def send(self, method: str, path: str, body: Any = None, version: str | None = VERSION, **headers: str) -> Any:
-        """One request without the SDK's help, a body that is a text as it is; the HTTP response."""
-        from azure.core.rest import HttpRequest
+        """Send a request without the SDK's operations, and return the response. A text is sent as it is."""
 
         query = {"api-version": version} if version else {}
         request = HttpRequest(
@@ -129,7 +129,7 @@ class Arm:
         return self.sender.send_request(request)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The Node objects of the only cluster."""
+        """Return the Node objects of the only cluster."""
         (registry,) = self.clusters.open_clusters.values()
         return self.run(registry.list("nodes"))[0]
 

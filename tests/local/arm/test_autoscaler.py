@@ -1,4 +1,4 @@
-"""Pools that follow the pods: growing, shrinking, and saying why not. The tests are the scheduler."""
+"""The autoscaler: pools grow for pending pods, shrink, and explain why they do not grow. The tests act as scheduler."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 
 
 def pending(arm: Arm, registry: Any, name: str, gpus: int = 1, **spec: Any) -> None:
-    """A pod that the scheduler has looked at in vain."""
+    """Create a pod that the scheduler could not place."""
     container = {"name": "main", "image": "busybox", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
     pod = {"metadata": {"name": name}, "spec": {"containers": [container], "tolerations": [TAINT], **spec}}
     arm.run(registry.create("pods", pod, "default"))
-    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    arm.run(registry.patch("pods", name, {"status": {"conditions": [told]}}, "default", subresource="status"))
+    reported = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    arm.run(registry.patch("pods", name, {"status": {"conditions": [reported]}}, "default", subresource="status"))
 
 
 def events(arm: Arm, registry: Any, about: str) -> list[tuple[str, str, str]]:
@@ -59,7 +59,7 @@ def gpu_nodes(arm: Arm) -> list[dict[str, Any]]:
 
 
 def serve(arm: Arm, registry: Any, gpus: str = "1") -> None:
-    """What node agent and device plugin do."""
+    """Make the GPU nodes ready, as the node agent and a device plugin do."""
     status = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"nvidia.com/gpu": gpus}}
     for node in gpu_nodes(arm):
         arm.run(registry.patch("nodes", node["metadata"]["name"], {"status": status}, subresource="status"))
@@ -73,7 +73,7 @@ def test_a_pool_grows_from_zero_and_shrinks_back(arm: Arm) -> None:
     group = f"aks-gpunp-{serial}-vmss"
     text = f"pod triggered scale-up: [{{{group} 0->1 (max: 2)}}]"
     assert events(arm, registry, "one") == [("TriggeredScaleUp", text, "cluster-autoscaler")]
-    time.sleep(1.2)  # two more looks: the node that is coming up is counted on
+    time.sleep(1.2)  # two more scans: the node that is starting is counted
     assert len(gpu_nodes(arm)) == 1
     serve(arm, registry)
     (node,) = gpu_nodes(arm)
@@ -87,8 +87,8 @@ def test_a_pool_grows_from_zero_and_shrinks_back(arm: Arm) -> None:
     serve(arm, registry)
 
     def left_out() -> list[str]:
-        told = [event for number in range(2) for event in events(arm, registry, f"more{number}")]
-        return [message for reason, message, _ in told if reason == "NotTriggerScaleUp"]
+        reported = [event for number in range(2) for event in events(arm, registry, f"more{number}")]
+        return [message for reason, message, _ in reported if reason == "NotTriggerScaleUp"]
 
     assert wait_for(left_out)[0] == "pod didn't trigger scale-up: 1 max node group size reached"
     for name in ("one", "more0", "more1"):
@@ -112,20 +112,20 @@ def test_why_a_pool_does_not_grow(arm: Arm) -> None:
     cpu = pool("cpu", mode="User", enableAutoScaling=True, minCount=1, maxCount=1)
     registry = make(arm, gpu_pool(), cpu)
     pending(arm, registry, "big", gpus=2)
-    pending(arm, registry, "stranger", tolerations=[])
+    pending(arm, registry, "untolerated", tolerations=[])
     pending(arm, registry, "elsewhere", nodeSelector={"zone": "moon"})
     full = "1 max node group size reached"
     for name, why in {
         "big": f"1 Insufficient nvidia.com/gpu, {full}",
-        "stranger": f"{full}, 1 node(s) had untolerated taint {{sku: gpu}}",
+        "untolerated": f"{full}, 1 node(s) had untolerated taint {{sku: gpu}}",
         "elsewhere": f"{full}, 1 node(s) didn't match Pod's node affinity/selector",
     }.items():
-        told = wait_for(lambda name=name: events(arm, registry, name))
-        assert told == [("NotTriggerScaleUp", f"pod didn't trigger scale-up: {why}", "cluster-autoscaler")]
+        reported = wait_for(lambda name=name: events(arm, registry, name))
+        assert reported == [("NotTriggerScaleUp", f"pod didn't trigger scale-up: {why}", "cluster-autoscaler")]
     assert gpu_nodes(arm) == []
 
 
-def test_quota_and_capacity_hold_a_pool_back(arm: Arm) -> None:
+def test_a_pool_does_not_grow_without_quota(arm: Arm) -> None:
     registry = make(arm, gpu_pool())
     inject(arm, "quota", family="Standard NCASv3_T4 Family", limit=0)
     pending(arm, registry, "one")
@@ -151,7 +151,7 @@ def test_empty_nodes_within_the_limits_stay(arm: Arm) -> None:
     assert len(gpu_nodes(arm)) == 2
 
 
-def test_deallocated_nodes_are_woken(arm: Arm) -> None:
+def test_deallocated_nodes_are_started_again(arm: Arm) -> None:
     registry = make(arm, gpu_pool(count=1, scaleDownMode="Deallocate"))
     serve(arm, registry)
 

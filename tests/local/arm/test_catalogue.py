@@ -42,7 +42,7 @@ def test_prices(arm: Arm) -> None:
     assert many["Count"] == 3
 
 
-def test_filters_pick_or_are_refused(arm: Arm) -> None:
+def test_filters(arm: Arm) -> None:
     prices = "/api/retail/prices?$filter="
     groups = f"/subscriptions/{SUBSCRIPTION}/resourcegroups"
     two = "armSkuName eq 'Standard_NC4as_T4_v3' and armRegionName eq 'eastus' or armSkuName eq 'x or y'"
@@ -65,7 +65,7 @@ def test_filters_of_resources(arm: Arm) -> None:
         arm.send("PUT", CLUSTER.replace("/aks", f"/{name}"), body() | tags)
     for query, found in {
         "tagName eq 'env' and tagValue eq 'dev'": ["aks"],
-        "tagname eq 'env' and tagvalue eq 'b'": [],  # as `az resource list --tag` spells it
+        "tagname eq 'env' and tagvalue eq 'b'": [],  # as `az resource list --tag` writes it
         "resourceGroup eq 'RG' and resourceType eq 'Microsoft.ContainerService/managedClusters'": ["aks", "plain"],
         "resourceGroup eq 'x'": [],
         "resourceType ne 'Microsoft.ContainerService/managedClusters'": [],

@@ -15,7 +15,7 @@ from aksgpu.local.arm import reference_data
 from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body, pool
 
 
-def test_the_tutorial_of_today(arm: Arm) -> None:
+def test_the_current_tutorial(arm: Arm) -> None:
     client = arm.client()
     poller = client.managed_clusters.begin_create_or_update("rg", "aks", body())
     assert client.managed_clusters.get("rg", "aks").provisioning_state == "Creating"
@@ -60,7 +60,7 @@ def test_the_tutorial_of_2020_has_one_pool_without_taint(arm: Arm) -> None:
     assert node["metadata"]["labels"]["node.kubernetes.io/instance-type"] == "Standard_NC4as_T4_v3"
 
 
-def test_scaling_moves_nodes_and_keeps_their_numbers(arm: Arm) -> None:
+def test_scaling_keeps_the_indexes_of_nodes(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
 
@@ -73,7 +73,7 @@ def test_scaling_moves_nodes_and_keeps_their_numbers(arm: Arm) -> None:
     assert scale(2) == ["0", "3"]
 
 
-def test_a_pool_without_autoscaler_has_no_limits(arm: Arm) -> None:
+def test_a_pool_without_autoscaler_has_no_count_limits(arm: Arm) -> None:
     client = arm.client()
     limits = {"enableAutoScaling": True, "minCount": 1, "maxCount": 3}
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(**limits))).result()
@@ -158,7 +158,7 @@ def test_no_static_credentials_without_local_accounts(arm: Arm) -> None:
 
 
 @pytest.mark.parametrize(("style", "kind"), [(None, "exec"), ("exec", "exec"), ("azure", "auth-provider")])
-def test_entra_clusters_name_the_program_that_logs_in(arm: Arm, style: str | None, kind: str) -> None:
+def test_kubeconfigs_of_entra_clusters_use_kubelogin(arm: Arm, style: str | None, kind: str) -> None:
     client = arm.client()
     document = body(disableLocalAccounts=True, aadProfile={"managed": True})
     client.managed_clusters.begin_create_or_update("rg", "aks", document).result()
@@ -193,7 +193,7 @@ def test_operations_survive_a_restart(arm: Arm) -> None:
     assert len(arm.nodes()) == 3
 
 
-def test_deleting_a_resource_group_takes_everything_with_it(arm: Arm) -> None:
+def test_deleting_a_resource_group_deletes_its_clusters(arm: Arm) -> None:
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", body())
     answer = arm.send("DELETE", GROUP, version="2021-04-01")
     assert answer.status_code == 202
@@ -208,13 +208,13 @@ def test_deleting_a_resource_group_takes_everything_with_it(arm: Arm) -> None:
     assert groups == []
 
 
-def test_paths_and_query_keys_do_not_regard_case(arm: Arm) -> None:
+def test_paths_and_query_keys_are_case_insensitive(arm: Arm) -> None:
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     for path in (CLUSTER.upper(), CLUSTER.lower()):
         assert arm.send("GET", f"{path}?API-Version=2024-01-01", version=None).json()["name"] == "aks"
 
 
-def test_a_node_resource_group_is_shown_and_goes_with_its_cluster(arm: Arm) -> None:
+def test_a_node_resource_group_is_deleted_with_its_cluster(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     path = GROUP.replace("/rg", "/MC_rg_aks_eastus")
@@ -230,7 +230,7 @@ def test_a_node_resource_group_is_shown_and_goes_with_its_cluster(arm: Arm) -> N
     ("group", "label"),
     [("g" * 60, f"MC_{'g' * 60}"), ("my(gr\u00fcn)", "MC_my-gr-n-_aks_eastus"), ("g" * 59, f"MC_{'g' * 59}z")],
 )
-def test_names_of_groups_that_no_label_could_have(arm: Arm, group: str, label: str) -> None:
+def test_group_names_that_are_not_valid_labels(arm: Arm, group: str, label: str) -> None:
     arm.send("PUT", GROUP.replace("/rg", f"/{quote(group)}"), {"location": "eastus"})
     client = arm.client()
     client.managed_clusters.begin_create_or_update(group, "aks", body()).result()
@@ -247,11 +247,11 @@ def test_node_resource_groups_of_long_names_differ(arm: Arm) -> None:
     assert len(machines) == 2 and {len(name) for name in machines} == {80}
 
 
-def test_nodes_that_were_to_go_and_stay_take_pods_again(arm: Arm) -> None:
+def test_nodes_that_are_not_removed_after_all_are_uncordoned(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=4))).result()
     (registry,) = arm.clusters.open_clusters.values()
-    mine = [arm.nodes()[index]["metadata"]["name"] for index in (0, 3)]  # one that stays, and one that is to go
+    mine = [arm.nodes()[index]["metadata"]["name"] for index in (0, 3)]  # one that stays, and one that will be removed
     for name in mine:
         arm.run(registry.patch("nodes", name, {"spec": {"unschedulable": True}}))
     arm.run(arm.manager.inject("slow", {"factor": 40}))
@@ -275,14 +275,14 @@ def test_machines(arm: Arm) -> None:
     assert client.machines.get("rg", "aks", "nodepool1", machines[0].name).properties.network.ip_addresses
 
 
-def test_nodes_belong_to_a_pool_whatever_they_are_labelled(arm: Arm) -> None:
+def test_labels_do_not_decide_a_nodes_pool(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     (registry,) = arm.clusters.open_clusters.values()
     (node,) = arm.nodes()
     name = node["metadata"]["name"]
-    stranger = {"metadata": {"name": "my-node", "labels": node["metadata"]["labels"]}}
-    arm.run(registry.create("nodes", stranger))
+    other_node = {"metadata": {"name": "my-node", "labels": node["metadata"]["labels"]}}
+    arm.run(registry.create("nodes", other_node))
     arm.run(registry.patch("nodes", name, {"metadata": {"labels": None}}))
     (machine,) = client.machines.list("rg", "aks", "nodepool1")
     assert (machine.name, machine.zones) == (name, None)
@@ -291,7 +291,9 @@ def test_nodes_belong_to_a_pool_whatever_they_are_labelled(arm: Arm) -> None:
     assert arm.nodes()[0]["metadata"]["labels"]["agentpool"] == "nodepool1"
     client.managed_clusters.begin_stop("rg", "aks").result()
     client.managed_clusters.begin_start("rg", "aks").result()
-    assert not [node for node in arm.nodes() if node["spec"].get("unschedulable")]  # the stranger neither
+    assert not [
+        node for node in arm.nodes() if node["spec"].get("unschedulable")
+    ]  # nor the one that is not a node of the pool
 
 
 def test_machines_are_deleted_by_name(arm: Arm) -> None:
@@ -311,7 +313,7 @@ def test_machines_are_deleted_by_name(arm: Arm) -> None:
     assert (found.count, found.provisioning_state) == (2, "Succeeded")
 
 
-def test_machines_that_are_deleted_take_no_pods_of_each_other(arm: Arm) -> None:
+def test_pods_do_not_move_between_machines_that_are_deleted(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=3))).result()
     (registry,) = arm.clusters.open_clusters.values()
@@ -349,7 +351,7 @@ def test_an_upgrade_replaces_nodes_and_needs_quota_for_its_surge(arm: Arm) -> No
         client.agent_pools.begin_upgrade_node_image_version("rg", "aks", "gpunp")
 
 
-def test_scaling_down_by_deallocating_keeps_the_machines(arm: Arm) -> None:
+def test_scale_down_mode_deallocate_keeps_the_nodes(arm: Arm) -> None:
     client = arm.client()
     gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3", count=2, scaleDownMode="Deallocate")
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), gpu)).result()
@@ -375,11 +377,11 @@ def test_scaling_down_by_deallocating_keeps_the_machines(arm: Arm) -> None:
         ("Standard_ND96isr_H200_v5", "MIG7g", "7g.141gb", 1),
     ],
 )
-def test_what_mig_profiles_are_called(size: str, profile: str, slices: str, notes: int) -> None:
+def test_names_of_mig_profiles(size: str, profile: str, slices: str, notes: int) -> None:
     assert reference_data.sizes()[size.lower()].mig_slices(profile) == (slices, notes)
 
 
-def test_nodes_of_managed_and_cut_up_pools(arm: Arm) -> None:
+def test_nodes_of_managed_and_mig_pools(arm: Arm) -> None:
     client = arm.client()
     profile = {"driver": "Install", "nvidia": {"managementMode": "Managed", "migStrategy": "Mixed"}}
     cut = pool("cut", mode="User", vmSize="Standard_NC24ads_A100_v4", gpuInstanceProfile="MIG1g", gpuProfile=profile)

@@ -1,4 +1,4 @@
-"""The laptop's answers against the contract and the examples that Microsoft publishes, where they are at hand."""
+"""The laptop's responses, compared with the contract and the examples that Microsoft publishes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[4] / "shared" / "azure-examples"
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the published Azure examples are not here")
 
 RESOURCE = {"type": "object", "properties": {key: {"type": "string"} for key in ("id", "name", "type", "location")}}
-COMMON = {  # what the contract's references to common types stand for
+COMMON = {  # the definitions of common types
     "definitions": {
         "TrackedResource": RESOURCE | {"required": ["id", "name", "type", "location"]},
         "ProxyResource": RESOURCE | {"required": ["id", "name", "type"]},
@@ -60,7 +60,7 @@ def check(contract: referencing.Registry[Any], definition: str, answer: Any) -> 
 
 
 def unknown(contract: Any, definition: str, answer: dict[str, Any]) -> set[str]:
-    """Fields of an answer that the contract does not know."""
+    """Return the fields of a response that the contract does not define."""
     published = contract["http://example/a/b/c/d/e/f/managedClusters.json"].contents["definitions"]
 
     def fields(name: str) -> set[str]:
@@ -73,7 +73,7 @@ def unknown(contract: Any, definition: str, answer: dict[str, Any]) -> set[str]:
     return set(answer) - fields(definition)
 
 
-def test_answers_keep_the_contract(arm: Arm, contract: Any) -> None:
+def test_responses_follow_the_contract(arm: Arm, contract: Any) -> None:
     gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3", scaleSetPriority="Spot")
     document = body(pool(), gpu) | {"tags": {"a": "b"}}
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", document).result()
@@ -114,7 +114,7 @@ _CREDENTIAL = _CLUSTER + "/listClusterUserCredential"
 
 @dataclass(frozen=True)
 class Example:
-    """How an example is played, and in what the laptop's answer differs, with why."""
+    """How an example is run, and the differences of the laptop's response, with a reason for each."""
 
     method: str
     path: str
@@ -181,7 +181,7 @@ EXAMPLES_PLAYED = {
 
 
 def missing(published: Any, ours: Any, at: str = "") -> set[str]:
-    """Fields of a published answer that ours lacks (casing counts), and those of another type."""
+    """Return the fields of a published response that the laptop's lacks, or that have another type."""
     if isinstance(published, dict) and isinstance(ours, dict):
         found = {f"{at}/{key}" for key in published if key not in ours}
         return found.union(*(missing(published[key], ours[key], f"{at}/{key}") for key in published if key in ours))
@@ -191,21 +191,21 @@ def missing(published: Any, ours: Any, at: str = "") -> set[str]:
 
 
 def filled(document: Any) -> Any:
-    """An example's request with the placeholders replaced by what the laptop has."""
+    """Return an example's request with its placeholders replaced."""
     text = json.dumps(document)
     for placeholder, real in {
         "Standard_DS1_v2": "Standard_DS2_v2",  # too small for AKS itself
         '"location1"': '"eastus"',
         '"4_."': '"eastus"',
         "{subscription-id}": SUBSCRIPTION,
-        '"Basic"': '"Base"',  # the contract itself does not know the example's SKU
+        '"Basic"': '"Base"',  # the contract does not define the example's SKU
     }.items():
         text = text.replace(placeholder, real)
     return json.loads(text)
 
 
 def prepare(arm: Arm, name: str) -> None:
-    """What the example takes for granted: its group, its cluster, and the pool that it reads."""
+    """Create what the example requires: its group, its cluster, and the pool that it reads."""
     group = f"/subscriptions/{SUBSCRIPTION}/resourcegroups/rg1"
     arm.send("PUT", group, {"location": "eastus"}, "2021-04-01")
     if name == "ManagedClustersCreate_Update" or not name.startswith(("AgentPools", "ManagedClusters")):
@@ -214,11 +214,13 @@ def prepare(arm: Arm, name: str) -> None:
     given["properties"]["agentPoolProfiles"][0]["upgradeSettings"] = {"maxSurge": "33%"}
     arm.client().managed_clusters.begin_create_or_update("rg1", "clustername1", given).result()
     if name in ("AgentPoolsDelete", "AgentPoolsGet", "AgentPoolsList"):
-        wish = {"properties": {"vmSize": "Standard_DS2_v2", "count": 1, "upgradeSettings": {"maxSurge": "33%"}}}
-        arm.client().agent_pools.begin_create_or_update("rg1", "clustername1", "agentpool1", wish).result()
+        properties_given = {
+            "properties": {"vmSize": "Standard_DS2_v2", "count": 1, "upgradeSettings": {"maxSurge": "33%"}}
+        }
+        arm.client().agent_pools.begin_create_or_update("rg1", "clustername1", "agentpool1", properties_given).result()
 
 
-def test_every_example_is_played() -> None:
+def test_every_example_is_run() -> None:
     there = {path.stem for path in EXAMPLES.glob("*.json")} - {"managedClusters.openapi"}
     assert there == EXAMPLES_PLAYED.keys()
 

@@ -8,8 +8,8 @@ from azure.mgmt.containerservice.models import AgentPool, GPUProfile
 
 from aksgpu.local.arm import managed_clusters
 from aksgpu.local.arm.arm_errors import ArmError
-from aksgpu.local.arm.faults import DRIVER_ANNOTATION
 from aksgpu.local.arm.token_buckets import Throttle
+from aksgpu.local.node_annotations import GPU_DRIVER_ERROR
 
 from .conftest import CLUSTER, GROUP, Arm, body, pool
 
@@ -18,7 +18,7 @@ def inject(arm: Arm, fault: str, **details: object) -> str:
     return str(arm.run(arm.manager.inject(fault, details)))
 
 
-def test_no_capacity_fails_the_operation_and_the_pool_says_why(arm: Arm) -> None:
+def test_an_allocation_failure_is_shown_on_operation_and_pool(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     inject(arm, "allocation", vm_size="Standard_NC4as_T4_v3")
@@ -40,7 +40,7 @@ def test_no_capacity_fails_the_operation_and_the_pool_says_why(arm: Arm) -> None
     assert (done.provisioning_state, done.status) == ("Succeeded", None)
 
 
-def test_quota_as_ordered(arm: Arm) -> None:
+def test_an_injected_quota(arm: Arm) -> None:
     inject(arm, "quota", family="standardDSv3Family", limit=1)
     refused = arm.send("PUT", CLUSTER, body())
     assert refused.json()["code"] == "ErrCode_InsufficientVCPUQuota"
@@ -48,7 +48,7 @@ def test_quota_as_ordered(arm: Arm) -> None:
     assert arm.send("PUT", CLUSTER, body()).status_code == 201
 
 
-def test_a_request_too_many(arm: Arm) -> None:
+def test_an_injected_429(arm: Arm) -> None:
     inject(arm, "throttle", seconds=7)
     refused = arm.send("GET", GROUP)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "7")
@@ -64,13 +64,13 @@ def test_a_stuck_operation_can_be_aborted(arm: Arm) -> None:
     client = arm.client()
     inject(arm, "stuck")
     client.managed_clusters.begin_create_or_update("rg", "aks", body())
-    time.sleep(0.5)  # several times as long as it would take
+    time.sleep(0.5)  # several times as long as the operation takes
     assert client.managed_clusters.get("rg", "aks").provisioning_state == "Creating"
     client.managed_clusters.begin_abort_latest_operation("rg", "aks").result()
     assert client.managed_clusters.get("rg", "aks").provisioning_state == "Canceled"
 
 
-def test_what_cannot_be_aborted_is_never_stuck(arm: Arm) -> None:
+def test_operations_that_cannot_be_aborted_do_not_get_stuck(arm: Arm) -> None:
     inject(arm, "stuck")
     place = arm.send("DELETE", GROUP, version="2021-04-01").headers["Location"]
     for _ in range(100):
@@ -87,7 +87,7 @@ def test_a_slow_operation(arm: Arm) -> None:
     assert arm.send("DELETE", CLUSTER).status_code == 202
 
 
-def test_eviction_takes_a_spot_node(arm: Arm) -> None:
+def test_an_eviction_deletes_a_spot_node(arm: Arm) -> None:
     client = arm.client()
     with pytest.raises(ArmError, match="no spot node"):
         inject(arm, "eviction")
@@ -101,26 +101,26 @@ def test_eviction_takes_a_spot_node(arm: Arm) -> None:
     assert client.agent_pools.get("rg", "aks", "spot").count == 1
 
 
-def test_eviction_by_deallocating_keeps_the_node(arm: Arm) -> None:
+def test_an_eviction_that_deallocates_keeps_the_node(arm: Arm) -> None:
     spot = {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Deallocate"}
     document = body(pool(), pool("spot", mode="User", vmSize="Standard_NC4as_T4_v3", **spot))
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", document).result()
     inject(arm, "eviction")
     (node,) = [node for node in arm.nodes() if node["metadata"]["labels"]["agentpool"] == "spot"]
     assert "shutdown" in node["spec"]["taints"][-1]["key"]
-    (told,) = node["status"]["conditions"]
-    assert (told["type"], told["reason"][:4]) == ("PreemptionScheduled", "Node")
+    (condition,) = node["status"]["conditions"]
+    assert (condition["type"], condition["reason"][:4]) == ("PreemptionScheduled", "Node")
 
 
-def test_a_driver_that_does_not_start_fails_the_pool(arm: Arm) -> None:
+def test_a_driver_that_cannot_be_installed(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     inject(arm, "gpu-driver")
-    for name, wish in {
+    for name, pool_spec in {
         "cpu": AgentPool(vm_size="Standard_D2s_v3", count=1),
         "bare": AgentPool(vm_size="Standard_NC4as_T4_v3", count=1, gpu_profile=GPUProfile(driver="None")),
     }.items():
-        client.agent_pools.begin_create_or_update("rg", "aks", name, wish).result()
+        client.agent_pools.begin_create_or_update("rg", "aks", name, pool_spec).result()
     gpu = AgentPool(vm_size="Standard_NC4as_T4_v3", count=1)
     with pytest.raises(HttpResponseError, match=r"vmssCSE.*exit status=84"):
         client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", gpu).result()
@@ -129,7 +129,7 @@ def test_a_driver_that_does_not_start_fails_the_pool(arm: Arm) -> None:
     assert failed.status.provisioning_error.code == "VMExtensionProvisioningError"
 
 
-def test_a_driver_that_breaks_on_a_node(arm: Arm) -> None:
+def test_a_driver_that_breaks_later(arm: Arm) -> None:
     gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3")
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", body(pool(), gpu)).result()
     cpu_node, gpu_node = sorted((node["metadata"]["name"] for node in arm.nodes()), reverse=True)
@@ -140,14 +140,14 @@ def test_a_driver_that_breaks_on_a_node(arm: Arm) -> None:
 
     def broken() -> dict[str, str]:
         notes = {node["metadata"]["name"]: node["metadata"].get("annotations") or {} for node in arm.nodes()}
-        return {name: note[DRIVER_ANNOTATION] for name, note in notes.items() if DRIVER_ANNOTATION in note}
+        return {name: note[GPU_DRIVER_ERROR] for name, note in notes.items() if GPU_DRIVER_ERROR in note}
 
     assert broken() == {gpu_node: "Driver/library version mismatch"}
     inject(arm, "none")
     assert broken() == {}
 
 
-def test_faults_that_nobody_knows(arm: Arm) -> None:
+def test_unknown_faults(arm: Arm) -> None:
     for fault, details in (("weather", {}), ("quota", {"colour": "red"})):
         with pytest.raises(ArmError, match="known: quota"):
             inject(arm, fault, **details)
@@ -163,13 +163,13 @@ def test_faults_that_nobody_knows(arm: Arm) -> None:
         ("allocation", {"code": "Bogus"}, "'Bogus' is not one of ZonalAllocationFailed, AllocationFailed"),
     ],
 )
-def test_faults_that_make_no_sense(arm: Arm, fault: str, details: dict[str, object], text: str) -> None:
+def test_invalid_details_of_faults(arm: Arm, fault: str, details: dict[str, object], text: str) -> None:
     with pytest.raises(ArmError, match=text) as caught:
         inject(arm, fault, **details)
     assert caught.value.status == 400
 
 
-def test_buckets_empty_and_fill() -> None:
+def test_token_buckets_empty_and_refill() -> None:
     now = [0.0]
     throttle = Throttle(1.0, lambda: now[0])
     path = {"group": "rg", "cluster": "aks"}

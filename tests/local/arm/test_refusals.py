@@ -89,15 +89,15 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
         (
             body(pool(vmSize="Standard_NC24ads_A100_v4", gpuInstanceProfile="MIG9g")),
             "InvalidParameter",
-            "'MIG9g' is no GPU instance profile",
+            "'MIG9g' is not a GPU instance profile",
         ),
         (body(pool(gpuProfile={"driver": "Maybe"})), "InvalidParameter", "'Maybe' is not one of Install, None."),
         (
             body(pool(gpuProfile={"nvidia": {"managementMode": "Managed"}})),
             "InvalidParameter",
-            "has no NVIDIA GPU that AKS could manage",
+            "has no NVIDIA GPU that AKS can manage",
         ),
-        (body(pool(capacityReservationGroupID="mine")), "InvalidParameter", "'mine' is no resource id"),
+        (body(pool(capacityReservationGroupID="mine")), "InvalidParameter", "'mine' is not the resource id"),
         (
             body(pool(), pool("s", mode="User", scaleSetPriority="Spot", count=40)),
             "ErrCode_InsufficientVCPUQuota",
@@ -105,7 +105,7 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
         ),
     ],
 )
-def test_clusters_that_azure_does_not_make(arm: Arm, document: dict[str, Any], code: str, text: str) -> None:
+def test_invalid_clusters(arm: Arm, document: dict[str, Any], code: str, text: str) -> None:
     status, found, message = refused(arm, document)
     assert (status, found) == (400, code)
     assert text in message
@@ -162,7 +162,7 @@ def test_clusters_that_azure_does_not_make(arm: Arm, document: dict[str, Any], c
         (body(apiServerAccessProfile={"authorizedIPRanges": ["home"]}), "apiServerAccessProfile.authorizedIPRanges"),
     ],
 )
-def test_fields_of_wrong_types_and_values(arm: Arm, document: dict[str, Any], field: str) -> None:
+def test_invalid_fields(arm: Arm, document: dict[str, Any], field: str) -> None:
     answer = arm.send("PUT", CLUSTER, document)
     assert (answer.status_code, answer.json().get("code"), answer.json().get("target")) == (
         400,
@@ -172,7 +172,7 @@ def test_fields_of_wrong_types_and_values(arm: Arm, document: dict[str, Any], fi
     assert arm.send("GET", CLUSTER).status_code == 404
 
 
-def test_a_system_pool_is_not_stopped(arm: Arm) -> None:
+def test_a_system_pool_cannot_be_stopped(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), pool("user1", mode="User"))).result()
     stopped = {"properties": {"powerState": {"code": "Stopped"}}}
@@ -181,7 +181,7 @@ def test_a_system_pool_is_not_stopped(arm: Arm) -> None:
     assert arm.send("PUT", f"{CLUSTER}/agentPools/user1", stopped).status_code == 200
 
 
-def test_quota_is_flat_and_given_back(arm: Arm) -> None:
+def test_quota_is_released(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     gpu = AgentPool(vm_size="Standard_NC4as_T4_v3", count=16)
@@ -206,7 +206,7 @@ def test_quota_is_flat_and_given_back(arm: Arm) -> None:
     assert used() == 0
 
 
-def test_names_of_clusters(arm: Arm) -> None:
+def test_invalid_names_of_clusters(arm: Arm) -> None:
     assert refused(arm, body(), CLUSTER.replace("/aks", "/aks-"))[1] == "InvalidParameter"
     assert refused(arm, body(), CLUSTER.replace("/aks", "/" + "a" * 64))[1] == "InvalidParameter"
 
@@ -225,7 +225,7 @@ def test_names_of_clusters(arm: Arm) -> None:
         (f"{GROUP}/providers/Microsoft.Storage/x/y", "InvalidResourceType", "could not be found"),
     ],
 )
-def test_what_is_not_there(arm: Arm, path: str, code: str, text: str) -> None:
+def test_resources_that_do_not_exist(arm: Arm, path: str, code: str, text: str) -> None:
     answer = arm.send("GET", path)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == code
@@ -250,7 +250,7 @@ def test_bodies_that_are_not_json(arm: Arm, text: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
 
 
-def test_bodies_that_are_not_encoded_as_they_say(arm: Arm) -> None:
+def test_bodies_with_a_content_encoding(arm: Arm) -> None:
     for encoding in ("gzip", "deflate", "br", "zstd", "rot13"):
         answer = arm.send("PUT", CLUSTER, "{}", **{"Content-Encoding": encoding})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
@@ -268,7 +268,7 @@ def test_bodies_that_are_too_large(arm: Arm) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "RequestContentTooLarge")
 
 
-def test_a_node_resource_group_is_always_a_new_one(arm: Arm) -> None:
+def test_a_node_resource_group_must_not_exist(arm: Arm) -> None:
     mine = GROUP.replace("/rg", "/mine")
     arm.send("PUT", mine, {"location": "eastus"}, "2021-04-01")
     status, code, text = refused(arm, body(nodeResourceGroup="Mine"))
@@ -276,7 +276,7 @@ def test_a_node_resource_group_is_always_a_new_one(arm: Arm) -> None:
     assert "managedBy" not in arm.send("GET", mine, version="2021-04-01").json()
 
 
-def test_fields_that_do_not_change(arm: Arm) -> None:
+def test_immutable_fields(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     with pytest.raises(HttpResponseError, match=r"Changing property 'properties\.vmSize' is not allowed"):
@@ -303,7 +303,7 @@ def test_etags(arm: Arm) -> None:
     assert arm.send("PUT", pool_path, {"properties": {"count": 2}}, **{"If-Match": etag}).status_code == 200
 
 
-def test_what_is_wrong_in_itself_is_refused_before_what_runs(arm: Arm) -> None:
+def test_invalid_requests_are_refused_even_while_an_operation_is_in_progress(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     arm.run(arm.manager.inject("stuck", {}))
@@ -315,7 +315,7 @@ def test_what_is_wrong_in_itself_is_refused_before_what_runs(arm: Arm) -> None:
     assert refused(arm, body())[1] == "OperationNotAllowed"
 
 
-def test_every_refusal_is_used_and_every_use_has_its_text() -> None:
+def test_every_error_text_is_used_and_every_used_one_exists() -> None:
     folder = Path(arm_errors.__file__).parent
     rows = reference_data.table("refusals")
     named = {name for section in rows.values() for name in section}

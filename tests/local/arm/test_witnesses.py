@@ -1,4 +1,4 @@
-"""Azure's own clients of resource groups, sizes and quota against the laptop: they were not written for it."""
+"""Azure's own clients of resource groups, VM sizes and quota, which were not written for the laptop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_resource_groups(arm: Arm) -> None:
     machines = list(client.resources.list_by_resource_group("MC_lab_aks_eastus"))
     assert {each.sku.name for each in machines} == {"Standard_D2s_v3", "Standard_NC4as_T4_v3"}
     assert client.providers.get("Microsoft.ContainerService").registration_state == "Registered"
-    with pytest.raises(HttpResponseError, match="goes with it"):
+    with pytest.raises(HttpResponseError, match="is deleted with it"):
         client.resource_groups.begin_delete("MC_lab_aks_eastus")
     client.resource_groups.begin_delete("lab").result()
     assert [group.name for group in client.resource_groups.list()] == ["rg"]

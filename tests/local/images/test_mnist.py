@@ -1,4 +1,4 @@
-"""The MNIST stand-in: it really learns, logs in the tutorial's format, and repeats itself on any machine."""
+"""The MNIST program: it learns, logs in the tutorial's format, and gives the same results on every machine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from extract_digits import extract
 
 from aksgpu import metrics
 from aksgpu.local.images import digits, mnist, network
@@ -44,7 +45,7 @@ def whole() -> str:
     return done.stdout
 
 
-def test_it_learns_as_the_tutorials_does(whole: str) -> None:
+def test_it_learns_like_the_tutorials_program(whole: str) -> None:
     curve = metrics.parse(whole)
     assert list(curve["step"]) == list(range(0, 500, 10))
     accuracy = list(curve["accuracy"])
@@ -73,7 +74,7 @@ def test_the_log_has_the_tutorials_format(whole: str) -> None:
         assert re.fullmatch(pattern, line), line
 
 
-def test_the_log_says_who_computes(whole: str) -> None:
+def test_the_log_says_what_computes(whole: str) -> None:
     assert metrics.facts(whole) == {
         "gpu_model": "Tesla T4",
         "device": "/device:GPU:0",
@@ -100,7 +101,7 @@ def test_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=["threads", "old", "without-avx512"],
 )
-def test_the_same_digits_on_another_machine(whole: str, machine: dict[str, str]) -> None:
+def test_results_do_not_depend_on_the_machine(whole: str, machine: dict[str, str]) -> None:
     other = run("--max_steps", "151", **machine)
     assert other.returncode == 0
     assert metrics.parse(other.stdout).equals(metrics.parse(whole).iloc[:16])
@@ -140,7 +141,7 @@ def test_bad_arguments(args: list[str], message: str, capsys: pytest.CaptureFixt
 
 
 def write_idx(folder: Path, *, count: int = 200, pack: bool = False) -> None:
-    """MNIST's four files, filled with drawn digits."""
+    """Write MNIST's four files, filled with drawn digits."""
     images, labels = digits.draw(digits.TRAIN_FONTS, count, seed=3)
     for name in mnist._FILES:
         values = images.reshape(-1, 28, 28) if "images" in name else labels
@@ -149,7 +150,7 @@ def write_idx(folder: Path, *, count: int = 200, pack: bool = False) -> None:
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_mnists_own_files_are_used(tmp_path: Path, pack: bool) -> None:
+def test_mnist_files_are_used(tmp_path: Path, pack: bool) -> None:
     write_idx(tmp_path, pack=pack)
     done = run("--data_dir", str(tmp_path), "--max_steps", "50")
     assert done.returncode == 0
@@ -175,10 +176,13 @@ def test_bad_files(tmp_path: Path, spoil: Any, message: str, capsys: pytest.Capt
     assert message in capsys.readouterr().err
 
 
-def test_training_and_test_fonts_differ_and_exist() -> None:
+def test_training_and_test_fonts_differ() -> None:
     assert not set(digits.TRAIN_FONTS) & set(digits.TEST_FONTS)
+
+
+def test_the_file_of_digits_is_what_its_tool_makes() -> None:
     for font in (*digits.TRAIN_FONTS, *digits.TEST_FONTS):
-        assert digits._font_file(font).is_file()
+        assert (digits._load_glyphs((font,)) == extract(font) / digits.PARTS).all()
 
 
 def test_drawn_digits() -> None:
@@ -187,7 +191,7 @@ def test_drawn_digits() -> None:
     assert images.dtype == labels.dtype == np.uint8
     again, _ = digits.draw(digits.TEST_FONTS, 50, seed=7)
     assert (images == again).all()
-    zero = digits._master(digits._outlines("DejaVuSans")[0])
+    zero = digits._load_glyphs(("DejaVuSans",))[0]
     assert zero.shape == (28, 28)
     assert zero[14, 14] == 0, "a zero has a hole"
     assert zero[:4].sum() == zero[-4:].sum() == 0, "and a margin"
@@ -200,7 +204,7 @@ def test_exponential_without_the_c_library() -> None:
 
 
 def test_matrix_products_are_exact() -> None:
-    """In any order of summation, the widest products that the network's grids allow give the same bits."""
+    """The order of summation does not change the largest products that the network's bounds allow."""
     chance = np.random.RandomState(0)
     hidden = network._on_grid(chance.random_sample((8, network.MAX_HIDDEN)) * 128, 14, 6)
     weights = network._on_grid(chance.random_sample((network.MAX_HIDDEN, 10)) * 8 - 4, 22, 2)

@@ -56,16 +56,16 @@ def test_programs_of_aksgpu(reference: str, module: str) -> None:
 @pytest.mark.parametrize(
     "reference", ["busybox", "docker.io/local/busybox:1", "python:3.12-slim", "alpine", "debian:12"]
 )
-def test_images_that_run_what_they_are_told(reference: str) -> None:
+def test_images_without_a_program_run_the_command(reference: str) -> None:
     image = images.find(reference)
     assert image is not None
     assert image.entrypoint == ()
     assert image.cmd
 
 
-def test_own_stand_in(tmp_path: Path) -> None:
+def test_a_registered_program(tmp_path: Path) -> None:
     assert images.find("me/training:1") is None
-    assert 'register("me/training:1", ["python", "train.py"])' in image_registry.missing("me/training:1")
+    assert 'register("me/training:1", ["python", "train.py"])' in image_registry.advice("me/training:1")
     try:
         images.register("me/training:1", ["python", "train.py"], directory=tmp_path)
         image = images.find("docker.io/me/training:1")
@@ -118,6 +118,6 @@ def test_nvidia_smi() -> None:
     assert (none.returncode, none.stdout) == (6, "No devices were found\n")
 
 
-def test_the_words_of_the_hint_work_as_they_stand() -> None:
+def test_the_call_in_the_advice_works() -> None:
     program = "import aksgpu; print(aksgpu.local.images.register.__name__)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "register\n"

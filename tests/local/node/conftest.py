@@ -1,4 +1,4 @@
-"""A cluster of one store and one node agent; the tests themselves bind pods to nodes."""
+"""A cluster of a store and a node agent. The tests bind pods to nodes themselves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CPU_NODE = "aks-nodepool1-12345678-vmss000000"
 
 
 class Lab:
-    """The cluster, and short ways to use it."""
+    """The cluster, and methods that shorten the tests."""
 
     def __init__(self, root: Path, time_scale: float = 0.02) -> None:
         self.root = root
@@ -41,7 +41,7 @@ class Lab:
         await self.objects.close()
 
     async def restart(self) -> None:
-        """As after a kill: another agent, another store, on the same files."""
+        """Start another agent and another store on the same files, as after a kill."""
         await self.stop(end_pods=False)
         await self.start()
 
@@ -74,7 +74,7 @@ class Lab:
         return made
 
     async def until(self, name: str, done: Callable[[Object], Any], timeout: float = 20.0) -> Object:
-        """Wait until a pod is as it should be."""
+        """Wait until a condition holds for a pod."""
         end = time.monotonic() + timeout
         while True:
             pod = await self.objects.get("pods", name, "default")
@@ -117,12 +117,12 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 
 @pytest.fixture
 def mark() -> str:
-    """A word that finds a test's own processes."""
+    """A word that identifies a test's processes."""
     return f"aksgpu-test-{uuid.uuid4().hex}"
 
 
 def processes(mark: str) -> list[int]:
-    """Processes whose command line or environment contains a word."""
+    """Return the processes whose command line contains a word."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():

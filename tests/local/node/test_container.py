@@ -1,4 +1,4 @@
-"""What a container finds: environment, volumes, working directory."""
+"""The environment, volumes and working directory of a container."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_environment(lab: Lab) -> None:
     assert not [line for line in lines if line.startswith(("NONE=", "CFG_raw"))]
 
 
-async def test_missing_config_is_waited_for(lab: Lab) -> None:
+async def test_a_missing_configmap_delays_the_start(lab: Lab) -> None:
     source = [{"configMapRef": {"name": "settings"}}]
     await lab.run("waits", "sh", "-c", "echo $colour", container={"envFrom": source})
     pod = await lab.until("waits", lambda pod: "CreateContainerConfigError" in str(pod.get("status")))
@@ -108,14 +108,12 @@ async def test_volumes(lab: Lab) -> None:
 
 async def test_volumes_without_mount_namespaces(lab: Lab) -> None:
     await config(lab)
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+    lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
     assert (await volumes_pod(lab, "paths"))[:2] == ["blues3cret7paths", "x"]
 
 
-async def test_rewritten_paths_are_one_word_to_a_shell_wherever_the_home_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(node_agent, "_grants_view", lambda _: False)
+async def test_rewritten_paths_need_no_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_agent, "_has_mount_namespaces", lambda _: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     lab = Lab(tmp_path / "my $home's")
@@ -133,8 +131,8 @@ async def test_rewritten_paths_are_one_word_to_a_shell_wherever_the_home_is(
     await lab.stop(end_pods=True)
 
 
-async def test_a_volume_below_another_never_takes_what_is_there_from_it(lab: Lab, tmp_path: Path) -> None:
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+async def test_a_volume_below_another_does_not_replace_its_files(lab: Lab, tmp_path: Path) -> None:
+    lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "kept").touch()
     made = [{"name": "project", "hostPath": {"path": str(tmp_path)}}, {"name": "scratch", "emptyDir": {}}]
@@ -159,7 +157,7 @@ async def test_a_volume_below_another_never_takes_what_is_there_from_it(lab: Lab
         ("BlockDevice", "/dev/null", "a block device"),
     ],
 )
-async def test_types_of_host_paths(lab: Lab, tmp_path: Path, kind: str, path: str, problem: str | None) -> None:
+async def test_hostpath_types(lab: Lab, tmp_path: Path, kind: str, path: str, problem: str | None) -> None:
     (tmp_path / "there.txt").touch()
     host = {"path": str(tmp_path / path)} | ({"type": kind} if kind else {})
     container = {"volumeMounts": [{"name": "host", "mountPath": "/aksgpu-host"}]}
@@ -172,7 +170,7 @@ async def test_types_of_host_paths(lab: Lab, tmp_path: Path, kind: str, path: st
         await asyncio.sleep(0.02)
 
 
-async def test_missing_volume_is_waited_for(lab: Lab) -> None:
+async def test_a_missing_volume_delays_the_start(lab: Lab) -> None:
     made = [{"name": "config", "configMap": {"name": "settings"}}]
     mounts = [{"name": "config", "mountPath": "/config"}]
     await lab.run("waits", "cat", "/config/colour", volumes=made, container={"volumeMounts": mounts})
@@ -184,13 +182,13 @@ async def test_missing_volume_is_waited_for(lab: Lab) -> None:
     await lab.phase("waits", "Succeeded")
 
 
-async def test_paths_that_leave_their_place_are_refused(lab: Lab) -> None:
+async def test_paths_outside_the_volume_are_refused(lab: Lab) -> None:
     climbs = [{"name": "up", "hostPath": {"path": "/var/lib/kubelet/../../etc"}}]
     with pytest.raises(volumes.MountError, match="must not contain"):
-        await volumes.prepare(lab.objects, {"spec": {"volumes": climbs}}, {}, volumes.Places(*[lab.root] * 3))
+        await volumes.prepare(lab.objects, {"spec": {"volumes": climbs}}, {}, volumes.Directories(*[lab.root] * 3))
     mount = {"name": "v", "mountPath": "/v", "subPath": "../../etc"}
     with pytest.raises(environment.ConfigError, match="stay inside"):
-        volumes.mounts({"volumeMounts": [mount]}, [], {"v": lab.root}, {})
+        volumes.container_mounts({"volumeMounts": [mount]}, [], {"v": lab.root}, {})
 
 
 async def test_claim_keeps_its_content(lab: Lab) -> None:
@@ -218,7 +216,7 @@ async def test_working_directory(lab: Lab, tmp_path: Path) -> None:
         await lab.phase(name, "Succeeded")
     assert await lab.logs("here") == f"{tmp_path}\n".encode()
     made = await lab.logs("made")
-    assert made == b"/aksgpu-app/src\n" if lab.agent._around.view else made.endswith(b"/work\n")
+    assert made == b"/aksgpu-app/src\n" if lab.agent._cluster.mount_namespaces else made.endswith(b"/work\n")
     assert str(lab.root).encode() in await lab.logs("own")
     assert not Path("/aksgpu-app").exists()
 
@@ -227,7 +225,7 @@ def test_rewriting() -> None:
     targets = ["/data", "/data/config"]
 
     def rewrite(text: str) -> str:
-        return volumes.rewrite(text, Path("/r"), targets)
+        return volumes.rewrite_paths(text, Path("/r"), targets)
 
     assert rewrite("/data") == "/r/data"
     assert rewrite("--dir=/data/x:/data/config") == "--dir=/r/data/x:/r/data/config"
@@ -249,7 +247,7 @@ def test_expansion() -> None:
         ("echo said; exit 3", "File", None),
     ],
 )
-async def test_last_words(lab: Lab, script: str, policy: str, message: str | None) -> None:
+async def test_termination_message_from_the_log(lab: Lab, script: str, policy: str, message: str | None) -> None:
     await lab.run("says", "sh", "-c", script, container={"terminationMessagePolicy": policy})
     pod = await lab.phase("says", "Succeeded", "Failed")
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"].get("message") == message
@@ -259,14 +257,14 @@ async def test_hostname_is_the_pods_own(lab: Lab) -> None:
     await lab.run("long-name", "sh", "-c", "echo $HOSTNAME", hostname="short")
     await lab.phase("long-name", "Succeeded")
     assert await lab.logs("long-name") == b"short\n"
-    if lab.agent._around.view:
+    if lab.agent._cluster.mount_namespaces:
         await lab.run("own-name", "python3", "-c", "import socket; print(socket.gethostname())")
         await lab.phase("own-name", "Succeeded")
         assert await lab.logs("own-name") == b"own-name\n"
 
 
 async def test_written_volumes_are_read_only(lab: Lab) -> None:
-    if not lab.agent._around.view:
+    if not lab.agent._cluster.mount_namespaces:
         pytest.skip("this system grants no mount namespaces")
     await config(lab)
     mounts = [{"name": "config", "mountPath": "/etc/aksgpu-test"}]

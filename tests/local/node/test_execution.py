@@ -1,4 +1,4 @@
-"""Commands beside a container's own, as the agent runs them; over HTTP they are in tests/local/whole."""
+"""Additional commands in a container, as the agent runs them. tests/local/whole runs them over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = {
 }
 
 
-async def said(command: Execution) -> tuple[int, bytes, bytes]:
+async def collect_output(command: Execution) -> tuple[int, bytes, bytes]:
     async def whole(stream: str) -> bytes:
         return b"".join([data async for data in command.output(stream)])
 
@@ -32,12 +32,14 @@ async def said(command: Execution) -> tuple[int, bytes, bytes]:
 async def run(lab: Lab, *argv: str, **options: Any) -> tuple[int, bytes, bytes]:
     command = await lab.agent.execute("default", "p", "main", argv, **({"tty": False} | options))
     command.end_input()
-    return await said(command)
+    return await collect_output(command)
 
 
 @pytest.mark.parametrize("view", [True, False])
-async def test_sees_what_the_container_sees(lab: Lab, view: bool) -> None:
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=view and lab.agent._around.view)
+async def test_a_command_has_the_containers_files(lab: Lab, view: bool) -> None:
+    lab.agent._cluster = dataclasses.replace(
+        lab.agent._cluster, mount_namespaces=view and lab.agent._cluster.mount_namespaces
+    )
     await lab.run("p", "sh", "-c", "echo kept > /aksgpu-data/file; sleep 60", **DATA)
     await lab.phase("p", "Running")
     while await run(lab, "test", "-s", "/aksgpu-data/file") != (0, b"", b""):
@@ -52,10 +54,13 @@ async def test_sees_what_the_container_sees(lab: Lab, view: bool) -> None:
 
 
 def _running(lab: Lab) -> bool:
-    return all(one.containers[0].running and one.containers[0].known for one in lab.agent._runners.values())
+    return all(
+        runner.all_containers[-1].running and runner.all_containers[-1].has_run
+        for runner in lab.agent._runners.values()
+    )
 
 
-async def test_what_it_leaves_behind_ends_with_the_container(lab: Lab, mark: str) -> None:
+async def test_its_child_processes_end_with_the_container(lab: Lab, mark: str) -> None:
     await lab.run("p", "sleep", "60")
     await lab.phase("p", "Running")
     assert (await run(lab, "sh", "-c", f"sh -c 'sleep 60; : {mark}' & exit 4"))[0] == 4
@@ -67,7 +72,7 @@ async def test_what_it_leaves_behind_ends_with_the_container(lab: Lab, mark: str
             await asyncio.sleep(0.02)
 
 
-async def test_nobody_wants_its_output_any_more(lab: Lab) -> None:
+async def test_a_client_that_disconnects(lab: Lab) -> None:
     await lab.run("p", "sleep", "60")
     await lab.phase("p", "Running")
     command = await lab.agent.execute("default", "p", "main", ["sleep", "60"], tty=False)
@@ -79,14 +84,14 @@ async def test_nobody_wants_its_output_any_more(lab: Lab) -> None:
     assert not [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "ready"]
 
 
-async def test_a_container_that_has_ended(lab: Lab) -> None:
+async def test_a_command_in_a_container_that_has_ended(lab: Lab) -> None:
     await lab.run("p", "true")
     await lab.phase("p", "Succeeded")
     with pytest.raises(StatusError, match="the container does not run"):
         await run(lab, "true")
 
 
-async def test_its_memory_counts(lab: Lab) -> None:
+async def test_its_memory_counts_towards_the_limit(lab: Lab) -> None:
     await lab.run("p", "sleep", "60", container={"resources": {"limits": {"memory": "64Mi"}}})
     await lab.phase("p", "Running")
     code, _, _ = await run(lab, "python3", "-c", "x = b'1' * (200 << 20); import time; time.sleep(60)")

@@ -1,4 +1,4 @@
-"""From a node without GPUs over the device plugin's pod to containers that have one each."""
+"""GPUs, from a node without them to a device plugin and containers that have one each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def plugin(lab: Lab, name: str = "plugin", node: str = GPU_NODE, **contain
     await lab.phase(name, "Running")
 
 
-async def test_gpus_come_and_go_with_the_plugin(lab: Lab) -> None:
+async def test_the_plugin_registers_and_unregisters_gpus(lab: Lab) -> None:
     await counts(lab, None, None)
     await plugin(lab)
     await counts(lab, "2", "2")
@@ -82,7 +82,7 @@ async def test_each_gpu_has_one_user(lab: Lab) -> None:
     assert (await lab.logs("five")).split() == first[:1]
 
 
-async def test_container_finds_its_gpu(lab: Lab) -> None:
+async def test_a_container_has_its_gpu(lab: Lab) -> None:
     await plugin(lab)
     await counts(lab, "2", "2")
     cuda = {"image": "nvidia/cuda:12.4.1-base-ubuntu22.04", **ONE}
@@ -112,12 +112,12 @@ async def test_init_containers_share_the_gpu(lab: Lab) -> None:
 
 
 async def test_plugin_without_mount_namespaces(lab: Lab) -> None:
-    lab.agent._around = dataclasses.replace(lab.agent._around, view=False)
+    lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
     await plugin(lab)
     await counts(lab, "2", "2")
 
 
-async def test_newest_plugin_wins(lab: Lab) -> None:
+async def test_the_last_plugin_counts(lab: Lab) -> None:
     await plugin(lab)
     await counts(lab, "2", "2")
     await plugin(lab, "second")
@@ -139,7 +139,7 @@ async def test_plugin_on_a_node_without_gpus(lab: Lab) -> None:
     await counts(lab, None, None, CPU_NODE)
 
 
-async def test_plugin_comes_back_after_a_restart_of_the_laptop(lab: Lab) -> None:
+async def test_the_plugin_registers_again_after_a_restart(lab: Lab) -> None:
     await plugin(lab)
     await counts(lab, "2", "2")
     await lab.restart()
@@ -153,7 +153,7 @@ async def test_bad_registration_is_refused(lab: Lab) -> None:
     await lab.agent._nodes[CPU_NODE].devices.serve()
     path = lab.root / "nodes" / CPU_NODE / "kubelet" / "device-plugins" / "kubelet.sock"
     for line in (b"no json\n", b"{}\n", b'{"method": "Register", "version": "v1beta1"}\n', b"[]\n"):
-        with protocol.short(path) as name:
+        with protocol.short_path(path) as name:
             reader, writer = await asyncio.open_unix_connection(name)
         writer.write(line)
         await reader.read()
@@ -162,15 +162,15 @@ async def test_bad_registration_is_refused(lab: Lab) -> None:
 
 
 def test_simulated_gpus_of_a_node(tmp_path: Path) -> None:
-    one, two = made = gpus.simulated(a_node("a"))
-    assert made == gpus.of_node(a_node("a"), [], tmp_path)
+    one, two = made = gpus.simulate_gpus(a_node("a"))
+    assert made == gpus.assign_gpus(a_node("a"), [], tmp_path)
     assert (one.uuid != two.uuid, one.compute_capability, one.memory_mib) == (True, "7.5", 16384)
 
 
-async def test_the_node_says_which_gpus_this_machine_has(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The one thing that cannot be had where there is no GPU is what NVML says of it.
+async def test_labels_of_a_node_with_gpus_of_this_machine(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without a GPU, only the answer of NVML must be replaced.
     found = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100 NVL", 95830, False, f"0000:0{n}:00.0", "9.0") for n in range(2)]
-    monkeypatch.setattr(gpus, "real", lambda: found)
+    monkeypatch.setattr(gpus, "find_machine_gpus", lambda: found)
     await lab.restart()
     end = time.monotonic() + 15
     while (await lab.objects.get("nodes", GPU_NODE))["metadata"]["labels"].get("aksgpu.dev/gpu") != "nvml":
@@ -181,15 +181,15 @@ async def test_the_node_says_which_gpus_this_machine_has(lab: Lab, monkeypatch: 
     assert metadata["annotations"]["aksgpu.dev/gpu-memory-mib"] == "95830"
 
 
-def test_real_gpus_have_one_node_each(tmp_path: Path) -> None:
+def test_each_gpu_of_this_machine_belongs_to_one_node(tmp_path: Path) -> None:
     real = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100", 81559, False, f"0000:0{n}:00.0", "9.0") for n in range(5)]
-    assert gpus.of_node(a_node("a"), real, tmp_path) == real[:2]
-    assert gpus.of_node(a_node("b"), real, tmp_path) == real[2:4]
-    assert gpus.of_node(a_node("c"), real, tmp_path) == gpus.simulated(a_node("c"))
+    assert gpus.assign_gpus(a_node("a"), real, tmp_path) == real[:2]
+    assert gpus.assign_gpus(a_node("b"), real, tmp_path) == real[2:4]
+    assert gpus.assign_gpus(a_node("c"), real, tmp_path) == gpus.simulate_gpus(a_node("c"))
     shutil.rmtree(tmp_path / "a")
-    assert gpus.of_node(a_node("b"), real, tmp_path) == real[2:4]
-    assert gpus.of_node(a_node("c"), real, tmp_path) == real[:2]
-    assert gpus.of_node({"metadata": {"name": "d", "uid": UID}}, real, tmp_path) == []
+    assert gpus.assign_gpus(a_node("b"), real, tmp_path) == real[2:4]
+    assert gpus.assign_gpus(a_node("c"), real, tmp_path) == real[:2]
+    assert gpus.assign_gpus({"metadata": {"name": "d", "uid": UID}}, real, tmp_path) == []
 
 
 UID = "47a6c3b2-9e4d-40b1-897f-6fabad2d22a1"
@@ -221,12 +221,12 @@ async def breaks(lab: Lab, text: str | None) -> None:
     await lab.objects.patch("nodes", GPU_NODE, {"metadata": {"annotations": {"aksgpu.dev/gpu-driver-error": text}}})
 
 
-async def test_a_driver_that_breaks_and_is_mended(lab: Lab) -> None:
+async def test_a_driver_that_breaks_and_is_repaired(lab: Lab) -> None:
     await plugin(lab)
     await counts(lab, "2", "2")
     cuda = {"image": "nvidia/cuda:12.4.1-base-ubuntu22.04", **ONE}
-    look = "until nvidia-smi -L | grep mismatch; do sleep 0.05; done; nvidia-smi"
-    await lab.run("early", "sh", "-c", look, node=GPU_NODE, container=cuda)
+    script = "until nvidia-smi -L | grep mismatch; do sleep 0.05; done; nvidia-smi"
+    await lab.run("early", "sh", "-c", script, node=GPU_NODE, container=cuda)
     await lab.phase("early", "Running")
     await breaks(lab, "Driver/library version mismatch")
     await counts(lab, "2", "0")
@@ -238,7 +238,7 @@ async def test_a_driver_that_breaks_and_is_mended(lab: Lab) -> None:
     await counts(lab, "2", "2")
 
 
-async def test_slices_of_gpus_by_strategy(lab: Lab) -> None:
+async def test_mig_strategies(lab: Lab) -> None:
     notes = {"aksgpu.dev/gpu-mig": "1g.5gb", "aksgpu.dev/gpu-mig-count": "7"}
     await lab.objects.patch("nodes", GPU_NODE, {"metadata": {"annotations": notes}})
     await lab.restart()
@@ -256,7 +256,7 @@ async def test_slices_of_gpus_by_strategy(lab: Lab) -> None:
     assert b"Tesla T4 MIG 1g.5gb SIMULATED (UUID: MIG-" in await lab.logs("smi")
 
 
-async def test_a_node_that_is_switched_off_is_silent(lab: Lab) -> None:
+async def test_a_deallocated_node_posts_no_status(lab: Lab) -> None:
     taint = {"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}
     await lab.objects.patch("nodes", GPU_NODE, {"spec": {"taints": [taint]}})
     await asyncio.sleep(0.1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aksgpu.local.node import container_logs
-from aksgpu.local.node.shim.log_writer import LINE_LIMIT, Log
+from aksgpu.local.node.shim.log_writer import LINE_LIMIT, LogWriter
 from aksgpu.local.status_error import StatusError
 
 from .conftest import Lab
@@ -20,7 +20,7 @@ async def show(path: Path, ended: bool = True, **options: Any) -> bytes:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    log = Log(str(tmp_path / "0.log"), 10 << 20, 5)
+    log = LogWriter(str(tmp_path / "0.log"), 10 << 20, 5)
     log.feed(b"stdout", b"one\ntwo\nthr")
     log.feed(b"stderr", b"err\n")
     log.feed(b"stdout", b"ee\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%")
@@ -28,7 +28,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / "0.log"
 
 
-async def test_whole(written: Path) -> None:
+async def test_a_whole_log(written: Path) -> None:
     whole = b"one\ntwo\nerr\nthree\n" + b"x" * (LINE_LIMIT + 3) + b"\nend\r50%\r60%"
     assert await show(written) == whole
     assert await show(written, limit_bytes=6) == b"one\ntw"
@@ -47,7 +47,7 @@ async def test_timestamps(written: Path) -> None:
     assert {len(stamp) for stamp in stamps} == {len("2026-11-23T10:59:32.151733689Z")}
 
 
-async def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
+async def test_since(tmp_path: Path) -> None:
     stamp = "2026-11-23T10:59:3{}.500000000Z stdout F line {}\n"
     (tmp_path / "0.log.0").write_text("".join(stamp.format(n, n) for n in range(5)))
     since = "2026-11-23T10:59:32Z"
@@ -59,8 +59,8 @@ async def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
     assert (await show(tmp_path / "1.log", since_seconds=10**17)).count(b"\n") == 2
 
 
-async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
-    log = Log(str(tmp_path / "0.log"), 2000, 3)
+async def test_following_across_rotations(tmp_path: Path) -> None:
+    log = LogWriter(str(tmp_path / "0.log"), 2000, 3)
     over = False
     pieces: list[bytes] = []
 
@@ -72,7 +72,7 @@ async def test_rotation_loses_nothing_for_a_follower(tmp_path: Path) -> None:
     for number in range(400):
         log.feed(b"stdout", b"line %d\n" % number)
         if number % 20 == 0:
-            await asyncio.sleep(container_logs.POLL * 1.5 if number % 40 == 0 else 0)
+            await asyncio.sleep(container_logs.POLL_SECONDS * 1.5 if number % 40 == 0 else 0)
     over = True
     await follower
     assert b"".join(pieces) == b"".join(b"line %d\n" % number for number in range(400))
@@ -90,7 +90,7 @@ async def test_following_a_pod(lab: Lab) -> None:
     assert await lab.logs("slow", follow=True, tail_lines=1) == b"line 5\n"
 
 
-async def test_refusals(lab: Lab) -> None:
+async def test_logs_that_do_not_exist(lab: Lab) -> None:
     await lab.run("one", "true")
     await lab.phase("one", "Succeeded")
     for name, container, options, text in (

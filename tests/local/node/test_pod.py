@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aksgpu.local import images
 from aksgpu.local.objects import STRATEGIC_PATCH
 
 from .conftest import CPU_NODE, Lab, processes
@@ -46,7 +47,7 @@ async def test_success(lab: Lab) -> None:
     assert ("Pulled", 'Container image "busybox" already present on machine') in await lab.events("again")
 
 
-async def test_failure_is_told(lab: Lab) -> None:
+async def test_failure(lab: Lab) -> None:
     await lab.run("fails", "sh", "-c", "echo before; exit 3")
     pod = await lab.phase("fails", "Failed")
     assert (terminated(pod)["exitCode"], terminated(pod)["reason"]) == (3, "Error")
@@ -54,7 +55,7 @@ async def test_failure_is_told(lab: Lab) -> None:
     assert conditions["Ready"]["reason"] == conditions["ContainersReady"]["reason"] == "PodFailed"
 
 
-async def test_command_that_is_not_there(lab: Lab) -> None:
+async def test_command_that_does_not_exist(lab: Lab) -> None:
     await lab.run("typo", "no-such-program")
     pod = await lab.phase("typo", "Failed")
     assert (terminated(pod)["exitCode"], terminated(pod)["reason"]) == (128, "StartError")
@@ -112,7 +113,7 @@ async def test_deletion_ends_every_process(lab: Lab, mark: str) -> None:
     assert processes(mark) == []
 
 
-async def test_what_others_say_of_a_pod_stays(lab: Lab) -> None:
+async def test_conditions_of_other_components_are_kept(lab: Lab) -> None:
     script = 'trap "exit 1" TERM; while :; do sleep 0.05; done'
     await lab.run("evicted", "sh", "-c", script, metadata={"finalizers": ["example.com/look"]})
     await lab.until("evicted", lambda pod: _is(pod, "Ready"))
@@ -138,11 +139,16 @@ async def test_forced_deletion(lab: Lab, mark: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_image_without_stand_in(lab: Lab) -> None:
+async def test_image_without_a_program(lab: Lab) -> None:
     await lab.run("noimage", "true", container={"image": "registry.invalid/nothing:1"})
     pod = await lab.until("noimage", lambda pod: "ErrImagePull" in str(pod.get("status")))
     waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
-    assert 'aksgpu.local.images.register("registry.invalid/nothing:1"' in waiting["message"]
+    assert waiting["message"].startswith('failed to resolve reference "registry.invalid/nothing:1"')
+    advice = [message for reason, message in await lab.events("noimage") if reason == "ImageUnavailable"]
+    assert advice == [
+        "Register a program of this machine for the image: "
+        'aksgpu.local.images.register("registry.invalid/nothing:1", ["python", "train.py"])'
+    ]
     assert pod["status"]["phase"] == "Pending"
     await lab.until("noimage", lambda pod: '"ImagePullBackOff"' in str(pod["status"]).replace("'", '"'))
     reasons = {reason for reason, _ in await lab.events("noimage")}
@@ -150,7 +156,6 @@ async def test_image_without_stand_in(lab: Lab) -> None:
     await lab.run("never", "true", container={"image": "registry.invalid/nothing:1", "imagePullPolicy": "Never"})
     await lab.until("never", lambda pod: "ErrImageNeverPull" in str(pod.get("status")))
     assert {reason for reason, _ in await lab.events("never")} >= {"ErrImageNeverPull", "Failed"}
-    from aksgpu.local import images
 
     images.register("registry.invalid/nothing:1", ["sh", "-c", "echo mine"])
     try:
@@ -195,7 +200,7 @@ async def test_sidecar_runs_beside_the_containers(lab: Lab, mark: str) -> None:
     assert not processes(mark)
 
 
-async def test_sidecars_end_after_what_they_serve_and_in_reverse(lab: Lab, tmp_path: Path) -> None:
+async def test_sidecars_end_last_and_in_reverse_order(lab: Lab, tmp_path: Path) -> None:
     def script(name: str) -> list[str]:
         end = f"sleep 0.2; echo {name} >> {tmp_path}/ends; exit 0"
         return ["sh", "-c", f"trap '{end}' TERM; touch {tmp_path}/{name}; while :; do sleep 0.05; done"]
@@ -210,7 +215,7 @@ async def test_sidecars_end_after_what_they_serve_and_in_reverse(lab: Lab, tmp_p
     assert (tmp_path / "ends").read_text().split() == ["main", "second", "first"]
 
 
-async def test_a_sidecar_has_time_to_end_when_what_it_serves_took_all_of_it(lab: Lab, tmp_path: Path) -> None:
+async def test_a_sidecar_has_time_to_end_after_the_grace_period(lab: Lab, tmp_path: Path) -> None:
     def script(name: str, trap: str) -> list[str]:
         return ["sh", "-c", f"trap '{trap}' TERM; touch {tmp_path}/{name}; while :; do sleep 0.05; done"]
 
@@ -224,7 +229,7 @@ async def test_a_sidecar_has_time_to_end_when_what_it_serves_took_all_of_it(lab:
     assert (tmp_path / "flushed").exists()
 
 
-async def test_sidecar_ends_and_comes_back(lab: Lab) -> None:
+async def test_sidecar_is_restarted(lab: Lab) -> None:
     sidecar = {"name": "beside", "image": "busybox", "restartPolicy": "Always", "command": ["true"]}
     await lab.run("both", "sleep", "60", initContainers=[sidecar])
     await lab.until("both", lambda pod: (pod["status"].get("initContainerStatuses") or [{}])[0].get("restartCount"))
@@ -238,14 +243,14 @@ async def test_failed_init_container_fails_the_pod(lab: Lab) -> None:
     assert pod["status"]["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
 
 
-async def test_a_name_that_is_no_image_is_told(lab: Lab) -> None:
+async def test_invalid_image_name(lab: Lab) -> None:
     await lab.run("noname", "true", container={"image": "Not/An:Image"})
     why = """Failed to apply default image tag "Not/An:Image": couldn't parse image name "Not/An:Image": """
     while ("InspectFailed", why + "invalid reference format") not in await lab.events("noname"):
         await asyncio.sleep(0.02)
 
 
-async def test_a_container_that_cannot_be_made_is_tried_again(lab: Lab) -> None:
+async def test_container_creation_is_retried(lab: Lab) -> None:
     await lab.run("blocked", "true")
     pod = await lab.objects.get("pods", "blocked", "default")
     blocker = lab.root / "pods" / pod["metadata"]["uid"] / "containers" / "main"
@@ -265,7 +270,7 @@ async def test_memory_limit(lab: Lab) -> None:
     assert (terminated(pod)["exitCode"], terminated(pod)["reason"]) == (137, "OOMKilled")
 
 
-async def test_deadline(lab: Lab) -> None:
+async def test_active_deadline(lab: Lab) -> None:
     await lab.run("late", "sleep", "100", activeDeadlineSeconds=1, terminationGracePeriodSeconds=1)
     pod = await lab.phase("late", "Failed")
     assert pod["status"]["reason"] == "DeadlineExceeded"
@@ -278,7 +283,7 @@ async def test_two_containers(lab: Lab) -> None:
     assert (await lab.logs("pair", "one"), await lab.logs("pair", "two")) == (b"one\n", b"two\n")
 
 
-async def test_node_is_ready_and_beats(lab: Lab) -> None:
+async def test_node_is_ready_and_renews_its_lease(lab: Lab) -> None:
     while not (node := await lab.objects.get("nodes", CPU_NODE))["status"].get("conditions"):
         await asyncio.sleep(0.01)
     assert [(one["type"], one["status"], one["reason"]) for one in node["status"]["conditions"]] == [

@@ -1,4 +1,4 @@
-"""Pod statuses beside those that a real kubelet posted."""
+"""Pod statuses, compared with those of a real kubelet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def recorded(step: int) -> dict[str, Any]:
 
 
 def plain(status: dict[str, Any]) -> Any:
-    """A status without what differs from run to run, and without the mount of a service account's token."""
+    """Return a status without values that differ between runs, and without the mount of the service account token."""
     text = json.dumps(status, sort_keys=True)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME", text)
     text = re.sub(r"(containerd://|sha256:)[0-9a-f]{64}", r"\1ID", text)

@@ -1,4 +1,4 @@
-"""The laptop is killed or stopped while pods run, and comes back."""
+"""The laptop is killed or stopped while pods are running, and starts again."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_laptop_is_killed(tmp_path: Path) -> None:
         await lab.stop(end_pods=True)
 
 
-async def test_pod_that_ended_meanwhile(lab: Lab) -> None:
+async def test_pod_that_ended_while_the_laptop_was_down(lab: Lab) -> None:
     await lab.run("ends", "sh", "-c", "while ! test -e /tmp-gate/go; do sleep 0.02; done; exit 5", **gate())
     pod = await lab.phase("ends", "Running")
     await lab.stop(end_pods=False)
@@ -99,7 +99,7 @@ async def test_pod_whose_shim_was_killed_is_lost(lab: Lab, mark: str) -> None:
     assert processes(mark) == []
 
 
-async def test_finished_pod_stays_as_it_is(lab: Lab) -> None:
+async def test_finished_pod_is_unchanged(lab: Lab) -> None:
     await lab.run("done", "echo", "kept")
     before = await lab.phase("done", "Succeeded")
     await lab.restart()
@@ -110,7 +110,7 @@ async def test_finished_pod_stays_as_it_is(lab: Lab) -> None:
     await lab.gone("done")
 
 
-async def test_pod_deleted_meanwhile(lab: Lab, mark: str) -> None:
+async def test_pod_deleted_while_the_laptop_was_down(lab: Lab, mark: str) -> None:
     await lab.run("orphan", "bash", "-c", f"exec -a {mark} sleep 100")
     await lab.phase("orphan", "Running")
     await lab.agent.stop(end_pods=False)
@@ -123,7 +123,7 @@ async def test_pod_deleted_meanwhile(lab: Lab, mark: str) -> None:
 
 
 async def test_orphan_that_does_not_end(lab: Lab, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for it, and its shim is killed in the end."""
+    """No pod waits for it, and its shim is killed."""
     await lab.run("orphan", "bash", "-c", f"exec -a {mark} sleep 100")
     await lab.phase("orphan", "Running")
     shim = supervisor_of(lab)
@@ -162,7 +162,7 @@ async def test_stopping_the_cluster_ends_its_processes(lab: Lab, mark: str) -> N
     ] == 143
 
 
-async def test_removed_node_takes_its_pods_along(lab: Lab, mark: str) -> None:
+async def test_pods_of_a_removed_node_end(lab: Lab, mark: str) -> None:
     await lab.run("there", "bash", "-c", f"exec -a {mark} sleep 100", node=GPU_NODE)
     await lab.phase("there", "Running")
     await lab.objects.delete("nodes", GPU_NODE)
@@ -171,28 +171,28 @@ async def test_removed_node_takes_its_pods_along(lab: Lab, mark: str) -> None:
 
 
 def supervisor_of(lab: Lab) -> int:
-    """The only shim's pid."""
+    """Return the pid of the only shim."""
     shims: list[int] = processes("supervisor.main")
     (shim,) = [pid for pid in shims if str(lab.root) in Path(f"/proc/{pid}/cmdline").read_text()]
     return shim
 
 
 async def ended(mark: str) -> None:
-    """Wait until the kernel has done with processes that were killed."""
+    """Wait until killed processes are gone."""
     async with asyncio.timeout(20):
         while processes(mark):
             await asyncio.sleep(0.01)
 
 
 async def cleared(lab: Lab) -> None:
-    """Wait until no pod has left anything."""
+    """Wait until no pod has files left."""
     async with asyncio.timeout(20):
         while list((lab.root / "pods").iterdir()):
             await asyncio.sleep(0.01)
 
 
 def gate() -> dict[str, object]:
-    """A volume through which a test lets a pod go on."""
+    """A volume with which a test lets a pod continue."""
     return {
         "volumes": [{"name": "gate", "emptyDir": {}}],
         "container": {"volumeMounts": [{"name": "gate", "mountPath": "/tmp-gate"}]},

@@ -1,4 +1,4 @@
-"""The shim by itself, without an agent."""
+"""The shim alone, without a node agent."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 
 import pytest
 
-from aksgpu.local.node.container_run import KEEPER
-from aksgpu.local.node.node_agent import _grants_view
+from aksgpu.local.node.container_run import SHIM_COMMAND
+from aksgpu.local.node.node_agent import _has_mount_namespaces
 from aksgpu.local.node.shim import process_tree
 
 from .conftest import processes
 
 
-def keep(
-    directory: Path, *argv: str, listen: bool = True, keeper: Sequence[str] = KEEPER, **more: Any
+def run_shim(
+    directory: Path, *argv: str, listen: bool = True, shim_command: Sequence[str] = SHIM_COMMAND, **more: Any
 ) -> tuple[bytes, dict[str, Any], str]:
-    """Run a command behind a shim. Returns what it said when ready, its exit record, and the log."""
+    """Run a command in a shim. Return what it wrote to READY, its exit record, and the log."""
     spec = {
         "argv": argv,
         "env": {"PATH": os.environ["PATH"]},
@@ -45,7 +45,7 @@ def keep(
     if not listen:
         os.close(receive)
     with (directory / "lock").open("w") as lock:
-        command = [*keeper, str(directory / "spec.json"), str(send), str(lock.fileno())]
+        command = [*shim_command, str(directory / "spec.json"), str(send), str(lock.fileno())]
         process = subprocess.Popen(command, pass_fds=(send, lock.fileno()), start_new_session=True)
     os.close(send)
     ready = os.read(receive, 1) if listen else b""
@@ -59,15 +59,17 @@ def keep(
 
 
 def test_output_and_exit(tmp_path: Path) -> None:
-    ready, end, log = keep(tmp_path, "sh", "-c", "echo out; sleep 0.05; echo err >&2; sleep 0.05; printf rest; exit 9")
+    ready, end, log = run_shim(
+        tmp_path, "sh", "-c", "echo out; sleep 0.05; echo err >&2; sleep 0.05; printf rest; exit 9"
+    )
     assert (ready, end["code"], end["reason"]) == (b"1", 9, "Error")
     assert [line.split(" ", 1)[1] for line in log.splitlines()] == ["stdout F out", "stderr F err", "stdout P rest"]
     assert end["started"] <= end["finished"]
 
 
-def test_nobody_waits_for_the_start(tmp_path: Path) -> None:
-    """As when the laptop is killed while a container starts."""
-    _, end, log = keep(tmp_path, "sh", "-c", "sleep 0.1; echo done", listen=False)
+def test_the_start_is_not_awaited(tmp_path: Path) -> None:
+    """The laptop is killed while a container starts."""
+    _, end, log = run_shim(tmp_path, "sh", "-c", "sleep 0.1; echo done", listen=False)
     assert (end["code"], log.endswith(" stdout F done\n")) == (0, True)
 
 
@@ -85,16 +87,16 @@ def test_nobody_waits_for_the_start(tmp_path: Path) -> None:
         (["true"], {"mounts": [["/no/such", "/x", False]]}, "mount volumes: no such file or directory"),
     ],
 )
-def test_what_cannot_start(tmp_path: Path, argv: list[str], more: dict[str, Any], message: str) -> None:
-    if "mounts" in more and not _grants_view(tmp_path):
+def test_commands_that_cannot_start(tmp_path: Path, argv: list[str], more: dict[str, Any], message: str) -> None:
+    if "mounts" in more and not _has_mount_namespaces(tmp_path):
         pytest.skip("this system grants no mount namespaces")
-    ready, end, log = keep(tmp_path, *argv, **more)
+    ready, end, log = run_shim(tmp_path, *argv, **more)
     assert (ready, end["code"], end["reason"], end["message"], log) == (b"", 128, "StartError", message, "")
 
 
-def test_everything_ends_with_the_command(tmp_path: Path, mark: str) -> None:
+def test_all_processes_end_with_the_command(tmp_path: Path, mark: str) -> None:
     daemon = f"(setsid bash -c 'trap \"\" TERM HUP; exec -a {mark} sleep 100' &)"
-    _, end, _ = keep(tmp_path, "bash", "-c", f"{daemon}; exec -a {mark} sleep 0.2")
+    _, end, _ = run_shim(tmp_path, "bash", "-c", f"{daemon}; exec -a {mark} sleep 0.2")
     assert end["code"] == 0
     assert processes(mark) == []
 
@@ -108,10 +110,10 @@ def trace(frame, event, _):
     name, code = os.path.basename(frame.f_code.co_filename), frame.f_code.co_name
     if os.getpid() != own or name not in ("supervisor.py", "launch.py"):
         return None
-    if name == "supervisor.py" and code not in ("run", "_mount", "_keep"):
+    if name == "supervisor.py" and code not in ("run", "_create_namespaces", "_supervise"):
         return None
     if event == "line":
-        waits = code == "_keep" and frame.f_lineno - frame.f_code.co_firstlineno > 4
+        waits = code == "_supervise" and frame.f_lineno - frame.f_code.co_firstlineno > 5
         if moments == MOMENT or waits:
             sys.settrace(None)
             os.kill(own, signal.NUMBER)
@@ -123,16 +125,16 @@ supervisor.main()
 with open(os.path.dirname(sys.argv[1]) + "/moments", "w") as file:
     file.write(str(moments))
 """
-"""The keeper, which gets a signal before one line of a launch, or when it waits for the command's end."""
+"""The shim, which receives a signal before one line of a launch, or while it waits for the command's end."""
 
 
 def at_moment(moment: int, number: signal.Signals) -> list[str]:
     script = MOMENT.replace("MOMENT", str(moment)).replace("NUMBER", number.name)
-    return [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", script.lstrip())]
+    return [*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", script.lstrip())]
 
 
-def test_volumes_below_what_only_others_may_read() -> None:
-    """As a home below another user's /root, where images have theirs."""
+def test_volumes_below_a_directory_that_cannot_be_read() -> None:
+    """A home below another user's /root, where images have theirs."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         locked = Path(name, "locked")
@@ -140,12 +142,14 @@ def test_volumes_below_what_only_others_may_read() -> None:
         for folder, mode in ((place, 0o777), (locked, 0o700 if os.getuid() == 0 else 0), (volume, 0o777)):
             folder.mkdir(exist_ok=True)
             folder.chmod(mode)
-        keeper = [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", NOBODY.lstrip())]
-        if subprocess.run([*keeper, "--probe", name], check=False).returncode:
+        shim_command = [*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", NOBODY.lstrip())]
+        if subprocess.run([*shim_command, "--probe", name], check=False).returncode:
             pytest.skip("this system grants no mount namespaces")
         inside = f"{locked}/app/data"
         script = f"touch {inside}/file; ls {locked}"
-        _, end, log = keep(place, "sh", "-c", script, keeper=keeper, mounts=[(str(volume), inside, False)])
+        _, end, log = run_shim(
+            place, "sh", "-c", script, shim_command=shim_command, mounts=[(str(volume), inside, False)]
+        )
         assert (end["code"], end["message"], log.endswith(" stdout F app\n")) == (0, "", True)
         assert (volume / "file").exists()
 
@@ -160,13 +164,13 @@ if os.getuid() == 0:
     libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: else /proc/self belongs to root
 supervisor.main()
 """
-"""The keeper as a user without rights."""
+"""The shim as a user without privileges."""
 
 
 def test_a_full_disk_costs_output_and_not_the_exit_code(tmp_path: Path) -> None:
-    keeper = [*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", FULL.lstrip())]
+    shim_command = [*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", FULL.lstrip())]
     script = "until test -e full; do sleep 0.02; done; echo lost; sleep 0.2; touch ended; exit 3"
-    ready, end, _ = keep(tmp_path, "sh", "-c", script, keeper=keeper)
+    ready, end, _ = run_shim(tmp_path, "sh", "-c", script, shim_command=shim_command)
     assert (ready, end["code"]) == (b"1", 3)
 
 
@@ -187,7 +191,7 @@ place = os.path.dirname(sys.argv[1])
 threading.Thread(target=fill, daemon=True).start()
 supervisor.main()
 """
-"""The keeper, which may not write to any file from the command's start until half a second after its end."""
+"""The shim, which cannot write files from the command's start until half a second after its end."""
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,7 @@ def test_signal_at_every_moment_of_a_launch(
     def outcome(moment: int) -> tuple[int, str]:
         directory = tmp_path / str(moment)
         directory.mkdir()
-        _, end, _ = keep(directory, *argv, keeper=at_moment(moment, number))
+        _, end, _ = run_shim(directory, *argv, shim_command=at_moment(moment, number))
         return end["code"], end["reason"]
 
     assert outcome(-1) == (code, reason)
@@ -214,8 +218,8 @@ def test_signal_at_every_moment_of_a_launch(
         assert set(pool.map(outcome, range(moments))) == {(code, reason)}
 
 
-def test_killed_while_somebody_else_holds_its_output(tmp_path: Path) -> None:
-    """As when a terminal multiplexer was handed the streams."""
+def test_killed_while_another_process_holds_its_output(tmp_path: Path) -> None:
+    """A terminal multiplexer has inherited the streams."""
     script = """
 import os, signal
 supervisor.DRAIN_SECONDS = 0.1
@@ -231,8 +235,11 @@ def held(spec, streams, enter):
 supervisor.launch = held
 supervisor.main()
 """
-    _, end, _ = keep(
-        tmp_path, "sleep", "100", keeper=[*KEEPER[:-1], KEEPER[-1].replace("supervisor.main()", script.lstrip())]
+    _, end, _ = run_shim(
+        tmp_path,
+        "sleep",
+        "100",
+        shim_command=[*SHIM_COMMAND[:-1], SHIM_COMMAND[-1].replace("supervisor.main()", script.lstrip())],
     )
     assert (end["code"], end["reason"]) == (137, "Error")
 
@@ -242,14 +249,14 @@ def test_long_lines_and_binary_output(tmp_path: Path) -> None:
     spec = tmp_path / "0.log.0"
     keep_bytes = [sys.executable, "-c", script]
     with pytest.raises(UnicodeDecodeError):
-        keep(tmp_path, *keep_bytes)
+        run_shim(tmp_path, *keep_bytes)
     parts = [line.split(b" ", 3)[2:] for line in spec.read_bytes().split(b"\n")[:-1]]
     assert [tag for tag, _ in parts] == [b"P", b"P", b"F"]
     assert b"".join(text for _, text in parts) == b"\xff\x00\r" + b"x" * 40000
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["children listed", "kernel without lists of children"])
-def test_descendants_are_found_whichever_thread_started_them(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descendants_of_all_threads_are_found(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not listed:
         monkeypatch.setattr(os.path, "exists", lambda _: False)
     argv = ["sh", "-c", "sleep 100 & sleep 100 & echo up; wait"]
@@ -258,22 +265,22 @@ def test_descendants_are_found_whichever_thread_started_them(listed: bool, monke
         try:
             assert child.stdout is not None
             child.stdout.readline()
-            assert len(process_tree.processes(child.pid)) == 2
-            assert {child.pid, *process_tree.processes(child.pid)} <= set(process_tree.processes(os.getpid()))
+            assert len(process_tree.descendants(child.pid)) == 2
+            assert {child.pid, *process_tree.descendants(child.pid)} <= set(process_tree.descendants(os.getpid()))
         finally:
             os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
 
 
-def test_memory_of_processes() -> None:
+def test_memory_bytes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "x = bytearray(50 << 20); input()"], stdin=subprocess.PIPE)
     try:
         end = time.monotonic() + 10
-        while process_tree.memory([child.pid], True) < 50 << 20:
+        while process_tree.memory_bytes([child.pid], True) < 50 << 20:
             assert time.monotonic() < end
             time.sleep(0.01)
-        assert process_tree.memory([child.pid], False) >= 50 << 20
-        assert child.pid in process_tree.processes(os.getpid())
-        assert process_tree.memory([2**22 + 1], True) == 0
+        assert process_tree.memory_bytes([child.pid], False) >= 50 << 20
+        assert child.pid in process_tree.descendants(os.getpid())
+        assert process_tree.memory_bytes([2**22 + 1], True) == 0
     finally:
         child.communicate(b"\n")

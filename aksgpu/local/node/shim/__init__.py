@@ -1,6 +1,5 @@
-"""The keeper of one container, a process of its own.
+"""The supervisor of one container, a process of its own.
 
-It is started by :mod:`aksgpu.local.node.container_run` as ``python -I -S -c ...`` with this package at the top of
-the path:
-standard library only, and nothing of the rest of the project, so that it starts in milliseconds.
+:mod:`aksgpu.local.node.container_run` starts it as ``python -I -S -c ...`` with this package on the path. It uses only
+the standard library and no other module of aksgpu, so that it starts in milliseconds.
 """

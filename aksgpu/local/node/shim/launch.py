@@ -1,4 +1,4 @@
-"""Starts a command: the container's own, or one that joins it."""
+"""Starting a command: the container's own, or an additional one in the container."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PR_SET_PDEATHSIG = 1
 def launch(
     spec: dict[str, Any], streams: tuple[int, int, int], enter: Callable[[], None], *, tty: bool = False
 ) -> tuple[int, str]:
-    """Start a command that ends with this process at the latest.
+    """Start a command. It is killed when this process ends.
 
     Args:
-        spec: ``argv``, ``env`` and ``cwd``.
-        streams: its input, output and error output.
-        enter: called in the new process, to see the files that the command is to see.
+        spec: the specification with ``argv``, ``env`` and ``cwd``.
+        streams: file descriptors of its input, output and error output.
+        enter: called in the new process, to enter the container's namespaces or to create them.
         tty: whether its streams are a terminal that controls it.
 
     Returns:
-        Its pid and, when it could not be started, the reason.
+        Its pid, and the reason if it could not be started.
     """
     parent = os.getpid()
     receive, send = os.pipe()
@@ -37,9 +37,7 @@ def launch(
             return pid, pipe.read()
     stage = "mount volumes"
     try:
-        os.setsid()
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+        _reset_process()
         enter()
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -53,9 +51,23 @@ def launch(
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
     except BaseException as error:
-        text = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
-        absent = isinstance(error, FileNotFoundError | PermissionError)  # the latter of directories that are not ours
-        if absent and stage.startswith("exec") and "/" not in spec["argv"][0]:
-            text = "executable file not found in $PATH"
-        os.write(send, f"{stage}: {text}".encode())
+        os.write(send, f"{stage}: {_explain(error, stage, spec['argv'][0])}".encode())
         os._exit(128)
+
+
+def _reset_process() -> None:
+    """Start a session, and restore the default handling of signals."""
+    os.setsid()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _explain(error: BaseException, stage: str, program: str) -> str:
+    """Return an error's text as a container runtime words it."""
+    # A directory of the PATH that belongs to another user causes a PermissionError.
+    not_found = isinstance(error, FileNotFoundError | PermissionError)
+    if not_found and stage.startswith("exec") and "/" not in program:
+        return "executable file not found in $PATH"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error)

@@ -1,4 +1,4 @@
-"""A container's output as files: written here, read by :mod:`aksgpu.local.node.container_logs`."""
+"""Writing of a container's output to log files, which :mod:`aksgpu.local.node.container_logs` reads."""
 
 # ruff: noqa: PTH108, PTH110
 
@@ -8,12 +8,19 @@ import os
 import time
 
 LINE_LIMIT = 16 * 1024
+"""Bytes of an entry's text. Longer lines are split into several entries."""
 
 
-class Log:
-    """CRI log files: ``TIMESTAMP STREAM F|P TEXT``, the segment with the highest number being written.
+class LogWriter:
+    """Writes CRI log files with entries ``TIMESTAMP STREAM F|P TEXT``.
 
-    Timestamps strictly increase, so that a reader can tell any two lines apart.
+    The segment with the highest number is the current one. Timestamps strictly increase, so that readers can
+    distinguish any two lines.
+
+    Args:
+        path: the log's path, without the number of a segment.
+        max_bytes: size of a segment.
+        max_files: number of segments that are kept.
     """
 
     def __init__(self, path: str, max_bytes: int, max_files: int) -> None:
@@ -21,10 +28,10 @@ class Log:
         self._max_bytes = max_bytes
         self._max_files = max_files
         self._segment = 0
-        self._last = 0
-        self._second = 0
-        self._stamp = b""
-        self._rest = {b"stdout": b"", b"stderr": b""}
+        self._last_time = 0
+        self._formatted_second = 0
+        self._formatted = b""
+        self._rest = {b"stdout": b"", b"stderr": b""}  # the begun line of each stream
         self._open()
 
     def _open(self) -> None:
@@ -33,7 +40,7 @@ class Log:
         self._size = 0
 
     def feed(self, stream: bytes, data: bytes) -> None:
-        """Take output as it comes; empty data is the end of the stream."""
+        """Write output. Empty data is the end of the stream."""
         lines = (self._rest[stream] + data).split(b"\n")
         rest = lines.pop()
         out: list[bytes] = []
@@ -50,11 +57,12 @@ class Log:
             self._write(b"".join(out))
 
     def _entry(self, stream: bytes, tag: bytes, text: bytes) -> bytes:
-        self._last = max(time.time_ns(), self._last + 1)
-        seconds, nanos = divmod(self._last, 1_000_000_000)
-        if seconds != self._second:  # most lines come many to the second
-            self._second, self._stamp = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
-        return b"%s.%09dZ %s %s %s\n" % (self._stamp, nanos, stream, tag, text)
+        self._last_time = max(time.time_ns(), self._last_time + 1)
+        seconds, nanoseconds = divmod(self._last_time, 1_000_000_000)
+        if seconds != self._formatted_second:  # formatting is slow, and most lines share a second with others
+            self._formatted_second = seconds
+            self._formatted = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
+        return b"%s.%09dZ %s %s %s\n" % (self._formatted, nanoseconds, stream, tag, text)
 
     def _write(self, data: bytes) -> None:
         if self._size and self._size + len(data) > self._max_bytes:

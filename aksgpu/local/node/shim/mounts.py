@@ -1,4 +1,4 @@
-"""What a container's processes see of this machine's files: namespaces made, entered, and their volumes mounted."""
+"""Namespaces of a container: creating them, mounting volumes in them, and joining them."""
 
 # pathlib would double the start-up time.
 # ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH123, PTH208, PTH211
@@ -30,16 +30,20 @@ def check(result: int, what: str) -> None:
         raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
-class View:
-    """A private view of this machine's files, with a container's volumes at their mount paths, and a host name.
+class MountNamespace:
+    """A mount namespace with a container's volumes at their mount paths, and a host name.
 
-    Nothing is created outside: where a mount path is missing, its deepest existing ancestor is replaced, in this view
-    only, by an empty directory in which all the ancestor's entries are mounted again.
+    Nothing changes outside of it. If a mount path does not exist, the deepest ancestor that exists is replaced, only in
+    the namespace, by an empty directory in which all entries of the ancestor are mounted again.
+
+    Args:
+        staging: an empty directory.
+        hostname: the host name; empty to keep the machine's.
     """
 
     def __init__(self, staging: str, hostname: str) -> None:
         self._staging = staging
-        self._own: set[str] = set()
+        self._private: set[str] = set()  # directories in which entries can be created
         user = os.getuid()
         group = os.getgid()
         root = os.geteuid() == 0
@@ -60,48 +64,55 @@ class View:
         check(result, f"mount {target}")
 
     def add(self, mounts: list[tuple[str, str, bool]]) -> None:
-        """Mount each source at its target, read-only where asked."""
-        # Sources are held open: one mount may hide the path of another's source.
-        held = [(os.open(source, os.O_PATH), target, read_only) for source, target, read_only in mounts]
-        for fd, target, read_only in sorted(held, key=lambda mount: mount[1].rstrip("/").count("/")):
+        """Mount volumes.
+
+        Args:
+            mounts: source, target and whether it is read-only, for each volume.
+        """
+        # Open all sources first, because a mount can hide the path of another source.
+        opened = [(os.open(source, os.O_PATH), target, read_only) for source, target, read_only in mounts]
+        for fd, target, read_only in sorted(opened, key=lambda mount: mount[1].rstrip("/").count("/")):
             source = f"/proc/self/fd/{fd}"
             target = os.path.realpath(target)
-            self._place(target, os.path.isdir(source))
+            self._create_mount_point(target, os.path.isdir(source))
             self._mount(source, target, MS_BIND | MS_REC)
             if read_only:
-                # A user namespace may not drop nosuid, nodev and noexec (2, 4, 8 in both tables).
-                kept = os.statvfs(target).f_flag & 0b1110
-                self._mount(None, target, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+                # A user namespace must keep nosuid, nodev and noexec. The bits of statvfs and mount are the same.
+                flags = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+                self._mount(None, target, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
             else:
-                self._own.add(target)
+                self._private.add(target)
             os.close(fd)
 
-    def _place(self, target: str, directory: bool) -> None:
+    def _create_mount_point(self, target: str, directory: bool) -> None:
         if os.path.lexists(target):
             return
         base = os.path.dirname(target)
         while not os.path.lexists(base):
             base = os.path.dirname(base)
-        if base not in self._own:
-            self._unfold(base)
+        if base not in self._private:
+            self._replace_directory(base)
         parent = target if directory else os.path.dirname(target)
         while len(parent) > len(base):
-            self._own.add(parent)
+            self._private.add(parent)
             parent = os.path.dirname(parent)
         os.makedirs(target if directory else os.path.dirname(target), exist_ok=True)
         if not directory:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
 
-    def _unfold(self, base: str) -> None:
+    def _replace_directory(self, base: str) -> None:
+        """Replace a directory by an empty one, and mount its entries there again."""
         old = os.open(base, os.O_PATH | os.O_DIRECTORY)
-        fresh = self._staging if base == "/" else base
-        self._mount("tmpfs", fresh, 0, "tmpfs", f"mode={os.fstat(old).st_mode & 0o7777 | 0o700:o}")
+        new = self._staging if base == "/" else base
+        self._mount("tmpfs", new, 0, "tmpfs", f"mode={os.fstat(old).st_mode & 0o7777 | 0o700:o}")
         if base == "/":
-            self._mount(None, fresh, MS_UNBINDABLE)
-        # What may not even be listed, such as another user's /root, could not be used either.
-        for name in os.listdir(f"/proc/self/fd/{old}") if os.access(f"/proc/self/fd/{old}", os.R_OK) else []:
+            self._mount(None, new, MS_UNBINDABLE)
+        # Entries of a directory that cannot be listed, such as another user's /root, cannot be used either.
+        readable = os.access(f"/proc/self/fd/{old}", os.R_OK)
+        names = os.listdir(f"/proc/self/fd/{old}") if readable else []
+        for name in names:
             source = f"/proc/self/fd/{old}/{name}"
-            target = f"{fresh}/{name}"
+            target = f"{new}/{name}"
             if os.path.islink(source):
                 os.symlink(os.readlink(source), target)
                 continue
@@ -111,32 +122,32 @@ class View:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
             try:
                 self._mount(source, target, MS_BIND | MS_REC)
-            except FileNotFoundError:  # gone since it was listed
+            except FileNotFoundError:  # it was deleted after it was listed
                 (os.rmdir if os.path.isdir(target) else os.unlink)(target)
         os.close(old)
         if base == "/":
-            os.chroot(fresh)
+            os.chroot(new)
             os.chdir("/")
-        self._own.add(base)
+        self._private.add(base)
 
 
-def join(pid: int) -> None:
-    """See the files and the host name that another process sees."""
-    kinds = ("ns/user", "ns/mnt", "ns/uts", "root")
-    fds = {kind: os.open(f"/proc/{pid}/{kind}", os.O_RDONLY) for kind in kinds}
-    moved = {kind for kind in kinds if os.readlink(f"/proc/self/{kind}") != os.readlink(f"/proc/{pid}/{kind}")}
-    for kind in kinds[:3]:
-        if kind in moved:
-            check(libc.setns(fds[kind], 0), "setns")
-    if "ns/mnt" in moved:
-        os.fchdir(fds["root"])
+def join_namespaces(pid: int) -> None:
+    """Enter the namespaces and the root directory of another process."""
+    root = os.open(f"/proc/{pid}/root", os.O_RDONLY)
+    namespaces = ("ns/user", "ns/mnt", "ns/uts")
+    fds = {name: os.open(f"/proc/{pid}/{name}", os.O_RDONLY) for name in namespaces}
+    different = [name for name in namespaces if os.readlink(f"/proc/self/{name}") != os.readlink(f"/proc/{pid}/{name}")]
+    for name in different:
+        check(libc.setns(fds[name], 0), "setns")
+    if "ns/mnt" in different:
+        os.fchdir(root)
         os.chroot(".")
 
 
 def probe(directory: str) -> int:
-    """0 when this system grants a private view of its files."""
+    """Return 0 if this system allows mount namespaces, otherwise an errno."""
     try:
-        View(directory, "").add([(directory, "/aksgpu-probe/volume", True)])
+        MountNamespace(directory, "").add([(directory, "/aksgpu-probe/volume", True)])
         return 0 if os.path.isdir("/aksgpu-probe/volume") else errno.ENOENT
     except OSError as error:
         return error.errno or 1

@@ -1,4 +1,4 @@
-"""Processes of this machine, read from ``/proc``."""
+"""Process trees and their memory, read from ``/proc``. The shim cannot use psutil, because it must start fast."""
 
 # ruff: noqa: PTH110, PTH123, PTH208
 
@@ -9,12 +9,12 @@ import os
 from collections import defaultdict
 from collections.abc import Callable
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def processes(root: int) -> list[int]:
-    """All descendants of a process."""
-    children = _children if os.path.exists(f"/proc/self/task/{os.getpid()}/children") else _search()
+def descendants(root: int) -> list[int]:
+    """Return the pids of all descendants of a process."""
+    children = _children if os.path.exists(f"/proc/self/task/{os.getpid()}/children") else _scan_parents()
     found = []
     queue = [root]
     while queue:
@@ -25,17 +25,17 @@ def processes(root: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    """The children of a process, as most kernels tell them at once."""
+    """Return the children of a process. Most kernels provide the file for it."""
     found: list[int] = []
-    with contextlib.suppress(OSError):  # it ended meanwhile
+    with contextlib.suppress(OSError):  # the process has ended
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
     return found
 
 
-def _search() -> Callable[[int], list[int]]:
-    """The same from a look at every process of the machine."""
+def _scan_parents() -> Callable[[int], list[int]]:
+    """Return a function like :func:`_children` that uses the parents of all processes of the machine."""
     parents: defaultdict[int, list[int]] = defaultdict(list)
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
@@ -43,8 +43,8 @@ def _search() -> Callable[[int], list[int]]:
     return parents.__getitem__
 
 
-def memory(pids: list[int], proportional: bool) -> int:
-    """Bytes of memory of the processes that there still are: resident, or proportional set size."""
+def memory_bytes(pids: list[int], proportional: bool) -> int:
+    """Return the memory of processes: the proportional set size, or the resident set size. Ended ones count 0."""
     total = 0
     name = "smaps_rollup" if proportional else "statm"
     for pid in pids:
@@ -52,5 +52,5 @@ def memory(pids: list[int], proportional: bool) -> int:
             if proportional:
                 total += next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
             else:
-                total += int(file.read().split()[1]) * PAGE
+                total += int(file.read().split()[1]) * PAGE_BYTES
     return total

@@ -1,16 +1,17 @@
-"""One container's keeper: starts its command, keeps its output and its exit, and outlives the laptop process.
+"""The supervisor of one container: starts its command, writes its output and its end to files, and outlives the laptop.
 
-Its arguments are SPEC READY LOCK; its session is its own, so that a killed laptop finds it again. It holds the
-container's lock file (a descriptor inherited from the node agent) for as long as it lives: a lock that can be taken
-means that the shim is gone. It writes, each atomically, ``run.json`` (pids, start) and ``exit.json`` (exit code,
-reason, times) beside SPEC, and a byte to the descriptor READY when the command runs. It knows nothing of Kubernetes.
+Its arguments are SPEC READY LOCK: the path of the specification and two inherited file descriptors. It has a session
+of its own and holds the container's lock file until it ends, so that the next node agent finds it. A lock that can be
+taken means that the supervisor has ended. Beside SPEC it writes ``run.json`` (pids, start) and ``exit.json`` (exit
+code, reason, times), each atomically. It writes a byte to READY when the command is running. It does not use
+Kubernetes.
 
-Signals: SIGTERM is passed on to the command, and to it alone, SIGUSR1 kills everything. However the command ends, all
-that it started ends with it: the shim is the subreaper of the whole tree. A signal that comes before the command's pid
-is known waits until it is.
+Signals: SIGTERM is passed on to the command only. SIGUSR1 kills everything. When the command ends, all processes that
+it started end too, because the supervisor is the subreaper of the whole tree. A signal that comes before the command's
+pid is known takes effect when it is.
 
-The memory limit has no cgroup behind it. Twice a second the tree's resident memory is added up; where that exceeds the
-limit and the proportional set size, which counts shared pages once, confirms it, the tree is killed as out of memory.
+The memory limit works without a cgroup. Twice a second, the resident memory of the tree is added up. If it exceeds the
+limit and so does the proportional set size, which counts shared pages once, the tree is killed (OOMKilled).
 """
 
 # pathlib would double the start-up time.
@@ -27,104 +28,122 @@ import sys
 import time
 from typing import Any
 
-from .exec_sessions import Guests
+from .exec_sessions import ExecSessions
 from .launch import launch
-from .log_writer import Log
-from .mounts import View, libc, probe
-from .process_tree import memory, processes
+from .log_writer import LogWriter
+from .mounts import MountNamespace, libc, probe
+from .process_tree import descendants, memory_bytes
 
 PR_SET_CHILD_SUBREAPER = 36
 DRAIN_SECONDS = 5.0
-"""How long output is waited for after the end; somebody outside the tree may hold the streams open."""
+"""How long to read output after the command has ended. A process outside the tree may hold the streams open."""
+MEMORY_CHECK_SECONDS = 0.5
+CHUNK_BYTES = 64 * 1024
 
 
 def write_json(path: str, value: dict[str, Any]) -> None:
-    """Write a small file so that a reader sees all of it or nothing."""
+    """Write a file atomically."""
     with open(path + ".new", "w") as file:
         json.dump(value, file)
     os.replace(path + ".new", path)
 
 
-class Shim:
-    """The loop around one command."""
+class Supervisor:
+    """Supervises one command.
+
+    Args:
+        spec: the specification.
+        directory: the directory of the run.
+    """
 
     def __init__(self, spec: dict[str, Any], directory: str) -> None:
         self._spec = spec
         self._directory = directory
-        self._log = Log(spec["log"], spec["log_max_bytes"], spec["log_max_files"])
+        self._log = LogWriter(spec["log"], spec["log_max_bytes"], spec["log_max_files"])
         self._started = time.time_ns()
         self._code: int | None = None
         self._reason = ""
         self._child = 0
-        self._guests: Guests | None = None
-        self._stopping = self._killed = False
-        self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._exec_sessions: ExecSessions | None = None
+        self._terminated = False
+        self._killed = False
+        self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGUSR1, self._kill_all)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def run(self, ready: int) -> None:
-        """Start the command, keep it, and record its end."""
-        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        nothing = os.open("/dev/null", os.O_RDONLY)
-        self._child, problem = launch(self._spec, (nothing, out_end, err_end), self._mount)
+        """Start the command, supervise it, and record its end.
+
+        Args:
+            ready: the file descriptor that receives a byte when the command is running.
+        """
+        stdout, stdout_end = os.pipe()
+        stderr, stderr_end = os.pipe()
+        null = os.open("/dev/null", os.O_RDONLY)
+        self._child, error = launch(self._spec, (null, stdout_end, stderr_end), self._create_namespaces)
         if self._killed:
-            self._kill()
-        for fd in (nothing, out_end, err_end):
+            self._kill_tree()
+        for fd in (null, stdout_end, stderr_end):
             os.close(fd)
-        if problem:
-            with contextlib.suppress(ChildProcessError):  # collected when everything was killed
+        if error:
+            with contextlib.suppress(ChildProcessError):  # _kill_tree has waited for it
                 os.waitpid(self._child, 0)
-            self._finish(128, "StartError", problem)
+            self._write_exit(128, "StartError", error)
             return
-        guests = self._guests = Guests(self._spec, self._directory)
+        self._exec_sessions = ExecSessions(self._spec, self._directory)
         write_json(f"{self._directory}/run.json", {"pid": os.getpid(), "child": self._child, "started": self._started})
-        with contextlib.suppress(BrokenPipeError):  # the laptop was killed meanwhile
+        with contextlib.suppress(BrokenPipeError):  # the laptop was killed
             os.write(ready, b"1")
         os.close(ready)
-        if self._stopping:
+        if self._terminated:
             self._terminate()
-        self._keep({out: b"stdout", err: b"stderr"}, guests)
+        self._supervise({stdout: b"stdout", stderr: b"stderr"}, self._exec_sessions)
         code = 137 if self._code is None else self._code
-        self._finish(code, self._reason or ("Error" if code else "Completed"), "")
+        self._write_exit(code, self._reason or ("Error" if code else "Completed"), "")
 
-    def _mount(self) -> None:
+    def _create_namespaces(self) -> None:
         if self._spec["hostname"] or self._spec["mounts"]:
-            View(self._spec["staging"], self._spec["hostname"]).add(self._spec["mounts"])
+            MountNamespace(self._spec["staging"], self._spec["hostname"]).add(self._spec["mounts"])
 
-    def _keep(self, streams: dict[int, bytes], guests: Guests) -> None:
+    def _supervise(self, streams: dict[int, bytes], sessions: ExecSessions) -> None:
+        """Handle output, exec requests and signals until the command has ended and its output is read."""
         poller = select.poll()
-        for fd in (*streams, self._wake, guests.fileno()):
+        for fd in (*streams, self._wakeup, sessions.fileno()):
             poller.register(fd, select.POLLIN)
-        limit = self._spec["memory_limit"]
-        drained = float("inf")
-        look = 0.0
-        while (streams or self._code is None) and time.monotonic() < drained:
-            timeout = 500 if limit or self._code is not None else None
-            for fd, _ in poller.poll(timeout):
-                if fd == guests.fileno():
-                    guests.admit(self._child if self._code is None else 0)
-                    continue
-                data = os.read(fd, 65536)
-                if fd in streams:
-                    with contextlib.suppress(OSError):  # a full disk costs output, not the container
-                        self._log.feed(streams[fd], data)
-                    if not data:
-                        poller.unregister(fd)
-                        os.close(fd)
-                        del streams[fd]
+        memory_limit = self._spec["memory_limit"]
+        drain_deadline = float("inf")
+        next_memory_check = 0.0
+        while (streams or self._code is None) and time.monotonic() < drain_deadline:
+            wake_regularly = memory_limit or self._code is not None
+            for fd, _ in poller.poll(int(MEMORY_CHECK_SECONDS * 1000) if wake_regularly else None):
+                if fd == sessions.fileno():
+                    sessions.accept(self._child if self._code is None else 0)
+                elif not self._read(fd, streams):
+                    poller.unregister(fd)
+                    os.close(fd)
+                    del streams[fd]
             if self._code is None:
                 self._reap()
-            if self._code is None and limit and time.monotonic() > look:
-                self._watch_memory(limit)
-                look = time.monotonic() + 0.5
-            if self._code is not None and drained == float("inf"):
-                self._kill()
-                drained = time.monotonic() + DRAIN_SECONDS
+            if self._code is None and memory_limit and time.monotonic() > next_memory_check:
+                self._check_memory(memory_limit)
+                next_memory_check = time.monotonic() + MEMORY_CHECK_SECONDS
+            if self._code is not None and drain_deadline == float("inf"):
+                self._kill_tree()
+                drain_deadline = time.monotonic() + DRAIN_SECONDS
+
+    def _read(self, fd: int, streams: dict[int, bytes]) -> bool:
+        """Read a file descriptor, and return whether it stays open. Only streams end."""
+        data = os.read(fd, CHUNK_BYTES)
+        if fd not in streams:
+            return True
+        with contextlib.suppress(OSError):  # a full disk costs output, not the container
+            self._log.feed(streams[fd], data)
+        return bool(data)
 
     def _reap(self) -> None:
-        """Collect ended processes, the command's exit code among them."""
+        """Wait for processes that have ended, and store the command's exit code."""
         try:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -134,33 +153,33 @@ class Shim:
                 code = 128 - code if code < 0 else code
                 if pid == self._child:
                     self._code = code
-                elif self._guests:
-                    self._guests.ended(pid, code)
+                elif self._exec_sessions:
+                    self._exec_sessions.report_exit(pid, code)
         except ChildProcessError:
-            if self._child and self._code is None:  # nobody is left who could still say how the command ended
+            if self._child and self._code is None:  # no process is left, and the exit code is lost
                 self._code = 137
 
-    def _watch_memory(self, limit: int) -> None:
-        pids = processes(os.getpid())
-        if memory(pids, False) > limit and memory(pids, True) > limit:
+    def _check_memory(self, limit: int) -> None:
+        pids = descendants(os.getpid())
+        if memory_bytes(pids, False) > limit and memory_bytes(pids, True) > limit:
             self._reason = "OOMKilled"
-            self._kill()
+            self._kill_tree()
 
     def _terminate(self, *_: object) -> None:
-        self._stopping = True
+        self._terminated = True
         if self._child and self._code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGTERM)
 
     def _kill_all(self, *_: object) -> None:
         self._killed = True
-        if self._child:  # else its exit code would be collected before anybody knows whose it is
-            self._kill()
+        if self._child:  # without its pid, its exit code could not be recognized
+            self._kill_tree()
 
-    def _kill(self) -> None:
-        """Kill the whole tree; what forks meanwhile is found in the next round."""
+    def _kill_tree(self) -> None:
+        """Kill all processes. Repeat, because they may have started others meanwhile."""
         for _ in range(200):
-            pids = processes(os.getpid())
+            pids = descendants(os.getpid())
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -169,18 +188,24 @@ class Shim:
                 return
             time.sleep(0.005)
 
-    def _finish(self, code: int, reason: str, message: str) -> None:
-        when = {"started": self._started, "finished": time.time_ns()}
+    def _write_exit(self, code: int, reason: str, message: str) -> None:
+        record = {
+            "code": code,
+            "reason": reason,
+            "message": message,
+            "started": self._started,
+            "finished": time.time_ns(),
+        }
         while os.path.isdir(self._directory):
             try:
-                write_json(f"{self._directory}/exit.json", {"code": code, "reason": reason, "message": message, **when})
+                write_json(f"{self._directory}/exit.json", record)
                 break
-            except OSError:  # a full disk: whoever filled it makes room, and then the exit code is not lost
+            except OSError:  # the disk is full; try again, so that the exit code is not lost
                 time.sleep(0.5)
 
 
 def main() -> None:
-    """Keep the container of the specification named on the command line."""
+    """Supervise the container whose specification is the first argument."""
     if sys.argv[1] == "--probe":
         sys.exit(probe(sys.argv[2]))
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -190,4 +215,4 @@ def main() -> None:
     with open(sys.argv[1]) as file:
         spec = json.load(file)
     write_json(f"{directory}/run.json", {"pid": os.getpid(), "child": 0, "started": time.time_ns()})
-    Shim(spec, directory).run(int(sys.argv[2]))
+    Supervisor(spec, directory).run(int(sys.argv[2]))

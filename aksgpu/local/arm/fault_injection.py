@@ -1,0 +1,156 @@
+"""Faults on demand, for tests and notebooks: quota, capacity, throttling, broken drivers, spot evictions.
+
+Most faults wait in :class:`~aksgpu.local.arm.faults.Faults` until a request or an operation meets them. A spot eviction
+and a broken driver happen at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from aksgpu.local.arm import pool_nodes
+from aksgpu.local.arm.arm_errors import refusal
+from aksgpu.local.arm.arm_store import Document
+from aksgpu.local.arm.context import Context
+from aksgpu.local.arm.json_schema import WrongField, require
+from aksgpu.local.arm.reference_data import table
+from aksgpu.local.control import event_recorder
+from aksgpu.local.node_annotations import GPU_DRIVER_ERROR
+from aksgpu.local.objects import Object, Objects
+
+DRIVER_ERROR = "Driver/library version mismatch"
+
+NOTICE_SECONDS = 1.0
+"""Time between the notice of an eviction and the eviction, before the time scale. Azure gives at most 30 seconds."""
+
+
+async def inject(context: Context, kind: str, details: dict[str, Any]) -> str:
+    """Inject a fault, or cause it at once if its kind does not wait.
+
+    Args:
+        context: the subscription.
+        kind: a key of ``faults`` in ``fields.yaml``, or ``none`` to remove all faults.
+        details: the fault's details; None means the default.
+
+    Returns:
+        A sentence that says what was done.
+
+    Raises:
+        ArmError: the kind or the details are not valid, or there is no node for the fault.
+    """
+    given = {name: value for name, value in details.items() if value is not None}
+    if kind != "none":
+        _check(kind, given)
+    match kind:
+        case "none":
+            context.faults.clear()
+            await _set_driver_error(context, "", None)
+        case "eviction":
+            return f"evicted {await evict_spot_node(context, given)}"
+        case "gpu-driver" if "node" in given:
+            if not await _set_driver_error(context, given["node"], given.get("message", DRIVER_ERROR)):
+                raise refusal("no_gpu_node", name=given["node"])
+            return f"broke the driver of {given['node']}"
+        case "quota":
+            context.faults.quota[given.get("family", "cores").lower()] = given.get("limit", 0)
+        case _:
+            context.faults.add(kind, given)
+    return "injected"
+
+
+def _check(kind: str, details: dict[str, Any]) -> None:
+    schemas = table("fields")["faults"]
+    fields = schemas.get(kind, {}).get("properties", {})
+    if kind not in schemas or not details.keys() <= fields.keys():
+        known = ", ".join(f"{name}({', '.join(schema['properties'])})" for name, schema in schemas.items())
+        raise refusal("no_fault", fault=kind, fields=sorted(details.keys() - fields) or "nothing", known=known)
+    try:
+        require(schemas[kind], details)
+    except WrongField as wrong:
+        raise refusal("bad_fault", fault=kind, why=wrong) from None
+
+
+async def _running_nodes(context: Context) -> AsyncIterator[tuple[Document, Document, Objects, Object]]:
+    """Yield cluster, pool, objects and node for every running machine, the newest of a pool first."""
+    for cluster in list(context.state.clusters.values()):
+        if cluster["power"] != "Running":
+            continue
+        objects = await context.get_objects(cluster)
+        for pool in list(cluster["pools"].values()):
+            for node in reversed(await pool_nodes.list_nodes(objects, pool)):
+                if not pool_nodes.is_deallocated(node):
+                    yield cluster, pool, objects, node
+
+
+async def _set_driver_error(context: Context, name: str, message: str | None) -> bool:
+    """Break or repair the NVIDIA driver of one node, or of all. Return whether a node with a driver was found.
+
+    Args:
+        context: the subscription.
+        name: the node; empty for all nodes.
+        message: NVML's error message; None repairs the driver.
+    """
+    found = False
+    async for _, pool, objects, node in _running_nodes(context):
+        metadata = node["metadata"]
+        if pool_nodes.gpu_annotations(pool) and name in ("", metadata["name"]):
+            found = True
+            if metadata.get("annotations", {}).get(GPU_DRIVER_ERROR) != message:
+                change = {"metadata": {"annotations": {GPU_DRIVER_ERROR: message}}}
+                await objects.patch("nodes", metadata["name"], change)
+    return found
+
+
+async def evict_spot_node(context: Context, details: dict[str, Any]) -> str:
+    """Evict one node of a spot pool, as Azure does when it needs the capacity.
+
+    The node announces the eviction as AKS' node problem detector does. Then the machine is deleted or deallocated, as
+    the pool's eviction policy says.
+
+    Returns:
+        The node's name.
+
+    Raises:
+        ArmError: no cluster has such a node.
+    """
+    async for cluster, pool, objects, node in _running_nodes(context):
+        properties = pool["properties"]
+        name = str(node["metadata"]["name"])
+        if properties["scaleSetPriority"] != "Spot" or pool["name"] != details.get("pool", pool["name"]):
+            continue
+        deallocate = properties.get("scaleSetEvictionPolicy") == "Deallocate"
+        async with context.node_locks[cluster["id"]]:
+            await _announce_eviction(objects, node)
+            await asyncio.sleep(NOTICE_SECONDS * context.settings.time_scale)
+            properties["count"] = max(0, properties["count"] - 1)
+            context.save(cluster)
+            await pool_nodes.remove_node(objects, name, deallocate=deallocate)
+        return name
+    raise refusal("no_spot_node")
+
+
+async def _announce_eviction(objects: Objects, node: Object) -> None:
+    """Set the condition and record the event that announce an eviction."""
+    now = datetime.now(UTC)
+    timestamp = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    message = (
+        f"Preempt Scheduled: {now:%a, %d %b %Y %H:%M:%S} GMT. For more information, see "
+        f"https://aka.ms/aks/scheduled-events. EventId: {str(uuid.uuid4()).upper()}"
+    )
+    condition = {
+        "type": "PreemptionScheduled",
+        "status": "True",
+        "reason": "SpotEvictionIncoming",
+        "message": message,
+        "lastHeartbeatTime": timestamp,
+        "lastTransitionTime": timestamp,
+    }
+    conditions = [*node["status"].get("conditions", []), condition]
+    await objects.patch("nodes", node["metadata"]["name"], {"status": {"conditions": conditions}}, subresource="status")
+    await event_recorder.write_event(
+        objects, "node-problem-detector", {**node, "kind": "Node"}, "Warning", "PreemptScheduled", message
+    )

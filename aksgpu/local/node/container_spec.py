@@ -1,0 +1,82 @@
+"""The specification of a container's run, as its shim reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from aksgpu.common import quantities
+from aksgpu.local.images import Image
+from aksgpu.local.node import environment, volumes
+from aksgpu.local.node.pod_context import PodContext
+from aksgpu.local.objects import Object
+
+
+async def build_run_spec(context: PodContext, container: Object, image: Image, directory: Path) -> dict[str, Any]:
+    """Return the specification of a run.
+
+    Args:
+        context: the container's pod.
+        container: the container in the pod's spec.
+        image: the program for its image.
+        directory: the directory of the run.
+
+    Raises:
+        ConfigError: the container's spec refers to something that does not exist, or is not valid.
+        OSError: a directory cannot be created.
+    """
+    cluster = context.cluster
+    gpus = context.node.gpus if image.all_gpus else context.container_gpus(container["name"])
+    tools = [cluster.gpu_tools, cluster.tools] if gpus else [cluster.tools]
+    pod = context.pod_with_addresses()
+    own_env = await environment.container_environment(cluster.objects, pod, container, context.node.object)
+    hostname = (pod["spec"].get("hostname") or context.name)[:63].rstrip("-.")
+    common_env = environment.common_environment(hostname, tools, gpus, context.node.driver_error_file)
+    mounts = volumes.container_mounts(container, pod["spec"].get("volumes") or [], context.volumes, own_env)
+    work = directory / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    cwd = container.get("workingDir") or image.directory
+    if cwd and not _is_directory(cwd) and not any(mount.target == cwd for mount in mounts):
+        mounts.append(volumes.Mount(str(work), cwd, False))  # a directory that only exists in the real image
+    spec: dict[str, Any] = {
+        "argv": environment.command_line(container, image, own_env),
+        "env": {**common_env, **own_env},
+        "cwd": cwd or str(work),
+        "memory_limit": _memory_limit(container),
+        "mounts": mounts,
+        "rewritten": [],
+        "hostname": hostname if cluster.mount_namespaces else "",
+    }
+    if mounts and not cluster.mount_namespaces:
+        spec |= _rewrite_paths(spec, own_env, directory / "root")
+    return spec
+
+
+def _rewrite_paths(spec: dict[str, Any], own_env: dict[str, str], root: Path) -> dict[str, Any]:
+    """Return the fields that change where mount paths are replaced by paths below ``root``."""
+    volumes.create_links(root, spec["mounts"])
+    targets = [mount.target for mount in spec["mounts"]]
+
+    def rewrite(text: str) -> str:
+        return volumes.rewrite_paths(text, root, targets)
+
+    rewritten_env = {name: rewrite(value) for name, value in own_env.items()}
+    return {
+        "argv": [rewrite(word) for word in spec["argv"]],
+        "env": {**spec["env"], **rewritten_env, "AKSGPU_ROOT": str(root)},
+        "cwd": rewrite(spec["cwd"]),
+        "mounts": [],
+        "rewritten": targets,
+    }
+
+
+def _memory_limit(container: Object) -> int | None:
+    """Return the memory limit in bytes, or None without one."""
+    limit = ((container.get("resources") or {}).get("limits") or {}).get("memory")
+    return int(quantities.parse(limit)) if limit else None
+
+
+def _is_directory(path: str) -> bool:
+    # Path.is_dir() raises PermissionError below directories of other users, such as /root.
+    return os.path.isdir(path)  # noqa: PTH112

@@ -1,0 +1,20 @@
+"""Labels and annotations of the laptop's nodes.
+
+Resource Manager derives the annotations from the pool's VM size. The node agent reads them.
+"""
+
+from __future__ import annotations
+
+GPU_KIND_LABEL = "aksgpu.dev/gpu"
+"""``simulated``, or ``nvml`` if the node's GPUs exist in this machine."""
+GPU_MODEL = "aksgpu.dev/gpu-model"
+GPU_COUNT = "aksgpu.dev/gpu-count"
+GPU_MEMORY_MIB = "aksgpu.dev/gpu-memory-mib"
+GPU_MIG_PROFILE = "aksgpu.dev/gpu-mig"
+GPU_MIG_COUNT = "aksgpu.dev/gpu-mig-count"
+GPU_MIG_STRATEGY = "aksgpu.dev/gpu-mig-strategy"
+GPU_MANAGEMENT_MODE = "aksgpu.dev/gpu-management"
+GPU_DRIVER_ERROR = "aksgpu.dev/gpu-driver-error"
+"""NVML's error message while the node's driver is broken."""
+CORDONED_FOR_REMOVAL = "aksgpu.dev/leaving"
+"""Set on nodes that Resource Manager has cordoned, not their user."""
