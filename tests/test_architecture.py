@@ -71,11 +71,6 @@ def test_only_connect_knows_the_laptop() -> None:
     assert knows <= {"aksgpu", "aksgpu.azure", "aksgpu.cli", "aksgpu.tutorial"}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_modules_can_be_held_in_the_head(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= 400
-
-
 def test_importing_the_package_loads_nothing_else() -> None:
     program = "import sys; before = set(sys.modules); import aksgpu; print(*sorted(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
