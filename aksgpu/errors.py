@@ -25,6 +25,7 @@
     │   └── Throttled                  too many requests; says how many seconds to wait
     ├── KubernetesError                the Kubernetes API said no; carries its Status
     │   ├── NotFound
+    │   │   └── LogsGone               the pods are gone, and their logs with them
     │   ├── AlreadyExists
     │   ├── Conflict
     │   ├── Forbidden
@@ -32,7 +33,8 @@
     │   ├── Invalid
     │   ├── Expired                    a watch or list position that the server no longer keeps (410)
     │   └── Unreachable                no answer, or the connection broke
-    │       └── StreamLost             a log or watch broke off and could not be taken up again
+    │       ├── StreamLost             a log or watch broke off and could not be taken up again
+    │       └── LogUnavailable         a log that exists, or may exist, could not be read
     ├── GpuStackError                  a node's GPUs cannot be used
     │   ├── GpuNotAdvertised           nodes have GPUs, and none is offered to pods: no device plugin serves them
     │   ├── PluginNotScheduled         the plugin's pods do not come onto the GPU nodes
@@ -294,6 +296,10 @@ class NotFound(KubernetesError):
     """No such object, or no such kind."""
 
 
+class LogsGone(NotFound):
+    """The pods of a Job are gone, and their logs with them."""
+
+
 class AlreadyExists(KubernetesError):
     """An object of this name exists."""
 
@@ -331,6 +337,10 @@ class Unreachable(KubernetesError):
 
 class StreamLost(Unreachable):
     """A log or watch broke off, as AKS does with idle ones, and could not be taken up again in time."""
+
+
+class LogUnavailable(Unreachable):
+    """A log that exists, or may exist, could not be read: the node, its kubelet or the way to it does not work."""
 
 
 class GpuStackError(AksGpuError):

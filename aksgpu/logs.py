@@ -1,46 +1,32 @@
-"""Follow a pod's log: nothing lost, nothing twice, whatever the connection does.
+"""Read and follow the logs of pods and Jobs without losing a line or giving one twice.
 
 The end of a log stream means nothing: load balancers drop idle streams, servers cut long ones, and either looks like
-the end of the program. Here "finished" comes from the pod's status only. Every line is asked for with its time
-(nanoseconds); after a break the stream resumes at the last second seen, which is as exact as servers are, and what was
-already given is dropped by (time, text, ordinal). A container's restarts are followed, and a Job's later pods.
+the end of the program. "Finished" comes from the pod's status only. Every line is asked for with its time in
+nanoseconds, which identifies it together with its text. After a break, the stream is taken up again and what was given
+is dropped. A container's restarts are followed, and a Job's later pods.
 
-What the lines mean is :mod:`aksgpu.metrics`' matter.
+A log that cannot be read raises an error; it never looks like an empty one. Lines that are lost for good, such as
+those of a pod that was removed, are given as a marker: a :class:`LogLine` with ``gap``.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
-from aksgpu._kube.backoff import Backoff
-from aksgpu._kube.logwindow import LogLine, Window
-from aksgpu._kube.pods import containers
-from aksgpu.errors import InvalidInput, KubernetesError, NotFound, StreamLost, Unreachable
+from aksgpu._kube.logfollow import LIMITS, POLL, Follower, with_patience
+from aksgpu._kube.logpatience import SILENT, Limits, Patience
+from aksgpu._kube.logread import PATIENCE, LogIncomplete, Request, read_text
+from aksgpu._kube.logruns import chosen_container
+from aksgpu._kube.logwindow import LogGap, LogLine, marker
+from aksgpu.errors import LogsGone, NotFound
 from aksgpu.kube import Kube, Object
 
-__all__ = ["LogLine", "follow", "follow_job", "read"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["LogGap", "LogIncomplete", "LogLine", "follow", "follow_job", "job_pods", "read", "read_job"]
 
 READ_TIMEOUT = 45.0
-"""Seconds of silence before the connection is renewed: below the four minutes after which AKS drops it unheard."""
-PATIENCE = 900.0
-"""Seconds without any answer from the API server before following gives up."""
-POLL = 0.5
-"""Seconds between two looks at a pod that has no log yet."""
-
-
-class _Run(NamedTuple):
-    """Where a container stands: which of its runs is the newest, and whether that one has ended."""
-
-    restarts: int
-    state: str
-    """``waiting``, ``running``, ``terminated`` or ``gone``."""
-    final: bool
-    """No further run will come."""
+"""Seconds of silence before a stream is renewed: below the four minutes after which AKS drops it without a sign."""
+_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 def read(
@@ -51,8 +37,9 @@ def read(
     *,
     tail: int | None = None,
     previous: bool = False,
+    patience: float = PATIENCE,
 ) -> str:
-    """What a container has logged until now.
+    """Return what a container has logged until now.
 
     Args:
         kube: the cluster's API.
@@ -61,25 +48,101 @@ def read(
         container: None for the pod's only or default one.
         tail: only so many of the last lines.
         previous: of the run before the last restart.
+        patience: seconds for which a server or a node that does not serve the log is asked again; 0 for one attempt.
 
     Returns:
-        The text; empty where the container has not started.
+        The text. It is empty only where the container has not started or has printed nothing. Where an earlier read
+        or follow in this process saw lines that the node has rotated away since, the text begins with a line
+        ``[aksgpu: ...]`` that says so.
+
+    Raises:
+        NotFound: there is no such pod.
+        LogUnavailable: the node's kubelet did not serve the log for ``patience`` seconds; the message holds its last
+            answer.
+        Unreachable: the API server did not answer for ``patience`` seconds.
+
+    Warns:
+        LogIncomplete: the log begins long after its container, so that the node may have rotated its beginning away.
+            That is a guess.
     """
-    pause = Backoff()
-    for attempt in range(4):
+    return read_text(Request(kube, pod, namespace, container, tail, previous), patience)
+
+
+def read_job(
+    kube: Kube, job: str, namespace: str | None = None, *, tail: int | None = None, patience: float = PATIENCE
+) -> str:
+    """Return what a Job has logged until now.
+
+    Of a Job with one pod at a time, the newest attempt's log; of one with many pods, all of theirs, by index or else
+    by age. A table, a curve and a live view of a Job read its log through this function.
+
+    Args:
+        kube: the cluster's API.
+        job: name.
+        namespace: of the Job.
+        tail: only so many of the last lines (of each pod).
+        patience: as for :func:`read`.
+
+    Returns:
+        The text; empty only where the Job has not started or has printed nothing.
+
+    Raises:
+        NotFound: there is no such Job.
+        LogsGone: the Job has run, and its pods are gone.
+        LogUnavailable: as for :func:`read`.
+        Unreachable: as for :func:`read`.
+    """
+    waiting = Patience(Limits(patience, patience, patience))
+    removed = Patience(Limits(patience, patience, patience))
+    while True:
+        found = with_patience(lambda: kube.get("Job", job, namespace), waiting, f"job {job}", answered=False)
+        pods = _pods_with_patience(kube, found, waiting)
+        chosen = _logged(found, pods)
+        if not chosen and _has_run(found):
+            raise _logs_gone(job)
         try:
-            name = container or _container(kube.get("Pod", pod, namespace), None)
-            with kube.log(pod, namespace, container=name, tail_lines=tail, previous=previous) as stream:
-                return stream.read().decode("utf-8", "replace")
-        except Unreachable:
-            if attempt == 3:
-                raise
-            pause.sleep()
-        except KubernetesError as refused:
-            if not _not_yet(refused):
-                raise
-            return ""
-    raise AssertionError("unreachable")
+            texts = [_whole_lines(kube, pod, tail, patience) for pod in chosen]
+        except NotFound:  # removed since they were listed: the next list decides
+            if removed.spent(SILENT):
+                raise _logs_gone(job) from None
+            removed.sleep()
+            continue
+        lost = int((found.get("status") or {}).get("succeeded") or 0) - _succeeded(pods)
+        if len(chosen) > 1 and lost > 0:
+            texts.insert(0, f"[aksgpu: {lost} of the pods of job {job} are gone, and their logs with them]\n")
+        return "".join(texts)
+
+
+def _whole_lines(kube: Kube, pod: Object, tail: int | None, patience: float) -> str:
+    metadata = pod["metadata"]
+    text = read(kube, metadata["name"], metadata["namespace"], tail=tail, patience=patience)
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def _logged(job: Object, pods: list[Object]) -> list[Object]:
+    """The pods whose logs are the Job's: the newest attempt of each part of it."""
+    spec = job["spec"]
+    newest: dict[str, Object] = {}
+    for pod in pods:
+        index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
+        if index is not None:
+            newest[index] = pod
+    if newest:
+        return [newest[index] for index in sorted(newest, key=int)]
+    if (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1:
+        return pods
+    started = [pod for pod in pods if pod["spec"].get("nodeName")]
+    return (started or pods)[-1:]
+
+
+def _has_run(job: Object) -> bool:
+    """Whether the Job has, or had, pods."""
+    status = job.get("status") or {}
+    return bool(_ended_pods(job) or status.get("active") or _has_ended(job))
+
+
+def _succeeded(pods: list[Object]) -> int:
+    return sum((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
 
 
 def follow(
@@ -90,7 +153,7 @@ def follow(
     *,
     read_timeout: float = READ_TIMEOUT,
 ) -> Iterator[LogLine]:
-    """Every line of a container, from its first until it has ended for good, its restarts included.
+    """Give every line of a container, from its first until it has ended for good, its restarts included.
 
     Args:
         kube: the cluster's API.
@@ -100,13 +163,18 @@ def follow(
         read_timeout: seconds of silence after which the connection is renewed.
 
     Yields:
-        :class:`LogLine`: the server's time of the line (RFC 3339, nanoseconds) and its text without the newline.
+        :class:`LogLine`: the node's time of the line (RFC 3339, nanoseconds) and its text without the newline. Where
+        lines are lost for good (the pod was removed, the node has rotated the log or no longer has a run), a line
+        with ``gap`` says what is missing.
 
     Raises:
-        NotFound: there was no such pod to begin with. A pod that disappears later just ends the iteration.
-        Unreachable: the API server gave no answer for a quarter of an hour, or has refused connections for 15 seconds.
+        NotFound: there is no such pod. A pod that is removed later ends the iteration, with a marker if its log was
+            not read to the end.
+        StreamLost: the API server, or the node's kubelet, did not serve the log for a quarter of an hour; or the API
+            server refused connections for two minutes.
     """
-    return _Follower(kube, kube.get("Pod", pod, namespace), container, read_timeout).lines()
+    found = _first_answer(kube, "Pod", pod, namespace)
+    return Follower(kube, found, chosen_container(found, container), read_timeout).lines()
 
 
 def follow_job(
@@ -117,7 +185,7 @@ def follow_job(
     *,
     read_timeout: float = READ_TIMEOUT,
 ) -> Iterator[tuple[str, LogLine]]:
-    """Every line of a Job's pods, until the Job has ended: one pod after the other, in the order of their creation.
+    """Give every line of a Job's pods until the Job has ended: one pod after the other, oldest first.
 
     Args:
         kube: the cluster's API.
@@ -127,38 +195,67 @@ def follow_job(
         read_timeout: as for :func:`follow`.
 
     Yields:
-        The pod's name and the line.
+        The pod's name and the line. Pods that were removed before they were read are told by a marker (a line with
+        ``gap``) with an empty pod name.
 
     Raises:
-        NotFound: there was no such Job to begin with.
-        Unreachable: the API server gave no answer for a quarter of an hour, or has refused connections for 15 seconds.
+        NotFound: there is no such Job.
+        LogsGone: the Job has ended, and all its pods are gone.
+        StreamLost: as for :func:`follow`.
     """
-    return _job_lines(kube, kube.get("Job", job, namespace), container, read_timeout)
+    return _job_lines(kube, _first_answer(kube, "Job", job, namespace), container, read_timeout)
+
+
+def _first_answer(kube: Kube, kind: str, name: str, namespace: str | None) -> Object:
+    patience = Patience(Limits(PATIENCE, PATIENCE, PATIENCE))
+    return with_patience(lambda: kube.get(kind, name, namespace), patience, f"{kind} {name}", answered=False)
 
 
 def _job_lines(kube: Kube, owner: Object, container: str | None, read_timeout: float) -> Iterator[tuple[str, LogLine]]:
-    seen: set[str] = set()
-    pause = Backoff(time.monotonic() + PATIENCE)
+    followed: set[str] = set()
+    patience = Patience(LIMITS)
+    name = owner["metadata"]["name"]
     while True:
         # Asked before the pods are listed: when it has ended by then, the list holds all the pods there will be.
-        try:
-            ended = _job_ended(kube, owner)
-            pods = [pod for pod in job_pods(kube, owner) if pod["metadata"]["uid"] not in seen]
-        except Unreachable as failed:
-            _give_up_or_sleep(pause, failed)
-            continue
-        pause = Backoff(time.monotonic() + PATIENCE)
+        now = with_patience(lambda: _same_job(kube, owner), patience, f"job {name}")
+        pods = _pods_with_patience(kube, owner, patience)
+        ended = now is None or _has_ended(now)
+        left = [pod for pod in pods if pod["metadata"]["uid"] not in followed]
         # One that waits for a GPU must not hold up one that runs. Listed anew after each, for what came meanwhile.
-        chosen = next((pod for pod in pods if ended or pod["spec"].get("nodeName")), None)
+        chosen = next((pod for pod in left if ended or pod["spec"].get("nodeName")), None)
         if chosen is not None:
-            seen.add(chosen["metadata"]["uid"])
-            for line in _Follower(kube, chosen, container, read_timeout).lines():
+            followed.add(chosen["metadata"]["uid"])
+            follower = Follower(kube, chosen, chosen_container(chosen, container), read_timeout)
+            for line in follower.lines():
                 yield chosen["metadata"]["name"], line
-            pause = Backoff(time.monotonic() + PATIENCE)
         elif ended:
+            yield from _never_seen(now, name, len(followed))
             return
         else:
             time.sleep(POLL)
+
+
+def _never_seen(job: Object | None, name: str, followed: int) -> Iterator[tuple[str, LogLine]]:
+    """Say that pods of a Job were removed before they were followed."""
+    if job is None:
+        if not followed:
+            yield "", marker(LogGap(f"job {name} was deleted before a pod of it could be read"))
+        return
+    missing_pods = _ended_pods(job) - followed
+    if missing_pods <= 0:
+        return
+    if not followed:
+        raise _logs_gone(name)
+    pods = "1 pod" if missing_pods == 1 else f"{missing_pods} pods"
+    yield "", marker(LogGap(f"{pods} of job {name} could not be read: removed before their logs were followed"))
+
+
+def _logs_gone(name: str) -> LogsGone:
+    return LogsGone(
+        f"the pods of job {name} are gone, and their logs with them",
+        hint="Follow the next run while it goes on: for line in job.follow(): print(line). "
+        "A Job with restart policy OnFailure loses its pod with its last failure.",
+    )
 
 
 def job_pods(kube: Kube, job: Object) -> list[Object]:
@@ -169,184 +266,21 @@ def job_pods(kube: Kube, job: Object) -> list[Object]:
     return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
 
-def _job_ended(kube: Kube, job: Object) -> bool:
+def _pods_with_patience(kube: Kube, job: Object, patience: Patience) -> list[Object]:
+    return with_patience(lambda: job_pods(kube, job), patience, f"pods of job {job['metadata']['name']}")
+
+
+def _same_job(kube: Kube, job: Object) -> Object | None:
+    """The Job as it is now; None where it was deleted, or deleted and made again."""
     now = kube.find("Job", job["metadata"]["name"], job["metadata"]["namespace"])
-    if now is None or now["metadata"]["uid"] != job["metadata"]["uid"]:
-        return True
-    conditions = now.get("status", {}).get("conditions") or ()
-    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
+    return now if now is not None and now["metadata"]["uid"] == job["metadata"]["uid"] else None
 
 
-class _Follower:
-    """Follows one container of one pod. Yields whole lines only."""
-
-    def __init__(self, kube: Kube, pod: Object, container: str | None, read_timeout: float) -> None:
-        metadata = pod["metadata"]
-        self._kube, self._container, self._read_timeout = kube, _container(pod, container), read_timeout
-        self._name, self._namespace, self._uid = metadata["name"], metadata["namespace"], metadata["uid"]
-        self._window = Window()
-        self._restarts = 0  # the run that the window is about
-        self._drained = False  # whether all of that run was given
-        self._be_patient()
-
-    def lines(self) -> Iterator[LogLine]:
-        """See :func:`follow`."""
-        while True:
-            run = self._retried(self._look)
-            if run.state == "gone":
-                return
-            if run.restarts > self._restarts:
-                yield from self._catch_up(run.restarts)
-            if run.state == "waiting" and not run.final:
-                time.sleep(POLL)
-            elif run.state == "running":
-                yield from self._stream()
-            else:
-                yield from self._rest(previous=False)
-                if run.final:
-                    return
-                time.sleep(POLL)  # ended, and about to be started again
-
-    # Looking
-
-    def _look(self) -> _Run:
-        pod = self._kube.find("Pod", self._name, self._namespace)
-        if pod is None or pod["metadata"]["uid"] != self._uid:
-            return _Run(self._restarts, "gone", True)
-        return _run(pod, self._container)
-
-    def _retried(self, attempt: Callable[[], _Run]) -> _Run:
-        self._be_patient()  # from now on, however long ago the last answer came: a stream may have lasted for hours
-        while True:
-            try:
-                run = attempt()
-            except Unreachable as failed:
-                _give_up_or_sleep(self._pause, failed)
-            else:
-                return run
-
-    def _be_patient(self) -> None:
-        self._pause = Backoff(time.monotonic() + PATIENCE)
-
-    # Reading
-
-    def _stream(self) -> Iterator[LogLine]:
-        """What the newest run logs, until the stream ends for whatever reason."""
-        began, quiet = time.monotonic(), True
-        try:
-            with self._open(follow=True) as stream:
-                # The container may have been restarted before the stream was opened: then it is another run's.
-                if self._look().restarts != self._restarts:
-                    return
-                for line in self._window.fresh(stream.lines()):
-                    quiet = False
-                    yield self._window.add(line)
-        except NotFound:
-            return  # the pod is gone, or its log: the next look tells
-        except Unreachable as broken:
-            _log.debug("following %s again after: %s", self._name, broken.message)
-        except KubernetesError as refused:
-            if not _not_yet(refused):
-                raise
-        # A stream that ended at once and brought nothing: ask more slowly, but never give up for that.
-        if quiet and time.monotonic() - began < 1.0:
-            time.sleep(POLL)
-
-    def _rest(self, *, previous: bool) -> Iterator[LogLine]:
-        """What is left of a run that has ended: asked for until an answer brings nothing new."""
-        unfinished: LogLine | None = None
-        self._be_patient()
-        while not self._drained:
-            try:
-                with self._open(previous=previous) as stream:
-                    lines = list(self._window.fresh(stream.lines()))
-                if self._look().restarts != self._restarts + previous:
-                    return  # restarted meanwhile: these lines may be the next run's
-            except Unreachable as failed:
-                _give_up_or_sleep(self._pause, failed)
-                continue
-            except KubernetesError as refused:
-                if not (previous or _not_yet(refused) or isinstance(refused, NotFound)):
-                    raise
-                return
-            yield from map(self._window.add, lines)
-            self._be_patient()
-            # A last line without a newline is believed when it comes twice: an answer can be cut off as well.
-            self._drained = not lines and self._window.unfinished == unfinished
-            unfinished = self._window.unfinished
-        if unfinished is not None:
-            yield self._window.add(unfinished)
-
-    def _catch_up(self, restarts: int) -> Iterator[LogLine]:
-        """From the run that was followed to the newest, by way of what the server still has."""
-        if restarts > self._restarts + 1:
-            _log.warning("pod %s was restarted %d times unseen", self._name, restarts - self._restarts - 1)
-            self._begin(restarts - 1)
-        yield from self._rest(previous=True)
-        self._begin(restarts)
-
-    def _begin(self, restarts: int) -> None:
-        self._window, self._restarts, self._drained = Window(), restarts, False
-
-    def _open(self, *, follow: bool = False, previous: bool = False) -> Any:
-        return self._kube.log(
-            self._name,
-            self._namespace,
-            container=self._container,
-            follow=follow,
-            previous=previous,
-            since_time=self._window.since,
-            timestamps=True,
-            read_timeout=self._read_timeout,
-        )
+def _has_ended(job: Object) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
 
 
-def _give_up_or_sleep(pause: Backoff, failed: Unreachable) -> None:
-    if pause.hopeless(failed):
-        raise StreamLost(
-            f"following broke off: {failed.message}",
-            hint=f"Nothing is lost: the log can be followed again. {failed.hint}",
-            refused=failed.refused,
-            _beneath=failed.original,
-        ) from None
-    pause.sleep()
-
-
-def _not_yet(refused: KubernetesError) -> bool:
-    """Whether the server says that there is no log now, rather than that the question is wrong."""
-    return refused.code >= 500 or refused.code == 429 or (refused.code == 400 and "waiting to start" in refused.message)
-
-
-def _container(pod: Object, name: str | None) -> str:
-    spec = pod["spec"]
-    names = [c["name"] for c in (*(spec.get("initContainers") or ()), *spec["containers"])]
-    if name is None:
-        annotations = pod["metadata"].get("annotations") or {}
-        return str(annotations.get("kubectl.kubernetes.io/default-container") or spec["containers"][0]["name"])
-    if name not in names:
-        raise InvalidInput(
-            f"pod {pod['metadata']['name']} has no container {name!r}", hint=f"It has {', '.join(names)}."
-        )
-    return name
-
-
-def _run(pod: Object, container: str) -> _Run:
-    status = pod.get("status") or {}
-    over = status.get("phase") in ("Succeeded", "Failed")
-    for entry in containers(status):
-        if entry["name"] == container:
-            return _container_run(entry, pod["spec"].get("restartPolicy", "Always"), over)
-    return _Run(0, "gone" if over else "waiting", over)
-
-
-def _container_run(entry: Mapping[str, Any], policy: str, over: bool) -> _Run:
-    state = next(iter(entry.get("state") or {}), "waiting")
-    restarts = int(entry.get("restartCount") or 0)
-    if state == "terminated":
-        stays = policy == "Never" or (policy == "OnFailure" and entry["state"]["terminated"].get("exitCode") == 0)
-        return _Run(restarts, state, over or stays)
-    if state == "waiting" and (entry.get("lastState") or {}).get("terminated"):
-        return _Run(restarts, "terminated", over)  # between two runs: the log is still that of the ended one
-    if state == "waiting" and over:
-        return _Run(restarts, "gone", True)
-    return _Run(restarts, state, over)
+def _ended_pods(job: Object) -> int:
+    status = job.get("status") or {}
+    return int(status.get("succeeded") or 0) + int(status.get("failed") or 0)

@@ -12,9 +12,16 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import logs
-from aksgpu._kube.logwindow import LogLine, Window
+from aksgpu._kube import logfollow, logwindow
+from aksgpu._kube.logwindow import LogLine, Reading, Window, since_text
 from aksgpu.errors import InvalidInput, NotFound
 from aksgpu.kube import Kube
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logfollow, "POLL", 0.1)
+    monkeypatch.setattr(logfollow, "STATUS_LAG", 0.3)
 
 
 class Pod:
@@ -66,6 +73,10 @@ class Pod:
         since = request.query.get("sinceTime", "")[:19]  # cut down to the second, as servers do
         lines = [line for line in self.runs[run] if line[:19] >= since]
         cut = next((n for n in (drop, eof, silence) if n is not None), None)
+        if "tailLines" in request.query:
+            lines = lines[-int(request.query["tailLines"]) :]
+        if request.query.get("timestamps") != "true":
+            lines = texts(lines)
         content = "\n".join(lines).encode() + (self.end.encode() if lines else b"")
         request.begin()
         request.chunk(content if cut is None else content[:cut])
@@ -213,10 +224,14 @@ def test_waits_for_a_pod_that_has_not_started(connect: Any) -> None:
     assert follow(connect(answer)) == texts(pod.runs[0])
 
 
-def test_ends_where_the_pod_is_deleted(connect: Any) -> None:
+def test_ends_with_a_marker_where_the_pod_is_deleted(connect: Any) -> None:
     pod = Pod(stamped(10))
     pod.on_log = lambda pod: setattr(pod, "deleted", len(pod.log_requests) > 1)
-    assert follow(connect(pod)) == texts(pod.runs[0])
+    *lines, last = logs.follow(connect(pod), "p", read_timeout=0.4)
+    assert [line.text for line in lines] == texts(pod.runs[0])
+    assert last.gap is not None
+    assert last.gap.since == lines[-1].timestamp
+    assert last.text.startswith("[aksgpu: pod p was removed before its log was read to the end")
 
 
 def test_lines_come_while_the_program_runs(connect: Any) -> None:
@@ -265,7 +280,7 @@ def test_a_restarting_server_is_survived(connect: Any, tmp_path: Path) -> None:
 
 def test_read_gives_text_and_nothing_for_a_pod_that_waits(connect: Any) -> None:
     pod = Pod(["2026-11-24T10:00:00.1Z one"])
-    assert logs.read(connect(pod), "p") == "2026-11-24T10:00:00.1Z one\n"
+    assert logs.read(connect(pod), "p") == "one\n"
 
     def waiting(request: Request) -> None:
         if request.route.endswith("/log"):
@@ -323,15 +338,38 @@ def test_follows_into_the_jobs_next_pod(connect: Any) -> None:
     assert got == [(name, text) for name in ("a", "b") for text in texts(stamped(5, text=name))]
 
 
-def test_the_window_stays_small_and_knows_where_to_resume() -> None:
-    window = Window()
-    for line in stamped(7000):
-        window.add(next(window.fresh([line.encode() + b"\n"])))
-    assert sum(map(len, window._seconds.values())) <= 3 * 7
-    assert window.since == "2026-11-24T10:16:37Z"
+def given(window: Window, lines: list[str]) -> list[LogLine]:
+    """What a window makes of an answer."""
+    reading = Reading(window, window.since)
+    return [window.add(raw, digest) for raw, digest in reading.fresh(line.encode() + b"\n" for line in lines)]
 
 
-def test_a_zone_other_than_utc_is_resumed_in_utc() -> None:
+def test_a_window_asks_for_a_margin_before_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     window = Window()
-    window.add(next(window.fresh([b"2026-11-24T12:30:00.123+02:00 x\n"])))
-    assert window.since == "2026-11-24T10:30:00Z"
+    lines = stamped(7000)
+    given(window, lines)
+    assert since_text(window.since) == "2026-11-24T09:16:39Z"
+    assert given(window, lines) == []
+    monkeypatch.setattr(logwindow, "WHOLE_BYTES", 1000)
+    assert since_text(window.since) == "2026-11-24T10:15:39Z"
+
+
+def test_a_window_forgets_old_lines_and_asks_for_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logwindow, "REMEMBERED", 500)
+    window = Window()
+    lines = stamped(7000)
+    given(window, lines)
+    assert window.lines == 7000
+    assert len(window._hashes) <= 1010
+    assert not window.remembers_all
+    since = since_text(window.since)
+    assert since is not None
+    assert since > "2026-11-24T10:14"
+    assert given(window, [line for line in lines if line >= since]) == []
+
+
+def test_a_zone_other_than_utc_is_resumed_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logwindow, "LONG_MARGIN", 0)
+    window = Window()
+    given(window, ["2026-11-24T12:30:00.123+02:00 x"])
+    assert since_text(window.since) == "2026-11-24T10:30:00Z"

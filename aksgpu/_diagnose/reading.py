@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 TAIL = 20
 """Lines of a log that are evidence."""
+TAIL_PATIENCE = 5.0
+"""Seconds for which a log that is not served is asked for again."""
 _EVENTS = 5
 """Events that are evidence."""
 
@@ -126,7 +128,13 @@ class Reader:
 
         def fetch() -> str:
             return read_log(
-                self.aks.kube, metadata["name"], metadata["namespace"], container, tail=TAIL, previous=previous
+                self.aks.kube,
+                metadata["name"],
+                metadata["namespace"],
+                container,
+                tail=TAIL,
+                previous=previous,
+                patience=TAIL_PATIENCE,
             )
 
         found = self.attempt(f"the log of pod {metadata['name']}", fetch)

@@ -18,8 +18,7 @@ from aksgpu._kube import pods as _pods
 from aksgpu._numbers import whole
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, WaitTimeout
 from aksgpu.kube import HasKube, Object
-from aksgpu.logs import follow_job, job_pods
-from aksgpu.logs import read as read_log
+from aksgpu.logs import follow_job, job_pods, read_job
 from aksgpu.waiting import Interrupted, deadline, wait_until
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ _EXPLAINING = 5.0
 """Seconds that finding a reason may take after a wait has run out of time."""
 _TAIL = 20
 """Lines of log that an error carries."""
+_TAIL_PATIENCE = 5.0
+"""Seconds for which an error waits for those lines."""
 _POD_COLUMNS = {
     "pod": "string",
     "state": "string",
@@ -236,37 +237,48 @@ class Job:
     def _tail(self) -> tuple[str, str]:
         """The end of its log, and words for why that could not be read."""
         try:
-            return self.logs(tail=_TAIL).rstrip(), ""
+            text = read_job(self.cluster.kube, self.name, self.namespace, tail=_TAIL, patience=_TAIL_PATIENCE)
+            return text.rstrip(), ""
         except KubernetesError as failed:
             return "", f"\nIts log could not be read: {failed.message}"
 
     def logs(self, tail: int | None = None) -> str:
-        """What it has logged until now.
+        """Return what it has logged until now.
 
         Of a Job with one pod at a time, the newest attempt's log; of one with many pods, all of theirs, by index or
         else by age.
 
         Args:
             tail: only so many of the last lines (of each pod).
+
+        Returns:
+            The text. It is empty only where the Job has not started or has printed nothing.
+
+        Raises:
+            NotFound: the Job was deleted.
+            LogsGone: the Job has run, and its pods are gone with their logs.
+            LogUnavailable: the node did not serve the log for a minute; the message holds its last answer.
+            Unreachable: the API server did not answer for a minute.
         """
         if tail is not None:
             tail = whole("tail", tail, 0, of="lines are whole")
-        job = self._object()
-        chosen = _logged(job, job_pods(self.cluster.kube, job))
-        return "".join(self._pod_log(pod["metadata"]["name"], tail) for pod in chosen)
-
-    def _pod_log(self, pod: str, tail: int | None) -> str:
-        try:
-            text = read_log(self.cluster.kube, pod, self.namespace, tail=tail)
-        except NotFound:  # deleted since it was listed
-            return ""
-        return text if not text or text.endswith("\n") else text + "\n"
+        return read_job(self.cluster.kube, self.name, self.namespace, tail=tail)
 
     def follow(self) -> Iterator[str]:
-        """Its log's lines as they come, from the first to the Job's end, restarts and further pods included.
+        """Give its log's lines as they come, from the first to the Job's end, restarts and further pods included.
 
-        Nothing is lost and nothing comes twice, whatever the connection does. Pods that run side by side are given
-        one after the other.
+        No line is lost or repeated, whatever the connection does. What the cluster itself has lost, such as the log
+        of a pod that was removed, is given as a line ``[aksgpu: ...]`` that says what is missing. Pods that run side
+        by side are given one after the other.
+
+        Example:
+            >>> for line in job.follow():
+            ...     print(line)
+
+        Raises:
+            NotFound: the Job was deleted.
+            LogsGone: the Job has ended, and its pods are gone with their logs.
+            StreamLost: the log was not served for a quarter of an hour. ``job.follow()`` begins again.
         """
         try:
             for _, line in follow_job(self.cluster.kube, self.name, self.namespace):
@@ -326,22 +338,6 @@ class Job:
             progress=progress,
             on_interrupt="Its deletion goes on; job.delete() waits again.",
         )
-
-
-def _logged(job: Object, pods: list[Object]) -> list[Object]:
-    """The pods whose logs are the Job's: the newest attempt of each part of it."""
-    spec = job["spec"]
-    newest: dict[str, Object] = {}
-    for pod in pods:
-        index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
-        if index is not None:
-            newest[index] = pod
-    if newest:
-        return [newest[index] for index in sorted(newest, key=int)]
-    if (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1:
-        return pods
-    started = [pod for pod in pods if pod["spec"].get("nodeName")]
-    return (started or pods)[-1:]
 
 
 def _with_unknown(message: str, found: Diagnosis) -> str:
