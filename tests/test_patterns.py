@@ -25,8 +25,7 @@ from aksgpu import errors, metrics
 from aksgpu._azure import refusals
 from aksgpu._kube import gpu_failures
 from aksgpu.common import quantities
-from aksgpu.local import selectors
-from aksgpu.local.api import name_formats
+from aksgpu.local import name_formats, selectors
 from aksgpu.local.images import image_registry
 from aksgpu.local.node import environment
 
@@ -247,8 +246,8 @@ HOSTILE: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
     "set in a selector": (lambda text: expect(BaseException, lambda: selectors.parse_labels(text)), "a in (", " ", "x"),
     "quantity": (lambda text: expect(ValueError, lambda: quantities.parse(text)), "", "1", "x"),
     "reference in a command": (lambda text: environment.expand(text, {}), "", "$(", ""),
-    "name of a quota": (lambda text: name_formats.problems("quota-name", text), "", "a/", "\n"),
-    "name": (lambda text: name_formats.problems("subdomain", text), "", "a.", "!"),
+    "name of a quota": (lambda text: name_formats.format_problems("quota-name", text), "", "a/", "\n"),
+    "name": (lambda text: name_formats.format_problems("subdomain", text), "", "a.", "!"),
     "image": (lambda text: expect(errors.InvalidInput, lambda: image_registry.normalise(text)), "a", ":a", "!"),
 }
 

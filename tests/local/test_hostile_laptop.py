@@ -26,7 +26,7 @@ import yaml
 from aksgpu import local
 from aksgpu.local import Endpoint, Settings
 
-from .api_http.conftest import Answer
+from .api_http.conftest import Response
 from .api_http.test_hostile import TEXTS, Enemy
 from .test_process import CLUSTER, GROUP, make_cluster, wait_for
 
@@ -49,19 +49,19 @@ class Target:
         self.pid = local.status(home)["pid"]
         self._pool = urllib3.PoolManager(ca_certs=str(self.endpoint.ca_file), retries=False, timeout=20)
 
-    def send(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+    def send(self, method: str, path: str, body: Any = None, **options: Any) -> Response:
         """Send a request to the cluster."""
         media = options.get("content_type", "application/json")
         accept = options.get("accept", "application/json")
         token = self.token if "token" not in options or options["token"].startswith("admin") else "wrong"
         headers = {"Authorization": f"Bearer {token}", "Content-Type": media, "Accept": accept}
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        return Answer(self._pool.request(method, self.server + path, body=data, headers=headers))
+        return Response(self._pool.request(method, self.server + path, body=data, headers=headers))
 
-    def manage(self, method: str, path: str, body: bytes | None, **more: str) -> Answer:
+    def manage(self, method: str, path: str, body: bytes | None, **more: str) -> Response:
         """Send a request to Resource Manager."""
         headers = {"Authorization": f"Bearer {self.endpoint.token}", "Content-Type": "application/json", **more}
-        return Answer(self._pool.request(method, self.endpoint.base_url + path, body=body, headers=headers))
+        return Response(self._pool.request(method, self.endpoint.base_url + path, body=body, headers=headers))
 
     def memory(self) -> int:
         """Return the resident memory in bytes."""
