@@ -351,7 +351,8 @@ class Kube:
     def _pages(
         self, kind: str, namespace: str | None, labels: str, fields: str, pick: Callable[[Object], Any] | None
     ) -> tuple[builtins.list[Any], str]:
-        path, token = self._collection(kind, namespace), None
+        path = self._collection(kind, namespace)
+        token = None
         found: builtins.list[Any] = []
         while True:
             params = {

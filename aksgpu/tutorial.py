@@ -79,7 +79,8 @@ def copy(output: Path) -> tuple[list[Path], list[Path]]:
         InvalidInput: the directory cannot be written.
     """
     _prepare(output)
-    copies, kept = [], []
+    copies = []
+    kept = []
     for notebook in (*notebooks(), *further()):
         target = output / notebook.name
         if not target.exists():
@@ -104,7 +105,8 @@ def execute(output: Path, *, progress: bool = True) -> Tutorial:
     from aksgpu import local
 
     _prepare(output)
-    done, pages = [], []
+    done = []
+    pages = []
     given: dict[str, Any] = {}
     with local.laptop() as endpoint:
         for notebook in notebooks():
@@ -207,7 +209,8 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    name = getattr(error, "ename", type(error).__name__)
+    value = getattr(error, "evalue", str(error))
     return f"{name}: {value}"
 
 

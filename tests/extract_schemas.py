@@ -26,7 +26,8 @@ ROOTS = (
     f"{META}DeleteOptions",
     f"{META}Status",
 )
-_OLD, _NEW = "#/$defs/", "#/components/schemas/"
+_OLD = "#/$defs/"
+_NEW = "#/components/schemas/"
 
 
 def _plain(schema: Any) -> Any:

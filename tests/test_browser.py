@@ -63,7 +63,8 @@ class Page:
     """One page of a browser, spoken to by the DevTools protocol."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket, self._numbers = socket, count(1)
+        self._socket = socket
+        self._numbers = count(1)
 
     async def call(self, method: str, **params: Any) -> Any:
         number = next(self._numbers)

@@ -22,7 +22,8 @@ class Stub:
     """A cluster by its name and its API."""
 
     def __init__(self, kube: Kube) -> None:
-        self.name, self.kube = "stub", kube
+        self.name = "stub"
+        self.kube = kube
 
 
 def node(name: str, gpus: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:

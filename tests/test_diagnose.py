@@ -201,7 +201,8 @@ SECRET: dict[str, Any] = {
 )
 def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verdict: str, fix: str) -> None:
     pod = {"restartPolicy": "Never", "containers": [MAIN], **spec}
-    metadata, template = {"name": "starting"}, {"spec": pod}
+    metadata = {"name": "starting"}
+    template = {"spec": pod}
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -22,7 +22,8 @@ pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
 KUBECTLS = kubectls()
 MANIFESTS = recorded.RECORDINGS / "manifests"
-JOB, PLUGIN = "samples-tf-mnist-demo", "nvidia-device-plugin-daemonset"
+JOB = "samples-tf-mnist-demo"
+PLUGIN = "nvidia-device-plugin-daemonset"
 pytestmark = pytest.mark.skipif(not KUBECTLS, reason="no kubectl on PATH")
 
 SUFFIX = r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}\b"

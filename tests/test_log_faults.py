@@ -162,7 +162,8 @@ def logs_epoch(stamp: str) -> float:
 
 def test_since_falls_inside_a_line_and_its_rest_comes_without_a_stamp() -> None:
     pod = Pod().start()
-    first, later = 1_700_000_000_999_999_999, 1_700_000_001_000_000_001
+    first = 1_700_000_000_999_999_999
+    later = 1_700_000_001_000_000_001
     pod.runs[0].entries = [Entry(first, b"begin "), Entry(later, b"rest\n"), Entry(later + 1, b"next\n")]
     answer = pod.log({"timestamps": "true", "sinceTime": "2023-11-14T22:13:21.9Z"})
     assert not isinstance(answer, tuple)

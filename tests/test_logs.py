@@ -31,7 +31,8 @@ class Pod:
         self.runs = [list(run) for run in runs]
         self.ended = 0  # runs that have ended
         self.current = 0
-        self.policy, self.end = policy, end
+        self.policy = policy
+        self.end = end
         self.faults: list[tuple[str, int]] = []
         self.phase = "Running"
         self.deleted = False
@@ -121,7 +122,8 @@ def follow(kube: Kube) -> list[str]:
 
 def test_follows_to_the_end_of_a_finished_pod(connect: Any) -> None:
     pod = Pod(stamped(30))
-    pod.ended, pod.phase = 1, "Succeeded"
+    pod.ended = 1
+    pod.phase = "Succeeded"
     assert follow(connect(pod)) == texts(pod.runs[0])
 
 
@@ -132,7 +134,8 @@ def test_a_break_in_the_middle_of_a_line_loses_and_repeats_nothing(connect: Any,
 
     def finish(pod: Pod) -> None:
         if not pod.faults:
-            pod.ended, pod.phase = 1, "Succeeded"
+            pod.ended = 1
+            pod.phase = "Succeeded"
 
     pod.on_log = finish
     assert follow(connect(pod)) == texts(pod.runs[0])
@@ -145,7 +148,8 @@ def test_a_clean_end_of_the_stream_is_not_the_end_of_the_pod(connect: Any) -> No
     def more(pod: Pod) -> None:
         if len(pod.log_requests) == 3:
             pod.runs[0] = stamped(20)
-            pod.ended, pod.phase = 1, "Succeeded"
+            pod.ended = 1
+            pod.phase = "Succeeded"
 
     pod.on_log = more
     assert follow(connect(pod)) == texts(stamped(20))
@@ -162,14 +166,16 @@ def test_equal_lines_at_one_instant_are_all_kept_and_none_is_doubled(connect: An
 
 def test_a_last_line_without_newline_is_given_once(connect: Any) -> None:
     pod = Pod([*stamped(4), "2026-11-24T10:00:09.5Z Accuracy at step 490: 0.9494"], end="")
-    pod.ended, pod.phase = 1, "Succeeded"
+    pod.ended = 1
+    pod.phase = "Succeeded"
     assert follow(connect(pod))[-1] == "Accuracy at step 490: 0.9494"
     assert len(follow(connect(pod))) == 5
 
 
 def test_an_answer_cut_off_after_the_end_is_completed(connect: Any) -> None:
     pod = Pod(stamped(20))
-    pod.ended, pod.phase = 1, "Succeeded"
+    pod.ended = 1
+    pod.phase = "Succeeded"
     pod.faults = [("eof", 200), ("drop", 90), ("eof", 210)]
     assert follow(connect(pod)) == texts(pod.runs[0])
 
@@ -180,9 +186,12 @@ def test_goes_on_into_the_next_run_of_the_container(connect: Any) -> None:
 
     def restart(pod: Pod) -> None:
         if not pod.faults and pod.current == 0:
-            pod.current, pod.ended = 1, 1  # between the break and the next look
+            # between the break and the next look
+            pod.current = 1
+            pod.ended = 1
         elif len(pod.log_requests) > 3:
-            pod.ended, pod.phase = 2, "Succeeded"
+            pod.ended = 2
+            pod.phase = "Succeeded"
 
     pod.on_log = restart
     assert follow(connect(pod)) == texts(pod.runs[0]) + texts(pod.runs[1])
@@ -199,9 +208,11 @@ def test_random_faults_lose_and_repeat_nothing(connect: Any) -> None:
 
         def proceed(pod: Pod) -> None:
             if len(pod.faults) == 4 and pod.current == 0:
-                pod.current, pod.ended = 1, 1
+                pod.current = 1
+                pod.ended = 1
             if not pod.faults:
-                pod.ended, pod.phase = 2, "Succeeded"
+                pod.ended = 2
+                pod.phase = "Succeeded"
 
         pod.on_log = proceed
         assert follow(connect(pod)) == texts(runs[0]) + texts(runs[1])
@@ -218,7 +229,8 @@ def test_waits_for_a_pod_that_has_not_started(connect: Any) -> None:
             status["status"] = {"phase": "Pending"}
             request.json(status)
             return
-        pod.ended, pod.phase = 1, "Succeeded"
+        pod.ended = 1
+        pod.phase = "Succeeded"
         pod(request)
 
     assert follow(connect(answer)) == texts(pod.runs[0])
@@ -262,7 +274,8 @@ def test_a_restarting_server_is_survived(connect: Any, tmp_path: Path) -> None:
     lines = logs.follow(kube, "p", read_timeout=0.4)
     got = [line.text for line in islice(lines, 3)]
     server.__exit__()
-    pod.ended, pod.phase = 1, "Succeeded"
+    pod.ended = 1
+    pod.phase = "Succeeded"
 
     def revive() -> None:
         time.sleep(0.3)
@@ -304,7 +317,8 @@ def test_wrong_names_are_refused(connect: Any) -> None:
 def test_follows_into_the_jobs_next_pod(connect: Any) -> None:
     pods = {name: Pod(stamped(5, text=name)) for name in ("a", "b")}
     for pod in pods.values():
-        pod.ended, pod.phase = 1, "Failed"
+        pod.ended = 1
+        pod.phase = "Failed"
     job: dict[str, Any] = {
         "metadata": {"name": "j", "namespace": "default", "uid": "j"},
         "spec": {"selector": {"matchLabels": {"x": "y"}}},

@@ -73,7 +73,8 @@ def test_no_accuracy_is_an_empty_table_with_its_types(empty: str | bytes | list[
     ],
 )
 def test_a_line_in_many_clothes(line: str) -> None:
-    before, after = "Accuracy at step 0: 0.5", "Accuracy at step 20: 1.0"
+    before = "Accuracy at step 0: 0.5"
+    after = "Accuracy at step 20: 1.0"
     assert points(f"{before}\n{line}\n{after}\n") == [(0, 0.5), (10, 0.75), (20, 1.0)]
     assert points(line) == [(10, 0.75)]
 
@@ -111,7 +112,10 @@ def test_numbers_keep_their_last_digit() -> None:
 
 
 def test_colours_do_not_hide_a_line() -> None:
-    green, plain, terminfo, hide = "\x1b[1;32m", "\x1b[0m", "\x1b(B\x1b[m", "\x1b[?25l"
+    green = "\x1b[1;32m"
+    plain = "\x1b[0m"
+    terminfo = "\x1b(B\x1b[m"
+    hide = "\x1b[?25l"
     log = f"{green}Accuracy at step 0: 0.5{plain}\nAccuracy at step 10: {green}0.75{plain}\x1b[K\r\n"
     log += f"{hide}Accuracy at step 20: {green}0.8{terminfo}\n"
     assert points(log) == [(0, 0.5), (10, 0.75), (20, 0.8)]

@@ -57,7 +57,8 @@ def test_all_are_executed_and_written(folder: Path, tmp_path: Path, capsys: pyte
         f"import base64\nfrom IPython.display import Image\nImage(base64.b64decode('{PIXEL}'), format='png')",
         tags={0: "accuracy", 1: "curve"},
     )
-    before, running = dict(os.environ), set(children())
+    before = dict(os.environ)
+    running = set(children())
     done = tutorial.execute(tmp_path / "out")
     assert os.environ == before
     assert [path.name for path in done.notebooks] == ["01-a.ipynb", "02-b.ipynb"]

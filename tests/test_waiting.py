@@ -15,7 +15,8 @@ from aksgpu.waiting import wait_until
 
 
 def test_no_thread_outlives_a_wait(capsys: pytest.CaptureFixture[str]) -> None:
-    before, interval = set(threading.enumerate()), tqdm.monitor_interval
+    before = set(threading.enumerate())
+    interval = tqdm.monitor_interval
     answers = iter([(None, "first"), (None, "second"), ("done", "")])
     assert wait_until(lambda: next(answers), "thing", timeout=10, interval=0.01, progress=True) == "done"
     assert set(threading.enumerate()) <= before

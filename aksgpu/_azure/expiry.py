@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 30 * 86400  # seconds; a longer life is not a temporary one, and timers have limits
-_PAUSE, _LONGEST_PAUSE = 60.0, 1800.0  # seconds until a deletion that failed is tried again
+# seconds until a deletion that failed is tried again
+_PAUSE = 60.0
+_LONGEST_PAUSE = 1800.0
 _timers: dict[str, tuple[threading.Timer, str]] = {}
 """By id of the cluster: what deletes it, and after how long, in words."""
 

@@ -214,7 +214,8 @@ def _read_prices(azure: Azure, query: str, found: dict[str, dict[str, float]]) -
 
 
 def _note_price(found: dict[str, dict[str, float]], item: Mapping[str, Any]) -> None:
-    product, sku = str(item.get("productName", "")), str(item.get("skuName", ""))
+    product = str(item.get("productName", ""))
+    sku = str(item.get("skuName", ""))
     if product.endswith("Windows") or "Low Priority" in sku or item.get("unitOfMeasure") != "1 Hour":
         return
     kind = "spot" if sku.endswith("Spot") else "on_demand"

@@ -223,7 +223,8 @@ def differences(have: Mapping[str, Any], wished: Mapping[str, Any]) -> Differenc
             continue  # told by "spot" already
         if field not in wished and field != "gpuInstanceProfile":
             continue  # as it is will do; but a GPU that is split is another one
-        exists, wanted = have.get(field, _OF_SPOT.get(field)), wished.get(field)
+        exists = have.get(field, _OF_SPOT.get(field))
+        wanted = wished.get(field)
         if not _same(exists, wanted):
             found[argument] = (exists, wanted)
     is_spot, wants_spot = (each.get("scaleSetPriority") == "Spot" for each in (have, wished))

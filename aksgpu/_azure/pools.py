@@ -367,7 +367,8 @@ def scale(
     elif not autoscaler and properties.get("enableAutoScaling"):
         wanted = {"enableAutoScaling": False, "minCount": None, "maxCount": None, "count": count}
     elif properties.get("enableAutoScaling"):
-        least, most = properties.get("minCount"), properties.get("maxCount")
+        least = properties.get("minCount")
+        most = properties.get("maxCount")
         raise InvalidInput(
             f"the cluster autoscaler chooses the size of node pool {target.name}, between {least} and {most}",
             hint="Submit the work: nodes come with it, and go again. Or change the limits: min_count=, max_count=. "

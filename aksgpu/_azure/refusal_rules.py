@@ -221,7 +221,8 @@ def _location(refusal: Refusal) -> AzureError | None:
     listed = _LOCATIONS_LISTED.search(refusal.message)
     available = tuple(name.strip() for name in listed["locations"].split(",")) if listed else ()
     error = errors.LocationNotAvailable("", hint=location_hint(location, available))
-    error.location, error.available = location, available
+    error.location = location
+    error.available = available
     return error
 
 

@@ -49,9 +49,11 @@ def _pairs(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
         for item in value:
             yield from _pairs(item, depth + 1)
     elif isinstance(value, Mapping):
-        code, message = value.get("code"), value.get("message")
+        code = value.get("code")
+        message = value.get("message")
         if isinstance(code, str) or isinstance(message, str):
-            code, message = str(code or ""), str(message or "")
+            code = str(code or "")
+            message = str(message or "")
             yield code, message
             yield from _inside_text(message, depth)
         elif value.get("status") == "Canceled" and not value.get("error"):
@@ -103,7 +105,8 @@ def _finish(error: AzureError, refusal: Refusal, what: str, retry_after: float |
     named = f"{text} ({refusal.code})" if refusal.code and refusal.code not in text else text
     error.message = f"{what}: {named}" if what else named
     error.args = (error.message,)
-    error.code, error.status = refusal.code, refusal.status
+    error.code = refusal.code
+    error.status = refusal.status
     if isinstance(error, errors.Throttled) and error.retry_after is None:
         error.retry_after = retry_after
     return error

@@ -34,7 +34,9 @@ MADE_BY = {"aksgpu": "created"}
 
 SETTLED = {"Succeeded", "Failed", "Canceled"}
 _INTERVAL = 1.0  # seconds between the first two reads of a resource whose operation has no address to poll
-_GROWTH, _LONGEST_INTERVAL = 1.5, 10.0  # AKS takes one read of a cluster a second from all who read it
+# AKS takes one read of a cluster a second from all who read it
+_GROWTH = 1.5
+_LONGEST_INTERVAL = 10.0
 _LONGEST_PAUSE = 30.0  # seconds between two attempts to begin an operation while another one runs
 
 _BUSY_HINT = "Run the cell again later, or end that operation: cluster.abort(cluster.get(azure, name, resource_group))."

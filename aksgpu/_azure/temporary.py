@@ -21,7 +21,9 @@ from aksgpu.waiting import check_timeout
 if TYPE_CHECKING:
     from aksgpu.azure import Azure
 
-_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two attempts to delete
+# seconds between two attempts to delete
+_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
 _open: set[str] = set()  # tokens of the blocks that are open in this process
 
 

@@ -188,7 +188,8 @@ def tolerates(tolerations: Iterable[Object], taint: Object) -> bool:
 def _matches(toleration: Object, taint: Object) -> bool:
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
-    key, exists = toleration.get("key"), toleration.get("operator") == "Exists"
+    key = toleration.get("key")
+    exists = toleration.get("operator") == "Exists"
     if not key:
         return exists
     return bool(key == taint["key"] and (exists or (toleration.get("value") or "") == (taint.get("value") or "")))

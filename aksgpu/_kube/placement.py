@@ -77,7 +77,9 @@ def _unmatched(pod_spec: Object, node: Node) -> str:
 
 def _expressions(term: Object, node: Node) -> str:
     for wanted in term.get("matchExpressions") or ():
-        key, operator, values = wanted["key"], wanted["operator"], wanted.get("values") or ()
+        key = wanted["key"]
+        operator = wanted["operator"]
+        values = wanted.get("values") or ()
         value = node.labels.get(key)
         fits = {
             "In": value in values,

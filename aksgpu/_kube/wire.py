@@ -139,7 +139,8 @@ class Wire:
     def __init__(
         self, path: str | os.PathLike[str] | None, context: str | None, refresh: Callable[[], str] | None
     ) -> None:
-        self._path, self._refresh = path, refresh
+        self._path = path
+        self._refresh = refresh
         config = read_kubeconfig(path)
         self.context = context or str(config.get("current-context") or "")
         self.namespace = _entry(config, "contexts", self.context, "context").get("namespace") or "default"

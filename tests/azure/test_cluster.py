@@ -333,7 +333,8 @@ def test_the_laptop_killed_in_the_middle_of_creating() -> None:
 
 
 def test_tables_have_the_same_columns_and_dtypes_with_and_without_rows(azure: Azure, shared: cluster.Cluster) -> None:
-    full, empty = cluster.leftovers(azure), cluster.leftovers(azure).query("cluster == 'nobody'")
+    full = cluster.leftovers(azure)
+    empty = cluster.leftovers(azure).query("cluster == 'nobody'")
     assert full.dtypes.equals(empty.dtypes)
     assert full.dtypes.astype(str).to_dict() == {
         "resource_group": "string",

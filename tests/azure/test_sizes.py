@@ -100,7 +100,8 @@ def test_pages_restrictions_spellings_and_sizes_newer_than_the_table(
     plain_script.on("GET", "/prices$", Answer(200, {"Items": items[:1], "NextPageLink": "{base}/prices/2"}))
     plain_script.on("GET", "/prices/2$", Answer(200, {"Items": items[1:], "NextPageLink": None}))
     table = sizes.gpu_sizes(scripted, "eastus").set_index("size")
-    first, second = table.loc["Standard_NEW1"], table.loc["Standard_NEW2"]
+    first = table.loc["Standard_NEW1"]
+    second = table.loc["Standard_NEW2"]
     assert (first["zones"], first["family_left"], first["usd_per_hour"], first["spot_usd_per_hour"]) == ("2", 7, 2, 0.5)
     assert second["restriction"] == "NotAvailableForSubscription"
     assert table[["gpu", "retired", "mig", "regional_left"]].isna().all(axis=None)
