@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         sizes,
         views,
     )
-    from aksgpu.azure import connect
+    from aksgpu.azure.subscription import connect
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "connect":
-        from aksgpu.azure import connect
+        from aksgpu.azure.subscription import connect
 
         return connect
     if name in __all__:

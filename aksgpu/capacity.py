@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aksgpu._arguments import check_cluster
-from aksgpu._frames import frame
-from aksgpu._kube import names, pods
-from aksgpu._kube.nodes import GPU, Node, read, taint_text
-from aksgpu._numbers import whole
+from aksgpu.common.arguments import whole
+from aksgpu.common.frames import frame
 from aksgpu.errors import Forbidden, WaitTimeout
-from aksgpu.kube import HasKube
+from aksgpu.kube import path_names, pod_facts
+from aksgpu.kube.client import HasKube
+from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.node_facts import GPU, Node, read, taint_text
 from aksgpu.waiting import check_timeout, wait_until
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def usage(aks: HasKube) -> dict[str, Usage]:
 
 
 def _picked(pod: dict[str, Any]) -> tuple[str, str, dict[str, int]]:
-    return pod["spec"]["nodeName"], pods.owner(pod), pods.gpus(pod["spec"])
+    return pod["spec"]["nodeName"], pod_facts.owner(pod), pod_facts.gpus(pod["spec"])
 
 
 def usage_or_none(aks: HasKube) -> dict[str, Usage] | None:
@@ -374,7 +374,7 @@ def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
         capacity.advertise(aks, "kind-control-plane", gpus=2)
     """
     check_cluster(aks)
-    names.check_name("Node", node, "node")
+    path_names.check_name("Node", node, "node")
     gpus = whole("gpus", gpus, 0, 10**9)
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")

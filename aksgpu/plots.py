@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from aksgpu._numbers import shown
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 
 __all__ = ["accuracy"]

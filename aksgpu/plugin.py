@@ -16,12 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import capacity
-from aksgpu._arguments import check_cluster
-from aksgpu._frames import frame
-from aksgpu._kube import names
-from aksgpu._kube import pods as _pods
-from aksgpu._kube.gpu_failures import of_log
-from aksgpu._kube.nodes import GPU, Node, add_tolerations, read, taint_text, tolerates, tolerations
+from aksgpu.common.frames import frame
+from aksgpu.diagnose.gpu_failures import of_log
 from aksgpu.errors import (
     AksGpuError,
     Conflict,
@@ -37,8 +33,12 @@ from aksgpu.errors import (
     Unreachable,
     WaitTimeout,
 )
-from aksgpu.kube import HasKube, Object
-from aksgpu.logs import read as read_log
+from aksgpu.kube import path_names
+from aksgpu.kube import pod_facts as _pods
+from aksgpu.kube.client import HasKube, Object
+from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.node_facts import GPU, Node, add_tolerations, read, taint_text, tolerates, tolerations
+from aksgpu.logs.job_logs import read as read_log
 from aksgpu.waiting import Timer, deadline, wait_until
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def install(
         plugin.install(aks, timeout=600)
     """
     check_cluster(aks)
-    names.check_namespace(namespace)
+    path_names.check_namespace(namespace)
     timer = Timer(timeout)
     objects = _prepared(_loaded(manifest), namespace)
     (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
@@ -272,7 +272,7 @@ def _apply(aks: HasKube, obj: Object, force: bool) -> Object:
 
 def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
     from aksgpu import manifests
-    from aksgpu._kube.documents import documents
+    from aksgpu.manifests.load import documents
 
     objects = manifests.device_plugin() if manifest is None else documents(manifest)
     if [obj.get("kind") for obj in objects].count("DaemonSet") != 1:
@@ -428,7 +428,7 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
     """Why it does not serve: its pods, and their logs (with FAIL_ON_INIT_ERROR=false it stays up without serving)."""
     pods = _pods_by_node(aks, daemon)
     wanting = [node for node in aks.kube.list("Node", pick=read) if node.nvidia and not any(node.allocatable.values())]
-    names = tuple(sorted(node.name for node in wanting))
+    wanting_names = tuple(sorted(node.name for node in wanting))
     if absent := [node for node in wanting if node.name not in pods]:
         have = daemon["spec"]["template"]["spec"].get("tolerations") or ()
         against = {taint_text(taint) for node in absent for taint in node.taints if not tolerates(have, taint)}
@@ -436,13 +436,15 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
         why = untolerated if against else "its nodeSelector or affinity does not fit"
         said = f"{message}. No pod of it came onto {', '.join(node.name for node in absent)}: {why}."
         hint = "plugin.install(aks) adds the tolerations of nodes that are there: run it again."
-        return PluginNotScheduled(said, hint=hint, nodes=names, taints=tuple(sorted(against)))
-    tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in names}
+        return PluginNotScheduled(said, hint=hint, nodes=wanting_names, taints=tuple(sorted(against)))
+    tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in wanting_names}
     told = [" ".join(filter(None, (node, *_pods.state(pods[node]), tail))) for node, tail in tails.items()]
     failure = of_log("\n".join(tails.values()))
     kind = failure.kind if failure and issubclass(failure.kind, GpuStackError) else GpuNotAdvertised
     said = "\n".join([f"{message}.", *told])
-    return kind(said, hint=failure.fix if failure else _LATE_HINT, nodes=names, **(failure.facts if failure else {}))
+    return kind(
+        said, hint=failure.fix if failure else _LATE_HINT, nodes=wanting_names, **(failure.facts if failure else {})
+    )
 
 
 def _observed(aks: HasKube, namespace: str, name: str, uid: str) -> bool:
@@ -707,11 +709,11 @@ def _is_empty(aks: HasKube) -> bool:
     """Whether nothing of somebody else's is in the namespace. What cannot be seen may be there."""
     for kind in _CONTENTS:
         try:
-            names = aks.kube.list(kind, NAMESPACE, pick=lambda obj: obj["metadata"]["name"])
+            found = aks.kube.list(kind, NAMESPACE, pick=lambda obj: obj["metadata"]["name"])
         except Forbidden:
             return False
         except NotFound:  # the cluster does not have this kind
             continue
-        if set(names) - set(_IN_EVERY_NAMESPACE):
+        if set(found) - set(_IN_EVERY_NAMESPACE):
             return False
     return True

@@ -20,8 +20,11 @@ MODULES = {
 
 # Imports inside functions that point upwards on purpose, each for the reason given.
 UPWARDS = {
-    ("aksgpu._azure.handle", "aksgpu._azure.credentials"),  # a cluster's Kubernetes API: fetched when it is first used
-    ("aksgpu._jobs.job", "aksgpu.views"),  # showing a Job in a notebook: views are loaded only when one is shown
+    (
+        "aksgpu.cluster.cluster_model",
+        "aksgpu.cluster.credentials",
+    ),  # a cluster's Kubernetes API: fetched when it is first used
+    ("aksgpu.jobs.job", "aksgpu.views"),  # showing a Job in a notebook: views are loaded only when one is shown
 }
 
 
@@ -95,13 +98,51 @@ def test_shared_modules_of_the_laptop_import_no_package(module: str) -> None:
     assert not laptop_packages(f"aksgpu.local.{module}")
 
 
+LAYERS: tuple[set[str], ...] = (
+    {"cli"},
+    {"tutorial"},
+    {"views"},
+    {"jobs"},
+    {"plugin"},
+    {"diagnose"},
+    {"capacity", "logs", "manifests", "metrics", "plots"},
+    {"cluster"},
+    {"sizes"},
+    {"azure", "kube"},
+    {"waiting"},
+    {"progress"},
+    {"notebook", "common"},
+    {"errors"},
+)
+"""The library's packages and modules, from the top down. Each imports only those in the layers below its own."""
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def top_level(module: str) -> str:
+    """Return the package or module of the library that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if top_level(name) not in ("", "local")])
+def test_imports_point_downwards(name: str) -> None:
+    own = top_level(name)
+    for other in GRAPH[name]:
+        imported = top_level(other)
+        if imported not in ("", own, "local", "data"):
+            assert LAYER[own] < LAYER[imported], f"{name} imports {other}"
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {top_level(name) for name in MODULES} - {"", "local", "data"} == set(LAYER)
+
+
 def test_only_connect_knows_the_laptop() -> None:
     knows = {
         name
         for name, others in GRAPH.items()
         if not name.startswith("aksgpu.local") and any(other.startswith("aksgpu.local") for other in others)
     }
-    assert knows <= {"aksgpu", "aksgpu.azure", "aksgpu.cli", "aksgpu.tutorial"}
+    assert knows <= {"aksgpu", "aksgpu.azure.subscription", "aksgpu.cli", "aksgpu.tutorial"}
 
 
 def test_importing_the_package_loads_nothing_else() -> None:

@@ -359,7 +359,7 @@ async def test_a_page_that_was_reloaded_shows_the_end(lab: Lab) -> None:
         await page.until("window.reloaded ?? 'reloaded'", "reloaded")
         await page.until(LIVE, r"step \d+ of 1,000,000")
         kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
-        await page.value(f"void {kernel}.requestExecute({{code: 'aksgpu.views.job_view(job).close()'}})")
+        await page.value(f"void {kernel}.requestExecute({{code: 'aksgpu.views.live_view(job).close()'}})")
         await assert_readable(page, "This view was closed.")
 
 

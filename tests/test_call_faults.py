@@ -13,9 +13,8 @@ from support import fault_proxy as faults
 from support.fault_proxy import Fault, FaultProxy
 
 from aksgpu import capacity, cluster, diagnose, errors, jobs, plugin, waiting
-from aksgpu._kube import retry, wire
 from aksgpu.cluster import Cluster
-from aksgpu.kube import Kube
+from aksgpu.kube import Kube, retry_policy, transport
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -50,8 +49,8 @@ class Stub(NamedTuple):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, and silence that is noticed soon."""
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(wire, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(retry_policy, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(transport, "READ_TIMEOUT", 1.0)
 
 
 @pytest.fixture
@@ -272,7 +271,7 @@ WAITS: dict[str, Callable[[Any, Any], Any]] = {
 def test_a_wait_on_a_silent_server_ends_in_time_with_what_it_waited_for(
     silent: Stub, wait: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "READ_TIMEOUT", 600.0)
+    monkeypatch.setattr(transport, "READ_TIMEOUT", 600.0)
     began = time.monotonic()
     with pytest.raises(errors.Unreachable) as raised:
         WAITS[wait](silent, 1.5)
@@ -282,8 +281,8 @@ def test_a_wait_on_a_silent_server_ends_in_time_with_what_it_waited_for(
 
 
 def test_a_call_outside_a_wait_ends_after_its_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 1.5)
-    monkeypatch.setattr(wire, "READ_TIMEOUT", 600.0)
+    monkeypatch.setattr(retry_policy, "PATIENCE", 1.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT", 600.0)
     for call in (lambda: jobs.list(silent), lambda: silent.kube.get("Pod", "p"), lambda: capacity.gpus(silent)):
         with pytest.raises(errors.Unreachable, match=r"GET .*: tried \d times in \d s|GET .*: tried once in \d s"):
             call()
@@ -329,7 +328,7 @@ def test_a_server_that_refuses_for_a_while_is_waited_for(
 def test_a_role_that_stays_missing_is_forbidden_in_the_end(
     behind: Stub, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "ROLES_PATIENCE", 0.2)
+    monkeypatch.setattr(retry_policy, "ROLES_PATIENCE", 0.2)
     proxy.plan = faults.always(faults.rbac_not_ready())
     with pytest.raises(errors.Forbidden, match="RBAC: "):
         behind.kube.list("Job")
@@ -439,7 +438,7 @@ def test_opening_a_log_goes_on_after_a_fault(
 
 
 def test_creating_and_deleting_have_one_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 1.0)
+    monkeypatch.setattr(retry_policy, "PATIENCE", 1.0)
     for call in (lambda: silent.kube.create(config_map("c")), lambda: silent.kube.delete("ConfigMap", "c")):
         began = time.monotonic()
         with pytest.raises(errors.Unreachable):

@@ -10,10 +10,10 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import capacity, errors, jobs
-from aksgpu._kube import nodes as _nodes
-from aksgpu._kube import pods as _pods
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
+from aksgpu.kube import node_facts as _nodes
+from aksgpu.kube import pod_facts as _pods
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 

@@ -13,14 +13,14 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import capacity, diagnose, errors, jobs, manifests
-from aksgpu._diagnose.reading import Reader
-from aksgpu._kube.nodes import read
-from aksgpu._kube.placement import obstacles
 from aksgpu.capacity import Usage
 from aksgpu.cluster import Cluster
 from aksgpu.diagnose import Diagnosis
+from aksgpu.diagnose.cluster_reader import Reader
+from aksgpu.diagnose.placement import obstacles
 from aksgpu.jobs import Job
 from aksgpu.kube import Kube
+from aksgpu.kube.node_facts import read
 from aksgpu.waiting import wait_until
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
@@ -594,7 +594,7 @@ def test_what_a_test_cluster_without_gpus_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("has_azure", [True, False])
 def test_every_call_in_the_fix_of_a_known_log_can_be_made(has_azure: bool) -> None:
-    from aksgpu._kube.gpu_failures import _LOG_RULES, Failure
+    from aksgpu.diagnose.gpu_failures import _LOG_RULES, Failure
 
     for _, kind, verdict, fix, other in _LOG_RULES:
         text = Failure(kind, verdict, fix, other).fix_for(has_azure)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from aksgpu import errors, manifests
-from aksgpu._kube.gpu_failures import of_event, of_log
+from aksgpu.diagnose.gpu_failures import of_event, of_log
 
 TEXTS = yaml.safe_load((Path(__file__).parent / "data" / "gpu-failures.yaml").read_text())
 

@@ -17,9 +17,9 @@ import yaml
 from scripted import Request, Server
 
 from aksgpu import cluster, diagnose, errors, jobs, manifests
-from aksgpu._jobs.difference import differences, dropped, quantities_as_text
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
+from aksgpu.jobs.manifest_diff import differences, dropped, quantities_as_text
 from aksgpu.kube import Kube
 from aksgpu.local import Endpoint, images
 

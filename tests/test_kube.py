@@ -16,10 +16,9 @@ import pytest
 from scripted import Request, Server
 from urllib3.exceptions import HTTPError
 
-from aksgpu import errors, kube, waiting
-from aksgpu._kube import wire
+from aksgpu import errors, waiting
 from aksgpu.cluster import Cluster
-from aksgpu.kube import Kube
+from aksgpu.kube import Kube, client, transport
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -98,11 +97,11 @@ def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
 def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None:
     document = json.dumps([{"n": n} for n in range(20_000)]).encode()
     before = gc.get_stats()[0]["collections"]
-    assert len(wire.decode(document)) == 20_000
+    assert len(transport.decode(document)) == 20_000
     assert gc.get_stats()[0]["collections"] - before < 5
     assert gc.isenabled()
     with pytest.raises(ValueError):
-        wire.decode(b"x" * 200_000)
+        transport.decode(b"x" * 200_000)
     assert gc.isenabled()
 
 
@@ -154,7 +153,7 @@ def test_nobody_there(serve: Any) -> None:
 
 
 def test_somebody_silent_at_the_old_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(transport, "CONNECT_TIMEOUT", 0.1)
     with waiting.deadline(0.5), socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
         path = kubeconfig_of(f"https://{where}", tmp_path)
@@ -500,9 +499,9 @@ def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) ->
 
 
 def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aksgpu._kube import watching
+    from aksgpu.kube import watch
 
-    monkeypatch.setattr(watching, "GRACE", 0.2)
+    monkeypatch.setattr(watch, "GRACE", 0.2)
 
     def answer(request: Request) -> None:
         request.begin()
@@ -538,7 +537,7 @@ def test_importing_the_room_does_not_import_the_kubernetes_package() -> None:
 
 
 def test_the_table_of_kinds_needs_no_discovery() -> None:
-    assert {kind.api_version for kind in kube.KINDS.values()} == {"v1", "batch/v1", "apps/v1"}
+    assert {kind.api_version for kind in client.KINDS.values()} == {"v1", "batch/v1", "apps/v1"}
 
 
 # Against the laptop AKS
@@ -564,7 +563,7 @@ def test_an_objects_life_is_watched(aks: Cluster) -> None:
 def test_pages_of_the_laptop(aks: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(5):
         aks.kube.apply({**config_map(f"page-{n}"), "metadata": {"name": f"page-{n}", "labels": {"test": "pages"}}})
-    monkeypatch.setattr(kube, "PAGE", 2)
+    monkeypatch.setattr(client, "PAGE", 2)
     names = aks.kube.list("ConfigMap", label_selector="test=pages", pick=lambda obj: obj["metadata"]["name"])
     assert names == [f"page-{n}" for n in range(5)]
     for name in names:
@@ -600,7 +599,7 @@ def test_discovery_and_refusals_of_the_laptop(aks: Cluster) -> None:
 
 def kubeconfig_as(aks: Cluster, folder: Path, **user: Any) -> Path:
     """The cluster's own kubeconfig, with more in its user."""
-    config = wire.read_kubeconfig(aks.kube._wire._path)
+    config = transport.read_kubeconfig(aks.kube._wire._path)
     for entry in config["users"]:
         entry["user"] = {**entry["user"], **user}
     path = folder / "impersonating"

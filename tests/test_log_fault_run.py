@@ -23,8 +23,8 @@ from support.fault_proxy import Call, Fault, FaultProxy
 from support.kubelet import ApiServer, Pod
 
 from aksgpu import logs
-from aksgpu._kube import logfollow, logpatience
 from aksgpu.kube import Kube
+from aksgpu.logs import follower, patience
 
 FAULTS = int(os.environ.get("AKSGPU_FAULTS", "1000"))
 """Faults of the long run."""
@@ -221,10 +221,10 @@ REPORTED = (
 
 
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfollow, "POLL", 0.05)
-    monkeypatch.setattr(logfollow, "STATUS_LAG", 1.0)
-    monkeypatch.setattr(logpatience, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(logpatience, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(follower, "POLL", 0.05)
+    monkeypatch.setattr(follower, "STATUS_LAG", 1.0)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.5)
 
 
 def test_a_short_run_of_faults(tmp_path: Path, record_property: Any, monkeypatch: pytest.MonkeyPatch) -> None:

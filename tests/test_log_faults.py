@@ -23,9 +23,9 @@ from support.fault_proxy import FaultProxy
 from support.kubelet import ApiServer, Entry, Job, Pod, Run
 
 from aksgpu import jobs, logs, metrics
-from aksgpu._kube import logfollow, logpatience, logread, logruns
 from aksgpu.errors import Forbidden, KubernetesError, LogsGone, LogUnavailable, NotFound, StreamLost
 from aksgpu.kube import Kube
+from aksgpu.logs import container_runs, follower, log_request, patience
 
 LOG = r"/log"
 
@@ -110,11 +110,11 @@ def setup(tmp_path: Path) -> Iterator[Callable[..., Setup]]:
 def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, so that the tests are quick. Tests marked as slow keep the real ones."""
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(logfollow, "POLL", 0.05)
-        monkeypatch.setattr(logfollow, "STATUS_LAG", 0.5)
-        monkeypatch.setattr(logfollow, "DOUBT", 2.0)
-        monkeypatch.setattr(logpatience, "FIRST_PAUSE", 0.02)
-        monkeypatch.setattr(logread, "PAUSE", 0.02)
+        monkeypatch.setattr(follower, "POLL", 0.05)
+        monkeypatch.setattr(follower, "STATUS_LAG", 0.5)
+        monkeypatch.setattr(follower, "DOUBT", 2.0)
+        monkeypatch.setattr(patience, "FIRST_PAUSE", 0.02)
+        monkeypatch.setattr(log_request, "PAUSE", 0.02)
 
 
 def numbered(start: int, stop: int, word: str = "line") -> list[str]:
@@ -364,8 +364,8 @@ def test_a_kubelet_that_stays_away_is_an_error_and_never_an_empty_log(
     job: Any, fault: faults.Fault, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.proxy.plan = faults.always(fault, path=LOG)
-    monkeypatch.setattr(logfollow, "LIMITS", logfollow.Limits(1.0, 1.0, 1.0))
-    monkeypatch.setattr(logfollow, "MISSING_LOG", 1.0)
+    monkeypatch.setattr(follower, "LIMITS", follower.Limits(1.0, 1.0, 1.0))
+    monkeypatch.setattr(follower, "MISSING_LOG", 1.0)
     for ask in (job.job.logs, job.job.metrics, job.job.plot):
         monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail": None, "patience": 0.5})
         with pytest.raises(LogUnavailable, match=re.escape(words)):
@@ -398,7 +398,7 @@ def test_permissions_that_come_back_are_waited_for(setup: Any) -> None:
 
 
 def test_a_permission_that_stays_away_is_an_error(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfollow, "LIMITS", logfollow.Limits(60.0, 60.0, 1.0))
+    monkeypatch.setattr(follower, "LIMITS", follower.Limits(60.0, 60.0, 1.0))
     case = setup(Pod(policy="Never").start().write("a"))
     case.proxy.plan = faults.always(faults.forbidden(), path=LOG)
     with pytest.raises(Forbidden):
@@ -450,8 +450,8 @@ def test_a_pod_that_is_removed_with_its_last_failure(setup: Any) -> None:
     owner = Job()
     case = setup(pod, jobs=(owner,))
     lines: list[str] = []
-    follower = threading.Thread(target=lambda: lines.extend(jobs.Job(case.aks, "j", "default").follow()))
-    follower.start()
+    thread = threading.Thread(target=lambda: lines.extend(jobs.Job(case.aks, "j", "default").follow()))
+    thread.start()
     pod.start()
     for run in range(3):
         pod.write(*numbered(0, 100, f"run {run} line"))
@@ -462,7 +462,7 @@ def test_a_pod_that_is_removed_with_its_last_failure(setup: Any) -> None:
     pod.write("the reason").end(1)
     pod.delete()
     owner.finish("Failed", failed=1)
-    follower.join(60)
+    thread.join(60)
     program = [line for line in lines if not line.startswith("[aksgpu:")]
     assert program in (pod.texts, pod.texts[:-1])
     if program != pod.texts:
@@ -553,7 +553,7 @@ def cross_a_second() -> None:
 
 
 def test_a_line_that_grows_for_longer_than_the_margin(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aksgpu._kube.logwindow.LONG_MARGIN", 0)
+    monkeypatch.setattr("aksgpu.logs.deduplication.LONG_MARGIN", 0)
     pod = Pod(policy="Never").start()
     case = setup(pod).follow()
     pod.write_part("y" * 40_000)
@@ -638,7 +638,7 @@ def test_words_after_the_lines_are_no_line(setup: Any) -> None:
 
 
 def test_words_that_stay_are_told(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfollow, "MISSING_LOG", 1.0)
+    monkeypatch.setattr(follower, "MISSING_LOG", 1.0)
     pod = Pod(policy="Never").start().write("a").end(0)
     case = setup(pod)
     case.proxy.plan = faults.always(faults.kubelet_words(), path=LOG)
@@ -733,4 +733,4 @@ def open_files() -> int:
 def test_the_errors_are_of_the_librarys_kind() -> None:
     assert issubclass(LogsGone, NotFound)
     assert issubclass(LogUnavailable, KubernetesError)
-    assert logruns.first_line("") is None
+    assert container_runs.first_line("") is None

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from aksgpu import jobs, logs
-from aksgpu._kube.logpatience import DENIED, REFUSED, SILENT, Limits, Patience, retryable
 from aksgpu.cluster import Cluster
 from aksgpu.errors import Expired, Forbidden, Invalid, KubernetesError, NotFound, Unauthorized, Unreachable
+from aksgpu.logs.patience import DENIED, REFUSED, SILENT, Limits, Patience, retryable
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 

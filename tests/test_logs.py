@@ -12,16 +12,16 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import logs
-from aksgpu._kube import logfollow, logwindow
-from aksgpu._kube.logwindow import LogLine, Reading, Window, since_text
 from aksgpu.errors import InvalidInput, NotFound
 from aksgpu.kube import Kube
+from aksgpu.logs import deduplication, follower
+from aksgpu.logs.deduplication import LogLine, Reading, Window, since_text
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfollow, "POLL", 0.1)
-    monkeypatch.setattr(logfollow, "STATUS_LAG", 0.3)
+    monkeypatch.setattr(follower, "POLL", 0.1)
+    monkeypatch.setattr(follower, "STATUS_LAG", 0.3)
 
 
 class Pod:
@@ -364,12 +364,12 @@ def test_a_window_asks_for_a_margin_before_its_last_line(monkeypatch: pytest.Mon
     given(window, lines)
     assert since_text(window.since) == "2026-11-24T09:16:39Z"
     assert given(window, lines) == []
-    monkeypatch.setattr(logwindow, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(deduplication, "WHOLE_BYTES", 1000)
     assert since_text(window.since) == "2026-11-24T10:15:39Z"
 
 
 def test_a_window_forgets_old_lines_and_asks_for_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logwindow, "REMEMBERED", 500)
+    monkeypatch.setattr(deduplication, "REMEMBERED", 500)
     window = Window()
     lines = stamped(7000)
     given(window, lines)
@@ -383,7 +383,7 @@ def test_a_window_forgets_old_lines_and_asks_for_none_of_them(monkeypatch: pytes
 
 
 def test_a_zone_other_than_utc_is_resumed_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logwindow, "LONG_MARGIN", 0)
+    monkeypatch.setattr(deduplication, "LONG_MARGIN", 0)
     window = Window()
     given(window, ["2026-11-24T12:30:00.123+02:00 x"])
     assert since_text(window.since) == "2026-11-24T10:30:00Z"

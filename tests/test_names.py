@@ -17,9 +17,8 @@ from scripted import Server
 
 import aksgpu
 from aksgpu import capacity, diagnose, errors, jobs, logs, plugin
-from aksgpu._kube import names
 from aksgpu.cluster import Cluster
-from aksgpu.kube import Kube
+from aksgpu.kube import Kube, path_names
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -265,7 +264,7 @@ def test_hostile_subresources_are_refused(nothing_sent: tuple[Stub, Server], sub
 
 def test_an_error_says_what_a_valid_name_is_and_proposes_one() -> None:
     with pytest.raises(errors.InvalidInput) as raised:
-        names.check_name("Job", "My Job_1!", "metadata.name")
+        path_names.check_name("Job", "My Job_1!", "metadata.name")
     assert raised.value.message == (
         "`metadata.name` must be the name of a Job (lower case letters, digits, '-' and '.', at most 253 characters, "
         "beginning and ending with a letter or digit), got 'My Job_1!'"
@@ -276,9 +275,9 @@ def test_an_error_says_what_a_valid_name_is_and_proposes_one() -> None:
 @given(st.text())
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_proposed_name_is_valid(text: str) -> None:
-    proposed = names.proposed(text)
+    proposed = path_names.proposed(text)
     if proposed:
-        assert names.check_name("Job", proposed) == names.check_namespace(proposed) == proposed
+        assert path_names.check_name("Job", proposed) == path_names.check_namespace(proposed) == proposed
 
 
 # The laptop's own side

@@ -22,9 +22,9 @@ import yaml
 
 import aksgpu
 from aksgpu import errors, metrics
-from aksgpu._azure import refusals
-from aksgpu._kube import gpu_failures
+from aksgpu.azure import error_parsing
 from aksgpu.common import quantities
+from aksgpu.diagnose import gpu_failures
 from aksgpu.local import name_formats, selectors
 from aksgpu.local.images import image_registry
 from aksgpu.local.node import environment
@@ -210,7 +210,7 @@ def scale_up(text: str) -> Any:
 
 
 def azure_refusal(text: str) -> Any:
-    return refusals.recognise({"error": {"code": "X", "message": text}}, status=400)
+    return error_parsing.recognise({"error": {"code": "X", "message": text}}, status=400)
 
 
 HOSTILE: dict[str, tuple[Callable[[str], Any], str, str, str]] = {

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aksgpu import views
-from aksgpu._jobs.watching import tells_watcher
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
+from aksgpu.jobs.watchers import tells_watcher
 from aksgpu.views import curve, logtext, markup
-from aksgpu.views import job as job_views
+from aksgpu.views import job_view as job_views
 from aksgpu.views.observation import Observation
 from aksgpu.views.widgets import LiveWidgets
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from aksgpu._kube.documents import documents
 from aksgpu.common.yaml_loader import MAX_DEPTH, MAX_VALUES, check_limits, load_all
 from aksgpu.errors import InvalidInput
+from aksgpu.manifests.load import documents
 
 
 def laughs(levels: int) -> str:

@@ -7,6 +7,6 @@ without a kernel and a page made of it show how the Job ended.
 The curve here is a small SVG. A figure for a publication comes from :mod:`aksgpu.plots`.
 """
 
-from aksgpu.views.job import JobView, job_view
+from aksgpu.views.live_view import JobView, job_view
 
 __all__ = ["JobView", "job_view"]

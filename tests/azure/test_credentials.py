@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from aksgpu import cluster
-from aksgpu._azure import kubeconfig as _kubeconfig
-from aksgpu._azure.handle import Cluster
-from aksgpu.azure import AKS_SERVER_SCOPE, Azure
+from aksgpu.azure import Azure
+from aksgpu.azure.subscription import AKS_SERVER_SCOPE
+from aksgpu.cluster.cluster_model import Cluster
 from aksgpu.errors import ApiServerRestricted, AzureConflict, InvalidInput, LocalAccountsDisabled
+from aksgpu.kube import kubeconfig as _kubeconfig
 from aksgpu.local import Endpoint
 
 from .conftest import SUBSCRIPTION, Answer, Script
@@ -231,7 +232,7 @@ def test_entra_id_works_without_kubelogin(azure: Azure, laptop: Endpoint) -> Non
 def test_the_laptop_has_clusters_that_do_not_answer(
     azure: Azure, name: str, access: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu._azure.credentials._PROBE", 0.2)
+    monkeypatch.setattr("aksgpu.cluster.credentials._PROBE", 0.2)
     with pytest.raises(ApiServerRestricted):
         _ = _made_with(azure, name, apiServerAccessProfile=access).kube
 
@@ -251,7 +252,7 @@ def test_a_range_that_this_machine_is_in(azure: Azure) -> None:
 def test_a_cluster_that_does_not_answer_everybody_says_why(
     aks: Cluster, script: Script, access: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu._azure.credentials._PROBE", 0.2)
+    monkeypatch.setattr("aksgpu.cluster.credentials._PROBE", 0.2)
     give(script, config())  # nothing listens there
     aks.access = access
     with pytest.raises(ApiServerRestricted, match=says):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from aksgpu import cluster, kube
-from aksgpu._azure.operations import Remembered
 from aksgpu.azure import Azure
+from aksgpu.azure.operations import Remembered
 from aksgpu.errors import Unauthorized
 
 

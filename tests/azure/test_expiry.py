@@ -9,9 +9,9 @@ import pytest
 
 import aksgpu
 from aksgpu import cluster, local
-from aksgpu._azure import expiry, resources
-from aksgpu._azure.leftovers import delete_now
-from aksgpu.azure import Azure
+from aksgpu.azure import Azure, resources
+from aksgpu.cluster import expiry
+from aksgpu.cluster.leftover_resources import delete_now
 from aksgpu.errors import (
     AksGpuError,
     AzureConflict,
@@ -213,8 +213,8 @@ def test_the_end_of_a_block_is_tried_again_or_noted(
             raise left.pop()
         return delete_now(*args, **options)
 
-    monkeypatch.setattr("aksgpu._azure.temporary.delete_now", delete)
-    monkeypatch.setattr("aksgpu._azure.temporary._PAUSE", 0.02)
+    monkeypatch.setattr("aksgpu.cluster.temporary_clusters.delete_now", delete)
+    monkeypatch.setattr("aksgpu.cluster.temporary_clusters._PAUSE", 0.02)
     with (
         pytest.raises(ZeroDivisionError) as caught,
         cluster.temporary(azure, name, resource_group=name, location="eastus"),

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from aksgpu import cluster
-from aksgpu._azure import kubeconfig as _kubeconfig
-from aksgpu._azure.handle import Cluster
+from aksgpu.cluster.cluster_model import Cluster
 from aksgpu.errors import InvalidInput
+from aksgpu.kube import kubeconfig as _kubeconfig
 
 from .conftest import Script
 from .test_credentials import aks, config, give

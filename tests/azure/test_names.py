@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 import aksgpu
 from aksgpu import cluster, sizes
-from aksgpu._azure import names
-from aksgpu.azure import Azure
+from aksgpu.azure import Azure, resource_names
 from aksgpu.cluster import Cluster
 from aksgpu.errors import AksGpuError, InvalidInput
 from aksgpu.local import Endpoint
@@ -78,7 +77,14 @@ hostile = st.one_of(
     st.text(alphabet=st.characters(), max_size=8).filter(is_hostile),
 )
 
-RULES = [names.SUBSCRIPTION, names.GROUP, names.CLUSTER, names.POOL, names.SIZE, names.LOCATION]
+RULES = [
+    resource_names.SUBSCRIPTION,
+    resource_names.GROUP,
+    resource_names.CLUSTER,
+    resource_names.POOL,
+    resource_names.SIZE,
+    resource_names.LOCATION,
+]
 
 Call = Callable[[Azure, Cluster, Any], Any]
 
@@ -175,21 +181,29 @@ def test_no_call_reaches_more_than_it_names(victim: Cluster, bad: Any) -> None:
 def test_every_rule_refuses(bad: Any) -> None:
     for rule in RULES:
         with pytest.raises(InvalidInput):
-            names.check(rule, bad, "name")
+            resource_names.check(rule, bad, "name")
 
 
 @pytest.mark.parametrize(
-    "rule", [names.SUBSCRIPTION, names.GROUP, names.CLUSTER, names.POOL, names.SIZE, names.LOCATION]
+    "rule",
+    [
+        resource_names.SUBSCRIPTION,
+        resource_names.GROUP,
+        resource_names.CLUSTER,
+        resource_names.POOL,
+        resource_names.SIZE,
+        resource_names.LOCATION,
+    ],
 )
 @given(value=st.text(max_size=100))
-def test_what_a_rule_takes_stays_one_segment(rule: names.Rule, value: str) -> None:
+def test_what_a_rule_takes_stays_one_segment(rule: resource_names.Rule, value: str) -> None:
     try:
-        names.check(rule, value, "name")
+        resource_names.check(rule, value, "name")
     except InvalidInput as error:
         proposed = re.search(r"name='([^']*)'", error.hint)
-        assert proposed and names.check(rule, proposed[1], "name")
+        assert proposed and resource_names.check(rule, proposed[1], "name")
         return
-    names.check_path(f"/a/{quote(value, safe='')}/b")
+    resource_names.check_path(f"/a/{quote(value, safe='')}/b")
 
 
 @pytest.mark.parametrize(

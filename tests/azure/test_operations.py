@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from aksgpu import cluster
-from aksgpu._azure.operations import Following, Remembered
 from aksgpu.azure import Azure
+from aksgpu.azure.operations import Following, Remembered
 from aksgpu.errors import (
     AllocationFailed,
     AzureError,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aksgpu._azure import leftovers
-from aksgpu._azure import poolfields as fields
 from aksgpu.azure import Azure
+from aksgpu.cluster import leftover_resources
+from aksgpu.cluster import pool_fields as fields
 
 _NONE: dict[str, Any] = dict.fromkeys(
     [*fields._PLAIN.values(), "node_labels", "gpu_driver", "management_mode", "tags"],
@@ -57,5 +57,5 @@ def test_a_stopped_pool_is_to_be_started() -> None:
     [{"scaleDownMode": "Deallocate"}, {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Deallocate"}],
 )
 def test_disks_of_deallocated_nodes_are_not_called_free(scripted: Azure, kept: dict[str, Any]) -> None:
-    assert leftovers._disks(scripted, "eastus", {"count": 0, **kept}) is None
-    assert leftovers._disks(scripted, "eastus", {"count": 0}) == 0.0
+    assert leftover_resources._disks(scripted, "eastus", {"count": 0, **kept}) is None
+    assert leftover_resources._disks(scripted, "eastus", {"count": 0}) == 0.0

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from aksgpu import sizes
-from aksgpu._azure import gpusizes
-from aksgpu._azure import offers as _offers
-from aksgpu._azure.offers import Location, Offer, Usage
-from aksgpu._azure.preflight import Preflight, verdict
 from aksgpu.azure import Azure
+from aksgpu.common import gpu_size_table
 from aksgpu.errors import InvalidInput, LocationNotAvailable, QuotaExceeded, SizeNotAvailable, ZoneNotAvailable
+from aksgpu.sizes import skus_and_quota as _offers
+from aksgpu.sizes.preflight_checks import Preflight, verdict
+from aksgpu.sizes.skus_and_quota import Location, Offer, Usage
 
 from .conftest import Answer, Script
 
@@ -35,7 +35,7 @@ def test_alternatives_begin_with_the_advised_size_and_have_its_gpu() -> None:
 
 
 def test_every_size_of_the_table_is_whole() -> None:
-    for size in gpusizes.table().values():
+    for size in gpu_size_table.table().values():
         assert size.gpus > 0 and size.vcpus > 0 and size.family and size.arch in ("amd64", "arm64")
         assert bool(size.retired_on) == bool(size.use_instead)
         if size.use_instead:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from aksgpu._azure import resources
-from aksgpu._azure.operations import Remembered
-from aksgpu._azure.patience import limit
-from aksgpu.azure import Azure
+from aksgpu.azure import Azure, resources
+from aksgpu.azure.operations import Remembered
+from aksgpu.azure.throttling import limit
 from aksgpu.errors import AzureError, OperationInProgress, Throttled, WaitTimeout
 
 from .conftest import Answer, Script
@@ -79,7 +78,7 @@ def test_beginning_does_not_wait_beyond_its_time(scripted: Azure, script: Script
 def test_reading_until_it_settles_waits_as_told_and_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[tuple[str, float]] = []
     monkeypatch.setattr("random.uniform", lambda least, most: most)
-    monkeypatch.setattr("aksgpu._azure.patience.pause", lambda _, state, length: pauses.append((state, length)))
+    monkeypatch.setattr("aksgpu.azure.throttling.pause", lambda _, state, length: pauses.append((state, length)))
     answers: list[Any] = [*[shown("Updating")] * 7, Throttled("slow", retry_after=40.0), shown("Succeeded")]
 
     def read() -> dict[str, Any]:

@@ -35,7 +35,7 @@ import yaml
 from aiohttp import web
 from multidict import CIMultiDict
 
-from aksgpu._kube.wire import read_kubeconfig
+from aksgpu.kube.transport import read_kubeconfig
 
 DEFAULT_SILENCE = 600.0
 """Seconds that a half-open connection stays open. The end of the proxy and the client's own end come earlier."""

@@ -1,1 +1,0 @@
-"""What :mod:`aksgpu.azure`, :mod:`aksgpu.sizes` and :mod:`aksgpu.cluster` are made of. Private."""

@@ -1,1 +1,0 @@
-"""Parts of :mod:`aksgpu.diagnose`. Private."""

@@ -1,1 +1,0 @@
-"""What :mod:`aksgpu.jobs` is made of. Private."""

@@ -1,0 +1,106 @@
+"""What a Kubernetes API server says when it says no, or nothing at all, as an exception with what to do next.
+
+Reads Status objects and the HTTP library's failures. Nothing is sent from here; Azure's refusals are read elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from aksgpu.common import connection_errors
+from aksgpu.errors import (
+    AlreadyExists,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    KubernetesError,
+    NotFound,
+    Unauthorized,
+    Unreachable,
+)
+
+STALE_HINT = (
+    "The cluster may have been deleted or created again, or the credentials have expired: "
+    "aks = cluster.get(azure, name, resource_group) shows, and fetches new ones. "
+    "In a kubeconfig of your own: cluster.get_credentials(aks, overwrite_existing=True)."
+)
+UNREACHABLE_HINT = (
+    f"{connection_errors.CONNECT_AGAIN}, aks = cluster.get(azure, name, resource_group); then run the cell again. "
+    "A stopped cluster is started with cluster.start(aks)."
+)
+
+
+def error(code: int, body: bytes) -> KubernetesError:
+    """The exception for a refusal, from the Status object that the server sent (or from what came instead)."""
+    try:
+        status = json.loads(body)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict):
+        status = {"message": body.decode("utf-8", "replace").strip()[:500]}
+    return refusal({**status, "code": int(status.get("code") or code)})
+
+
+def refusal(status: Mapping[str, Any]) -> KubernetesError:
+    """The exception for a Status object."""
+    code = int(status.get("code") or 500)
+    message = str(status.get("message") or f"the API server answered with status {code}")
+    kind, hint = _classify(code, str(status.get("reason") or ""), message)
+    return kind(message, status=status, hint=hint)
+
+
+def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesError], str]:
+    # Server-side apply reports unknown fields as an internal error, create and update as a bad request.
+    unfit = ("strict decoding error", "not declared in schema", "cannot be handled as a ")
+    if code == 422 or any(sign in message for sign in unfit):
+        return Invalid, "Correct the field that the message names; kubectl explain shows which fields there are."
+    if code == 409:
+        if reason == "AlreadyExists":
+            return AlreadyExists, ""
+        return Conflict, "The object changed in between or another program manages the field: read it and try again."
+    if code == 403 and reason == "Forbidden" and "exceeded quota" in message:
+        return Forbidden, "The namespace's ResourceQuota is used up: delete a Job, or have the quota raised."
+    if code == 404 and message.startswith("namespaces "):
+        return (
+            NotFound,
+            'Make it with aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ...}}).',
+        )
+    if code == 504 and "Too large resource version" in message:
+        return KubernetesError, "The API server has not come so far: list again without a resourceVersion."
+    known: dict[int, tuple[type[KubernetesError], str]] = {
+        401: (Unauthorized, STALE_HINT),
+        403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),
+        404: (NotFound, ""),
+        410: (Expired, "The list or watch took too long: start it again."),
+        # What stands before an API server says so while that is restarted, upgraded or stopped: waits go on.
+        **dict.fromkeys((502, 503, 504), (Unreachable, UNREACHABLE_HINT)),
+    }
+    return known.get(code, (KubernetesError, ""))
+
+
+def unreachable(failed: BaseException, what: str, url: str) -> Unreachable:
+    """The exception for no answer; raise it ``from None``, since a screen of the HTTP library's frames hides the hint.
+
+    Args:
+        failed: what the HTTP library raised; it becomes ``.original``.
+        what: what was asked.
+        url: where.
+    """
+    from urllib3.exceptions import SSLError
+
+    why = connection_errors.reason(failed)
+    if connection_errors.timed_out(failed):
+        why += "; it may have moved to another address"
+    stale = any(isinstance(each, SSLError) for each in connection_errors.chain(failed))
+    return Unreachable(
+        f"no answer from {what} at {urlsplit(url).netloc}: {why}",
+        hint=STALE_HINT if stale else UNREACHABLE_HINT,
+        refused=connection_errors.refused(failed),
+        unsent=connection_errors.unsent(failed),
+        permanent=connection_errors.permanent(failed),
+        _beneath=failed,
+    )

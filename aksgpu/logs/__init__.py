@@ -1,0 +1,12 @@
+"""Logs of pods and Jobs, read and followed without losing a line or repeating one.
+
+A log that cannot be read raises an error; it never looks like an empty one.
+"""
+
+from __future__ import annotations
+
+from aksgpu.logs.deduplication import LogGap, LogLine
+from aksgpu.logs.job_logs import follow, follow_job, read, read_job
+from aksgpu.logs.log_request import LogIncomplete
+
+__all__ = ["LogGap", "LogIncomplete", "LogLine", "follow", "follow_job", "read", "read_job"]

@@ -1,0 +1,334 @@
+"""The live view of a Job: a thread that looks at the Job, and what it shows."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from aksgpu import metrics, notebook
+from aksgpu.errors import AksGpuError, Forbidden, NotFound, Unauthorized, Unreachable
+from aksgpu.jobs.watchers import watchers
+from aksgpu.views import logtext, markup
+from aksgpu.views.observation import Observation
+from aksgpu.views.static_twin import Static, TwinDisplay
+from aksgpu.views.widgets import LiveWidgets
+from aksgpu.waiting import deadline
+
+if TYPE_CHECKING:
+    from aksgpu.jobs.create import Job
+
+_WINDOW = 2000
+"""Lines of the log that are read at each look. A longer log costs no more."""
+_KEPT_LINES = 8
+"""Lines of the log that the static copy holds."""
+_LOOK = 5.0
+"""Seconds that displaying a view waits for a look at the Job."""
+_ANSWER_SECONDS = 5.0
+"""Seconds that one request may take before the view shows that there is no answer."""
+_PATIENCE = 900.0
+"""Seconds without an answer before the view gives up."""
+_FINAL_READ = 60.0
+"""Seconds during which the log of a Job that has ended is read again when reading it fails."""
+_CLOSE = 2.0
+"""Seconds that closing a view waits for a look that is under way."""
+_COPY_EVERY = timedelta(seconds=10)
+"""How often the static copy is brought up to date while a Job runs."""
+
+
+_SLOWEST = 10
+"""Times the interval that a look may take place after the one before."""
+_STALE_AFTER = 45.0
+"""Seconds without a look after which the page says that the view is stale, or three looks where they take longer."""
+
+
+def job_view(job: Job) -> JobView:
+    """The live view of a Job. As a cell's last line, a notebook shows it.
+
+    Args:
+        job: the Job to watch.
+
+    Returns:
+        The view that watches this Job object, or a new one when none does.
+    """
+    view = watchers.get(id(job))
+    return view if isinstance(view, JobView) else JobView(job)
+
+
+class JobView:
+    """A view that watches a Job from the moment it is first displayed until the Job ends or :meth:`close` is called.
+
+    Args:
+        job: the Job to watch.
+        interval: seconds between two looks. Grows tenfold while a Job runs for long.
+    """
+
+    def __init__(self, job: Job, *, interval: float = 0.5) -> None:
+        self._job = job
+        self._interval = interval
+        self._seen = Observation(job.name, job.namespace)
+        self._problem_since: datetime | None = None
+        self._log_problem_since: datetime | None = None
+        self._ended_at: float | None = None
+        self._log = ""
+        self._lock = threading.Lock()
+        """Guards the note, the thread and the widgets."""
+        self._note: str | None = None
+        """How the view ended; None while it has not."""
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._turn = threading.Condition()
+        """Guards the two counts of looks."""
+        self._requested = 0
+        self._answered = 0.0
+        self._widgets: LiveWidgets | None = None
+        self._display: TwinDisplay | None = None
+        self._copied: tuple[str, bool, bool] | None = None
+        self._copied_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"<live view of Job {self._job.name} in {self._job.namespace}>"
+
+    def _repr_html_(self) -> str:
+        """The state now, for front ends without widgets."""
+        self._start()
+        self.refresh()
+        return self._static().html
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if not notebook.can_display():
+            raise NotImplementedError("IPython falls back to the other representations")
+        self._start()
+        self.refresh()
+        live = self._live()
+        if live is None or not live.show(self._static()):
+            display(self._static().bundle(), raw=True)
+
+    def refresh(self) -> None:
+        """Look at the Job at once, and wait a few seconds for that."""
+        with self._turn:
+            self._requested += 1
+            requested = self._requested
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._answered >= requested, _LOOK)
+
+    def close(self) -> None:
+        """Stop watching. The display becomes static and says as of when it is."""
+        self._close("This view was closed.")
+
+    def interrupted(self) -> None:
+        """Stop watching because the user interrupted a wait for the Job."""
+        self._close("The wait was interrupted, and this view ended with it. The Job goes on.")
+
+    def _close(self, note: str) -> None:
+        self._closed.set()
+        with self._turn:
+            self._turn.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=_CLOSE)
+        self._end(note)
+
+    def _static(self) -> Static:
+        seen = self._seen
+        return Static(markup.static(seen, "" if seen.ended else self._how_it_ended()), markup.plain(seen))
+
+    def _how_it_ended(self) -> str:
+        note = self._note
+        if note is None:
+            note = "This is a copy of a live view, made while the Job was watched."
+        if self._seen.phase != "Deleted":
+            note = f"{note} {self._again()}"
+        return note
+
+    def _again(self) -> str:
+        attach = f"job = aksgpu.jobs.attach(aks, {self._job.name!r}, namespace={self._job.namespace!r})"
+        return f"To see the Job now: {markup.code(attach)}, then {markup.code('job')} as the last line of a cell."
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._watch, name=f"aksgpu-view-{self._job.name}", daemon=True)
+            watchers[id(self._job)] = self
+            self._thread.start()
+
+    def _live(self) -> TwinDisplay | None:
+        """The display of the live widget; None when the view has ended."""
+        with self._lock:
+            if self._note is None and self._display is None:
+                self._widgets = LiveWidgets(max(_STALE_AFTER, 3 * _SLOWEST * self._interval))
+                self._widgets.show(self._seen, self._log)
+                if self._answered:
+                    self._widgets.stamp(datetime.now(UTC))
+                self._display = TwinDisplay(self._widgets.box)
+            return self._display
+
+    def _end(self, note: str) -> None:
+        """End the view. The first call decides how it ended.
+
+        Args:
+            note: why it ended before the Job; empty when the Job is done.
+        """
+        with self._lock:
+            if self._note is not None:
+                return
+            self._note = note
+            final = self._static()
+            if self._widgets is not None:
+                self._widgets.end(final.html)
+        self._closed.set()
+        if watchers.get(id(self._job)) is self:
+            del watchers[id(self._job)]
+        if self._display is not None:
+            self._display.end(final)
+
+    def _watch(self) -> None:
+        note = ""
+        try:
+            note = self._look_until_the_end()
+        except Exception as error:
+            note = escape(f"This view stopped because of a defect: {type(error).__name__}: {error}.")
+            raise
+        finally:
+            if not self._closed.is_set():
+                self._end(note)
+            self._answer(math.inf)
+
+    def _look_until_the_end(self) -> str:
+        """Look again and again. Returns why the view ends before the Job; empty when the Job has ended."""
+        pause = self._interval
+        answered = time.monotonic()
+        while not self._closed.is_set():
+            requested = self._requested
+            try:
+                if self._look():
+                    return ""
+                answered = time.monotonic()
+            except NotFound:
+                self._seen = replace(self._seen, phase="Deleted", words="", problem="")
+                return "This view ended when the Job was deleted."
+            except AksGpuError as error:
+                self._problem_since = self._problem_since or datetime.now(UTC)
+                self._seen = replace(self._seen, problem=_problem(error, self._problem_since))
+                if time.monotonic() - answered > _PATIENCE:
+                    return f"This view gave up at {markup.date(datetime.now(UTC))}."
+            self._show()
+            self._answer(requested, pause)
+            pause = min(pause * 1.02, _SLOWEST * self._interval)
+        return ""
+
+    def _answer(self, requested: float, pause: float = 0) -> None:
+        """Say that a look is done, and pause until the next one is due or requested."""
+        with self._turn:
+            self._answered = requested
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._closed.is_set() or self._requested > requested, pause)
+
+    def _look(self) -> bool:
+        """Read the state and the log. Returns whether all is known that will ever be."""
+        with deadline(_ANSWER_SECONDS):
+            status = self._job.status()
+        words = ": ".join(word for word in (status.reason, status.message) if word)
+        self._seen = replace(
+            self._seen, phase=status.phase, words=words, ended=status.ended, seen=datetime.now(UTC), problem=""
+        )
+        self._problem_since = None
+        final = self._read_log()
+        self._read_object()
+        if not status.ended:
+            self._ended_at = None
+            return False
+        if self._ended_at is None:
+            self._ended_at = time.monotonic()
+        return final or time.monotonic() - self._ended_at > _FINAL_READ
+
+    def _read_log(self) -> bool:
+        """Read the log. Returns whether reading it again would give nothing new once the Job has ended."""
+        try:
+            with deadline(_FINAL_READ if self._seen.ended else _ANSWER_SECONDS):
+                text = self._job.logs() if self._seen.ended else self._job.logs(tail=_WINDOW)
+        except AksGpuError as error:
+            self._log_problem_since = self._log_problem_since or datetime.now(UTC)
+            self._seen = replace(self._seen, log_problem=_problem(error, self._log_problem_since))
+            return isinstance(error, NotFound)
+        self._log_problem_since = None
+        table = metrics.parse(text)
+        points = dict(zip(table["step"].tolist(), table["accuracy"].tolist(), strict=True))
+        lines = logtext.split(text)
+        if not self._seen.ended and len(lines) >= _WINDOW:
+            points = {**self._seen.points, **points}  # the log's beginning was read by earlier looks
+        last = tuple(logtext.clean(line) for line in lines[-_KEPT_LINES:])
+        self._seen = replace(self._seen, points=points, lines=last, log_problem="")
+        self._log = text
+        return True
+
+    def _read_object(self) -> None:
+        """Read what the Job object alone tells: its number of steps, and when it began and ended."""
+        running = self._seen.phase == "Running" and self._seen.points and not self._seen.started
+        if not running and not self._seen.ended:
+            return
+        try:
+            with deadline(_ANSWER_SECONDS):
+                job = self._job.cluster.kube.get("Job", self._job.name, self._job.namespace)
+        except AksGpuError:
+            return  # times are left out; the state was read
+        status = job.get("status") or {}
+        self._seen = replace(
+            self._seen,
+            max_steps=_max_steps(job),
+            started=_time(status.get("startTime")),
+            finished=_time(_end_time(status)) if self._seen.ended else None,
+        )
+
+    def _show(self) -> None:
+        """Bring the widget up to date, and the static copy from time to time."""
+        now = datetime.now(UTC)
+        with self._lock:
+            if self._note is not None or self._widgets is None or self._display is None:
+                return
+            self._widgets.show(self._seen, self._log)
+            self._widgets.stamp(now)
+        shown = self._seen.phase, bool(self._seen.problem), bool(self._seen.points)
+        if shown != self._copied or self._copied_at is None or now - self._copied_at > _COPY_EVERY:
+            self._copied = shown
+            self._copied_at = now
+            self._display.update(self._static())
+
+
+def _problem(error: AksGpuError, since: datetime) -> str:
+    if isinstance(error, Forbidden | Unauthorized):
+        what = "not permitted to read it"
+    elif isinstance(error, Unreachable):
+        what = "cluster not reachable"
+    else:
+        what = "could not be read"
+    return f"{what} since {markup.date(since)}: {error.message}"
+
+
+def _max_steps(job: Any) -> int:
+    """How many steps the Job's program was told to train; 0 when its arguments do not say."""
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    arguments = [str(argument) for argument in container.get("args") or ()]
+    if "--max_steps" not in arguments[:-1]:
+        return 0
+    value = arguments[arguments.index("--max_steps") + 1]
+    return int(value) if value.isdecimal() else 0
+
+
+def _end_time(status: dict[str, Any]) -> str | None:
+    if status.get("completionTime"):
+        return str(status["completionTime"])
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "Failed" and condition["status"] == "True":
+            return str(condition["lastTransitionTime"])
+    return None
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
