@@ -346,10 +346,6 @@ def references() -> Iterator[tuple[str, str, str]]:
                 yield f"{path.relative_to(ROOT)}:{line}", module, name
 
 
-PUBLIC = {"aksgpu._azure": cluster, "aksgpu._jobs": jobs, "aksgpu._kube": kube}
-"""Where users find what a private package defines."""
-
-
 def exists(module: str, name: str) -> bool:
     """Whether a name exists, by itself or in the module or one of its classes."""
     if name.startswith("aksgpu"):
@@ -361,7 +357,7 @@ def exists(module: str, name: str) -> bool:
             return field in inspect.get_annotations(pkgutil.resolve_name(owner))
         return False
     here = [importlib.import_module(module)]
-    here += [public for private, public in PUBLIC.items() if module.startswith(private)]
+    here.append(importlib.import_module(".".join(module.split(".")[:2])))  # where users find what a module defines
     owners = [*here, *(found for owner in here for found in vars(owner).values() if isinstance(found, type))]
     first, _, rest = name.partition(".")
     owners = [getattr(owner, first) for owner in owners if hasattr(owner, first)]

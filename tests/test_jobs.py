@@ -503,12 +503,15 @@ class Scripted:
             if self.log is None:
                 request.refuse(404, "NotFound", "pods not found")
             else:
-                request.text(self.log)
+                stamped = enumerate(self.log.splitlines(keepends=True))
+                request.text("".join(f"2026-11-23T10:59:03.{number:09d}Z {line}" for number, line in stamped))
         elif kind in ("pods", "events", "nodes", "jobs"):
             found = {"pods": self.pods, "events": self.events, "nodes": [], "jobs": [self.job]}[kind]
             request.json({"kind": "List", "metadata": {}, "items": found})
         elif "/jobs/" in request.route:
             request.json(self.job)
+        elif "/pods/" in request.route and any(pod["metadata"]["name"] == kind for pod in self.pods):
+            request.json(next(pod for pod in self.pods if pod["metadata"]["name"] == kind))
         else:
             request.refuse(404, "NotFound", f"{kind} not found")
 

@@ -91,7 +91,7 @@ class Operations:
         """Save an operation together with what it changes, and start it.
 
         Args:
-            kind: a key of :attr:`kinds`.
+            kind: a key of the table of operation kinds.
             location: the region; it is part of the operation's address.
             cluster: the cluster that it changes, which must have no other operation in progress.
             **fields: further fields of the operation: ``pool`` (a name), ``group`` (a key), and what its kind needs.
