@@ -72,7 +72,7 @@ def test_sizes_that_azure_does_not_tell_block_nothing(
     assert "not now (Refused)" in found.reasons[0]
     with pytest.raises(AzureError):
         sizes.gpu_sizes(scripted, "eastus", timeout=1)
-    monkeypatch.setattr("aksgpu.sizes._SHORT_TIMEOUT", 0.5)
+    monkeypatch.setattr("aksgpu.sizes.offered_sizes._SHORT_TIMEOUT", 0.5)
     script.on("GET", "/resourcegroups/rg$", Answer(200, {"id": "rg", "name": "rg", "location": "eastus"}))
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
     script.on("PUT", CLUSTER, Answer(200, shown("Succeeded"), OPERATION))
