@@ -175,14 +175,21 @@ _ALLOCATION_CODES = {
 }
 
 
+_BULLET = re.compile(r"(?:^|\s)- ")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Return the items of a list with dashes. Some clients fold the list's newlines into spaces."""
+    return tuple(item.strip() for item in _BULLET.split(text)[1:])
+
+
 def _allocation(refusal: Refusal) -> AzureError | None:
     text = refusal.message
     known = refusal.code.lower() in _ALLOCATION_CODES or text.lstrip().startswith("Allocation failed.")
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    # Some clients fold the list's newlines into spaces.
-    bound = tuple(re.findall(r"(?:^|\s)- (.+?)(?=\s+- |\s*$)", constraints)) if listed else ()
+    bound = _listed(constraints) if listed else ()
     elsewhere = "another zone, " if any("zone" in item.lower() for item in bound) or "Zonal" in refusal.code else ""
     return errors.AllocationFailed(
         "",

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from aksgpu.local.arm.arm_errors import refuse_if
 from aksgpu.local.arm.arm_store import Document
 
-_TERM = re.compile(r"(?:^|\s+(and|or)\s+)(?:(\w+)\s+(eq|ne)\s+'([^']*)'|contains\((\w+),\s*'([^']*)'\))")
+_TERM = re.compile(
+    r"(?:^|\s{1,8}(and|or)\s{1,8})(?:(\w{1,64})\s{1,8}(eq|ne)\s{1,8}'([^']*)'|contains\((\w{1,64}),\s{0,8}'([^']*)'\))"
+)
 _FILTER = re.compile(f"(?:{_TERM.pattern})+")
 _ALIASES = {"pricetype": "type", "resourcetype": "type"}
 
