@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import pickle
 import socket
 import subprocess
 import sys
@@ -94,6 +95,24 @@ def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
     assert [pod["metadata"]["name"] for pod in api.list("Pod", "team")] == ["a", "b"]
 
 
+@pytest.mark.parametrize("kind", [getattr(errors, name) for name in errors.__all__])
+def test_errors_survive_a_process_boundary(kind: type[errors.AksGpuError]) -> None:
+    cause = ValueError("cause")
+    error = pickle.loads(pickle.dumps(kind("message", hint="Do this.", original=cause)))
+    assert type(error) is kind
+    assert str(error) == "message\nHint: Do this."
+    assert str(error.original) == "cause"
+    with pytest.raises(TypeError):
+        kind("message", no_such_attribute=1)  # type: ignore[call-arg]
+
+
+def test_an_error_without_an_answer_has_no_http_status() -> None:
+    error = errors.Unreachable("no answer")
+    assert error.http_status is None
+    assert error.code == ""
+    assert error.status == {}
+
+
 def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None:
     document = json.dumps([{"n": n} for n in range(20_000)]).encode()
     before = gc.get_stats()[0]["collections"]
@@ -129,7 +148,7 @@ def test_refusals_are_exceptions_with_the_servers_words(
     with pytest.raises(kind, match=message.split(":")[0]) as raised, waiting.deadline(0):
         api.get("Job", "x")
     assert type(raised.value) is kind
-    assert (raised.value.code, raised.value.reason) == (code, reason)
+    assert (raised.value.http_status, raised.value.code) == (code, reason)
     assert "t0" not in str(raised.value)
 
 

@@ -279,7 +279,7 @@ class Kube:
         except NotFound:
             return _ABSENT
         except KubernetesError as refused:
-            if refused.code in (403, 405):  # 405: objects of this kind are created, and never read
+            if refused.http_status in (403, 405):  # 405: objects of this kind are created, and never read
                 return _UNKNOWN
             raise
         return str((found.get("metadata") or {}).get("uid") or _UNKNOWN)

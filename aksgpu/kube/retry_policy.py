@@ -40,7 +40,7 @@ def is_transient(failed: KubernetesError) -> bool:
         return not failed.permanent
     if isinstance(failed, Invalid):
         return False
-    return (failed.code in TRANSIENT_STATUSES and not _is_ahead(failed)) or roles_are_missing(failed)
+    return (failed.http_status in TRANSIENT_STATUSES and not _is_ahead(failed)) or roles_are_missing(failed)
 
 
 def roles_are_missing(failed: KubernetesError) -> bool:
@@ -52,7 +52,7 @@ def is_unsent(failed: KubernetesError) -> bool:
     """Whether the server surely did not carry out the request."""
     if isinstance(failed, Unreachable) and failed.unsent:
         return True
-    return failed.code == 429 or roles_are_missing(failed)
+    return failed.http_status == 429 or roles_are_missing(failed)
 
 
 def call(attempt: Callable[[bool], T], what: str, *, repeat_lost: bool = True) -> T:
@@ -122,10 +122,10 @@ def _given_up(failed: KubernetesError, what: str, tries: int, seconds: float) ->
         status=failed.status,
         hint=failed.hint,
         refused=isinstance(failed, Unreachable) and failed.refused,
-        _beneath=failed.original or failed,
+        original=failed.original or failed,
     )
 
 
 def _is_ahead(failed: KubernetesError) -> bool:
     """Whether the server does not know a resource version yet; asking again without one is the caller's part."""
-    return failed.code == 504 and "Too large resource version" in failed.message
+    return failed.http_status == 504 and "Too large resource version" in failed.message

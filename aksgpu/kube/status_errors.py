@@ -102,5 +102,5 @@ def unreachable(failed: BaseException, what: str, url: str) -> Unreachable:
         refused=connection_errors.refused(failed),
         unsent=connection_errors.unsent(failed),
         permanent=connection_errors.permanent(failed),
-        _beneath=failed,
+        original=failed,
     )

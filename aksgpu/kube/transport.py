@@ -79,7 +79,7 @@ class Stream:
                 yield block
         except HTTPError as broken:
             message = f"{self._where}: the connection broke ({type(broken).__name__})"
-            raise Unreachable(message, hint=UNREACHABLE_HINT, _beneath=broken) from None
+            raise Unreachable(message, hint=UNREACHABLE_HINT, original=broken) from None
         finally:
             self.close()
 
