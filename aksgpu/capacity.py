@@ -18,7 +18,7 @@ from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.node_facts import GPU, Node, read, taint_text
-from aksgpu.waiting import check_timeout, wait_until
+from aksgpu.waiting import Timeout, check_timeout, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,14 +213,14 @@ def _gpu_nodes(aks: HasKube) -> list[Node]:
 
 
 def wait_schedulable(
-    aks: HasKube, gpus: int = 1, *, timeout: float | None = 600, progress: bool | None = None
+    aks: HasKube, *, gpus: int = 1, timeout: Timeout = 600, progress: bool | None = None
 ) -> pd.DataFrame:
     """Wait until one node has enough GPUs free that a pod asking for them would be scheduled there.
 
     Args:
         aks: the cluster.
         gpus: GPUs of one pod.
-        timeout: seconds; None means no limit.
+        timeout: seconds, or text such as ``"10m"``; None means no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Returns:
@@ -296,7 +296,7 @@ def _obstacle(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
         return _Obstacle(
             node.name,
             "no GPU advertised, because no device plugin serves it yet",
-            "plugin.verify(aks) shows the plugin on each node; plugin.install(aks) installs it.",
+            "plugin.status(aks) shows the plugin on each node; plugin.install(aks) installs it.",
         )
     return _shortage(node, gpus, use)
 
@@ -312,7 +312,7 @@ def _shortage(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
             return None
         if not there:
             reasons.append(f"0 of {node.capacity[resource]} {resource} healthy")
-            action = "plugin.verify(aks) shows what is wrong with its GPUs."
+            action = "plugin.status(aks) shows what is wrong with its GPUs."
         elif there < gpus:
             reasons.append(f"{there} {resource}, fewer than {gpus}")
             action = f"Ask for {there} or fewer, or add nodes of a larger size."
@@ -353,12 +353,12 @@ def _hint(aks: HasKube, obstacles: list[_Obstacle]) -> str:
     )
 
 
-def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
+def advertise(aks: HasKube, node: str, *, gpus: int = 1) -> None:
     """Write GPUs into a node's status, as Kubernetes documents for extended resources. Nothing is behind them.
 
     This is for test clusters without a GPU (kind, k3d, minikube), so that pods that ask for one are scheduled. A device
     plugin on the node overwrites the number with its own. :func:`aksgpu.plugin.install` takes away what was written
-    here before it installs a plugin, and :func:`aksgpu.plugin.verify` names such GPUs.
+    here before it installs a plugin, and :func:`aksgpu.plugin.status` names such GPUs.
 
     Args:
         aks: the cluster.

@@ -39,12 +39,12 @@ from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.node_facts import GPU, Node, add_tolerations, read, taint_text, tolerates, tolerations
 from aksgpu.logs.job_logs import read as read_log
-from aksgpu.waiting import Timer, deadline, wait_until
+from aksgpu.waiting import Timeout, Timer, deadline, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Plugin", "install", "remove", "verify"]
+__all__ = ["Plugin", "install", "remove", "status"]
 
 NAMESPACE = "gpu-resources"
 NAME = "nvidia-device-plugin-daemonset"
@@ -86,7 +86,7 @@ def install(
     *,
     manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None = None,
     namespace: str = NAMESPACE,
-    timeout: float | None = 600,
+    timeout: Timeout = 600,
     progress: bool | None = None,
     force: bool = False,
 ) -> Plugin:
@@ -102,7 +102,7 @@ def install(
         aks: the cluster.
         manifest: objects, YAML text or a file of it with one DaemonSet; None uses ``manifests.device_plugin()``.
         namespace: to install into; created if it is missing.
-        timeout: seconds; None for no limit.
+        timeout: seconds, or text such as ``"10m"``; None means no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         force: install beside another GPU stack, on a cluster without GPU nodes, and over fields that another program
             manages.
@@ -217,7 +217,7 @@ def _put_back(aks: HasKube, by_hand: dict[str, int], failed: BaseException) -> N
             capacity.advertise(aks, name, gpus=by_hand[name])
         outcome = "They are as before."
     except KubernetesError:
-        outcome = "They could not be written again: capacity.advertise(aks, node, gpus) does that."
+        outcome = "They could not be written again: capacity.advertise(aks, node, gpus=1) does that."
     if isinstance(failed, AksGpuError):
         failed.message += (
             f"\nThe GPUs of {', '.join(sorted(by_hand))} had been written by capacity.advertise or another program, "
@@ -421,7 +421,7 @@ _EXPLAINING = 5.0
 """Seconds that finding a reason may take after the wait has run out of time."""
 
 
-_LATE_HINT = "plugin.verify(aks) shows each node; plugin.install(aks) goes on waiting."
+_LATE_HINT = "plugin.status(aks) shows each node; plugin.install(aks) goes on waiting."
 
 
 def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
@@ -532,7 +532,7 @@ def _tail(aks: HasKube, pod: Object) -> str:
 # Verify and remove
 
 
-def verify(aks: HasKube) -> pd.DataFrame:
+def status(aks: HasKube) -> pd.DataFrame:
     """Whether each GPU node serves its GPUs, and what is wrong where not.
 
     Both are judged: what the node advertises, and the state of the plugin's pod on it.
@@ -558,7 +558,7 @@ def verify(aks: HasKube) -> pd.DataFrame:
         Unreachable: the cluster did not answer.
 
     Example:
-        plugin.verify(aks)
+        plugin.status(aks)
     """
     check_cluster(aks)
     nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
@@ -616,7 +616,7 @@ def _pod_problem(count: int | None, states: Mapping[str, _pods.State], failing: 
     return "the plugin runs and advertises no GPU: its log tells why (driver, NVML)"
 
 
-def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300, progress: bool | None = None) -> None:
+def remove(aks: HasKube, *, namespace: bool = True, timeout: Timeout = 300, progress: bool | None = None) -> None:
     """Delete the DaemonSet from ``gpu-resources``, and wait until its pods and the GPUs that they advertised are gone.
 
     A second call does nothing. A plugin that is installed again meanwhile is left alone.
@@ -624,7 +624,7 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300,
     Args:
         aks: the cluster.
         namespace: delete the namespace too, unless something else is in it, or you may not see whether there is.
-        timeout: seconds; None for no limit.
+        timeout: seconds, or text such as ``"10m"``; None means no limit.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
 
     Raises:

@@ -196,12 +196,12 @@ def schedulable(behind: Stub, sure: Kube) -> None:
 
 def advertised(behind: Stub, sure: Kube) -> None:
     node = capacity.gpus(behind)["node"].iloc[0]
-    capacity.advertise(behind, node, 1)
+    capacity.advertise(behind, node, gpus=1)
 
 
 def installed(behind: Stub, sure: Kube) -> None:
     assert plugin.install(behind, timeout=60).gpus == 1
-    assert plugin.verify(behind)["ok"].all()
+    assert plugin.status(behind)["ok"].all()
 
 
 CALLS: list[Callable[[Stub, Kube], None]] = [

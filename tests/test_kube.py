@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -19,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from aksgpu import errors, waiting
 from aksgpu.cluster import Cluster
-from aksgpu.kube import Kube, client, transport
+from aksgpu.kube import Kube, client, decoding, kubeconfig, transport
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -113,15 +114,35 @@ def test_an_error_without_an_answer_has_no_http_status() -> None:
     assert error.status == {}
 
 
-def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None:
-    document = json.dumps([{"n": n} for n in range(20_000)]).encode()
+LARGE = json.dumps([{"n": n} for n in range(20_000)]).encode()
+
+
+def test_large_responses_are_decoded_with_the_garbage_collector_off() -> None:
     before = gc.get_stats()[0]["collections"]
-    assert len(transport.decode(document)) == 20_000
+    assert len(decoding.decode(LARGE)) == 20_000
     assert gc.get_stats()[0]["collections"] - before < 5
     assert gc.isenabled()
     with pytest.raises(ValueError):
-        transport.decode(b"x" * 200_000)
+        decoding.decode(b"x" * 200_000)
     assert gc.isenabled()
+
+
+def test_the_garbage_collector_stays_off_until_the_last_thread_has_decoded() -> None:
+    with decoding._without_collector():
+        other = threading.Thread(target=decoding.decode, args=(LARGE,))
+        other.start()
+        other.join()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_a_garbage_collector_that_is_off_stays_off() -> None:
+    gc.disable()
+    try:
+        decoding.decode(LARGE)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -298,10 +319,13 @@ def test_kubeconfigs_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(errors.InvalidInput, match="users are not named entries"):
         Kube.from_kubeconfig(bad)
     server = Server(lambda request: None)
+    for user in ("x", {"exec": "kubelogin"}, {"auth-provider": "azure"}):
+        with pytest.raises(errors.InvalidInput, match=r"the kubeconfig's .* must be a mapping, got str"):
+            Kube.from_kubeconfig(server.kubeconfig(tmp_path, user))  # type: ignore[arg-type]
     path = server.kubeconfig(tmp_path)
     server.server_close()
     with pytest.raises(errors.InvalidInput, match=r"no context 'other'\nHint: Its contexts: scripted"):
-        Kube.from_kubeconfig(path, "other")
+        Kube.from_kubeconfig(path, context="other")
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'none'}:{path}")
     assert repr(Kube.from_kubeconfig()) == "Kube(context='scripted')"
 
@@ -618,7 +642,7 @@ def test_discovery_and_refusals_of_the_laptop(aks: Cluster) -> None:
 
 def kubeconfig_as(aks: Cluster, folder: Path, **user: Any) -> Path:
     """The cluster's own kubeconfig, with more in its user."""
-    config = transport.read_kubeconfig(aks.kube._wire._path)
+    config = kubeconfig.load(aks.kube._transport._path)
     for entry in config["users"]:
         entry["user"] = {**entry["user"], **user}
     path = folder / "impersonating"
@@ -640,6 +664,6 @@ def test_an_impersonated_user_has_only_their_own_rights_on_the_laptop(aks: Clust
 @pytest.mark.parametrize("header", ["Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-scopes"])
 def test_the_laptop_refuses_impersonation_without_a_user(aks: Cluster, tmp_path: Path, header: str) -> None:
     api = Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path))
-    api._wire._impersonation = [(header, "value")]
+    api._transport._impersonation = [(header, "value")]
     with pytest.raises(errors.KubernetesError, match="without impersonating a user"):
         api.list("Node")

@@ -182,7 +182,8 @@ def _allocation(refusal: Refusal) -> AzureError | None:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
     # Some clients fold the list's newlines into spaces.
-    bound = tuple(re.findall(r"(?:^|\s)- (.+?)(?=\s+- |\s*$)", constraints)) if listed else ()
+    items = re.findall(r"(?:^|\s)- (.+?)(?=\s- |$)", constraints.rstrip()) if listed else []
+    bound = tuple(item.strip() for item in items)
     elsewhere = "another zone, " if any("zone" in item.lower() for item in bound) or "Zonal" in refusal.code else ""
     return errors.AllocationFailed(
         "",

@@ -24,8 +24,9 @@ from aksgpu.errors import (
 )
 from aksgpu.kube import path_names, retry_policy
 from aksgpu.kube.backoff import Backoff
+from aksgpu.kube.decoding import decode
 from aksgpu.kube.status_errors import UNREACHABLE_HINT
-from aksgpu.kube.transport import Stream, Wire, decode
+from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 
 Object = dict[str, Any]
@@ -105,14 +106,15 @@ class Kube:
     :class:`~aksgpu.errors.InvalidInput` for a name, namespace or kind that cannot be one; then nothing was sent.
     """
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._discovered: dict[tuple[str, str], Kind] = {}
 
     @classmethod
     def from_kubeconfig(
         cls,
         path: str | os.PathLike[str] | None = None,
+        *,
         context: str | None = None,
         refresh: Callable[[], str] | None = None,
     ) -> Kube:
@@ -128,19 +130,19 @@ class Kube:
             InvalidInput: no such file or context.
             Unauthorized: the kubeconfig asks for a login that does not work from Python.
         """
-        return cls(Wire(path, context, refresh))
+        return cls(Transport(path, context, refresh))
 
     def __repr__(self) -> str:
-        return f"Kube(context={self._wire.context!r})"
+        return f"Kube(context={self._transport.context!r})"
 
     @property
     def namespace(self) -> str:
         """The namespace meant where none is given for a single object."""
-        return self._wire.namespace
+        return self._transport.namespace
 
     def close(self) -> None:
         """Close idle connections; the next call opens new ones."""
-        self._wire.close()
+        self._transport.close()
 
     # One object
 
@@ -375,7 +377,7 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str | None = None,
-        timeout: float | None = None,
+        timeout: waiting.Timeout = None,
     ) -> Iterator[tuple[str, Object]]:
         """Changes as they happen: ("ADDED" | "MODIFIED" | "DELETED", object).
 
@@ -389,7 +391,7 @@ class Kube:
             label_selector: as kubectl's ``--selector``.
             field_selector: as kubectl's ``--field-selector``.
             resource_version: begin after this position of an earlier list.
-            timeout: seconds after which the iteration ends; None for never.
+            timeout: seconds after which the iteration ends, or text such as ``"2h"``; None means no limit.
 
         Raises:
             Expired: ``resource_version`` is too old; only the caller knows what it had seen until then.
@@ -401,7 +403,7 @@ class Kube:
         waiting.check_timeout(timeout)
         selector = {"labelSelector": label_selector or None, "fieldSelector": field_selector or None}
         watch = Watch(
-            open=lambda params, options: self._wire.open(
+            open=lambda params, options: self._transport.open(
                 "GET", self._collection(kind, namespace), params={**selector, **params}, **options
             ),
             list=lambda: self._list(kind, namespace, label_selector, field_selector, None),
@@ -453,7 +455,7 @@ class Kube:
         path = self._path("Pod", namespace, pod, "log", argument="pod")
 
         def attempt(lost: bool = False) -> Stream:
-            return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout)
+            return self._transport.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout)
 
         if follow:
             return attempt()
@@ -499,7 +501,7 @@ class Kube:
         content_type: str = "application/json",
     ) -> Object:
         """One request and its whole answer."""
-        with self._wire.open(method, path, params=params, body=body, content_type=content_type) as stream:
+        with self._transport.open(method, path, params=params, body=body, content_type=content_type) as stream:
             content = stream.read()
         try:
             answer = decode(content)

@@ -14,8 +14,9 @@ from aksgpu import waiting
 from aksgpu.errors import Expired, KubernetesError, Unreachable
 from aksgpu.kube import retry_policy
 from aksgpu.kube.backoff import Backoff
-from aksgpu.kube.status_errors import refusal
-from aksgpu.kube.transport import Stream, decode
+from aksgpu.kube.decoding import decode
+from aksgpu.kube.status_errors import from_status
+from aksgpu.kube.transport import Stream
 
 Object = dict[str, Any]
 Event = tuple[str, Object]
@@ -46,7 +47,7 @@ class Watch:
         self._answered = False
         self._position: str | None = None
 
-    def events(self, position: str | None, timeout: float | None) -> Iterator[Event]:
+    def events(self, position: str | None, timeout: waiting.Timeout) -> Iterator[Event]:
         """See :meth:`aksgpu.kube.Kube.watch`."""
         timer = waiting.Timer(timeout)
         listed = position is None
@@ -128,7 +129,7 @@ class Watch:
                 change = event["type"]
                 obj = event["object"]
                 if change == "ERROR":
-                    raise refusal(obj)
+                    raise from_status(obj)
                 if change != "BOOKMARK":
                     yield from self._changes(change, obj)
                 self._position = _version(obj)
