@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.common.arguments import whole
+from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
 from aksgpu.errors import Forbidden, WaitTimeout
 from aksgpu.kube import path_names, pod_facts
@@ -237,7 +237,7 @@ def wait_schedulable(
         capacity.wait_schedulable(aks, gpus=1, timeout=600)
     """
     check_cluster(aks)
-    gpus = whole("gpus", gpus, 1)
+    gpus = integer("gpus", gpus, 1)
     limit = check_timeout(timeout)
     obstacles: list[_Obstacle] = []
 
@@ -375,6 +375,6 @@ def advertise(aks: HasKube, node: str, *, gpus: int = 1) -> None:
     """
     check_cluster(aks)
     path_names.check_name("Node", node, "node")
-    gpus = whole("gpus", gpus, 0, 10**9)
+    gpus = integer("gpus", gpus, 0, 10**9)
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")

@@ -249,9 +249,9 @@ def test_a_thousand_gpus_are_read_as_kubernetes_writes_them(aks: Cluster) -> Non
         capacity.advertise(aks, name, gpus=0)
 
 
-@pytest.mark.parametrize("value", ["500m", "1.5", "-1", "", "1_0", "k", "1Ki", "9" * 5000, True, None, "\u0661"])
+@pytest.mark.parametrize("value", ["500m", "1.5", "-1", "", "1_0", "k", "9" * 5000, True, None, "\u0661"])
 def test_a_number_of_gpus_that_is_not_whole_is_refused(value: Any) -> None:
-    with pytest.raises(errors.InvalidInput, match="must be a whole number, 0 or more"):
+    with pytest.raises(errors.InvalidInput, match="must be an integer, 0 or more"):
         _nodes.gpus_of({"nvidia.com/gpu": value})
 
 

@@ -46,7 +46,7 @@ def thing(name: str, version: int, **more: Any) -> dict[str, Any]:
 
 
 def test_one_object_goes_to_its_path(serve: Any) -> None:
-    api, server = serve(lambda request: request.json({"kind": "Thing"}))
+    api, server = serve(lambda request: request.json(thing("j", 1)))
     api.get("Job", "j")
     api.get("Node", "n")
     api.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"generateName": "j-", "namespace": "team"}})
@@ -68,6 +68,29 @@ def test_one_object_goes_to_its_path(serve: Any) -> None:
     assert server.requests[3].query == {"fieldManager": "aksgpu", "fieldValidation": "Strict", "force": "true"}
     assert server.requests[-1].body["propagationPolicy"] == "Foreground"
     assert all(r.headers["Authorization"] == "Bearer t0" for r in server.requests)
+
+
+WRITES: dict[str, Callable[[Kube], object]] = {
+    "create": lambda api: api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}}),
+    "apply": lambda api: api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}),
+    "patch": lambda api: api.patch("ConfigMap", "c", {"data": None}),
+}
+
+
+@pytest.mark.parametrize("response", [{}, {"kind": "Status", "metadata": {}, "status": "Success"}, {"metadata": "c"}])
+@pytest.mark.parametrize("call", [lambda api: api.get("Job", "j"), *WRITES.values()], ids=["get", *WRITES])
+def test_a_response_that_is_not_an_object_is_an_error(
+    serve: Any, call: Callable[[Kube], object], response: dict[str, Any]
+) -> None:
+    api, _ = serve(lambda request: request.json(response))
+    with pytest.raises(errors.KubernetesError, match="the response is not a Kubernetes object"):
+        call(api)
+
+
+def test_an_object_without_a_name_is_not_what_was_asked_for(serve: Any) -> None:
+    api, _ = serve(lambda request: request.json({"metadata": {}}))
+    with pytest.raises(errors.KubernetesError, match="the response is not a Kubernetes object"):
+        api.get("Job", "j")
 
 
 def test_lists_come_in_pages_and_keep_only_what_is_picked(serve: Any) -> None:
@@ -221,15 +244,15 @@ def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
 
     def answer(request: Request) -> None:
         if request.headers["Authorization"] == "Bearer t2":
-            request.json({"ok": True})
+            request.json(thing("x", 1))
         else:
             request.refuse(401, "Unauthorized", "Unauthorized")
 
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "kubelogin-not-here"}}
     api, server = serve(answer, user=user, refresh=lambda: next(tokens))
-    assert api.get("Job", "x") == {"ok": True}
+    assert api.get("Job", "x") == thing("x", 1)
     assert len(server.requests) == 2
-    assert api.get("Job", "x") == {"ok": True}
+    assert api.get("Job", "x") == thing("x", 1)
     assert len(server.requests) == 3
 
 
@@ -244,10 +267,10 @@ def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch
             request.send_header("Content-Length", "0")
             request.end_headers()
         else:
-            request.json({"made": True})
+            request.json(thing("c", 1))
 
     api, server = serve(answer)
-    assert api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}) == {"made": True}
+    assert api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}) == thing("c", 1)
     assert pauses == [7.0, 7.0]
     assert [request.command for request in server.requests] == ["GET", "GET", "GET", "POST"]
 
@@ -255,7 +278,7 @@ def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch
 def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Path) -> None:
     def answer(request: Request) -> None:
         if request.headers["Authorization"] == "Bearer new":
-            request.json({"ok": True})
+            request.json(thing("x", 1))
         else:
             request.refuse(401, "Unauthorized", "Unauthorized")
 
@@ -264,7 +287,7 @@ def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Pa
         api.get("Job", "x")
     assert len(server.requests) == 2  # once more with the same token, as there is no newer one
     server.kubeconfig(tmp_path, {"token": "new"})
-    assert api.get("Job", "x") == {"ok": True}
+    assert api.get("Job", "x") == thing("x", 1)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +326,7 @@ def test_a_login_program_that_works_is_used(serve: Any, tmp_path: Path) -> None:
     user = {
         "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program), "interactiveMode": "Never"}
     }
-    api, server = serve(lambda request: request.json({}), user=user)
+    api, server = serve(lambda request: request.json(thing("x", 1)), user=user)
     api.get("Job", "x")
     assert server.requests[0].headers["Authorization"] == "Bearer e"
 

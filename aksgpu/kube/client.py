@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from aksgpu import waiting
+from aksgpu.common.arguments import shown
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import (
     AlreadyExists,
     Conflict,
@@ -29,7 +31,8 @@ from aksgpu.kube.status_errors import UNREACHABLE_HINT
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 
-Object = dict[str, Any]
+__all__ = ["KINDS", "HasKube", "Kind", "Kube", "Object"]
+
 T = TypeVar("T")
 
 PAGE = 500
@@ -149,7 +152,10 @@ class Kube:
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """The object."""
         path = self._path(kind, namespace, name)
-        return _an_object(self.request("GET", path), path)
+        found = _checked_object(self.request("GET", path), f"GET {path}")
+        if not found["metadata"].get("name"):
+            raise KubernetesError(f"GET {path}: the response is not a Kubernetes object")
+        return found
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
         """The object, or None where there is none."""
@@ -171,14 +177,14 @@ class Kube:
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
         what = f"creating {obj['kind']}"
         if dry_run:
-            return self._exchange("POST", collection, what, params=params, body=obj)
+            return _checked_object(self._exchange("POST", collection, what, params=params, body=obj), what)
         named = _with_name(obj)
         path = self._path_of(named, named=True)
         before = _ABSENT
 
         def attempt(lost: bool) -> Object:
             try:
-                return self._once("POST", collection, params=params, body=named)
+                return _checked_object(self._once("POST", collection, params=params, body=named), what)
             except AlreadyExists as taken:
                 made = self._made_since(path, before, taken) if lost else None
                 if made is None:
@@ -199,15 +205,17 @@ class Kube:
         """
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "force": force}
         path = self._path_of(obj, named=True)
-        return self._exchange(
+        what = f"applying {obj['kind']}"
+        response = self._exchange(
             "PATCH",
             path,
-            f"applying {obj['kind']}",
+            what,
             params=params,
             body=obj,
             content_type="application/apply-patch+yaml",
             repeat_lost="resourceVersion" not in (obj.get("metadata") or {}),
         )
+        return _checked_object(response, what)
 
     def patch(
         self,
@@ -226,15 +234,17 @@ class Kube:
         path = self._path(kind, namespace, name, subresource)
         style = "json-patch" if isinstance(patch, list) else "merge-patch"
         repeat_lost = not isinstance(patch, list) and "resourceVersion" not in (patch.get("metadata") or {})
-        return self._exchange(
+        what = f"patching {kind} {name}"
+        response = self._exchange(
             "PATCH",
             path,
-            f"patching {kind} {name}",
+            what,
             params={"fieldManager": MANAGER},
             body=patch,
             content_type=f"application/{style}+json",
             repeat_lost=repeat_lost,
         )
+        return _checked_object(response, what)
 
     def delete(
         self, kind: str, name: str, namespace: str | None = None, *, propagation_policy: str = "Background"
@@ -363,7 +373,7 @@ class Kube:
                 "labelSelector": labels or None,
                 "fieldSelector": fields or None,
             }
-            page = _a_list(self.request("GET", path, params=params), path)
+            page = _checked_list(self.request("GET", path, params=params), f"GET {path}")
             found += map(pick, page["items"]) if pick else page["items"]
             token = page["metadata"].get("continue")
             if not token:
@@ -545,16 +555,14 @@ class Kube:
         path_names.check_api_version(version)
         metadata = obj.get("metadata") or {}
         if not isinstance(metadata, Mapping):
-            raise InvalidInput(f"`metadata` must be a mapping, got {path_names.shown(metadata)}")
+            raise InvalidInput(f"`metadata` must be a mapping, got {shown(metadata)}")
         name = metadata.get("name")
         if name is None and (named or not metadata.get("generateName")):
             raise InvalidInput(f"the {kind} has no metadata.name")
         if name is not None:
             path_names.check_name(kind, name, "metadata.name")
         elif not isinstance(metadata.get("generateName", ""), str):
-            raise InvalidInput(
-                f"`metadata.generateName` must be text, got {path_names.shown(metadata['generateName'])}"
-            )
+            raise InvalidInput(f"`metadata.generateName` must be text, got {shown(metadata['generateName'])}")
         namespace = metadata.get("namespace")
         if namespace is None or namespace == "":  # Kubernetes treats an empty one in an object as an absent one
             namespace = self.namespace
@@ -587,22 +595,22 @@ class Kube:
         raise NotFound(f"the cluster has no kind {kind!r}" + (f" in {api_version}" if api_version else ""))
 
 
-def _an_object(answer: Object, path: str) -> Object:
-    """The answer, which must be an object: a proxy or gateway may answer with a Status of its own."""
-    if answer.get("kind") == "Status":
-        raise KubernetesError(f"GET {path}: the answer is not a Kubernetes object")
-    return answer
+def _checked_object(response: Object, request: str) -> Object:
+    """Return a response that must be an object. A proxy may respond with a Status or another JSON object of its own."""
+    if response.get("kind") == "Status" or not isinstance(response.get("metadata"), dict):
+        raise KubernetesError(f"{request}: the response is not a Kubernetes object")
+    return response
 
 
-def _a_list(answer: Object, path: str) -> Object:
-    """The answer, which must be a list of Kubernetes objects. Go writes an empty one as null at times."""
-    items = answer.get("items", "")
+def _checked_list(response: Object, request: str) -> Object:
+    """Return a response that must be a list of Kubernetes objects. Go may write an empty list as null."""
+    items = response.get("items", "")
     if items is None:
         items = []
-    metadata = answer.get("metadata")
+    metadata = response.get("metadata")
     if not isinstance(items, builtins.list) or not isinstance(metadata, dict):
-        raise KubernetesError(f"GET {path}: the answer is not a list of Kubernetes objects")
-    return {**answer, "items": items}
+        raise KubernetesError(f"{request}: the response is not a list of Kubernetes objects")
+    return {**response, "items": items}
 
 
 def _with_name(obj: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aksgpu.common import quantities
+from aksgpu.common import tolerations as tolerations_rules
 from aksgpu.common.arguments import shown
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
-
-Object = Mapping[str, Any]
 
 GPU = "nvidia.com/gpu"
 """The resource that a Job asks for."""
@@ -30,8 +31,8 @@ _DOCUMENTED: list[dict[str, Any]] = [
 """The taints of AKS' and NVIDIA's documentation, for when there is no GPU node to ask (a pool scaled to zero)."""
 
 
-_DIGITS = 15
-"""Digits of a number of GPUs, at most."""
+_TOO_MANY = 10**15
+"""Numbers of GPUs from here on are refused."""
 
 
 @dataclass(frozen=True)
@@ -154,22 +155,26 @@ def gpus_of(resources: Mapping[str, Any] | None, where: str = "") -> dict[str, i
         where: the list's field, for the error.
 
     Raises:
-        InvalidInput: a quantity is not whole: Kubernetes divides no GPUs.
+        InvalidInput: a quantity is not an integer.
     """
-    return {name: _whole(name, value, where) for name, value in (resources or {}).items() if name.startswith(_VENDORS)}
+    return {name: _count(name, value, where) for name, value in (resources or {}).items() if name.startswith(_VENDORS)}
 
 
-def _whole(name: str, value: Any, where: str) -> int:
-    text = "" if isinstance(value, bool) else str(value)
-    number = text.rstrip("kMG")
-    # Kubernetes writes 1000 as 1k.
-    scale = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}.get(text[len(number) :])
-    if not number.isascii() or not number.isdigit() or len(number) > _DIGITS or scale is None:
-        raise InvalidInput(
-            f"{f'{where}: ' if where else ''}{name} must be a whole number, 0 or more, got {shown(value)}",
-            hint="For example: 1. MIG and time-slicing share a GPU, and each share counts as one.",
+def _count(name: str, value: Any, where: str) -> int:
+    """Return the number of GPUs that a quantity means."""
+    try:
+        number = (
+            quantities.parse(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
         )
-    return int(number) * scale
+    except ValueError:
+        number = None
+    if number is None or number % 1 or not 0 <= number < _TOO_MANY:
+        field = f"{where}: " if where else ""
+        raise InvalidInput(
+            f"{field}{name} must be an integer, 0 or more, got {shown(value)}",
+            hint="For example: 1. Each part of a GPU that MIG or time-slicing makes counts as one.",
+        )
+    return int(number)
 
 
 def taint_text(taint: Object) -> str:
@@ -178,21 +183,9 @@ def taint_text(taint: Object) -> str:
     return f"{taint['key']}{value}:{taint['effect']}"
 
 
-def tolerates(tolerations: Iterable[Object], taint: Object) -> bool:
-    """Whether a pod with these tolerations may be scheduled onto a node with this taint."""
-    if taint["effect"] == "PreferNoSchedule":
-        return True
-    return any(_matches(toleration, taint) for toleration in tolerations)
-
-
-def _matches(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    key = toleration.get("key")
-    exists = toleration.get("operator") == "Exists"
-    if not key:
-        return exists
-    return bool(key == taint["key"] and (exists or (toleration.get("value") or "") == (taint.get("value") or "")))
+def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Object) -> bool:
+    """Return whether a pod with these tolerations may be scheduled onto a node with this taint."""
+    return taint["effect"] == "PreferNoSchedule" or tolerations_rules.tolerates(tolerations, taint)
 
 
 def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str, Any]]:

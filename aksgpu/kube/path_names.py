@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 
 
@@ -63,8 +64,6 @@ require it of every custom resource.
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
 _VERSION = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
 
 
 def check_name(kind: str, value: object, argument: str = "name") -> str:
@@ -159,12 +158,6 @@ def check_path(path: object, method: str = "GET") -> str:
                 hint="A segment must not be empty, '.' or '..', and must not contain an encoded '/', '.' or '%'.",
             )
     return path
-
-
-def shown(value: object) -> str:
-    """Return a wrong value as it is shown in an error: its repr, shortened."""
-    text = ascii(value) if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def proposed(value: object, longest: int = LABEL.longest) -> str:

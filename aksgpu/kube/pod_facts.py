@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube.node_facts import gpus_of
-
-Object = Mapping[str, Any]
 
 UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 """Reasons with which a container waits for an image that does not come."""

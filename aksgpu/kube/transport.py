@@ -17,6 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from aksgpu import waiting
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError, Unauthorized, Unreachable
 from aksgpu.kube import impersonation, kubeconfig, login, path_names
 from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_failure, from_response
@@ -281,7 +282,7 @@ def _query(params: Mapping[str, Any]) -> str:
     given = {key: _text(value) for key, value in params.items() if value is not None}
     for key, value in given.items():
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise InvalidInput(f"`{key}` must be text that UTF-8 can encode, got {path_names.shown(value)}")
+            raise InvalidInput(f"`{key}` must be text that UTF-8 can encode, got {shown(value)}")
     return "?" + urlencode(given) if given else ""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from aksgpu import waiting
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import Expired, KubernetesError, Unreachable
 from aksgpu.kube import retry_policy
 from aksgpu.kube.backoff import Backoff
@@ -18,7 +19,6 @@ from aksgpu.kube.decoding import decode
 from aksgpu.kube.status_errors import from_status
 from aksgpu.kube.transport import Stream
 
-Object = dict[str, Any]
 Event = tuple[str, Object]
 
 GRACE = 15.0
