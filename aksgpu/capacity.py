@@ -189,7 +189,7 @@ def usage(aks: HasKube) -> dict[str, Usage]:
     """
     check_cluster(aks)
     using: defaultdict[str, Usage] = defaultdict(Usage)
-    for node, owner, wants in aks.kube.list("Pod", field_selector=_ON_NODES, pick=_picked):
+    for node, owner, wants in aks.kube.list("Pod", all_namespaces=True, field_selector=_ON_NODES, pick=_picked):
         for resource, count in wants.items():
             using[node].taken[resource] += count
             using[node].by[resource][owner] += count

@@ -362,7 +362,7 @@ def _key(obj: Object) -> tuple[str, str]:
 
 def _daemons(aks: HasKube) -> list[Object]:
     """DaemonSets that run a device plugin."""
-    found = aks.kube.list("DaemonSet")
+    found = aks.kube.list("DaemonSet", all_namespaces=True)
     return [d for d in found if _key(d) == (NAMESPACE, NAME) or any(_IMAGE in image for image in _images(d))]
 
 

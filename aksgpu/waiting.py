@@ -20,6 +20,20 @@ from aksgpu.common.arguments import shown
 from aksgpu.errors import AzureUnreachable, InvalidInput, Unreachable, WaitTimeout
 from aksgpu.progress import Progress
 
+__all__ = [
+    "NOTICE_AFTER",
+    "Interrupted",
+    "Notice",
+    "Timeout",
+    "Timer",
+    "check_timeout",
+    "deadline",
+    "parse_duration",
+    "pause",
+    "time_left",
+    "wait_until",
+]
+
 T = TypeVar("T")
 
 
@@ -187,7 +201,7 @@ def deadline(seconds: float | None) -> Iterator[None]:
     when no time is left is still sent once and gets a second::
 
         with waiting.deadline(5):
-            aks.kube.list("Pod")
+            aks.kube.list("Node")
 
     Args:
         seconds: from now on; None means no limit.

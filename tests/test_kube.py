@@ -103,7 +103,26 @@ def test_lists_come_in_pages_and_keep_only_what_is_picked(serve: Any) -> None:
     names = api.list("Pod", label_selector="app in (a,b)", pick=lambda pod: pod["metadata"]["name"])
     assert names == ["p0", "p1", "p2", "p3"]
     assert {r.query["limit"] for r in server.requests} == {"500"}
-    assert server.requests[0].route == "/api/v1/pods"
+    assert server.requests[0].route == "/api/v1/namespaces/default/pods"
+
+
+def test_no_namespace_means_that_of_the_context(serve: Any) -> None:
+    api, server = serve(lambda request: request.json({"items": [], "metadata": {}}))
+    api.list("Pod")
+    api.list("Pod", "team")
+    api.list("Pod", all_namespaces=True)
+    api.list("Node")
+    assert [request.route for request in server.requests] == [
+        "/api/v1/namespaces/default/pods",
+        "/api/v1/namespaces/team/pods",
+        "/api/v1/pods",
+        "/api/v1/nodes",
+    ]
+    for call in (api.list, api.watch):
+        with pytest.raises(
+            errors.InvalidInput, match="`namespace` must be None with `all_namespaces=True`, got 'team'"
+        ):
+            call("Pod", "team", all_namespaces=True)
 
 
 def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:

@@ -10,6 +10,8 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+__all__ = ["CONNECT_AGAIN", "address", "chain", "permanent", "reason", "refused", "timed_out", "unsent"]
+
 CONNECT_AGAIN = "Connect again: azure = aksgpu.connect(...)"
 """What helps wherever an endpoint went away or moved; how each hint begins."""
 

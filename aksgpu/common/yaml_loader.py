@@ -14,6 +14,18 @@ import yaml
 
 from aksgpu.errors import InvalidInput
 
+__all__ = [
+    "LOADER",
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_INTEGER",
+    "MAX_VALUES",
+    "MIN_INTEGER",
+    "check_limits",
+    "json_value",
+    "load_all",
+]
+
 MAX_BYTES = 3 * 1024 * 1024
 """Bytes of a text. Kubernetes takes no larger request body."""
 MAX_DEPTH = 100

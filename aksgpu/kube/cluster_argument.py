@@ -7,6 +7,8 @@ import inspect
 from aksgpu.errors import InvalidInput
 from aksgpu.kube.client import Kube
 
+__all__ = ["check_cluster"]
+
 
 def check_cluster(aks: object) -> None:
     """Raise InvalidInput unless the argument ``aks`` is a cluster. Does not connect to it."""

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from aksgpu.errors import InvalidInput
 
+__all__ = ["Header", "headers"]
+
 Header = tuple[str, str]
 
 

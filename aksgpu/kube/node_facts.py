@@ -12,6 +12,8 @@ from aksgpu.common.arguments import shown
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
 
+__all__ = ["GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "tolerates", "tolerations"]
+
 GPU = "nvidia.com/gpu"
 """The resource that a Job asks for."""
 _VENDORS = ("nvidia.com/", "amd.com/gpu")

@@ -15,6 +15,24 @@ from urllib.parse import quote, unquote
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 
+__all__ = [
+    "LABEL",
+    "PATH_SEGMENT",
+    "SUBDOMAIN",
+    "Rule",
+    "check_api_version",
+    "check_container",
+    "check_kind",
+    "check_name",
+    "check_namespace",
+    "check_path",
+    "check_path_segment",
+    "check_plural",
+    "check_subresource",
+    "join",
+    "proposed",
+]
+
 
 class Rule(NamedTuple):
     """What a name must look like.

@@ -9,6 +9,21 @@ from typing import Any, NamedTuple
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube.node_facts import gpus_of
 
+__all__ = [
+    "STUCK",
+    "UNPULLABLE",
+    "State",
+    "containers",
+    "disruption",
+    "ended",
+    "ended_by_deletion",
+    "gpus",
+    "last_failure",
+    "owner",
+    "restarts",
+    "state",
+]
+
 UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 """Reasons with which a container waits for an image that does not come."""
 STUCK = (*UNPULLABLE, "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")

@@ -20,6 +20,19 @@ from aksgpu import waiting
 from aksgpu.errors import Forbidden, Invalid, KubernetesError, Unreachable
 from aksgpu.kube.backoff import Backoff
 
+__all__ = [
+    "FIRST_PAUSE",
+    "LONGEST_PAUSE",
+    "PATIENCE",
+    "ROLES_PATIENCE",
+    "TRANSIENT_STATUSES",
+    "call",
+    "is_transient",
+    "is_unsent",
+    "patience",
+    "roles_are_missing",
+]
+
 T = TypeVar("T")
 
 PATIENCE = 65.0

@@ -19,6 +19,8 @@ from aksgpu.kube.decoding import decode
 from aksgpu.kube.status_errors import from_status
 from aksgpu.kube.transport import Stream
 
+__all__ = ["GRACE", "Event", "Watch"]
+
 Event = tuple[str, Object]
 
 GRACE = 15.0
