@@ -557,7 +557,7 @@ def test_a_watch_survives_what_passes(serve: Any, code: int) -> None:
 
 def test_a_watch_without_any_answer_does_not_end_as_if_there_were_nothing(serve: Any) -> None:
     api, _ = serve(lambda request: request.refuse(503, "", "starting"))
-    with pytest.raises(errors.Unreachable, match=r"the watch ended after 0\.5 s without an answer: starting"):
+    with pytest.raises(errors.Unreachable, match=r"the watch ended after 0\.5 s without a response: starting"):
         list(api.watch("Pod", timeout=0.5))
 
 

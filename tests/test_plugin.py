@@ -131,7 +131,7 @@ def test_advertised_gpus_come_back_where_the_plugin_finds_none(clean: Cluster) -
     node = capacity.gpus(clean)["node"][0]
     capacity.advertise(clean, node, gpus=4)
     try:
-        with pytest.raises(errors.GpuNotAdvertised, match=r"not a device plugin\. They are as before") as raised:
+        with pytest.raises(errors.GpuNotAdvertised, match=r"not a device plugin\. They have been restored") as raised:
             plugin.install(clean, manifest=idle_plugin(), timeout=3)
         assert "plugin.remove(aks)" in raised.value.hint
         assert capacity.gpus(clean)["allocatable"].tolist() == [4]

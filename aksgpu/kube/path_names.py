@@ -35,11 +35,11 @@ __all__ = [
 
 
 class Rule(NamedTuple):
-    """What a name must look like.
+    """The rule for a name.
 
     Attributes:
         pattern: the regular expression that the whole name must match.
-        longest: characters at most.
+        longest: maximum number of characters.
         text: the rule in words.
     """
 
@@ -76,8 +76,7 @@ _RULES: dict[str, Rule] = {
 }
 """Rules of the kinds whose names are not subdomains.
 
-All other kinds have subdomains as names. For an unknown kind that is the strictest rule that is right: API servers
-require it of every custom resource.
+All other kinds have subdomains as names. API servers require this of custom resources too.
 """
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
@@ -142,12 +141,12 @@ def check_api_version(value: object, argument: str = "apiVersion") -> str:
 
 
 def check_path_segment(value: object, argument: str = "name") -> str:
-    """Return a text that is one segment of a path, whatever the kind; otherwise raise InvalidInput."""
+    """Return text that is one segment of a path, for any kind; otherwise raise InvalidInput."""
     return _checked(PATH_SEGMENT, value, argument, "one segment of a path")
 
 
 def join(segments: Iterable[str]) -> str:
-    """Return the path of segments that were checked, each quoted once more."""
+    """Return the path of checked segments. Each is quoted."""
     return "/" + "/".join(quote(segment, safe="") for segment in segments)
 
 
