@@ -395,3 +395,7 @@ def advertise(aks: HasKube, node: str, *, gpus: int = 1) -> None:
     gpus = integer("gpus", gpus, 0, 10**9)
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

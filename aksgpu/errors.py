@@ -560,3 +560,7 @@ class JobFailed(AksGpuError):
 
 class LaptopError(AksGpuError):
     """The laptop AKS could not be started, reached or stopped."""
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

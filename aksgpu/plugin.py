@@ -736,3 +736,7 @@ def _is_empty(aks: HasKube) -> bool:
         if set(found) - set(_IN_EVERY_NAMESPACE):
             return False
     return True
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

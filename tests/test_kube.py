@@ -224,7 +224,7 @@ def test_a_refusal_that_is_no_status_object(serve: Any) -> None:
 def test_nobody_there(serve: Any) -> None:
     api, server = serve(lambda request: None)
     server.__exit__()
-    message = r"no answer .* 'scripted' at 127\.0\.0\.1:\d+: nobody list"
+    message = r"no response .* 'scripted' at 127\.0\.0\.1:\d+: the connection was refused"
     with pytest.raises(errors.Unreachable, match=message) as raised, waiting.deadline(0.5):
         api.get("Job", "x")
     assert raised.value.hint.startswith("Connect again: azure = aksgpu.connect(...), aks = cluster.get(")

@@ -33,7 +33,7 @@ def test_running_out_of_time_tells_the_last_state_and_leaves_no_thread() -> None
 
 
 def test_a_wait_goes_on_without_an_answer() -> None:
-    failures = iter([Unreachable("nobody listens there"), AzureUnreachable("no route"), Unreachable("silence")])
+    failures = iter([Unreachable("the connection was refused"), AzureUnreachable("no route"), Unreachable("silence")])
 
     def poll() -> tuple[str | None, str]:
         for failed in failures:
@@ -50,12 +50,13 @@ def test_a_wait_without_an_answer_until_the_end_says_so(kind: type[Exception]) -
     def poll() -> tuple[str | None, str]:
         for state in states:
             return None, state
-        raise kind("nobody listens there", hint="Start it.")  # type: ignore[call-arg]
+        raise kind("the connection was refused", hint="Start it.")  # type: ignore[call-arg]
 
     with pytest.raises(kind) as raised:
         wait_until(poll, "thing", timeout=0.1, interval=0.01, progress=False)
     assert str(raised.value) == (
-        "thing: not known after 0.1 s, since there was no answer: nobody listens there The last state known: half."
+        "thing: unknown after 0.1 s, because there was no response: "
+        "the connection was refused. The last known state: half"
         "\nHint: Start it."
     )
 
@@ -169,9 +170,9 @@ def test_an_interrupted_wait_ends_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_request_does_not_show_the_http_library(tmp_path: Path) -> None:
-    shown = interrupted("kube.list('Pod')", tmp_path)
+    shown = interrupted("kube.list('Node')", tmp_path)
     assert "urllib3" not in shown
-    assert "aksgpu.waiting.Interrupted: GET /api/v1/pods was interrupted." in shown
+    assert "aksgpu.waiting.Interrupted: GET /api/v1/nodes was interrupted." in shown
 
 
 def test_an_interrupt_stays_a_keyboard_interrupt() -> None:

@@ -1,6 +1,6 @@
 """Read YAML with limits, so that a small text cannot take minutes or the whole memory.
 
-YAML can name a part of a document and repeat it by that name (an alias). A few lines of nested aliases stand for
+YAML can name a part of a document and repeat it by that name (an alias). A few lines of nested aliases can mean
 millions of values. The limits here are checked on the stream of parser events, before any value is built.
 """
 
@@ -59,7 +59,7 @@ class _ManifestLoader(LOADER):  # type: ignore[misc]  # the base class is chosen
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise InvalidInput(f"a key must be a text, got a {key_node.id}{_place(key_node.start_mark)}")
+                raise InvalidInput(f"a key must be text, got a {key_node.id}{_place(key_node.start_mark)}")
             if key_node.value in seen:
                 raise InvalidInput(f"the key {key_node.value!r} occurs twice{_place(key_node.start_mark)}")
             seen.add(key_node.value)
@@ -113,7 +113,7 @@ def check_limits(text: str | bytes, *, aliases: bool = True) -> None:
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             if not aliases:
-                raise InvalidInput("aliases are not taken")
+                raise InvalidInput("aliases are not allowed")
             count += sizes.get(event.anchor, 1)
             _record_height(deepest_alias, heights.get(event.anchor, 0))
         elif isinstance(event, yaml.ScalarEvent):
@@ -134,7 +134,7 @@ def check_limits(text: str | bytes, *, aliases: bool = True) -> None:
             _record_height(deepest_alias, height)
         depth = len(open_collections) + (deepest_alias[-1] if deepest_alias else 0)
         if depth > MAX_DEPTH or count > MAX_VALUES:
-            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not taken")
+            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not allowed")
 
 
 def _record_height(heights: list[int], height: int) -> None:
@@ -162,7 +162,7 @@ class _Copier:
     def copy(self, value: Any, path: str, depth: int) -> Any:
         self._count += 1
         if depth > MAX_DEPTH or self._count > MAX_VALUES:
-            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not taken")
+            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not allowed")
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -190,14 +190,14 @@ def _key(key: Any, path: str) -> str:
         return "true" if key else "false"
     if isinstance(key, int):
         return str(key)
-    raise InvalidInput(f"a key must be a text, got {key!r:.60}{_inside(path)}")
+    raise InvalidInput(f"a key must be text, got {key!r:.60}{_inside(path)}")
 
 
 def _text(text: str, path: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidInput(f"a text must be valid Unicode, got {text!a:.60}{_inside(path)}") from None
+        raise InvalidInput(f"text must be valid Unicode, got {text!a:.60}{_inside(path)}") from None
     return str(text)
 
 

@@ -101,7 +101,7 @@ def from_failure(failed: BaseException, what: str, url: str) -> Unreachable:
         why += "; it may have moved to another address"
     stale = any(isinstance(each, SSLError) for each in connection_errors.chain(failed))
     return Unreachable(
-        f"no answer from {what} at {urlsplit(url).netloc}: {why}",
+        f"no response from {what} at {urlsplit(url).netloc}: {why}",
         hint=STALE_HINT if stale else UNREACHABLE_HINT,
         refused=connection_errors.refused(failed),
         unsent=connection_errors.unsent(failed),
