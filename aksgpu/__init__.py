@@ -1,16 +1,16 @@
-"""GPU jobs on Azure Kubernetes Service, from nothing to an accuracy curve and back to zero cost.
+"""GPU jobs on Azure Kubernetes Service: create a cluster, run a job, plot its accuracy, delete everything.
 
     import aksgpu
     from aksgpu import capacity, cluster, jobs, plugin
 
     azure = aksgpu.connect()       # the laptop AKS; connect("azure") for a subscription
 
-Every name is imported when it is first used (PEP 562), so that ``import aksgpu`` costs next to nothing.
+Each name is imported when it is first used (PEP 562), so ``import aksgpu`` is fast.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # type checkers know the name; importing typing would cost more than all the rest
+TYPE_CHECKING = False  # type checkers know the name; importing typing is slow
 if TYPE_CHECKING:
     from aksgpu import (
         azure,
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         plots,
         plugin,
         sizes,
+        tutorial,
         views,
+        waiting,
     )
     from aksgpu.azure.subscription import connect
 
@@ -50,11 +52,14 @@ __all__ = [
     "plots",
     "plugin",
     "sizes",
+    "tutorial",
     "views",
+    "waiting",
 ]
 
 
 def __getattr__(name: str) -> object:
+    # The imports are here so that each name is imported when it is first used.
     if name == "connect":
         from aksgpu.azure.subscription import connect
 

@@ -1,7 +1,7 @@
-"""GPUs of a cluster, as DataFrames: what each node has, who uses it, and when one more Job would fit.
+"""GPUs of a cluster as DataFrames: what each node has, who uses it, and whether another Job would fit.
 
-Numbers come from the nodes' status, as the scheduler sees it: a node whose device plugin does not run has no GPUs,
-whatever its VM size. What keeps one pod from being scheduled is :mod:`aksgpu.diagnose`'s question.
+The numbers come from the status of the nodes, as for the scheduler: a node without a running device plugin has no GPUs,
+whatever its VM size. :mod:`aksgpu.diagnose` explains why a pod is not scheduled.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.common.arguments import whole
+from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
 from aksgpu.errors import Forbidden, WaitTimeout
 from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.node_facts import GPU, Node, read, taint_text
-from aksgpu.waiting import check_timeout, wait_until
+from aksgpu.waiting import Timeout, check_timeout, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Usage", "advertise", "gpus", "nodes", "usage", "wait_schedulable"]
 
+POLL_SECONDS = 1.0
+"""Seconds between two polls in :func:`wait_schedulable`."""
 _ON_NODES = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+"""Field selector for pods that use resources of a node."""
 _GPU_COLUMNS = {
     "node": "string",
     "pool": "string",
@@ -60,8 +63,8 @@ class Usage:
     """GPUs in use on one node.
 
     Attributes:
-        taken: GPUs by resource name.
-        by: for each resource name, GPUs by user (``namespace/name`` of a Job or pod).
+        taken: number of GPUs by resource name.
+        by: for each resource name, number of GPUs by user (``namespace/name`` of a Job or pod).
     """
 
     taken: Counter[str] = field(default_factory=Counter)
@@ -69,7 +72,7 @@ class Usage:
 
 
 def gpus(aks: HasKube) -> pd.DataFrame:
-    """GPUs of every GPU node, tainted and cordoned ones included, in the order of pool and node.
+    """Return the GPUs of all GPU nodes, sorted by pool and node. Tainted and cordoned nodes are included.
 
     Args:
         aks: the cluster.
@@ -77,23 +80,23 @@ def gpus(aks: HasKube) -> pd.DataFrame:
     Returns:
         One row for each node and GPU resource:
 
-        - node (string): its name.
-        - pool (string): AKS node pool; empty elsewhere.
+        - node (string): name of the node.
+        - pool (string): AKS node pool; empty on other clusters.
         - vm_size (string): such as ``Standard_NC4as_T4_v3``.
-        - model (string): from the label ``nvidia.com/gpu.product``, or else from the VM size; NA where neither tells.
-        - simulated (boolean): the node says that its GPUs are simulated.
+        - model (string): from the label ``nvidia.com/gpu.product``, or else from the VM size; NA if neither has it.
+        - simulated (boolean): whether the node's GPUs are simulated.
         - resource (string): ``nvidia.com/gpu``, or that of a MIG slice such as ``nvidia.com/mig-1g.5gb``.
-        - capacity (Int64): GPUs that the device plugin counts; 0 where none runs; NA where the node has not reported
-          its resources yet.
-        - allocatable (Int64): those of them that are healthy; NA with capacity.
-        - used (Int64): GPUs promised to pods; NA where you may not list the pods of all namespaces.
-        - free (Int64): allocatable less used; NA with either.
+        - capacity (Int64): number of GPUs that the device plugin reports; 0 without a plugin; NA if the node has not
+          reported its resources yet.
+        - allocatable (Int64): number of healthy GPUs; NA if capacity is.
+        - used (Int64): number of GPUs of scheduled pods; NA if you may not list the pods of all namespaces.
+        - free (Int64): allocatable minus used; NA if one of them is.
         - ready (boolean): the node's Ready condition.
-        - schedulable (boolean): ready, not cordoned, and without a taint of Kubernetes' own, such as for disk pressure.
-          Taints of the pool do not count here.
+        - schedulable (boolean): whether it is ready, not cordoned, and without a taint that Kubernetes added, such as
+          for disk pressure. Taints of the pool are ignored.
         - taints (string): such as ``sku=gpu:NoSchedule``, comma-separated.
-        - used_by (string): Jobs (or pods without one) that hold GPUs, with their number where it is not 1; NA with
-          used.
+        - used_by (string): Jobs, or pods without a Job, that use GPUs, with the number of GPUs if it is not 1; NA if
+          used is.
 
     Raises:
         InvalidInput: ``aks`` is not a cluster.
@@ -137,20 +140,27 @@ def _row(node: Node, resource: str, use: Usage | None) -> dict[str, Any]:
 
 
 def holders(use: Usage, resource: str) -> str:
-    """Who holds GPUs of a node: ``default/train, default/sweep (2)``."""
-    return ", ".join(f"{name} ({n})" if n != 1 else name for name, n in sorted(use.by[resource].items()))
+    """Return the users of a node's GPUs as text: ``default/train, default/sweep (2)``."""
+    texts = []
+    for name, count in sorted(use.by[resource].items()):
+        texts.append(name if count == 1 else f"{name} ({count})")
+    return ", ".join(texts)
 
 
 def nodes(aks: HasKube) -> pd.DataFrame:
-    """All nodes of the cluster, in the order of pool and node.
+    """Return all nodes of the cluster, sorted by pool and node.
 
     Args:
         aks: the cluster.
 
     Returns:
-        One row a node: node, pool, mode (``system`` or ``user``; NA elsewhere), vm_size, taints, version (of the
-        kubelet), all string; gpus (Int64, allocatable, all kinds together; NA where the node has not reported its
-        resources yet); ready and schedulable (boolean), as for :func:`gpus`.
+        One row for each node:
+
+        - node, pool, vm_size, taints (string): as for :func:`gpus`.
+        - mode (string): ``system`` or ``user``; NA on other clusters.
+        - gpus (Int64): number of healthy GPUs of all resources; NA if the node has not reported its resources yet.
+        - ready, schedulable (boolean): as for :func:`gpus`.
+        - version (string): version of the kubelet.
 
     Raises:
         InvalidInput: ``aks`` is not a cluster.
@@ -178,7 +188,7 @@ def nodes(aks: HasKube) -> pd.DataFrame:
 
 
 def usage(aks: HasKube) -> dict[str, Usage]:
-    """GPUs in use, by node; nodes without any are left out.
+    """Return the GPUs in use by node. Nodes without GPUs in use are omitted.
 
     Args:
         aks: the cluster.
@@ -189,7 +199,7 @@ def usage(aks: HasKube) -> dict[str, Usage]:
     """
     check_cluster(aks)
     using: defaultdict[str, Usage] = defaultdict(Usage)
-    for node, owner, wants in aks.kube.list("Pod", field_selector=_ON_NODES, pick=_picked):
+    for node, owner, wants in aks.kube.list("Pod", all_namespaces=True, field_selector=_ON_NODES, pick=_picked):
         for resource, count in wants.items():
             using[node].taken[resource] += count
             using[node].by[resource][owner] += count
@@ -201,7 +211,7 @@ def _picked(pod: dict[str, Any]) -> tuple[str, str, dict[str, int]]:
 
 
 def usage_or_none(aks: HasKube) -> dict[str, Usage] | None:
-    """GPUs in use, by node; None where one may not list the pods of all namespaces."""
+    """Return the GPUs in use by node; None if the user may not list the pods of all namespaces."""
     try:
         return usage(aks)
     except Forbidden:
@@ -213,52 +223,48 @@ def _gpu_nodes(aks: HasKube) -> list[Node]:
 
 
 def wait_schedulable(
-    aks: HasKube, gpus: int = 1, *, timeout: float | None = 600, progress: bool | None = None
+    aks: HasKube, *, gpus: int = 1, timeout: Timeout = 600, progress: bool | None = None
 ) -> pd.DataFrame:
-    """Wait until one node has enough GPUs free that a pod asking for them would be scheduled there.
+    """Wait until a pod with that many GPUs could be scheduled.
 
     Args:
         aks: the cluster.
-        gpus: GPUs of one pod.
-        timeout: seconds; None means no limit.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        gpus: number of GPUs of one pod.
+        timeout: seconds, or text such as ``"10m"``; None means no limit.
+        progress: False shows no progress; None reads ``AKSGPU_PROGRESS``.
 
     Returns:
-        As :func:`gpus`. Where ``used`` is NA because you may not list the pods of all namespaces, the wait took every
-        allocatable GPU for a free one, which is a guess.
+        As :func:`gpus`. If ``used`` is NA because you may not list the pods of all namespaces, all allocatable GPUs
+        counted as free, which is a guess.
 
     Raises:
         InvalidInput: an argument is wrong.
-        WaitTimeout: says of each GPU node what keeps a pod away, and what to do about it.
-        Unreachable: time ran out while the API server gave no answer; with its last one.
+        WaitTimeout: the time ran out. The message has the reason for each GPU node, the hint what to do.
+        Unreachable: the time ran out while the API server did not respond.
         Forbidden: you may not list nodes.
 
     Example:
         capacity.wait_schedulable(aks, gpus=1, timeout=600)
     """
     check_cluster(aks)
-    gpus = whole("gpus", gpus, 1)
+    gpus = integer("gpus", gpus, 1)
     limit = check_timeout(timeout)
     obstacles: list[_Obstacle] = []
 
     def poll() -> tuple[pd.DataFrame | None, str]:
         found = _gpu_nodes(aks)
         using = usage_or_none(aks)
-        obstacles[:] = []
-        for node in sorted(found, key=lambda node: (node.pool, node.name)):
-            obstacle = _obstacle(node, gpus, None if using is None else using.get(node.name, Usage()))
-            if obstacle is None:
-                return _frame(found, using), ""
-            obstacles.append(obstacle)
+        obstacles[:] = _obstacles(found, gpus, using)
+        if len(obstacles) < len(found):
+            return _frame(found, using), ""
         return None, _in_words(obstacles)
 
-    what = "a schedulable GPU" if gpus == 1 else f"{gpus} schedulable GPUs on one node"
     try:
         return wait_until(
             poll,
-            what,
+            "a schedulable GPU" if gpus == 1 else f"{gpus} schedulable GPUs on one node",
             timeout=limit,
-            interval=1.0,
+            interval=POLL_SECONDS,
             progress=progress,
             on_interrupt="Nothing was changed; capacity.wait_schedulable(aks) waits again.",
         )
@@ -269,15 +275,26 @@ def wait_schedulable(
 
 @dataclass(frozen=True)
 class _Obstacle:
-    """What keeps a pod off one GPU node."""
+    """Why a pod cannot be scheduled onto a GPU node."""
 
     node: str
     reason: str
     action: str
 
 
+def _obstacles(nodes: Iterable[Node], gpus: int, using: Mapping[str, Usage] | None) -> list[_Obstacle]:
+    """Return the obstacles of the nodes that cannot take a pod with that many GPUs."""
+    found = []
+    for node in sorted(nodes, key=lambda node: (node.pool, node.name)):
+        use = None if using is None else using.get(node.name, Usage())
+        obstacle = _obstacle(node, gpus, use)
+        if obstacle is not None:
+            found.append(obstacle)
+    return found
+
+
 def _obstacle(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
-    """What keeps a pod with that many GPUs off a node; None where nothing does."""
+    """Return why a pod with that many GPUs cannot be scheduled onto a node; None if it can."""
     uncordon = f"kubectl uncordon {node.name} lets pods onto it again."
     describe = f"kubectl describe node {node.name} shows its conditions."
     if node.cordoned and not node.ready:
@@ -286,8 +303,8 @@ def _obstacle(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
         return _Obstacle(node.name, "cordoned", uncordon)
     if not node.ready:
         return _Obstacle(node.name, f"not ready ({node.readiness})", describe)
-    if node.passing_taints:
-        taints = ", ".join(map(taint_text, node.passing_taints))
+    if node.temporary_taints:
+        taints = ", ".join(map(taint_text, node.temporary_taints))
         wait = f"Kubernetes removes {taints} when its cause is gone: kubectl describe node {node.name} shows it."
         return _Obstacle(node.name, f"taint {taints}", wait)
     if not node.reported:
@@ -296,13 +313,13 @@ def _obstacle(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
         return _Obstacle(
             node.name,
             "no GPU advertised, because no device plugin serves it yet",
-            "plugin.verify(aks) shows the plugin on each node; plugin.install(aks) installs it.",
+            "plugin.status(aks) shows the plugin on each node; plugin.install(aks) installs it.",
         )
     return _shortage(node, gpus, use)
 
 
 def _shortage(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
-    """How a node that advertises GPUs has too few; None where it has enough of one resource."""
+    """Return why a node that advertises GPUs has too few; None if it has enough."""
     reasons: list[str] = []
     action = "capacity.gpus(aks) shows who uses the GPUs."
     for resource in sorted(node.capacity):
@@ -312,7 +329,7 @@ def _shortage(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
             return None
         if not there:
             reasons.append(f"0 of {node.capacity[resource]} {resource} healthy")
-            action = "plugin.verify(aks) shows what is wrong with its GPUs."
+            action = "plugin.status(aks) shows what is wrong with its GPUs."
         elif there < gpus:
             reasons.append(f"{there} {resource}, fewer than {gpus}")
             action = f"Ask for {there} or fewer, or add nodes of a larger size."
@@ -323,11 +340,11 @@ def _shortage(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
 
 
 _NAMED_NODES = 3
-"""Nodes with the same obstacle that a text names; it counts the others."""
+"""Nodes with the same obstacle that are named. The others are counted."""
 
 
 def _in_words(obstacles: list[_Obstacle]) -> str:
-    """The obstacles of all nodes, those with the same one together."""
+    """Return the obstacles of all nodes as text, with the nodes of the same obstacle together."""
     if not obstacles:
         return "no GPU node"
     by_reason: dict[str, list[str]] = {}
@@ -342,7 +359,7 @@ def _in_words(obstacles: list[_Obstacle]) -> str:
 
 
 def _hint(aks: HasKube, obstacles: list[_Obstacle]) -> str:
-    """What to do about the obstacles, each action once."""
+    """Return what to do about the obstacles, each action once."""
     if obstacles:
         return " ".join(dict.fromkeys(obstacle.action for obstacle in obstacles[:_NAMED_NODES]))
     if getattr(aks, "azure", None) is not None:
@@ -353,17 +370,17 @@ def _hint(aks: HasKube, obstacles: list[_Obstacle]) -> str:
     )
 
 
-def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
-    """Write GPUs into a node's status, as Kubernetes documents for extended resources. Nothing is behind them.
+def advertise(aks: HasKube, node: str, *, gpus: int = 1) -> None:
+    """Write GPUs that do not exist into a node's status, as Kubernetes documents it for extended resources.
 
-    This is for test clusters without a GPU (kind, k3d, minikube), so that pods that ask for one are scheduled. A device
-    plugin on the node overwrites the number with its own. :func:`aksgpu.plugin.install` takes away what was written
-    here before it installs a plugin, and :func:`aksgpu.plugin.verify` names such GPUs.
+    This is for test clusters without a GPU (kind, k3d, minikube): pods that request a GPU are scheduled. A device
+    plugin on the node overwrites the number. :func:`aksgpu.plugin.install` removes these GPUs before it installs a
+    plugin, and :func:`aksgpu.plugin.status` reports them.
 
     Args:
         aks: the cluster.
         node: name of the node.
-        gpus: how many; 0 takes them away.
+        gpus: number of GPUs; 0 removes them.
 
     Raises:
         InvalidInput: an argument is wrong.
@@ -375,6 +392,10 @@ def advertise(aks: HasKube, node: str, gpus: int = 1) -> None:
     """
     check_cluster(aks)
     path_names.check_name("Node", node, "node")
-    gpus = whole("gpus", gpus, 0, 10**9)
+    gpus = integer("gpus", gpus, 0, 10**9)
     resources = {GPU: str(gpus) if gpus else None}
     aks.kube.patch("Node", node, {"status": {"capacity": resources, "allocatable": resources}}, subresource="status")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,8 +1,8 @@
 """Every exception that aksgpu raises.
 
     AksGpuError
-    ├── InvalidInput (ValueError)      an argument that cannot be right: nothing was sent
-    ├── WaitTimeout (TimeoutError)     a wait ran out of time; says what was waited for and its last state
+    ├── InvalidInput (ValueError)      an argument is wrong; nothing was sent
+    ├── WaitTimeout (TimeoutError)     a wait ran out of time; has what it waited for and the last state
     ├── AzureError                     Azure Resource Manager said no
     │   ├── AzureUnreachable           no answer at all: network, name, TLS
     │   ├── AzureNotFound              no such subscription, resource group, cluster or pool
@@ -23,7 +23,7 @@
     │   ├── ProviderNotRegistered      the subscription has not registered Microsoft.ContainerService
     │   ├── OperationCanceled          the operation was aborted
     │   └── Throttled                  too many requests; says how many seconds to wait
-    ├── KubernetesError                the Kubernetes API said no; carries its Status
+    ├── KubernetesError                the Kubernetes API refused a request; has its Status
     │   ├── NotFound
     │   │   └── LogsGone               the pods are gone, and their logs with them
     │   ├── AlreadyExists
@@ -33,22 +33,23 @@
     │   ├── Invalid
     │   ├── Expired                    a watch or list position that the server no longer keeps (410)
     │   └── Unreachable                no answer, or the connection broke
-    │       ├── StreamLost             a log or watch broke off and could not be taken up again
+    │       ├── StreamLost             a log or watch broke off and could not be resumed
     │       └── LogUnavailable         a log that exists, or may exist, could not be read
     ├── GpuStackError                  a node's GPUs cannot be used
-    │   ├── GpuNotAdvertised           nodes have GPUs, and none is offered to pods: no device plugin serves them
-    │   ├── PluginNotScheduled         the plugin's pods do not come onto the GPU nodes
+    │   ├── GpuNotAdvertised           nodes have GPUs, but do not advertise them: no device plugin serves them
+    │   ├── PluginNotScheduled         the plugin's pods are not scheduled onto the GPU nodes
     │   ├── PluginFailed               the plugin's pod does not run
-    │   ├── NoGpuDriver                no driver answers (NVML)
-    │   ├── DriverMismatch             driver, libraries and CUDA do not fit together
-    │   ├── GpuLost                    a GPU went away while it was used
+    │   ├── NoGpuDriver                the driver does not answer (NVML)
+    │   ├── DriverMismatch             the versions of driver, libraries and CUDA do not match
+    │   ├── GpuLost                    a GPU was lost while a container used it
     │   └── SecondGpuStack             another device plugin or operator is there already
-    ├── PodPending                     no node takes a pod; says how many refuse it and why
+    ├── PodPending                     a pod fits on no node; has the reasons and the number of nodes
     │   └── NoScaleUp                  the cluster autoscaler adds no node for it
-    ├── JobFailed                      a Job ended in failure; carries its reason and the log's tail
+    ├── JobFailed                      a Job failed; has its reason and the end of its log
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
 
-Each has a ``hint``: what to do next, as an action. It is part of the message.
+Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it. The errors of Azure and Kubernetes have
+``http_status``, and ``code``: the reason in Azure's or Kubernetes' terms.
 """
 
 from __future__ import annotations
@@ -57,6 +58,56 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+__all__ = [
+    "AksGpuError",
+    "AllocationFailed",
+    "AlreadyExists",
+    "ApiServerRestricted",
+    "AzureAuthError",
+    "AzureConflict",
+    "AzureError",
+    "AzureNotFound",
+    "AzureUnreachable",
+    "Conflict",
+    "DriverMismatch",
+    "Expired",
+    "Forbidden",
+    "GpuLost",
+    "GpuNotAdvertised",
+    "GpuStackError",
+    "Invalid",
+    "InvalidInput",
+    "InvalidParameter",
+    "JobFailed",
+    "KubernetesError",
+    "LaptopError",
+    "LocalAccountsDisabled",
+    "LocationNotAvailable",
+    "LogUnavailable",
+    "LogsGone",
+    "NoGpuDriver",
+    "NoScaleUp",
+    "NodeBootstrapFailed",
+    "NotFound",
+    "OperationCanceled",
+    "OperationInProgress",
+    "PluginFailed",
+    "PluginNotScheduled",
+    "PodPending",
+    "PolicyDenied",
+    "ProviderNotRegistered",
+    "QuotaExceeded",
+    "SecondGpuStack",
+    "SizeNotAvailable",
+    "StreamLost",
+    "Throttled",
+    "Unauthorized",
+    "Unreachable",
+    "VersionNotSupported",
+    "WaitTimeout",
+    "ZoneNotAvailable",
+]
+
 
 class AksGpuError(Exception):
     """Base of all errors of this library.
@@ -64,31 +115,26 @@ class AksGpuError(Exception):
     Args:
         message: what went wrong, and where.
         hint: what to do next, as an action; printed below the message.
-        facts: what was read out of a text; each name is an attribute that the class declares.
+        original: the exception that caused this one, where it is not raised ``from`` it.
     """
 
-    def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
+    def __init__(self, message: str, *, hint: str = "", original: BaseException | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        for name, value in facts.items():
-            if not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
-            setattr(self, name, value)
-
-    _beneath: BaseException | None = None
+        self._original = original
 
     @property
     def original(self) -> BaseException | None:
-        """What lies beneath, such as the SDK's own exception, shown or not; None where this is the first."""
-        return self._beneath or self.__cause__
+        """The exception that caused this one, such as the SDK's own; None if there is none."""
+        return self._original or self.__cause__
 
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
 
 
 class InvalidInput(AksGpuError, ValueError):
-    """An argument that cannot be right. Nothing was sent anywhere."""
+    """An argument is wrong. Nothing was sent."""
 
 
 class WaitTimeout(AksGpuError, TimeoutError):
@@ -99,8 +145,18 @@ class WaitTimeout(AksGpuError, TimeoutError):
         timeout: seconds waited.
     """
 
-    state: str = ""
-    timeout: float = 0.0
+    def __init__(
+        self,
+        message: str,
+        *,
+        state: str = "",
+        timeout: float = 0.0,
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, original=original)
+        self.state = state
+        self.timeout = timeout
 
 
 class AzureError(AksGpuError):
@@ -117,11 +173,22 @@ class AzureError(AksGpuError):
     """
 
     def __init__(
-        self, message: str, *, code: str = "", status: int | None = None, hint: str = "", **facts: object
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int | None = None,
+        hint: str = "",
+        original: BaseException | None = None,
+        **facts: object,
     ) -> None:
-        super().__init__(message, hint=hint, **facts)
+        super().__init__(message, hint=hint, original=original)
         self.code = code
         self.status = status
+        for name, value in facts.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+            setattr(self, name, value)
 
 
 class AzureUnreachable(AzureError):
@@ -275,25 +342,30 @@ class KubernetesError(AksGpuError):
     """The Kubernetes API refused a request.
 
     Attributes:
-        status: the server's Status object, as a dict.
-        code: the HTTP status code.
-        reason: Kubernetes' reason in CamelCase, such as ``NotFound``.
-        retry_after: seconds after which the server asks to come again; None when it does not say.
+        http_status: the HTTP status; None if there was no answer.
+        code: Kubernetes' reason in CamelCase, such as ``NotFound``; empty if the server gives none.
+        status: the server's Status object, as a dict; empty if there was none.
+        retry_after: seconds after which the server asks to try again; None if it does not say.
     """
 
-    retry_after: float | None = None
-
     def __init__(
-        self, message: str, *, status: Mapping[str, Any] | None = None, hint: str = "", **facts: object
+        self,
+        message: str,
+        *,
+        status: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+        hint: str = "",
+        original: BaseException | None = None,
     ) -> None:
-        super().__init__(message, hint=hint, **facts)
+        super().__init__(message, hint=hint, original=original)
         self.status: dict[str, Any] = dict(status or {})
-        self.code: int = int(self.status.get("code") or 0)
-        self.reason: str = str(self.status.get("reason") or "")
+        self.http_status: int | None = int(self.status.get("code") or 0) or None
+        self.code: str = str(self.status.get("reason") or "")
+        self.retry_after = retry_after
 
 
 class NotFound(KubernetesError):
-    """No such object, or no such kind."""
+    """There is no such object, or no such kind."""
 
 
 class LogsGone(NotFound):
@@ -305,7 +377,7 @@ class AlreadyExists(KubernetesError):
 
 
 class Conflict(KubernetesError):
-    """The object changed in between, or another field manager owns the field."""
+    """The object has changed meanwhile, or another field manager owns the field."""
 
 
 class Forbidden(KubernetesError):
@@ -313,7 +385,7 @@ class Forbidden(KubernetesError):
 
 
 class Unauthorized(KubernetesError):
-    """The API server does not know this caller: credentials are missing, wrong or stale."""
+    """The API server does not accept the credentials: they are missing, wrong or expired."""
 
 
 class Invalid(KubernetesError):
@@ -321,44 +393,85 @@ class Invalid(KubernetesError):
 
 
 class Expired(KubernetesError):
-    """A resourceVersion or continue token that the server no longer keeps (410 Gone)."""
+    """The server no longer keeps a resourceVersion or continue token (410 Gone)."""
 
 
 class Unreachable(KubernetesError):
-    """No answer from the API server in time, or only statuses such as 500 and 503. The message has the last one."""
+    """The API server gave no answer in time, or only statuses such as 500 and 503. The message has the last one.
 
-    refused: bool = False
-    """Whether nobody listens at its address, rather than that it is silent or far."""
-    unsent: bool = False
-    """Whether the request surely did not reach the server."""
-    permanent: bool = False
-    """Whether trying again cannot help, as with a certificate that is not the server's."""
+    Attributes:
+        refused: whether the connection was refused, because no server listens at the address.
+        unsent: whether the request certainly did not reach the server.
+        permanent: whether trying again cannot help, as with the certificate of another server.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+        refused: bool = False,
+        unsent: bool = False,
+        permanent: bool = False,
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after, hint=hint, original=original)
+        self.refused = refused
+        self.unsent = unsent
+        self.permanent = permanent
 
 
 class StreamLost(Unreachable):
-    """A log or watch broke off, as AKS does with idle ones, and could not be taken up again in time."""
+    """A log or watch broke off, as AKS does with idle ones, and could not be resumed in time."""
 
 
 class LogUnavailable(Unreachable):
-    """A log that exists, or may exist, could not be read: the node, its kubelet or the way to it does not work."""
+    """A log that exists, or may exist, could not be read: the node, its kubelet or the connection to it failed."""
 
 
 class GpuStackError(AksGpuError):
-    """A node's GPUs cannot be used."""
+    """A node's GPUs cannot be used.
 
-    nodes: tuple[str, ...] = ()
-    """Names of the nodes that are concerned; empty when not known."""
+    Attributes:
+        nodes: names of the nodes concerned; empty if not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        nodes: tuple[str, ...] = (),
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, original=original)
+        self.nodes = nodes
 
 
 class GpuNotAdvertised(GpuStackError):
-    """Nodes have GPUs, and Kubernetes sees none: no device plugin serves them."""
+    """Nodes have GPUs, but do not advertise them: no device plugin serves them."""
 
 
 class PluginNotScheduled(GpuStackError):
-    """The device plugin's pods do not come onto the GPU nodes."""
+    """The device plugin's pods are not scheduled onto the GPU nodes.
 
-    taints: tuple[str, ...] = ()
-    """Taints of those nodes that the pods do not tolerate, such as ``gpu=yes:NoSchedule``."""
+    Attributes:
+        taints: taints of those nodes that the pods do not tolerate, such as ``gpu=yes:NoSchedule``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        nodes: tuple[str, ...] = (),
+        taints: tuple[str, ...] = (),
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, nodes=nodes, hint=hint, original=original)
+        self.taints = taints
 
 
 class PluginFailed(GpuStackError):
@@ -366,51 +479,88 @@ class PluginFailed(GpuStackError):
 
 
 class NoGpuDriver(GpuStackError):
-    """No NVIDIA driver answers (NVML): there is none, or it did not come up."""
+    """The NVIDIA driver does not answer (NVML): it is missing, or did not start."""
 
 
 class DriverMismatch(GpuStackError):
-    """The node's driver, its libraries and a program's CUDA do not fit together."""
+    """The versions of the node's driver, its libraries and a program's CUDA do not match.
 
-    library: str = ""
-    """Version of the NVML library; empty when not said."""
+    Attributes:
+        library: version of the NVML library; empty if not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        nodes: tuple[str, ...] = (),
+        library: str = "",
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, nodes=nodes, hint=hint, original=original)
+        self.library = library
 
 
 class GpuLost(GpuStackError):
-    """A GPU went away while a container used it."""
+    """A GPU was lost while a container used it."""
 
 
 class SecondGpuStack(GpuStackError):
-    """Another device plugin, operator or managed GPU pool is there already."""
+    """Another device plugin, a GPU Operator or a managed GPU pool is there already."""
 
 
 class PodPending(AksGpuError):
-    """No node takes a pod.
+    """A pod fits on no node.
 
     Attributes:
-        causes: why, in the scheduler's words -> how many nodes; empty when it has said nothing.
-        nodes: how many nodes there are; None when not said.
+        causes: the scheduler's reasons -> number of nodes; empty if the scheduler has given none.
+        nodes: number of nodes; None if not known.
     """
 
-    causes: Mapping[str, int] = MappingProxyType({})
-    nodes: int | None = None
+    def __init__(
+        self,
+        message: str,
+        *,
+        causes: Mapping[str, int] | None = None,
+        nodes: int | None = None,
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, original=original)
+        self.causes: dict[str, int] = dict(causes or {})
+        self.nodes = nodes
 
 
 class NoScaleUp(PodPending):
-    """The cluster autoscaler adds no node for a pod that no node takes."""
+    """The cluster autoscaler adds no node for a pod that fits on no node."""
 
 
 class JobFailed(AksGpuError):
-    """A Job ended in failure.
+    """A Job failed.
 
     Attributes:
         reason: the Job condition's reason, such as ``BackoffLimitExceeded``.
         log_tail: the last lines that its pod logged.
     """
 
-    reason: str = ""
-    log_tail: str = ""
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        log_tail: str = "",
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, original=original)
+        self.reason = reason
+        self.log_tail = log_tail
 
 
 class LaptopError(AksGpuError):
     """The laptop AKS could not be started, reached or stopped."""
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,9 +1,8 @@
-"""The NVIDIA device plugin: install, verify, remove.
+"""The NVIDIA device plugin: install, status, remove.
 
-AKS installs the driver, and the plugin makes the kubelet advertise the GPUs as ``nvidia.com/gpu``. It is a DaemonSet
-in the namespace ``gpu-resources``, except on managed GPU pools, where it is a service of the node. So what counts here
-is what the nodes advertise, and a second GPU stack on top of a first one is refused. The manifests are
-:mod:`aksgpu.manifests`'.
+AKS installs the driver, and the plugin lets the kubelet advertise the GPUs as ``nvidia.com/gpu``. It is a DaemonSet in
+the namespace ``gpu-resources``, except on managed GPU pools, where it is a service of the node. A second GPU stack is
+not installed on a cluster that has one. :mod:`aksgpu.manifests` has the manifests.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import capacity
+from aksgpu import capacity, manifests
 from aksgpu.common.frames import frame
 from aksgpu.diagnose.gpu_failures import of_log
 from aksgpu.errors import (
@@ -39,18 +38,22 @@ from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.node_facts import GPU, Node, add_tolerations, read, taint_text, tolerates, tolerations
 from aksgpu.logs.job_logs import read as read_log
-from aksgpu.waiting import Timer, deadline, wait_until
+from aksgpu.manifests.load import documents
+from aksgpu.waiting import Timeout, Timer, deadline, wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Plugin", "install", "remove", "verify"]
+__all__ = ["Plugin", "install", "remove", "status"]
 
 NAMESPACE = "gpu-resources"
+"""Namespace of the DaemonSet."""
 NAME = "nvidia-device-plugin-daemonset"
+"""Name of the DaemonSet."""
 _IMAGE = "k8s-device-plugin"
+"""Part of the image's name of every NVIDIA device plugin."""
 _OPERATOR = "/apis/nvidia.com/v1"
-"""Where the API server lists the kinds of the GPU Operator."""
+"""Path at which the API server lists the kinds of the GPU Operator."""
 _COLUMNS = {
     "node": "string",
     "pool": "string",
@@ -67,11 +70,11 @@ class Plugin:
     """An installed device plugin.
 
     Attributes:
-        name: of the DaemonSet.
-        namespace: that it lives in.
-        image: of its container.
-        nodes: GPU nodes that it serves.
-        gpus: GPUs that they advertise.
+        name: name of the DaemonSet.
+        namespace: its namespace.
+        image: image of its container.
+        nodes: number of GPU nodes that it serves.
+        gpus: number of GPUs that they advertise.
     """
 
     name: str
@@ -86,31 +89,32 @@ def install(
     *,
     manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None = None,
     namespace: str = NAMESPACE,
-    timeout: float | None = 600,
+    timeout: Timeout = 600,
     progress: bool | None = None,
     force: bool = False,
 ) -> Plugin:
     """Install the plugin and wait until every ready GPU node advertises its GPUs.
 
-    A second call, or one in another kernel at the same time, finds the plugin and waits for it too. The manifest's pods
-    also tolerate the taints that the cluster's GPU nodes have.
+    A second call, also one in another kernel at the same time, finds the plugin and waits for it too. Tolerations for
+    the taints of the cluster's GPU nodes are added to the manifest.
 
-    GPUs that :func:`aksgpu.capacity.advertise` wrote are not a device plugin. They are taken away first, so that the
-    nodes then advertise what the plugin finds. If it finds none, they are written again and the call raises.
+    GPUs that :func:`aksgpu.capacity.advertise` wrote are removed first, so that the nodes then advertise the GPUs that
+    the plugin finds. If it finds none, they are written again and the call raises.
 
     Args:
         aks: the cluster.
-        manifest: objects, YAML text or a file of it with one DaemonSet; None uses ``manifests.device_plugin()``.
-        namespace: to install into; created if it is missing.
-        timeout: seconds; None for no limit.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
-        force: install beside another GPU stack, on a cluster without GPU nodes, and over fields that another program
-            manages.
+        manifest: objects, YAML text or a YAML file, with one DaemonSet; None uses ``manifests.device_plugin()``.
+        namespace: namespace to install into; created if it is missing.
+        timeout: seconds, or text such as ``"10m"``; None means no limit.
+        progress: False shows no progress; None reads ``AKSGPU_PROGRESS``.
+        force: install beside another GPU stack, on a cluster without GPU nodes, and take over fields that another
+            program manages.
 
     Raises:
         InvalidInput: an argument is wrong.
-        GpuStackError: the cluster has no GPU node, has another GPU stack, or the plugin does not come up; says why.
-        Forbidden: you may not do this, or may not look for another GPU stack.
+        GpuStackError: the cluster has no GPU node or has another GPU stack, or the plugin does not start. The message
+            has the reason.
+        Forbidden: you may not install it, or may not look for another GPU stack.
 
     Example:
         plugin.install(aks, timeout=600)
@@ -118,7 +122,7 @@ def install(
     check_cluster(aks)
     path_names.check_namespace(namespace)
     timer = Timer(timeout)
-    objects = _prepared(_loaded(manifest), namespace)
+    objects = _prepared(_load(manifest), namespace)
     (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
     _let_removal_end(aks, daemon, timer, progress)
     by_hand: dict[str, int] = {}
@@ -142,18 +146,18 @@ def install(
 
 
 _SETTLE_SECONDS = 20.0
-"""Seconds in which a kubelet reports that a node has no GPU any more. It reports every 10 seconds."""
+"""Seconds until a kubelet has reported that a node has no GPU any more. It reports every 10 seconds."""
 
 
 def _let_removal_end(aks: HasKube, daemon: Object, timer: Timer, progress: bool | None) -> None:
-    """Wait until a removal of the plugin that is under way has ended, such as one by another kernel."""
+    """Wait until a removal of the plugin in progress has ended, such as one by another kernel."""
     namespace, name = _key(daemon)
     nodes: set[str] = set()
 
     def poll() -> tuple[bool | None, str]:
         ending = _removal(aks, daemon)
         nodes.update(ending or ())
-        return (True if ending is None else None), f"a removal of {namespace}/{name} is under way"
+        return (True if ending is None else None), f"{namespace}/{name} is being removed"
 
     wait_until(poll, "device plugin", timeout=timer, progress=progress, hint=_namespace_hint(namespace))
     if nodes:
@@ -161,7 +165,7 @@ def _let_removal_end(aks: HasKube, daemon: Object, timer: Timer, progress: bool 
 
 
 def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
-    """The nodes on which the plugin's pods still end, while it is being deleted; None while it is not."""
+    """Return the nodes with pods of a plugin that is being deleted; None if it is not being deleted."""
     namespace, name = _key(daemon)
     there = aks.kube.find("Namespace", namespace)
     if there is None:
@@ -175,7 +179,7 @@ def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
 
 
 def _await_no_gpus(aks: HasKube, nodes: set[str], timer: Timer, progress: bool | None) -> None:
-    """Wait until nodes that lost the plugin advertise no GPU; not for long, since something else may serve them."""
+    """Wait until nodes that lost the plugin advertise no GPU. The wait is short: another plugin may serve them."""
 
     def poll() -> tuple[bool | None, str]:
         found = [node for node in aks.kube.list("Node", pick=read) if node.name in nodes]
@@ -187,17 +191,17 @@ def _await_no_gpus(aks: HasKube, nodes: set[str], timer: Timer, progress: bool |
 
 
 def _namespace_hint(namespace: str) -> str:
-    return f"kubectl get namespace {namespace} -o yaml shows what keeps it; plugin.install(aks) then installs."
+    return f"kubectl get namespace {namespace} -o yaml shows why it still exists. Then run plugin.install(aks) again."
 
 
 def _take_away(aks: HasKube, daemon: Object, nodes: list[Node], taken: dict[str, int]) -> None:
-    """Take away the GPUs that were written into the status of nodes without a pod of the plugin.
+    """Remove the GPUs that were written into the status of nodes without a pod of the plugin.
 
     Args:
         aks: the cluster.
         daemon: the plugin's DaemonSet.
-        nodes: of the cluster.
-        taken: receives how many GPUs were taken away from each node, by its name.
+        nodes: nodes of the cluster.
+        taken: receives the number of GPUs that were removed from each node, by name.
     """
     written = {node.name: node.capacity.get(GPU, 0) for node in nodes if node.by_hand}
     if not written:
@@ -210,14 +214,14 @@ def _take_away(aks: HasKube, daemon: Object, nodes: list[Node], taken: dict[str,
 
 
 def _put_back(aks: HasKube, by_hand: dict[str, int], failed: BaseException) -> None:
-    """Write the GPUs again where the plugin advertises none, and say so in the error."""
+    """Write the GPUs again on nodes where the plugin advertises none, and add this to the error."""
     try:
         wanting = {node.name for node in aks.kube.list("Node", pick=read) if not any(node.allocatable.values())}
         for name in wanting & set(by_hand):
             capacity.advertise(aks, name, gpus=by_hand[name])
-        outcome = "They are as before."
+        outcome = "They have been restored."
     except KubernetesError:
-        outcome = "They could not be written again: capacity.advertise(aks, node, gpus) does that."
+        outcome = "They could not be written again: capacity.advertise(aks, node, gpus=1) does that."
     if isinstance(failed, AksGpuError):
         failed.message += (
             f"\nThe GPUs of {', '.join(sorted(by_hand))} had been written by capacity.advertise or another program, "
@@ -229,9 +233,9 @@ def _put_back(aks: HasKube, by_hand: dict[str, int], failed: BaseException) -> N
 
 
 def _applied(aks: HasKube, objects: list[Object], force: bool, timer: Timer, progress: bool | None) -> str:
-    """Apply the objects, the DaemonSet last; return its uid.
+    """Apply the objects, and return the uid of the DaemonSet.
 
-    A namespace that is being deleted, such as by ``plugin.remove`` in another kernel, is waited for and made again.
+    If the namespace is being deleted, such as by ``plugin.remove`` in another kernel, wait and create it again.
     """
     namespace = objects[0]["metadata"]["name"]
     uid = ""
@@ -256,8 +260,8 @@ def _applied(aks: HasKube, objects: list[Object], force: bool, timer: Timer, pro
 
 
 def _namespace_ends(aks: HasKube, namespace: str) -> bool:
-    there = aks.kube.find("Namespace", namespace)
-    return there is None or bool(there["metadata"].get("deletionTimestamp"))
+    live = aks.kube.find("Namespace", namespace)
+    return live is None or bool(live["metadata"].get("deletionTimestamp"))
 
 
 def _apply(aks: HasKube, obj: Object, force: bool) -> Object:
@@ -270,10 +274,7 @@ def _apply(aks: HasKube, obj: Object, force: bool) -> Object:
         ) from taken
 
 
-def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
-    from aksgpu import manifests
-    from aksgpu.manifests.load import documents
-
+def _load(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
     objects = manifests.device_plugin() if manifest is None else documents(manifest)
     if [obj.get("kind") for obj in objects].count("DaemonSet") != 1:
         raise InvalidInput(
@@ -290,7 +291,7 @@ def _loaded(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Pa
 
 
 def _missing(obj: Object) -> str:
-    """The first field that an object of the manifest lacks; empty for none."""
+    """Return the first required field that an object of the manifest lacks; empty if it is complete."""
     fields = ["kind", "apiVersion", "metadata.name"]
     if obj.get("kind") == "DaemonSet":
         fields += ["spec.selector.matchLabels", "spec.template.spec.containers"]
@@ -307,7 +308,7 @@ def _missing(obj: Object) -> str:
 
 
 def _prepared(objects: list[Object], namespace: str) -> list[Object]:
-    """The objects in that namespace, which comes first."""
+    """Return copies of the objects in the namespace, and the namespace itself as the first object."""
     rest = [copy.deepcopy(obj) for obj in objects if obj["kind"] != "Namespace"]
     for obj in rest:
         obj["metadata"]["namespace"] = namespace
@@ -325,7 +326,7 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
         operator = _has_operator(aks)
     except Forbidden as refused:
         refused.hint = (
-            "Without this right it is not known whether another GPU stack is installed. Ask for it, or skip the check: "
+            "The check for another GPU stack needs this right. Ask for it, or skip the check: "
             "plugin.install(aks, force=True)."
         )
         raise
@@ -361,8 +362,8 @@ def _key(obj: Object) -> tuple[str, str]:
 
 
 def _daemons(aks: HasKube) -> list[Object]:
-    """DaemonSets that run a device plugin."""
-    found = aks.kube.list("DaemonSet")
+    """Return the DaemonSets that run a device plugin."""
+    found = aks.kube.list("DaemonSet", all_namespaces=True)
     return [d for d in found if _key(d) == (NAMESPACE, NAME) or any(_IMAGE in image for image in _images(d))]
 
 
@@ -371,7 +372,7 @@ def _images(daemon: Object) -> list[str]:
 
 
 def _has_operator(aks: HasKube) -> bool:
-    """Whether the GPU Operator's kind is served. Everybody may ask which kinds there are."""
+    """Return whether the cluster has the GPU Operator's kind. Every user may list kinds."""
     try:
         served = aks.kube.request("GET", _OPERATOR)
     except NotFound:
@@ -418,37 +419,52 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
 
 
 _EXPLAINING = 5.0
-"""Seconds that finding a reason may take after the wait has run out of time."""
+"""Seconds for finding the reason after the wait ran out of time."""
 
-
-_LATE_HINT = "plugin.verify(aks) shows each node; plugin.install(aks) goes on waiting."
+_LATE_HINT = "plugin.status(aks) shows each node; plugin.install(aks) continues the wait."
 
 
 def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
-    """Why it does not serve: its pods, and their logs (with FAIL_ON_INIT_ERROR=false it stays up without serving)."""
+    """Return the error for a plugin that did not start in time, with the reason from its pods and their logs."""
     pods = _pods_by_node(aks, daemon)
-    wanting = [node for node in aks.kube.list("Node", pick=read) if node.nvidia and not any(node.allocatable.values())]
-    wanting_names = tuple(sorted(node.name for node in wanting))
-    if absent := [node for node in wanting if node.name not in pods]:
-        have = daemon["spec"]["template"]["spec"].get("tolerations") or ()
-        against = {taint_text(taint) for node in absent for taint in node.taints if not tolerates(have, taint)}
-        untolerated = f"it does not tolerate {', '.join(sorted(against))}"
-        why = untolerated if against else "its nodeSelector or affinity does not fit"
-        said = f"{message}. No pod of it came onto {', '.join(node.name for node in absent)}: {why}."
-        hint = "plugin.install(aks) adds the tolerations of nodes that are there: run it again."
-        return PluginNotScheduled(said, hint=hint, nodes=wanting_names, taints=tuple(sorted(against)))
-    tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in wanting_names}
-    told = [" ".join(filter(None, (node, *_pods.state(pods[node]), tail))) for node, tail in tails.items()]
+    nodes = aks.kube.list("Node", pick=read)
+    unserved = [node for node in nodes if node.nvidia and not any(node.allocatable.values())]
+    names = tuple(sorted(node.name for node in unserved))
+    without_pod = [node for node in unserved if node.name not in pods]
+    if without_pod:
+        return _not_scheduled(daemon, without_pod, names, message)
+    tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in names}
+    lines = [f"{message}."]
+    for node, tail in tails.items():
+        parts = (node, *_pods.state(pods[node]), tail)
+        lines.append(" ".join(part for part in parts if part))
+    text = "\n".join(lines)
     failure = of_log("\n".join(tails.values()))
-    kind = failure.kind if failure and issubclass(failure.kind, GpuStackError) else GpuNotAdvertised
-    said = "\n".join([f"{message}.", *told])
-    return kind(
-        said, hint=failure.fix if failure else _LATE_HINT, nodes=wanting_names, **(failure.facts if failure else {})
+    if failure is None:
+        return GpuNotAdvertised(text, hint=_LATE_HINT, nodes=names)
+    if not issubclass(failure.kind, GpuStackError):
+        return GpuNotAdvertised(text, hint=failure.fix, nodes=names)
+    return failure.kind(text, hint=failure.fix, nodes=names, **failure.facts)
+
+
+def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ...], message: str) -> PluginNotScheduled:
+    """Return the error for nodes on which the plugin has no pod."""
+    tolerated = daemon["spec"]["template"]["spec"].get("tolerations") or ()
+    against = {taint_text(taint) for node in without_pod for taint in node.taints if not tolerates(tolerated, taint)}
+    reason = "its nodeSelector or affinity does not match"
+    if against:
+        reason = f"it does not tolerate {', '.join(sorted(against))}"
+    nodes = ", ".join(node.name for node in without_pod)
+    return PluginNotScheduled(
+        f"{message}. It has no pod on {nodes}: {reason}.",
+        hint="plugin.install(aks) adds the tolerations of the nodes that exist: run it again.",
+        nodes=names,
+        taints=tuple(sorted(against)),
     )
 
 
 def _observed(aks: HasKube, namespace: str, name: str, uid: str) -> bool:
-    """Whether the controller has seen the newest DaemonSet and renewed its pods (on CPU nodes, ready or not).
+    """Return whether the controller has seen the newest DaemonSet and has updated its pods.
 
     Raises:
         PluginFailed: the DaemonSet, or its namespace, was deleted.
@@ -467,17 +483,17 @@ def _observed(aks: HasKube, namespace: str, name: str, uid: str) -> bool:
             f"DaemonSet {namespace}/{name} was deleted and created again while plugin.install waited for it",
             hint="plugin.install(aks) waits for the new one.",
         )
-    status = daemon.get("status") or {}
-    if "observedGeneration" not in status or "desiredNumberScheduled" not in status:
-        return False  # no controller has looked at it yet
+    observed = daemon.get("status") or {}
+    if "observedGeneration" not in observed or "desiredNumberScheduled" not in observed:
+        return False  # the controller has not seen it yet
     return bool(
-        status["observedGeneration"] >= daemon["metadata"].get("generation", 1)
-        and status.get("updatedNumberScheduled", 0) >= status["desiredNumberScheduled"]
+        observed["observedGeneration"] >= daemon["metadata"].get("generation", 1)
+        and observed.get("updatedNumberScheduled", 0) >= observed["desiredNumberScheduled"]
     )
 
 
 def _pods_by_node(aks: HasKube, daemon: Object) -> dict[str, Object]:
-    """The DaemonSet's pods that do not end, by the node that they are for."""
+    """Return the DaemonSet's pods that are not being deleted, by node."""
     alive = [pod for pod in _pods_of(aks, daemon) if not pod["metadata"].get("deletionTimestamp")]
     return {_node_of(pod): pod for pod in alive}
 
@@ -489,8 +505,9 @@ def _pods_of(aks: HasKube, daemon: Object) -> list[Object]:
 
 
 def _node_of(pod: Object) -> str:
-    """The node that a DaemonSet's pod is for; before it is scheduled, its node affinity tells."""
-    if name := pod["spec"].get("nodeName"):
+    """Return the node of a DaemonSet's pod. Before it is scheduled, its node affinity has the name."""
+    name = pod["spec"].get("nodeName")
+    if name:
         return str(name)
     affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
@@ -507,35 +524,36 @@ def _ready(pod: Object) -> bool:
 
 
 def _refuse_stuck(aks: HasKube, pod: Object) -> None:
-    word, message = _pods.state(pod)
-    if word in _pods.STUCK and word != "ErrImagePull":  # that one is tried again at once
-        tail = _tail(aks, pod)
-        said = f"\nIts log ends:\n{tail}" if tail else ""
-        failure = of_log(tail or message)
-        kind = failure.kind if failure and issubclass(failure.kind, GpuStackError) else PluginFailed
-        hint = "An image that cannot be pulled needs another manifest=; after a crash, read the log."
-        raise kind(
-            f"the device plugin's pod on {_node_of(pod)} does not run: {word}: {message}{said}",
-            hint=failure.fix if failure else hint,
-            nodes=(_node_of(pod),),
-            **(failure.facts if failure else {}),
-        )
+    """Raise PluginFailed, or the error that its log names, for a pod that does not start by itself."""
+    state, message = _pods.state(pod)
+    if state not in _pods.STUCK or state == "ErrImagePull":  # Kubernetes pulls the image again
+        return
+    node = _node_of(pod)
+    tail = _tail(aks, pod)
+    text = f"the device plugin's pod on {node} does not run: {state}: {message}"
+    if tail:
+        text += f"\nThe end of its log:\n{tail}"
+    failure = of_log(tail or message)
+    if failure is None or not issubclass(failure.kind, GpuStackError):
+        hint = "If the image cannot be pulled, use another `manifest`. If the container fails, read its log."
+        raise PluginFailed(text, hint=failure.fix if failure else hint, nodes=(node,))
+    raise failure.kind(text, hint=failure.fix, nodes=(node,), **failure.facts)
 
 
 def _tail(aks: HasKube, pod: Object) -> str:
     try:
         return read_log(aks.kube, pod["metadata"]["name"], pod["metadata"]["namespace"], tail=10).strip()
     except KubernetesError:
-        return ""  # a log that cannot be had must not hide what went wrong
+        return ""  # a missing log must not hide the failure itself
 
 
-# Verify and remove
+# Status and removal
 
 
-def verify(aks: HasKube) -> pd.DataFrame:
-    """Whether each GPU node serves its GPUs, and what is wrong where not.
+def status(aks: HasKube) -> pd.DataFrame:
+    """Return for each GPU node whether its GPUs are usable, and the problem if not.
 
-    Both are judged: what the node advertises, and the state of the plugin's pod on it.
+    A node is ok if it advertises GPUs and the plugin's pod on it is ready.
 
     Args:
         aks: the cluster.
@@ -544,21 +562,21 @@ def verify(aks: HasKube) -> pd.DataFrame:
         One row for each NVIDIA GPU node:
 
         - node, pool (string).
-        - plugin (string): the DaemonSet that runs there as namespace/name; ``service`` where the kubelet advertises
-          GPUs without one, as on managed GPU pools; NA for neither.
-        - state (string): of the plugin's pod, such as ``Running`` or ``ImagePullBackOff``; NA without one.
-        - allocatable (Int64): GPUs, all kinds together; NA where the node has not reported its resources yet.
-        - ok (boolean): the node is ready, and a plugin or service that is ready advertises its GPUs. GPUs that
-          :func:`aksgpu.capacity.advertise` wrote are not ok: nothing is behind them.
-        - problem (string): what is wrong, and what to do; NA where ok.
+        - plugin (string): the DaemonSet of the plugin's pod as namespace/name; ``service`` if the kubelet advertises
+          GPUs without a pod, as on managed GPU pools; NA if there is no plugin.
+        - state (string): state of the plugin's pod, such as ``Running`` or ``ImagePullBackOff``; NA without a pod.
+        - allocatable (Int64): number of healthy GPUs of all resources; NA if the node has not reported its resources.
+        - ok (boolean): whether the node is ready, and a ready plugin or service advertises its GPUs. GPUs that
+          :func:`aksgpu.capacity.advertise` wrote are not ok, because they do not exist.
+        - problem (string): what is wrong, and what to do; NA if ok.
 
     Raises:
         InvalidInput: ``aks`` is not a cluster.
-        Forbidden: you may not list nodes, DaemonSets or the plugin's pods, so that this cannot be known.
-        Unreachable: the cluster did not answer.
+        Forbidden: you may not list nodes, DaemonSets or the plugin's pods.
+        Unreachable: the cluster did not respond.
 
     Example:
-        plugin.verify(aks)
+        plugin.status(aks)
     """
     check_cluster(aks)
     nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
@@ -613,24 +631,24 @@ def _pod_problem(count: int | None, states: Mapping[str, _pods.State], failing: 
         return None
     if not states:
         return "no device plugin on this node: plugin.install(aks)"
-    return "the plugin runs and advertises no GPU: its log tells why (driver, NVML)"
+    return "the plugin runs and advertises no GPU: its log has the reason (driver, NVML)"
 
 
-def remove(aks: HasKube, *, namespace: bool = True, timeout: float | None = 300, progress: bool | None = None) -> None:
+def remove(aks: HasKube, *, namespace: bool = True, timeout: Timeout = 300, progress: bool | None = None) -> None:
     """Delete the DaemonSet from ``gpu-resources``, and wait until its pods and the GPUs that they advertised are gone.
 
-    A second call does nothing. A plugin that is installed again meanwhile is left alone.
+    A second call does nothing. A plugin that is installed again during the wait is not deleted.
 
     Args:
         aks: the cluster.
-        namespace: delete the namespace too, unless something else is in it, or you may not see whether there is.
-        timeout: seconds; None for no limit.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        namespace: whether to delete the namespace too. It is kept if it has other objects, or if you may not list them.
+        timeout: seconds, or text such as ``"10m"``; None means no limit.
+        progress: False shows no progress; None reads ``AKSGPU_PROGRESS``.
 
     Raises:
         InvalidInput: an argument is wrong.
-        WaitTimeout: the pods or the namespace are still there.
-        Forbidden: you may not delete it.
+        WaitTimeout: the pods or the namespace still exist.
+        Forbidden: you may not delete them.
     """
     check_cluster(aks)
     timer = Timer(timeout)
@@ -683,6 +701,7 @@ _CONTENTS = (
 )
 """Kinds whose objects keep the namespace from being deleted."""
 _IN_EVERY_NAMESPACE = ("kube-root-ca.crt",)
+"""Objects that Kubernetes creates in each namespace."""
 
 
 def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None) -> None:
@@ -696,7 +715,7 @@ def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None) -> None
         if not there["metadata"].get("deletionTimestamp"):
             if not _is_empty(aks):
                 return True, ""
-            # Another kernel may delete it at the same moment: it is then gone, or a second deletion conflicts.
+            # Another kernel may delete it at the same moment.
             with suppress(NotFound, Conflict):
                 aks.kube.delete("Namespace", NAMESPACE)
         uid = there["metadata"]["uid"]
@@ -706,7 +725,7 @@ def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None) -> None
 
 
 def _is_empty(aks: HasKube) -> bool:
-    """Whether nothing of somebody else's is in the namespace. What cannot be seen may be there."""
+    """Return whether the namespace has no other objects. A kind that may not be listed may have objects."""
     for kind in _CONTENTS:
         try:
             found = aks.kube.list(kind, NAMESPACE, pick=lambda obj: obj["metadata"]["name"])
@@ -717,3 +736,7 @@ def _is_empty(aks: HasKube) -> bool:
         if set(found) - set(_IN_EVERY_NAMESPACE):
             return False
     return True
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

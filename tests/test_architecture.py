@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def imports(name: str) -> Iterator[str]:
 GRAPH = {name: {other for other in imports(name) if (name, other) not in UPWARDS} - {name} for name in MODULES}
 
 
-def test_there_are_no_circles_between_modules() -> None:
+def test_there_are_no_cycles_between_modules() -> None:
     graph = {name: others for name, others in GRAPH.items() if name != "aksgpu"}
     TopologicalSorter({name: others - {"aksgpu"} for name, others in graph.items()}).prepare()
 
@@ -150,3 +151,35 @@ def test_importing_the_package_loads_nothing_else() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert [name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names] == ["aksgpu"]
     assert not {"typing", "re", "json", "asyncio", "subprocess"} & set(loaded)
+
+
+WITH_ALL = ("capacity", "common", "errors", "kube", "notebook", "plugin", "progress", "waiting")
+"""Packages and modules whose public names are listed."""
+PUBLIC = ("capacity", "errors", "kube", "plugin", "waiting")
+"""Those that users import."""
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if top_level(name) in WITH_ALL])
+def test_every_module_lists_its_public_names(name: str) -> None:
+    module = importlib.import_module(name)
+    if name not in ("aksgpu.common", "aksgpu.common.gpu_size_table"):
+        assert module.__all__
+        assert all(hasattr(module, each) for each in module.__all__)
+
+
+@pytest.mark.parametrize("name", ["aksgpu", *(f"aksgpu.{name}" for name in PUBLIC)])
+def test_tab_completion_shows_the_public_names(name: str) -> None:
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__)
+
+
+def test_importing_everything_leaves_the_process_alone() -> None:
+    program = (
+        "import gc, importlib, logging, signal\n"
+        "before = (gc.isenabled(), gc.get_threshold(), signal.getsignal(signal.SIGINT))\n"
+        f"for name in {[name for name in MODULES if top_level(name) not in ('', 'local')]}:\n"
+        "    importlib.import_module(name)\n"
+        "assert before == (gc.isenabled(), gc.get_threshold(), signal.getsignal(signal.SIGINT))\n"
+        "assert logging.getLogger().handlers == []\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -329,7 +329,7 @@ def test_a_server_that_refuses_until_time_is_up_ends_the_wait(tmp_path: Path) ->
         kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
         stopper = threading.Thread(target=lambda: (stopped.wait(20), server.server_close()))
         stopper.start()
-        with pytest.raises(errors.Unreachable, match="nobody listens there") as raised:
+        with pytest.raises(errors.Unreachable, match="the connection was refused") as raised:
             Job(SimpleNamespace(name="c", kube=kube), "j", "default").wait(2)
         stopper.join()
     assert raised.value.refused

@@ -3,9 +3,11 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import pickle
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -18,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from aksgpu import errors, waiting
 from aksgpu.cluster import Cluster
-from aksgpu.kube import Kube, client, transport
+from aksgpu.kube import Kube, client, decoding, kubeconfig, transport
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
@@ -44,7 +46,7 @@ def thing(name: str, version: int, **more: Any) -> dict[str, Any]:
 
 
 def test_one_object_goes_to_its_path(serve: Any) -> None:
-    api, server = serve(lambda request: request.json({"kind": "Thing"}))
+    api, server = serve(lambda request: request.json(thing("j", 1)))
     api.get("Job", "j")
     api.get("Node", "n")
     api.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"generateName": "j-", "namespace": "team"}})
@@ -68,6 +70,29 @@ def test_one_object_goes_to_its_path(serve: Any) -> None:
     assert all(r.headers["Authorization"] == "Bearer t0" for r in server.requests)
 
 
+WRITES: dict[str, Callable[[Kube], object]] = {
+    "create": lambda api: api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}}),
+    "apply": lambda api: api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}),
+    "patch": lambda api: api.patch("ConfigMap", "c", {"data": None}),
+}
+
+
+@pytest.mark.parametrize("response", [{}, {"kind": "Status", "metadata": {}, "status": "Success"}, {"metadata": "c"}])
+@pytest.mark.parametrize("call", [lambda api: api.get("Job", "j"), *WRITES.values()], ids=["get", *WRITES])
+def test_a_response_that_is_not_an_object_is_an_error(
+    serve: Any, call: Callable[[Kube], object], response: dict[str, Any]
+) -> None:
+    api, _ = serve(lambda request: request.json(response))
+    with pytest.raises(errors.KubernetesError, match="the response is not a Kubernetes object"):
+        call(api)
+
+
+def test_an_object_without_a_name_is_not_what_was_asked_for(serve: Any) -> None:
+    api, _ = serve(lambda request: request.json({"metadata": {}}))
+    with pytest.raises(errors.KubernetesError, match="the response is not a Kubernetes object"):
+        api.get("Job", "j")
+
+
 def test_lists_come_in_pages_and_keep_only_what_is_picked(serve: Any) -> None:
     def answer(request: Request) -> None:
         assert request.query["labelSelector"] == "app in (a,b)"
@@ -78,7 +103,26 @@ def test_lists_come_in_pages_and_keep_only_what_is_picked(serve: Any) -> None:
     names = api.list("Pod", label_selector="app in (a,b)", pick=lambda pod: pod["metadata"]["name"])
     assert names == ["p0", "p1", "p2", "p3"]
     assert {r.query["limit"] for r in server.requests} == {"500"}
-    assert server.requests[0].route == "/api/v1/pods"
+    assert server.requests[0].route == "/api/v1/namespaces/default/pods"
+
+
+def test_no_namespace_means_that_of_the_context(serve: Any) -> None:
+    api, server = serve(lambda request: request.json({"items": [], "metadata": {}}))
+    api.list("Pod")
+    api.list("Pod", "team")
+    api.list("Pod", all_namespaces=True)
+    api.list("Node")
+    assert [request.route for request in server.requests] == [
+        "/api/v1/namespaces/default/pods",
+        "/api/v1/namespaces/team/pods",
+        "/api/v1/pods",
+        "/api/v1/nodes",
+    ]
+    for call in (api.list, api.watch):
+        with pytest.raises(
+            errors.InvalidInput, match="`namespace` must be None with `all_namespaces=True`, got 'team'"
+        ):
+            call("Pod", "team", all_namespaces=True)
 
 
 def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
@@ -94,15 +138,53 @@ def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
     assert [pod["metadata"]["name"] for pod in api.list("Pod", "team")] == ["a", "b"]
 
 
-def test_large_answers_are_decoded_with_the_collector_off_and_on_again() -> None:
-    document = json.dumps([{"n": n} for n in range(20_000)]).encode()
+@pytest.mark.parametrize("kind", [getattr(errors, name) for name in errors.__all__])
+def test_errors_survive_a_process_boundary(kind: type[errors.AksGpuError]) -> None:
+    cause = ValueError("cause")
+    error = pickle.loads(pickle.dumps(kind("message", hint="Do this.", original=cause)))
+    assert type(error) is kind
+    assert str(error) == "message\nHint: Do this."
+    assert str(error.original) == "cause"
+    with pytest.raises(TypeError):
+        kind("message", no_such_attribute=1)  # type: ignore[call-arg]
+
+
+def test_an_error_without_an_answer_has_no_http_status() -> None:
+    error = errors.Unreachable("no answer")
+    assert error.http_status is None
+    assert error.code == ""
+    assert error.status == {}
+
+
+LARGE = json.dumps([{"n": n} for n in range(20_000)]).encode()
+
+
+def test_large_responses_are_decoded_with_the_garbage_collector_off() -> None:
     before = gc.get_stats()[0]["collections"]
-    assert len(transport.decode(document)) == 20_000
+    assert len(decoding.decode(LARGE)) == 20_000
     assert gc.get_stats()[0]["collections"] - before < 5
     assert gc.isenabled()
     with pytest.raises(ValueError):
-        transport.decode(b"x" * 200_000)
+        decoding.decode(b"x" * 200_000)
     assert gc.isenabled()
+
+
+def test_the_garbage_collector_stays_off_until_the_last_thread_has_decoded() -> None:
+    with decoding._without_collector():
+        other = threading.Thread(target=decoding.decode, args=(LARGE,))
+        other.start()
+        other.join()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_a_garbage_collector_that_is_off_stays_off() -> None:
+    gc.disable()
+    try:
+        decoding.decode(LARGE)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +211,7 @@ def test_refusals_are_exceptions_with_the_servers_words(
     with pytest.raises(kind, match=message.split(":")[0]) as raised, waiting.deadline(0):
         api.get("Job", "x")
     assert type(raised.value) is kind
-    assert (raised.value.code, raised.value.reason) == (code, reason)
+    assert (raised.value.http_status, raised.value.code) == (code, reason)
     assert "t0" not in str(raised.value)
 
 
@@ -142,7 +224,7 @@ def test_a_refusal_that_is_no_status_object(serve: Any) -> None:
 def test_nobody_there(serve: Any) -> None:
     api, server = serve(lambda request: None)
     server.__exit__()
-    message = r"no answer .* 'scripted' at 127\.0\.0\.1:\d+: nobody list"
+    message = r"no response .* 'scripted' at 127\.0\.0\.1:\d+: the connection was refused"
     with pytest.raises(errors.Unreachable, match=message) as raised, waiting.deadline(0.5):
         api.get("Job", "x")
     assert raised.value.hint.startswith("Connect again: azure = aksgpu.connect(...), aks = cluster.get(")
@@ -181,15 +263,15 @@ def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
 
     def answer(request: Request) -> None:
         if request.headers["Authorization"] == "Bearer t2":
-            request.json({"ok": True})
+            request.json(thing("x", 1))
         else:
             request.refuse(401, "Unauthorized", "Unauthorized")
 
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "kubelogin-not-here"}}
     api, server = serve(answer, user=user, refresh=lambda: next(tokens))
-    assert api.get("Job", "x") == {"ok": True}
+    assert api.get("Job", "x") == thing("x", 1)
     assert len(server.requests) == 2
-    assert api.get("Job", "x") == {"ok": True}
+    assert api.get("Job", "x") == thing("x", 1)
     assert len(server.requests) == 3
 
 
@@ -204,10 +286,10 @@ def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch
             request.send_header("Content-Length", "0")
             request.end_headers()
         else:
-            request.json({"made": True})
+            request.json(thing("c", 1))
 
     api, server = serve(answer)
-    assert api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}) == {"made": True}
+    assert api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}) == thing("c", 1)
     assert pauses == [7.0, 7.0]
     assert [request.command for request in server.requests] == ["GET", "GET", "GET", "POST"]
 
@@ -215,7 +297,7 @@ def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch
 def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Path) -> None:
     def answer(request: Request) -> None:
         if request.headers["Authorization"] == "Bearer new":
-            request.json({"ok": True})
+            request.json(thing("x", 1))
         else:
             request.refuse(401, "Unauthorized", "Unauthorized")
 
@@ -224,7 +306,7 @@ def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Pa
         api.get("Job", "x")
     assert len(server.requests) == 2  # once more with the same token, as there is no newer one
     server.kubeconfig(tmp_path, {"token": "new"})
-    assert api.get("Job", "x") == {"ok": True}
+    assert api.get("Job", "x") == thing("x", 1)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +345,7 @@ def test_a_login_program_that_works_is_used(serve: Any, tmp_path: Path) -> None:
     user = {
         "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program), "interactiveMode": "Never"}
     }
-    api, server = serve(lambda request: request.json({}), user=user)
+    api, server = serve(lambda request: request.json(thing("x", 1)), user=user)
     api.get("Job", "x")
     assert server.requests[0].headers["Authorization"] == "Bearer e"
 
@@ -279,10 +361,13 @@ def test_kubeconfigs_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(errors.InvalidInput, match="users are not named entries"):
         Kube.from_kubeconfig(bad)
     server = Server(lambda request: None)
+    for user in ("x", {"exec": "kubelogin"}, {"auth-provider": "azure"}):
+        with pytest.raises(errors.InvalidInput, match=r"the kubeconfig's .* must be a mapping, got str"):
+            Kube.from_kubeconfig(server.kubeconfig(tmp_path, user))  # type: ignore[arg-type]
     path = server.kubeconfig(tmp_path)
     server.server_close()
     with pytest.raises(errors.InvalidInput, match=r"no context 'other'\nHint: Its contexts: scripted"):
-        Kube.from_kubeconfig(path, "other")
+        Kube.from_kubeconfig(path, context="other")
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'none'}:{path}")
     assert repr(Kube.from_kubeconfig()) == "Kube(context='scripted')"
 
@@ -472,7 +557,7 @@ def test_a_watch_survives_what_passes(serve: Any, code: int) -> None:
 
 def test_a_watch_without_any_answer_does_not_end_as_if_there_were_nothing(serve: Any) -> None:
     api, _ = serve(lambda request: request.refuse(503, "", "starting"))
-    with pytest.raises(errors.Unreachable, match=r"the watch ended after 0\.5 s without an answer: starting"):
+    with pytest.raises(errors.Unreachable, match=r"the watch ended after 0\.5 s without a response: starting"):
         list(api.watch("Pod", timeout=0.5))
 
 
@@ -599,7 +684,7 @@ def test_discovery_and_refusals_of_the_laptop(aks: Cluster) -> None:
 
 def kubeconfig_as(aks: Cluster, folder: Path, **user: Any) -> Path:
     """The cluster's own kubeconfig, with more in its user."""
-    config = transport.read_kubeconfig(aks.kube._wire._path)
+    config = kubeconfig.load(aks.kube._transport._path)
     for entry in config["users"]:
         entry["user"] = {**entry["user"], **user}
     path = folder / "impersonating"
@@ -621,6 +706,6 @@ def test_an_impersonated_user_has_only_their_own_rights_on_the_laptop(aks: Clust
 @pytest.mark.parametrize("header", ["Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-scopes"])
 def test_the_laptop_refuses_impersonation_without_a_user(aks: Cluster, tmp_path: Path, header: str) -> None:
     api = Kube.from_kubeconfig(kubeconfig_as(aks, tmp_path))
-    api._wire._impersonation = [(header, "value")]
+    api._transport._impersonation = [(header, "value")]
     with pytest.raises(errors.KubernetesError, match="without impersonating a user"):
         api.list("Node")

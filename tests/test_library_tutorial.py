@@ -76,7 +76,7 @@ def test_a_job_survives_the_laptop_being_killed(tmp_path: Path) -> None:
         got = [next(lines) for _ in range(3)]
         pid = json.loads((endpoint.home / "laptop.json").read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(errors.Unreachable, match="no answer") as raised, waiting.deadline(1):
+        with pytest.raises(errors.Unreachable, match="no response") as raised, waiting.deadline(1):
             job.status()
         assert "aksgpu.connect(" in raised.value.hint
         local.start(endpoint.home)

@@ -79,7 +79,7 @@ def calls_with_a_name(aks: Any, name: Any) -> Iterator[tuple[str, Callable[[], A
     yield "logs.read", lambda: logs.read(kube, name, NAMESPACE)
     yield "logs.follow", lambda: next(iter(logs.follow(kube, name, NAMESPACE)))
     yield "logs.follow_job", lambda: next(iter(logs.follow_job(kube, name, NAMESPACE)))
-    yield "capacity.advertise", lambda: capacity.advertise(aks, name, 0)
+    yield "capacity.advertise", lambda: capacity.advertise(aks, name, gpus=0)
     yield "diagnose.job", lambda: diagnose.job(aks, name, NAMESPACE)
     yield "diagnose.pod", lambda: diagnose.pod(aks, name, NAMESPACE)
 
@@ -285,11 +285,11 @@ def test_a_proposed_name_is_valid(text: str) -> None:
 
 def raw(aks: Cluster, method: str, tail: str, body: Any = None) -> int:
     """A request whose path no client has normalised."""
-    wire = aks.kube._wire
-    url = urlsplit(wire.host)
+    transport = aks.kube._transport
+    url = urlsplit(transport.host)
     context = ssl._create_unverified_context()  # only the path matters here
     connection = http.client.HTTPSConnection(url.hostname, url.port, context=context, timeout=30)
-    token = wire._configuration.auth_settings()["BearerToken"]["value"]
+    token = transport._configuration.auth_settings()["BearerToken"]["value"]
     headers = {"Authorization": token, "Content-Type": "application/json"}
     connection.request(method, url.path + tail, json.dumps(body) if body is not None else None, headers)
     answer = connection.getresponse()

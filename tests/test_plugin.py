@@ -36,14 +36,14 @@ def clean(bare: Cluster) -> Iterator[Cluster]:
 
 
 def test_gpus_appear_with_the_plugin_and_go_with_it(clean: Cluster) -> None:
-    before = plugin.verify(clean).iloc[0]
+    before = plugin.status(clean).iloc[0]
     assert (before["ok"], before["allocatable"]) == (False, 0)
     assert "plugin.install(aks)" in before["problem"]
     installed = plugin.install(clean, timeout=60)
     assert (installed.nodes, installed.gpus) == (1, 1)
     assert installed.image == "nvcr.io/nvidia/k8s-device-plugin:v0.18.0"
     assert capacity.gpus(clean)["allocatable"].tolist() == [1]
-    after = plugin.verify(clean).iloc[0]
+    after = plugin.status(clean).iloc[0]
     assert (after["ok"], after["plugin"], after["state"]) == (
         True,
         "gpu-resources/nvidia-device-plugin-daemonset",
@@ -52,7 +52,7 @@ def test_gpus_appear_with_the_plugin_and_go_with_it(clean: Cluster) -> None:
     assert plugin.install(clean, timeout=60) == installed  # twice is fine
     plugin.remove(clean)
     plugin.remove(clean)
-    assert plugin.verify(clean)["allocatable"].tolist() == [0]
+    assert plugin.status(clean)["allocatable"].tolist() == [0]
     with pytest.raises(errors.NotFound):
         clean.kube.get("Namespace", "gpu-resources")
 
@@ -98,7 +98,7 @@ def test_nodes_that_serve_by_themselves_need_no_plugin(clean: Cluster) -> None:
     node = capacity.gpus(clean)["node"][0]
     kubelet_advertises(clean, node, "1")
     try:
-        assert plugin.verify(clean)[["plugin", "ok"]].iloc[0].tolist() == ["service", True]
+        assert plugin.status(clean)[["plugin", "ok"]].iloc[0].tolist() == ["service", True]
         with pytest.raises(errors.SecondGpuStack, match="advertise GPUs already, without a DaemonSet") as raised:
             plugin.install(clean, timeout=60)
         assert "managed GPU pool" in raised.value.hint
@@ -109,13 +109,13 @@ def test_nodes_that_serve_by_themselves_need_no_plugin(clean: Cluster) -> None:
 def test_advertised_gpus_are_not_a_device_plugin(clean: Cluster) -> None:
     node = capacity.gpus(clean)["node"][0]
     capacity.advertise(clean, node, gpus=4)
-    row = plugin.verify(clean).iloc[0]
+    row = plugin.status(clean).iloc[0]
     assert row["ok"] is np.False_
     assert row["plugin"] is pd.NA
     assert row["allocatable"] == 4
     assert "written into the node's status by aksgpu, which is not a device plugin" in row["problem"]
     assert plugin.install(clean, timeout=60).gpus == 1, "what the plugin counts"
-    assert plugin.verify(clean)["ok"].tolist() == [True]
+    assert plugin.status(clean)["ok"].tolist() == [True]
 
 
 def idle_plugin() -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def test_advertised_gpus_come_back_where_the_plugin_finds_none(clean: Cluster) -
     node = capacity.gpus(clean)["node"][0]
     capacity.advertise(clean, node, gpus=4)
     try:
-        with pytest.raises(errors.GpuNotAdvertised, match=r"not a device plugin\. They are as before") as raised:
+        with pytest.raises(errors.GpuNotAdvertised, match=r"not a device plugin\. They have been restored") as raised:
             plugin.install(clean, manifest=idle_plugin(), timeout=3)
         assert "plugin.remove(aks)" in raised.value.hint
         assert capacity.gpus(clean)["allocatable"].tolist() == [4]
@@ -147,7 +147,7 @@ def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(cle
         plugin.install(clean, manifest=broken, timeout=30)
     kubelet_advertises(clean, node, "1")
     try:
-        row = plugin.verify(clean).iloc[0]
+        row = plugin.status(clean).iloc[0]
         assert row["ok"] is np.False_
         assert row["state"] == "ImagePullBackOff"
         assert "registry.invalid" in row["problem"]
@@ -230,7 +230,7 @@ OWN["metadata"] = {"name": plugin.NAME, "namespace": plugin.NAMESPACE, "uid": "u
 
 
 @pytest.mark.parametrize("hidden", ["nodes", "daemonsets", "pods"])
-@pytest.mark.parametrize("call", [plugin.verify, plugin.install])
+@pytest.mark.parametrize("call", [plugin.status, plugin.install])
 def test_what_may_not_be_seen_is_neither_ok_nor_missing(tmp_path: Path, hidden: str, call: Any) -> None:
     def answer(request: Request) -> None:
         kind = request.route.rsplit("/", 1)[-1]
@@ -249,7 +249,7 @@ def test_what_may_not_be_seen_is_neither_ok_nor_missing(tmp_path: Path, hidden: 
 
 
 CALLS: dict[str, Any] = {
-    "verify": plugin.verify,
+    "status": plugin.status,
     "install": plugin.install,
     "remove": plugin.remove,
 }
@@ -268,7 +268,7 @@ def test_the_first_argument_is_a_cluster(azure: Any, aks: Cluster, call: str, wr
 def test_a_timeout_that_is_no_number_of_seconds_is_refused(aks: Cluster, call: Any, wrong: Any) -> None:
     with pytest.raises(errors.InvalidInput, match=r"^`timeout` must be a number of seconds"):
         call(aks, timeout=wrong)
-    assert plugin.verify(aks)["ok"].all(), "nothing was deleted"
+    assert plugin.status(aks)["ok"].all(), "nothing was deleted"
 
 
 def test_a_plugin_that_does_not_come_up_says_why(clean: Cluster) -> None:
@@ -284,7 +284,7 @@ def test_a_plugin_that_does_not_come_up_says_why(clean: Cluster) -> None:
     container["command"] = ["sh", "-c", "echo Incompatible platform; sleep 600"]
     with pytest.raises(errors.GpuNotAdvertised, match=r"0 GPUs on 0 nodes(.|\n)*Incompatible platform"):
         plugin.install(clean, manifest=broken, timeout=4)
-    assert "advertises no GPU" in plugin.verify(clean).iloc[0]["problem"]
+    assert "advertises no GPU" in plugin.status(clean).iloc[0]["problem"]
 
 
 def test_a_plugin_that_comes_onto_no_node_says_which_taint(clean: Cluster) -> None:
@@ -312,7 +312,7 @@ def test_without_gpu_nodes_there_is_nothing_to_install_for(azure: Any) -> None:
         with pytest.raises(errors.GpuStackError, match="no NVIDIA GPU node") as raised:
             plugin.install(small)
         assert "add_gpu_pool" in raised.value.hint
-        assert plugin.verify(small).empty
+        assert plugin.status(small).empty
         assert capacity.gpus(small).empty
         with pytest.raises(errors.WaitTimeout, match="no GPU node"):
             capacity.wait_schedulable(small, timeout=0)

@@ -33,7 +33,7 @@ def test_running_out_of_time_tells_the_last_state_and_leaves_no_thread() -> None
 
 
 def test_a_wait_goes_on_without_an_answer() -> None:
-    failures = iter([Unreachable("nobody listens there"), AzureUnreachable("no route"), Unreachable("silence")])
+    failures = iter([Unreachable("the connection was refused"), AzureUnreachable("no route"), Unreachable("silence")])
 
     def poll() -> tuple[str | None, str]:
         for failed in failures:
@@ -50,12 +50,13 @@ def test_a_wait_without_an_answer_until_the_end_says_so(kind: type[Exception]) -
     def poll() -> tuple[str | None, str]:
         for state in states:
             return None, state
-        raise kind("nobody listens there", hint="Start it.")  # type: ignore[call-arg]
+        raise kind("the connection was refused", hint="Start it.")  # type: ignore[call-arg]
 
     with pytest.raises(kind) as raised:
         wait_until(poll, "thing", timeout=0.1, interval=0.01, progress=False)
     assert str(raised.value) == (
-        "thing: not known after 0.1 s, since there was no answer: nobody listens there The last state known: half."
+        "thing: unknown after 0.1 s, because there was no response: "
+        "the connection was refused. The last known state: half"
         "\nHint: Start it."
     )
 
@@ -88,10 +89,50 @@ def test_a_poll_sees_the_deadline_of_its_wait() -> None:
     assert waiting.time_left() is None
 
 
-@pytest.mark.parametrize("timeout", ["5", "2h", True, False, float("nan"), -0.1, [], {}, b"5", 1j])
-def test_a_timeout_is_a_number_of_seconds(timeout: object) -> None:
-    with pytest.raises(InvalidInput, match="`timeout` must be a number of seconds, 0 or more, or None for no limit"):
+@pytest.mark.parametrize(
+    "timeout",
+    [
+        "",
+        " ",
+        "5",
+        "h",
+        "2 hours",
+        "-2h",
+        "1m1h",
+        "1h1h",
+        "2H",
+        "٢h",
+        "9" * 400 + "s",
+        True,
+        float("nan"),
+        -0.1,
+        [],
+        b"5h",
+        1j,
+    ],
+)
+def test_what_is_not_a_timeout(timeout: object) -> None:
+    wanted = "`timeout` must be a number of seconds, 0 or more, text such as '90m' or '2h', or None for no limit, got "
+    with pytest.raises(InvalidInput, match=wanted):
         wait_until(lambda: ("done", ""), "thing", timeout=timeout, progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0s", 0),
+        ("30s", 30),
+        ("90m", 5400),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        (" 1 h 30 m ", 5400),
+        ("1.5h", 5400),
+        ("1d12h", 129600),
+    ],
+)
+def test_text_is_a_timeout(text: str, seconds: float) -> None:
+    assert waiting.check_timeout(text) == seconds
+    assert waiting.Timer(text).limit == seconds
 
 
 def test_numbers_of_other_libraries_are_timeouts() -> None:
@@ -129,9 +170,9 @@ def test_an_interrupted_wait_ends_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_request_does_not_show_the_http_library(tmp_path: Path) -> None:
-    shown = interrupted("kube.list('Pod')", tmp_path)
+    shown = interrupted("kube.list('Node')", tmp_path)
     assert "urllib3" not in shown
-    assert "aksgpu.waiting.Interrupted: GET /api/v1/pods was interrupted." in shown
+    assert "aksgpu.waiting.Interrupted: GET /api/v1/nodes was interrupted." in shown
 
 
 def test_an_interrupt_stays_a_keyboard_interrupt() -> None:

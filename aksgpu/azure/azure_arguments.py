@@ -45,30 +45,6 @@ def check_text(value: object, argument: str, example: str) -> None:
     raise InvalidInput(f"`{argument}` must be a text, got {shown(value)}", hint=f"For example: {argument}={example!r}.")
 
 
-def integer(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Return an integer argument that is within limits.
-
-    Args:
-        name: the argument's name, for the error.
-        value: the argument. Integers of other libraries such as NumPy are accepted; True, text and fractions are not.
-        least: the smallest value.
-        most: the largest value; None for no limit.
-
-    Raises:
-        InvalidInput: the value is not an integer within the limits.
-    """
-    limits = f"{least} to {most}" if most is not None else f"{least} or more"
-    number: int | None = None
-    if not isinstance(value, bool) and hasattr(value, "__index__"):
-        number = int(value.__index__())
-    if number is None or number < least or (most is not None and number > most):
-        raise InvalidInput(
-            f"`{name}` must be an integer, {limits}, got {shown(value)}",
-            hint=f"For example: {name}={max(least, 1)}.",
-        )
-    return number
-
-
 CHECKS: dict[str, Any] = {
     "azure": check_azure,
     "timeout": check_timeout,

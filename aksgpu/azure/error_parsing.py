@@ -159,7 +159,7 @@ def _unreachable(error: Exception, what: str) -> errors.AzureUnreachable:
     else:
         message = f"{endpoint} does not answer: {_shortened(connection_errors.reason(error))}{tried}"
         hint = f"{connection_errors.CONNECT_AGAIN}; then run the cell again. If that does not help, check the network."
-    return errors.AzureUnreachable(f"{what}: {message}" if what else message, status=status, hint=hint, _beneath=error)
+    return errors.AzureUnreachable(f"{what}: {message}" if what else message, status=status, hint=hint, original=error)
 
 
 def _body(response: Any) -> object:

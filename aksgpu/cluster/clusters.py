@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import resource_names, resources
-from aksgpu.azure.azure_arguments import integer
 from aksgpu.azure.calls import call, warn
 from aksgpu.azure.subscription import Azure, KubeconfigTarget, follow, translated
 from aksgpu.azure.throttling import READ_TIMEOUT, until_settled
@@ -20,6 +19,7 @@ from aksgpu.cluster.cluster_model import Cluster, azure_of, cluster_of
 from aksgpu.cluster.leftover_resources import delete
 from aksgpu.cluster.node_pool_model import with_costs
 from aksgpu.cluster.provisioning_detail import pools_ready
+from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
 from aksgpu.errors import AzureError, AzureNotFound, AzureUnreachable, InvalidInput, WaitTimeout
 from aksgpu.sizes.offered_sizes import require_available

@@ -120,16 +120,15 @@ def from_kubeconfig(path: str | Path | None = None, context: str | None = None) 
         InvalidInput: no such file or context.
         Unauthorized: the kubeconfig asks for a login that does not work from Python.
     """
-    from aksgpu.kube import transport
     from aksgpu.kube.client import Kube
 
-    config = transport.read_kubeconfig(path)
+    config = _kubeconfig.load(path)
     chosen = context or str(config.get("current-context") or "")
     if not chosen:
         names = ", ".join(sorted(entry["name"] for entry in config["contexts"])) or "none"
         raise InvalidInput("the kubeconfig has no current context", hint=f"Give context=...; there are: {names}.")
     refresh = _refresh(config, chosen, _default_token)
-    return Cluster(chosen, kube=Kube.from_kubeconfig(path, chosen, refresh))
+    return Cluster(chosen, kube=Kube.from_kubeconfig(path, context=chosen, refresh=refresh))
 
 
 def connect(aks: Cluster) -> Kube:
@@ -138,7 +137,7 @@ def connect(aks: Cluster) -> Kube:
 
     path = kubeconfig(aks)
     config = _kubeconfig.read(path)
-    kube = Kube.from_kubeconfig(path, None, _refresh(config, None, azure_of(aks).kubernetes_token))
+    kube = Kube.from_kubeconfig(path, refresh=_refresh(config, None, azure_of(aks).kubernetes_token))
     if aks.access:
         _probe(aks, kube)
     return kube

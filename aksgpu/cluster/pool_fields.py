@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aksgpu.azure import resource_names
-from aksgpu.azure.azure_arguments import integer
 from aksgpu.azure.resources import power_of
+from aksgpu.common.arguments import integer
 from aksgpu.errors import InvalidInput
 
 SPOT_TAINT = "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"

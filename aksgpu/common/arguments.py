@@ -1,74 +1,57 @@
-"""Numbers among a caller's arguments, checked before anything is sent."""
+"""Checks of arguments that are the same in every part of the library."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from aksgpu.errors import InvalidInput
 
+__all__ = ["integer", "shown"]
 
-def whole(name: str, value: Any, least: int, most: int | None = None, *, of: str = "") -> int:
-    """Return the integer, which must be within limits.
+_LONGEST_SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+_LARGEST_SHOWN = 10**30
+"""Larger integers are not shown: Python refuses to convert very large ones to text."""
+
+
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return an integer argument that is within limits.
 
     Args:
-        name: of the argument.
-        value: what the caller gave. Integers of other libraries (NumPy's) are accepted. Text, fractions and booleans
-            are not.
-        least: the smallest that is accepted.
-        most: the largest that is accepted; None for no limit.
-        of: what limits the number, for the error.
+        name: the argument's name, for the error.
+        value: the argument. Integers of other libraries such as NumPy are accepted; booleans, text and fractions are
+            not.
+        least: the smallest value.
+        most: the largest value; None means no limit.
 
     Raises:
-        InvalidInput: names the argument, what it must be and what it was.
+        InvalidInput: the value is not an integer within the limits.
     """
-    wanted = f"from {least} to {most}" if most is not None else f"of {least} or more"
-    hint = f"For example: {name}={max(least, 1)}."
-    because = f" ({of})" if of else ""
-    number = None if isinstance(value, bool) else _index(value)
-    if number is None:
-        raise InvalidInput(f"`{name}` must be an integer {wanted}, got {shown(value)}{because}", hint=hint)
-    if number < least or (most is not None and number > most):
-        raise InvalidInput(f"`{name}` must be an integer {wanted}, got {shown(number)}{because}", hint=hint)
+    number = None if isinstance(value, bool) else _as_integer(value)
+    if number is None or number < least or (most is not None and number > most):
+        limits = f"{least} to {most}" if most is not None else f"{least} or more"
+        raise InvalidInput(
+            f"`{name}` must be an integer, {limits}, got {shown(value if number is None else number)}",
+            hint=f"For example: {name}={max(least, 1)}.",
+        )
     return number
 
 
-def _index(value: Any) -> int | None:
+def _as_integer(value: Any) -> int | None:
     try:
         return int(value.__index__())
     except (AttributeError, TypeError):
         return None
 
 
-def seconds(name: str, value: Any) -> float:
-    """Return a timeout in seconds: infinity for None, which means no limit.
-
-    Args:
-        name: of the argument.
-        value: what the caller gave.
-
-    Raises:
-        InvalidInput: names the argument, what it must be and what it was.
-    """
-    if value is None:
-        return math.inf
-    try:
-        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if math.isnan(number) or number < 0:
-        raise InvalidInput(
-            f"`{name}` must be a number of seconds, 0 or more, or None for no limit, got {shown(value)}",
-            hint=f"For example: {name}=600.",
-        )
-    return number
-
-
 def shown(value: object) -> str:
-    """A value as an error shows it: short, whatever it is."""
-    if isinstance(value, int) and abs(value) >= 10**30:  # Python refuses to print very long integers
+    """Return a wrong value as an error shows it: its ASCII representation, shortened."""
+    if isinstance(value, int) and abs(value) >= _LARGEST_SHOWN:
         return "a very large integer"
-    text = ascii(value) if isinstance(value, (str, bytes, int, float, type(None))) else ""
-    if not text:
-        return f"an object of type {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    try:
+        text = " ".join(ascii(value).split())
+    except Exception:  # another library's object, or an integer of thousands of digits in a list
+        text = ""
+    if not text or " at 0x" in text:
+        text = f"an object of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

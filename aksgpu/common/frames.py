@@ -1,4 +1,4 @@
-"""Tables: DataFrames with the same columns and dtypes whether they have rows or not, and facts as HTML."""
+"""DataFrames with the same columns and dtypes for any number of rows, and facts as HTML."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["facts_html", "frame"]
+
 
 def frame(rows: Iterable[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """A DataFrame of the rows.
+    """Return a DataFrame.
 
     Args:
-        rows: one mapping a row; a column that a row lacks, or None, is NA.
-        dtypes: column -> pandas dtype (nullable ones, such as ``Int64``), in the order of the columns.
+        rows: one mapping for each row. A missing value, or None, becomes NA.
+        dtypes: column -> nullable pandas dtype such as ``Int64``, in the order of the columns.
     """
-    import pandas as pd
+    import pandas as pd  # imported here because it takes half a second
 
     rows = list(rows)
     columns = {
@@ -27,7 +29,7 @@ def frame(rows: Iterable[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.Da
 
 
 def facts_html(caption: str, facts: Mapping[str, str]) -> str:
-    """Facts by name, as notebooks show them; those that are empty are left out."""
+    """Return a table of names and values as HTML. Empty values are omitted."""
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
         for name, value in facts.items()

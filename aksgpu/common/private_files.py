@@ -1,4 +1,4 @@
-"""Files that hold secrets or must never be half there: written whole or not at all, for their owner's eyes."""
+"""Files that only their owner can read, and that are replaced in one step."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import os
 import tempfile
 from pathlib import Path
 
+__all__ = ["write_private"]
 
-def write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file's text in one step; a reader sees the old or the new one.
+
+def write_private(path: Path, content: str | bytes, mode: int = 0o600) -> None:
+    """Replace a file in one step. Readers see the old content or the new, never a part of it.
 
     Args:
-        path: the file; missing directories are made, for the owner only.
-        text: what it holds afterwards.
-        mode: its permissions afterwards.
+        path: the file. Missing directories are created for the owner only.
+        content: the new content; text is written as UTF-8.
+        mode: the file's new permissions.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
-    draft = Path(name)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # created with mode 0600
+    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        draft.chmod(mode)
-        draft.replace(path)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

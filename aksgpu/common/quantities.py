@@ -10,6 +10,8 @@ import re
 from decimal import ROUND_UP, Context, Decimal, localcontext
 from functools import lru_cache
 
+__all__ = ["SYNTAX", "canonical", "parse"]
+
 _BINARY_POWERS = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL_POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _DECIMAL_SUFFIXES = {power: suffix for suffix, power in _DECIMAL_POWERS.items()}

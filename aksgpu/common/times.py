@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+__all__ = ["age", "now", "now_micro", "seconds"]
+
 
 def now(after: int = 0) -> str:
     """Return the current time plus ``after`` seconds, in whole seconds: ``2026-11-23T10:59:03Z``."""

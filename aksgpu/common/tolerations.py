@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+__all__ = ["matches", "tolerates"]
+
 
 def matches(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
     """Return whether one toleration matches a taint.

@@ -1,6 +1,6 @@
 """Read YAML with limits, so that a small text cannot take minutes or the whole memory.
 
-YAML can name a part of a document and repeat it by that name (an alias). A few lines of nested aliases stand for
+YAML can name a part of a document and repeat it by that name (an alias). A few lines of nested aliases can mean
 millions of values. The limits here are checked on the stream of parser events, before any value is built.
 """
 
@@ -13,6 +13,18 @@ from typing import Any, ClassVar
 import yaml
 
 from aksgpu.errors import InvalidInput
+
+__all__ = [
+    "LOADER",
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_INTEGER",
+    "MAX_VALUES",
+    "MIN_INTEGER",
+    "check_limits",
+    "json_value",
+    "load_all",
+]
 
 MAX_BYTES = 3 * 1024 * 1024
 """Bytes of a text. Kubernetes takes no larger request body."""
@@ -47,7 +59,7 @@ class _ManifestLoader(LOADER):  # type: ignore[misc]  # the base class is chosen
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise InvalidInput(f"a key must be a text, got a {key_node.id}{_place(key_node.start_mark)}")
+                raise InvalidInput(f"a key must be text, got a {key_node.id}{_place(key_node.start_mark)}")
             if key_node.value in seen:
                 raise InvalidInput(f"the key {key_node.value!r} occurs twice{_place(key_node.start_mark)}")
             seen.add(key_node.value)
@@ -178,14 +190,14 @@ def _key(key: Any, path: str) -> str:
         return "true" if key else "false"
     if isinstance(key, int):
         return str(key)
-    raise InvalidInput(f"a key must be a text, got {key!r:.60}{_inside(path)}")
+    raise InvalidInput(f"a key must be text, got {key!r:.60}{_inside(path)}")
 
 
 def _text(text: str, path: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidInput(f"a text must be valid Unicode, got {text!a:.60}{_inside(path)}") from None
+        raise InvalidInput(f"text must be valid Unicode, got {text!a:.60}{_inside(path)}") from None
     return str(text)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.errors import KubernetesError, NotFound, Unreachable
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.node_facts import Node, read
 from aksgpu.logs.job_logs import read as read_log
 
-Object = Mapping[str, Any]
 T = TypeVar("T")
 
 TAIL = 20

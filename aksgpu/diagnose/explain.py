@@ -314,7 +314,7 @@ _COMMAND_FIX = f"Correct command and args: the program must be in the image; {_A
 _NODE_FIX = "capacity.nodes(aks) shows the nodes; Kubernetes starts the pod elsewhere after five minutes."
 _EVICTED_FIX = {
     "Evicted": "Ask for the memory or disk that it uses (resources.requests), so that it is not the first to go.",
-    "UnexpectedAdmissionError": "The node lost its GPU in the meantime: plugin.verify(aks).",
+    "UnexpectedAdmissionError": "The node lost its GPU in the meantime: plugin.status(aks).",
 }
 _SAFE_TO_EVICT = (
     'Set the annotation cluster-autoscaler.kubernetes.io/safe-to-evict: "false" in spec.template.metadata, so that the '

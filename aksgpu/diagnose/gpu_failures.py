@@ -88,9 +88,9 @@ _LOG_RULES: tuple[tuple[str, type[errors.AksGpuError], str, str, str], ...] = (
         r"|no CUDA-capable device|libnvidia-ml\.so\.1: cannot open",
         errors.NoGpuDriver,
         "it finds no GPU driver",
-        'A pool with gpu_driver="none" needs a driver of your own. Otherwise plugin.verify(aks) shows each GPU node: '
+        'A pool with gpu_driver="none" needs a driver of your own. Otherwise plugin.status(aks) shows each GPU node: '
         "delete the pool whose driver does not come up, and add it again.",
-        "Install the driver on the node and restart the device plugin; plugin.verify(aks) shows each GPU node.",
+        "Install the driver on the node and restart the device plugin; plugin.status(aks) shows each GPU node.",
     ),
 )
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from aksgpu.capacity import Usage, holders
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube.node_facts import Node, taint_text, tolerates
-
-Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

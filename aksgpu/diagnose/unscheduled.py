@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from aksgpu.capacity import Usage, usage
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.diagnose.cluster_reader import Reader
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.gpu_failures import of_event
@@ -16,8 +16,6 @@ from aksgpu.diagnose.placement import Obstacle, obstacles
 from aksgpu.errors import AksGpuError, GpuNotAdvertised, NoScaleUp, PodPending
 from aksgpu.kube import pod_facts as _pods
 from aksgpu.kube.node_facts import GPU, Node
-
-Object = Mapping[str, Any]
 
 INSTALL = "plugin.install(aks)"
 """The call that makes nodes advertise their GPUs."""

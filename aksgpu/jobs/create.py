@@ -243,7 +243,11 @@ def list(aks: HasKube, namespace: str | None = None, *, all_namespaces: bool = F
                 "`namespace` must be left out with `all_namespaces=True`",
                 hint=f"jobs.list(aks, {namespace!r}) lists one namespace.",
             )
-    found = aks.kube.list("Job", None) if all_namespaces else _in_namespace(aks, namespace or aks.kube.namespace)
+    found = (
+        aks.kube.list("Job", all_namespaces=True)
+        if all_namespaces
+        else _in_namespace(aks, namespace or aks.kube.namespace)
+    )
     found.sort(key=lambda job: (job["metadata"]["creationTimestamp"], job["metadata"]["name"]))
     rows = []
     for job in found:

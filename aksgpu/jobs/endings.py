@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import KubernetesError
 from aksgpu.kube import pod_facts as _pods
 from aksgpu.kube.client import Kube
 from aksgpu.logs.job_logs import job_pods
-
-Object = Mapping[str, Any]
 
 
 def ending(kube: Kube, job: Object) -> str:

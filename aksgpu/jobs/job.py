@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from aksgpu.common.arguments import whole
+from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import explain
 from aksgpu.diagnose.diagnosis import Diagnosis
@@ -262,7 +262,7 @@ class Job:
             Unreachable: the API server did not answer for a minute.
         """
         if tail is not None:
-            tail = whole("tail", tail, 0, of="lines are whole")
+            tail = integer("tail", tail, 0)
         return read_job(self.cluster.kube, self.name, self.namespace, tail=tail)
 
     def follow(self) -> Iterator[str]:

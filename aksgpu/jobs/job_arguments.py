@@ -14,7 +14,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from aksgpu.common.arguments import whole
+from aksgpu.common.arguments import integer
 from aksgpu.errors import InvalidInput
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
@@ -74,7 +74,7 @@ def count(argument: str, value: object, least: int, *, of: str = "") -> int:
         raise InvalidInput(
             f"`{argument}` must be an integer, got {value}", hint=f"Write {argument}={max(least, int(value))}."
         )
-    return whole(argument, value, least, of=of)
+    return integer(argument, value, least)
 
 
 def job_name(value: object, argument: str = "name", *, new: bool = True) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube import pod_facts as _pods
-
-Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -8,3 +8,7 @@ from __future__ import annotations
 from aksgpu.kube.client import HasKube, Kind, Kube, Object
 
 __all__ = ["HasKube", "Kind", "Kube", "Object"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

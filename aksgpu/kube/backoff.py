@@ -1,30 +1,37 @@
-"""Growing pauses between attempts, for those who come back to a server after a failure."""
+"""Growing pauses between attempts."""
 
 from __future__ import annotations
 
 import random
 import time
 
-from aksgpu.errors import Unreachable
+__all__ = ["Backoff"]
+
+FIRST_PAUSE = 0.2
+"""Seconds of the first pause."""
+LONGEST_PAUSE = 15.0
+"""Seconds of the longest pause."""
 
 
 class Backoff:
-    """Pauses that double, with jitter so that many clients do not come back as one.
+    """Pauses that double, with jitter so that many clients do not return at the same moment.
 
     Args:
-        deadline: value of ``time.monotonic()`` that no pause goes beyond.
+        deadline: value of ``time.monotonic()`` at which every pause ends.
         first: seconds of the first pause.
-        longest: seconds of the longest.
+        longest: seconds of the longest pause.
     """
 
-    def __init__(self, deadline: float = float("inf"), *, first: float = 0.2, longest: float = 15.0) -> None:
+    def __init__(
+        self, deadline: float = float("inf"), *, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE
+    ) -> None:
         self._deadline = deadline
         self._first = first
         self._longest = longest
         self._next = first
 
     def reset(self) -> None:
-        """Something went well: begin with the shortest pause again."""
+        """Start with the shortest pause again, after a success."""
         self._next = self._first
 
     @property
@@ -32,12 +39,9 @@ class Backoff:
         """Whether the deadline has passed."""
         return time.monotonic() >= self._deadline
 
-    def hopeless(self, failed: Unreachable) -> bool:
-        """Whether to give up after a failure: the deadline has passed, or trying again cannot help."""
-        return self.over or failed.permanent
-
     def sleep(self) -> None:
         """Pause."""
         left = self._deadline - time.monotonic()
-        time.sleep(max(0.0, min(left, self._next * (0.5 + random.random() / 2))))
+        jitter = 0.5 + random.random() / 2
+        time.sleep(max(0.0, min(left, self._next * jitter)))
         self._next = min(self._next * 2, self._longest)

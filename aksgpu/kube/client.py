@@ -1,7 +1,6 @@
 """The Kubernetes API on plain dicts: get, list (paged), watch (resuming), apply, patch, delete, log stream.
 
-Objects are what the API sends, never model classes. What goes over the wire, and as whom, is
-:mod:`aksgpu.kube.transport`'s; what an object means is told by the rooms above (plugin, capacity, jobs, logs).
+Objects are dicts as the API sends them. :mod:`aksgpu.kube.transport` sends the requests.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from aksgpu import waiting
+from aksgpu.common.arguments import shown
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import (
     AlreadyExists,
     Conflict,
@@ -24,42 +25,46 @@ from aksgpu.errors import (
 )
 from aksgpu.kube import path_names, retry_policy
 from aksgpu.kube.backoff import Backoff
+from aksgpu.kube.decoding import decode
 from aksgpu.kube.status_errors import UNREACHABLE_HINT
-from aksgpu.kube.transport import Stream, Wire, decode
+from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 
-Object = dict[str, Any]
+__all__ = ["KINDS", "HasKube", "Kind", "Kube", "Object"]
+
 T = TypeVar("T")
 
 PAGE = 500
-"""Objects a page of a list, as kubectl asks for."""
+"""Objects in one page of a list, as for kubectl."""
+LIST_ATTEMPTS = 4
+"""Attempts to read all pages of a list before the server forgets its first page."""
 WATCH_SECONDS = 120
-"""Length of one watch request. Servers cut them anyway; a short one notices a dead connection soon."""
-LOG_PATIENCE = 10.0
-"""Seconds that opening a log is repeated. A kubelet may be away for long: :mod:`aksgpu.logs` decides how to go on."""
+"""Seconds of one watch request. Servers end them anyway, and a short one notices a dead connection early."""
+LOG_RETRY_SECONDS = 10.0
+"""Seconds for which opening a log is repeated. :mod:`aksgpu.logs` has its own rules for a longer outage."""
 MANAGER = "aksgpu"
-"""Owner of the fields that this library sets."""
-
+"""Field manager of the fields that this library sets."""
 
 _ABSENT = "absent"
-"""In the place of a uid: there was no object."""
+"""In place of a uid: there was no object."""
 _UNKNOWN = "unknown"
-"""In the place of a uid: nobody can say whether there was an object."""
+"""In place of a uid: the user may not read the object."""
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""Letters of generated names, as the API server chooses them: no word comes of them."""
+"""Characters of generated names. The API server uses the same ones, which form no words."""
 _SUFFIX_LENGTH = 5
+"""Characters that are added to generateName."""
 _LONGEST_PREFIX = 58
+"""Characters of generateName that are used."""
 
 
 class Kind(NamedTuple):
-    """Where the objects of a kind live."""
+    """The API path of a kind."""
 
     api_version: str
     plural: str
     namespaced: bool
 
 
-# The kinds of a GPU job's life, so that no discovery request is needed for them.
 KINDS: dict[str, Kind] = {
     "Namespace": Kind("v1", "namespaces", False),
     "Node": Kind("v1", "nodes", False),
@@ -74,10 +79,11 @@ KINDS: dict[str, Kind] = {
     "Job": Kind("batch/v1", "jobs", True),
     "DaemonSet": Kind("apps/v1", "daemonsets", True),
 }
+"""The kinds that GPU jobs use. Other kinds need a discovery request."""
 
 
 class HasKube(Protocol):
-    """What most rooms need of a cluster: its Kubernetes API, and its name for messages."""
+    """What most functions need of a cluster: its Kubernetes API, and its name for messages."""
 
     @property
     def name(self) -> str:
@@ -93,90 +99,94 @@ class HasKube(Protocol):
 class Kube:
     """The API of one cluster, as one user.
 
-    Every verb takes a Kubernetes kind ("Job"). ``namespace=None`` is the kubeconfig context's namespace (or
-    ``default``) for one object, and every namespace for lists and watches.
+    Each method takes a Kubernetes kind such as "Job". ``namespace=None`` means the namespace of the kubeconfig's
+    context, or ``default`` if the context has none.
 
-    A call goes on after failures that pass by themselves, such as a refused connection or status 503: for 65 seconds,
-    or as long as :func:`aksgpu.waiting.deadline` or the wait that it belongs to allows. A write is done once, even if
-    the server's answer to it is lost.
+    A call is repeated after temporary failures, such as a refused connection or status 503: for 65 seconds, or as long
+    as :func:`aksgpu.waiting.deadline` or the surrounding wait allows. A write is done once, even if its response is
+    lost.
 
-    Raises (every verb): a :class:`~aksgpu.errors.KubernetesError` subclass with the server's Status;
-    :class:`~aksgpu.errors.Unreachable` where there was no answer in time, with the last failure.
-    :class:`~aksgpu.errors.InvalidInput` for a name, namespace or kind that cannot be one; then nothing was sent.
+    Each method raises a subclass of :class:`~aksgpu.errors.KubernetesError` with the server's Status,
+    :class:`~aksgpu.errors.Unreachable` with the last failure if there was no response in time, and
+    :class:`~aksgpu.errors.InvalidInput` for an invalid name, namespace or kind, before anything is sent.
     """
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._discovered: dict[tuple[str, str], Kind] = {}
 
     @classmethod
     def from_kubeconfig(
         cls,
         path: str | os.PathLike[str] | None = None,
+        *,
         context: str | None = None,
         refresh: Callable[[], str] | None = None,
     ) -> Kube:
-        """Connect as a kubeconfig says. Sends nothing yet.
+        """Return the API of a kubeconfig's cluster. Sends no request yet.
 
         Args:
-            path: the file; None for ``KUBECONFIG`` or ``~/.kube/config``.
-            context: a context in it; None for the current one.
-            refresh: returns a bearer token; asked at once and again on a 401. It replaces login programs such as
-                ``kubelogin`` that the kubeconfig may name.
+            path: the file; None means ``KUBECONFIG`` or ``~/.kube/config``.
+            context: a context in it; None means the current one.
+            refresh: returns a bearer token; called now, and again after a 401. It replaces a login program such as
+                ``kubelogin`` that the kubeconfig names.
 
         Raises:
-            InvalidInput: no such file or context.
-            Unauthorized: the kubeconfig asks for a login that does not work from Python.
+            InvalidInput: there is no such file or context.
+            Unauthorized: the login that the kubeconfig names does not work.
         """
-        return cls(Wire(path, context, refresh))
+        return cls(Transport(path, context, refresh))
 
     def __repr__(self) -> str:
-        return f"Kube(context={self._wire.context!r})"
+        return f"Kube(context={self._transport.context!r})"
 
     @property
     def namespace(self) -> str:
-        """The namespace meant where none is given for a single object."""
-        return self._wire.namespace
+        """The namespace of the kubeconfig's context, or ``default``."""
+        return self._transport.namespace
 
     def close(self) -> None:
         """Close idle connections; the next call opens new ones."""
-        self._wire.close()
+        self._transport.close()
 
     # One object
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
-        """The object."""
+        """Return an object."""
         path = self._path(kind, namespace, name)
-        return _an_object(self.request("GET", path), path)
+        found = _checked_object(self.request("GET", path), f"GET {path}")
+        if not found["metadata"].get("name"):
+            raise KubernetesError(f"GET {path}: the response is not a Kubernetes object")
+        return found
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
-        """The object, or None where there is none."""
+        """Return an object, or None if there is none."""
         try:
             return self.get(kind, name, namespace)
         except NotFound:
             return None
 
     def create(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
-        """Create the object; unknown fields are refused with :class:`~aksgpu.errors.Invalid`.
+        """Create an object. Unknown fields raise :class:`~aksgpu.errors.Invalid`.
 
-        An object with metadata.generateName gets its name here, as the server would make it. So this object can be
-        recognised where the server's answer is lost.
+        The name of an object with metadata.generateName is generated here, as the server would do it. So the object can
+        be recognised if the server's response is lost.
 
         Raises:
-            AlreadyExists: an object of this name was there before.
+            AlreadyExists: an object of this name exists already.
         """
         collection = self._path_of(obj, named=False)
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
         what = f"creating {obj['kind']}"
         if dry_run:
-            return self._exchange("POST", collection, what, params=params, body=obj)
+            return _checked_object(self._exchange("POST", collection, what, params=params, body=obj), what)
         named = _with_name(obj)
         path = self._path_of(named, named=True)
         before = _ABSENT
 
         def attempt(lost: bool) -> Object:
             try:
-                return self._once("POST", collection, params=params, body=named)
+                return _checked_object(self._once("POST", collection, params=params, body=named), what)
             except AlreadyExists as taken:
                 made = self._made_since(path, before, taken) if lost else None
                 if made is None:
@@ -185,27 +195,29 @@ class Kube:
 
         with retry_policy.patience():
             if named is obj:
-                before = self._seen(path)
+                before = self._uid_before(path)
             return retry_policy.call(attempt, what)
 
     def apply(self, obj: Mapping[str, Any], *, force: bool = False) -> Object:
-        """Create the object, or change the fields that it names (server-side apply).
+        """Create an object, or change the fields that it has (server-side apply).
 
         Args:
             obj: a whole or partial object with apiVersion, kind and metadata.name.
-            force: take over fields that another program manages, instead of raising Conflict.
+            force: take over fields that another field manager owns, instead of raising Conflict.
         """
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "force": force}
         path = self._path_of(obj, named=True)
-        return self._exchange(
+        what = f"applying {obj['kind']}"
+        response = self._exchange(
             "PATCH",
             path,
-            f"applying {obj['kind']}",
+            what,
             params=params,
             body=obj,
             content_type="application/apply-patch+yaml",
             repeat_lost="resourceVersion" not in (obj.get("metadata") or {}),
         )
+        return _checked_object(response, what)
 
     def patch(
         self,
@@ -216,34 +228,36 @@ class Kube:
         *,
         subresource: str = "",
     ) -> Object:
-        """Change an object: a mapping is a merge patch (None deletes a field), a list a JSON patch.
+        """Change an object. A mapping is a merge patch (None deletes a field), a list is a JSON patch.
 
-        A JSON patch, and a merge patch that names a resourceVersion, would do something else the second time. They are
-        repeated after a failure only where the server surely did not carry them out.
+        A JSON patch, and a merge patch with a resourceVersion, could have another effect the second time. They are
+        repeated after a failure only if the server certainly did not apply them.
         """
         path = self._path(kind, namespace, name, subresource)
         style = "json-patch" if isinstance(patch, list) else "merge-patch"
         repeat_lost = not isinstance(patch, list) and "resourceVersion" not in (patch.get("metadata") or {})
-        return self._exchange(
+        what = f"patching {kind} {name}"
+        response = self._exchange(
             "PATCH",
             path,
-            f"patching {kind} {name}",
+            what,
             params={"fieldManager": MANAGER},
             body=patch,
             content_type=f"application/{style}+json",
             repeat_lost=repeat_lost,
         )
+        return _checked_object(response, what)
 
     def delete(
         self, kind: str, name: str, namespace: str | None = None, *, propagation_policy: str = "Background"
     ) -> Object:
-        """Ask for the object's deletion; it may live on for a while (finalizers, a pod's grace period).
+        """Delete an object. It may exist for a while longer (finalizers, a pod's grace period).
 
         Returns:
-            The object where it lives on, or else a Status.
+            The object if it still exists, or else a Status.
 
         Raises:
-            NotFound: there was no such object to begin with.
+            NotFound: there was no such object.
         """
         path = self._path(kind, namespace, name)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
@@ -252,7 +266,7 @@ class Kube:
         def attempt(lost: bool) -> Object:
             body = options
             if lost and before not in (_ABSENT, _UNKNOWN):
-                # Never delete a successor of the same name in place of an object that is gone already.
+                # The object may be gone already. Do not delete a new object of the same name.
                 body = {**options, "preconditions": {"uid": before}}
             try:
                 return self._once("DELETE", path, body=body)
@@ -266,31 +280,31 @@ class Kube:
                 raise
 
         with retry_policy.patience():
-            before = self._seen(path)
+            before = self._uid_before(path)
             return retry_policy.call(attempt, f"deleting {kind} {name}")
 
-    # What became of a write whose answer was lost. The uid of the object before the write tells: the server gives every
-    # object another one, and nothing that a client could put into the object is left behind.
+    # The uid of the object before a write shows whether the write was done although its response was lost: each object
+    # has another uid.
 
-    def _seen(self, path: str) -> str:
-        """The uid of an object before a write; _ABSENT where there is none, _UNKNOWN where it must not be read."""
+    def _uid_before(self, path: str) -> str:
+        """Return the uid of an object before a write; _ABSENT if there is none, _UNKNOWN if it may not be read."""
         try:
             found = self._exchange("GET", path, f"GET {path}")
         except NotFound:
             return _ABSENT
         except KubernetesError as refused:
-            if refused.code in (403, 405):  # 405: objects of this kind are created, and never read
+            if refused.http_status in (403, 405):  # 405: objects of this kind can only be created
                 return _UNKNOWN
             raise
         return str((found.get("metadata") or {}).get("uid") or _UNKNOWN)
 
     def _made_since(self, path: str, before: str, taken: AlreadyExists) -> Object | None:
-        """The object if it was created since ``before`` was seen; None where it is the one of before."""
+        """Return the object if it was created since ``before`` was read; None if it is the object from before."""
         if before == _UNKNOWN:
             raise AlreadyExists(
-                f"{taken.message}. The answer to an earlier attempt was lost, so this call may have created it",
+                f"{taken.message}. The response to an earlier attempt was lost, so this call may have created it",
                 status=taken.status,
-                hint="Look at the object; a role that may `get` it lets the library find out.",
+                hint="Look at the object. With a role that may `get` it, the library finds out by itself.",
             )
         try:
             found = self._exchange("GET", path, f"GET {path}")
@@ -302,8 +316,14 @@ class Kube:
 
     @overload
     def list(
-        self, kind: str, namespace: str | None = ..., *, label_selector: str = ..., field_selector: str = ...
-    ) -> builtins.list[Object]: ...  # plain `list` is this method, here
+        self,
+        kind: str,
+        namespace: str | None = ...,
+        *,
+        all_namespaces: bool = ...,
+        label_selector: str = ...,
+        field_selector: str = ...,
+    ) -> builtins.list[Object]: ...  # `list` is this method here
 
     @overload
     def list(
@@ -311,6 +331,7 @@ class Kube:
         kind: str,
         namespace: str | None = ...,
         *,
+        all_namespaces: bool = ...,
         label_selector: str = ...,
         field_selector: str = ...,
         pick: Callable[[Object], T],
@@ -321,47 +342,45 @@ class Kube:
         kind: str,
         namespace: str | None = None,
         *,
+        all_namespaces: bool = False,
         label_selector: str = "",
         field_selector: str = "",
         pick: Callable[[Object], Any] | None = None,
     ) -> builtins.list[Any]:
-        """Every object of a kind, fetched in pages.
+        """Return the objects of a kind, fetched in pages.
 
         Args:
             kind: such as ``Pod``.
-            namespace: None for all namespaces.
+            namespace: None means the context's namespace.
+            all_namespaces: list the objects of all namespaces instead.
             label_selector: as kubectl's ``--selector``.
             field_selector: as kubectl's ``--field-selector``.
-            pick: what to keep of each object. Applied page by page, so that a cluster of 50,000 pods (240 MB) never
-                lies in memory at once.
+            pick: returns what to keep of each object. It is called page by page, so that the objects of a large cluster
+                (50,000 pods are 240 MB) are never in memory at once.
         """
-        return self._list(kind, namespace, label_selector, field_selector, pick)[0]
+        path = self._collection(kind, namespace, all_namespaces)
+        return self._list(path, _selectors(label_selector, field_selector), pick)[0]
 
     def _list(
-        self, kind: str, namespace: str | None, labels: str, fields: str, pick: Callable[[Object], Any] | None
+        self, path: str, selectors: Mapping[str, Any], pick: Callable[[Object], Any] | None = None
     ) -> tuple[builtins.list[Any], str]:
+        """Return what to keep of the objects of a collection, and the resourceVersion of the list."""
         pause = Backoff()
-        for _ in range(3):
+        for _ in range(LIST_ATTEMPTS - 1):
             try:
-                return self._pages(kind, namespace, labels, fields, pick)
-            except Expired:  # the pages took longer than the server keeps old states: from the beginning
+                return self._pages(path, selectors, pick)
+            except Expired:  # the pages took longer than the server keeps old versions
                 pause.sleep()
-        return self._pages(kind, namespace, labels, fields, pick)
+        return self._pages(path, selectors, pick)
 
     def _pages(
-        self, kind: str, namespace: str | None, labels: str, fields: str, pick: Callable[[Object], Any] | None
+        self, path: str, selectors: Mapping[str, Any], pick: Callable[[Object], Any] | None
     ) -> tuple[builtins.list[Any], str]:
-        path = self._collection(kind, namespace)
-        token = None
         found: builtins.list[Any] = []
+        token = None
         while True:
-            params = {
-                "limit": PAGE,
-                "continue": token,
-                "labelSelector": labels or None,
-                "fieldSelector": fields or None,
-            }
-            page = _a_list(self.request("GET", path, params=params), path)
+            params = {**selectors, "limit": PAGE, "continue": token}
+            page = _checked_list(self.request("GET", path, params=params), f"GET {path}")
             found += map(pick, page["items"]) if pick else page["items"]
             token = page["metadata"].get("continue")
             if not token:
@@ -372,39 +391,41 @@ class Kube:
         kind: str,
         namespace: str | None = None,
         *,
+        all_namespaces: bool = False,
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str | None = None,
-        timeout: float | None = None,
+        timeout: waiting.Timeout = None,
     ) -> Iterator[tuple[str, Object]]:
-        """Changes as they happen: ("ADDED" | "MODIFIED" | "DELETED", object).
+        """Yield changes as they happen: ("ADDED" | "MODIFIED" | "DELETED", object).
 
-        Without ``resource_version`` it begins with an ADDED for every object that there is. It goes on through closed
-        and broken connections. Where the server no longer keeps the position (410), it lists again and yields what
-        changed in between, each object once in its newest state.
+        Without ``resource_version``, the first events are an ADDED for each existing object. Closed and broken
+        connections are opened again. If the server no longer keeps the position (410), the objects are listed again,
+        and the differences are yielded, each object once in its newest state.
 
         Args:
             kind: such as ``Pod``.
-            namespace: None for all namespaces.
+            namespace: None means the context's namespace.
+            all_namespaces: watch the objects of all namespaces instead.
             label_selector: as kubectl's ``--selector``.
             field_selector: as kubectl's ``--field-selector``.
-            resource_version: begin after this position of an earlier list.
-            timeout: seconds after which the iteration ends; None for never.
+            resource_version: start after this resourceVersion of an earlier list.
+            timeout: seconds after which the iteration ends, or text such as ``"2h"``; None means no limit.
 
         Raises:
-            Expired: ``resource_version`` is too old; only the caller knows what it had seen until then.
-            Unreachable: the timeout passed without an answer from the server.
+            Expired: ``resource_version`` is too old.
+            Unreachable: the timeout passed without a response from the server.
         """
-        path_names.check_kind(kind)
-        if namespace is not None:
-            path_names.check_namespace(namespace)
+        self._check_collection(kind, namespace, all_namespaces)
         waiting.check_timeout(timeout)
-        selector = {"labelSelector": label_selector or None, "fieldSelector": field_selector or None}
+        selectors = _selectors(label_selector, field_selector)
+
+        def path() -> str:
+            return self._collection(kind, namespace, all_namespaces)
+
         watch = Watch(
-            open=lambda params, options: self._wire.open(
-                "GET", self._collection(kind, namespace), params={**selector, **params}, **options
-            ),
-            list=lambda: self._list(kind, namespace, label_selector, field_selector, None),
+            open=lambda params, options: self._transport.open("GET", path(), params={**selectors, **params}, **options),
+            list=lambda: self._list(path(), selectors),
             seconds=WATCH_SECONDS,
         )
         return watch.events(resource_version, timeout)
@@ -424,21 +445,23 @@ class Kube:
         timestamps: bool = False,
         read_timeout: float = 45.0,
     ) -> Stream:
-        """A container's log as one HTTP stream. Its end means nothing: :func:`aksgpu.logs.follow` knows better.
+        """Return a container's log as one HTTP stream.
+
+        The stream may end before the log does. :func:`aksgpu.logs.follow` reads the whole log.
 
         Args:
-            pod: name.
-            namespace: of the pod.
-            container: None where the pod has only one.
-            follow: stay for what is still to come.
-            previous: of the container's run before the last restart.
-            since_time: RFC 3339; servers cut it down to the second.
-            tail_lines: only so many of the last lines.
-            timestamps: begin each line with the time, in nanoseconds, and a space.
+            pod: name of the pod.
+            namespace: the pod's namespace; None means the context's namespace.
+            container: name of the container; None if the pod has only one.
+            follow: wait for further lines.
+            previous: read the log of the container before its last restart.
+            since_time: time in RFC 3339; servers round it down to seconds.
+            tail_lines: number of last lines; None means all.
+            timestamps: start each line with its time in nanoseconds and a space.
             read_timeout: seconds without a byte after which Unreachable is raised.
 
         Raises:
-            Unreachable: the log could not be opened. With ``follow`` after one attempt.
+            Unreachable: the log could not be opened. With ``follow`` there is one attempt.
         """
         params = {
             "container": container,
@@ -453,11 +476,11 @@ class Kube:
         path = self._path("Pod", namespace, pod, "log", argument="pod")
 
         def attempt(lost: bool = False) -> Stream:
-            return self._wire.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout)
+            return self._transport.open("GET", path, params=params, accept="*/*", read_timeout=read_timeout)
 
         if follow:
             return attempt()
-        with waiting.deadline(LOG_PATIENCE):
+        with waiting.deadline(LOG_RETRY_SECONDS):
             return retry_policy.call(attempt, f"the log of pod {pod}")
 
     def request(
@@ -469,10 +492,9 @@ class Kube:
         body: Any = None,
         content_type: str = "application/json",
     ) -> Object:
-        """Any request whose answer is one JSON object, such as ``request("GET", "/version")``.
+        """Send any request whose response is a JSON object, such as ``request("GET", "/version")``.
 
-        A GET is repeated after failures that pass by themselves, any other request only where the server surely did
-        not carry it out.
+        A GET is repeated after temporary failures, any other request only if the server certainly did not process it.
         """
         path_names.check_path(path, method)
         return self._exchange(
@@ -486,7 +508,7 @@ class Kube:
         )
 
     def _exchange(self, method: str, path: str, what: str, *, repeat_lost: bool = True, **options: Any) -> Object:
-        """A request that is repeated as :mod:`aksgpu.kube.retry_policy` says."""
+        """Send a request, and repeat it by the rules of :mod:`aksgpu.kube.retry_policy`."""
         return retry_policy.call(lambda lost: self._once(method, path, **options), what, repeat_lost=repeat_lost)
 
     def _once(
@@ -498,19 +520,19 @@ class Kube:
         body: Any = None,
         content_type: str = "application/json",
     ) -> Object:
-        """One request and its whole answer."""
-        with self._wire.open(method, path, params=params, body=body, content_type=content_type) as stream:
+        """Send a request once and return its whole response."""
+        with self._transport.open(method, path, params=params, body=body, content_type=content_type) as stream:
             content = stream.read()
         try:
-            answer = decode(content)
+            response = decode(content)
         except ValueError as wrong:
             if not content or content.startswith(b"{"):
-                message = f"{method} {path}: the answer breaks off after {len(content)} bytes"
+                message = f"{method} {path}: the response ends early, after {len(content)} bytes"
                 raise Unreachable(message, hint=UNREACHABLE_HINT) from None
-            raise KubernetesError(f"{method} {path}: the answer is not JSON") from wrong
-        if not isinstance(answer, dict):
-            raise KubernetesError(f"{method} {path}: the answer is not a JSON object")
-        return answer
+            raise KubernetesError(f"{method} {path}: the response is not JSON") from wrong
+        if not isinstance(response, dict):
+            raise KubernetesError(f"{method} {path}: the response is not a JSON object")
+        return response
 
     # Paths
 
@@ -528,31 +550,40 @@ class Kube:
             namespace = self.namespace
         return _join(where, namespace, name, subresource)
 
-    def _collection(self, kind: str, namespace: str | None) -> str:
-        path_names.check_kind(kind)
-        if namespace is not None:
-            path_names.check_namespace(namespace)
+    def _collection(self, kind: str, namespace: str | None, all_namespaces: bool) -> str:
+        self._check_collection(kind, namespace, all_namespaces)
+        if namespace is None and not all_namespaces:
+            namespace = self.namespace
         return _join(self._find(kind), namespace)
+
+    def _check_collection(self, kind: str, namespace: str | None, all_namespaces: bool) -> None:
+        path_names.check_kind(kind)
+        if namespace is None:
+            return
+        path_names.check_namespace(namespace)
+        if all_namespaces:
+            raise InvalidInput(
+                f"`namespace` must be None with `all_namespaces=True`, got {shown(namespace)}",
+                hint="Omit one of the two.",
+            )
 
     def _path_of(self, obj: Mapping[str, Any], *, named: bool) -> str:
         kind = obj.get("kind")
         version = obj.get("apiVersion")
         if not kind or not version:
-            raise InvalidInput("a Kubernetes object needs apiVersion and kind", hint="For a Job: batch/v1 and Job.")
+            raise InvalidInput("a Kubernetes object must have apiVersion and kind", hint="For a Job: batch/v1 and Job.")
         path_names.check_kind(kind)
         path_names.check_api_version(version)
         metadata = obj.get("metadata") or {}
         if not isinstance(metadata, Mapping):
-            raise InvalidInput(f"`metadata` must be a mapping, got {path_names.shown(metadata)}")
+            raise InvalidInput(f"`metadata` must be a mapping, got {shown(metadata)}")
         name = metadata.get("name")
         if name is None and (named or not metadata.get("generateName")):
-            raise InvalidInput(f"the {kind} has no metadata.name")
+            raise InvalidInput(f"a {kind} must have metadata.name")
         if name is not None:
             path_names.check_name(kind, name, "metadata.name")
         elif not isinstance(metadata.get("generateName", ""), str):
-            raise InvalidInput(
-                f"`metadata.generateName` must be text, got {path_names.shown(metadata['generateName'])}"
-            )
+            raise InvalidInput(f"`metadata.generateName` must be text, got {shown(metadata['generateName'])}")
         namespace = metadata.get("namespace")
         if namespace is None or namespace == "":  # Kubernetes treats an empty one in an object as an absent one
             namespace = self.namespace
@@ -585,26 +616,31 @@ class Kube:
         raise NotFound(f"the cluster has no kind {kind!r}" + (f" in {api_version}" if api_version else ""))
 
 
-def _an_object(answer: Object, path: str) -> Object:
-    """The answer, which must be an object: a proxy or gateway may answer with a Status of its own."""
-    if answer.get("kind") == "Status":
-        raise KubernetesError(f"GET {path}: the answer is not a Kubernetes object")
-    return answer
+def _selectors(labels: str, fields: str) -> dict[str, str | None]:
+    """Return the query parameters for selectors; None omits one."""
+    return {"labelSelector": labels or None, "fieldSelector": fields or None}
 
 
-def _a_list(answer: Object, path: str) -> Object:
-    """The answer, which must be a list of Kubernetes objects. Go writes an empty one as null at times."""
-    items = answer.get("items", "")
+def _checked_object(response: Object, request: str) -> Object:
+    """Return a response that must be an object. A proxy may respond with a Status or another JSON object of its own."""
+    if response.get("kind") == "Status" or not isinstance(response.get("metadata"), dict):
+        raise KubernetesError(f"{request}: the response is not a Kubernetes object")
+    return response
+
+
+def _checked_list(response: Object, request: str) -> Object:
+    """Return a response that must be a list of Kubernetes objects. Go may write an empty list as null."""
+    items = response.get("items", "")
     if items is None:
         items = []
-    metadata = answer.get("metadata")
+    metadata = response.get("metadata")
     if not isinstance(items, builtins.list) or not isinstance(metadata, dict):
-        raise KubernetesError(f"GET {path}: the answer is not a list of Kubernetes objects")
-    return {**answer, "items": items}
+        raise KubernetesError(f"{request}: the response is not a list of Kubernetes objects")
+    return {**response, "items": items}
 
 
 def _with_name(obj: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object itself if it has a name, or else a copy with the name that its generateName asks for."""
+    """Return the object itself if it has a name, or else a copy with a name generated from its generateName."""
     metadata = obj["metadata"]
     if metadata.get("name") is not None:
         return obj
@@ -612,20 +648,20 @@ def _with_name(obj: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**obj, "metadata": {**metadata, "name": f"{metadata['generateName'][:_LONGEST_PREFIX]}{suffix}"}}
 
 
-def _deleted(answer: KubernetesError) -> Object:
-    """The Status for a deletion that was carried out although its own answer was lost."""
-    details = answer.status.get("details") or {}
+def _deleted(error: KubernetesError) -> Object:
+    """Return a Status for a deletion whose response was lost."""
+    details = error.status.get("details") or {}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def _root(api_version: str) -> list[str]:
-    """Segments of the path of an API version."""
+    """Return the segments of the path of an API version."""
     path_names.check_api_version(api_version)
     return ["apis", *api_version.split("/")] if "/" in api_version else ["api", api_version]
 
 
 def _join(where: Kind, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
-    """The path of an object or a collection. Every segment is checked, whatever the caller checked before."""
+    """Return the path of an object or a collection. Each segment is checked here again."""
     segments = _root(where.api_version)
     if where.namespaced and namespace is not None:
         segments += ["namespaces", path_names.check_namespace(namespace)]

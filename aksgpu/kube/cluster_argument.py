@@ -1,4 +1,4 @@
-"""Check the first argument of the functions that need a cluster, before anything is sent."""
+"""Check the argument ``aks`` of the functions that need a cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import inspect
 
 from aksgpu.errors import InvalidInput
 from aksgpu.kube.client import Kube
+
+__all__ = ["check_cluster"]
 
 
 def check_cluster(aks: object) -> None:
@@ -15,7 +17,7 @@ def check_cluster(aks: object) -> None:
             "`aks` must be a cluster, got its Kube",
             hint="Pass the cluster itself: jobs.list(aks), not jobs.list(aks.kube).",
         )
-    # A property is not evaluated here: it may read credentials, and an error of its own would be hidden.
+    # A property is not evaluated here: it may read credentials.
     if inspect.getattr_static(aks, "kube", None) is not None:
         return
     kind = type(aks).__name__

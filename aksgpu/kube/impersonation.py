@@ -1,7 +1,7 @@
-"""Impersonation that a kubeconfig asks for: the headers that make the API server act as another user.
+"""Headers with which a kubeconfig's user acts as another user.
 
-A kubeconfig's user may have ``as``, ``as-uid``, ``as-groups`` and ``as-user-extra``. kubectl sends them as headers; a
-client that leaves them out would act with the caller's own rights instead of the other user's.
+The user may have ``as``, ``as-uid``, ``as-groups`` and ``as-user-extra``. kubectl sends them as headers. Without them,
+requests would have the caller's own rights instead of the other user's.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from urllib.parse import quote
 
 from aksgpu.errors import InvalidInput
 
+__all__ = ["Header", "headers"]
+
 Header = tuple[str, str]
 
 
 def headers(user: Mapping[str, Any], context: str) -> list[Header]:
-    """The headers for a kubeconfig's user; empty where it impersonates nobody.
+    """Return the headers for a kubeconfig's user; empty if it does not act as another user.
 
     Args:
         user: the ``user`` mapping of the kubeconfig.
         context: name of the context, for errors.
 
     Raises:
-        InvalidInput: a field is not what a kubeconfig allows, or cannot be sent as a header.
+        InvalidInput: a field is invalid, or cannot be sent as a header.
     """
     found: list[Header] = []
     name = user.get("as")
@@ -39,7 +41,7 @@ def headers(user: Mapping[str, Any], context: str) -> list[Header]:
     if not isinstance(extra, Mapping):
         raise _wrong("as-user-extra", "a mapping of texts to lists of texts", extra, context)
     for key, values in extra.items():
-        # Kubernetes decodes the key again and reads it as lower case.
+        # Kubernetes decodes the key, and converts it to lower case.
         header = f"Impersonate-Extra-{quote(_text('as-user-extra', key, context), safe='')}"
         for value in _texts("as-user-extra", values, context):
             found.append((header, value))

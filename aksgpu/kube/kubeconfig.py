@@ -1,6 +1,6 @@
-"""Kubeconfigs as documents: read, merged as ``az aks get-credentials`` merges them, and written whole or not at all.
+"""Read, merge and write kubeconfig files.
 
-Knows files and names, not clusters: what to fetch and when is :mod:`aksgpu.cluster.credentials`' business.
+:mod:`aksgpu.cluster.credentials` fetches the credentials that are written here.
 """
 
 from __future__ import annotations
@@ -14,22 +14,67 @@ from typing import Any
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import AzureConflict, InvalidInput
 
+__all__ = ["default_file", "entra_server", "load", "mapping", "merge", "read", "user_of", "write"]
+
 _SECTIONS = ("clusters", "users", "contexts")
+_FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+"""Fields that hold the name of a file, relative to the kubeconfig."""
+_WRONG_FILE_HINT = "Correct the file, or name another one."
 
 
 def default_file() -> Path:
-    """The file that the user's kubectl writes to: the first of ``KUBECONFIG``, else ``~/.kube/config``."""
+    """Return the file that kubectl writes to: the first of ``KUBECONFIG``, or ``~/.kube/config``."""
     named = [name for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]
     return Path(named[0] if named else "~/.kube/config").expanduser()
 
 
+def load(path: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Return the kubeconfig that kubectl would use, with absolute file names.
+
+    Args:
+        path: a file, or several as in ``KUBECONFIG``; None means that variable or ``~/.kube/config``. Several files
+            are merged; the first entry of a name counts.
+
+    Raises:
+        InvalidInput: there is no file, or one is not a kubeconfig.
+    """
+    listed = os.fspath(path) if path is not None else os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [Path(name).expanduser() for name in listed.split(os.pathsep) if name]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise InvalidInput(
+            f"no kubeconfig at {listed}",
+            hint="cluster.get_credentials(aks) writes one, as az aks get-credentials does.",
+        )
+    merged: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "clusters": [], "contexts": [], "users": []}
+    for file in found:
+        config = read(file)
+        merged["current-context"] = merged.get("current-context") or config.get("current-context")
+        for section in _SECTIONS:
+            known = {entry["name"] for entry in merged[section]}
+            for entry in config.get(section) or ():
+                if entry["name"] not in known:
+                    merged[section].append(_with_absolute_files(entry, file.parent))
+    return merged
+
+
+def _with_absolute_files(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a copy of an entry in which the names of files are absolute."""
+    copied = dict(entry)
+    for key, value in entry.items():
+        if isinstance(value, dict):
+            files = {name: str(folder / str(value[name])) for name in _FILES if value.get(name)}
+            copied[key] = {**value, **files}
+    return copied
+
+
 def read(path: Path) -> dict[str, Any]:
-    """A kubeconfig; an empty one when the file does not exist or is empty.
+    """Return one kubeconfig file as it is; an empty kubeconfig if the file does not exist or is empty.
 
     Raises:
         InvalidInput: the file is not a kubeconfig.
     """
-    import yaml
+    import yaml  # loaded only when a kubeconfig is read: importing it takes 20 ms
 
     empty = {"apiVersion": "v1", "kind": "Config", "clusters": [], "users": [], "contexts": [], "current-context": ""}
     try:
@@ -37,55 +82,53 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return empty
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"{path} is not a kubeconfig: it is no YAML", hint="Move it away, or name another."
-        ) from error
+        raise InvalidInput(f"{path} is not a kubeconfig: it is not YAML", hint=_WRONG_FILE_HINT) from error
     except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be read as a kubeconfig: {error.strerror}", hint="Name another file."
-        ) from error
+        raise InvalidInput(f"{path} cannot be read as a kubeconfig: {error.strerror}", hint=_WRONG_FILE_HINT) from error
     if found is None:
         return empty
-    if not isinstance(found, dict) or any(not isinstance(found.get(s) or [], list) for s in _SECTIONS):
-        raise InvalidInput(f"{path} is not a kubeconfig", hint="Move it away, or name another file.")
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{path} is not a kubeconfig: it is not a mapping", hint=_WRONG_FILE_HINT)
     for section in _SECTIONS:
-        for entry in found.get(section) or ():
-            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-                raise InvalidInput(
-                    f"{path} is not a kubeconfig: an entry of its {section} has no name",
-                    hint="Name it or remove it there, or name another file.",
-                )
+        entries = found.get(section) or []
+        named = isinstance(entries, list) and all(
+            isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in entries
+        )
+        if not named:
+            raise InvalidInput(
+                f"{path} is not a kubeconfig: its {section} are not named entries", hint=_WRONG_FILE_HINT
+            )
     return found
 
 
 def write(path: Path, config: Mapping[str, Any]) -> None:
-    """Write a kubeconfig whole or not at all; mode 0600 when it is new, its own mode otherwise."""
+    """Replace a kubeconfig file in one step. A new file has mode 0600; an existing one keeps its mode."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes what kubectl's YAML takes for a number or a truth value and Python's for a text: 1e5, 0o7, y."""
+        """Quotes text that kubectl's YAML reads as a number or a boolean, and Python's as text: 1e5, 0o7, y."""
 
     def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         style = "'" if re.match(r"[-+.]?\d|[yYnN]$", text) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
     Dumper.add_representer(str, quoted)
-    target = path.resolve()  # a link stays one
+    target = path.resolve()  # a symbolic link is kept
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
     write_private(target, yaml.dump(dict(config), Dumper=Dumper, sort_keys=False), mode)
 
 
 def merge(into: Mapping[str, Any], addition: Mapping[str, Any], *, where: str, overwrite: bool) -> dict[str, Any]:
-    """One kubeconfig with another one's entries, and its current context.
+    """Return a kubeconfig with the entries of another one and its current context.
 
     Args:
-        into: what exists.
-        addition: what is added.
+        into: the existing kubeconfig.
+        addition: the kubeconfig to add.
         where: name of the existing file, for the error.
-        overwrite: replace entries of the same name that differ.
+        overwrite: whether to replace entries of the same name that differ.
 
     Raises:
-        AzureConflict: an entry of the same name differs.
+        AzureConflict: an entry of the same name differs, and ``overwrite`` is False.
     """
     merged = dict(into)
     for section in _SECTIONS:
@@ -104,47 +147,53 @@ def merge(into: Mapping[str, Any], addition: Mapping[str, Any], *, where: str, o
 
 
 def user_of(config: Mapping[str, Any], context: str | None = None) -> dict[str, Any]:
-    """The user's section that a context names; empty when it names none."""
+    """Return the user of a context; empty if the context names none. None as context means the current one."""
     wanted = context or config.get("current-context")
     for entry in config.get("contexts") or ():
         if entry["name"] == wanted:
-            name = _mapping(entry.get("context"), f"context {wanted!r}").get("user")
+            name = mapping(entry.get("context"), f"context {wanted!r}").get("user")
             for user in config.get("users") or ():
                 if user["name"] == name:
-                    return _mapping(user.get("user"), f"user {name!r}")
+                    return mapping(user.get("user"), f"user {name!r}")
     return {}
 
 
-def _mapping(value: Any, what: str) -> dict[str, Any]:
-    """A part of a kubeconfig, which may be missing and is a mapping otherwise. Secrets may be in it: never shown."""
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    """Return a mapping of a kubeconfig; empty if it is missing. Errors do not show it, since it may hold secrets."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise InvalidInput(f"the kubeconfig's {what} is no mapping", hint="Correct it, or fetch the credentials anew.")
+        raise InvalidInput(
+            f"the kubeconfig's {what} must be a mapping, got {type(value).__name__}",
+            hint="Correct it, or fetch the credentials again.",
+        )
     return dict(value)
 
 
 def entra_server(user: Mapping[str, Any]) -> str | None:
-    """The id of the Entra ID application that a user's token has to be for; None where Entra ID is not asked for.
+    """Return the id of the Entra ID application that a user's token is for; None if the user has no Entra ID login.
 
-    Two kinds of kubeconfig ask for it: those that run ``kubelogin``, and old ones with the ``azure`` auth provider.
+    A kubeconfig asks for such a login by running ``kubelogin``, or in old files with the ``azure`` auth provider.
     """
-    runs = _mapping(user.get("exec"), "exec")
+    runs = mapping(user.get("exec"), "exec")
     if Path(str(runs.get("command") or "")).stem == "kubelogin":
         given = runs.get("args") or []
         if not isinstance(given, list):
-            raise InvalidInput("the kubeconfig's exec has args that are no list", hint="Correct them.")
+            raise InvalidInput(
+                f"`args` in the kubeconfig's exec must be a list, got {type(given).__name__}",
+                hint="Correct it, or fetch the credentials again.",
+            )
         arguments = [str(argument) for argument in given]
-        # Another program of this name logs in to any provider of OpenID Connect.
+        # Another program of the same name logs in to any OpenID Connect provider.
         return None if any(each.startswith("--oidc-") for each in arguments) else _option("--server-id", arguments)
-    provider = _mapping(user.get("auth-provider"), "auth-provider")
+    provider = mapping(user.get("auth-provider"), "auth-provider")
     if provider.get("name") == "azure":
-        return str(_mapping(provider.get("config"), "auth-provider's config").get("apiserver-id") or "")
+        return str(mapping(provider.get("config"), "auth-provider's config").get("apiserver-id") or "")
     return None
 
 
 def _option(name: str, arguments: list[str]) -> str:
-    """An option's value, in either form; empty when it is not given."""
+    """Return the value of an option, ``--name=value`` or ``--name value``; empty if it is not given."""
     for position, argument in enumerate(arguments):
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]

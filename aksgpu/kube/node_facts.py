@@ -1,4 +1,4 @@
-"""What a Node object says about its GPUs, and the tolerations that its taints call for. Reads dicts, asks nobody."""
+"""GPUs, readiness and taints of Node objects, and the tolerations for these taints. Sends no requests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aksgpu.common import quantities
+from aksgpu.common import tolerations as tolerations_rules
 from aksgpu.common.arguments import shown
+from aksgpu.common.gpu_size_table import is_gpu_size, lookup
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
 
-Object = Mapping[str, Any]
+__all__ = ["GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "tolerates", "tolerations"]
 
 GPU = "nvidia.com/gpu"
-"""The resource that a Job asks for."""
+"""The resource that a Job requests."""
 _VENDORS = ("nvidia.com/", "amd.com/gpu")
 _MARKS = {
     "kubernetes.azure.com/accelerator": ("nvidia", "amd"),
@@ -20,38 +24,37 @@ _MARKS = {
     "nvidia.com/gpu.present": ("true",),
     "aksgpu.dev/gpu": ("simulated", "nvml"),
 }
-# Put on and taken off by Kubernetes and the autoscaler themselves; a workload must not tolerate them.
-_PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeleted", "DeletionCandidate")
+_TEMPORARY = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeleted", "DeletionCandidate")
+"""Prefixes of taints that Kubernetes and the autoscaler add and remove. A workload must not tolerate them."""
 _SYSTEM = "CriticalAddonsOnly"
+"""Taint of AKS system pools."""
 _DOCUMENTED: list[dict[str, Any]] = [
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
     {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
 ]
-"""The taints of AKS' and NVIDIA's documentation, for when there is no GPU node to ask (a pool scaled to zero)."""
-
-
-_DIGITS = 15
-"""Digits of a number of GPUs, at most."""
+"""Tolerations for the taints in AKS' and NVIDIA's documentation, for clusters without a GPU node (scaled to zero)."""
+_TOO_MANY = 10**15
+"""Numbers of GPUs from here on are refused."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node, as far as GPU work is concerned.
+    """The facts about a node that matter for GPU jobs.
 
     Attributes:
-        name: of the Node object.
-        pool: AKS node pool; empty elsewhere.
-        vm_size: instance type; empty where no label tells it.
-        labels: all of them.
-        taints: of its spec.
-        capacity: GPUs that its device plugin counts, by resource name.
-        allocatable: those of them that are healthy, by resource name.
-        ready: its Ready condition is True.
-        cordoned: ``spec.unschedulable``.
+        name: name of the node.
+        pool: AKS node pool; empty on other clusters.
+        vm_size: instance type; empty if no label has it.
+        labels: the node's labels.
+        taints: the node's taints.
+        capacity: number of GPUs that its device plugin reports, by resource name.
+        allocatable: number of healthy GPUs, by resource name.
+        ready: whether its Ready condition is True.
+        cordoned: whether ``spec.unschedulable`` is set.
         gpu: whether it has GPUs, advertised or not.
-        reported: whether its status has resources at all. Where it has none, the number of GPUs is not known.
-        readiness: what its Ready condition says where that is not True; empty otherwise.
-        by_hand: who wrote the GPUs into its status where that was not the kubelet, such as ``aksgpu``; empty otherwise.
+        reported: whether its status has resources. If not, the number of GPUs is unknown.
+        readiness: why the node is not ready; empty if it is ready.
+        by_hand: program that wrote the GPUs into its status, such as ``aksgpu``; empty if it was the kubelet.
     """
 
     name: str
@@ -70,16 +73,15 @@ class Node:
 
     @property
     def model(self) -> str:
-        """The GPUs' model, from a label or else from the VM size; empty where neither tells it."""
-        if product := self.labels.get("nvidia.com/gpu.product"):
+        """Model of the GPUs, from a label or from the VM size; empty if neither has it."""
+        product = self.labels.get("nvidia.com/gpu.product")
+        if product:
             return product.replace("-", " ")
-        from aksgpu.common.gpu_size_table import is_gpu_size, lookup
-
         return lookup(self.vm_size).gpu if self.gpu and is_gpu_size(self.vm_size) else ""
 
     @property
     def nvidia(self) -> bool:
-        """Whether NVIDIA's device plugin is for it: not for AMD's GPUs, and not on Windows."""
+        """Whether NVIDIA's device plugin supports the node: not with AMD's GPUs, and not with Windows."""
         other = "amd" in (self.labels.get("kubernetes.azure.com/accelerator"), self.labels.get("accelerator"))
         return self.gpu and not other and self.labels.get("kubernetes.io/os", "linux") == "linux"
 
@@ -90,17 +92,17 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        """Whether the scheduler takes it into account: ready, not cordoned, and without a taint of Kubernetes' own."""
-        return self.ready and not self.cordoned and not self.passing_taints
+        """Whether pods can be scheduled: it is ready, not cordoned, and has no temporary taint."""
+        return self.ready and not self.cordoned and not self.temporary_taints
 
     @property
-    def passing_taints(self) -> tuple[Object, ...]:
-        """Taints that Kubernetes or the autoscaler put on and take off, and that keep pods away meanwhile."""
-        return tuple(t for t in self.taints if t["effect"] != "PreferNoSchedule" and t["key"].startswith(_PASSING))
+    def temporary_taints(self) -> tuple[Object, ...]:
+        """Taints that Kubernetes or the autoscaler added for a while, and that keep pods away."""
+        return tuple(t for t in self.taints if t["effect"] != "PreferNoSchedule" and t["key"].startswith(_TEMPORARY))
 
 
 def read(node: Object) -> Node:
-    """A Node object in short."""
+    """Return the facts about a Node object."""
     metadata = node["metadata"]
     spec = node.get("spec") or {}
     status = node.get("status") or {}
@@ -126,7 +128,7 @@ def read(node: Object) -> Node:
 
 
 def _readiness(status: Object) -> tuple[bool, str]:
-    """Whether the node is ready, and its own words where it is not."""
+    """Return whether the node is ready, and the reason if not."""
     for condition in status.get("conditions") or ():
         if condition["type"] == "Ready":
             if condition["status"] == "True":
@@ -137,7 +139,7 @@ def _readiness(status: Object) -> tuple[bool, str]:
 
 
 def _written_by(metadata: Object) -> str:
-    """The program other than the kubelet that owns the number of GPUs in a node's status; empty for none."""
+    """Return the program other than the kubelet that owns the number of GPUs in a node's status; empty if none does."""
     for entry in metadata.get("managedFields") or ():
         fields = (entry.get("fieldsV1") or {}).get("f:status") or {}
         names = (*(fields.get("f:capacity") or ()), *(fields.get("f:allocatable") or ()))
@@ -147,60 +149,52 @@ def _written_by(metadata: Object) -> str:
 
 
 def gpus_of(resources: Mapping[str, Any] | None, where: str = "") -> dict[str, int]:
-    """The GPU resources of a resource list (``nvidia.com/gpu``, ``nvidia.com/mig-...``, ``amd.com/gpu``).
+    """Return the GPU resources of a resource list (``nvidia.com/gpu``, ``nvidia.com/mig-...``, ``amd.com/gpu``).
 
     Args:
         resources: name -> quantity.
-        where: the list's field, for the error.
+        where: field of the list, for the error.
 
     Raises:
-        InvalidInput: a quantity is not whole: Kubernetes divides no GPUs.
+        InvalidInput: a quantity is not an integer.
     """
-    return {name: _whole(name, value, where) for name, value in (resources or {}).items() if name.startswith(_VENDORS)}
+    return {name: _count(name, value, where) for name, value in (resources or {}).items() if name.startswith(_VENDORS)}
 
 
-def _whole(name: str, value: Any, where: str) -> int:
-    text = "" if isinstance(value, bool) else str(value)
-    number = text.rstrip("kMG")
-    # Kubernetes writes 1000 as 1k.
-    scale = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}.get(text[len(number) :])
-    if not number.isascii() or not number.isdigit() or len(number) > _DIGITS or scale is None:
-        raise InvalidInput(
-            f"{f'{where}: ' if where else ''}{name} must be a whole number, 0 or more, got {shown(value)}",
-            hint="For example: 1. MIG and time-slicing share a GPU, and each share counts as one.",
+def _count(name: str, value: Any, where: str) -> int:
+    """Return the number of GPUs that a quantity means."""
+    try:
+        number = (
+            quantities.parse(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
         )
-    return int(number) * scale
+    except ValueError:
+        number = None
+    if number is None or number % 1 or not 0 <= number < _TOO_MANY:
+        field = f"{where}: " if where else ""
+        raise InvalidInput(
+            f"{field}{name} must be an integer, 0 or more, got {shown(value)}",
+            hint="For example: 1. Each part of a GPU that MIG or time-slicing makes counts as one.",
+        )
+    return int(number)
 
 
 def taint_text(taint: Object) -> str:
-    """``sku=gpu:NoSchedule``."""
+    """Return a taint as text, such as ``sku=gpu:NoSchedule``."""
     value = f"={taint['value']}" if taint.get("value") else ""
     return f"{taint['key']}{value}:{taint['effect']}"
 
 
-def tolerates(tolerations: Iterable[Object], taint: Object) -> bool:
-    """Whether a pod with these tolerations may be scheduled onto a node with this taint."""
-    if taint["effect"] == "PreferNoSchedule":
-        return True
-    return any(_matches(toleration, taint) for toleration in tolerations)
-
-
-def _matches(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    key = toleration.get("key")
-    exists = toleration.get("operator") == "Exists"
-    if not key:
-        return exists
-    return bool(key == taint["key"] and (exists or (toleration.get("value") or "") == (taint.get("value") or "")))
+def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Object) -> bool:
+    """Return whether a pod with these tolerations may be scheduled onto a node with this taint."""
+    return taint["effect"] == "PreferNoSchedule" or tolerations_rules.tolerates(tolerations, taint)
 
 
 def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str, Any]]:
-    """What a pod must tolerate to run on every GPU node.
+    """Return the tolerations with which a pod can run on every GPU node.
 
     Args:
-        nodes: of the cluster. Without a GPU node among them, the taints of AKS' documentation are taken.
-        system: tolerate ``CriticalAddonsOnly`` too, which keeps workloads off a system pool.
+        nodes: nodes of the cluster. If none has a GPU, the tolerations are those of AKS' documentation.
+        system: whether to tolerate ``CriticalAddonsOnly`` too, which keeps workloads off a system pool.
     """
     gpu_nodes = [node for node in nodes if node.gpu]
     if not gpu_nodes:
@@ -208,7 +202,7 @@ def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str
     found: list[dict[str, Any]] = []
     for taint in sorted((t for node in gpu_nodes for t in node.taints), key=taint_text):
         key = taint["key"]
-        if taint["effect"] == "PreferNoSchedule" or key.startswith(_PASSING) or (key == _SYSTEM and not system):
+        if taint["effect"] == "PreferNoSchedule" or key.startswith(_TEMPORARY) or (key == _SYSTEM and not system):
             continue
         value = {"operator": "Equal", "value": taint["value"]} if taint.get("value") else {"operator": "Exists"}
         toleration = {"key": key, **value, "effect": taint["effect"]}
@@ -218,7 +212,7 @@ def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str
 
 
 def add_tolerations(pod_spec: dict[str, Any], wanted: Iterable[Mapping[str, Any]]) -> None:
-    """Add those tolerations to a pod's spec that it lacks."""
+    """Add to a pod's spec the tolerations that it lacks."""
     have = list(pod_spec.get("tolerations") or ())
     for toleration in wanted:
         taint = {"key": toleration["key"], "value": toleration.get("value"), "effect": toleration["effect"]}

@@ -12,15 +12,34 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
+
+__all__ = [
+    "LABEL",
+    "PATH_SEGMENT",
+    "SUBDOMAIN",
+    "Rule",
+    "check_api_version",
+    "check_container",
+    "check_kind",
+    "check_name",
+    "check_namespace",
+    "check_path",
+    "check_path_segment",
+    "check_plural",
+    "check_subresource",
+    "join",
+    "proposed",
+]
 
 
 class Rule(NamedTuple):
-    """What a name must look like.
+    """The rule for a name.
 
     Attributes:
         pattern: the regular expression that the whole name must match.
-        longest: characters at most.
+        longest: maximum number of characters.
         text: the rule in words.
     """
 
@@ -57,14 +76,11 @@ _RULES: dict[str, Rule] = {
 }
 """Rules of the kinds whose names are not subdomains.
 
-All other kinds have subdomains as names. For an unknown kind that is the strictest rule that is right: API servers
-require it of every custom resource.
+All other kinds have subdomains as names. API servers require this of custom resources too.
 """
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
 _VERSION = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
 
 
 def check_name(kind: str, value: object, argument: str = "name") -> str:
@@ -125,12 +141,12 @@ def check_api_version(value: object, argument: str = "apiVersion") -> str:
 
 
 def check_path_segment(value: object, argument: str = "name") -> str:
-    """Return a text that is one segment of a path, whatever the kind; otherwise raise InvalidInput."""
+    """Return text that is one segment of a path, for any kind; otherwise raise InvalidInput."""
     return _checked(PATH_SEGMENT, value, argument, "one segment of a path")
 
 
 def join(segments: Iterable[str]) -> str:
-    """Return the path of segments that were checked, each quoted once more."""
+    """Return the path of checked segments. Each is quoted."""
     return "/" + "/".join(quote(segment, safe="") for segment in segments)
 
 
@@ -159,12 +175,6 @@ def check_path(path: object, method: str = "GET") -> str:
                 hint="A segment must not be empty, '.' or '..', and must not contain an encoded '/', '.' or '%'.",
             )
     return path
-
-
-def shown(value: object) -> str:
-    """Return a wrong value as it is shown in an error: its repr, shortened."""
-    text = ascii(value) if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def proposed(value: object, longest: int = LABEL.longest) -> str:

@@ -1,4 +1,4 @@
-"""What a Pod object says: its state in one word, who owns it, and the GPUs that it takes. Reads dicts, asks nobody."""
+"""State, owner and GPUs of Pod objects. Sends no requests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,28 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube.node_facts import gpus_of
 
-Object = Mapping[str, Any]
+__all__ = [
+    "STUCK",
+    "UNPULLABLE",
+    "State",
+    "containers",
+    "disruption",
+    "ended",
+    "ended_by_deletion",
+    "gpus",
+    "last_failure",
+    "owner",
+    "restarts",
+    "state",
+]
 
 UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
-"""Reasons with which a container waits for an image that does not come."""
+"""Waiting reasons of containers whose image cannot be pulled."""
 STUCK = (*UNPULLABLE, "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
-"""Reasons with which a container waits for something that only a person changes."""
+"""Waiting reasons of containers that do not start without a change by a person."""
 
 
 class State(NamedTuple):
@@ -22,11 +36,11 @@ class State(NamedTuple):
     word: str
     """As kubectl's STATUS column has it: ``Pending``, ``ContainerCreating``, ``Running``, ``OOMKilled``, ..."""
     message: str
-    """The cluster's own words for it; may be empty."""
+    """The cluster's message about it; may be empty."""
 
 
 def state(pod: Object) -> State:
-    """A pod's state in one word, and why."""
+    """Return a pod's state as kubectl shows it, and the reason."""
     status = pod.get("status") or {}
     phase = status.get("phase") or "Unknown"
     if pod["metadata"].get("deletionTimestamp"):
@@ -45,16 +59,15 @@ def state(pod: Object) -> State:
 
 
 def containers(status: Object) -> tuple[Object, ...]:
-    """What a pod's status says of each container, the most telling first.
+    """Return the statuses of a pod's containers, then those of its init containers.
 
-    While an init container is in the way, the others have not begun; and a sidecar, which is one too, is ended when
-    they have, whatever their fate.
+    Sidecars are init containers and end after the containers, so their state matters less.
     """
     return (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
 
 
 def _container_states(status: Object) -> Iterator[State]:
-    """States of containers that stand in the way, most telling first."""
+    """Yield the states of containers that wait or failed, the most important first."""
     for entry in containers(status):
         waiting = (entry.get("state") or {}).get("waiting")
         ended = (entry.get("state") or {}).get("terminated")
@@ -65,14 +78,14 @@ def _container_states(status: Object) -> Iterator[State]:
 
 
 def ended(pod: Object) -> bool:
-    """Whether all its containers have ended for good."""
+    """Return whether all containers of a pod have ended."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def last_failure(pod: Object) -> Object | None:
-    """How the container that failed last ended: its ``terminated`` state, of now or of before a restart.
+    """Return the ``terminated`` state of a container that failed, now or before a restart; None if none failed.
 
-    With the container's name, as ``container``.
+    The container's name is added as ``container``.
     """
     status = pod.get("status") or {}
     for entry in containers(status):
@@ -84,7 +97,7 @@ def last_failure(pod: Object) -> Object | None:
 
 
 def disruption(pod: Object) -> Object | None:
-    """The pod's DisruptionTarget condition: the cluster ended the pod, not its program. None if there is none."""
+    """Return the DisruptionTarget condition of a pod that the cluster ended; None if there is none."""
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             found: Object = condition
@@ -93,7 +106,7 @@ def disruption(pod: Object) -> Object | None:
 
 
 def ended_by_deletion(pod: Object, failure: Object) -> bool:
-    """Whether a container ended because its pod was being deleted.
+    """Return whether a container ended because its pod was being deleted.
 
     Args:
         pod: the pod.
@@ -108,7 +121,7 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
 
 
 def _moment(stamp: Any) -> datetime | None:
-    """A time of the API server's; None if there is none."""
+    """Return a timestamp of the API server as datetime; None if it is missing or invalid."""
     try:
         return datetime.fromisoformat(str(stamp)) if stamp else None
     except ValueError:
@@ -116,12 +129,12 @@ def _moment(stamp: Any) -> datetime | None:
 
 
 def restarts(pod: Object) -> int:
-    """How often its containers were started again."""
+    """Return how often the containers of a pod were restarted."""
     return sum(int(e.get("restartCount") or 0) for e in (pod.get("status") or {}).get("containerStatuses") or ())
 
 
 def owner(pod: Object) -> str:
-    """Who made it: ``namespace/name`` of its controller (such as a Job), or of itself."""
+    """Return ``namespace/name`` of a pod's controller (such as a Job), or of the pod if it has none."""
     metadata = pod["metadata"]
     for reference in metadata.get("ownerReferences") or ():
         if reference.get("controller"):
@@ -130,28 +143,28 @@ def owner(pod: Object) -> str:
 
 
 def gpus(spec: Object) -> dict[str, int]:
-    """GPUs that a pod takes, by resource name.
+    """Return the GPUs that a pod requests, by resource name.
 
-    As the scheduler counts: the containers together or the largest init container, whichever is more; init containers
-    that stay (sidecars) count with the containers; the runtime's overhead comes on top.
+    The scheduler counts the sum of the containers or the largest init container, whichever is more. Sidecars count as
+    containers. The runtime's overhead is added.
     """
     together: dict[str, int] = {}
     largest: dict[str, int] = {}
     for container in spec.get("initContainers") or ():
-        wants = _wants(container)
+        requested = _requested(container)
         if container.get("restartPolicy") == "Always":
-            _add(together, wants)
+            _add(together, requested)
         else:
-            # An init container runs beside the sidecars that were started before it.
-            _most(largest, {name: count + together.get(name, 0) for name, count in wants.items()})
+            # An init container runs at the same time as the sidecars before it.
+            _raise_to(largest, {name: count + together.get(name, 0) for name, count in requested.items()})
     for container in spec["containers"]:
-        _add(together, _wants(container))
-    _most(together, largest)
+        _add(together, _requested(container))
+    _raise_to(together, largest)
     _add(together, gpus_of(spec.get("overhead")))
     return {name: count for name, count in together.items() if count}
 
 
-def _wants(container: Object) -> dict[str, int]:
+def _requested(container: Object) -> dict[str, int]:
     resources = container.get("resources") or {}
     where = f"container {container.get('name')!r}: resources"
     lists = (gpus_of(resources.get(field), f"{where}.{field}") for field in ("limits", "requests"))
@@ -163,6 +176,6 @@ def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
         total[name] = total.get(name, 0) + count
 
 
-def _most(total: dict[str, int], other: Mapping[str, int]) -> None:
+def _raise_to(total: dict[str, int], other: Mapping[str, int]) -> None:
     for name, count in other.items():
         total[name] = max(total.get(name, 0), count)

@@ -1,12 +1,12 @@
-"""The one policy for failed requests: which failures are worth another try, and for how long.
+"""Which failed requests are repeated, and for how long.
 
-Failures that pass by themselves are no answer at all (a refused, broken, silent or cut connection), an answer that
-breaks off, and the statuses 408, 429, 500, 502, 503 and 504. For some seconds after its start an API server also
-answers 403 to users who have the right, because it has not read its roles yet. A 401 is answered with new credentials
-by :mod:`aksgpu.kube.transport`, once. Everything else is the server's decision and is raised at once.
+Temporary failures are a connection that is refused, broken or silent, a response that ends early, and the statuses 408,
+429, 500, 502, 503 and 504. For some seconds after its start an API server also returns 403 to users who have the right,
+because it has not read its roles yet. After a 401, :mod:`aksgpu.kube.transport` tries once more with new credentials.
+All other errors are raised at once.
 
-A read is repeated after each of these. A write is repeated in three cases: the server surely did not carry it out, a
-second time changes nothing, or the caller can tell afterwards what became of the first time. The caller says which.
+A read is repeated after each temporary failure. A write is repeated in three cases: the server certainly did not apply
+it, a second time changes nothing, or the caller can find out afterwards whether the first attempt was applied.
 """
 
 from __future__ import annotations
@@ -20,14 +20,27 @@ from aksgpu import waiting
 from aksgpu.errors import Forbidden, Invalid, KubernetesError, Unreachable
 from aksgpu.kube.backoff import Backoff
 
+__all__ = [
+    "FIRST_PAUSE",
+    "LONGEST_PAUSE",
+    "PATIENCE",
+    "ROLES_PATIENCE",
+    "TRANSIENT_STATUSES",
+    "call",
+    "is_transient",
+    "is_unsent",
+    "patience",
+    "roles_are_missing",
+]
+
 T = TypeVar("T")
 
 PATIENCE = 65.0
-"""Seconds that a call outside a wait goes on. An API server that is stopped gracefully refuses connections for 60."""
+"""Seconds for which a call outside a wait is repeated. An API server that restarts may refuse connections for 60."""
 ROLES_PATIENCE = 20.0
-"""Seconds that a 403 is believed to come from an API server that has not read its roles yet."""
+"""Seconds for which a 403 may come from an API server that has not read its roles yet."""
 TRANSIENT_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
-"""HTTP statuses of failures that pass by themselves."""
+"""HTTP statuses of temporary failures."""
 FIRST_PAUSE = 0.1
 """Seconds between the first two attempts; each further pause is twice as long."""
 LONGEST_PAUSE = 5.0
@@ -35,40 +48,40 @@ LONGEST_PAUSE = 5.0
 
 
 def is_transient(failed: KubernetesError) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Return whether the same request may succeed a little later."""
     if isinstance(failed, Unreachable):
         return not failed.permanent
     if isinstance(failed, Invalid):
         return False
-    return (failed.code in TRANSIENT_STATUSES and not _is_ahead(failed)) or roles_are_missing(failed)
+    return (failed.http_status in TRANSIENT_STATUSES and not _is_ahead(failed)) or roles_are_missing(failed)
 
 
 def roles_are_missing(failed: KubernetesError) -> bool:
-    """Whether a 403 says that a role of the user was not found, as after the start of an API server."""
+    """Return whether a 403 says that a role was not found, as it happens after the start of an API server."""
     return isinstance(failed, Forbidden) and "RBAC: " in failed.message and "not found" in failed.message
 
 
 def is_unsent(failed: KubernetesError) -> bool:
-    """Whether the server surely did not carry out the request."""
+    """Return whether the server certainly did not process the request."""
     if isinstance(failed, Unreachable) and failed.unsent:
         return True
-    return failed.code == 429 or roles_are_missing(failed)
+    return failed.http_status == 429 or roles_are_missing(failed)
 
 
 def call(attempt: Callable[[bool], T], what: str, *, repeat_lost: bool = True) -> T:
-    """Call ``attempt`` until it succeeds, fails for good, or time is up.
+    """Call ``attempt`` until it succeeds, fails permanently, or the time is up.
 
-    Time is that of the innermost :func:`aksgpu.waiting.deadline`, or else :data:`PATIENCE`.
+    The limit is the innermost :func:`aksgpu.waiting.deadline`, or else :data:`PATIENCE`.
 
     Args:
-        attempt: sends the request once. Its argument says whether an earlier attempt may have been carried out.
+        attempt: sends the request once. Its argument is whether the server may have processed an earlier attempt.
         what: the request in words, for errors.
-        repeat_lost: whether to repeat a request that the server may have carried out.
+        repeat_lost: whether to repeat a request that the server may have processed.
 
     Raises:
-        KubernetesError: the server's decision.
-        Unreachable: the last failure when time was up, or when a request that may have been carried out is not to be
-            repeated.
+        KubernetesError: the server's error.
+        Unreachable: the last failure when the time was up, or when a request that the server may have processed must
+            not be repeated.
     """
     with patience():
         return _call(attempt, what, repeat_lost)
@@ -76,7 +89,7 @@ def call(attempt: Callable[[bool], T], what: str, *, repeat_lost: bool = True) -
 
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Limit what is sent within the ``with`` block to :data:`PATIENCE`, unless a deadline limits it already."""
+    """Limit the requests in a ``with`` block to :data:`PATIENCE`, unless there is a deadline already."""
     if waiting.time_left() is None:
         with waiting.deadline(PATIENCE):
             yield
@@ -115,17 +128,17 @@ def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
 
 
 def _given_up(failed: KubernetesError, what: str, tries: int, seconds: float) -> Unreachable:
-    """The error when time is up: with the last failure's text, status and hint."""
+    """Return the error for the end of the time, with the text, status and hint of the last failure."""
     times = "once" if tries == 1 else f"{tries} times"
     return Unreachable(
         f"{failed.message}\n({what}: tried {times} in {seconds:.0f} s)",
         status=failed.status,
         hint=failed.hint,
         refused=isinstance(failed, Unreachable) and failed.refused,
-        _beneath=failed.original or failed,
+        original=failed.original or failed,
     )
 
 
 def _is_ahead(failed: KubernetesError) -> bool:
-    """Whether the server does not know a resource version yet; asking again without one is the caller's part."""
-    return failed.code == 504 and "Too large resource version" in failed.message
+    """Return whether a resourceVersion is newer than the server's. The caller must list again without one."""
+    return failed.http_status == 504 and "Too large resource version" in failed.message

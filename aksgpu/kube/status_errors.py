@@ -1,7 +1,4 @@
-"""What a Kubernetes API server says when it says no, or nothing at all, as an exception with what to do next.
-
-Reads Status objects and the HTTP library's failures. Nothing is sent from here; Azure's refusals are read elsewhere.
-"""
+"""Make exceptions from the API server's Status objects and from failed requests, with hints."""
 
 from __future__ import annotations
 
@@ -23,6 +20,11 @@ from aksgpu.errors import (
     Unreachable,
 )
 
+__all__ = ["STALE_HINT", "UNREACHABLE_HINT", "from_failure", "from_response", "from_status"]
+
+_LONGEST_TEXT = 500
+"""Characters of a response that is not a Status object that an error shows."""
+
 STALE_HINT = (
     "The cluster may have been deleted or created again, or the credentials have expired: "
     "aks = cluster.get(azure, name, resource_group) shows, and fetches new ones. "
@@ -34,22 +36,22 @@ UNREACHABLE_HINT = (
 )
 
 
-def error(code: int, body: bytes) -> KubernetesError:
-    """The exception for a refusal, from the Status object that the server sent (or from what came instead)."""
+def from_response(http_status: int, body: bytes) -> KubernetesError:
+    """Return the exception for an error response. Its body is a Status object, or text of a proxy."""
     try:
         status = json.loads(body)
     except ValueError:
         status = None
     if not isinstance(status, dict):
-        status = {"message": body.decode("utf-8", "replace").strip()[:500]}
-    return refusal({**status, "code": int(status.get("code") or code)})
+        status = {"message": body.decode("utf-8", "replace").strip()[:_LONGEST_TEXT]}
+    return from_status({**status, "code": int(status.get("code") or http_status)})
 
 
-def refusal(status: Mapping[str, Any]) -> KubernetesError:
-    """The exception for a Status object."""
-    code = int(status.get("code") or 500)
-    message = str(status.get("message") or f"the API server answered with status {code}")
-    kind, hint = _classify(code, str(status.get("reason") or ""), message)
+def from_status(status: Mapping[str, Any]) -> KubernetesError:
+    """Return the exception for a Status object."""
+    http_status = int(status.get("code") or 500)
+    message = str(status.get("message") or f"the API server answered with status {http_status}")
+    kind, hint = _classify(http_status, str(status.get("reason") or ""), message)
     return kind(message, status=status, hint=hint)
 
 
@@ -82,13 +84,15 @@ def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesErro
     return known.get(code, (KubernetesError, ""))
 
 
-def unreachable(failed: BaseException, what: str, url: str) -> Unreachable:
-    """The exception for no answer; raise it ``from None``, since a screen of the HTTP library's frames hides the hint.
+def from_failure(failed: BaseException, what: str, url: str) -> Unreachable:
+    """Return the exception for a request without a response.
+
+    Raise it ``from None``: the frames of the HTTP library would hide the hint.
 
     Args:
-        failed: what the HTTP library raised; it becomes ``.original``.
-        what: what was asked.
-        url: where.
+        failed: the HTTP library's exception; it becomes ``.original``.
+        what: the server in words.
+        url: its address.
     """
     from urllib3.exceptions import SSLError
 
@@ -97,10 +101,10 @@ def unreachable(failed: BaseException, what: str, url: str) -> Unreachable:
         why += "; it may have moved to another address"
     stale = any(isinstance(each, SSLError) for each in connection_errors.chain(failed))
     return Unreachable(
-        f"no answer from {what} at {urlsplit(url).netloc}: {why}",
+        f"no response from {what} at {urlsplit(url).netloc}: {why}",
         hint=STALE_HINT if stale else UNREACHABLE_HINT,
         refused=connection_errors.refused(failed),
         unsent=connection_errors.unsent(failed),
         permanent=connection_errors.permanent(failed),
-        _beneath=failed,
+        original=failed,
     )

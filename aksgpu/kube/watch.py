@@ -1,7 +1,7 @@
-"""The loop behind :meth:`aksgpu.kube.Kube.watch`: go on whatever the server and the network do.
+"""The loop of :meth:`aksgpu.kube.Kube.watch`.
 
-A server closes every watch after a while, a broken connection delivers nothing for ever, and a position grows too old.
-Here the three become one stream of changes. Who is asked, and for which objects, is the caller's.
+A server closes each watch after a while, a broken connection may stay silent, and a position becomes too old. The loop
+hides this and yields one stream of changes.
 """
 
 from __future__ import annotations
@@ -11,25 +11,32 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from aksgpu import waiting
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import Expired, KubernetesError, Unreachable
 from aksgpu.kube import retry_policy
 from aksgpu.kube.backoff import Backoff
-from aksgpu.kube.status_errors import refusal
-from aksgpu.kube.transport import Stream, decode
+from aksgpu.kube.decoding import decode
+from aksgpu.kube.status_errors import from_status
+from aksgpu.kube.transport import Stream
 
-Object = dict[str, Any]
+__all__ = ["GRACE", "Event", "Watch"]
+
 Event = tuple[str, Object]
 
 GRACE = 15.0
-"""Seconds that the socket stays silent beyond the server's own end of the watch before it counts as dead."""
+"""Seconds after the server's end of a watch request after which a silent connection counts as broken."""
+
+
+SHORTEST_REQUEST = 1.0
+"""Seconds. After a shorter watch request there is a pause, since a server may end each request at once."""
 
 
 class Watch:
     """Follows a collection.
 
     Args:
-        open: opens one watch request, given its query parameters and the wire's options.
-        list: gives all objects and the position after them.
+        open: opens one watch request, given its query parameters and the transport's options.
+        list: returns all objects, and the resourceVersion of the list.
         seconds: length of one watch request.
     """
 
@@ -46,14 +53,14 @@ class Watch:
         self._answered = False
         self._position: str | None = None
 
-    def events(self, position: str | None, timeout: float | None) -> Iterator[Event]:
+    def events(self, position: str | None, timeout: waiting.Timeout) -> Iterator[Event]:
         """See :meth:`aksgpu.kube.Kube.watch`."""
         timer = waiting.Timer(timeout)
-        listed = position is None
+        may_relist = position is None
         self._position = position
         pause = Backoff(time.monotonic() + timer.left)
-        unanswered: KubernetesError | None = None
-        roles_missing_since: float | None = None
+        failure: KubernetesError | None = None
+        roles = _MissingRoles()
         while timer.left > 0:
             self._answered = False
             try:
@@ -63,35 +70,25 @@ class Watch:
                 for event in self._stream(timer):
                     pause.reset()
                     yield event
-                unanswered = roles_missing_since = None
-                if time.monotonic() - began < 1.0:  # never ask in a hot loop, however soon the server hangs up
+                failure = None
+                roles.reset()
+                if time.monotonic() - began < SHORTEST_REQUEST:
                     pause.sleep()
             except Expired:
-                if not listed:
+                if not may_relist:
                     raise
                 self._position = None
                 pause.sleep()
             except KubernetesError as failed:
-                if not retry_policy.is_transient(failed):
+                if not retry_policy.is_transient(failed) or roles.are_missing_for_good(failed):
                     raise
-                if not retry_policy.roles_are_missing(failed):
-                    roles_missing_since = None
-                elif roles_missing_since is None:
-                    roles_missing_since = time.monotonic()
-                elif time.monotonic() - roles_missing_since > retry_policy.ROLES_PATIENCE:
-                    raise
-                unanswered = None if self._answered else failed
+                failure = None if self._answered else failed
                 pause.sleep()
-        if unanswered is not None:
-            raise Unreachable(
-                f"the watch ended after {timer.limit:g} s without an answer: {unanswered.message}",
-                status=unanswered.status,
-                hint=unanswered.hint,
-                _beneath=unanswered.original or unanswered,
-            ) from None
+        if failure is not None:
+            raise _no_response(failure, timer.limit) from None
 
     def _relist(self, timer: waiting.Timer) -> Iterator[Event]:
-        """Yield what a fresh list changes: first all deletions, so that an object's successor comes after it."""
+        """List again, and yield the differences. Deletions come first, before new objects of the same name."""
         with waiting.deadline(timer.left):
             objects, position = self._list()
         self._answered = True
@@ -110,7 +107,7 @@ class Watch:
         self._position = position
 
     def _stream(self, timer: waiting.Timer) -> Iterator[Event]:
-        """One request's changes, until the server ends it."""
+        """Yield the changes of one watch request."""
         seconds = max(1, int(min(self._seconds, timer.left + 1)))
         params = {
             "watch": True,
@@ -123,12 +120,12 @@ class Watch:
             for line in stream.lines():
                 try:
                     event = decode(line)
-                except ValueError:  # cut off in the middle: the next request begins with this event
+                except ValueError:  # an incomplete event: the next request starts with it
                     return
                 change = event["type"]
                 obj = event["object"]
                 if change == "ERROR":
-                    raise refusal(obj)
+                    raise from_status(obj)
                 if change != "BOOKMARK":
                     yield from self._changes(change, obj)
                 self._position = _version(obj)
@@ -136,12 +133,12 @@ class Watch:
                     return
 
     def _changes(self, change: str, obj: Object) -> Iterator[Event]:
-        """Yield an event of the server, after the deletion of an older object of the same name that was missed."""
+        """Yield an event. If it is about a new object of a known name, yield the old object's deletion first."""
         key = _key(obj)
         before = self._known.get(key)
         replaced = before is not None and _uid(before) != _uid(obj)
         if change == "DELETED":
-            if replaced:  # the successor is known already, and so this deletion was yielded
+            if replaced:  # the new object is known, so this deletion was yielded before
                 return
             self._known.pop(key, None)
             yield change, obj
@@ -151,6 +148,33 @@ class Watch:
             yield "DELETED", before
             change = "ADDED"
         yield change, obj
+
+
+class _MissingRoles:
+    """Decides when a 403 is not caused by the start of an API server any more."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def reset(self) -> None:
+        self._since = None
+
+    def are_missing_for_good(self, failed: KubernetesError) -> bool:
+        if not retry_policy.roles_are_missing(failed):
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = time.monotonic()
+        return time.monotonic() - self._since > retry_policy.ROLES_PATIENCE
+
+
+def _no_response(failure: KubernetesError, seconds: float) -> Unreachable:
+    return Unreachable(
+        f"the watch ended after {seconds:g} s without a response: {failure.message}",
+        status=failure.status,
+        hint=failure.hint,
+        original=failure.original or failure,
+    )
 
 
 def _key(obj: Object) -> tuple[str, str]:

@@ -1,9 +1,8 @@
-"""The laptop's data directory, and files that only their owner can read."""
+"""The laptop's data directory."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -20,13 +19,3 @@ def home() -> Path:
 def private(path: str, flags: int, mode: int = 0o600) -> int:
     """Open a file that only its owner can read. Used as the ``opener`` of :func:`open`."""
     return os.open(path, flags, mode)
-
-
-def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file that only its owner can read. Readers see the old content or the new, never a part of it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(temporary, "wb", opener=partial(private, mode=mode)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

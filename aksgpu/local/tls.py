@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from aksgpu.local.home import write_private
+from aksgpu.common.private_files import write_private
 
 ORGANIZATION = "aksgpu laptop AKS"
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
 from aksgpu.kube.pod_facts import containers
 from aksgpu.logs.deduplication import seconds_of
-
-Object = Mapping[str, Any]
 
 WAITING = "waiting"
 """The container has not started."""

@@ -574,14 +574,14 @@ def with_patience(ask: Callable[[], T], patience: Patience, what: str, *, answer
 
 def lost(what: str, failed: KubernetesError) -> KubernetesError:
     """The error for failures that lasted too long."""
-    if not isinstance(failed, Unreachable) and failed.code in (401, 403):
+    if not isinstance(failed, Unreachable) and failed.http_status in (401, 403):
         return failed
     return StreamLost(
         f"{what}: no log for too long; the last answer was: {failed.message}",
         status=failed.status,
         hint=f"Nothing is lost: the log can be followed again. {failed.hint}".strip(),
         refused=isinstance(failed, Unreachable) and failed.refused,
-        _beneath=failed.original or failed,
+        original=failed.original or failed,
     )
 
 
@@ -600,8 +600,10 @@ def missing(failed: KubernetesError) -> bool:
 
 def _not_started(failed: KubernetesError) -> bool:
     """Whether the server says that the container has no log, rather than that the question is wrong."""
-    return failed.code == 400 and ("waiting to start" in failed.message or failed.message.endswith("is terminated"))
+    return failed.http_status == 400 and (
+        "waiting to start" in failed.message or failed.message.endswith("is terminated")
+    )
 
 
 def _no_previous(failed: KubernetesError) -> bool:
-    return failed.code == 400 and "previous terminated container" in failed.message
+    return failed.http_status == 400 and "previous terminated container" in failed.message

@@ -139,13 +139,13 @@ def _not_started(failed: KubernetesError, request: Request) -> bool:
 def _unreadable(what: str, failed: KubernetesError) -> KubernetesError:
     if isinstance(failed, Unreachable) and not isinstance(failed, LogUnavailable):
         return failed
-    if failed.code in (401, 403):
+    if failed.http_status in (401, 403):
         return failed
     return LogUnavailable(
         f"{what} could not be read: {failed.message}",
         status=failed.status,
         hint=failed.hint or "The node, its kubelet or the way to it does not work at present: read the log again.",
-        _beneath=failed,
+        original=failed,
     )
 
 

@@ -42,7 +42,12 @@ def retryable(failed: KubernetesError, *, answered: bool = False) -> str:
     """
     if isinstance(failed, Unreachable):
         return REFUSED if failed.refused else SILENT
-    if isinstance(failed, Expired) or failed.code == 429 or failed.code >= 500 or failed.code == 0:
+    if (
+        isinstance(failed, Expired)
+        or failed.http_status is None
+        or failed.http_status == 429
+        or failed.http_status >= 500
+    ):
         return SILENT
     if isinstance(failed, Forbidden):
         # An API server that has just started has not read its roles yet.

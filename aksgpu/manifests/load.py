@@ -51,7 +51,7 @@ def _objects(found: Sequence[Any]) -> list[dict[str, Any]]:
         try:
             copied = json_value(obj)
         except InvalidInput as wrong:
-            raise InvalidInput(f"the manifest cannot be sent: {wrong.message}", hint=_EXPECTED) from None
+            raise InvalidInput(f"`manifest` cannot be sent: {wrong.message}", hint=_EXPECTED) from None
         if copied.get("kind") == "List":
             items = copied.get("items")
             if not isinstance(items, list):

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import resource_names
-from aksgpu.azure.azure_arguments import integer
 from aksgpu.azure.calls import call
 from aksgpu.azure.throttling import READ_TIMEOUT
+from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
 from aksgpu.common.gpu_size_table import GpuSize, alternatives, is_gpu_size, lookup, table
 from aksgpu.errors import AzureUnreachable, InvalidInput, LocationNotAvailable

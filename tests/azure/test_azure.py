@@ -136,7 +136,7 @@ def test_an_endpoint_that_is_gone_says_to_connect_again_and_keeps_the_original(s
     with pytest.raises(AzureUnreachable) as caught, limit(0.5):
         scripted.request("GET", "/subscriptions/x/resourcegroups/rg", api_version="1", what="resource group rg")
     where = script.base_url.removeprefix("https://")
-    words = f"resource group rg: the endpoint at {where} does not answer: nobody listens there, tried for"
+    words = f"resource group rg: the endpoint at {where} does not answer: the connection was refused, tried for"
     assert caught.value.message.startswith(words)
     assert caught.value.hint.startswith("Connect again: azure = aksgpu.connect(...); then run the cell again.")
     assert isinstance(caught.value.original, ServiceResponseError)

@@ -55,7 +55,7 @@ def test_entries_without_a_name(aks: Cluster, script: Script, tmp_path: Path, en
     give(script, config())
     mine = tmp_path / "mine"
     mine.write_text(yaml.safe_dump(config() | {"users": [entry]}))
-    with pytest.raises(InvalidInput, match="an entry of its users has no name"):
+    with pytest.raises(InvalidInput, match="its users are not named entries"):
         cluster.get_credentials(aks, mine)
 
 

@@ -35,7 +35,7 @@ import yaml
 from aiohttp import web
 from multidict import CIMultiDict
 
-from aksgpu.kube.transport import read_kubeconfig
+from aksgpu.kube import kubeconfig
 
 DEFAULT_SILENCE = 600.0
 """Seconds that a half-open connection stays open. The end of the proxy and the client's own end come earlier."""
@@ -337,7 +337,7 @@ class FaultProxy:
         """A proxy for the server that a kubeconfig names; :meth:`kubeconfig` gives the one to use instead."""
         import base64
 
-        config = read_kubeconfig(path)
+        config = kubeconfig.load(path)
         context = next(each for each in config["contexts"] if each["name"] == config["current-context"])
         cluster = next(each for each in config["clusters"] if each["name"] == context["context"]["cluster"])["cluster"]
         authority = cluster.get("certificate-authority-data")

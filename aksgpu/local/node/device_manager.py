@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.common import quantities
+from aksgpu.common.private_files import write_private
 from aksgpu.local.control.controller_runtime import Tasks
-from aksgpu.local.home import write_private
 from aksgpu.local.images import device_plugin as protocol
 
 log = logging.getLogger(__name__)
