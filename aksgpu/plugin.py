@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu import capacity
 from aksgpu.common.frames import frame
-from aksgpu.diagnose.gpu_failures import of_log
+from aksgpu.diagnose.cluster_reader import has_azure
+from aksgpu.diagnose.gpu_failures import from_log
 from aksgpu.errors import (
     AksGpuError,
     Conflict,
@@ -439,11 +440,14 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
         return PluginNotScheduled(said, hint=hint, nodes=wanting_names, taints=tuple(sorted(against)))
     tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in wanting_names}
     told = [" ".join(filter(None, (node, *_pods.state(pods[node]), tail))) for node, tail in tails.items()]
-    failure = of_log("\n".join(tails.values()))
+    failure = from_log("\n".join(tails.values()))
     kind = failure.kind if failure and issubclass(failure.kind, GpuStackError) else GpuNotAdvertised
     said = "\n".join([f"{message}.", *told])
     return kind(
-        said, hint=failure.fix if failure else _LATE_HINT, nodes=wanting_names, **(failure.facts if failure else {})
+        said,
+        hint=failure.fix_for(has_azure(aks)) if failure else _LATE_HINT,
+        nodes=wanting_names,
+        **(failure.facts if failure else {}),
     )
 
 
@@ -511,12 +515,12 @@ def _refuse_stuck(aks: HasKube, pod: Object) -> None:
     if word in _pods.STUCK and word != "ErrImagePull":  # that one is tried again at once
         tail = _tail(aks, pod)
         said = f"\nIts log ends:\n{tail}" if tail else ""
-        failure = of_log(tail or message)
+        failure = from_log(tail or message)
         kind = failure.kind if failure and issubclass(failure.kind, GpuStackError) else PluginFailed
         hint = "An image that cannot be pulled needs another manifest=; after a crash, read the log."
         raise kind(
             f"the device plugin's pod on {_node_of(pod)} does not run: {word}: {message}{said}",
-            hint=failure.fix if failure else hint,
+            hint=failure.fix_for(has_azure(aks)) if failure else hint,
             nodes=(_node_of(pod),),
             **(failure.facts if failure else {}),
         )

@@ -25,19 +25,19 @@ KUBE_CALLS: dict[str, Callable[[cluster.Cluster], Any]] = {
     "plugin.install": lambda aks: plugin.install(aks, timeout=1, progress=False),
     "plugin.remove": lambda aks: plugin.remove(aks, timeout=1, progress=False),
     "jobs.list": jobs.list,
-    "jobs.list of a namespace": lambda aks: jobs.list(aks, "default"),
-    "jobs.attach": lambda aks: jobs.attach(aks, "j"),
-    "job.status": lambda aks: jobs.Job(aks, "j", "default").status(),
-    "job.pods": lambda aks: jobs.Job(aks, "j", "default").pods(),
-    "job.logs": lambda aks: jobs.Job(aks, "j", "default").logs(),
-    "job.follow": lambda aks: list(jobs.Job(aks, "j", "default").follow()),
-    "job.metrics": lambda aks: jobs.Job(aks, "j", "default").metrics(),
-    "job.plot": lambda aks: jobs.Job(aks, "j", "default").plot(),
-    "job.why": lambda aks: jobs.Job(aks, "j", "default").why(),
-    "job.wait": lambda aks: jobs.Job(aks, "j", "default").wait(timeout=1, progress=False),
-    "job.delete": lambda aks: jobs.Job(aks, "j", "default").delete(timeout=1, progress=False),
-    "diagnose.job": lambda aks: diagnose.job(aks, "j", "default"),
-    "diagnose.pod": lambda aks: diagnose.pod(aks, "p", "default"),
+    "jobs.list of a namespace": lambda aks: jobs.list(aks, namespace="default"),
+    "jobs.get": lambda aks: jobs.get(aks, "j"),
+    "job.status": lambda aks: jobs.Job(aks, "j", namespace="default").status(),
+    "job.pods": lambda aks: jobs.Job(aks, "j", namespace="default").pods(),
+    "job.logs": lambda aks: jobs.Job(aks, "j", namespace="default").logs(),
+    "job.follow": lambda aks: list(jobs.Job(aks, "j", namespace="default").follow()),
+    "job.metrics": lambda aks: jobs.Job(aks, "j", namespace="default").metrics(),
+    "job.plot": lambda aks: jobs.Job(aks, "j", namespace="default").plot(),
+    "job.why": lambda aks: jobs.Job(aks, "j", namespace="default").why(),
+    "job.wait": lambda aks: jobs.Job(aks, "j", namespace="default").wait(timeout=1, progress=False),
+    "job.delete": lambda aks: jobs.Job(aks, "j", namespace="default").delete(timeout=1, progress=False),
+    "diagnose.job": lambda aks: diagnose.job(aks, "j", namespace="default"),
+    "diagnose.pod": lambda aks: diagnose.pod(aks, "p", namespace="default"),
     "logs.read": lambda aks: logs.read(aks.kube, "p", "default"),
     "kube.list": lambda aks: aks.kube.list("Pod"),
     "kube.find": lambda aks: aks.kube.find("Pod", "p", "default"),
@@ -71,7 +71,7 @@ def another_kind(request: Request) -> None:
     request.json({"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}})
 
 
-OBJECTS = ("job.", "jobs.attach", "diagnose.", "kube.get", "kube.find", "plugin.remove", "plugin.install")
+OBJECTS = ("job.", "jobs.get", "diagnose.", "kube.get", "kube.find", "plugin.remove", "plugin.install")
 """Calls that begin with one object. Kube.get gives objects as they are sent, an empty one too."""
 
 
