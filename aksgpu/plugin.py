@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu import capacity, manifests
 from aksgpu.common.frames import frame
-from aksgpu.diagnose.gpu_failures import of_log
+from aksgpu.diagnose.cluster_reader import has_azure
+from aksgpu.diagnose.gpu_failures import from_log
 from aksgpu.errors import (
     AksGpuError,
     Conflict,
@@ -439,12 +440,12 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
         parts = (node, *_pods.state(pods[node]), tail)
         lines.append(" ".join(part for part in parts if part))
     text = "\n".join(lines)
-    failure = of_log("\n".join(tails.values()))
+    failure = from_log("\n".join(tails.values()))
     if failure is None:
         return GpuNotAdvertised(text, hint=_LATE_HINT, nodes=names)
     if not issubclass(failure.kind, GpuStackError):
-        return GpuNotAdvertised(text, hint=failure.fix, nodes=names)
-    return failure.kind(text, hint=failure.fix, nodes=names, **failure.facts)
+        return GpuNotAdvertised(text, hint=failure.fix_for(has_azure(aks)), nodes=names)
+    return failure.kind(text, hint=failure.fix_for(has_azure(aks)), nodes=names, **failure.facts)
 
 
 def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ...], message: str) -> PluginNotScheduled:
@@ -533,11 +534,11 @@ def _refuse_stuck(aks: HasKube, pod: Object) -> None:
     text = f"the device plugin's pod on {node} does not run: {state}: {message}"
     if tail:
         text += f"\nThe end of its log:\n{tail}"
-    failure = of_log(tail or message)
+    failure = from_log(tail or message)
     if failure is None or not issubclass(failure.kind, GpuStackError):
         hint = "If the image cannot be pulled, use another `manifest`. If the container fails, read its log."
-        raise PluginFailed(text, hint=failure.fix if failure else hint, nodes=(node,))
-    raise failure.kind(text, hint=failure.fix, nodes=(node,), **failure.facts)
+        raise PluginFailed(text, hint=failure.fix_for(has_azure(aks)) if failure else hint, nodes=(node,))
+    raise failure.kind(text, hint=failure.fix_for(has_azure(aks)), nodes=(node,), **failure.facts)
 
 
 def _tail(aks: HasKube, pod: Object) -> str:

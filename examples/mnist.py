@@ -2,7 +2,7 @@
 
     python examples/mnist.py [curve.png]
 
-It runs on the laptop AKS; with AKSGPU_TARGET=azure, unchanged, in your Azure subscription, where it costs money.
+It runs on the laptop AKS. With AKSGPU_TARGET=azure it runs in your Azure subscription, where it costs money.
 """
 
 import sys
@@ -10,14 +10,18 @@ import sys
 import aksgpu
 from aksgpu import capacity, cluster, jobs, plugin
 
+file = sys.argv[1] if len(sys.argv) > 1 else "accuracy.png"
+
 azure = aksgpu.connect()
 aks = cluster.create(azure, "myAKSCluster", resource_group="myResourceGroup", location="eastus")
 cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1)
 plugin.install(aks)
 print(capacity.gpus(aks)[["pool", "model", "allocatable", "free"]])
+
 job = jobs.apply(aks, aksgpu.manifests.mnist())
 job.wait()
 print(job.metrics().tail())
-job.plot().savefig(sys.argv[1] if len(sys.argv) > 1 else "accuracy.png")
+job.plot().savefig(file)
+
 job.delete()
 print(cluster.delete(aks))

@@ -236,7 +236,7 @@ async def lab(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> AsyncIterator[L
     async with server as port:
         yield Lab(folder, port)
     for name in jobs.list(aks)["job"]:  # the next test needs the GPU
-        jobs.attach(aks, name).delete(timeout=60)
+        jobs.get(aks, name).delete(timeout=60)
 
 
 async def assert_readable(page: Page, pattern: str) -> str:

@@ -163,9 +163,9 @@ def submitted(behind: Stub, sure: Kube) -> None:
 
 
 def attached(behind: Stub, sure: Kube) -> None:
-    assert jobs.attach(behind, "faults-ended").status().phase == "Complete"
+    assert jobs.get(behind, "faults-ended").status().phase == "Complete"
     with pytest.raises(errors.NotFound, match="no Job 'nope'"):
-        jobs.attach(behind, "nope")
+        jobs.get(behind, "nope")
 
 
 def jobs_listed(behind: Stub, sure: Kube) -> None:
@@ -173,7 +173,7 @@ def jobs_listed(behind: Stub, sure: Kube) -> None:
 
 
 def waited(behind: Stub, sure: Kube) -> None:
-    job = jobs.Job(behind, "faults-ended", "default")
+    job = jobs.Job(behind, "faults-ended", namespace="default")
     assert job.wait(30) is job
     assert job.pods()["exit_code"].isna().all()
 
@@ -259,8 +259,8 @@ def silent(tmp_path: Path) -> Iterator[Stub]:
 
 
 WAITS: dict[str, Callable[[Any, Any], Any]] = {
-    "Job.wait": lambda aks, timeout: jobs.Job(aks, "j", "default").wait(timeout),
-    "Job.delete": lambda aks, timeout: jobs.Job(aks, "j", "default").delete(timeout=timeout),
+    "Job.wait": lambda aks, timeout: jobs.Job(aks, "j", namespace="default").wait(timeout),
+    "Job.delete": lambda aks, timeout: jobs.Job(aks, "j", namespace="default").delete(timeout=timeout),
     "capacity.wait_schedulable": lambda aks, timeout: capacity.wait_schedulable(aks, timeout=timeout),
     "plugin.install": lambda aks, timeout: plugin.install(aks, timeout=timeout),
     "plugin.remove": lambda aks, timeout: plugin.remove(aks, timeout=timeout),
@@ -324,7 +324,7 @@ def test_a_server_that_refuses_for_a_while_is_waited_for(
     aks: Cluster, ended: jobs.Job, behind: Stub, proxy: FaultProxy
 ) -> None:
     proxy.plan = faults.first(faults.refused(3.0))
-    assert jobs.Job(behind, "faults-ended", "default").wait(60)
+    assert jobs.Job(behind, "faults-ended", namespace="default").wait(60)
 
 
 def test_a_role_that_stays_missing_is_forbidden_in_the_end(

@@ -16,8 +16,10 @@ from aksgpu import capacity, diagnose, errors, jobs, manifests
 from aksgpu.capacity import Usage
 from aksgpu.cluster import Cluster
 from aksgpu.diagnose import Diagnosis
-from aksgpu.diagnose.cluster_reader import Reader
-from aksgpu.diagnose.placement import obstacles
+from aksgpu.diagnose.cluster_reader import ClusterReader
+from aksgpu.diagnose.gpu_failures import LOG_RULES, Failure
+from aksgpu.diagnose.placement import Obstacle, ObstacleKind, obstacles
+from aksgpu.diagnose.scheduling_rules import RULES, Situation, first_rule
 from aksgpu.jobs import Job
 from aksgpu.kube import Kube
 from aksgpu.kube.node_facts import read
@@ -350,7 +352,7 @@ def deployed(pod: dict[str, Any], **more: Any) -> Callable[[Request], None]:
         elif last == pod["metadata"]["name"]:
             request.json(pod)
         elif last == "log":
-            request.text("last words\n")
+            request.text("2026-11-28T09:59:00.000000000Z last words\n")
         else:
             request.json({"metadata": {}, "items": []})
 
@@ -488,7 +490,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_told(tmp_path: Path, what: 
 
 
 def test_a_server_that_does_not_answer_is_not_asked_for_each_fact() -> None:
-    reader = Reader(SimpleNamespace(name="stub", kube=None))
+    reader = ClusterReader(SimpleNamespace(name="stub", kube=None))
 
     def away() -> str:
         raise errors.Unreachable("no answer from the API server")
@@ -594,10 +596,8 @@ def test_what_a_test_cluster_without_gpus_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("has_azure", [True, False])
 def test_every_call_in_the_fix_of_a_known_log_can_be_made(has_azure: bool) -> None:
-    from aksgpu.diagnose.gpu_failures import _LOG_RULES, Failure
-
-    for _, kind, verdict, fix, other in _LOG_RULES:
-        text = Failure(kind, verdict, fix, other).fix_for(has_azure)
+    for rule in LOG_RULES:
+        text = Failure(rule.kind, rule.verdict, rule.fix, rule.other_fix).fix_for(has_azure)
         for call in calls(text):
             bind(call)
         if not has_azure:
@@ -635,3 +635,52 @@ def bind(call: ast.Call) -> None:
         first = []
     positional = first + [None] * len(call.args)
     inspect.signature(target).bind(*positional, **{str(word.arg): None for word in call.keywords})
+
+
+# Scheduling rules
+
+
+@pytest.mark.parametrize(
+    ("kinds", "name"),
+    [
+        (["taken"], "the GPUs are taken"),
+        (["taint"], "a taint is not tolerated"),
+        (["no plugin"], "no device plugin"),
+        (["no plugin", "taint"], "no device plugin"),
+        (["other gpu", "taint"], "another GPU resource"),
+        (["taken", "taint"], "a taint, and the GPUs are taken"),
+        (["selector", "taint"], "a label is missing"),
+        (["too small", "taint"], "too few GPUs"),
+        (["cordoned", "taken"], "the node is not available"),
+        (["not ready", "no plugin", "taint"], "the node is not available"),
+        (["selector", "taken"], "a label is missing, and more"),
+        (["cordoned", "selector"], None),
+        (["too small", "taken"], None),
+    ],
+)
+def test_the_rule_for_the_obstacles_of_a_node(kinds: list[str], name: str | None) -> None:
+    found = first_rule(situation({"node-1": kinds}))
+    assert (found.name if found else None) == name
+
+
+def test_a_node_without_obstacles_leaves_the_verdict_to_the_scheduler() -> None:
+    assert first_rule(situation({"node-1": ["taint"], "node-2": []})) is None
+
+
+def test_the_first_rule_of_the_table_decides_between_nodes() -> None:
+    found = first_rule(situation({"node-1": ["too small"], "node-2": ["taken"]}))
+    assert found is not None
+    assert found.name == "the GPUs are taken"
+
+
+def test_each_rule_has_a_name_and_a_documented_predicate() -> None:
+    names = [rule.name for rule in RULES]
+    assert len(set(names)) == len(names)
+    assert all(rule.applies.__doc__ for rule in RULES)
+
+
+def situation(kinds: dict[str, list[str]]) -> Situation:
+    """A pod that asks for one GPU, and nodes with obstacles of these kinds."""
+    nodes = [read(gpu_node(name)) for name in kinds]
+    against = {name: [Obstacle(ObstacleKind(kind), kind) for kind in found] for name, found in kinds.items()}
+    return Situation(unscheduled(), {"nvidia.com/gpu": 1}, nodes, against, None, has_azure=True)

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from aksgpu import errors, manifests
-from aksgpu.diagnose.gpu_failures import of_event, of_log
+from aksgpu.diagnose.gpu_failures import from_log
+from aksgpu.diagnose.scheduling_events import from_event
 
 TEXTS = yaml.safe_load((Path(__file__).parent / "data" / "gpu-failures.yaml").read_text())
 
@@ -15,9 +16,9 @@ TEXTS = yaml.safe_load((Path(__file__).parent / "data" / "gpu-failures.yaml").re
 @pytest.mark.parametrize("text", TEXTS, ids=[text["name"] for text in TEXTS])
 def test_each_text_gives_its_class_its_facts_and_an_action(text: dict[str, Any]) -> None:
     if "event" in text:
-        error: errors.AksGpuError | None = of_event(text["event"], text["text"])
+        error: errors.AksGpuError | None = from_event(text["event"], text["text"])
     else:
-        failure = of_log(text["log"])
+        failure = from_log(text["log"])
         error = failure.error() if failure else None
     assert error is not None
     assert type(error) is getattr(errors, text["kind"])
@@ -27,9 +28,9 @@ def test_each_text_gives_its_class_its_facts_and_an_action(text: dict[str, Any])
 
 
 def test_other_texts_are_none_of_them() -> None:
-    assert of_log("Accuracy at step 10: 0.7457\nTesla T4") is None
-    assert of_event("Pulled", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") is None
-    assert of_event("FailedScheduling", "running PreBind plugin: binding volumes") is None
+    assert from_log("Accuracy at step 10: 0.7457\nTesla T4") is None
+    assert from_event("Pulled", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") is None
+    assert from_event("FailedScheduling", "running PreBind plugin: binding volumes") is None
 
 
 def test_the_plugin_can_pass_device_files() -> None:

@@ -18,7 +18,7 @@ from scripted import Request, Server
 
 from aksgpu import cluster, diagnose, errors, jobs, manifests
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import Job
+from aksgpu.jobs import Job, apply_rules, job_ending
 from aksgpu.jobs.manifest_diff import differences, dropped, quantities_as_text
 from aksgpu.kube import Kube
 from aksgpu.local import Endpoint, images
@@ -56,7 +56,7 @@ def name(request: pytest.FixtureRequest, aks: Cluster) -> Iterator[str]:
     """A Job name of the test's own; what it made is deleted afterwards."""
     own = request.node.name.removeprefix("test_").replace("_", "-").replace("[", "-").rstrip("]")[:40].strip("-")
     yield own
-    Job(aks, own, "default").delete()
+    Job(aks, own, namespace="default").delete()
 
 
 def start(aks: Cluster, name: str, command: str, **more: Any) -> Job:
@@ -201,10 +201,10 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
     for wrong, words in {
         "a: [": "not YAML",
         "\n": "empty",
-        "kind: Pod\napiVersion: v1": "exactly one Job, this one has: Pod",
-        manifest("a") + "---" + manifest("b"): "this one has: Job, Job",
-        "kind: Job\napiVersion: batch/v1\nmetadata: {name: a}": "no spec",
-        "hello: world": "this one has: an object without `kind`",
+        "kind: Pod\napiVersion: v1": "exactly one Job, got Pod",
+        manifest("a") + "---" + manifest("b"): "exactly one Job, got Job, Job",
+        "kind: Job\napiVersion: batch/v1\nmetadata: {name: a}": "`spec` must be a mapping",
+        "hello: world": "exactly one Job, got an object without `kind`",
         "no-such-file.yaml": "cannot read",
         b"kind: Job": "got bytes",
         None: "got NoneType",
@@ -225,7 +225,7 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
             jobs.submit(aks, image=BUSYBOX, **wrong)
         assert refused.value.hint
     with pytest.raises(errors.InvalidInput, match=r"tail.* -1"):
-        jobs.Job(aks, "any", "default").logs(tail=-1)
+        jobs.Job(aks, "any", namespace="default").logs(tail=-1)
     with pytest.raises(errors.NotFound, match='namespaces "nowhere"') as raised:
         jobs.submit(aks, image=BUSYBOX, namespace="nowhere")
     assert "Namespace" in raised.value.hint
@@ -239,7 +239,7 @@ def test_gpus_are_whole(aks: Cluster) -> None:
         jobs.apply(aks, half)
     assert "MIG" in raised.value.hint
     for wrong in (0.5, "1", None, -1):
-        with pytest.raises(errors.InvalidInput, match=f"`gpus` must be an integer .*got {wrong!r}") as raised:
+        with pytest.raises(errors.InvalidInput, match=f"`gpus` must be an integer.*got {wrong!r}") as raised:
             jobs.submit(aks, image=BUSYBOX, gpus=wrong)  # type: ignore[arg-type]
         assert "gpus=1" in raised.value.hint
     with pytest.raises(errors.InvalidInput, match=r"`retries` must .*got -1"):
@@ -268,13 +268,13 @@ def test_a_parallel_jobs_logs_come_by_index(aks: Cluster, name: str) -> None:
     assert job.status().completions == 3
 
 
-def test_attach_and_list_find_what_is_there(aks: Cluster, name: str) -> None:
+def test_get_and_list_find_what_is_there(aks: Cluster, name: str) -> None:
     start(aks, name, "echo hi").wait(30)
-    assert jobs.attach(aks, name).logs() == "hi\n"
+    assert jobs.get(aks, name).logs() == "hi\n"
     row = jobs.list(aks).set_index("job").loc[name]
     assert row[["namespace", "phase", "gpus", "image"]].tolist() == ["default", "Complete", 0, BUSYBOX]
-    with pytest.raises(errors.NotFound, match="no Job 'nope'") as raised:
-        jobs.attach(aks, "nope")
+    with pytest.raises(errors.NotFound, match="there is no Job 'nope'") as raised:
+        jobs.get(aks, "nope")
     assert name in raised.value.hint
 
 
@@ -293,8 +293,8 @@ def test_delete_leaves_nothing_and_works_twice(aks: Cluster, name: str) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("job.wait()", "The Job goes on; job.wait() waits again."),
-        ("print(*job.follow())", "The Job goes on; job.follow() begins at its first line."),
+        ("job.wait()", "The Job continues; job.wait() waits again."),
+        ("print(*job.follow())", "The Job continues; job.follow() begins at its first line."),
     ],
 )
 def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str, call: str, words: str) -> None:
@@ -303,7 +303,7 @@ def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str, cal
     program = (
         "import os, signal, sys, threading\n"
         "from aksgpu import cluster, jobs\n"
-        "job = jobs.attach(cluster.from_kubeconfig(sys.argv[1]), sys.argv[2])\n"
+        "job = jobs.get(cluster.from_kubeconfig(sys.argv[1]), sys.argv[2])\n"
         "threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         f"{call}\n"
     )
@@ -329,8 +329,8 @@ def test_a_server_that_refuses_until_time_is_up_ends_the_wait(tmp_path: Path) ->
         kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
         stopper = threading.Thread(target=lambda: (stopped.wait(20), server.server_close()))
         stopper.start()
-        with pytest.raises(errors.Unreachable, match="the connection was refused") as raised:
-            Job(SimpleNamespace(name="c", kube=kube), "j", "default").wait(2)
+        with pytest.raises(errors.Unreachable, match="nobody listens there") as raised:
+            Job(SimpleNamespace(name="c", kube=kube), "j", namespace="default").wait(2)
         stopper.join()
     assert raised.value.refused
     assert "aksgpu.connect(" in raised.value.hint
@@ -344,7 +344,9 @@ def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int) -> N
         lambda request: request.refuse(status, "", "again") if len(server.requests) < 3 else request.json(job)
     )
     with server:
-        waiting = Job(SimpleNamespace(name="c", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path))), "j", "default")
+        waiting = Job(
+            SimpleNamespace(name="c", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path))), "j", namespace="default"
+        )
         assert waiting.wait(20) is waiting
         assert len(server.requests) == 3
 
@@ -403,8 +405,8 @@ def test_an_edited_manifest_of_a_job_that_ended_says_when_and_how_it_ended(aks: 
     assert re.match(
         rf"{ended}; it differs in spec\.template\.spec\.containers\[main\]\.command\[2\]", str(raised.value)
     )
-    assert "replace=True runs the new one" in raised.value.hint
-    with pytest.warns(UserWarning, match=rf"{ended}\. This is the old run: with replace=True") as warned:
+    assert "replace=True deletes the existing Job" in raised.value.hint
+    with pytest.warns(UserWarning, match=rf"{ended}\. This is the old run\. The same call with replace=True") as warned:
         assert start(aks, name, "echo old; exit 3").logs() == "old\n"
     assert Path(warned[0].filename) == Path(__file__), "the warning names the caller's line"
     with warnings.catch_warnings():
@@ -420,7 +422,7 @@ def test_an_edited_manifest_of_a_job_that_runs_is_refused(aks: Cluster, name: st
     for edited in ({"retries": 2}, {"args": ["x"]}, {"env": {"A": 1}}, {"memory": "64Mi"}):
         with pytest.raises(errors.AlreadyExists, match=r"has not ended, and differs in spec\.") as raised:
             start(aks, name, "sleep 600", **edited)
-        assert "replace=True deletes it" in raised.value.hint
+        assert "replace=True deletes the existing Job" in raised.value.hint
 
 
 def test_labels_belong_to_the_manifest(aks: Cluster, name: str) -> None:
@@ -464,10 +466,10 @@ def test_after_the_image_is_there_the_next_wait_succeeds(aks: Cluster, laptop: E
     with pytest.raises(errors.JobFailed, match="cannot be pulled") as raised:
         job.wait(30)
     assert "the Job holds 1 nvidia.com/gpu until it is deleted" in raised.value.message
-    assert f"jobs.attach(aks, '{name}', 'default').delete() frees 1 nvidia.com/gpu" in raised.value.hint
+    assert f"jobs.get(aks, '{name}', namespace='default').delete() frees 1 nvidia.com/gpu" in raised.value.hint
     images.register(image, ["sh", "-c", "echo pulled"], home=laptop.home)
     try:
-        assert jobs.attach(aks, name).wait(60).logs() == "pulled\n"
+        assert jobs.get(aks, name).wait(60).logs() == "pulled\n"
     finally:
         images.unregister(image, home=laptop.home)
 
@@ -579,7 +581,7 @@ def test_a_pod_that_fails_before_its_job_and_is_gone_with_it_is_diagnosed_all_th
 
     scripted.before = before
     with Server(scripted.answer) as server, pytest.raises(errors.JobFailed) as raised:
-        Job(scripted.cluster(server, tmp_path), "j", "default").wait(60)
+        Job(scripted.cluster(server, tmp_path), "j", namespace="default").wait(60)
     assert "more memory than its limit (OOMKilled)" in raised.value.message
     assert "resources.limits.memory" in raised.value.hint
     assert raised.value.log_tail == "loading\nepoch 1"
@@ -604,7 +606,7 @@ def test_a_log_that_could_not_be_read_at_first_is_read_while_the_pod_is_there(tm
 
     scripted.before = before
     with Server(scripted.answer) as server, pytest.raises(errors.JobFailed) as raised:
-        Job(scripted.cluster(server, tmp_path), "j", "default").wait(60)
+        Job(scripted.cluster(server, tmp_path), "j", namespace="default").wait(60)
     assert "the GPU's memory is too small" in raised.value.message
     assert "Not known" not in raised.value.message
     assert raised.value.log_tail == "CUDA out of memory"
@@ -625,7 +627,7 @@ def test_job_failed_stays_job_failed_when_its_reason_cannot_be_read(tmp_path: Pa
 
     scripted.broken = broken
     with Server(scripted.answer) as server, pytest.raises(errors.JobFailed) as raised:
-        Job(scripted.cluster(server, tmp_path), "j", "default").wait(60)
+        Job(scripted.cluster(server, tmp_path), "j", namespace="default").wait(60)
     assert raised.value.reason == "BackoffLimitExceeded"
     assert "Job j failed" in raised.value.message
     if what != "/log":
@@ -644,7 +646,7 @@ def test_a_wait_that_runs_out_of_time_stays_one_when_its_reason_cannot_be_read(t
 
     scripted.broken = broken
     with Server(scripted.answer) as server, pytest.raises(errors.WaitTimeout) as raised:
-        Job(scripted.cluster(server, tmp_path), "j", "default").wait(0)
+        Job(scripted.cluster(server, tmp_path), "j", namespace="default").wait(0)
     assert "could not be found out: refused by the test" in raised.value.message
     assert "job.wait() waits again" in raised.value.hint
 
@@ -669,7 +671,7 @@ def test_the_status_between_the_pods_end_and_the_jobs(
     scripted.pods = pods
     with Server(scripted.answer) as server:
         aks = scripted.cluster(server, tmp_path)
-        status = Job(aks, "j", "default").status()
+        status = Job(aks, "j", namespace="default").status()
         assert (status.phase, status.reason) == (phase, reason)
         if not pods:
             assert jobs.list(aks)[["phase", "reason"]].values.tolist() == [[phase, reason]]
@@ -698,7 +700,7 @@ def test_no_namespace_means_the_contexts_namespace_everywhere(tmp_path: Path) ->
         assert jobs.submit(aks, image=BUSYBOX, name="j").namespace == "team"
         assert jobs.apply(aks, manifest("j")).namespace == "team"
         looking = True
-        assert jobs.attach(aks, "j").namespace == "team"
+        assert jobs.get(aks, "j").namespace == "team"
         jobs.list(aks)
         assert Job(aks, "j").namespace == "team"
     places = {route for route in asked if "nodes" not in route}
@@ -720,18 +722,18 @@ def test_a_user_of_one_namespace_lists_its_jobs_and_is_refused_the_others(tmp_pa
             jobs.list(aks, all_namespaces=True)
         there = False
         assert jobs.list(aks).empty
-        with pytest.raises(errors.InvalidInput, match="`namespace` must be left out"):
-            jobs.list(aks, "team", all_namespaces=True)
+        with pytest.raises(errors.InvalidInput, match="`namespace` must be None"):
+            jobs.list(aks, namespace="team", all_namespaces=True)
 
 
 def test_a_namespace_that_does_not_exist_is_not_an_empty_one(aks: Cluster, name: str) -> None:
     start(aks, name, "true")
     with pytest.raises(errors.NotFound, match="nowhere"):
-        jobs.list(aks, "nowhere")
+        jobs.list(aks, namespace="nowhere")
     assert name in jobs.list(aks, all_namespaces=True)["job"].tolist()
 
 
-def test_attach_names_the_jobs_there_are_or_says_that_they_cannot_be_read(tmp_path: Path) -> None:
+def test_get_names_the_jobs_there_are_or_says_that_they_cannot_be_read(tmp_path: Path) -> None:
     def answer(request: Request) -> None:
         if request.route.endswith("/jobs"):
             request.refuse(403, "Forbidden", "jobs is forbidden")
@@ -740,8 +742,8 @@ def test_attach_names_the_jobs_there_are_or_says_that_they_cannot_be_read(tmp_pa
 
     with Server(answer) as server:
         aks = Scripted().cluster(server, tmp_path)
-        with pytest.raises(errors.NotFound, match="no Job 'nope'") as raised:
-            jobs.attach(aks, "nope")
+        with pytest.raises(errors.NotFound, match="there is no Job 'nope'") as raised:
+            jobs.get(aks, "nope")
     assert "could not be read: jobs is forbidden" in raised.value.hint
 
 
@@ -773,22 +775,22 @@ LONG = "x" * 80
         ({"cpu": -1}, "`cpu`", "'2'"),
         ({"cpu": True}, "`cpu`", "'2'"),
         ({"cpu": [1]}, "`cpu`", "'2'"),
-        ({"args": [None]}, r"`args\[0\]` must be a text or a number, got None", "args="),
+        ({"args": [None]}, r"`args\[0\]` must be a string or a number, got None", "args="),
         ({"args": [True]}, r"`args\[0\]`.*got True", "'true', 'True' or '1'"),
         ({"args": [["a"]]}, r"`args\[0\]`", "args="),
         ({"args": {"a"}}, "`args` must be a list", "args="),
         ({"args": "--steps 5"}, "`args` must be a list", "args="),
         ({"args": [b"x"]}, r"`args\[0\]`", "args="),
-        ({"args": ["\ud800"]}, r"`args\[0\]` must be a text that is valid Unicode", "args="),
-        ({"command": ["a\0b"]}, r"`command\[0\]` must be a text that is without NUL", "command="),
-        ({"env": {"A": None}}, r"`env\['A'\]` must be a text or a number, got None", "env="),
+        ({"args": ["\ud800"]}, r"`args\[0\]` must be valid Unicode", "args="),
+        ({"command": ["a\0b"]}, r"`command\[0\]` must not have NUL", "command="),
+        ({"env": {"A": None}}, r"`env\['A'\]` must be a string or a number, got None", "env="),
         ({"env": {"A": {}}}, r"`env\['A'\]`", "env="),
-        ({"env": {1: "x"}}, "`env` must have texts as names, got 1", "env="),
-        ({"env": {"A=B": "x"}}, "`env` must have texts as names", "env="),
+        ({"env": {1: "x"}}, "`env` must have names as keys, got 1", "env="),
+        ({"env": {"A=B": "x"}}, "`env` must have names as keys", "env="),
         ({"env": {"A": "\udfff"}}, "valid Unicode", "env="),
         ({"env": ["A=1"]}, "`env` must be a dict", "env="),
         ({"node_selector": {"gpu": True}}, "`node_selector", "'true'"),
-        ({"image": None}, "`image` must be the name of a container image, got None", "image="),
+        ({"image": None}, "`image` must be the name of a container image .*got None", "image="),
         ({"image": ""}, "`image`", "image="),
         ({"image": "https://docker.io/a:1"}, "`image`", "Did you mean image='docker.io/a:1'"),
         ({"image": "Busybox:1"}, "`image`", "Did you mean image='busybox:1'"),
@@ -804,7 +806,7 @@ LONG = "x" * 80
         ({"namespace": ".."}, "`namespace` must be a name", "namespace='default'"),
         ({"namespace": "Team A"}, "`namespace`", "namespace='team-a'"),
         ({"namespace": ""}, "`namespace`", "namespace="),
-        ({"gpus": True}, "`gpus` must be an integer, got True", "gpus=1"),
+        ({"gpus": True}, "`gpus` must be an integer of 0 or more, got True", "gpus=1"),
         ({"gpus": "2"}, "gpus", "gpus="),
         ({"retries": 1.5}, "retries", "retries="),
         ({"replace": "no"}, "`replace` must be True or False, got 'no'", "replace=True"),
@@ -828,7 +830,7 @@ def test_an_argument_that_cannot_be_right_is_refused_before_any_request(
     [
         ("name: NAME", "name: My_Job", r"`metadata\.name`.*got 'My_Job'", "metadata.name='my-job'"),
         ("name: NAME", f"name: {LONG}", r"`metadata\.name`", "metadata.name='xxx"),
-        ("name: NAME", "name: 5", r"`metadata\.name`.*got 5", "would do"),
+        ("name: NAME", "name: 5", r"`metadata\.name`.*got 5", "metadata.name='training-1'"),
         ("name: NAME, ", "", r"`metadata\.name`.*got None", "metadata.name='training-1'"),
         ("{name: NAME", "{namespace: a/b, name: NAME", r"`metadata\.namespace`", "'a-b'"),
         ("labels: {app: NAME}", "labels: {app: 1}", r"`metadata\.labels`", "quotes"),
@@ -836,8 +838,8 @@ def test_an_argument_that_cannot_be_right_is_refused_before_any_request(
         ("memory: 128Mi", "memory: 8", r"limits\.memory`.*which is 8 bytes", "'8Gi'"),
         ("memory: 128Mi", "memory: 8GB", r"limits\.memory`", "'8Gi'"),
         ("cpu: 1", "cpu: 2vcpu", r"limits\.cpu`", "'2'"),
-        ('"COMMAND"', "5", r"containers\[0\]\.command\[2\]` must be a text, got 5", '"5"'),
-        ("command: [", "args: [--steps, 500]\n        command: [", r"args\[1\]` must be a text, got 500", '"500"'),
+        ('"COMMAND"', "5", r"containers\[0\]\.command\[2\]` must be a string, got 5", '"5"'),
+        ("command: [", "args: [--steps, 500]\n        command: [", r"args\[1\]` must be a string, got 500", '"500"'),
         ("command: [", "env: [{name: A, value: true}]\n        command: [", r"env\[0\]\.value`", '"true"'),
         ("resources: {limits: {cpu: 1, memory: 128Mi}}", "resources: {limits: [1]}", r"limits` must be a mapp", "cpu"),
         ("resources: {limits: {cpu: 1, memory: 128Mi}}", "resources: 5", r"resources` must be a mapping", "cpu"),
@@ -862,11 +864,11 @@ def test_a_manifest_that_cannot_be_right_is_refused_with_the_field(
     [
         lambda aks: jobs.submit(aks, image=BUSYBOX),
         lambda aks: jobs.apply(aks, manifest("n")),
-        lambda aks: jobs.attach(aks, "n"),
+        lambda aks: jobs.get(aks, "n"),
         jobs.list,
         lambda aks: diagnose.job(aks, "n"),
         lambda aks: diagnose.pod(aks, "n"),
-        lambda aks: Job(aks, "n", "default"),
+        lambda aks: Job(aks, "n", namespace="default"),
     ],
 )
 def test_the_first_argument_must_be_a_cluster(call: Any, wrong: Any) -> None:
@@ -893,3 +895,58 @@ def test_numbers_and_paths_are_arguments(aks: Cluster, name: str) -> None:
         jobs.submit(aks, image=BUSYBOX, command=["echo"], args=given, name=name, gpus=0, cpu=0.1 + 0.2)
     spec = aks.kube.get("Job", name, "default")["spec"]["template"]["spec"]
     assert spec["containers"][0]["resources"]["requests"] == {"cpu": "300m"}
+
+
+# What a repeated call does, in the same sentences everywhere
+
+
+@pytest.mark.parametrize("sentence", [apply_rules.REPLACE, apply_rules.GENERATED_NAME, apply_rules.ONE_JOB])
+def test_the_rules_of_apply_are_the_same_sentences_in_docstring_and_page(sentence: str) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "jobs.md").read_text()
+    for text in (page, jobs.apply.__doc__ or ""):
+        assert sentence in " ".join(text.replace("`", "").split())
+
+
+def test_a_hint_about_a_manifest_is_the_rule(aks: Cluster, name: str) -> None:
+    with pytest.raises(errors.InvalidInput) as refused:
+        jobs.apply(aks, manifest(name) + "---" + manifest("other"))
+    assert refused.value.hint == apply_rules.ONE_JOB
+    with pytest.raises(errors.InvalidInput) as refused:
+        jobs.apply(aks, manifest(name).replace(f"name: {name}, labels", "generateName: train-, labels"))
+    assert refused.value.hint == apply_rules.GENERATED_NAME
+    jobs.apply(aks, manifest(name, "sleep 600"))
+    with pytest.raises(errors.AlreadyExists) as exists:
+        jobs.apply(aks, manifest(name, "sleep 601"))
+    assert exists.value.hint == apply_rules.REPLACE
+
+
+def test_an_exit_code_that_is_not_answered_does_not_hold_up_a_repeated_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_ending, "_READING", 0.5)
+    answered = threading.Event()
+    scripted = Scripted()
+    scripted.job = job_object(FAILED, failed=1)
+    scripted.pods = [pod_object("Failed", OOM)]
+
+    def before(request: Request) -> None:
+        if request.route.endswith("/pods"):
+            answered.wait(30)
+
+    scripted.before = before
+    with Server(scripted.answer) as server:
+        aks = scripted.cluster(server, tmp_path)
+        wanted = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": scripted.job["spec"]}
+        with pytest.warns(UserWarning, match=r"and failed \(BackoffLimitExceeded; its exit code could not be read\)"):
+            jobs.apply(aks, wanted)
+        answered.set()
+
+
+def test_attach_is_another_name_for_get() -> None:
+    assert jobs.attach is jobs.get
+
+
+def test_tab_completion_shows_what_a_user_may_use() -> None:
+    assert dir(jobs) == sorted(jobs.__all__)
+    assert dir(diagnose) == sorted(diagnose.__all__)
+    assert dir(manifests) == sorted(manifests.__all__)

@@ -320,7 +320,7 @@ def job(setup: Any) -> Any:
     owner.finish("Complete", succeeded=1)
     case = setup(pod, jobs=(owner,))
     case.texts = texts
-    case.job = jobs.Job(case.aks, "j", "default")
+    case.job = jobs.Job(case.aks, "j", namespace="default")
     return case
 
 
@@ -450,7 +450,7 @@ def test_a_pod_that_is_removed_with_its_last_failure(setup: Any) -> None:
     owner = Job()
     case = setup(pod, jobs=(owner,))
     lines: list[str] = []
-    thread = threading.Thread(target=lambda: lines.extend(jobs.Job(case.aks, "j", "default").follow()))
+    thread = threading.Thread(target=lambda: lines.extend(jobs.Job(case.aks, "j", namespace="default").follow()))
     thread.start()
     pod.start()
     for run in range(3):
@@ -494,7 +494,7 @@ def test_logs_of_a_job_whose_pods_are_gone_say_so(setup: Any) -> None:
     pod = Pod("j-1", job="j")
     owner = Job()
     case = setup(pod, jobs=(owner,))
-    job = jobs.Job(case.aks, "j", "default")
+    job = jobs.Job(case.aks, "j", namespace="default")
     assert job.logs() == ""  # not started
     pod.start().write("a")
     assert job.logs() == "a\n"
@@ -504,7 +504,7 @@ def test_logs_of_a_job_whose_pods_are_gone_say_so(setup: Any) -> None:
         with pytest.raises(LogsGone, match="gone, and their logs with them"):
             ask()
     with pytest.raises(NotFound):
-        jobs.Job(case.aks, "other", "default").logs()
+        jobs.Job(case.aks, "other", namespace="default").logs()
 
 
 def test_pods_that_were_gone_before_they_were_followed_are_a_gap(setup: Any) -> None:
@@ -512,7 +512,7 @@ def test_pods_that_were_gone_before_they_were_followed_are_a_gap(setup: Any) -> 
     owner = Job()
     owner.finish("Complete", succeeded=1, failed=2)
     case = setup(pod, jobs=(owner,))
-    lines = list(jobs.Job(case.aks, "j", "default").follow())
+    lines = list(jobs.Job(case.aks, "j", namespace="default").follow())
     assert lines[0] == "second"
     assert lines[1:] == ["[aksgpu: 2 pods of job j could not be read: removed before their logs were followed]"]
 

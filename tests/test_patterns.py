@@ -24,7 +24,7 @@ import aksgpu
 from aksgpu import errors, metrics
 from aksgpu.azure import error_parsing
 from aksgpu.common import quantities
-from aksgpu.diagnose import gpu_failures
+from aksgpu.diagnose import gpu_failures, scheduling_events
 from aksgpu.local import name_formats, selectors
 from aksgpu.local.images import image_registry
 from aksgpu.local.node import environment
@@ -85,8 +85,8 @@ def method_of(call: ast.Call, source: str) -> str:
 
 def built() -> Iterator[tuple[str, str]]:
     """Patterns that the code reads from tables."""
-    for rule in gpu_failures._LOG_RULES:
-        yield "gpu_failures._LOG_RULES", rule[0]
+    for log_rule in gpu_failures.LOG_RULES:
+        yield "gpu_failures.LOG_RULES", log_rule.pattern
     for row in image_registry._BUILTIN:
         yield "image_registry._BUILTIN", rf"^{row[0]}(:[^:/@]+|@.+)$"
     rules = yaml.safe_load(files("aksgpu.local.api").joinpath("data", "rules.yaml").read_text())
@@ -202,11 +202,11 @@ def expect(kind: type[BaseException], call: Callable[[], Any]) -> None:
 
 
 def event(text: str) -> Any:
-    return gpu_failures.of_event("FailedScheduling", text)
+    return scheduling_events.from_event("FailedScheduling", text)
 
 
 def scale_up(text: str) -> Any:
-    return gpu_failures.of_event("NotTriggerScaleUp", text)
+    return scheduling_events.from_event("NotTriggerScaleUp", text)
 
 
 def azure_refusal(text: str) -> Any:
@@ -231,7 +231,7 @@ HOSTILE: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
     "open braces": (event, "0/1 nodes are available: ", "1 a{", ""),
     "digits": (event, "0/1 nodes are available: ", "1", ""),
     "event of the autoscaler": (scale_up, "", "pod didn't trigger scale-up (", ""),
-    "log of a driver": (gpu_failures.of_log, "", "Driver/library version mismatch NVML library version: ", ""),
+    "log of a driver": (gpu_failures.from_log, "", "Driver/library version mismatch NVML library version: ", ""),
     "quota": (azure_refusal, "", "Insufficient vcpu quota requested 1, remaining 1 for family ", ""),
     "approved quota": (azure_refusal, "", "exceeding approved a quota. Location: b, Current Limit: 1 ", ""),
     "unsupported size": (azure_refusal, "", "Virtual Machine size: 'a' is not supported for subscription ", ""),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from aksgpu import views
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
-from aksgpu.jobs.watchers import tells_watcher
+from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.views import curve, logtext, markup
 from aksgpu.views import job_view as job_views
 from aksgpu.views.observation import Observation
@@ -51,7 +51,7 @@ class ScriptedJob:
         self.tails.append(tail)
         return str(taken(self.log))
 
-    @tells_watcher
+    @notifies_watcher
     def wait(self, ends_in: BaseException | None = None) -> ScriptedJob:
         if ends_in is not None:
             raise ends_in
@@ -300,7 +300,7 @@ def test_a_closed_view_says_as_of_when_it_is() -> None:
     assert ended(view)
     assert re.search(r"as of\s+\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown(view))
     assert "This view was closed. To see the Job now:" in shown(view)
-    assert "jobs.attach(aks, 'mnist&lt;1&gt;', namespace='default')" in shown(view)
+    assert "jobs.get(aks, 'mnist&lt;1&gt;', namespace='default')" in shown(view)
 
 
 def test_an_interrupted_wait_ends_the_view() -> None:

@@ -12,20 +12,29 @@ from aksgpu.errors import AksGpuError
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["Diagnosis", "Rows"]
+
 Rows = tuple[tuple[str, str], ...]
+"""Evidence as pairs of what was observed and its text."""
+
+_EVIDENCE_COLUMNS = {"what": "string", "says": "string"}
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong, how that is known, and what to do.
+    """What is wrong, the evidence for it, and what to do.
+
+    A notebook shows it as a table; ``print`` shows the verdict and the fix.
 
     Attributes:
-        verdict: one sentence.
-        fix: what to do, as an action; empty if nothing needs doing.
-        rows: the evidence as (what, says) pairs.
-        error: the exception that represents it, such as :class:`~aksgpu.errors.PodPending`; None if nothing is wrong or
-            no class of its own represents it.
-        unknown: what could not be read, and why, such as ``the pod's events: ...``. The verdict is made without it.
+        verdict: one sentence that says what is wrong, or that nothing is.
+        fix: the action that helps, with calls that can be pasted; empty if there is nothing to do.
+        rows: the evidence, as pairs of what was observed, such as ``node x`` or ``event FailedScheduling``, and its
+            text. :attr:`evidence` has the same as a table.
+        error: the exception that represents the problem, such as :class:`~aksgpu.errors.PodPending`, with its numbers
+            as attributes. None if nothing is wrong, or if no exception class represents it.
+        unknown: what could not be read, and why, such as ``the events of p: events is forbidden``. The verdict was made
+            without it. Empty if everything could be read.
     """
 
     verdict: str
@@ -36,17 +45,22 @@ class Diagnosis:
 
     @property
     def evidence(self) -> pd.DataFrame:
-        """The evidence: ``what`` (string), such as ``node x`` or ``event FailedScheduling``, ``says`` (string).
+        """The evidence as a table.
 
-        What could not be read is a row whose ``what`` is ``not known``.
+        Columns, both string: ``what`` was observed, such as ``node x`` or ``event FailedScheduling``, and what it
+        ``says``. What could not be read is a row whose ``what`` is ``not known``.
         """
-        pairs = [*self.rows, *(("not known", each) for each in self.unknown)]
-        return frame([{"what": what, "says": says} for what, says in pairs], {"what": "string", "says": "string"})
+        rows = [{"what": what, "says": says} for what, says in self._all_rows()]
+        return frame(rows, _EVIDENCE_COLUMNS)
 
     @property
     def log_tail(self) -> str:
         """The last lines of the log that are part of the evidence; empty if there are none."""
         return dict(self.rows).get("log", "")
+
+    def _all_rows(self) -> Rows:
+        """Return the evidence, followed by what could not be read."""
+        return (*self.rows, *(("not known", each) for each in self.unknown))
 
     def __str__(self) -> str:
         lines = [self.verdict]
@@ -56,11 +70,12 @@ class Diagnosis:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        fix = f"<p><b>Fix:</b> {escape(self.fix)}</p>" if self.fix else ""
-        pairs = [*self.rows, *(("not known", each) for each in self.unknown)]
-        table = "".join(
+        html = f"<p><b>{escape(self.verdict)}</b></p>"
+        if self.fix:
+            html += f"<p><b>Fix:</b> {escape(self.fix)}</p>"
+        rows = "".join(
             f"<tr><td style='text-align:left;vertical-align:top'>{escape(what)}</td>"
             f"<td style='text-align:left;white-space:pre-wrap'>{escape(says)}</td></tr>"
-            for what, says in pairs
+            for what, says in self._all_rows()
         )
-        return f"<p><b>{escape(self.verdict)}</b></p>{fix}" + (f"<table>{table}</table>" if table else "")
+        return f"{html}<table>{rows}</table>" if rows else html

@@ -4,14 +4,24 @@
     job.wait()
     job.metrics()
 
-Everything is a Kubernetes Job and lives in the cluster. A :class:`Job` here is only its name, so that a new kernel gets
-it back with :func:`attach`.
+A Job is a Kubernetes Job and lives in the cluster. A :class:`Job` object holds only its name and namespace: a new
+kernel gets it back with :func:`get`.
+
+``namespace=None`` means the namespace of the kubeconfig's context in every function, or ``default`` if the context has
+none.
 """
 
 from __future__ import annotations
 
-from aksgpu.jobs.create import apply, attach, list, submit
+from collections.abc import Sequence
+
+from aksgpu.jobs.create import apply, submit
+from aksgpu.jobs.find import attach, get, list
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_status import JobStatus
 
-__all__ = ["Job", "JobStatus", "apply", "attach", "list", "submit"]
+__all__ = ["Job", "JobStatus", "apply", "attach", "get", "list", "submit"]
+
+
+def __dir__() -> Sequence[str]:
+    return sorted(__all__)

@@ -8,31 +8,35 @@ from typing import TYPE_CHECKING
 
 from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
-from aksgpu.diagnose import explain
+from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
 from aksgpu.errors import JobFailed, KubernetesError, NotFound, WaitTimeout
 from aksgpu.jobs import job_arguments
-from aksgpu.jobs import job_status as _jobstatus
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
-from aksgpu.jobs.watchers import tells_watcher
-from aksgpu.kube import pod_facts as _pods
+from aksgpu.jobs.watchers import notifies_watcher
+from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs.job_logs import follow_job, job_pods, read_job
-from aksgpu.waiting import Interrupted, deadline, wait_until
+from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
 
+# Views, metrics and plots are imported inside the methods that need them: they load ipywidgets, pandas and matplotlib.
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+__all__ = ["Job"]
+
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _EXPLAINING = 5.0
-"""Seconds that finding a reason may take after a wait has run out of time."""
+"""Seconds that finding the reason for an error may take."""
 _TAIL = 20
-"""Lines of log that an error carries."""
+"""Lines of the log that an error contains."""
 _TAIL_PATIENCE = 5.0
-"""Seconds for which an error waits for those lines."""
+"""Seconds for which reading those lines is retried."""
+_DELETION_INTERVAL = 0.2
+"""Seconds between two checks whether a Job is gone."""
 _POD_COLUMNS = {
     "pod": "string",
     "state": "string",
@@ -45,21 +49,29 @@ _POD_COLUMNS = {
 
 
 class Job:
-    """A Job in the cluster, by name. Returned by :func:`aksgpu.jobs.apply`, ``submit`` and ``attach``.
+    """A Job in the cluster, by name. Returned by :func:`aksgpu.jobs.apply`, ``submit`` and ``get``.
 
-    As a notebook cell's last line it is a live view.
+    As the last line of a notebook cell, it is shown as a live view.
+
+    Args:
+        aks: the cluster.
+        name: the Job's name.
+        namespace: the Job's namespace; None uses the context's namespace.
 
     Attributes:
-        name: of the Job.
-        namespace: that it lives in.
-        cluster: that it runs on.
+        cluster: the cluster.
+        name: the Job's name.
+        namespace: the Job's namespace.
+
+    Raises:
+        InvalidInput: ``aks`` is not a cluster, or a name is not valid.
     """
 
-    def __init__(self, cluster: HasKube, name: str, namespace: str | None = None) -> None:
-        check_cluster(cluster)
-        self.cluster = cluster
+    def __init__(self, aks: HasKube, name: str, *, namespace: str | None = None) -> None:
+        check_cluster(aks)
+        self.cluster = aks
         self.name = job_arguments.job_name(name, new=False)
-        self.namespace = cluster.kube.namespace if namespace is None else job_arguments.namespace(namespace)
+        self.namespace = aks.kube.namespace if namespace is None else job_arguments.namespace(namespace)
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, namespace={self.namespace!r})"
@@ -74,91 +86,84 @@ class Job:
 
         return job_view(self)._repr_html_()
 
-    def _object(self) -> Object:
-        return self.cluster.kube.get("Job", self.name, self.namespace)
-
     def status(self) -> JobStatus:
-        """Return its state.
+        """Return the Job's state.
 
         Raises:
-            NotFound: it was deleted.
+            NotFound: the Job was deleted.
         """
-        return self._look()[0]
+        status, _ = self._read()
+        return status
 
-    def _look(self) -> tuple[JobStatus, list[Object]]:
-        """Its status, and its pods while it has not ended."""
+    def _object(self) -> Object:
+        return self.cluster.kube.get("Job", self.name, namespace=self.namespace)
+
+    def _read(self) -> tuple[JobStatus, list[Object]]:
+        """Return the Job's status, and its pods while it has not ended."""
         job = self._object()
-        status = _jobstatus.of(job, None)
+        status = JobStatus.from_objects(job, None)
         if status.ended:
             return status, []
         pods = job_pods(self.cluster.kube, job)
-        return _jobstatus.of(job, pods), pods
+        return JobStatus.from_objects(job, pods), pods
 
     def pods(self) -> pd.DataFrame:
-        """Its pods, oldest first.
+        """Return the Job's pods, oldest first.
 
         Returns:
-            One row a pod: pod, state (as kubectl's STATUS), message and node, all string; restarts, exit_code (of its
-            last container that failed; NA where none did) and index (of an Indexed Job), all Int64.
+            One row for each pod:
+
+            - pod (string): its name.
+            - state (string): as kubectl's STATUS column shows it.
+            - message (string): Kubernetes' message about the state; may be empty.
+            - node (string): the node's name; NA if the pod has none.
+            - restarts (Int64): how often its containers were started again.
+            - exit_code (Int64): exit code of its container that failed last; NA if none failed.
+            - index (Int64): completion index of an Indexed Job; NA for other Jobs.
+
+        Raises:
+            NotFound: the Job was deleted.
         """
-        rows = []
-        for pod in job_pods(self.cluster.kube, self._object()):
-            word, message = _pods.state(pod)
-            failure = _pods.last_failure(pod)
-            index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
-            rows.append(
-                {
-                    "pod": pod["metadata"]["name"],
-                    "state": word,
-                    "message": message,
-                    "node": pod["spec"].get("nodeName"),
-                    "restarts": _pods.restarts(pod),
-                    "exit_code": failure["exitCode"] if failure else None,
-                    "index": None if index is None else int(index),
-                }
-            )
+        rows = [_pod_row(pod) for pod in job_pods(self.cluster.kube, self._object())]
         return frame(rows, _POD_COLUMNS)
 
-    @tells_watcher
-    def wait(self, timeout: float | None = 3600, progress: bool | None = None, *, fail_fast: bool = True) -> Job:
-        """Wait until it is complete. Interrupting the kernel leaves the Job running; wait again at any time.
+    @notifies_watcher
+    def wait(self, timeout: Timeout = 3600, *, progress: bool | None = None, fail_fast: bool = True) -> Job:
+        """Wait until the Job is complete. An interrupted wait leaves the Job running; ``job.wait()`` waits again.
 
         Args:
-            timeout: seconds; None means no limit.
-            progress: False for silence; None asks ``AKSGPU_PROGRESS``.
-            fail_fast: raise as soon as its image cannot be pulled. Kubernetes itself goes on trying, at least every
-                five minutes, and the Job keeps its GPU. A further wait of the same process does not raise for the
-                attempt that was reported already: it waits for the next one, which succeeds once the image is there.
+            timeout: seconds, or text such as ``"2h"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+            fail_fast: raise JobFailed as soon as the image cannot be pulled. Kubernetes itself keeps trying, at least
+                every five minutes, and the Job keeps its GPU. Another wait of the same process does not raise for the
+                attempt that was reported already: it waits for the next attempt, which succeeds once the image exists.
 
         Returns:
             The Job itself.
 
         Raises:
-            JobFailed: with its reason and the log's tail, or with what of it could not be found out.
-            WaitTimeout: with what keeps it from ending.
-            NotFound: it was deleted.
-            Unreachable: time ran out while the API server gave no answer; with its last one.
-            Interrupted: the user interrupted the wait. The Job goes on.
+            InvalidInput: the timeout is not valid.
+            JobFailed: the Job failed. The error has the reason and the end of the log, or says what could not be read.
+            WaitTimeout: time ran out. The error explains what keeps the Job from ending.
+            NotFound: the Job was deleted.
+            Unreachable: time ran out while the API server did not answer. The error has its last answer.
+            Interrupted: the user interrupted the wait. The Job continues.
         """
         failures = FailureRecord(self.cluster)
         pulls = PullRecord()
 
         def poll() -> tuple[Job | None, str]:
-            status, pods = self._look()
+            status, pods = self._read()
             with deadline(_EXPLAINING):
                 failures.observe(pods)
             if status.phase == "Complete":
                 return self, ""
             if status.phase == "Failed":
-                with deadline(_EXPLAINING):
-                    error = self._failure(status, failures)
-                raise error
+                raise self._failure(status, failures)
             pulls.observe(pods)
-            if fail_fast and status.phase == "Pending" and pulls.is_news(pods):
-                pulls.report(pods)
-                with deadline(_EXPLAINING):
-                    error = self._unpullable(status, pods)
-                raise error
+            if fail_fast and status.phase == "Pending" and pulls.has_new_failure(pods):
+                pulls.mark_reported(pods)
+                raise self._unpullable(status, pods)
             return None, str(status)
 
         try:
@@ -167,72 +172,85 @@ class Job:
                 f"job {self.name}",
                 timeout=timeout,
                 progress=progress,
-                on_interrupt="The Job goes on; job.wait() waits again.",
+                on_interrupt="The Job continues; job.wait() waits again.",
             )
         except WaitTimeout as late:
-            with deadline(_EXPLAINING):
-                error = self._too_late(late)
+            error = self._too_late(late)
             raise error from error.__cause__
 
     def _too_late(self, late: WaitTimeout) -> WaitTimeout:
-        """The error of a wait that ran out of time, with what keeps the Job from ending."""
+        """Return the error of a wait that ran out of time, with what keeps the Job from ending."""
         try:
-            found = self.why()
+            with deadline(_EXPLAINING):
+                diagnosis = self.why()
         except KubernetesError as failed:
-            found = Diagnosis(f"What keeps it from ending could not be found out: {failed.message}")
+            diagnosis = Diagnosis(f"What keeps it from ending could not be found out: {failed.message}")
         error = WaitTimeout(
-            _with_unknown(f"{late.message}\n{found.verdict}", found),
+            _with_unknown(f"{late.message}\n{diagnosis.verdict}", diagnosis),
             state=late.state,
             timeout=late.timeout,
-            hint=f"{found.fix} The Job goes on: job.wait() waits again.".strip(),
+            hint=f"{diagnosis.fix} The Job continues: job.wait() waits again.".strip(),
         )
-        error.__cause__ = found.error
+        error.__cause__ = diagnosis.error
         return error
 
     def _failure(self, status: JobStatus, failures: FailureRecord) -> JobFailed:
-        """The error of a Job that failed. It stays JobFailed if the reason cannot be found out."""
-        try:
-            found = explain.explain_job(self.cluster, self._object(), failures.last)
-        except KubernetesError as failed:
-            found = self._remembered(status, failures.last, failed)
-        tail = found.log_tail
-        message = _with_unknown(found.verdict, found)
-        if not tail:
-            tail, problem = self._tail()
-            message += problem
+        """Return the error of a Job that failed. It is JobFailed even if the reason could not be read."""
+        with deadline(_EXPLAINING):
+            try:
+                diagnosis = job_diagnosis.explain_job(self.cluster, self._object(), failures.last)
+            except KubernetesError as failed:
+                diagnosis = self._remembered(status, failures.last, failed)
+            tail = diagnosis.log_tail
+            message = _with_unknown(diagnosis.verdict, diagnosis)
+            if not tail:
+                tail, problem = self._tail()
+                message += problem
         if tail:
             message += f"\nIts log ends:\n{tail}"
-        error = JobFailed(message, reason=status.reason, log_tail=tail, hint=found.fix)
-        error.__cause__ = found.error
+        error = JobFailed(message, reason=status.reason, log_tail=tail, hint=diagnosis.fix)
+        error.__cause__ = diagnosis.error
         return error
 
     def _remembered(self, status: JobStatus, last: Diagnosis | None, failed: KubernetesError) -> Diagnosis:
-        """What is known of a Job that failed when the API server says nothing more."""
-        head = f"Job {self.name} failed ({status.reason}): "
-        unknown = (f"its present state: {failed.message}",)
+        """Return what is known about a Job that failed, if its current state cannot be read.
+
+        Args:
+            status: the Job's status.
+            last: the diagnosis of its pod that failed last; None if there was none.
+            failed: why the current state cannot be read.
+        """
+        beginning = f"Job {self.name} failed ({status.reason}): "
+        unknown = f"its present state: {failed.message}"
         if last is not None:
-            return Diagnosis(head + last.verdict, last.fix, last.rows, last.error, (*last.unknown, *unknown))
-        call = f"diagnose.job(aks, {self.name!r}, {self.namespace!r})"
-        verdict = f"{head}{status.message or 'the cluster gives no reason'}. Why could not be found out."
-        return Diagnosis(verdict, f"Ask again later: {call}.", unknown=unknown)
+            return Diagnosis(beginning + last.verdict, last.fix, last.rows, last.error, (*last.unknown, unknown))
+        message = status.message or "the cluster gives no reason"
+        call = f"diagnose.job(aks, {self.name!r}, namespace={self.namespace!r})"
+        return Diagnosis(
+            f"{beginning}{message}. Why could not be found out.", f"Ask again later: {call}.", unknown=(unknown,)
+        )
 
     def _unpullable(self, status: JobStatus, pods: list[Object]) -> JobFailed:
-        """The error of a Job whose image cannot be pulled. The Job itself goes on trying."""
-        found = Diagnosis(f"{status.reason}: {status.message}")
-        for pod in pods:
-            if _pods.state(pod).word in _pods.UNPULLABLE:
-                found = explain.explain_pod(self.cluster, pod)
+        """Return the error of a Job whose image cannot be pulled, although Kubernetes keeps trying."""
+        diagnosis = Diagnosis(f"{status.reason}: {status.message}")
+        with deadline(_EXPLAINING):
+            for pod in pods:
+                if pod_facts.state(pod).word in pod_facts.UNPULLABLE:
+                    diagnosis = pod_diagnosis.explain_pod(self.cluster, pod)
         held = held_gpus(pods)
-        call = f"jobs.attach(aks, {self.name!r}, {self.namespace!r}).delete()"
-        goes_on = (
-            f"\nKubernetes goes on trying, and the Job {f'holds {held}' if held else 'exists'} until it is deleted."
+        holds = f"holds {held}" if held else "exists"
+        frees = f" frees {held}" if held else ""
+        message = (
+            f"{_with_unknown(diagnosis.verdict, diagnosis)}\n"
+            f"Kubernetes keeps trying, and the Job {holds} until it is deleted."
         )
+        delete = f"jobs.get(aks, {self.name!r}, namespace={self.namespace!r}).delete()"
         hint = (
-            f"{found.fix.rstrip('.')}. Once the image is there, job.wait() goes on with the next attempt. "
-            f"To give up: {call}{f' frees {held}' if held else ''}."
+            f"{diagnosis.fix.rstrip('.')}. Once the image exists, job.wait() waits for the next attempt. "
+            f"To give up: {delete}{frees}."
         )
-        error = JobFailed(_with_unknown(found.verdict, found) + goes_on, reason=status.reason, hint=hint.strip())
-        error.__cause__ = found.error
+        error = JobFailed(message, reason=status.reason, hint=hint.strip())
+        error.__cause__ = diagnosis.error
         return error
 
     def _tail(self) -> tuple[str, str]:
@@ -285,62 +303,91 @@ class Job:
             for _, line in follow_job(self.cluster.kube, self.name, self.namespace):
                 yield line.text
         except KeyboardInterrupt:
-            text = f"following job {self.name} was interrupted. The Job goes on; job.follow() begins at its first line."
+            text = (
+                f"following job {self.name} was interrupted. The Job continues; job.follow() begins at its first line."
+            )
             raise Interrupted(text) from None
 
     def metrics(self) -> pd.DataFrame:
-        """Numbers in its log, as :func:`aksgpu.metrics.parse` finds them: step (int64) and accuracy (float64).
+        """Return the numbers in the Job's log, as :func:`aksgpu.metrics.parse` finds them.
 
-        Of a Job with many pods, those of :meth:`logs`: one pod's after the other's.
+        Returns:
+            One row for each logged value: step (int64) and accuracy (float64). The numbers of a Job with many pods
+            follow each other, pod by pod, as in :meth:`logs`.
+
+        Raises:
+            NotFound: the Job was deleted. The other errors are those of :meth:`logs`.
         """
         from aksgpu import metrics
 
         return metrics.parse(self.logs())
 
     def plot(self) -> Figure:
-        """Its accuracy curve: :func:`aksgpu.plots.accuracy` of :meth:`metrics`."""
+        """Return the Job's accuracy curve: :func:`aksgpu.plots.accuracy` of :meth:`metrics`."""
         from aksgpu import plots
 
         return plots.accuracy(self.metrics(), title=self.name)
 
     def why(self) -> Diagnosis:
-        """Explain its current state, and what to do: see :mod:`aksgpu.diagnose`."""
-        return explain.job(self.cluster, self.name, self.namespace)
+        """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`."""
+        return job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
 
-    def delete(self, *, timeout: float | None = 300, progress: bool | None = None) -> None:
-        """Delete it with its pods and their logs, and wait until they are gone. Twice is fine.
+    def delete(self, *, timeout: Timeout = 300, progress: bool | None = None) -> None:
+        """Delete the Job with its pods and their logs, and wait until they are gone. It may be gone already.
 
         Args:
-            timeout: seconds; None means no limit.
-            progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+            timeout: seconds, or text such as ``"10m"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Raises:
+            InvalidInput: the timeout is not valid.
+            WaitTimeout: time ran out. The error says how many pods are left.
         """
         kube = self.cluster.kube
-        job: Object | None = None
+        deleted: Object | None = None
 
-        def gone() -> tuple[bool | None, str]:
-            nonlocal job
-            if job is None:
-                found = kube.find("Job", self.name, self.namespace)
+        def poll() -> tuple[bool | None, str]:
+            nonlocal deleted
+            if deleted is None:
+                found = kube.find("Job", self.name, namespace=self.namespace)
                 if found is None:
                     return True, ""
                 with contextlib.suppress(NotFound):
-                    kube.delete("Job", self.name, self.namespace, propagation_policy="Foreground")
-                job = found
-            now = kube.find("Job", self.name, self.namespace)
-            left = len(job_pods(kube, job))
-            there = now is not None and now["metadata"]["uid"] == job["metadata"]["uid"]
-            return (None if there or left else True), f"{left} pods left"
+                    kube.delete("Job", self.name, namespace=self.namespace, propagation_policy="Foreground")
+                deleted = found
+            current = kube.find("Job", self.name, namespace=self.namespace)
+            pods_left = len(job_pods(kube, deleted))
+            # A Job with another uid is a new one of the same name.
+            exists = current is not None and current["metadata"]["uid"] == deleted["metadata"]["uid"]
+            gone = not exists and not pods_left
+            return (True if gone else None), f"{pods_left} pods left"
 
         wait_until(
-            gone,
+            poll,
             f"deleting job {self.name}",
             timeout=timeout,
-            interval=0.2,
+            interval=_DELETION_INTERVAL,
             progress=progress,
-            on_interrupt="Its deletion goes on; job.delete() waits again.",
+            on_interrupt="The deletion continues; job.delete() waits again.",
         )
 
 
-def _with_unknown(message: str, found: Diagnosis) -> str:
-    """A message, with what could not be found out."""
-    return "\n".join([message, *(f"Not known: {each}" for each in found.unknown)])
+def _pod_row(pod: Object) -> dict[str, object]:
+    """Return the row of :meth:`Job.pods` for a Pod object."""
+    state = pod_facts.state(pod)
+    failure = pod_facts.last_failure(pod)
+    index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
+    return {
+        "pod": pod["metadata"]["name"],
+        "state": state.word,
+        "message": state.message,
+        "node": pod["spec"].get("nodeName"),
+        "restarts": pod_facts.restarts(pod),
+        "exit_code": failure["exitCode"] if failure else None,
+        "index": None if index is None else int(index),
+    }
+
+
+def _with_unknown(message: str, diagnosis: Diagnosis) -> str:
+    """Return a message, followed by what could not be read."""
+    return "\n".join([message, *(f"Not known: {each}" for each in diagnosis.unknown)])

@@ -1,4 +1,4 @@
-"""Views that watch a Job. A wait for the Job tells its view when the wait ends."""
+"""Views that watch a Job. A wait for the Job notifies its view when the wait ends."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import functools
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+__all__ = ["Watcher", "notifies_watcher", "watchers"]
+
 J = TypeVar("J")
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Watcher(Protocol):
-    """Something that shows a Job and has to be told about its waits."""
+    """Something that shows a Job and is notified when a wait for the Job ends."""
 
     def refresh(self) -> None:
-        """Look at the Job at once."""
+        """Read the Job's state now and show it."""
 
     def interrupted(self) -> None:
-        """Stop watching because the user interrupted a wait, and leave what is shown."""
+        """Stop watching, because the user interrupted a wait. What is shown stays."""
 
 
 watchers: dict[int, Watcher] = {}
-"""What watches a Job, by the identity of the Job object. A watcher keeps the object alive."""
+"""The view of each Job object, by the object's identity. A view keeps its Job object alive."""
 
 
-def tells_watcher(wait: Callable[Concatenate[J, P], R]) -> Callable[Concatenate[J, P], R]:
+def notifies_watcher(wait: Callable[Concatenate[J, P], R]) -> Callable[Concatenate[J, P], R]:
     """Decorate a method of a Job that waits.
 
-    When the wait ends, the view of the Job shows the Job's state before the method returns: the kernel may be stopped
-    after the last cell. When the user interrupts the wait, the view ends.
+    When the wait ends, the Job's view shows the Job's state before the method returns, because the kernel may be
+    stopped after the last cell. When the user interrupts the wait, the view ends.
     """
 
     @functools.wraps(wait)
@@ -37,15 +39,20 @@ def tells_watcher(wait: Callable[Concatenate[J, P], R]) -> Callable[Concatenate[
         try:
             result = wait(job, *args, **kwargs)
         except KeyboardInterrupt:
-            if watcher := watchers.get(id(job)):
+            watcher = watchers.get(id(job))
+            if watcher is not None:
                 watcher.interrupted()
             raise
         except Exception:
-            if watcher := watchers.get(id(job)):
-                watcher.refresh()
+            _refresh(job)
             raise
-        if watcher := watchers.get(id(job)):
-            watcher.refresh()
+        _refresh(job)
         return result
 
     return wrapper
+
+
+def _refresh(job: object) -> None:
+    watcher = watchers.get(id(job))
+    if watcher is not None:
+        watcher.refresh()

@@ -1,4 +1,4 @@
-"""A manifest in any form as a list of dicts. Sends nothing."""
+"""Read a manifest in any form as a list of dicts. Sends nothing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aksgpu.common.yaml_loader import MAX_BYTES, json_value, load_all
 from aksgpu.errors import InvalidInput
 
-Manifest = Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path
+__all__ = ["Manifest", "documents"]
 
-_EXPECTED = "Give an object as a dict, several in a list, YAML text, or the name of a YAML file."
+Manifest = Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path
+"""An object as a dict, several objects in a list, YAML text, or the path of a YAML file."""
+
+_EXPECTED = "Give an object as a dict, several objects in a list, YAML text, or the path of a YAML file."
 
 
 def documents(manifest: Manifest) -> list[dict[str, Any]]:
     """Return the Kubernetes objects of a manifest, as copies that hold JSON values only.
 
     Args:
-        manifest: an object, several, a file (its path or name), or YAML text, of one or more documents.
+        manifest: an object, a list of objects, the path of a YAML file, or YAML text. YAML may have several documents.
+            The items of a ``kind: List`` take its place.
 
     Raises:
         InvalidInput: there is no such file, it is not YAML, it exceeds a limit of :mod:`aksgpu.common.yaml_loader`,
@@ -41,9 +46,7 @@ def documents(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _objects(found: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return copies of the objects, with those of a ``kind: List`` in its place."""
-    from aksgpu.common.yaml_loader import json_value
-
+    """Return copies of the objects, with the items of a ``kind: List`` in its place."""
     objects: list[dict[str, Any]] = []
     for obj in found:
         if not isinstance(obj, Mapping):
@@ -63,8 +66,6 @@ def _objects(found: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _parsed(manifest: str | Path) -> list[Any]:
-    from aksgpu.common.yaml_loader import load_all
-
     text, where = _text(manifest)
     try:
         return load_all(text)
@@ -73,22 +74,27 @@ def _parsed(manifest: str | Path) -> list[Any]:
 
 
 def _text(manifest: str | Path) -> tuple[str | bytes, str]:
-    """Return the text of a manifest, and words for where it is from."""
-    if isinstance(manifest, str) and ("\n" in manifest or (":" in manifest and not _is_file(manifest))):
+    """Return the text of a manifest, and a description of its source for errors."""
+    if isinstance(manifest, str) and _is_yaml_text(manifest):
         return manifest, "the manifest"
     return _content(manifest), f"the manifest {str(manifest)!r}"
+
+
+def _is_yaml_text(text: str) -> bool:
+    """Whether a string is YAML rather than the path of a file."""
+    return "\n" in text or (":" in text and not _is_file(text))
 
 
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
-    except (OSError, ValueError):  # a name that no file can have, such as a very long one
+    except (OSError, ValueError):
+        # No file can have this name, such as a very long one.
         return False
 
 
 def _content(name: str | Path) -> bytes:
-    from aksgpu.common.yaml_loader import MAX_BYTES
-
+    """Return a file's content, up to one byte more than the limit."""
     try:
         with Path(name).expanduser().open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -96,9 +102,10 @@ def _content(name: str | Path) -> bytes:
     except OSError as failed:
         raise InvalidInput(
             f"cannot read the manifest {str(name)[:200]!r}: {failed.strerror}",
-            hint=f"Relative names begin at {Path.cwd()}. {_EXPECTED}",
+            hint=f"Relative paths start at {Path.cwd()}. {_EXPECTED}",
         ) from failed
     except UnicodeDecodeError as failed:
+        # A content that is too long may end within a character. Its length is an error of its own.
         if len(content) <= MAX_BYTES:
             raise InvalidInput(f"the manifest {str(name)!r} is not text in UTF-8", hint=_EXPECTED) from failed
     except (ValueError, RuntimeError) as failed:

@@ -20,7 +20,7 @@ from aksgpu.views.widgets import LiveWidgets
 from aksgpu.waiting import deadline
 
 if TYPE_CHECKING:
-    from aksgpu.jobs.create import Job
+    from aksgpu.jobs.job import Job
 
 _WINDOW = 2000
 """Lines of the log that are read at each look. A longer log costs no more."""
@@ -147,7 +147,7 @@ class JobView:
         return note
 
     def _again(self) -> str:
-        attach = f"job = aksgpu.jobs.attach(aks, {self._job.name!r}, namespace={self._job.namespace!r})"
+        attach = f"job = aksgpu.jobs.get(aks, {self._job.name!r}, namespace={self._job.namespace!r})"
         return f"To see the Job now: {markup.code(attach)}, then {markup.code('job')} as the last line of a cell."
 
     def _start(self) -> None:

@@ -1,0 +1,141 @@
+"""Find Jobs that exist: one by its name, or all of a namespace."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+from typing import TYPE_CHECKING
+
+from aksgpu.common.frames import frame
+from aksgpu.errors import Forbidden, InvalidInput, KubernetesError, NotFound
+from aksgpu.jobs import job_arguments
+from aksgpu.jobs.job import Job
+from aksgpu.jobs.job_status import JobStatus
+from aksgpu.kube import pod_facts
+from aksgpu.kube.client import HasKube, Object
+from aksgpu.kube.cluster_argument import check_cluster
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["attach", "get", "list"]
+
+_LIST_COLUMNS = {
+    "namespace": "string",
+    "job": "string",
+    "phase": "string",
+    "reason": "string",
+    "succeeded": "Int64",
+    "completions": "Int64",
+    "gpus": "Int64",
+    "image": "string",
+}
+
+
+def get(aks: HasKube, name: str, *, namespace: str | None = None) -> Job:
+    """Return the Job of that name, whoever created it. ``jobs.attach`` is another name for this function.
+
+    Args:
+        aks: the cluster.
+        name: the Job's name.
+        namespace: the Job's namespace; None uses the context's namespace.
+
+    Returns:
+        The Job.
+
+    Raises:
+        InvalidInput: ``aks`` is not a cluster, or a name is not valid.
+        NotFound: there is no such Job; the hint lists the Jobs of the namespace.
+
+    Example:
+        >>> job = jobs.get(aks, "samples-tf-mnist-demo")  # doctest: +SKIP
+    """
+    job = Job(aks, name, namespace=namespace)
+    if aks.kube.find("Job", job.name, namespace=job.namespace) is None:
+        hint = _existing_jobs(aks, job.namespace)
+        raise NotFound(f"there is no Job {job.name!r} in namespace {job.namespace!r}", hint=hint)
+    return job
+
+
+attach = get
+
+
+def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = False) -> pd.DataFrame:
+    """Return the Jobs of a namespace, oldest first.
+
+    Args:
+        aks: the cluster.
+        namespace: the namespace; None uses the context's namespace.
+        all_namespaces: list the Jobs of all namespaces instead. Needs the right to do so.
+
+    Returns:
+        One row for each Job:
+
+        - namespace, job (string): its namespace and name.
+        - phase, reason (string): its state, as in :class:`JobStatus`.
+        - succeeded, completions (Int64): pods that succeeded, and pods that must succeed.
+        - gpus (Int64): GPUs of one pod.
+        - image (string): the image of the first container.
+
+    Raises:
+        InvalidInput: an argument is not valid; nothing was sent.
+        Forbidden: you may not list the Jobs of that namespace, or of all namespaces.
+        NotFound: there is no such namespace.
+
+    Example:
+        >>> jobs.list(aks)  # doctest: +SKIP
+    """
+    check_cluster(aks)
+    job_arguments.flag("all_namespaces", all_namespaces)
+    if namespace is not None:
+        job_arguments.namespace(namespace)
+        if all_namespaces:
+            raise InvalidInput(
+                f"`namespace` must be None with `all_namespaces=True`, got {namespace!r}",
+                hint=f"jobs.list(aks, namespace={namespace!r}) lists one namespace.",
+            )
+    if all_namespaces:
+        found = aks.kube.list("Job", namespace=None)
+    else:
+        found = _in_namespace(aks, namespace or aks.kube.namespace)
+    found.sort(key=lambda job: (job["metadata"]["creationTimestamp"], job["metadata"]["name"]))
+    return frame([_row(job) for job in found], _LIST_COLUMNS)
+
+
+def _row(job: Object) -> dict[str, object]:
+    """Return the table's row for a Job object."""
+    status = JobStatus.from_objects(job, None)
+    pod_spec = job["spec"]["template"]["spec"]
+    return {
+        "namespace": job["metadata"]["namespace"],
+        "job": job["metadata"]["name"],
+        "phase": status.phase,
+        "reason": status.reason,
+        "succeeded": status.succeeded,
+        "completions": status.completions,
+        "gpus": sum(pod_facts.gpus(pod_spec).values()),
+        "image": pod_spec["containers"][0]["image"],
+    }
+
+
+def _in_namespace(aks: HasKube, namespace: str) -> builtins.list[Object]:
+    """Return the Jobs of a namespace, which must exist.
+
+    The API server returns an empty list for a namespace that does not exist.
+    """
+    found = aks.kube.list("Job", namespace=namespace)
+    if not found:
+        # A user with rights in the namespace alone may list its Jobs, but not see the namespace.
+        with contextlib.suppress(Forbidden):
+            aks.kube.get("Namespace", namespace)
+    return found
+
+
+def _existing_jobs(aks: HasKube, namespace: str) -> str:
+    """Return a hint that lists the Jobs of a namespace, or says that they could not be read."""
+    try:
+        names = sorted(aks.kube.list("Job", namespace=namespace, pick=lambda job: job["metadata"]["name"]))
+    except KubernetesError as error:
+        return f"The namespace's Jobs could not be read: {error.message}"
+    existing = f"The namespace has these Jobs: {', '.join(names)}." if names else "The namespace has no Jobs."
+    return f"{existing} jobs.list(aks, all_namespaces=True) lists the Jobs of all namespaces."

@@ -1,0 +1,131 @@
+"""Check a Job's manifest before any request is sent, so that an error names the field and what it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aksgpu.common.arguments import shown
+from aksgpu.errors import InvalidInput
+from aksgpu.jobs import job_arguments
+from aksgpu.jobs.apply_rules import GENERATED_NAME, ONE_JOB
+from aksgpu.jobs.manifest_diff import quantities_as_text
+from aksgpu.kube.client import Object
+from aksgpu.manifests.load import documents
+
+__all__ = ["check_job_manifest"]
+
+_EXAMPLE = "aksgpu.manifests.mnist() is an example."
+_SHOWN_KINDS = 10
+"""Kinds that the error about a manifest with several objects names."""
+
+
+def check_job_manifest(manifest: Mapping[str, Any] | str | Path) -> Object:
+    """Return the Job of a manifest as a copy, with its quantities as strings.
+
+    Raises:
+        InvalidInput: the manifest does not hold exactly one Job, or a field is not valid.
+    """
+    job = _only_job(documents(manifest))
+    if job.get("apiVersion") != "batch/v1":
+        raise InvalidInput(
+            f"`apiVersion` must be 'batch/v1', got {job.get('apiVersion')!r}", hint="Write apiVersion: batch/v1."
+        )
+    _check_metadata(job.setdefault("metadata", {}))
+    _check_pod_spec(_pod_spec(job), "spec.template.spec")
+    job_arguments.quantities(job["spec"], "spec")
+    quantities_as_text(job)
+    return job
+
+
+def _only_job(objects: list[Object]) -> Object:
+    """Return the only object, which must be a Job."""
+    kinds = [str(obj.get("kind") or "an object without `kind`") for obj in objects]
+    if kinds == ["Job"]:
+        return objects[0]
+    listed = ", ".join(kinds[:_SHOWN_KINDS])
+    if len(kinds) > _SHOWN_KINDS:
+        listed += f" and {len(kinds) - _SHOWN_KINDS} more"
+    has_kind = any(obj.get("kind") for obj in objects)
+    hint = ONE_JOB if has_kind else f"Is `kind: Job` missing? {_EXAMPLE}"
+    raise InvalidInput(f"`manifest` must hold exactly one Job, got {listed}", hint=hint)
+
+
+def _check_metadata(metadata: Any) -> None:
+    if not isinstance(metadata, dict):
+        raise InvalidInput(f"`metadata` must be a mapping, got {metadata!r:.80}", hint="metadata: {name: training-1}")
+    if metadata.get("name") is None and metadata.get("generateName"):
+        raise InvalidInput(
+            f"`metadata.name` must be given, got `generateName` {shown(metadata['generateName'])}", hint=GENERATED_NAME
+        )
+    job_arguments.job_name(metadata.get("name"), "metadata.name")
+    if metadata.get("namespace") is not None:
+        job_arguments.namespace(metadata["namespace"], "metadata.namespace")
+    for key in ("labels", "annotations"):
+        values = metadata.get(key) or {}
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise InvalidInput(
+                f"`metadata.{key}` must be a mapping of strings, got {values!r:.80}",
+                hint='Write numbers and booleans in quotes, such as "1" and "true".',
+            )
+
+
+def _pod_spec(job: Object) -> Object:
+    """Return the spec of the Job's pods."""
+    path = ""
+    value: Any = job
+    for key in ("spec", "template", "spec"):
+        path = f"{path}.{key}" if path else key
+        value = value.get(key)
+        if not isinstance(value, dict) or not value:
+            raise InvalidInput(f"`{path}` must be a mapping that is not empty, got {value!r:.80}", hint=_EXAMPLE)
+    if not value.get("containers"):
+        raise InvalidInput(f"`{path}.containers` must not be empty, got {value.get('containers')!r:.80}", hint=_EXAMPLE)
+    pod_spec: Object = value
+    return pod_spec
+
+
+def _check_pod_spec(pod_spec: Object, path: str) -> None:
+    _mappings(pod_spec.get("tolerations"), f"{path}.tolerations", hint="- {key: sku, value: gpu}")
+    for field in ("initContainers", "containers"):
+        containers = _mappings(pod_spec.get(field), f"{path}.{field}", hint="- name: main")
+        for index, container in enumerate(containers):
+            _check_container(container, f"{path}.{field}[{index}]")
+
+
+def _mappings(value: Any, path: str, *, hint: str) -> list[Object]:
+    """Return a field that must be a list of mappings; an empty list if it is not set."""
+    items = value or []
+    if isinstance(items, list) and all(isinstance(item, dict) for item in items):
+        return items
+    raise InvalidInput(f"`{path}` must be a list of mappings, got {items!r:.80}", hint=hint)
+
+
+def _check_container(container: Object, path: str) -> None:
+    _check_resources(container.get("resources") or {}, f"{path}.resources")
+    for field in ("command", "args"):
+        if container.get(field) is not None:
+            job_arguments.sequence_of_texts(f"{path}.{field}", container[field])
+    variables = container.get("env")
+    if not isinstance(variables, list):
+        return
+    for index, variable in enumerate(variables):
+        if isinstance(variable, dict):
+            _check_env_value(variable.get("value"), f"{path}.env[{index}].value")
+
+
+def _check_env_value(value: Any, path: str) -> None:
+    if value is None or isinstance(value, str):
+        return
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    raise InvalidInput(f"`{path}` must be a string, got {value!r:.80}", hint=f'Write it in quotes: value: "{text}".')
+
+
+def _check_resources(resources: Any, path: str) -> None:
+    if not isinstance(resources, dict):
+        raise InvalidInput(f"`{path}` must be a mapping, got {resources!r:.80}", hint="resources: {limits: {cpu: 1}}")
+    for field in ("limits", "requests"):
+        amounts = resources.get(field) or {}
+        if not isinstance(amounts, dict):
+            raise InvalidInput(f"`{path}.{field}` must be a mapping, got {amounts!r:.80}", hint="limits: {cpu: 1}")
