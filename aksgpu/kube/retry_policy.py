@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 from aksgpu import waiting
@@ -32,6 +33,8 @@ FIRST_PAUSE = 0.1
 """Seconds between the first two attempts; each further pause is twice as long."""
 LONGEST_PAUSE = 5.0
 """Seconds between two attempts, at most."""
+
+_single_attempt: ContextVar[bool] = ContextVar("aksgpu_single_attempt", default=False)
 
 
 def is_transient(failed: KubernetesError) -> bool:
@@ -84,7 +87,19 @@ def patience() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def single_attempt() -> Iterator[None]:
+    """Send each request within the ``with`` block once. The caller decides whether to repeat it."""
+    token = _single_attempt.set(True)
+    try:
+        yield
+    finally:
+        _single_attempt.reset(token)
+
+
 def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
+    if _single_attempt.get():
+        return attempt(False)
     began = time.monotonic()
     left = waiting.time_left() or 0.0
     pause = Backoff(began + left, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
