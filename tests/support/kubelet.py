@@ -1,9 +1,10 @@
 """A scripted API server whose pods' logs follow the rules of a kubelet and of CRI log files.
 
-- The log end point belongs to the newest run at once; the pod's status follows ``status_lag`` seconds later.
+- The log endpoint serves the newest run at once; the pod's status follows ``status_lag`` seconds later.
 - ``previous=true`` is the run before the newest. Older runs are gone.
-- A log file holds entries: a stamp in nanoseconds, a tag (``P`` for a part of a line, ``F`` for its end), and at most
-  16 KiB of text. With ``timestamps=true``, a stamp stands where a line begins, and nowhere else.
+- While a container waits for its restart, both are the run that has ended.
+- A log file has entries: a timestamp in nanoseconds, a tag (``P`` for a part of a line, ``F`` for its end), and at most
+  16 KiB of text. With ``timestamps=true``, only the beginning of a line has a timestamp.
 - ``sinceTime`` is truncated to seconds, and leaves out entries, not lines: an answer can begin inside a line.
 - Rotation leaves the newest file. A stream that stays goes on into it.
 - A stream that stays ends when its run ends.
@@ -75,6 +76,8 @@ class Pod:
         self.created = second(time.time_ns())
         self.runs: list[Run] = []
         self.phase = "Pending"
+        self.waiting = ""
+        """The reason for which the container waits for its restart; empty if it does not."""
         self.deleted = False
         self.changed = threading.Condition()
         self.texts: list[str] = []
@@ -90,6 +93,7 @@ class Pod:
         """Start the next run of the container."""
         with self.changed:
             self.phase = "Running"
+            self.waiting = ""
             self.runs.append(Run(f"containerd://{self.uid}-{len(self.runs)}", self._now()))
             self._record()
         return self
@@ -134,6 +138,27 @@ class Pod:
             run.finished = self._now()
             run.exit_code = exit_code
             self.runs.append(Run(f"containerd://{self.uid}-{len(self.runs)}", self._now()))
+            self._record()
+        return self
+
+    def back_off(self) -> Self:
+        """Let the container wait for its restart after its newest run has ended."""
+        with self.changed:
+            self.waiting = "CrashLoopBackOff"
+            self._record()
+        return self
+
+    def create(self) -> Self:
+        """Create the next container, which has not started: it counts as a restart, and has an ID."""
+        with self.changed:
+            self.waiting = "ContainerCreating"
+            self._record()
+        return self
+
+    def fail(self) -> Self:
+        """Let the pod fail, as its deadline does, while its container waits for its restart."""
+        with self.changed:
+            self.phase = "Failed"
             self._record()
         return self
 
@@ -182,7 +207,13 @@ class Pod:
             "containerID": run.id,
             "lastState": {"terminated": _terminated(self.runs[-2])} if len(self.runs) > 1 else {},
         }
-        if run.finished is None:
+        if self.waiting:
+            entry["state"] = {"waiting": {"reason": self.waiting}}
+            entry["lastState"] = {"terminated": _terminated(run)}
+            if self.waiting == "ContainerCreating":
+                entry["restartCount"] += 1
+                entry["containerID"] = f"containerd://{self.uid}-{len(self.runs)}"
+        elif run.finished is None:
             entry["state"] = {"running": {"startedAt": second(run.started)}}
         else:
             entry["state"] = {"terminated": _terminated(run)}
@@ -214,7 +245,7 @@ class Pod:
             return 400, f"container {container} is not valid for pod {self.name}"
         runs = self.runs
         where = f'container "{container}" in pod "{self.name}"'
-        if query.get("previous") == "true":
+        if query.get("previous") == "true" and not self.waiting:
             if len(runs) < 2:
                 return 400, f"previous terminated {where} not found"
             return self._serve(runs[-2], query)
