@@ -158,8 +158,8 @@ def any_fault(call: Call) -> Fault | None:
             faults.not_found(),
             faults.kubelet_away(),
             faults.tunnel_broken(),
-            faults.kubelet_words(),
-            faults.kubelet_words("failed to create fsnotify watcher: too many open files"),
+            faults.kubelet_message(),
+            faults.kubelet_message("failed to create fsnotify watcher: too many open files"),
             faults.early_end(0),
             faults.half_open(None),
         ]

@@ -6,7 +6,9 @@ The pods follow the rules of a kubelet (:mod:`support.kubelet`); the faults come
 from __future__ import annotations
 
 import gc
+import os
 import re
+import signal
 import threading
 import time
 import urllib.parse
@@ -26,6 +28,7 @@ from aksgpu import jobs, logs, metrics
 from aksgpu.errors import Forbidden, KubernetesError, LogsGone, LogUnavailable, NotFound, StreamLost, Unreachable
 from aksgpu.kube import Kube
 from aksgpu.logs import container_runs, follower, log_request, retrying
+from aksgpu.waiting import Interrupted
 
 LOG = r"/log"
 
@@ -301,7 +304,7 @@ LAST_READ = {
     "silence before the status": [faults.half_open(None)],
     "kubelet away": [faults.kubelet_away()] * 2,
     "tunnel": [faults.tunnel_broken()] * 2,
-    "words": [faults.kubelet_words()] * 2,
+    "words": [faults.kubelet_message()] * 2,
     "etcd": [faults.etcd_hangs()],
     "RBAC": [faults.rbac_not_ready()] * 3,
     "trickle": [faults.trickle(100, 0.001)] * 2,
@@ -386,9 +389,9 @@ def job(setup: Any) -> Any:
 ONCE = [
     faults.kubelet_away(),
     faults.tunnel_broken(),
-    faults.kubelet_words(),
-    faults.kubelet_words("failed to create fsnotify watcher: too many open files"),
-    faults.kubelet_words("Some other words of the node\n"),
+    faults.kubelet_message(),
+    faults.kubelet_message("failed to create fsnotify watcher: too many open files"),
+    faults.kubelet_message("Some other words of the node\n"),
     faults.status(500, "text, not JSON"),
     faults.etcd_hangs(),
     faults.rbac_not_ready(),
@@ -416,7 +419,7 @@ def test_a_kubelet_that_is_away_once_loses_nothing(job: Any, number: int) -> Non
     [
         (faults.kubelet_away(), "10250: connect: connection refused"),
         (faults.tunnel_broken(), "tunnel-uds/proxysocket"),
-        (faults.kubelet_words(), "unable to retrieve container logs for containerd://"),
+        (faults.kubelet_message(), "unable to retrieve container logs for containerd://"),
     ],
 )
 def test_a_kubelet_that_stays_away_is_an_error_and_never_an_empty_log(
@@ -696,6 +699,22 @@ def test_a_name_that_does_not_exist_is_not_tried_again(setup: Any) -> None:
     assert len(case.proxy.calls) == 1
 
 
+# Interruptions.
+
+
+@pytest.mark.parametrize("call", ["read", "read_job", "follow", "follow_job"])
+def test_an_interruption_is_one_sentence(setup: Any, call: str) -> None:
+    case = setup(Pod("j", job="j").start().write("a"), jobs=(Job("j"),))
+
+    def interrupt(request: Any) -> None:
+        if request.route.endswith("/log"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    case.server.before = interrupt
+    with pytest.raises(Interrupted, match=r"^(reading|following) .*(pod|job) j was interrupted"):
+        list(getattr(logs, call)(case.aks, "j"))
+
+
 # The kubelet's own words.
 
 
@@ -730,7 +749,7 @@ def test_words_that_stay_are_told(setup: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(follower, "MISSING_LOG_SECONDS", 1.0)
     pod = Pod(policy="Never").start().write("a").end(0)
     case = setup(pod)
-    case.proxy.plan = faults.always(faults.kubelet_words(), path=LOG)
+    case.proxy.plan = faults.always(faults.kubelet_message(), path=LOG)
     (text,) = case.follow().end()
     assert text.startswith("[aksgpu: run 0 of container main could not be read: the kubelet answered in place of")
 

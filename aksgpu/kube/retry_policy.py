@@ -98,8 +98,6 @@ def single_attempt() -> Iterator[None]:
 
 
 def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
-    if _single_attempt.get():
-        return attempt(False)
     began = time.monotonic()
     left = waiting.time_left() or 0.0
     pause = Backoff(began + left, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
@@ -113,7 +111,7 @@ def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
             except KeyboardInterrupt:
                 raise waiting.Interrupted(f"{what} was interrupted. It may have been carried out.") from None
             except KubernetesError as failed:
-                if not is_transient(failed):
+                if _single_attempt.get() or not is_transient(failed):
                     raise
                 if not is_unsent(failed):
                     lost = True

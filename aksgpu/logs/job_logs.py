@@ -11,8 +11,10 @@ those of a pod that was removed, are yielded as a marker: a :class:`LogLine` wit
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 from aksgpu.common.arguments import whole
 from aksgpu.errors import LogsGone, NotFound
@@ -24,9 +26,11 @@ from aksgpu.logs.deduplication import LogGap, LogLine, marker
 from aksgpu.logs.follower import LIMITS, POLL_SECONDS, Follower
 from aksgpu.logs.log_request import PATIENCE_SECONDS, LogRequest, read_text
 from aksgpu.logs.retrying import Failure, Limits, RetryTimer
-from aksgpu.waiting import check_timeout
+from aksgpu.waiting import Interrupted, check_timeout
 
 __all__ = ["follow", "follow_job", "job_pods", "read", "read_job"]
+
+T = TypeVar("T")
 
 READ_TIMEOUT = 45.0
 """Seconds of silence before a stream is renewed. AKS drops a silent stream after four minutes without a sign."""
@@ -77,7 +81,9 @@ def read(
     check_cluster(aks)
     lines = _check_tail_lines(tail_lines)
     seconds = check_timeout(patience, "patience")
-    return read_text(LogRequest(aks.kube, pod, namespace, container, lines, previous), seconds)
+    request = LogRequest(aks.kube, pod, namespace, container, lines, previous)
+    with _interruptible(f"reading the log of pod {pod} was interrupted"):
+        return read_text(request, seconds)
 
 
 def read_job(
@@ -114,7 +120,11 @@ def read_job(
     check_cluster(aks)
     lines = _check_tail_lines(tail_lines)
     limits = Limits.of(check_timeout(patience, "patience"))
-    kube = aks.kube
+    with _interruptible(f"reading the log of job {job} was interrupted"):
+        return _read_pods(aks.kube, job, namespace, lines, limits)
+
+
+def _read_pods(kube: Kube, job: str, namespace: str | None, tail_lines: int | None, limits: Limits) -> str:
     retries = RetryTimer(limits)
     removed = RetryTimer(limits)
     while True:
@@ -124,7 +134,7 @@ def read_job(
         if not chosen and _has_run(found):
             raise _logs_gone(job)
         try:
-            texts = [_read_whole_lines(kube, pod, lines, limits.silent) for pod in chosen]
+            texts = [_read_whole_lines(kube, pod, tail_lines, limits.silent) for pod in chosen]
         except NotFound:  # removed since they were listed: the next list decides
             if removed.is_over(Failure.SILENT):
                 raise _logs_gone(job) from None
@@ -167,7 +177,8 @@ def follow(
     """
     check_cluster(aks)
     found = _get_first(aks.kube, "Pod", pod, namespace)
-    return Follower(aks.kube, found, choose_container(found, container), read_timeout).lines()
+    follower = Follower(aks.kube, found, choose_container(found, container), read_timeout)
+    return _interruptible_lines(follower.lines(), f"pod {pod}")
 
 
 def follow_job(
@@ -199,7 +210,21 @@ def follow_job(
     """
     check_cluster(aks)
     found = _get_first(aks.kube, "Job", job, namespace)
-    return _follow_pods(aks.kube, found, container, read_timeout)
+    return _interruptible_lines(_follow_pods(aks.kube, found, container, read_timeout), f"job {job}")
+
+
+@contextlib.contextmanager
+def _interruptible(message: str) -> Iterator[None]:
+    """Show the message alone when the user interrupts, instead of the frames of the HTTP library."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(message) from None
+
+
+def _interruptible_lines(lines: Iterator[T], what: str) -> Iterator[T]:
+    with _interruptible(f"following {what} was interrupted; following it again begins at its first line"):
+        yield from lines
 
 
 def _check_tail_lines(tail_lines: int | None) -> int | None:

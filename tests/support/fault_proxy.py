@@ -177,7 +177,7 @@ def tunnel_broken() -> Fault:
     return _failure("tunnel broken", 500, "InternalError", message)
 
 
-def kubelet_words(text: str = "unable to retrieve container logs for containerd://4f2ad1") -> Fault:
+def kubelet_message(text: str = "unable to retrieve container logs for containerd://4f2ad1") -> Fault:
     """200 whose whole body is the kubelet's own words."""
     headers = {"Content-Type": "text/plain"}
     return Fault("kubelet's words", status=200, body=text.encode(), headers=headers, forwarded=False)
