@@ -11,6 +11,16 @@ from aksgpu.errors import InvalidInput
 from aksgpu.kube.pod_facts import containers
 from aksgpu.logs.deduplication import seconds_of
 
+__all__ = [
+    "Observation",
+    "Run",
+    "State",
+    "choose_container",
+    "first_line",
+    "observe",
+    "remember_first_line",
+]
+
 Object = Mapping[str, Any]
 
 

@@ -15,6 +15,18 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+__all__ = [
+    "LogGap",
+    "LogLine",
+    "Response",
+    "SeenLines",
+    "format_since",
+    "has_timestamp",
+    "marker",
+    "parse",
+    "seconds_of",
+]
+
 REMEMBERED_LINES = 1_000_000
 """Minimum number of lines of a run that are remembered, at eight bytes each."""
 SHORT_LOG_BYTES = 1 << 20

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from aksgpu.kube.client import Kube, Object
     from aksgpu.kube.transport import Stream
 
+__all__ = ["Follower", "is_missing_log", "log_unavailable"]
+
 _log = logging.getLogger(__name__)
 
 LIMITS = Limits(silent=900.0, refused=120.0, denied=60.0)

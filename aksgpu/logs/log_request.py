@@ -22,6 +22,8 @@ from aksgpu.logs.retrying import Failure, Limits, RetryTimer
 if TYPE_CHECKING:
     from aksgpu.kube.client import Kube, Object
 
+__all__ = ["LogIncomplete", "LogRequest", "read_text"]
+
 PATIENCE_SECONDS = 60.0
 """How long a read is repeated while a server, or a node's kubelet, does not serve the log."""
 LATE_START_SECONDS = 60.0

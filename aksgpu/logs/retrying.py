@@ -18,6 +18,8 @@ from aksgpu import waiting
 from aksgpu.errors import Expired, Forbidden, KubernetesError, StreamLost, Unauthorized, Unreachable
 from aksgpu.kube import retry_policy
 
+__all__ = ["Failure", "Limits", "RetryTimer", "call", "gave_up", "kind_of_failure"]
+
 T = TypeVar("T")
 
 
