@@ -126,6 +126,32 @@ def follow(aks: Any) -> list[str]:
     return [line.text for line in logs.follow(aks, "p", read_timeout=0.4)]
 
 
+@pytest.mark.parametrize(
+    ("call", "options", "argument"),
+    [
+        ("read", {"tail_lines": -1}, "tail_lines"),
+        ("read", {"tail_lines": "5"}, "tail_lines"),
+        ("read", {"patience": -1}, "patience"),
+        ("read_job", {"tail_lines": 1.5}, "tail_lines"),
+        ("read_job", {"patience": "soon"}, "patience"),
+        ("follow", {"read_timeout": 0}, "read_timeout"),
+        ("follow_job", {"read_timeout": None}, "read_timeout"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_request(
+    tmp_path: Path, call: str, options: dict[str, Any], argument: str
+) -> None:
+    with Server(Pod([])) as server:
+        aks = cluster_of(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        with pytest.raises(InvalidInput, match=rf"^`{argument}` must be .* got "):
+            getattr(logs, call)(aks, "p", **options)
+        with pytest.raises(InvalidInput, match="`aks` must be a cluster, got its Kube"):
+            getattr(logs, call)(aks.kube, "p")
+        with pytest.raises(TypeError):
+            getattr(logs, call)(aks, "p", "default")
+        assert server.requests == []
+
+
 def test_follows_to_the_end_of_a_finished_pod(connect: Any) -> None:
     pod = Pod(stamped(30))
     pod.ended = 1

@@ -12,12 +12,13 @@ those of a pod that was removed, are yielded as a marker: a :class:`LogLine` wit
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import TypeVar
 
 from aksgpu.common.arguments import whole
-from aksgpu.errors import LogsGone, NotFound
+from aksgpu.errors import InvalidInput, LogsGone, NotFound
 from aksgpu.kube.client import HasKube, Kube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs import retrying
@@ -176,8 +177,9 @@ def follow(
         ...     print(line.timestamp, line.text)
     """
     check_cluster(aks)
+    silence = _check_read_timeout(read_timeout)
     found = _get_first(aks.kube, "Pod", pod, namespace)
-    follower = Follower(aks.kube, found, choose_container(found, container), read_timeout)
+    follower = Follower(aks.kube, found, choose_container(found, container), silence)
     return _interruptible_lines(follower.lines(), f"pod {pod}")
 
 
@@ -209,8 +211,9 @@ def follow_job(
         StreamLost: as for :func:`follow`.
     """
     check_cluster(aks)
+    silence = _check_read_timeout(read_timeout)
     found = _get_first(aks.kube, "Job", job, namespace)
-    return _interruptible_lines(_follow_pods(aks.kube, found, container, read_timeout), f"job {job}")
+    return _interruptible_lines(_follow_pods(aks.kube, found, container, silence), f"job {job}")
 
 
 @contextlib.contextmanager
@@ -229,6 +232,16 @@ def _interruptible_lines(lines: Iterator[T], what: str) -> Iterator[T]:
 
 def _check_tail_lines(tail_lines: int | None) -> int | None:
     return None if tail_lines is None else whole("tail_lines", tail_lines, 0)
+
+
+def _check_read_timeout(read_timeout: float) -> float:
+    seconds = check_timeout(read_timeout, "read_timeout")
+    if not 0 < seconds < math.inf:
+        raise InvalidInput(
+            f"`read_timeout` must be a number of seconds above 0, got {read_timeout!r}",
+            hint=f"The default is read_timeout={READ_TIMEOUT:g}.",
+        )
+    return seconds
 
 
 def _get_first(kube: Kube, kind: str, name: str, namespace: str | None) -> Object:

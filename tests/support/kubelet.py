@@ -5,11 +5,11 @@
 - While a container waits for its restart, both are the run that has ended.
 - A log file has entries: a timestamp in nanoseconds, a tag (``P`` for a part of a line, ``F`` for its end), and at most
   16 KiB of text. With ``timestamps=true``, only the beginning of a line has a timestamp.
-- ``sinceTime`` is truncated to seconds, and leaves out entries, not lines: an answer can begin inside a line.
-- Rotation leaves the newest file. A stream that stays goes on into it.
-- A stream that stays ends when its run ends.
+- ``sinceTime`` is truncated to seconds. It selects entries, not lines, so a response can begin inside a line.
+- Rotation leaves the newest file. A stream with ``follow`` continues in it.
+- A stream with ``follow`` ends when its run ends.
 
-Time is real. A pod's clock can be set back.
+Times are those of the real clock, which can be set back for a pod.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class Run:
     finished: int | None = None
     exit_code: int = 0
     entries: list[Entry] = field(default_factory=list)
-    """Of all files."""
+    """The entries of all files."""
     rotated: int = 0
-    """Entries in files that are not served any more."""
+    """Number of entries in files that are no longer served."""
 
 
 class Pod:
-    """A pod with one container. Methods that change it are thread-safe and wake the streams that stay."""
+    """A pod with one container. Methods that change it are thread-safe and wake the streams with ``follow``."""
 
     def __init__(self, name: str = "p", *, policy: str = "OnFailure", status_lag: float = 0.0, job: str = "") -> None:
         self.name = name
@@ -81,13 +81,13 @@ class Pod:
         self.deleted = False
         self.changed = threading.Condition()
         self.texts: list[str] = []
-        """Every line that was written, over all runs."""
+        """All lines that were written, in all runs."""
         self._offset = 0
         self._last_stamp = 0
         self._history: list[tuple[float, dict[str, Any]]] = []
         self._record()
 
-    # What happens to it
+    # Change the pod
 
     def start(self) -> Self:
         """Start the next run of the container."""
@@ -119,7 +119,7 @@ class Pod:
             self.runs[-1].entries.append(Entry(self._now(), text[begin : begin + PIECE]))
 
     def end(self, exit_code: int = 0, *, over: bool | None = None) -> Self:
-        """End the newest run. ``over`` says whether the pod has ended with it; None for what the policy says."""
+        """End the newest run. ``over`` says whether the pod ends too; None follows the restart policy."""
         with self.changed:
             run = self.runs[-1]
             run.finished = self._now()
@@ -163,7 +163,7 @@ class Pod:
         return self
 
     def rotate(self) -> Self:
-        """Begin a new log file: what was written before is not served any more."""
+        """Begin a new log file. Earlier lines are no longer served."""
         with self.changed:
             run = self.runs[-1]
             run.rotated = len(run.entries)
@@ -194,7 +194,7 @@ class Pod:
         with self.changed:
             self.changed.notify_all()
 
-    # What the API server shows
+    # Serve the pod
 
     def _status(self) -> dict[str, Any]:
         status: dict[str, Any] = {"phase": self.phase}
@@ -221,7 +221,7 @@ class Pod:
         return status
 
     def document(self) -> dict[str, Any]:
-        """The Pod object as the API server shows it: the status is ``status_lag`` seconds old."""
+        """Return the Pod object. Its status is ``status_lag`` seconds old."""
         shown = time.monotonic() - self.status_lag
         known = [status for at, status in self._history if at <= shown]
         return {
@@ -239,7 +239,7 @@ class Pod:
         }
 
     def log(self, query: dict[str, str]) -> tuple[int, str] | Iterator[bytes]:
-        """The answer of the log end point: a refusal, or pieces of the text."""
+        """Return the response of the log endpoint: status and message of an error, or pieces of the text."""
         container = query.get("container", CONTAINER)
         if container != CONTAINER:
             return 400, f"container {container} is not valid for pod {self.name}"
@@ -304,7 +304,7 @@ def _terminated(run: Run) -> dict[str, Any]:
 
 
 class Job:
-    """A Job whose pods are made by the test."""
+    """A Job whose pods the test makes."""
 
     def __init__(self, name: str = "j", **spec: Any) -> None:
         self.name = name
@@ -329,8 +329,7 @@ class ApiServer:
     """A context manager; serves pods and Jobs over HTTP.
 
     Attributes:
-        before: called with each request first; may answer it (then it returns True), or change pods.
-        requests: route and query of each request.
+        before: called first with each request. It may change pods, or send the response and return True.
     """
 
     def __init__(self, *pods: Pod, jobs: tuple[Job, ...] = ()) -> None:
