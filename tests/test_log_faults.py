@@ -14,6 +14,7 @@ import time
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -163,8 +164,6 @@ def nanoseconds(stamp: str) -> int:
 
 
 def logs_epoch(stamp: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(stamp).timestamp()
 
 

@@ -438,7 +438,7 @@ class Kube:
             read_timeout: seconds without a byte after which Unreachable is raised.
 
         Raises:
-            Unreachable: the log could not be opened, after one attempt with ``follow``.
+            Unreachable: the log could not be opened. With ``follow`` after one attempt.
         """
         params = {
             "container": container,

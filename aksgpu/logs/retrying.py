@@ -149,7 +149,7 @@ def call(ask: Callable[[], T], timer: RetryTimer, what: str, *, answered: bool =
 
 def gave_up(what: str, failed: KubernetesError) -> KubernetesError:
     """Return the error for failures that lasted too long."""
-    if not isinstance(failed, Unreachable) and failed.code in (401, 403):
+    if isinstance(failed, Unauthorized | Forbidden):
         return failed
     return StreamLost(
         f"{what}: there was no answer for too long; the last failure was: {failed.message}",
