@@ -543,7 +543,7 @@ def _refuse_stuck(aks: HasKube, pod: Object) -> None:
 
 def _tail(aks: HasKube, pod: Object) -> str:
     try:
-        return read_log(aks.kube, pod["metadata"]["name"], pod["metadata"]["namespace"], tail=10).strip()
+        return read_log(aks, pod["metadata"]["name"], namespace=pod["metadata"]["namespace"], tail_lines=10).strip()
     except KubernetesError:
         return ""  # a missing log must not hide the failure itself
 

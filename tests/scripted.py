@@ -1,4 +1,4 @@
-"""A small real HTTP server whose answers a test scripts: streams, and the faults that a healthy server never shows."""
+"""A small HTTP server whose responses a test scripts: streams, and the faults that a healthy server never has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request, and how to answer it."""
+    """One request, with methods that send the response."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -59,7 +59,7 @@ class Request(BaseHTTPRequestHandler):
         self.json({"kind": "Status", "status": "Failure", "message": message, "reason": reason, "code": code}, code)
 
     def begin(self) -> None:
-        """Begin a chunked answer."""
+        """Begin a chunked response."""
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")
@@ -74,7 +74,7 @@ class Request(BaseHTTPRequestHandler):
         self.chunk(json.dumps({"type": change, "object": obj}).encode() + b"\n")
 
     def end(self) -> None:
-        """End a chunked answer cleanly."""
+        """End a chunked response cleanly."""
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
 
@@ -85,20 +85,31 @@ class Request(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def silence(self) -> None:
-        """Say nothing any more, with the connection open, until the server is stopped."""
+        """Send nothing more and keep the connection open, until the server is stopped."""
         self.wfile.flush()
         self.server.stopping.wait(30)
         self.close_connection = True
 
 
 class Server(ThreadingHTTPServer):
-    """A context manager; ``requests`` holds what came, ``answer`` gives what goes back."""
+    """A server as a context manager.
+
+    Args:
+        answer: called with each request; sends the response.
+        port: 0 chooses a free one.
+
+    Attributes:
+        requests: the requests that it received.
+        stopping: set when it stops.
+    """
 
     daemon_threads = True
 
     def __init__(self, answer: Callable[[Request], None], port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Request)
-        self.answer, self.requests, self.stopping = answer, [], threading.Event()
+        self.answer = answer
+        self.requests: list[SimpleNamespace] = []
+        self.stopping = threading.Event()
 
     def __enter__(self) -> Server:
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
@@ -112,7 +123,7 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Pass over connections that the client broke."""
+        """Ignore connections that the client broke."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -225,7 +225,7 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
             jobs.submit(aks, image=BUSYBOX, **wrong)
         assert refused.value.hint
     with pytest.raises(errors.InvalidInput, match=r"tail.* -1"):
-        jobs.Job(aks, "any", namespace="default").logs(tail=-1)
+        jobs.Job(aks, "any", namespace="default").logs(tail_lines=-1)
     with pytest.raises(errors.NotFound, match='namespaces "nowhere"') as raised:
         jobs.submit(aks, image=BUSYBOX, namespace="nowhere")
     assert "Namespace" in raised.value.hint

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from support.kubelet import ApiServer, Pod
 
 from aksgpu import logs
 from aksgpu.kube import Kube
-from aksgpu.logs import follower, patience
+from aksgpu.logs import follower, retrying
 
 FAULTS = int(os.environ.get("AKSGPU_FAULTS", "1000"))
 """Faults of the long run."""
@@ -40,12 +41,12 @@ KINDS = ["steady"] * 5 + ["restarts"] * 4 + ["rotates"] * 2 + ["removed"] * 1
 class Driver:
     """Lets a pod live, and follows it."""
 
-    def __init__(self, number: int, kind: str, kube: Kube, seed: int) -> None:
+    def __init__(self, number: int, kind: str, aks: Any, seed: int, status_lag: float) -> None:
         self.kind = kind
-        self.kube = kube
+        self.aks = aks
         self.random = random.Random(f"{seed} {number}")
         policy = "OnFailure" if kind == "restarts" else "Never"
-        self.pod = Pod(f"p{number}", policy=policy, status_lag=0.3 if kind == "restarts" else 0.0)
+        self.pod = Pod(f"p{number}", policy=policy, status_lag=status_lag if kind == "restarts" else 0.0)
         self.given: list[logs.LogLine] = []
         self.errors: list[BaseException] = []
         self.runs_begin = 0
@@ -96,7 +97,7 @@ class Driver:
 
     def follow(self) -> None:
         try:
-            for line in logs.follow(self.kube, self.pod.name, read_timeout=SILENCE):
+            for line in logs.follow(self.aks, self.pod.name, read_timeout=SILENCE):
                 self.given.append(line)
         except BaseException as error:
             self.errors.append(error)
@@ -157,8 +158,8 @@ def any_fault(call: Call) -> Fault | None:
             faults.not_found(),
             faults.kubelet_away(),
             faults.tunnel_broken(),
-            faults.kubelet_words(),
-            faults.kubelet_words("failed to create fsnotify watcher: too many open files"),
+            faults.kubelet_message(),
+            faults.kubelet_message("failed to create fsnotify watcher: too many open files"),
             faults.early_end(0),
             faults.half_open(None),
         ]
@@ -169,11 +170,14 @@ def any_fault(call: Call) -> Fault | None:
     return chance.choice([*breaks, faults.trickle(200, 0.0005)])
 
 
-def run(folder: Path, wanted: int, lines: int, seed: int, kinds: list[str]) -> tuple[Counter[str], str]:
+def run(
+    folder: Path, wanted: int, lines: int, seed: int, kinds: list[str], status_lag: float = 0.3
+) -> tuple[Counter[str], str]:
     began = time.monotonic()
     with ApiServer() as server, FaultProxy(server.url, seed=seed) as proxy:
         kube = Kube.from_kubeconfig(proxy.kubeconfig(folder))
-        drivers = [Driver(number, kind, kube, seed) for number, kind in enumerate(kinds)]
+        aks = SimpleNamespace(name="scripted", kube=kube)
+        drivers = [Driver(number, kind, aks, seed, status_lag) for number, kind in enumerate(kinds)]
         server.pods = [driver.pod for driver in drivers]
 
         def enough() -> bool:
@@ -221,15 +225,25 @@ REPORTED = (
 
 
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "POLL", 0.05)
-    monkeypatch.setattr(follower, "STATUS_LAG", 1.0)
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(follower, "STATUS_LAG_SECONDS", 1.0)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retrying, "LONGEST_PAUSE", 0.5)
 
 
 def test_a_short_run_of_faults(tmp_path: Path, record_property: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     short_pauses(monkeypatch)
     total, figures = run(tmp_path, 100, 5_000, SEED, ["steady", "steady", "restarts", "restarts", "rotates", "removed"])
+    print(figures)  # noqa: T201  # the figures are what the run is for
+    record_property("figures", figures)
+    assert total["lost"] == total["doubled"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_run_of_faults_with_the_real_pauses(tmp_path: Path, record_property: Any) -> None:
+    kinds = ["steady", "restarts", "restarts", "rotates", "removed"]
+    total, figures = run(tmp_path, 200, 10_000, SEED, kinds, status_lag=1.5)
     print(figures)  # noqa: T201  # the figures are what the run is for
     record_property("figures", figures)
     assert total["lost"] == total["doubled"] == 0

@@ -6,12 +6,15 @@ The pods follow the rules of a kubelet (:mod:`support.kubelet`); the faults come
 from __future__ import annotations
 
 import gc
+import os
 import re
+import signal
 import threading
 import time
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +26,17 @@ from support.fault_proxy import FaultProxy
 from support.kubelet import ApiServer, Entry, Job, Pod, Run
 
 from aksgpu import jobs, logs, metrics
-from aksgpu.errors import Forbidden, KubernetesError, LogsGone, LogUnavailable, NotFound, StreamLost
+from aksgpu.errors import Forbidden, KubernetesError, LogsGone, LogUnavailable, NotFound, StreamLost, Unreachable
 from aksgpu.kube import Kube
-from aksgpu.logs import container_runs, follower, log_request, patience
+from aksgpu.logs import container_runs, follower, log_request, retrying
+from aksgpu.waiting import Interrupted
 
 LOG = r"/log"
+
+
+def slow(*values: Any) -> Any:
+    """A parameter set that is marked as slow. It keeps the real pauses."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Setup:
@@ -52,7 +61,7 @@ class Setup:
 
         def run() -> None:
             try:
-                for line in logs.follow(self.kube, "p", read_timeout=0.5):
+                for line in logs.follow(self.aks, "p", read_timeout=0.5):
                     self.given.append(line)
             except BaseException as error:
                 self.error = error
@@ -110,11 +119,11 @@ def setup(tmp_path: Path) -> Iterator[Callable[..., Setup]]:
 def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, so that the tests are quick. Tests marked as slow keep the real ones."""
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(follower, "POLL", 0.05)
-        monkeypatch.setattr(follower, "STATUS_LAG", 0.5)
-        monkeypatch.setattr(follower, "DOUBT", 2.0)
-        monkeypatch.setattr(patience, "FIRST_PAUSE", 0.02)
-        monkeypatch.setattr(log_request, "PAUSE", 0.02)
+        monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
+        monkeypatch.setattr(follower, "STATUS_LAG_SECONDS", 0.5)
+        monkeypatch.setattr(follower, "DOUBT_SECONDS", 2.0)
+        monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.02)
+        monkeypatch.setattr(log_request, "PAUSE_SECONDS", 0.02)
 
 
 def numbered(start: int, stop: int, word: str = "line") -> list[str]:
@@ -155,8 +164,6 @@ def nanoseconds(stamp: str) -> int:
 
 
 def logs_epoch(stamp: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(stamp).timestamp()
 
 
@@ -173,7 +180,7 @@ def test_since_falls_inside_a_line_and_its_rest_comes_without_a_stamp() -> None:
 # Restarts in place.
 
 
-@pytest.mark.parametrize("lag", [0.0, 0.4, 1.2])
+@pytest.mark.parametrize("lag", [slow(0.0), 0.3, slow(1.2)])
 @pytest.mark.parametrize("begin", ["before", "in the lag", "later"])
 def test_runs_come_whole_and_in_order_while_the_status_is_behind(setup: Any, lag: float, begin: str) -> None:
     pod = Pod(status_lag=lag)
@@ -214,6 +221,56 @@ def test_runs_that_nobody_can_have_any_more_are_a_gap(setup: Any) -> None:
     assert re.match(r"\[aksgpu: 2 runs of container main could not be read \(runs 0 to 1\)", texts[0])
 
 
+@pytest.mark.parametrize("waits", ["back_off", "create"])
+def test_a_pod_first_seen_while_it_waits_for_a_restart_that_never_comes(setup: Any, waits: str) -> None:
+    pod = Pod().start().write("a").restart().write("b").end(1, over=False)
+    getattr(pod, waits)()
+    case = setup(pod).follow()
+    case.wait_for(2)
+    pod.fail()
+    texts = case.end()
+    assert texts[1:] == ["b"]
+    assert texts[0].startswith("[aksgpu: 1 run of container main could not be read (run 0)")
+    assert [gap.runs for gap in case.gaps] == [(0,)]
+
+
+@pytest.mark.parametrize("waits", ["back_off", "create"])
+def test_a_first_run_that_waits_for_its_restart_is_no_gap(setup: Any, waits: str) -> None:
+    pod = Pod().start().write("a").end(1, over=False)
+    getattr(pod, waits)()
+    case = setup(pod).follow()
+    case.wait_for(1)
+    pod.start().write("b")
+    case.wait_for(2)
+    pod.end(0)
+    assert case.end() == ["a", "b"]
+
+
+def test_a_pod_that_is_removed_before_its_first_line_was_read_is_a_gap(setup: Any) -> None:
+    pod = Pod().start().write("a")
+    case = setup(pod)
+    lines = logs.follow(case.aks, "p")
+    pod.delete()
+    (line,) = lines
+    assert line.gap is not None
+    assert line.text.startswith("[aksgpu: pod p was removed before its log was read to the end")
+
+
+def test_first_lines_are_not_held_back_when_the_previous_log_proves_their_run(
+    setup: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A wait for the status would take longer than the test may.
+    monkeypatch.setattr(follower, "STATUS_LAG_SECONDS", 1000.0)
+    pod = Pod().start().write("a")
+    case = setup(pod).follow()
+    case.wait_for(1)
+    cross_a_second()
+    pod.restart().write("b")
+    case.wait_for(2)
+    pod.end(0)
+    assert case.end() == ["a", "b"]
+
+
 def test_runs_missed_while_the_connection_was_away_are_a_gap(setup: Any) -> None:
     pod = Pod().start().write(*numbered(0, 5))
     case = setup(pod).follow()
@@ -246,7 +303,7 @@ LAST_READ = {
     "silence before the status": [faults.half_open(None)],
     "kubelet away": [faults.kubelet_away()] * 2,
     "tunnel": [faults.tunnel_broken()] * 2,
-    "words": [faults.kubelet_words()] * 2,
+    "words": [faults.kubelet_message()] * 2,
     "etcd": [faults.etcd_hangs()],
     "RBAC": [faults.rbac_not_ready()] * 3,
     "trickle": [faults.trickle(100, 0.001)] * 2,
@@ -255,7 +312,7 @@ LAST_READ = {
 
 
 @pytest.mark.parametrize("fault", LAST_READ)
-@pytest.mark.parametrize("policy", ["Never", "OnFailure"])
+@pytest.mark.parametrize("policy", ["Never", slow("OnFailure")])
 def test_the_last_read_of_an_ended_container_survives(setup: Any, fault: str, policy: str) -> None:
     pod = Pod(policy=policy).start().write(*numbered(0, 51))
     case = setup(pod).follow()
@@ -272,9 +329,9 @@ def test_reads_survive_the_same(setup: Any, fault: str) -> None:
     case = setup(Pod().start().write(*numbered(0, 200)).end(0))
     case.proxy.plan = faults.in_turn(LAST_READ[fault], path=LOG)
     case.kube.log = bounded(case.kube.log)
-    assert logs.read(case.kube, "p").splitlines() == numbered(0, 200)
+    assert logs.read(case.aks, "p").splitlines() == numbered(0, 200)
     case.proxy.plan = faults.in_turn(LAST_READ[fault], path=LOG)
-    assert logs.read(case.kube, "p", tail=7).splitlines() == numbered(193, 200)
+    assert logs.read(case.aks, "p", tail_lines=7).splitlines() == numbered(193, 200)
 
 
 def bounded(log: Any) -> Any:
@@ -285,27 +342,31 @@ def bounded(log: Any) -> Any:
 def test_a_running_containers_empty_answer_is_not_believed_at_once(setup: Any) -> None:
     case = setup(Pod().start().write("a", "b"))
     case.proxy.plan = faults.first(faults.early_end(0), path=LOG)
-    assert logs.read(case.kube, "p") == "a\nb\n"
+    assert logs.read(case.aks, "p") == "a\nb\n"
 
 
 def test_a_container_that_printed_nothing_is_empty(setup: Any) -> None:
     case = setup(Pod().start().end(0))
-    assert logs.read(case.kube, "p") == ""
+    assert logs.read(case.aks, "p") == ""
     assert case.follow().end() == []
 
 
-def test_cuts_and_early_ends_at_every_byte(setup: Any) -> None:
+@pytest.mark.parametrize("step", [11, slow(1)])
+def test_cuts_and_early_ends_at_every_byte(setup: Any, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(log_request, "PAUSE_SECONDS", 0.02)
     lines = ["a", "", "same", "same"]
     pod = Pod(policy="Never").start().write(*lines).end(0)
     case = setup(pod)
     size = len(case.kube.log("p", timestamps=True).read())
     for make in (faults.cut, faults.early_end):
-        for byte in range(size + 1):
+        for byte in range(0, size + 1, step):
             case.proxy.plan = faults.first(make(byte), path=LOG)
-            assert [line.text for line in logs.follow(case.kube, "p")] == lines, f"{make.__name__} at {byte}"
-    for byte in range(size + 1):
+            assert [line.text for line in logs.follow(case.aks, "p")] == lines, f"{make.__name__} at {byte}"
+    for byte in range(0, size + 1, step):
         case.proxy.plan = faults.first(faults.early_end(byte), path=LOG)
-        assert logs.read(case.kube, "p").splitlines() == lines, f"read, early end at {byte}"
+        assert logs.read(case.aks, "p").splitlines() == lines, f"read, early end at {byte}"
 
 
 # A kubelet that is away.
@@ -327,9 +388,9 @@ def job(setup: Any) -> Any:
 ONCE = [
     faults.kubelet_away(),
     faults.tunnel_broken(),
-    faults.kubelet_words(),
-    faults.kubelet_words("failed to create fsnotify watcher: too many open files"),
-    faults.kubelet_words("Some other words of the node\n"),
+    faults.kubelet_message(),
+    faults.kubelet_message("failed to create fsnotify watcher: too many open files"),
+    faults.kubelet_message("Some other words of the node\n"),
     faults.status(500, "text, not JSON"),
     faults.etcd_hangs(),
     faults.rbac_not_ready(),
@@ -357,17 +418,17 @@ def test_a_kubelet_that_is_away_once_loses_nothing(job: Any, number: int) -> Non
     [
         (faults.kubelet_away(), "10250: connect: connection refused"),
         (faults.tunnel_broken(), "tunnel-uds/proxysocket"),
-        (faults.kubelet_words(), "unable to retrieve container logs for containerd://"),
+        (faults.kubelet_message(), "unable to retrieve container logs for containerd://"),
     ],
 )
 def test_a_kubelet_that_stays_away_is_an_error_and_never_an_empty_log(
     job: Any, fault: faults.Fault, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.proxy.plan = faults.always(fault, path=LOG)
-    monkeypatch.setattr(follower, "LIMITS", follower.Limits(1.0, 1.0, 1.0))
-    monkeypatch.setattr(follower, "MISSING_LOG", 1.0)
+    monkeypatch.setattr(follower, "LIMITS", follower.Limits.of(0.3))
+    monkeypatch.setattr(follower, "MISSING_LOG_SECONDS", 0.3)
     for ask in (job.job.logs, job.job.metrics, job.job.plot):
-        monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail": None, "patience": 0.5})
+        monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail_lines": None, "patience": 0.2})
         with pytest.raises(LogUnavailable, match=re.escape(words)):
             ask()
     try:
@@ -413,8 +474,7 @@ def test_a_permission_that_stays_away_is_an_error(setup: Any, monkeypatch: pytes
 # Clocks.
 
 
-@pytest.mark.parametrize("seconds", [10, 600])
-@pytest.mark.parametrize("cuts", [0, 1, 3])
+@pytest.mark.parametrize(("seconds", "cuts"), [(10, 1), (600, 3), slow(10, 0), slow(10, 3), slow(600, 0), slow(600, 1)])
 def test_a_clock_that_is_set_back_loses_and_repeats_nothing(setup: Any, seconds: float, cuts: int) -> None:
     pod = Pod(policy="Never").start().write(*numbered(0, 40))
     case = setup(pod).follow()
@@ -520,7 +580,7 @@ def test_pods_that_were_gone_before_they_were_followed_are_a_gap(setup: Any) -> 
 # Long lines.
 
 
-@pytest.mark.parametrize("cut", [1, 20_000, 40_000, 60_000])
+@pytest.mark.parametrize("cut", [slow(1), 20_000, slow(40_000), slow(60_000)])
 def test_a_long_line_that_is_stored_in_pieces_comes_once(setup: Any, cut: int) -> None:
     bar = "\r".join(f"{percent:3d} %|{'#' * percent}" for percent in range(100)) * 12
     assert len(bar) > 3 * 16 * 1024
@@ -553,21 +613,21 @@ def cross_a_second() -> None:
 
 
 def test_a_line_that_grows_for_longer_than_the_margin(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aksgpu.logs.deduplication.LONG_MARGIN", 0)
+    monkeypatch.setattr("aksgpu.logs.deduplication.SHORT_LOG_MARGIN", 0)
     pod = Pod(policy="Never").start()
     case = setup(pod).follow()
     pod.write_part("y" * 40_000)
     cross_a_second()
     pod.write("z" * 30_000)
     case.wait_for(1)
-    for number in range(3):
+    for number in range(2):
         cross_a_second()
         case.proxy.break_connections()
         pod.write(f"after {number}")
         case.wait_for(2 + number)
     pod.end(0)
     texts = case.end()
-    assert texts == ["y" * 40_000 + "z" * 30_000, "after 0", "after 1", "after 2"]
+    assert texts == ["y" * 40_000 + "z" * 30_000, "after 0", "after 1"]
 
 
 # The first request.
@@ -593,18 +653,65 @@ def test_the_first_request_is_tried_again(setup: Any, fault: str) -> None:
     owner.finish("Complete", succeeded=1)
     case = setup(pod, jobs=(owner,))
     case.proxy.plan = faults.each_once(FIRST[fault])
-    assert [line.text for line in logs.follow(case.kube, "j-1")] == ["a"]
+    assert [line.text for line in logs.follow(case.aks, "j-1")] == ["a"]
     case.proxy.plan = faults.first(FIRST[fault], times=2)
-    assert [line.text for _, line in logs.follow_job(case.kube, "j")] == ["a"]
+    assert [line.text for _, line in logs.follow_job(case.aks, "j")] == ["a"]
     case.proxy.plan = faults.first(FIRST[fault], times=2)
-    assert logs.read_job(case.kube, "j") == "a\n"
+    assert logs.read_job(case.aks, "j") == "a\n"
+
+
+def test_without_patience_each_request_is_sent_once(setup: Any) -> None:
+    case = setup(Pod("j-1", job="j").start().write("a"), jobs=(Job(),))
+    case.proxy.plan = faults.always(faults.status(500), path=LOG)
+    with pytest.raises(LogUnavailable):
+        logs.read(case.aks, "j-1", patience=0)
+    assert len(case.proxy.faults) == 1
+    with pytest.raises(LogUnavailable):
+        logs.read_job(case.aks, "j", patience=0)
+    assert len(case.proxy.faults) == 2
+    case.proxy.plan = faults.always(faults.status(503))
+    with pytest.raises(Unreachable):
+        logs.read(case.aks, "j-1", patience=0)
+    assert len(case.proxy.faults) == 3
+
+
+def test_patience_is_not_multiplied(setup: Any) -> None:
+    case = setup(Pod().start().write("a"))
+    case.proxy.plan = faults.always(faults.status(500))
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        logs.read(case.aks, "p", patience=0.5)
+    assert time.monotonic() - began < 10  # two policies in a row would take over a minute
+
+
+def test_a_server_that_says_when_to_come_again_is_asked_then(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 1000.0)
+    case = setup(Pod().start().write("a").end(0))
+    case.proxy.plan = faults.first(faults.status(429, retry_after=0), times=2)
+    assert logs.read(case.aks, "p") == "a\n"
 
 
 def test_a_name_that_does_not_exist_is_not_tried_again(setup: Any) -> None:
     case = setup()
     with pytest.raises(NotFound):
-        logs.follow(case.kube, "p")
+        logs.follow(case.aks, "p")
     assert len(case.proxy.calls) == 1
+
+
+# Interruptions.
+
+
+@pytest.mark.parametrize("call", ["read", "read_job", "follow", "follow_job"])
+def test_an_interruption_is_one_sentence(setup: Any, call: str) -> None:
+    case = setup(Pod("j", job="j").start().write("a"), jobs=(Job("j"),))
+
+    def interrupt(request: Any) -> None:
+        if request.route.endswith("/log"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    case.server.before = interrupt
+    with pytest.raises(Interrupted, match=r"^(reading|following) .*(pod|job) j was interrupted"):
+        list(getattr(logs, call)(case.aks, "j"))
 
 
 # The kubelet's own words.
@@ -638,10 +745,10 @@ def test_words_after_the_lines_are_no_line(setup: Any) -> None:
 
 
 def test_words_that_stay_are_told(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "MISSING_LOG", 1.0)
+    monkeypatch.setattr(follower, "MISSING_LOG_SECONDS", 1.0)
     pod = Pod(policy="Never").start().write("a").end(0)
     case = setup(pod)
-    case.proxy.plan = faults.always(faults.kubelet_words(), path=LOG)
+    case.proxy.plan = faults.always(faults.kubelet_message(), path=LOG)
     (text,) = case.follow().end()
     assert text.startswith("[aksgpu: run 0 of container main could not be read: the kubelet answered in place of")
 
@@ -681,7 +788,7 @@ def test_a_read_of_a_rotated_log_says_what_is_missing(setup: Any) -> None:
     case = setup(pod).follow()
     case.wait_for(20)
     pod.rotate().write("newest")
-    first, *rest = logs.read(case.kube, "p").splitlines()
+    first, *rest = logs.read(case.aks, "p").splitlines()
     assert rest == ["newest"]
     assert first.startswith(f"[aksgpu: lines from {case.given[0].timestamp} to ")
     pod.end(0)
@@ -695,28 +802,29 @@ def test_a_read_that_may_be_of_a_rotated_log_warns_of_a_guess(setup: Any) -> Non
     pod.write(*numbered(0, 3))
     case = setup(pod)
     with pytest.warns(logs.LogIncomplete, match="a guess"):
-        assert logs.read(case.kube, "p").splitlines() == numbered(0, 3)
+        assert logs.read(case.aks, "p").splitlines() == numbered(0, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        logs.read(case.kube, "p", tail=2)
+        logs.read(case.aks, "p", tail_lines=2)
 
 
 # Nothing is left behind.
 
 
-def test_a_hundred_follows_leave_no_thread_and_no_socket_behind(setup: Any) -> None:
+@pytest.mark.parametrize("follows", [20, slow(100)])
+def test_many_follows_leave_no_thread_and_no_socket_behind(setup: Any, follows: int) -> None:
     pod = Pod(policy="Never").start().write("a", "b")
     case = setup(pod)
 
     def follow_a_little() -> None:
-        lines = logs.follow(case.kube, "p")
+        lines = logs.follow(case.aks, "p")
         next(lines)
         lines.close()  # type: ignore[attr-defined]
 
     follow_a_little()
     gc.collect()
     before = threading.active_count(), open_files()
-    for _ in range(100):
+    for _ in range(follows):
         follow_a_little()
     gc.collect()
     deadline = time.monotonic() + 20

@@ -11,91 +11,168 @@ import pytest
 from aksgpu import jobs, logs
 from aksgpu.cluster import Cluster
 from aksgpu.errors import Expired, Forbidden, Invalid, KubernetesError, NotFound, Unauthorized, Unreachable
-from aksgpu.logs.patience import DENIED, REFUSED, SILENT, Limits, Patience, retryable
+from aksgpu.kube import retry_policy
+from aksgpu.logs.retrying import Failure, Limits, RetryTimer, kind_of_failure
 
 pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
 
-FOLLOWERS = 6
 LINES = 40
+"""Lines that each run prints."""
+RUNS = 3
 PROGRAM = """
-run=$(cat {state} 2>/dev/null || echo 0)
-echo $((run + 1)) > {state}
+run=$(cat {state}/runs 2>/dev/null || echo 0)
+echo $((run + 1)) > {state}/runs
 i=0; while [ $i -lt {lines} ]; do echo "run $run line $i"; i=$((i + 1)); done
-sleep 0.{pause}
-[ $run -ge 2 ]
+{wait}
+[ $run -ge {last} ]
 """
+GATE = "while [ ! -e {state}/end-$run ]; do sleep 0.05; done"
+"""Ends a run when the test says so."""
 
 
-@pytest.mark.parametrize("pause", ["0", "5", "9"])
-def test_every_follower_gets_every_run_once_and_in_order(aks: Cluster, tmp_path: Path, pause: str) -> None:
-    program = PROGRAM.format(state=tmp_path / "runs", lines=LINES, pause=pause)
-    container = {"name": "main", "image": "docker.io/library/busybox:1", "command": ["sh", "-c", program]}
-    spec = {"restartPolicy": "OnFailure", "containers": [container]}
-    name = f"restarts-{pause}"
-    job = jobs.apply(
-        aks,
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": name},
-            "spec": {"backoffLimit": 6, "template": {"spec": spec}},
-        },
-    )
-    given: list[list[str]] = [[] for _ in range(FOLLOWERS)]
+class FollowedJob:
+    """A Job whose container is restarted in place until its third run succeeds, and followers of its log."""
 
-    def follow(number: int) -> None:
-        for line in job.follow():
-            given[number].append(line)
+    def __init__(self, aks: Cluster, name: str, state: Path, wait: str) -> None:
+        wait = wait.format(state=state)
+        program = PROGRAM.format(state=state, lines=LINES, last=RUNS - 1, wait=wait)
+        container = {"name": "main", "image": "docker.io/library/busybox:1", "command": ["sh", "-c", program]}
+        spec = {"restartPolicy": "OnFailure", "containers": [container]}
+        self.state = state
+        self.job = jobs.apply(
+            aks,
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": name},
+                "spec": {"backoffLimit": 6, "template": {"spec": spec}},
+            },
+        )
+        self.lines: list[list[str]] = []
+        self._threads: list[threading.Thread] = []
 
-    threads = [threading.Thread(target=follow, args=(number,)) for number in range(FOLLOWERS)]
-    try:
-        for thread in threads:
+    def follow(self, followers: int = 1) -> None:
+        """Begin to follow, several times."""
+        for _ in range(followers):
+            lines: list[str] = []
+            self.lines.append(lines)
+            thread = threading.Thread(target=self._follow, args=(lines,))
+            self._threads.append(thread)
             thread.start()
-            time.sleep(0.15)  # each begins at another moment of the Job's life
-        for thread in threads:
-            thread.join()
+
+    def _follow(self, lines: list[str]) -> None:
+        for line in self.job.follow():
+            lines.append(line)
+
+    def await_line(self, line: str) -> None:
+        """Wait until every follower has a line."""
+        deadline = time.monotonic() + 60
+        while not all(line in lines for lines in self.lines):
+            assert time.monotonic() < deadline, (line, [lines[-2:] for lines in self.lines])
+            time.sleep(0.02)
+
+    def end(self, run: int) -> None:
+        """End a run."""
+        (self.state / f"end-{run}").touch()
+
+    def join(self) -> None:
+        """Wait until all followers have ended."""
+        for thread in self._threads:
+            thread.join(120)
+            assert not thread.is_alive()
+
+
+def lines_of(*runs: int) -> list[str]:
+    return [f"run {run} line {line}" for run in runs for line in range(LINES)]
+
+
+def test_every_follower_gets_every_run_once_and_in_order(aks: Cluster, tmp_path: Path) -> None:
+    followed = FollowedJob(aks, "restarts", tmp_path, GATE)
+    try:
+        followed.follow(2)
+        followed.await_line(f"run 0 line {LINES - 1}")
+        followed.follow(2)
+        followed.await_line(f"run 0 line {LINES - 1}")
+        followed.end(0)
+        followed.await_line(f"run 1 line {LINES - 1}")
+        followed.follow(2)  # run 0 is the previous run now
+        followed.await_line(f"run 1 line {LINES - 1}")
+        followed.end(1)
+        followed.await_line(f"run 2 line {LINES - 1}")
+        followed.follow(2)  # run 0 is gone: the node keeps one previous run
+        followed.await_line(f"run 2 line {LINES - 1}")
+        followed.end(2)
+        followed.join()
     finally:
-        job.delete()
-    runs = [[f"run {run} line {line}" for line in range(LINES)] for run in range(3)]
-    for lines in given:
-        program = [line for line in lines if not line.startswith("[aksgpu:")]
+        followed.job.delete()
+    for lines in followed.lines[:6]:
+        assert lines == lines_of(0, 1, 2)
+    for marker, *lines in followed.lines[6:]:
+        assert marker.startswith("[aksgpu: 1 run of container main could not be read (run 0)")
+        assert lines == lines_of(1, 2)
+
+
+@pytest.mark.parametrize("seconds", ["0.5", "0.9"])
+def test_runs_that_end_by_themselves(aks: Cluster, tmp_path: Path, seconds: str) -> None:
+    for lines in follow_to_the_end(aks, f"restarts-{seconds}", tmp_path, seconds):
+        assert lines == lines_of(0, 1, 2)
+
+
+def test_runs_that_end_between_two_requests(aks: Cluster, tmp_path: Path) -> None:
+    for lines in follow_to_the_end(aks, "restarts-0", tmp_path, "0"):
         markers = [line for line in lines if line.startswith("[aksgpu:")]
-        whole = [*runs[0], *runs[1], *runs[2]]
-        # The node keeps one previous run: a follower that is late says which run it may lack, and lacks no other line.
-        assert program == whole or (markers and program in (whole[LINES:], runs[0] + runs[2])), (markers, program)
-        assert len(markers) <= 2, markers
+        program = [line for line in lines if not line.startswith("[aksgpu:")]
+        # While a container waits for its restart, the node does not serve the run before the one that has ended.
+        if markers:
+            assert len(markers) == 1, markers
+            assert "run 0" in markers[0]
+            assert program in (lines_of(0, 1, 2), lines_of(1, 2))
+        else:
+            assert program == lines_of(0, 1, 2)
+
+
+def follow_to_the_end(aks: Cluster, name: str, state: Path, seconds: str) -> list[list[str]]:
+    """Return what six followers have of a Job whose runs end after so many seconds."""
+    followed = FollowedJob(aks, name, state, f"sleep {seconds}")
+    try:
+        followed.follow(6)
+        followed.join()
+    finally:
+        followed.job.delete()
+    return followed.lines
 
 
 def test_which_failures_are_worth_another_try() -> None:
-    def failure(kind: type[KubernetesError], code: int, message: str = "x") -> KubernetesError:
-        return kind(message, status={"code": code})
+    def failure(kind: type[KubernetesError], status: int, message: str = "x") -> KubernetesError:
+        return kind(message, status={"code": status})
 
-    assert retryable(Unreachable("x")) == SILENT
-    assert retryable(Unreachable("x", refused=True)) == REFUSED
-    for code in (429, 500, 501, 502, 503, 504):
-        assert retryable(failure(KubernetesError, code)) == SILENT
-    assert retryable(failure(Expired, 410)) == SILENT
-    assert retryable(failure(Unauthorized, 401)) == DENIED
+    assert kind_of_failure(Unreachable("x")) is Failure.SILENT
+    assert kind_of_failure(Unreachable("x", refused=True)) is Failure.REFUSED
+    assert kind_of_failure(Unreachable("x", permanent=True)) is None
+    for status in retry_policy.TRANSIENT_STATUSES:
+        assert kind_of_failure(failure(KubernetesError, status)) is Failure.SILENT
+    assert kind_of_failure(failure(Expired, 410)) is Failure.SILENT
+    assert kind_of_failure(failure(Unauthorized, 401)) is Failure.DENIED
     missing_role = 'RBAC: clusterrole.rbac.authorization.k8s.io "x" not found'
-    assert retryable(failure(Forbidden, 403, missing_role)) == DENIED
-    assert retryable(failure(Forbidden, 403)) == ""
-    assert retryable(failure(Forbidden, 403), answered=True) == DENIED
-    for kind, code in ((NotFound, 404), (Invalid, 422), (KubernetesError, 400)):
-        assert retryable(failure(kind, code)) == ""
+    assert kind_of_failure(failure(Forbidden, 403, missing_role)) is Failure.DENIED
+    assert kind_of_failure(failure(Forbidden, 403)) is None
+    assert kind_of_failure(failure(Forbidden, 403), answered=True) is Failure.DENIED
+    for kind, status in ((NotFound, 404), (Invalid, 422), (KubernetesError, 400), (KubernetesError, 501)):
+        assert kind_of_failure(failure(kind, status)) is None
 
 
 def test_a_computer_that_was_suspended_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    patience = Patience(Limits(silent=100, refused=100, denied=100))
+    retries = RetryTimer(Limits.of(100))
     now = 5000.0
-    assert not patience.spent(SILENT)
+    assert not retries.is_over(Failure.SILENT)
     now = 5030.0
-    assert not patience.spent(SILENT)
+    assert not retries.is_over(Failure.SILENT)
     now = 5050.0
-    assert patience.spent(SILENT)
-    patience.renew()
-    assert not patience.spent(SILENT)
+    assert retries.is_over(Failure.SILENT)
+    retries.reset()
+    assert not retries.is_over(Failure.SILENT)
 
 
 def test_the_public_names() -> None:

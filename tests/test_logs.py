@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,13 +16,13 @@ from aksgpu import logs
 from aksgpu.errors import InvalidInput, NotFound
 from aksgpu.kube import Kube
 from aksgpu.logs import deduplication, follower
-from aksgpu.logs.deduplication import LogLine, Reading, Window, since_text
+from aksgpu.logs.deduplication import LogLine, Response, SeenLines, format_since
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "POLL", 0.1)
-    monkeypatch.setattr(follower, "STATUS_LAG", 0.3)
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(follower, "STATUS_LAG_SECONDS", 0.3)
 
 
 class Pod:
@@ -106,18 +107,49 @@ def texts(lines: list[str]) -> list[str]:
 def connect(tmp_path: Path) -> Iterator[Any]:
     servers: list[Server] = []
 
-    def start(pod: Any) -> Kube:
+    def start(pod: Any) -> Any:
         server = Server(pod).__enter__()
         servers.append(server)
-        return Kube.from_kubeconfig(server.kubeconfig(tmp_path))
+        return cluster_of(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
 
     yield start
     for server in servers:
         server.__exit__()
 
 
-def follow(kube: Kube) -> list[str]:
-    return [line.text for line in logs.follow(kube, "p", read_timeout=0.4)]
+def cluster_of(kube: Kube) -> Any:
+    """As much of a cluster as the functions for logs need."""
+    return SimpleNamespace(name="scripted", kube=kube)
+
+
+def follow(aks: Any) -> list[str]:
+    return [line.text for line in logs.follow(aks, "p", read_timeout=0.4)]
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "argument"),
+    [
+        ("read", {"tail_lines": -1}, "tail_lines"),
+        ("read", {"tail_lines": "5"}, "tail_lines"),
+        ("read", {"patience": -1}, "patience"),
+        ("read_job", {"tail_lines": 1.5}, "tail_lines"),
+        ("read_job", {"patience": "soon"}, "patience"),
+        ("follow", {"read_timeout": 0}, "read_timeout"),
+        ("follow_job", {"read_timeout": None}, "read_timeout"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_request(
+    tmp_path: Path, call: str, options: dict[str, Any], argument: str
+) -> None:
+    with Server(Pod([])) as server:
+        aks = cluster_of(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        with pytest.raises(InvalidInput, match=rf"^`{argument}` must be .* got "):
+            getattr(logs, call)(aks, "p", **options)
+        with pytest.raises(InvalidInput, match="`aks` must be a cluster, got its Kube"):
+            getattr(logs, call)(aks.kube, "p")
+        with pytest.raises(TypeError):
+            getattr(logs, call)(aks, "p", "default")
+        assert server.requests == []
 
 
 def test_follows_to_the_end_of_a_finished_pod(connect: Any) -> None:
@@ -270,8 +302,8 @@ def test_a_restarting_server_is_survived(connect: Any, tmp_path: Path) -> None:
     pod = Pod(stamped(10))
     pod.faults = [("drop", 150)]
     server = Server(pod).__enter__()
-    kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
-    lines = logs.follow(kube, "p", read_timeout=0.4)
+    aks = cluster_of(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+    lines = logs.follow(aks, "p", read_timeout=0.4)
     got = [line.text for line in islice(lines, 3)]
     server.__exit__()
     pod.ended = 1
@@ -306,12 +338,12 @@ def test_read_gives_text_and_nothing_for_a_pod_that_waits(connect: Any) -> None:
 
 def test_wrong_names_are_refused(connect: Any) -> None:
     pod = Pod([])
-    kube = connect(pod)
-    with pytest.raises(InvalidInput, match="no container 'nope'"):
-        logs.follow(kube, "p", container="nope")
+    aks = connect(pod)
+    with pytest.raises(InvalidInput, match=r"`container` must be .* got 'nope'"):
+        logs.follow(aks, "p", container="nope")
     pod.deleted = True
     with pytest.raises(NotFound):
-        logs.follow(kube, "p")
+        logs.follow(aks, "p")
 
 
 def test_follows_into_the_jobs_next_pod(connect: Any) -> None:
@@ -352,38 +384,38 @@ def test_follows_into_the_jobs_next_pod(connect: Any) -> None:
     assert got == [(name, text) for name in ("a", "b") for text in texts(stamped(5, text=name))]
 
 
-def given(window: Window, lines: list[str]) -> list[LogLine]:
-    """What a window makes of an answer."""
-    reading = Reading(window, window.since)
-    return [window.add(raw, digest) for raw, digest in reading.fresh(line.encode() + b"\n" for line in lines)]
+def given(seen: SeenLines, lines: list[str]) -> list[LogLine]:
+    """What a seen makes of an answer."""
+    response = Response(seen, seen.resume_time)
+    return [seen.add(raw, digest) for raw, digest in response.new_lines(line.encode() + b"\n" for line in lines)]
 
 
-def test_a_window_asks_for_a_margin_before_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    window = Window()
+def test_a_resumed_log_is_requested_for_a_margin_before_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = SeenLines()
     lines = stamped(7000)
-    given(window, lines)
-    assert since_text(window.since) == "2026-11-24T09:16:39Z"
-    assert given(window, lines) == []
-    monkeypatch.setattr(deduplication, "WHOLE_BYTES", 1000)
-    assert since_text(window.since) == "2026-11-24T10:15:39Z"
+    given(seen, lines)
+    assert format_since(seen.resume_time) == "2026-11-24T09:16:39Z"
+    assert given(seen, lines) == []
+    monkeypatch.setattr(deduplication, "SHORT_LOG_BYTES", 1000)
+    assert format_since(seen.resume_time) == "2026-11-24T10:15:39Z"
 
 
-def test_a_window_forgets_old_lines_and_asks_for_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deduplication, "REMEMBERED", 500)
-    window = Window()
+def test_a_seen_forgets_old_lines_and_asks_for_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deduplication, "REMEMBERED_LINES", 500)
+    seen = SeenLines()
     lines = stamped(7000)
-    given(window, lines)
-    assert window.lines == 7000
-    assert len(window._hashes) <= 1010
-    assert not window.remembers_all
-    since = since_text(window.since)
+    given(seen, lines)
+    assert seen.lines == 7000
+    assert len(seen._hashes) <= 1010
+    assert not seen.remembers_all
+    since = format_since(seen.resume_time)
     assert since is not None
     assert since > "2026-11-24T10:14"
-    assert given(window, [line for line in lines if line >= since]) == []
+    assert given(seen, [line for line in lines if line >= since]) == []
 
 
 def test_a_zone_other_than_utc_is_resumed_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deduplication, "LONG_MARGIN", 0)
-    window = Window()
-    given(window, ["2026-11-24T12:30:00.123+02:00 x"])
-    assert since_text(window.since) == "2026-11-24T10:30:00Z"
+    monkeypatch.setattr(deduplication, "SHORT_LOG_MARGIN", 0)
+    seen = SeenLines()
+    given(seen, ["2026-11-24T12:30:00.123+02:00 x"])
+    assert format_since(seen.resume_time) == "2026-11-24T10:30:00Z"

@@ -38,7 +38,7 @@ KUBE_CALLS: dict[str, Callable[[cluster.Cluster], Any]] = {
     "job.delete": lambda aks: jobs.Job(aks, "j", "default").delete(timeout=1, progress=False),
     "diagnose.job": lambda aks: diagnose.job(aks, "j", "default"),
     "diagnose.pod": lambda aks: diagnose.pod(aks, "p", "default"),
-    "logs.read": lambda aks: logs.read(aks.kube, "p", "default"),
+    "logs.read": lambda aks: logs.read(aks, "p", namespace="default"),
     "kube.list": lambda aks: aks.kube.list("Pod"),
     "kube.find": lambda aks: aks.kube.find("Pod", "p", "default"),
     "kube.get": lambda aks: aks.kube.get("Pod", "p", "default"),

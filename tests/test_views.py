@@ -19,7 +19,6 @@ from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.views import curve, logtext, markup
-from aksgpu.views import job_view as job_views
 from aksgpu.views.observation import Observation
 from aksgpu.views.widgets import LiveWidgets
 
@@ -47,8 +46,8 @@ class ScriptedJob:
         reason, message = [*words, "", ""][:2]
         return JobStatus(phase, reason, message)
 
-    def logs(self, tail: int | None = None) -> str:
-        self.tails.append(tail)
+    def logs(self, *, tail_lines: int | None = None) -> str:
+        self.tails.append(tail_lines)
         return str(taken(self.log))
 
     @notifies_watcher
@@ -128,7 +127,7 @@ def test_from_pending_to_complete() -> None:
     until(lambda: "step 10 of 30" in shown(view))
     until(lambda: ended(view))
     assert "Complete" in shown(view)
-    assert job.tails[0] == job_views._WINDOW, "a long log costs no more than a short one"
+    assert job.tails[0] == live_view._WINDOW, "a long log costs no more than a short one"
     assert job.tails[-1] is None, "in the end, all of it"
 
 
@@ -167,7 +166,7 @@ def test_showing_a_job_twice_starts_one_thread() -> None:
 
 
 def test_points_stay_when_their_lines_leave_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_views, "_WINDOW", 2)
+    monkeypatch.setattr(live_view, "_WINDOW", 2)
     job = ScriptedJob("Running", log="begin\nAccuracy at step 0: 0.1\n")
     view = watch(job)
     job.log = ["Accuracy at step 10: nan\nAccuracy at step 20: 0.8\n"]
@@ -237,7 +236,7 @@ def test_the_last_read_of_the_log_is_tried_again() -> None:
 
 
 def test_a_log_that_stays_unreadable_is_said_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_views, "_FINAL_READ", 0.05)
+    monkeypatch.setattr(live_view, "_FINAL_READ", 0.05)
     view = watch(ScriptedJob("Complete", log=KubernetesError("the node is away")))
     until(lambda: ended(view))
     assert "Complete" in shown(view)
@@ -252,7 +251,7 @@ def test_a_log_whose_pod_is_gone_ends_the_view() -> None:
 
 
 def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_views, "_PATIENCE", 0.05)
+    monkeypatch.setattr(live_view, "_PATIENCE", 0.05)
     view = watch(ScriptedJob(Unreachable("gone")))
     until(lambda: ended(view))
     assert "Unknown" in shown(view)
@@ -264,8 +263,8 @@ def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.M
     silent: Any = ScriptedJob("Running")
     answer = threading.Event()
     monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
-    monkeypatch.setattr(job_views, "_LOOK", 0.05)
-    monkeypatch.setattr(job_views, "_CLOSE", 0.05)
+    monkeypatch.setattr(live_view, "_LOOK", 0.05)
+    monkeypatch.setattr(live_view, "_CLOSE", 0.05)
     view = view_of(silent)
     assert "Unknown   the cluster has not answered yet" in text(view._repr_html_())
     view.close()

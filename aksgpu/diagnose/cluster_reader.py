@@ -96,11 +96,11 @@ class ClusterReader:
 
         def fetch() -> str:
             return read_log(
-                self.aks.kube,
+                self.aks,
                 metadata["name"],
-                metadata["namespace"],
-                container,
-                tail=TAIL,
+                namespace=metadata["namespace"],
+                container=container,
+                tail_lines=TAIL,
                 previous=previous,
                 patience=TAIL_PATIENCE,
             )

@@ -165,7 +165,7 @@ def _env(env: Mapping[str, object] | None) -> list[Object] | None:
 
 def _resources(gpus: int, cpu: float | str | None, memory: str | None) -> Object:
     """Return a container's ``resources``."""
-    gpu_count = job_arguments.count("gpus", gpus, of="GPUs are whole")
+    gpu_count = job_arguments.count("gpus", gpus)
     memory_text = job_arguments.memory(memory)
     limits = {GPU: str(gpu_count) if gpu_count else None, "memory": memory_text}
     requests = {"cpu": job_arguments.cpu(cpu), "memory": memory_text}

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
@@ -256,19 +255,21 @@ class Job:
     def _tail(self) -> tuple[str, str]:
         """The end of its log, and words for why that could not be read."""
         try:
-            text = read_job(self.cluster.kube, self.name, self.namespace, tail=_TAIL, patience=_TAIL_PATIENCE)
+            text = read_job(
+                self.cluster, self.name, namespace=self.namespace, tail_lines=_TAIL, patience=_TAIL_PATIENCE
+            )
             return text.rstrip(), ""
         except KubernetesError as failed:
             return "", f"\nIts log could not be read: {failed.message}"
 
-    def logs(self, tail: int | None = None) -> str:
+    def logs(self, *, tail_lines: int | None = None) -> str:
         """Return what it has logged until now.
 
         Of a Job with one pod at a time, the newest attempt's log; of one with many pods, all of theirs, by index or
         else by age.
 
         Args:
-            tail: only so many of the last lines (of each pod).
+            tail_lines: return only this number of lines from the end (of each pod).
 
         Returns:
             The text. It is empty only where the Job has not started or has printed nothing.
@@ -279,9 +280,7 @@ class Job:
             LogUnavailable: the node did not serve the log for a minute; the message holds its last answer.
             Unreachable: the API server did not answer for a minute.
         """
-        if tail is not None:
-            tail = integer("tail", tail, 0)
-        return read_job(self.cluster.kube, self.name, self.namespace, tail=tail)
+        return read_job(self.cluster, self.name, namespace=self.namespace, tail_lines=tail_lines)
 
     def follow(self) -> Iterator[str]:
         """Give its log's lines as they come, from the first to the Job's end, restarts and further pods included.
@@ -300,7 +299,7 @@ class Job:
             StreamLost: the log was not served for a quarter of an hour. ``job.follow()`` begins again.
         """
         try:
-            for _, line in follow_job(self.cluster.kube, self.name, self.namespace):
+            for _, line in follow_job(self.cluster, self.name, namespace=self.namespace):
                 yield line.text
         except KeyboardInterrupt:
             text = (

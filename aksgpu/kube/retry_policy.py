@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 from aksgpu import waiting
@@ -45,6 +46,8 @@ FIRST_PAUSE = 0.1
 """Seconds between the first two attempts; each further pause is twice as long."""
 LONGEST_PAUSE = 5.0
 """Seconds between two attempts, at most."""
+
+_single_attempt: ContextVar[bool] = ContextVar("aksgpu_single_attempt", default=False)
 
 
 def is_transient(failed: KubernetesError) -> bool:
@@ -97,6 +100,16 @@ def patience() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def single_attempt() -> Iterator[None]:
+    """Send each request within the ``with`` block once. The caller decides whether to repeat it."""
+    token = _single_attempt.set(True)
+    try:
+        yield
+    finally:
+        _single_attempt.reset(token)
+
+
 def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
     began = time.monotonic()
     left = waiting.time_left() or 0.0
@@ -111,7 +124,7 @@ def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
             except KeyboardInterrupt:
                 raise waiting.Interrupted(f"{what} was interrupted. It may have been carried out.") from None
             except KubernetesError as failed:
-                if not is_transient(failed):
+                if _single_attempt.get() or not is_transient(failed):
                     raise
                 if not is_unsent(failed):
                     lost = True

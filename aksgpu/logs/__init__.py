@@ -1,4 +1,4 @@
-"""Logs of pods and Jobs, read and followed without losing a line or repeating one.
+"""Logs of pods and Jobs, read and followed without losing or repeating a line.
 
 A log that cannot be read raises an error; it never looks like an empty one.
 """
@@ -10,3 +10,7 @@ from aksgpu.logs.job_logs import follow, follow_job, read, read_job
 from aksgpu.logs.log_request import LogIncomplete
 
 __all__ = ["LogGap", "LogIncomplete", "LogLine", "follow", "follow_job", "read", "read_job"]
+
+
+def __dir__() -> list[str]:
+    return __all__

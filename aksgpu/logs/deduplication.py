@@ -1,9 +1,9 @@
-"""Which lines of a container's log were given already.
+"""Tell the new lines of a container's log from those that were read before.
 
-The log end point has no positions. It filters by ``sinceTime``, which the API server truncates to seconds, and serves
-the newest file of the newest run only. So a line is identified by what the server says of it: its stamp in
-nanoseconds, its text, and how often the two came. A :class:`Window` remembers the lines of one run, a
-:class:`Reading` compares one answer with it.
+The log endpoint has no positions. It filters by ``sinceTime``, which the API server truncates to seconds, and serves
+only the newest file of the newest run. So a line is identified by its timestamp in nanoseconds, its text, and the
+number of times that both occurred. :class:`SeenLines` remembers the lines of one run; :class:`Response` compares one
+response with them.
 """
 
 from __future__ import annotations
@@ -15,64 +15,76 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-REMEMBERED = 1_000_000
-"""Lines of a run that are remembered at least; eight bytes each."""
-WHOLE_BYTES = 1 << 20
-"""A log up to this size is asked for again almost whole after a break."""
-LONG_MARGIN = 3600
-"""Seconds before the last line from which a short log is asked for again: a node's clock may be set back by that."""
+__all__ = [
+    "LogGap",
+    "LogLine",
+    "Response",
+    "SeenLines",
+    "format_since",
+    "has_timestamp",
+    "marker",
+    "parse",
+    "seconds_of",
+]
+
+REMEMBERED_LINES = 1_000_000
+"""Minimum number of lines of a run that are remembered, at eight bytes each."""
+SHORT_LOG_BYTES = 1 << 20
+"""A log up to this size is requested almost from its beginning after an interruption."""
+SHORT_LOG_MARGIN = 3600
+"""Seconds before the last line from which a short log is requested again. A node's clock may be set back by as much."""
 MARGIN = 60
-"""The same for a log that is larger than :data:`WHOLE_BYTES`."""
-PIECE = 16_000
-"""Container runtimes store a line in pieces of 16 KiB with a stamp each. Shorter lines have one stamp."""
+"""The same for a log that is larger than :data:`SHORT_LOG_BYTES`."""
+PIECE_BYTES = 16_000
+"""Container runtimes store a longer line in pieces of 16 KiB, each with its own timestamp."""
 
 
 class LogGap(NamedTuple):
-    """What could not be read of a log."""
+    """A part of a log that could not be read."""
 
     reason: str
-    """What is missing, and why, in a sentence."""
+    """A sentence that says what is missing, and why."""
     container: str = ""
-    """Name of the container; empty where whole pods are missing."""
+    """Name of the container; empty if whole pods are missing."""
     runs: tuple[int, ...] = ()
-    """The container's runs that are concerned, counted from 0. Empty where that is not known."""
+    """The affected runs of the container, counted from 0; empty if they are not known."""
     since: str = ""
-    """Stamp of the last line before the gap (RFC 3339); empty where no line was read before it."""
+    """Timestamp of the last line before the gap (RFC 3339); empty if no line was read before it."""
     until: str = ""
-    """Stamp of the first line after the gap; empty where that is not known."""
+    """Timestamp of the first line after the gap; empty if it is not known."""
 
     @property
     def seconds(self) -> float | None:
-        """Length of the gap in seconds by the node's clock; None where an end is not known."""
+        """Length of the gap in seconds by the node's clock; None if ``since`` or ``until`` is not known."""
         if not self.since or not self.until:
             return None
         return (datetime.fromisoformat(self.until) - datetime.fromisoformat(self.since)).total_seconds()
 
 
 class LogLine(NamedTuple):
-    """One line of a container's log, or a marker where lines are missing."""
+    """One line of a container's log, or a marker in the place of missing lines."""
 
     timestamp: str
-    """The node's time of the line, RFC 3339 with nanoseconds; empty for a marker."""
+    """When the node stored the line, RFC 3339 with nanoseconds; empty for a marker."""
     text: str
-    """Without the newline. A marker's text is ``[aksgpu: ...]``."""
+    """The line without its newline. The text of a marker is ``[aksgpu: ...]``."""
     gap: LogGap | None = None
     """What is missing here; None for a line of the program."""
 
 
 def marker(gap: LogGap) -> LogLine:
-    """The line that shows a gap."""
+    """Return the line that shows a gap."""
     return LogLine("", f"[aksgpu: {gap.reason}]", gap)
 
 
-class Window:
-    """The lines of one run of a container that were given.
+class SeenLines:
+    """The lines of one run of a container that were read before.
 
     Attributes:
-        lines: number of lines given.
-        size: bytes given.
-        first: stamp of the first line given; empty before it.
-        last: stamp of the last line given; empty before it.
+        lines: number of lines.
+        size: number of bytes.
+        first: timestamp of the first line; empty before it.
+        last: timestamp of the last line; empty before it.
     """
 
     def __init__(self) -> None:
@@ -81,40 +93,40 @@ class Window:
         self.first = ""
         self.last = ""
         self._hashes = array("q")
-        # One entry each time the second changes from one line to the next.
+        # One entry whenever a line has another second than the line before it.
         self._seconds = array("q")
         self._starts = array("q")
         self._second_text = ""
         self._long: list[bytes] = []
 
     def add(self, raw: bytes, digest: int) -> LogLine:
-        """Count a stamped line as given.
+        """Add a line.
 
         Args:
-            raw: the line without its newline.
+            raw: the line with its timestamp, without its newline.
             digest: ``hash(raw)``.
         """
         line = parse(raw)
-        stamp = line.timestamp
-        if stamp[:19] != self._second_text:
-            self._second_text = stamp[:19]
-            self._seconds.append(_epoch(stamp))
+        timestamp = line.timestamp
+        if timestamp[:19] != self._second_text:
+            self._second_text = timestamp[:19]
+            self._seconds.append(_epoch(timestamp))
             self._starts.append(len(self._hashes))
-            if len(self._hashes) > 2 * REMEMBERED or len(self._seconds) > 2 * REMEMBERED:
+            if len(self._hashes) > 2 * REMEMBERED_LINES or len(self._seconds) > 2 * REMEMBERED_LINES:
                 self._forget()
         self._hashes.append(digest)
         if not self.lines:
-            self.first = stamp
+            self.first = timestamp
         self.lines += 1
         self.size += len(raw) + 1
-        self.last = stamp
-        if len(raw) >= PIECE:
+        self.last = timestamp
+        if len(raw) >= PIECE_BYTES:
             self._long = [*self._long[-3:], raw]
         return line
 
     def _forget(self) -> None:
-        """Drop the older lines, from the beginning of a second on."""
-        keep = max(len(self._seconds) // 2, bisect_left(self._starts, len(self._hashes) - REMEMBERED))
+        """Forget the older lines, in whole seconds."""
+        keep = max(len(self._seconds) // 2, bisect_left(self._starts, len(self._hashes) - REMEMBERED_LINES))
         keep = min(keep, len(self._seconds) - 1)
         dropped = self._starts[keep]
         del self._hashes[:dropped]
@@ -125,22 +137,22 @@ class Window:
 
     @property
     def remembers_all(self) -> bool:
-        """Whether no line was forgotten, so that the whole log may be asked for."""
+        """Whether no line was forgotten, so that the whole log can be compared."""
         return len(self._hashes) == self.lines
 
     @property
-    def since(self) -> datetime | None:
-        """From when to ask after a break, so that the last line given is in the answer; None before the first."""
+    def resume_time(self) -> datetime | None:
+        """The ``sinceTime`` with which a response includes the last line; None before the first line."""
         if not self.lines:
             return None
-        margin = LONG_MARGIN if self.size <= WHOLE_BYTES else MARGIN
-        wanted = self._seconds[-1] - margin
+        margin = SHORT_LOG_MARGIN if self.size <= SHORT_LOG_BYTES else MARGIN
+        seconds = self._seconds[-1] - margin
         if not self.remembers_all:
-            wanted = max(wanted, self._seconds[0] + 1)
-        return datetime.fromtimestamp(wanted, UTC)
+            seconds = max(seconds, self._seconds[0] + 1)
+        return datetime.fromtimestamp(seconds, UTC)
 
-    def given(self, since: datetime | None) -> Counter[int]:
-        """The lines since a time, each with how often it was given."""
+    def count(self, since: datetime | None) -> Counter[int]:
+        """Return the hashes of the lines since a time, with the number of times that each line occurred."""
         if since is None:
             return Counter(self._hashes)
         earliest = since.timestamp()
@@ -151,121 +163,123 @@ class Window:
                 found.update(self._hashes[start:end])
         return found
 
-    def holds(self, digest: int) -> bool:
-        """Whether a line is among those that were given."""
+    def __contains__(self, digest: int) -> bool:
         return digest in self._hashes
 
     @property
     def last_digest(self) -> int | None:
-        """Hash of the last line given."""
+        """Hash of the last line; None before the first line."""
         return self._hashes[-1] if self.lines else None
 
-    def is_rest(self, raw: bytes) -> bool:
-        """Whether this is the rest of a long line that was given: ``sinceTime`` fell between its pieces."""
-        text = raw.partition(b" ")[2] if stamped(raw) else raw
-        return bool(text) and any(line.endswith(text) and not line.endswith(b" " + raw) for line in self._long)
+    def ends_long_line(self, raw: bytes) -> bool:
+        """Return whether this is the end of a long line that was seen: ``sinceTime`` fell between its pieces."""
+        text = raw.partition(b" ")[2] if has_timestamp(raw) else raw
+        if not text:
+            return False
+        return any(line.endswith(text) and not line.endswith(b" " + raw) for line in self._long)
 
-    def is_last_rest(self, raw: bytes) -> bool:
-        """Whether this is the rest of the last line that was given."""
-        return bool(self._long) and hash(self._long[-1]) == self.last_digest and self.is_rest(raw)
+    def ends_last_line(self, raw: bytes) -> bool:
+        """Return whether this is the end of the last line that was seen."""
+        return bool(self._long) and hash(self._long[-1]) == self.last_digest and self.ends_long_line(raw)
 
 
-class Reading:
-    """One answer of the log end point, compared with what was given.
+class Response:
+    """Compares one response of the log endpoint with the lines that were seen.
 
     Args:
-        window: what was given of the run.
-        since: what was asked for; None for the whole log.
+        seen: the lines of the run that were seen.
+        since: the requested ``sinceTime``; None for the whole log.
 
     Attributes:
-        matched: lines of the answer that had been given.
-        new: lines of the answer that had not been given.
-        has_last: whether the last line given before this answer was in it, as often as it was given.
-        ends_with_last: whether the latest line of the answer is the last one given before it.
-        unfinished: what came after the last newline: the connection may have broken there, or the program ended
-            without a newline.
-        words: what the kubelet said in place of the log, or after it; empty where it served the log only.
+        matched: number of lines in the response that had been seen.
+        new: number of lines in the response that had not been seen.
+        has_last: whether the response has the last line seen before it, as often as it had been seen.
+        ends_with_last: whether the newest line of the response is the last one seen before it.
+        unfinished: what follows the last newline. Either the connection broke there, or the program ended without a
+            newline.
+        kubelet_message: the kubelet's own text in place of the log, or after it; empty if there is none.
     """
 
-    def __init__(self, window: Window, since: datetime | None) -> None:
-        self._window = window
+    def __init__(self, seen: SeenLines, since: datetime | None) -> None:
+        self._seen = seen
         self._since = since
         self.matched = 0
         self.new = 0
         self.has_last = False
         self.ends_with_last = False
         self.unfinished = b""
-        self.words = ""
+        self.kubelet_message = ""
 
-    def fresh(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-        """The stamped whole lines that were not given before, without their newline, each with its hash."""
-        window = self._window
-        given = window.given(self._since)
-        left = given.total()
-        last = window.last_digest
+    def new_lines(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Yield the complete lines that had not been seen, with timestamp and without newline, each with its hash."""
+        seen = self._seen
+        expected = seen.count(self._since)
+        left = expected.total()
+        last = seen.last_digest
         fragment = b""
         for raw in lines:
             if raw[-1:] != b"\n":
                 self._end(raw)
                 break
             raw = raw[:-1]
-            if not stamped(raw):
-                # Without a stamp, the first line is the rest of one that began before sinceTime. Any other is the
-                # kubelet's.
+            if not has_timestamp(raw):
+                # Without a timestamp, the first line is the end of one that began before sinceTime. Any other is the
+                # kubelet's own message.
                 if self.matched or self.new or self._since is None:
-                    self.words = _text(raw)
+                    self.kubelet_message = _text(raw)
                 else:
                     fragment = raw
                 continue
             digest = hash(raw)
-            if left and given.get(digest, 0):
-                given[digest] -= 1
+            if left and expected.get(digest, 0):
+                expected[digest] -= 1
                 left -= 1
                 self.matched += 1
                 self.ends_with_last = digest == last
-                if digest == last and not given[digest]:
+                if digest == last and not expected[digest]:
                     self.has_last = True
                 continue
-            if left and not self.matched and window.is_rest(raw):
-                self.ends_with_last = window.is_last_rest(raw)
+            if left and not self.matched and seen.ends_long_line(raw):
+                self.ends_with_last = seen.ends_last_line(raw)
                 continue
             self.new += 1
             yield raw, digest
-        if fragment and not self.matched and not self.new and not window.is_rest(fragment):
-            self.words = _text(fragment)
+        if fragment and not self.matched and not self.new and not seen.ends_long_line(fragment):
+            self.kubelet_message = _text(fragment)
 
     def _end(self, raw: bytes) -> None:
-        """What stands after the last newline."""
-        if stamped(raw) or raw[:1].isdigit():
-            self.unfinished = raw  # a line, or a part of a stamp
-        elif not self._window.is_rest(raw):
-            self.words = _text(raw)
+        """Classify what follows the last newline."""
+        if has_timestamp(raw) or raw[:1].isdigit():
+            self.unfinished = raw  # a line, or a part of a timestamp
+        elif not self._seen.ends_long_line(raw):
+            self.kubelet_message = _text(raw)
 
 
-def stamped(raw: bytes) -> bool:
-    """Whether a line begins with a time, as each line of a program does where stamps were asked for."""
-    return raw[4:5] == b"-" and raw[10:11] == b"T" and raw[:4].isdigit() and (raw.find(b" ", 19, 40) > 0)
+def has_timestamp(raw: bytes) -> bool:
+    """Return whether a line begins with a timestamp, as each line of a program does with ``timestamps=true``."""
+    return raw[4:5] == b"-" and raw[10:11] == b"T" and raw[:4].isdigit() and raw.find(b" ", 19, 40) > 0
 
 
 def parse(raw: bytes) -> LogLine:
-    """A stamped line without its newline."""
-    stamp, _, text = raw.decode("utf-8", "replace").partition(" ")
-    return LogLine(stamp, text)
+    """Parse a line with its timestamp and without its newline."""
+    timestamp, _, text = raw.decode("utf-8", "replace").partition(" ")
+    return LogLine(timestamp, text)
 
 
-def since_text(since: datetime | None) -> str | None:
-    """A time as the log end point takes it."""
+def format_since(since: datetime | None) -> str | None:
+    """Format a time as the log endpoint accepts it."""
     return None if since is None else since.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seconds_of(stamp: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time."""
-    return datetime.fromisoformat(stamp).timestamp()
+def seconds_of(timestamp: str) -> float:
+    """Return an RFC 3339 timestamp as seconds since 1970."""
+    return datetime.fromisoformat(timestamp).timestamp()
 
 
-def _epoch(stamp: str) -> int:
-    zone = stamp[19:].lstrip(".0123456789")
-    return int(datetime.fromisoformat(stamp[:19] + zone).timestamp())
+def _epoch(timestamp: str) -> int:
+    """Return the same in whole seconds, also for fractions that ``datetime`` does not parse."""
+    zone = timestamp[19:].lstrip(".0123456789")
+    return int(datetime.fromisoformat(timestamp[:19] + zone).timestamp())
 
 
 def _text(raw: bytes) -> str:

@@ -1,134 +1,273 @@
-"""Read and follow the logs of pods and Jobs without losing a line or giving one twice.
+"""Read and follow the logs of pods and Jobs without losing or repeating a line.
 
-The end of a log stream means nothing: load balancers drop idle streams, servers cut long ones, and either looks like
-the end of the program. "Finished" comes from the pod's status only. Every line is asked for with its time in
-nanoseconds, which identifies it together with its text. After a break, the stream is taken up again and what was given
-is dropped. A container's restarts are followed, and a Job's later pods.
+The end of a log stream means nothing: load balancers drop idle streams, servers cut long ones, and both look like the
+end of the program. Only the pod's status says that a container has ended. Every line is requested with its timestamp
+in nanoseconds, which identifies it together with its text. After an interruption, the stream is resumed, and lines
+that were yielded before are dropped. A container's restarts are followed, and a Job's later pods.
 
 A log that cannot be read raises an error; it never looks like an empty one. Lines that are lost for good, such as
-those of a pod that was removed, are given as a marker: a :class:`LogLine` with ``gap``.
+those of a pod that was removed, are yielded as a marker: a :class:`LogLine` with ``gap``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
-from aksgpu.errors import LogsGone, NotFound
-from aksgpu.kube.client import Kube, Object
-from aksgpu.logs.container_runs import chosen_container
+from aksgpu.common.arguments import integer
+from aksgpu.errors import InvalidInput, LogsGone, NotFound
+from aksgpu.kube.client import HasKube, Kube, Object
+from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.logs import retrying
+from aksgpu.logs.container_runs import choose_container
 from aksgpu.logs.deduplication import LogGap, LogLine, marker
-from aksgpu.logs.follower import LIMITS, POLL, Follower, with_patience
-from aksgpu.logs.log_request import PATIENCE, LogIncomplete, Request, read_text
-from aksgpu.logs.patience import SILENT, Limits, Patience
+from aksgpu.logs.follower import LIMITS, POLL_SECONDS, Follower
+from aksgpu.logs.log_request import PATIENCE_SECONDS, LogRequest, read_text
+from aksgpu.logs.retrying import Failure, Limits, RetryTimer
+from aksgpu.waiting import Interrupted, check_timeout
 
-__all__ = ["LogGap", "LogIncomplete", "LogLine", "follow", "follow_job", "job_pods", "read", "read_job"]
+__all__ = ["follow", "follow_job", "job_pods", "read", "read_job"]
+
+T = TypeVar("T")
 
 READ_TIMEOUT = 45.0
-"""Seconds of silence before a stream is renewed: below the four minutes after which AKS drops it without a sign."""
-_INDEX = "batch.kubernetes.io/job-completion-index"
+"""Seconds of silence before a stream is renewed. AKS drops a silent stream after four minutes without a sign."""
+_COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 def read(
-    kube: Kube,
+    aks: HasKube,
     pod: str,
+    *,
     namespace: str | None = None,
     container: str | None = None,
-    *,
-    tail: int | None = None,
+    tail_lines: int | None = None,
     previous: bool = False,
-    patience: float = PATIENCE,
+    patience: float = PATIENCE_SECONDS,
 ) -> str:
     """Return what a container has logged until now.
 
     Args:
-        kube: the cluster's API.
-        pod: name.
-        namespace: of the pod.
-        container: None for the pod's only or default one.
-        tail: only so many of the last lines.
-        previous: of the run before the last restart.
-        patience: seconds for which a server or a node that does not serve the log is asked again; 0 for one attempt.
+        aks: the cluster.
+        pod: name of the pod.
+        namespace: of the pod; None is the context's.
+        container: name of the container; None is the pod's default or first one.
+        tail_lines: return only this number of lines from the end.
+        previous: read the log of the run before the last restart.
+        patience: seconds for which the request is repeated while a server or a node does not serve the log. With 0,
+            the first failure is raised.
 
     Returns:
-        The text. It is empty only where the container has not started or has printed nothing. Where an earlier read
-        or follow in this process saw lines that the node has rotated away since, the text begins with a line
-        ``[aksgpu: ...]`` that says so.
+        The text. It is empty only if the container has not started or has printed nothing. If the node has rotated
+        away lines that this process has read or followed before, the text begins with a line ``[aksgpu: ...]`` that
+        says so.
 
     Raises:
-        NotFound: there is no such pod.
-        LogUnavailable: the node's kubelet did not serve the log for ``patience`` seconds; the message holds its last
+        InvalidInput: an argument is wrong; nothing was sent. Also if the pod has no such container.
+        NotFound: the pod does not exist.
+        LogUnavailable: the node's kubelet did not serve the log for ``patience`` seconds; the message has its last
             answer.
         Unreachable: the API server did not answer for ``patience`` seconds.
 
     Warns:
-        LogIncomplete: the log begins long after its container, so that the node may have rotated its beginning away.
-            That is a guess.
+        LogIncomplete: the log begins long after its container, so the node may have rotated its beginning away. That
+            is a guess.
+
+    Example:
+        >>> text = logs.read(aks, "samples-tf-mnist-demo-k2x5b", tail_lines=100)
     """
-    return read_text(Request(kube, pod, namespace, container, tail, previous), patience)
+    check_cluster(aks)
+    lines = _check_tail_lines(tail_lines)
+    seconds = check_timeout(patience, "patience")
+    request = LogRequest(aks.kube, pod, namespace, container, lines, previous)
+    with _interruptible(f"reading the log of pod {pod} was interrupted"):
+        return read_text(request, seconds)
 
 
 def read_job(
-    kube: Kube, job: str, namespace: str | None = None, *, tail: int | None = None, patience: float = PATIENCE
+    aks: HasKube,
+    job: str,
+    *,
+    namespace: str | None = None,
+    tail_lines: int | None = None,
+    patience: float = PATIENCE_SECONDS,
 ) -> str:
     """Return what a Job has logged until now.
 
-    Of a Job with one pod at a time, the newest attempt's log; of one with many pods, all of theirs, by index or else
-    by age. A table, a curve and a live view of a Job read its log through this function.
+    For a Job with one pod at a time, this is the log of its newest attempt. For a Job with several, it is the logs of
+    all its pods, by index or else by age. ``job.logs()``, ``job.metrics()``, ``job.plot()`` and the live view read a
+    Job's log with this function.
 
     Args:
-        kube: the cluster's API.
-        job: name.
-        namespace: of the Job.
-        tail: only so many of the last lines (of each pod).
+        aks: the cluster.
+        job: name of the Job.
+        namespace: of the Job; None is the context's.
+        tail_lines: return only this number of lines from the end (of each pod).
         patience: as for :func:`read`.
 
     Returns:
-        The text; empty only where the Job has not started or has printed nothing.
+        The text; empty only if the Job has not started or has printed nothing.
 
     Raises:
-        NotFound: there is no such Job.
+        InvalidInput: an argument is wrong; nothing was sent.
+        NotFound: the Job does not exist.
         LogsGone: the Job has run, and its pods are gone.
         LogUnavailable: as for :func:`read`.
         Unreachable: as for :func:`read`.
     """
-    waiting = Patience(Limits(patience, patience, patience))
-    removed = Patience(Limits(patience, patience, patience))
+    check_cluster(aks)
+    lines = _check_tail_lines(tail_lines)
+    limits = Limits.of(check_timeout(patience, "patience"))
+    with _interruptible(f"reading the log of job {job} was interrupted"):
+        return _read_pods(aks.kube, job, namespace, lines, limits)
+
+
+def _read_pods(kube: Kube, job: str, namespace: str | None, tail_lines: int | None, limits: Limits) -> str:
+    retries = RetryTimer(limits)
+    removed = RetryTimer(limits)
     while True:
-        found = with_patience(lambda: kube.get("Job", job, namespace), waiting, f"job {job}", answered=False)
-        pods = _pods_with_patience(kube, found, waiting)
-        chosen = _logged(found, pods)
+        found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", answered=False)
+        pods = _list_pods(kube, found, retries)
+        chosen = _choose_pods(found, pods)
         if not chosen and _has_run(found):
             raise _logs_gone(job)
         try:
-            texts = [_whole_lines(kube, pod, tail, patience) for pod in chosen]
+            texts = [_read_whole_lines(kube, pod, tail_lines, limits.silent) for pod in chosen]
         except NotFound:  # removed since they were listed: the next list decides
-            if removed.spent(SILENT):
+            if removed.is_over(Failure.SILENT):
                 raise _logs_gone(job) from None
             removed.sleep()
             continue
-        lost = int((found.get("status") or {}).get("succeeded") or 0) - _succeeded(pods)
+        lost = int((found.get("status") or {}).get("succeeded") or 0) - _count_succeeded(pods)
         if len(chosen) > 1 and lost > 0:
             texts.insert(0, f"[aksgpu: {lost} of the pods of job {job} are gone, and their logs with them]\n")
         return "".join(texts)
 
 
-def _whole_lines(kube: Kube, pod: Object, tail: int | None, patience: float) -> str:
+def follow(
+    aks: HasKube,
+    pod: str,
+    *,
+    namespace: str | None = None,
+    container: str | None = None,
+    read_timeout: float = READ_TIMEOUT,
+) -> Iterator[LogLine]:
+    """Yield every line of a container, from its first until it has ended for good, restarts included.
+
+    Args:
+        aks: the cluster.
+        pod: name of the pod. A pod that has not started is waited for.
+        namespace: of the pod; None is the context's.
+        container: name of the container; None is the pod's default or first one.
+        read_timeout: seconds of silence after which the stream is renewed.
+
+    Yields:
+        Complete lines. A line with ``gap`` marks lines that can no longer be read.
+
+    Raises:
+        InvalidInput: an argument is wrong; nothing was sent. Also if the pod has no such container.
+        NotFound: the pod does not exist.
+        StreamLost: there was no log for a quarter of an hour, or the server refused connections for two minutes.
+
+    Example:
+        >>> for line in logs.follow(aks, "samples-tf-mnist-demo-k2x5b"):
+        ...     print(line.timestamp, line.text)
+    """
+    check_cluster(aks)
+    silence = _check_read_timeout(read_timeout)
+    found = _get_first(aks.kube, "Pod", pod, namespace)
+    follower = Follower(aks.kube, found, choose_container(found, container), silence)
+    return _interruptible_lines(follower.lines(), f"pod {pod}")
+
+
+def follow_job(
+    aks: HasKube,
+    job: str,
+    *,
+    namespace: str | None = None,
+    container: str | None = None,
+    read_timeout: float = READ_TIMEOUT,
+) -> Iterator[tuple[str, LogLine]]:
+    """Yield every line of a Job's pods until the Job has ended: one pod after the other, oldest first.
+
+    Args:
+        aks: the cluster.
+        job: name of the Job.
+        namespace: of the Job; None is the context's.
+        container: as for :func:`follow`.
+        read_timeout: as for :func:`follow`.
+
+    Yields:
+        The pod's name and the line. Pods that were removed before they were read are reported by a marker (a line
+        with ``gap``) with an empty pod name.
+
+    Raises:
+        InvalidInput: as for :func:`follow`.
+        NotFound: the Job does not exist.
+        LogsGone: the Job has ended, and all its pods are gone.
+        StreamLost: as for :func:`follow`.
+    """
+    check_cluster(aks)
+    silence = _check_read_timeout(read_timeout)
+    found = _get_first(aks.kube, "Job", job, namespace)
+    return _interruptible_lines(_follow_pods(aks.kube, found, container, silence), f"job {job}")
+
+
+@contextlib.contextmanager
+def _interruptible(message: str) -> Iterator[None]:
+    """Show the message alone when the user interrupts, instead of the frames of the HTTP library."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(message) from None
+
+
+def _interruptible_lines(lines: Iterator[T], what: str) -> Iterator[T]:
+    with _interruptible(f"following {what} was interrupted; following it again begins at its first line"):
+        yield from lines
+
+
+def _check_tail_lines(tail_lines: int | None) -> int | None:
+    return None if tail_lines is None else integer("tail_lines", tail_lines, 0)
+
+
+def _check_read_timeout(read_timeout: float) -> float:
+    seconds = check_timeout(read_timeout, "read_timeout")
+    if not 0 < seconds < math.inf:
+        raise InvalidInput(
+            f"`read_timeout` must be a number of seconds above 0, got {read_timeout!r}",
+            hint=f"The default is read_timeout={READ_TIMEOUT:g}.",
+        )
+    return seconds
+
+
+def _get_first(kube: Kube, kind: str, name: str, namespace: str | None) -> Object:
+    """Get an object that was not asked for before, so that a missing permission is raised at once."""
+    retries = RetryTimer(Limits.of(PATIENCE_SECONDS))
+    return retrying.call(lambda: kube.get(kind, name, namespace), retries, f"{kind} {name}", answered=False)
+
+
+def _read_whole_lines(kube: Kube, pod: Object, tail_lines: int | None, patience: float) -> str:
+    """Read the log of a pod, and end it with a newline unless it is empty."""
     metadata = pod["metadata"]
-    text = read(kube, metadata["name"], metadata["namespace"], tail=tail, patience=patience)
+    request = LogRequest(kube, metadata["name"], metadata["namespace"], None, tail_lines, False)
+    text = read_text(request, patience)
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _logged(job: Object, pods: list[Object]) -> list[Object]:
-    """The pods whose logs are the Job's: the newest attempt of each part of it."""
-    spec = job["spec"]
+def _choose_pods(job: Object, pods: list[Object]) -> list[Object]:
+    """Return the pods whose logs are the Job's: the newest attempt of each part of it."""
     newest: dict[str, Object] = {}
     for pod in pods:
-        index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
+        index = (pod["metadata"].get("annotations") or {}).get(_COMPLETION_INDEX)
         if index is not None:
             newest[index] = pod
     if newest:
         return [newest[index] for index in sorted(newest, key=int)]
+    spec = job["spec"]
     if (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1:
         return pods
     started = [pod for pod in pods if pod["spec"].get("nodeName")]
@@ -136,142 +275,78 @@ def _logged(job: Object, pods: list[Object]) -> list[Object]:
 
 
 def _has_run(job: Object) -> bool:
-    """Whether the Job has, or had, pods."""
+    """Return whether the Job has, or had, pods."""
     status = job.get("status") or {}
-    return bool(_ended_pods(job) or status.get("active") or _has_ended(job))
+    return bool(_count_ended(job) or status.get("active") or _has_ended(job))
 
 
-def _succeeded(pods: list[Object]) -> int:
+def _count_succeeded(pods: list[Object]) -> int:
     return sum((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
 
 
-def follow(
-    kube: Kube,
-    pod: str,
-    namespace: str | None = None,
-    container: str | None = None,
-    *,
-    read_timeout: float = READ_TIMEOUT,
-) -> Iterator[LogLine]:
-    """Give every line of a container, from its first until it has ended for good, its restarts included.
-
-    Args:
-        kube: the cluster's API.
-        pod: name. A pod that has not started is waited for.
-        namespace: of the pod.
-        container: None for the pod's only or default one.
-        read_timeout: seconds of silence after which the connection is renewed.
-
-    Yields:
-        :class:`LogLine`: the node's time of the line (RFC 3339, nanoseconds) and its text without the newline. Where
-        lines are lost for good (the pod was removed, the node has rotated the log or no longer has a run), a line
-        with ``gap`` says what is missing.
-
-    Raises:
-        NotFound: there is no such pod. A pod that is removed later ends the iteration, with a marker if its log was
-            not read to the end.
-        StreamLost: the API server, or the node's kubelet, did not serve the log for a quarter of an hour; or the API
-            server refused connections for two minutes.
-    """
-    found = _first_answer(kube, "Pod", pod, namespace)
-    return Follower(kube, found, chosen_container(found, container), read_timeout).lines()
-
-
-def follow_job(
-    kube: Kube,
-    job: str,
-    namespace: str | None = None,
-    container: str | None = None,
-    *,
-    read_timeout: float = READ_TIMEOUT,
+def _follow_pods(
+    kube: Kube, owner: Object, container: str | None, read_timeout: float
 ) -> Iterator[tuple[str, LogLine]]:
-    """Give every line of a Job's pods until the Job has ended: one pod after the other, oldest first.
-
-    Args:
-        kube: the cluster's API.
-        job: name.
-        namespace: of the Job.
-        container: as for :func:`follow`.
-        read_timeout: as for :func:`follow`.
-
-    Yields:
-        The pod's name and the line. Pods that were removed before they were read are told by a marker (a line with
-        ``gap``) with an empty pod name.
-
-    Raises:
-        NotFound: there is no such Job.
-        LogsGone: the Job has ended, and all its pods are gone.
-        StreamLost: as for :func:`follow`.
-    """
-    return _job_lines(kube, _first_answer(kube, "Job", job, namespace), container, read_timeout)
-
-
-def _first_answer(kube: Kube, kind: str, name: str, namespace: str | None) -> Object:
-    patience = Patience(Limits(PATIENCE, PATIENCE, PATIENCE))
-    return with_patience(lambda: kube.get(kind, name, namespace), patience, f"{kind} {name}", answered=False)
-
-
-def _job_lines(kube: Kube, owner: Object, container: str | None, read_timeout: float) -> Iterator[tuple[str, LogLine]]:
     followed: set[str] = set()
-    patience = Patience(LIMITS)
+    retries = RetryTimer(LIMITS)
     name = owner["metadata"]["name"]
     while True:
-        # Asked before the pods are listed: when it has ended by then, the list holds all the pods there will be.
-        now = with_patience(lambda: _same_job(kube, owner), patience, f"job {name}")
-        pods = _pods_with_patience(kube, owner, patience)
-        ended = now is None or _has_ended(now)
+        # The Job is read before its pods are listed. If it has ended, the list has all its pods.
+        now = retrying.call(lambda: _find_same_job(kube, owner), retries, f"job {name}")
+        pods = _list_pods(kube, owner, retries)
+        has_ended = now is None or _has_ended(now)
         left = [pod for pod in pods if pod["metadata"]["uid"] not in followed]
-        # One that waits for a GPU must not hold up one that runs. Listed anew after each, for what came meanwhile.
-        chosen = next((pod for pod in left if ended or pod["spec"].get("nodeName")), None)
+        # A pod that waits for a GPU does not hold up one that runs. The list is read again after each pod.
+        chosen = next((pod for pod in left if has_ended or pod["spec"].get("nodeName")), None)
         if chosen is not None:
             followed.add(chosen["metadata"]["uid"])
-            follower = Follower(kube, chosen, chosen_container(chosen, container), read_timeout)
+            follower = Follower(kube, chosen, choose_container(chosen, container), read_timeout)
             for line in follower.lines():
                 yield chosen["metadata"]["name"], line
-        elif ended:
-            yield from _never_seen(now, name, len(followed))
+        elif has_ended:
+            yield from _report_unseen_pods(now, name, len(followed))
             return
         else:
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
 
-def _never_seen(job: Object | None, name: str, followed: int) -> Iterator[tuple[str, LogLine]]:
-    """Say that pods of a Job were removed before they were followed."""
+def _report_unseen_pods(job: Object | None, name: str, followed: int) -> Iterator[tuple[str, LogLine]]:
+    """Yield a marker if pods of a Job were removed before they were followed."""
     if job is None:
         if not followed:
-            yield "", marker(LogGap(f"job {name} was deleted before a pod of it could be read"))
+            yield "", marker(LogGap(f"job {name} was deleted before the log of a pod could be read"))
         return
-    missing_pods = _ended_pods(job) - followed
-    if missing_pods <= 0:
+    missing = _count_ended(job) - followed
+    if missing <= 0:
         return
     if not followed:
         raise _logs_gone(name)
-    pods = "1 pod" if missing_pods == 1 else f"{missing_pods} pods"
+    pods = "1 pod" if missing == 1 else f"{missing} pods"
     yield "", marker(LogGap(f"{pods} of job {name} could not be read: removed before their logs were followed"))
 
 
 def _logs_gone(name: str) -> LogsGone:
     return LogsGone(
         f"the pods of job {name} are gone, and their logs with them",
-        hint="Follow the next run while it goes on: for line in job.follow(): print(line). "
-        "A Job with restart policy OnFailure loses its pod with its last failure.",
+        hint="Follow the next run while it is running: for line in job.follow(): print(line). "
+        "A Job with the restart policy OnFailure loses its pod at its last failure.",
     )
 
 
 def job_pods(kube: Kube, job: Object) -> list[Object]:
-    """A Job's pods, oldest first."""
+    """Return a Job's pods, oldest first."""
     labels = job["spec"]["selector"]["matchLabels"]
     selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
     pods = kube.list("Pod", job["metadata"]["namespace"], label_selector=selector)
     return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
 
-def _pods_with_patience(kube: Kube, job: Object, patience: Patience) -> list[Object]:
-    return with_patience(lambda: job_pods(kube, job), patience, f"pods of job {job['metadata']['name']}")
+def _list_pods(kube: Kube, job: Object, retries: RetryTimer) -> list[Object]:
+    return retrying.call(lambda: job_pods(kube, job), retries, f"pods of job {job['metadata']['name']}")
 
 
-def _same_job(kube: Kube, job: Object) -> Object | None:
-    """The Job as it is now; None where it was deleted, or deleted and made again."""
+def _find_same_job(kube: Kube, job: Object) -> Object | None:
+    """Return the current state of the Job; None if it was deleted, even if there is a new one with its name."""
     now = kube.find("Job", job["metadata"]["name"], job["metadata"]["namespace"])
     return now if now is not None and now["metadata"]["uid"] == job["metadata"]["uid"] else None
 
@@ -281,6 +356,6 @@ def _has_ended(job: Object) -> bool:
     return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
 
 
-def _ended_pods(job: Object) -> int:
+def _count_ended(job: Object) -> int:
     status = job.get("status") or {}
     return int(status.get("succeeded") or 0) + int(status.get("failed") or 0)

@@ -1,169 +1,183 @@
-"""Read the log of one container once, and be certain that it is all of it.
+"""Read the log of one container once, and make sure that it is complete.
 
-An answer of the log end point can be cut off without a sign, be empty although there are lines, or be the kubelet's
-own words with status 200. So an answer is checked.
+A response of the log endpoint can be cut off without a sign, be empty although there are lines, or be the kubelet's own
+message with status 200. So responses are checked.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from aksgpu.errors import KubernetesError, LogUnavailable, NotFound, Unreachable
-from aksgpu.logs import container_runs
-from aksgpu.logs.container_runs import Seen, chosen_container
-from aksgpu.logs.deduplication import Reading, Window, parse, seconds_of, stamped
-from aksgpu.logs.follower import EMPTY_ANSWERS, LAST_LINES, missing, with_patience, words
-from aksgpu.logs.patience import SILENT, Limits, Patience, retryable
+from aksgpu.errors import Forbidden, KubernetesError, LogUnavailable, NotFound, Unauthorized, Unreachable
+from aksgpu.kube import retry_policy
+from aksgpu.logs import container_runs, retrying
+from aksgpu.logs.container_runs import Observation, State, choose_container
+from aksgpu.logs.deduplication import Response, SeenLines, has_timestamp, parse, seconds_of
+from aksgpu.logs.follower import EMPTY_RESPONSES, LAST_LINES, is_missing_log, log_unavailable
+from aksgpu.logs.retrying import Failure, Limits, RetryTimer
 
 if TYPE_CHECKING:
     from aksgpu.kube.client import Kube, Object
 
-PATIENCE = 60.0
-"""Seconds for which a read goes on asking a server, or a node's kubelet, that does not serve the log."""
-LATE_START = 60.0
-"""Seconds between a container's start and the first line of its log after which the log may have been rotated."""
-STEADY = 10
-"""How many times longer that must be than the usual time between two lines."""
-ANSWERS = 12
-"""Answers after which a log that always ends before its last line counts as unreadable."""
-PAUSE = 0.1
-"""Seconds between two answers that contradict each other."""
+__all__ = ["LogIncomplete", "LogRequest", "read_text"]
+
+PATIENCE_SECONDS = 60.0
+"""How long a read is repeated while a server, or a node's kubelet, does not serve the log."""
+LATE_START_SECONDS = 60.0
+"""Time between a container's start and the first line of its log after which the log may have been rotated."""
+LATE_START_FACTOR = 10
+"""How many times longer that must be than the average time between two lines."""
+MAX_RESPONSES = 12
+"""Responses after which a log that ends at another line each time counts as unreadable."""
+PAUSE_SECONDS = 0.1
+"""Pause between two responses that contradict each other."""
 
 
 class LogIncomplete(UserWarning):
     """A log begins long after its container: the node may have rotated its beginning away."""
 
 
-class Request(NamedTuple):
-    """Whose log is read, and which part of it."""
+@dataclass(frozen=True)
+class LogRequest:
+    """Which log to read, and which part of it."""
 
     kube: Kube
     pod: str
     namespace: str | None
     container: str | None
-    tail: int | None
+    tail_lines: int | None
     previous: bool
 
-    def look(self) -> Object:
-        """The Pod object."""
+    def get_pod(self) -> Object:
+        """Return the Pod object."""
         return self.kube.get("Pod", self.pod, self.namespace)
 
 
-def read_text(request: Request, patience: float) -> str:
-    """See :func:`aksgpu.logs.read`."""
-    limits = Limits(patience, patience, patience)
-    waiting = Patience(limits)
-    looking = Patience(limits)
+def read_text(request: LogRequest, patience: float) -> str:
+    """Return the text of a log; see :func:`aksgpu.logs.read`."""
+    limits = Limits.of(patience)
+    log_retries = RetryTimer(limits)
+    pod_retries = RetryTimer(limits)
     what = f"the log of pod {request.pod}"
-    pod = with_patience(request.look, looking, what, answered=False)
-    name = chosen_container(pod, request.container)
-    waiting.renew()
+    pod = retrying.call(request.get_pod, pod_retries, what, answered=False)
+    container = choose_container(pod, request.container)
+    log_retries.reset()
     while True:
-        seen = container_runs.seen(pod, name)
+        observed = container_runs.observe(pod, container)
         try:
-            lines = _all_lines(request, name, seen)
+            lines = _read_lines(request, container, observed)
         except KubernetesError as failed:
-            if _not_started(failed, request):
+            if _has_not_started(failed, request):
                 return ""
-            kind = SILENT if isinstance(failed, NotFound) else retryable(failed)
-            if not kind:
+            kind = Failure.SILENT if isinstance(failed, NotFound) else retrying.kind_of_failure(failed)
+            if kind is None:
                 raise
-            if waiting.spent(kind):
+            if log_retries.is_over(kind):
                 raise _unreadable(what, failed) from None
-            waiting.sleep()
-            pod = with_patience(request.look, looking, what)
+            retry_after = failed.retry_after
         else:
             text = b"".join(line.partition(b" ")[2] for line in lines).decode("utf-8", "replace")
-            return _note(request, seen, lines) + text
+            return _note_missing_beginning(request, observed, lines) + text
+        log_retries.sleep(retry_after)
+        pod = retrying.call(request.get_pod, pod_retries, what)
 
 
-def _all_lines(request: Request, container: str, seen: Seen) -> list[bytes]:
-    """The lines with their stamps and newlines; a last one may be without a newline.
+def _read_lines(request: LogRequest, container: str, observed: Observation) -> list[bytes]:
+    """Return the lines with their timestamps and newlines; the last one may have no newline.
 
-    A container that runs is read once. The log of one that has ended is read until its last lines, asked for alone,
-    are the last that were read: an answer can be cut off without a sign.
+    The log of a running container is read once. That of an ended one is read until its last lines, requested alone,
+    are the last ones that were read: a response can be cut off without a sign.
     """
-    ended = request.previous or seen.state == container_runs.ENDED
-    empty = 0
-    for _ in range(ANSWERS):
-        window = Window()
+    has_ended = request.previous or observed.state is State.ENDED
+    empty_responses = 0
+    for _ in range(MAX_RESPONSES):
+        seen = SeenLines()
         lines: list[bytes] = []
-        unfinished = _answer(request, container, window, request.tail, lines).unfinished
-        if request.tail == 0:
+        unfinished = _read_response(request, container, seen, request.tail_lines, lines).unfinished
+        if request.tail_lines == 0:
             return []
         if not lines and not unfinished:
-            empty += 1
-            if empty >= EMPTY_ANSWERS:
+            empty_responses += 1
+            if empty_responses >= EMPTY_RESPONSES:
                 return []
-        elif not ended or _ends_there(request, container, window, unfinished):
-            rest = [unfinished] if stamped(unfinished) else []
+        elif not has_ended or _ends_there(request, container, seen, unfinished):
+            rest = [unfinished] if has_timestamp(unfinished) else []
             return [*(line + b"\n" for line in lines), *rest]
-        time.sleep(PAUSE)
-    raise LogUnavailable("its answers end at another line each time", hint="Read the log again.")
+        time.sleep(PAUSE_SECONDS)
+    raise LogUnavailable("its responses end at another line each time", hint="Read the log again.")
 
 
-def _ends_there(request: Request, container: str, window: Window, unfinished: bytes) -> bool:
-    """Whether the log's last lines, asked for alone, are those that were read."""
-    reading = _answer(request, container, window, LAST_LINES, None)
-    return not reading.new and (reading.ends_with_last or not window.lines) and reading.unfinished == unfinished
+def _ends_there(request: LogRequest, container: str, seen: SeenLines, unfinished: bytes) -> bool:
+    """Return whether the log's last lines, requested alone, are those that were read."""
+    response = _read_response(request, container, seen, LAST_LINES, None)
+    ends_with_last = response.ends_with_last or not seen.lines
+    return not response.new and ends_with_last and response.unfinished == unfinished
 
 
-def _answer(request: Request, container: str, window: Window, tail: int | None, found: list[bytes] | None) -> Reading:
-    """One answer, whose lines go to ``found``; without it, the first unknown line ends the reading."""
-    reading = Reading(window, None)
-    with request.kube.log(
-        request.pod,
-        request.namespace,
-        container=container,
-        previous=request.previous,
-        tail_lines=tail,
-        timestamps=True,
-    ) as stream:
-        for raw, digest in reading.fresh(stream.lines()):
-            if found is None:
+def _read_response(
+    request: LogRequest, container: str, seen: SeenLines, tail_lines: int | None, lines: list[bytes] | None
+) -> Response:
+    """Read one response and append its new lines to ``lines``. If that is None, stop at the first new line."""
+    response = Response(seen, None)
+    with retry_policy.single_attempt():
+        stream = request.kube.log(
+            request.pod,
+            request.namespace,
+            container=container,
+            previous=request.previous,
+            tail_lines=tail_lines,
+            timestamps=True,
+        )
+    with stream:
+        for raw, digest in response.new_lines(stream.lines()):
+            if lines is None:
                 break
-            window.add(raw, digest)
-            found.append(raw)
-    if reading.words:
-        raise words(reading.words)
-    return reading
+            seen.add(raw, digest)
+            lines.append(raw)
+    if response.kubelet_message:
+        raise log_unavailable(response.kubelet_message)
+    return response
 
 
-def _not_started(failed: KubernetesError, request: Request) -> bool:
-    """Whether the container has not started, so that there is no log. A run that is gone is an error."""
-    return missing(failed) and not isinstance(failed, NotFound) and not request.previous
+def _has_not_started(failed: KubernetesError, request: LogRequest) -> bool:
+    """Return whether the container has not started, so that there is no log. A run that is gone is an error."""
+    return is_missing_log(failed) and not isinstance(failed, NotFound) and not request.previous
 
 
 def _unreadable(what: str, failed: KubernetesError) -> KubernetesError:
+    """Return the error for a log that could not be read for too long."""
     if isinstance(failed, Unreachable) and not isinstance(failed, LogUnavailable):
         return failed
-    if failed.http_status in (401, 403):
+    if isinstance(failed, Unauthorized | Forbidden):
         return failed
+    hint = "The node, its kubelet or the connection to it does not work at the moment. Read the log again."
     return LogUnavailable(
         f"{what} could not be read: {failed.message}",
         status=failed.status,
-        hint=failed.hint or "The node, its kubelet or the way to it does not work at present: read the log again.",
+        hint=failed.hint or hint,
         original=failed,
     )
 
 
-def _note(request: Request, seen: Seen, lines: list[bytes]) -> str:
-    """Say that the beginning of a log is missing: as a line where that is certain, as a warning where it is a guess."""
-    run = seen.run
-    if run is None or request.previous or request.tail is not None or not lines:
+def _note_missing_beginning(request: LogRequest, observed: Observation, lines: list[bytes]) -> str:
+    """Return a line that says that the beginning of the log is missing, or warn if that is only a guess."""
+    run = observed.run
+    if run is None or request.previous or request.tail_lines is not None or not lines:
         return ""
     first = parse(lines[0]).timestamp
     known = container_runs.first_line(run.id)
     if known is not None and seconds_of(known) < seconds_of(first):
         return f"[aksgpu: lines from {known} to {first} are missing: the node has rotated the log]\n"
-    container_runs.remember_first(run.id, first)
+    container_runs.remember_first_line(run.id, first)
     if run.started is None:
         return ""
     late = seconds_of(first) - run.started
-    usual = (seconds_of(parse(lines[-1]).timestamp) - seconds_of(first)) / max(len(lines) - 1, 1)
-    if late > LATE_START and late > STEADY * usual:
+    last = parse(lines[-1]).timestamp
+    average = (seconds_of(last) - seconds_of(first)) / max(len(lines) - 1, 1)
+    if late > LATE_START_SECONDS and late > LATE_START_FACTOR * average:
         warnings.warn(
             f"the log of pod {request.pod} begins {late:.0f} s after its container started. If the program printed "
             "before that, the node has rotated those lines away (a guess: the node does not say)",

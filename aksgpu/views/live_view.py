@@ -252,7 +252,7 @@ class JobView:
         """Read the log. Returns whether reading it again would give nothing new once the Job has ended."""
         try:
             with deadline(_FINAL_READ if self._seen.ended else _ANSWER_SECONDS):
-                text = self._job.logs() if self._seen.ended else self._job.logs(tail=_WINDOW)
+                text = self._job.logs() if self._seen.ended else self._job.logs(tail_lines=_WINDOW)
         except AksGpuError as error:
             self._log_problem_since = self._log_problem_since or datetime.now(UTC)
             self._seen = replace(self._seen, log_problem=_problem(error, self._log_problem_since))

@@ -1,7 +1,7 @@
 """A seeded HTTP proxy that breaks requests on purpose.
 
-The proxy stands between the library and a server: the laptop AKS, a scripted server, or any other. A plan decides for
-each request whether it is forwarded as it is, answered by the proxy, or broken on the way::
+The proxy is placed between the library and a server: the laptop AKS, a scripted server, or any other. For each request,
+a plan decides whether the proxy forwards it unchanged, answers it, or breaks it::
 
     with FaultProxy.for_kubeconfig(path, seed=7) as proxy:
         proxy.plan = first(status(500), times=3, path=r"/log")
@@ -10,18 +10,21 @@ each request whether it is forwarded as it is, answered by the proxy, or broken 
     print(proxy.summary())
 
 A plan is a callable ``plan(call)`` that returns a :class:`Fault` or None. :func:`first`, :func:`each_once`,
-:func:`in_turn` and :func:`at_random` make the usual ones. The client's side is plain HTTP, or HTTPS with ``tls=True``.
+:func:`in_turn` and :func:`at_random` return the usual plans. The client's side is plain HTTP, or HTTPS with
+``tls=True``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import copy
 import json
 import random
 import re
 import ssl
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,13 +37,14 @@ import trustme
 import yaml
 from aiohttp import web
 from multidict import CIMultiDict
+from yarl import URL
 
-from aksgpu.kube import kubeconfig
+from aksgpu.kube.transport import read_kubeconfig
 
 DEFAULT_SILENCE = 600.0
-"""Seconds that a half-open connection stays open. The end of the proxy and the client's own end come earlier."""
+"""Seconds for which a half-open connection stays open, unless the proxy or the client closes it earlier."""
 STOP_TIMEOUT = 10.0
-"""Seconds that the end of the proxy may take."""
+"""Seconds that stopping the proxy may take."""
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
 
 _REASONS = {
@@ -66,14 +70,14 @@ class Call:
     """Without the query."""
     query: Mapping[str, str]
     ordinal: int
-    """How many requests the proxy got before this one."""
+    """Number of requests that the proxy received before this one."""
     nth: int
-    """How many requests with the same method and path it got before this one."""
+    """The same, of requests with this method and path."""
     random: random.Random = field(repr=False, compare=False)
     """The proxy's seeded generator."""
 
     def matches(self, path: str = "", method: str = "") -> bool:
-        """Whether the method is this one and the regular expression is found in the path with its query."""
+        """Return whether the method is equal, and the regular expression matches in the path with its query."""
         query = "&".join(f"{key}={value}" for key, value in self.query.items())
         return (not method or self.method == method) and bool(
             re.search(path, self.path + ("?" + query if query else ""))
@@ -82,14 +86,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one request. Use the functions below to make one."""
+    """What happens to one request. The functions below return the usual faults."""
 
     kind: str
     """Name of the fault, for the record."""
     status: int | None = None
-    """Status of an answer that the proxy gives itself. None forwards the request."""
+    """Status of a response of the proxy's own; None forwards the request."""
     body: bytes = b""
-    """Body of that answer."""
+    """Body of that response."""
     headers: Mapping[str, str] = field(default_factory=dict)
     at: int | None = None
     """Bytes of the server's body that pass before the fault."""
@@ -98,17 +102,17 @@ class Fault:
     size: int = 0
     """Bytes of one piece of a slow body."""
     forwarded: bool = True
-    """Whether the server sees the request although the client does not get the whole answer."""
+    """Whether the server receives the request."""
 
 
 Plan = Callable[[Call], "Fault | None"]
 
 
-# Faults: answers that the proxy gives itself. The server does not see the request.
+# Faults: responses of the proxy's own. The server does not receive the request.
 
 
 def status(code: int, text: str | None = None, *, retry_after: int | None = None) -> Fault:
-    """An error status, with a Kubernetes Status object or with a plain text."""
+    """Return an error status, with a Kubernetes Status object or with plain text."""
     if text is None:
         document = {
             "kind": "Status",
@@ -127,12 +131,12 @@ def status(code: int, text: str | None = None, *, retry_after: int | None = None
 
 
 def unauthorized() -> Fault:
-    """401. A client asks for new credentials once and repeats the request."""
+    """Return a 401. A client gets new credentials once and repeats the request."""
     return _failure("unauthorized", 401, "Unauthorized", "Unauthorized")
 
 
 def rbac_not_ready(role: str = "edit") -> Fault:
-    """403 of an API server that has just been started and has not read its roles."""
+    """Return the 403 of an API server that has just started and has not read its roles."""
     message = (
         'jobs.batch is forbidden: User "system:serviceaccount:default:trainer" cannot get resource "jobs" in API group '
         f'"batch" in the namespace "default": RBAC: clusterrole.rbac.authorization.k8s.io "{role}" not found'
@@ -141,7 +145,7 @@ def rbac_not_ready(role: str = "edit") -> Fault:
 
 
 def forbidden() -> Fault:
-    """403 that stays: the user lacks the right."""
+    """Return the 403 for a user who lacks the right."""
     message = (
         'pods "p" is forbidden: User "jane" cannot get resource "pods/log" in API group "" in the namespace "default"'
     )
@@ -149,75 +153,75 @@ def forbidden() -> Fault:
 
 
 def not_found(what: str = 'pods "p"') -> Fault:
-    """404 with a Status object."""
+    """Return a 404 with a Status object."""
     return _failure("not found", 404, "NotFound", f"{what} not found")
 
 
 def gone() -> Fault:
-    """410: the resource version is too old."""
+    """Return a 410: the resource version is too old."""
     return _failure("gone", 410, "Expired", "The resourceVersion for the provided watch is too old.")
 
 
 def etcd_hangs() -> Fault:
-    """500 of an API server whose store does not answer."""
+    """Return the 500 of an API server whose etcd does not answer."""
     return _failure("etcd hangs", 500, "InternalError", "etcdserver: request timed out")
 
 
 def kubelet_away() -> Fault:
-    """500 of an API server that cannot reach the node's kubelet."""
+    """Return the 500 of an API server that cannot reach the node's kubelet."""
     url = "https://10.240.0.4:10250/containerLogs/default/p/main?timestamps=true"
     message = f'Get "{url}": dial tcp 10.240.0.4:10250: connect: connection refused'
     return _failure("kubelet away", 500, "InternalError", message)
 
 
 def tunnel_broken() -> Fault:
-    """500 of AKS' tunnel between the API server and the nodes."""
+    """Return the 500 of AKS' tunnel between the API server and the nodes."""
     url = "https://10.240.0.11:10250/containerLogs/default/train-abc/main"
     message = f'Get "{url}": write unix @->/tunnel-uds/proxysocket: write: broken pipe'
     return _failure("tunnel broken", 500, "InternalError", message)
 
 
-def kubelet_words(text: str = "unable to retrieve container logs for containerd://4f2ad1") -> Fault:
-    """200 whose whole body is the kubelet's own words."""
+def kubelet_message(text: str = "unable to retrieve container logs for containerd://4f2ad1") -> Fault:
+    """Return a 200 whose body is a message of the kubelet."""
     headers = {"Content-Type": "text/plain"}
-    return Fault("kubelet's words", status=200, body=text.encode(), headers=headers, forwarded=False)
+    return Fault("kubelet's message", status=200, body=text.encode(), headers=headers, forwarded=False)
 
 
 def empty(code: int = 200) -> Fault:
-    """An answer that ends cleanly before its first byte."""
+    """Return a response without a body."""
     return Fault("empty answer", status=code, headers={"Content-Type": "text/plain"}, forwarded=False)
 
 
-# Faults on the way. The server sees the request unless forwarded=False.
+# Faults of the connection. The server receives the request unless forwarded=False.
 
 
 def cut(at: int = 0, *, forwarded: bool = True) -> Fault:
-    """The connection breaks after ``at`` bytes of the body."""
+    """Break the connection after ``at`` bytes of the body."""
     return Fault("cut", at=at, forwarded=forwarded)
 
 
 def no_answer() -> Fault:
-    """The connection breaks after the server has seen the request and before the client gets a status line."""
+    """Break the connection after the server has received the request, before the client gets a status line."""
     return Fault("no answer", at=None)
 
 
 def early_end(at: int = 0) -> Fault:
-    """The body ends cleanly after ``at`` bytes: nothing tells the client that there was more."""
+    """End the body cleanly after ``at`` bytes, so that the client cannot tell that more is missing."""
     return Fault("early end", at=at)
 
 
 def half_open(at: int | None = 0, *, seconds: float = DEFAULT_SILENCE) -> Fault:
-    """Silence after ``at`` bytes of the body, with the connection open. ``at=None`` is silence before the status."""
+    """Send nothing after ``at`` bytes of the body, and keep the connection open. None: nothing, not even the status."""
     return Fault("half-open", at=at, seconds=seconds)
 
 
 def trickle(size: int = 7, pause: float = 0.005) -> Fault:
-    """The body comes slowly: pieces of ``size`` bytes with a pause after each."""
+    """Send the body slowly: pieces of ``size`` bytes with a pause after each."""
     return Fault("trickle", size=size, seconds=pause)
 
 
 def refused(seconds: float = 0.3) -> Fault:
-    """Every connection is dropped and new ones are refused for some seconds, as when a server is restarted."""
+    """Close every connection, and refuse new ones for some seconds, as during the restart of a server."""
     return Fault("refused", seconds=seconds, forwarded=False)
 
 
@@ -249,12 +253,12 @@ def nothing(call: Call) -> None:
 
 
 def first(fault: Fault, *, times: int = 1, path: str = "", method: str = "") -> Plan:
-    """The fault for the first ``times`` requests that match, then none."""
+    """Plan the fault for the first ``times`` matching requests."""
     return in_turn([fault] * times, path=path, method=method)
 
 
 def in_turn(faults: Iterable[Fault | None], *, path: str = "", method: str = "") -> Plan:
-    """One fault after the other for the requests that match (None forwards one), then none."""
+    """Plan one fault after the other for the matching requests. None forwards a request."""
     waiting = list(faults)
 
     def plan(call: Call) -> Fault | None:
@@ -264,19 +268,19 @@ def in_turn(faults: Iterable[Fault | None], *, path: str = "", method: str = "")
 
 
 def always(fault: Fault, *, path: str = "", method: str = "") -> Plan:
-    """The fault for every request that matches."""
+    """Plan the fault for every matching request."""
     return lambda call: fault if call.matches(path, method) else None
 
 
 def each_once(fault: Fault, *, path: str = "", method: str = "") -> Plan:
-    """The fault for the first request of each method and path that match."""
+    """Plan the fault for the first request of each matching method and path."""
     return lambda call: fault if call.nth == 0 and call.matches(path, method) else None
 
 
 def at_random(
     make: Sequence[Callable[[random.Random], Fault]], share: float, *, limit: int | None = None, path: str = ""
 ) -> Plan:
-    """Faults for a share of the requests that match, ``limit`` in all, chosen by the proxy's seeded generator."""
+    """Plan faults for a share of the matching requests, ``limit`` in all, chosen by the proxy's seeded generator."""
     given = 0
 
     def plan(call: Call) -> Fault | None:
@@ -290,12 +294,12 @@ def at_random(
 
 
 class FaultProxy:
-    """The proxy. A context manager.
+    """The proxy, a context manager.
 
     Args:
         server: address of the real server, such as ``https://127.0.0.1:8443``.
-        plan: decides what happens to each request; may be set later as well.
-        seed: of the generator that plans use; chosen and printed where None.
+        plan: decides what happens to each request; can be set later.
+        seed: of the generator that plans use. None chooses one, which is printed.
         ca_file: certificate authority of the real server, for HTTPS.
         ca_data: the same as PEM text.
         tls: serve HTTPS; ``ca_pem`` is the authority to trust.
@@ -334,10 +338,8 @@ class FaultProxy:
 
     @classmethod
     def for_kubeconfig(cls, path: str | Path, plan: Plan = nothing, *, seed: int | None = None) -> Self:
-        """A proxy for the server that a kubeconfig names; :meth:`kubeconfig` gives the one to use instead."""
-        import base64
-
-        config = kubeconfig.load(path)
+        """Return a proxy for the server of a kubeconfig. Use the one of :meth:`kubeconfig` in its place."""
+        config = read_kubeconfig(path)
         context = next(each for each in config["contexts"] if each["name"] == config["current-context"])
         cluster = next(each for each in config["clusters"] if each["name"] == context["context"]["cluster"])["cluster"]
         authority = cluster.get("certificate-authority-data")
@@ -361,19 +363,16 @@ class FaultProxy:
         return context
 
     def _log_in(self, user: Mapping[str, Any]) -> None:
-        """Use the kubeconfig's client certificate towards the server; tokens pass through by themselves."""
+        """Use the kubeconfig's client certificate for the server. Tokens are forwarded with the requests."""
         if self._upstream_tls is None or "client-certificate-data" not in user:
             return
-        import base64
-        import tempfile
-
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             file.write(base64.b64decode(user["client-key-data"]) + b"\n")
             file.write(base64.b64decode(user["client-certificate-data"]))
             file.flush()
             self._upstream_tls.load_cert_chain(file.name)
 
-    # Life
+    # Start and stop
 
     @property
     def url(self) -> str:
@@ -383,7 +382,7 @@ class FaultProxy:
         return f"{scheme}://127.0.0.1:{self._port}" + (f"/{rest}" if rest else "")
 
     def kubeconfig(self, folder: Path, *, token: str = "t0") -> Path:
-        """Write a kubeconfig that leads through the proxy, and return its path."""
+        """Write a kubeconfig for the proxy, and return its path."""
         cluster: dict[str, Any] = {"server": self.url}
         if self.ca_pem:
             authority = folder / f"fault-proxy-{self._port}-ca.pem"
@@ -415,20 +414,20 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(STOP_TIMEOUT)
         self._loop.close()
-        print(self.summary())  # noqa: T201  # a test that fails shows the seed
+        print(self.summary())  # noqa: T201  # pytest shows the seed if a test fails
 
     def summary(self) -> str:
-        """Seed, requests and faults in one line."""
+        """Return the seed, and the numbers of requests and faults, in one line."""
         counts = Counter(fault.kind for _, fault in self.faults)
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
         return f"fault proxy: seed {self.seed}, {len(self.calls)} requests, {len(self.faults)} faults ({kinds})"
 
     def refuse(self, seconds: float) -> None:
-        """Drop every connection now and refuse new ones for some seconds. Returns when the port is closed."""
+        """Close every connection and refuse new ones for some seconds. Return when the port is closed."""
         self._run(self._refuse(seconds))
 
     def break_connections(self) -> None:
-        """Drop every connection now; new ones are accepted."""
+        """Close every connection. New ones are accepted."""
         self._loop.call_soon_threadsafe(self._abort)
 
     def _run(self, work: Any) -> Any:
@@ -491,15 +490,13 @@ class FaultProxy:
         try:
             return await self._forward(request, fault)
         except aiohttp.ClientError:
-            return _break(request)  # the real server broke off or is away: so does the proxy
+            return _break(request)  # the server closed the connection or does not answer; the proxy does the same
 
     async def _forward(self, request: web.BaseRequest, fault: Fault | None) -> web.StreamResponse:
         content = await request.read()
         root = self.server.partition("://")
         target = f"{root[0]}://{root[2].partition('/')[0]}{request.raw_path}"
         headers = _without_hops(request.headers)
-        from yarl import URL
-
         async with self._session.request(
             request.method, URL(target, encoded=True), data=content or None, headers=headers, allow_redirects=False
         ) as answer:
@@ -522,7 +519,7 @@ class FaultProxy:
 
 
 async def _pass_body(source: aiohttp.StreamReader, response: web.StreamResponse, fault: Fault | None) -> bool:
-    """Pass the body on as the fault wants it. False when the connection is to break instead of ending cleanly."""
+    """Forward the body with the fault. Return whether the body ends cleanly, rather than by a broken connection."""
     passed = 0
     limit = fault.at if fault is not None else None
     while limit is None or passed < limit:
@@ -548,7 +545,7 @@ async def _slowly(block: bytes, response: web.StreamResponse, fault: Fault) -> N
 
 
 def _break(request: web.BaseRequest, response: web.StreamResponse | None = None) -> web.StreamResponse:
-    """Close the connection in the middle of the answer, after what was written has left."""
+    """Close the connection in the middle of the response, after sending what was written."""
     if request.transport is not None:
         with contextlib.suppress(OSError):
             request.transport.close()

@@ -1,14 +1,15 @@
 """A scripted API server whose pods' logs follow the rules of a kubelet and of CRI log files.
 
-- The log end point belongs to the newest run at once; the pod's status follows ``status_lag`` seconds later.
+- The log endpoint serves the newest run at once; the pod's status follows ``status_lag`` seconds later.
 - ``previous=true`` is the run before the newest. Older runs are gone.
-- A log file holds entries: a stamp in nanoseconds, a tag (``P`` for a part of a line, ``F`` for its end), and at most
-  16 KiB of text. With ``timestamps=true``, a stamp stands where a line begins, and nowhere else.
-- ``sinceTime`` is truncated to seconds, and leaves out entries, not lines: an answer can begin inside a line.
-- Rotation leaves the newest file. A stream that stays goes on into it.
-- A stream that stays ends when its run ends.
+- While a container waits for its restart, both are the run that has ended.
+- A log file has entries: a timestamp in nanoseconds, a tag (``P`` for a part of a line, ``F`` for its end), and at most
+  16 KiB of text. With ``timestamps=true``, only the beginning of a line has a timestamp.
+- ``sinceTime`` is truncated to seconds. It selects entries, not lines, so a response can begin inside a line.
+- Rotation leaves the newest file. A stream with ``follow`` continues in it.
+- A stream with ``follow`` ends when its run ends.
 
-Time is real. A pod's clock can be set back.
+Times are those of the real clock, which can be set back for a pod.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ class Run:
     finished: int | None = None
     exit_code: int = 0
     entries: list[Entry] = field(default_factory=list)
-    """Of all files."""
+    """The entries of all files."""
     rotated: int = 0
-    """Entries in files that are not served any more."""
+    """Number of entries in files that are no longer served."""
 
 
 class Pod:
-    """A pod with one container. Methods that change it are thread-safe and wake the streams that stay."""
+    """A pod with one container. Methods that change it are thread-safe and wake the streams with ``follow``."""
 
     def __init__(self, name: str = "p", *, policy: str = "OnFailure", status_lag: float = 0.0, job: str = "") -> None:
         self.name = name
@@ -75,21 +76,24 @@ class Pod:
         self.created = second(time.time_ns())
         self.runs: list[Run] = []
         self.phase = "Pending"
+        self.waiting = ""
+        """The reason for which the container waits for its restart; empty if it does not."""
         self.deleted = False
         self.changed = threading.Condition()
         self.texts: list[str] = []
-        """Every line that was written, over all runs."""
+        """All lines that were written, in all runs."""
         self._offset = 0
         self._last_stamp = 0
         self._history: list[tuple[float, dict[str, Any]]] = []
         self._record()
 
-    # What happens to it
+    # Change the pod
 
     def start(self) -> Self:
         """Start the next run of the container."""
         with self.changed:
             self.phase = "Running"
+            self.waiting = ""
             self.runs.append(Run(f"containerd://{self.uid}-{len(self.runs)}", self._now()))
             self._record()
         return self
@@ -115,7 +119,7 @@ class Pod:
             self.runs[-1].entries.append(Entry(self._now(), text[begin : begin + PIECE]))
 
     def end(self, exit_code: int = 0, *, over: bool | None = None) -> Self:
-        """End the newest run. ``over`` says whether the pod has ended with it; None for what the policy says."""
+        """End the newest run. ``over`` says whether the pod ends too; None follows the restart policy."""
         with self.changed:
             run = self.runs[-1]
             run.finished = self._now()
@@ -137,8 +141,29 @@ class Pod:
             self._record()
         return self
 
+    def back_off(self) -> Self:
+        """Let the container wait for its restart after its newest run has ended."""
+        with self.changed:
+            self.waiting = "CrashLoopBackOff"
+            self._record()
+        return self
+
+    def create(self) -> Self:
+        """Create the next container, which has not started: it counts as a restart, and has an ID."""
+        with self.changed:
+            self.waiting = "ContainerCreating"
+            self._record()
+        return self
+
+    def fail(self) -> Self:
+        """Let the pod fail, as its deadline does, while its container waits for its restart."""
+        with self.changed:
+            self.phase = "Failed"
+            self._record()
+        return self
+
     def rotate(self) -> Self:
-        """Begin a new log file: what was written before is not served any more."""
+        """Begin a new log file. Earlier lines are no longer served."""
         with self.changed:
             run = self.runs[-1]
             run.rotated = len(run.entries)
@@ -169,7 +194,7 @@ class Pod:
         with self.changed:
             self.changed.notify_all()
 
-    # What the API server shows
+    # Serve the pod
 
     def _status(self) -> dict[str, Any]:
         status: dict[str, Any] = {"phase": self.phase}
@@ -182,7 +207,13 @@ class Pod:
             "containerID": run.id,
             "lastState": {"terminated": _terminated(self.runs[-2])} if len(self.runs) > 1 else {},
         }
-        if run.finished is None:
+        if self.waiting:
+            entry["state"] = {"waiting": {"reason": self.waiting}}
+            entry["lastState"] = {"terminated": _terminated(run)}
+            if self.waiting == "ContainerCreating":
+                entry["restartCount"] += 1
+                entry["containerID"] = f"containerd://{self.uid}-{len(self.runs)}"
+        elif run.finished is None:
             entry["state"] = {"running": {"startedAt": second(run.started)}}
         else:
             entry["state"] = {"terminated": _terminated(run)}
@@ -190,7 +221,7 @@ class Pod:
         return status
 
     def document(self) -> dict[str, Any]:
-        """The Pod object as the API server shows it: the status is ``status_lag`` seconds old."""
+        """Return the Pod object. Its status is ``status_lag`` seconds old."""
         shown = time.monotonic() - self.status_lag
         known = [status for at, status in self._history if at <= shown]
         return {
@@ -208,13 +239,13 @@ class Pod:
         }
 
     def log(self, query: dict[str, str]) -> tuple[int, str] | Iterator[bytes]:
-        """The answer of the log end point: a refusal, or pieces of the text."""
+        """Return the response of the log endpoint: status and message of an error, or pieces of the text."""
         container = query.get("container", CONTAINER)
         if container != CONTAINER:
             return 400, f"container {container} is not valid for pod {self.name}"
         runs = self.runs
         where = f'container "{container}" in pod "{self.name}"'
-        if query.get("previous") == "true":
+        if query.get("previous") == "true" and not self.waiting:
             if len(runs) < 2:
                 return 400, f"previous terminated {where} not found"
             return self._serve(runs[-2], query)
@@ -273,7 +304,7 @@ def _terminated(run: Run) -> dict[str, Any]:
 
 
 class Job:
-    """A Job whose pods are made by the test."""
+    """A Job whose pods the test makes."""
 
     def __init__(self, name: str = "j", **spec: Any) -> None:
         self.name = name
@@ -298,8 +329,7 @@ class ApiServer:
     """A context manager; serves pods and Jobs over HTTP.
 
     Attributes:
-        before: called with each request first; may answer it (then it returns True), or change pods.
-        requests: route and query of each request.
+        before: called first with each request. It may change pods, or send the response and return True.
     """
 
     def __init__(self, *pods: Pod, jobs: tuple[Job, ...] = ()) -> None:
