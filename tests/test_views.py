@@ -18,7 +18,7 @@ from aksgpu import views
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
-from aksgpu.views import curve, logtext, markup
+from aksgpu.views import curve, live_view, logtext, markup
 from aksgpu.views.observation import Observation
 from aksgpu.views.widgets import LiveWidgets
 
