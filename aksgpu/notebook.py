@@ -1,4 +1,4 @@
-"""Outputs of a notebook cell that are replaced later.
+"""Outputs of a notebook cell that are replaced later. IPython is imported only in a kernel.
 
 The notebook file keeps what an output holds when the file is saved. An output that is replaced by static content at
 the end is readable without a kernel.

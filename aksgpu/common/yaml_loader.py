@@ -104,42 +104,71 @@ def check_limits(text: str | bytes, *, aliases: bool = True) -> None:
     """
     if len(text) > MAX_BYTES:
         raise InvalidInput(f"it is larger than {MAX_BYTES:,} bytes")
-    sizes: dict[str | None, int] = {}
-    heights: dict[str | None, int] = {}
-    # The open collections: anchor, values before it, and the levels of the deepest alias inside it.
-    open_collections: list[tuple[str | None, int]] = []
-    deepest_alias: list[int] = []
-    count = 0
+    counter = _Counter(aliases=aliases)
     for event in yaml.parse(text, LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            if not aliases:
-                raise InvalidInput("aliases are not supported")
-            count += sizes.get(event.anchor, 1)
-            _record_height(deepest_alias, heights.get(event.anchor, 0))
-        elif isinstance(event, yaml.ScalarEvent):
-            count += 1
-            if event.anchor is not None:
-                sizes[event.anchor] = 1
-                heights[event.anchor] = 0
-        elif isinstance(event, yaml.CollectionStartEvent):
-            open_collections.append((event.anchor, count))
-            deepest_alias.append(0)
-            count += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = open_collections.pop()
-            height = deepest_alias.pop() + 1
-            if anchor is not None:
-                sizes[anchor] = count - before
-                heights[anchor] = height
-            _record_height(deepest_alias, height)
-        depth = len(open_collections) + (deepest_alias[-1] if deepest_alias else 0)
-        if depth > MAX_DEPTH or count > MAX_VALUES:
+        counter.add(event)
+        if counter.depth > MAX_DEPTH or counter.count > MAX_VALUES:
             raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not supported")
 
 
-def _record_height(heights: list[int], height: int) -> None:
-    if heights:
-        heights[-1] = max(heights[-1], height)
+class _OpenCollection:
+    """A mapping or sequence whose end was not read yet."""
+
+    def __init__(self, anchor: str | None, count_before: int) -> None:
+        self.anchor = anchor
+        self.count_before = count_before
+        self.height = 0
+        """Levels of the deepest collection or alias inside it."""
+
+
+class _Counter:
+    """Counts the levels and values of a document as if its aliases were replaced by what they mean.
+
+    Attributes:
+        count: number of keys and values.
+    """
+
+    def __init__(self, *, aliases: bool) -> None:
+        self.count = 0
+        self._aliases = aliases
+        self._open: list[_OpenCollection] = []
+        self._counts: dict[str | None, int] = {}
+        """Number of values by anchor."""
+        self._heights: dict[str | None, int] = {}
+        """Number of levels by anchor."""
+
+    @property
+    def depth(self) -> int:
+        """Levels of the open collections and of the deepest alias in the innermost one."""
+        return len(self._open) + (self._open[-1].height if self._open else 0)
+
+    def add(self, event: yaml.Event) -> None:
+        """Count a parser event."""
+        if isinstance(event, yaml.AliasEvent):
+            if not self._aliases:
+                raise InvalidInput("aliases are not supported")
+            self.count += self._counts.get(event.anchor, 1)
+            self._raise_height(self._heights.get(event.anchor, 0))
+        elif isinstance(event, yaml.ScalarEvent):
+            self.count += 1
+            self._record(event.anchor, count=1, height=0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._open.append(_OpenCollection(event.anchor, self.count))
+            self.count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            closed = self._open.pop()
+            height = closed.height + 1
+            self._record(closed.anchor, count=self.count - closed.count_before, height=height)
+            self._raise_height(height)
+
+    def _record(self, anchor: str | None, *, count: int, height: int) -> None:
+        if anchor is not None:
+            self._counts[anchor] = count
+            self._heights[anchor] = height
+
+    def _raise_height(self, height: int) -> None:
+        if self._open:
+            self._open[-1].height = max(self._open[-1].height, height)
 
 
 def json_value(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Choose the user of a kubeconfig's context, and run the login program that the kubeconfig names.
 
 The ``kubernetes`` package logs a failed login and then sends requests without credentials. Here a failed login raises
-an exception.
+an exception. ``kubernetes`` is imported inside functions, because importing it takes half a second.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The ``kubernetes`` package reads the kubeconfig and provides TLS, proxies and authentication. Its generated models are
 not used: they take thirty times as long as the dicts that the API sends. A request is sent once, and once more with
 new credentials after a 401. :mod:`aksgpu.kube.retry_policy` decides what else is repeated.
+
+``kubernetes`` and ``urllib3`` are imported inside functions, because importing ``kubernetes`` takes half a second.
 """
 
 from __future__ import annotations
