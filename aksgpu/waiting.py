@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from contextvars import ContextVar
 from numbers import Real
 from typing import Self, TypeVar
 
+from aksgpu.common.arguments import shown
 from aksgpu.errors import AzureUnreachable, InvalidInput, Unreachable, WaitTimeout
 from aksgpu.progress import Progress
 
@@ -25,7 +27,7 @@ def wait_until(
     poll: Callable[[], tuple[T | None, str]],
     what: str,
     *,
-    timeout: float | Timer | None,
+    timeout: Timeout | Timer,
     interval: float = 0.5,
     progress: bool | None = None,
     hint: str = "",
@@ -39,15 +41,15 @@ def wait_until(
     Args:
         poll: returns ``(result, state)``: None as result means "not yet"; state says in words how things are.
         what: what is waited for; begins the bar and the error.
-        timeout: seconds; None means no limit. A :class:`Timer` that runs already is shared with what came before.
-            ``poll`` is called at least once.
+        timeout: seconds, or text such as ``"2h"``; None means no limit. A :class:`Timer` that already runs is shared
+            with the steps before this one. ``poll`` is called at least once.
         interval: seconds between two calls of ``poll``.
         progress: False for silence; None asks ``AKSGPU_PROGRESS``.
         hint: what to do when time runs out.
         on_interrupt: what an interrupted user needs to know, such as "The Job goes on."
 
     Raises:
-        InvalidInput: the timeout is not a number of seconds.
+        InvalidInput: the timeout is neither a number of seconds nor a duration such as ``"2h"``.
         WaitTimeout: time ran out; with the last state.
         Unreachable: time ran out while there was no answer (AzureUnreachable likewise); with the last answer.
         Interrupted: the user interrupted the wait.
@@ -116,26 +118,63 @@ _DEADLINE: ContextVar[float | None] = ContextVar("aksgpu_deadline", default=None
 _BAR: ContextVar[Progress | None] = ContextVar("aksgpu_bar", default=None)
 
 
+Timeout = float | str | None
+"""What a ``timeout`` argument may be: seconds, text such as ``"2h"`` or ``"1h30m"``, or None for no limit."""
+
+_DURATION = re.compile(
+    r"\s*".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?)\s*{unit})?" for unit in ("d", "h", "m", "s")), re.ASCII
+)
+"""A number before each unit, the largest unit first."""
+
+_UNIT_SECONDS = {
+    "d": 86400,
+    "h": 3600,
+    "m": 60,
+    "s": 1,
+}
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of a duration such as ``30s``, ``90m``, ``2h``, ``1h30m`` or ``1d``.
+
+    Args:
+        text: numbers with the units d, h, m and s, each at most once and in this order.
+
+    Returns:
+        The seconds; None if the text is not a duration.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        return None
+    parts = [float(number) * _UNIT_SECONDS[unit] for unit, number in match.groupdict().items() if number is not None]
+    seconds = sum(parts)
+    return seconds if parts and math.isfinite(seconds) else None
+
+
 def check_timeout(value: object, argument: str = "timeout") -> float:
     """Return a timeout in seconds; infinity for None, which means no limit.
 
     Args:
-        value: the caller's argument.
-        argument: its name, for the error.
+        value: seconds as a number, text such as ``"2h"`` (see :func:`parse_duration`), or None.
+        argument: the name of the caller's argument, for the error.
 
     Raises:
-        InvalidInput: it is not a number of seconds, 0 or more.
+        InvalidInput: the value is none of these, or negative.
     """
     if value is None:
         return math.inf
-    is_bool = value is True or value is False
-    if isinstance(value, Real) and not is_bool:
+    seconds = None
+    is_bool = isinstance(value, bool)
+    if isinstance(value, str):
+        seconds = parse_duration(value)
+    elif isinstance(value, Real) and not is_bool:
         seconds = float(value)
-        if seconds >= 0:  # not true of NaN
-            return seconds
+    if seconds is not None and seconds >= 0:  # not true of NaN
+        return seconds
     raise InvalidInput(
-        f"`{argument}` must be a number of seconds, 0 or more, or None for no limit, got {value!r}",
-        hint=f"Ten minutes are {argument}=600.",
+        f"`{argument}` must be a number of seconds, 0 or more, text such as '90m' or '2h', or None for no limit, "
+        f"got {shown(value)}",
+        hint=f"Ten minutes are {argument}=600 or {argument}='10m'.",
     )
 
 
@@ -178,16 +217,16 @@ class Timer:
     """What is left of a timeout, for a function that waits for several things one after the other.
 
     Args:
-        timeout: seconds; None means no limit.
+        timeout: seconds, or text such as ``"2h"``; None means no limit.
 
     Attributes:
         limit: seconds in all.
 
     Raises:
-        InvalidInput: the timeout is not a number of seconds.
+        InvalidInput: the timeout is neither a number of seconds nor a duration such as ``"2h"``.
     """
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: Timeout) -> None:
         self.limit = check_timeout(timeout)
         self._end = time.monotonic() + self.limit
         outer = _DEADLINE.get()

@@ -88,10 +88,50 @@ def test_a_poll_sees_the_deadline_of_its_wait() -> None:
     assert waiting.time_left() is None
 
 
-@pytest.mark.parametrize("timeout", ["5", "2h", True, False, float("nan"), -0.1, [], {}, b"5", 1j])
-def test_a_timeout_is_a_number_of_seconds(timeout: object) -> None:
-    with pytest.raises(InvalidInput, match="`timeout` must be a number of seconds, 0 or more, or None for no limit"):
+@pytest.mark.parametrize(
+    "timeout",
+    [
+        "",
+        " ",
+        "5",
+        "h",
+        "2 hours",
+        "-2h",
+        "1m1h",
+        "1h1h",
+        "2H",
+        "٢h",
+        "9" * 400 + "s",
+        True,
+        float("nan"),
+        -0.1,
+        [],
+        b"5h",
+        1j,
+    ],
+)
+def test_what_is_not_a_timeout(timeout: object) -> None:
+    wanted = "`timeout` must be a number of seconds, 0 or more, text such as '90m' or '2h', or None for no limit, got "
+    with pytest.raises(InvalidInput, match=wanted):
         wait_until(lambda: ("done", ""), "thing", timeout=timeout, progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0s", 0),
+        ("30s", 30),
+        ("90m", 5400),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        (" 1 h 30 m ", 5400),
+        ("1.5h", 5400),
+        ("1d12h", 129600),
+    ],
+)
+def test_text_is_a_timeout(text: str, seconds: float) -> None:
+    assert waiting.check_timeout(text) == seconds
+    assert waiting.Timer(text).limit == seconds
 
 
 def test_numbers_of_other_libraries_are_timeouts() -> None:

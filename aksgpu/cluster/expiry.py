@@ -7,7 +7,6 @@ Azure has no such thing. A tag says when a cluster is to go; this process delete
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,9 +14,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.azure import resource_names, resources
+from aksgpu.azure import resources
 from aksgpu.cluster.cluster_model import Cluster, azure_of
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
+from aksgpu.waiting import parse_duration
 
 if TYPE_CHECKING:
     from aksgpu.azure.subscription import Azure
@@ -33,7 +34,6 @@ BLOCK = "aksgpu-block"
 
 log = logging.getLogger(__name__)
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 30 * 86400  # seconds; a longer life is not a temporary one, and timers have limits
 # seconds until a deletion that failed is tried again
 _PAUSE = 60.0
@@ -43,27 +43,26 @@ _timers: dict[str, tuple[threading.Timer, str]] = {}
 
 
 def parse(text: str | timedelta) -> timedelta:
-    """A duration such as ``90m``, ``2h`` or ``1d``.
+    """Return a duration such as ``90m``, ``2h``, ``1h30m`` or ``1d`` (see :func:`aksgpu.waiting.parse_duration`).
 
     Raises:
-        InvalidInput: it is none, or out of range.
+        InvalidInput: the text is not a duration, or is out of range.
     """
-    if isinstance(text, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
-        if not found:
-            raise InvalidInput(
-                f"`delete_after` must be a duration such as '90m', '2h' or '1d', got {resource_names.shown(text)}",
-                hint='For example: delete_after="2h".',
-            )
-        text = timedelta(seconds=float(found[1]) * _UNITS[found[2]])
-    if not isinstance(text, timedelta):
+    if isinstance(text, timedelta):
+        seconds: float | None = text.total_seconds()
+    else:
+        seconds = parse_duration(text) if isinstance(text, str) else None
+    if seconds is None:
         raise InvalidInput(
-            f"`delete_after` must be a text such as '90m' or a timedelta, got {resource_names.shown(text)}",
+            f"`delete_after` must be a duration such as '90m', '2h' or '1d', or a timedelta, got {shown(text)}",
             hint='For example: delete_after="2h".',
         )
-    if not 0 < text.total_seconds() <= _LONGEST:
-        raise InvalidInput(f"a cluster cannot be deleted after {text}", hint="Between a moment and 30 days.")
-    return text
+    if not 0 < seconds <= _LONGEST:
+        raise InvalidInput(
+            f"`delete_after` must be more than 0 and at most 30 days, got {shown(str(text))}",
+            hint='For example: delete_after="2h".',
+        )
+    return timedelta(seconds=seconds)
 
 
 def words(life: timedelta) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from aksgpu.errors import InvalidInput
@@ -38,30 +37,6 @@ def _index(value: Any) -> int | None:
         return int(value.__index__())
     except (AttributeError, TypeError):
         return None
-
-
-def seconds(name: str, value: Any) -> float:
-    """Return a timeout in seconds: infinity for None, which means no limit.
-
-    Args:
-        name: of the argument.
-        value: what the caller gave.
-
-    Raises:
-        InvalidInput: names the argument, what it must be and what it was.
-    """
-    if value is None:
-        return math.inf
-    try:
-        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if math.isnan(number) or number < 0:
-        raise InvalidInput(
-            f"`{name}` must be a number of seconds, 0 or more, or None for no limit, got {shown(value)}",
-            hint=f"For example: {name}=600.",
-        )
-    return number
 
 
 def shown(value: object) -> str:
