@@ -94,10 +94,10 @@ def _no_answer(
     message = f"{what}: not known after {limit:g} s, since there was no answer: {failed.message}{before}"
     if isinstance(failed, AzureUnreachable):
         return AzureUnreachable(
-            message, code=failed.code, status=failed.status, hint=failed.hint, _beneath=failed.original
+            message, code=failed.code, http_status=failed.http_status, hint=failed.hint, original=failed.original
         )
     return Unreachable(
-        message, status=failed.status, hint=failed.hint, refused=failed.refused, _beneath=failed.original
+        message, status=failed.status, hint=failed.hint, refused=failed.refused, original=failed.original
     )
 
 

@@ -140,19 +140,25 @@ def _scaling_hint(causes: dict[str, int], pool: str, has_azure: bool) -> str:
     if "max node group size" in text or "max limit reached" in text:
         if not has_azure:
             return "Raise the maximum size of the autoscaler's node group."
-        return f"cluster.scale(aks, {pool!r}, min_count=0, max_count=5), for example, raises the autoscaler's limit."
+        return (
+            f"cluster.scale_pool(aks, {pool!r}, min_count=0, max_count=5), for example, raises the autoscaler's limit."
+        )
     if "taint" not in text and "Insufficient nvidia.com/" in text:
         why = (
             "The autoscaler does not know that a new node would have GPUs: keep one node until a device plugin has run"
         )
-        return f"{why} there: cluster.scale(aks, {pool!r}, min_count=1, max_count=5)." if has_azure else f"{why} there."
+        return (
+            f"{why} there: cluster.scale_pool(aks, {pool!r}, min_count=1, max_count=5)."
+            if has_azure
+            else f"{why} there."
+        )
     return _hint(causes, pool, has_azure)
 
 
 def _hint(causes: dict[str, int], pool: str, has_azure: bool) -> str:
     """What to do about the scheduler's causes."""
     text = ", ".join(causes)
-    add = f"add nodes: cluster.scale(aks, {pool!r}, count=2)" if has_azure else "add a node to the cluster"
+    add = f"add nodes: cluster.scale_pool(aks, {pool!r}, count=2)" if has_azure else "add a node to the cluster"
     if "taint" in text:
         return "jobs.apply(aks, manifest, replace=True) adds the tolerations that the GPU nodes call for."
     if "Insufficient nvidia.com/" in text:

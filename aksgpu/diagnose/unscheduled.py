@@ -162,7 +162,7 @@ def scale_call(pool: str | None, nodes: int, has_azure: bool) -> str:
         return "add a node to the cluster"
     if pool is None:
         return "add nodes: cluster.add_gpu_pool(aks, count=1)"
-    return f"add nodes: cluster.scale(aks, {pool!r}, count={nodes + 1})"
+    return f"add nodes: cluster.scale_pool(aks, {pool!r}, count={nodes + 1})"
 
 
 def _pool(question: _Question) -> str | None:

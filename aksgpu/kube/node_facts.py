@@ -75,7 +75,7 @@ class Node:
             return product.replace("-", " ")
         from aksgpu.common.gpu_size_table import is_gpu_size, lookup
 
-        return lookup(self.vm_size).gpu if self.gpu and is_gpu_size(self.vm_size) else ""
+        return lookup(self.vm_size).gpu_model if self.gpu and is_gpu_size(self.vm_size) else ""
 
     @property
     def nvidia(self) -> bool:

@@ -122,7 +122,7 @@ def _given_up(failed: KubernetesError, what: str, tries: int, seconds: float) ->
         status=failed.status,
         hint=failed.hint,
         refused=isinstance(failed, Unreachable) and failed.refused,
-        _beneath=failed.original or failed,
+        original=failed.original or failed,
     )
 
 

@@ -36,7 +36,7 @@ GUARDED_BYTES = 100_000
 """Size of an answer from which the garbage collector is off while it is decoded."""
 
 PLUGIN_HINT = (
-    "Get the cluster through Azure instead, cluster.get(azure, name, resource_group): its token then comes from "
+    "Get the cluster through Azure instead, cluster.get(azure, name, resource_group=...): its token then comes from "
     "azure-identity. Or install the program and log in with it (for AKS: kubelogin convert-kubeconfig -l azurecli)."
 )
 
@@ -79,7 +79,7 @@ class Stream:
                 yield block
         except HTTPError as broken:
             message = f"{self._where}: the connection broke ({type(broken).__name__})"
-            raise Unreachable(message, hint=UNREACHABLE_HINT, _beneath=broken) from None
+            raise Unreachable(message, hint=UNREACHABLE_HINT, original=broken) from None
         finally:
             self.close()
 

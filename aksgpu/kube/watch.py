@@ -87,7 +87,7 @@ class Watch:
                 f"the watch ended after {timer.limit:g} s without an answer: {unanswered.message}",
                 status=unanswered.status,
                 hint=unanswered.hint,
-                _beneath=unanswered.original or unanswered,
+                original=unanswered.original or unanswered,
             ) from None
 
     def _relist(self, timer: waiting.Timer) -> Iterator[Event]:

@@ -581,7 +581,7 @@ def lost(what: str, failed: KubernetesError) -> KubernetesError:
         status=failed.status,
         hint=f"Nothing is lost: the log can be followed again. {failed.hint}".strip(),
         refused=isinstance(failed, Unreachable) and failed.refused,
-        _beneath=failed.original or failed,
+        original=failed.original or failed,
     )
 
 

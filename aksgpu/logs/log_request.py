@@ -145,7 +145,7 @@ def _unreadable(what: str, failed: KubernetesError) -> KubernetesError:
         f"{what} could not be read: {failed.message}",
         status=failed.status,
         hint=failed.hint or "The node, its kubelet or the way to it does not work at present: read the log again.",
-        _beneath=failed,
+        original=failed,
     )
 
 
