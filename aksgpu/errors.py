@@ -1,27 +1,28 @@
 """Every exception that aksgpu raises.
 
     AksGpuError
-    ├── InvalidInput (ValueError)      an argument is wrong; nothing was sent
-    ├── WaitTimeout (TimeoutError)     a wait ran out of time; has what it waited for and the last state
-    ├── AzureError                     Azure Resource Manager said no
-    │   ├── AzureUnreachable           no answer at all: network, name, TLS
-    │   ├── AzureNotFound              no such subscription, resource group, cluster or pool
-    │   ├── AzureConflict              exists and differs, or the state does not allow it
-    │   │   └── OperationInProgress    another operation on the cluster has not ended yet
-    │   ├── AzureAuthError             not logged in, or not allowed
-    │   │   └── LocalAccountsDisabled  the cluster gives no static credentials
-    │   ├── ApiServerRestricted        a private cluster, or one that answers only some addresses
+    ├── InvalidInput (ValueError)      an argument that cannot be right: nothing was sent
+    ├── WaitTimeout (TimeoutError)     a wait ran out of time; says what was waited for and its last state
+    ├── AzureError                     Azure Resource Manager refused a request, or an operation failed
+    │   ├── AzureUnreachable           no usable response in time
+    │   ├── AzureNotFound              the subscription, resource group, cluster or pool does not exist
+    │   ├── AzureConflict              the resource exists and differs, or its state does not allow the request
+    │   │   ├── OperationInProgress    another operation runs on the cluster
+    │   │   └── ResourceChanged        somebody else changed the resource since it was read
+    │   ├── AzureAuthError             the login is missing or is not allowed to do this
+    │   │   └── LocalAccountsDisabled  the cluster has no static credentials
+    │   ├── ApiServerRestricted        the cluster's API does not answer this machine
     │   ├── InvalidParameter           Azure refused a name or a field
     │   ├── QuotaExceeded              the vCPU quota of the family or region is used up
-    │   ├── SizeNotAvailable           a VM size that is unknown, retired, or not offered here
-    │   │   └── ZoneNotAvailable       the size is offered here, but not in this zone
-    │   ├── LocationNotAvailable       no such location, or closed to this subscription
+    │   ├── SizeNotAvailable           the VM size is unknown, retired, or not offered here
+    │   │   └── ZoneNotAvailable       the size is not offered in this zone
+    │   ├── LocationNotAvailable       the location does not exist, or is closed to this subscription
     │   ├── AllocationFailed           Azure has no capacity for the size at present
-    │   ├── NodeBootstrapFailed        nodes came up, and their set-up (GPU driver included) failed
-    │   ├── VersionNotSupported        a Kubernetes version that AKS does not offer here
-    │   ├── PolicyDenied               an Azure Policy of the organisation forbids it
-    │   ├── ProviderNotRegistered      the subscription has not registered Microsoft.ContainerService
-    │   ├── OperationCanceled          the operation was aborted
+    │   ├── NodeBootstrapFailed        nodes started, but their set-up (GPU driver included) failed
+    │   ├── VersionNotSupported        AKS does not offer the Kubernetes version here
+    │   ├── PolicyDenied               an Azure Policy of the organisation forbids the request
+    │   ├── ProviderNotRegistered      the subscription has not registered a resource provider
+    │   ├── OperationCanceled          the operation was canceled
     │   └── Throttled                  too many requests; says how many seconds to wait
     ├── KubernetesError                the Kubernetes API refused a request; has its Status
     │   ├── NotFound
@@ -56,7 +57,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 __all__ = [
     "AksGpuError",
@@ -97,6 +98,7 @@ __all__ = [
     "PolicyDenied",
     "ProviderNotRegistered",
     "QuotaExceeded",
+    "ResourceChanged",
     "SecondGpuStack",
     "SizeNotAvailable",
     "StreamLost",
@@ -159,17 +161,25 @@ class WaitTimeout(AksGpuError, TimeoutError):
         self.timeout = timeout
 
 
-class AzureError(AksGpuError):
-    """Azure Resource Manager refused a request or an operation failed.
+class AzureErrorDetails(TypedDict, total=False):
+    """The keyword arguments that every subclass of :class:`AzureError` takes."""
 
-    The SDK's own exception, where there is one, is ``.original``.
+    code: str
+    http_status: int | None
+    hint: str
+    original: BaseException | None
+
+
+class AzureError(AksGpuError):
+    """Azure Resource Manager refused a request, or an operation failed.
 
     Args:
         message: what went wrong, and where.
-        code: Azure's error code, such as ``QuotaExceeded``.
-        status: the HTTP status, or None when none arrived. A failed long-running operation arrives with status 200.
+        code: Azure's error code, such as ``QuotaExceeded``; empty if Azure gave none.
+        http_status: the HTTP status, or None if no response arrived. An operation that fails after it was accepted has
+            the status 200.
         hint: what to do next, as an action.
-        facts: what was read out of Azure's text.
+        original: the exception of the Azure SDK, if there is one.
     """
 
     def __init__(
@@ -177,79 +187,112 @@ class AzureError(AksGpuError):
         message: str,
         *,
         code: str = "",
-        status: int | None = None,
+        http_status: int | None = None,
         hint: str = "",
         original: BaseException | None = None,
-        **facts: object,
     ) -> None:
         super().__init__(message, hint=hint, original=original)
         self.code = code
-        self.status = status
-        for name, value in facts.items():
-            if not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
-            setattr(self, name, value)
+        self.http_status = http_status
 
 
 class AzureUnreachable(AzureError):
-    """No answer came from Azure: the network, the name or TLS failed."""
+    """Azure gave no usable response in time: the network, the name, TLS or a gateway failed."""
 
 
 class AzureNotFound(AzureError):
-    """No such subscription, resource group, cluster or node pool."""
+    """The subscription, resource group, cluster or node pool does not exist."""
 
 
 class AzureConflict(AzureError):
-    """The resource exists and differs, or its state does not allow this."""
+    """The resource exists and differs, or its state does not allow the request.
+
+    Attributes:
+        differences: argument -> (existing value, requested value); empty if nothing was compared.
+    """
 
     differences: Mapping[str, tuple[object, object]] = MappingProxyType({})
-    """What differs, as field -> (what exists, what was asked for); empty when nothing was compared."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        differences: Mapping[str, tuple[object, object]] = MappingProxyType({}),
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
+        self.differences = differences
 
 
 class OperationInProgress(AzureConflict):
-    """Another operation on the cluster has not ended yet. AKS runs one at a time, and some of its own."""
+    """Another operation runs on the cluster. AKS runs one at a time, and starts some by itself.
+
+    Attributes:
+        operation: the running operation, such as ``Updating``; empty if Azure does not name it.
+    """
 
     operation: str = ""
-    """What runs, such as ``Updating``; empty when Azure does not say."""
+
+    def __init__(self, message: str, *, operation: str = "", **details: Unpack[AzureErrorDetails]) -> None:
+        super().__init__(message, **details)
+        self.operation = operation
+
+
+class ResourceChanged(AzureConflict):
+    """The resource was created or changed by somebody else since it was read (HTTP 412)."""
 
 
 class AzureAuthError(AzureError):
-    """Not logged in to Azure, or not allowed to do this there."""
+    """The login is missing or is not allowed to do this."""
 
 
 class LocalAccountsDisabled(AzureAuthError):
-    """The cluster's local accounts are off: it gives no static credentials, only Entra ID tokens."""
+    """The cluster's local accounts are disabled: it has no static credentials, only Entra ID tokens."""
 
 
 class ApiServerRestricted(AzureError):
-    """The cluster's Kubernetes API does not answer here: it is private, or takes only some addresses.
+    """The cluster's Kubernetes API does not answer this machine.
 
     Attributes:
-        private: whether it is a private cluster, reached from its virtual network only.
-        ranges: the IP ranges that it answers otherwise.
+        private: whether the cluster is private, so that its API is reachable from its virtual network only.
+        ranges: the IP ranges that the API accepts; empty if any address is accepted.
     """
 
     private: bool = False
     ranges: tuple[str, ...] = ()
 
+    def __init__(
+        self, message: str, *, private: bool = False, ranges: tuple[str, ...] = (), **details: Unpack[AzureErrorDetails]
+    ) -> None:
+        super().__init__(message, **details)
+        self.private = private
+        self.ranges = ranges
+
 
 class InvalidParameter(AzureError):
-    """Azure refused a name or a field of the request."""
+    """Azure refused a name or a field of the request.
+
+    Attributes:
+        parameter: the field, as Azure names it; empty if Azure does not name it.
+    """
 
     parameter: str = ""
-    """The field, as Azure calls it; empty when it does not say."""
+
+    def __init__(self, message: str, *, parameter: str = "", **details: Unpack[AzureErrorDetails]) -> None:
+        super().__init__(message, **details)
+        self.parameter = parameter
 
 
 class QuotaExceeded(AzureError):
     """The vCPU quota of a VM family or of the region is used up.
 
     Attributes:
-        requested: vCPUs asked for (clusters, when the number of clusters is what is limited), None when not said.
-        remaining: vCPUs left, None when not said.
-        limit: the quota in vCPUs, None when not said.
-        used: vCPUs in use, None when not said.
+        requested: requested vCPUs (or clusters, if the number of clusters is limited); None if unknown.
+        remaining: vCPUs left; None if unknown.
+        limit: the quota in vCPUs; None if unknown.
+        used: vCPUs in use; None if unknown.
         family: the VM family's quota name, such as ``Standard NCASv3_T4 Family``; ``cores`` is the region's total.
-        location: the region, empty when not said.
+        location: the region; empty if unknown.
     """
 
     requested: int | None = None
@@ -259,83 +302,173 @@ class QuotaExceeded(AzureError):
     family: str = ""
     location: str = ""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        requested: int | None = None,
+        remaining: int | None = None,
+        limit: int | None = None,
+        used: int | None = None,
+        family: str = "",
+        location: str = "",
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
+        self.requested = requested
+        self.remaining = remaining
+        self.limit = limit
+        self.used = used
+        self.family = family
+        self.location = location
+
 
 class SizeNotAvailable(AzureError):
-    """A VM size that is unknown, retired, or not offered to this subscription in this location.
+    """The VM size is unknown, retired, or not offered to this subscription in this location.
 
     Attributes:
-        size: the VM size, such as ``Standard_NC6``; empty when Azure does not say.
-        location: the region, empty when not said.
-        alternatives: sizes that could be used instead, best first.
+        vm_size: the VM size, such as ``Standard_NC6``; empty if unknown.
+        location: the region; empty if unknown.
+        alternatives: VM sizes to use instead, best first.
     """
 
-    size: str = ""
+    vm_size: str = ""
     location: str = ""
     alternatives: tuple[str, ...] = ()
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        vm_size: str = "",
+        location: str = "",
+        alternatives: tuple[str, ...] = (),
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
+        self.vm_size = vm_size
+        self.location = location
+        self.alternatives = alternatives
+
 
 class ZoneNotAvailable(SizeNotAvailable):
-    """The size is offered in the location, but not in an availability zone that was asked for.
+    """The location offers the VM size, but not in the requested availability zone.
 
     Attributes:
         zones: the zones that were refused.
-        supported: the zones that Azure names instead.
+        supported: the zones that offer the size.
     """
 
     zones: tuple[str, ...] = ()
     supported: tuple[str, ...] = ()
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        zones: tuple[str, ...] = (),
+        supported: tuple[str, ...] = (),
+        vm_size: str = "",
+        location: str = "",
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, vm_size=vm_size, location=location, **details)
+        self.zones = zones
+        self.supported = supported
+
 
 class LocationNotAvailable(AzureError):
-    """No such Azure location, or one that does not take this subscription.
+    """The Azure location does not exist, or is closed to this subscription.
 
     Attributes:
-        location: what was asked for.
-        available: the locations that Azure names instead; empty when it names none.
+        location: the requested location.
+        available: the locations that Azure lists instead; empty if it lists none.
     """
 
     location: str = ""
     available: tuple[str, ...] = ()
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        location: str = "",
+        available: tuple[str, ...] = (),
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
+        self.location = location
+        self.available = available
+
 
 class AllocationFailed(AzureError):
-    """Azure has no capacity for this VM size in this place at present. Another zone, size or region may have."""
+    """Azure has no capacity for the VM size at present. Another zone, size or region may have some.
+
+    Attributes:
+        constraints: the constraints of the allocation, as Azure lists them.
+    """
 
     constraints: tuple[str, ...] = ()
-    """What the allocation was bound to, as Azure lists it."""
+
+    def __init__(
+        self, message: str, *, constraints: tuple[str, ...] = (), **details: Unpack[AzureErrorDetails]
+    ) -> None:
+        super().__init__(message, **details)
+        self.constraints = constraints
 
 
 class NodeBootstrapFailed(AzureError):
-    """The virtual machines came up, and setting them up as nodes failed."""
+    """The virtual machines started, but setting them up as nodes failed.
+
+    Attributes:
+        exit_code: exit code of the node's set-up script (vmssCSE); 83 to 87 mean the GPU driver. None if unknown.
+    """
 
     exit_code: int | None = None
-    """Of the node's set-up script (vmssCSE); 83 to 87 are the GPU driver's. None when not said."""
+
+    def __init__(self, message: str, *, exit_code: int | None = None, **details: Unpack[AzureErrorDetails]) -> None:
+        super().__init__(message, **details)
+        self.exit_code = exit_code
 
 
 class VersionNotSupported(AzureError):
-    """A Kubernetes version that AKS does not offer in this location."""
+    """AKS does not offer the Kubernetes version in this location."""
 
 
 class PolicyDenied(AzureError):
-    """An Azure Policy of the organisation forbids this."""
+    """An Azure Policy of the organisation forbids the request."""
 
 
 class ProviderNotRegistered(AzureError):
-    """The subscription has not registered the resource provider."""
+    """The subscription has not registered a resource provider.
+
+    Attributes:
+        provider: the provider's namespace, such as ``Microsoft.ContainerService``.
+    """
 
     provider: str = ""
-    """Its namespace, such as ``Microsoft.ContainerService``."""
+
+    def __init__(self, message: str, *, provider: str = "", **details: Unpack[AzureErrorDetails]) -> None:
+        super().__init__(message, **details)
+        self.provider = provider
 
 
 class OperationCanceled(AzureError):
-    """The long-running operation was aborted."""
+    """The long-running operation was canceled."""
 
 
 class Throttled(AzureError):
-    """Too many requests."""
+    """Azure received too many requests.
+
+    Attributes:
+        retry_after: seconds that Azure asks to wait; None if it does not say.
+    """
 
     retry_after: float | None = None
-    """Seconds that Azure asks to wait, None when it does not say."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **details: Unpack[AzureErrorDetails]) -> None:
+        super().__init__(message, **details)
+        self.retry_after = retry_after
 
 
 class KubernetesError(AksGpuError):

@@ -104,7 +104,11 @@ def _timed_out(
     message = f"{what}: unknown after {limit:g} s, because there was no response: {failure.message}{before}"
     if isinstance(failure, AzureUnreachable):
         return AzureUnreachable(
-            message, code=failure.code, status=failure.status, hint=failure.hint, original=failure.original
+            message,
+            code=failure.code,
+            http_status=failure.http_status,
+            hint=failure.hint,
+            original=failure.original,
         )
     return Unreachable(
         message, status=failure.status, hint=failure.hint, refused=failure.refused, original=failure.original

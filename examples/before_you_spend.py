@@ -13,7 +13,7 @@ azure = aksgpu.connect()
 
 # Every GPU size that the subscription sees there, cheapest GPU hour first.
 table = sizes.gpu_sizes(azure, "eastus")
-print(table.sort_values("usd_per_gpu_hour")[["size", "gpu", "gpus", "family_left", "usd_per_hour"]].head())
+print(table.sort_values("usd_per_gpu_hour")[["vm_size", "gpu_model", "gpus", "family_left", "usd_per_hour"]].head())
 
 # Can it be had? Nothing is created by asking.
 print(sizes.preflight(azure, "eastus", "Standard_NC4as_T4_v3", count=2))

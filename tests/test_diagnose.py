@@ -69,7 +69,7 @@ def test_a_gpu_that_is_taken(submit: Submit) -> None:
         timeout=10,
         interval=0.1,
     )
-    assert "cluster.scale(aks, 'gpunp', count=2)" in found.fix
+    assert "cluster.scale_pool(aks, 'gpunp', count=2)" in found.fix
     says = found.evidence.set_index("what")["says"]
     assert "0/2 nodes are available" in says["event FailedScheduling"]
     assert isinstance(found.error, errors.PodPending)

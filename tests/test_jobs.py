@@ -879,7 +879,7 @@ def test_the_first_argument_must_be_a_cluster(call: Any, wrong: Any) -> None:
 def test_a_subscription_and_a_kube_are_not_a_cluster(azure: Any, aks: Cluster) -> None:
     with pytest.raises(errors.InvalidInput, match="`aks` must be a cluster, got an Azure") as refused:
         jobs.submit(azure, image=BUSYBOX)
-    assert "cluster.get(azure, 'myAKSCluster', 'myResourceGroup')" in refused.value.hint
+    assert "cluster.get(azure, 'myAKSCluster', resource_group='myResourceGroup')" in refused.value.hint
     with pytest.raises(errors.InvalidInput, match="got its Kube") as refused:
         jobs.apply(aks.kube, manifest("n"))  # type: ignore[arg-type]
     assert "not jobs.list(aks.kube)" in refused.value.hint

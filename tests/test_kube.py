@@ -574,7 +574,7 @@ def test_a_server_with_another_certificate_is_not_asked_again(tmp_path: Path) ->
         with pytest.raises(errors.Unreachable, match="TLS failed") as raised:
             Kube.from_kubeconfig(path).get("Job", "x")
     assert raised.value.permanent
-    assert "cluster.get(azure, name, resource_group)" in raised.value.hint
+    assert "cluster.get(azure, name, resource_group=...)" in raised.value.hint
 
 
 def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) -> None:

@@ -45,7 +45,7 @@ def test_todays_walk(azure: Any) -> None:
     plugin.remove(aks)
     cluster.delete(aks)
     with pytest.raises(errors.AzureNotFound):
-        cluster.get(azure, "myAKSCluster", GROUP)
+        cluster.get(azure, "myAKSCluster", resource_group=GROUP)
 
 
 def test_the_walk_of_2020(azure: Any) -> None:

@@ -210,7 +210,7 @@ def scale_up(text: str) -> Any:
 
 
 def azure_refusal(text: str) -> Any:
-    return error_parsing.recognise({"error": {"code": "X", "message": text}}, status=400)
+    return error_parsing.recognise({"error": {"code": "X", "message": text}}, http_status=400)
 
 
 HOSTILE: dict[str, tuple[Callable[[str], Any], str, str, str]] = {

@@ -1,4 +1,4 @@
-"""A subscription, reached through Azure Resource Manager.
+"""Azure subscriptions, reached through Azure Resource Manager.
 
     azure = aksgpu.connect("azure")
 
@@ -8,24 +8,10 @@
 
 from __future__ import annotations
 
-from aksgpu.azure.subscription import (
-    Azure,
-    KubeconfigTarget,
-    StaticToken,
-    connect,
-    default_credential,
-    follow,
-    translate,
-    translated,
-)
+from aksgpu.azure.subscription import Azure, KubeconfigTarget, StaticToken, connect, default_credential
 
-__all__ = [
-    "Azure",
-    "KubeconfigTarget",
-    "StaticToken",
-    "connect",
-    "default_credential",
-    "follow",
-    "translate",
-    "translated",
-]
+__all__ = ["Azure", "KubeconfigTarget", "StaticToken", "connect", "default_credential"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,8 @@
-"""Arguments of the calls that talk to Azure, checked before anything is sent."""
+"""Checks of the arguments of functions that talk to Azure. They run before a request is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aksgpu.azure.resource_names import shown
@@ -9,21 +10,32 @@ from aksgpu.azure.subscription import Azure
 from aksgpu.errors import InvalidInput
 from aksgpu.waiting import check_timeout
 
+__all__ = [
+    "CHECKS",
+    "check_azure",
+    "check_choice",
+    "check_flag",
+    "check_integer",
+    "check_text",
+    "check_text_list",
+    "check_text_mapping",
+]
+
 
 def check_azure(value: object) -> None:
-    """The argument ``azure`` must be a subscription."""
+    """Raise InvalidInput unless the argument ``azure`` is a subscription."""
     if isinstance(value, Azure):
         return
-    hint = "Make one with azure = aksgpu.connect()."
+    hint = "Call azure = aksgpu.connect() to get a subscription."
     if getattr(value, "has_azure", False):
-        hint = "Pass the subscription, which is aks.azure for this cluster."
+        hint = "Pass the cluster's subscription, aks.azure."
     raise InvalidInput(f"`azure` must be a subscription from aksgpu.connect(), got {shown(value)}", hint=hint)
 
 
-def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> None:
-    """An argument that must be one of a few words."""
+def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> str:
+    """Return an argument that must be one of a few words."""
     if isinstance(value, str) and value in choices:
-        return
+        return value
     listed = " or ".join(map(repr, choices))
     raise InvalidInput(
         f"`{argument}` must be {listed}, got {shown(value)}", hint=f"For example: {argument}={choices[0]!r}."
@@ -31,31 +43,89 @@ def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> None
 
 
 def check_flag(value: object, argument: str, *, optional: bool = False) -> None:
-    """An argument that must be True or False, or None where it is optional."""
+    """Raise InvalidInput unless an argument is True or False, or None if it is optional."""
     if isinstance(value, bool) or (optional and value is None):
         return
     wanted = "True, False or None" if optional else "True or False"
     raise InvalidInput(f"`{argument}` must be {wanted}, got {shown(value)}", hint=f"For example: {argument}=True.")
 
 
-def check_text(value: object, argument: str, example: str) -> None:
-    """An argument that must be a text, or None where nothing is asked for."""
-    if value is None or (isinstance(value, str) and value.strip() and value.isprintable()):
-        return
+def check_text(value: object, argument: str, example: str) -> str:
+    """Return an argument that must be a text that is not blank."""
+    if isinstance(value, str) and value.strip() and value.isprintable():
+        return value
     raise InvalidInput(f"`{argument}` must be a text, got {shown(value)}", hint=f"For example: {argument}={example!r}.")
 
 
-CHECKS: dict[str, Any] = {
+def check_text_list(value: object, argument: str) -> list[str]:
+    """Return an argument that must be a list of texts or integers; a single text is a list of one."""
+    hint = f'For example: {argument}=["1"].'
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise InvalidInput(f"`{argument}` must be a list of texts, got {shown(value)}", hint=hint)
+    items = list(value)
+    for item in items:
+        is_text = isinstance(item, str | int) and not isinstance(item, bool)
+        if not is_text or item == "" or not str(item).isprintable():
+            raise InvalidInput(f"`{argument}` must be a list of texts, got an item {shown(item)}", hint=hint)
+    return [str(item) for item in items]
+
+
+def check_text_mapping(value: object, argument: str) -> dict[str, str]:
+    """Return an argument that must be a mapping of names to texts; empty for None."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and all(_is_unicode(name) and _is_unicode(text) for name, text in value.items()):
+        return dict(value)
+    raise InvalidInput(
+        f"`{argument}` must map names to texts, got {shown(value)}",
+        hint=f'For example: {argument}={{"team": "research"}}.',
+    )
+
+
+def _is_unicode(value: object) -> bool:
+    """Return whether a value is a text that can be sent as UTF-8: one without lone surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def check_integer(argument: str, value: object, least: int, most: int | None = None) -> int:
+    """Return an argument that must be an integer within limits.
+
+    Args:
+        argument: name of the argument, for the error.
+        value: the value. Integers of other libraries such as NumPy are accepted; True, texts and fractions are not.
+        least: the smallest value.
+        most: the largest value; None for no limit.
+
+    Raises:
+        InvalidInput: the value is not an integer within the limits.
+    """
+    limits = f"{least} to {most}" if most is not None else f"{least} or more"
+    number: int | None = None
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        number = int(value.__index__())
+    if number is None or number < least or (most is not None and number > most):
+        raise InvalidInput(
+            f"`{argument}` must be an integer, {limits}, got {shown(value)}",
+            hint=f"For example: {argument}={max(least, 1)}.",
+        )
+    return number
+
+
+CHECKS: dict[str, Callable[[Any], object]] = {
     "azure": check_azure,
     "timeout": check_timeout,
     "progress": lambda value: check_flag(value, "progress", optional=True),
     "delete_group": lambda value: check_flag(value, "delete_group", optional=True),
     "preflight": lambda value: check_flag(value, "preflight"),
     "spot": lambda value: check_flag(value, "spot"),
-    "gpu": lambda value: check_flag(value, "gpu"),
+    "needs_gpu": lambda value: check_flag(value, "needs_gpu"),
     "admin": lambda value: check_flag(value, "admin"),
     "autoscaler": lambda value: check_flag(value, "autoscaler"),
     "overwrite_existing": lambda value: check_flag(value, "overwrite_existing"),
     "missing": lambda value: check_choice(value, "missing", ("warn", "error")),
 }
-"""Checks of the arguments that mean the same in every call, by name. The cluster package adds ``aks``."""
+"""Checks of the arguments that mean the same in every function, by name. The cluster package adds ``aks``."""

@@ -1,17 +1,16 @@
-"""Which answers of Azure are worth another try: the retry policy of every request that the SDK sends.
+"""The retry policy of every request that the SDK sends to Azure.
 
-A request is tried until the end of its call, and the socket gets the time that is left. The SDK's own policy counts
-attempts and leaves the socket's read timeout at five minutes, so its loop is replaced. Its reading of ``Retry-After``
-is kept.
+A request is repeated until the deadline of its call, and each attempt gets a share of the time that is left. The SDK's
+own policy counts attempts and leaves the socket's read timeout at five minutes, so its loop is replaced. Its parser of
+``Retry-After`` is used.
 
-A read is sent again after any failure that may pass. A write is sent again here only where Azure did not process it:
-after one 401, and after 429. :func:`aksgpu.azure.throttling.until_settled` settles the other failures of a write.
+A read is repeated after any transient failure. A write is repeated here only if Azure did not process it: after one
+401, and after 429. :func:`aksgpu.azure.throttling.until_settled` handles the other failures of a write.
 """
 
 from __future__ import annotations
 
 import json
-import ssl
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,182 +21,173 @@ from azure.core.exceptions import ClientAuthenticationError, IncompleteReadError
 from azure.core.pipeline.policies import RetryPolicy
 
 from aksgpu.azure import resource_names
+from aksgpu.azure.deadline_transport import LAST_ATTEMPT
+from aksgpu.azure.sdk_errors import NoUsableResponse
 from aksgpu.azure.throttling import (
-    PASSING,
+    TRANSIENT,
     Limit,
     backoff,
     current,
     pause,
-    seconds,
+    progress_bar,
+    retry_seconds,
     settling,
     shown_bar,
-    waiting,
-    words,
+    throttled_state,
 )
 from aksgpu.common import connection_errors
 
-_CONNECT = 10.0
-"""Seconds for a connection at most."""
+__all__ = ["DeadlineRetryPolicy"]
 
-_SHORTEST_ANSWER = 2.0
-"""Seconds that an answer may take at least, where so many are left."""
+_CONNECT_TIMEOUT = 10.0
+"""Longest time in seconds for a connection."""
+
+_SHORTEST_RESPONSE = 2.0
+"""Seconds that a response gets at least, if so many are left."""
 
 _LONGEST_READ = 30.0
-"""Seconds that the answer to a read may take at first; a second attempt has twice as many."""
+"""Seconds that the response to a read may take at first; every further attempt gets twice as many."""
 
 _LONGEST_WRITE = 100.0
-"""Seconds that the answer to a write may take: AKS looks at quota and capacity before it answers."""
-
-_LAST_ATTEMPT = 1.0
-"""Seconds of an attempt that begins when no time is left."""
+"""Seconds that the response to a write may take: AKS checks quota and capacity before it responds."""
 
 _ATTEMPTS = 3
-"""Attempts that a call's time has room for when no answer comes at all."""
+"""Number of attempts that fit into the time of a call if no response arrives at all."""
 
-_AS_ASKED = 6
-"""Attempts after which a pause grows although Azure asks for a short one."""
+_ATTEMPTS_AS_ASKED = 6
+"""Number of attempts after which a pause grows even if Azure asks for a short one."""
 
-_SHOWN = 200
-"""Characters of an answer that an error shows."""
+_MOST_DOUBLINGS = 10
+"""Number of times that a read timeout is doubled at most."""
 
-
-class NoAnswer(ServiceResponseError):  # type: ignore[misc]  # the SDK is not type-checked here
-    """A request was tried until the time was up.
-
-    Attributes:
-        request: the request.
-        answer: the last answer in words; empty when none came.
-        status: HTTP status of the last answer; None when none came.
-        seconds: how long the call went on.
-    """
-
-    def __init__(self, request: Any, answer: str, status: int | None, seconds: float, error: Exception | None) -> None:
-        super().__init__(answer or str(error), error=error)
-        self.request = request
-        self.answer = answer
-        self.status = status
-        self.seconds = seconds
+_MOST_CHARACTERS = 200
+"""Characters of a response that an error shows."""
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An attempt whose answer cannot be used, and which may be made again.
+    """An attempt without a usable response, which may be repeated.
 
     Attributes:
-        words: what came, for the bar and the error.
+        state: what happened, for the bar and the error.
         pause: seconds until the next attempt.
-        status: HTTP status; None when no answer came.
-        error: the exception; None when an answer came.
-        response: the answer; None when none came, or when its body cannot be used.
+        http_status: HTTP status; None if there was no response.
+        error: the exception; None if there was a response.
+        response: the response; None if there was none, or if its body cannot be used.
     """
 
-    words: str
+    state: str
     pause: float
-    status: int | None = None
+    http_status: int | None = None
     error: Exception | None = None
     response: Any = None
 
 
-class Retries(RetryPolicy):  # type: ignore[misc]  # the SDK is not type-checked here
-    """Send a request until its answer can be used or the call's time is up."""
+class DeadlineRetryPolicy(RetryPolicy):  # type: ignore[misc]  # the SDK is not type-checked here
+    """Sends a request until its response is usable or the time of the call is up."""
 
     def send(self, request: Any) -> Any:
-        """Send a request; see the class.
+        """Send a request, and repeat it after transient failures.
 
         Raises:
-            NoAnswer: the time is up, and the last attempt gave nothing to go on with.
+            NoUsableResponse: the time is up.
         """
         resource_names.check_path(urlsplit(str(request.http_request.url)).path)
         call = current()
-        reads = _reads(request.http_request)
+        is_read = _is_read(request.http_request)
         attempt = 0
         unauthorized = 0
         with ExitStack() as bars:
             while True:
-                _bound(request, call, reads, attempt)
-                outcome = self._attempt(request, reads, attempt)
+                _set_timeouts(request, call, is_read, attempt)
+                outcome = self._attempt(request, is_read, attempt)
                 attempt += 1
                 if not isinstance(outcome, _Failure):
                     return outcome
-                unauthorized += outcome.status == 401
-                final = outcome.status in (401, 429) and (unauthorized > 1 or outcome.pause >= call.left)
-                if final:
-                    return outcome.response  # Azure's own words say it best
-                if call.left <= 0 or (outcome.status is not None and outcome.pause >= call.left):
-                    answer = "" if outcome.error else outcome.words
-                    raise NoAnswer(request.http_request, answer, outcome.status, call.spent, outcome.error)
-                bar = shown_bar.get() or bars.enter_context(waiting(call.what or "waiting for Azure"))
-                pause(bar, outcome.words, min(outcome.pause, call.left))
+                is_too_long = outcome.pause >= call.left
+                if outcome.http_status == 401:
+                    unauthorized += 1
+                if outcome.http_status in (401, 429) and (unauthorized > 1 or is_too_long):
+                    return outcome.response  # the SDK raises an exception with Azure's own text
+                if call.left <= 0 or (outcome.http_status is not None and is_too_long):
+                    last_response = "" if outcome.error else outcome.state
+                    raise NoUsableResponse(
+                        request.http_request, last_response, outcome.http_status, call.spent, outcome.error
+                    )
+                bar = shown_bar.get() or bars.enter_context(progress_bar(call.what or "waiting for Azure"))
+                pause(bar, outcome.state, min(outcome.pause, call.left))
 
-    def _attempt(self, request: Any, reads: bool, attempt: int) -> Any:
-        """Send once. Returns the answer, or a :class:`_Failure` where another attempt makes sense."""
+    def _attempt(self, request: Any, is_read: bool, attempt: int) -> Any:
+        """Send a request once. Return the response, or a :class:`_Failure` if the request may be repeated."""
         wait = backoff(attempt)
         try:
             response = self.next.send(request)
-            _load(response.http_response)
+            _read_body(response.http_response)
         except ClientAuthenticationError:
             raise
-        except (SdkError, OSError) as error:  # requests' exceptions are OSErrors: those of bodies come untranslated
-            if not reads or _permanent(error):
-                raise _translated(error) from error.__cause__
-            return _Failure(f"no answer ({connection_errors.reason(error)})", wait, error=error)
-        status = int(response.http_response.status_code)
-        asked = self.get_retry_after(response)
-        if status == 401:
-            return _Failure("Azure asks for a new login", 0.0, status, response=response)
-        if status == 429 and (reads or not settling.get()):
-            asked = seconds(asked)
-            at_least = backoff(attempt - _AS_ASKED) if attempt > _AS_ASKED else 0.0
-            return _Failure(words(asked), max(asked, at_least), status, response=response)
-        if status in PASSING and reads:
-            return _Failure(_answer(response.http_response), max(wait, asked or 0.0), status, response=response)
-        if status < 300 and not _complete(response.http_response, reads):
-            if not reads:
-                raise IncompleteReadError(f"the answer with status {status} was cut off")
-            return _Failure(f"an answer with status {status} that was cut off", wait, status)
+        except (SdkError, OSError) as error:  # the SDK does not translate requests' errors of bodies; they are OSErrors
+            if not is_read or connection_errors.permanent(error):
+                raise _as_sdk_error(error) from error.__cause__
+            return _Failure(f"no response ({connection_errors.reason(error)})", wait, error=error)
+        return self._check(response, is_read, attempt, wait)
+
+    def _check(self, response: Any, is_read: bool, attempt: int, wait: float) -> Any:
+        """Return a response that is usable, or a :class:`_Failure`."""
+        http_response = response.http_response
+        http_status = int(http_response.status_code)
+        retry_after = self.get_retry_after(response)
+        if http_status == 401:
+            return _Failure("Azure asks for a new login", 0.0, http_status, response=response)
+        if http_status == 429 and (is_read or not settling.get()):
+            asked = retry_seconds(retry_after)
+            least = backoff(attempt - _ATTEMPTS_AS_ASKED) if attempt > _ATTEMPTS_AS_ASKED else 0.0
+            return _Failure(throttled_state(asked), max(asked, least), http_status, response=response)
+        if http_status in TRANSIENT and is_read:
+            return _Failure(_describe(http_response), max(wait, retry_after or 0.0), http_status, response=response)
+        if http_status < 300 and not _is_complete(http_response, is_read):
+            if not is_read:
+                raise IncompleteReadError(f"the response with status {http_status} was cut off")
+            return _Failure(f"a response with status {http_status} that was cut off", wait, http_status)
         return response
 
 
-def _reads(request: Any) -> bool:
-    """Whether a request changes nothing. Credentials are read with POST."""
-    last = urlsplit(str(request.url)).path.rsplit("/", 1)[-1]
-    return request.method in ("GET", "HEAD") or (request.method == "POST" and last.startswith("list"))
+def _is_read(request: Any) -> bool:
+    """Return whether a request changes nothing. Credentials are read with POST."""
+    last_segment = urlsplit(str(request.url)).path.rsplit("/", 1)[-1]
+    return request.method in ("GET", "HEAD") or (request.method == "POST" and last_segment.startswith("list"))
 
 
-def _bound(request: Any, call: Limit, reads: bool, attempt: int) -> None:
-    """Give the call's time to the socket. Several attempts fit into it, as long as an answer may take a while."""
-    left = max(_LAST_ATTEMPT, call.left)
-    longest = _LONGEST_READ if reads else _LONGEST_WRITE
-    share = min(longest, call.seconds / _ATTEMPTS) * 2 ** min(attempt, 10)
-    request.context.options["connection_timeout"] = min(left, _CONNECT)
-    request.context.options["read_timeout"] = min(left, max(_SHORTEST_ANSWER, share))
+def _set_timeouts(request: Any, call: Limit, is_read: bool, attempt: int) -> None:
+    """Set the timeouts of an attempt, so that several attempts fit into the time of the call."""
+    left = max(LAST_ATTEMPT, call.left)
+    longest = _LONGEST_READ if is_read else _LONGEST_WRITE
+    share = min(longest, call.seconds / _ATTEMPTS) * 2 ** min(attempt, _MOST_DOUBLINGS)
+    request.context.options["connection_timeout"] = min(left, _CONNECT_TIMEOUT)
+    request.context.options["read_timeout"] = min(left, max(_SHORTEST_RESPONSE, share))
 
 
-def _load(response: Any) -> None:
-    """Read the body of an answer that the SDK takes as a stream, so that a cut one is met here."""
+def _read_body(response: Any) -> None:
+    """Read the body of a response that the SDK takes as a stream, so that a body that is cut off is noticed here."""
     if hasattr(response, "read") and not getattr(response, "is_closed", False):
         response.read()
 
 
-def _translated(error: Exception) -> Exception:
-    """The failure as one of the SDK's exceptions."""
-    known: Exception = error if isinstance(error, SdkError) else ServiceResponseError(str(error), error=error)
-    return known
+def _as_sdk_error(error: Exception) -> Exception:
+    """Return the failure as one of the SDK's exceptions."""
+    translated: Exception = error
+    if not isinstance(error, SdkError):
+        translated = ServiceResponseError(str(error), error=error)
+    return translated
 
 
-def _permanent(error: BaseException) -> bool:
-    """Whether another attempt would fail in the same way: the server shows a certificate that is not trusted."""
-    return any(isinstance(each, ssl.SSLCertVerificationError) for each in connection_errors.chain(error))
-
-
-def _complete(response: Any, reads: bool) -> bool:
-    """Whether the body is the JSON that Azure sends. Only the results of operations and some writes have none."""
+def _is_complete(response: Any, is_read: bool) -> bool:
+    """Return whether the body is JSON, as Azure sends it. Results of operations and some writes have no body."""
     text = response.text()
     if not text.strip():
         if response.status_code != 200:
             return True
         path = urlsplit(str(response.request.url)).path.lower()
-        return "/operationresults/" in path or not (reads or response.request.method == "PUT")
+        return "/operationresults/" in path or not (is_read or response.request.method == "PUT")
     try:
         json.loads(text)
     except ValueError:
@@ -205,14 +195,15 @@ def _complete(response: Any, reads: bool) -> bool:
     return True
 
 
-def _answer(response: Any) -> str:
-    """An answer in words, for the bar and the error."""
+def _describe(response: Any) -> str:
+    """Return a response in words, for the bar and the error."""
     text = " ".join(str(response.text()).split())
     try:
         error = json.loads(text)["error"]
         text = f"{error['message']} ({error['code']})"
     except (ValueError, KeyError, TypeError):
-        pass  # a gateway's words, which are no JSON of Azure's
-    if len(text) > _SHOWN:
-        text = f"{text[:_SHOWN]}..."
-    return f"HTTP {response.status_code} {response.reason or ''}".strip() + (f": {text}" if text else "")
+        pass  # the text of a gateway, which is not Azure's JSON
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[:_MOST_CHARACTERS]}..."
+    status = f"HTTP {response.status_code} {response.reason or ''}".strip()
+    return f"{status}: {text}" if text else status

@@ -1,70 +1,88 @@
-"""What every public call that talks to Azure does: check its arguments, keep its time, and end an interrupt plainly."""
+"""The decorator of every public function that talks to Azure.
+
+It checks the arguments, sets the deadline, and shortens the traceback of an interrupt.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from aksgpu.azure import azure_arguments, throttling
 from aksgpu.waiting import Interrupted
 
+__all__ = ["call", "warn"]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_PACKAGE = str(Path(__file__).parents[1])
+"""Folder of this package."""
 
-def call(doing: str, goes_on: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a public call.
+
+def call(doing: str, continues: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a public function.
 
     Args:
-        doing: what it does, for progress and errors; ``{}`` is replaced by the name of what it is about.
-        goes_on: what goes on in Azure when the call is interrupted; empty where nothing does.
+        doing: what the function does, for progress and errors; ``{}`` is replaced by the name of the resource.
+        continues: what continues in Azure if the function is interrupted; empty if nothing does.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
 
         @functools.wraps(function)
-        def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
+        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            given = bound.arguments
-            for name, value in given.items():
-                if name in azure_arguments.CHECKS:
-                    azure_arguments.CHECKS[name](value)
-            what = doing.format(_subject(given))
-            timeout = given.get("timeout", throttling.READ_TIMEOUT)
-            with throttling.limit(timeout, what, given.get("progress")) as limit:
+            arguments = bound.arguments
+            for name, value in arguments.items():
+                check = azure_arguments.CHECKS.get(name)
+                if check is not None:
+                    check(value)
+            what = doing.format(_resource_name(arguments))
+            timeout = arguments.get("timeout", throttling.READ_TIMEOUT)
+            with throttling.limit(timeout, what, arguments.get("progress")) as limit:
                 try:
                     return function(*args, **kwargs)
                 except KeyboardInterrupt as interrupt:
                     if isinstance(interrupt, Interrupted):
                         raise
-                    sentence = f"{what}: nothing was begun in Azure."
-                    if limit.running and goes_on:
+                    message = f"{what}: nothing was begun in Azure."
+                    if limit.running and continues:
                         again = f"cluster.{function.__name__}(...)"
-                        sentence = f"{what}: {goes_on} goes on in Azure; {again} with the same arguments waits again."
-                # Raised outside of the handler, so that the frames of the HTTP library are not shown as its context.
-                raise Interrupted(sentence)
+                        message = (
+                            f"{what}: {continues} continues in Azure; {again} with the same arguments waits for it."
+                        )
+                # Raised outside the handler, so that the HTTP library's frames are not shown as its context.
+                raise Interrupted(message)
 
-        return bounded
+        return limited
 
     return decorate
 
 
 def warn(message: str) -> None:
-    """Issue a warning that points at the line which calls the public function; called by that function itself."""
-    warnings.warn(message, stacklevel=4)
+    """Issue a warning that points at the line of the user's program that called the library."""
+    stacklevel = 1
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        stacklevel += 1
+        frame = frame.f_back
+    warnings.warn(message, stacklevel=stacklevel)
 
 
-def _subject(given: dict[str, Any]) -> str:
-    """The name of what a call is about: a pool, else a cluster."""
+def _resource_name(arguments: Mapping[str, Any]) -> str:
+    """Return the name of the resource that a call is about: a pool, otherwise a cluster."""
     for argument in ("pool", "name", "aks", "location"):
-        value = given.get(argument)
+        value = arguments.get(argument)
         if isinstance(value, str):
             return value
-        if value is not None and isinstance(getattr(value, "name", None), str):
-            return str(value.name)
+        name = getattr(value, "name", None)
+        if isinstance(name, str):
+            return name
     return ""

@@ -1,11 +1,11 @@
-"""What Azure says when it says no, read into an exception of its own class, with the numbers and what to do next.
+"""Turns Azure's refusals into exceptions, with the numbers of their texts and a hint.
 
-Azure refuses in several body shapes (flat, wrapped in ``error``, nested in ``details``, JSON or ``Code="..."`` inside a
-message, a failed operation with HTTP status 200) and one failure in several texts. :func:`said` takes the shapes apart,
-the rules know the texts, and :func:`recognise` puts both together. Nothing is sent from here, and Kubernetes'
-refusals are not read here.
+Azure refuses in several shapes (flat, wrapped in ``error``, nested in ``details``, JSON or ``Code="..."`` inside a
+message, a failed operation with HTTP status 200), and one failure has several texts. :func:`find_refusals` takes the
+shapes apart, :mod:`aksgpu.azure.error_rules` knows the texts, and :func:`recognise` combines both. This module sends no
+request. Refusals of Kubernetes are read elsewhere.
 
-The texts are those of Azure's documentation and of its users' reports; they are kept as test data.
+The texts come from Azure's documentation and from users' reports. The tests keep them as data.
 """
 
 from __future__ import annotations
@@ -13,39 +13,43 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from aksgpu import errors
-from aksgpu.azure.error_rules import LOGIN, QUOTA_PAGE, RULES, Refusal, location_hint
-from aksgpu.common import connection_errors
+from aksgpu.azure.error_rules import QUOTA_PAGE, RULES, Refusal, location_hint
 from aksgpu.errors import AzureError
 
-__all__ = ["QUOTA_PAGE", "Refusal", "location_hint", "recognise", "said", "translate"]
+__all__ = ["QUOTA_PAGE", "Refusal", "find_refusals", "location_hint", "recognise", "shorten"]
 
-# Azure's advice and lists, which the hint or an attribute says better; the SDK's own exception keeps them.
-_WORDY = re.compile(
+_LEFT_OUT = re.compile(
     r"(?:List of available regions|The available VM sizes are|If you want to increase the quota"
     r"|For more details,? please|Please read more about|Submit a request for).*",
     re.S,
 )
-_SHOWN = 400  # characters of Azure's text that a message keeps; some carry whole logs
+"""Advice and lists of Azure, which the hint and the attributes replace. The SDK's exception keeps them."""
+
+_MOST_CHARACTERS = 400
+"""Characters of Azure's text that a message keeps. Some texts contain whole logs."""
+
+_MOST_LEVELS = 8
+"""Levels of nesting that are read, more than any response of Azure has."""
 
 
-def said(body: object, status: int | None = None) -> list[Refusal]:
-    """Every code and message in an answer's body, outermost first.
+def find_refusals(body: object, http_status: int | None = None) -> list[Refusal]:
+    """Return every code and message in the body of a response, outermost first.
 
     Args:
-        body: the parsed JSON of an answer, or the text of an error.
-        status: the HTTP status of the answer.
+        body: the parsed JSON of a response, or the text of an error.
+        http_status: the HTTP status of the response.
     """
-    return [Refusal(code, message, status) for code, message in _pairs(body)]
+    return [Refusal(code, message, http_status) for code, message in _pairs(body)]
 
 
 def _pairs(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
-    if depth > 8:  # a body that nests deeper than any of Azure's is not worth following
+    """Yield the codes and messages in a value."""
+    if depth > _MOST_LEVELS:
         return
     if isinstance(value, str):
-        yield from _inside_text(value, depth)
+        yield from _pairs_in_text(value, depth)
     elif isinstance(value, list):
         for item in value:
             yield from _pairs(item, depth + 1)
@@ -53,10 +57,9 @@ def _pairs(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
         code = value.get("code")
         message = value.get("message")
         if isinstance(code, str) or isinstance(message, str):
-            code = str(code or "")
-            message = str(message or "")
-            yield code, message
-            yield from _inside_text(message, depth)
+            text = str(message or "")
+            yield str(code or ""), text
+            yield from _pairs_in_text(text, depth)
         elif value.get("status") == "Canceled" and not value.get("error"):
             yield "Canceled", "the operation was canceled"
         for key in ("error", "details", "innererror", "statusMessage", "provisioningError"):
@@ -64,9 +67,10 @@ def _pairs(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 _GO_STYLE = re.compile(r'Code="(?P<code>\w+)"\s+Message="(?P<message>(?:[^"\\]|\\.)*)"')
+"""An error in the form that Azure's programs in Go write into a message."""
 
 
-def _inside_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
+def _pairs_in_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
     for found in _GO_STYLE.finditer(text):
         yield found["code"], found["message"].replace('\\"', '"').replace("\\n", "\n")
     start = text.find("{")
@@ -79,100 +83,44 @@ def _inside_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def recognise(
-    body: object, *, status: int | None = None, what: str = "", retry_after: float | None = None
+    body: object, *, http_status: int | None = None, what: str = "", retry_after: float | None = None
 ) -> AzureError:
-    """The exception for a refusal.
+    """Return the exception for a refusal.
 
     Args:
-        body: the parsed JSON of the answer, or the text of the error.
-        status: the HTTP status of the answer, or None.
+        body: the parsed JSON of the response, or the text of the error.
+        http_status: the HTTP status of the response, or None.
         what: what was being done, such as ``node pool gpunp``; begins the message.
-        retry_after: seconds that the answer's Retry-After header asks for.
+        retry_after: seconds in the response's Retry-After header.
     """
-    refusals = said(body, status) or [Refusal("", str(body) if body else "", status)]
+    refusals = find_refusals(body, http_status) or [Refusal("", str(body) if body else "", http_status)]
     for rule in RULES:
         for refusal in refusals:
-            if error := rule(refusal):
-                return _finish(error, refusal, what, retry_after)
-    # Outer codes of nested bodies ("the deployment failed") say least: the innermost is shown.
-    hint = "Correct what Azure objects to, then run the cell again."
-    if status is None or status >= 500:
-        hint = "Run the cell again; if it stays, see https://azure.status.microsoft for the state of Azure."
-    return _finish(AzureError("", hint=hint), refusals[-1], what, retry_after)
+            error = rule(refusal)
+            if error is not None:
+                return _complete(error, refusal, what, retry_after)
+    # The outer codes of nested bodies ("the deployment failed") say little, so the innermost one is used.
+    hint = "Correct the request according to Azure's message, then run the cell again."
+    if http_status is None or http_status >= 500:
+        hint = "Run the cell again. If the error stays, see https://azure.status.microsoft for the state of Azure."
+    return _complete(AzureError("", hint=hint), refusals[-1], what, retry_after)
 
 
-def _finish(error: AzureError, refusal: Refusal, what: str, retry_after: float | None) -> AzureError:
-    text = _shortened(_WORDY.sub("", refusal.message)) or "Azure gave no reason"
-    named = f"{text} ({refusal.code})" if refusal.code and refusal.code not in text else text
-    error.message = f"{what}: {named}" if what else named
+def _complete(error: AzureError, refusal: Refusal, what: str, retry_after: float | None) -> AzureError:
+    """Add the message, the code and the status to an exception that a rule returned."""
+    text = shorten(_LEFT_OUT.sub("", refusal.message)) or "Azure gave no reason"
+    if refusal.code and refusal.code not in text:
+        text = f"{text} ({refusal.code})"
+    error.message = f"{what}: {text}" if what else text
     error.args = (error.message,)
     error.code = refusal.code
-    error.status = refusal.status
+    error.http_status = refusal.http_status
     if isinstance(error, errors.Throttled) and error.retry_after is None:
         error.retry_after = retry_after
     return error
 
 
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rstrip()} ..."
-
-
-def translate(error: Exception, what: str = "") -> AzureError:
-    """The SDK's exception as one of :mod:`aksgpu.errors`; raise it ``from`` the original.
-
-    Args:
-        error: what the SDK raised: an ``azure.core.exceptions.AzureError``.
-        what: what was being done; begins the message.
-    """
-    from azure.core import exceptions as sdk
-
-    from aksgpu.azure.azure_retry_policy import NoAnswer
-
-    if isinstance(error, AzureError):
-        return error
-    if isinstance(error, NoAnswer):
-        return _unreachable(error, what)
-    response = getattr(error, "response", None)
-    if response is not None:
-        status = getattr(response, "status_code", None)
-        body = _body(response) or str(error)
-        return recognise(body, status=status, what=what, retry_after=_retry_after(response))
-    text = _shortened(str(getattr(error, "message", error)))
-    if isinstance(error, sdk.ClientAuthenticationError):
-        return errors.AzureAuthError(f"{what}: {text}" if what else text, hint=LOGIN)
-    return _unreachable(error, what)
-
-
-def _unreachable(error: Exception, what: str) -> errors.AzureUnreachable:
-    """The error for no answer, or for none that could be used until the time was up."""
-    from aksgpu.azure.azure_retry_policy import NoAnswer
-
-    answer = error.answer if isinstance(error, NoAnswer) else ""
-    status = error.status if isinstance(error, NoAnswer) else None
-    tried = f", tried for {error.seconds:.0f} s" if isinstance(error, NoAnswer) else ""
-    where = connection_errors.address(error)
-    endpoint = f"the endpoint{f' at {where}' if where else ''}"
-    if answer:
-        message = f"{endpoint} gives no usable answer{tried}; the last one was {answer}"
-        hint = "Run the cell again; if it stays, see https://azure.status.microsoft for the state of Azure."
-    else:
-        message = f"{endpoint} does not answer: {_shortened(connection_errors.reason(error))}{tried}"
-        hint = f"{connection_errors.CONNECT_AGAIN}; then run the cell again. If that does not help, check the network."
-    return errors.AzureUnreachable(f"{what}: {message}" if what else message, status=status, hint=hint, original=error)
-
-
-def _body(response: Any) -> object:
-    try:
-        return json.loads(response.text())
-    except Exception:  # not JSON, or a stream that was never read: the caller falls back to the error's own text
-        return None
-
-
-def _retry_after(response: Any) -> float | None:
-    for header, unit in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("Retry-After", 1.0)):
-        try:
-            return float(response.headers.get(header, "")) * unit
-        except ValueError:
-            continue
-    return None
+def shorten(text: str) -> str:
+    """Return a text of Azure on one line, cut to the length that a message keeps."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS].rstrip()} ..."

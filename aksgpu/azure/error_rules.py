@@ -1,46 +1,50 @@
-"""The texts and codes in which Azure refuses, one rule a failure.
+"""The texts and codes of Azure's refusals, with one rule per failure.
 
-Each rule reads one :class:`Refusal` and gives the exception that stands for it, without its message, or None when it
-is about something else. :mod:`aksgpu.azure.error_parsing` takes bodies apart and puts the message in; nothing else
-calls
-these.
+A rule gets one :class:`Refusal` and returns the exception for it, without a message, or None if the refusal is about
+something else. Only :mod:`aksgpu.azure.error_parsing` calls the rules. It takes bodies apart and adds the message.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 from aksgpu import errors
-from aksgpu.common import gpu_size_table as sizes
+from aksgpu.common import gpu_size_table
 from aksgpu.errors import AzureError
 
+__all__ = ["LOGIN", "QUOTA_PAGE", "RULES", "Refusal", "location_hint"]
+
 QUOTA_PAGE = "https://portal.azure.com/#view/Microsoft_Azure_Capacity/QuotaMenuBlade/~/myQuotas"
-"""Where quotas are looked up and raised."""
+"""The page of the Azure portal that shows quotas and takes requests for more."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """One code and message of Azure's.
+    """One code and message of Azure.
 
     Attributes:
-        code: such as ``QuotaExceeded``; empty when there is none.
+        code: such as ``QuotaExceeded``; empty if there is none.
         message: Azure's text.
-        status: the HTTP status of the answer, or None.
+        http_status: the HTTP status of the response, or None.
     """
 
     code: str
     message: str
-    status: int | None = None
+    http_status: int | None = None
 
+
+Rule = Callable[[Refusal], AzureError | None]
+"""A rule: it returns the exception for a refusal, or None if the refusal is about something else."""
 
 LOGIN = (
     "Log in with `az login` (in a remote notebook: `az login --use-device-code`). Without az: "
     "from azure.identity import DeviceCodeCredential; "
     'azure = aksgpu.connect("azure", credential=DeviceCodeCredential()).'
 )
+"""The hint for a missing login."""
 
 _QUOTA_TEXTS = [
     re.compile(
@@ -59,7 +63,7 @@ _QUOTA_TEXTS = [
         re.I,
     ),
 ]
-# A family, and later in the text the place and the numbers. One pattern of all three would backtrack.
+# A family, followed later in the text by the location and the numbers. One pattern for all three would backtrack.
 _APPROVED = re.compile(r"exceeding approved (?P<family>[^.]{1,100}?) quota\.", re.I)
 _APPROVED_LOCATION = re.compile(r"Location: (?P<location>[\w-]{1,40}),", re.I)
 _APPROVED_NUMBERS = re.compile(
@@ -77,17 +81,19 @@ _QUOTA_CODES = {
 
 def _quota(refusal: Refusal) -> AzureError | None:
     for pattern in _QUOTA_TEXTS:
-        if found := pattern.search(refusal.message):
-            return _quota_of(found.groupdict())
-    if approved := _approved_quota(refusal.message):
-        return _quota_of(approved)
+        found = pattern.search(refusal.message)
+        if found is not None:
+            return _quota_error(found.groupdict())
+    approved = _approved_quota(refusal.message)
+    if approved:
+        return _quota_error(approved)
     if refusal.code.lower() in _QUOTA_CODES:
         return errors.QuotaExceeded("", hint=_quota_hint("", ""))
     return None
 
 
 def _approved_quota(message: str) -> dict[str, str | None]:
-    """Family, location and numbers of a text about an approved quota; empty for other texts."""
+    """Return family, location and numbers of a text about an approved quota; empty for other texts."""
     family = _APPROVED.search(message)
     if not family:
         return {}
@@ -95,27 +101,51 @@ def _approved_quota(message: str) -> dict[str, str | None]:
     if not numbers:
         return {}
     location = _APPROVED_LOCATION.search(message, family.end(), numbers.start())
-    return {**family.groupdict(), **numbers.groupdict(), **(location.groupdict() if location else {})}
+    found = family.groupdict() | numbers.groupdict()
+    if location:
+        found |= location.groupdict()
+    return found
 
 
-def _quota_of(read: dict[str, str | None]) -> AzureError:
-    numbers: dict[str, Any] = {
-        name: int(value) for name in ("requested", "remaining", "limit", "used") if (value := read.get(name))
-    }
-    if "limit" in numbers and "used" in numbers:
-        numbers["remaining"] = numbers["limit"] - numbers["used"]
-    family = (read.get("family") or "").removesuffix(" Cores")
+def _quota_error(found: dict[str, str | None]) -> AzureError:
+    """Return the error for the named groups of a text about quota."""
+    limit = _number(found.get("limit"))
+    used = _number(found.get("used"))
+    remaining = _number(found.get("remaining"))
+    if limit is not None and used is not None:
+        remaining = limit - used
+    family = (found.get("family") or "").removesuffix(" Cores")
     if family.lower() in ("", "core", "cores", "total regional"):
-        family = "cores"  # the name that the usages API gives the region's total
-    location = (read.get("location") or "").lower()
-    return errors.QuotaExceeded("", hint=_quota_hint(family, location), family=family, location=location, **numbers)
+        family = "cores"  # the name of the region's total in the usages API
+    location = (found.get("location") or "").lower()
+    return errors.QuotaExceeded(
+        "",
+        hint=_quota_hint(family, location),
+        requested=_number(found.get("requested")),
+        remaining=remaining,
+        limit=limit,
+        used=used,
+        family=family,
+        location=location,
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None
 
 
 def _quota_hint(family: str, location: str) -> str:
-    of = f" of '{family}'" if family else ""
-    where = f" in {location}" if location else ""
-    table = f"sizes.gpu_sizes(azure, {location!r})" if location else "sizes.gpu_sizes(azure, location)"
-    return f"Ask for more quota{of}{where} at {QUOTA_PAGE}, or take a size or location with quota left: {table}."
+    of_family = f" of '{family}'" if family else ""
+    in_location = f" in {location}" if location else ""
+    return (
+        f"Ask for more quota{of_family}{in_location} at {QUOTA_PAGE}, or choose a size or location with quota left: "
+        f"{_size_table(location)}."
+    )
+
+
+def _size_table(location: str) -> str:
+    """Return the call that lists the GPU sizes of a location."""
+    return f"sizes.gpu_sizes(azure, {location!r})" if location else "sizes.gpu_sizes(azure, location)"
 
 
 _NOT_ALLOWED = re.compile(
@@ -130,6 +160,8 @@ _NOT_SUPPORTED = re.compile(
 )
 _SIZES_LISTED = re.compile(r"available VM sizes are '?(?P<sizes>[\w,' ]+)", re.I)
 _ANY_SIZE = re.compile(r"\bStandard_[A-Z]{1,20}\d\w{0,40}")
+_SIZE_SIMILARITY = 0.4
+"""Similarity of names from which an allowed size is suggested, from 0 (different) to 1 (equal)."""
 _SIZE_CODES = {"vmsizenotsupported", "skunotavailable", "vmsizedoesnotexist", "vmsizeretired", "invalidvmsize"}
 
 
@@ -137,32 +169,36 @@ def _size(refusal: Refusal) -> AzureError | None:
     found = _NOT_ALLOWED.search(refusal.message) or _NOT_SUPPORTED.search(refusal.message)
     if not found and refusal.code.lower() not in _SIZE_CODES:
         return None
-    read = found.groupdict() if found else {}
+    groups = found.groupdict() if found else {}
     listed = _SIZES_LISTED.search(refusal.message)
     allowed = re.findall(r"\w{1,80}", listed["sizes"]) if listed else []
+    vm_size = groups.get("size") or ""
     named = _ANY_SIZE.search(refusal.message)
-    size = read.get("size") or (named[0] if named and named[0] not in allowed else "")
-    location = (read.get("location") or "").lower()
-    alternatives = _instead_of(size, allowed)
+    if not vm_size and named and named[0] not in allowed:
+        vm_size = named[0]
+    location = (groups.get("location") or "").lower()
+    alternatives = _alternatives(vm_size, allowed)
+    choose = f"Use {alternatives[0]} instead, or choose" if alternatives else "Choose"
     return errors.SizeNotAvailable(
-        "", hint=_size_hint(alternatives, location), size=size, location=location, alternatives=alternatives
+        "",
+        hint=f"{choose} a size from {_size_table(location)}.",
+        vm_size=vm_size,
+        location=location,
+        alternatives=alternatives,
     )
 
 
-def _instead_of(size: str, allowed: list[str]) -> tuple[str, ...]:
+def _alternatives(vm_size: str, allowed: list[str]) -> tuple[str, ...]:
+    """Return the sizes that can replace a size, among the allowed ones if Azure lists them."""
     try:
-        similar = sizes.alternatives(size)
-    except AzureError:  # a size that the table does not know has no known likes
-        similar = ()
+        similar = gpu_size_table.alternatives(vm_size)
+    except AzureError:
+        similar = ()  # the table does not have the size
     if not allowed:
-        return tuple(similar)
-    return tuple([name for name in similar if name in allowed] or get_close_matches(size, allowed, cutoff=0.4))
-
-
-def _size_hint(alternatives: tuple[str, ...], location: str) -> str:
-    table = f"sizes.gpu_sizes(azure, {location!r})" if location else "sizes.gpu_sizes(azure, location)"
-    instead = f"Use {alternatives[0]} instead, or choose" if alternatives else "Choose"
-    return f"{instead} from {table}."
+        return similar
+    return tuple(name for name in similar if name in allowed) or tuple(
+        get_close_matches(vm_size, allowed, cutoff=_SIZE_SIMILARITY)
+    )
 
 
 _ALLOCATION_CODES = {
@@ -189,12 +225,14 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    bound = _listed(constraints) if listed else ()
-    elsewhere = "another zone, " if any("zone" in item.lower() for item in bound) or "Zonal" in refusal.code else ""
+    # Some clients replace the newlines of the list by spaces.
+    found = _listed(constraints) if listed else ()
+    is_zonal = "Zonal" in refusal.code or any("zone" in item.lower() for item in found)
+    other_zone = "another zone, " if is_zonal else ""
     return errors.AllocationFailed(
         "",
-        hint=f"Azure has none left at the moment: try {elsewhere}another size or location, or again later.",
-        constraints=bound,
+        hint=f"Azure has no capacity at present. Try {other_zone}another size or location, or try again later.",
+        constraints=found,
     )
 
 
@@ -209,14 +247,18 @@ def _zone(refusal: Refusal) -> AzureError | None:
     instead = _ZONES_INSTEAD.search(refusal.message)
     zones = tuple(re.findall(r"\w+", found["zones"])) if found else ()
     supported = tuple(re.findall(r"'([^']*)'", instead["zones"])) if instead else ()
-    choice = f"zones=({', '.join(map(repr, supported))},)" if supported else "no zones"
-    return errors.ZoneNotAvailable("", hint=f"Ask for {choice} instead.", zones=zones, supported=supported)
+    hint = "Omit zones."
+    if supported:
+        hint = f"Pass zones=({', '.join(map(repr, supported))},) instead."
+    return errors.ZoneNotAvailable("", hint=hint, zones=zones, supported=supported)
 
 
 _LOCATION = re.compile(
     r"(?:provided location|location) '(?P<location>[^']*)' is not available for resource (?:group|type)", re.I
 )
 _LOCATIONS_LISTED = re.compile(r"List of available regions.{0,200}? is '(?P<locations>[^']*)'", re.I)
+_LOCATION_SIMILARITY = 0.5
+"""Similarity of names from which a location is suggested, from 0 (different) to 1 (equal)."""
 _LOCATION_CODES = {"locationnotavailableforresourcegroup", "locationnotavailableforresourcetype", "invalidlocation"}
 
 
@@ -228,30 +270,29 @@ def _location(refusal: Refusal) -> AzureError | None:
     location = found["location"] if found else ""
     listed = _LOCATIONS_LISTED.search(refusal.message)
     available = tuple(name.strip() for name in listed["locations"].split(",")) if listed else ()
-    error = errors.LocationNotAvailable("", hint=location_hint(location, available))
-    error.location = location
-    error.available = available
-    return error
+    return errors.LocationNotAvailable(
+        "", hint=location_hint(location, available), location=location, available=available
+    )
 
 
 def location_hint(location: str, available: tuple[str, ...]) -> str:
-    """What to do about a location that cannot be used: the nearest names among the available ones."""
-    near = get_close_matches(location.lower().replace(" ", ""), available, n=3, cutoff=0.5)
-    if near:
-        return f"Did you mean {' or '.join(map(repr, near))}?"
+    """Return the hint for a location that is not available: the most similar names among the available ones."""
+    similar = get_close_matches(location.lower().replace(" ", ""), available, n=3, cutoff=_LOCATION_SIMILARITY)
+    if similar:
+        return f"Did you mean {' or '.join(map(repr, similar))}?"
     if available:
-        return f"Available are: {', '.join(available)}."
+        return f"Available locations: {', '.join(available)}."
     return "Choose another location: `az account list-locations --output table` lists them."
 
 
 _EXIT_CODE = re.compile(r'exit status=(?P<code>\d{1,9})\b|"ExitCode":\s*"(?P<json>\d{1,15})"')
-_EXIT_MEANING = {
+_EXIT_MEANINGS = {
     83: "downloading the GPU driver took too long",
     84: "the GPU driver did not start",
     85: "installing the GPU driver took too long",
     86: "the GPU device plugin did not start",
     87: "the GPU reports a corrupted InfoROM",
-    224: "it could not be decided whether a GPU driver is needed",
+    224: "the script could not determine whether a GPU driver is needed",
     225: "NVIDIA's package repository key could not be fetched",
     226: "NVIDIA's package repository could not be set up",
     228: "the GPU monitoring service (DCGM) failed",
@@ -264,14 +305,16 @@ def _bootstrap(refusal: Refusal) -> AzureError | None:
     if refusal.code != "VMExtensionProvisioningError" and "vmssCSE" not in refusal.message:
         return None
     found = _EXIT_CODE.search(refusal.message)
-    code = int(found["code"] or found["json"]) if found else None
-    meaning = _EXIT_MEANING.get(code or 0, "setting the node up failed")
-    remedy = (
-        'Delete the pool and add it again; if it stays, take another size, or gpu_driver="none" with your own driver.'
-        if code in _EXIT_MEANING
-        else "Delete the pool and add it again; if it stays, look the exit code up at https://aka.ms/aks-vmssCSE-errors."
+    exit_code = int(found["code"] or found["json"]) if found else None
+    meaning = "the set-up of the node failed"
+    remedy = "look up the exit code at https://aka.ms/aks-vmssCSE-errors."
+    if exit_code in _EXIT_MEANINGS:
+        meaning = _EXIT_MEANINGS[exit_code]
+        remedy = 'choose another size, or pass gpu_driver="none" and install your own driver.'
+    sentence = f"{meaning[0].upper()}{meaning[1:]}."
+    return errors.NodeBootstrapFailed(
+        "", hint=f"{sentence} Delete the pool and add it again. If that fails too, {remedy}", exit_code=exit_code
     )
-    return errors.NodeBootstrapFailed("", hint=f"{meaning[0].upper()}{meaning[1:]}. {remedy}", exit_code=code)
 
 
 _PENDING = re.compile(r"Another (?:agentpool )?operation \((?P<operation>[^()]*)\)", re.I)
@@ -285,7 +328,7 @@ def _busy(refusal: Refusal) -> AzureError | None:
         return None
     return errors.OperationInProgress(
         "",
-        hint="Wait until it has ended, then run the cell again; AKS runs one operation a cluster at a time.",
+        hint="Wait until it has ended, then run the cell again. AKS runs one operation per cluster at a time.",
         operation=found["operation"] if found else "",
     )
 
@@ -293,24 +336,39 @@ def _busy(refusal: Refusal) -> AzureError | None:
 def _stopped(refusal: Refusal) -> AzureError | None:
     if refusal.code != "OperationNotAllowed" or "stopped" not in refusal.message.lower():
         return None
-    return errors.AzureConflict("", hint="Start it first: cluster.start(aks), or cluster.start_pool(aks, pool).")
+    return errors.AzureConflict("", hint="Start it first, with cluster.start(aks) or cluster.start_pool(aks, pool).")
 
 
 def _local_accounts(refusal: Refusal) -> AzureError | None:
     if "disable local accounts" not in refusal.message:
         return None
     return errors.LocalAccountsDisabled(
-        "", hint="Use the user credentials (cluster.kubeconfig without admin=True): the token then comes from Entra ID."
+        "",
+        hint="Use the user credentials, cluster.kubeconfig(aks) without admin=True. Their token comes from Entra ID.",
     )
 
 
 def _throttled(refusal: Refusal) -> AzureError | None:
-    if refusal.status != 429 and refusal.code not in ("Throttled", "TooManyRequests"):
+    if refusal.http_status != 429 and refusal.code not in ("Throttled", "TooManyRequests"):
         return None
     found = re.search(r"retry again in (\d{1,9}) seconds", refusal.message)
-    seconds = float(found[1]) if found else None
-    pause = f"{seconds:g} seconds" if seconds else "a minute"
-    return errors.Throttled("", hint=f"Wait {pause}, then run the cell again.", retry_after=seconds)
+    retry_after = float(found[1]) if found else None
+    pause = f"{retry_after:g} seconds" if retry_after else "a minute"
+    return errors.Throttled("", hint=f"Wait {pause}, then run the cell again.", retry_after=retry_after)
+
+
+def _changed(refusal: Refusal) -> AzureError | None:
+    if refusal.http_status != 412 and refusal.code != "PreconditionFailed":
+        return None
+    return errors.ResourceChanged("", hint="Read the resource again, then repeat the change.")
+
+
+def _node_resource_group(refusal: Refusal) -> AzureError | None:
+    if not refusal.code.startswith("NodeResourceGroup"):
+        return None
+    if refusal.code.endswith("AlreadyExists"):
+        return errors.AzureConflict("", hint="Choose another node resource group, or delete the existing one first.")
+    return errors.InvalidParameter("", hint="Choose another node resource group.", parameter="nodeResourceGroup")
 
 
 def _provider(refusal: Refusal) -> AzureError | None:
@@ -330,14 +388,14 @@ _PARAMETER_CODES = {"InvalidParameter", "InvalidResourceGroup", "PropertyChangeN
 
 
 def _by_code(refusal: Refusal) -> AzureError | None:
-    if entry := _CODES.get(refusal.code):
-        kind, hint = entry
+    if refusal.code in _CODES:
+        kind, hint = _CODES[refusal.code]
         return kind("", hint=hint)
     invalid = "is invalid" in refusal.message and ("name" in refusal.message or "parameter" in refusal.message)
     if invalid or refusal.code in _PARAMETER_CODES:
         found = _PARAMETER.search(refusal.message)
         parameter = next((group for group in found.groups() if group), "") if found else ""
-        return errors.InvalidParameter("", hint="Change the value, then run the cell again.", parameter=parameter)
+        return errors.InvalidParameter("", hint="Correct the value, then run the cell again.", parameter=parameter)
     return None
 
 
@@ -354,43 +412,48 @@ _CODES: dict[str, tuple[type[AzureError], str]] = {
     "InvalidAuthenticationTokenTenant": (errors.AzureAuthError, LOGIN),
     "RequestDisallowedByPolicy": (
         errors.PolicyDenied,
-        "Ask who keeps the policy named above, or change what it objects to (often tags, locations or sizes).",
+        "Change what the policy forbids (often tags, locations or sizes), or ask the owner of the policy.",
     ),
     "RequestDisallowedByAzure": (errors.LocationNotAvailable, "Choose another location."),
     "K8sVersionNotSupported": (
         errors.VersionNotSupported,
-        "Leave kubernetes_version out for the default, or see `az aks get-versions --location ... --output table`.",
+        "Omit kubernetes_version for the default, or see `az aks get-versions --location ... --output table`.",
     ),
-    "SubscriptionNotFound": (errors.AzureNotFound, "Check the subscription's id, and that the login may see it."),
-    "ResourceGroupNotFound": (errors.AzureNotFound, "Check the name; cluster.list(azure) shows what there is."),
-    "OperationPreempted": (errors.OperationCanceled, "A later operation took its place: run the cell again."),
-    "OperationCanceled": (errors.OperationCanceled, "It was aborted: run the cell again to start anew."),
-    "Canceled": (errors.OperationCanceled, "It was aborted: run the cell again to start anew."),
+    "SubscriptionNotFound": (
+        errors.AzureNotFound,
+        "Check the id of the subscription, and whether your login has access to it.",
+    ),
+    "ResourceGroupNotFound": (errors.AzureNotFound, "Check the name. cluster.list(azure) lists the clusters."),
+    "OperationPreempted": (errors.OperationCanceled, "A later operation replaced it. Run the cell again."),
+    "OperationCanceled": (
+        errors.OperationCanceled,
+        "The operation was aborted. Run the cell again to start a new one.",
+    ),
+    "Canceled": (errors.OperationCanceled, "The operation was aborted. Run the cell again to start a new one."),
 }
 
 
 def _last_system_pool(refusal: Refusal) -> AzureError | None:
     if "at least one system agent pool" not in refusal.message:
         return None
-    hint = "A cluster lives by its system pool: cluster.delete(aks) deletes the cluster, or add another one first."
+    hint = "A cluster needs a system pool. Add another one first, or delete the cluster with cluster.delete(aks)."
     return errors.AzureConflict("", hint=hint)
 
 
 def _by_status(refusal: Refusal) -> AzureError | None:
-    match refusal.status:
+    match refusal.http_status:
         case 401:
             return errors.AzureAuthError("", hint=LOGIN)
         case 403:
             return errors.AzureAuthError("", hint=_FORBIDDEN)
         case 404:
-            return errors.AzureNotFound("", hint="Check the names; cluster.list(azure) shows what there is.")
+            return errors.AzureNotFound("", hint="Check the names. cluster.list(azure) lists the clusters.")
         case 409:
-            return errors.AzureConflict("", hint="See the state with cluster.list(azure), then run the cell again.")
+            return errors.AzureConflict("", hint="Check the state with cluster.list(azure), then run the cell again.")
     return None
 
 
-# In order: what is told by an exact text comes before what is told by a code, and a status comes last.
-RULES = (
+RULES: tuple[Rule, ...] = (
     _quota,
     _busy,
     _stopped,
@@ -403,6 +466,9 @@ RULES = (
     _throttled,
     _provider,
     _last_system_pool,
+    _changed,
+    _node_resource_group,
     _by_code,
     _by_status,
 )
+"""The rules, in the order in which they are tried: exact texts first, then codes, and the HTTP status last."""

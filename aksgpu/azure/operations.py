@@ -1,18 +1,16 @@
-"""Azure's long-running operations, followed in the caller's thread: with progress, a timeout, and a way to go on later.
+"""Azure's long-running operations, followed in the caller's thread with progress and a timeout.
 
-The SDK's own poller waits in a thread that nobody can interrupt and that outlives the cell. Here the SDK still decides
-what is polled and when (Retry-After included); only its sleeping is replaced, so that the state is shown in words,
-time can run out and an interrupt arrives. An operation that is still running when its caller goes away is remembered in
-a file, and the same call finds it there.
+The SDK's own poller waits in a thread that cannot be interrupted and that outlives the notebook cell. Here the SDK
+still decides what to poll and when (Retry-After included). Only its sleep is replaced, so that the state is shown, the
+time can run out and an interrupt arrives. An operation that still runs when its caller stops waiting is saved in a
+file, and the same call finds it there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,41 +19,53 @@ from azure.core.polling.base_polling import OperationFailed
 from azure.mgmt.core.polling.arm_polling import ARMPolling
 
 from aksgpu import errors
-from aksgpu.azure import error_parsing, throttling
-from aksgpu.azure.azure_retry_policy import Retries
-from aksgpu.common.private_files import write_private
+from aksgpu.azure import sdk_errors, throttling
+from aksgpu.azure.azure_retry_policy import DeadlineRetryPolicy
+from aksgpu.azure.saved_operation import SavedOperation
 
-_DOING = {"DELETE": "Deleting", "stop": "Stopping", "start": "Starting", "abort": "Aborting"}
+__all__ = ["CallerPolling", "follow"]
+
+_STATES = {
+    "DELETE": "Deleting",
+    "stop": "Stopping",
+    "start": "Starting",
+    "abort": "Aborting",
+}
+"""States by the method of the request, or by the last segment of its path."""
+
 _GONE = (404, 410)
+"""HTTP statuses of an operation that Azure no longer knows."""
 
 
-class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checked here
-    """The SDK's polling of Azure Resource Manager, run by :func:`follow` instead of by a thread of its own."""
+class CallerPolling(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checked here
+    """The SDK's polling of Resource Manager, run by :func:`follow` instead of by a thread of the SDK."""
 
     def __init__(self, interval: float) -> None:
         super().__init__(interval)
         self.pause: Callable[[float, str], None] = lambda seconds, _: time.sleep(seconds)
 
     def run(self) -> None:
-        """Nothing: the SDK calls this in a thread, which so ends at once."""
+        """Do nothing. The SDK calls this in a thread, which ends at once."""
 
-    def words(self) -> str:
-        """What goes on, as AKS calls it: ``Creating``, ``Updating``, ``Deleting``, ``Stopping`` ...
+    def state(self) -> str:
+        """Return the state as AKS names it: ``Creating``, ``Updating``, ``Deleting``, ``Stopping`` ...
 
-        Operations only say ``InProgress``. The answer that began one shows the resource with its provisioning state,
-        where it has a body; without one, the request tells.
+        Operations themselves only have ``InProgress``. The response that began the operation has the resource with its
+        provisioning state. If that response has no body, the state follows from the request.
         """
         first = self._initial_response.http_response
         try:
             return str(json.loads(first.text())["properties"]["provisioningState"])
         except (ValueError, KeyError, TypeError):
-            verb = first.request.method if first.request.method != "POST" else urlsplit(first.request.url).path
-            return _DOING.get(verb.rsplit("/", 1)[-1], str(self.status()))
+            verb = first.request.method
+            if verb == "POST":
+                verb = urlsplit(first.request.url).path.rsplit("/", 1)[-1]
+            return _STATES.get(verb, str(self.status()))
 
-    def follow(self) -> Any:
-        """Poll until the operation has ended, and give its result."""
+    def poll_to_end(self) -> Any:
+        """Poll until the operation has ended, and return its result."""
         if not self.finished():
-            # The SDK asks for the first time at once, whatever the answer that began the operation says.
+            # The SDK sends the first poll at once, even if the first response asks to wait.
             headers = self._initial_response.http_response.headers
             if headers.get("Retry-After") or headers.get("retry-after-ms"):
                 self._delay()
@@ -63,105 +73,84 @@ class Following(ARMPolling):  # type: ignore[misc]  # the SDK is not type-checke
         return self.resource()
 
     def request_status(self, status_link: str) -> Any:
-        """Ask for its state. An answer that asks to wait says nothing about the operation, and does not end it."""
+        """Read the state of the operation. A throttled response does not end it."""
         while True:
-            answer = super().request_status(status_link)
-            if answer.http_response.status_code != 429:
-                return answer
-            wait = throttling.seconds(Retries().get_retry_after(answer))
-            self.pause(wait, throttling.words(wait))
+            response = super().request_status(status_link)
+            if response.http_response.status_code != 429:
+                return response
+            wait = throttling.retry_seconds(DeadlineRetryPolicy().get_retry_after(response))
+            self.pause(wait, throttling.throttled_state(wait))
 
     def _sleep(self, delay: float) -> None:
         self.pause(delay, "")
-
-
-class Remembered:
-    """The continuation token of one resource's running operation, in a file of the user's data directory.
-
-    Args:
-        home: the user's data directory.
-        resource: id of the resource, case ignored as Azure does.
-    """
-
-    def __init__(self, home: Path, resource: str) -> None:
-        digest = hashlib.sha256(resource.lower().encode()).hexdigest()[:16]
-        self.path = home / "operations" / f"{resource.rsplit('/', 1)[-1]}-{digest}.json"
-
-    def save(self, what: str, token: str) -> None:
-        """Keep a token."""
-        write_private(self.path, json.dumps({"what": what, "token": token}))
-
-    def load(self, what: str) -> str | None:
-        """The token kept for the same thing, or None."""
-        try:
-            kept = json.loads(self.path.read_text())
-            return str(kept["token"]) if kept["what"] == what else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # none kept, or a file cut short by a crash: the resource itself tells its state
-
-    def forget(self) -> None:
-        """Drop it."""
-        self.path.unlink(missing_ok=True)
 
 
 def follow(
     poller: Any,
     what: str,
     *,
-    remember: Remembered | None = None,
-    look: Callable[[], str] | None = None,
+    saved: SavedOperation | None = None,
+    detail: Callable[[], str] | None = None,
 ) -> Any:
-    """Follow an operation to its end, or to the end of the call.
+    """Follow an operation until it ends or the time of the call is up.
 
     Args:
-        poller: what a ``begin_...`` call with ``polling=Following(...)`` returned.
-        what: what is going on, such as ``creating cluster myAKSCluster``.
-        remember: where the operation is kept while it runs.
-        look: tells what is still waited for, in words. Called once a poll, so no faster than Azure asks for, and only
-            where there is a bar to show it.
+        poller: the result of a ``begin_...`` call with ``polling=CallerPolling(...)``.
+        what: what is being done, such as ``creating cluster myAKSCluster``.
+        saved: where the operation is saved while it runs.
+        detail: returns what is not ready yet, in words. It is called once per poll, and only if a bar shows it.
 
     Returns:
-        The operation's result as the SDK's model, or None where it has none.
+        The operation's result as the SDK's model; None if it has none.
 
     Raises:
-        AzureError: the subclass for the reason why the operation failed.
-        WaitTimeout: the call's time is up; the operation goes on in Azure.
+        AzureError: the operation failed; the subclass says why.
+        WaitTimeout: the time of the call is up; the operation continues in Azure.
     """
-    polling: Following = poller.polling_method()
-    call = throttling.current()
-    if remember and not polling.finished():
-        remember.save(what, polling.get_continuation_token())
-    with throttling.waiting(what) as bar:
+    polling: CallerPolling = poller.polling_method()
+    if saved is not None and not polling.finished():
+        saved.save(what, polling.get_continuation_token())
+    with throttling.progress_bar(what) as bar:
 
-        def pause(seconds: float, why: str) -> None:
-            until = time.monotonic() + seconds
-            missing = look() if look and bar.shown and not why else ""  # no more requests when there are too many
-            state = ", ".join(filter(None, (polling.words(), missing, why)))
-            while (left := until - time.monotonic()) > 0:
-                if call.left <= 0:
-                    raise errors.WaitTimeout(
-                        f"{what}: not done after {call.seconds:g} s; last state: {state}",
-                        state=state,
-                        timeout=call.seconds,
-                        hint="The operation goes on in Azure: run the cell again to go on waiting.",
-                    )
-                bar.say(state)
-                time.sleep(min(throttling.STEP, left, call.left))
+        def pause(seconds: float, reason: str) -> None:
+            # While Azure throttles, the detail is left out: it would need a request.
+            missing = detail() if detail is not None and bar.shown and not reason else ""
+            state = ", ".join(filter(None, (polling.state(), missing, reason)))
+            _pause(bar, what, state, seconds)
 
         polling.pause = pause
         try:
-            result = polling.follow()
+            result = polling.poll_to_end()
         except SdkError as error:
-            if remember and _ended(error):
-                remember.forget()
-            found = error_parsing.translate(error, what)
-            raise found from (None if found.original else error)
-    if remember:
-        remember.forget()
+            if saved is not None and _has_ended(error):
+                saved.delete()
+            translated = sdk_errors.translate(error, what)
+            raise translated from (None if translated.original else error)
+    if saved is not None:
+        saved.delete()
     return result
 
 
-def _ended(error: SdkError) -> bool:
-    """Whether the operation itself has ended or is gone; any other refusal leaves it running."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return isinstance(error.__cause__, OperationFailed) or status in _GONE
+def _pause(bar: Any, what: str, state: str, seconds: float) -> None:
+    """Sleep while the bar shows the state. Raise WaitTimeout when the time of the call is up."""
+    call = throttling.current()
+    until = time.monotonic() + seconds
+    while True:
+        left = until - time.monotonic()
+        if left <= 0:
+            return
+        if call.left <= 0:
+            raise errors.WaitTimeout(
+                f"{what}: not done after {call.seconds:g} s; last state: {state}",
+                state=state,
+                timeout=call.seconds,
+                hint="The operation continues in Azure. Run the cell again to continue waiting.",
+            )
+        bar.say(state)
+        time.sleep(min(throttling.STEP, left, call.left))
+
+
+def _has_ended(error: SdkError) -> bool:
+    """Return whether the operation has failed or is unknown. After any other error it still runs."""
+    http_status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error.__cause__, OperationFailed) or http_status in _GONE

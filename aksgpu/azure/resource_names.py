@@ -1,8 +1,8 @@
 """Rules for names that become segments of a path of Azure Resource Manager.
 
-A name is data. It must never change which path a request has: HTTP clients remove ``.`` and ``..`` from a path, and
-servers decode ``%2F``, so a delete of a pool named ``..`` would become a delete of its cluster. Every name is checked
-here before a path is built. :func:`check_path` checks each path once more before it is sent.
+A name must not change the path of a request. HTTP clients remove ``.`` and ``..`` from a path, and servers decode
+``%2F``, so the deletion of a pool named ``..`` would become the deletion of its cluster. Every name is checked here
+before a path is built. :func:`check_path` checks each path again before it is sent.
 """
 
 from __future__ import annotations
@@ -14,12 +14,27 @@ from urllib.parse import unquote
 
 from aksgpu.errors import InvalidInput
 
+__all__ = [
+    "CLUSTER",
+    "GROUP",
+    "LOCATION",
+    "POOL",
+    "SIZE",
+    "SUBSCRIPTION",
+    "Rule",
+    "check",
+    "check_location",
+    "check_path",
+    "describe_existing",
+    "shown",
+]
+
 
 class Rule(NamedTuple):
-    """What a name must look like.
+    """The form that a name must have.
 
     Attributes:
-        what: what it names.
+        what: what the name is for.
         pattern: the regular expression that the whole name must match.
         text: the rule in words.
         example: a valid name.
@@ -63,31 +78,31 @@ SIZE = Rule(
 )
 LOCATION = Rule("the name of a location", re.compile(r"[a-z0-9]{1,50}"), "letters and digits", "eastus")
 
-_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+_MOST_CHARACTERS = 60
+"""Characters of an invalid value that an error shows."""
 
 
 def check(rule: Rule, value: object, argument: str) -> str:
     """Return the name if it follows the rule.
 
     Args:
-        rule: what it must look like.
+        rule: the form that the name must have.
         value: the name.
-        argument: the caller's argument, for the error.
+        argument: name of the caller's argument, for the error.
 
     Raises:
-        InvalidInput: it does not follow the rule; the message has the rule, and the hint a name that would do.
+        InvalidInput: the name does not follow the rule. The message has the rule, and the hint a valid name.
     """
     if isinstance(value, str) and rule.pattern.fullmatch(value):
         return value
     raise InvalidInput(
         f"`{argument}` must be {rule.what} ({rule.text}), got {shown(value)}",
-        hint=f"For example: {argument}={_proposed(rule, value)!r}.",
+        hint=f"For example: {argument}={_suggest(rule, value)!r}.",
     )
 
 
 def check_location(value: object, argument: str = "location") -> str:
-    """Return a location as Resource Manager spells it: ``East US`` is ``eastus``."""
+    """Return a location in Resource Manager's spelling: ``East US`` is ``eastus``."""
     name = "".join(value.split()).lower() if isinstance(value, str) else ""
     if not LOCATION.pattern.fullmatch(name):
         check(LOCATION, value if name != value else None, argument)
@@ -96,7 +111,7 @@ def check_location(value: object, argument: str = "location") -> str:
 
 
 def check_path(path: str) -> None:
-    """Refuse a path with a segment that changes the meaning of others.
+    """Refuse a path with a segment that changes the meaning of other segments.
 
     Args:
         path: absolute, with or without a query.
@@ -115,20 +130,20 @@ def check_path(path: str) -> None:
 
 
 def shown(value: object) -> str:
-    """Return a wrong value as an error shows it: its repr, shortened."""
+    """Return an invalid value as an error shows it: its repr, shortened."""
     text = ascii(value) if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
-def like(value: str, names: list[str]) -> str:
-    """Return the words for the names that there are, the one that resembles the value first."""
-    near = get_close_matches(value, names, n=1)
-    listed = ", ".join(names)
-    return f"Did you mean {near[0]!r}? There are: {listed}." if near else f"There are: {listed}."
+def describe_existing(value: str, names: list[str]) -> str:
+    """Return a hint that lists the existing names, with the most similar one as a suggestion."""
+    listed = f"Existing names: {', '.join(names)}."
+    similar = get_close_matches(value, names, n=1)
+    return f"Did you mean {similar[0]!r}? {listed}" if similar else listed
 
 
-def _proposed(rule: Rule, value: object) -> str:
-    """A name that follows the rule and resembles the value, or the rule's example."""
+def _suggest(rule: Rule, value: object) -> str:
+    """Return a name that follows the rule and is similar to the value, or the rule's example."""
     if isinstance(value, str):
         plain = re.sub(r"[^A-Za-z0-9-]+", "-", value[:200]).strip("-")
         for candidate in (plain, plain.lower(), plain.lower().replace("-", "")[:12], plain[:63].strip("-")):

@@ -1,7 +1,7 @@
-"""Resource groups, clusters and node pools as Resource Manager keeps them: named, read, and operated on one at a time.
+"""Resource groups, clusters and node pools in Resource Manager: their paths, reads and long-running operations.
 
-The private floor under :mod:`aksgpu.cluster`. What a caller wishes for is decided there; here are the rules for names,
-the reads, and the one way in which long-running operations are begun, waited for, and picked up again.
+:mod:`aksgpu.cluster` decides what to request. This module has the one way to begin an operation, to wait for it, and to
+resume an earlier one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.azure import resource_names, throttling
+from aksgpu.azure import error_parsing, resource_names, throttling
+from aksgpu.azure.saved_operation import SavedOperation
 from aksgpu.azure.subscription import follow, translated
 from aksgpu.azure.throttling import until_settled
 from aksgpu.errors import (
@@ -28,28 +29,71 @@ from aksgpu.errors import (
 if TYPE_CHECKING:
     from aksgpu.azure.subscription import Azure
 
+__all__ = [
+    "GROUPS_API",
+    "OWN_GROUP_TAG",
+    "SETTLED",
+    "Read",
+    "cluster_id",
+    "cluster_not_found",
+    "conflict",
+    "create_group",
+    "delete_group",
+    "failure_of",
+    "find_cluster",
+    "find_group",
+    "find_pool",
+    "group_contents",
+    "list_clusters",
+    "operate",
+    "power_of",
+    "resume",
+    "settle",
+    "state_of",
+    "wait_until_gone",
+]
+
+Read = Callable[[], dict[str, Any] | None]
+"""Reads a resource; returns None if it does not exist."""
+
 GROUPS_API = "2021-04-01"
-MADE_BY = {"aksgpu": "created"}
-"""The tag of resource groups that this library made, and may delete again when they are empty."""
 
-SETTLED = {"Succeeded", "Failed", "Canceled"}
-_INTERVAL = 1.0  # seconds between the first two reads of a resource whose operation has no address to poll
-# AKS takes one read of a cluster a second from all who read it
-_GROWTH = 1.5
+OWN_GROUP_TAG = {"aksgpu": "created"}
+"""The tag of resource groups that this library created, and may delete when they are empty."""
+
+SETTLED = frozenset({"Succeeded", "Failed", "Canceled"})
+"""Provisioning states in which no operation runs."""
+
+_INTERVAL = 1.0
+"""Seconds between the first two reads of a resource. AKS allows one read of a cluster per second for all callers."""
+
+_INTERVAL_GROWTH = 1.5
+"""Factor by which the interval grows after each read."""
+
 _LONGEST_INTERVAL = 10.0
-_LONGEST_PAUSE = 30.0  # seconds between two attempts to begin an operation while another one runs
+"""Longest interval in seconds between two reads."""
 
-_BUSY_HINT = "Run the cell again later, or end that operation: cluster.abort(cluster.get(azure, name, resource_group))."
+_LONGEST_PAUSE = 30.0
+"""Longest pause in seconds between two attempts to begin an operation while another one runs."""
+
+_CONTINUES_HINT = "The operation continues in Azure. Run the cell again to continue waiting."
+_BUSY_HINT = (
+    "Run the cell again later, or abort the other operation: "
+    "cluster.abort(cluster.get(azure, name, resource_group=...))."
+)
 
 
-def group_path(azure: Azure, group: str) -> str:
-    """A resource group's address."""
+def _group_path(azure: Azure, group: str) -> str:
     resource_names.check(resource_names.GROUP, group, "resource_group")
     return f"/subscriptions/{azure.subscription_id}/resourcegroups/{group}"
 
 
 def cluster_id(azure: Azure, group: str, name: str) -> str:
-    """A cluster's id."""
+    """Return the resource id of a cluster.
+
+    Raises:
+        InvalidInput: a name is not valid.
+    """
     resource_names.check(resource_names.GROUP, group, "resource_group")
     resource_names.check(resource_names.CLUSTER, name, "name")
     base = f"/subscriptions/{azure.subscription_id}/resourceGroups/{group}"
@@ -57,153 +101,173 @@ def cluster_id(azure: Azure, group: str, name: str) -> str:
 
 
 def find_group(azure: Azure, group: str) -> dict[str, Any] | None:
-    """A resource group, or None."""
+    """Return a resource group, or None if it does not exist."""
     try:
-        return azure.request("GET", group_path(azure, group), api_version=GROUPS_API, what=f"resource group {group}")
+        return azure.request("GET", _group_path(azure, group), api_version=GROUPS_API, what=f"resource group {group}")
     except AzureNotFound as error:
-        if error.code in ("SubscriptionNotFound", "InvalidSubscriptionId"):
-            raise
+        _raise_without_subscription(error)
         return None
 
 
-def make_group(azure: Azure, group: str, location: str) -> None:
-    """Create a resource group, tagged as this library's own."""
-    body = {"location": location, "tags": MADE_BY}
+def _raise_without_subscription(error: AzureNotFound) -> None:
+    """Raise the error if it is the subscription that does not exist, rather than a resource in it."""
+    if error.code in ("SubscriptionNotFound", "InvalidSubscriptionId"):
+        raise error
+
+
+def create_group(azure: Azure, group: str, location: str) -> None:
+    """Create a resource group, with the tag of this library."""
+    body = {"location": location, "tags": OWN_GROUP_TAG}
     what = f"creating resource group {group}"
-    put = partial(azure.request, "PUT", group_path(azure, group), api_version=GROUPS_API, body=body, what=what)
+    put = partial(azure.request, "PUT", _group_path(azure, group), api_version=GROUPS_API, body=body, what=what)
     until_settled(put, partial(find_group, azure, group), what)
 
 
 def group_contents(azure: Azure, group: str) -> list[str]:
-    """Ids of the resources in a group."""
-    path = f"{group_path(azure, group)}/resources"
+    """Return the ids of the resources in a group."""
+    path = f"{_group_path(azure, group)}/resources"
     return [str(item["id"]) for item in azure.pages(path, api_version=GROUPS_API, what=f"resource group {group}")]
 
 
 def delete_group(azure: Azure, group: str) -> None:
-    """Delete a resource group and all that is in it."""
+    """Delete a resource group and everything in it."""
     what = f"deleting resource group {group}"
     read = partial(find_group, azure, group)
-    begin = partial(azure.begin, "DELETE", group_path(azure, group), api_version=GROUPS_API, what=what)
-    shown = read()
-    if shown is None:
+    begin = partial(azure.begin, "DELETE", _group_path(azure, group), api_version=GROUPS_API, what=what)
+    found = read()
+    if found is None:
         return
-    if state_of(shown) == "Deleting":
+    if state_of(found) == "Deleting":
         wait_until_gone(read, what)
         return
 
     def is_gone() -> bool | None:
         found = read()
-        if found is not None and state_of(found) == "Deleting":
+        if found is None:
+            return True
+        if state_of(found) == "Deleting":
             wait_until_gone(read, what)
             return True
-        return True if found is None else None
+        return None
 
     def delete() -> bool:
         try:
             follow(begin(), what)
         except AzureNotFound:
-            return True  # another caller was faster
+            return True  # another caller deleted it
         return True
 
     until_settled(delete, is_gone, what)
 
 
 def find_cluster(azure: Azure, group: str, name: str) -> dict[str, Any] | None:
-    """A cluster as Resource Manager shows it, or None."""
+    """Return a cluster as Resource Manager represents it, or None if it does not exist."""
     cluster_id(azure, group, name)  # checks the names
     try:
         with translated(f"cluster {name}"):
-            return _plain(azure.client.managed_clusters.get(group, name))
+            return _as_dict(azure.client.managed_clusters.get(group, name))
     except AzureNotFound as error:
-        if error.code in ("SubscriptionNotFound", "InvalidSubscriptionId"):
-            raise
+        _raise_without_subscription(error)
         return None
 
 
-def clusters_there_are(azure: Azure, name: str) -> str:
-    """A hint with the clusters that there are, the one first whose name resembles this one."""
+def list_clusters(azure: Azure) -> list[dict[str, Any]]:
+    """Return all clusters of the subscription as Resource Manager represents them."""
     with translated("listing clusters"):
-        found = {str(each.name): str(each.id).split("/")[4] for each in azure.client.managed_clusters.list()}
-    if not found:
-        return "There are no clusters: cluster.create makes one."
-    near = get_close_matches(name, found, n=1)
-    guess = f"Did you mean {near[0]!r}? " if near and near[0] != name else ""
-    return f"{guess}There are: {', '.join(f'{each} ({group})' for each, group in sorted(found.items()))}."
+        return [_as_dict(model) for model in azure.client.managed_clusters.list()]
+
+
+def cluster_not_found(azure: Azure, group: str, name: str) -> AzureNotFound:
+    """Return the error for a cluster that does not exist. Its hint lists the existing clusters."""
+    groups = {str(found["name"]): str(found["id"]).split("/")[4] for found in list_clusters(azure)}
+    hint = "The subscription has no clusters. cluster.create(...) creates one."
+    if groups:
+        listed = ", ".join(f"{cluster} ({its_group})" for cluster, its_group in sorted(groups.items()))
+        hint = f"Existing clusters: {listed}."
+        similar = get_close_matches(name, groups, n=1)
+        if similar and similar[0] != name:
+            hint = f"Did you mean {similar[0]!r}? {hint}"
+    return AzureNotFound(
+        f"there is no cluster {name!r} in resource group {group!r}",
+        code="ResourceNotFound",
+        http_status=404,
+        hint=hint,
+    )
 
 
 def find_pool(azure: Azure, group: str, cluster: str, name: str) -> dict[str, Any] | None:
-    """A node pool as Resource Manager shows it, or None."""
+    """Return a node pool as Resource Manager represents it, or None if it does not exist."""
     cluster_id(azure, group, cluster)  # checks the names
     resource_names.check(resource_names.POOL, name, "name")
     try:
         with translated(f"node pool {name}"):
-            return _plain(azure.client.agent_pools.get(group, cluster, name))
+            return _as_dict(azure.client.agent_pools.get(group, cluster, name))
     except AzureNotFound:
         return None
 
 
-def _plain(model: Any) -> dict[str, Any]:
-    """The SDK's model as the dict that came over the wire."""
+def _as_dict(model: Any) -> dict[str, Any]:
+    """Return the SDK's model as the JSON object that was received."""
     return dict(model.as_dict())
 
 
 def state_of(resource: Mapping[str, Any]) -> str:
-    """Provisioning state; a resource without one is done."""
+    """Return the provisioning state. A resource without one is ``Succeeded``."""
     return str(resource.get("properties", {}).get("provisioningState") or "Succeeded")
 
 
 def power_of(resource: Mapping[str, Any]) -> str:
-    """Whether it runs: ``Running`` or ``Stopped``."""
+    """Return the power state: ``Running`` or ``Stopped``."""
     return str((resource.get("properties", {}).get("powerState") or {}).get("code") or "Running")
 
 
 def failure_of(resource: Mapping[str, Any], what: str) -> AzureError:
-    """Why a resource is in a failed state, as it says itself."""
-    from aksgpu.azure import error_parsing
-
+    """Return the error for a resource in a failed state, with the reason in its status."""
     properties = resource.get("properties", {})
-    error = (properties.get("status") or {}).get("provisioningError")
-    return error_parsing.recognise(error or f"the state is {state_of(resource)}, without a reason", what=what)
+    reason = (properties.get("status") or {}).get("provisioningError")
+    if not reason:
+        reason = f"the state is {state_of(resource)}, without a reason"
+    return error_parsing.recognise(reason, what=what)
 
 
-def settle(read: Callable[[], dict[str, Any] | None], what: str) -> dict[str, Any] | None:
-    """Read a resource until no operation runs on it; None when it is gone."""
+def settle(read: Read, what: str) -> dict[str, Any] | None:
+    """Read a resource until no operation runs on it, and return it; None if it does not exist any more."""
     return _read_until(lambda found: found is None or state_of(found) in SETTLED, read, what)
 
 
-def wait_until_gone(read: Callable[[], dict[str, Any] | None], what: str) -> None:
-    """Wait for a deletion that somebody else began."""
+def wait_until_gone(read: Read, what: str) -> None:
+    """Wait for a deletion that another caller began."""
     _read_until(lambda found: found is None, read, what)
 
 
-def _read_until(
-    done: Callable[[dict[str, Any] | None], bool], read: Callable[[], dict[str, Any] | None], what: str
-) -> dict[str, Any] | None:
-    """Read a resource, less and less often, until it is as wanted; wait longer where Azure asks for it."""
-    hint = "The operation goes on in Azure: run the cell again to go on waiting."
+def _read_until(is_done: Callable[[dict[str, Any] | None], bool], read: Read, what: str) -> dict[str, Any] | None:
+    """Read a resource at growing intervals until it is as required. Wait longer if Azure asks for it."""
     call = throttling.current()
     state = "unknown"
     interval = _INTERVAL
-    with throttling.waiting(what) as bar:
+    with throttling.progress_bar(what) as bar:
         while True:
             wait = interval * random.uniform(0.8, 1.0)
-            why = ""
+            reason = ""
             try:
                 found = read()
-                if done(found):
+                if is_done(found):
                     return found
-                state = state_of(found) if found is not None else "gone"
+                state = "gone" if found is None else state_of(found)
                 if not call.running:
                     call.running.append(what)
-            except Throttled as slow:
-                wait = max(interval, throttling.seconds(slow.retry_after))
-                why = f", {throttling.words(wait)}"
+            except Throttled as throttled:
+                wait = max(interval, throttling.retry_seconds(throttled.retry_after))
+                reason = f", {throttling.throttled_state(wait)}"
             if call.left <= 0:
-                text = f"{what}: not done after {call.seconds:g} s; last state: {state}{why}"
-                raise WaitTimeout(text, state=state, timeout=call.seconds, hint=hint)
-            throttling.pause(bar, state + why, min(wait, call.left))
-            interval = min(interval * _GROWTH, _LONGEST_INTERVAL)
+                raise WaitTimeout(
+                    f"{what}: not done after {call.seconds:g} s; last state: {state}{reason}",
+                    state=state,
+                    timeout=call.seconds,
+                    hint=_CONTINUES_HINT,
+                )
+            throttling.pause(bar, state + reason, min(wait, call.left))
+            interval = min(interval * _INTERVAL_GROWTH, _LONGEST_INTERVAL)
 
 
 def operate(
@@ -212,42 +276,38 @@ def operate(
     what: str,
     *,
     resource: str,
-    read: Callable[[], dict[str, Any] | None],
-    reached: Callable[[], dict[str, Any] | None],
-    look: Callable[[], str] | None = None,
+    read: Read,
+    reached: Read,
+    detail: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
-    """Begin a long-running operation and follow it; while another one runs on the cluster, wait for that first.
+    """Begin a long-running operation and follow it. If another one runs on the cluster, wait for that first.
 
-    Another caller may do the same at the same time, and the answer to the request may be lost. Both are settled by
-    looking at the resource before the request is sent again.
+    Another caller may make the same change at the same time, and the response to the request may be lost. In both cases
+    the resource is read before the request is sent again.
 
     Args:
         azure: the subscription.
-        begin: a ``begin_...`` method of the SDK with all arguments but ``polling``.
+        begin: a ``begin_...`` method of the SDK with all arguments except ``polling``.
         what: what is being done, for progress and errors.
-        resource: id of the resource; the running operation is remembered under it.
-        read: reads the cluster whose operations exclude each other.
-        reached: returns the resource when it is as the operation makes it, once nothing runs on it; None otherwise.
-        look: tells what is still waited for, for progress.
+        resource: id of the resource, under which the running operation is saved.
+        read: reads the cluster, on which one operation runs at a time.
+        reached: returns the resource if it is as the operation makes it, once nothing runs on it; otherwise None.
+        detail: returns what is not ready yet, for progress.
 
     Returns:
-        The resource as Resource Manager shows it; empty where nothing is shown.
+        The resource as Resource Manager represents it; empty if the operation has no result.
 
     Raises:
-        OperationInProgress: the call's time is up, and another operation still runs.
+        OperationInProgress: the time is up, and another operation still runs.
         AzureError: Azure refused, or the operation failed.
-        WaitTimeout: the call's time is up.
+        WaitTimeout: the time is up.
     """
-    from aksgpu.azure.operations import Remembered
-
-    def send() -> Any:
-        with translated(what):
-            return begin(polling=azure.polling())
 
     def run() -> dict[str, Any]:
-        poller = send()
-        result = follow(poller, what, remember=Remembered(azure.home, resource), look=look)
-        return _plain(result) if hasattr(result, "as_dict") else {}
+        with translated(what):
+            poller = begin(polling=azure.polling())
+        result = follow(poller, what, saved=SavedOperation(azure.home, resource), detail=detail)
+        return _as_dict(result) if hasattr(result, "as_dict") else {}
 
     call = throttling.current()
     pause = _INTERVAL
@@ -258,18 +318,24 @@ def operate(
             busy.hint = _BUSY_HINT
             if call.left <= 0:
                 raise
-            waiting = f"{what}: waiting for another operation ({busy.operation or 'unknown'})"
-            try:
-                settle(read, waiting)
-            except WaitTimeout:
-                raise busy from busy.__cause__  # this call began nothing; the wait's hint would say otherwise
+            _wait_for_other_operation(busy, read, what)
         found = reached()
         if found is not None:
             return found
-        # AKS' own operations do not always show in the state, and it takes about one such request a minute.
-        with throttling.waiting(what) as bar:
-            throttling.pause(bar, "another operation runs", min(pause * random.uniform(0.5, 1.0), call.left))
+        # AKS' own operations do not always appear in the state, and AKS accepts about one such request per minute.
+        with throttling.progress_bar(what) as bar:
+            length = min(pause * random.uniform(0.5, 1.0), call.left)
+            throttling.pause(bar, "another operation runs", length)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _wait_for_other_operation(busy: OperationInProgress, read: Read, what: str) -> None:
+    """Wait until the operation that made Azure refuse has ended; raise ``busy`` when the time is up."""
+    try:
+        settle(read, f"{what}: waiting for another operation ({busy.operation or 'unknown'})")
+    except WaitTimeout:
+        # This call began nothing, so the hint of WaitTimeout would be wrong.
+        raise busy from busy.__cause__
 
 
 def resume(
@@ -278,49 +344,49 @@ def resume(
     what: str,
     *,
     resource: str,
-    read: Callable[[], dict[str, Any] | None],
-    look: Callable[[], str] | None = None,
+    read: Read,
+    detail: Callable[[], str] | None = None,
 ) -> dict[str, Any] | None:
-    """Follow the operation that runs on a resource, begun by an earlier call or by somebody else.
+    """Follow the operation that runs on a resource, which an earlier call or another caller began.
 
-    Arguments as for :func:`operate`; ``begin`` also takes ``continuation_token``.
+    The arguments are those of :func:`operate`; ``begin`` also takes ``continuation_token``.
 
     Returns:
-        The resource when the operation has ended well; None when it is gone.
+        The resource, if the operation succeeded; None if the resource does not exist any more.
 
     Raises:
         AzureError: the operation failed.
-        WaitTimeout: time ran out.
+        WaitTimeout: the time is up.
     """
-    from aksgpu.azure.operations import Remembered
-
-    remember = Remembered(azure.home, resource)
-    if token := remember.load(what):
+    saved = SavedOperation(azure.home, resource)
+    token = saved.load(what)
+    if token is not None:
         try:
             with translated(what):
                 poller = begin(polling=azure.polling(), continuation_token=token)
-            follow(poller, what, remember=remember, look=look)
+            follow(poller, what, saved=saved, detail=detail)
         except (AzureNotFound, ValueError):
-            pass  # the operation's address is not there any more; the resource tells its own state
+            pass  # Azure no longer knows the operation; the resource itself has its state
         except AzureUnreachable:
             if throttling.current().left <= 0:
                 raise
     settled = settle(read, what)
-    remember.forget()
+    saved.delete()
     if settled is not None and state_of(settled) != "Succeeded":
         raise failure_of(settled, what)
     return settled
 
 
-def differs(what: str, differences: Mapping[str, tuple[object, object]], hint: str) -> AzureConflict:
-    """The error for a thing that exists and is not as asked for."""
+def conflict(what: str, differences: Mapping[str, tuple[object, object]], hint: str) -> AzureConflict:
+    """Return the error for a resource that exists and differs from the request."""
     listed = "; ".join(
-        f"{field} is {_shown(have)}, asked for {_shown(want)}" for field, (have, want) in differences.items()
+        f"{field} is {_describe(existing)}, requested {_describe(requested)}"
+        for field, (existing, requested) in differences.items()
     )
     return AzureConflict(f"{what} exists and differs: {listed}", differences=dict(differences), hint=hint)
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     if value is None or value == () or value == {}:
         return "none"
     if isinstance(value, tuple):

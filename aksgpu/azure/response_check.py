@@ -1,6 +1,6 @@
-"""Answers of Resource Manager that are not answers: a login page, an empty object, an error with status 200.
+"""Refuses responses with status 200 that are not Resource Manager's: a login page, an empty object, an error.
 
-Without this check the SDK reads each of them as an empty list, which would show a subscription without any cluster.
+Without this check the SDK reads each of them as an empty list, and a subscription would appear to have no clusters.
 """
 
 from __future__ import annotations
@@ -12,39 +12,42 @@ from typing import Any
 from azure.core.exceptions import DecodeError
 from azure.core.pipeline.policies import ContentDecodePolicy, SansIOHTTPPolicy
 
-_KNOWN = ("value", "id", "name", "properties", "status", "Items")
-"""Fields of which Azure's answers to a GET have at least one: lists, resources, operations, prices."""
+__all__ = ["ResponseCheck"]
+
+_KNOWN_FIELDS = ("value", "id", "name", "properties", "status", "Items")
+"""Every response of Azure to a GET has one of these: lists, resources, operations, prices."""
 
 
-class ResponseCheck(SansIOHTTPPolicy):  # type: ignore[misc]  # azure.core has no types here
-    """A policy of the SDK's pipeline that refuses what is not an answer to a GET."""
+class ResponseCheck(SansIOHTTPPolicy):  # type: ignore[misc]  # the SDK is not type-checked here
+    """A policy of the SDK's pipeline that checks the responses to GET requests."""
 
     def on_response(self, request: Any, response: Any) -> None:
-        """Raise DecodeError for an answer with status 200 that has none of the fields of an answer."""
-        answer = response.http_response
-        if request.http_request.method != "GET" or answer.status_code != 200:
+        """Raise DecodeError for a response with status 200 that has no field of Azure's responses."""
+        http_response = response.http_response
+        if request.http_request.method != "GET" or http_response.status_code != 200:
             return
         body = response.context.get(ContentDecodePolicy.CONTEXT_NAME)
         if body is None:
-            body = _decoded(answer)
+            body = _decode(http_response)
         problem = _problem(body)
         if problem:
-            raise DecodeError(f"the answer is not Azure's: {problem}", response=answer)
+            raise DecodeError(f"the response is not Azure's: {problem}", response=http_response)
 
 
-def _decoded(answer: Any) -> Any:
+def _decode(http_response: Any) -> Any:
     try:
-        return json.loads(answer.text())
+        return json.loads(http_response.text())
     except (ValueError, RecursionError):
         return None
 
 
 def _problem(body: Any) -> str:
+    """Return what is wrong with a body; empty if nothing is."""
     if not isinstance(body, Mapping):
         return "it is not a JSON object"
     if "error" in body and "status" not in body:
         return "it is an error with status 200"
-    if not any(name in body for name in _KNOWN):
+    if not any(name in body for name in _KNOWN_FIELDS):
         return "it has none of the fields of a list or a resource"
     if "value" in body and not isinstance(body["value"], list):
         return "its value is not a list"

@@ -1,9 +1,11 @@
-"""Azure: a subscription, reached through Azure Resource Manager.
+"""The connection to Azure: a subscription, reached through Azure Resource Manager.
 
-:func:`connect` gives an :class:`Azure`, the first argument of most functions of :mod:`aksgpu.cluster` and
-:mod:`aksgpu.sizes`. Everything goes through the official ``azure-mgmt-containerservice`` client; what that has no
-method for (resource groups, quota, VM sizes) goes through the same client's ``send_request``. Prices are public and
-are fetched without credentials. What a cluster is, and what is asked of Azure in which order, is not known here.
+:func:`connect` returns an :class:`Azure`, the first argument of most functions of :mod:`aksgpu.cluster` and
+:mod:`aksgpu.sizes`. All requests use the official ``azure-mgmt-containerservice`` client. What that client has no
+method for (resource groups, quota, VM sizes) uses its ``send_request``. Prices are public and are read without
+credentials.
+
+The Azure SDK takes about a second to load. It is imported inside functions, so that connecting does not load it.
 """
 
 from __future__ import annotations
@@ -17,50 +19,67 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aksgpu.azure import resource_names
-from aksgpu.errors import AzureError, AzureNotFound, InvalidInput
+from aksgpu.errors import AzureNotFound, InvalidInput
 from aksgpu.local.home import home as user_home
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
-    from azure.core.exceptions import HttpResponseError
 
     from aksgpu.local import Endpoint
+
+__all__ = [
+    "AKS_SERVER_SCOPE",
+    "Azure",
+    "KubeconfigTarget",
+    "StaticToken",
+    "connect",
+    "default_credential",
+    "follow",
+    "translated",
+]
 
 PUBLIC_CLOUD = "https://management.azure.com"
 RETAIL_PRICES = "https://prices.azure.com/api/retail/prices"
 AKS_SERVER_SCOPE = "6dae42f8-4368-4678-94ff-3960e28e3630/.default"
-"""What a token must be for that an AKS cluster with Entra ID accepts (the id of Azure's AKS server application)."""
+"""The scope of tokens that AKS clusters with Entra ID accept. It has the id of Azure's AKS server application."""
 
 _SUBSCRIPTIONS_API = "2022-12-01"
-_UNKNOWN = "unknown"  # the client wants a subscription, and listing the subscriptions does not use it
-_LRO_INTERVAL = 10.0  # seconds between two polls where Azure does not say; it nearly always does
+
+_UNKNOWN = "unknown"
+"""Placeholder for the subscription's id: the client requires one, but listing the subscriptions does not use it."""
+
+_POLL_INTERVAL = 10.0
+"""Seconds between two polls of an operation if Azure does not say, which is rare."""
+
+_NO_EXPIRY = 2**33
+"""Expiry of a token that does not expire, in seconds since 1970."""
 
 
 class StaticToken:
-    """A credential that is one bearer token."""
+    """A credential that always returns the same bearer token."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
     def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        """The token, whatever it is for."""
+        """Return the token, for any scope."""
         from azure.core.credentials import AccessToken
 
-        return AccessToken(self._token, 2**33)  # seconds since 1970; it does not expire
+        return AccessToken(self._token, _NO_EXPIRY)
 
     def __repr__(self) -> str:
         return "StaticToken(...)"
 
 
 class Azure:
-    """A subscription. Make it with :func:`connect`; nothing is sent before something is asked for.
+    """A subscription. :func:`connect` makes one. No request is sent until a method is called.
 
     Attributes:
         subscription_id: the subscription's id.
         endpoint: address of Resource Manager.
         prices_url: address of the Retail Prices API.
-        home: directory where kubeconfigs and running operations are kept.
-        price_cache: prices that were read, by location and size; they change once a month.
+        home: directory for kubeconfigs and running operations.
+        price_cache: prices that were read, by location and size. Prices change once a month.
     """
 
     def __init__(
@@ -88,39 +107,42 @@ class Azure:
 
     @property
     def credential(self) -> TokenCredential:
-        """The login; made when it is first needed."""
+        """The login, created on first use."""
         if self._credential is None:
             self._credential = self._make_credential()
         return self._credential
 
     @property
     def client(self) -> Any:
-        """The SDK's ``ContainerServiceClient``; made when it is first needed."""
+        """The SDK's ``ContainerServiceClient``, created on first use."""
         if self._client is None:
             from azure.mgmt.containerservice import ContainerServiceClient
 
-            from aksgpu.azure.azure_retry_policy import Retries
+            from aksgpu.azure.azure_retry_policy import DeadlineRetryPolicy
+            from aksgpu.azure.deadline_transport import DeadlineTransport
             from aksgpu.azure.response_check import ResponseCheck
 
             self._client = ContainerServiceClient(
                 self.credential,
                 self.subscription_id,
                 base_url=self.endpoint,
-                retry_policy=Retries(),
+                retry_policy=DeadlineRetryPolicy(),
                 per_call_policies=[ResponseCheck()],
-                **self._transport(),
+                transport=DeadlineTransport(**self._transport_options()),
             )
         return self._client
 
-    def _transport(self) -> dict[str, Any]:
-        # An endpoint with an authority of its own is not behind the user's proxy, nor known to REQUESTS_CA_BUNDLE.
-        return {"connection_verify": str(self._ca_file), "use_env_settings": False} if self._ca_file else {}
+    def _transport_options(self) -> dict[str, Any]:
+        if self._ca_file is None:
+            return {}
+        # An endpoint with its own certificate authority is neither behind the user's proxy nor in REQUESTS_CA_BUNDLE.
+        return {"connection_verify": str(self._ca_file), "use_env_settings": False}
 
     def polling(self) -> Any:
-        """What ``begin_...`` calls take as ``polling=``, so that :func:`follow` can follow them."""
-        from aksgpu.azure.operations import Following
+        """Return the ``polling=`` argument of ``begin_...`` methods whose operation :func:`follow` follows."""
+        from aksgpu.azure.operations import CallerPolling
 
-        return Following(_LRO_INTERVAL)
+        return CallerPolling(_POLL_INTERVAL)
 
     def request(
         self,
@@ -136,14 +158,14 @@ class Azure:
 
         Args:
             method: HTTP method.
-            path: path from the root, such as ``/subscriptions/.../resourcegroups``; or a full address on the same host.
-            api_version: such as ``2021-04-01``; empty when the address carries it.
+            path: path from the root, such as ``/subscriptions/.../resourcegroups``, or a URL on the same host.
+            api_version: such as ``2021-04-01``; empty if the URL has it.
             body: sent as JSON.
-            params: further query parameters.
-            what: what is being done; begins an error's message.
+            params: other query parameters.
+            what: what is being done; begins the message of an error.
 
         Returns:
-            The answer's JSON; empty when it has no body.
+            The JSON of the response; empty if it has no body.
 
         Raises:
             AzureError: the subclass for the reason.
@@ -154,21 +176,22 @@ class Azure:
     def pages(
         self, path: str, *, api_version: str, params: Mapping[str, str] | None = None, what: str = ""
     ) -> Iterator[dict[str, Any]]:
-        """Every item of a list that comes in pages. Arguments and errors as for :meth:`request`."""
+        """Yield every item of a list that has pages. The arguments and errors are those of :meth:`request`."""
         page = self.request("GET", path, api_version=api_version, params=params, what=what)
         while True:
             yield from page.get("value") or ()
             if not page.get("nextLink"):
                 return
-            following = urlsplit(str(page["nextLink"]))  # another host than the endpoint would get the login
-            page = self.request("GET", f"{following.path}?{following.query}", what=what)
+            # Only the path is used: another host must not receive the login.
+            next_page = urlsplit(str(page["nextLink"]))
+            page = self.request("GET", f"{next_page.path}?{next_page.query}", what=what)
 
     def begin(self, method: str, path: str, *, api_version: str, what: str = "") -> Any:
-        """Begin a long-running operation that the SDK has no method for; :func:`follow` takes what is returned."""
+        """Begin a long-running operation that the SDK has no method for, and return its poller for :func:`follow`."""
         from azure.core.polling import LROPoller
 
         response = self._send(method, path, api_version, None, None, what, _return_pipeline_response=True)
-        # The poller wants the pipeline that signs requests, which the generated client keeps to itself.
+        # The poller needs the pipeline that signs requests. The generated client has no public attribute for it.
         return LROPoller(self.client._client, response, lambda _: None, self.polling())
 
     def _send(
@@ -185,56 +208,60 @@ class Azure:
         from azure.core.rest import HttpRequest
 
         self._check_address(path)
-        query = {**({"api-version": api_version} if api_version else {}), **(params or {})}
+        query = dict(params or {})
+        if api_version:
+            query["api-version"] = api_version
         request = HttpRequest(method, path, params=query, json=dict(body) if body is not None else None)
         with translated(what):
             response = self.client.send_request(request, **options)
-            plain = getattr(response, "http_response", response)
-            if plain.status_code >= 400:
-                raise HttpResponseError(response=plain)
+            http_response = getattr(response, "http_response", response)
+            if http_response.status_code >= 400:
+                raise HttpResponseError(response=http_response)
             return response
 
     def _check_address(self, path: str) -> None:
-        """Refuse to send the login elsewhere, and paths that name something else than they seem to."""
+        """Raise InvalidInput for another host, which must not receive the login, and for an ambiguous path."""
         rest = path
         if not path.startswith("/"):
             if not path.startswith(self.endpoint + "/"):
                 raise InvalidInput(
                     f"`path` must begin with '/' or with {self.endpoint}/, got {resource_names.shown(path)}",
-                    hint="The login is for this endpoint alone.",
+                    hint="The login is only for this endpoint.",
                 )
             rest = path.removeprefix(self.endpoint)
         resource_names.check_path(rest)
 
     def public(self, url: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """GET a public address; credentials are sent only where it is the endpoint's own.
+        """Send a GET request to a public URL. Credentials are sent only to the endpoint itself.
 
         Raises:
-            AzureError: no answer within seconds, or not a good one.
+            AzureError: no usable response arrived in time.
         """
         if url.startswith(self.endpoint + "/"):
             return self.request("GET", url, params=params)
         from azure.core import PipelineClient
         from azure.core.rest import HttpRequest
 
-        from aksgpu.azure.azure_retry_policy import Retries
+        from aksgpu.azure.azure_retry_policy import DeadlineRetryPolicy
+        from aksgpu.azure.deadline_transport import DeadlineTransport
 
-        with translated(f"GET {url}"), PipelineClient(url, policies=[Retries()]) as client:
+        client = PipelineClient(url, policies=[DeadlineRetryPolicy()], transport=DeadlineTransport())
+        with translated(f"GET {url}"), client:
             response = client.send_request(HttpRequest("GET", url, params=dict(params or {})))
             response.raise_for_status()
             return dict(response.json())
 
     def kubernetes_token(self, scope: str = AKS_SERVER_SCOPE) -> str:
-        """A fresh bearer token for clusters with Entra ID."""
+        """Return a bearer token for clusters with Entra ID."""
         with translated("logging in to the cluster"):
             return str(self.credential.get_token(scope).token)
 
 
 class KubeconfigTarget(Azure):
-    """A kubeconfig in the place of a subscription: its cluster is used as it is, and nothing of Azure is there.
+    """A kubeconfig instead of a subscription. Its cluster is used unchanged, and no request is sent to Azure.
 
     Attributes:
-        kubeconfig: path of the file; its current context names the cluster.
+        kubeconfig: path of the file. Its current context is the cluster.
     """
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -246,7 +273,7 @@ class KubeconfigTarget(Azure):
 
     @property
     def client(self) -> Any:
-        """There is none.
+        """Not available.
 
         Raises:
             InvalidInput: always.
@@ -256,37 +283,34 @@ class KubeconfigTarget(Azure):
 
 def _no_credential() -> Any:
     raise InvalidInput(
-        "the target is a kubeconfig, so there is no Azure subscription to ask",
+        "this needs an Azure subscription, but the target is a kubeconfig",
         hint='Use aksgpu.connect("azure") for a subscription, or aksgpu.connect("local") for the laptop AKS.',
     )
 
 
 @contextmanager
 def translated(what: str = "") -> Iterator[None]:
-    """Within it, the SDK's exceptions become those of :mod:`aksgpu.errors`; ``what`` begins their message."""
+    """Replace the SDK's exceptions in the ``with`` block by those of :mod:`aksgpu.errors`.
+
+    Args:
+        what: what is being done; begins the message of an error.
+    """
     from azure.core.exceptions import AzureError as SdkError
 
     try:
         yield
     except SdkError as error:
-        from aksgpu.azure import error_parsing
+        from aksgpu.azure import sdk_errors
 
-        found = error_parsing.translate(error, what)
-        raise found from (None if found.original else error)  # what keeps its original does not show it as well
-
-
-def translate(error: HttpResponseError) -> AzureError:
-    """The SDK's exception as one of :mod:`aksgpu.errors`; raise it ``from`` the original."""
-    from aksgpu.azure import error_parsing
-
-    return error_parsing.translate(error)
+        found = sdk_errors.translate(error, what)
+        raise found from (None if found.original else error)  # an original that the error keeps is not shown twice
 
 
 def follow(poller: Any, what: str, **options: Any) -> Any:
-    """Follow a long-running operation to its end; see :func:`aksgpu.azure.operations.follow`."""
-    from aksgpu.azure import operations as _operations
+    """Follow a long-running operation until it ends; see :func:`aksgpu.azure.operations.follow`."""
+    from aksgpu.azure import operations
 
-    return _operations.follow(poller, what, **options)
+    return operations.follow(poller, what, **options)
 
 
 def connect(
@@ -298,20 +322,20 @@ def connect(
     """Connect to the laptop AKS, to an Azure subscription, or to the cluster of a kubeconfig.
 
     Args:
-        target: ``"local"`` is the laptop AKS, which costs nothing and is started when it does not run; ``"azure"`` is
-            Azure; the path of a kubeconfig is the cluster of its current context, which is used as it is: nothing is
-            created or deleted there. An :class:`aksgpu.local.Endpoint` is a private laptop AKS. None takes the
-            environment variable ``AKSGPU_TARGET``, and the laptop without that: Azure is never chosen by default.
-        subscription_id: of Azure; else the environment variable ``AZURE_SUBSCRIPTION_ID``, else the only one that the
-            login sees.
-        credential: of Azure; any credential of ``azure-identity``, by default ``DefaultAzureCredential`` (which finds
-            ``az login``, among others).
+        target: ``"local"`` for the laptop AKS, which costs nothing and is started if it does not run; ``"azure"`` for
+            Azure; or the path of a kubeconfig, to use the cluster of its current context without creating or deleting
+            anything. An :class:`aksgpu.local.Endpoint` is a private laptop AKS. None uses the environment variable
+            ``AKSGPU_TARGET``, or the laptop AKS if the variable is not set. Azure is never the default.
+        subscription_id: id of the Azure subscription. By default the environment variable ``AZURE_SUBSCRIPTION_ID``, or
+            the only subscription of the login.
+        credential: a credential of ``azure-identity`` for Azure. By default ``DefaultAzureCredential``, which uses the
+            login of ``az login``, among others.
 
     Returns:
         The subscription.
 
     Raises:
-        InvalidInput: an unknown target, or several subscriptions to choose from; the error lists them.
+        InvalidInput: the target is unknown, or the login has several subscriptions; the error lists them.
         AzureAuthError: no login was found.
         LaptopError: the laptop AKS could not be started.
 
@@ -328,7 +352,7 @@ def connect(
         if subscription_id is not None or credential is not None:
             argument = "subscription_id" if subscription_id is not None else "credential"
             raise InvalidInput(
-                f"`{argument}` must be given with the target 'azure', got the target {os.fspath(target)!r}",
+                f"`{argument}` must be used with the target 'azure', got the target {os.fspath(target)!r}",
                 hint='Connect to Azure: azure = aksgpu.connect("azure", subscription_id=...).',
             )
         if target != "local":
@@ -345,7 +369,7 @@ def _kubeconfig_target(target: str | os.PathLike[str]) -> KubeconfigTarget:
     path = Path(target).expanduser()
     try:
         is_file = path.is_file()
-    except (OSError, ValueError):  # too long, or with a null byte
+    except (OSError, ValueError):  # the path is too long or has a null byte
         is_file = False
     if not is_file:
         raise _unknown(target)
@@ -355,7 +379,7 @@ def _kubeconfig_target(target: str | os.PathLike[str]) -> KubeconfigTarget:
 def _unknown(target: object) -> InvalidInput:
     return InvalidInput(
         f"`target` must be 'local', 'azure' or the path of a kubeconfig, got {resource_names.shown(target)}",
-        hint='aksgpu.connect("local") is the laptop AKS, aksgpu.connect("azure") an Azure subscription.',
+        hint='Use aksgpu.connect("local") for the laptop AKS, or aksgpu.connect("azure") for Azure.',
     )
 
 
@@ -372,27 +396,32 @@ def _at(endpoint: Endpoint, subscription_id: str | None, credential: TokenCreden
 
 
 def default_credential() -> TokenCredential:
-    """The login of this machine, such as that of ``az login``."""
+    """Return the login of this machine, such as that of ``az login``.
+
+    Its requests for tokens end when the time of the call is up.
+    """
     from azure.identity import DefaultAzureCredential
 
-    # Without a login it logs what its error says as well, which Python writes to stderr where nobody set up logging.
+    from aksgpu.azure.deadline_transport import DeadlineTransport
+
+    # Without a login, azure-identity logs the text of its exception too, and Python prints it if logging is not set up.
     logger = logging.getLogger("azure.identity")
     if not logger.hasHandlers():
         logger.addHandler(logging.NullHandler())
-    return DefaultAzureCredential()
+    return DefaultAzureCredential(transport=DeadlineTransport())
 
 
 def _with_only_subscription(azure: Azure) -> Azure:
     found = list(azure.pages("/subscriptions", api_version=_SUBSCRIPTIONS_API, what="listing subscriptions"))
     if not found:
         raise AzureNotFound(
-            "this login sees no subscription", hint="Log in to the right tenant: `az login --tenant TENANT`."
+            "this login has no subscription", hint="Log in to the right tenant: `az login --tenant TENANT`."
         )
     if len(found) > 1:
         listed = "\n".join(f"  {item['subscriptionId']}  {item.get('displayName', '')}" for item in found)
         raise InvalidInput(
-            f"this login sees {len(found)} subscriptions:\n{listed}",
-            hint='Choose one: azure = aksgpu.connect("azure", subscription_id=...), or set AZURE_SUBSCRIPTION_ID.',
+            f"this login has {len(found)} subscriptions:\n{listed}",
+            hint='Choose one with aksgpu.connect("azure", subscription_id=...), or set AZURE_SUBSCRIPTION_ID.',
         )
     azure.subscription_id = str(found[0]["subscriptionId"])
     azure._client = None

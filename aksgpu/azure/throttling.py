@@ -1,7 +1,7 @@
-"""How long a call goes on trying, what it shows meanwhile, and how a write is settled whose answer was lost.
+"""The time limit of a call, its progress, and the safe repetition of writes.
 
-:func:`limit` sets the end of a call. :class:`aksgpu.azure.azure_retry_policy.Retries` sends requests until then.
-:func:`until_settled` looks at a resource before it sends a write again.
+:func:`limit` sets the deadline of a call. :class:`aksgpu.azure.azure_retry_policy.DeadlineRetryPolicy` repeats requests
+until then. :func:`until_settled` reads a resource before it sends a write again.
 """
 
 from __future__ import annotations
@@ -17,42 +17,62 @@ from typing import TypeVar
 
 from aksgpu.errors import AzureError, AzureUnreachable, Throttled
 from aksgpu.progress import Progress
-from aksgpu.waiting import deadline, time_left
+from aksgpu.waiting import Timeout, check_timeout, deadline, time_left
+
+__all__ = [
+    "READ_TIMEOUT",
+    "STEP",
+    "TRANSIENT",
+    "Limit",
+    "backoff",
+    "current",
+    "limit",
+    "pause",
+    "progress_bar",
+    "retry_seconds",
+    "settling",
+    "shown_bar",
+    "throttled_state",
+    "until_settled",
+]
 
 T = TypeVar("T")
 
 READ_TIMEOUT = 60.0
-"""Seconds that a call goes on trying that only reads."""
+"""Default timeout in seconds of a call that only reads."""
 
 STEP = 0.5
-"""Seconds between two looks at the clock in a pause, so that the bar's clock runs."""
+"""Seconds between two updates of the progress bar during a pause."""
 
-PASSING = frozenset({408, 500, 502, 503, 504})
-"""HTTP statuses of a server that may answer otherwise in a while."""
+TRANSIENT = frozenset({408, 500, 502, 503, 504})
+"""HTTP statuses after which the same request may succeed later."""
 
-_FIRST_LOOK = 1.0
-"""Seconds until the first look at a resource in a longer pause."""
+_FIRST_READ = 1.0
+"""Seconds until a resource is read for the first time during a long pause."""
 
-_UNSAID = 10.0
-"""Seconds to wait after 429 where Azure does not say."""
+_DEFAULT_RETRY_AFTER = 10.0
+"""Seconds to wait after 429 if Azure does not say."""
 
 _FIRST_PAUSE = 0.2
 """Seconds before the second attempt."""
 
 _LONGEST_PAUSE = 10.0
-"""Seconds between two attempts at most."""
+"""Longest pause in seconds between two attempts."""
+
+_MOST_DOUBLINGS = 10
+"""Number of times that a pause is doubled at most."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The end of a call.
+    """The time limit of a call.
 
     Attributes:
         what: what is being done, for progress.
         begun: when the call began, in seconds of the monotonic clock.
         deadline: when it ends, on the same clock; infinite for no limit.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
-        running: what the call sent to Azure or waits for there, which goes on without it.
+        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        running: what the call began in Azure or waits for there. It continues without the call.
     """
 
     what: str
@@ -63,7 +83,7 @@ class Limit:
 
     @property
     def left(self) -> float:
-        """Seconds that are left; 0 when none are."""
+        """Seconds left; 0 if the time is up."""
         return max(0.0, self.deadline - time.monotonic())
 
     @property
@@ -78,14 +98,16 @@ class Limit:
 
 
 _limit: ContextVar[Limit | None] = ContextVar("aksgpu_azure_limit", default=None)
+
 shown_bar: ContextVar[Progress | None] = ContextVar("aksgpu_azure_bar", default=None)
+"""The progress bar that is shown at present."""
 
 settling: ContextVar[bool] = ContextVar("aksgpu_azure_settling", default=False)
-"""Whether the write that is sent is settled by :func:`until_settled`."""
+"""Whether :func:`until_settled` handles the failures of the current write."""
 
 
 def current() -> Limit:
-    """The limit of the call that runs; a new one of :data:`READ_TIMEOUT` seconds outside of any."""
+    """Return the limit of the current call; outside of calls, a new one of :data:`READ_TIMEOUT` seconds."""
     found = _limit.get()
     if found is not None:
         return found
@@ -95,18 +117,21 @@ def current() -> Limit:
 
 
 @contextmanager
-def limit(timeout: float | None, what: str = "", progress: bool | None = None) -> Iterator[Limit]:
-    """Within it, requests are tried until the time is up, those to Kubernetes as well. The earliest of several counts.
+def limit(timeout: Timeout, what: str = "", progress: bool | None = None) -> Iterator[Limit]:
+    """Limit the time of all requests in the ``with`` block, those to Kubernetes included.
+
+    Of nested limits the earliest deadline counts.
 
     Args:
-        timeout: seconds; None for no limit.
+        timeout: seconds, or text such as ``"2h"``; None for no limit.
         what: what is being done, for progress.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
     """
     outer = _limit.get()
-    progress = outer.progress if progress is None and outer is not None else progress
-    what = what or (outer.what if outer is not None else "")
-    with deadline(timeout):
+    if outer is not None:
+        progress = outer.progress if progress is None else progress
+        what = what or outer.what
+    with deadline(check_timeout(timeout)):
         left = time_left()
         now = time.monotonic()
         running = outer.running if outer is not None else []
@@ -119,8 +144,8 @@ def limit(timeout: float | None, what: str = "", progress: bool | None = None) -
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[Progress]:
-    """A progress bar, which pauses between attempts of a request use as well."""
+def progress_bar(what: str) -> Iterator[Progress]:
+    """Show a progress bar, which the pauses between attempts of a request use too."""
     with Progress(what, show=current().progress) as bar:
         token = shown_bar.set(bar)
         try:
@@ -130,45 +155,48 @@ def waiting(what: str) -> Iterator[Progress]:
 
 
 def backoff(attempt: int) -> float:
-    """Seconds until the next attempt; at random, so that many callers do not come at once."""
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 10))
+    """Return the seconds until the next attempt. They are random, so that many callers do not retry at once."""
+    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, _MOST_DOUBLINGS))
     return longest * random.uniform(0.5, 1.0)
 
 
-def seconds(asked: float | None) -> float:
-    """How long to wait after a throttled answer that asks for this, or says nothing."""
-    return asked if asked else _UNSAID
+def retry_seconds(retry_after: float | None) -> float:
+    """Return how long to wait after a throttled response with this Retry-After, or without one."""
+    return retry_after or _DEFAULT_RETRY_AFTER
 
 
-def words(asked: float) -> str:
-    """The same for the bar."""
-    return f"Azure asks to wait {asked:g} s"
+def throttled_state(wait: float) -> str:
+    """Return the text that the progress bar shows during this wait."""
+    return f"Azure asks to wait {wait:g} s"
 
 
 def pause(bar: Progress, state: str, length: float) -> None:
-    """Sleep, while the bar shows the state."""
+    """Sleep for a number of seconds while the bar shows a state."""
     until = time.monotonic() + length
-    while (left := until - time.monotonic()) > 0:
+    while True:
+        left = until - time.monotonic()
+        if left <= 0:
+            return
         bar.say(state)
         time.sleep(min(STEP, left))
 
 
-def uncertain(error: AzureError) -> bool:
-    """Whether nobody knows if the write arrived that failed so."""
+def _may_have_arrived(error: AzureError) -> bool:
+    """Return whether a write that failed with this error may have been carried out."""
     if type(error) not in (AzureError, AzureUnreachable):
         return False  # a refusal with a reason of its own
-    return error.status is None or error.status in PASSING
+    return error.http_status is None or error.http_status in TRANSIENT
 
 
-def until_settled(send: Callable[[], T], look: Callable[[], T | None], what: str) -> T:
-    """Send a write, and look at the resource before sending it again.
+def until_settled(send: Callable[[], T], read: Callable[[], T | None], what: str) -> T:
+    """Send a write, and read the resource before sending the write again.
 
-    It is sent again where its answer was lost, and where Azure asks to wait: meanwhile another caller may have done the
-    same, and a request that is not needed would use up what Azure grants to all.
+    A write is sent again if its response was lost, or if Azure asks to wait. In the meantime another caller may have
+    made the same change. A write that is not needed would use up requests that Azure grants to all callers together.
 
     Args:
         send: sends the write.
-        look: returns what the write was to give if it is there, and None where it has to be sent again.
+        read: returns the write's result if the resource has it already; None if the write has to be sent again.
         what: what is being done, for progress.
 
     Raises:
@@ -181,30 +209,31 @@ def until_settled(send: Callable[[], T], look: Callable[[], T | None], what: str
         try:
             with _settling():
                 return send()
-        except Throttled as slow:
-            wait = seconds(slow.retry_after)
-            state = words(wait)
+        except Throttled as throttled:
+            wait = retry_seconds(throttled.retry_after)
+            state = throttled_state(wait)
             if call.left <= wait:
                 raise
-        except AzureError as lost:
+        except AzureError as error:
             wait = backoff(attempt)
-            state = lost.message
-            if not uncertain(lost) or call.left <= wait:
+            state = error.message
+            if not _may_have_arrived(error) or call.left <= wait:
                 raise
         attempt += 1
-        found = _look_while_waiting(look, what, state, wait)
+        found = _read_during_pause(read, what, state, wait)
         if found is not None:
             return found
 
 
-def _look_while_waiting(look: Callable[[], T | None], what: str, state: str, wait: float) -> T | None:
-    """Look again and again, less and less often, until the pause is over."""
+def _read_during_pause(read: Callable[[], T | None], what: str, state: str, wait: float) -> T | None:
+    """Read the resource at growing intervals until it has the result or the pause is over."""
     until = time.monotonic() + wait
-    interval = _FIRST_LOOK
-    with waiting(what) as bar:
+    interval = _FIRST_READ
+    with progress_bar(what) as bar:
         while True:
-            pause(bar, state, min(interval * random.uniform(0.5, 1.0), max(0.0, until - time.monotonic())))
-            found = look()
+            left = max(0.0, until - time.monotonic())
+            pause(bar, state, min(interval * random.uniform(0.5, 1.0), left))
+            found = read()
             if found is not None or time.monotonic() >= until:
                 return found
             interval = min(2 * interval, _LONGEST_PAUSE)

@@ -1,112 +1,121 @@
-"""A cluster's fields: the arguments of ``create`` in Azure's names, and in what an existing cluster differs from them.
+"""The fields of a cluster: the request that creates it, and the comparison with an existing cluster.
 
-Nothing is sent from here.
+This module sends no request.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from aksgpu.azure import resource_names, resources
 from aksgpu.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from aksgpu.azure.subscription import Azure
+__all__ = ["SYSTEM_POOL", "ClusterRequest", "check_version", "differences", "request_body"]
 
 SYSTEM_POOL = "nodepool1"
-"""Name of a new cluster's first pool, as the Azure CLI calls it."""
+"""Name of a new cluster's first pool, as in the Azure CLI."""
+
+_DNS_NAME_LENGTH = 10
+_DNS_GROUP_LENGTH = 16
+_DNS_SUBSCRIPTION_LENGTH = 6
+"""Characters of the cluster's name, the resource group and the subscription in a DNS prefix, as in the Azure CLI."""
 
 
-def wish(
-    location: str | None,
-    vm_size: str | None,
-    node_count: int,
-    kubernetes_version: str | None,
-    tags: Mapping[str, str] | None,
-) -> dict[str, Any]:
-    """What is asked for, by argument; arguments as for :func:`aksgpu.cluster.create`."""
-    return {
-        "location": location,
-        "vm_size": vm_size,
-        "node_count": node_count,
-        "kubernetes_version": kubernetes_version,
-        "tags": dict(tags or {}),
-    }
+@dataclass(frozen=True)
+class ClusterRequest:
+    """What a cluster should be like. None means that any value is accepted.
+
+    Attributes:
+        location: location in Resource Manager's spelling.
+        vm_size: VM size of the first pool.
+        node_count: number of nodes of the first pool; None if it does not matter.
+        kubernetes_version: version of Kubernetes, or the beginning of one.
+        tags: Azure tags.
+    """
+
+    location: str | None = None
+    vm_size: str | None = None
+    node_count: int | None = None
+    kubernetes_version: str | None = None
+    tags: Mapping[str, str] | None = None
 
 
 def check_version(version: object) -> None:
-    """The argument ``kubernetes_version`` must look like one, where one is given."""
+    """Raise InvalidInput unless the argument ``kubernetes_version`` is None or has the form of a version."""
     if version is None or (isinstance(version, str) and re.fullmatch(r"\d+\.\d+(\.\d+)?", version, re.ASCII)):
         return
     raise InvalidInput(
         f"`kubernetes_version` must be a text such as '1.33' or '1.33.5', got {resource_names.shown(version)}",
-        hint="Leave it out for AKS' own default.",
+        hint="Omit it for AKS' default.",
     )
 
 
-def differences(existing: Mapping[str, Any], wished: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
-    """Where an existing cluster is not as wished: argument -> (what exists, what was asked for)."""
+def differences(existing: Mapping[str, Any], request: ClusterRequest) -> dict[str, tuple[object, object]]:
+    """Return the differences of an existing cluster: argument -> (existing value, requested value)."""
     properties = existing["properties"]
     pools = {pool["name"]: pool for pool in properties.get("agentPoolProfiles") or ()}
-    pool = pools.get(SYSTEM_POOL, {})
-    version = str(properties.get("kubernetesVersion") or "")
     found: dict[str, tuple[object, object]] = {}
-    if wished["location"] and existing["location"].lower() != wished["location"]:
-        found["location"] = (existing["location"], wished["location"])
-    if wished["vm_size"] and str(pool.get("vmSize", "")).lower() != wished["vm_size"].lower():
-        found["vm_size"] = (pool.get("vmSize"), wished["vm_size"])
-    if pool and not pool.get("enableAutoScaling") and pool.get("count") != wished["node_count"]:
-        found["node_count"] = (pool.get("count"), wished["node_count"])
-    if (wanted := wished["kubernetes_version"]) and not f"{version}.".startswith(f"{wanted}."):
-        found["kubernetes_version"] = (version, wanted)
-    for key, value in wished["tags"].items():
-        if (have := (existing.get("tags") or {}).get(key)) != value:
-            found[f"tag {key}"] = (have, value)
+    if request.location and existing["location"].lower() != request.location:
+        found["location"] = (existing["location"], request.location)
+    found |= _pool_differences(pools.get(SYSTEM_POOL, {}), request)
+    version = str(properties.get("kubernetesVersion") or "")
+    if request.kubernetes_version and not f"{version}.".startswith(f"{request.kubernetes_version}."):
+        found["kubernetes_version"] = (version, request.kubernetes_version)
+    existing_tags = existing.get("tags") or {}
+    for name, value in (request.tags or {}).items():
+        if existing_tags.get(name) != value:
+            found[f"tag {name}"] = (existing_tags.get(name), value)
     if resources.power_of(existing) == "Stopped":
         found["power"] = ("Stopped (cluster.start(aks) starts it)", "Running")
     return found
 
 
-def body(
-    azure: Azure,
-    name: str,
-    group: str,
-    location: str,
-    vm_size: str,
-    node_count: int,
-    kubernetes_version: str | None,
-    tags: Mapping[str, str] | None,
-) -> dict[str, Any]:
-    """The request that makes a cluster of one pool."""
+def _pool_differences(pool: Mapping[str, Any], request: ClusterRequest) -> dict[str, tuple[object, object]]:
+    """Return the differences of the first pool."""
+    found: dict[str, tuple[object, object]] = {}
+    vm_size = pool.get("vmSize")
+    if request.vm_size and str(vm_size or "").lower() != request.vm_size.lower():
+        found["vm_size"] = (vm_size, request.vm_size)
+    is_fixed = bool(pool) and not pool.get("enableAutoScaling")
+    if is_fixed and request.node_count not in (None, pool.get("count")):
+        found["node_count"] = (pool.get("count"), request.node_count)
+    return found
+
+
+def request_body(subscription: str, name: str, group: str, request: ClusterRequest) -> dict[str, Any]:
+    """Return the body of the request that creates a cluster with one pool."""
     pool = {
         "name": SYSTEM_POOL,
         "mode": "System",
-        "count": node_count,
-        "vmSize": vm_size,
+        "count": request.node_count,
+        "vmSize": request.vm_size,
         "osType": "Linux",
         "type": "VirtualMachineScaleSets",
     }
-    version = {"kubernetesVersion": kubernetes_version} if kubernetes_version else {}
+    properties: dict[str, Any] = {
+        "dnsPrefix": _dns_prefix(name, group, subscription),
+        "agentPoolProfiles": [pool],
+        # Without this, an API version may choose kubenet, which AKS retires.
+        "networkProfile": {"networkPlugin": "azure", "networkPluginMode": "overlay"},
+    }
+    if request.kubernetes_version:
+        properties["kubernetesVersion"] = request.kubernetes_version
     return {
-        "location": location,
+        "location": request.location,
         "identity": {"type": "SystemAssigned"},
         "sku": {"name": "Base", "tier": "Free"},
-        "tags": dict(tags or {}),
-        "properties": {
-            "dnsPrefix": _dns_prefix(name, group, azure.subscription_id),
-            "agentPoolProfiles": [pool],
-            # Without this an API version may still choose kubenet, which AKS retires.
-            "networkProfile": {"networkPlugin": "azure", "networkPluginMode": "overlay"},
-            **version,
-        },
+        "tags": dict(request.tags or {}),
+        "properties": properties,
     }
 
 
 def _dns_prefix(name: str, group: str, subscription: str) -> str:
-    """As the Azure CLI makes it: letters, digits and hyphens, beginning with a letter."""
-    plain = re.sub(r"[^A-Za-z0-9-]", "", name)[:10]
-    if not re.match(r"[A-Za-z]", plain):
-        plain = f"a{plain}"[:10]
-    return f"{plain}-{re.sub(r'[^A-Za-z0-9-]', '', group)[:16]}-{subscription[:6]}"
+    """Return a DNS prefix in the form of the Azure CLI: letters, digits and hyphens, beginning with a letter."""
+    plain_name = re.sub(r"[^A-Za-z0-9-]", "", name)[:_DNS_NAME_LENGTH]
+    if not re.match(r"[A-Za-z]", plain_name):
+        plain_name = f"a{plain_name}"[:_DNS_NAME_LENGTH]
+    plain_group = re.sub(r"[^A-Za-z0-9-]", "", group)[:_DNS_GROUP_LENGTH]
+    return f"{plain_name}-{plain_group}-{subscription[:_DNS_SUBSCRIPTION_LENGTH]}"

@@ -1,4 +1,4 @@
-"""The Cluster object: a name, where it is, and its Kubernetes API when that is wanted. Changes nothing anywhere."""
+"""The Cluster object: the name and location of a cluster, and the connection to its Kubernetes API."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from aksgpu.errors import InvalidInput
 if TYPE_CHECKING:
     from aksgpu.kube.client import Kube
 
+__all__ = ["Cluster", "azure_of", "check_cluster", "from_resource"]
+
 
 class Cluster:
-    """A Kubernetes cluster. Made by :mod:`aksgpu.cluster`'s functions; other rooms need only its ``kube``.
+    """A Kubernetes cluster. The functions of :mod:`aksgpu.cluster` make one.
 
     Attributes:
-        name: name of the cluster; of the kubeconfig's context for one that was not made through Azure.
-        resource_group: its resource group; empty when not known.
-        location: its Azure location; empty when not known.
-        azure: the subscription; None when it was not made through Azure.
-        id: its Azure resource id; empty when not known.
-        kubernetes_version: of its control plane when it was read; empty when not known.
+        name: name of the cluster; for a cluster of a kubeconfig, name of the context.
+        resource_group: its resource group; empty if unknown.
+        location: its Azure location; empty if unknown.
+        azure: its subscription; None for a cluster of a kubeconfig.
+        id: its Azure resource id; empty if unknown.
+        kubernetes_version: version of its control plane when it was read; empty if unknown.
         access: who may reach its Kubernetes API (``apiServerAccessProfile``); empty for everybody.
-        life: how long after its creation this process deletes it, such as ``2 h``; empty for never.
-        costs: what the nodes of each pool cost in US dollars an hour when they were last read through this object; None
-            when not known.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Cluster:
         resource_group: str = "",
         location: str = "",
         azure: Azure | None = None,
-        id: str = "",  # Azure's own word for it
+        id: str = "",  # Azure's name for it
         kubernetes_version: str = "",
         access: Mapping[str, Any] | None = None,
         kube: Kube | None = None,
@@ -49,40 +48,26 @@ class Cluster:
         self.id = id
         self.kubernetes_version = kubernetes_version
         self.access: Mapping[str, Any] = access or {}
-        self.life = ""
-        self.costs: dict[str, float | None] = {}
         self._kube = kube
 
     @property
     def has_azure(self) -> bool:
-        """Whether Azure manages it. False for a cluster from a kubeconfig, which ``az`` and node pools do not reach."""
+        """Whether Azure manages the cluster. A cluster of a kubeconfig has no node pools to manage."""
         return self.azure is not None
 
     @property
     def kube(self) -> Kube:
-        """Its Kubernetes API; connected when first used."""
+        """The cluster's Kubernetes API, connected on first use."""
         if self._kube is None:
+            # Imported here because credentials imports this module.
             from aksgpu.cluster import credentials
 
             self._kube = credentials.connect(self)
         return self._kube
 
-    @property
-    def usd_per_hour(self) -> float | None:
-        """What all its nodes cost in US dollars an hour, as far as prices are known; None when none is."""
-        known = [cost for cost in self.costs.values() if cost is not None]
-        return round(sum(known), 4) if known else None
-
-    def _cost(self) -> str:
-        if self.usd_per_hour is None:
-            return "price unknown"
-        least = "at least " if None in self.costs.values() else ""
-        return f"{least}USD {self.usd_per_hour:.3f} an hour"
-
     def __repr__(self) -> str:
         where = f" in {self.resource_group} ({self.location})" if self.resource_group else ""
-        costs = f", {self._cost()}" if self.azure and self.usd_per_hour is not None else ""
-        return f"Cluster({self.name}{where}{costs}{f', deleted after {self.life}' if self.life else ''})"
+        return f"Cluster({self.name}{where})"
 
     def _repr_html_(self) -> str:
         facts = {
@@ -90,42 +75,38 @@ class Cluster:
             "location": self.location,
             "Kubernetes": self.kubernetes_version,
             "reached through": "Azure Resource Manager" if self.azure else "a kubeconfig",
-            "costs": self._cost() if self.azure else "",
-            **{
-                f"of which {pool}": "price unknown" if cost is None else f"USD {cost:.3f} an hour"
-                for pool, cost in sorted(self.costs.items())
-            },
-            "deleted after": f"{self.life}, by this process; later, cluster.leftovers shows it" if self.life else "",
         }
         return facts_html(f"Cluster {self.name}", facts)
 
 
 def azure_of(aks: Cluster) -> Azure:
-    """The cluster's subscription, for a cluster whose names may become parts of a path.
+    """Return the subscription of a cluster, after a check of the names that become parts of a path.
 
     Raises:
-        InvalidInput: it was not made through Azure, or its names are not valid.
+        InvalidInput: Azure does not manage the cluster, or a name is not valid.
     """
     if aks.azure is None:
         raise InvalidInput(
-            f"cluster {aks.name} is not managed through Azure: it comes from a kubeconfig",
-            hint="Change its nodes where it was made, or with kubectl; capacity.nodes(aks) lists them.",
+            f"`aks` must be a cluster of Azure, got {aks.name}, a cluster of a kubeconfig, "
+            "which is not managed through Azure",
+            hint="Change its nodes with kubectl or where the cluster was made. capacity.nodes(aks) lists them.",
         )
     resource_names.check(resource_names.CLUSTER, aks.name, "aks.name")
     resource_names.check(resource_names.GROUP, aks.resource_group, "aks.resource_group")
     return aks.azure
 
 
-def cluster_of(azure: Azure, shown: Mapping[str, Any]) -> Cluster:
-    """The object for a cluster that Resource Manager shows."""
-    properties = shown["properties"]
+def from_resource(azure: Azure, resource: Mapping[str, Any]) -> Cluster:
+    """Return the object for a cluster as Resource Manager represents it."""
+    properties = resource["properties"]
+    version = properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion") or ""
     return Cluster(
-        str(shown["name"]),
-        resource_group=str(shown["id"]).split("/")[4],
-        location=str(shown["location"]),
+        str(resource["name"]),
+        resource_group=str(resource["id"]).split("/")[4],
+        location=str(resource["location"]),
         azure=azure,
-        id=str(shown["id"]),
-        kubernetes_version=str(properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion") or ""),
+        id=str(resource["id"]),
+        kubernetes_version=str(version),
         access=properties.get("apiServerAccessProfile"),
     )
 
@@ -134,7 +115,7 @@ def check_cluster(value: object) -> None:
     """Raise InvalidInput unless the argument ``aks`` is a cluster."""
     if isinstance(value, Cluster):
         return
-    hint = "Get it with aks = cluster.get(azure, name, resource_group)."
+    hint = "Get it with aks = cluster.get(azure, name, resource_group=...)."
     raise InvalidInput(f"`aks` must be a Cluster, got {resource_names.shown(value)}", hint=hint)
 
 

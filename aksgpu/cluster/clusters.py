@@ -1,8 +1,7 @@
-"""Clusters created, found, stopped and started. Private to :mod:`aksgpu.cluster`."""
+"""Clusters: create, get, list, stop and start them."""
 
 from __future__ import annotations
 
-import builtins
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -10,29 +9,31 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import resource_names, resources
+from aksgpu.azure.azure_arguments import check_integer, check_text_mapping
 from aksgpu.azure.calls import call, warn
 from aksgpu.azure.subscription import Azure, KubeconfigTarget, follow, translated
 from aksgpu.azure.throttling import READ_TIMEOUT, until_settled
 from aksgpu.cluster import cluster_fields, expiry, unmanaged
-from aksgpu.cluster import pool_fields as fields
-from aksgpu.cluster.cluster_model import Cluster, azure_of, cluster_of
+from aksgpu.cluster.cluster_fields import ClusterRequest
+from aksgpu.cluster.cluster_model import Cluster, azure_of, from_resource
 from aksgpu.cluster.leftover_resources import delete
-from aksgpu.cluster.node_pool_model import with_costs
+from aksgpu.cluster.pool_fields import MOST_NODES, check_size
 from aksgpu.cluster.provisioning_detail import pools_ready
-from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
-from aksgpu.errors import AzureError, AzureNotFound, AzureUnreachable, InvalidInput, WaitTimeout
+from aksgpu.errors import AzureError, AzureUnreachable, InvalidInput, WaitTimeout
 from aksgpu.sizes.offered_sizes import require_available
+from aksgpu.waiting import Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["abort", "create", "get", "list_clusters", "start", "stop"]
 
 DEFAULT_VM_SIZE = "Standard_D2s_v5"
-"""Of the system pool when no size is asked for: the smallest that AKS takes (2 vCPUs, 4 GB and more)."""
+"""Default VM size of the first pool: the smallest that AKS allows for system pools (2 vCPUs, 4 GB or more)."""
 
 
-@call("creating cluster {}", goes_on="the creation")
+@call("creating cluster {}", continues="the creation")
 def create(
     azure: Azure,
     name: str,
@@ -43,147 +44,176 @@ def create(
     node_count: int = 1,
     kubernetes_version: str | None = None,
     tags: Mapping[str, str] | None = None,
-    delete_after: str | timedelta | None = None,
+    delete_after: str | float | timedelta | None = None,
     preflight: bool = True,
-    timeout: float | None = 1800,
+    timeout: Timeout = 1800,
     progress: bool | None = None,
 ) -> Cluster:
-    """Create a cluster, with its resource group where that is missing, and wait until it is ready.
+    """Create a cluster, and its resource group if that does not exist, and wait until it is ready.
 
-    On a kubeconfig's target, the cluster of the kubeconfig is returned as it is, with a warning that says so.
-
-    Safe to run twice: a cluster that exists and matches is returned, one that is still being created is waited for (by
-    the next kernel too), one whose creation failed is created again.
+    The call may be repeated: a cluster that exists and matches is returned, one that is still being created is waited
+    for (also after a restart of the kernel), and one whose creation failed is created again. With a kubeconfig as
+    target, the cluster of the kubeconfig is returned, with a warning.
 
     Args:
         azure: the subscription.
         name: 1 to 63 letters, digits, ``-`` and ``_``.
-        resource_group: its resource group.
-        location: such as ``eastus``; by default the resource group's, which has to exist then.
-        vm_size: of its one pool, ``nodepool1``. A GPU size gives the shape of the 2020 tutorial: one GPU pool, without
-            a taint. By default a small CPU size; :func:`add_gpu_pool` then adds the GPUs.
-        node_count: nodes of that pool, 1 to 1000.
-        kubernetes_version: such as ``1.33`` or ``1.33.5``; by default AKS' own default.
+        resource_group: name of the resource group.
+        location: such as ``eastus``; by default that of the resource group, which must exist then.
+        vm_size: VM size of the only pool, ``nodepool1``. By default a small CPU size; :func:`add_gpu_pool` adds the
+            GPUs. A GPU size creates the cluster of the 2020 tutorial: one GPU pool, without a taint.
+        node_count: number of nodes of that pool, 1 to 1000.
+        kubernetes_version: such as ``1.33`` or ``1.33.5``; by default AKS' default.
         tags: Azure tags of the cluster.
-        delete_after: deletes the cluster this long from now, such as ``"2h"`` (``s``, ``m``, ``h``, ``d``): by this
-            process, as long as it lives. A tag keeps the time; :func:`leftovers` shows clusters that are overdue.
-            On a cluster that exists, the time counts anew.
-        preflight: look at size and quota first, and refuse what cannot be had; False leaves that to AKS.
-        timeout: seconds to wait for all of it; None for no limit. Creation goes on in Azure when they are over.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        delete_after: time until the cluster is deleted: seconds, or text such as ``"2h"``. This process deletes the
+            cluster, as long as it runs. A tag keeps the time, and :func:`leftovers` shows clusters that are overdue.
+            For an existing cluster, the time starts again.
+        preflight: check size and quota first, and refuse what is not available; False leaves the check to AKS.
+        timeout: seconds, or text such as ``"30m"``, for the whole call; None for no limit. When the time is up, the
+            creation continues in Azure.
+        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
 
     Returns:
         The cluster.
 
     Raises:
-        InvalidInput: a name against the rules, or no location.
+        InvalidInput: an argument is wrong, or the location is missing.
         AzureConflict: a cluster of this name exists and differs; ``.differences`` has the fields.
-        SizeNotAvailable: a size that is unknown, retired, or not offered.
-        QuotaExceeded: the quota does not suffice.
-        LocationNotAvailable: no such location.
+        SizeNotAvailable: the size is unknown, retired, or not offered.
+        QuotaExceeded: the quota is too small.
+        LocationNotAvailable: the location does not exist.
         AllocationFailed: Azure has no capacity.
-        AzureError: another refusal by Azure.
-        WaitTimeout: time ran out.
+        AzureError: Azure refused for another reason.
+        WaitTimeout: the time is up.
+
+    Example:
+        >>> cluster.create(azure, "myAKSCluster", resource_group="myResourceGroup", location="eastus")
+        Cluster(myAKSCluster in myResourceGroup (eastus))
     """
     resource_names.check(resource_names.CLUSTER, name, "name")
     resource_names.check(resource_names.GROUP, resource_group, "resource_group")
-    fields.check_size(vm_size)
-    fields.texts("tags", tags)
+    if vm_size is not None:
+        check_size(vm_size)
+    all_tags = check_text_mapping(tags, "tags")
     cluster_fields.check_version(kubernetes_version)
-    integer("node_count", node_count, 1, 1000)
-    location = resource_names.check_location(location) if location is not None else None
-    life = expiry.parse(delete_after) if delete_after is not None else None
+    check_integer("node_count", node_count, 1, MOST_NODES)
+    if location is not None:
+        location = resource_names.check_location(location)
+    lifetime = None if delete_after is None else expiry.check_lifetime(delete_after)
     if isinstance(azure, KubeconfigTarget):
-        there, said = unmanaged.cluster_at(azure, name)
-        warn(said)
-        return there
-    wish = cluster_fields.wish(location, vm_size, node_count, kubernetes_version, tags)
-    target = _Target(azure, resource_group, name, wish)
+        aks, warning = unmanaged.cluster_at(azure, name)
+        warn(warning)
+        return aks
+    request = ClusterRequest(location, vm_size, node_count, kubernetes_version, all_tags)
+    target = _ClusterTarget(azure, resource_group, name, request)
     existing = target.find()
     if existing is not None:
-        try:
-            ready = target.ready(existing)
-        except (WaitTimeout, KeyboardInterrupt):
-            if life is not None:  # what was waited for goes on in Azure, and the cluster is to go in time all the same
-                expiry.set_timer(target.handle(), life, delete)
-            raise
+        ready = _wait_for_existing(target, existing, lifetime)
         if ready is not None:
-            return _taken(azure, ready, life)
-    place, group_exists = target.place(location)
-    size = vm_size or DEFAULT_VM_SIZE
-    if preflight and existing is None:
-        require_available(azure, place, size, node_count, gpu=False)
-    if not group_exists:
-        resources.make_group(azure, resource_group, place)
-    all_tags = {**(tags or {}), **(expiry.tag(life) if life is not None else {})}
-    body = cluster_fields.body(azure, name, resource_group, place, size, node_count, kubernetes_version, all_tags)
-    begun = time.monotonic()
-    if life is not None:  # before anything can interrupt: the making goes on in Azure when nobody waits for it
-        expiry.set_timer(target.handle(), life, delete)
-    created = target.put(body)
-    aks = cluster_of(azure, created)
-    if life is not None:
-        expiry.set_timer(aks, life, delete, begun=begun)
-    return with_costs(aks, created)
+            return ready
+    return _create_new(target, lifetime, preflight=preflight and existing is None)
 
 
-def _taken(azure: Azure, ready: dict[str, Any], life: timedelta | None) -> Cluster:
-    """The object for a cluster that was there already; its life counts anew."""
-    aks = with_costs(cluster_of(azure, ready), ready)
-    if life is not None:
-        expiry.extend(azure, aks, life)
-        expiry.set_timer(aks, life, delete)
+def _wait_for_existing(target: _ClusterTarget, existing: dict[str, Any], lifetime: timedelta | None) -> Cluster | None:
+    """Return the existing cluster once it is ready, with a new lifetime; None if it has to be created."""
+    try:
+        ready = target.ready(existing)
+    except (WaitTimeout, KeyboardInterrupt):
+        if lifetime is not None:  # the creation continues in Azure, and the cluster has to be deleted in time
+            expiry.set_timer(target.cluster(), lifetime, delete)
+        raise
+    if ready is None:
+        return None
+    aks = from_resource(target.azure, ready)
+    if lifetime is not None:
+        expiry.extend(target.azure, aks, lifetime)
+        expiry.set_timer(aks, lifetime, delete)
     return aks
 
 
-class _Target:
-    """The place of one cluster in a subscription, whether it exists or not.
+def _create_new(target: _ClusterTarget, lifetime: timedelta | None, *, preflight: bool) -> Cluster:
+    """Create a cluster that does not exist, or whose creation failed."""
+    location, group_exists = target.find_location()
+    vm_size = target.request.vm_size or DEFAULT_VM_SIZE
+    node_count = target.request.node_count or 1
+    if preflight:
+        require_available(target.azure, location, vm_size, node_count, needs_gpu=False)
+    if not group_exists:
+        resources.create_group(target.azure, target.group, location)
+    tags = dict(target.request.tags or {})
+    if lifetime is not None:
+        tags |= expiry.tag(lifetime)
+    request = ClusterRequest(location, vm_size, node_count, target.request.kubernetes_version, tags)
+    body = cluster_fields.request_body(target.azure.subscription_id, target.name, target.group, request)
+    begun = time.monotonic()
+    if lifetime is not None:  # before an interrupt is possible: the creation continues in Azure without this call
+        expiry.set_timer(target.cluster(), lifetime, delete)
+    aks = from_resource(target.azure, target.put(body))
+    if lifetime is not None:
+        expiry.set_timer(aks, lifetime, delete, begun=begun)
+    return aks
+
+
+class _ClusterTarget:
+    """One cluster of a subscription, which need not exist.
 
     Args:
         azure: the subscription.
-        group: the resource group.
-        name: of the cluster.
-        wish: what is asked for; see :func:`aksgpu.cluster.cluster_fields.wish`.
+        group: name of the resource group.
+        name: name of the cluster.
+        request: what the cluster should be like.
     """
 
-    def __init__(self, azure: Azure, group: str, name: str, wish: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, azure: Azure, group: str, name: str, request: ClusterRequest | None = None) -> None:
         self.azure = azure
         self.group = group
         self.name = name
-        self.wish = wish or {}
+        self.request = request or ClusterRequest()
         self.id = resources.cluster_id(azure, group, name)
         self.creating = f"creating cluster {name}"
 
     def find(self) -> dict[str, Any] | None:
         return resources.find_cluster(self.azure, self.group, self.name)
 
-    def handle(self) -> Cluster:
-        """The object for it, before Azure shows it."""
+    def require(self, what: str) -> dict[str, Any]:
+        """Return the cluster once no operation runs on it.
+
+        Raises:
+            AzureNotFound: it does not exist.
+        """
+        found = resources.settle(self.find, what)
+        if found is None:
+            raise resources.cluster_not_found(self.azure, self.group, self.name)
+        return found
+
+    def cluster(self) -> Cluster:
+        """Return the object for the cluster before it exists."""
         return Cluster(self.name, resource_group=self.group, azure=self.azure, id=self.id)
 
     def put(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Make it, and forget its timer where Azure refuses to begin."""
-        accepted = False
+        """Create the cluster, and return it. Cancel its deletion if Azure refuses to begin."""
+        is_accepted = False
 
         def begin(**options: Any) -> Any:
-            nonlocal accepted
+            nonlocal is_accepted
             poller = self.azure.client.managed_clusters.begin_create_or_update(self.group, self.name, body, **options)
-            accepted = True
+            is_accepted = True
             return poller
 
-        def made() -> dict[str, Any] | None:
+        def created() -> dict[str, Any] | None:
             found = self.find()
             return None if found is None else self.ready(found)
 
         try:
-            return self.operate(begin, self.creating, made)
+            return self.operate(begin, self.creating, created)
         except AzureError as error:
-            # Without an answer nobody knows whether it arrived; the timer looks before it deletes.
-            if not accepted and not isinstance(error, AzureUnreachable):
-                expiry.cancel(self.handle())
+            # Without a response the request may have arrived. The timer reads the cluster before it deletes it.
+            if not is_accepted and not isinstance(error, AzureUnreachable):
+                expiry.cancel(self.cluster())
             raise
 
-    def operate(self, begin: Any, what: str, reached: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
+    def operate(self, begin: Callable[..., Any], what: str, reached: resources.Read) -> dict[str, Any]:
+        """Begin an operation on the cluster and follow it."""
         return resources.operate(
             self.azure,
             begin,
@@ -191,26 +221,26 @@ class _Target:
             resource=self.id,
             read=self.find,
             reached=reached,
-            look=partial(pools_ready, self.find),
+            detail=partial(pools_ready, self.find),
         )
 
     def ready(self, existing: dict[str, Any]) -> dict[str, Any] | None:
-        """The existing cluster, if it matches, once nothing runs on it; None when it has to be created (again)."""
+        """Return the existing cluster if it matches, once no operation runs on it; None if it has to be created.
+
+        Raises:
+            AzureConflict: it differs from the request.
+        """
         state = resources.state_of(existing)
         if state == "Deleting":
             resources.wait_until_gone(self.find, f"waiting until the old cluster {self.name} is deleted")
             return None
-        if differences := cluster_fields.differences(existing, self.wish):
-            hint = (
-                "Take it as it is with cluster.get(azure, name, resource_group), take another name, or delete it first."
-            )
-            if differences.keys() == {"node_count"}:
-                hint = f"cluster.scale(aks, {cluster_fields.SYSTEM_POOL!r}, count) changes the number of nodes."
-            raise resources.differs(f"cluster {self.name}", differences, hint)
+        differences = cluster_fields.differences(existing, self.request)
+        if differences:
+            raise resources.conflict(f"cluster {self.name}", differences, _remedy(differences))
         if state == "Succeeded":
             return existing
         if state in resources.SETTLED:
-            return None  # the creation failed: the same request repairs what is there
+            return None  # the creation failed, and the same request repairs the cluster
         begin = partial(self.azure.client.managed_clusters.begin_create_or_update, self.group, self.name, {})
         return resources.resume(
             self.azure,
@@ -218,165 +248,187 @@ class _Target:
             self.creating,
             resource=self.id,
             read=self.find,
-            look=partial(pools_ready, self.find),
+            detail=partial(pools_ready, self.find),
         )
 
-    def place(self, location: str | None) -> tuple[str, bool]:
-        """Where to create it, and whether its resource group exists."""
+    def find_location(self) -> tuple[str, bool]:
+        """Return where to create the cluster, and whether its resource group exists."""
         read = partial(resources.find_group, self.azure, self.group)
         group = read()
         if group is not None and resources.state_of(group) == "Deleting":
             resources.wait_until_gone(read, f"waiting until the old resource group {self.group} is deleted")
             group = None
-        if location is None and group is None:
+        if self.request.location is not None:
+            return self.request.location, group is not None
+        if group is None:
             raise InvalidInput(
                 f"`location` must be given, because resource group {self.group} does not exist",
-                hint='Give location="eastus", for example.',
+                hint='For example: location="eastus".',
             )
-        return location or resource_names.check_location(str((group or {})["location"])), group is not None
+        return resource_names.check_location(str(group["location"])), True
+
+
+def _remedy(differences: Mapping[str, object]) -> str:
+    """Return the hint for a cluster that exists and differs."""
+    if differences.keys() == {"node_count"}:
+        pool = cluster_fields.SYSTEM_POOL
+        return f"Change the number of nodes with cluster.scale_pool(aks, {pool!r}, count)."
+    return (
+        "Use the existing cluster with cluster.get(azure, name, resource_group=...), choose another name, "
+        "or delete the existing cluster first."
+    )
 
 
 @call("reading cluster {}")
-def get(azure: Azure, name: str, resource_group: str, *, timeout: float | None = READ_TIMEOUT) -> Cluster:
-    """A cluster that exists.
+def get(azure: Azure, name: str, *, resource_group: str, timeout: Timeout = READ_TIMEOUT) -> Cluster:
+    """Return an existing cluster.
 
     Args:
         azure: the subscription.
-        name: of the cluster.
-        resource_group: of the cluster.
-        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
+        name: name of the cluster.
+        resource_group: name of its resource group.
+        timeout: seconds, or text such as ``"2m"``, to keep trying while Azure gives no usable response; None for no
+            limit.
 
     Raises:
-        InvalidInput: a name against the rules.
-        AzureNotFound: there is none; the error names those that there are.
-        AzureUnreachable: Azure gave no usable answer in time.
+        InvalidInput: an argument is wrong.
+        AzureNotFound: the cluster does not exist; the error lists the existing clusters.
+        AzureUnreachable: Azure gave no usable response in time.
+
+    Example:
+        >>> aks = cluster.get(azure, "myAKSCluster", resource_group="myResourceGroup")
     """
     resource_names.check(resource_names.CLUSTER, name, "name")
     resource_names.check(resource_names.GROUP, resource_group, "resource_group")
     if isinstance(azure, KubeconfigTarget):
-        there, said = unmanaged.cluster_at(azure, name)
-        warn(said)
-        return there
-    shown = resources.find_cluster(azure, resource_group, name)
-    if shown is not None:
-        return with_costs(cluster_of(azure, shown), shown)
-    raise AzureNotFound(
-        f"no cluster {name!r} in resource group {resource_group!r}",
-        code="ResourceNotFound",
-        status=404,
-        hint=resources.clusters_there_are(azure, name),
-    )
+        aks, warning = unmanaged.cluster_at(azure, name)
+        warn(warning)
+        return aks
+    found = resources.find_cluster(azure, resource_group, name)
+    if found is None:
+        raise resources.cluster_not_found(azure, resource_group, name)
+    return from_resource(azure, found)
+
+
+_COLUMNS = {
+    "cluster": "string",
+    "resource_group": "string",
+    "location": "string",
+    "kubernetes": "string",
+    "state": "string",
+    "power": "string",
+    "pools": "Int64",
+    "nodes": "Int64",
+    "delete_after": "datetime64[ns, UTC]",
+}
 
 
 @call("listing clusters")
-def list_clusters(azure: Azure, *, timeout: float | None = READ_TIMEOUT) -> pd.DataFrame:
-    """All clusters of the subscription.
+def list_clusters(azure: Azure, *, timeout: Timeout = READ_TIMEOUT) -> pd.DataFrame:
+    """Return all clusters of the subscription.
 
     Args:
         azure: the subscription.
-        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
+        timeout: seconds, or text such as ``"2m"``, to keep trying while Azure gives no usable response; None for no
+            limit.
 
     Returns:
-        A DataFrame, one row a cluster, sorted by resource group and name: ``cluster``, ``resource_group``,
-        ``location``, ``kubernetes`` (version), ``state`` (provisioning state), ``power`` (``Running`` or ``Stopped``),
-        all string; ``pools`` and ``nodes`` (Int64, counts).
+        A DataFrame, one row per cluster, sorted by resource group and name:
+
+        - ``cluster``, ``resource_group``, ``location`` (string).
+        - ``kubernetes`` (string): version of the control plane.
+        - ``state`` (string): provisioning state; ``power`` (string): ``Running`` or ``Stopped``.
+        - ``pools``, ``nodes`` (Int64): number of node pools and nodes.
+        - ``delete_after`` (datetime, UTC): when the cluster is due for deletion; NaT for never.
 
     Raises:
-        AzureUnreachable: Azure gave no usable answer in time.
+        AzureUnreachable: Azure gave no usable response in time.
+        AzureError: Azure refused the request.
     """
-    with translated("listing clusters"):
-        found = builtins.list(azure.client.managed_clusters.list())
-    rows = []
-    for shown in (dict(model.as_dict()) for model in found):
-        properties = shown["properties"]
-        pools = properties.get("agentPoolProfiles") or []
-        rows.append(
-            {
-                "cluster": shown["name"],
-                "resource_group": shown["id"].split("/")[4],
-                "location": shown["location"],
-                "kubernetes": properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion"),
-                "state": resources.state_of(shown),
-                "power": resources.power_of(shown),
-                "pools": len(pools),
-                "nodes": sum(int(pool.get("count") or 0) for pool in pools),
-            }
-        )
-    text = dict.fromkeys(("cluster", "resource_group", "location", "kubernetes", "state", "power"), "string")
-    table = frame(rows, {**text, "pools": "Int64", "nodes": "Int64"})
-    return table.sort_values(["resource_group", "cluster"], ignore_index=True)
+    rows = [_row(found) for found in resources.list_clusters(azure)]
+    return frame(rows, _COLUMNS).sort_values(["resource_group", "cluster"], ignore_index=True)
 
 
-@call("stopping cluster {}", goes_on="stopping it")
-def stop(aks: Cluster, *, timeout: float | None = 1800, progress: bool | None = None) -> None:
-    """Stop a cluster: control plane and nodes go, its objects stay, and only disks and addresses still cost money.
+def _row(found: Mapping[str, Any]) -> dict[str, Any]:
+    properties = found["properties"]
+    pools = properties.get("agentPoolProfiles") or []
+    return {
+        "cluster": found["name"],
+        "resource_group": found["id"].split("/")[4],
+        "location": found["location"],
+        "kubernetes": properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion"),
+        "state": resources.state_of(found),
+        "power": resources.power_of(found),
+        "pools": len(pools),
+        "nodes": sum(int(pool.get("count") or 0) for pool in pools),
+        "delete_after": expiry.due(found.get("tags")),
+    }
 
-    Azure does not keep the GPUs: starting again may fail for want of capacity. Pods without a controller are gone.
-    A cluster that is stopped already is left as it is.
+
+@call("stopping cluster {}", continues="stopping it")
+def stop(aks: Cluster, *, timeout: Timeout = 1800, progress: bool | None = None) -> None:
+    """Stop a cluster: its control plane and nodes stop, its objects stay, and only disks and addresses cost money.
+
+    Azure does not reserve the GPUs, so a later start may fail for lack of capacity. Pods without a controller are lost.
+    A cluster that is already stopped does not change.
 
     Args:
         aks: the cluster.
-        timeout: seconds to wait; None for no limit.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        timeout: seconds, or text such as ``"30m"``; None for no limit.
+        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
 
     Raises:
+        AzureNotFound: the cluster does not exist.
         AzureError: Azure refused.
-        WaitTimeout: time ran out; stopping goes on in Azure.
+        WaitTimeout: the time is up; stopping continues in Azure.
     """
-    _switch(aks, "Stopped", "stopping", "begin_stop")
+    _set_power(aks, "Stopped", "stopping", "begin_stop")
 
 
-@call("starting cluster {}", goes_on="starting it")
-def start(aks: Cluster, *, timeout: float | None = 1800, progress: bool | None = None) -> None:
-    """Start a stopped cluster; one that runs is left as it is. Arguments and errors as for :func:`stop`."""
-    _switch(aks, "Running", "starting", "begin_start")
+@call("starting cluster {}", continues="starting it")
+def start(aks: Cluster, *, timeout: Timeout = 1800, progress: bool | None = None) -> None:
+    """Start a stopped cluster. A cluster that runs does not change.
+
+    The arguments and the errors are those of :func:`stop`.
+    """
+    _set_power(aks, "Running", "starting", "begin_start")
 
 
-def _switch(aks: Cluster, power: str, doing: str, method: str) -> None:
+def _set_power(aks: Cluster, power: str, doing: str, method: str) -> None:
     azure = azure_of(aks)
-    target = _Target(azure, aks.resource_group, aks.name)
+    target = _ClusterTarget(azure, aks.resource_group, aks.name)
     what = f"{doing} cluster {aks.name}"
 
-    def switched() -> dict[str, Any] | None:
-        shown = resources.settle(target.find, what)
-        if shown is None:
-            raise AzureNotFound(
-                f"no cluster {aks.name!r} in resource group {aks.resource_group!r}",
-                code="ResourceNotFound",
-                status=404,
-                hint=resources.clusters_there_are(azure, aks.name),
-            )
-        return shown if resources.power_of(shown) == power else None
+    def reached() -> dict[str, Any] | None:
+        found = target.require(what)
+        return found if resources.power_of(found) == power else None
 
-    shown = switched()
-    if shown is None:
-        begin = partial(getattr(azure.client.managed_clusters, method), aks.resource_group, aks.name)
-        target.operate(begin, what, switched)
-        shown = target.find()
-    if shown is not None:
-        with_costs(aks, shown)
+    if reached() is not None:
+        return
+    begin = partial(getattr(azure.client.managed_clusters, method), aks.resource_group, aks.name)
+    target.operate(begin, what, reached)
 
 
-@call("aborting the operation on cluster {}", goes_on="aborting it")
-def abort(aks: Cluster, *, timeout: float | None = 600, progress: bool | None = None) -> None:
-    """Abort the operation that runs on a cluster, where AKS still can. Without one, nothing happens.
+@call("aborting the operation on cluster {}", continues="aborting it")
+def abort(aks: Cluster, *, timeout: Timeout = 600, progress: bool | None = None) -> None:
+    """Abort the operation that runs on a cluster, if AKS still can. Without one, nothing happens.
 
-    The cluster is then in the state ``Canceled``: create it again with the same arguments, or delete it.
+    The state of the cluster is ``Canceled`` afterwards. Create it again with the same arguments, or delete it.
 
     Args:
         aks: the cluster.
-        timeout: seconds to wait; None for no limit.
-        progress: False for silence; None asks ``AKSGPU_PROGRESS``.
+        timeout: seconds, or text such as ``"10m"``; None for no limit.
+        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
 
     Raises:
-        AzureError: AKS refused, because the operation is too far.
-        WaitTimeout: time ran out.
+        AzureError: AKS refused, because the operation is nearly done.
+        WaitTimeout: the time is up.
     """
     azure = azure_of(aks)
     what = f"aborting the operation on cluster {aks.name}"
     read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
 
-    def abort_it() -> bool:
+    def send() -> bool:
         with translated(what):
             poller = azure.client.managed_clusters.begin_abort_latest_operation(
                 aks.resource_group, aks.name, polling=azure.polling()
@@ -385,7 +437,7 @@ def abort(aks: Cluster, *, timeout: float | None = 600, progress: bool | None = 
         return True
 
     def is_aborted() -> bool | None:
-        shown = read()
-        return True if shown is None or resources.state_of(shown) in resources.SETTLED else None
+        found = read()
+        return True if found is None or resources.state_of(found) in resources.SETTLED else None
 
-    until_settled(abort_it, is_aborted, what)
+    until_settled(send, is_aborted, what)

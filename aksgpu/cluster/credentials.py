@@ -1,7 +1,7 @@
-"""Credentials of clusters: fetched from Azure, kept in a file of each cluster's own, merged into the user's when asked.
+"""Credentials of clusters: read from Azure, kept in one file per cluster, and merged into the user's file on request.
 
-Clusters with Entra ID give a kubeconfig that runs ``kubelogin``, without which Python clients go on with no credentials
-at all. Here the token comes from the login that already talks to Azure, and is asked for again when it has expired.
+Clusters with Entra ID return a kubeconfig that runs ``kubelogin``. Without that program, Python clients continue
+without credentials. Here the token comes from the login that is used for Azure, and is renewed when it expires.
 """
 
 from __future__ import annotations
@@ -12,150 +12,215 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from aksgpu import waiting
 from aksgpu.azure.calls import call
 from aksgpu.azure.subscription import AKS_SERVER_SCOPE, default_credential, translated
 from aksgpu.azure.throttling import READ_TIMEOUT
 from aksgpu.cluster.cluster_model import Cluster, azure_of
 from aksgpu.common.private_files import write_private
-from aksgpu.errors import ApiServerRestricted, AzureNotFound, InvalidInput, Unreachable
-from aksgpu.kube import kubeconfig as _kubeconfig
+from aksgpu.errors import ApiServerRestricted, AzureError, AzureNotFound, InvalidInput, Unreachable
+from aksgpu.kube import kubeconfig as kubeconfig_files
+from aksgpu.waiting import Timeout
 
 if TYPE_CHECKING:
     from aksgpu.kube.client import Kube
 
-_PROBE = 10.0
-"""Seconds that a private or restricted API server has to answer before it counts as closed to this machine."""
+__all__ = ["connect", "delete_files", "from_kubeconfig", "get_credentials", "kubeconfig"]
+
+_PROBE_TIMEOUT = 10.0
+"""Seconds that the API server of a private or restricted cluster has to answer this machine."""
+
+_DIGEST_LENGTH = 8
+"""Hexadecimal digits of the cluster's id in the name of a file."""
 
 
 @call("fetching credentials of cluster {}")
-def kubeconfig(aks: Cluster, *, admin: bool = False, timeout: float | None = READ_TIMEOUT) -> Path:
-    """Fetch a cluster's kubeconfig into a file of its own, readable by its owner only.
+def kubeconfig(aks: Cluster, *, admin: bool = False, timeout: Timeout = READ_TIMEOUT) -> Path:
+    """Write a cluster's kubeconfig into its own file, which only its owner can read.
 
     Args:
         aks: the cluster.
-        admin: the administrator's credentials, which clusters with local accounts off do not give.
-        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
+        admin: use the administrator's credentials, which clusters without local accounts do not have.
+        timeout: seconds, or text such as ``"2m"``, to keep trying while Azure gives no usable response; None for no
+            limit.
 
     Returns:
-        The file's path, for ``kubectl --kubeconfig`` and others. The same cluster always has the same file, and each
-        call fetches it anew, so that a cluster deleted and created again is not met with old credentials.
+        The path of the file, for ``kubectl --kubeconfig`` and other programs. A cluster always has the same file. Each
+        call fetches the credentials again, so that a cluster that was deleted and created again gets new ones.
 
     Raises:
-        AzureNotFound: no such cluster.
-        LocalAccountsDisabled: with ``admin``: the cluster gives no static credentials.
+        AzureNotFound: the cluster does not exist.
+        LocalAccountsDisabled: with ``admin``, the cluster has no static credentials.
         AzureAuthError: the role "Azure Kubernetes Service Cluster User Role" is missing.
+        AzureError: Azure returned something that is not a kubeconfig.
     """
     azure = azure_of(aks)
     clusters = azure.client.managed_clusters
     fetch = clusters.list_cluster_admin_credentials if admin else clusters.list_cluster_user_credentials
-    with translated(f"credentials of cluster {aks.name}"):
-        found = fetch(aks.resource_group, aks.name).kubeconfigs or []
-    if not found:
-        raise AzureNotFound(f"cluster {aks.name} gave no credentials", hint="Wait until its creation has ended.")
-    path = _own_file(aks, admin)
-    write_private(path, bytes(found[0].value).decode())
+    what = f"credentials of cluster {aks.name}"
+    with translated(what):
+        response = fetch(aks.resource_group, aks.name)
+    text = _kubeconfig_text(response, aks.name, what)
+    path = _file_of(aks, admin)
+    write_private(path, text)
     return path
 
 
-def _own_file(aks: Cluster, admin: bool) -> Path:
-    digest = hashlib.sha256(aks.id.lower().encode()).hexdigest()[:8]
+def _kubeconfig_text(response: Any, cluster: str, what: str) -> str:
+    """Return the kubeconfig in Azure's response.
+
+    Raises:
+        AzureNotFound: the response has no kubeconfig.
+        AzureError: it has something else.
+    """
+    try:
+        # The SDK decodes fields when they are read, so any of these may fail.
+        found = response.kubeconfigs or []
+        text = bytes(found[0].value).decode() if found else ""
+        document = yaml.safe_load(text)
+    except (ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError) as error:
+        raise _not_a_kubeconfig(what) from error
+    if not found:
+        raise AzureNotFound(
+            f"cluster {cluster} has no credentials yet", hint="Wait until its creation has ended, then try again."
+        )
+    if not _is_kubeconfig(document):
+        raise _not_a_kubeconfig(what)
+    return text
+
+
+def _is_kubeconfig(document: Any) -> bool:
+    """Return whether a YAML document has the sections of a kubeconfig, with named entries."""
+    if not isinstance(document, dict):
+        return False
+    for section in ("clusters", "contexts", "users"):
+        entries = document.get(section)
+        if not isinstance(entries, list) or not entries:
+            return False
+        if not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in entries):
+            return False
+    return True
+
+
+def _not_a_kubeconfig(what: str) -> AzureError:
+    return AzureError(
+        f"{what}: the response is not a kubeconfig",
+        http_status=200,
+        hint="Run the cell again. If the error stays, check whether a proxy changes Azure's responses.",
+    )
+
+
+def _file_of(aks: Cluster, admin: bool) -> Path:
+    """Return the path of the file that has the cluster's credentials."""
+    digest = hashlib.sha256(aks.id.lower().encode()).hexdigest()[:_DIGEST_LENGTH]
     return azure_of(aks).home / "kubeconfigs" / f"{aks.name}-{digest}{'-admin' if admin else ''}.yaml"
 
 
-def forget(aks: Cluster) -> None:
-    """Remove the files of a cluster that is gone. The user's own kubeconfig is left as it is."""
+def delete_files(aks: Cluster) -> None:
+    """Delete the credentials of a cluster that no longer exists. The user's own kubeconfig does not change."""
     for admin in (False, True):
-        _own_file(aks, admin).unlink(missing_ok=True)
+        _file_of(aks, admin).unlink(missing_ok=True)
 
 
 @call("fetching credentials of cluster {}")
 def get_credentials(
     aks: Cluster,
     file: str | Path | None = None,
-    overwrite_existing: bool = False,
     *,
+    overwrite_existing: bool = False,
     admin: bool = False,
-    timeout: float | None = READ_TIMEOUT,
+    timeout: Timeout = READ_TIMEOUT,
 ) -> Path:
-    """Merge a cluster's credentials into the user's kubeconfig, and make it the current context.
+    """Merge a cluster's credentials into the user's kubeconfig, and make the cluster the current context.
 
-    As ``az aks get-credentials`` does it. The file is written whole or not at all and keeps its mode; comments in it
-    are lost, as they are with ``az`` and ``kubectl``.
+    This is what ``az aks get-credentials`` does. The file is either written completely or does not change, and it keeps
+    its mode. Comments in it are lost, as with ``az`` and ``kubectl``.
 
     Args:
         aks: the cluster.
-        file: kubeconfig to merge into; by default the first file of ``KUBECONFIG``, else ``~/.kube/config``.
-        overwrite_existing: replace entries of the same names that differ, such as those of an older cluster.
-        admin: the administrator's credentials.
-        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
+        file: kubeconfig to merge into; by default the first file of ``KUBECONFIG``, otherwise ``~/.kube/config``.
+        overwrite_existing: replace entries of the same names that differ, such as those of an earlier cluster.
+        admin: use the administrator's credentials.
+        timeout: seconds, or text such as ``"2m"``, to keep trying while Azure gives no usable response; None for no
+            limit.
 
     Returns:
-        The file's path.
+        The path of the file.
 
     Raises:
-        AzureConflict: the file has other entries of the same names.
+        AzureConflict: the file has different entries of the same names.
         InvalidInput: the file is not a kubeconfig.
-        AzureError: as for :func:`kubeconfig`.
+        AzureError: the errors of :func:`kubeconfig`.
     """
-    target = Path(file).expanduser() if file is not None else _kubeconfig.default_file()
-    existing = _kubeconfig.read(target)
-    addition = _kubeconfig.read(kubeconfig(aks, admin=admin))
-    _kubeconfig.write(target, _kubeconfig.merge(existing, addition, where=str(target), overwrite=overwrite_existing))
+    target = Path(file).expanduser() if file is not None else kubeconfig_files.default_file()
+    existing = kubeconfig_files.read(target)
+    addition = kubeconfig_files.read(kubeconfig(aks, admin=admin))
+    merged = kubeconfig_files.merge(existing, addition, where=str(target), overwrite=overwrite_existing)
+    kubeconfig_files.write(target, merged)
     return target
 
 
-def from_kubeconfig(path: str | Path | None = None, context: str | None = None) -> Cluster:
-    """Any Kubernetes cluster, by its kubeconfig: for everything but the Azure part.
+def from_kubeconfig(path: str | Path | None = None, *, context: str | None = None) -> Cluster:
+    """Return the cluster of a kubeconfig. Everything except the functions for Azure works with it.
 
     Args:
-        path: the file; by default as kubectl finds it: ``KUBECONFIG`` (several files are merged), else
+        path: the file; by default the one that kubectl uses: ``KUBECONFIG`` (several files are merged), otherwise
             ``~/.kube/config``.
-        context: a context in it; by default the current one.
+        context: name of a context in it; by default the current one.
 
     Returns:
-        The cluster, named like the context. Nothing is sent yet.
+        The cluster, with the name of the context. No request is sent yet.
 
     Raises:
-        InvalidInput: no such file or context.
-        Unauthorized: the kubeconfig asks for a login that does not work from Python.
+        InvalidInput: the file or the context does not exist.
+        Unauthorized: the kubeconfig requires a login that does not work from Python.
+
+    Example:
+        >>> aks = cluster.from_kubeconfig("~/.kube/config")
     """
+    # Lazy import: the Kubernetes client is only needed here.
     from aksgpu.kube.client import Kube
 
-    config = _kubeconfig.load(path)
-    chosen = context or str(config.get("current-context") or "")
-    if not chosen:
+    config = kubeconfig_files.load(path)
+    name = context or str(config.get("current-context") or "")
+    if not name:
         names = ", ".join(sorted(entry["name"] for entry in config["contexts"])) or "none"
-        raise InvalidInput("the kubeconfig has no current context", hint=f"Give context=...; there are: {names}.")
-    refresh = _refresh(config, chosen, _default_token)
-    return Cluster(chosen, kube=Kube.from_kubeconfig(path, context=chosen, refresh=refresh))
+        raise InvalidInput(
+            "`context` must be given, because the kubeconfig has no current context",
+            hint=f"Existing contexts: {names}.",
+        )
+    refresh = _token_refresh(config, name, _default_token)
+    return Cluster(name, kube=Kube.from_kubeconfig(path, context=name, refresh=refresh))
 
 
 def connect(aks: Cluster) -> Kube:
-    """The Kubernetes API of a cluster made through Azure."""
+    """Return the Kubernetes API of a cluster of Azure."""
     from aksgpu.kube.client import Kube
 
     path = kubeconfig(aks)
-    config = _kubeconfig.read(path)
-    kube = Kube.from_kubeconfig(path, refresh=_refresh(config, None, azure_of(aks).kubernetes_token))
+    config = kubeconfig_files.read(path)
+    refresh = _token_refresh(config, None, azure_of(aks).kubernetes_token)
+    kube = Kube.from_kubeconfig(path, refresh=refresh)
     if aks.access:
         _probe(aks, kube)
     return kube
 
 
 def _probe(aks: Cluster, kube: Kube) -> None:
-    """Ask a cluster that does not answer everybody whether it answers here, so that silence has a reason."""
-    private = bool(aks.access.get("enablePrivateCluster"))
+    """Raise ApiServerRestricted if the API of a private or restricted cluster does not answer this machine."""
+    is_private = bool(aks.access.get("enablePrivateCluster"))
     ranges = tuple(aks.access.get("authorizedIPRanges") or ())
-    if not private and not ranges:
+    if not is_private and not ranges:
         return
     try:
-        with waiting.deadline(_PROBE):
+        with waiting.deadline(_PROBE_TIMEOUT):
             kube.request("GET", "/version")
     except Unreachable as error:
-        if private:
+        if is_private:
             raise ApiServerRestricted(
-                f"cluster {aks.name} is private: its Kubernetes API answers in its virtual network only",
+                f"cluster {aks.name} is private: only its virtual network reaches its Kubernetes API",
                 private=True,
                 hint="Run this in the virtual network (a VM, a peered network, a VPN), or use `az aks command invoke`.",
             ) from error
@@ -166,14 +231,20 @@ def _probe(aks: Cluster, kube: Kube) -> None:
         ) from error
 
 
-def _refresh(config: dict[str, Any], context: str | None, token: Callable[[str], str]) -> Callable[[], str] | None:
-    server = _kubeconfig.entra_server(_kubeconfig.user_of(config, context))
+def _token_refresh(
+    config: dict[str, Any], context: str | None, get_token: Callable[[str], str]
+) -> Callable[[], str] | None:
+    """Return a function that gets a new token, if the kubeconfig requires one of Entra ID."""
+    server = kubeconfig_files.entra_server(kubeconfig_files.user_of(config, context))
     if server is None:
         return None
     if server and not re.fullmatch(r"[0-9a-fA-F-]{36}", server):
-        raise InvalidInput(f"the kubeconfig asks for tokens of {server!r}, which is not the id of an application")
+        raise InvalidInput(
+            f"the kubeconfig's server id must be the id of an application, got {server!r}",
+            hint="Fetch the kubeconfig again with cluster.kubeconfig(aks).",
+        )
     scope = f"{server}/.default" if server else AKS_SERVER_SCOPE
-    return lambda: token(scope)
+    return lambda: get_token(scope)
 
 
 def _default_token(scope: str) -> str:

@@ -1,7 +1,7 @@
-"""Clusters that are deleted after a while.
+"""Clusters that are deleted after a given time.
 
-Azure has no such thing. A tag says when a cluster is to go; this process deletes it then if it still lives, and
-:func:`aksgpu.cluster.leftovers` shows it as overdue later.
+Azure has no such feature. A tag has the time at which a cluster is due for deletion. This process deletes the cluster
+then, if it still runs. :func:`aksgpu.cluster.leftovers` shows clusters that are overdue.
 """
 
 from __future__ import annotations
@@ -14,72 +14,79 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.azure import resources
+from aksgpu.azure import resource_names, resources
 from aksgpu.cluster.cluster_model import Cluster, azure_of
-from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
-from aksgpu.waiting import parse_duration
+from aksgpu.waiting import check_timeout
 
 if TYPE_CHECKING:
     from aksgpu.azure.subscription import Azure
 
+__all__ = ["BLOCK", "TAG", "TEMPORARY", "cancel", "check_lifetime", "due", "extend", "set_timer", "tag"]
+
 TAG = "aksgpu-delete-after"
-"""Azure tag with the time, in ISO 8601 and UTC, after which a cluster is to be deleted."""
+"""Azure tag with the time, in ISO 8601 and UTC, at which a cluster is due for deletion."""
 
 TEMPORARY = {"aksgpu-temporary": "true"}
-"""Azure tag of clusters that :func:`aksgpu.cluster.temporary` made."""
+"""Azure tag of clusters that :func:`aksgpu.cluster.temporary` created."""
 
 BLOCK = "aksgpu-block"
-"""Azure tag that tells which block made a temporary cluster."""
+"""Azure tag with the id of the ``with`` block that created a temporary cluster."""
 
 log = logging.getLogger(__name__)
 
-_LONGEST = 30 * 86400  # seconds; a longer life is not a temporary one, and timers have limits
-# seconds until a deletion that failed is tried again
+_LONGEST = 30 * 86400
+"""Longest lifetime in seconds: 30 days. Timers have limits."""
+
+_CLOCK_TOLERANCE = timedelta(seconds=5)
+"""How much earlier than the time in the tag a timer may delete the cluster."""
+
 _PAUSE = 60.0
+"""Seconds until a failed deletion is tried again; the pause doubles after each failure."""
+
 _LONGEST_PAUSE = 1800.0
-_timers: dict[str, tuple[threading.Timer, str]] = {}
-"""By id of the cluster: what deletes it, and after how long, in words."""
+"""Longest pause in seconds between two attempts to delete a cluster."""
+
+_timers: dict[str, threading.Timer] = {}
+"""The timers that will delete a cluster, by its id in lower case."""
 
 
-def parse(text: str | timedelta) -> timedelta:
-    """Return a duration such as ``90m``, ``2h``, ``1h30m`` or ``1d`` (see :func:`aksgpu.waiting.parse_duration`).
+def check_lifetime(value: str | float | timedelta) -> timedelta:
+    """Return the argument ``delete_after``.
+
+    Args:
+        value: seconds, text such as ``"2h"``, or a timedelta.
 
     Raises:
-        InvalidInput: the text is not a duration, or is out of range.
+        InvalidInput: the value is none of these, or out of range.
     """
-    if isinstance(text, timedelta):
-        seconds: float | None = text.total_seconds()
+    hint = 'For example: delete_after="2h".'
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
     else:
-        seconds = parse_duration(text) if isinstance(text, str) else None
-    if seconds is None:
-        raise InvalidInput(
-            f"`delete_after` must be a duration such as '90m', '2h' or '1d', or a timedelta, got {shown(text)}",
-            hint='For example: delete_after="2h".',
-        )
+        try:
+            seconds = check_timeout(value, "delete_after")
+        except InvalidInput:
+            raise InvalidInput(
+                "`delete_after` must be a number of seconds, text such as '90m' or '2h', or a timedelta, "
+                f"got {resource_names.shown(value)}",
+                hint=hint,
+            ) from None
     if not 0 < seconds <= _LONGEST:
         raise InvalidInput(
-            f"`delete_after` must be more than 0 and at most 30 days, got {shown(str(text))}",
-            hint='For example: delete_after="2h".',
+            f"`delete_after` must be more than 0 seconds and at most 30 days, got {resource_names.shown(value)}",
+            hint=hint,
         )
     return timedelta(seconds=seconds)
 
 
-def words(life: timedelta) -> str:
-    """A duration in its largest whole unit: ``90 min``, ``2 h``."""
-    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
-        if life.total_seconds() % seconds == 0:
-            return f"{life.total_seconds() / seconds:g} {unit}"
-    return f"{life.total_seconds():g} s"
-
-
-def tag(life: timedelta) -> dict[str, str]:
-    """The tag for a cluster that lives so long from now."""
-    return {TAG: (datetime.now(UTC) + life).isoformat(timespec="seconds")}
+def tag(lifetime: timedelta) -> dict[str, str]:
+    """Return the tag of a cluster with this lifetime from now."""
+    return {TAG: (datetime.now(UTC) + lifetime).isoformat(timespec="seconds")}
 
 
 def due(tags: Mapping[str, Any] | None) -> datetime | None:
-    """When a cluster with these tags is to be deleted; None for never."""
+    """Return when a cluster with these tags is due for deletion; None for never."""
     try:
         found = datetime.fromisoformat(str((tags or {})[TAG]))
     except (KeyError, ValueError):
@@ -87,66 +94,62 @@ def due(tags: Mapping[str, Any] | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def set_timer(aks: Cluster, life: timedelta, delete: Callable[..., Any], *, begun: float | None = None) -> None:
-    """Delete the cluster after this time, if this process still lives then; a later call replaces an earlier one.
+def set_timer(aks: Cluster, lifetime: timedelta, delete: Callable[..., Any], *, begun: float | None = None) -> None:
+    """Delete the cluster after its lifetime, if this process still runs then. Replaces an earlier timer.
 
     Args:
-        aks: the cluster, which may not be there yet.
-        life: how long it lives.
-        delete: deletes it.
-        begun: since when, by the monotonic clock; by default now.
+        aks: the cluster, which need not exist yet.
+        lifetime: how long the cluster exists.
+        delete: the function that deletes it.
+        begun: when the lifetime began, in seconds of the monotonic clock; by default now.
     """
     cancel(aks)
-    aks.life = words(life)
     spent = 0.0 if begun is None else time.monotonic() - begun
-    _arm(aks, delete, max(0.0, life.total_seconds() - spent), aks.life, _PAUSE)
+    _start_timer(aks, delete, max(0.0, lifetime.total_seconds() - spent), _PAUSE)
 
 
-def _arm(aks: Cluster, delete: Callable[..., Any], seconds: float, life: str, pause: float) -> None:
-    timer = threading.Timer(seconds, _expire, (aks, delete, life, pause))
+def _start_timer(aks: Cluster, delete: Callable[..., Any], seconds: float, pause: float) -> None:
+    timer = threading.Timer(seconds, _expire, (aks, delete, pause))
     timer.name = f"aksgpu-delete-{aks.name}"
     timer.daemon = True
-    _timers[aks.id.lower()] = timer, life
+    _timers[aks.id.lower()] = timer
     timer.start()
 
 
-def life_of(aks: Cluster) -> str:
-    """After how long this process deletes the cluster, in words; empty for never."""
-    return _timers[aks.id.lower()][1] if aks.id.lower() in _timers else ""
-
-
 def cancel(aks: Cluster) -> None:
-    """Forget the timer, if there is one."""
-    aks.life = ""
-    if found := _timers.pop(aks.id.lower(), None):
-        found[0].cancel()
+    """Cancel the timer of a cluster, if there is one."""
+    timer = _timers.pop(aks.id.lower(), None)
+    if timer is not None:
+        timer.cancel()
 
 
-def _expire(aks: Cluster, delete: Callable[..., Any], life: str, pause: float) -> None:
+def _expire(aks: Cluster, delete: Callable[..., Any], pause: float) -> None:
+    """Delete a cluster that is due. Runs in the thread of a timer."""
     key = aks.id.lower()
-    if key in _timers and _timers[key][0] is threading.current_thread():
+    if _timers.get(key) is threading.current_thread():
         del _timers[key]
     try:
-        shown = resources.find_cluster(azure_of(aks), aks.resource_group, aks.name)
-        at = due((shown or {}).get("tags"))
-        if at is None or at > datetime.now(UTC) + timedelta(seconds=5):
-            return  # gone, or somebody gave it more time
+        found = resources.find_cluster(azure_of(aks), aks.resource_group, aks.name)
+        time_due = due((found or {}).get("tags"))
+        if time_due is None or time_due > datetime.now(UTC) + _CLOCK_TOLERANCE:
+            return  # the cluster is gone, or its lifetime was extended
         delete(aks, progress=False)
-    except Exception as error:  # nobody waits for this thread: the log is the only place to say it
-        log.error("cluster %s was to be deleted and was not, next try in %g s: %s", aks.name, pause, error)
-        if key not in _timers:  # a newer one goes on in its own time
-            _arm(aks, delete, pause, life, min(2 * pause, _LONGEST_PAUSE))
+    except Exception as error:  # no caller waits for this thread, so the log is the only place for the error
+        log.error("cluster %s could not be deleted; next attempt in %g s: %s", aks.name, pause, error)
+        if key not in _timers:  # a newer timer takes over
+            _start_timer(aks, delete, pause, min(2 * pause, _LONGEST_PAUSE))
 
 
-def extend(azure: Azure, aks: Cluster, life: timedelta) -> None:
-    """Write a new time into an existing cluster's tag."""
+def extend(azure: Azure, aks: Cluster, lifetime: timedelta) -> None:
+    """Write a new time into the tag of an existing cluster."""
     read = partial(resources.find_cluster, azure, aks.resource_group, aks.name)
-    tags = {**((read() or {}).get("tags") or {}), **tag(life)}
+    existing_tags = (read() or {}).get("tags") or {}
+    tags = existing_tags | tag(lifetime)
     what = f"tagging cluster {aks.name}"
 
-    def is_tagged() -> dict[str, Any] | None:
-        shown = resources.settle(read, what) or {}
-        return shown if (shown.get("tags") or {}).get(TAG) == tags[TAG] else None
+    def tagged() -> dict[str, Any] | None:
+        found = resources.settle(read, what) or {}
+        return found if (found.get("tags") or {}).get(TAG) == tags[TAG] else None
 
     begin = partial(azure.client.managed_clusters.begin_update_tags, aks.resource_group, aks.name, {"tags": tags})
-    resources.operate(azure, begin, what, resource=aks.id, read=read, reached=is_tagged)
+    resources.operate(azure, begin, what, resource=aks.id, read=read, reached=tagged)

@@ -1,6 +1,6 @@
-"""What a running operation still waits for, in words, for the progress bar: nodes and node pools that are not ready.
+"""What is not ready yet while an operation runs, for the progress bar: nodes and node pools.
 
-Company only: the operation itself is followed elsewhere, so whatever cannot be read here is left out.
+The operation itself is followed elsewhere, so whatever cannot be read here is left out.
 """
 
 from __future__ import annotations
@@ -13,56 +13,61 @@ from aksgpu.cluster.cluster_model import Cluster
 from aksgpu.errors import AksGpuError
 from aksgpu.kube.node_facts import read as read_node
 
-_LOOK = 5.0
-"""Seconds that one look at a pool's nodes may take; the operation is followed elsewhere meanwhile."""
+__all__ = ["PoolNodes", "pools_ready"]
+
+_READ_TIMEOUT = 5.0
+"""Seconds for one read. The operation is followed at the same time."""
 
 
 def pools_ready(read: Callable[[], Mapping[str, Any] | None]) -> str:
-    """How many node pools of a cluster are ready, such as ``node pools ready 0/1``.
+    """Return how many node pools of a cluster are ready, such as ``node pools ready 0/1``.
 
     Args:
         read: reads the cluster.
     """
     try:
-        with limit(_LOOK):
-            shown = read() or {}
-        profiles = (shown.get("properties") or {}).get("agentPoolProfiles") or ()
+        with limit(_READ_TIMEOUT):
+            found = read() or {}
     except AksGpuError:
         return ""
-    ready = sum(profile.get("provisioningState") == "Succeeded" for profile in profiles)
-    return f"node pools ready {ready}/{len(profiles)}" if profiles else ""
+    profiles = (found.get("properties") or {}).get("agentPoolProfiles") or ()
+    if not profiles:
+        return ""
+    ready = [profile for profile in profiles if profile.get("provisioningState") == "Succeeded"]
+    return f"node pools ready {len(ready)}/{len(profiles)}"
 
 
 class PoolNodes:
-    """The nodes of one pool, as Kubernetes sees them come and go.
+    """The nodes of one pool in Kubernetes.
 
     Args:
-        aks: the cluster. One whose API does not answer everybody is not asked: its silence would hold up the wait.
+        aks: the cluster. If its API accepts only some callers, it is not read, because its silence delays the wait.
         pool: name of the pool.
     """
 
     def __init__(self, aks: Cluster, pool: str) -> None:
         self._aks = aks
         self._pool = pool
-        self._mute = bool(aks.access)
+        self._is_readable = not aks.access
 
     def ready(self, wanted: int) -> str:
-        """Such as ``nodes ready 0/1``."""
-        found = self._list()
-        return "" if found is None else f"nodes ready {sum(found)}/{wanted}"
+        """Return how many nodes are ready, such as ``nodes ready 0/1``."""
+        nodes = self._list()
+        return "" if nodes is None else f"nodes ready {sum(nodes)}/{wanted}"
 
     def left(self) -> str:
-        """Such as ``nodes left 1``."""
-        found = self._list()
-        return "" if found is None else f"nodes left {len(found)}"
+        """Return how many nodes are left, such as ``nodes left 1``."""
+        nodes = self._list()
+        return "" if nodes is None else f"nodes left {len(nodes)}"
 
     def _list(self) -> list[bool] | None:
-        if self._mute:
+        """Return for each node whether it is ready; None if the nodes cannot be read."""
+        if not self._is_readable:
             return None
         try:
-            with limit(_LOOK):
+            with limit(_READ_TIMEOUT):
                 nodes = self._aks.kube.list("Node", label_selector=f"agentpool={self._pool}")
         except AksGpuError:
-            self._mute = True
+            self._is_readable = False
             return None
         return [read_node(node).ready for node in nodes]

@@ -1,6 +1,6 @@
-"""Clusters that Azure does not manage, in the calls for Azure's clusters, so that a notebook runs on both.
+"""Clusters that Azure does not manage, so that the functions for Azure's clusters, and the notebooks, work on both.
 
-Nothing is created, changed or deleted. Each function returns what is there and a sentence that says so.
+Nothing is created, changed or deleted. Each function returns what exists, and a sentence for a warning.
 """
 
 from __future__ import annotations
@@ -12,39 +12,45 @@ from aksgpu.cluster.node_pool_model import NodePool
 from aksgpu.errors import InvalidInput
 from aksgpu.kube.node_facts import Node, read, taint_text
 
+__all__ = ["cluster_at", "gpu_pool", "not_deleted"]
+
 
 def cluster_at(target: KubeconfigTarget, name: str) -> tuple[Cluster, str]:
-    """The cluster of a kubeconfig, and a sentence that says that nothing was created."""
+    """Return the cluster of a kubeconfig, and a sentence that no cluster was created."""
     aks = from_kubeconfig(target.kubeconfig)
-    said = f"{aks.name} of {target.kubeconfig} is not managed through Azure; it is used as it is, and no cluster "
-    return aks, f"{said}{name!r} was created."
+    return aks, (
+        f"{aks.name} of {target.kubeconfig} is not managed through Azure; it is used as it is, "
+        f"and no cluster {name!r} was created."
+    )
 
 
 def gpu_pool(aks: Cluster, name: str) -> tuple[NodePool, str]:
-    """The GPU nodes that the cluster has, as if they were a pool, and a sentence that says that none was added.
+    """Return the cluster's GPU nodes as a pool, and a sentence that no pool was added.
 
     Raises:
-        InvalidInput: it has no GPU node.
+        InvalidInput: the cluster has no GPU node.
     """
     nodes = [node for node in map(read, aks.kube.list("Node")) if node.gpu]
     if not nodes:
         raise InvalidInput(
-            f"cluster {aks.name} is not managed through Azure, so no node pool can be added, and no node has a GPU",
+            f"`aks` must have a GPU node or be managed through Azure, got {aks.name}, which has none and is not",
             hint="Add a GPU node where the cluster was made. On a cluster for tests, "
-            "capacity.advertise(aks, node, gpus=1) lets a node offer GPUs that are not there.",
+            "capacity.advertise(aks, node, gpus=1) adds GPUs to the status of a node.",
         )
-    said = f"cluster {aks.name} is not managed through Azure; its {len(nodes)} GPU nodes are used as they are, and no "
-    return _as_pool(aks, nodes), f"{said}node pool {name!r} was added."
+    return _as_pool(aks, nodes), (
+        f"cluster {aks.name} is not managed through Azure; its {len(nodes)} GPU nodes are used as they are, "
+        f"and no node pool {name!r} was added."
+    )
 
 
 def _as_pool(aks: Cluster, nodes: list[Node]) -> NodePool:
     taints = {taint_text(taint) for node in nodes for taint in node.taints}
-    sizes = {node.vm_size for node in nodes if node.vm_size}
+    vm_sizes = {node.vm_size for node in nodes if node.vm_size}
     pools = {node.pool for node in nodes if node.pool}
     return NodePool(
         name=", ".join(sorted(pools)) or "none",
         cluster=aks.name,
-        vm_size=", ".join(sorted(sizes)) or "unknown size",
+        vm_size=", ".join(sorted(vm_sizes)) or "unknown size",
         count=len(nodes),
         state="not managed through Azure",
         taints=tuple(sorted(taints)),
@@ -52,5 +58,5 @@ def _as_pool(aks: Cluster, nodes: list[Node]) -> NodePool:
 
 
 def not_deleted(aks: Cluster) -> str:
-    """A sentence that says that nothing was deleted."""
+    """Return a sentence that nothing was deleted."""
     return f"cluster {aks.name} is not managed through Azure, so nothing of it was deleted"

@@ -1,4 +1,4 @@
-"""What GPU VM sizes are, from a table in this package. Private to :mod:`aksgpu.sizes`; nothing is asked of Azure."""
+"""The table of GPU VM sizes in this package. Nothing here sends a request."""
 
 from __future__ import annotations
 
@@ -11,31 +11,39 @@ from importlib import resources
 
 from aksgpu.errors import SizeNotAvailable
 
+__all__ = ["GpuSize", "alternatives", "is_gpu_size", "lookup", "nearest_names", "require_current", "table"]
+
+_MOST_SUGGESTIONS = 3
+"""Number of similar names that an error lists."""
+
+_SIMILARITY = 0.6
+"""Similarity from which a name is suggested, from 0 (different) to 1 (equal)."""
+
 
 @dataclass(frozen=True)
 class GpuSize:
     """A GPU VM size.
 
     Attributes:
-        size: Azure's name, such as ``Standard_NC4as_T4_v3``.
-        gpu: the GPU's model.
-        gpus: GPUs that a VM has; a fraction is a share of one card, which Kubernetes sees as one GPU.
-        gpu_memory_gb: GPU memory of the VM in GB, all its GPUs together.
-        vcpus: vCPUs; what quota counts.
+        vm_size: Azure's name, such as ``Standard_NC4as_T4_v3``.
+        gpu_model: model of the GPU.
+        gpus: GPUs of a VM. A fraction is a share of one GPU, which Kubernetes counts as one.
+        gpu_memory_gb_total: memory in GB of all the VM's GPUs.
+        vcpus: vCPUs, which count against the quota.
         ram_gb: memory in GB.
         arch: ``amd64`` or ``arm64``.
-        family: the quota family's name.
-        driver: which driver AKS installs (``cuda-lts``, ``grid``, ...); empty when not known.
-        mig: whether its GPUs can be split (Multi-Instance GPU).
-        retired_on: ISO date on which Azure retired it; empty for current sizes.
-        use_instead: the size to use instead of a retired one; empty for current sizes.
-        aks: whether AKS lists it among those that it supports.
+        family: name of the quota family.
+        driver: driver that AKS installs (``cuda-lts``, ``grid``, ...); empty if unknown.
+        mig: whether the GPUs can be split (Multi-Instance GPU).
+        retired_on: ISO date on which Azure retired the size; empty for current sizes.
+        use_instead: VM size to use instead of a retired one; empty for current sizes.
+        aks: whether AKS lists the size as supported.
     """
 
-    size: str
-    gpu: str
+    vm_size: str
+    gpu_model: str
     gpus: float
-    gpu_memory_gb: float
+    gpu_memory_gb_total: float
     vcpus: int
     ram_gb: float
     arch: str
@@ -48,96 +56,118 @@ class GpuSize:
 
     @property
     def devices(self) -> int:
-        """GPUs that Kubernetes counts on such a node."""
+        """GPUs that Kubernetes counts on a node of this size."""
         return max(1, round(self.gpus))
+
+    @property
+    def gpu_memory_gb(self) -> float:
+        """Memory in GB of one GPU, or of the share of a GPU."""
+        return self.gpu_memory_gb_total / self.devices
 
 
 @cache
 def table() -> dict[str, GpuSize]:
-    """All sizes, by name in lower case."""
+    """Return all sizes, by name in lower case."""
     text = resources.files("aksgpu").joinpath("data", "gpu_sizes.csv").read_text("utf-8")
-    rows = (
-        GpuSize(
-            size=row["size"],
-            gpu=row["gpu"],
-            gpus=float(row["gpus"]),
-            gpu_memory_gb=float(row["gpu_memory_gb"]),
-            vcpus=int(row["vcpus"]),
-            ram_gb=float(row["ram_gb"]),
-            arch=row["arch"],
-            family=row["family"],
-            driver=row["driver"],
-            mig=row["mig"] == "true",
-            retired_on=row["retired_on"],
-            use_instead=row["use_instead"],
-            aks=row["aks"] == "true",
-        )
-        for row in csv.DictReader(text.splitlines())
+    sizes = [_from_row(row) for row in csv.DictReader(text.splitlines())]
+    return {size.vm_size.lower(): size for size in sizes}
+
+
+def _from_row(row: dict[str, str]) -> GpuSize:
+    return GpuSize(
+        vm_size=row["vm_size"],
+        gpu_model=row["gpu_model"],
+        gpus=float(row["gpus"]),
+        gpu_memory_gb_total=float(row["gpu_memory_gb_total"]),
+        vcpus=int(row["vcpus"]),
+        ram_gb=float(row["ram_gb"]),
+        arch=row["arch"],
+        family=row["family"],
+        driver=row["driver"],
+        mig=row["mig"] == "true",
+        retired_on=row["retired_on"],
+        use_instead=row["use_instead"],
+        aks=row["aks"] == "true",
     )
-    return {size.size.lower(): size for size in rows}
 
 
-def lookup(size: str) -> GpuSize:
-    """What a GPU size is, whether current or retired. Nothing is asked of Azure.
+def lookup(vm_size: str) -> GpuSize:
+    """Return the facts about a GPU size, current or retired. No request is sent.
 
     Args:
-        size: such as ``Standard_NC4as_T4_v3``; upper and lower case do not matter.
+        vm_size: such as ``Standard_NC4as_T4_v3``; upper and lower case do not matter.
 
     Raises:
-        SizeNotAvailable: the table does not have it; the error names the sizes with the nearest names.
+        SizeNotAvailable: the table does not have the size. The error lists the most similar names.
+
+    Example:
+        >>> sizes.lookup("Standard_NC4as_T4_v3").gpu_model
+        'Tesla T4'
     """
-    if found := table().get(size.lower()):
+    found = table().get(vm_size.lower())
+    if found is not None:
         return found
-    likely = tuple(near(size, [known.size for known in table().values()]))
-    meant = f"Did you mean {' or '.join(map(repr, likely))}?"
-    raise SizeNotAvailable(
-        f"no GPU VM size is called {size!r}",
-        size=size,
-        alternatives=likely,
-        hint=meant if likely else "See sizes.gpu_sizes(azure, location) for what there is.",
-    )
+    names = [known.vm_size for known in table().values()]
+    similar = tuple(nearest_names(vm_size, names))
+    hint = "sizes.gpu_sizes(azure, location) lists the GPU sizes of a location."
+    if similar:
+        hint = f"Did you mean {' or '.join(map(repr, similar))}?"
+    raise SizeNotAvailable(f"there is no GPU VM size {vm_size!r}", vm_size=vm_size, alternatives=similar, hint=hint)
 
 
-def is_gpu_size(size: str) -> bool:
-    """Whether the table of GPU sizes has it."""
-    return size.lower() in table()
+def is_gpu_size(vm_size: str) -> bool:
+    """Return whether the table has the size."""
+    return vm_size.lower() in table()
 
 
-def near(size: str, names: Sequence[str]) -> list[str]:
-    """At most three of the names, those nearest to a size that does not exist."""
-    # The prefix that nearly all names share would make every name look near.
-    plain = {name.lower().removeprefix("standard_"): name for name in names}
-    return [plain[m] for m in difflib.get_close_matches(size.lower().removeprefix("standard_"), plain, 3, 0.6)]
+def nearest_names(vm_size: str, names: Sequence[str]) -> list[str]:
+    """Return at most three of the names: those most similar to a size that does not exist."""
+    # Nearly all names share this prefix, which would make every name look similar.
+    prefix = "standard_"
+    by_short_name = {name.lower().removeprefix(prefix): name for name in names}
+    wanted = vm_size.lower().removeprefix(prefix)
+    matches = difflib.get_close_matches(wanted, by_short_name, _MOST_SUGGESTIONS, _SIMILARITY)
+    return [by_short_name[match] for match in matches]
 
 
-def alternatives(size: str) -> tuple[str, ...]:
-    """Current sizes that could stand in for a GPU size, best first: the advised one, then those with the same GPU.
+def alternatives(vm_size: str) -> tuple[str, ...]:
+    """Return the current sizes that can replace a GPU size, best first.
+
+    The size that Azure recommends comes first, then the other sizes with the same GPU model. No request is sent.
+
+    Args:
+        vm_size: such as ``Standard_NC6``; upper and lower case do not matter.
 
     Raises:
-        SizeNotAvailable: the table does not have it.
+        SizeNotAvailable: the table does not have the size.
     """
-    this = lookup(size)
-    wanted = lookup(this.use_instead) if this.use_instead else this
-    same = [s for s in table().values() if not s.retired_on and s.gpu == wanted.gpu and s.size != this.size]
-    same.sort(key=lambda s: (s.size != wanted.size, s.gpus != wanted.gpus, s.vcpus))
-    return tuple(s.size for s in same)
+    size = lookup(vm_size)
+    wanted = lookup(size.use_instead) if size.use_instead else size
+    candidates = [
+        other
+        for other in table().values()
+        if not other.retired_on and other.gpu_model == wanted.gpu_model and other.vm_size != size.vm_size
+    ]
+    candidates.sort(key=lambda other: (other.vm_size != wanted.vm_size, other.gpus != wanted.gpus, other.vcpus))
+    return tuple(other.vm_size for other in candidates)
 
 
-def require_current(size: str) -> GpuSize | None:
-    """Refuse a retired size, without asking Azure.
+def require_current(vm_size: str) -> GpuSize | None:
+    """Return the facts about a size, and refuse a retired one. No request is sent.
 
     Returns:
-        What it is, or None for a size that the table does not have.
+        The size; None if the table does not have it.
 
     Raises:
-        SizeNotAvailable: Azure retired it; the error names the size to use instead.
+        SizeNotAvailable: Azure retired the size. The error names the size to use instead.
     """
-    found = table().get(size.lower())
-    if found and found.retired_on:
+    found = table().get(vm_size.lower())
+    if found is not None and found.retired_on:
+        replacement = lookup(found.use_instead)
         raise SizeNotAvailable(
-            f"{found.size} ({found.gpu}) was retired by Azure on {found.retired_on}",
-            size=found.size,
-            alternatives=alternatives(found.size),
-            hint=f"Use {found.use_instead} instead ({lookup(found.use_instead).gpu}).",
+            f"{found.vm_size} ({found.gpu_model}) was retired by Azure on {found.retired_on}",
+            vm_size=found.vm_size,
+            alternatives=alternatives(found.vm_size),
+            hint=f"Use {replacement.vm_size} instead ({replacement.gpu_model}).",
         )
     return found

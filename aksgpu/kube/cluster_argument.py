@@ -24,5 +24,5 @@ def check_cluster(aks: object) -> None:
     article = "an" if kind[0] in "AEIOUaeiou" else "a"
     hint = "A cluster comes from cluster.create, cluster.get or cluster.from_kubeconfig."
     if kind == "Azure":
-        hint = "aks = cluster.get(azure, 'myAKSCluster', 'myResourceGroup') gets a cluster of the subscription."
+        hint = "Get a cluster of the subscription: aks = cluster.get(azure, 'myAKSCluster', resource_group='myGroup')."
     raise InvalidInput(f"`aks` must be a cluster, got {article} {kind}", hint=hint)

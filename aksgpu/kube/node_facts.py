@@ -77,7 +77,7 @@ class Node:
         product = self.labels.get("nvidia.com/gpu.product")
         if product:
             return product.replace("-", " ")
-        return lookup(self.vm_size).gpu if self.gpu and is_gpu_size(self.vm_size) else ""
+        return lookup(self.vm_size).gpu_model if self.gpu and is_gpu_size(self.vm_size) else ""
 
     @property
     def nvidia(self) -> bool:

@@ -27,11 +27,11 @@ _LONGEST_TEXT = 500
 
 STALE_HINT = (
     "The cluster may have been deleted or created again, or the credentials have expired: "
-    "aks = cluster.get(azure, name, resource_group) shows, and fetches new ones. "
+    "aks = cluster.get(azure, name, resource_group=...) shows, and fetches new ones. "
     "In a kubeconfig of your own: cluster.get_credentials(aks, overwrite_existing=True)."
 )
 UNREACHABLE_HINT = (
-    f"{connection_errors.CONNECT_AGAIN}, aks = cluster.get(azure, name, resource_group); then run the cell again. "
+    f"{connection_errors.CONNECT_AGAIN}, aks = cluster.get(azure, name, resource_group=...); then run the cell again. "
     "A stopped cluster is started with cluster.start(aks)."
 )
 

@@ -1,7 +1,7 @@
-"""VM sizes with GPUs: what each has, where it is offered, its price, and the quota that is left.
+"""VM sizes with GPUs: their properties, availability, prices and the quota that is left.
 
 sizes.gpu_sizes(azure, "westeurope")                                    # a DataFrame
-sizes.preflight(azure, "westeurope", "Standard_NC4as_T4_v3", count=2)   # one verdict, with reasons
+sizes.preflight(azure, "westeurope", "Standard_NC4as_T4_v3", count=2)   # a verdict with reasons
 """
 
 from __future__ import annotations
@@ -11,3 +11,7 @@ from aksgpu.sizes.offered_sizes import gpu_sizes, preflight
 from aksgpu.sizes.preflight_checks import Preflight
 
 __all__ = ["GpuSize", "Preflight", "alternatives", "gpu_sizes", "lookup", "preflight"]
+
+
+def __dir__() -> list[str]:
+    return __all__

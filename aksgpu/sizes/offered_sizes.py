@@ -1,10 +1,7 @@
-"""GPU VM sizes: what each is, what a location offers and costs, and whether a wish can be had before money is spent.
+"""The GPU sizes that a location offers, and the check whether a number of VMs is available.
 
-    sizes.gpu_sizes(azure, "westeurope")                                    # a DataFrame
-    sizes.preflight(azure, "westeurope", "Standard_NC4as_T4_v3", count=2)   # one verdict, with reasons
-
-What a size is comes from a table in this package (Azure's documentation, read size by size), and from Compute's SKUs
-for sizes newer than that table. What is offered, what quota is left and what it costs comes from Azure when asked.
+The properties of a size come from a table in this package, which was read from Azure's documentation, and from
+Compute's list of SKUs for sizes newer than the table. Availability, quota and prices are read from Azure.
 """
 
 from __future__ import annotations
@@ -14,30 +11,33 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import resource_names
+from aksgpu.azure.azure_arguments import check_integer
 from aksgpu.azure.calls import call
 from aksgpu.azure.throttling import READ_TIMEOUT
-from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
-from aksgpu.common.gpu_size_table import GpuSize, alternatives, is_gpu_size, lookup, table
+from aksgpu.common.gpu_size_table import GpuSize, is_gpu_size, table
 from aksgpu.errors import AzureUnreachable, InvalidInput, LocationNotAvailable
-from aksgpu.sizes.preflight_checks import Preflight, verdict
+from aksgpu.sizes import skus_and_quota
+from aksgpu.sizes.preflight_checks import Preflight, check_availability
+from aksgpu.sizes.skus_and_quota import Location, Price, VmSku
+from aksgpu.waiting import Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from aksgpu.azure.subscription import Azure
 
-__all__ = ["GpuSize", "Preflight", "alternatives", "gpu_sizes", "lookup", "preflight"]
-
+__all__ = ["gpu_sizes", "preflight", "require_available"]
 
 _SHORT_TIMEOUT = 20.0
-"""Seconds that a look takes at most which only helps to refuse early."""
+"""Seconds for a check that only serves to refuse early."""
 
 _COLUMNS = {
-    "size": "string",
-    "gpu": "string",
+    "vm_size": "string",
+    "gpu_model": "string",
     "gpus": "Float64",
     "gpu_memory_gb": "Float64",
+    "gpu_memory_gb_total": "Float64",
     "vcpus": "Int64",
     "ram_gb": "Float64",
     "arch": "string",
@@ -59,94 +59,107 @@ _COLUMNS = {
 
 
 @call("listing GPU sizes in {}")
-def gpu_sizes(azure: Azure, location: str, *, timeout: float | None = READ_TIMEOUT) -> pd.DataFrame:
-    """Every GPU size that the subscription sees in a location.
+def gpu_sizes(azure: Azure, location: str, *, timeout: Timeout = READ_TIMEOUT) -> pd.DataFrame:
+    """Return every GPU size that a location lists for the subscription.
 
     Args:
         azure: the subscription.
         location: such as ``eastus``.
-        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
+        timeout: seconds, or text such as ``"2m"``, to keep trying while Azure gives no usable response; None for no
+            limit.
 
     Returns:
-        A DataFrame, one row a size, sorted by GPU model and size. Shown whole, it is shortened to fit a screen; all
-        these columns are there to sort, filter and choose from:
+        A DataFrame, one row per size, sorted by GPU model and size. A table with all columns is displayed in a
+        shortened form that fits a screen. The columns are:
 
-        - ``size`` (string): Azure's name.
-        - ``gpu`` (string): GPU model; NA for sizes newer than this package.
-        - ``gpus`` (Float64): GPUs of a VM; fractions are shares of a card.
-        - ``gpu_memory_gb`` (Float64): memory of one GPU (of the share, for fractions), in GB.
+        - ``vm_size`` (string): Azure's name.
+        - ``gpu_model`` (string): NA for sizes newer than this package.
+        - ``gpus`` (Float64): GPUs of a VM; a fraction is a share of one GPU.
+        - ``gpu_memory_gb`` (Float64): memory in GB of one GPU, or of the share of a GPU.
+        - ``gpu_memory_gb_total`` (Float64): memory in GB of all the VM's GPUs.
         - ``vcpus`` (Int64), ``ram_gb`` (Float64, GB), ``arch`` (string, ``amd64`` or ``arm64``).
         - ``zones`` (string): availability zones open to the subscription, separated by commas; empty for none.
-        - ``restriction`` (string): why the subscription cannot have it here; empty when it can.
+        - ``restriction`` (string): why the subscription cannot use the size here; empty if it can.
         - ``family`` (string): quota family.
         - ``family_left``, ``regional_left``, ``spot_left`` (Int64): vCPUs left of the family's, the region's and the
-          region's spot quota; NA when not known.
+          region's spot quota; NA if unknown.
         - ``usd_per_hour``, ``spot_usd_per_hour`` (Float64): US dollars per VM hour, Linux, pay as you go and spot;
-          NA when not known. ``usd_per_gpu_hour``, ``spot_usd_per_gpu_hour``: the same per GPU.
-        - ``retired`` (boolean): retired by Azure; NA for sizes newer than this package, as for ``mig``.
-        - ``mig`` (boolean): its GPUs can be split.
-        - ``driver`` (string): driver that AKS installs; NA when not known.
-        - ``aks`` (boolean): whether AKS lists it among those that it supports; NA for sizes newer than this package.
+          NA if unknown. ``usd_per_gpu_hour``, ``spot_usd_per_gpu_hour``: the same per GPU.
+        - ``retired`` (boolean): whether Azure retired the size; NA for sizes newer than this package, as for ``mig``.
+        - ``mig`` (boolean): whether the GPUs can be split.
+        - ``driver`` (string): driver that AKS installs; NA if unknown.
+        - ``aks`` (boolean): whether AKS lists the size as supported; NA for sizes newer than this package.
 
     Raises:
-        InvalidInput: an argument makes no sense.
-        LocationNotAvailable: no VM sizes are offered there.
-        AzureUnreachable: Azure gave no usable answer in time.
-        AzureError: Azure refused.
+        InvalidInput: an argument is wrong.
+        LocationNotAvailable: the location offers no VM sizes.
+        AzureUnreachable: Azure gave no usable response in time.
+        AzureError: Azure refused the request.
+
+    Example:
+        >>> table = sizes.gpu_sizes(azure, "eastus")
+        >>> table.sort_values("usd_per_gpu_hour").head()
     """
-    from aksgpu.sizes import skus_and_quota as _offers
+    # Lazy import: the module needs pandas, which takes half a second to load.
     from aksgpu.sizes.display import SizeTable
 
-    place = _offers.location(azure, resource_names.check_location(location))
-    if not place.offers:
+    place = skus_and_quota.read_location(azure, resource_names.check_location(location))
+    if not place.skus:
         raise LocationNotAvailable(
-            f"no VM sizes are offered in {location!r}",
+            f"Azure offers no VM sizes in {location!r}",
             location=location,
             hint="Check the location's name: `az account list-locations --output table` lists them.",
         )
-    offers = [offer for offer in place.offers.values() if offer.gpus or is_gpu_size(offer.size)]
-    prices = _offers.prices(azure, place.name, [offer.size for offer in offers])
-    rows = [_row(offer, place, prices.get(offer.size, _offers.Price())) for offer in offers]
-    return SizeTable(frame(rows, _COLUMNS)).sort_values(["gpu", "gpus", "size"], ignore_index=True, na_position="last")
+    skus = [sku for sku in place.skus.values() if sku.gpus or is_gpu_size(sku.vm_size)]
+    prices = skus_and_quota.prices(azure, place.name, [sku.vm_size for sku in skus])
+    rows = [_row(sku, place, prices.get(sku.vm_size, Price())) for sku in skus]
+    found = SizeTable(frame(rows, _COLUMNS))
+    return found.sort_values(["gpu_model", "gpus", "vm_size"], ignore_index=True, na_position="last")
 
 
-def _row(offer: Any, place: Any, price: Any) -> dict[str, Any]:
-    known = table().get(offer.size.lower())
-    gpus = known.gpus if known else offer.gpus
-
-    def left(name: str) -> int | None:
-        usage = place.usage(name)
-        return usage.left if usage else None
-
-    def per_gpu(usd: float | None) -> float | None:
-        return round(usd / gpus, 4) if usd is not None and gpus else None
-
+def _row(sku: VmSku, place: Location, price: Price) -> dict[str, Any]:
+    known = table().get(sku.vm_size.lower())
+    gpus = known.gpus if known else sku.gpus
     return {
-        "size": offer.size,
-        "gpu": known.gpu if known else None,
+        "vm_size": sku.vm_size,
         "gpus": gpus,
-        "gpu_memory_gb": known.gpu_memory_gb / known.devices if known else None,
-        "vcpus": offer.vcpus,
-        "ram_gb": offer.ram_gb or (known.ram_gb if known else None),
-        "arch": offer.arch,
-        "zones": ",".join(offer.zones),
-        "restriction": offer.restriction,
-        "family": offer.family,
-        "family_left": left(offer.family),
-        "regional_left": left("cores"),
-        "spot_left": left("lowPriorityCores"),
+        "vcpus": sku.vcpus,
+        "ram_gb": sku.ram_gb or (known.ram_gb if known else None),
+        "arch": sku.arch,
+        "zones": ",".join(sku.zones),
+        "restriction": sku.restriction,
+        "family": sku.family,
+        "family_left": place.vcpus_left(sku.family),
+        "regional_left": place.vcpus_left("cores"),
+        "spot_left": place.vcpus_left("lowPriorityCores"),
         "usd_per_hour": price.on_demand,
-        "usd_per_gpu_hour": per_gpu(price.on_demand),
+        "usd_per_gpu_hour": _per_gpu(price.on_demand, gpus),
         "spot_usd_per_hour": price.spot,
-        "spot_usd_per_gpu_hour": per_gpu(price.spot),
-        "retired": bool(known.retired_on) if known else None,
-        "mig": known.mig if known else None,
-        "driver": (known.driver or None) if known else None,
-        "aks": known.aks if known else None,
+        "spot_usd_per_gpu_hour": _per_gpu(price.spot, gpus),
+        **(_table_columns(known) if known else {}),
     }
 
 
-@call("looking whether it can be had in {}")
+def _table_columns(size: GpuSize) -> dict[str, Any]:
+    """Return the columns that only this package's table has."""
+    return {
+        "gpu_model": size.gpu_model,
+        "gpu_memory_gb": size.gpu_memory_gb,
+        "gpu_memory_gb_total": size.gpu_memory_gb_total,
+        "retired": bool(size.retired_on),
+        "mig": size.mig,
+        "driver": size.driver or None,
+        "aks": size.aks,
+    }
+
+
+def _per_gpu(usd: float | None, gpus: float) -> float | None:
+    if usd is None or not gpus:
+        return None
+    return round(usd / gpus, 4)
+
+
+@call("checking availability in {}")
 def preflight(
     azure: Azure,
     location: str,
@@ -156,80 +169,83 @@ def preflight(
     spot: bool = False,
     zones: str | Iterable[str | int] = (),
     surge: int | str = 0,
-    gpu: bool = True,
+    needs_gpu: bool = True,
     look_in: str | Iterable[str] = (),
-    timeout: float | None = READ_TIMEOUT,
+    timeout: Timeout = READ_TIMEOUT,
 ) -> Preflight:
-    """Can this be had? Asked before money is spent; what is unknown never says no.
+    """Check whether a number of VMs is available, before money is spent. Unknown values never fail the check.
 
     Args:
         azure: the subscription.
         location: such as ``eastus``.
         vm_size: such as ``Standard_NC4as_T4_v3``.
-        count: nodes (of an autoscaled pool: the most that it may have).
-        spot: as spot VMs, which have a quota of their own.
-        zones: availability zones that must have it, such as ``["1", "2"]``; one alone will do.
-        surge: further nodes that an upgrade starts before it stops old ones; or a share of ``count`` as AKS writes it,
-            such as ``"33%"``.
-        gpu: whether it has to be a GPU size.
-        look_in: further locations to look for alternatives in, or one; each costs two requests.
-        timeout: seconds to go on trying while Azure gives no usable answer; None for no limit.
+        count: number of nodes; for an autoscaled pool, the maximum.
+        spot: check for spot VMs, which have a separate quota.
+        zones: availability zones that must offer the size, such as ``["1", "2"]``; a single zone may be a text.
+        surge: additional nodes during an upgrade: a number, or a share of ``count`` in AKS' form, such as ``"33%"``.
+        needs_gpu: whether the size must have a GPU.
+        look_in: other locations to search for alternatives, or one location. Each costs two requests.
+        timeout: seconds, or text such as ``"2m"``, to keep trying while Azure gives no usable response; None for no
+            limit.
 
     Returns:
-        The verdict, with reasons, numbers and alternatives that would work.
+        The verdict, with reasons, numbers and alternatives that are available.
 
     Raises:
-        InvalidInput: an argument makes no sense.
-        AzureError: Azure could not be asked at all. That it does not tell (403, 429, 5xx) is the verdict ``unknown``.
+        InvalidInput: an argument is wrong.
+        AzureError: the request failed. If Azure does not answer the question (403, 429, 5xx), the verdict is
+            ``unknown``.
+
+    Example:
+        >>> sizes.preflight(azure, "eastus", "Standard_NC4as_T4_v3", count=2)
+        Preflight(2 x Standard_NC4as_T4_v3 in eastus: yes)
     """
-    from aksgpu.sizes import skus_and_quota as _offers
-
-    vm_size = resource_names.check(
-        resource_names.SIZE, vm_size.strip() if isinstance(vm_size, str) else vm_size, "vm_size"
-    )
-    count = integer("count", count, 0)
-    most = count + _surge(surge, count)
-    wanted = tuple(dict.fromkeys(_zone(zone) for zone in _several("zones", zones)))
+    name = vm_size.strip() if isinstance(vm_size, str) else vm_size
+    vm_size = resource_names.check(resource_names.SIZE, name, "vm_size")
+    count = check_integer("count", count, 0)
+    nodes = count + _surge_nodes(surge, count)
+    wanted_zones = tuple(dict.fromkeys(_check_zone(zone) for zone in _check_list("zones", zones)))
     here = resource_names.check_location(location)
-    elsewhere = dict.fromkeys(resource_names.check_location(other, "look_in") for other in _several("look_in", look_in))
-    place = _offers.location_if_told(azure, here)
-    others = [_offers.location_if_told(azure, other) for other in elsewhere if other != here]
-    return verdict(place, vm_size, most, spot=spot, zones=wanted, gpu=gpu, others=others)
+    elsewhere = [resource_names.check_location(other, "look_in") for other in _check_list("look_in", look_in)]
+    place = skus_and_quota.read_location_if_known(azure, here)
+    others = [
+        skus_and_quota.read_location_if_known(azure, other) for other in dict.fromkeys(elsewhere) if other != here
+    ]
+    return check_availability(place, vm_size, nodes, spot=spot, zones=wanted_zones, needs_gpu=needs_gpu, others=others)
 
 
-def _several(name: str, value: Any) -> tuple[Any, ...]:
+def _check_list(argument: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, Iterable):
         return tuple(value)
     raise InvalidInput(
-        f"`{name}` must be a list of texts, got {resource_names.shown(value)}",
-        hint=f"Give a list of texts: {name}=[...].",
+        f"`{argument}` must be a list of texts, got {resource_names.shown(value)}",
+        hint=f"Pass a list of texts: {argument}=[...].",
     )
 
 
-def _zone(zone: Any) -> str:
+def _check_zone(zone: Any) -> str:
     if isinstance(zone, int) and not isinstance(zone, bool):
         return str(zone)
     if isinstance(zone, str) and zone.strip():
         return zone.strip()
     raise InvalidInput(
-        f"`zones` must be availability zones, got one with {resource_names.shown(zone)}",
+        f"`zones` must be a list of availability zones, got an item {resource_names.shown(zone)}",
         hint='For example: zones=["1", "2"].',
     )
 
 
-def _surge(surge: Any, count: int) -> int:
-    """Nodes; AKS rounds shares up."""
-    share = re.fullmatch(r"(\d{1,3})%", surge.strip(), re.ASCII) if isinstance(surge, str) else None
-    return -(-int(share[1]) * count // 100) if share else _whole_surge(surge)
-
-
-def _whole_surge(surge: Any) -> int:
+def _surge_nodes(surge: Any, count: int) -> int:
+    """Return the number of additional nodes. AKS rounds shares up."""
+    if isinstance(surge, str):
+        share = re.fullmatch(r"(\d{1,3})%", surge.strip(), re.ASCII)
+        if share is not None:
+            return -(-int(share[1]) * count // 100)
     try:
-        return integer("surge", surge, 0)
+        return check_integer("surge", surge, 0)
     except InvalidInput as error:
-        error.hint = 'Give nodes, such as surge=1, or a share such as surge="33%".'
+        error.hint = 'Pass a number of nodes, such as surge=1, or a share, such as surge="33%".'
         raise
 
 
@@ -241,15 +257,24 @@ def require_available(
     *,
     spot: bool = False,
     zones: Iterable[str] = (),
-    gpu: bool = True,
+    needs_gpu: bool = True,
 ) -> None:
-    """Refuse what cannot be had, before a request that costs money. Not knowing refuses nothing.
+    """Raise the error of a failed :func:`preflight`, before a request that costs money is sent.
 
-    Arguments and errors as for :func:`preflight`; Azure is asked for a short time only.
+    Unknown values do not fail. Azure is asked for a short time only. Arguments and errors are those of
+    :func:`preflight`.
     """
     try:
-        preflight(
-            azure, location, vm_size, count, spot=spot, zones=tuple(zones), gpu=gpu, timeout=_SHORT_TIMEOUT
-        ).raise_if_no()
+        found = preflight(
+            azure,
+            location,
+            vm_size,
+            count,
+            spot=spot,
+            zones=tuple(zones),
+            needs_gpu=needs_gpu,
+            timeout=_SHORT_TIMEOUT,
+        )
     except AzureUnreachable:
         return
+    found.raise_if_no()

@@ -1,35 +1,41 @@
-"""The verdict on a wish for VMs, from what Azure said about a location. Asks nothing of Azure itself."""
+"""The verdict whether a number of VMs is available, from what Azure says about a location. Sends no request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from aksgpu import errors
 from aksgpu.azure.error_rules import QUOTA_PAGE
-from aksgpu.common import gpu_size_table as sizes
+from aksgpu.common import gpu_size_table
 from aksgpu.common.frames import facts_html
-from aksgpu.sizes.skus_and_quota import Location, Offer
+from aksgpu.sizes.skus_and_quota import Location, VmSku
+
+__all__ = ["Preflight", "check_availability"]
+
+_MOST_ALTERNATIVES = 3
+"""Number of alternatives that a hint lists."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """Whether a number of VMs of a size can be had in a location.
+    """Whether a number of VMs of a size is available in a location.
 
     Attributes:
-        verdict: ``yes``; ``no``; or ``unknown`` when Azure did not say enough, which blocks nothing.
-        vm_size: the size asked for.
-        location: where.
-        count: VMs asked for, surge included.
-        spot: whether as spot VMs.
-        reasons: why not, or what is unknown; one sentence each.
-        requested: vCPUs asked for; None when the size is unknown.
-        left: vCPUs left of the quota that decides; None when unknown.
-        limit: that quota, in vCPUs; None when unknown.
-        quota: that quota's name: a family, ``cores`` for the region's total, ``lowPriorityCores`` for spot VMs.
-        alternatives: what would work instead, as ``size in location``, best first.
-        ask: where to ask for more quota.
+        verdict: ``yes``, ``no``, or ``unknown`` if Azure did not say enough. ``unknown`` blocks nothing.
+        vm_size: the requested size.
+        location: the location.
+        count: the requested number of VMs, surge included.
+        spot: whether spot VMs were requested.
+        reasons: why the VMs are not available, or what is unknown; one sentence each.
+        requested: requested vCPUs; None if the size is unknown.
+        left: vCPUs left of the deciding quota; None if unknown.
+        limit: the deciding quota in vCPUs; None if unknown.
+        quota: name of the deciding quota: a family, ``cores`` for the region's total, ``lowPriorityCores`` for spot.
+        alternatives: what is available instead, as ``size in location``, best first.
+        ask: the page on which to ask for more quota.
+        error: the error that :meth:`raise_if_no` raises; None unless the verdict is ``no``.
     """
 
     verdict: Literal["yes", "no", "unknown"]
@@ -50,164 +56,201 @@ class Preflight:
         return self.verdict != "no"
 
     def __repr__(self) -> str:
-        why = f": {'; '.join(self.reasons)}" if self.reasons else ""
-        return f"Preflight({self.count} x {self.vm_size} in {self.location}: {self.verdict}{why})"
+        reasons = f": {'; '.join(self.reasons)}" if self.reasons else ""
+        return f"Preflight({self.count} x {self.vm_size} in {self.location}: {self.verdict}{reasons})"
 
     def _repr_html_(self) -> str:
-        no = self.verdict == "no"
+        alternatives = ", ".join(self.alternatives)
+        if not alternatives and self.verdict == "no":
+            alternatives = "nothing that was checked"
         facts = {
             "verdict": self.verdict,
             "reasons": "; ".join(self.reasons),
             "quota": self.quota,
             "vCPUs requested": "" if self.requested is None else str(self.requested),
             "vCPUs left": "" if self.left is None else f"{self.left} of {self.limit}",
-            "would work": ", ".join(self.alternatives) or ("" if not no else "nothing that was looked at"),
+            "available instead": alternatives,
             "ask for more at": self.ask if isinstance(self.error, errors.QuotaExceeded) else "",
         }
-        return facts_html(f"{self.count} x {self.vm_size} in {self.location}{' (spot)' if self.spot else ''}", facts)
+        spot = " (spot)" if self.spot else ""
+        return facts_html(f"{self.count} x {self.vm_size} in {self.location}{spot}", facts)
 
     def raise_if_no(self) -> Preflight:
-        """Itself, unless the verdict is no.
+        """Return this verdict; raise the error if the verdict is ``no``.
 
         Raises:
             SizeNotAvailable: the size is unknown, retired, or not offered here.
-            ZoneNotAvailable: not in these zones.
-            QuotaExceeded: the quota does not suffice.
+            ZoneNotAvailable: the zones do not offer the size.
+            QuotaExceeded: the quota is too small.
         """
         if self.error is not None:
             raise self.error
         return self
 
 
-def verdict(
+@dataclass(frozen=True)
+class _Quota:
+    """The quota that decides, and the vCPUs that are requested of it."""
+
+    name: str
+    requested: int
+    left: int | None
+    limit: int | None
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the quota allows the request; an unknown quota does."""
+        return self.left is None or self.requested <= self.left
+
+
+def check_availability(
     place: Location,
     vm_size: str,
     count: int,
     *,
     spot: bool,
     zones: tuple[str, ...],
-    gpu: bool,
+    needs_gpu: bool,
     others: Sequence[Location] = (),
 ) -> Preflight:
-    """Judge; arguments as for :func:`aksgpu.sizes.preflight`."""
-    wish: dict[str, Any] = {"vm_size": vm_size, "location": place.name, "count": count, "spot": spot}
+    """Return the verdict. The arguments are those of :func:`aksgpu.sizes.preflight`, with locations that were read."""
+    unknown = Preflight("unknown", vm_size, place.name, count, spot)
     try:
-        known = sizes.require_current(vm_size)
+        known = gpu_size_table.require_current(vm_size)
     except errors.SizeNotAvailable as retired:
-        return _no(wish, retired, retired.alternatives)
-    if not place.offers:
+        return _refuse(unknown, retired, retired.alternatives)
+    if not place.skus:
         reason = place.unknown or f"Azure lists no VM sizes in {place.name}"
-        return Preflight("unknown", **wish, reasons=(reason,))
-    offer = place.offers.get(vm_size.lower())
-    if offer is None:
-        missing = _not_offered(place, vm_size, known is not None, gpu)
-        there = _alternatives((place, *others), vm_size, count, spot, bool(zones)) if known else ()
-        return _with_alternatives(wish, missing, tuple(there) or missing.alternatives)
-    wish["vm_size"] = offer.size
-    numbers = _quota(place, offer, count, spot)
-    against: errors.AzureError | None = _refused(place, offer, zones, gpu, spot) or _too_little(place, offer, numbers)
-    if against is None:
-        unknown = numbers["left"] is None
-        reasons = (f"the quota left in {place.name} is not known",) if unknown else ()
-        return Preflight("unknown" if unknown else "yes", **wish, **numbers, reasons=reasons)
-    there = _alternatives((place, *others), offer.size, count, spot, bool(zones))
-    return _with_alternatives({**wish, **numbers}, against, tuple(there))
+        return replace(unknown, reasons=(reason,))
+    places = (place, *others)
+    sku = place.skus.get(vm_size.lower())
+    if sku is None:
+        not_offered = _not_offered(place, vm_size, in_table=known is not None, needs_gpu=needs_gpu)
+        available = tuple(_alternatives(places, vm_size, count, spot, bool(zones))) if known else ()
+        return _refuse(unknown, not_offered, available or not_offered.alternatives)
+    quota = _deciding_quota(place, sku, count, spot)
+    result = replace(
+        unknown,
+        vm_size=sku.vm_size,
+        requested=quota.requested,
+        left=quota.left,
+        limit=quota.limit,
+        quota=quota.name,
+    )
+    problem = _restriction(place, sku, zones, needs_gpu, spot) or _quota_problem(place, sku, quota)
+    if problem is not None:
+        available = tuple(_alternatives(places, sku.vm_size, count, spot, bool(zones)))
+        return _refuse(result, problem, available)
+    if quota.left is None:
+        return replace(result, reasons=(f"the quota left in {place.name} is not known",))
+    return replace(result, verdict="yes")
 
 
-def _with_alternatives(wish: dict[str, Any], error: errors.AzureError, there: tuple[str, ...]) -> Preflight:
-    if any(" in " in each for each in there):
-        error.hint = f"This would work: {'; '.join(there[:3])}. {error.hint}".strip()
-    return _no(wish, error, there)
+def _refuse(result: Preflight, error: errors.AzureError, alternatives: tuple[str, ...]) -> Preflight:
+    """Return the verdict ``no``, with an error whose hint lists the alternatives that are available."""
+    available = [each for each in alternatives if " in " in each]
+    if available:
+        error.hint = f"Available instead: {'; '.join(available[:_MOST_ALTERNATIVES])}. {error.hint}".strip()
+    return replace(result, verdict="no", reasons=(error.message,), alternatives=alternatives, error=error)
 
 
-def _no(wish: dict[str, Any], error: errors.AzureError, alternatives: tuple[str, ...]) -> Preflight:
-    return Preflight("no", **wish, reasons=(error.message,), alternatives=alternatives, error=error)
-
-
-def _not_offered(place: Location, vm_size: str, known: bool, gpu: bool) -> errors.SizeNotAvailable:
-    names = [offer.size for offer in place.offers.values() if offer.gpus or not gpu]
-    if known:
-        instead = tuple(name for name in sizes.alternatives(vm_size) if name.lower() in place.offers)
+def _not_offered(place: Location, vm_size: str, *, in_table: bool, needs_gpu: bool) -> errors.SizeNotAvailable:
+    """Return the error for a size that the location does not list."""
+    if in_table:
+        alternatives = tuple(name for name in gpu_size_table.alternatives(vm_size) if name.lower() in place.skus)
         message = f"{vm_size} is not offered in {place.name}"
-        hint = f"Use {instead[0]}, or another location." if instead else "Choose another location."
+        hint = f"Use {alternatives[0]}, or another location." if alternatives else "Choose another location."
     else:
-        instead = tuple(sizes.near(vm_size, names))
-        message = f"no VM size is called {vm_size!r} in {place.name}"
-        hint = (
-            f"Did you mean {' or '.join(map(repr, instead))}?" if instead else "See sizes.gpu_sizes(azure, location)."
-        )
-    return errors.SizeNotAvailable(message, size=vm_size, location=place.name, alternatives=instead, hint=hint)
+        names = [sku.vm_size for sku in place.skus.values() if sku.gpus or not needs_gpu]
+        alternatives = tuple(gpu_size_table.nearest_names(vm_size, names))
+        message = f"there is no VM size {vm_size!r} in {place.name}"
+        hint = "sizes.gpu_sizes(azure, location) lists the GPU sizes of a location."
+        if alternatives:
+            hint = f"Did you mean {' or '.join(map(repr, alternatives))}?"
+    return errors.SizeNotAvailable(message, vm_size=vm_size, location=place.name, alternatives=alternatives, hint=hint)
 
 
-def _refused(
-    place: Location, offer: Offer, zones: tuple[str, ...], gpu: bool, spot: bool
+def _restriction(
+    place: Location, sku: VmSku, zones: tuple[str, ...], needs_gpu: bool, spot: bool
 ) -> errors.SizeNotAvailable | None:
-    facts: dict[str, Any] = {"size": offer.size, "location": place.name}
-    if gpu and not offer.gpus and not sizes.is_gpu_size(offer.size):
-        return errors.SizeNotAvailable(
-            f"{offer.size} has no GPU", **facts, hint="Choose one from sizes.gpu_sizes(azure, location)."
-        )
-    if offer.restriction:
-        return errors.SizeNotAvailable(
-            f"{offer.size} is not offered to this subscription in {place.name} ({offer.restriction})",
-            **facts,
-            hint=f"Ask for access at {QUOTA_PAGE}, or choose another size or location.",
-        )
-    if spot and not offer.spot:
-        return errors.SizeNotAvailable(
-            f"{offer.size} cannot be had as a spot VM", **facts, hint="Leave spot=True out, or choose another size."
-        )
-    missing = tuple(zone for zone in zones if zone not in offer.zones)
-    if missing:
-        has = f"zones {', '.join(offer.zones)} have it" if offer.zones else "no zone has it"
-        return errors.ZoneNotAvailable(
-            f"{offer.size} is not offered in zone {', '.join(missing)} of {place.name}",
-            **facts,
-            zones=missing,
-            supported=offer.zones,
-            hint=f"In {place.name}, {has}." + ("" if offer.zones else " Leave zones out."),
-        )
-    return None
+    """Return the error for a size that the location lists, but that this request cannot use; None if it can."""
+    size = sku.vm_size
+    if needs_gpu and not sku.gpus and not gpu_size_table.is_gpu_size(size):
+        message = f"{size} has no GPU"
+        hint = "Choose a size from sizes.gpu_sizes(azure, location)."
+    elif sku.restriction:
+        message = f"{size} is not offered to this subscription in {place.name} ({sku.restriction})"
+        hint = f"Ask for access at {QUOTA_PAGE}, or choose another size or location."
+    elif spot and not sku.spot:
+        message = f"{size} is not available as a spot VM"
+        hint = "Omit spot=True, or choose another size."
+    else:
+        return _zone_problem(place, sku, zones)
+    return errors.SizeNotAvailable(message, vm_size=size, location=place.name, hint=hint)
 
 
-def _quota(place: Location, offer: Offer, count: int, spot: bool) -> dict[str, Any]:
-    """The numbers of the quota that decides: the one with the least left."""
-    names = ["lowPriorityCores"] if spot else [offer.family, "cores"]
-    usages = [(usage.left, name, usage.limit) for name in names if (usage := place.usage(name))]
-    left, name, limit = min(usages) if usages else (None, names[0], None)
-    return {"requested": offer.vcpus * count, "left": left, "limit": limit, "quota": name}
-
-
-def _too_little(place: Location, offer: Offer, numbers: dict[str, Any]) -> errors.QuotaExceeded | None:
-    requested, left, limit, name = (numbers[key] for key in ("requested", "left", "limit", "quota"))
-    if left is None or requested <= left:
+def _zone_problem(place: Location, sku: VmSku, zones: tuple[str, ...]) -> errors.ZoneNotAvailable | None:
+    missing = tuple(zone for zone in zones if zone not in sku.zones)
+    if not missing:
         return None
-    count = requested // offer.vcpus
-    called = {"cores": "the region's total", "lowPriorityCores": "the spot quota"}.get(name, f"family {name!r}")
-    return errors.QuotaExceeded(
-        f"{count} x {offer.size} need {requested} vCPUs in {place.name}; {called} has {left} of {limit} left"
-        f"{f', enough for {left // offer.vcpus}' if left >= offer.vcpus else ''}",
-        requested=requested,
-        remaining=left,
-        limit=limit,
-        used=limit - left,
-        family=name,
+    hint = f"No zone of {place.name} offers it. Omit zones."
+    if sku.zones:
+        hint = f"Zones of {place.name} that offer it: {', '.join(sku.zones)}."
+    return errors.ZoneNotAvailable(
+        f"{sku.vm_size} is not offered in zone {', '.join(missing)} of {place.name}",
+        vm_size=sku.vm_size,
         location=place.name,
-        hint=f"Ask for more at {QUOTA_PAGE}, or take another size or location.",
+        zones=missing,
+        supported=sku.zones,
+        hint=hint,
     )
 
 
-def _alternatives(places: Sequence[Location], size: str, count: int, spot: bool, with_zones: bool) -> Iterator[str]:
-    """What can be had: the size itself (in other zones too), then sizes with the same GPU, place by place."""
+def _deciding_quota(place: Location, sku: VmSku, count: int, spot: bool) -> _Quota:
+    """Return the quota with the fewest vCPUs left, among those that count the request."""
+    requested = sku.vcpus * count
+    names = ["lowPriorityCores"] if spot else [sku.family, "cores"]
+    known = []
+    for name in names:
+        usage = place.usage(name)
+        if usage is not None:
+            known.append(_Quota(name, requested, usage.left, usage.limit))
+    if not known:
+        return _Quota(names[0], requested, None, None)
+    return min(known, key=lambda quota: quota.left or 0)
+
+
+def _quota_problem(place: Location, sku: VmSku, quota: _Quota) -> errors.QuotaExceeded | None:
+    if quota.left is None or quota.limit is None or quota.suffices:
+        return None
+    count = quota.requested // sku.vcpus
+    names = {"cores": "the region's total", "lowPriorityCores": "the spot quota"}
+    name = names.get(quota.name, f"family {quota.name!r}")
+    fits = f", enough for {quota.left // sku.vcpus}" if quota.left >= sku.vcpus else ""
+    return errors.QuotaExceeded(
+        f"{count} x {sku.vm_size} need {quota.requested} vCPUs in {place.name}; "
+        f"{name} has {quota.left} of {quota.limit} left{fits}",
+        requested=quota.requested,
+        remaining=quota.left,
+        limit=quota.limit,
+        used=quota.limit - quota.left,
+        family=quota.name,
+        location=place.name,
+        hint=f"Ask for more at {QUOTA_PAGE}, or choose another size or location.",
+    )
+
+
+def _alternatives(places: Sequence[Location], vm_size: str, count: int, spot: bool, with_zones: bool) -> Iterator[str]:
+    """Yield what is available: the size itself (in other zones too), then sizes with the same GPU, per location."""
     try:
-        names = [size, *sizes.alternatives(size)]
+        names = [vm_size, *gpu_size_table.alternatives(vm_size)]
     except errors.SizeNotAvailable:
-        names = [size]
-    for where in places:
+        names = [vm_size]
+    for place in places:
         for name in names:
-            offer = where.offers.get(name.lower())
-            if offer is None or _refused(where, offer, (), gpu=True, spot=spot):
+            sku = place.skus.get(name.lower())
+            if sku is None or _restriction(place, sku, (), needs_gpu=True, spot=spot):
                 continue
-            if _too_little(where, offer, _quota(where, offer, count, spot)) is None:
-                zone = f" zone {', '.join(offer.zones)}" if with_zones and offer.zones else ""
-                yield f"{offer.size} in {where.name}{zone}"
+            if _deciding_quota(place, sku, count, spot).suffices:
+                zone = f" zone {', '.join(sku.zones)}" if with_zones and sku.zones else ""
+                yield f"{sku.vm_size} in {place.name}{zone}"

@@ -34,13 +34,16 @@ NAMES: list[tuple[Any, str]] = [
     (lambda azure, aks: create(azure, location="../x"), "`location` must be the name of a location"),
     (lambda azure, aks: create(azure, vm_size=""), "`vm_size` must be the name of a VM size"),
     (lambda azure, aks: create(azure, vm_size=5), "`vm_size` must be the name of a VM size"),
-    (lambda azure, aks: cluster.get(azure, "..", "rg"), "`name` must be the name of a cluster"),
-    (lambda azure, aks: cluster.get(azure, "aks", "a/b"), "`resource_group` must be the name of a resource group"),
+    (lambda azure, aks: cluster.get(azure, "..", resource_group="rg"), "`name` must be the name of a cluster"),
+    (
+        lambda azure, aks: cluster.get(azure, "aks", resource_group="a/b"),
+        "`resource_group` must be the name of a resource group",
+    ),
     (lambda azure, aks: cluster.add_gpu_pool(aks, 5), "`name` must be the name of a node pool"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, "MyPool"), "`name` must be the name of a node pool"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, vm_size="a' or 'b"), "`vm_size` must be the name of a VM size"),
     (lambda azure, aks: cluster.delete_pool(aks, ".."), "`name` must be the name of a node pool"),
-    (lambda azure, aks: cluster.scale(aks, "%2e", 1), "`pool` must be the name of a node pool"),
+    (lambda azure, aks: cluster.scale_pool(aks, "%2e", 1), "`pool` must be the name of a node pool"),
     (lambda azure, aks: cluster.stop_pool(aks, "a?b"), "`pool` must be the name of a node pool"),
     (lambda azure, aks: sizes.gpu_sizes(azure, "a' or 'b"), "`location` must be the name of a location"),
     (lambda azure, aks: sizes.preflight(azure, "eastus", "a b"), "`vm_size` must be the name of a VM size"),
@@ -52,12 +55,9 @@ VALUES: list[tuple[Any, str]] = [
     (lambda azure, aks: create(azure, node_count="2"), "`node_count` must be an integer, 1 to 1000, got '2'"),
     (lambda azure, aks: create(azure, node_count=True), "`node_count` must be an integer, 1 to 1000, got True"),
     (lambda azure, aks: create(azure, kubernetes_version=1.33), "`kubernetes_version` must be a text such as '1.33'"),
-    (lambda azure, aks: create(azure, tags=["a"]), "`tags` must be texts by name, got"),
-    (lambda azure, aks: create(azure, tags={"a": SURROGATE}), "`tags` must be texts by name, got"),
-    (
-        lambda azure, aks: create(azure, delete_after=7200),
-        "`delete_after` must be a duration such as '90m', '2h' or '1d', or a timedelta, got 7200",
-    ),
+    (lambda azure, aks: create(azure, tags=["a"]), "`tags` must map names to texts, got"),
+    (lambda azure, aks: create(azure, tags={"a": SURROGATE}), "`tags` must map names to texts, got"),
+    (lambda azure, aks: create(azure, delete_after="soon"), "`delete_after` must be a number of seconds, text"),
     (lambda azure, aks: create(azure, preflight="no"), "`preflight` must be True or False, got 'no'"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, count="two"), "`count` must be an integer, 0 to 1000, got 'two'"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, count=None), "`count` must be an integer, 0 to 1000, got None"),
@@ -65,7 +65,7 @@ VALUES: list[tuple[Any, str]] = [
     (lambda azure, aks: cluster.add_gpu_pool(aks, count=1.5), "`count` must be an integer, 0 to 1000, got 1.5"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, min_count="0", max_count=3), "`min_count` must be an integer"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, zones=1), "`zones` must be a list of texts, got 1"),
-    (lambda azure, aks: cluster.add_gpu_pool(aks, zones=[None]), "`zones` must be a list of texts, got one with None"),
+    (lambda azure, aks: cluster.add_gpu_pool(aks, zones=[None]), "`zones` must be a list of texts, got an item None"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, spot="yes"), "`spot` must be True or False, got 'yes'"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, spot=True, spot_max_price=0), "`spot_max_price` must be a number"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, eviction_policy="Keep"), "`eviction_policy` must be 'Delete' or"),
@@ -73,12 +73,21 @@ VALUES: list[tuple[Any, str]] = [
     (lambda azure, aks: cluster.add_gpu_pool(aks, os_disk_type="SSD"), "`os_disk_type` must be 'Managed' or"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, os_disk_size_gb="128"), "`os_disk_size_gb` must be an integer"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, os_sku=5), "`os_sku` must be a text, got 5"),
-    (lambda azure, aks: cluster.scale(aks, "gpunp", "3"), "`count` must be an integer, 0 to 1000, got '3'"),
-    (lambda azure, aks: cluster.scale(aks, "gpunp", 1001), "`count` must be an integer, 0 to 1000, got 1001"),
-    (lambda azure, aks: cluster.scale(aks, "gpunp"), "`count` must be given, or `min_count` and `max_count`"),
-    (lambda azure, aks: cluster.delete_pool(aks, OTHER), "belongs to cluster other, not to aks"),
-    (lambda azure, aks: cluster.scale(aks, OTHER, 2), "belongs to cluster other, not to aks"),
-    (lambda azure, aks: cluster.stop_pool(aks, OTHER), "belongs to cluster other, not to aks"),
+    (lambda azure, aks: cluster.scale_pool(aks, "gpunp", "3"), "`count` must be an integer, 0 to 1000, got '3'"),
+    (lambda azure, aks: cluster.scale_pool(aks, "gpunp", 1001), "`count` must be an integer, 0 to 1000, got 1001"),
+    (lambda azure, aks: cluster.scale_pool(aks, "gpunp"), "`count` must be given, or `min_count` and `max_count`"),
+    (
+        lambda azure, aks: cluster.delete_pool(aks, OTHER),
+        "must be a node pool of cluster aks, got gpunp of",
+    ),
+    (
+        lambda azure, aks: cluster.scale_pool(aks, OTHER, 2),
+        "must be a node pool of cluster aks, got gpunp of",
+    ),
+    (
+        lambda azure, aks: cluster.stop_pool(aks, OTHER),
+        "must be a node pool of cluster aks, got gpunp of",
+    ),
     (lambda azure, aks: cluster.delete_pool(aks, "gpunp", missing="ignore"), "`missing` must be 'warn' or 'error'"),
     (lambda azure, aks: cluster.delete(aks, delete_group="no"), "`delete_group` must be True, False or None"),
     (lambda azure, aks: cluster.delete(aks, progress=1), "`progress` must be True, False or None, got 1"),
@@ -88,9 +97,9 @@ VALUES: list[tuple[Any, str]] = [
 SWAPPED: list[tuple[Any, str]] = [
     (lambda azure, aks: cluster.add_gpu_pool(azure, "gpunp"), "`aks` must be a Cluster, got Azure("),
     (lambda azure, aks: create(aks), "`azure` must be a subscription from aksgpu.connect(), got Cluster("),
-    (lambda azure, aks: cluster.get(aks, "aks", "rg"), "`azure` must be a subscription"),
+    (lambda azure, aks: cluster.get(aks, "aks", resource_group="rg"), "`azure` must be a subscription"),
     (lambda azure, aks: cluster.list(None), "`azure` must be a subscription"),
-    (lambda azure, aks: cluster.pools("aks"), "`aks` must be a Cluster, got 'aks'"),
+    (lambda azure, aks: cluster.list_pools("aks"), "`aks` must be a Cluster, got 'aks'"),
     (lambda azure, aks: cluster.delete("aks"), "`aks` must be a Cluster, got 'aks'"),
     (lambda azure, aks: cluster.kubeconfig(azure), "`aks` must be a Cluster"),
     (lambda azure, aks: cluster.leftovers(aks), "`azure` must be a subscription"),
@@ -113,7 +122,14 @@ def test_what_cannot_be_right_is_refused(scripted: Azure, script: Script, call: 
 def test_a_handle_with_a_hostile_name_reaches_nothing(scripted: Azure, script: Script) -> None:
     for name, group in (("..", "rg"), ("aks", ".."), ("a/b", "rg"), ("", "rg"), ("aks", "")):
         aks = Cluster(name, resource_group=group, azure=scripted, id="x")
-        for call in (cluster.delete, cluster.stop, cluster.start, cluster.abort, cluster.pools, cluster.kubeconfig):
+        for call in (
+            cluster.delete,
+            cluster.stop,
+            cluster.start,
+            cluster.abort,
+            cluster.list_pools,
+            cluster.kubeconfig,
+        ):
             with pytest.raises(InvalidInput):
                 call(aks)
     assert script.seen == []
@@ -121,17 +137,17 @@ def test_a_handle_with_a_hostile_name_reaches_nothing(scripted: Azure, script: S
 
 CALLS: dict[str, Any] = {
     "create": lambda azure, aks, timeout: create(azure, timeout=timeout),
-    "get": lambda azure, aks, timeout: cluster.get(azure, "aks", "rg", timeout=timeout),
+    "get": lambda azure, aks, timeout: cluster.get(azure, "aks", resource_group="rg", timeout=timeout),
     "list": lambda azure, aks, timeout: cluster.list(azure, timeout=timeout),
     "add_gpu_pool": lambda azure, aks, timeout: cluster.add_gpu_pool(aks, timeout=timeout),
-    "scale": lambda azure, aks, timeout: cluster.scale(aks, "gpunp", 1, timeout=timeout),
+    "scale": lambda azure, aks, timeout: cluster.scale_pool(aks, "gpunp", 1, timeout=timeout),
     "start": lambda azure, aks, timeout: cluster.start(aks, timeout=timeout),
     "stop": lambda azure, aks, timeout: cluster.stop(aks, timeout=timeout),
     "start_pool": lambda azure, aks, timeout: cluster.start_pool(aks, "gpunp", timeout=timeout),
     "stop_pool": lambda azure, aks, timeout: cluster.stop_pool(aks, "gpunp", timeout=timeout),
     "delete_pool": lambda azure, aks, timeout: cluster.delete_pool(aks, "gpunp", timeout=timeout),
     "delete": lambda azure, aks, timeout: cluster.delete(aks, timeout=timeout),
-    "pools": lambda azure, aks, timeout: cluster.pools(aks, timeout=timeout),
+    "pools": lambda azure, aks, timeout: cluster.list_pools(aks, timeout=timeout),
     "leftovers": lambda azure, aks, timeout: cluster.leftovers(azure, timeout=timeout),
     "abort": lambda azure, aks, timeout: cluster.abort(aks, timeout=timeout),
     "kubeconfig": lambda azure, aks, timeout: cluster.kubeconfig(aks, timeout=timeout),

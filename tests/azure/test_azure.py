@@ -10,7 +10,7 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError, ServiceResponseError
 
 import aksgpu
-from aksgpu.azure import Azure, StaticToken, error_parsing
+from aksgpu.azure import Azure, StaticToken, sdk_errors
 from aksgpu.azure.subscription import _with_only_subscription
 from aksgpu.azure.throttling import limit
 from aksgpu.errors import AzureAuthError, AzureError, AzureNotFound, AzureUnreachable, InvalidInput
@@ -122,13 +122,13 @@ def test_a_public_address_gets_no_token(scripted: Azure, plain_script: Script) -
 
 
 def test_no_answer_and_no_login_are_told_apart() -> None:
-    gone = error_parsing.translate(ServiceResponseError("connection refused"), "listing clusters")
+    gone = sdk_errors.translate(ServiceResponseError("connection refused"), "listing clusters")
     assert isinstance(gone, AzureUnreachable)
     assert str(gone).startswith("listing clusters: the endpoint does not answer: connection refused")
-    nobody = error_parsing.translate(ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token"))
+    nobody = sdk_errors.translate(ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token"))
     assert isinstance(nobody, AzureAuthError)
     assert "--use-device-code" in nobody.hint
-    assert error_parsing.translate(nobody) is nobody
+    assert sdk_errors.translate(nobody) is nobody
 
 
 def test_an_endpoint_that_is_gone_says_to_connect_again_and_keeps_the_original(scripted: Azure, script: Script) -> None:

@@ -85,16 +85,16 @@ def life(azure: Azure, name: str, folder: Path, before: Callable[[], None]) -> N
 
     aks = do(cluster.create, azure, name, resource_group=name, location="eastus")
     assert do(cluster.create, azure, name, resource_group=name).id == aks.id
-    assert do(cluster.get, azure, name, name).id == aks.id
+    assert do(cluster.get, azure, name, resource_group=name).id == aks.id
     assert name in do(cluster.list, azure)["cluster"].tolist()
     assert do(cluster.add_gpu_pool, aks, "gpunp").state == "Succeeded"
-    assert do(cluster.scale, aks, "gpunp", 2).count == 2
+    assert do(cluster.scale_pool, aks, "gpunp", 2).count == 2
     assert do(cluster.stop_pool, aks, "gpunp").power == "Stopped"
     assert do(cluster.start_pool, aks, "gpunp").power == "Running"
     do(cluster.stop, aks)
     do(cluster.start, aks)
     do(cluster.abort, aks)
-    table = do(cluster.pools, aks)
+    table = do(cluster.list_pools, aks)
     assert table[["pool", "count", "state", "power"]].values.tolist() == [
         ["gpunp", 2, "Succeeded", "Running"],
         ["nodepool1", 1, "Succeeded", "Running"],
@@ -102,7 +102,7 @@ def life(azure: Azure, name: str, folder: Path, before: Callable[[], None]) -> N
     assert len(do(cluster.leftovers, azure).query("cluster == @name")) == 2
     assert do(cluster.kubeconfig, aks).exists()
     assert do(cluster.get_credentials, aks, folder / "config").exists()
-    assert "Standard_NC4as_T4_v3" in do(sizes.gpu_sizes, azure, "eastus")["size"].tolist()
+    assert "Standard_NC4as_T4_v3" in do(sizes.gpu_sizes, azure, "eastus")["vm_size"].tolist()
     assert do(sizes.preflight, azure, "eastus", "Standard_NC4as_T4_v3").verdict == "yes"
     assert do(cluster.delete_pool, aks, "gpunp") is True
     deletion = do(cluster.delete, aks)
@@ -133,9 +133,9 @@ def test_each_call_goes_on_after_one_fault_on_each_of_its_requests(
 
 
 READS: dict[str, Callable[[Azure, Cluster, float], Any]] = {
-    "get": lambda azure, aks, timeout: cluster.get(azure, "silent", "silent", timeout=timeout),
+    "get": lambda azure, aks, timeout: cluster.get(azure, "silent", resource_group="silent", timeout=timeout),
     "list": lambda azure, aks, timeout: cluster.list(azure, timeout=timeout),
-    "pools": lambda azure, aks, timeout: cluster.pools(aks, timeout=timeout),
+    "pools": lambda azure, aks, timeout: cluster.list_pools(aks, timeout=timeout),
     "leftovers": lambda azure, aks, timeout: cluster.leftovers(azure, timeout=timeout),
     "kubeconfig": lambda azure, aks, timeout: cluster.kubeconfig(aks, timeout=timeout),
     "gpu_sizes": lambda azure, aks, timeout: sizes.gpu_sizes(azure, "eastus", timeout=timeout),
@@ -144,7 +144,7 @@ READS: dict[str, Callable[[Azure, Cluster, float], Any]] = {
 WRITES: dict[str, Callable[[Azure, Cluster, float], Any]] = {
     "create": lambda azure, aks, timeout: cluster.create(azure, "silent", resource_group="silent", timeout=timeout),
     "add_gpu_pool": lambda azure, aks, timeout: cluster.add_gpu_pool(aks, timeout=timeout),
-    "scale": lambda azure, aks, timeout: cluster.scale(aks, "nodepool1", 2, timeout=timeout),
+    "scale": lambda azure, aks, timeout: cluster.scale_pool(aks, "nodepool1", 2, timeout=timeout),
     "stop_pool": lambda azure, aks, timeout: cluster.stop_pool(aks, "nodepool1", timeout=timeout),
     "start_pool": lambda azure, aks, timeout: cluster.start_pool(aks, "nodepool1", timeout=timeout),
     "stop": lambda azure, aks, timeout: cluster.stop(aks, timeout=timeout),
@@ -192,6 +192,16 @@ def test_a_timeout_holds_on_a_silent_server(azure: Azure, aks: Cluster, proxy: F
     if name != "get_credentials":
         assert isinstance(error, AzureUnreachable)
         assert "does not answer: the time ran out" in error.message
+
+
+@pytest.mark.parametrize("name", ["list", "add_gpu_pool", "kubeconfig"])
+def test_a_timeout_holds_on_a_server_that_sends_a_byte_now_and_then(
+    azure: Azure, aks: Cluster, proxy: FaultProxy, name: str
+) -> None:
+    proxy.plan = always(trickle(1, 0.5))
+    call = {**READS, **WRITES}[name]
+    error = in_time(lambda: call(azure, aks, 1.5), 20)
+    assert isinstance(error, AzureUnreachable), error
 
 
 @pytest.mark.parametrize("name", [name for name in (*READS, *WRITES) if name not in ("get_credentials", "preflight")])

@@ -36,13 +36,15 @@ def shared(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
 
 def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     aks = cluster.create(azure, "walk", resource_group="walk-group", location="East US", tags={"who": "me"})
-    assert repr(aks) == "Cluster(walk in walk-group (eastus), USD 0.096 an hour)"
+    assert repr(aks) == "Cluster(walk in walk-group (eastus))"
+    assert cluster.usd_per_hour(aks) == 0.096
     pool = cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1)
     assert repr(pool) == ("NodePool(gpunp of walk: 1 x Standard_NC4as_T4_v3 (Tesla T4), Succeeded, USD 0.526 an hour)")
     assert pool.taints == ("sku=gpu:NoSchedule",)
-    assert repr(aks) == "Cluster(walk in walk-group (eastus), USD 0.622 an hour)"
-    assert "of which nodepool1</th><td style='text-align:left'>USD 0.096 an hour" in aks._repr_html_()
-    assert repr(cluster.get(azure, "walk", "walk-group")) == repr(aks)
+    assert cluster.get_pool(aks, "gpunp") == pool
+    assert repr(aks) == "Cluster(walk in walk-group (eastus))"
+    assert cluster.usd_per_hour(aks) == 0.622
+    assert repr(cluster.get(azure, "walk", resource_group="walk-group")) == repr(aks)
     nodes = {node["metadata"]["labels"]["agentpool"] for node in aks.kube.list("Node")}
     assert nodes == {"nodepool1", "gpunp"}
     left = cluster.leftovers(azure).query("cluster == 'walk'")
@@ -50,15 +52,16 @@ def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     assert left[["usd_per_hour", "disks_usd_per_day", "usd_per_day"]].values.tolist()[0] == [0.526, 0.65, 13.27]
     assert cluster.delete_pool(aks, "gpunp") is True
     with pytest.warns(
-        UserWarning, match=r"no node pool 'gpunp' in cluster walk, so none was deleted. There are: nodepool1"
+        UserWarning, match=r"no node pool 'gpunp' in cluster walk, so none was deleted. Existing names: nodepool1"
     ):
         assert cluster.delete_pool(aks, pool) is False
-    assert cluster.pools(aks)["pool"].tolist() == ["nodepool1"]
+    assert cluster.list_pools(aks)["pool"].tolist() == ["nodepool1"]
     assert repr(cluster.delete(aks)) == "Deletion(deleted cluster walk and resource group walk-group)"
-    assert aks.usd_per_hour == 0
+    with pytest.raises(AzureNotFound):
+        cluster.usd_per_hour(aks)
     with pytest.warns(UserWarning, match="no cluster 'walk' in resource group 'walk-group', so none was deleted"):
         again = cluster.delete(aks)
-    assert repr(again) == "Deletion(nothing deleted; resource group walk-group is gone too)"
+    assert repr(again) == "Deletion(nothing deleted; resource group walk-group does not exist any more)"
     assert not again
     assert "walk" not in cluster.leftovers(azure)["cluster"].tolist()
 
@@ -67,8 +70,8 @@ def test_the_shape_of_2020_is_one_gpu_pool_without_a_taint(azure: Azure) -> None
     aks = cluster.create(
         azure, "old", resource_group="old", location="eastus", vm_size="Standard_NC4as_T4_v3", node_count=1
     )
-    table = cluster.pools(aks)
-    assert table[["pool", "mode", "vm_size", "gpu", "gpus", "taints"]].values.tolist() == [
+    table = cluster.list_pools(aks)
+    assert table[["pool", "mode", "vm_size", "gpu_model", "gpus", "taints"]].values.tolist() == [
         ["nodepool1", "System", "Standard_NC4as_T4_v3", "Tesla T4", 1, ""]
     ]
     cluster.delete(aks)
@@ -77,12 +80,12 @@ def test_the_shape_of_2020_is_one_gpu_pool_without_a_taint(azure: Azure) -> None
 def test_creating_what_exists_and_matches_returns_it(shared: cluster.Cluster, azure: Azure) -> None:
     again = cluster.create(azure, "shared", resource_group="shared-group", location="eastus", kubernetes_version="1.33")
     assert again.id == shared.id
-    assert cluster.get(azure, "shared", "shared-group").id == shared.id
+    assert cluster.get(azure, "shared", resource_group="shared-group").id == shared.id
     assert cluster.create(azure, "shared", resource_group="shared-group").id == shared.id
 
 
 def test_creating_what_exists_and_differs_names_the_differences(shared: cluster.Cluster, azure: Azure) -> None:
-    with pytest.raises(AzureConflict, match=r"location is 'eastus', asked for 'westus2'; node_count is 1, asked for 2"):
+    with pytest.raises(AzureConflict, match=r"location is 'eastus', requested 'westus2'; node_count is 1, requested 2"):
         cluster.create(
             azure, "shared", resource_group="shared-group", location="westus2", node_count=2, kubernetes_version="1.32"
         )
@@ -113,7 +116,7 @@ def test_a_resource_group_with_other_use_stays(azure: Azure) -> None:
     aks = cluster.create(azure, "guest", resource_group="theirs")
     assert aks.location == "westus2"
     assert repr(cluster.delete(aks)) == (
-        "Deletion(deleted cluster guest; resource group theirs stays: it was there before)"
+        "Deletion(deleted cluster guest; resource group theirs stays: it existed before)"
     )
     with pytest.warns(UserWarning, match="no cluster 'guest'"):
         assert repr(cluster.delete(aks, delete_group=True)) == "Deletion(deleted resource group theirs)"
@@ -122,7 +125,7 @@ def test_a_resource_group_with_other_use_stays(azure: Azure) -> None:
 def test_a_resource_group_with_another_cluster_stays(azure: Azure) -> None:
     first = cluster.create(azure, "first", resource_group="both", location="eastus")
     second = cluster.create(azure, "second", resource_group="both")
-    assert "stays: it holds 1 more resource" in repr(cluster.delete(first))
+    assert "stays: it has 1 more resource" in repr(cluster.delete(first))
     assert cluster.delete(second).resource_group == "both"
 
 
@@ -130,7 +133,7 @@ def test_no_such_cluster(shared: cluster.Cluster, azure: Azure) -> None:
     with pytest.raises(
         AzureNotFound, match=r"(?s)no cluster 'myAKS' in resource group 'nowhere'.*shared \(shared-group\)"
     ):
-        cluster.get(azure, "myAKS", "nowhere")
+        cluster.get(azure, "myAKS", resource_group="nowhere")
 
 
 def test_wrong_location(azure: Azure) -> None:
@@ -174,7 +177,7 @@ def test_retired_size(azure: Azure, shared: cluster.Cluster, preflight: bool) ->
         cluster.create(
             azure, "k80", resource_group="k80", location="eastus", vm_size="Standard_NC6", preflight=preflight
         )
-    assert (caught.value.size, caught.value.alternatives[0]) == ("Standard_NC6", "Standard_NC4as_T4_v3")
+    assert (caught.value.vm_size, caught.value.alternatives[0]) == ("Standard_NC6", "Standard_NC4as_T4_v3")
     with pytest.raises(SizeNotAvailable, match="Use Standard_NC4as_T4_v3 instead"):
         cluster.add_gpu_pool(shared, vm_size="Standard_NC6", preflight=preflight)
 
@@ -183,7 +186,7 @@ def test_retired_size(azure: Azure, shared: cluster.Cluster, preflight: bool) ->
 def test_unknown_size(shared: cluster.Cluster, preflight: bool) -> None:
     with pytest.raises(SizeNotAvailable, match="Standard_NC4as_T4_v3") as caught:
         cluster.add_gpu_pool(shared, vm_size="Standard_NC4as_T5_v3", preflight=preflight)
-    assert caught.value.size == "Standard_NC4as_T5_v3"
+    assert caught.value.vm_size == "Standard_NC4as_T5_v3"
 
 
 def test_size_without_gpu_and_size_of_another_region(shared: cluster.Cluster) -> None:
@@ -229,7 +232,7 @@ def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
     assert "autoscaled 0 to 2, spot" in repr(pool)
     assert cluster.add_gpu_pool(shared, "spot1", **wish) == pool
     with pytest.raises(InvalidInput, match="autoscaler chooses"):
-        cluster.scale(shared, pool, 1)
+        cluster.scale_pool(shared, pool, 1)
     with pytest.raises(AzureConflict) as caught:
         cluster.add_gpu_pool(shared, "spot1")
     assert set(caught.value.differences) == {"spot", "max_count", "node_taints", "gpu_driver"}
@@ -237,14 +240,14 @@ def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
     with pytest.raises(AzureConflict, match=r"min_count=\.\.\., max_count=\.\.\.") as caught:
         cluster.add_gpu_pool(shared, "spot1", **{**wish, "max_count": 3})
     assert caught.value.differences == {"max_count": (2, 3)}
-    with pytest.raises(AzureConflict, match="gpu_driver is 'none', asked for 'install'"):
+    with pytest.raises(AzureConflict, match="gpu_driver is 'none', requested 'install'"):
         cluster.add_gpu_pool(shared, "spot1", **{**wish, "gpu_driver": "install"})
-    assert cluster.scale(shared, pool, min_count=0, max_count=3).max_count == 3
+    assert cluster.scale_pool(shared, pool, min_count=0, max_count=3).max_count == 3
     with pytest.raises(InvalidInput, match="`count` must be given"):
-        cluster.scale(shared, pool)
-    by_hand = cluster.scale(shared, pool, 1, autoscaler=False)
+        cluster.scale_pool(shared, pool)
+    by_hand = cluster.scale_pool(shared, pool, 1, autoscaler=False)
     assert (by_hand.count, by_hand.max_count) == (1, None)
-    assert cluster.scale(shared, pool, 1, autoscaler=False) == by_hand
+    assert cluster.scale_pool(shared, pool, 1, autoscaler=False) == by_hand
     cluster.delete_pool(shared, pool)
 
 
@@ -254,9 +257,9 @@ def test_scaling_stopping_and_starting_a_pool(shared: cluster.Cluster) -> None:
     with pytest.raises(AzureConflict, match=r"(?s)power is 'Stopped'.*cluster\.start_pool"):
         cluster.add_gpu_pool(shared, "gpus")
     cluster.start_pool(shared, "gpus")
-    assert cluster.scale(shared, "gpus", 2).usd_per_hour == 1.052
-    assert cluster.scale(shared, "gpus", 2).count == 2
-    with pytest.raises(AzureConflict, match=r"(?s)count is 2, asked for 1.*cluster\.scale"):
+    assert cluster.scale_pool(shared, "gpus", 2).usd_per_hour == 1.052
+    assert cluster.scale_pool(shared, "gpus", 2).count == 2
+    with pytest.raises(AzureConflict, match=r"(?s)count is 2, requested 1.*cluster\.scale_pool"):
         cluster.add_gpu_pool(shared, "gpus")
     stopped = cluster.stop_pool(shared, "gpus")
     assert (stopped.power, stopped.usd_per_hour) == ("Stopped", 0.0)
@@ -266,7 +269,7 @@ def test_scaling_stopping_and_starting_a_pool(shared: cluster.Cluster) -> None:
     assert cluster.start_pool(shared, stopped).power == "Running"
     cluster.delete_pool(shared, "gpus")
     with pytest.raises(AzureNotFound, match="no node pool 'gpus'"):
-        cluster.scale(shared, "gpus", 1)
+        cluster.scale_pool(shared, "gpus", 1)
     with pytest.raises(AzureConflict, match=r"cluster\.delete\(aks\)"):
         cluster.delete_pool(shared, "nodepool1")
 
@@ -275,8 +278,8 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
     aks = cluster.create(azure, "nap", resource_group="nap", location="eastus")
     cluster.stop(aks)
     cluster.stop(aks)
-    assert aks.usd_per_hour == 0
-    assert cluster.pools(aks)["usd_per_hour"].tolist() == [0.0]
+    assert cluster.usd_per_hour(aks) == 0
+    assert cluster.list_pools(aks)["usd_per_hour"].tolist() == [0.0]
     row = cluster.leftovers(azure).query("cluster == 'nap'")
     assert row["state"].tolist() == ["Stopped"]
     assert row[["usd_per_hour", "usd_per_day"]].values.tolist() == [[0.0, 0.65]]
@@ -292,13 +295,13 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
 def test_a_typo_in_a_pools_name_is_visible_and_deletes_nothing(shared: cluster.Cluster) -> None:
     cluster.add_gpu_pool(shared, "gpunp", count=0)
     with pytest.warns(
-        UserWarning, match=r"no node pool 'gpump'.*Did you mean 'gpunp'\? There are: gpunp, nodepool1"
+        UserWarning, match=r"no node pool 'gpump'.*Did you mean 'gpunp'\? Existing names: gpunp, nodepool1"
     ) as seen:
         assert cluster.delete_pool(shared, "gpump") is False
     assert seen[0].filename == __file__
     with pytest.raises(AzureNotFound, match="Did you mean 'gpunp'"):
         cluster.delete_pool(shared, "gpump", missing="error")
-    assert cluster.pools(shared)["pool"].tolist() == ["gpunp", "nodepool1"]
+    assert cluster.list_pools(shared)["pool"].tolist() == ["gpunp", "nodepool1"]
     assert cluster.delete_pool(shared, "gpunp", missing="error") is True
 
 
@@ -309,7 +312,7 @@ def test_a_typo_in_a_clusters_name_is_visible_and_deletes_nothing(shared: cluste
     assert seen[0].filename == __file__
     with pytest.raises(AzureNotFound, match="Did you mean 'shared'"):
         cluster.delete(wrong, missing="error")
-    assert cluster.get(azure, "shared", "shared-group").id == shared.id
+    assert cluster.get(azure, "shared", resource_group="shared-group").id == shared.id
 
 
 def test_what_a_stopped_cluster_refuses_says_to_start_it(azure: Azure) -> None:
@@ -329,7 +332,7 @@ def test_the_laptop_killed_in_the_middle_of_creating() -> None:
         os.kill(json.loads((endpoint.home / "laptop.json").read_text())["pid"], signal.SIGKILL)
         again = aksgpu.connect(local.start(endpoint.home, settings=local.Settings(time_scale=0.05)))
         aks = cluster.create(again, "kill", **wish)
-        assert cluster.pools(aks)["state"].tolist() == ["Succeeded"]
+        assert cluster.list_pools(aks)["state"].tolist() == ["Succeeded"]
 
 
 def test_tables_have_the_same_columns_and_dtypes_with_and_without_rows(azure: Azure, shared: cluster.Cluster) -> None:
@@ -347,7 +350,7 @@ def test_tables_have_the_same_columns_and_dtypes_with_and_without_rows(azure: Az
         "disks_usd_per_day": "Float64",
         "usd_per_day": "Float64",
     }
-    assert cluster.pools(shared)["min_count"].isna().all()
+    assert cluster.list_pools(shared)["min_count"].isna().all()
     assert isinstance(cluster.list(azure), pd.DataFrame)
 
 
@@ -356,7 +359,7 @@ def test_reprs_escape_and_tell_more_in_html(shared: cluster.Cluster) -> None:
     pool = cluster.NodePool("<b>", "aks", "Standard_NC4as_T4_v3", 2)
     assert "&lt;b&gt;" in pool._repr_html_()
     assert pool.gpus == 2
-    assert cluster.NodePool("x", "aks", "Standard_D2s_v5", 2).gpu == ""
+    assert cluster.NodePool("x", "aks", "Standard_D2s_v5", 2).gpu_model == ""
 
 
 def test_a_cluster_of_a_kubeconfig_has_no_azure_part(shared: cluster.Cluster) -> None:
@@ -367,4 +370,4 @@ def test_a_cluster_of_a_kubeconfig_has_no_azure_part(shared: cluster.Cluster) ->
     assert "a kubeconfig" in other._repr_html_()
     assert other.kube.list("Node")
     with pytest.raises(InvalidInput, match="not managed through Azure"):
-        cluster.pools(other)
+        cluster.list_pools(other)

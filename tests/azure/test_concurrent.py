@@ -93,13 +93,13 @@ def test_one_cluster_is_created_pooled_scaled_and_deleted_by_many(azure: Azure) 
     aks = made[0]
     pools = at_once(lambda: cluster.add_gpu_pool(aks, "gpunp"))
     assert {pool.count for pool in pools} == {1}
-    assert cluster.pools(aks)["state"].tolist() == ["Succeeded", "Succeeded"]
-    scaled = at_once(lambda: cluster.scale(aks, "gpunp", 2))
+    assert cluster.list_pools(aks)["state"].tolist() == ["Succeeded", "Succeeded"]
+    scaled = at_once(lambda: cluster.scale_pool(aks, "gpunp", 2))
     assert {pool.count for pool in scaled} == {2}
     stopped = at_once(lambda: cluster.stop_pool(aks, "gpunp"), 5)
     assert {pool.power for pool in stopped} == {"Stopped"}
     assert True in at_once(lambda: cluster.delete_pool(aks, "gpunp"))
-    assert cluster.pools(aks)["pool"].tolist() == ["nodepool1"]
+    assert cluster.list_pools(aks)["pool"].tolist() == ["nodepool1"]
     deleted = at_once(lambda: cluster.delete(aks))
     assert "threads" in {deletion.cluster for deletion in deleted}
     assert "threads" not in cluster.list(azure)["cluster"].tolist()
@@ -107,10 +107,10 @@ def test_one_cluster_is_created_pooled_scaled_and_deleted_by_many(azure: Azure) 
 
 def test_two_processes_do_the_same(azure: Azure, laptop: Endpoint) -> None:
     assert processes(laptop, 'cluster.create(azure, "twice", **wish).name') == ["twice"] * 2
-    added = 'cluster.add_gpu_pool(cluster.get(azure, "twice", "crowd"), "gpunp").count'
+    added = 'cluster.add_gpu_pool(cluster.get(azure, "twice", resource_group="crowd"), "gpunp").count'
     assert processes(laptop, added) == ["1"] * 2
-    scaled = 'cluster.scale(cluster.get(azure, "twice", "crowd"), "gpunp", 2).count'
+    scaled = 'cluster.scale_pool(cluster.get(azure, "twice", resource_group="crowd"), "gpunp", 2).count'
     assert processes(laptop, scaled) == ["2"] * 2
-    aks = cluster.get(azure, "twice", "crowd")
-    assert cluster.pools(aks)["count"].tolist() == [2, 1]
+    aks = cluster.get(azure, "twice", resource_group="crowd")
+    assert cluster.list_pools(aks)["count"].tolist() == [2, 1]
     cluster.delete(aks)

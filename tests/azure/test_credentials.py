@@ -17,7 +17,7 @@ from aksgpu.azure import Azure
 from aksgpu.azure.subscription import AKS_SERVER_SCOPE
 from aksgpu.cluster.cluster_model import Cluster
 from aksgpu.errors import ApiServerRestricted, AzureConflict, InvalidInput, LocalAccountsDisabled
-from aksgpu.kube import kubeconfig as _kubeconfig
+from aksgpu.kube import kubeconfig as kubeconfig_files
 from aksgpu.local import Endpoint
 
 from .conftest import SUBSCRIPTION, Answer, Script
@@ -174,21 +174,21 @@ def test_entra_id_works_without_kubelogin_and_the_token_is_renewed(aks: Cluster,
 
 
 def test_which_kubeconfigs_ask_for_entra_id() -> None:
-    assert _kubeconfig.entra_server({"exec": KUBELOGIN}) == "6dae42f8-4368-4678-94ff-3960e28e3630"
-    assert _kubeconfig.entra_server({"exec": {"command": "/usr/bin/kubelogin", "args": ["--server-id"]}}) == ""
-    assert _kubeconfig.entra_server({"auth-provider": {"name": "azure", "config": {"apiserver-id": "x"}}}) == "x"
-    assert _kubeconfig.entra_server({"exec": {"command": "gke-gcloud-auth-plugin"}}) is None
-    assert _kubeconfig.entra_server({"token": "abc"}) is None
-    assert _kubeconfig.user_of(config(token="abc")) == {"token": "abc"}
-    assert _kubeconfig.user_of(config(), "nobody") == {}
+    assert kubeconfig_files.entra_server({"exec": KUBELOGIN}) == "6dae42f8-4368-4678-94ff-3960e28e3630"
+    assert kubeconfig_files.entra_server({"exec": {"command": "/usr/bin/kubelogin", "args": ["--server-id"]}}) == ""
+    assert kubeconfig_files.entra_server({"auth-provider": {"name": "azure", "config": {"apiserver-id": "x"}}}) == "x"
+    assert kubeconfig_files.entra_server({"exec": {"command": "gke-gcloud-auth-plugin"}}) is None
+    assert kubeconfig_files.entra_server({"token": "abc"}) is None
+    assert kubeconfig_files.user_of(config(token="abc")) == {"token": "abc"}
+    assert kubeconfig_files.user_of(config(), "nobody") == {}
 
 
 def test_from_kubeconfig_without_context(tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text(yaml.safe_dump(config() | {"current-context": ""}))
-    with pytest.raises(InvalidInput, match="there are: aks"):
+    with pytest.raises(InvalidInput, match="Existing contexts: aks"):
         cluster.from_kubeconfig(path)
-    assert repr(cluster.from_kubeconfig(path, "aks")) == "Cluster(aks)"
+    assert repr(cluster.from_kubeconfig(path, context="aks")) == "Cluster(aks)"
     with pytest.raises(InvalidInput):
         cluster.from_kubeconfig(tmp_path / "missing")
 
@@ -208,7 +208,7 @@ def _made_with(azure: Azure, name: str, **properties: Any) -> Cluster:
     path = f"/subscriptions/{azure.subscription_id}/resourcegroups/{group}"
     azure.request("PUT", path, body={"location": "eastus"}, api_version="2021-04-01")
     azure.client.managed_clusters.begin_create_or_update(group, name, body).result()
-    return cluster.get(azure, name, group)
+    return cluster.get(azure, name, resource_group=group)
 
 
 def test_entra_id_works_without_kubelogin(azure: Azure, laptop: Endpoint) -> None:
@@ -232,7 +232,7 @@ def test_entra_id_works_without_kubelogin(azure: Azure, laptop: Endpoint) -> Non
 def test_the_laptop_has_clusters_that_do_not_answer(
     azure: Azure, name: str, access: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu.cluster.credentials._PROBE", 0.2)
+    monkeypatch.setattr("aksgpu.cluster.credentials._PROBE_TIMEOUT", 0.2)
     with pytest.raises(ApiServerRestricted):
         _ = _made_with(azure, name, apiServerAccessProfile=access).kube
 
@@ -252,7 +252,7 @@ def test_a_range_that_this_machine_is_in(azure: Azure) -> None:
 def test_a_cluster_that_does_not_answer_everybody_says_why(
     aks: Cluster, script: Script, access: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aksgpu.cluster.credentials._PROBE", 0.2)
+    monkeypatch.setattr("aksgpu.cluster.credentials._PROBE_TIMEOUT", 0.2)
     give(script, config())  # nothing listens there
     aks.access = access
     with pytest.raises(ApiServerRestricted, match=says):

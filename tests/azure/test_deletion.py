@@ -4,7 +4,7 @@ import pytest
 
 from aksgpu import cluster, kube
 from aksgpu.azure import Azure
-from aksgpu.azure.operations import Remembered
+from aksgpu.azure.saved_operation import SavedOperation
 from aksgpu.errors import Unauthorized
 
 
@@ -12,7 +12,7 @@ def test_a_deleted_cluster_leaves_no_files_and_its_handle_says_that_it_is_gone(a
     aks = cluster.create(azure, "files", resource_group="files", location="eastus")
     own = [cluster.kubeconfig(aks), cluster.kubeconfig(aks, admin=True)]
     assert isinstance(aks.kube, kube.Kube)
-    kept = [Remembered(azure.home, aks.id), Remembered(azure.home, f"{aks.id}/agentPools/nodepool1")]
+    kept = [SavedOperation(azure.home, aks.id), SavedOperation(azure.home, f"{aks.id}/agentPools/nodepool1")]
     for each in kept:
         each.save("what was interrupted", "token")
     cluster.delete(aks)

@@ -23,7 +23,7 @@ def aks(azure: Azure, laptop: Endpoint) -> Iterator[cluster.Cluster]:
 def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     azure = aksgpu.connect(request.getfixturevalue("laptop"))
-    cluster.delete(cluster.get(azure, "faults", "faults"))
+    cluster.delete(cluster.get(azure, "faults", resource_group="faults"))
 
 
 def test_no_capacity_and_then_there_is_some(aks: cluster.Cluster, laptop: Endpoint) -> None:
@@ -31,7 +31,7 @@ def test_no_capacity_and_then_there_is_some(aks: cluster.Cluster, laptop: Endpoi
     with pytest.raises(AllocationFailed) as caught:
         cluster.add_gpu_pool(aks, "scarce")
     assert "try" in caught.value.hint
-    assert cluster.pools(aks).set_index("pool").loc["scarce", "state"] == "Failed"
+    assert cluster.list_pools(aks).set_index("pool").loc["scarce", "state"] == "Failed"
     assert cluster.add_gpu_pool(aks, "scarce").state == "Succeeded"
     cluster.delete_pool(aks, "scarce")
 
@@ -58,8 +58,8 @@ def test_an_operation_that_is_stuck_can_be_aborted_and_begun_again(azure: Azure,
     local.inject("stuck", home=laptop.home)
     with pytest.raises(WaitTimeout, match="Creating"):
         cluster.create(azure, "stuck", timeout=0.5, **wish)
-    cluster.abort(cluster.get(azure, "stuck", "stuck"))
+    cluster.abort(cluster.get(azure, "stuck", resource_group="stuck"))
     assert cluster.list(azure).set_index("cluster").loc["stuck", "state"] == "Canceled"
     aks = cluster.create(azure, "stuck", **wish)
-    assert cluster.pools(aks)["state"].tolist() == ["Succeeded"]
+    assert cluster.list_pools(aks)["state"].tolist() == ["Succeeded"]
     cluster.delete(aks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import yaml
 
 from aksgpu import cluster
 from aksgpu.cluster.cluster_model import Cluster
-from aksgpu.errors import InvalidInput
-from aksgpu.kube import kubeconfig as _kubeconfig
+from aksgpu.errors import AzureError, AzureNotFound, InvalidInput
+from aksgpu.kube import kubeconfig as kubeconfig_files
 
-from .conftest import Script
+from .conftest import Answer, Script
 from .test_credentials import aks, config, give
 
 assert aks  # a fixture
@@ -21,10 +22,10 @@ assert aks  # a fixture
 
 def test_both_forms_of_an_option_and_another_program_of_the_same_name() -> None:
     joined = {"command": "kubelogin", "args": ["get-token", "--server-id=abc"]}
-    assert _kubeconfig.entra_server({"exec": joined}) == "abc"
+    assert kubeconfig_files.entra_server({"exec": joined}) == "abc"
     other = {"command": "kubelogin", "args": ["get-token", "--oidc-issuer-url=https://issuer", "--oidc-client-id=x"]}
-    assert _kubeconfig.entra_server({"exec": other}) is None
-    assert _kubeconfig.entra_server({"exec": None, "auth-provider": None}) is None
+    assert kubeconfig_files.entra_server({"exec": other}) is None
+    assert kubeconfig_files.entra_server({"exec": None, "auth-provider": None}) is None
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_both_forms_of_an_option_and_another_program_of_the_same_name() -> None:
 )
 def test_texts_that_kubectl_would_read_as_something_else_are_quoted(tmp_path: Path, text: str) -> None:
     document = config() | {"users": [{"name": text, "user": {"token": text}}]}
-    _kubeconfig.write(tmp_path / "config", document)
+    kubeconfig_files.write(tmp_path / "config", document)
     assert yaml.safe_load((tmp_path / "config").read_text()) == document
     if not text.startswith(("a", "e", "1 ")):
         assert f"token: '{text}'" in (tmp_path / "config").read_text()
@@ -63,3 +64,40 @@ def test_a_directory_is_no_kubeconfig(aks: Cluster, script: Script, tmp_path: Pa
     give(script, config())
     with pytest.raises(InvalidInput, match="cannot be read as a kubeconfig: Is a directory"):
         cluster.get_credentials(aks, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"kubeconfigs": [{"name": "u", "value": "!!!"}]},
+        {"kubeconfigs": [{"name": "u", "value": None}]},
+        {"kubeconfigs": [{"name": "u", "value": 5}]},
+        {"kubeconfigs": [{"name": "u", "value": base64.b64encode(b"\xff\xfe").decode()}]},
+        {"kubeconfigs": [{"name": "u", "value": base64.b64encode(b"<html>Log in</html>").decode()}]},
+        {"kubeconfigs": [{"name": "u", "value": base64.b64encode(b"a: [b").decode()}]},
+        {"kubeconfigs": [{"name": "u", "value": base64.b64encode(b"clusters: []").decode()}]},
+        {"kubeconfigs": ["u"]},
+        {"kubeconfigs": "u"},
+        {"kubeconfigs": {"a": "b"}},
+        ["kubeconfigs"],
+        "kubeconfigs",
+        5,
+    ],
+    ids=str,
+)
+def test_what_is_not_a_kubeconfig_is_an_error_and_replaces_no_file(aks: Cluster, script: Script, answer: Any) -> None:
+    give(script, config())
+    path = cluster.kubeconfig(aks)
+    before = path.read_text()
+    script.on("POST", "/listClusterUserCredential$", Answer(200, answer))
+    with pytest.raises(AzureError) as raised:
+        cluster.kubeconfig(aks)
+    assert raised.value.hint
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("answer", [{"kubeconfigs": []}, {}])
+def test_no_credentials_yet(aks: Cluster, script: Script, answer: Any) -> None:
+    script.on("POST", "/listClusterUserCredential$", Answer(200, answer))
+    with pytest.raises(AzureNotFound, match="has no credentials yet"):
+        cluster.kubeconfig(aks)

@@ -11,7 +11,8 @@ import pytest
 
 from aksgpu import cluster
 from aksgpu.azure import Azure
-from aksgpu.azure.operations import Following, Remembered
+from aksgpu.azure.operations import CallerPolling
+from aksgpu.azure.saved_operation import SavedOperation
 from aksgpu.errors import (
     AllocationFailed,
     AzureError,
@@ -59,11 +60,11 @@ def test_an_operation_is_followed_to_its_end_and_leaves_nothing_behind(scripted:
     script.on("GET", "/operations/1", RUNNING, RUNNING, DONE)
     before = set(threading.enumerate())
     made = create(scripted)
-    assert repr(made) == "Cluster(aks in rg (eastus))"  # nobody told the price
-    assert "of which nodepool1</th><td style='text-align:left'>price unknown" in made._repr_html_()
+    assert repr(made) == "Cluster(aks in rg (eastus))"
+    assert cluster.usd_per_hour(made) is None, "the script has no prices"
     assert script.count("GET", "/operations/1") == 3
     assert set(threading.enumerate()) <= before
-    assert not Remembered(scripted.home, ID).path.exists()
+    assert not SavedOperation(scripted.home, ID).path.exists()
 
 
 @pytest.mark.parametrize(
@@ -85,19 +86,19 @@ def test_an_operation_that_fails_arrives_with_status_200(
     script.on("GET", "/operations/1", RUNNING, Answer(200, {"name": "1", "status": "Failed", "error": error}))
     with pytest.raises(kind, match="creating cluster aks") as caught:
         create(scripted)
-    assert caught.value.status == 200
+    assert caught.value.http_status == 200
     assert caught.value.__cause__ is not None
-    assert not Remembered(scripted.home, ID).path.exists()
+    assert not SavedOperation(scripted.home, ID).path.exists()
 
 
 def test_time_runs_out_and_the_same_call_goes_on_waiting(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
     script.on("GET", "/operations/1", RUNNING)
-    with pytest.raises(WaitTimeout, match="run the cell again") as caught:
+    with pytest.raises(WaitTimeout, match="Run the cell again") as caught:
         create(scripted, timeout=1.2)
     assert caught.value.state == "Creating"
-    kept = Remembered(scripted.home, ID).path
+    kept = SavedOperation(scripted.home, ID).path
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "secret-token" not in kept.read_text()
     script.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, shown("Succeeded")))
@@ -130,11 +131,11 @@ def test_progress_tells_the_state_and_what_is_waited_for_and_asks_no_more_often_
     ],
 )
 def test_an_operation_without_a_body_is_named_by_its_request(method: str, url: str, words: str) -> None:
-    polling = Following(1)
+    polling = CallerPolling(1)
     request = SimpleNamespace(method=method, url=url)
     polling._initial_response = SimpleNamespace(http_response=SimpleNamespace(text=lambda: "", request=request))
     polling.status = lambda: "InProgress"
-    assert polling.words() == words
+    assert polling.state() == words
 
 
 def test_a_failure_is_told_to_the_call_that_picks_the_operation_up(scripted: Azure, script: Script) -> None:
@@ -164,7 +165,7 @@ def test_a_failure_of_an_operation_begun_elsewhere_tells_its_reason(scripted: Az
 
 
 def test_an_operation_that_azure_has_forgotten_is_read_from_the_cluster(scripted: Azure, script: Script) -> None:
-    Remembered(scripted.home, ID).save("creating cluster aks", "bm90IGEgdG9rZW4=")
+    SavedOperation(scripted.home, ID).save("creating cluster aks", "bm90IGEgdG9rZW4=")
     script.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, shown("Succeeded")))
     assert create(scripted).name == "aks"
 
@@ -187,11 +188,12 @@ def test_an_interrupt_leaves_the_operation_running_and_says_how_to_go_on(scripte
         create(scripted)
     timer.join()
     assert str(caught.value) == (
-        "creating cluster aks: the creation goes on in Azure; cluster.create(...) with the same arguments waits again."
+        "creating cluster aks: the creation continues in Azure; "
+        "cluster.create(...) with the same arguments waits for it."
     )
     assert caught.value.__context__ is None, "no screen of frames"
     assert len(traceback.extract_tb(caught.value.__traceback__)) <= 3
-    assert Remembered(scripted.home, ID).path.exists()
+    assert SavedOperation(scripted.home, ID).path.exists()
 
 
 def test_an_interrupt_before_anything_was_sent_says_so(scripted: Azure, script: Script) -> None:

@@ -25,7 +25,7 @@ SIZE = "Standard_NC4as_T4_v3"
         (("eastus", SIZE, -1), {}, "`count` must be an integer, 0 or more, got -1"),
         (("eastus", SIZE), {"surge": "a third"}, "`surge` must be an integer, 0 or more, got 'a third'"),
         (("eastus", SIZE), {"surge": 0.3}, "`surge` must be an integer, 0 or more, got 0.3"),
-        (("eastus", SIZE), {"zones": (None,)}, "`zones` must be availability zones, got one with None"),
+        (("eastus", SIZE), {"zones": (None,)}, "`zones` must be a list of availability zones, got an item None"),
         (("eastus", SIZE), {"zones": 1}, "`zones` must be a list of texts, got 1"),
         (("eastus", SIZE), {"look_in": 5}, "`look_in` must be a list of texts, got 5"),
         (("eastus", SIZE), {"look_in": (5,)}, "`look_in` must be the name of a location"),

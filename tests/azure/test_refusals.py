@@ -44,16 +44,16 @@ def check(error: errors.AzureError, text: dict[str, Any]) -> None:
 
 @each_text
 def test_each_text_gives_its_class_its_numbers_and_an_action(text: dict[str, Any]) -> None:
-    error = error_parsing.recognise(text["body"], status=text["status"], what="node pool gpunp")
+    error = error_parsing.recognise(text["body"], http_status=text["status"], what="node pool gpunp")
     check(error, text)
     assert str(error).startswith("node pool gpunp: ")
-    assert error.status == text["status"]
+    assert error.http_status == text["status"]
     assert error.hint
 
 
 @each_text
 def test_each_text_is_read_the_same_when_its_lines_are_folded(text: dict[str, Any]) -> None:
-    check(error_parsing.recognise(fold(text["body"]), status=text["status"]), text)
+    check(error_parsing.recognise(fold(text["body"]), http_status=text["status"]), text)
 
 
 def test_every_text_of_the_laptop_is_checked() -> None:
@@ -88,12 +88,12 @@ def test_every_class_below_azure_error_has_a_text() -> None:
 
 
 def test_a_long_text_is_cut() -> None:
-    error = error_parsing.recognise({"code": "BadRequest", "message": "x" * 5000}, status=400)
+    error = error_parsing.recognise({"code": "BadRequest", "message": "x" * 5000}, http_status=400)
     assert len(error.message) < 500
 
 
 def test_a_text_with_braces_that_are_no_json_is_read_as_it_is() -> None:
-    error = error_parsing.recognise({"error": {"code": "Odd", "message": 'template {"a": is broken'}}, status=400)
+    error = error_parsing.recognise({"error": {"code": "Odd", "message": 'template {"a": is broken'}}, http_status=400)
     assert error.code == "Odd"
     assert "is broken" in error.message
 
@@ -102,10 +102,10 @@ def test_endless_nesting_ends() -> None:
     body: dict[str, Any] = {"code": "Deep", "message": "deep"}
     for _ in range(50):
         body = {"error": body}
-    assert error_parsing.said(body) == []
-    assert isinstance(error_parsing.recognise(body, status=400), errors.AzureError)
+    assert error_parsing.find_refusals(body) == []
+    assert isinstance(error_parsing.recognise(body, http_status=400), errors.AzureError)
 
 
 def test_an_attribute_that_a_class_does_not_declare_is_refused() -> None:
     with pytest.raises(TypeError, match="nonsense"):
-        errors.QuotaExceeded("", nonsense=1)
+        errors.QuotaExceeded("", nonsense=1)  # type: ignore[call-arg]

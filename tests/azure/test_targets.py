@@ -45,8 +45,8 @@ def environment(kubeconfig: Path, tmp_path: Path) -> dict[str, str]:
 
 def pools(theirs: Endpoint) -> list[Any]:
     """What there is in Azure's view."""
-    aks = cluster.get(aksgpu.connect(theirs), "theirs", "theirs")
-    return cluster.pools(aks)[["pool", "count"]].values.tolist()
+    aks = cluster.get(aksgpu.connect(theirs), "theirs", resource_group="theirs")
+    return cluster.list_pools(aks)[["pool", "count"]].values.tolist()
 
 
 def test_what_each_call_does(kubeconfig: Path, theirs: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,11 +85,11 @@ def test_what_only_azure_has_is_refused_plainly(kubeconfig: Path) -> None:
         lambda: sizes.gpu_sizes(azure, "eastus"),
         lambda: sizes.preflight(azure, "eastus", "Standard_NC4as_T4_v3"),
     ):
-        with pytest.raises(InvalidInput, match="the target is a kubeconfig, so there is no Azure subscription to ask"):
+        with pytest.raises(InvalidInput, match="this needs an Azure subscription, but the target is a kubeconfig"):
             call()
     for act in (
-        lambda: cluster.scale(aks, "gpus", 2),
-        lambda: cluster.pools(aks),
+        lambda: cluster.scale_pool(aks, "gpus", 2),
+        lambda: cluster.list_pools(aks),
         lambda: cluster.stop(aks),
         lambda: cluster.kubeconfig(aks),
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aksgpu.azure import Azure, resources
-from aksgpu.azure.operations import Remembered
+from aksgpu.azure.saved_operation import SavedOperation
 from aksgpu.azure.throttling import limit
 from aksgpu.errors import AzureError, OperationInProgress, Throttled, WaitTimeout
 
@@ -43,7 +43,7 @@ def test_time_runs_out_while_throttled_and_the_operation_is_still_known(
     with pytest.raises(WaitTimeout, match="Azure asks to wait 600 s"):
         create(scripted, timeout=1, progress=True)
     assert "Creating, Azure asks to wait 600 s" in capsys.readouterr().err
-    assert Remembered(scripted.home, ID).path.exists()
+    assert SavedOperation(scripted.home, ID).path.exists()
 
 
 @pytest.mark.parametrize("status", [403, 400])
@@ -51,11 +51,11 @@ def test_a_refused_poll_leaves_the_operation_known(scripted: Azure, begun: Scrip
     begun.on("GET", "/operations/1", Answer(status, {"error": {"code": "Refused", "message": "no"}}))
     with pytest.raises(AzureError):
         create(scripted)
-    assert Remembered(scripted.home, ID).path.exists()
+    assert SavedOperation(scripted.home, ID).path.exists()
     begun.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, shown("Succeeded")))
     begun.on("GET", "/operations/1", DONE)
     assert create(scripted).name == "aks"
-    assert not Remembered(scripted.home, ID).path.exists()
+    assert not SavedOperation(scripted.home, ID).path.exists()
 
 
 def test_beginning_is_tried_again_as_told(scripted: Azure, script: Script, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_an_interrupted_wait_for_a_deletion_says_how_to_go_on(scripted: Azure, s
     with pytest.raises(KeyboardInterrupt) as caught:
         create(scripted)
     timer.join()
-    assert "cluster.create(...) with the same arguments waits again" in str(caught.value)
+    assert "cluster.create(...) with the same arguments waits for it" in str(caught.value)
 
 
 def test_a_group_deletion_is_begun_as_told(scripted: Azure, script: Script) -> None:

@@ -14,8 +14,8 @@ from .conftest import Answer, Script
 
 CALLS: dict[str, Callable[[Azure, cluster.Cluster], Any]] = {
     "cluster.list": lambda azure, aks: cluster.list(azure),
-    "cluster.get": lambda azure, aks: cluster.get(azure, "aks", "rg"),
-    "cluster.pools": lambda azure, aks: cluster.pools(aks),
+    "cluster.get": lambda azure, aks: cluster.get(azure, "aks", resource_group="rg"),
+    "cluster.list_pools": lambda azure, aks: cluster.list_pools(aks),
     "cluster.leftovers": lambda azure, aks: cluster.leftovers(azure),
     "sizes.gpu_sizes": lambda azure, aks: sizes.gpu_sizes(azure, "eastus"),
     "sizes.preflight": lambda azure, aks: sizes.preflight(azure, "eastus", "Standard_NC4as_T4_v3"),

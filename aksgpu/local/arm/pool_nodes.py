@@ -127,9 +127,9 @@ def gpu_annotations(pool: Document) -> dict[str, str]:
     if not size.nvidia or profile.get("driver") == "None":
         return {}
     found = {
-        node_annotations.GPU_MODEL: size.gpu,
+        node_annotations.GPU_MODEL: size.gpu_model,
         node_annotations.GPU_COUNT: str(size.devices),
-        node_annotations.GPU_MEMORY_MIB: str(round(size.gpu_memory_gb * 1024 / size.devices)),
+        node_annotations.GPU_MEMORY_MIB: str(round(size.gpu_memory_gb_total * 1024 / size.devices)),
     }
     if is_managed(pool):
         mixed = profile["nvidia"].get("migStrategy") == "Mixed"  # AKS' default is "Single"

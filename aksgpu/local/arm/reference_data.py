@@ -44,9 +44,9 @@ class Size:
         ram_gb: memory in GiB.
         family: the VM family that its quota belongs to.
         price: US dollars per hour, or None if unknown.
-        gpu: the GPU's model; empty without one.
+        gpu_model: the GPU's model; empty without one.
         gpus: number of GPUs, which may be a fraction of one.
-        gpu_memory_gb: memory of all GPUs in GiB.
+        gpu_memory_gb_total: memory of all GPUs in GiB.
         arch: ``amd64`` or ``arm64``.
         driver: the GPU driver.
         mig: whether its GPUs support MIG.
@@ -58,9 +58,9 @@ class Size:
     ram_gb: float
     family: str
     price: float | None
-    gpu: str = ""
+    gpu_model: str = ""
     gpus: float = 0.0
-    gpu_memory_gb: float = 0.0
+    gpu_memory_gb_total: float = 0.0
     arch: str = "amd64"
     driver: str = ""
     mig: bool = False
@@ -89,7 +89,7 @@ class Size:
     def mig_slices(self, profile: str) -> tuple[str, int]:
         """Return NVIDIA's name of a MIG profile, such as ``1g.5gb``, and the number of slices of one GPU."""
         eighths, count = table("offer")["mig"][profile]
-        memory = int(self.gpu_memory_gb / self.devices * eighths / 8 + 0.5)
+        memory = int(self.gpu_memory_gb_total / self.devices * eighths / 8 + 0.5)
         return f"{profile.removeprefix('MIG')}.{memory}gb", count
 
     def is_offered(self, location: str) -> bool:
@@ -112,14 +112,14 @@ def sizes() -> dict[str, Size]:
 
 def _gpu_size(row: dict[str, str]) -> Size:
     return Size(
-        name=row["size"],
+        name=row["vm_size"],
         vcpus=int(row["vcpus"]),
         ram_gb=float(row["ram_gb"]),
         family=row["family"],
         price=float(row["usd_per_hour"]) if row["usd_per_hour"] else None,
-        gpu=row["gpu"],
+        gpu_model=row["gpu_model"],
         gpus=float(row["gpus"]),
-        gpu_memory_gb=float(row["gpu_memory_gb"]),
+        gpu_memory_gb_total=float(row["gpu_memory_gb_total"]),
         arch=row["arch"],
         driver=row["driver"],
         mig=row["mig"] == "true",

@@ -80,7 +80,7 @@ def test_a_managed_pool_scales_up_from_zero_and_down_again(aks: Cluster) -> None
         return not left or None, f"{len(left)} left"
 
     wait_until(gone, "no node", timeout=30, interval=0.2)
-    assert cluster.pools(aks).set_index("pool").loc["auto", "count"] == 0
+    assert cluster.list_pools(aks).set_index("pool").loc["auto", "count"] == 0
     cluster.delete_pool(aks, "auto")
 
 
@@ -109,7 +109,7 @@ def test_a_driver_that_breaks(aks: Cluster, laptop: Endpoint) -> None:
     with pytest.raises(NodeBootstrapFailed) as caught:
         cluster.add_gpu_pool(aks, "gpunp")
     assert caught.value.exit_code == 84
-    assert cluster.pools(aks).set_index("pool").loc["gpunp", "state"] == "Failed"
+    assert cluster.list_pools(aks).set_index("pool").loc["gpunp", "state"] == "Failed"
     cluster.add_gpu_pool(aks, "gpunp")
     plugin.install(aks, timeout=30)
     (node,) = aks.kube.list("Node", label_selector="agentpool=gpunp")
