@@ -26,7 +26,7 @@ from aksgpu import jobs
 from aksgpu.cluster import Cluster
 from aksgpu.local import Endpoint
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

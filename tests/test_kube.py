@@ -20,7 +20,7 @@ from aksgpu import errors, waiting
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube, client, transport
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 Answer = Callable[[Request], None]
 

@@ -13,7 +13,7 @@ from aksgpu.cluster import Cluster
 from aksgpu.errors import Expired, Forbidden, Invalid, KubernetesError, NotFound, Unauthorized, Unreachable
 from aksgpu.logs.patience import DENIED, REFUSED, SILENT, Limits, Patience, retryable
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 FOLLOWERS = 6
 LINES = 40

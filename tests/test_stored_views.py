@@ -15,7 +15,7 @@ from aksgpu import tutorial
 from aksgpu.cluster import Cluster
 from aksgpu.local import Endpoint
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 START = """

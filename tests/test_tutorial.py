@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from support.polling import wait_for
 
 from aksgpu import tutorial
 from aksgpu.errors import AksGpuError
@@ -126,10 +126,7 @@ def test_interrupted(folder: Path, tmp_path: Path) -> None:
         f"sys.exit(cli.main(['tutorial', '--output', {str(tmp_path / 'out')!r}]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "begun").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for((tmp_path / "begun").exists, timeout=60)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
