@@ -17,8 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import recorded
 from support import fault_proxy as faults
+from support import recorded
 from support.fault_proxy import FaultProxy
 from support.kubelet import ApiServer, Entry, Job, Pod, Run
 from support.polling import wait_for

@@ -28,7 +28,7 @@ from aksgpu import local
 from aksgpu.local import Endpoint, Settings
 
 from .api_http.conftest import Response
-from .api_http.test_hostile import TEXTS, Enemy
+from .api_http.test_hostile import TEXTS, RequestFuzzer
 from .test_process import CLUSTER, GROUP, make_cluster
 
 REQUESTS = 2_000
@@ -38,7 +38,7 @@ GROWTH = 100 << 20
 
 
 class Target:
-    """The laptop with the interface that :class:`Enemy` uses, and its Resource Manager."""
+    """The laptop with the interface that :class:`RequestFuzzer` uses, and its Resource Manager."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -98,12 +98,12 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 def test_hostile_objects_do_not_stop_controllers_and_node(target: Target) -> None:
-    enemy = Enemy(3)
+    fuzzer = RequestFuzzer(3)
     before = target.memory()
     for turn in range(REQUESTS):
         if turn % 500 == 0:
-            enemy.sow(target)
-        sent, answer = enemy.send(target)
+            fuzzer.create_samples(target)
+        sent, answer = fuzzer.send(target)
         assert answer.status < 500 or answer.status == 504, (sent, answer.body)
         assert b"Traceback" not in answer.body
     assert target.well
@@ -169,7 +169,7 @@ def test_a_client_that_closes_its_half_is_answered(target: Target) -> None:
 
 def test_hostile_requests_to_resource_manager(target: Target) -> None:
     """The last test that uses the cluster, because these requests may stop it."""
-    enemy = Enemy(4)
+    fuzzer = RequestFuzzer(4)
     chance = random.Random(4)
     paths = [
         GROUP,
@@ -185,7 +185,7 @@ def test_hostile_requests_to_resource_manager(target: Target) -> None:
     body = {"location": "eastus", "properties": {"agentPoolProfiles": [{"name": "p", "count": 1}], "dnsPrefix": "x"}}
     for _ in range(REQUESTS // 2):
         path = chance.choice(paths) + chance.choice(["", "", f"/{chance.choice(TEXTS[:9])}"])
-        content = json.dumps(enemy.mangle(body)).encode() if chance.random() < 0.7 else chance.randbytes(50)
+        content = json.dumps(fuzzer.mutate(body)).encode() if chance.random() < 0.7 else chance.randbytes(50)
         method = chance.choice(["GET", "PUT", "PATCH", "POST", "HEAD", "FOO"])
         answer = target.manage(method, f"{path}?{chance.choice(versions)}".replace(" ", "+"), content)
         assert answer.status < 500, (method, path, content, answer.body)
