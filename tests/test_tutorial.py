@@ -107,7 +107,7 @@ def test_warnings_of_the_tagged_cells_do_not_matter(folder: Path, tmp_path: Path
 
 def test_a_tagged_cell_that_gives_no_picture(folder: Path, tmp_path: Path) -> None:
     write(folder, "01-a.ipynb", "'the table'", "print('no picture')", tags={0: "accuracy", 1: "curve"})
-    with pytest.raises(AksGpuError, match=r"no cell with the tag 'curve' gave image/png") as failed:
+    with pytest.raises(AksGpuError, match=r"no cell with the tag 'curve' has an output of type image/png") as failed:
         tutorial.execute(tmp_path / "out", progress=False)
     assert f"{tmp_path / 'out'}/*.html" in failed.value.hint
 
