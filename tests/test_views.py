@@ -18,7 +18,7 @@ from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
 from aksgpu.jobs.watchers import tells_watcher
 from aksgpu.views import curve, logtext, markup
-from aksgpu.views import job_view as job_views
+from aksgpu.views import live_view as job_views
 from aksgpu.views.observation import Observation
 from aksgpu.views.widgets import LiveWidgets
 
@@ -256,7 +256,7 @@ def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.M
     silent: Any = ScriptedJob("Running")
     answer = threading.Event()
     monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
-    monkeypatch.setattr(job_views, "_LOOK", 0.05)
+    monkeypatch.setattr(job_views, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(job_views, "_CLOSE", 0.05)
     view = view_of(silent)
     assert "Unknown   the cluster has not answered yet" in text(view._repr_html_())
@@ -302,7 +302,7 @@ def test_an_interrupted_wait_ends_the_view() -> None:
     with pytest.raises(KeyboardInterrupt):
         job.wait(KeyboardInterrupt())
     assert ended(view)
-    assert "The wait was interrupted, and this view ended with it. The Job goes on." in shown(view)
+    assert "The wait was interrupted, which also ended this view. The Job continues." in shown(view)
 
 
 @pytest.mark.parametrize("error", [None, KubernetesError("failed")])
