@@ -113,13 +113,13 @@ async def running(*command: str, says: str, **environment: str) -> AsyncIterator
         start_new_session=True,
     )
     assert process.stderr is not None
-    said = ""
+    output = ""
     try:
         async with asyncio.timeout(60):
-            while not (match := re.search(says, said)):
+            while not (match := re.search(says, output)):
                 line = await process.stderr.readline()
-                assert line, f"{command[0]} ended: {said}"
-                said += line.decode()
+                assert line, f"{command[0]} ended: {output}"
+                output += line.decode()
         drain = asyncio.create_task(process.stderr.read())
         yield match[1]
     finally:

@@ -128,7 +128,7 @@ def test_interrupted(folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     wait_for((tmp_path / "begun").exists, timeout=60)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.endswith("aksgpu: interrupted\n")
-    assert "Traceback" not in said
+    assert stderr.endswith("aksgpu: interrupted\n")
+    assert "Traceback" not in stderr

@@ -1,12 +1,12 @@
 """A scripted API server whose pods' logs follow the rules of a kubelet and of CRI log files.
 
-- The log end point belongs to the newest run at once; the pod's status follows ``status_lag`` seconds later.
+- The log endpoint belongs to the newest run immediately; the pod's status follows ``status_lag`` seconds later.
 - ``previous=true`` is the run before the newest. Older runs are gone.
 - A log file holds entries: a stamp in nanoseconds, a tag (``P`` for a part of a line, ``F`` for its end), and at most
-  16 KiB of text. With ``timestamps=true``, a stamp stands where a line begins, and nowhere else.
-- ``sinceTime`` is truncated to seconds, and leaves out entries, not lines: an answer can begin inside a line.
-- Rotation leaves the newest file. A stream that stays goes on into it.
-- A stream that stays ends when its run ends.
+  16 KiB of text. With ``timestamps=true``, only the start of a line has a stamp.
+- ``sinceTime`` is truncated to seconds, and leaves out entries, not lines: a response can start inside a line.
+- Rotation leaves the newest file. An open stream continues in it.
+- An open stream ends when its run ends.
 
 Time is real. A pod's clock can be set back.
 """
