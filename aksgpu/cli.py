@@ -1,6 +1,6 @@
-"""The command ``aksgpu``: the tutorial, and the laptop AKS.
+"""The command ``aksgpu``: runs the tutorial and manages the laptop AKS.
 
-Everything else is the library's, in Python. Nothing heavy is imported before a command needs it.
+Everything else is done in Python. Each command imports what it needs when it runs, so that ``aksgpu --help`` is fast.
 """
 
 from __future__ import annotations
@@ -15,12 +15,22 @@ from pathlib import Path
 from aksgpu import __version__
 from aksgpu.errors import AksGpuError
 
-_STOPPED = 3  # as systemctl says it
-_INTERRUPTED = 130  # as shells say it
+_STOPPED = 3
+"""Exit code of ``aksgpu local status`` if the laptop AKS is stopped, as for ``systemctl status``."""
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as in shells."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for an error, 2 for a wrong command line."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0 for success, 1 for an error, 3 if ``local status`` finds the laptop AKS stopped, 130 after
+        Ctrl-C.
+
+    Raises:
+        SystemExit: with code 2 for a wrong command line, with code 0 for ``--help`` and ``--version``.
+    """
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
@@ -36,28 +46,32 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aksgpu",
         description="GPU jobs on Azure Kubernetes Service, from nothing to an accuracy curve and back to zero cost.",
-        epilog="The rest is Python: `import aksgpu; help(aksgpu)`. Nothing that this command does costs money.",
+        epilog="Everything else is done in Python: `import aksgpu; help(aksgpu)`. This command never costs money.",
     )
     parser.add_argument("--version", action="version", version=f"aksgpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    tutorial = commands.add_parser("tutorial", help="execute the tutorial's notebooks on a laptop AKS of their own")
+    tutorial = commands.add_parser("tutorial", help="run the tutorial's notebooks on a private laptop AKS")
     tutorial.add_argument(
-        "--output", type=Path, default=Path("aksgpu-tutorial"), metavar="DIR", help="where to write (./%(default)s)"
+        "--output",
+        type=Path,
+        default=Path("aksgpu-tutorial"),
+        metavar="DIR",
+        help="directory for the notebooks and the curve (default: ./%(default)s)",
     )
     tutorial.add_argument(
-        "--open", action="store_true", help="do not execute: open a copy of the notebooks in JupyterLab"
+        "--open", action="store_true", help="open a copy of the notebooks in JupyterLab instead of running them"
     )
     tutorial.set_defaults(run=_tutorial)
 
-    local = commands.add_parser("local", help="start, look at or stop the laptop AKS").add_subparsers(
+    local = commands.add_parser("local", help="start the laptop AKS, show its state, or stop it").add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
-    local.add_parser("start", help="start it, or find it running").set_defaults(run=_start)
-    local.add_parser("status", help=f"say how it is; exits with {_STOPPED} when it is stopped").set_defaults(
+    local.add_parser("start", help="start it, unless it runs").set_defaults(run=_start)
+    local.add_parser("status", help=f"show its state; the exit code is {_STOPPED} if it is stopped").set_defaults(
         run=_status
     )
-    local.add_parser("stop", help="end its pods and stop it; clusters are kept").set_defaults(run=_stop)
+    local.add_parser("stop", help="stop it and its pods; its clusters are kept").set_defaults(run=_stop)
     return parser
 
 
@@ -69,7 +83,7 @@ def _tutorial(options: argparse.Namespace) -> int:
         copies, kept = tutorial.copy(output)
         if kept:
             names = ", ".join(path.name for path in kept)
-            print(f"Already in {output}, and left as they are: {names}. Remove or rename one to get it fresh.")
+            print(f"Not replaced in {output}: {names}. Delete or rename a file to get a new copy of it.")
         return _open(copies[0])
     done = tutorial.execute(output)
     last_lines = done.table.splitlines()
@@ -83,7 +97,7 @@ def _open(notebook: Path) -> int:
     if find_spec("jupyterlab") is None:
         raise AksGpuError(
             f"JupyterLab is not installed; the notebooks are in {notebook.parent}",
-            hint="Run `pip install jupyterlab` and this command again, or open them in an editor that shows notebooks.",
+            hint="Run `pip install jupyterlab` and this command again, or open the notebooks in another editor.",
         )
     return subprocess.call([sys.executable, "-m", "jupyterlab", str(notebook)])
 
@@ -92,7 +106,7 @@ def _start(_: argparse.Namespace) -> int:
     from aksgpu import local
 
     endpoint = local.start()
-    print(f"The laptop AKS answers at {endpoint.base_url}; its files are in {endpoint.home}")
+    print(f"The laptop AKS runs at {endpoint.base_url}. Its files are in {endpoint.home}.")
     return 0
 
 
@@ -101,12 +115,13 @@ def _status(_: argparse.Namespace) -> int:
 
     state = local.status()
     if not state["running"]:
-        print(f"The laptop AKS is stopped; its files are in {state['home']}")
+        print(f"The laptop AKS is stopped. Its files are in {state['home']}.")
         return _STOPPED
     for name, value in state.items():
-        if value == "":
-            continue
-        print(f"{name:<15} {', '.join(value) or 'none' if isinstance(value, list) else value}")
+        if isinstance(value, list):
+            print(f"{name:<15} {', '.join(value) or 'none'}")
+        elif value != "":
+            print(f"{name:<15} {value}")
     return 0
 
 

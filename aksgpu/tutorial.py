@@ -1,12 +1,11 @@
-"""The tutorial's notebooks, executed in order on a laptop AKS of their own.
+"""Run the tutorial's notebooks in order on a private laptop AKS.
 
-``aksgpu tutorial`` is the command for it. The laptop is private, so that nothing of the user's is touched and nothing
-is left behind, whether all goes well or not; only a laptop that does not start leaves its log.
+The command ``aksgpu tutorial`` calls :func:`execute`. The private laptop does not touch the user's clusters and leaves
+nothing behind, also after an error. Only a laptop that does not start leaves its log.
 
-    python -m aksgpu.tutorial      # in a checkout: executes the notebooks in place, to be committed
+    python -m aksgpu.tutorial      # in a checkout: execute the notebooks in place, before they are committed
 
-The second writes what the first shows: outputs without times, counts from 1, and no state of widgets, which a reader
-without a kernel could not use.
+The stored notebooks have no times and no widget state, and their execution counts start at 1.
 """
 
 from __future__ import annotations
@@ -25,18 +24,20 @@ from aksgpu.notebook import EMPTY
 
 __all__ = ["Tutorial", "copy", "execute", "further", "notebooks"]
 
-_CELL_SECONDS = 600  # a cell that takes longer hangs
+_CELL_SECONDS = 600
+"""Seconds after which a cell counts as hanging."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_WANTED = {"curve": "image/png", "accuracy": "text/plain"}  # tags of cells, and what they are to give
+_WANTED = {"curve": "image/png", "accuracy": "text/plain"}
+"""Tags of the cells whose outputs are results, with the MIME types of these outputs."""
 
 
 @dataclass(frozen=True)
 class Tutorial:
-    """What an execution of the notebooks left.
+    """The files that a run of the notebooks wrote.
 
     Attributes:
         notebooks: the executed notebooks, in order.
-        pages: the same as HTML.
+        pages: the same notebooks as HTML.
         curve: the accuracy curve, a PNG.
         table: the accuracy table, as the notebook prints it.
     """
@@ -48,32 +49,36 @@ class Tutorial:
 
 
 def notebooks() -> list[Path]:
-    """The tutorial's notebooks in order: those of the installed package, or of the checkout.
+    """Return the tutorial's notebooks in order, from the installed package or from the checkout.
 
     Raises:
-        AksGpuError: they are in neither place.
+        AksGpuError: the notebooks are in neither place.
     """
     return _found("0[1-6]*.ipynb")
 
 
 def further() -> list[Path]:
-    """The notebooks that go on from there, in order. They are no step of the tutorial, and are copied with it."""
+    """Return the further notebooks in order. They are not steps of the tutorial, but are copied with it."""
     return _found("0[7-9]*.ipynb")
 
 
 def _found(pattern: str) -> list[Path]:
     package = Path(__file__).resolve().parent
     for folder in (package / "_notebooks", package.parent / "notebooks"):
-        if found := sorted(folder.glob(pattern)):
+        found = sorted(folder.glob(pattern))
+        if found:
             return found
-    raise AksGpuError("the tutorial's notebooks are not where they belong", hint="Install aksgpu again.")
+    raise AksGpuError("the tutorial's notebooks are missing from this installation", hint="Install aksgpu again.")
 
 
 def copy(output: Path) -> tuple[list[Path], list[Path]]:
-    """Copy the notebooks to work in; those that are already there are the user's and stay.
+    """Copy the notebooks to a directory. Existing files are not replaced, because the user may have changed them.
+
+    Args:
+        output: the directory; it is created if it does not exist.
 
     Returns:
-        All notebooks there, in order; and those of them that stayed and are not what would have been copied.
+        The paths of all notebooks in order, and the paths of the existing files that differ from the originals.
 
     Raises:
         InvalidInput: the directory cannot be written.
@@ -92,43 +97,44 @@ def copy(output: Path) -> tuple[list[Path], list[Path]]:
 
 
 def execute(output: Path, *, progress: bool = True) -> Tutorial:
-    """Execute the notebooks on a private laptop AKS, and write them, their HTML and the curve.
+    """Execute the notebooks on a private laptop AKS. Write the notebooks, their HTML and the curve.
 
     Args:
-        output: a directory, made where missing; files of the same names are replaced.
-        progress: show a bar for each notebook.
+        output: the directory; it is created if it does not exist. Files of the same names are replaced.
+        progress: whether to show a bar for each notebook.
 
     Raises:
         InvalidInput: the directory cannot be written.
-        AksGpuError: a cell failed, and its notebook is written as far as it came; or the curve or the table is missing.
+        AksGpuError: a cell failed, or the curve or the table is missing. The notebook is written up to the failed cell.
     """
     from aksgpu import local
 
     _prepare(output)
-    done = []
+    written = []
     pages = []
-    given: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with local.laptop() as endpoint:
         for notebook in notebooks():
             executed = _execute(notebook, output / notebook.name, endpoint.home, progress)
-            done.append(output / notebook.name)
+            written.append(output / notebook.name)
             pages.append(_write_page(executed, output / notebook.name))
-            given |= _tagged(executed)
+            results |= _tagged(executed)
     for tag, mime in _WANTED.items():
-        if tag not in given:
+        if tag not in results:
             raise AksGpuError(
-                f"no cell with the tag {tag!r} gave {mime}", hint=f"What the notebooks gave is in {output}/*.html."
+                f"no cell with the tag {tag!r} has an output of type {mime}",
+                hint=f"See the outputs of the notebooks in {output}/*.html.",
             )
     picture = output / "accuracy.png"
-    picture.write_bytes(base64.b64decode(given["curve"]))
-    return Tutorial(done, pages, picture, given["accuracy"])
+    picture.write_bytes(base64.b64decode(results["curve"]))
+    return Tutorial(written, pages, picture, results["accuracy"])
 
 
 def update(folder: Path) -> None:
     """Execute the notebooks of a checkout in place, in order and on a private laptop AKS."""
     from aksgpu import local
 
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is stored is what a machine without GPUs gives
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the stored outputs are those of a machine without GPUs
     with local.laptop(time_scale=0.1) as endpoint:
         for notebook in sorted(folder.glob("*.ipynb")):
             _execute(notebook, notebook, endpoint.home, True)
@@ -146,7 +152,7 @@ def _prepare(output: Path) -> None:
 
 
 def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
-    """Execute one notebook and write it, also when a cell fails."""
+    """Execute one notebook, and write it even if a cell fails."""
     import nbformat
     from tqdm import tqdm
 
@@ -155,15 +161,15 @@ def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
     with tqdm(total=len(cells), desc=source.stem, unit="cell", disable=not progress) as bar:
         client = _client(notebook, source.parent, lambda **_: bar.update())
         try:
-            # What cells print is captured; the rest is the kernel's own affair, and would be printed between the bars.
+            # The outputs of cells are captured. Anything else that the kernel prints would disturb the bars.
             client.execute(env=_environment(home), stderr=subprocess.DEVNULL)
         except Exception as error:
-            # nbclient takes Ctrl-C for itself: it ends the kernel, and then fails in one of many ways.
+            # On Ctrl-C nbclient ends the kernel itself, and then raises one of many exceptions.
             if getattr(client, "_async_cleanup_kernel_future", None) is not None:
                 raise KeyboardInterrupt from error
             raise AksGpuError(
                 f"{source.name} failed: {_reason(error)}",
-                hint=f"The notebook as far as it came is {target}.",
+                hint=f"The notebook up to the failed cell is {target}.",
             ) from error
         finally:
             _tidy(notebook)
@@ -172,7 +178,7 @@ def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
 
 
 def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
-    """A client whose kernel is this very Python, whatever kernels the user has registered as python3."""
+    """Return a client whose kernel runs this Python, whichever kernel the user has registered as python3."""
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
@@ -198,14 +204,14 @@ def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """The kernels': this run's laptop, nothing of the user's clusters, and no progress bars, as those tell times."""
-    mine = {
+    """Return the kernels' environment: this run's laptop, no clusters of the user, and no progress bars."""
+    own = {
         "AKSGPU_HOME": str(home),
         "AKSGPU_TARGET": "local",
         "AKSGPU_PROGRESS": "0",
         "KUBECONFIG": str(home / "kubeconfig"),
     }
-    return {**os.environ, **mine}
+    return {**os.environ, **own}
 
 
 def _reason(error: Exception) -> str:
@@ -215,7 +221,7 @@ def _reason(error: Exception) -> str:
 
 
 def _tidy(notebook: Any) -> None:
-    """Drop what differs between two executions or two machines, and what a reader without a kernel cannot see."""
+    """Remove what differs between two executions or machines, and what is useless without a kernel."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -230,24 +236,24 @@ def _tidy(notebook: Any) -> None:
 
 
 def _tagged(notebook: Any) -> dict[str, Any]:
-    """What the tagged cells gave, by tag; what else they print, such as a warning, does not matter."""
-    return {
-        tag: output.data[mime]
-        for cell in notebook.cells
-        for tag, mime in _WANTED.items()
-        if tag in cell.metadata.get("tags", ())
-        for output in cell.outputs
-        if mime in output.get("data", {})
-    }
+    """Return the outputs of the tagged cells by tag. Their other outputs, such as warnings, are ignored."""
+    found: dict[str, Any] = {}
+    for cell in notebook.cells:
+        for tag in cell.metadata.get("tags", ()):
+            mime = _WANTED.get(tag)
+            for output in cell.get("outputs", ()):
+                if mime in output.get("data", {}):
+                    found[tag] = output.data[mime]
+    return found
 
 
-def _write_page(notebook: Any, beside: Path) -> Path:
+def _write_page(notebook: Any, notebook_path: Path) -> Path:
     from nbconvert import HTMLExporter
 
     page, _ = HTMLExporter(mathjax_url="", require_js_url="").from_notebook_node(
-        notebook, resources={"metadata": {"name": beside.stem}}
+        notebook, resources={"metadata": {"name": notebook_path.stem}}
     )
-    target = beside.with_suffix(".html")
+    target = notebook_path.with_suffix(".html")
     target.write_text(page, encoding="utf-8")
     return target
 

@@ -1,4 +1,4 @@
-"""The notebooks run in order on one laptop AKS, as a user's do, and never on the user's own."""
+"""Settings for the notebooks. They run in order on one laptop AKS, which is not the user's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOME = Path(tempfile.gettempdir()) / f"aksgpu-notebooks-{os.getpid()}"
 _ENVIRONMENT = {
     "AKSGPU_HOME": str(_HOME),
     "AKSGPU_TARGET": "local",
-    "AKSGPU_PROGRESS": "0",  # bars tell times
+    "AKSGPU_PROGRESS": "0",  # progress shows times, which differ between runs
     "AKSGPU_TIME_SCALE": "0.05",
     "CUDA_VISIBLE_DEVICES": "",  # the stored outputs are those of a machine without GPUs
     "KUBECONFIG": str(_HOME / "kubeconfig"),
@@ -21,15 +21,15 @@ _ENVIRONMENT = {
 _patch = pytest.MonkeyPatch()
 
 
-@pytest.hookimpl(tryfirst=True)  # before the notebook's kernel is started, which inherits it
+@pytest.hookimpl(tryfirst=True)  # before the notebook's kernel starts, because it inherits the environment
 def pytest_runtest_setup() -> None:
-    """Give the kernel an environment of its own."""
+    """Set the environment of the notebook's kernel."""
     for name, value in _ENVIRONMENT.items():
         _patch.setenv(name, value)
 
 
 def pytest_runtest_teardown() -> None:
-    """Give the other tests back theirs."""
+    """Restore the environment for the other tests."""
     _patch.undo()
 
 

@@ -1,4 +1,4 @@
-"""Shared fixtures: every test runs against a home of its own, never the user's."""
+"""Settings for all tests. They use their own directory for the laptop AKS, never the user's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ os.environ["AKSGPU_PROGRESS"] = "0"
 os.environ.pop("AKSGPU_TARGET", None)
 os.environ.pop("KUBECONFIG", None)
 
-# Begun in the background of a script, Python inherits SIGINT ignored; the tests of interrupts send it.
+# A Python that a script starts in the background ignores SIGINT. The tests of interrupts need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
-    """Stop what a test left running in the home, and remove it."""
+    """Stop a laptop AKS that a test left running, and remove the directory."""
     from aksgpu import local
 
     local.stop()

@@ -26,7 +26,7 @@ from aksgpu import jobs
 from aksgpu.cluster import Cluster
 from aksgpu.local import Endpoint
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -113,13 +113,13 @@ async def running(*command: str, says: str, **environment: str) -> AsyncIterator
         start_new_session=True,
     )
     assert process.stderr is not None
-    said = ""
+    output = ""
     try:
         async with asyncio.timeout(60):
-            while not (match := re.search(says, said)):
+            while not (match := re.search(says, output)):
                 line = await process.stderr.readline()
-                assert line, f"{command[0]} ended: {said}"
-                said += line.decode()
+                assert line, f"{command[0]} ended: {output}"
+                output += line.decode()
         drain = asyncio.create_task(process.stderr.read())
         yield match[1]
     finally:
@@ -318,7 +318,7 @@ async def test_a_view_whose_kernel_is_gone_says_so(lab: Lab) -> None:
 
 @pytest.mark.slow
 async def test_a_view_whose_kernel_hangs_says_so_until_it_goes_on(lab: Lab) -> None:
-    hurry = "from aksgpu.views import job as views\nviews._STALE_AFTER = 8\n"
+    hurry = "from aksgpu.views import live_view as views\nviews._STALE_AFTER = 8\n"
     number = "import os\nwritten = open('pid', 'w').write(str(os.getpid()))\n"
     lab.write("view.ipynb", number + hurry + JOB.format(name="hangs", steps=1_000_000))
     async with lab.opened("view.ipynb") as page:
@@ -359,7 +359,7 @@ async def test_a_page_that_was_reloaded_shows_the_end(lab: Lab) -> None:
         await page.until("window.reloaded ?? 'reloaded'", "reloaded")
         await page.until(LIVE, r"step \d+ of 1,000,000")
         kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
-        await page.value(f"void {kernel}.requestExecute({{code: 'aksgpu.views.live_view(job).close()'}})")
+        await page.value(f"void {kernel}.requestExecute({{code: 'aksgpu.views.job_view(job).close()'}})")
         await assert_readable(page, "This view was closed.")
 
 

@@ -16,7 +16,7 @@ from aksgpu import capacity, cluster, diagnose, errors, jobs, plugin, waiting
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube, retry_policy, transport
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 FAULTS: dict[str, Fault] = {
     "500": faults.etcd_hangs(),

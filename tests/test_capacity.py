@@ -15,7 +15,7 @@ from aksgpu.kube import Kube
 from aksgpu.kube import node_facts as _nodes
 from aksgpu.kube import pod_facts as _pods
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 
 class Stub:

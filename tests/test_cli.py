@@ -116,5 +116,5 @@ def test_open_copies_and_says_how_to_get_jupyterlab(
     assert cli.main(["tutorial", "--open", "--output", str(tmp_path)]) == 0
     assert opened == [[sys.executable, "-m", "jupyterlab", str(tmp_path / "01-cluster.ipynb")]]
     assert (tmp_path / copies[0]).read_text() == "mine", "a copy that the user has worked in stays"
-    said = capsys.readouterr().out
-    assert said.startswith(f"Already in {tmp_path}, and left as they are: 01-cluster.ipynb. Remove or rename"), said
+    output = capsys.readouterr().out
+    assert output.startswith(f"Not replaced in {tmp_path}: 01-cluster.ipynb. Delete or rename"), output

@@ -25,7 +25,7 @@ from aksgpu.kube import Kube
 from aksgpu.kube.node_facts import read
 from aksgpu.waiting import wait_until
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 BUSYBOX = "docker.io/library/busybox:1"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ import pytest
 from scripted import Request, Server
 from support import fault_proxy as faults
 from support.fault_proxy import FaultProxy
+from support.polling import wait_for
 
 from aksgpu import cluster
 from aksgpu.cluster import Cluster
 from aksgpu.errors import Forbidden, Unreachable
 from aksgpu.kube import Kube
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 BODY = b"".join(b"line %d\n" % number for number in range(100))
 
@@ -91,14 +91,14 @@ def test_refused_connections_come_back(proxy: FaultProxy) -> None:
         get(proxy)
     with pytest.raises(ConnectionRefusedError):
         get(proxy)
-    deadline = time.monotonic() + 20
-    while True:
+
+    def answer_or_none() -> tuple[int, bytes] | None:
         try:
-            assert get(proxy) == (200, BODY)
-            break
+            return get(proxy)
         except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            return None
+
+    assert wait_for(answer_or_none) == (200, BODY)
 
 
 def test_a_lost_answer_is_one_whose_request_the_server_saw(proxy: FaultProxy) -> None:
@@ -136,8 +136,7 @@ def test_ends_with_connections_open() -> None:
 
         client = threading.Thread(target=ask)
         client.start()
-        while not proxy.faults:
-            time.sleep(0.01)
+        wait_for(lambda: proxy.faults)
         proxy.__exit__()
         client.join(10)
         assert not client.is_alive()

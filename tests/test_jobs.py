@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from scripted import Request, Server
+from support.polling import wait_for
 
 from aksgpu import cluster, diagnose, errors, jobs, manifests
 from aksgpu.cluster import Cluster
@@ -23,7 +23,7 @@ from aksgpu.jobs.manifest_diff import differences, dropped, quantities_as_text
 from aksgpu.kube import Kube
 from aksgpu.local import Endpoint, images
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 BUSYBOX = "docker.io/library/busybox:1"
 
@@ -64,12 +64,13 @@ def start(aks: Cluster, name: str, command: str, **more: Any) -> Job:
 
 
 def until(job: Job, phase: str) -> jobs.JobStatus:
-    for _ in range(200):
+    def status_in_phase() -> jobs.JobStatus | None:
         status = job.status()
-        if status.phase == phase:
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"{job.status()} is not {phase}")
+        return status if status.phase == phase else None
+
+    status = wait_for(status_in_phase)
+    assert status is not None
+    return status
 
 
 def test_a_manifest_runs_from_text_file_and_dict(aks: Cluster, name: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from aksgpu import errors, waiting
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube, client, decoding, kubeconfig, transport
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 Answer = Callable[[Request], None]
 

@@ -10,11 +10,11 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from support import recorded
 from support.live_cluster import T4, LiveCluster, kubectls, new_cluster, version_of
+from support.polling import wait_for
 
 from aksgpu.local import Endpoint
 
@@ -87,7 +87,7 @@ def test_the_tutorial(cluster: LiveCluster, binary: str) -> None:
     assert rows(run("get", "ds", "-n", "gpu-resources")) == rows(printed("kubectl get ds -n gpu-resources"))
     assert rows(run("get", "pods", "-A")) == rows(printed("kubectl get pods -A"))
     node = run("get", "nodes", "-o", "name").strip()
-    assert re.search(r"nvidia.com/gpu:\s+1", _eventually(lambda: run("describe", node), "nvidia.com/gpu:"))
+    wait_for(lambda: re.search(r"nvidia.com/gpu:\s+1", run("describe", node)))
 
     applied = f"kubectl apply -f manifests/{JOB}.yaml"
     manifest = (MANIFESTS / f"{JOB}.yaml").read_text()
@@ -133,7 +133,7 @@ def test_the_tutorial(cluster: LiveCluster, binary: str) -> None:
     assert "field is immutable" in changed
     assert run("delete", "jobs", JOB).startswith(f'job.batch "{JOB}" deleted')
     assert run("get", "jobs") == "No resources found in default namespace.\n"
-    assert "No resources found" in _eventually(lambda: run("get", "pods"), "No resources found")
+    wait_for(lambda: "No resources found" in run("get", "pods"))
     run("delete", "namespace", "gpu-resources")
     run("delete", "events", "--all")
 
@@ -146,11 +146,3 @@ def _alike(ours: list[str], theirs: list[str]) -> None:
     """The recorded kubectl is 1.32; others name some fields otherwise, but say the same in them."""
     told = [line for line in theirs if line.startswith(("Normal", "Warning", "Pods Statuses", "Status", "Exit Code"))]
     assert [line for line in told if line not in ours] == []
-
-
-def _eventually(ask: Any, text: str) -> str:
-    deadline = time.monotonic() + 15
-    while text not in (said := str(ask())):
-        assert time.monotonic() < deadline, said
-        time.sleep(0.1)
-    return said

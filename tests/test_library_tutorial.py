@@ -17,7 +17,7 @@ GROUP = "myResourceGroup"
 T4 = "Standard_NC4as_T4_v3"
 
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 
 def walk(aks: cluster.Cluster, version: Any) -> None:

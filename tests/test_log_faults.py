@@ -24,6 +24,7 @@ from support import fault_proxy as faults
 from support import recorded
 from support.fault_proxy import FaultProxy
 from support.kubelet import ApiServer, Entry, Job, Pod, Run
+from support.polling import wait_for
 
 from aksgpu import jobs, logs, metrics
 from aksgpu.errors import Forbidden, KubernetesError, LogsGone, LogUnavailable, NotFound, StreamLost, Unreachable
@@ -72,11 +73,12 @@ class Setup:
 
     def wait_for(self, count: int, timeout: float = 60) -> None:
         """Wait until so many lines were given."""
-        deadline = time.monotonic() + timeout
-        while len(self.given) < count:
+
+        def enough() -> bool:
             assert self.error is None, self.error
-            assert time.monotonic() < deadline, f"{len(self.given)} of {count} lines"
-            time.sleep(0.01)
+            return len(self.given) >= count
+
+        wait_for(enough, timeout)
 
     def end(self, timeout: float = 120) -> list[str]:
         """The texts of all lines, once the iteration has ended."""
@@ -827,11 +829,9 @@ def test_many_follows_leave_no_thread_and_no_socket_behind(setup: Any, follows: 
     for _ in range(follows):
         follow_a_little()
     gc.collect()
-    deadline = time.monotonic() + 20
-    while (open_files() > before[1] + 3 or threading.active_count() > before[0] + 3) and time.monotonic() < deadline:
-        time.sleep(0.05)  # the servers in this process close their side
-    assert open_files() <= before[1] + 3
-    assert threading.active_count() <= before[0] + 3
+    # The servers in this process close their side a little later.
+    wait_for(lambda: open_files() <= before[1] + 3)
+    wait_for(lambda: threading.active_count() <= before[0] + 3)
 
 
 def open_files() -> int:

@@ -14,7 +14,7 @@ from aksgpu.errors import Expired, Forbidden, Invalid, KubernetesError, NotFound
 from aksgpu.kube import retry_policy
 from aksgpu.logs.retrying import Failure, Limits, RetryTimer, kind_of_failure
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 LINES = 40
 """Lines that each run prints."""

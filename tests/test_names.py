@@ -20,7 +20,7 @@ from aksgpu import capacity, diagnose, errors, jobs, logs, plugin
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube, path_names
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 NAMESPACE = "names"
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

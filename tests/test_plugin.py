@@ -16,7 +16,7 @@ from aksgpu import capacity, cluster, errors, manifests, plugin
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from aksgpu import tutorial
 from aksgpu.cluster import Cluster
 from aksgpu.local import Endpoint
 
-pytest_plugins = ["aksgpu.local.testing", "laptop_cluster"]
+pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 START = """
@@ -59,7 +59,7 @@ def assert_is_static(outputs: list[Any]) -> None:
 
 
 def test_a_view_that_ends_leaves_the_verdict_and_the_curve(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> None:
-    start = START.format(name="stored", steps=60)
+    start = START.format(name="stored", steps=500)
     notebook = executed(laptop, tmp_path, start, "display(job)\nprint('beside')\njob", "job.wait();", "job")
     outputs = [output for cell in notebook.cells for output in cell.outputs]
     assert_is_static(outputs)
@@ -68,9 +68,9 @@ def test_a_view_that_ends_leaves_the_verdict_and_the_curve(aks: Cluster, laptop:
     (again,) = notebook.cells[3].outputs
     for output in (first, second, again):
         assert "<b>Complete</b>" in output.data["text/html"]
-        assert re.search(r'<img alt="accuracy \d\d\.\d\d % at step 50"', output.data["text/html"])
+        assert re.search(r'<img alt="accuracy \d\d\.\d\d % at step 490"', output.data["text/html"])
         assert re.fullmatch(
-            r"Job stored in default: Complete, accuracy \d\d\.\d\d % at step 50", output.data["text/plain"]
+            r"Job stored in default: Complete, accuracy \d\d\.\d\d % at step 490", output.data["text/plain"]
         )
     html = page(notebook)
     assert html.count("<b>Complete</b>") == 3
@@ -78,7 +78,7 @@ def test_a_view_that_ends_leaves_the_verdict_and_the_curve(aks: Cluster, laptop:
     assert not re.search("Submitted|Running|as of", html.partition("<body")[2])
 
 
-@pytest.mark.parametrize("last", ["job.wait();", "view = aksgpu.views.live_view(job)\njob.wait(); view.close()"])
+@pytest.mark.parametrize("last", ["job.wait();", "view = aksgpu.views.job_view(job)\njob.wait(); view.close()"])
 def test_the_last_cell_may_be_the_wait(aks: Cluster, laptop: Endpoint, tmp_path: Path, last: str) -> None:
     notebook = executed(laptop, tmp_path, START.format(name="last", steps=30) + "job", last)
     assert_is_static(notebook.cells[0].outputs)
@@ -88,9 +88,9 @@ def test_the_last_cell_may_be_the_wait(aks: Cluster, laptop: Endpoint, tmp_path:
 def test_an_interrupted_wait_and_a_closed_view(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> None:
     start = START.format(name="interrupted", steps=1_000_000)
     close = "del job._look\njob"
-    end = "aksgpu.views.live_view(job).close()"
+    end = "aksgpu.views.job_view(job).close()"
     notebook = executed(laptop, tmp_path, start + "job", INTERRUPT, close, end, "job.delete()")
-    for cell, note in ((0, "The wait was interrupted, and this view ended with it."), (2, "This view was closed.")):
+    for cell, note in ((0, "The wait was interrupted, which also ended this view."), (2, "This view was closed.")):
         assert_is_static(notebook.cells[cell].outputs)
         html = notebook.cells[cell].outputs[0].data["text/html"]
         assert note in html

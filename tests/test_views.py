@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from base64 import b64decode
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.polling import wait_for
 
 from aksgpu import views
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
@@ -88,13 +87,6 @@ def watch(job: Any) -> views.JobView:
     return view
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def ended(view: views.JobView) -> bool:
     return view._thread is not None and not view._thread.is_alive()
 
@@ -123,9 +115,9 @@ def test_from_pending_to_complete() -> None:
     pending = ("Pending", "Unschedulable", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     job = ScriptedJob(*[pending] * 20, *["Running"] * 20, "Complete", log=LOG)
     view = watch(job)
-    until(lambda: "Unschedulable: 0/1 nodes are available" in shown(view))
-    until(lambda: "step 10 of 30" in shown(view))
-    until(lambda: ended(view))
+    wait_for(lambda: "Unschedulable: 0/1 nodes are available" in shown(view))
+    wait_for(lambda: "step 10 of 30" in shown(view))
+    wait_for(lambda: ended(view))
     assert "Complete" in shown(view)
     assert job.tails[0] == live_view._WINDOW, "a long log costs no more than a short one"
     assert job.tails[-1] is None, "in the end, all of it"
@@ -134,7 +126,7 @@ def test_from_pending_to_complete() -> None:
 def test_progress_without_max_steps() -> None:
     for args in ((), ("--max_steps",), ("--max_steps", "many")):
         view = watch(ScriptedJob("Running", log=LOG, args=args))
-        until(lambda view=view: "step 10" in shown(view))
+        wait_for(lambda view=view: "step 10" in shown(view))
         assert "step 10 of" not in shown(view)
         view.close()
 
@@ -145,7 +137,7 @@ def test_shown_again_it_looks_again() -> None:
     assert "Running" in text(view._repr_html_())
     job.states = ["Complete"]
     assert "Complete" in text(view._repr_html_()), "though its thread pauses"
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
 
 
 def test_it_starts_nothing_before_it_is_shown() -> None:
@@ -170,7 +162,7 @@ def test_points_stay_when_their_lines_leave_the_window(monkeypatch: pytest.Monke
     job = ScriptedJob("Running", log="begin\nAccuracy at step 0: 0.1\n")
     view = watch(job)
     job.log = ["Accuracy at step 10: nan\nAccuracy at step 20: 0.8\n"]
-    until(lambda: "80.00 % at step 20" in shown(view))
+    wait_for(lambda: "80.00 % at step 20" in shown(view))
     view.close()
     assert view._seen.points.keys() == {0, 10, 20}
 
@@ -179,7 +171,7 @@ def test_a_restart_begins_the_curve_again() -> None:
     job = ScriptedJob("Running", log=LOG)
     view = watch(job)
     job.log = ["Accuracy at step 0: 0.2\n"]
-    until(lambda: "20.00 % at step 0" in shown(view))
+    wait_for(lambda: "20.00 % at step 0" in shown(view))
     assert view._seen.points.keys() == {0}
     view.close()
 
@@ -198,7 +190,7 @@ def test_a_restart_begins_the_curve_again() -> None:
 def test_a_state_that_cannot_be_read_is_not_shown_as_current(error: KubernetesError, words: str) -> None:
     job = ScriptedJob("Running", error, log=LOG)
     view = watch(job)
-    until(lambda: "State" in shown(view))
+    wait_for(lambda: "State" in shown(view))
     now = shown(view)
     assert re.search(rf"State\s+{words} \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC: ", now)
     assert error.message.replace("<", "&lt;").replace(">", "&gt;") in now
@@ -206,7 +198,7 @@ def test_a_state_that_cannot_be_read_is_not_shown_as_current(error: KubernetesEr
     assert "75.00 % at step 10" in now
     assert "as of" in now
     job.states = ["Complete"]
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert "State" not in shown(view)
 
 
@@ -217,19 +209,19 @@ def test_a_state_that_cannot_be_read_is_not_shown_as_current(error: KubernetesEr
 def test_a_log_that_cannot_be_read_is_not_an_empty_log(error: KubernetesError, words: str) -> None:
     job = ScriptedJob("Running", log=[LOG, error])
     view = watch(job)
-    until(lambda: "Log" in shown(view))
+    wait_for(lambda: "Log" in shown(view))
     assert re.search(rf"Log\s+{words} since .* UTC: {error.message}", shown(view))
     assert "Running" in shown(view)
     assert "75.00 % at step 10" in shown(view), "what was read stays"
     job.log = [LOG]
-    until(lambda: "Log" not in shown(view))
+    wait_for(lambda: "Log" not in shown(view))
     view.close()
 
 
 def test_the_last_read_of_the_log_is_tried_again() -> None:
     job = ScriptedJob("Complete", log=[KubernetesError("the node is away")] * 5 + [LOG])
     view = watch(job)
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert "75.00 % at step 10" in shown(view)
     assert "Log" not in shown(view)
     assert len(job.tails) == 6
@@ -238,7 +230,7 @@ def test_the_last_read_of_the_log_is_tried_again() -> None:
 def test_a_log_that_stays_unreadable_is_said_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_view, "_FINAL_READ", 0.05)
     view = watch(ScriptedJob("Complete", log=KubernetesError("the node is away")))
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert "Complete" in shown(view)
     assert "could not be read since" in shown(view)
 
@@ -253,7 +245,7 @@ def test_a_log_whose_pod_is_gone_ends_the_view() -> None:
 def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_view, "_PATIENCE", 0.05)
     view = watch(ScriptedJob(Unreachable("gone")))
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert "Unknown" in shown(view)
     assert "cluster not reachable since" in shown(view)
     assert "This view gave up at" in shown(view)
@@ -263,20 +255,20 @@ def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.M
     silent: Any = ScriptedJob("Running")
     answer = threading.Event()
     monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
-    monkeypatch.setattr(live_view, "_LOOK", 0.05)
+    monkeypatch.setattr(live_view, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(live_view, "_CLOSE", 0.05)
     view = view_of(silent)
     assert "Unknown   the cluster has not answered yet" in text(view._repr_html_())
     view.close()
     assert "This view was closed." in shown(view)
     answer.set()
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert "This view was closed." in shown(view)
 
 
 def test_a_deleted_job_ends_the_view() -> None:
     view = watch(ScriptedJob("Running", NotFound('jobs.batch "mnist" not found'), log=LOG))
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert "Deleted" in shown(view)
     assert "75.00 % at step 10" in shown(view), "the last known state stays"
 
@@ -286,7 +278,7 @@ def test_a_defect_is_shown_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     job = ScriptedJob("Running")
     monkeypatch.setattr(job, "status", lambda: 1 / 0)
     view = watch(job)
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert "ZeroDivisionError: division by zero" in shown(view)
 
 
@@ -309,7 +301,7 @@ def test_an_interrupted_wait_ends_the_view() -> None:
     with pytest.raises(KeyboardInterrupt):
         job.wait(KeyboardInterrupt())
     assert ended(view)
-    assert "The wait was interrupted, and this view ended with it. The Job goes on." in shown(view)
+    assert "The wait was interrupted, which also ended this view. The Job continues." in shown(view)
 
 
 @pytest.mark.parametrize("error", [None, KubernetesError("failed")])
@@ -384,7 +376,7 @@ def test_a_log_that_begins_anew_replaces_the_old_one() -> None:
 def test_a_progress_bar_is_shown_as_a_terminal_would_show_it() -> None:
     bars = "".join(f"\r\x1b[32mepoch {percent} %\x1b[0m" for percent in range(10, 101, 10))
     view = watch(ScriptedJob("Complete", log=f"begin\r\n{bars}\r\nend\n"))
-    until(lambda: ended(view))
+    wait_for(lambda: ended(view))
     assert ">begin\nepoch 100 %\nend</pre>" in view._static().html
 
 

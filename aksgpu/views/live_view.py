@@ -1,4 +1,4 @@
-"""The live view of a Job: a thread that looks at the Job, and what it shows."""
+"""The live view of a Job: a thread that polls the Job, and what the view shows."""
 
 from __future__ import annotations
 
@@ -23,37 +23,35 @@ if TYPE_CHECKING:
     from aksgpu.jobs.job import Job
 
 _WINDOW = 2000
-"""Lines of the log that are read at each look. A longer log costs no more."""
+"""Lines of the log that each poll reads. A longer log costs no more."""
 _KEPT_LINES = 8
-"""Lines of the log that the static copy holds."""
-_LOOK = 5.0
-"""Seconds that displaying a view waits for a look at the Job."""
+"""Lines of the log in the static copy."""
+_POLL_SECONDS = 5.0
+"""Seconds that displaying a view waits for a poll of the Job."""
 _ANSWER_SECONDS = 5.0
 """Seconds that one request may take before the view shows that there is no answer."""
 _PATIENCE = 900.0
 """Seconds without an answer before the view gives up."""
 _FINAL_READ = 60.0
-"""Seconds during which the log of a Job that has ended is read again when reading it fails."""
+"""Seconds for which reading the log of a Job that has ended is retried."""
 _CLOSE = 2.0
-"""Seconds that closing a view waits for a look that is under way."""
+"""Seconds that closing a view waits for a running poll."""
 _COPY_EVERY = timedelta(seconds=10)
-"""How often the static copy is brought up to date while a Job runs."""
-
-
+"""How often the static copy is updated while a Job runs."""
 _SLOWEST = 10
-"""Times the interval that a look may take place after the one before."""
+"""Limit of the interval between two polls, in multiples of the first interval."""
 _STALE_AFTER = 45.0
-"""Seconds without a look after which the page says that the view is stale, or three looks where they take longer."""
+"""Seconds without a poll after which the page calls the view stale. With long intervals it is three intervals."""
 
 
 def job_view(job: Job) -> JobView:
-    """The live view of a Job. As a cell's last line, a notebook shows it.
+    """Return the live view of a Job. A notebook shows it if it is the last line of a cell.
 
     Args:
         job: the Job to watch.
 
     Returns:
-        The view that watches this Job object, or a new one when none does.
+        The view that already watches this Job object, or else a new one.
     """
     view = watchers.get(id(job))
     return view if isinstance(view, JobView) else JobView(job)
@@ -64,7 +62,7 @@ class JobView:
 
     Args:
         job: the Job to watch.
-        interval: seconds between two looks. Grows tenfold while a Job runs for long.
+        interval: seconds between two polls. It grows up to tenfold while the Job runs.
     """
 
     def __init__(self, job: Job, *, interval: float = 0.5) -> None:
@@ -82,7 +80,7 @@ class JobView:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._turn = threading.Condition()
-        """Guards the two counts of looks."""
+        """Guards the two counts of polls."""
         self._requested = 0
         self._answered = 0.0
         self._widgets: LiveWidgets | None = None
@@ -94,7 +92,7 @@ class JobView:
         return f"<live view of Job {self._job.name} in {self._job.namespace}>"
 
     def _repr_html_(self) -> str:
-        """The state now, for front ends without widgets."""
+        """Return the current state, for front ends without widgets."""
         self._start()
         self.refresh()
         return self._static().html
@@ -111,20 +109,20 @@ class JobView:
             display(self._static().bundle(), raw=True)
 
     def refresh(self) -> None:
-        """Look at the Job at once, and wait a few seconds for that."""
+        """Poll the Job now, and wait a few seconds for the result."""
         with self._turn:
             self._requested += 1
             requested = self._requested
             self._turn.notify_all()
-            self._turn.wait_for(lambda: self._answered >= requested, _LOOK)
+            self._turn.wait_for(lambda: self._answered >= requested, _POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop watching. The display becomes static and says as of when it is."""
+        """Stop watching. The display becomes static and shows the time of its state."""
         self._close("This view was closed.")
 
     def interrupted(self) -> None:
         """Stop watching because the user interrupted a wait for the Job."""
-        self._close("The wait was interrupted, and this view ended with it. The Job goes on.")
+        self._close("The wait was interrupted, which also ended this view. The Job continues.")
 
     def _close(self, note: str) -> None:
         self._closed.set()
@@ -159,7 +157,7 @@ class JobView:
             self._thread.start()
 
     def _live(self) -> TwinDisplay | None:
-        """The display of the live widget; None when the view has ended."""
+        """Return the display of the live widget, or None if the view has ended."""
         with self._lock:
             if self._note is None and self._display is None:
                 self._widgets = LiveWidgets(max(_STALE_AFTER, 3 * _SLOWEST * self._interval))
@@ -173,7 +171,7 @@ class JobView:
         """End the view. The first call decides how it ended.
 
         Args:
-            note: why it ended before the Job; empty when the Job is done.
+            note: why it ended before the Job; empty if the Job has ended.
         """
         with self._lock:
             if self._note is not None:
@@ -191,7 +189,7 @@ class JobView:
     def _watch(self) -> None:
         note = ""
         try:
-            note = self._look_until_the_end()
+            note = self._poll_until_the_end()
         except Exception as error:
             note = escape(f"This view stopped because of a defect: {type(error).__name__}: {error}.")
             raise
@@ -200,14 +198,14 @@ class JobView:
                 self._end(note)
             self._answer(math.inf)
 
-    def _look_until_the_end(self) -> str:
-        """Look again and again. Returns why the view ends before the Job; empty when the Job has ended."""
+    def _poll_until_the_end(self) -> str:
+        """Poll until the end. Return why the view ends before the Job, or an empty text if the Job has ended."""
         pause = self._interval
         answered = time.monotonic()
         while not self._closed.is_set():
             requested = self._requested
             try:
-                if self._look():
+                if self._poll():
                     return ""
                 answered = time.monotonic()
             except NotFound:
@@ -224,14 +222,14 @@ class JobView:
         return ""
 
     def _answer(self, requested: float, pause: float = 0) -> None:
-        """Say that a look is done, and pause until the next one is due or requested."""
+        """Report that a poll is done, and pause until the next one is due or requested."""
         with self._turn:
             self._answered = requested
             self._turn.notify_all()
             self._turn.wait_for(lambda: self._closed.is_set() or self._requested > requested, pause)
 
-    def _look(self) -> bool:
-        """Read the state and the log. Returns whether all is known that will ever be."""
+    def _poll(self) -> bool:
+        """Read the state and the log. Return whether there is nothing more to read."""
         with deadline(_ANSWER_SECONDS):
             status = self._job.status()
         words = ": ".join(word for word in (status.reason, status.message) if word)
@@ -249,7 +247,7 @@ class JobView:
         return final or time.monotonic() - self._ended_at > _FINAL_READ
 
     def _read_log(self) -> bool:
-        """Read the log. Returns whether reading it again would give nothing new once the Job has ended."""
+        """Read the log. Return whether reading it again after the Job's end would give nothing new."""
         try:
             with deadline(_FINAL_READ if self._seen.ended else _ANSWER_SECONDS):
                 text = self._job.logs() if self._seen.ended else self._job.logs(tail_lines=_WINDOW)
@@ -262,14 +260,14 @@ class JobView:
         points = dict(zip(table["step"].tolist(), table["accuracy"].tolist(), strict=True))
         lines = logtext.split(text)
         if not self._seen.ended and len(lines) >= _WINDOW:
-            points = {**self._seen.points, **points}  # the log's beginning was read by earlier looks
+            points = {**self._seen.points, **points}  # earlier polls read the beginning of the log
         last = tuple(logtext.clean(line) for line in lines[-_KEPT_LINES:])
         self._seen = replace(self._seen, points=points, lines=last, log_problem="")
         self._log = text
         return True
 
     def _read_object(self) -> None:
-        """Read what the Job object alone tells: its number of steps, and when it began and ended."""
+        """Read what only the Job object contains: its number of steps, its start and its end."""
         running = self._seen.phase == "Running" and self._seen.points and not self._seen.started
         if not running and not self._seen.ended:
             return
@@ -277,7 +275,7 @@ class JobView:
             with deadline(_ANSWER_SECONDS):
                 job = self._job.cluster.kube.get("Job", self._job.name, self._job.namespace)
         except AksGpuError:
-            return  # times are left out; the state was read
+            return  # the state was read; only the times are missing
         status = job.get("status") or {}
         self._seen = replace(
             self._seen,
@@ -287,7 +285,7 @@ class JobView:
         )
 
     def _show(self) -> None:
-        """Bring the widget up to date, and the static copy from time to time."""
+        """Update the widget, and from time to time the static copy."""
         now = datetime.now(UTC)
         with self._lock:
             if self._note is not None or self._widgets is None or self._display is None:
@@ -312,7 +310,7 @@ def _problem(error: AksGpuError, since: datetime) -> str:
 
 
 def _max_steps(job: Any) -> int:
-    """How many steps the Job's program was told to train; 0 when its arguments do not say."""
+    """Return the number of steps from the arguments of the Job's program; 0 if they have none."""
     container = job["spec"]["template"]["spec"]["containers"][0]
     arguments = [str(argument) for argument in container.get("args") or ()]
     if "--max_steps" not in arguments[:-1]:

@@ -46,7 +46,7 @@ def duration(seconds: float) -> str:
 
 
 def heading(seen: Observation) -> str:
-    """Name and verdict of the Job."""
+    """Return the name and the state of the Job."""
     colour = _COLOURS.get(seen.phase, _OTHER_COLOUR)
     verdict = f'<span style="color:{colour}">&#9679;</span> <b>{escape(seen.phase)}</b>'
     words = f" &nbsp;{escape(_state_words(seen))}" if _state_words(seen) else ""
@@ -54,7 +54,7 @@ def heading(seen: Observation) -> str:
 
 
 def problems(seen: Observation) -> str:
-    """What could not be read, and since when. Empty when everything was read."""
+    """Return what could not be read, and since when. The text is empty if everything was read."""
     parts = []
     for title, text in (("State", seen.problem), ("Log", seen.log_problem)):
         if text:
@@ -64,7 +64,7 @@ def problems(seen: Observation) -> str:
 
 
 def numbers(seen: Observation) -> str:
-    """The Job's numbers, one a line."""
+    """Return the Job's numbers, one per line."""
     rows = [("namespace", seen.namespace)]
     if summary := curve.summary(seen.points):
         rows.append(("accuracy", summary))
@@ -79,7 +79,7 @@ def numbers(seen: Observation) -> str:
 
 
 def log(lines: Iterable[str]) -> str:
-    """Lines of a log; empty when there are none."""
+    """Return lines of a log as HTML; empty if there are none."""
     text = "\n".join(escape(line) or " " for line in lines)
     if not text:
         return ""
@@ -88,13 +88,13 @@ def log(lines: Iterable[str]) -> str:
 
 
 def stamp(when: datetime, stale_after: float) -> str:
-    """The time of the last look, and a notice that the page shows when the view is stale.
+    """Return the time of the last poll, and a notice that the page shows if the view is stale.
 
     The notice appears when JupyterLab marks the widgets as disconnected, after a restart of the kernel. It also appears
-    when an animation has run to its end. The animation starts again each time that a new look replaces the text.
+    when an animation has run to its end. The animation starts again each time that a new poll replaces the text.
 
     Args:
-        when: time of the look.
+        when: time of the poll.
         stale_after: length of the animation in seconds.
     """
     time = moment(when)
@@ -120,11 +120,11 @@ def code(text: str) -> str:
 
 
 def static(seen: Observation, note: str = "") -> str:
-    """Everything that is known about the Job, readable without a kernel.
+    """Return everything that is known about the Job, readable without a kernel.
 
     Args:
         seen: what is known.
-        note: how the view ended, when it ended before the Job.
+        note: how the view ended, if it ended before the Job.
     """
     parts = [heading(seen), problems(seen), numbers(seen)]
     if not seen.ended and seen.seen is not None:
@@ -138,7 +138,7 @@ def static(seen: Observation, note: str = "") -> str:
 
 
 def plain(seen: Observation) -> str:
-    """The verdict in a line of text."""
+    """Return the state as a line of text."""
     parts = [f"Job {seen.name} in {seen.namespace}: {seen.phase}"]
     if words := _state_words(seen):
         parts.append(words)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known about a Job. A view replaces it at each look.
+    """What is known about a Job. A view replaces it at each poll.
 
     Attributes:
         name: name of the Job.

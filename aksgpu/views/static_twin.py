@@ -18,13 +18,13 @@ from aksgpu.notebook import EMPTY, Output
 
 
 class Static(NamedTuple):
-    """What can be read without a kernel: HTML, and text for front ends without HTML."""
+    """Content that is readable without a kernel: HTML, and text for front ends without HTML."""
 
     html: str
     text: str
 
     def bundle(self) -> dict[str, object]:
-        """The same by MIME type."""
+        """Return the same by MIME type."""
         return {"text/plain": self.text, "text/html": self.html}
 
 
@@ -32,7 +32,7 @@ class TwinDisplay:
     """Shows one widget and its static copy, in as many cells as it is asked to, until it ends.
 
     Args:
-        widget: what is shown while the kernel runs.
+        widget: the widget to show while the kernel runs.
     """
 
     def __init__(self, widget: Any) -> None:
@@ -46,7 +46,7 @@ class TwinDisplay:
         """Show both in the cell that runs. Only the main thread may call this.
 
         Returns:
-            False when the display has ended: nothing is shown then.
+            False if the display has ended. Then nothing is shown.
         """
         with self._lock:
             if self._ended:
@@ -93,7 +93,7 @@ class _Place:
         self._static_class = f"aksgpu-static-{key}"
 
     def hide(self, copy: Static) -> Static:
-        """The copy with a style that hides it while the widget is in the page, and else hides the widget's error."""
+        """Return the copy with a style that hides it while the widget is in the page, and else the widget's error."""
         static = f".{self._static_class}"
         live = f".{self.live_class}"
         dead = f".jp-OutputArea-child:has({static})+.jp-OutputArea-child:not(:has({live}))"

@@ -1,4 +1,4 @@
-"""The widgets of a live view. A trait is set only when its text has changed: each change is a message to every page."""
+"""The widgets of a live view. A trait is only set if its text has changed: each change is sent to every page."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from aksgpu.views import curve, logtext, markup
 from aksgpu.views.observation import Observation
 
 _STAMP_EVERY = timedelta(seconds=5)
-"""The time of the last look is not shown more often than this, so that it does not flicker."""
+"""The shown time of the last poll changes at most this often, so that it does not flicker."""
 _SHOWN_LINES = 500
 """Lines of the log that can be scrolled to."""
 _MAX_CHUNKS = 100
-"""Widgets that the log consists of before they are joined into one."""
+"""Widgets of the log before they are joined into one."""
 
 
 class LiveWidgets:
     """The widgets of one view.
 
     Args:
-        stale_after: seconds without a new look after which the page says that the view is stale.
+        stale_after: seconds without a new poll after which the page calls the view stale.
 
     Attributes:
         box: the widget that holds the others.
@@ -51,7 +51,7 @@ class LiveWidgets:
         self._log.show(logtext.split(log))
 
     def stamp(self, now: datetime) -> None:
-        """Show the time of the last look."""
+        """Show the time of the last poll."""
         if self._stamped is None or now - self._stamped >= _STAMP_EVERY:
             self._stamped = now
             self._stamp.value = markup.stamp(now, self._stale_after)

@@ -1,20 +1,19 @@
-"""A Resource Manager that answers by script, over real HTTPS, for what the laptop AKS does not do; and the laptop."""
+"""Fixtures: a scripted Resource Manager over real HTTPS, for what the laptop AKS does not do, and the laptop."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import ssl
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import unquote
 
 import pytest
 import trustme
-from aiohttp import web
+from scripted import Request, Server
 
 import aksgpu
 from aksgpu.azure import Azure
@@ -36,81 +35,83 @@ class Seen:
     method: str
     path: str
     query: dict[str, str]
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: Any
 
 
-class Script:
-    """An HTTPS server on the loopback address. ``{base}`` in an answer's headers and body is its own address."""
+class Script(Server):
+    """A scripted Resource Manager. ``{base}`` in an answer's headers and body is the server's own address."""
 
     def __init__(self, folder: Path, *, tls: bool = True) -> None:
+        super().__init__(self._respond)
         self.rules: list[tuple[str, re.Pattern[str], list[Answer]]] = []
         self.seen: list[Seen] = []
-        self.loop = asyncio.new_event_loop()
         self.ca_file = folder / "ca.pem"
-        self._context: ssl.SSLContext | None = None
         if tls:
             authority = trustme.CA()
             authority.cert_pem.write_to_path(self.ca_file)
-            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            authority.issue_cert("127.0.0.1").configure_cert(self._context)
-        self.thread = threading.Thread(target=self.loop.run_forever, name="script", daemon=True)
-        self.thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self.loop).result(10)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert("127.0.0.1").configure_cert(context)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        scheme = "https" if tls else "http"
+        self.base_url = f"{scheme}://127.0.0.1:{self.server_port}"
+        self._running = False
 
-    async def _start(self) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=self._context).start()
-        scheme = "https" if self._context else "http"
-        self.base_url = f"{scheme}://127.0.0.1:{self.runner.addresses[0][1]}"
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._running = True
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop()
 
     def stop(self) -> None:
-        """End it. Twice is fine."""
-        if self.loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(10)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
-        self.loop.close()
+        """Stop the server, if it runs."""
+        if self._running:
+            self._running = False
+            super().__exit__()
 
     def on(self, method: str, pattern: str, *answers: Answer) -> None:
-        """Give these answers in turn, the last one for ever; a later rule for the same goes first."""
+        """Give these answers in turn, and then the last one again. A later rule for the same request goes first."""
         self.rules.insert(0, (method, re.compile(pattern, re.I), list(answers)))
 
     def count(self, method: str, pattern: str) -> int:
         return sum(1 for each in self.seen if each.method == method and re.search(pattern, each.path, re.I))
 
-    async def _handle(self, request: web.Request) -> web.Response:
-        text = await request.text()
-        body = json.loads(text) if text else None
-        self.seen.append(Seen(request.method, request.path, dict(request.query), dict(request.headers), body))
-        for method, pattern, answers in self.rules:
-            if method == request.method and pattern.search(request.path):
-                answer = answers.pop(0) if len(answers) > 1 else answers[0]
-                headers = {name: value.replace("{base}", self.base_url) for name, value in answer.headers.items()}
-                if answer.body is None:
-                    return web.Response(status=answer.status, headers=headers)
-                shown = json.dumps(answer.body).replace("{base}", self.base_url)
-                return web.Response(status=answer.status, headers=headers, text=shown, content_type="application/json")
-        error = {"error": {"code": "ResourceNotFound", "message": f"no rule for {request.method} {request.path}"}}
-        return web.json_response(error, status=404)
+    def _respond(self, request: Request) -> None:
+        path = unquote(request.route)
+        self.seen.append(Seen(request.command, path, request.query, request.headers, request.body))
+        answer = self._answer_to(request.command, path)
+        content = b""
+        if answer.body is not None:
+            content = json.dumps(answer.body).replace("{base}", self.base_url).encode()
+        request.send_response(answer.status)
+        for name, value in answer.headers.items():
+            request.send_header(name, value.replace("{base}", self.base_url))
+        if content:
+            request.send_header("Content-Type", "application/json")
+        if answer.status != 204:
+            request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    def _answer_to(self, method: str, path: str) -> Answer:
+        for rule_method, pattern, answers in self.rules:
+            if rule_method == method and pattern.search(path):
+                return answers.pop(0) if len(answers) > 1 else answers[0]
+        return Answer(404, {"error": {"code": "ResourceNotFound", "message": f"no rule for {method} {path}"}})
 
 
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Script]:
-    server = Script(tmp_path)
-    yield server
-    server.stop()
+    with Script(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
 def plain_script(tmp_path: Path) -> Iterator[Script]:
-    server = Script(tmp_path, tls=False)
-    yield server
-    server.stop()
+    with Script(tmp_path, tls=False) as server:
+        yield server
 
 
 @pytest.fixture

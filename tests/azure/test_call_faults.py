@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from support.fault_proxy import (
     trickle,
     unauthorized,
 )
+from support.polling import wait_for
 
 import aksgpu
 from aksgpu import cluster, sizes
@@ -255,9 +255,7 @@ def test_no_limit_is_no_limit(azure: Azure, proxy: FaultProxy) -> None:
         ended.set()
 
     threading.Thread(target=run, daemon=True).start()
-    until = time.monotonic() + 30
-    while len([fault for _, fault in proxy.faults[-4:] if fault.status == 503]) < 4 and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: [fault.status for _, fault in proxy.faults[-4:]] == [503] * 4)
     assert not ended.is_set()
     proxy.plan = lambda call: None
     assert ended.wait(30)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from support.polling import wait_for
 
 import aksgpu
 from aksgpu import cluster, local
@@ -67,10 +67,7 @@ def test_creating_again_gives_more_time_and_deleting_forgets_it(azure: Azure) ->
     cluster.create(azure, "more", delete_after="1h", **made)
     aks = cluster.create(azure, "more", delete_after="2h", **made)
     assert repr(aks) == "Cluster(more in more (eastus))"
-    deadline = time.monotonic() + 10
-    while len(timers("more")) > 1 and time.monotonic() < deadline:
-        time.sleep(0.02)  # the first one ends by itself once it is cancelled
-    assert len(timers("more")) == 1
+    wait_for(lambda: len(timers("more")) == 1)  # the first one ends by itself once it is cancelled
     assert repr(cluster.get(azure, "more", resource_group="more")) == repr(aks)
     shown = azure.client.managed_clusters.get("more", "more")
     at = expiry.due(shown.tags)
@@ -78,9 +75,7 @@ def test_creating_again_gives_more_time_and_deleting_forgets_it(azure: Azure) ->
     assert cluster.list(azure).set_index("cluster").loc["more", "delete_after"] == at
     assert shown.tags["who"] == "me"
     cluster.delete(aks)
-    while timers("more") and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not timers("more")
+    wait_for(lambda: not timers("more"))
 
 
 def test_what_is_overdue_is_shown_by_leftovers(azure: Azure) -> None:

@@ -22,13 +22,14 @@ import orjson
 import pytest
 import urllib3
 import yaml
+from support.polling import wait_for
 
 from aksgpu import local
 from aksgpu.local import Endpoint, Settings
 
 from .api_http.conftest import Response
 from .api_http.test_hostile import TEXTS, RequestFuzzer
-from .test_process import CLUSTER, GROUP, make_cluster, wait_for
+from .test_process import CLUSTER, GROUP, make_cluster
 
 REQUESTS = 2_000
 CONNECTIONS = 400

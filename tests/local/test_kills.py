@@ -24,12 +24,13 @@ from typing import Any
 
 import pytest
 import yaml
+from support.polling import wait_for
 
 from aksgpu import local
 from aksgpu.local import Settings
 from aksgpu.local.process import own
 
-from .test_process import GROUP, make_cluster, send, wait_for
+from .test_process import GROUP, make_cluster, send
 
 KILLS = int(os.environ.get("AKSGPU_KILLS", "50"))
 FAST = Settings(time_scale=0.05)

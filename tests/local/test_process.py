@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 from azure.mgmt.containerservice import ContainerServiceClient
+from support.polling import wait_for
 
 import aksgpu
 from aksgpu import local
@@ -39,13 +40,6 @@ def home(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "home"
     yield place
     local.stop(home=place)
-
-
-def wait_for(condition: Any, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def send(endpoint: Endpoint, method: str, path: str, *, document: Any = None, token: str | None = None) -> Any:

@@ -173,7 +173,6 @@ GOOD: dict[str, dict[str, Any]] = {
     "Service": {"spec": {"ports": [{"port": 80}]}},
     "ResourceQuota": {"spec": {"hard": {"pods": "1k", "requests.nvidia.com/gpu": "4"}}},
     "ClusterRoleBinding": {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "s"}},
-    "ControllerRevision": {"revision": 1},
     "PriorityClass": {"value": 10},
     "Secret": {"data": {"k": "dg=="}},
     "SelfSubjectAccessReview": {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}},

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
+from support.polling import wait_for
 
 from aksgpu.local.api import api_server, streaming
 
@@ -149,10 +149,7 @@ def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
 
 
 def wait_for_watches(server: Server, count: int) -> None:
-    deadline = time.monotonic() + 10
-    while server.api._watch_count != count and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert server.api._watch_count == count
+    wait_for(lambda: server.api._watch_count == count)
 
 
 def test_a_client_that_disappears_is_noticed(server: Server, raw: Raw) -> None:

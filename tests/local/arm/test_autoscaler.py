@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from azure.mgmt.containerservice.models import AgentPool
+from support.polling import wait_for
 
 from .conftest import Arm, body, pool
 from .test_faults import inject
@@ -26,14 +26,6 @@ def make(arm: Arm, *pools: dict[str, Any], **properties: Any) -> Any:
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", document).result()
     (registry,) = arm.clusters.open_clusters.values()
     return registry
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-    return found
 
 
 def pending(arm: Arm, registry: Any, name: str, gpus: int = 1, **spec: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.mgmt.containerservice.models import AgentPool, GPUProfile, NvidiaGPUProfile
+from support.polling import wait_for
 
 from aksgpu.local.arm import reference_data
 
@@ -256,10 +257,7 @@ def test_nodes_that_are_not_removed_after_all_are_uncordoned(arm: Arm) -> None:
         arm.run(registry.patch("nodes", name, {"spec": {"unschedulable": True}}))
     arm.run(arm.manager.inject("slow", {"factor": 40}))
     client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=2), polling=False)
-    deadline = time.monotonic() + 20
-    while sum(bool(node["spec"].get("unschedulable")) for node in arm.nodes()) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: sum(bool(node["spec"].get("unschedulable")) for node in arm.nodes()) >= 3)
     client.agent_pools.begin_abort_latest_operation("rg", "aks", "nodepool1").result()
     client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=4)).result()
     cordoned = [node["metadata"]["name"] for node in arm.nodes() if node["spec"].get("unschedulable")]
@@ -322,10 +320,7 @@ def test_pods_do_not_move_between_machines_that_are_deleted(arm: Arm) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec}
     arm.run(registry.create("pods", pod, "default"))
     poller = client.agent_pools.begin_delete_machines("rg", "aks", "nodepool1", {"machineNames": going})
-    deadline = time.monotonic() + 20
-    while "deletionTimestamp" not in arm.run(registry.get("pods", "one", "default"))["metadata"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: "deletionTimestamp" in arm.run(registry.get("pods", "one", "default"))["metadata"])
     assert [node["metadata"]["name"] for node in arm.nodes() if node["spec"].get("unschedulable")] == going
     poller.result()
     assert len(arm.nodes()) == 1

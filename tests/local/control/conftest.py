@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.polling import wait_for_async
 from support.registry import registry as registry
 
 from aksgpu.common import times
@@ -26,13 +26,7 @@ class ClusterDriver:
     @staticmethod
     async def eventually(check: Callable[[], Awaitable[Any]], timeout: float = 15.0) -> Any:
         """Return the first true result of ``check``; fail after ``timeout`` seconds."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        while True:
-            result = await check()
-            if result:
-                return result
-            assert asyncio.get_running_loop().time() < deadline, f"timed out; last result: {result!r}"
-            await asyncio.sleep(0.01)
+        return await wait_for_async(check, timeout)
 
     # Objects
 

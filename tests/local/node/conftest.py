@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.polling import wait_for_async
 
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
@@ -75,22 +75,24 @@ class Lab:
 
     async def until(self, name: str, done: Callable[[Object], Any], timeout: float = 20.0) -> Object:
         """Wait until a condition holds for a pod."""
-        end = time.monotonic() + timeout
-        while True:
+
+        async def pod_if_done() -> Object | None:
             pod = await self.objects.get("pods", name, "default")
-            if done(pod):
-                return pod
-            assert time.monotonic() < end, pod["status"]
-            await asyncio.sleep(0.01)
+            return pod if done(pod) else None
+
+        pod = await wait_for_async(pod_if_done, timeout)
+        assert pod is not None
+        return pod
 
     async def phase(self, name: str, *phases: str) -> Object:
         return await self.until(name, lambda pod: pod.get("status", {}).get("phase") in phases)
 
     async def gone(self, name: str, timeout: float = 20.0) -> None:
-        end = time.monotonic() + timeout
-        while any(pod["metadata"]["name"] == name for pod in (await self.objects.list("pods"))[0]):
-            assert time.monotonic() < end
-            await asyncio.sleep(0.01)
+        async def is_gone() -> bool:
+            pods, _ = await self.objects.list("pods")
+            return name not in [pod["metadata"]["name"] for pod in pods]
+
+        await wait_for_async(is_gone, timeout)
 
     async def logs(self, name: str, container: str = "main", **options: Any) -> bytes:
         defaults: dict[str, Any] = dict.fromkeys(("since_time", "since_seconds", "tail_lines", "limit_bytes"))

@@ -6,11 +6,11 @@ import asyncio
 import dataclasses
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.polling import wait_for_async
 
 from aksgpu.local.images import device_plugin as protocol
 from aksgpu.local.node import gpus
@@ -29,14 +29,12 @@ ONE = {"resources": {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com
 
 
 async def counts(lab: Lab, capacity: str | None, allocatable: str | None, node: str = GPU_NODE) -> None:
-    end = time.monotonic() + 15
-    while True:
+    async def are_as_wanted() -> bool:
         status = (await lab.objects.get("nodes", node))["status"]
         found = tuple(status[part].get("nvidia.com/gpu") for part in ("capacity", "allocatable"))
-        if found == (capacity, allocatable):
-            return
-        assert time.monotonic() < end, found
-        await asyncio.sleep(0.02)
+        return found == (capacity, allocatable)
+
+    await wait_for_async(are_as_wanted)
 
 
 async def plugin(lab: Lab, name: str = "plugin", node: str = GPU_NODE, **container: Any) -> None:
@@ -172,10 +170,12 @@ async def test_labels_of_a_node_with_gpus_of_this_machine(lab: Lab, monkeypatch:
     found = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100 NVL", 95830, False, f"0000:0{n}:00.0", "9.0") for n in range(2)]
     monkeypatch.setattr(gpus, "find_machine_gpus", lambda: found)
     await lab.restart()
-    end = time.monotonic() + 15
-    while (await lab.objects.get("nodes", GPU_NODE))["metadata"]["labels"].get("aksgpu.dev/gpu") != "nvml":
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
+
+    async def has_label() -> bool:
+        labels = (await lab.objects.get("nodes", GPU_NODE))["metadata"]["labels"]
+        return labels.get("aksgpu.dev/gpu") == "nvml"
+
+    await wait_for_async(has_label)
     metadata = (await lab.objects.get("nodes", GPU_NODE))["metadata"]
     assert metadata["labels"]["nvidia.com/gpu.product"] == "NVIDIA-H100-NVL"
     assert metadata["annotations"]["aksgpu.dev/gpu-memory-mib"] == "95830"

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
+
+from support.polling import wait_for_async
 
 from aksgpu.local import images
 from aksgpu.local.objects import STRATEGIC_PATCH
@@ -133,10 +134,11 @@ async def test_forced_deletion(lab: Lab, mark: str) -> None:
     await lab.phase("forced", "Running")
     await lab.objects.delete("pods", "forced", "default", grace_period_seconds=0)
     await lab.gone("forced")
-    end = time.monotonic() + 10
-    while processes(mark) or list((lab.root / "pods").iterdir()):
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
+
+    async def nothing_left() -> bool:
+        return not processes(mark) and not list((lab.root / "pods").iterdir())
+
+    await wait_for_async(nothing_left)
 
 
 async def test_image_without_a_program(lab: Lab) -> None:

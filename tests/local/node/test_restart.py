@@ -33,7 +33,7 @@ async def test_running_pod_is_found_again(lab: Lab) -> None:
 LAPTOP = """
 import asyncio, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from tests.local.node.conftest import CPU_NODE, Lab
 
 async def main():

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.polling import wait_for
 
 from aksgpu.local.node.container_run import SHIM_COMMAND
 from aksgpu.local.node.node_agent import _has_mount_namespaces
@@ -275,10 +275,7 @@ def test_descendants_of_all_threads_are_found(listed: bool, monkeypatch: pytest.
 def test_memory_bytes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "x = bytearray(50 << 20); input()"], stdin=subprocess.PIPE)
     try:
-        end = time.monotonic() + 10
-        while process_tree.memory_bytes([child.pid], True) < 50 << 20:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_for(lambda: process_tree.memory_bytes([child.pid], True) >= 50 << 20)
         assert process_tree.memory_bytes([child.pid], False) >= 50 << 20
         assert child.pid in process_tree.descendants(os.getpid())
         assert process_tree.memory_bytes([2**22 + 1], True) == 0

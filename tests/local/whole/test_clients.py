@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod
 from support import recorded
 from support.live_cluster import LiveCluster
+from support.polling import wait_for
 from support.remote_objects import RemoteObjects
 
 from aksgpu import plugin
@@ -115,10 +115,7 @@ def test_kr8s(live_cluster: LiveCluster) -> None:
     [pod] = api.get("pods", namespace="default", label_selector={"job-name": "kr8s"})
     assert "Accuracy at step 10: " in "\n".join(pod.logs())
     job.delete(propagation_policy="Background")
-    deadline = time.monotonic() + 10
-    while job.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not job.exists())
 
 
 async def test_the_controllers_own_client_over_tls(live_cluster: LiveCluster) -> None:

@@ -18,6 +18,7 @@ import pytest
 from kubernetes import client, config
 from kubernetes.stream import stream
 from support.live_cluster import LiveCluster, kubectls, version_of
+from support.polling import wait_for
 
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
@@ -55,10 +56,7 @@ def api(live_cluster: LiveCluster) -> client.CoreV1Api:
 @pytest.fixture(scope="module")
 def shell(live_cluster: LiveCluster, api: client.CoreV1Api) -> Iterator[str]:
     assert live_cluster.send("POST", PODS, POD).status == 201
-    deadline = time.monotonic() + 30
-    while api.read_namespaced_pod("shell", "default").status.phase != "Running":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: api.read_namespaced_pod("shell", "default").status.phase == "Running")
     yield "shell"
     live_cluster.send("DELETE", f"{PODS}/shell?gracePeriodSeconds=0")
 
@@ -110,12 +108,13 @@ def test_exec_with_a_terminal(live_cluster: LiveCluster, shell: str) -> None:
     seen = b""
 
     def until(text: bytes) -> None:
-        nonlocal seen
-        deadline = time.monotonic() + 15
-        while text not in seen:
-            assert time.monotonic() < deadline, seen
+        def read() -> bool:
+            nonlocal seen
             if select.select([master], [], [], 0.1)[0]:
                 seen += os.read(master, 65536)
+            return text in seen
+
+        wait_for(read)
 
     os.write(master, b"test -t 0 && echo is-a-t''ty $TERM\n")
     until(b"is-a-tty xterm")

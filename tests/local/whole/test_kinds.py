@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from support.live_cluster import LiveCluster, kubectls
+from support.polling import wait_for
 
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
@@ -61,9 +61,7 @@ def test_every_kind(live_cluster: LiveCluster) -> None:
     for words in MAKE:
         assert run("create", *words).rstrip().endswith("/kinds created")
     names = [*SHOWN, *(f"{words[0]}/kinds" for words in MAKE)]
-    deadline = time.monotonic() + 10
-    while "Bound" not in run("get", "pvc") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: "Bound" in run("get", "pvc"))
     for name in names:
         table = run("get", name)
         assert all(word in table for word in SHOWN.get(name, ["kinds"])), table
@@ -93,9 +91,7 @@ spec: {containers: [{name: main, image: busybox, resources: {limits: {nvidia.com
         'Error from server (Forbidden): error when creating "STDIN": pods "second" is forbidden: exceeded quota: gpus, '
         "requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=1, limited: requests.nvidia.com/gpu=1\n"
     )
-    deadline = time.monotonic() + 10
-    while "requests.nvidia.com/gpu: 1/1" not in run("get", "quota") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: "requests.nvidia.com/gpu: 1/1" in run("get", "quota"))
     assert re.search(r"requests.nvidia.com/gpu\s+1\s+1\n", run("describe", "quota", "gpus"))
     run("delete", "namespace", "few")
 
@@ -107,14 +103,11 @@ def test_a_job_survives_disruptions_of_its_pods(live_cluster: LiveCluster) -> No
         return done.stdout + done.stderr
 
     def running(*before: str) -> str:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        def new_names() -> list[str]:
             names = run("get", "pods", "--field-selector=status.phase=Running", "-o", "name").split()
-            new = [name for name in names if name not in before]
-            if new:
-                return new[0]
-            time.sleep(0.05)
-        raise AssertionError(run("get", "job,pod", "-o", "yaml"))
+            return [name for name in names if name not in before]
+
+        return wait_for(new_names)[0]
 
     job = """
 apiVersion: batch/v1
@@ -134,9 +127,7 @@ spec:
     first = running()
     node = run("get", first, "-o", "jsonpath={.spec.nodeName}")
     run("taint", "node", node, "broken=yes:NoExecute")
-    deadline = time.monotonic() + 30
-    while first in run("get", "pods", "-o", "name").split() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: first not in run("get", "pods", "-o", "name").split())
     run("taint", "node", node, "broken:NoExecute-")
     second = running(first)
     run("drain", node, "--ignore-daemonsets", "--force", "--pod-selector=batch.kubernetes.io/job-name=sturdy")

@@ -1,4 +1,4 @@
-"""One cluster on a private laptop AKS for all tests of the library's Kubernetes rooms."""
+"""One cluster on a private laptop AKS for all tests of the library's Kubernetes side."""
 
 from __future__ import annotations
 
