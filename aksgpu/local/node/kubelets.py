@@ -1,4 +1,4 @@
-"""A node as its kubelet maintains it: conditions, heartbeats, devices, pod addresses, pulled images.
+"""A node as its kubelet maintains it: conditions, heartbeats, devices, pulled images.
 
 Resource Manager creates and deletes nodes. Pods are in :mod:`aksgpu.local.node.pod`.
 """
@@ -56,7 +56,6 @@ class Node:
         object: the latest version of the Node object.
         gpus: its GPUs, whether or not a device plugin offers them.
         images: the images that were pulled since the laptop started.
-        ips: the addresses of its pods.
         devices: the devices that plugins offer, and the pods that use them.
         kubelet: the node's own ``/var/lib/kubelet``.
     """
@@ -73,7 +72,6 @@ class Node:
         self.devices = DeviceManager(self.kubelet / "device-plugins", lambda: self._dirty.set())
         self._dirty = asyncio.Event()
         self._tasks = Tasks()
-        self.ips: set[str] = set()
         self._start_recorded = False
 
     @property
@@ -135,14 +133,6 @@ class Node:
         """Stop to renew the lease and to post the status."""
         await self._tasks.cancel()
         await self.devices.stop()
-
-    def new_pod_ip(self) -> str:
-        """Return an address for a pod that no other pod of the node has."""
-        third, fourth = map(int, self.ip.split(".")[2:])
-        addresses = [f"10.{244 + third % 8}.{fourth}.{host}" for host in range(2, 255)]
-        address = next((address for address in addresses if address not in self.ips), addresses[-1])
-        self.ips.add(address)
-        return address
 
     async def _renew_lease_periodically(self) -> None:
         while True:

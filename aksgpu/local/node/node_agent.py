@@ -28,6 +28,7 @@ from aksgpu.local.node.exec_command import ExecError, Execution
 from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.pod import PodRunner
 from aksgpu.local.node.pod_context import ClusterContext
+from aksgpu.local.node.pod_network import AddressPool, HostsFiles, pod_uids
 from aksgpu.local.node.volumes import claim_directory, quotable_path
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
@@ -39,6 +40,11 @@ STOP_GRACE_SECONDS = 2.0
 """How long pods have to end by themselves when their cluster is stopped or deleted."""
 KEEP_FILES_SECONDS = 1.0
 """How long the files of a deleted pod are kept, so that clients that follow its log receive the end."""
+
+NO_SERVICE_NAMES = (
+    "No pod can look up the name of the Service {}: this system allows no mount namespaces, so that a pod's /etc/hosts "
+    "cannot differ from this machine's. Use the pods' addresses"
+)
 
 _OCI_EXEC_ERROR = (
     "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed: unable to start "
@@ -53,12 +59,14 @@ class NodeAgent(PodLogs, PodExec):
         objects: the cluster's objects.
         root: the cluster's directory.
         settings: the laptop's settings.
+        addresses: the addresses of the pods of all clusters.
     """
 
-    def __init__(self, objects: Objects, root: Path, settings: Settings) -> None:
+    def __init__(self, objects: Objects, root: Path, settings: Settings, addresses: AddressPool) -> None:
         self._objects = objects
         self._root = root
         self._settings = settings
+        self._addresses = addresses
         self._events = EventRecorder(objects)
         self._nodes: dict[str, Node] = {}
         self._runners: dict[str, PodRunner] = {}
@@ -67,6 +75,8 @@ class NodeAgent(PodLogs, PodExec):
         self._node_informer = Informer(objects, "nodes")
         self._pod_informer = Informer(objects, "pods")
         self._claim_informer = Informer(objects, "persistentvolumeclaims")
+        self._endpoints_informer = Informer(objects, "endpoints")
+        self._hosts = HostsFiles(self._endpoints_informer)
         self._pods_by_node = self._pod_informer.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._machine_gpus: list[gpus.Gpu] = []
         self._cluster: ClusterContext
@@ -81,15 +91,29 @@ class NodeAgent(PodLogs, PodExec):
             log.info("the system does not allow mount namespaces: mount paths in commands are rewritten")
         root = self._root if namespaces else quotable_path(self._root)
         self._cluster = ClusterContext(
-            self._objects, self._events, self._settings, root, tools, gpu_tools, mount_namespaces=namespaces
+            self._objects,
+            self._events,
+            self._settings,
+            root,
+            tools,
+            gpu_tools,
+            mount_namespaces=namespaces,
+            addresses=self._addresses,
+            hosts=self._hosts,
         )
         await self._events.start()
-        for informer in (self._node_informer, self._pod_informer, self._claim_informer):
+        informers = (self._node_informer, self._pod_informer, self._claim_informer, self._endpoints_informer)
+        for informer in informers:
             self._watches.spawn(informer.run())
             await informer.synced.wait()
+        if namespaces:
+            self._hosts.start()
+            self._watches.spawn(self._hosts.run())
         self._node_informer.on_change(self._node_changed)
         self._pod_informer.on_change(self._pod_changed)
         self._claim_informer.on_change(self._claim_changed)
+        if not namespaces:
+            self._endpoints_informer.on_change(self._warn_about_names)
         self._delete_orphans()
 
     async def stop(self, *, end_pods: bool) -> None:
@@ -181,6 +205,15 @@ class NodeAgent(PodLogs, PodExec):
         if old is not None and new is None:
             path = claim_directory(self._root / "claims", old)
             self._tasks.spawn(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
+
+    def _warn_about_names(self, old: Object | None, new: Object | None) -> None:
+        """Record an event about each pod that has joined a Service, whose name cannot be looked up."""
+        known = pod_uids(old) if old else set()
+        for uid in (pod_uids(new) if new else set()) - known:
+            runner = self._runners.get(uid)
+            if runner is not None and new is not None:
+                name = new["metadata"]["name"]
+                runner.context.record_event("Warning", "NamesNotSupported", NO_SERVICE_NAMES.format(name))
 
     async def _remove_node(self, node: Node) -> None:
         """End the pods of a deleted node, and delete its files."""

@@ -21,12 +21,20 @@ from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
 from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.pod_context import ClusterContext, PodContext
+from aksgpu.local.node.pod_network import hostname_path, write_in_place
 from aksgpu.local.node.volumes import Directories, MountError, is_kubelet_volume, prepare
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
+REJECTIONS = ("NamesNotSupported", "UnexpectedAdmissionError")
+"""Reasons of pods that the node has not accepted."""
+NO_NAMES = (
+    "its `subdomain` gives it a name that other pods look up, and this system allows no mount namespaces, so that its "
+    "/etc/hosts cannot differ from this machine's. Remove `subdomain`, or run the laptop AKS where `unshare -Ur "
+    "--mount` works"
+)
 MIN_SIDECAR_SECONDS = 2.0
 """Time that a sidecar gets to end even if the other containers used the whole grace period, as on a kubelet."""
 FIRST_MOUNT_RETRY_SECONDS = 0.5
@@ -80,7 +88,7 @@ class PodRunner:
             context.ip = state["ip"]
             context.devices = state["devices"]
             if not is_finished(context.pod):
-                context.node.ips.add(context.ip)
+                context.cluster.addresses.reserve(context.ip)
                 context.node.devices.restore(context.uid, context.devices)
         for container in self.all_containers:
             container.restore()
@@ -157,6 +165,7 @@ class PodRunner:
             return
         self.context.status_changed.set()
         await self._mount_volumes()
+        self._write_names()
         self._has_sandbox = True
         async with asyncio.TaskGroup() as group:
             sidecars: list[asyncio.Task[bool]] = []
@@ -181,13 +190,17 @@ class PodRunner:
         context = self.context
         spec = context.pod["spec"]
         self._admitted = times.now()
+        if spec.get("subdomain") and not context.cluster.mount_namespaces:
+            self._failure = ("NamesNotSupported", f"Pod was rejected: {NO_NAMES}")
+            context.record_event("Warning", *self._failure)
+            return False
         try:
             context.devices = await context.node.devices.allocate(context.uid, spec)
         except AdmissionError as error:
             self._failure = ("UnexpectedAdmissionError", f"Pod was rejected: {error}")
             context.record_event("Warning", "UnexpectedAdmissionError", str(error))
             return False
-        context.ip = context.node.ip if spec.get("hostNetwork") else context.node.new_pod_ip()
+        context.ip = context.node.ip if spec.get("hostNetwork") else context.cluster.addresses.allocate()
         context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = {"started": self._admitted, "ip": context.ip, "devices": context.devices}
         temporary = context.directory / "pod.json.new"
@@ -212,6 +225,13 @@ class PodRunner:
             await context.cluster.sleep(pause)
             pause = min(pause * 2, MAX_MOUNT_RETRY_SECONDS)
 
+    def _write_names(self) -> None:
+        """Write the files with the pod's host name and the names that it can look up."""
+        context = self.context
+        if context.cluster.mount_namespaces:
+            write_in_place(hostname_path(context.directory), f"{context.hostname}\n")
+            context.cluster.hosts.add(context.pod, context.ip, context.directory)
+
     async def _finish(self) -> None:
         """End the remaining containers, then the sidecars one by one in reverse order, and post the final status."""
         has_grace = self._deadline > time.monotonic()
@@ -226,7 +246,8 @@ class PodRunner:
         succeeded = not self._failure and all(pod_status.exit_code(each.status) == 0 for each in self._containers)
         self._final_phase = "Succeeded" if succeeded else "Failed"
         self.context.node.devices.release(self.context.uid)
-        self.context.node.ips.discard(self.context.ip)
+        self.context.cluster.addresses.release(self.context.ip)
+        self.context.cluster.hosts.remove(self.context.uid)
         await self._retry(self._post_status)
 
     async def _end_container(self, container: ContainerRunner, min_seconds: float) -> None:
@@ -267,7 +288,7 @@ class PodRunner:
         """Return the pod's status, with the fields that others have set in ``pod``."""
         init: list[Object] = []
         containers: list[Object] = []
-        if self._failure is None or self._failure[0] != "UnexpectedAdmissionError":
+        if self._failure is None or self._failure[0] not in REJECTIONS:
             init = [container.status for container in self._init_containers]
             containers = [container.status for container in self._containers]
         own_fields: Object = self.context.addresses()

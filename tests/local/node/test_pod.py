@@ -34,7 +34,8 @@ async def test_success(lab: Lab) -> None:
         ("PodScheduled", "True", None),
     ]
     assert status["hostIP"] == "10.224.0.4"
-    assert status["podIP"].startswith("10.244.4.")
+    assert status["podIP"].startswith("127.")
+    assert status["podIPs"] == [{"ip": status["podIP"]}]
     assert sorted((await lab.logs("works")).split()) == [b"hello", b"oops"]
     assert await lab.events("works") == [
         ("Pulling", 'Pulling image "busybox"'),
