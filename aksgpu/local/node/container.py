@@ -72,6 +72,7 @@ class ContainerRunner:
             self._restart_policy = spec.get("restartPolicy") or context.restart_policy
         self._directory = context.directory / "containers" / self.name
         self._run: ContainerRun | None = None
+        self._next_number = 0  # of the run that starts next
         self._from_before_restart = False
         self._backoff = 0.0
         self._advice_recorded = False
@@ -88,7 +89,13 @@ class ContainerRunner:
         self._context.record_event(kind, reason, message, field)
 
     def _set_state(self, state: Object, **fields: Any) -> None:
-        """Set the container's state, and further fields of its status."""
+        """Set the container's state, and further fields of its status.
+
+        An ended run becomes the last one when the container waits for its restart, or when another run is shown.
+        """
+        ended = self.status["state"].get("terminated")
+        if ended and ("waiting" in state or fields.get("restartCount", 0) > self.status["restartCount"]):
+            fields["lastState"] = {"terminated": ended}
         running = "running" in state
         ready = running
         if self._init and not self.sidecar:
@@ -113,7 +120,8 @@ class ContainerRunner:
         self.status = next((status for status in statuses if status["name"] == self.name), self.status)
         numbers = list_runs(self._directory)
         if numbers:
-            self.status = {**self.status, "restartCount": max(numbers)}
+            # The status follows when the run is found again, so that it never mixes two runs.
+            self._next_number = max(numbers)
             self._run = ContainerRun(self._directory, max(numbers))
             self._from_before_restart = True
 
@@ -144,7 +152,7 @@ class ContainerRunner:
         """Start the next run. Wait until everything that the container refers to exists."""
         image = await self._wait_for_image()
         while True:
-            run = ContainerRun(self._directory, self.status["restartCount"])
+            run = ContainerRun(self._directory, self._next_number)
             try:
                 spec = await build_run_spec(self._context, self._spec, image, run.directory)
                 return await self._launch(run, image, spec)
@@ -160,18 +168,22 @@ class ContainerRunner:
 
     async def _launch(self, run: ContainerRun, image: images.Image, spec: dict[str, Any]) -> ContainerRun:
         self._run = run
-        self._delete_old_run(run.number - 2)
         self._record_event("Normal", "Created", f"Created container: {self.name}")
         await run.start(spec, secrets.token_hex(32))
         self.status = {**self.status, "imageID": image.id}
         if run.started:
             self._set_running(run)
             self._record_event("Normal", "Started", f"Started container {self.name}")
+        self._delete_old_run(run.number - 2)  # its log could be read as the previous one until now
         return run
 
     def _set_running(self, run: ContainerRun) -> None:
-        self._set_state(pod_status.running(run.started), containerID=f"containerd://{run.container_id}")
+        self._set_state(pod_status.running(run.started), **self._run_fields(run))
         self.started.set()
+
+    def _run_fields(self, run: ContainerRun) -> Object:
+        """Return the fields of the status that change together with the state when another run is shown."""
+        return {"containerID": f"containerd://{run.container_id}", "restartCount": run.number}
 
     def _delete_old_run(self, number: int) -> None:
         if number >= 0:
@@ -191,13 +203,13 @@ class ContainerRunner:
             message += b"".join(chunks)[-TERMINATION_MESSAGE_BYTES:].decode(errors="replace")
         container_id = f"containerd://{run.container_id}"
         state = pod_status.terminated(container_id, result.code, result.reason, message, started, result.finished)
-        self._set_state(state, containerID=container_id)
+        self._next_number = run.number + 1
+        self._set_state(state, **self._run_fields(run))
 
     async def _back_off(self, result: Exit) -> None:
         """Wait before the next run. The first restart comes at once."""
         if result.finished - result.started > BACKOFF_RESET_SECONDS * 1e9:
             self._backoff = 0.0
-        self.status = {**self.status, "lastState": self.status["state"]}
         if self._backoff:
             context = self._context
             pod = f"{context.name}_{context.namespace}({context.uid})"
@@ -207,7 +219,6 @@ class ContainerRunner:
             self._record_event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {pod}")
             await context.cluster.sleep(self._backoff)
         self._backoff = min(self._backoff * 2 or FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
-        self.status = {**self.status, "restartCount": self.status["restartCount"] + 1}
 
     async def _wait_for_image(self) -> images.Image:
         """Return the program for the container's image. Wait until one is registered."""
@@ -315,10 +326,10 @@ class ContainerRunner:
 
     def find_log(self, *, previous: bool) -> Path | None:
         """Return the path of the log of the current run, or of the one before. Return None if it has not run."""
-        numbers = list_runs(self._directory)
+        number = self.status["restartCount"]
         if previous and "waiting" not in self.status["state"]:  # a waiting container has no current run
-            numbers = numbers[:-1]
-        return self._directory / f"{numbers[-1]}.log" if numbers else None
+            number -= 1
+        return self._directory / f"{number}.log" if number in list_runs(self._directory) else None
 
     def may_write(self, path: Path) -> bool:
         """Return whether more can be written to a log."""
