@@ -16,7 +16,7 @@ from typing import Any
 
 from aksgpu.common import times
 from aksgpu.local.control.controller_runtime import is_finished
-from aksgpu.local.node import pod_status
+from aksgpu.local.node import pod_status, termination_message
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
 from aksgpu.local.node.kubelets import Node
@@ -289,8 +289,9 @@ class PodRunner:
         init: list[Object] = []
         containers: list[Object] = []
         if self._failure is None or self._failure[0] not in REJECTIONS:
-            init = [container.status for container in self._init_containers]
-            containers = [container.status for container in self._containers]
+            count = len(self.all_containers)
+            init = [termination_message.cut(container.status, count) for container in self._init_containers]
+            containers = [termination_message.cut(container.status, count) for container in self._containers]
         own_fields: Object = self.context.addresses()
         own_fields["startTime"] = self._admitted or times.now()
         if self._failure:

@@ -139,3 +139,9 @@ def processes(mark: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def terminated(pod: Object) -> Object:
+    """Return the state of a pod's first container, which has ended."""
+    state: Object = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    return state

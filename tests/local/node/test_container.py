@@ -12,7 +12,7 @@ import pytest
 
 from aksgpu.local.node import environment, node_agent, volumes
 
-from .conftest import CPU_NODE, Lab
+from .conftest import CPU_NODE, Lab, terminated
 
 
 async def config(lab: Lab) -> None:
@@ -251,6 +251,58 @@ async def test_termination_message_from_the_log(lab: Lab, script: str, policy: s
     await lab.run("says", "sh", "-c", script, container={"terminationMessagePolicy": policy})
     pod = await lab.phase("says", "Succeeded", "Failed")
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"].get("message") == message
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+@pytest.mark.parametrize(
+    ("script", "policy", "message"),
+    [
+        ("printf done > FILE", "File", "done"),
+        ("printf done > FILE; exit 3", "File", "done"),
+        ("printf why > FILE; echo logged; exit 3", "FallbackToLogsOnError", "why"),
+        ("echo logged; exit 3", "FallbackToLogsOnError", "logged\n"),
+        ("printf '%05000d' 7 > FILE", "File", "0" * 4095 + "7"),
+        ("printf '\\377x' > FILE", "File", "\ufffdx"),
+    ],
+)
+async def test_termination_message_from_a_file(
+    lab: Lab, script: str, policy: str, message: str, namespaces: bool
+) -> None:
+    if not namespaces:
+        lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
+    path = "/aksgpu-result/message"
+    container = {"terminationMessagePolicy": policy, "terminationMessagePath": path}
+    await lab.run("says", "sh", "-c", script.replace("FILE", path), container=container)
+    pod = await lab.phase("says", "Succeeded", "Failed")
+    assert terminated(pod).get("message") == message
+
+
+async def test_termination_message_at_the_default_path(lab: Lab) -> None:
+    script = "test -c /dev/null && test -d /dev/shm && echo ok > /dev/termination-log"
+    await lab.run("says", "sh", "-c", script)
+    assert terminated(await lab.phase("says", "Succeeded", "Failed"))["message"] == "ok\n"
+    assert not Path("/dev/termination-log").exists()
+
+
+async def test_termination_messages_of_one_pod(lab: Lab) -> None:
+    """All containers of a pod share 12 KB."""
+    write = ["sh", "-c", "printf '%05000d' 7 > /dev/termination-log"]
+    containers = [{"name": f"c{number}", "image": "busybox", "command": write} for number in range(3)]
+    init = [{"name": "init", "image": "busybox", "command": write}]
+    await lab.run("many", containers=containers, initContainers=init)
+    status = (await lab.phase("many", "Succeeded"))["status"]
+    found = [*status["initContainerStatuses"], *status["containerStatuses"]]
+    assert [len(each["state"]["terminated"]["message"]) for each in found] == [12 * 1024 // 4] * 4
+
+
+async def test_each_run_has_a_termination_message(lab: Lab) -> None:
+    script = "test -s /aksgpu-count/n && exit 0; echo x > /aksgpu-count/n; echo first > /dev/termination-log; exit 1"
+    volumes = [{"name": "count", "emptyDir": {}}]
+    container = {"volumeMounts": [{"name": "count", "mountPath": "/aksgpu-count"}]}
+    await lab.run("twice", "sh", "-c", script, restartPolicy="OnFailure", volumes=volumes, container=container)
+    status = (await lab.phase("twice", "Succeeded"))["status"]["containerStatuses"][0]
+    assert status["lastState"]["terminated"]["message"] == "first\n"
+    assert "message" not in status["state"]["terminated"]
 
 
 async def test_hostname_is_the_pods_own(lab: Lab) -> None:

@@ -8,11 +8,7 @@ from typing import Any
 from aksgpu.local import images
 from aksgpu.local.objects import STRATEGIC_PATCH
 
-from .conftest import CPU_NODE, Lab, processes
-
-
-def terminated(pod: dict[str, Any]) -> dict[str, Any]:
-    return pod["status"]["containerStatuses"][0]["state"]["terminated"]
+from .conftest import CPU_NODE, Lab, processes, terminated
 
 
 def _is(pod: dict[str, Any], kind: str) -> bool:
