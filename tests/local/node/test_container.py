@@ -284,6 +284,14 @@ async def test_termination_message_at_the_default_path(lab: Lab) -> None:
     assert not Path("/dev/termination-log").exists()
 
 
+async def test_terminals_and_devices(lab: Lab) -> None:
+    """They work although ``/dev`` is another directory in a container, because of the termination message."""
+    script = "import os; a, b = os.openpty(); print(os.path.exists(os.ttyname(b)), os.listdir('/dev/pts') != [])"
+    await lab.run("terminal", "python3", "-c", script)
+    await lab.phase("terminal", "Succeeded", "Failed")
+    assert await lab.logs("terminal") == b"True True\n"
+
+
 async def test_termination_messages_of_one_pod(lab: Lab) -> None:
     """All containers of a pod share 12 KB."""
     write = ["sh", "-c", "printf '%05000d' 7 > /dev/termination-log"]
