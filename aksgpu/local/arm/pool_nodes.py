@@ -269,7 +269,18 @@ async def remove_node(objects: Objects, name: str, *, deallocate: bool = False) 
             await objects.delete("nodes", name)
         else:
             await _mark_deallocated(objects, name)
-    for pod in await _list_pods(objects, name, daemon_sets=True):
+    await _delete_pods(objects, name)
+
+
+async def delete_node(objects: Objects, name: str) -> None:
+    """Delete a node and its pods at once, without draining it."""
+    with ignoring(404):
+        await objects.delete("nodes", name)
+    await _delete_pods(objects, name)
+
+
+async def _delete_pods(objects: Objects, node: str) -> None:
+    for pod in await _list_pods(objects, node, daemon_sets=True):
         with ignoring(404):
             await objects.delete("pods", pod["metadata"]["name"], pod["metadata"]["namespace"], grace_period_seconds=0)
 

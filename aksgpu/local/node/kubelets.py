@@ -40,6 +40,11 @@ _CONDITIONS = (
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
+_CONNECTION_ERRORS = {
+    "kubelet": "dial tcp {}:10250: connect: connection refused",
+    "tunnel": "write unix @->/tunnel-uds/proxysocket: write: broken pipe",
+}
+"""The API server's error if the kubelet does not listen, or if AKS' tunnel to the nodes is broken."""
 _MANAGED_GPU_SERVICES = ("NvidiaDevicePlugin", "NvidiaDCGMServices")
 
 
@@ -79,6 +84,12 @@ class Node:
         """Whether the virtual machine is deallocated, so that no kubelet is running."""
         taints = (self.object.get("spec") or {}).get("taints") or []
         return any(taint["key"] == _SHUTDOWN_TAINT for taint in taints)
+
+    @property
+    def connection_error(self) -> str:
+        """Why the API server cannot reach the kubelet, in the words of its error; empty if it can."""
+        cause = self._annotations.get(node_annotations.KUBELET_AWAY, "")
+        return _CONNECTION_ERRORS[cause].format(self.ip) if cause in _CONNECTION_ERRORS else ""
 
     @property
     def driver_error_file(self) -> Path | None:

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from aksgpu.local.api.pod_exec import PodExec
 from aksgpu.local.api.pod_logs import PodLogs
@@ -138,34 +139,50 @@ class NodeAgent(PodLogs, PodExec):
         """Return a container's log; see :class:`~aksgpu.local.api.pod_logs.PodLogs`.
 
         Raises:
-            StatusError: the pod, the container, or the previous run does not exist.
+            StatusError: the kubelet is away, or the pod, the container, or the previous run does not exist.
         """
+        node = self._find_pod(namespace, pod).context.node
+        if node.connection_error:
+            query = _log_query(follow=follow, previous=previous, **options)
+            raise _kubelet_error("Get", node, f"containerLogs/{namespace}/{pod}/{container}", query)
         found = self._find_container(namespace, pod, container)
         path = found.find_log(previous=previous)
         if path is None:
             what = "previous terminated container" if previous else "container"
             raise bad_request(f'{what} "{container}" in pod "{pod}" not found')
-        return container_logs.read(path, lambda: not found.may_write(path), follow=follow and not previous, **options)
+
+        def ended() -> bool:
+            # The API server ends the response if the connection to the kubelet breaks.
+            return not found.may_write(path) or bool(node.connection_error)
+
+        return container_logs.read(path, ended, follow=follow and not previous, **options)
 
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Execution:
         """Run a command in a container; see :class:`~aksgpu.local.api.pod_exec.PodExec`.
 
         Raises:
-            StatusError: the pod or the container does not exist, or the command did not start.
+            StatusError: the kubelet is away, the pod or the container does not exist, or the command did not start.
         """
+        node = self._find_pod(namespace, pod).context.node
+        if node.connection_error:
+            query = urlencode([("command", word) for word in argv])
+            error = _kubelet_error("Post", node, f"exec/{namespace}/{pod}/{container}", query)
+            prefix = "Internal error occurred: error sending request: "
+            raise StatusError(500, "InternalError", prefix + error.message)
         try:
             return await self._find_container(namespace, pod, container).execute(argv, tty=tty)
         except ExecError as error:
             prefix = "Internal error occurred: Internal error occurred: error executing command in container: "
             raise StatusError(500, "InternalError", prefix + _OCI_EXEC_ERROR.format(error)) from error
 
-    def _find_container(self, namespace: str, pod: str, name: str) -> ContainerRunner:
+    def _find_pod(self, namespace: str, pod: str) -> PodRunner:
         for runner in reversed(self._runners.values()):  # an older pod of the same name may still be ending
             if (runner.context.namespace, runner.context.name) == (namespace, pod):
-                break
-        else:
-            raise not_found("pods", pod)
-        for container in runner.all_containers:
+                return runner
+        raise not_found("pods", pod)
+
+    def _find_container(self, namespace: str, pod: str, name: str) -> ContainerRunner:
+        for container in self._find_pod(namespace, pod).all_containers:
             if container.name == name:
                 return container
         raise bad_request(f"container {name} is not valid for pod {pod}")
@@ -252,6 +269,22 @@ class NodeAgent(PodLogs, PodExec):
             await run.wait()
         if pod.name not in self._runners:  # its node may have been created again meanwhile
             await asyncio.to_thread(shutil.rmtree, pod, ignore_errors=True)
+
+
+def _log_query(**options: Any) -> str:
+    """Return the query with which the API server asks a kubelet for a log."""
+    names = {"since_time": "sinceTime", "since_seconds": "sinceSeconds", "tail_lines": "tailLines"}
+    names["limit_bytes"] = "limitBytes"
+    given = {names.get(name, name): value for name, value in options.items() if value not in (None, False)}
+    return urlencode({name: "true" if value is True else value for name, value in sorted(given.items())})
+
+
+def _kubelet_error(method: str, node: Node, path: str, query: str) -> StatusError:
+    """Return the API server's error if it cannot reach a kubelet. It has no reason."""
+    url = f"https://{node.ip}:10250/{path}{'?' if query else ''}{query}"
+    error = StatusError(500, "", f'{method} "{url}": {node.connection_error}')
+    del error.status["reason"]
+    return error
 
 
 def _has_mount_namespaces(directory: Path) -> bool:

@@ -27,9 +27,9 @@ CPU_NODE = "aks-nodepool1-12345678-vmss000000"
 class Lab:
     """The cluster, and methods that shorten the tests."""
 
-    def __init__(self, root: Path, time_scale: float = 0.02) -> None:
+    def __init__(self, root: Path, **settings: float) -> None:
         self.root = root
-        self.settings = Settings(time_scale=time_scale)
+        self.settings = Settings(**({"time_scale": 0.02} | settings))
         self.objects: Registry
         self.controllers: ControllerManager
         self.agent: NodeAgent
