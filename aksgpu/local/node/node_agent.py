@@ -23,6 +23,7 @@ from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
 from aksgpu.local.images.image_registry import install_tools
 from aksgpu.local.node import container_logs, gpus
+from aksgpu.local.node.attachments import Attachments
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.container_run import SHIM_COMMAND, ContainerRun, list_runs
 from aksgpu.local.node.exec_command import ExecError, Execution
@@ -101,6 +102,8 @@ class NodeAgent(PodLogs, PodExec):
             mount_namespaces=namespaces,
             addresses=self._addresses,
             hosts=self._hosts,
+            attachments=Attachments(),
+            claims=self._claim_informer,
         )
         await self._events.start()
         informers = (self._node_informer, self._pod_informer, self._claim_informer, self._endpoints_informer)

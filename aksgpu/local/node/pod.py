@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aksgpu.common import times
+from aksgpu.local.control.claim_topology import claim_keys
 from aksgpu.local.control.controller_runtime import is_finished
-from aksgpu.local.node import pod_status, termination_message
+from aksgpu.local.node import attachments, pod_status, termination_message
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
 from aksgpu.local.node.kubelets import Node
@@ -41,6 +42,10 @@ FIRST_MOUNT_RETRY_SECONDS = 0.5
 MAX_MOUNT_RETRY_SECONDS = 122.0
 FIRST_REQUEST_RETRY_SECONDS = 0.05
 MAX_REQUEST_RETRY_SECONDS = 10.0
+
+
+class _AttachError(Exception):
+    """A disk is attached to another node."""
 
 
 class PodRunner:
@@ -93,6 +98,9 @@ class PodRunner:
         for container in self.all_containers:
             container.restore()
         self._has_sandbox = any(container.has_run for container in self.all_containers)
+        if self._has_sandbox and not is_finished(context.pod):
+            claims = filter(None, map(context.cluster.claims.get, claim_keys(context.pod)))
+            context.cluster.attachments.attach(claims, context.pod, context.node.name)
         self._initialized = any(container.has_run for container in self._containers)
 
     def update(self, pod: Object) -> None:
@@ -217,13 +225,33 @@ class PodRunner:
         pause = FIRST_MOUNT_RETRY_SECONDS
         while True:
             try:
+                await self._attach_disks()
                 pod = context.pod_with_addresses()
                 context.volumes = await prepare(context.cluster.objects, pod, context.node.object, directories)
                 return
+            except _AttachError as error:
+                self._record_attachment("Warning", "FailedAttachVolume", str(error))
             except (MountError, StatusError) as error:
                 context.record_event("Warning", "FailedMount", str(error))
             await context.cluster.sleep(pause)
             pause = min(pause * 2, MAX_MOUNT_RETRY_SECONDS)
+
+    async def _attach_disks(self) -> None:
+        """Attach the disks among the pod's volumes to its node; raises _AttachError if they are attached elsewhere."""
+        context = self.context
+        claims: list[Object] = []
+        for key in sorted(claim_keys(context.pod)):
+            with ignoring(404):
+                name = key.partition("/")[2]
+                claims.append(await context.cluster.objects.get("persistentvolumeclaims", name, context.namespace))
+        problem = context.cluster.attachments.attach(claims, context.pod, context.node.name)
+        if problem:
+            raise _AttachError(problem)
+
+    def _record_attachment(self, kind: str, reason: str, message: str) -> None:
+        context = self.context
+        involved = {**context.pod, "apiVersion": "v1", "kind": "Pod"}
+        context.cluster.events.record_event(attachments.COMPONENT, involved, kind, reason, message)
 
     def _write_names(self) -> None:
         """Write the files with the pod's host name and the names that it can look up."""
@@ -248,6 +276,7 @@ class PodRunner:
         self.context.node.devices.release(self.context.uid)
         self.context.cluster.addresses.release(self.context.ip)
         self.context.cluster.hosts.remove(self.context.uid)
+        self.context.cluster.attachments.detach(self.context.uid)
         await self._retry(self._post_status)
 
     async def _end_container(self, container: ContainerRunner, min_seconds: float) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.local.control.event_recorder import EventRecorder
+from aksgpu.local.control.informer import Informer
+from aksgpu.local.node.attachments import Attachments
 from aksgpu.local.node.gpus import Gpu
 from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.pod_network import AddressPool, HostsFiles, pod_hostname
@@ -30,6 +32,8 @@ class ClusterContext:
         mount_namespaces: whether the system allows them.
         addresses: the addresses of pods.
         hosts: the files ``/etc/hosts`` of the cluster's pods.
+        attachments: the nodes to which disks are attached.
+        claims: the informer of PersistentVolumeClaims.
     """
 
     objects: Objects
@@ -41,6 +45,8 @@ class ClusterContext:
     mount_namespaces: bool
     addresses: AddressPool
     hosts: HostsFiles
+    attachments: Attachments
+    claims: Informer
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for a simulated duration."""

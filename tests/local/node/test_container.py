@@ -7,12 +7,13 @@ import base64
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aksgpu.local.node import environment, node_agent, volumes
 
-from .conftest import CPU_NODE, Lab, terminated
+from .conftest import CPU_NODE, GPU_NODE, Lab, terminated
 
 
 async def config(lab: Lab) -> None:
@@ -206,6 +207,45 @@ async def test_claim_keeps_its_content(lab: Lab) -> None:
     async with asyncio.timeout(10):
         while list((lab.root / "claims").iterdir()):
             await asyncio.sleep(0.02)
+
+
+async def create_volume(lab: Lab, name: str, provisioner: str) -> dict[str, Any]:
+    """Create a claim as the controller leaves it, and return a pod's volume."""
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "volumeName": f"pvc-{name}",
+    }
+    metadata = {"name": name, "annotations": {"volume.kubernetes.io/storage-provisioner": provisioner}}
+    await lab.objects.create("persistentvolumeclaims", {"metadata": metadata, "spec": spec}, "default")
+    return {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}
+
+
+async def test_a_disk_is_attached_to_one_node(lab: Lab) -> None:
+    disk = await create_volume(lab, "disk", "disk.csi.azure.com")
+    await lab.run("first", "sleep", "60", **disk)
+    await lab.phase("first", "Running")
+    await lab.run("beside", "true", **disk)
+    await lab.phase("beside", "Succeeded")
+    await lab.run("elsewhere", "true", node=GPU_NODE, **disk)
+    message = 'Multi-Attach error for volume "pvc-disk" Volume is already used by pod(s) first'
+    async with asyncio.timeout(20):
+        while ("FailedAttachVolume", message) not in await lab.events("elsewhere"):
+            await asyncio.sleep(0.02)
+    await lab.restart()
+    waiting = await lab.until("elsewhere", lambda pod: (pod["status"].get("containerStatuses") or [{}])[0].get("state"))
+    assert waiting["status"]["containerStatuses"][0]["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    assert (await lab.objects.get("pods", "first", "default"))["status"]["phase"] == "Running"
+    await lab.objects.delete("pods", "first", "default", grace_period_seconds=0)
+    await lab.phase("elsewhere", "Succeeded")
+
+
+async def test_a_file_share_is_used_on_all_nodes(lab: Lab) -> None:
+    share = await create_volume(lab, "share", "file.csi.azure.com")
+    for name, node in (("here", CPU_NODE), ("there", GPU_NODE)):
+        await lab.run(name, "sleep", "60", node=node, **share)
+    for name in ("here", "there"):
+        await lab.phase(name, "Running")
 
 
 async def test_working_directory(lab: Lab, tmp_path: Path) -> None:
