@@ -19,6 +19,10 @@ _HEADLESS_LABEL = "service.kubernetes.io/headless"
 _MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _SLICES = "endpointslices"
+PORT_NOT_FORWARDED = (
+    "The laptop AKS does not forward ports: the name {name} leads to the pods themselves, which listen on port "
+    "{target}. Connect to {name}:{target}, or set `port` to {target}. On AKS, {name}:{port} works"
+)
 
 
 class EndpointsController(Controller):
@@ -29,6 +33,7 @@ class EndpointsController(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
+        self._warned: set[str] = set()
         self._endpoints = self.follow("endpoints", object_key)
         self._slices = self.follow(_SLICES, _service_key)
         self._services = self.informer.index(lambda service: str(service["metadata"]["namespace"]))
@@ -54,9 +59,24 @@ class EndpointsController(Controller):
             return None
         pods = [pod for pod in self._pods_by_namespace[service["metadata"]["namespace"]] if _selects(service, pod)]
         pods.sort(key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+        self._warn_about_ports(service, pods)
         await self._write("endpoints", self._endpoints.get(key), build_endpoints(service, pods))
         await self._write(_SLICES, self._find_slice(key), build_slice(service, pods))
         return None
+
+    def _warn_about_ports(self, service: Object, pods: Iterable[Object]) -> None:
+        """Record an event if clients of a Service would use a port on which its pods do not listen."""
+        if service["spec"].get("clusterIP") == "None":
+            return
+        name = service["metadata"]["name"]
+        for port in service["spec"].get("ports") or ():
+            targets = {target_port(port, pod) for pod in pods} - {None, port["port"]}
+            for target in targets:
+                message = PORT_NOT_FORWARDED.format(name=name, port=port["port"], target=target)
+                key = f"{service['metadata']['uid']} {message}"
+                if key not in self._warned:
+                    self._warned.add(key)
+                    self.record_event(service, "Warning", "PortNotForwarded", message)
 
     def _find_slice(self, key: str) -> Object | None:
         return self._slices.get(f"{key}-aksgpu")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aksgpu.local.control.endpoints_controller import PORT_NOT_FORWARDED
 from aksgpu.local.node.node_agent import NO_SERVICE_NAMES
 
 from .conftest import Lab
@@ -138,13 +139,19 @@ async def test_names_of_a_service_follow_its_pods(lab: Lab) -> None:
 
 async def test_a_service_with_a_cluster_ip_leads_to_its_pods(lab: Lab) -> None:
     needs_namespaces(lab)
-    made = service("web", {"app": "web"}, ports=[{"port": 8000}])
+    made = service("web", {"app": "web"}, ports=[{"port": 8000}, {"name": "other", "port": 80, "targetPort": 8080}])
+    made["spec"]["ports"][0]["name"] = "same"
     del made["spec"]["clusterIP"]
     await lab.objects.create("services", made, "default")
     await lab.run("server", "sleep", "60", metadata={"labels": {"app": "web"}})
     await lab.run("client", "sleep", "60")
     await lab.phase("client", "Running")
     await until_found(lab, "client", "web", [await address(lab, "server")])
+    event = ("PortNotForwarded", PORT_NOT_FORWARDED.format(name="web", port=80, target=8080))
+    async with asyncio.timeout(20):
+        while event not in await lab.events("web"):
+            await asyncio.sleep(0.02)
+    assert [each for each in await lab.events("web") if each[0] == "PortNotForwarded"] == [event]
 
 
 async def test_pods_that_are_not_ready(lab: Lab) -> None:
