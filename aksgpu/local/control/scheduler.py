@@ -52,8 +52,8 @@ class Scheduler:
         self._claims = cluster.informer("persistentvolumeclaims")
         self._classes = cluster.informer("storageclasses")
         self._queue = SchedulerQueue(lambda pod: volume_requirements(pod, self._claims, self._classes))
-        self._claim_events = asyncio.Event()
-        """Set at the next change of a claim, and replaced."""
+        self._binding_events = asyncio.Event()
+        """Set when a claim changes or a pod goes, and replaced."""
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._slots = asyncio.Semaphore(_MAX_WRITES)
@@ -88,13 +88,18 @@ class Scheduler:
             departure = self._departures.pop(uid, None)
             if departure is not None:
                 departure.set()
+            self._notify_bindings()
         self._wake.set()
 
     def _claim_changed(self, old: Object | None, new: Object | None) -> None:
         self._queue.claim_changed(object_key(new or old or {}))
-        self._claim_events.set()
-        self._claim_events = asyncio.Event()
+        self._notify_bindings()
         self._wake.set()
+
+    def _notify_bindings(self) -> None:
+        """Wake the pods that wait for their volumes."""
+        self._binding_events.set()
+        self._binding_events = asyncio.Event()
 
     def _class_changed(self, old: Object | None, new: Object | None) -> None:
         for claim in self._claims:
@@ -157,7 +162,9 @@ class Scheduler:
         try:
             async with asyncio.timeout(_BIND_SECONDS * self._cluster.settings.time_scale):
                 while not all(is_bound(self._claims.get(key) or {}) for key in keys):
-                    await self._claim_events.wait()
+                    if self._queue.assumed.get(pod["metadata"]["uid"]) != node:
+                        return  # the pod has been deleted
+                    await self._binding_events.wait()
         except TimeoutError:
             raise _VolumeError(f"{prefix}binding volumes: context deadline exceeded") from None
         info = self._queue.nodes.get(node)

@@ -167,8 +167,9 @@ class ContainerRunner:
     async def _launch(self, run: ContainerRun, image: images.Image, spec: dict[str, Any]) -> ContainerRun:
         self._run = run
         self._record_event("Normal", "Created", f"Created container: {self.name}")
-        log_max_bytes = int(self._context.cluster.settings.container_log_max_mb * 1_000_000)
-        await run.start(spec, secrets.token_hex(32), log_max_bytes)
+        context = self._context
+        log_max_mb = context.node.container_log_max_mb or context.cluster.settings.container_log_max_mb
+        await run.start(spec, secrets.token_hex(32), int(log_max_mb * 1_000_000))
         self.status = {**self.status, "imageID": image.id}
         if run.started:
             self._set_running(run)

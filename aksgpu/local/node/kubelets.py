@@ -86,6 +86,14 @@ class Node:
         return any(taint["key"] == _SHUTDOWN_TAINT for taint in taints)
 
     @property
+    def container_log_max_mb(self) -> float | None:
+        """Size at which logs are rotated, in megabytes; None if the laptop's setting counts."""
+        size = self._annotations.get(node_annotations.CONTAINER_LOG_MAX_MB)
+        with contextlib.suppress(TypeError, ValueError):
+            return float(size) if size else None
+        return None
+
+    @property
     def connection_error(self) -> str:
         """Why the API server cannot reach the kubelet, in the words of its error; empty if it can."""
         cause = self._annotations.get(node_annotations.KUBELET_AWAY, "")

@@ -173,7 +173,6 @@ class PodRunner:
             return
         self.context.status_changed.set()
         await self._mount_volumes()
-        self._write_names()
         self._has_sandbox = True
         async with asyncio.TaskGroup() as group:
             sidecars: list[asyncio.Task[bool]] = []
@@ -228,10 +227,11 @@ class PodRunner:
                 await self._attach_disks()
                 pod = context.pod_with_addresses()
                 context.volumes = await prepare(context.cluster.objects, pod, context.node.object, directories)
+                self._write_names()
                 return
             except _AttachError as error:
                 self._record_attachment("Warning", "FailedAttachVolume", str(error))
-            except (MountError, StatusError) as error:
+            except (MountError, StatusError, OSError) as error:
                 context.record_event("Warning", "FailedMount", str(error))
             await context.cluster.sleep(pause)
             pause = min(pause * 2, MAX_MOUNT_RETRY_SECONDS)

@@ -153,6 +153,7 @@ class ServiceNames:
             self._former.pop((*key, host), None)
         if new is None:
             self._endpoints.pop(key, None)
+            self._former = {former: value for former, value in self._former.items() if former[:2] != key}
         else:
             self._endpoints[key] = new
 

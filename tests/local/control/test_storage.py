@@ -170,3 +170,16 @@ async def test_a_volume_that_is_not_created_in_time(driver: ClusterDriver, contr
     assert event["message"] == 'running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'
     refused = await driver.wait_for_event("ProvisioningFailed", "data")
     assert "mountVolume is not supported for access mode: MULTI_NODE_MULTI_WRITER" in refused["message"]
+
+
+async def test_a_pod_that_is_deleted_while_it_waits_for_its_volume(
+    driver: ClusterDriver, controllers: ControllerManager
+) -> None:
+    """It gives its place back at once."""
+    await driver.create_node()
+    await create_claim(driver, "data", "managed-csi", "ReadWriteMany")
+    await create_pod(driver, "waits", "data", gpus=1)
+    await driver.wait_for_event("ProvisioningFailed", "data")
+    await driver.objects.delete("pods", "waits", "default", grace_period_seconds=0)
+    await driver.create_pod("next", gpus=1)
+    assert await driver.wait_until_bound("next") == "node-a"

@@ -9,7 +9,7 @@ import pytest
 
 from aksgpu.local.node import container_logs
 from aksgpu.local.node.shim.log_writer import LINE_LIMIT, LogWriter
-from aksgpu.local.node_annotations import KUBELET_AWAY
+from aksgpu.local.node_annotations import CONTAINER_LOG_MAX_MB, KUBELET_AWAY
 from aksgpu.local.status_error import StatusError
 
 from .conftest import CPU_NODE, Lab
@@ -112,13 +112,19 @@ async def test_log_files_are_private(lab: Lab) -> None:
     assert pod.stat().st_mode & 0o077 == 0
 
 
-async def test_a_rotated_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("setting", "pool"), [(0.01, None), (50, "0.01")])
+async def test_a_rotated_log(tmp_path: Path, setting: float, pool: str | None) -> None:
     """Only what was written since the last rotation can be read; a follower gets everything."""
-    lab = Lab(tmp_path / "cluster", container_log_max_mb=0.01)
+    lab = Lab(tmp_path / "cluster", container_log_max_mb=setting)
     lab.root.mkdir()
     await lab.start()
     try:
         await lab.add_node(CPU_NODE)
+        if pool:
+            notes = {CONTAINER_LOG_MAX_MB: pool}
+            await lab.objects.patch("nodes", CPU_NODE, {"metadata": {"annotations": notes}})
+            while not lab.agent._nodes[CPU_NODE].container_log_max_mb:
+                await asyncio.sleep(0.01)
         volumes = [{"name": "gate", "emptyDir": {}}]
         container = {"volumeMounts": [{"name": "gate", "mountPath": "/aksgpu-gate"}]}
         wait = "while ! test -e /aksgpu-gate/{}; do sleep 0.02; done"
