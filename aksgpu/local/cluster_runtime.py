@@ -24,6 +24,7 @@ from aksgpu.local.api.store import Store
 from aksgpu.local.arm.pool_nodes import owned_by_daemon_set
 from aksgpu.local.control import ControllerManager
 from aksgpu.local.node import NodeAgent
+from aksgpu.local.node.pod_network import AddressPool
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
@@ -40,12 +41,15 @@ class KubeCluster:
         root: the directory of its files.
         settings: the laptop's settings.
         tokens: returns the user of a bearer token, or None for an invalid one.
+        addresses: the addresses of the pods of all clusters.
     """
 
-    def __init__(self, root: Path, settings: Settings, tokens: Callable[[str], User | None]) -> None:
+    def __init__(
+        self, root: Path, settings: Settings, tokens: Callable[[str], User | None], addresses: AddressPool
+    ) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = Registry(Store(root / "kube.db"))
-        self.agent = NodeAgent(self.registry.with_manager("kubelet"), root, settings)
+        self.agent = NodeAgent(self.registry.with_manager("kubelet"), root, settings, addresses)
         self.controllers = ControllerManager(self.registry.with_manager("kube-controller-manager"), settings)
         self.api = KubeApi(self.registry, node=self.agent, tokens=tokens)
 
@@ -83,6 +87,7 @@ class Clusters:
         self._root = home / "clusters"
         self._settings = settings
         self._is_entra_token = is_entra_token
+        self._addresses = AddressPool()
         self._running: dict[str, KubeCluster] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -101,7 +106,8 @@ class Clusters:
 
         async with self._locks[cluster_id]:
             if cluster_id not in self._running:
-                cluster = KubeCluster(self._root / cluster_id, self._settings, find_user)
+                root = self._root / cluster_id
+                cluster = KubeCluster(root, self._settings, find_user, self._addresses)
                 await cluster.start()
                 self._running[cluster_id] = cluster
             return self._running[cluster_id].registry

@@ -98,6 +98,7 @@ def _status(kind: str, group: str = "") -> dict[str, Subresource]:
 _RBAC = "rbac.authorization.k8s.io"
 _SCHEDULING = "scheduling.k8s.io"
 _COORDINATION = "coordination.k8s.io"
+_STORAGE = "storage.k8s.io"
 _NO_COLLECTION = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
 _POD_PARTS = {
     "binding": Subresource("", "v1", "Binding", ("create",)),
@@ -119,6 +120,7 @@ _FINALIZE = {**_status("Namespace"), "finalize": Subresource("", "v1", "Namespac
 # fmt: off
 KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", ("cm",)),
+    Kind("", "v1", "Endpoints", "endpoints", ("ep",)),
     Kind("", "v1", "Event", "events", ("ev",), fields=tuple(_EVENT_FIELDS.split())),
     Kind("", "v1", "Namespace", "namespaces", ("ns",), namespaced=False, verbs=_NO_COLLECTION,
          subresources=_FINALIZE, fields=("status.phase",), name_format="label", delete_returns_object=True),
@@ -141,12 +143,14 @@ KINDS: tuple[Kind, ...] = (
     Kind("batch", "v1", "Job", "jobs", (), ("all",), generation=True, subresources=_status("Job", "batch"),
          fields=("status.successful",)),
     Kind(_COORDINATION, "v1", "Lease", "leases"),
+    Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False, name_format="path"),
     Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False,
          name_format="path"),
     Kind(_RBAC, "v1", "Role", "roles", name_format="path"),
     Kind(_RBAC, "v1", "RoleBinding", "rolebindings", name_format="path"),
     Kind(_SCHEDULING, "v1", "PriorityClass", "priorityclasses", ("pc",), namespaced=False),
+    Kind(_STORAGE, "v1", "StorageClass", "storageclasses", ("sc",), namespaced=False, delete_returns_object=True),
 )
 # fmt: on
 

@@ -168,7 +168,10 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
     - ``eviction`` (``pool``): evict a spot node now.
     - ``gpu-driver`` (``node``, ``message``): break the NVIDIA driver of a node now.
     - ``gpu-driver`` (``vm_size``, ``exit_code``): the set-up of the next GPU nodes fails.
-    - ``none``: cancel all faults and repair all drivers.
+    - ``kubelet-away`` (``node``, ``cause``): logs and exec get status 500 from now on. The cause is ``kubelet`` or
+      AKS' ``tunnel``; without a node, all nodes are concerned.
+    - ``node-gone`` (``node``): remove a node with its pods now, and their logs with them.
+    - ``none``: cancel all faults, and repair all drivers and connections.
 
     Args:
         fault: one of the above.

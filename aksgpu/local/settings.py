@@ -1,4 +1,4 @@
-"""Settings of the laptop AKS: the speed of simulated time, and when an unused laptop stops.
+"""Settings of the laptop AKS: the speed of simulated time, the size of logs, and when an unused laptop stops.
 
 They apply when the background process starts. A process that is already running keeps its own settings.
 """
@@ -20,10 +20,13 @@ class Settings:
         time_scale: factor for every simulated duration, such as long-running operations and image pulls. The default
             1 is a good pace for notebooks. Tests use 0.05.
         idle_seconds: seconds without a request, an open watch or a running pod after which the process stops.
+        container_log_max_mb: size in megabytes at which a container's log is rotated. Only what was written since
+            can be read then. The default is AKS' 50 MB.
     """
 
     time_scale: float = 1.0
     idle_seconds: float = 3600.0
+    container_log_max_mb: float = 50.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -32,7 +35,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Return the settings in ``AKSGPU_TIME_SCALE`` and ``AKSGPU_IDLE_SECONDS``, or their defaults."""
+        """Return the settings in environment variables such as ``AKSGPU_TIME_SCALE``, or their defaults."""
         values = {}
         for name in asdict(cls()):
             text = os.environ.get(_variable(name))

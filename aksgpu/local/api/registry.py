@@ -54,7 +54,8 @@ class Registry(Reader, Objects):
         for resource, rows in api_data.load("rules.yaml")["first"].items():
             for name, obj in rows.items():
                 if self.store.get(resource, ("", name)) is None:
-                    await self.create(resource, {"metadata": {"name": name}, **obj})
+                    metadata = {**obj.get("metadata", {}), "name": name}
+                    await self.create(resource, {**obj, "metadata": metadata})
         self._expiry_task = asyncio.create_task(self._expire_events())
 
     async def close(self) -> None:

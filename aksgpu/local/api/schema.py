@@ -92,7 +92,8 @@ def compiled_definition(name: str) -> SchemaNode:
     for field, each in schema["properties"].items():
         node.fields[field] = _compile(each)
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    extra = api_data.load("rules.yaml")["types"].get(node.name, {})
+    rules = api_data.load("rules.yaml")["types"]
+    extra = rules.get(f"{name.split('.')[-3]}.{short}") or rules.get(short, {})
     node.always_written = tuple(extra.get("zero", ()))
     node.omit_zero = frozenset(extra.get("omitZero", ()))
     node.defaults = extra.get("defaults", {})

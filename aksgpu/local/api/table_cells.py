@@ -184,6 +184,14 @@ def access_modes(modes: Any, now: datetime) -> str:
     return ",".join(_ACCESS_MODES.get(mode, mode) for mode in modes or ())
 
 
+def class_name(storage_class: Object, now: datetime) -> str:
+    """Return the name of a StorageClass, which says whether it is the default one."""
+    name = str(storage_class["metadata"]["name"])
+    annotations = storage_class["metadata"].get("annotations") or {}
+    is_default = annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
+    return f"{name} (default)" if is_default else name
+
+
 def quota_requests(quota: Object, now: datetime) -> str:
     """Return what is used of a quota's resources, except limits."""
     return _quota(quota, limits=False)
@@ -216,6 +224,30 @@ def ports(value: Any, now: datetime) -> str:
 
 
 # Pods.
+
+
+def endpoints(obj: Object, now: datetime) -> str:
+    """Return the first three addresses of Endpoints, with their ports."""
+    found: list[str] = []
+    for subset in obj.get("subsets") or ():
+        numbers = [f":{port['port']}" for port in subset.get("ports") or ()] or [""]
+        found += [address["ip"] + number for number in numbers for address in subset.get("addresses") or ()]
+    return _first_three(found)
+
+
+def slice_endpoints(value: Any, now: datetime) -> str:
+    """Return the first three addresses of an EndpointSlice."""
+    return _first_three([address for each in value or () for address in each["addresses"]]).replace(_NONE, "<unset>")
+
+
+def slice_ports(value: Any, now: datetime) -> str:
+    """Return the ports of an EndpointSlice."""
+    return _first_three([str(port["port"]) for port in value or ()]).replace(_NONE, "<unset>")
+
+
+def _first_three(texts: list[str]) -> str:
+    more = f" + {len(texts) - 3} more..." if len(texts) > 3 else ""
+    return (",".join(texts[:3]) + more) or _NONE
 
 
 def pod_ready(pod: Object, now: datetime) -> str:

@@ -1,7 +1,7 @@
-"""Faults on demand, for tests and notebooks: quota, capacity, throttling, broken drivers, spot evictions.
+"""Faults on demand, for tests and notebooks: quota, capacity, throttling, broken drivers, lost nodes, spot evictions.
 
-Most faults wait in :class:`~aksgpu.local.arm.faults.Faults` until a request or an operation meets them. A spot eviction
-and a broken driver happen at once.
+Most faults wait in :class:`~aksgpu.local.arm.faults.Faults` until a request or an operation meets them. What happens to
+a node happens at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aksgpu.local.arm.context import Context
 from aksgpu.local.arm.json_schema import WrongField, require
 from aksgpu.local.arm.reference_data import table
 from aksgpu.local.control import event_recorder
-from aksgpu.local.node_annotations import GPU_DRIVER_ERROR
+from aksgpu.local.node_annotations import GPU_DRIVER_ERROR, KUBELET_AWAY
 from aksgpu.local.objects import Object, Objects
 
 DRIVER_ERROR = "Driver/library version mismatch"
@@ -49,8 +49,16 @@ async def inject(context: Context, kind: str, details: dict[str, Any]) -> str:
         case "none":
             context.faults.clear()
             await _set_driver_error(context, "", None)
+            await _set_annotation(context, "", KUBELET_AWAY, None)
         case "eviction":
             return f"evicted {await evict_spot_node(context, given)}"
+        case "kubelet-away":
+            node = given.get("node", "")
+            if not await _set_annotation(context, node, KUBELET_AWAY, given.get("cause", "kubelet")):
+                raise refusal("no_node", name=node)
+            return f"cut the connection to {node or 'all kubelets'}"
+        case "node-gone":
+            return f"removed {await remove_node_at_once(context, given.get('node', ''))}"
         case "gpu-driver" if "node" in given:
             if not await _set_driver_error(context, given["node"], given.get("message", DRIVER_ERROR)):
                 raise refusal("no_gpu_node", name=given["node"])
@@ -94,15 +102,54 @@ async def _set_driver_error(context: Context, name: str, message: str | None) ->
         name: the node; empty for all nodes.
         message: NVML's error message; None repairs the driver.
     """
+    return await _set_annotation(context, name, GPU_DRIVER_ERROR, message, with_driver=True)
+
+
+async def _set_annotation(
+    context: Context, name: str, key: str, value: str | None, *, with_driver: bool = False
+) -> bool:
+    """Set or remove an annotation of one node, or of all. Return whether a node was found.
+
+    Args:
+        context: the subscription.
+        name: the node; empty for all nodes.
+        key: the annotation.
+        value: its value; None removes it.
+        with_driver: whether only nodes with an NVIDIA driver count.
+    """
     found = False
     async for _, pool, objects, node in _running_nodes(context):
         metadata = node["metadata"]
-        if pool_nodes.gpu_annotations(pool) and name in ("", metadata["name"]):
+        if name in ("", metadata["name"]) and (pool_nodes.gpu_annotations(pool) or not with_driver):
             found = True
-            if metadata.get("annotations", {}).get(GPU_DRIVER_ERROR) != message:
-                change = {"metadata": {"annotations": {GPU_DRIVER_ERROR: message}}}
-                await objects.patch("nodes", metadata["name"], change)
+            if metadata.get("annotations", {}).get(key) != value:
+                await objects.patch("nodes", metadata["name"], {"metadata": {"annotations": {key: value}}})
     return found
+
+
+async def remove_node_at_once(context: Context, name: str) -> str:
+    """Remove a machine with its pods, logs included, as when Azure loses it. Nothing announces it.
+
+    Args:
+        context: the subscription.
+        name: the node; empty for the newest one.
+
+    Returns:
+        The node's name.
+
+    Raises:
+        ArmError: no cluster has such a node.
+    """
+    candidates = [found async for found in _running_nodes(context) if name in ("", found[3]["metadata"]["name"])]
+    if not candidates:
+        raise refusal("no_node", name=name)
+    cluster, pool, objects, node = max(candidates, key=lambda found: str(found[3]["metadata"]["creationTimestamp"]))
+    async with context.node_locks[cluster["id"]]:
+        properties = pool["properties"]
+        properties["count"] = max(0, properties["count"] - 1)
+        context.save(cluster)
+        await pool_nodes.delete_node(objects, node["metadata"]["name"])
+    return str(node["metadata"]["name"])
 
 
 async def evict_spot_node(context: Context, details: dict[str, Any]) -> str:

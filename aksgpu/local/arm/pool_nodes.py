@@ -142,6 +142,12 @@ def gpu_annotations(pool: Document) -> dict[str, str]:
     return found
 
 
+def _kubelet_annotations(pool: Document) -> dict[str, str]:
+    """Return the annotations for those fields of the kubelet's configuration that the node agent uses."""
+    size = (pool["properties"].get("kubeletConfig") or {}).get("containerLogMaxSizeMB")
+    return {node_annotations.CONTAINER_LOG_MAX_MB: str(size)} if size else {}
+
+
 def gpu_resources(pool: Document) -> dict[str, str]:
     """Return the extended resources of a node once its device plugin runs, as the autoscaler expects them."""
     size = _size(pool)
@@ -176,7 +182,11 @@ def build_node(cluster: Document, pool: Document, index: int, address: str) -> O
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": labels(cluster, pool) | own_labels, "annotations": gpu_annotations(pool)},
+        "metadata": {
+            "name": name,
+            "labels": labels(cluster, pool) | own_labels,
+            "annotations": gpu_annotations(pool) | _kubelet_annotations(pool),
+        },
         "spec": {
             "providerID": f"azure://{scale_set_id(cluster, pool)}/virtualMachines/{index}",
             **({"taints": taints(pool)} if taints(pool) else {}),
@@ -269,7 +279,18 @@ async def remove_node(objects: Objects, name: str, *, deallocate: bool = False) 
             await objects.delete("nodes", name)
         else:
             await _mark_deallocated(objects, name)
-    for pod in await _list_pods(objects, name, daemon_sets=True):
+    await _delete_pods(objects, name)
+
+
+async def delete_node(objects: Objects, name: str) -> None:
+    """Delete a node and its pods at once, without draining it."""
+    with ignoring(404):
+        await objects.delete("nodes", name)
+    await _delete_pods(objects, name)
+
+
+async def _delete_pods(objects: Objects, node: str) -> None:
+    for pod in await _list_pods(objects, node, daemon_sets=True):
         with ignoring(404):
             await objects.delete("pods", pod["metadata"]["name"], pod["metadata"]["namespace"], grace_period_seconds=0)
 

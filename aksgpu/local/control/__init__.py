@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aksgpu.local.control.controller_runtime import Cluster, Controller
 from aksgpu.local.control.daemonset_controller import DaemonSetController
+from aksgpu.local.control.endpoints_controller import EndpointsController
 from aksgpu.local.control.garbage_collector import GarbageCollector
 from aksgpu.local.control.job_controller import JobController
 from aksgpu.local.control.namespace_controller import NamespaceController
@@ -30,6 +31,7 @@ ALL_CONTROLLERS: tuple[ControllerType, ...] = (
     NamespaceController,
     QuotaController,
     ClaimController,
+    EndpointsController,
 )
 
 

@@ -20,6 +20,7 @@ from aksgpu.common import quantities
 from aksgpu.common.tolerations import tolerates
 from aksgpu.local import selectors
 from aksgpu.local.api.admission import pod_resources
+from aksgpu.local.control.claim_topology import ZONE_CONFLICT, ZONE_LABEL, VolumeRequirements
 from aksgpu.local.control.controller_runtime import get_condition
 from aksgpu.local.objects import Object
 
@@ -79,10 +80,13 @@ def term_matches(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) 
     )
 
 
-class PodRequirements:
-    """The parts of a pod's spec that the scheduler uses. Pods with the same ``key`` fit the same nodes."""
+_NO_VOLUMES = VolumeRequirements()
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+
+class PodRequirements:
+    """What the scheduler uses of a pod's spec and its claims. Pods with the same ``key`` fit the same nodes."""
+
+    def __init__(self, spec: Mapping[str, Any], volumes: VolumeRequirements = _NO_VOLUMES) -> None:
         affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
         required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
         self.requests = pod_requests(spec)
@@ -92,7 +96,8 @@ class PodRequirements:
         self.tolerations: list[dict[str, Any]] = spec.get("tolerations") or []
         self.priority = int(spec.get("priority") or 0)
         self.preempts = spec.get("preemptionPolicy") != "Never"
-        self.key = orjson.dumps(vars(self), option=orjson.OPT_SORT_KEYS)
+        self.key = orjson.dumps([vars(self), list(volumes)], option=orjson.OPT_SORT_KEYS)
+        self.volumes = volumes
 
     @property
     def node_names(self) -> set[str] | None:
@@ -191,6 +196,8 @@ class FilterResult(NamedTuple):
 
 def filter_node(pod: PodRequirements, node: NodeInfo, without: Collection[AssignedPod] = ()) -> FilterResult:
     """Check whether a node can run a pod, ignoring the pods in ``without``."""
+    if pod.volumes.problem:
+        return FilterResult((pod.volumes.problem,))
     if node.unschedulable and not tolerates(pod.tolerations, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
         return FilterResult(("node(s) were unschedulable",))
     for taint in node.taints:
@@ -205,6 +212,8 @@ def filter_node(pod: PodRequirements, node: NodeInfo, without: Collection[Assign
         used = node.used[name] - sum(each.requests.get(name, 0) for each in without)
         if used + value > node.allocatable.get(name, 0):
             reasons.append(f"Insufficient {name}")
+    if not reasons and not pod.volumes.allow(node.labels.get(ZONE_LABEL, "")):
+        return FilterResult((ZONE_CONFLICT,))
     return FilterResult(tuple(reasons), preemption_may_help=bool(reasons))
 
 

@@ -13,6 +13,15 @@ import logging
 from contextlib import suppress
 
 from aksgpu.common import times
+from aksgpu.local.control.claim_topology import (
+    SELECTED_NODE,
+    ZONE_CONFLICT,
+    ZONE_LABEL,
+    claim_keys,
+    is_bound,
+    volume_requirements,
+    waits_for_pod,
+)
 from aksgpu.local.control.controller_runtime import Cluster, Tasks, get_condition, is_finished, run_all
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.scheduler_queue import REPORT_INTERVAL, SCHEDULER, Placement, SchedulerQueue
@@ -25,8 +34,14 @@ _MAX_WRITES = 64
 """Bindings that are written at the same time."""
 _MAX_REPORTS = 16
 """Pods whose status is written at the same time to report why they are pending."""
+_BIND_SECONDS = 600.0
+"""How long the volumes of a pod may take until they exist, before the time scale."""
 _RETRY_DELAY = 1.0
 """Seconds before a pod that could not be bound is tried again."""
+
+
+class _VolumeError(Exception):
+    """The volumes of a pod cannot be used on the node that was chosen."""
 
 
 class Scheduler:
@@ -34,7 +49,11 @@ class Scheduler:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._queue = SchedulerQueue()
+        self._claims = cluster.informer("persistentvolumeclaims")
+        self._classes = cluster.informer("storageclasses")
+        self._queue = SchedulerQueue(lambda pod: volume_requirements(pod, self._claims, self._classes))
+        self._binding_events = asyncio.Event()
+        """Set when a claim changes or a pod goes, and replaced."""
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._slots = asyncio.Semaphore(_MAX_WRITES)
@@ -44,6 +63,8 @@ class Scheduler:
         self._pods = cluster.informer("pods")
         cluster.informer("nodes").on_change(self._node_changed)
         self._pods.on_change(self._pod_changed)
+        self._claims.on_change(self._claim_changed)
+        self._classes.on_change(self._class_changed)
 
     async def start(self) -> None:
         """Start scheduling. The informers have listed."""
@@ -67,7 +88,22 @@ class Scheduler:
             departure = self._departures.pop(uid, None)
             if departure is not None:
                 departure.set()
+            self._notify_bindings()
         self._wake.set()
+
+    def _claim_changed(self, old: Object | None, new: Object | None) -> None:
+        self._queue.claim_changed(object_key(new or old or {}))
+        self._notify_bindings()
+        self._wake.set()
+
+    def _notify_bindings(self) -> None:
+        """Wake the pods that wait for their volumes."""
+        self._binding_events.set()
+        self._binding_events = asyncio.Event()
+
+    def _class_changed(self, old: Object | None, new: Object | None) -> None:
+        for claim in self._claims:
+            self._claim_changed(claim, claim)
 
     async def _run(self) -> None:
         while True:
@@ -93,8 +129,12 @@ class Scheduler:
                 await self._preempt(placement)
             # A pod of higher priority may have taken the room in the meantime.
             if self._queue.assumed.get(uid) == placement.node:
+                await self._bind_claims(pod, placement.node)
                 async with self._slots:
                     await self._bind(pod, placement.node)
+        except _VolumeError as error:
+            self._record_event(pod, "Warning", "FailedScheduling", str(error), "Scheduling")
+            asyncio.get_running_loop().call_later(_RETRY_DELAY, self._requeue, pod)
         except Exception as error:
             if not (isinstance(error, StatusError) and error.code == 404):
                 log.warning("binding %s to %s: %s", object_key(pod), placement.node, error)
@@ -105,6 +145,32 @@ class Scheduler:
         if current and current["metadata"]["uid"] == pod["metadata"]["uid"]:
             self._queue.requeue(current)
         self._wake.set()
+
+    async def _bind_claims(self, pod: Object, node: str) -> None:
+        """Let the volumes be created that wait for the pod's node, and wait until they exist.
+
+        Raises:
+            _VolumeError: a volume was not created in time, or another pod has got it in another zone meanwhile.
+        """
+        keys = claim_keys(pod)
+        for key in keys:
+            claim = self._claims.get(key)
+            if claim and not is_bound(claim) and waits_for_pod(claim, self._classes):
+                selected = {"metadata": {"annotations": {SELECTED_NODE: node}}}
+                await self._cluster.patch("persistentvolumeclaims", claim, selected)
+        prefix = 'running PreBind plugin "VolumeBinding": '
+        try:
+            async with asyncio.timeout(_BIND_SECONDS * self._cluster.settings.time_scale):
+                while not all(is_bound(self._claims.get(key) or {}) for key in keys):
+                    if self._queue.assumed.get(pod["metadata"]["uid"]) != node:
+                        return  # the pod has been deleted
+                    await self._binding_events.wait()
+        except TimeoutError:
+            raise _VolumeError(f"{prefix}binding volumes: context deadline exceeded") from None
+        info = self._queue.nodes.get(node)
+        zone = info.labels.get(ZONE_LABEL, "") if info else ""
+        if not volume_requirements(pod, self._claims, self._classes).allow(zone):
+            raise _VolumeError(f"{prefix}binding volumes: {ZONE_CONFLICT}")
 
     async def _bind(self, pod: Object, node: str) -> None:
         name = pod["metadata"]["name"]

@@ -7,11 +7,13 @@ not grow with the number of pods or nodes. Nothing in this module reads or write
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from aksgpu.local.control import filters
+from aksgpu.local.control.claim_topology import VolumeRequirements, claim_keys
 from aksgpu.local.control.controller_runtime import is_finished
 from aksgpu.local.control.filters import AssignedPod, FilterResult, NodeInfo, PodRequirements
 from aksgpu.local.control.informer import object_key
@@ -84,6 +86,8 @@ class PendingGroup:
 
     def reasons(self, nodes: int) -> str:
         """Return why no node can run these pods, in the words of the Kubernetes scheduler."""
+        if self.requirements.volumes.problem:
+            return f"0/{nodes} nodes are available: {self.requirements.volumes.problem}."
         reasons = {**self._reasons, _OTHER_NODE: nodes - len(self._results)}
         return f"0/{nodes} nodes are available: {_histogram(reasons)}."
 
@@ -112,9 +116,14 @@ class Placement(NamedTuple):
 
 
 class SchedulerQueue:
-    """Nodes, pods that are assigned to them, and pending pods."""
+    """Nodes, pods that are assigned to them, and pending pods.
 
-    def __init__(self) -> None:
+    Args:
+        volumes: returns what a pod's claims require of its node.
+    """
+
+    def __init__(self, volumes: Callable[[Object], VolumeRequirements] = lambda _: VolumeRequirements()) -> None:
+        self._volumes = volumes
         self.nodes: dict[str, NodeInfo] = {}
         self.assumed: dict[str, str] = {}
         """Node names of pods that count as assigned before the API server confirms it, by uid."""
@@ -163,6 +172,13 @@ class SchedulerQueue:
         if self.assumed.pop(uid, None):
             self._unassign(uid)
             self._enqueue(pod)
+
+    def claim_changed(self, key: str) -> None:
+        """Evaluate the pending pods again that use a claim."""
+        for group in list(self._groups.values()):
+            for pod in list(group.pods.values()):
+                if key in claim_keys(pod):
+                    self._enqueue(pod)
 
     # Decisions
 
@@ -247,13 +263,14 @@ class SchedulerQueue:
         is_deleted = bool(meta.get("deletionTimestamp"))
         if uid in self._group_keys:
             group = self._groups[self._group_keys[uid]]
-            if not is_deleted and group.pods[uid]["spec"] == spec:
+            unchanged = group.pods[uid]["spec"] == spec and group.requirements.volumes == self._volumes(pod)
+            if not is_deleted and unchanged:
                 group.pods[uid] = pod
                 return
             self._dequeue(uid)
         is_ours = spec.get("schedulerName", SCHEDULER) == SCHEDULER
         if is_ours and not spec.get("schedulingGates") and not is_deleted:
-            group = self._group(PodRequirements(spec))
+            group = self._group(PodRequirements(spec, self._volumes(pod)))
             self._group_keys[uid] = group.requirements.key
             group.pods[uid] = pod
             group.unreported[uid] = None

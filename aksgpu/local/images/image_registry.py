@@ -66,6 +66,7 @@ _BUILTIN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (r"(docker\.io|nvcr\.io)/nvidia/k8s-device-plugin", _PLUGIN, ()),
     (r"(docker\.io|nvcr\.io)/nvidia/cuda.*", (), ("sh",)),
     (r"docker\.io/(.*/busybox|library/(alpine|debian|ubuntu))", (), ("sh",)),
+    (r"docker\.io/library/bash", (), ("bash",)),
     (r"docker\.io/library/python", (), ("python3",)),
 )
 """Pattern of the normalized name without tag, entrypoint, cmd."""
@@ -170,6 +171,8 @@ def install_tools(directory: Path) -> tuple[Path, Path]:
         common / "nvidia-device-plugin": f'{python} -P -m aksgpu.local.images.device_plugin "$@"',
         gpu / "nvidia-smi": f'export AKSGPU_REAL_SMI={real_smi}; {python} -P -m aksgpu.local.images.nvidia_smi "$@"',
     }
+    if not shutil.which("ping"):
+        scripts[common / "ping"] = f'{python} -I -S {shlex.quote(str(Path(__file__).with_name("ping.py")))} "$@"'
     for path, line in scripts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_private(path, f"#!/bin/sh\n{line}\n".encode(), mode=0o755)

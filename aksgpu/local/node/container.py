@@ -19,7 +19,7 @@ from typing import Any
 from aksgpu.errors import InvalidInput
 from aksgpu.local import images
 from aksgpu.local.images import image_registry
-from aksgpu.local.node import container_logs, pod_status, volumes
+from aksgpu.local.node import pod_status, termination_message, volumes
 from aksgpu.local.node.container_run import ContainerRun, Exit, list_runs
 from aksgpu.local.node.container_spec import build_run_spec
 from aksgpu.local.node.environment import ConfigError
@@ -37,8 +37,6 @@ ERR_IMAGE_PULL_SECONDS = 4.0
 """How long the reason is ErrImagePull before it is ImagePullBackOff."""
 DEADLINE_CHECK_SECONDS = 0.1
 """How often an ending container checks whether the pod's deadline has become earlier."""
-TERMINATION_MESSAGE_BYTES = 2048
-"""Size of a termination message that is taken from the log."""
 
 _OCI_START_ERROR = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
@@ -169,7 +167,9 @@ class ContainerRunner:
     async def _launch(self, run: ContainerRun, image: images.Image, spec: dict[str, Any]) -> ContainerRun:
         self._run = run
         self._record_event("Normal", "Created", f"Created container: {self.name}")
-        await run.start(spec, secrets.token_hex(32))
+        context = self._context
+        log_max_mb = context.node.container_log_max_mb or context.cluster.settings.container_log_max_mb
+        await run.start(spec, secrets.token_hex(32), int(log_max_mb * 1_000_000))
         self.status = {**self.status, "imageID": image.id}
         if run.started:
             self._set_running(run)
@@ -198,9 +198,8 @@ class ContainerRunner:
             message = _OCI_START_ERROR.format(result.message)
             started = 0
             self._record_event("Warning", "Failed", f"Error: {message}")
-        if result.code and self._spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-            chunks = [chunk async for chunk in container_logs.read(run.log, lambda: True, tail_lines=80)]
-            message += b"".join(chunks)[-TERMINATION_MESSAGE_BYTES:].decode(errors="replace")
+        written = await termination_message.read(self._spec, run.directory, run.log, failed=result.code != 0)
+        message = ": ".join(filter(None, (message, written)))
         container_id = f"containerd://{run.container_id}"
         state = pod_status.terminated(container_id, result.code, result.reason, message, started, result.finished)
         self._next_number = run.number + 1

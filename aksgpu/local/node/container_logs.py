@@ -1,7 +1,8 @@
 """Reading of a container's CRI log: a part of it, and what is written later.
 
 :mod:`aksgpu.local.node.shim` writes the files as segments ``PATH.0``, ``PATH.1`` and so on. The segment with the
-highest number is the current one.
+highest number is the current one. As on a kubelet, a log begins with the current segment: what was written before the
+log was rotated cannot be read any more. A reader that follows the log continues with the next segment.
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ class _LogReader:
         self._path = path
         self._since = since
         self._timestamps = timestamps
-        self._segment = -1
+        self._segment = max(self._segments(), default=-1)
         self._offset = 0
         self._in_line = False  # whether the next entry continues a line
+
+    def _segments(self) -> list[int]:
+        return [int(name.suffix[1:]) for name in self._path.parent.glob(self._path.name + ".*")]
 
     def read(self) -> Iterator[bytes]:
         """Yield the text of the entries that have not been read yet, in chunks."""
         while True:
             # Find the next segment before reading. Nothing is added to a segment once the next one exists.
-            numbers = (int(name.suffix[1:]) for name in self._path.parent.glob(self._path.name + ".*"))
-            next_segment = min((number for number in numbers if number > self._segment), default=None)
+            next_segment = min((number for number in self._segments() if number > self._segment), default=None)
             # A segment that does not exist has been rotated away.
             with contextlib.suppress(FileNotFoundError), Path(f"{self._path}.{self._segment}").open("rb") as file:
                 while True:

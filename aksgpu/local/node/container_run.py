@@ -30,8 +30,8 @@ SHIM_COMMAND = (
 CONTAINER_ID_VARIABLE = "AKSGPU_CONTAINER"
 """An environment variable of all processes of a container. It identifies processes that a killed shim left behind."""
 
-LOG_MAX_BYTES = 10 * 1024 * 1024
 LOG_MAX_FILES = 5
+"""Files of a log that are kept, for readers that follow it slowly."""
 KILL_SECONDS = 8.0
 """How long a shim may take to kill its processes and to record their end, before it is killed itself."""
 
@@ -76,12 +76,13 @@ class ContainerRun:
         self._child = 0
         self._pidfd = -1
 
-    async def start(self, spec: Mapping[str, Any], container_id: str) -> None:
+    async def start(self, spec: Mapping[str, Any], container_id: str, log_max_bytes: int) -> None:
         """Start the shim, and wait until the command is running or could not be started.
 
         Args:
             spec: the specification of :mod:`aksgpu.local.node.container_spec`.
             container_id: the id of this run.
+            log_max_bytes: size at which the log is rotated.
         """
         self.container_id = container_id
         staging = self.directory / "staging"
@@ -94,7 +95,7 @@ class ContainerRun:
             "env": {**spec["env"], CONTAINER_ID_VARIABLE: container_id},
             "staging": str(staging),
             "log": str(self.log),
-            "log_max_bytes": LOG_MAX_BYTES,
+            "log_max_bytes": log_max_bytes,
             "log_max_files": LOG_MAX_FILES,
         }
         path.write_text(json.dumps(shim_spec))

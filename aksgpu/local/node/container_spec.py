@@ -8,8 +8,9 @@ from typing import Any
 
 from aksgpu.common import quantities
 from aksgpu.local.images import Image
-from aksgpu.local.node import environment, volumes
+from aksgpu.local.node import environment, termination_message, volumes
 from aksgpu.local.node.pod_context import PodContext
+from aksgpu.local.node.pod_network import hostname_path, hosts_path
 from aksgpu.local.objects import Object
 
 
@@ -31,9 +32,11 @@ async def build_run_spec(context: PodContext, container: Object, image: Image, d
     tools = [cluster.gpu_tools, cluster.tools] if gpus else [cluster.tools]
     pod = context.pod_with_addresses()
     own_env = await environment.container_environment(cluster.objects, pod, container, context.node.object)
-    hostname = (pod["spec"].get("hostname") or context.name)[:63].rstrip("-.")
+    hostname = context.hostname
     common_env = environment.common_environment(hostname, tools, gpus, context.node.driver_error_file)
     mounts = volumes.container_mounts(container, pod["spec"].get("volumes") or [], context.volumes, own_env)
+    mounts += _pod_files(context, mounts)
+    mounts += _termination_log(container, mounts, directory)
     work = directory / "work"
     work.mkdir(parents=True, exist_ok=True)
     cwd = container.get("workingDir") or image.directory
@@ -51,6 +54,28 @@ async def build_run_spec(context: PodContext, container: Object, image: Image, d
     if mounts and not cluster.mount_namespaces:
         spec |= _rewrite_paths(spec, own_env, directory / "root")
     return spec
+
+
+def _pod_files(context: PodContext, mounts: list[volumes.Mount]) -> list[volumes.Mount]:
+    """Return the mounts of the pod's own files in ``/etc``, unless a volume is mounted there."""
+    if not context.cluster.mount_namespaces:
+        return []
+    own = {"/etc/hosts": hosts_path(context.directory), "/etc/hostname": hostname_path(context.directory)}
+    taken = {mount.target.rstrip("/") for mount in mounts}
+    return [volumes.Mount(str(path), target, False) for target, path in own.items() if target not in taken]
+
+
+def _termination_log(container: Object, mounts: list[volumes.Mount], directory: Path) -> list[volumes.Mount]:
+    """Create the file for the termination message of a run, and return its mount."""
+    target = container.get("terminationMessagePath")
+    if not target:
+        return []
+    path = directory / termination_message.FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    path.chmod(0o666)
+    target = os.path.join("/", target)  # noqa: PTH118, as Kubernetes makes a path absolute
+    return [] if target in {mount.target for mount in mounts} else [volumes.Mount(str(path), target, False)]
 
 
 def _rewrite_paths(spec: dict[str, Any], own_env: dict[str, str], root: Path) -> dict[str, Any]:

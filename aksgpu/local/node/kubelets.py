@@ -1,4 +1,4 @@
-"""A node as its kubelet maintains it: conditions, heartbeats, devices, pod addresses, pulled images.
+"""A node as its kubelet maintains it: conditions, heartbeats, devices, pulled images.
 
 Resource Manager creates and deletes nodes. Pods are in :mod:`aksgpu.local.node.pod`.
 """
@@ -40,6 +40,11 @@ _CONDITIONS = (
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
+_CONNECTION_ERRORS = {
+    "kubelet": "dial tcp {}:10250: connect: connection refused",
+    "tunnel": "write unix @->/tunnel-uds/proxysocket: write: broken pipe",
+}
+"""The API server's error if the kubelet does not listen, or if AKS' tunnel to the nodes is broken."""
 _MANAGED_GPU_SERVICES = ("NvidiaDevicePlugin", "NvidiaDCGMServices")
 
 
@@ -56,7 +61,6 @@ class Node:
         object: the latest version of the Node object.
         gpus: its GPUs, whether or not a device plugin offers them.
         images: the images that were pulled since the laptop started.
-        ips: the addresses of its pods.
         devices: the devices that plugins offer, and the pods that use them.
         kubelet: the node's own ``/var/lib/kubelet``.
     """
@@ -73,7 +77,6 @@ class Node:
         self.devices = DeviceManager(self.kubelet / "device-plugins", lambda: self._dirty.set())
         self._dirty = asyncio.Event()
         self._tasks = Tasks()
-        self.ips: set[str] = set()
         self._start_recorded = False
 
     @property
@@ -81,6 +84,20 @@ class Node:
         """Whether the virtual machine is deallocated, so that no kubelet is running."""
         taints = (self.object.get("spec") or {}).get("taints") or []
         return any(taint["key"] == _SHUTDOWN_TAINT for taint in taints)
+
+    @property
+    def container_log_max_mb(self) -> float | None:
+        """Size at which logs are rotated, in megabytes; None if the laptop's setting counts."""
+        size = self._annotations.get(node_annotations.CONTAINER_LOG_MAX_MB)
+        with contextlib.suppress(TypeError, ValueError):
+            return float(size) if size else None
+        return None
+
+    @property
+    def connection_error(self) -> str:
+        """Why the API server cannot reach the kubelet, in the words of its error; empty if it can."""
+        cause = self._annotations.get(node_annotations.KUBELET_AWAY, "")
+        return _CONNECTION_ERRORS[cause].format(self.ip) if cause in _CONNECTION_ERRORS else ""
 
     @property
     def driver_error_file(self) -> Path | None:
@@ -135,14 +152,6 @@ class Node:
         """Stop to renew the lease and to post the status."""
         await self._tasks.cancel()
         await self.devices.stop()
-
-    def new_pod_ip(self) -> str:
-        """Return an address for a pod that no other pod of the node has."""
-        third, fourth = map(int, self.ip.split(".")[2:])
-        addresses = [f"10.{244 + third % 8}.{fourth}.{host}" for host in range(2, 255)]
-        address = next((address for address in addresses if address not in self.ips), addresses[-1])
-        self.ips.add(address)
-        return address
 
     async def _renew_lease_periodically(self) -> None:
         while True:

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from aksgpu.local.api.pod_exec import PodExec
 from aksgpu.local.api.pod_logs import PodLogs
@@ -22,12 +23,14 @@ from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
 from aksgpu.local.images.image_registry import install_tools
 from aksgpu.local.node import container_logs, gpus
+from aksgpu.local.node.attachments import Attachments
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.container_run import SHIM_COMMAND, ContainerRun, list_runs
 from aksgpu.local.node.exec_command import ExecError, Execution
 from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.pod import PodRunner
 from aksgpu.local.node.pod_context import ClusterContext
+from aksgpu.local.node.pod_network import AddressPool, HostsFiles, pod_uids
 from aksgpu.local.node.volumes import claim_directory, quotable_path
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
@@ -39,6 +42,11 @@ STOP_GRACE_SECONDS = 2.0
 """How long pods have to end by themselves when their cluster is stopped or deleted."""
 KEEP_FILES_SECONDS = 1.0
 """How long the files of a deleted pod are kept, so that clients that follow its log receive the end."""
+
+NO_SERVICE_NAMES = (
+    "No pod can look up the name of the Service {}: this system allows no mount namespaces, so that a pod's /etc/hosts "
+    "cannot differ from this machine's. Use the pods' addresses"
+)
 
 _OCI_EXEC_ERROR = (
     "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed: unable to start "
@@ -53,12 +61,14 @@ class NodeAgent(PodLogs, PodExec):
         objects: the cluster's objects.
         root: the cluster's directory.
         settings: the laptop's settings.
+        addresses: the addresses of the pods of all clusters.
     """
 
-    def __init__(self, objects: Objects, root: Path, settings: Settings) -> None:
+    def __init__(self, objects: Objects, root: Path, settings: Settings, addresses: AddressPool) -> None:
         self._objects = objects
         self._root = root
         self._settings = settings
+        self._addresses = addresses
         self._events = EventRecorder(objects)
         self._nodes: dict[str, Node] = {}
         self._runners: dict[str, PodRunner] = {}
@@ -67,6 +77,8 @@ class NodeAgent(PodLogs, PodExec):
         self._node_informer = Informer(objects, "nodes")
         self._pod_informer = Informer(objects, "pods")
         self._claim_informer = Informer(objects, "persistentvolumeclaims")
+        self._endpoints_informer = Informer(objects, "endpoints")
+        self._hosts = HostsFiles(self._endpoints_informer)
         self._pods_by_node = self._pod_informer.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._machine_gpus: list[gpus.Gpu] = []
         self._cluster: ClusterContext
@@ -81,15 +93,31 @@ class NodeAgent(PodLogs, PodExec):
             log.info("the system does not allow mount namespaces: mount paths in commands are rewritten")
         root = self._root if namespaces else quotable_path(self._root)
         self._cluster = ClusterContext(
-            self._objects, self._events, self._settings, root, tools, gpu_tools, mount_namespaces=namespaces
+            self._objects,
+            self._events,
+            self._settings,
+            root,
+            tools,
+            gpu_tools,
+            mount_namespaces=namespaces,
+            addresses=self._addresses,
+            hosts=self._hosts,
+            attachments=Attachments(),
+            claims=self._claim_informer,
         )
         await self._events.start()
-        for informer in (self._node_informer, self._pod_informer, self._claim_informer):
+        informers = (self._node_informer, self._pod_informer, self._claim_informer, self._endpoints_informer)
+        for informer in informers:
             self._watches.spawn(informer.run())
             await informer.synced.wait()
+        if namespaces:
+            self._hosts.start()
+            self._watches.spawn(self._hosts.run())
         self._node_informer.on_change(self._node_changed)
         self._pod_informer.on_change(self._pod_changed)
         self._claim_informer.on_change(self._claim_changed)
+        if not namespaces:
+            self._endpoints_informer.on_change(self._warn_about_names)
         self._delete_orphans()
 
     async def stop(self, *, end_pods: bool) -> None:
@@ -114,34 +142,50 @@ class NodeAgent(PodLogs, PodExec):
         """Return a container's log; see :class:`~aksgpu.local.api.pod_logs.PodLogs`.
 
         Raises:
-            StatusError: the pod, the container, or the previous run does not exist.
+            StatusError: the kubelet is away, or the pod, the container, or the previous run does not exist.
         """
+        node = self._find_pod(namespace, pod).context.node
+        if node.connection_error:
+            query = _log_query(follow=follow, previous=previous, **options)
+            raise _kubelet_error("Get", node, f"containerLogs/{namespace}/{pod}/{container}", query)
         found = self._find_container(namespace, pod, container)
         path = found.find_log(previous=previous)
         if path is None:
             what = "previous terminated container" if previous else "container"
             raise bad_request(f'{what} "{container}" in pod "{pod}" not found')
-        return container_logs.read(path, lambda: not found.may_write(path), follow=follow and not previous, **options)
+
+        def ended() -> bool:
+            # The API server ends the response if the connection to the kubelet breaks.
+            return not found.may_write(path) or bool(node.connection_error)
+
+        return container_logs.read(path, ended, follow=follow and not previous, **options)
 
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Execution:
         """Run a command in a container; see :class:`~aksgpu.local.api.pod_exec.PodExec`.
 
         Raises:
-            StatusError: the pod or the container does not exist, or the command did not start.
+            StatusError: the kubelet is away, the pod or the container does not exist, or the command did not start.
         """
+        node = self._find_pod(namespace, pod).context.node
+        if node.connection_error:
+            query = urlencode([("command", word) for word in argv])
+            error = _kubelet_error("Post", node, f"exec/{namespace}/{pod}/{container}", query)
+            prefix = "Internal error occurred: error sending request: "
+            raise StatusError(500, "InternalError", prefix + error.message)
         try:
             return await self._find_container(namespace, pod, container).execute(argv, tty=tty)
         except ExecError as error:
             prefix = "Internal error occurred: Internal error occurred: error executing command in container: "
             raise StatusError(500, "InternalError", prefix + _OCI_EXEC_ERROR.format(error)) from error
 
-    def _find_container(self, namespace: str, pod: str, name: str) -> ContainerRunner:
+    def _find_pod(self, namespace: str, pod: str) -> PodRunner:
         for runner in reversed(self._runners.values()):  # an older pod of the same name may still be ending
             if (runner.context.namespace, runner.context.name) == (namespace, pod):
-                break
-        else:
-            raise not_found("pods", pod)
-        for container in runner.all_containers:
+                return runner
+        raise not_found("pods", pod)
+
+    def _find_container(self, namespace: str, pod: str, name: str) -> ContainerRunner:
+        for container in self._find_pod(namespace, pod).all_containers:
             if container.name == name:
                 return container
         raise bad_request(f"container {name} is not valid for pod {pod}")
@@ -182,6 +226,15 @@ class NodeAgent(PodLogs, PodExec):
             path = claim_directory(self._root / "claims", old)
             self._tasks.spawn(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
+    def _warn_about_names(self, old: Object | None, new: Object | None) -> None:
+        """Record an event about each pod that has joined a Service, whose name cannot be looked up."""
+        known = pod_uids(old) if old else set()
+        for uid in (pod_uids(new) if new else set()) - known:
+            runner = self._runners.get(uid)
+            if runner is not None and new is not None:
+                name = new["metadata"]["name"]
+                runner.context.record_event("Warning", "NamesNotSupported", NO_SERVICE_NAMES.format(name))
+
     async def _remove_node(self, node: Node) -> None:
         """End the pods of a deleted node, and delete its files."""
         runners = [runner for runner in self._runners.values() if runner.context.node is node]
@@ -219,6 +272,22 @@ class NodeAgent(PodLogs, PodExec):
             await run.wait()
         if pod.name not in self._runners:  # its node may have been created again meanwhile
             await asyncio.to_thread(shutil.rmtree, pod, ignore_errors=True)
+
+
+def _log_query(**options: Any) -> str:
+    """Return the query with which the API server asks a kubelet for a log."""
+    names = {"since_time": "sinceTime", "since_seconds": "sinceSeconds", "tail_lines": "tailLines"}
+    names["limit_bytes"] = "limitBytes"
+    given = {names.get(name, name): value for name, value in options.items() if value not in (None, False)}
+    return urlencode({name: "true" if value is True else value for name, value in sorted(given.items())})
+
+
+def _kubelet_error(method: str, node: Node, path: str, query: str) -> StatusError:
+    """Return the API server's error if it cannot reach a kubelet. It has no reason."""
+    url = f"https://{node.ip}:10250/{path}{'?' if query else ''}{query}"
+    error = StatusError(500, "", f'{method} "{url}": {node.connection_error}')
+    del error.status["reason"]
+    return error
 
 
 def _has_mount_namespaces(directory: Path) -> bool:

@@ -15,24 +15,37 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aksgpu.common import times
+from aksgpu.local.control.claim_topology import claim_keys
 from aksgpu.local.control.controller_runtime import is_finished
-from aksgpu.local.node import pod_status
+from aksgpu.local.node import attachments, pod_status, termination_message
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
 from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.pod_context import ClusterContext, PodContext
+from aksgpu.local.node.pod_network import hostname_path, write_in_place
 from aksgpu.local.node.volumes import Directories, MountError, is_kubelet_volume, prepare
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
+REJECTIONS = ("NamesNotSupported", "UnexpectedAdmissionError")
+"""Reasons of pods that the node has not accepted."""
+NO_NAMES = (
+    "its `subdomain` gives it a name that other pods look up, and this system allows no mount namespaces, so that its "
+    "/etc/hosts cannot differ from this machine's. Remove `subdomain`, or run the laptop AKS where `unshare -Ur "
+    "--mount` works"
+)
 MIN_SIDECAR_SECONDS = 2.0
 """Time that a sidecar gets to end even if the other containers used the whole grace period, as on a kubelet."""
 FIRST_MOUNT_RETRY_SECONDS = 0.5
 MAX_MOUNT_RETRY_SECONDS = 122.0
 FIRST_REQUEST_RETRY_SECONDS = 0.05
 MAX_REQUEST_RETRY_SECONDS = 10.0
+
+
+class _AttachError(Exception):
+    """A disk is attached to another node."""
 
 
 class PodRunner:
@@ -80,11 +93,14 @@ class PodRunner:
             context.ip = state["ip"]
             context.devices = state["devices"]
             if not is_finished(context.pod):
-                context.node.ips.add(context.ip)
+                context.cluster.addresses.reserve(context.ip)
                 context.node.devices.restore(context.uid, context.devices)
         for container in self.all_containers:
             container.restore()
         self._has_sandbox = any(container.has_run for container in self.all_containers)
+        if self._has_sandbox and not is_finished(context.pod):
+            claims = filter(None, map(context.cluster.claims.get, claim_keys(context.pod)))
+            context.cluster.attachments.attach(claims, context.pod, context.node.name)
         self._initialized = any(container.has_run for container in self._containers)
 
     def update(self, pod: Object) -> None:
@@ -181,13 +197,17 @@ class PodRunner:
         context = self.context
         spec = context.pod["spec"]
         self._admitted = times.now()
+        if spec.get("subdomain") and not context.cluster.mount_namespaces:
+            self._failure = ("NamesNotSupported", f"Pod was rejected: {NO_NAMES}")
+            context.record_event("Warning", *self._failure)
+            return False
         try:
             context.devices = await context.node.devices.allocate(context.uid, spec)
         except AdmissionError as error:
             self._failure = ("UnexpectedAdmissionError", f"Pod was rejected: {error}")
             context.record_event("Warning", "UnexpectedAdmissionError", str(error))
             return False
-        context.ip = context.node.ip if spec.get("hostNetwork") else context.node.new_pod_ip()
+        context.ip = context.node.ip if spec.get("hostNetwork") else context.cluster.addresses.allocate()
         context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = {"started": self._admitted, "ip": context.ip, "devices": context.devices}
         temporary = context.directory / "pod.json.new"
@@ -204,13 +224,41 @@ class PodRunner:
         pause = FIRST_MOUNT_RETRY_SECONDS
         while True:
             try:
+                await self._attach_disks()
                 pod = context.pod_with_addresses()
                 context.volumes = await prepare(context.cluster.objects, pod, context.node.object, directories)
+                self._write_names()
                 return
-            except (MountError, StatusError) as error:
+            except _AttachError as error:
+                self._record_attachment("Warning", "FailedAttachVolume", str(error))
+            except (MountError, StatusError, OSError) as error:
                 context.record_event("Warning", "FailedMount", str(error))
             await context.cluster.sleep(pause)
             pause = min(pause * 2, MAX_MOUNT_RETRY_SECONDS)
+
+    async def _attach_disks(self) -> None:
+        """Attach the disks among the pod's volumes to its node; raises _AttachError if they are attached elsewhere."""
+        context = self.context
+        claims: list[Object] = []
+        for key in sorted(claim_keys(context.pod)):
+            with ignoring(404):
+                name = key.partition("/")[2]
+                claims.append(await context.cluster.objects.get("persistentvolumeclaims", name, context.namespace))
+        problem = context.cluster.attachments.attach(claims, context.pod, context.node.name)
+        if problem:
+            raise _AttachError(problem)
+
+    def _record_attachment(self, kind: str, reason: str, message: str) -> None:
+        context = self.context
+        involved = {**context.pod, "apiVersion": "v1", "kind": "Pod"}
+        context.cluster.events.record_event(attachments.COMPONENT, involved, kind, reason, message)
+
+    def _write_names(self) -> None:
+        """Write the files with the pod's host name and the names that it can look up."""
+        context = self.context
+        if context.cluster.mount_namespaces:
+            write_in_place(hostname_path(context.directory), f"{context.hostname}\n")
+            context.cluster.hosts.add(context.pod, context.ip, context.directory)
 
     async def _finish(self) -> None:
         """End the remaining containers, then the sidecars one by one in reverse order, and post the final status."""
@@ -226,7 +274,9 @@ class PodRunner:
         succeeded = not self._failure and all(pod_status.exit_code(each.status) == 0 for each in self._containers)
         self._final_phase = "Succeeded" if succeeded else "Failed"
         self.context.node.devices.release(self.context.uid)
-        self.context.node.ips.discard(self.context.ip)
+        self.context.cluster.addresses.release(self.context.ip)
+        self.context.cluster.hosts.remove(self.context.uid)
+        self.context.cluster.attachments.detach(self.context.uid)
         await self._retry(self._post_status)
 
     async def _end_container(self, container: ContainerRunner, min_seconds: float) -> None:
@@ -267,9 +317,10 @@ class PodRunner:
         """Return the pod's status, with the fields that others have set in ``pod``."""
         init: list[Object] = []
         containers: list[Object] = []
-        if self._failure is None or self._failure[0] != "UnexpectedAdmissionError":
-            init = [container.status for container in self._init_containers]
-            containers = [container.status for container in self._containers]
+        if self._failure is None or self._failure[0] not in REJECTIONS:
+            count = len(self.all_containers)
+            init = [termination_message.cut(container.status, count) for container in self._init_containers]
+            containers = [termination_message.cut(container.status, count) for container in self._containers]
         own_fields: Object = self.context.addresses()
         own_fields["startTime"] = self._admitted or times.now()
         if self._failure:

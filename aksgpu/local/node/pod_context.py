@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.local.control.event_recorder import EventRecorder
+from aksgpu.local.control.informer import Informer
+from aksgpu.local.node.attachments import Attachments
 from aksgpu.local.node.gpus import Gpu
 from aksgpu.local.node.kubelets import Node
+from aksgpu.local.node.pod_network import AddressPool, HostsFiles, pod_hostname
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
 
@@ -27,6 +30,10 @@ class ClusterContext:
         tools: the directory that comes first on every container's PATH.
         gpu_tools: the directory that comes first on the PATH of containers with a GPU.
         mount_namespaces: whether the system allows them.
+        addresses: the addresses of pods.
+        hosts: the files ``/etc/hosts`` of the cluster's pods.
+        attachments: the nodes to which disks are attached.
+        claims: the informer of PersistentVolumeClaims.
     """
 
     objects: Objects
@@ -36,6 +43,10 @@ class ClusterContext:
     tools: Path
     gpu_tools: Path
     mount_namespaces: bool
+    addresses: AddressPool
+    hosts: HostsFiles
+    attachments: Attachments
+    claims: Informer
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for a simulated duration."""
@@ -78,6 +89,11 @@ class PodContext:
     def namespace(self) -> str:
         """The pod's namespace."""
         return str(self.pod["metadata"]["namespace"])
+
+    @property
+    def hostname(self) -> str:
+        """The host name that the pod's programs see."""
+        return pod_hostname(self.pod, self.node.name)
 
     @property
     def restart_policy(self) -> str:

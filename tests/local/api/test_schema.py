@@ -50,7 +50,9 @@ def test_the_schemas_match_their_source() -> None:
 def test_rules_name_existing_fields() -> None:
     short: dict[str, list[dict[str, Any]]] = {}
     for name, described in schema.definitions().items():
-        short.setdefault(name.rpartition(".")[2], []).append(described)
+        group, _, kind = name.split(".")[-3:]
+        short.setdefault(kind, []).append(described)
+        short.setdefault(f"{group}.{kind}", []).append(described)
     parts = {"zero", "pointers", "omitZero", "defaults", "required", "rules"}
     for name, row in api_data.load("rules.yaml")["types"].items():
         (described,) = short[name]

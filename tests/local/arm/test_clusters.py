@@ -393,3 +393,10 @@ def test_nodes_of_managed_and_mig_pools(arm: Arm) -> None:
     }
     assert not by_pool["bare"].get("annotations")
     assert by_pool["bare"]["labels"]["accelerator"] == "nvidia"
+
+
+def test_the_size_of_logs_reaches_the_nodes(arm: Arm) -> None:
+    small = pool(kubeletConfig={"containerLogMaxSizeMB": 10})
+    arm.client().managed_clusters.begin_create_or_update("rg", "aks", body(small)).result()
+    (node,) = arm.nodes()
+    assert node["metadata"]["annotations"]["aksgpu.dev/container-log-max-mb"] == "10"

@@ -9,7 +9,7 @@ from azure.mgmt.containerservice.models import AgentPool, GPUProfile
 from aksgpu.local.arm import managed_clusters
 from aksgpu.local.arm.arm_errors import ArmError
 from aksgpu.local.arm.token_buckets import Throttle
-from aksgpu.local.node_annotations import GPU_DRIVER_ERROR
+from aksgpu.local.node_annotations import GPU_DRIVER_ERROR, KUBELET_AWAY
 
 from .conftest import CLUSTER, GROUP, Arm, body, pool
 
@@ -145,6 +145,41 @@ def test_a_driver_that_breaks_later(arm: Arm) -> None:
     assert broken() == {gpu_node: "Driver/library version mismatch"}
     inject(arm, "none")
     assert broken() == {}
+
+
+def test_kubelets_that_are_away(arm: Arm) -> None:
+    arm.client().managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=2))).result()
+    first, second = sorted(node["metadata"]["name"] for node in arm.nodes())
+
+    def away() -> dict[str, str]:
+        notes = {node["metadata"]["name"]: node["metadata"].get("annotations") or {} for node in arm.nodes()}
+        return {name: note[KUBELET_AWAY] for name, note in notes.items() if KUBELET_AWAY in note}
+
+    with pytest.raises(ArmError, match="no running node 'nowhere'"):
+        inject(arm, "kubelet-away", node="nowhere")
+    assert first in inject(arm, "kubelet-away", node=first, cause="tunnel")
+    assert away() == {first: "tunnel"}
+    inject(arm, "kubelet-away")
+    assert away() == {first: "kubelet", second: "kubelet"}
+    inject(arm, "none")
+    assert away() == {}
+
+
+def test_a_node_goes_with_its_pods(arm: Arm) -> None:
+    client = arm.client()
+    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=2))).result()
+    first, second = sorted(node["metadata"]["name"] for node in arm.nodes())
+    (registry,) = arm.clusters.open_clusters.values()
+    for name, node in (("there", first), ("elsewhere", second)):
+        spec = {"nodeName": node, "containers": [{"name": "main", "image": "busybox"}]}
+        arm.run(registry.create("pods", {"metadata": {"name": name}, "spec": spec}, "default"))
+    with pytest.raises(ArmError, match="no running node 'nowhere'"):
+        inject(arm, "node-gone", node="nowhere")
+    assert first in inject(arm, "node-gone", node=first)
+    assert [node["metadata"]["name"] for node in arm.nodes()] == [second]
+    pods, _ = arm.run(registry.list("pods", "default"))
+    assert [pod["metadata"]["name"] for pod in pods] == ["elsewhere"]
+    assert client.agent_pools.get("rg", "aks", pool()["name"]).count == 1
 
 
 def test_unknown_faults(arm: Arm) -> None:

@@ -119,19 +119,6 @@ async def test_quota_counts_sidecars(driver: ClusterDriver, controllers: Control
     await driver.eventually(used)
 
 
-async def test_a_claim_is_bound(driver: ClusterDriver, controllers: ControllerManager) -> None:
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
-    await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
-
-    async def bound() -> dict[str, Any] | None:
-        claim = await driver.objects.get("persistentvolumeclaims", "data", "default")
-        return claim if (claim.get("status") or {}).get("phase") == "Bound" else None
-
-    claim = await driver.eventually(bound)
-    assert claim["spec"]["volumeName"] == f"pvc-{claim['metadata']['uid']}"
-    assert claim["status"]["capacity"] == {"storage": "5Gi"}
-
-
 async def test_a_claim_in_use_is_kept(driver: ClusterDriver, controllers: ControllerManager) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
     await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")

@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,12 @@ from support.polling import wait_for_async
 
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
+from aksgpu.local.control import ControllerManager
+from aksgpu.local.control.endpoints_controller import EndpointsController
 from aksgpu.local.node import NodeAgent
+from aksgpu.local.node.pod_network import AddressPool
 from aksgpu.local.objects import Object
+from aksgpu.local.settings import Settings
 
 GPU_NODE = "aks-gpunp-12345678-vmss000000"
 CPU_NODE = "aks-nodepool1-12345678-vmss000000"
@@ -24,20 +27,24 @@ CPU_NODE = "aks-nodepool1-12345678-vmss000000"
 class Lab:
     """The cluster, and methods that shorten the tests."""
 
-    def __init__(self, root: Path, time_scale: float = 0.02) -> None:
+    def __init__(self, root: Path, **settings: float) -> None:
         self.root = root
-        self.settings = SimpleNamespace(time_scale=time_scale)
+        self.settings = Settings(**({"time_scale": 0.02} | settings))
         self.objects: Registry
+        self.controllers: ControllerManager
         self.agent: NodeAgent
 
     async def start(self) -> None:
         self.objects = Registry(Store(self.root / "kube.db"))
         await self.objects.open()
-        self.agent = NodeAgent(self.objects, self.root, self.settings)
+        self.controllers = ControllerManager(self.objects, self.settings, (EndpointsController,))
+        await self.controllers.start()
+        self.agent = NodeAgent(self.objects, self.root, self.settings, AddressPool())
         await self.agent.start()
 
     async def stop(self, *, end_pods: bool) -> None:
         await self.agent.stop(end_pods=end_pods)
+        await self.controllers.stop()
         await self.objects.close()
 
     async def restart(self) -> None:
@@ -134,3 +141,9 @@ def processes(mark: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def terminated(pod: Object) -> Object:
+    """Return the state of a pod's first container, which has ended."""
+    state: Object = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    return state

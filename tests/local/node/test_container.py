@@ -7,12 +7,13 @@ import base64
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aksgpu.local.node import environment, node_agent, volumes
 
-from .conftest import CPU_NODE, Lab
+from .conftest import CPU_NODE, GPU_NODE, Lab, terminated
 
 
 async def config(lab: Lab) -> None:
@@ -208,6 +209,45 @@ async def test_claim_keeps_its_content(lab: Lab) -> None:
             await asyncio.sleep(0.02)
 
 
+async def create_volume(lab: Lab, name: str, provisioner: str) -> dict[str, Any]:
+    """Create a claim as the controller leaves it, and return a pod's volume."""
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "volumeName": f"pvc-{name}",
+    }
+    metadata = {"name": name, "annotations": {"volume.kubernetes.io/storage-provisioner": provisioner}}
+    await lab.objects.create("persistentvolumeclaims", {"metadata": metadata, "spec": spec}, "default")
+    return {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}
+
+
+async def test_a_disk_is_attached_to_one_node(lab: Lab) -> None:
+    disk = await create_volume(lab, "disk", "disk.csi.azure.com")
+    await lab.run("first", "sleep", "60", **disk)
+    await lab.phase("first", "Running")
+    await lab.run("beside", "true", **disk)
+    await lab.phase("beside", "Succeeded")
+    await lab.run("elsewhere", "true", node=GPU_NODE, **disk)
+    message = 'Multi-Attach error for volume "pvc-disk" Volume is already used by pod(s) first'
+    async with asyncio.timeout(20):
+        while ("FailedAttachVolume", message) not in await lab.events("elsewhere"):
+            await asyncio.sleep(0.02)
+    await lab.restart()
+    waiting = await lab.until("elsewhere", lambda pod: (pod["status"].get("containerStatuses") or [{}])[0].get("state"))
+    assert waiting["status"]["containerStatuses"][0]["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    assert (await lab.objects.get("pods", "first", "default"))["status"]["phase"] == "Running"
+    await lab.objects.delete("pods", "first", "default", grace_period_seconds=0)
+    await lab.phase("elsewhere", "Succeeded")
+
+
+async def test_a_file_share_is_used_on_all_nodes(lab: Lab) -> None:
+    share = await create_volume(lab, "share", "file.csi.azure.com")
+    for name, node in (("here", CPU_NODE), ("there", GPU_NODE)):
+        await lab.run(name, "sleep", "60", node=node, **share)
+    for name in ("here", "there"):
+        await lab.phase(name, "Running")
+
+
 async def test_working_directory(lab: Lab, tmp_path: Path) -> None:
     await lab.run("here", "pwd", container={"workingDir": str(tmp_path)})
     await lab.run("made", "sh", "-c", "pwd; touch file", container={"workingDir": "/aksgpu-app/src"})
@@ -251,6 +291,66 @@ async def test_termination_message_from_the_log(lab: Lab, script: str, policy: s
     await lab.run("says", "sh", "-c", script, container={"terminationMessagePolicy": policy})
     pod = await lab.phase("says", "Succeeded", "Failed")
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"].get("message") == message
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+@pytest.mark.parametrize(
+    ("script", "policy", "message"),
+    [
+        ("printf done > FILE", "File", "done"),
+        ("printf done > FILE; exit 3", "File", "done"),
+        ("printf why > FILE; echo logged; exit 3", "FallbackToLogsOnError", "why"),
+        ("echo logged; exit 3", "FallbackToLogsOnError", "logged\n"),
+        ("printf '%05000d' 7 > FILE", "File", "0" * 4095 + "7"),
+        ("printf '\\377x' > FILE", "File", "\ufffdx"),
+    ],
+)
+async def test_termination_message_from_a_file(
+    lab: Lab, script: str, policy: str, message: str, namespaces: bool
+) -> None:
+    if not namespaces:
+        lab.agent._cluster = dataclasses.replace(lab.agent._cluster, mount_namespaces=False)
+    path = "/aksgpu-result/message"
+    container = {"terminationMessagePolicy": policy, "terminationMessagePath": path}
+    await lab.run("says", "sh", "-c", script.replace("FILE", path), container=container)
+    pod = await lab.phase("says", "Succeeded", "Failed")
+    assert terminated(pod).get("message") == message
+
+
+async def test_termination_message_at_the_default_path(lab: Lab) -> None:
+    script = "test -c /dev/null && test -d /dev/shm && echo ok > /dev/termination-log"
+    await lab.run("says", "sh", "-c", script)
+    assert terminated(await lab.phase("says", "Succeeded", "Failed"))["message"] == "ok\n"
+    assert not Path("/dev/termination-log").exists()
+
+
+async def test_terminals_and_devices(lab: Lab) -> None:
+    """They work although ``/dev`` is another directory in a container, because of the termination message."""
+    script = "import os; a, b = os.openpty(); print(os.path.exists(os.ttyname(b)), os.listdir('/dev/pts') != [])"
+    await lab.run("terminal", "python3", "-c", script)
+    await lab.phase("terminal", "Succeeded", "Failed")
+    assert await lab.logs("terminal") == b"True True\n"
+
+
+async def test_termination_messages_of_one_pod(lab: Lab) -> None:
+    """All containers of a pod share 12 KB."""
+    write = ["sh", "-c", "printf '%05000d' 7 > /dev/termination-log"]
+    containers = [{"name": f"c{number}", "image": "busybox", "command": write} for number in range(3)]
+    init = [{"name": "init", "image": "busybox", "command": write}]
+    await lab.run("many", containers=containers, initContainers=init)
+    status = (await lab.phase("many", "Succeeded"))["status"]
+    found = [*status["initContainerStatuses"], *status["containerStatuses"]]
+    assert [len(each["state"]["terminated"]["message"]) for each in found] == [12 * 1024 // 4] * 4
+
+
+async def test_each_run_has_a_termination_message(lab: Lab) -> None:
+    script = "test -s /aksgpu-count/n && exit 0; echo x > /aksgpu-count/n; echo first > /dev/termination-log; exit 1"
+    volumes = [{"name": "count", "emptyDir": {}}]
+    container = {"volumeMounts": [{"name": "count", "mountPath": "/aksgpu-count"}]}
+    await lab.run("twice", "sh", "-c", script, restartPolicy="OnFailure", volumes=volumes, container=container)
+    status = (await lab.phase("twice", "Succeeded"))["status"]["containerStatuses"][0]
+    assert status["lastState"]["terminated"]["message"] == "first\n"
+    assert "message" not in status["state"]["terminated"]
 
 
 async def test_hostname_is_the_pods_own(lab: Lab) -> None:

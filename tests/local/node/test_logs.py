@@ -9,9 +9,10 @@ import pytest
 
 from aksgpu.local.node import container_logs
 from aksgpu.local.node.shim.log_writer import LINE_LIMIT, LogWriter
+from aksgpu.local.node_annotations import CONTAINER_LOG_MAX_MB, KUBELET_AWAY
 from aksgpu.local.status_error import StatusError
 
-from .conftest import Lab
+from .conftest import CPU_NODE, Lab
 
 
 async def show(path: Path, ended: bool = True, **options: Any) -> bytes:
@@ -80,7 +81,9 @@ async def test_following_across_rotations(tmp_path: Path) -> None:
         sorted(int(path.suffix[1:]) for path in tmp_path.iterdir())
         == sorted(int(path.suffix[1:]) for path in tmp_path.iterdir())[-3:]
     )
-    assert (await show(tmp_path / "0.log")).endswith(b"line 399\n")
+    newest = (await show(tmp_path / "0.log")).splitlines()
+    assert 0 < len(newest) < 100  # the other segments cannot be read any more
+    assert newest == [b"line %d" % number for number in range(400 - len(newest), 400)]
 
 
 async def test_following_a_pod(lab: Lab) -> None:
@@ -107,3 +110,81 @@ async def test_log_files_are_private(lab: Lab) -> None:
     await lab.phase("quiet", "Succeeded")
     (pod,) = (lab.root / "pods").iterdir()
     assert pod.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("setting", "pool"), [(0.01, None), (50, "0.01")])
+async def test_a_rotated_log(tmp_path: Path, setting: float, pool: str | None) -> None:
+    """Only what was written since the last rotation can be read; a follower gets everything."""
+    lab = Lab(tmp_path / "cluster", container_log_max_mb=setting)
+    lab.root.mkdir()
+    await lab.start()
+    try:
+        await lab.add_node(CPU_NODE)
+        if pool:
+            notes = {CONTAINER_LOG_MAX_MB: pool}
+            await lab.objects.patch("nodes", CPU_NODE, {"metadata": {"annotations": notes}})
+            while not lab.agent._nodes[CPU_NODE].container_log_max_mb:
+                await asyncio.sleep(0.01)
+        volumes = [{"name": "gate", "emptyDir": {}}]
+        container = {"volumeMounts": [{"name": "gate", "mountPath": "/aksgpu-gate"}]}
+        wait = "while ! test -e /aksgpu-gate/{}; do sleep 0.02; done"
+        script = f"echo first; {wait.format('go')}; for i in $(seq 500); do echo line $i; done; {wait.format('end')}"
+        made = await lab.run("writes", "sh", "-c", script, volumes=volumes, container=container)
+        directory = lab.root / "pods" / made["metadata"]["uid"] / "volumes" / "gate"
+        await lab.phase("writes", "Running")
+        follower = asyncio.create_task(lab.logs("writes", follow=True))
+        while await lab.logs("writes") != b"first\n":
+            await asyncio.sleep(0.01)
+        (directory / "go").touch()
+        async with asyncio.timeout(20):
+            while not (await lab.logs("writes")).endswith(b"line 500\n"):
+                await asyncio.sleep(0.01)
+        shown = (await lab.logs("writes")).splitlines()
+        assert b"first" not in shown and shown[-1] == b"line 500"
+        assert await lab.logs("writes", tail_lines=600) == await lab.logs("writes")
+        (directory / "end").touch()
+        assert await follower == b"first\n" + b"".join(b"line %d\n" % number for number in range(1, 501))
+    finally:
+        await lab.stop(end_pods=True)
+
+
+@pytest.mark.parametrize(
+    ("cause", "problem"),
+    [
+        ("kubelet", "dial tcp 10.224.0.4:10250: connect: connection refused"),
+        ("tunnel", "write unix @->/tunnel-uds/proxysocket: write: broken pipe"),
+    ],
+)
+async def test_a_kubelet_that_is_away(lab: Lab, cause: str, problem: str) -> None:
+    await lab.run("talks", "sh", "-c", "echo one; sleep 60")
+    await lab.phase("talks", "Running")
+    follower = asyncio.create_task(lab.logs("talks", follow=True))
+    while await lab.logs("talks") != b"one\n":
+        await asyncio.sleep(0.01)
+
+    async def set_cause(cause: str | None) -> None:
+        await lab.objects.patch("nodes", CPU_NODE, {"metadata": {"annotations": {KUBELET_AWAY: cause}}})
+
+    await set_cause(cause)
+    assert await follower == b"one\n"  # the response ends as if the log did
+    with pytest.raises(StatusError) as caught:
+        await lab.logs("talks", follow=True, timestamps=True, tail_lines=5)
+    query = "follow=true&tailLines=5&timestamps=true"
+    url = f"https://10.224.0.4:10250/containerLogs/default/talks/main?{query}"
+    assert caught.value.status == {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": f'Get "{url}": {problem}',
+        "code": 500,
+    }
+    with pytest.raises(StatusError, match="error sending request: Post") as caught:
+        await lab.agent.execute("default", "talks", "main", ["echo", "x"], tty=False)
+    assert caught.value.code == 500 and problem in caught.value.message
+    await set_cause(None)
+    node = lab.agent._nodes[CPU_NODE]
+    async with asyncio.timeout(20):
+        while node.connection_error:
+            await asyncio.sleep(0.01)
+    assert await lab.logs("talks") == b"one\n"

@@ -9,11 +9,7 @@ from support.polling import wait_for_async
 from aksgpu.local import images
 from aksgpu.local.objects import STRATEGIC_PATCH
 
-from .conftest import CPU_NODE, Lab, processes
-
-
-def terminated(pod: dict[str, Any]) -> dict[str, Any]:
-    return pod["status"]["containerStatuses"][0]["state"]["terminated"]
+from .conftest import CPU_NODE, Lab, processes, terminated
 
 
 def _is(pod: dict[str, Any], kind: str) -> bool:
@@ -35,7 +31,8 @@ async def test_success(lab: Lab) -> None:
         ("PodScheduled", "True", None),
     ]
     assert status["hostIP"] == "10.224.0.4"
-    assert status["podIP"].startswith("10.244.4.")
+    assert status["podIP"].startswith("127.")
+    assert status["podIPs"] == [{"ip": status["podIP"]}]
     assert sorted((await lab.logs("works")).split()) == [b"hello", b"oops"]
     assert await lab.events("works") == [
         ("Pulling", 'Pulling image "busybox"'),
@@ -202,6 +199,30 @@ async def test_sidecar_runs_beside_the_containers(lab: Lab, mark: str) -> None:
     assert not processes(mark)
 
 
+async def test_sidecars_do_not_fail_the_pod(lab: Lab, tmp_path: Path) -> None:
+    """Whether they end by themselves, fail when they are stopped, or have to be killed."""
+
+    def sidecar(name: str, script: str) -> dict[str, Any]:
+        return {"name": name, "image": "busybox", "restartPolicy": "Always", "command": ["sh", "-c", script]}
+
+    loop = "while :; do sleep 0.05; done"
+    sidecars = [
+        sidecar("fails", f"trap 'echo {{}} >> {tmp_path}/ends; exit 7' TERM; echo up; {loop}".replace("{}", "fails")),
+        sidecar("ends", "echo once; exit 3"),
+        sidecar("last", f"trap 'echo last >> {tmp_path}/ends; exit 8' TERM; touch {tmp_path}/last; {loop}"),
+    ]
+    script = f"until test -e {tmp_path}/last; do sleep 0.02; done; echo main >> {tmp_path}/ends; echo result"
+    await lab.run("job", "sh", "-c", script, initContainers=sidecars, terminationGracePeriodSeconds=10)
+    pod = await lab.phase("job", "Succeeded", "Failed")
+    assert pod["status"]["phase"] == "Succeeded"
+    codes = [each["state"]["terminated"]["exitCode"] for each in pod["status"]["initContainerStatuses"]]
+    assert codes == [7, 3, 8]
+    assert (tmp_path / "ends").read_text().split() == ["main", "last", "fails"]
+    assert await lab.logs("job") == b"result\n"
+    assert await lab.logs("job", "fails") == b"up\n"
+    assert await lab.logs("job", "ends") == b"once\n"
+
+
 async def test_sidecars_end_last_and_in_reverse_order(lab: Lab, tmp_path: Path) -> None:
     def script(name: str) -> list[str]:
         end = f"sleep 0.2; echo {name} >> {tmp_path}/ends; exit 0"
@@ -276,6 +297,29 @@ async def test_active_deadline(lab: Lab) -> None:
     await lab.run("late", "sleep", "100", activeDeadlineSeconds=1, terminationGracePeriodSeconds=1)
     pod = await lab.phase("late", "Failed")
     assert pod["status"]["reason"] == "DeadlineExceeded"
+    assert pod["status"]["message"] == "Pod was active on the node longer than the specified deadline"
+
+
+async def test_active_deadline_of_a_pod_with_a_sidecar(lab: Lab) -> None:
+    """The pod stays with the logs of all its containers. The sidecar ends after the container."""
+    loop = "while :; do sleep 0.05; done"
+    sidecar = {
+        "name": "beside",
+        "image": "busybox",
+        "restartPolicy": "Always",
+        "command": ["sh", "-c", f"trap 'echo beside ends; exit 5' TERM; echo beside; {loop}"],
+    }
+    script = f"trap 'echo main ends; exit 6' TERM; echo main; {loop}"
+    deadline = {"activeDeadlineSeconds": 4, "terminationGracePeriodSeconds": 10}
+    await lab.run("late", "sh", "-c", script, initContainers=[sidecar], **deadline)
+    pod = await lab.phase("late", "Failed")
+    assert pod["status"]["reason"] == "DeadlineExceeded"
+    beside = terminated({"status": {"containerStatuses": pod["status"]["initContainerStatuses"]}})
+    assert (terminated(pod)["exitCode"], beside["exitCode"]) == (6, 5)
+    assert terminated(pod)["finishedAt"] <= beside["finishedAt"]
+    assert await lab.logs("late") == b"main\nmain ends\n"
+    assert await lab.logs("late", "beside") == b"beside\nbeside ends\n"
+    assert await lab.logs("late", "beside", follow=True) == b"beside\nbeside ends\n"
 
 
 async def test_two_containers(lab: Lab) -> None:

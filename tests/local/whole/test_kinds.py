@@ -17,7 +17,13 @@ OBJECTS = """
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data}
-spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 5Gi}}}
+spec: {accessModes: [ReadWriteMany], storageClassName: azurefile-csi, resources: {requests: {storage: 5Gi}}}
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: fast}
+provisioner: disk.csi.azure.com
+parameters: {skuName: Premium_ZRS}
 ---
 apiVersion: coordination.k8s.io/v1
 kind: Lease
@@ -45,7 +51,8 @@ MAKE = (
     ("clusterrolebinding", "kinds", "--clusterrole=kinds", "--user=me"),
 )
 SHOWN = {
-    "persistentvolumeclaim/data": ["data", "Bound", "pvc-", "5Gi", "RWO"],
+    "persistentvolumeclaim/data": ["data", "Bound", "pvc-", "5Gi", "RWX", "azurefile-csi"],
+    "storageclass/fast": ["fast", "disk.csi.azure.com", "Delete", "Immediate"],
     "lease/turn": ["turn", "me"],
     "event/recorded.1": ["Normal", "Recorded", "pod/none", "something"],
 }

@@ -16,6 +16,7 @@ CLONE_NEWUSER = 0x10000000
 MS_RDONLY = 1
 MS_REMOUNT = 32
 MS_BIND = 4096
+MS_MOVE = 8192
 MS_REC = 16384
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
@@ -104,6 +105,8 @@ class MountNamespace:
         """Replace a directory by an empty one, and mount its entries there again."""
         old = os.open(base, os.O_PATH | os.O_DIRECTORY)
         new = self._staging if base == "/" else base
+        if base == "/dev":
+            self._mount(base, self._staging, MS_BIND | MS_REC)
         self._mount("tmpfs", new, 0, "tmpfs", f"mode={os.fstat(old).st_mode & 0o7777 | 0o700:o}")
         if base == "/":
             self._mount(None, new, MS_UNBINDABLE)
@@ -115,6 +118,9 @@ class MountNamespace:
             target = f"{new}/{name}"
             if os.path.islink(source):
                 os.symlink(os.readlink(source), target)
+                continue
+            if target == "/dev/ptmx":
+                self._link_terminals()
                 continue
             if os.path.isdir(source):
                 os.mkdir(target)
@@ -129,6 +135,16 @@ class MountNamespace:
             os.chroot(new)
             os.chdir("/")
         self._private.add(base)
+
+    def _link_terminals(self) -> None:
+        """Make ``/dev/ptmx`` a link into a copy of the old ``/dev``, which is mounted at the staging directory.
+
+        Linux looks for ``pts`` beside the file that a program opens, and does not find it beside a mounted file.
+        """
+        copy = "/dev/.machine"
+        os.mkdir(copy, 0o755)
+        self._mount(self._staging, copy, MS_MOVE)
+        os.symlink(f"{copy}/ptmx", "/dev/ptmx")
 
 
 def join_namespaces(pid: int) -> None:
