@@ -64,7 +64,7 @@ def test_yaml_becomes_json_values() -> None:
     first = {"a": {"b": 1}, "c": {"b": 1}, "d": "2026-11-28", "e": "2026-11-28T10:00:00Z", "1": "x", "true": "y"}
     assert load_all(text) == [{**first, "f": {"b": 2}}, [1.5, None]]
     assert load_all("") == []
-    with pytest.raises(InvalidInput, match="aliases are not taken"):
+    with pytest.raises(InvalidInput, match="aliases are not supported"):
         check_limits(text, aliases=False)
 
 

@@ -101,7 +101,7 @@ def check_limits(text: str | bytes, *, aliases: bool = True) -> None:
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             if not aliases:
-                raise InvalidInput("aliases are not taken")
+                raise InvalidInput("aliases are not supported")
             count += sizes.get(event.anchor, 1)
             _record_height(deepest_alias, heights.get(event.anchor, 0))
         elif isinstance(event, yaml.ScalarEvent):
@@ -122,7 +122,7 @@ def check_limits(text: str | bytes, *, aliases: bool = True) -> None:
             _record_height(deepest_alias, height)
         depth = len(open_collections) + (deepest_alias[-1] if deepest_alias else 0)
         if depth > MAX_DEPTH or count > MAX_VALUES:
-            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not taken")
+            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not supported")
 
 
 def _record_height(heights: list[int], height: int) -> None:
@@ -150,7 +150,7 @@ class _Copier:
     def copy(self, value: Any, path: str, depth: int) -> Any:
         self._count += 1
         if depth > MAX_DEPTH or self._count > MAX_VALUES:
-            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not taken")
+            raise InvalidInput(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} keys and values are not supported")
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):

@@ -40,14 +40,15 @@ class KubeCluster:
         root: the directory of its files.
         settings: the laptop's settings.
         tokens: returns the user of a bearer token, or None for an invalid one.
+        version: the Kubernetes version.
     """
 
-    def __init__(self, root: Path, settings: Settings, tokens: Callable[[str], User | None]) -> None:
+    def __init__(self, root: Path, settings: Settings, tokens: Callable[[str], User | None], version: str) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = Registry(Store(root / "kube.db"))
         self.agent = NodeAgent(self.registry.with_manager("kubelet"), root, settings)
         self.controllers = ControllerManager(self.registry.with_manager("kube-controller-manager"), settings)
-        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens)
+        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens, version=version)
 
     async def start(self) -> None:
         """Open the store and start all parts; raises LaptopError if the store cannot be read."""
@@ -86,12 +87,13 @@ class Clusters:
         self._running: dict[str, KubeCluster] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def open(self, cluster_id: str, token: str) -> Objects:
+    async def open(self, cluster_id: str, token: str, version: str) -> Objects:
         """Start the cluster unless it is running, and return its objects.
 
         Args:
             cluster_id: the cluster's id.
             token: the administrator's bearer token.
+            version: the Kubernetes version.
         """
 
         def find_user(given: str) -> User | None:
@@ -101,7 +103,7 @@ class Clusters:
 
         async with self._locks[cluster_id]:
             if cluster_id not in self._running:
-                cluster = KubeCluster(self._root / cluster_id, self._settings, find_user)
+                cluster = KubeCluster(self._root / cluster_id, self._settings, find_user, version)
                 await cluster.start()
                 self._running[cluster_id] = cluster
             return self._running[cluster_id].registry

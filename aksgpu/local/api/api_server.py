@@ -33,6 +33,7 @@ from aksgpu.local.api.responses import (
 )
 from aksgpu.local.api.store import Entry
 from aksgpu.local.kinds import ALL_VERBS, Kind
+from aksgpu.local.kubernetes_versions import DEFAULT_VERSION
 from aksgpu.local.objects import APPLY_PATCH, Object
 from aksgpu.local.status_error import StatusError, details
 
@@ -83,12 +84,16 @@ class KubeApi:
         registry: The cluster's objects.
         node: The node agent, which serves logs and runs commands in containers.
         tokens: The users by bearer token, or a function that returns the user of a token.
+        version: The Kubernetes version that the server reports, such as ``1.36.2``.
     """
 
-    def __init__(self, registry: Registry, *, node: NodeAgent, tokens: TokenAuthenticator) -> None:
+    def __init__(
+        self, registry: Registry, *, node: NodeAgent, tokens: TokenAuthenticator, version: str = DEFAULT_VERSION
+    ) -> None:
         self._registry = registry
         self._node = node
         self._tokens = tokens
+        self._version = version
         self._watch_count = 0
         self._verbs: dict[str, Verb] = {each: getattr(self, f"_{each}") for each in ALL_VERBS}
         self._streams: dict[str, Verb] = {"log": self._log, "exec": self._exec}
@@ -107,7 +112,7 @@ class KubeApi:
             if attributes.resource != _ACCESS_REVIEWS:
                 access.authorize(self._registry.store, user, access.with_selected_name(attributes, request.query))
             if kind is None:
-                return discovery.serve(request, path)
+                return discovery.serve(request, path, self._version)
             stream = self._streams.get(attributes.subresource)
             if stream is not None:
                 return await stream(ApiRequest(request, user, kind, attributes, ResponseFormat()))

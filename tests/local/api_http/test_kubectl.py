@@ -162,13 +162,13 @@ metadata: {name: n1, labels: {kubernetes.io/role: agent}}
     assert run("create", "-f", "-", stdin=node) == "node/n1 created\n"
     status = (
         '{"status":{"capacity":{"nvidia.com/gpu":"1"},"conditions":[{"type":"Ready","status":"True"}],'
-        '"addresses":[{"type":"InternalIP","address":"10.224.0.4"}],"nodeInfo":{"kubeletVersion":"v1.33.5"}}}'
+        '"addresses":[{"type":"InternalIP","address":"10.224.0.4"}],"nodeInfo":{"kubeletVersion":"v1.36.2"}}}'
     )
     run("patch", "node", "n1", "--subresource=status", "-p", status)
     run("cordon", "n1")
     run("taint", "node", "n1", "sku=gpu:NoSchedule")
     row = run("get", "nodes", "-o", "wide").splitlines()[1].split()
-    assert row[1:3] + row[4:6] == ["Ready,SchedulingDisabled", "agent", "v1.33.5", "10.224.0.4"]
+    assert row[1:3] + row[4:6] == ["Ready,SchedulingDisabled", "agent", "v1.36.2", "10.224.0.4"]
     described = run("describe", "node", "n1")
     assert re.search(r"Taints:\s+node.kubernetes.io/unschedulable:NoSchedule|Taints:\s+sku=gpu:NoSchedule", described)
     assert "nvidia.com/gpu" in described

@@ -352,7 +352,7 @@ def test_health_and_version(server: Server) -> None:
     for path in ("/healthz", "/livez", "/readyz", "/readyz/ping"):
         assert server.send("GET", path).body == b"ok"
     version = server.send("GET", "/version?timeout=5s").json
-    assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "33", "v1.33.5")
+    assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "36", "v1.36.2")
 
 
 def test_both_forms_of_discovery_contain_every_kind(server: Server) -> None:

@@ -44,7 +44,7 @@ class StoreClusters:
         self.root = root
         self.open_clusters = {}
 
-    async def open(self, cluster_id: str, token: str) -> Objects:
+    async def open(self, cluster_id: str, token: str, version: str) -> Objects:
         if cluster_id not in self.open_clusters:
             (self.root / cluster_id).mkdir(parents=True, exist_ok=True)
             registry = Registry(Store(self.root / cluster_id / "kube.db"))
