@@ -104,7 +104,9 @@ def of_log(text: str) -> Failure | None:
     return None
 
 
-_UNSCHEDULED = re.compile(r"0/(?P<nodes>\d{1,9}) nodes are available: (?P<causes>.*?)(?:\. preemption: .*|\.?)$", re.S)
+_UNSCHEDULED = re.compile(
+    r"0/(?P<nodes>\d{1,9}) nodes are available: (?P<causes>.*?)(?:\. (?:[^.]*, )?preemption: .*|\.?)$", re.S
+)
 _NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^()]*\))?: (?P<causes>.*)", re.S)
 _CAUSE = re.compile(r"(?<!\d)(?P<count>\d{1,9}) (?P<cause>(?:\{[^{}]*\}|[^,{])+)")
 
