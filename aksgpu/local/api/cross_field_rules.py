@@ -13,6 +13,7 @@ from typing import Any
 from aksgpu.common import quantities
 from aksgpu.local import name_formats
 from aksgpu.local.api.job_rules import check_job
+from aksgpu.local.api.quota_scopes import check_scopes
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.objects import Object
 
@@ -162,6 +163,7 @@ VALIDATORS: dict[str, Validator] = {
     "NodeSelectorRequirement": _node_requirement,
     "PodSpec": _pod_spec,
     "PolicyRule": _role_rule,
+    "ResourceQuotaSpec": check_scopes,
     "ResourceRequirements": _resources,
     "Secret": _secret,
     "Toleration": _toleration,

@@ -247,8 +247,24 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
         ),
         (
             "resourcequotas",
-            {"spec": {"hard": {"pods": 1}, "scopes": ["BestEffort"]}},
-            "spec.scopes: Forbidden: the laptop",
+            {"spec": {"hard": {"cpu": 1}, "scopes": ["BestEffort"]}},
+            'spec.scopes: Invalid value: ["BestEffort"]: unsupported scope applied to resource',
+        ),
+        ("resourcequotas", {"spec": {"hard": {"pods": 1}, "scopes": ["Big"]}}, '["Big"]: unsupported scope'),
+        (
+            "resourcequotas",
+            {"spec": {"hard": {"pods": 1}, "scopes": ["Terminating", "NotTerminating"]}},
+            'spec.scopes: Invalid value: ["Terminating","NotTerminating"]: conflicting scopes',
+        ),
+        (
+            "resourcequotas",
+            {"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}}},
+            "matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn'",
+        ),
+        (
+            "resourcequotas",
+            {"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "BestEffort", "operator": "In"}]}}},
+            "operator: Invalid value: \"In\": must be 'Exist' when scope is any of ResourceQuotaScopeTerminating",
         ),
         ("secrets", {"type": "kubernetes.io/tls", "stringData": {"tls.key": "k"}}, "data[tls.crt]: Required value"),
         ("secrets", {"type": "kubernetes.io/dockerconfigjson"}, "data[.dockerconfigjson]: Required value"),
