@@ -29,7 +29,7 @@ from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
 
 ADMINISTRATOR = User("masterclient", ("system:masters",))
-ENTRA_USER = User("laptop", ("system:masters",))
+ENTRA_USER = User("laptop", ("system:masters",), role="cluster-admin")
 """The user of every Entra ID token. The laptop has one user, with all roles."""
 
 
@@ -120,6 +120,11 @@ class Clusters:
         await self.close(cluster_id)
         await asyncio.to_thread(shutil.rmtree, self._root / cluster_id, ignore_errors=True)
         self._locks.pop(cluster_id, None)
+
+    def unload_roles(self, seconds: float) -> None:
+        """Let every running API server answer for some seconds as if it had not loaded RBAC's roles yet."""
+        for cluster in self._running.values():
+            cluster.api.unload_roles(seconds)
 
     async def close_all(self) -> None:
         """Stop every cluster and end all pods."""

@@ -167,6 +167,8 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
     - ``eviction`` (``pool``): evict a spot node now.
     - ``gpu-driver`` (``node``, ``message``): break the NVIDIA driver of a node now.
     - ``gpu-driver`` (``vm_size``, ``exit_code``): the set-up of the next GPU nodes fails.
+    - ``rbac-not-loaded`` (``seconds``): API servers answer as if they had just started, and refuse all users but the
+      local administrator because their roles are not found. The default is 5 seconds.
     - ``none``: cancel all faults and repair all drivers.
 
     Args:

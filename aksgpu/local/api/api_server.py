@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -95,8 +96,13 @@ class KubeApi:
         self._tokens = tokens
         self._version = version
         self._watch_count = 0
+        self._roles_load_at = 0.0
         self._verbs: dict[str, Verb] = {each: getattr(self, f"_{each}") for each in ALL_VERBS}
         self._streams: dict[str, Verb] = {"log": self._log, "exec": self._exec}
+
+    def unload_roles(self, seconds: float) -> None:
+        """Answer as a server that has just started, and has not loaded RBAC's roles yet, for some seconds."""
+        self._roles_load_at = time.monotonic() + seconds
 
     async def handle(self, request: web.Request, path: str) -> web.StreamResponse:
         """Answer a request.
@@ -109,8 +115,10 @@ class KubeApi:
             user = access.authenticate(request, self._tokens)
             target = parse_request(request.method, path, request_bodies.query_flag(request.query, "watch"))
             kind, attributes = target or (None, Attributes(request.method.lower(), path=path))
-            if attributes.resource != _ACCESS_REVIEWS:
-                access.authorize(self._registry.store, user, access.with_selected_name(attributes, request.query))
+            with_roles = time.monotonic() >= self._roles_load_at
+            if attributes.resource != _ACCESS_REVIEWS or not with_roles:
+                attributes = access.with_selected_name(attributes, request.query)
+                access.authorize(self._registry.store, user, attributes, with_roles=with_roles)
             if kind is None:
                 return discovery.serve(request, path, self._version)
             stream = self._streams.get(attributes.subresource)

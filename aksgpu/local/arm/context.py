@@ -37,6 +37,10 @@ class Clusters(Protocol):
         """
         ...
 
+    def unload_roles(self, seconds: float) -> None:
+        """Let every running API server answer for some seconds as if it had not loaded RBAC's roles yet."""
+        ...
+
     async def close(self, cluster_id: str) -> None:
         """Stop the cluster and keep its state."""
         ...

@@ -101,8 +101,11 @@ class PodCounts:
 
     def total(self, kind: str) -> int:
         """Return how many pods ended in this way, whether the status counts them already or not."""
-        delayed = self.delayed_failures if kind == "failed" else 0
-        return self.counted[kind] + len(self.uncounted[kind]) + delayed
+        return self.recorded(kind) + (self.delayed_failures if kind == "failed" else 0)
+
+    def recorded(self, kind: str) -> int:
+        """Return how many pods ended in this way, without those that keep their finalizer."""
+        return self.counted[kind] + len(self.uncounted[kind])
 
 
 def count_pods(job: Object, pods: list[Object]) -> PodCounts:

@@ -256,7 +256,7 @@ class JobController(PodController):
             job = await self.cluster.update_status("jobs", job, job_accounting.build_status(counts, conditions, start))
         await self._remove_finalizers(counts.to_release)
         if counts.to_release:
-            counts.counted = {kind: counts.total(kind) for kind in counts.counted}
+            counts.counted = {kind: counts.recorded(kind) for kind in counts.counted}
             counts.uncounted = {}
         is_final = end is not None and not counts.active and not counts.terminating
         if end and is_final:

@@ -66,6 +66,7 @@ _BUILTIN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (r"(docker\.io|nvcr\.io)/nvidia/k8s-device-plugin", _PLUGIN, ()),
     (r"(docker\.io|nvcr\.io)/nvidia/cuda.*", (), ("sh",)),
     (r"docker\.io/(.*/busybox|library/(alpine|debian|ubuntu))", (), ("sh",)),
+    (r"docker\.io/library/bash", (), ("bash",)),
     (r"docker\.io/library/python", (), ("python3",)),
 )
 """Pattern of the normalized name without tag, entrypoint, cmd."""

@@ -43,6 +43,7 @@ class StoreClusters:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.open_clusters = {}
+        self.seconds_without_roles = 0.0
 
     async def open(self, cluster_id: str, token: str, version: str) -> Objects:
         if cluster_id not in self.open_clusters:
@@ -51,6 +52,9 @@ class StoreClusters:
             await registry.open()
             self.open_clusters[cluster_id] = registry
         return self.open_clusters[cluster_id]
+
+    def unload_roles(self, seconds: float) -> None:
+        self.seconds_without_roles = seconds
 
     async def close(self, cluster_id: str) -> None:
         if cluster_id in self.open_clusters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.local.control import ControllerManager
+from aksgpu.local.control.job_accounting import count_delayed, count_pods
 from aksgpu.local.control.job_indexes import matched_success_rule
 from aksgpu.local.objects import Object
 from aksgpu.local.settings import Settings
@@ -91,10 +92,12 @@ async def test_fail_index_does_not_retry(driver: ClusterDriver, controllers: Con
     rule = {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}}
     spec = {"completions": 2, "parallelism": 2, "backoffLimitPerIndex": 5, "podFailurePolicy": {"rules": [rule]}}
     await driver.create_job("choosy", completionMode="Indexed", **spec)
+    first = await pod_of_index(driver, "choosy", 0)
     await driver.end_pod(await pod_of_index(driver, "choosy", 1), 42)
-    await driver.end_pod(await pod_of_index(driver, "choosy", 0))
+    await driver.end_pod(first, 1)
+    await driver.end_pod(await pod_of_index(driver, "choosy", 0, after=first))
     status = await wait_for_condition(driver, "choosy", "Failed")
-    assert (status["failedIndexes"], status["completedIndexes"], status["failed"]) == ("1", "0", 1)
+    assert (status["failedIndexes"], status["completedIndexes"], status["failed"]) == ("1", "0", 2)
 
 
 async def test_ignored_failures_of_an_index(driver: ClusterDriver, controllers: ControllerManager) -> None:
@@ -122,6 +125,24 @@ async def test_success_policy_ends_the_other_pods(driver: ClusterDriver, control
     assert ends == expected
     assert (status["succeeded"], status["completedIndexes"], "failed" in status) == (1, "0", False)
     assert len(await driver.events("SuccessfulDelete", "leader")) == 2
+
+
+def test_failed_pods_that_wait_for_their_replacement_are_counted_once() -> None:
+    def failed(index: int, code: int) -> Object:
+        meta = {"name": f"p-{index}", "namespace": "default", "uid": str(index), "finalizers": [f"{PREFIX}tracking"]}
+        meta["annotations"] = {f"{PREFIX}completion-index": str(index), f"{PREFIX}index-failure-count": "0"}
+        state = {"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:00Z"}}
+        status = {"phase": "Failed", "containerStatuses": [{"name": "main", "state": state}]}
+        return {"metadata": meta, "spec": {}, "status": status}
+
+    rule = {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}}
+    spec = {"completionMode": "Indexed", "completions": 3, "backoffLimitPerIndex": 1}
+    job = {"spec": {**spec, "podFailurePolicy": {"rules": [rule]}}, "status": {}}
+    counts = count_pods(job, [failed(0, 1), failed(1, 42)])
+    assert (counts.failed_indexes, list(counts.delayed)) == ({1}, [0])
+    assert (counts.recorded("failed"), counts.total("failed")) == (1, 2)
+    count_delayed(job, counts)
+    assert (counts.recorded("failed"), counts.total("failed")) == (2, 2)
 
 
 def test_rules_of_a_success_policy() -> None:
