@@ -196,7 +196,8 @@ def test_explain(run: Run) -> None:
 def test_deletes(run: Run) -> None:
     assert "timed out waiting" in run("wait", "--for=condition=complete", "job/hello", "--timeout=1s", code=1)
     assert re.fullmatch(r'job.batch "hello" deleted( from default namespace)?\n', run("delete", "job", "hello"))
-    assert "deleted (server dry run)" in run("delete", "configmap", "c", "--dry-run=server")
+    tried = run("delete", "configmap", "c", "--dry-run=server")
+    assert re.fullmatch(r'configmap "c" deleted( from default namespace)? \(server dry run\)\n', tried)
     assert run("get", "configmap", "c", "-o", "name") == "configmap/c\n"
     run("delete", "configmaps", "--all")
     run("delete", "pod", "p", "--now")
