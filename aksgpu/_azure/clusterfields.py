@@ -41,7 +41,7 @@ def check_version(version: object) -> None:
     if version is None or (isinstance(version, str) and re.fullmatch(r"\d+\.\d+(\.\d+)?", version, re.ASCII)):
         return
     raise InvalidInput(
-        f"`kubernetes_version` must be a text such as '1.33' or '1.33.5', got {names.shown(version)}",
+        f"`kubernetes_version` must be a text such as '1.36' or '1.36.2', got {names.shown(version)}",
         hint="Leave it out for AKS' own default.",
     )
 

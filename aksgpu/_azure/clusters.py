@@ -61,7 +61,7 @@ def create(
         vm_size: of its one pool, ``nodepool1``. A GPU size gives the shape of the 2020 tutorial: one GPU pool, without
             a taint. By default a small CPU size; :func:`add_gpu_pool` then adds the GPUs.
         node_count: nodes of that pool, 1 to 1000.
-        kubernetes_version: such as ``1.33`` or ``1.33.5``; by default AKS' own default.
+        kubernetes_version: such as ``1.36`` or ``1.36.2``; by default AKS' own default.
         tags: Azure tags of the cluster.
         delete_after: deletes the cluster this long from now, such as ``"2h"`` (``s``, ``m``, ``h``, ``d``): by this
             process, as long as it lives. A tag keeps the time; :func:`leftovers` shows clusters that are overdue.
