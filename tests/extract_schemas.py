@@ -1,6 +1,6 @@
 """Makes the file of schemas in ``aksgpu/local/api/data`` from Kubernetes' published definitions, whenever these change.
 
-    python tests/extract_schemas.py .../kubernetes-json-schema/v1.33.0-local/_definitions.json schemas-1.33.json.gz
+    python tests/extract_schemas.py .../kubernetes-json-schema/v1.36.0-local/_definitions.json schemas-1.36.json.gz
 
 The input is a file of the PyPI package ``kubernetes-validate``, which carries the definitions of each Kubernetes
 release. Kept are the kinds of the table and all that they refer to, in the form that OpenAPI v3 has.

@@ -48,7 +48,7 @@ def check_version(version: object) -> None:
     if version is None or (isinstance(version, str) and re.fullmatch(r"\d+\.\d+(\.\d+)?", version, re.ASCII)):
         return
     raise InvalidInput(
-        f"`kubernetes_version` must be a text such as '1.33' or '1.33.5', got {resource_names.shown(version)}",
+        f"`kubernetes_version` must be a text such as '1.36' or '1.36.2', got {resource_names.shown(version)}",
         hint="Omit it for AKS' default.",
     )
 

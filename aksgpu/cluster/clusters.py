@@ -63,7 +63,7 @@ def create(
         vm_size: VM size of the only pool, ``nodepool1``. By default a small CPU size; :func:`add_gpu_pool` adds the
             GPUs. A GPU size creates the cluster of the 2020 tutorial: one GPU pool, without a taint.
         node_count: number of nodes of that pool, 1 to 1000.
-        kubernetes_version: such as ``1.33`` or ``1.33.5``; by default AKS' default.
+        kubernetes_version: such as ``1.36`` or ``1.36.2``; by default AKS' default.
         tags: Azure tags of the cluster.
         delete_after: time until the cluster is deleted: seconds, or text such as ``"2h"``. This process deletes the
             cluster, as long as it runs. A tag keeps the time, and :func:`leftovers` shows clusters that are overdue.

@@ -8,7 +8,9 @@ from aksgpu import errors
 
 __all__ = ["DEFAULT_POOL", "add_nodes_call", "from_event", "insufficient_resource"]
 
-_UNSCHEDULED = re.compile(r"0/(?P<nodes>\d{1,9}) nodes are available: (?P<causes>.*?)(?:\. preemption: .*|\.?)$", re.S)
+_UNSCHEDULED = re.compile(
+    r"0/(?P<nodes>\d{1,9}) nodes are available: (?P<causes>.*?)(?:\. (?:[^.]*, )?preemption: .*|\.?)$", re.S
+)
 _NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^()]*\))?: (?P<causes>.*)", re.S)
 _CAUSE = re.compile(r"(?<!\d)(?P<count>\d{1,9}) (?P<cause>(?:\{[^{}]*\}|[^,{])+)")
 _INSUFFICIENT = re.compile(r"Insufficient (?P<resource>cpu|memory|ephemeral-storage|pods)|Too many pods")

@@ -30,7 +30,7 @@ from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
 
 ADMINISTRATOR = User("masterclient", ("system:masters",))
-ENTRA_USER = User("laptop", ("system:masters",))
+ENTRA_USER = User("laptop", ("system:masters",), role="cluster-admin")
 """The user of every Entra ID token. The laptop has one user, with all roles."""
 
 
@@ -42,16 +42,22 @@ class KubeCluster:
         settings: the laptop's settings.
         tokens: returns the user of a bearer token, or None for an invalid one.
         addresses: the addresses of the pods of all clusters.
+        version: the Kubernetes version.
     """
 
     def __init__(
-        self, root: Path, settings: Settings, tokens: Callable[[str], User | None], addresses: AddressPool
+        self,
+        root: Path,
+        settings: Settings,
+        tokens: Callable[[str], User | None],
+        addresses: AddressPool,
+        version: str,
     ) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.registry = Registry(Store(root / "kube.db"))
         self.agent = NodeAgent(self.registry.with_manager("kubelet"), root, settings, addresses)
         self.controllers = ControllerManager(self.registry.with_manager("kube-controller-manager"), settings)
-        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens)
+        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens, version=version)
 
     async def start(self) -> None:
         """Open the store and start all parts; raises LaptopError if the store cannot be read."""
@@ -91,12 +97,13 @@ class Clusters:
         self._running: dict[str, KubeCluster] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def open(self, cluster_id: str, token: str) -> Objects:
+    async def open(self, cluster_id: str, token: str, version: str) -> Objects:
         """Start the cluster unless it is running, and return its objects.
 
         Args:
             cluster_id: the cluster's id.
             token: the administrator's bearer token.
+            version: the Kubernetes version.
         """
 
         def find_user(given: str) -> User | None:
@@ -107,7 +114,7 @@ class Clusters:
         async with self._locks[cluster_id]:
             if cluster_id not in self._running:
                 root = self._root / cluster_id
-                cluster = KubeCluster(root, self._settings, find_user, self._addresses)
+                cluster = KubeCluster(root, self._settings, find_user, self._addresses, version)
                 await cluster.start()
                 self._running[cluster_id] = cluster
             return self._running[cluster_id].registry
@@ -124,6 +131,11 @@ class Clusters:
         await self.close(cluster_id)
         await asyncio.to_thread(shutil.rmtree, self._root / cluster_id, ignore_errors=True)
         self._locks.pop(cluster_id, None)
+
+    def unload_roles(self, seconds: float) -> None:
+        """Let every running API server answer for some seconds as if it had not loaded RBAC's roles yet."""
+        for cluster in self._running.values():
+            cluster.api.unload_roles(seconds)
 
     async def close_all(self) -> None:
         """Stop every cluster and end all pods."""

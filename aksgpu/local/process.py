@@ -171,6 +171,8 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
     - ``kubelet-away`` (``node``, ``cause``): logs and exec get status 500 from now on. The cause is ``kubelet`` or
       AKS' ``tunnel``; without a node, all nodes are concerned.
     - ``node-gone`` (``node``): remove a node with its pods now, and their logs with them.
+    - ``rbac-not-loaded`` (``seconds``): API servers answer as if they had just started, and refuse all users but the
+      local administrator because their roles are not found. The default is 5 seconds.
     - ``none``: cancel all faults, and repair all drivers and connections.
 
     Args:

@@ -19,11 +19,17 @@ ADMIN_GROUP = "system:masters"
 _AUTHENTICATED_GROUP = "system:authenticated"
 
 
+_ROLES_OF_ALL_USERS = ("system:basic-user", "system:discovery", "system:public-info-viewer")
+"""Cluster roles that every authenticated user has."""
+
+
 class User(NamedTuple):
     """A user and their groups, as RBAC knows them."""
 
     name: str
     groups: tuple[str, ...] = ()
+    role: str = ""
+    """The cluster role that an administrator's rights come from; empty if they come from the group."""
 
 
 TokenAuthenticator = Mapping[str, User] | Callable[[str], User | None]
@@ -39,7 +45,7 @@ def authenticate(request: web.Request, tokens: TokenAuthenticator) -> User:
     if scheme.lower() == "bearer" and token:
         user = tokens(token) if callable(tokens) else tokens.get(token)
         if user is not None:
-            return _impersonate(request, User(user.name, (*user.groups, _AUTHENTICATED_GROUP)))
+            return _impersonate(request, user._replace(groups=(*user.groups, _AUTHENTICATED_GROUP)))
     raise StatusError(401, "Unauthorized", "Unauthorized")
 
 
@@ -124,12 +130,25 @@ def with_selected_name(attributes: Attributes, query: Mapping[str, str]) -> Attr
     return attributes._replace(name=match[1]) if match else attributes
 
 
-def authorize(store: Store, user: User, attributes: Attributes) -> None:
-    """Raise Forbidden unless the user may do this."""
-    if allow_reason(store, user, attributes) is not None:
+def authorize(store: Store, user: User, attributes: Attributes, *, with_roles: bool = True) -> None:
+    """Raise Forbidden unless the user may do this.
+
+    Args:
+        store: The cluster's objects.
+        user: The user.
+        attributes: What the user wants to do.
+        with_roles: False if the server has not loaded the roles yet. Then only the group of administrators has rights.
+    """
+    reason = ""
+    if with_roles:
+        if allow_reason(store, user, attributes) is not None:
+            return
+    elif ADMIN_GROUP in user.groups and not user.role:
         return
+    else:
+        reason = f": RBAC: {_missing_roles(store, user, attributes.namespace)}"
     if attributes.path:
-        message = f'forbidden: User "{user.name}" cannot {attributes.verb} path "{attributes.path}"'
+        message = f'forbidden: User "{user.name}" cannot {attributes.verb} path "{attributes.path}"{reason}'
         raise StatusError(403, "Forbidden", message, {})
     where = f'in the namespace "{attributes.namespace}"' if attributes.namespace else "at the cluster scope"
     what = f"{attributes.resource}.{attributes.group}" if attributes.group else attributes.resource
@@ -137,10 +156,26 @@ def authorize(store: Store, user: User, attributes: Attributes) -> None:
         what += f' "{attributes.name}"'
     message = (
         f'{what} is forbidden: User "{user.name}" cannot {attributes.verb} resource "{attributes.full_resource}" '
-        f'in API group "{attributes.group}" {where}'
+        f'in API group "{attributes.group}" {where}{reason}'
     )
     details = {"name": attributes.name, "group": attributes.group, "kind": attributes.resource}
     raise StatusError(403, "Forbidden", message, {key: value for key, value in details.items() if value})
+
+
+def _missing_roles(store: Store, user: User, namespace: str) -> str:
+    """Return the errors of an authorizer that finds none of the user's roles."""
+    roles = [("clusterrole", name) for name in _ROLES_OF_ALL_USERS]
+    if user.role:
+        roles.append(("clusterrole", user.role))
+    bindings = list(store.entries("clusterrolebindings"))
+    if namespace:
+        bindings += store.entries("rolebindings", namespace)
+    for entry in bindings:
+        role = entry.obj["roleRef"]
+        if _binding_subject(entry.obj, entry.obj["metadata"].get("namespace", ""), user):
+            roles.append((role["kind"].lower(), role["name"]))
+    errors = [f'{kind}.rbac.authorization.k8s.io "{name}" not found' for kind, name in dict.fromkeys(roles)]
+    return f"[{', '.join(errors)}]"
 
 
 def review_access(store: Store, user: User, spec: Object) -> Object:

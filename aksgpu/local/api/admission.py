@@ -1,7 +1,7 @@
 """Admission: what a new object may and must contain, given the other objects of the cluster.
 
-It covers existing namespaces, priorities, default tolerations, service accounts and quotas, as the admission plug-ins
-of those names do.
+It covers existing namespaces, priorities, default tolerations and service accounts, as the admission plug-ins of those
+names do. Quotas are in :mod:`aksgpu.local.api.quota`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any
 
 from aksgpu.common import quantities
-from aksgpu.local import name_formats
 from aksgpu.local.api.store import Store
 from aksgpu.local.kinds import Kind
 from aksgpu.local.objects import Object
@@ -99,97 +98,6 @@ def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
         raise forbidden(kind, name, f"{why} computed {value} from the given PriorityClass name")
     spec["priority"] = value
     spec.setdefault("preemptionPolicy", priority_class["preemptionPolicy"])
-
-
-def admit_quota(store: Store, kind: Kind, pod: Object) -> None:
-    """Raise Forbidden if a new pod would exceed a ResourceQuota of its namespace.
-
-    The usage is computed from the pods themselves, so it is right even if a quota's status is out of date.
-    """
-    namespace = pod["metadata"]["namespace"]
-    name = pod["metadata"]["name"]
-    quotas = list(store.entries("resourcequotas", namespace))
-    if not quotas:
-        return
-    used = _namespace_usage(store, namespace)
-    requested = quota_usage([pod])
-    for entry in quotas:
-        quota = entry.key[1]
-        hard = entry.obj["spec"].get("hard", {})
-        missing = _missing_quantities(pod["spec"], hard)
-        if missing:
-            raise forbidden(kind, name, f"failed quota: {quota}: must specify {missing}")
-        exceeded = [
-            resource
-            for resource, limit in sorted(hard.items())
-            if requested[resource] and used[resource] + requested[resource] > quantities.parse(limit)
-        ]
-        if exceeded:
-            why = (
-                f"requested: {_format_amounts(exceeded, requested)}, used: {_format_amounts(exceeded, used)}, "
-                f"limited: {','.join(f'{resource}={hard[resource]}' for resource in exceeded)}"
-            )
-            raise forbidden(kind, name, f"exceeded quota: {quota}, {why}")
-
-
-def _format_amounts(resources: list[str], amounts: Amounts) -> str:
-    return ",".join(f"{resource}={quantities.canonical(str(amounts[resource]))}" for resource in resources)
-
-
-def _missing_quantities(spec: Object, hard: Object) -> str:
-    """Return which containers lack a request or limit that a quota requires; empty if none does."""
-    containers = (*spec["containers"], *spec.get("initContainers", ()))
-    missing: list[str] = []
-    for limited in sorted(hard):
-        field, _, name = limited.rpartition(".")
-        if name not in ("cpu", "memory") or field not in ("", "requests", "limits"):
-            continue
-        names = {each["name"] for each in containers if name not in each["resources"].get(field or "requests", {})}
-        if names:
-            missing.append(f"{limited} for: {','.join(sorted(names))}")
-    return "; ".join(missing)
-
-
-def _namespace_usage(store: Store, namespace: str) -> Amounts:
-    """Return what the pods of a namespace use.
-
-    The result is kept in the store and updated with the changes since, so that the cost does not grow with the number
-    of pods.
-    """
-    cache_key = f"quota usage of {namespace}"
-    used = Amounts(Decimal)
-    try:
-        since, used = store.derived[cache_key]
-        changed = store.changes_since("pods", since)
-    except (KeyError, StatusError):  # Not computed yet, or the changes since are no longer kept.
-        used = quota_usage(entry.obj for entry in store.entries("pods", namespace))
-        changed = {}
-    for key, before in changed.items():
-        if key[0] != namespace:
-            continue
-        after = store.get("pods", key)
-        for name, amount in quota_usage([before.obj] if before else []).items():
-            used[name] -= amount
-        for name, amount in quota_usage([after.obj] if after else []).items():
-            used[name] += amount
-    store.derived[cache_key] = (store.revision, used)
-    return used
-
-
-def quota_usage(pods: Iterable[Object]) -> Amounts:
-    """Return what pods use, by the names of a ResourceQuota. Pods that have ended use nothing."""
-    total = Amounts(Decimal)
-    for pod in pods:
-        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
-            continue
-        total["pods"] += 1
-        total["count/pods"] += 1
-        for field in ("requests", "limits"):
-            for name, amount in pod_resources(pod["spec"], field).items():
-                total[f"{field}.{name}"] += amount
-                if field == "requests" and not name_formats.is_extended_resource(name):
-                    total[name] += amount
-    return total
 
 
 def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -33,6 +34,7 @@ from aksgpu.local.api.responses import (
 )
 from aksgpu.local.api.store import Entry
 from aksgpu.local.kinds import ALL_VERBS, Kind
+from aksgpu.local.kubernetes_versions import DEFAULT_VERSION
 from aksgpu.local.objects import APPLY_PATCH, Object
 from aksgpu.local.status_error import StatusError, details
 
@@ -83,15 +85,24 @@ class KubeApi:
         registry: The cluster's objects.
         node: The node agent, which serves logs and runs commands in containers.
         tokens: The users by bearer token, or a function that returns the user of a token.
+        version: The Kubernetes version that the server reports, such as ``1.36.2``.
     """
 
-    def __init__(self, registry: Registry, *, node: NodeAgent, tokens: TokenAuthenticator) -> None:
+    def __init__(
+        self, registry: Registry, *, node: NodeAgent, tokens: TokenAuthenticator, version: str = DEFAULT_VERSION
+    ) -> None:
         self._registry = registry
         self._node = node
         self._tokens = tokens
+        self._version = version
         self._watch_count = 0
+        self._roles_load_at = 0.0
         self._verbs: dict[str, Verb] = {each: getattr(self, f"_{each}") for each in ALL_VERBS}
         self._streams: dict[str, Verb] = {"log": self._log, "exec": self._exec}
+
+    def unload_roles(self, seconds: float) -> None:
+        """Answer as a server that has just started, and has not loaded RBAC's roles yet, for some seconds."""
+        self._roles_load_at = time.monotonic() + seconds
 
     async def handle(self, request: web.Request, path: str) -> web.StreamResponse:
         """Answer a request.
@@ -104,10 +115,12 @@ class KubeApi:
             user = access.authenticate(request, self._tokens)
             target = parse_request(request.method, path, request_bodies.query_flag(request.query, "watch"))
             kind, attributes = target or (None, Attributes(request.method.lower(), path=path))
-            if attributes.resource != _ACCESS_REVIEWS:
-                access.authorize(self._registry.store, user, access.with_selected_name(attributes, request.query))
+            with_roles = time.monotonic() >= self._roles_load_at
+            if attributes.resource != _ACCESS_REVIEWS or not with_roles:
+                attributes = access.with_selected_name(attributes, request.query)
+                access.authorize(self._registry.store, user, attributes, with_roles=with_roles)
             if kind is None:
-                return discovery.serve(request, path)
+                return discovery.serve(request, path, self._version)
             stream = self._streams.get(attributes.subresource)
             if stream is not None:
                 return await stream(ApiRequest(request, user, kind, attributes, ResponseFormat()))

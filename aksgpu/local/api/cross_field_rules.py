@@ -12,6 +12,8 @@ from typing import Any
 
 from aksgpu.common import quantities
 from aksgpu.local import name_formats
+from aksgpu.local.api.job_rules import check_job
+from aksgpu.local.api.quota_scopes import check_scopes
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.objects import Object
 
@@ -21,8 +23,6 @@ Validator = Callable[[Object, str, Causes], None]
 The second argument is its path: with a trailing dot, or empty for the whole object.
 """
 
-_CONTROLLER = "kubernetes.io/job-controller"
-_MAX_INDEXED_PARALLELISM = 100_000
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
 _SOURCES = ("name", "emptyDir", "hostPath", "secret", "persistentVolumeClaim", "downwardAPI", "configMap", "projected")
 """The fields of a volume, in the order in which the API server looks for its source."""
@@ -144,32 +144,6 @@ def _node_requirement(requirement: Object, prefix: str, causes: Causes) -> None:
         causes.required(f"{prefix}values", "must be specified single value when `operator` is 'Lt' or 'Gt'")
 
 
-def _job(spec: Object, prefix: str, causes: Causes) -> None:
-    if spec.get("managedBy", _CONTROLLER) != _CONTROLLER:
-        causes.forbidden(f"{prefix}managedBy", f"the only controller on the laptop is {_CONTROLLER}")
-    if spec["completionMode"] == "Indexed":
-        if "completions" not in spec:
-            causes.required(f"{prefix}completions", "when completion mode is Indexed")
-        if spec["parallelism"] > _MAX_INDEXED_PARALLELISM:
-            why = f"must be less than or equal to {_MAX_INDEXED_PARALLELISM} when completion mode is Indexed"
-            causes.invalid(f"{prefix}parallelism", spec["parallelism"], why)
-    replacements = ("Failed",) if "podFailurePolicy" in spec else ("Failed", "TerminatingOrFailed")
-    if spec["podReplacementPolicy"] not in replacements:
-        causes.unsupported(f"{prefix}podReplacementPolicy", spec["podReplacementPolicy"], replacements)
-    policy = spec["template"]["spec"]["restartPolicy"]
-    if "podFailurePolicy" in spec and policy != "Never":
-        why = 'only "Never" is supported when podFailurePolicy is specified'
-        causes.invalid(f"{prefix}template.spec.restartPolicy", policy, why)
-
-
-def _exit_codes(exits: Object, prefix: str, causes: Causes) -> None:
-    codes = exits.get("values", [])
-    if codes != sorted({*codes}):
-        causes.invalid(f"{prefix}values", codes, "must be ordered")
-    if 0 in codes and exits.get("operator") == "In":
-        causes.invalid(f"{prefix}values[{codes.index(0)}]", 0, "must not be 0 for the In operator")
-
-
 def _role_rule(rule: Object, prefix: str, causes: Causes) -> None:
     for field, what in (("apiGroups", "api group"), ("resources", "resource")):
         if not rule.get("nonResourceURLs") and not rule.get(field):
@@ -184,12 +158,12 @@ def _secret(secret: Object, prefix: str, causes: Causes) -> None:
 
 VALIDATORS: dict[str, Validator] = {
     "EnvVar": _variable,
-    "JobSpec": _job,
+    "JobSpec": check_job,
     "LabelSelectorRequirement": _requirement,
     "NodeSelectorRequirement": _node_requirement,
-    "PodFailurePolicyOnExitCodesRequirement": _exit_codes,
     "PodSpec": _pod_spec,
     "PolicyRule": _role_rule,
+    "ResourceQuotaSpec": check_scopes,
     "ResourceRequirements": _resources,
     "Secret": _secret,
     "Toleration": _toleration,

@@ -18,17 +18,20 @@ from aksgpu.local.api.schema import REF, definitions
 from aksgpu.local.kinds import KINDS, Kind, Subresource
 from aksgpu.local.objects import Object
 
-VERSION = "1.33.5"
-"""The Kubernetes version that the server reports."""
-
 _PATHS: dict[str, list[Kind]] = {}
 """Kinds by the path of their group and version: ``api/v1`` or ``apis/GROUP/VERSION``."""
 for _kind in KINDS:
     _PATHS.setdefault(f"{'apis' if _kind.group else 'api'}/{_kind.api_version}", []).append(_kind)
 
 
-def serve(request: web.Request, path: str) -> web.Response:
-    """Answer a request that is not about a resource."""
+def serve(request: web.Request, path: str, version: str) -> web.Response:
+    """Answer a request that is not about a resource.
+
+    Args:
+        request: The request.
+        path: The path of the URL.
+        version: The Kubernetes version that the server reports.
+    """
     parts = path.strip("/").split("/")
     served_path = path.strip("/")
     document: Object | None = None
@@ -36,7 +39,7 @@ def serve(request: web.Request, path: str) -> web.Response:
         case ["healthz" | "livez" | "readyz", *_]:
             return web.Response(text="ok", headers=NO_CACHE)
         case ["version"]:
-            document = _version()
+            document = _version(version)
         case ["openapi", "v3"]:
             urls = {each: {"serverRelativeURL": f"/openapi/v3/{each}?hash={_openapi(each)[1]}"} for each in _PATHS}
             document = {"paths": urls}
@@ -64,12 +67,12 @@ def serve(request: web.Request, path: str) -> web.Response:
     return web.Response(text="404 page not found\n", status=404, headers=headers)
 
 
-def _version() -> Object:
-    major, minor, _ = VERSION.split(".", 2)
+def _version(version: str) -> Object:
+    major, minor, _ = version.split(".", 2)
     return {
         "major": major,
         "minor": minor,
-        "gitVersion": f"v{VERSION}",
+        "gitVersion": f"v{version}",
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aksgpu.common.times import now
-from aksgpu.local.api import admission, deletion, schema, server_side_apply, strategy
+from aksgpu.local.api import admission, deletion, quota, schema, server_side_apply, strategy
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.store import Entry, Key, Store, encode
 from aksgpu.local.api.validation import validate, validate_update
@@ -124,8 +124,7 @@ class Writer:
         validate(kind, obj, causes).raise_if_any(kind, name)
         if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is not None:
             raise already_exists(kind.plural, name, kind.group)
-        if kind.plural == "pods":
-            admission.admit_quota(self._store, kind, obj)
+        quota.admit(self._store, kind, obj)
         return encode(kind, obj, 0) if options.dry_run else self._store.write(kind, obj)
 
     def update(

@@ -1,7 +1,7 @@
 """Decodes request bodies in Kubernetes' protobuf format, which kubectl 1.32 and later sends for some commands.
 
 Responses are always JSON, which every client that sends protobuf accepts. The wire format is generic; the fields of the
-served kinds are in ``data/protobuf-1.33.json``, whose README describes the notation.
+served kinds are in ``data/protobuf-1.36.json``, whose README describes the notation.
 
 A field that Go holds by value is sent even if it is zero, and JSON omits it then. A field that Go holds by pointer is
 sent only if it was set, so an explicit 0, false or {} is kept.
@@ -32,7 +32,7 @@ class _Field(NamedTuple):
 
 @cache
 def _messages() -> dict[str, dict[int, _Field]]:
-    lines = api_data.load("protobuf-1.33.json").items()
+    lines = api_data.load("protobuf-1.36.json").items()
     return {message: dict(map(_row, filter(None, line.split(", ")))) for message, line in lines}
 
 

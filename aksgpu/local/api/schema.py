@@ -1,6 +1,6 @@
 """Kubernetes' published schemas, compiled into a tree that decodes objects, sets defaults and checks values.
 
-The schemas are in ``data/schemas-1.33.json.gz``. What only Go's types say, such as which fields are written even if
+The schemas are in ``data/schemas-1.36.json.gz``. What only Go's types say, such as which fields are written even if
 they are empty, is in ``data/rules.yaml``. A :class:`Decoder` copies an object as the API server reads it: it finds
 unknown fields, checks types, makes quantities canonical, omits empty optional fields, sets defaults and checks values.
 """
@@ -37,7 +37,7 @@ _MAX_DEPTH = 64
 
 def definitions() -> dict[str, Any]:
     """Return the schemas by their full names, in the form of OpenAPI v3."""
-    loaded: dict[str, Any] = api_data.load("schemas-1.33.json.gz")
+    loaded: dict[str, Any] = api_data.load("schemas-1.36.json.gz")
     return loaded
 
 

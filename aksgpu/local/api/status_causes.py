@@ -30,6 +30,10 @@ class Causes:
         """Add a value that breaks a rule."""
         self._add("FieldValueInvalid", field, f"Invalid value: {_format_value(value)}: {why}")
 
+    def invalid_part(self, field: str, why: str) -> None:
+        """Add a part of an object that breaks a rule, without quoting it."""
+        self._add("FieldValueInvalid", field, f"Invalid value: {why}")
+
     def required(self, field: str, why: str = "") -> None:
         """Add a required value that is missing."""
         self._add("FieldValueRequired", field, "Required value" + (f": {why}" if why else ""))
@@ -41,6 +45,10 @@ class Causes:
     def too_long(self, field: str, most: int) -> None:
         """Add a value with too many bytes."""
         self._add("FieldValueTooLong", field, f"Too long: may not be more than {most} bytes")
+
+    def too_many(self, field: str, count: int, most: int) -> None:
+        """Add a list with too many items."""
+        self._add("FieldValueTooMany", field, f"Too many: {count}: must have at most {most} items")
 
     def unsupported(self, field: str, value: Any, supported: Iterable[str]) -> None:
         """Add a value that is not in an enumeration."""

@@ -18,6 +18,8 @@ from aksgpu.local.objects import Object
 Defaulter = Callable[[Object], None]
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+_MAX_INT32 = 2**31 - 1
+"""The default backoffLimit of a Job with backoffLimitPerIndex."""
 _NAME_LABEL = "kubernetes.io/metadata.name"
 _GATED = {
     "type": "PodScheduled",
@@ -59,7 +61,7 @@ def _job(spec: Object) -> None:
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)
-    spec.setdefault("backoffLimit", 6)
+    spec.setdefault("backoffLimit", _MAX_INT32 if "backoffLimitPerIndex" in spec else 6)
     # With a podFailurePolicy, only pods that have ended may be replaced.
     replacement = "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed"
     spec.setdefault("podReplacementPolicy", replacement)

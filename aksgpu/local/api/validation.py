@@ -17,7 +17,7 @@ from aksgpu.local.selectors import get_path, labels_match
 
 _IMMUTABLE = "field is immutable"
 _MOVABLE = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
-"""Fields of the template that may change while a Job is suspended and has never started."""
+"""Fields of the template that may change while a Job is suspended, besides its metadata and containers' resources."""
 _HIGHEST_PRIORITY = 1_000_000_000
 
 
@@ -98,7 +98,7 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
         causes.forbidden("spec", rules["text"])
     match kind.plural:
         case "jobs":
-            _job_update(obj["spec"], old["spec"], "startTime" in old["status"], causes)
+            _job_update(obj["spec"], old, causes)
         case "pods":
             _pod_update(obj["spec"], old["spec"], causes)
         case "configmaps" | "secrets" if old.get("immutable"):
@@ -148,22 +148,43 @@ def _job(job: Object, causes: Causes) -> None:
     generated = selector.get("matchLabels", {}).get("batch.kubernetes.io/controller-uid") == uid
     if not spec["manualSelector"] and not generated:
         causes.invalid("spec.selector", selector, "`selector` not auto-generated")
+    last_hostname = f"{name}-{spec.get('completions', 0) - 1}"
+    is_indexed = spec["completionMode"] == "Indexed" and spec.get("completions", 0) > 0
+    if is_indexed and name_formats.format_problems("label", last_hostname):
+        why = f"will not able to create pod with invalid DNS label: {last_hostname}"
+        causes.invalid("metadata.name", name, why)
     if len(name) > 63:  # The name is the value of a label of the pods.
         causes.invalid("spec.template.labels", name, "must be no more than 63 bytes")
     _template(spec, ("OnFailure", "Never"), causes)
 
 
-def _job_update(spec: Object, old: Object, started: bool, causes: Causes) -> None:
+def _job_update(spec: Object, old_job: Object, causes: Causes) -> None:
+    old = old_job["spec"]
     scaled = old["completionMode"] == "Indexed" and spec.get("completions") == spec["parallelism"]
     if not scaled and spec.get("completions") != old.get("completions"):
         causes.invalid("spec.completions", spec.get("completions"), _IMMUTABLE)
     template = spec["template"]
     before = old["template"]
-    if old["suspend"] and not started:
-        template = _without(template["spec"], _MOVABLE)
-        before = _without(before["spec"], _MOVABLE)
-    if template != before:
-        causes.invalid("spec.template", spec["template"], _IMMUTABLE)
+    if template == before:
+        return
+    if not old["suspend"] or not _is_stopped(old_job["status"]):
+        causes.invalid("spec.template", template, _IMMUTABLE)
+    elif _unsettable(template["spec"]) != _unsettable(before["spec"]):
+        causes.invalid("spec.template.spec", template["spec"], _IMMUTABLE)
+
+
+def _is_stopped(status: Object) -> bool:
+    """Return whether a suspended Job has never started, or has stopped since it was suspended."""
+    is_marked = any(each["type"] == "Suspended" and each["status"] == "True" for each in status.get("conditions", ()))
+    return not status.get("active") and (is_marked or "startTime" not in status)
+
+
+def _unsettable(spec: Object) -> Object:
+    """Return the part of a template's spec that must not change even while the Job is suspended."""
+    groups = [group for group in ("containers", "initContainers") if group in spec]
+    return _without(spec, _MOVABLE) | {
+        group: [_without(each, ("resources",)) for each in spec[group]] for group in groups
+    }
 
 
 def _template(spec: Object, policies: tuple[str, ...], causes: Causes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from aksgpu.local import kubernetes_versions
 from aksgpu.local.arm import reference_data, vcpu_quota
 from aksgpu.local.arm.arm_errors import refusal
 from aksgpu.local.arm.context import Answer, Call, Context
@@ -13,15 +14,16 @@ from aksgpu.local.arm.rules import check_location
 
 
 def list_versions(context: Context, call: Call) -> Answer:
-    """Return the Kubernetes versions of a region. The laptop supports one."""
+    """Return the Kubernetes versions of a region."""
     check_location(call.path["location"])
-    row = {
-        "version": reference_data.KUBERNETES_VERSION.rpartition(".")[0],
-        "isDefault": True,
-        "capabilities": {"supportPlan": ["KubernetesOfficial"]},
-        "patchVersions": {reference_data.KUBERNETES_VERSION: {"upgrades": []}},
-    }
-    return Answer(200, {"values": [row]})
+    rows: list[dict[str, Any]] = []
+    for minor, patch in kubernetes_versions.PATCH_VERSIONS.items():
+        row: dict[str, Any] = {"version": minor, "capabilities": {"supportPlan": ["KubernetesOfficial"]}}
+        if minor == kubernetes_versions.DEFAULT_MINOR:
+            row["isDefault"] = True
+        row["patchVersions"] = {patch: {"upgrades": []}}
+        rows.append(row)
+    return Answer(200, {"values": rows})
 
 
 def get_provider(context: Context, call: Call) -> Answer:

@@ -18,6 +18,7 @@ from aksgpu.local.arm.arm_errors import refusal
 from aksgpu.local.arm.arm_store import Document, State
 from aksgpu.local.arm.async_operations import Operations
 from aksgpu.local.arm.faults import Faults
+from aksgpu.local.arm.representations import served_version
 from aksgpu.local.arm.resource_ids import cluster_key, operations_path
 from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
@@ -26,8 +27,18 @@ from aksgpu.local.settings import Settings
 class Clusters(Protocol):
     """The Kubernetes clusters of this machine, by their ids."""
 
-    async def open(self, cluster_id: str, token: str) -> Objects:
-        """Start the cluster if it is not running. ``token`` is its administrator's bearer token."""
+    async def open(self, cluster_id: str, token: str, version: str) -> Objects:
+        """Start the cluster if it is not running.
+
+        Args:
+            cluster_id: the cluster's id.
+            token: its administrator's bearer token.
+            version: its Kubernetes version.
+        """
+        ...
+
+    def unload_roles(self, seconds: float) -> None:
+        """Let every running API server answer for some seconds as if it had not loaded RBAC's roles yet."""
         ...
 
     async def close(self, cluster_id: str) -> None:
@@ -91,7 +102,7 @@ class Context:
 
     async def get_objects(self, cluster: Document) -> Objects:
         """Return the Kubernetes objects of a cluster. Start the cluster if it is not running."""
-        return await self.clusters.open(cluster["id"], cluster["token"])
+        return await self.clusters.open(cluster["id"], cluster["token"], served_version(cluster))
 
     def save(self, cluster: Document) -> None:
         """Write a cluster to disk."""

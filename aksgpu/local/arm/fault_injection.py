@@ -24,6 +24,9 @@ from aksgpu.local.objects import Object, Objects
 
 DRIVER_ERROR = "Driver/library version mismatch"
 
+ROLES_LOAD_SECONDS = 5.0
+"""Time for which an API server that has just started has no roles, unless the fault says otherwise."""
+
 NOTICE_SECONDS = 1.0
 """Time between the notice of an eviction and the eviction, before the time scale. Azure gives at most 30 seconds."""
 
@@ -48,6 +51,7 @@ async def inject(context: Context, kind: str, details: dict[str, Any]) -> str:
     match kind:
         case "none":
             context.faults.clear()
+            context.clusters.unload_roles(0)
             await _set_driver_error(context, "", None)
             await _set_annotation(context, "", KUBELET_AWAY, None)
         case "eviction":
@@ -63,6 +67,10 @@ async def inject(context: Context, kind: str, details: dict[str, Any]) -> str:
             if not await _set_driver_error(context, given["node"], given.get("message", DRIVER_ERROR)):
                 raise refusal("no_gpu_node", name=given["node"])
             return f"broke the driver of {given['node']}"
+        case "rbac-not-loaded":
+            seconds = given.get("seconds", ROLES_LOAD_SECONDS)
+            context.clusters.unload_roles(seconds)
+            return f"unloaded the roles of all API servers for {seconds:g} seconds"
         case "quota":
             context.faults.quota[given.get("family", "cores").lower()] = given.get("limit", 0)
         case _:

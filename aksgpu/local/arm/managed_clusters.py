@@ -29,6 +29,8 @@ def put(context: Context, call: Call) -> Answer:
     else:
         rules.check_fixed("cluster", old["properties"], body.get("properties") or {})
     rules.check_cluster(name, body.get("properties") or {})
+    if old:
+        rules.check_same_version(old["properties"], body.get("properties") or {}, name)
     old_pools: dict[str, Document] = old["pools"] if old else {}
     pools = _build_pools(old_pools, body, location)
     if old:

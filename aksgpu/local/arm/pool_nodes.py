@@ -20,6 +20,7 @@ from typing import Any
 from aksgpu.local import name_formats, node_annotations
 from aksgpu.local.arm import reference_data
 from aksgpu.local.arm.arm_store import Document
+from aksgpu.local.arm.representations import pool_version
 from aksgpu.local.arm.resource_ids import group_id
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import ignoring
@@ -170,12 +171,13 @@ def build_node(cluster: Document, pool: Document, index: int, address: str) -> O
     own_labels = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}
     defaults = copy.deepcopy(reference_data.table("defaults")["node"])
     capacity, allocatable = _resources(size, int(pool["properties"]["maxPods"]))
+    version = pool_version(cluster, pool)
     node_info = {
         "machineID": uuid.uuid4().hex,
         "systemUUID": str(uuid.uuid4()),
         "bootID": str(uuid.uuid4()),
-        "kubeletVersion": f"v{reference_data.KUBERNETES_VERSION}",
-        "kubeProxyVersion": f"v{reference_data.KUBERNETES_VERSION}",
+        "kubeletVersion": f"v{version}",
+        "kubeProxyVersion": f"v{version}",
         "kernelVersion": platform.release(),
         "architecture": size.arch,
     }

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-KUBERNETES_VERSION = "1.33.5"
 NODE_IMAGE = "AKSUbuntu-2204gen2containerd-202610.13.0"
 
 

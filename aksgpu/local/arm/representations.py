@@ -11,6 +11,7 @@ import json
 import secrets
 from typing import Any
 
+from aksgpu.local import kubernetes_versions
 from aksgpu.local.arm import reference_data
 from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.resource_ids import CLUSTER_TYPE, cluster_id, group_id
@@ -38,7 +39,7 @@ def new_cluster(group: str, name: str, location: str) -> Document:
         "error": None,
         "pools": {},
         "properties": copy.deepcopy(reference_data.table("defaults")["cluster"])
-        | {"nodeResourceGroup": node_group, "kubernetesVersion": reference_data.KUBERNETES_VERSION},
+        | {"nodeResourceGroup": node_group, "kubernetesVersion": kubernetes_versions.DEFAULT_VERSION},
     }
 
 
@@ -110,6 +111,17 @@ def show_pool(cluster: Document, pool: Document) -> Document:
     }
 
 
+def served_version(cluster: Document) -> str:
+    """Return the Kubernetes version of a cluster's API server."""
+    return kubernetes_versions.patch_version(cluster["properties"]["kubernetesVersion"])
+
+
+def pool_version(cluster: Document, pool: Document) -> str:
+    """Return the Kubernetes version of a pool's nodes: that of its cluster, unless the pool has another one."""
+    own = pool["properties"].get("orchestratorVersion")
+    return kubernetes_versions.patch_version(own) if own else served_version(cluster)
+
+
 def show_cluster(cluster: Document) -> Document:
     """Return the representation of a managed cluster."""
     properties = copy.deepcopy(cluster["properties"])
@@ -117,7 +129,7 @@ def show_cluster(cluster: Document) -> Document:
     properties |= {
         "provisioningState": cluster["state"],
         "powerState": {"code": cluster["power"]},
-        "currentKubernetesVersion": reference_data.KUBERNETES_VERSION,
+        "currentKubernetesVersion": served_version(cluster),
         "fqdn": f"{prefix}.hcp.{cluster['location']}.azmk8s.io",
         "azurePortalFQDN": f"{prefix}.portal.hcp.{cluster['location']}.azmk8s.io",
         "agentPoolProfiles": [
@@ -142,9 +154,10 @@ def show_cluster(cluster: Document) -> Document:
 
 
 def _pool_properties(cluster: Document, pool: Document) -> Document:
+    version = pool_version(cluster, pool)
     shown = copy.deepcopy(pool["properties"]) | {
-        "orchestratorVersion": pool["properties"].get("orchestratorVersion") or reference_data.KUBERNETES_VERSION,
-        "currentOrchestratorVersion": reference_data.KUBERNETES_VERSION,
+        "orchestratorVersion": pool["properties"].get("orchestratorVersion") or version,
+        "currentOrchestratorVersion": version,
         "nodeImageVersion": reference_data.NODE_IMAGE,
         "powerState": {"code": "Stopped" if cluster["power"] == "Stopped" else pool["power"]},
         "provisioningState": pool["state"],

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from math import ceil, inf
 from typing import Any
 
-from aksgpu.local import name_formats
+from aksgpu.local import kubernetes_versions, name_formats
 from aksgpu.local.arm import reference_data
 from aksgpu.local.arm.arm_errors import refusal, refuse_if
 from aksgpu.local.arm.arm_store import Document
@@ -70,10 +70,16 @@ def check_cluster(name: str, given: Document) -> None:
 
 
 def check_version(version: Any, name: str) -> None:
-    """Check a Kubernetes version. The laptop runs one, which can be given in full or as major and minor version."""
-    served = reference_data.KUBERNETES_VERSION
-    valid = (None, "", served, served.rpartition(".")[0])
-    refuse_if(version not in valid, "version_not_served", name=name, version=version)
+    """Check a Kubernetes version, which can be a minor version or a patch version."""
+    refuse_if(version and not kubernetes_versions.is_offered(version), "version_not_served", name=name, version=version)
+
+
+def check_same_version(old: Document, given: Document, name: str) -> None:
+    """Check that a request does not change the Kubernetes version of a cluster. The laptop does not upgrade."""
+    asked = given.get("kubernetesVersion")
+    there = kubernetes_versions.patch_version(old["kubernetesVersion"])
+    changes = asked and kubernetes_versions.patch_version(asked) != there
+    refuse_if(changes, "version_fixed", name=name, there=there, version=asked)
 
 
 def check_size(name: Any, location: str) -> reference_data.Size:

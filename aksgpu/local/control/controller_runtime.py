@@ -239,13 +239,20 @@ class Controller(ABC):
         """
 
         def changed(old: Object | None, new: Object | None) -> None:
+            delay = self.change_delay(old, new)
             for each in {key(obj) for obj in (old, new) if obj}:
-                if each:
+                if each and delay:
+                    self.queue.add_after(each, delay)
+                elif each:
                     self.queue.add(each)
 
         informer = self.cluster.informer(resource)
         informer.on_change(changed)
         return informer
+
+    def change_delay(self, old: Object | None, new: Object | None) -> float:
+        """Return the seconds for which to wait after a change before its key is queued."""
+        return 0.0
 
     @abstractmethod
     async def sync(self, key: str) -> float | None:

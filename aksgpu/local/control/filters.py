@@ -202,7 +202,7 @@ def filter_node(pod: PodRequirements, node: NodeInfo, without: Collection[Assign
         return FilterResult(("node(s) were unschedulable",))
     for taint in node.taints:
         if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerates(pod.tolerations, taint):
-            return FilterResult((f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}",))
+            return FilterResult(("node(s) had untolerated taint(s)",))
     if not pod.selects(node.name, node.labels):
         return FilterResult(("node(s) didn't match Pod's node affinity/selector",))
     reasons: list[str] = []

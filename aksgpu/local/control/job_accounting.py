@@ -8,22 +8,27 @@ goes up and the uid is removed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aksgpu.common import times
 from aksgpu.local.control.controller_runtime import get_condition, is_finished
+from aksgpu.local.control.job_backoff import ended_at
+from aksgpu.local.control.job_indexes import (
+    completion_index,
+    format_indexes,
+    has_limit_per_index,
+    index_failures,
+    is_index_failed,
+    is_indexed,
+    matched_success_rule,
+    parse_indexes,
+)
+from aksgpu.local.control.pod_failure_policy import match_failure_policy
 from aksgpu.local.objects import Object
 
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 """The finalizer that keeps a pod until its Job has counted it."""
-INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
-
-BACKOFF = 10.0
-"""Seconds before the first replacement of a failed pod."""
-MAX_BACKOFF = 600.0
-"""Seconds before a later replacement, at most."""
 
 
 class JobResult(NamedTuple):
@@ -39,19 +44,19 @@ _FAILED = ("FailureTarget", "Failed")
 _COMPLETE = ("SuccessCriteriaMet", "Complete")
 
 
-def is_indexed(job: Object) -> bool:
-    """Return whether the Job is an Indexed one: each completion has an index."""
-    return bool(job["spec"].get("completionMode") == "Indexed")
-
-
-def completion_index(pod: Object) -> int:
-    """Return the completion index of a pod of an Indexed Job, or -1 if it has none."""
-    return int((pod["metadata"].get("annotations") or {}).get(INDEX_LABEL, -1))
-
-
 def replaces_only_failed(job: Object) -> bool:
     """Return whether a pod that is being deleted counts as failed and is replaced only once it has ended."""
     return bool(job["spec"].get("podReplacementPolicy") == "Failed")
+
+
+def is_tracked(pod: Object) -> bool:
+    """Return whether a pod has the finalizer of its Job: it has not been counted."""
+    return TRACKING_FINALIZER in (pod["metadata"].get("finalizers") or ())
+
+
+def _counts_as_ended(job: Object, pod: Object) -> bool:
+    """Return whether a pod has ended, or is being deleted and counts as failed already."""
+    return is_finished(pod) or (bool(pod["metadata"].get("deletionTimestamp")) and not replaces_only_failed(job))
 
 
 def end_condition(job: Object) -> dict[str, Any]:
@@ -59,93 +64,10 @@ def end_condition(job: Object) -> dict[str, Any]:
     return get_condition(job, "Complete") or get_condition(job, "Failed")
 
 
-def parse_indexes(text: str | None) -> set[int]:
-    """Parse ``1,3-5``."""
-    numbers: set[int] = set()
-    for part in filter(None, (text or "").split(",")):
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return numbers
-
-
-def format_indexes(numbers: Iterable[int]) -> str:
-    """Format indexes as ``1,3-5``. Three or more in a row are written as a range."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    parts: list[str] = []
-    for run in runs:
-        if len(run) > 2:
-            parts.append(f"{run[0]}-{run[-1]}")
-        else:
-            parts += map(str, run)
-    return ",".join(parts)
-
-
-# Pods that have ended
-
-
 def containers(pod: Object) -> list[dict[str, Any]]:
     """Return the statuses of all containers of a pod, init containers first."""
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-
-
-def _terminated_state(container: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (container.get("state") or {}).get("terminated") or {}
-
-
-def ended_at(pod: Object) -> float:
-    """Return when a pod ended, in seconds since the epoch."""
-    ends = [times.seconds(_terminated_state(container).get("finishedAt")) for container in containers(pod)]
-    meta = pod["metadata"]
-    return max(ends, default=0.0) or times.seconds(meta.get("deletionTimestamp") or meta.get("creationTimestamp"))
-
-
-def backoff_left(pods: Iterable[Object], now: float, scale: float) -> float:
-    """Return the seconds until a failed pod may be replaced: 10 after the first failure, then doubling up to 600.
-
-    Only failures since the last success count. Timestamps in Kubernetes are in whole seconds.
-    """
-    failures = 0
-    last = 0.0
-    for when, phase in sorted((ended_at(pod), pod["status"]["phase"]) for pod in pods if is_finished(pod)):
-        failures = 0 if phase == "Succeeded" else failures + 1
-        last = when
-    if not failures:
-        return 0.0
-    backoff = min(BACKOFF * 2.0 ** min(failures - 1, 10), MAX_BACKOFF)
-    return last + scale * backoff - now
-
-
-def failure_policy_action(job: Object, pod: Object) -> tuple[str, str]:
-    """Return the action of the Job's pod failure policy for a failed pod, and the reason.
-
-    The action is ``Count`` if no rule matches.
-    """
-    for number, rule in enumerate((job["spec"].get("podFailurePolicy") or {}).get("rules") or ()):
-        reason = _matches(rule, pod)
-        if reason:
-            return rule["action"], f"{reason} matching {rule['action']} rule at index {number}"
-    return "Count", ""
-
-
-def _matches(rule: Mapping[str, Any], pod: Object) -> str:
-    name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-    codes = rule.get("onExitCodes")
-    if codes:
-        for container in containers(pod):
-            code = _terminated_state(container).get("exitCode", 0)
-            is_named = codes.get("containerName") in (None, container["name"])
-            if code and is_named and (code in codes["values"]) == (codes["operator"] == "In"):
-                return f"Container {container['name']} for pod {name} failed with exit code {code}"
-    for pattern in rule.get("onPodConditions") or ():
-        if get_condition(pod, pattern["type"]).get("status") == pattern.get("status", "True"):
-            return f"Pod {name} has condition {pattern['type']}"
-    return ""
 
 
 # All pods of a Job
@@ -162,57 +84,128 @@ class PodCounts:
     """The numbers for the status: pods that have ended and lost their finalizer, by ``succeeded`` and ``failed``."""
     uncounted: dict[str, list[str]] = field(default_factory=dict)
     """Uids of the other pods that have ended, by ``succeeded`` and ``failed``."""
+    ended: list[Object] = field(default_factory=list)
+    """Pods with their finalizer that have ended, or are being deleted and count as failed."""
     to_release: list[Object] = field(default_factory=list)
     """Pods whose finalizer is removed once the status has their uid."""
     has_unsaved: bool = False
     """Whether there are uids or indexes that the status does not have yet."""
     fail_job: str = ""
     """Why the pod failure policy fails the Job; empty if it does not."""
+    failed_indexes: set[int] | None = None
+    """The indexes that have failed for good; None if the Job does not limit the failures of each index."""
+    delayed: dict[int, Object] = field(default_factory=dict)
+    """By index, failed pods that keep their finalizer until they are replaced."""
+    delayed_failures: int = 0
+    """How many of these count as failed."""
 
     def total(self, kind: str) -> int:
         """Return how many pods ended in this way, whether the status counts them already or not."""
+        return self.recorded(kind) + (self.delayed_failures if kind == "failed" else 0)
+
+    def recorded(self, kind: str) -> int:
+        """Return how many pods ended in this way, without those that keep their finalizer."""
         return self.counted[kind] + len(self.uncounted[kind])
 
 
 def count_pods(job: Object, pods: list[Object]) -> PodCounts:
     """Count the pods of a Job."""
     status = job.get("status") or {}
-    tracked = {
-        pod["metadata"]["uid"] for pod in pods if TRACKING_FINALIZER in (pod["metadata"].get("finalizers") or ())
-    }
+    tracked = {pod["metadata"]["uid"] for pod in pods if is_tracked(pod)}
     counts = PodCounts(parse_indexes(status.get("completedIndexes")))
     for kind in ("succeeded", "failed"):
         known = (status.get("uncountedTerminatedPods") or {}).get(kind) or []
         counts.uncounted[kind] = [uid for uid in known if uid in tracked]
         counts.counted[kind] = int(status.get(kind) or 0) + len(known) - len(counts.uncounted[kind])
+    ended = counts.ended
     for pod in pods:
-        phase = (pod.get("status") or {}).get("phase", "")
         is_deleted = bool(pod["metadata"].get("deletionTimestamp"))
         if not is_finished(pod):
             (counts.terminating if is_deleted else counts.active).append(pod)
-        has_ended = is_finished(pod) or (is_deleted and not replaces_only_failed(job))
-        if has_ended and pod["metadata"]["uid"] in tracked:
-            counts.to_release.append(pod)
-            _count(job, pod, phase, counts)
+        if _counts_as_ended(job, pod) and pod["metadata"]["uid"] in tracked:
+            ended.append(pod)
+    for pod in ended:
+        if _phase(pod) == "Succeeded":
+            _count_success(job, pod, counts)
     if is_indexed(job):  # The number of completions may have been reduced.
         counts.completed = {index for index in counts.completed if index < job["spec"]["completions"]}
         counts.counted["succeeded"] = len(counts.completed)
+    failed = [pod for pod in ended if _phase(pod) != "Succeeded"]
+    if has_limit_per_index(job):
+        _count_indexes(job, failed, counts)
+    for pod in failed:
+        match = match_failure_policy(job, pod)
+        if match.action == "FailJob":
+            counts.fail_job = counts.fail_job or match.message
+        if counts.delayed.get(completion_index(pod)) is pod:
+            counts.delayed_failures += match.action != "Ignore"
+        else:
+            _count_failure(job, pod, counts)
     return counts
 
 
-def _count(job: Object, pod: Object, phase: str, counts: PodCounts) -> None:
-    """Count one pod that has ended or is being deleted."""
-    if phase == "Succeeded" and is_indexed(job):
+def _phase(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("phase", ""))
+
+
+def _count_success(job: Object, pod: Object, counts: PodCounts) -> None:
+    counts.to_release.append(pod)
+    if is_indexed(job):
         counts.has_unsaved |= completion_index(pod) not in counts.completed
         counts.completed.add(completion_index(pod))
-        return
-    action, why = failure_policy_action(job, pod) if phase == "Failed" else ("Count", "")
-    if action == "FailJob":
-        counts.fail_job = counts.fail_job or why
-    uids = counts.uncounted["succeeded" if phase == "Succeeded" else "failed"]
-    if action != "Ignore" and pod["metadata"]["uid"] not in uids:
+    else:
+        _count(pod, counts, "succeeded")
+
+
+def _count_failure(job: Object, pod: Object, counts: PodCounts) -> None:
+    counts.to_release.append(pod)
+    if match_failure_policy(job, pod).action != "Ignore":
+        _count(pod, counts, "failed")
+
+
+def _count(pod: Object, counts: PodCounts, kind: str) -> None:
+    uids = counts.uncounted[kind]
+    if pod["metadata"]["uid"] not in uids:
         uids.append(pod["metadata"]["uid"])
         counts.has_unsaved = True
+
+
+def _count_indexes(job: Object, failed: list[Object], counts: PodCounts) -> None:
+    """Find the indexes that have failed for good, and the failed pods that must stay until they are replaced."""
+    before = parse_indexes((job.get("status") or {}).get("failedIndexes"))
+    indexes = set(before)
+    if not get_condition(job, "FailureTarget"):  # Afterwards, the controller itself ends the pods.
+        indexes |= {completion_index(pod) for pod in failed if is_index_failed(job, pod)}
+    counts.failed_indexes = {index for index in indexes if 0 <= index < job["spec"]["completions"]}
+    counts.has_unsaved |= counts.failed_indexes != before
+    settled = counts.completed | counts.failed_indexes | {completion_index(pod) for pod in counts.active}
+    for pod in failed:
+        index = completion_index(pod)
+        if index in settled or not 0 <= index < job["spec"]["completions"]:
+            continue
+        other = counts.delayed.get(index)
+        if other is None or _failure_order(other) <= _failure_order(pod):
+            counts.delayed[index] = pod
+
+
+def _failure_order(pod: Object) -> tuple[int, float]:
+    return index_failures(pod), ended_at(pod)
+
+
+def count_delayed(job: Object, counts: PodCounts) -> None:
+    """Count the failed pods that stay until they are replaced, because no replacement will come."""
+    for pod in counts.delayed.values():
+        _count_failure(job, pod, counts)
+    counts.delayed.clear()
+    counts.delayed_failures = 0
+
+
+def count_unfinished(job: Object, counts: PodCounts) -> None:
+    """Count the pods that run as failed, because the Job has failed and ends them."""
+    released = {pod["metadata"]["uid"] for pod in counts.to_release}
+    for pod in (*counts.active, *counts.terminating):
+        if is_tracked(pod) and pod["metadata"]["uid"] not in released:
+            _count_failure(job, pod, counts)
 
 
 def job_result(job: Object, counts: PodCounts) -> JobResult | None:
@@ -228,9 +221,28 @@ def job_result(job: Object, counts: PodCounts) -> JobResult | None:
         return JobResult(*_FAILED, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     if deadline_left(job) <= 0:
         return JobResult(*_FAILED, "DeadlineExceeded", "Job was active longer than specified deadline")
+    early_end = _result_by_index(job, counts)
+    if early_end:
+        return early_end
     if counts.active or counts.total("succeeded") < spec.get("completions", 1):
         return None
     return JobResult(*_COMPLETE, "CompletionsReached", "Reached expected number of succeeded pods")
+
+
+def _result_by_index(job: Object, counts: PodCounts) -> JobResult | None:
+    """Return how an Indexed Job ends because of the indexes that have failed or succeeded, or None."""
+    spec = job["spec"]
+    if counts.failed_indexes:
+        failed = len(counts.failed_indexes)
+        if failed > spec.get("maxFailedIndexes", math.inf):
+            message = "Job has exceeded the specified maximal number of failed indexes"
+            return JobResult(*_FAILED, "MaxFailedIndexesExceeded", message)
+        if failed + len(counts.completed) >= spec["completions"]:
+            return JobResult(*_FAILED, "FailedIndexes", "Job has failed indexes")
+    rule = matched_success_rule(job, counts.completed)
+    if rule is None:
+        return None
+    return JobResult(*_COMPLETE, "SuccessPolicy", f"Matched rules at index {rule}")
 
 
 def _exhausted(spec: dict[str, Any], counts: PodCounts) -> bool:
@@ -290,6 +302,8 @@ def build_status(counts: PodCounts, conditions: list[dict[str, Any]], start: str
     status["terminating"] = len(counts.terminating)
     if counts.completed:
         status["completedIndexes"] = format_indexes(counts.completed)
+    if counts.failed_indexes is not None:
+        status["failedIndexes"] = format_indexes(counts.failed_indexes)
     status["uncountedTerminatedPods"] = {kind: uids for kind, uids in counts.uncounted.items() if uids}
     status["ready"] = sum(get_condition(pod, "Ready").get("status") == "True" for pod in counts.active)
     return status
@@ -306,3 +320,10 @@ def new_condition(kind: str, reason: str, message: str, status: str = "True") ->
         "lastProbeTime": now,
         "lastTransitionTime": now,
     }
+
+
+def with_condition(conditions: list[dict[str, Any]], condition: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the conditions with one added, or put in the place of that of its type."""
+    if all(each["type"] != condition["type"] for each in conditions):
+        return [*conditions, condition]
+    return [condition if each["type"] == condition["type"] else each for each in conditions]

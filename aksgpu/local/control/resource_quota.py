@@ -1,23 +1,27 @@
 """The ResourceQuota controller: writes what a namespace uses into the status of its quotas.
 
-Refusing a pod that would exceed a quota is part of admission, and so is computing what a pod uses.
+Refusing an object that would exceed a quota is part of :mod:`aksgpu.local.api.quota`, and so is computing what an
+object uses.
 """
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
+from functools import partial
 
 from aksgpu.common import quantities
-from aksgpu.local.api.admission import quota_usage
-from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished
-from aksgpu.local.control.informer import object_key
+from aksgpu.local.api import quota
+from aksgpu.local.api.admission import Amounts
+from aksgpu.local.api.quota_scopes import matches
+from aksgpu.local.control.controller_runtime import Cluster, Controller
+from aksgpu.local.control.informer import Index, object_key
+from aksgpu.local.kinds import KINDS, Kind
 from aksgpu.local.objects import Object
 
 _SYNC_DELAY = 0.1
-"""Seconds for which changes in a namespace are collected before its pods are summed up once."""
-_POD_RESOURCES = re.compile(r"(count/)?pods|cpu|memory|ephemeral-storage|limits\..+|requests\.(?!storage$).+")
-"""The resources that are summed up over pods. For others, no usage is reported."""
+"""Seconds for which changes in a namespace are collected before its objects are summed up once."""
+_KINDS = [kind for kind in KINDS if kind.namespaced and "watch" in kind.verbs and kind.plural != "events"]
+"""The kinds that quotas count."""
 
 
 class QuotaController(Controller):
@@ -28,30 +32,46 @@ class QuotaController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._quotas = self.informer.index(_namespace)
-        self._pods = cluster.informer("pods").index(_namespace)
-        cluster.informer("pods").on_change(self._used_changed)
+        self._objects: dict[str, Index] = {}
+        for kind in _KINDS:
+            informer = cluster.informer(kind.plural)
+            self._objects[kind.plural] = informer.index(_namespace)
+            informer.on_change(partial(self._changed, kind))
 
-    def _used_changed(self, old: Object | None, new: Object | None) -> None:
-        pod = new or old
-        if pod is None or (old and new and is_finished(old) == is_finished(new)):
-            return
-        for quota in self._quotas[_namespace(pod)]:
-            self.queue.add_after(object_key(quota), _SYNC_DELAY)
+    def _changed(self, kind: Kind, old: Object | None, new: Object | None) -> None:
+        """Queue the quotas of the namespace of an object that now uses something else."""
+        quotas = self._quotas[_namespace(new or old or {})]
+        if quotas and _usage(kind, old) != _usage(kind, new):
+            for each in quotas:
+                self.queue.add_after(object_key(each), _SYNC_DELAY)
 
     async def sync(self, key: str) -> float | None:
         """Sum up what the namespace of one quota uses."""
-        quota = self.informer.get(key)
-        if quota is None or quota["metadata"].get("deletionTimestamp"):
+        found = self.informer.get(key)
+        if found is None or found["metadata"].get("deletionTimestamp"):
             return None
-        hard = (quota.get("spec") or {}).get("hard") or {}
-        namespace = _namespace(quota)
-        usage = quota_usage(self._pods[namespace])
+        spec = found.get("spec") or {}
+        hard = spec.get("hard") or {}
+        total = self._total(_namespace(found), spec)
         used: dict[str, str] = {}
         for name, limit in hard.items():
-            if _POD_RESOURCES.fullmatch(name):
-                used[name] = _format_like(usage[name], str(limit))
-        await self.cluster.update_status("resourcequotas", quota, {"hard": dict(hard), "used": used})
+            if quota.is_measured(name, spec):
+                used[name] = _format_like(total[name], str(limit))
+        await self.cluster.update_status("resourcequotas", found, {"hard": dict(hard), "used": used})
         return None
+
+    def _total(self, namespace: str, spec: Object) -> Amounts:
+        total = Amounts(Decimal)
+        for kind in _KINDS:
+            for obj in self._objects[kind.plural][namespace]:
+                if matches(spec, kind.plural, obj):
+                    for name, amount in quota.usage(kind, obj).items():
+                        total[name] += amount
+        return total
+
+
+def _usage(kind: Kind, obj: Object | None) -> Amounts | None:
+    return quota.usage(kind, obj) if obj else None
 
 
 def _format_like(value: Decimal, like: str) -> str:
@@ -62,4 +82,4 @@ def _format_like(value: Decimal, like: str) -> str:
 
 
 def _namespace(obj: Object) -> str:
-    return str(obj["metadata"].get("namespace") or "")
+    return str(obj.get("metadata", {}).get("namespace") or "")

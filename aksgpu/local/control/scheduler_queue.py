@@ -29,6 +29,8 @@ _MAX_IDLE_GROUPS = 16
 _MAX_NODES_COMPARED = 100
 """Feasible nodes that are compared, as in the Kubernetes scheduler."""
 
+_NO_CLAIMS = "no new claims to deallocate"
+"""What the scheduler's plug-in for resource claims reports about every pod that fits nowhere."""
 _NOT_HELPFUL = "Preemption is not helpful for scheduling"
 _NO_VICTIMS = "No preemption victims found for incoming pod"
 _OTHER_NODE = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
@@ -96,9 +98,9 @@ class PendingGroup:
         if not nodes:
             return "no nodes available to schedule pods"
         if not self.requirements.preempts:
-            return f"{self.reasons(nodes)} preemption: not eligible due to preemptionPolicy=Never."
+            return f"{self.reasons(nodes)} {_NO_CLAIMS}, preemption: not eligible due to preemptionPolicy=Never."
         preemption = _histogram({_NOT_HELPFUL: nodes - self.full_nodes, _NO_VICTIMS: self.full_nodes})
-        return f"{self.reasons(nodes)} preemption: 0/{nodes} nodes are available: {preemption}."
+        return f"{self.reasons(nodes)} {_NO_CLAIMS}, preemption: 0/{nodes} nodes are available: {preemption}."
 
 
 def _histogram(counts: dict[str, int]) -> str:

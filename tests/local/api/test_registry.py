@@ -253,6 +253,67 @@ async def test_a_quota_requires_requests_and_limits(registry: Registry, pod: Obj
     assert status["code"] == 403 and status["message"] == f'pods "p" is forbidden: {why}'
 
 
+@pytest.mark.parametrize(
+    ("scope", "inside", "outside"),
+    [
+        ({"scopes": ["Terminating"]}, {"activeDeadlineSeconds": 5}, {}),
+        ({"scopes": ["NotTerminating"]}, {}, {"activeDeadlineSeconds": 5}),
+        ({"scopes": ["BestEffort"]}, {}, {"cpu": "1"}),
+        ({"scopes": ["NotBestEffort", "NotTerminating"]}, {"cpu": "1"}, {"cpu": "1", "activeDeadlineSeconds": 5}),
+        (
+            {
+                "scopeSelector": {
+                    "matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]
+                }
+            },
+            {"priorityClassName": "high"},
+            {},
+        ),
+        ({"scopes": ["PriorityClass"]}, {"priorityClassName": "high"}, {}),
+    ],
+)
+async def test_a_quota_with_scopes_is_about_some_pods(
+    registry: Registry, pod: Object, scope: Object, inside: Object, outside: Object
+) -> None:
+    await registry.create("priorityclasses", {"metadata": {"name": "high"}, "value": 1000})
+    quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}, **scope}}
+    await registry.create("resourcequotas", quota, "default")
+
+    async def create(name: str, changes: Object) -> None:
+        spec = {**pod["spec"], **{key: value for key, value in changes.items() if key != "cpu"}}
+        requests = {"requests": {"cpu": changes["cpu"]}} if "cpu" in changes else {}
+        spec["containers"] = [{**spec["containers"][0], "resources": requests}]
+        await registry.create("pods", {"metadata": {"name": name}, "spec": spec}, "default")
+
+    for number in range(2):
+        await create(f"outside-{number}", outside)
+    await create("inside", inside)
+    status = await refused(create("second", inside))
+    assert status["message"] == (
+        'pods "second" is forbidden: exceeded quota: few, requested: pods=1, used: pods=1, limited: pods=1'
+    )
+
+
+async def test_a_quota_on_the_number_of_objects(registry: Registry, job: Object) -> None:
+    hard = {"count/jobs.batch": "1", "secrets": "1", "services.nodeports": "1"}
+    await registry.create("resourcequotas", {"metadata": {"name": "objects"}, "spec": {"hard": hard}}, "default")
+    await registry.create("jobs", job, "default")
+    status = await refused(registry.create("jobs", {**job, "metadata": {"name": "second"}}, "default"))
+    assert status["code"] == 403 and status["message"] == (
+        'jobs.batch "second" is forbidden: exceeded quota: objects, requested: count/jobs.batch=1, '
+        "used: count/jobs.batch=1, limited: count/jobs.batch=1"
+    )
+    await registry.create("secrets", {"metadata": {"name": "a"}}, "default")
+    secret = await refused(registry.create("secrets", {"metadata": {"name": "b"}}, "default"))
+    assert "requested: secrets=1, used: secrets=1, limited: secrets=1" in secret["message"]
+    await registry.delete("secrets", "a", "default")
+    await registry.create("secrets", {"metadata": {"name": "b"}}, "default")
+    ports = [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]
+    service = {"metadata": {"name": "web"}, "spec": {"type": "NodePort", "ports": ports}}
+    refusal = await refused(registry.create("services", service, "default"))
+    assert "requested: services.nodeports=2" in refusal["message"]
+
+
 async def test_priority_comes_from_the_priority_class(registry: Registry, pod: Object) -> None:
     await registry.create("priorityclasses", {"metadata": {"name": "high"}, "value": 1000})
     pod["spec"] |= {"priorityClassName": "high", "priority": 5}

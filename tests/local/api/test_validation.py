@@ -11,7 +11,9 @@ from aksgpu.local.status_error import StatusError
 
 Object = dict[str, Any]
 
-INDEXED = {"completionMode": "Indexed", "completions": 2}
+INDEXED = {"completionMode": "Indexed", "completions": 3}
+LIMITED = {"backoffLimitPerIndex": 1}
+MANY = {"completions": 100_001}
 
 
 def owner(name: str) -> Object:
@@ -26,19 +28,60 @@ def policy(action: str = "FailJob", *values: int) -> Object:
     return {"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": list(values or (1,))}}]}
 
 
+def success(**rule: Any) -> Object:
+    return {"rules": [rule]}
+
+
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
         ({**INDEXED, "parallelism": 100_001}, "must be less than or equal to 100000 when completion mode is Indexed"),
-        ({**INDEXED, "backoffLimitPerIndex": 1}, "does not have success policies and limits per index"),
-        ({"podFailurePolicy": policy("FailIndex")}, 'supported values: "Count", "FailJob", "Ignore"'),
+        ({**INDEXED, "parallelism": 1, "maxFailedIndexes": 1}, "backoffLimitPerIndex: Required value: when maxFailed"),
+        ({"backoffLimitPerIndex": 1}, "spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode"),
+        ({**INDEXED, **LIMITED, "maxFailedIndexes": 4}, "Invalid value: 4: must be less than or equal to completions"),
+        ({**INDEXED, **LIMITED, "backoffLimitPerIndex": -1}, "Invalid value: -1: must be greater than or equal to 0"),
         (
-            {"podFailurePolicy": policy("FailJob", 3, 3)},
-            "rules[0].onExitCodes.values: Invalid value: [3,3]: must be ordered",
+            {**INDEXED, **LIMITED, **MANY},
+            "maxFailedIndexes: Required value: must be specified when completions is above",
+        ),
+        (
+            {**INDEXED, **LIMITED, **MANY, "parallelism": 10_001, "maxFailedIndexes": 1},
+            "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per ind",
+        ),
+        ({"podFailurePolicy": policy("Retry")}, 'supported values: "Count", "FailIndex", "FailJob", "Ignore"'),
+        (
+            {"podFailurePolicy": policy("")},
+            'action: Required value: valid values: ["Count" "FailIndex" "FailJob" "Ignore"]',
+        ),
+        ({"podFailurePolicy": policy("FailIndex")}, '"FailIndex": requires the backoffLimitPerIndex to be set'),
+        ({"podFailurePolicy": policy("FailJob", 3, 3)}, "onExitCodes.values[1]: Duplicate value: 3"),
+        (
+            {"podFailurePolicy": policy("FailJob", 3, 2)},
+            "rules[0].onExitCodes.values: Invalid value: [3,2]: must be ordered",
         ),
         (
             {"podFailurePolicy": {"rules": [{"action": "Count", "onExitCodes": {"operator": "In"}}]}},
-            "values: Required value",
+            "values: Invalid value: null: at least one value is required",
+        ),
+        (
+            {"podFailurePolicy": {"rules": [{"action": "Count", "onExitCodes": {"operator": "", "values": [1]}}]}},
+            'operator: Required value: valid values: ["In" "NotIn"]',
+        ),
+        (
+            {"podFailurePolicy": {"rules": [{"action": "Count"}]}},
+            "rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required",
+        ),
+        (
+            {
+                "podFailurePolicy": {
+                    "rules": [{"action": "Ignore", "onPodConditions": [{"type": "A", "status": "Yes"}]}]
+                }
+            },
+            'status: Unsupported value: "Yes": supported values: "False", "True", "Unknown"',
+        ),
+        (
+            {"podFailurePolicy": {"rules": policy()["rules"] * 21}},
+            "spec.podFailurePolicy.rules: Too many: 21: must have at most 20 items",
         ),
         (
             {"podFailurePolicy": policy(), "podReplacementPolicy": "TerminatingOrFailed"},
@@ -48,8 +91,33 @@ def policy(action: str = "FailJob", *values: int) -> Object:
             {"podFailurePolicy": policy("FailJob", 0, 1)},
             "values[0]: Invalid value: 0: must not be 0 for the In operator",
         ),
-        ({"managedBy": "example.com/kueue"}, "spec.managedBy: Forbidden: the only controller on the laptop is"),
-        ({**INDEXED, "successPolicy": {"rules": [{"succeededCount": 1}]}}, "does not have success policies"),
+        ({"managedBy": "kueue"}, 'spec.managedBy: Invalid value: "kueue": must be a domain-prefixed path (such as'),
+        ({"successPolicy": success(succeededCount=1)}, "requires indexed completion mode"),
+        ({**INDEXED, "successPolicy": {"rules": []}}, "at least one rules must be specified when the successPolicy is"),
+        (
+            {**INDEXED, "successPolicy": success()},
+            "at least one of succeededCount or succeededIndexes must be specified",
+        ),
+        (
+            {**INDEXED, "successPolicy": success(succeededCount=4)},
+            "4: must be less than or equal to 3 (the number of spec",
+        ),
+        (
+            {**INDEXED, "successPolicy": success(succeededIndexes="0-1", succeededCount=3)},
+            "must be less than or equal to 2 (the number of indexes in the specified succeededIndexes field)",
+        ),
+        (
+            {**INDEXED, "successPolicy": success(succeededIndexes="1,0")},
+            "error parsing succeededIndexes: non-increasing order, previous: 1, current: 0",
+        ),
+        (
+            {**INDEXED, "successPolicy": success(succeededIndexes="3")},
+            'error parsing succeededIndexes: too large index: "3"',
+        ),
+        (
+            {**INDEXED, "successPolicy": success(succeededIndexes="a-b")},
+            'cannot convert string to integer for index: "a"',
+        ),
     ],
 )
 async def test_invalid_jobs(registry: Registry, job: Object, spec: Object, text: str) -> None:
@@ -60,7 +128,7 @@ async def test_invalid_jobs(registry: Registry, job: Object, spec: Object, text:
 
 
 async def test_a_pod_failure_policy_may_have_no_rules(registry: Registry, job: Object) -> None:
-    job["spec"] |= {"podFailurePolicy": {"rules": []}, "managedBy": "kubernetes.io/job-controller"}
+    job["spec"] |= {"podFailurePolicy": {"rules": []}, "managedBy": "example.com/kueue"}
     assert (await registry.create("jobs", job, "default"))["spec"]["podFailurePolicy"] == {"rules": []}
 
 
@@ -179,8 +247,24 @@ async def test_ports_have_16_bits(registry: Registry, pod: Object, port: int) ->
         ),
         (
             "resourcequotas",
-            {"spec": {"hard": {"pods": 1}, "scopes": ["BestEffort"]}},
-            "spec.scopes: Forbidden: the laptop",
+            {"spec": {"hard": {"cpu": 1}, "scopes": ["BestEffort"]}},
+            'spec.scopes: Invalid value: ["BestEffort"]: unsupported scope applied to resource',
+        ),
+        ("resourcequotas", {"spec": {"hard": {"pods": 1}, "scopes": ["Big"]}}, '["Big"]: unsupported scope'),
+        (
+            "resourcequotas",
+            {"spec": {"hard": {"pods": 1}, "scopes": ["Terminating", "NotTerminating"]}},
+            'spec.scopes: Invalid value: ["Terminating","NotTerminating"]: conflicting scopes',
+        ),
+        (
+            "resourcequotas",
+            {"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}}},
+            "matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn'",
+        ),
+        (
+            "resourcequotas",
+            {"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "BestEffort", "operator": "In"}]}}},
+            "operator: Invalid value: \"In\": must be 'Exist' when scope is any of ResourceQuotaScopeTerminating",
         ),
         ("secrets", {"type": "kubernetes.io/tls", "stringData": {"tls.key": "k"}}, "data[tls.crt]: Required value"),
         ("secrets", {"type": "kubernetes.io/dockerconfigjson"}, "data[.dockerconfigjson]: Required value"),
@@ -276,3 +360,56 @@ async def test_orphan_dependents_excludes_a_propagation_policy(registry: Registr
     wishes = {"orphanDependents": True, "propagationPolicy": "Background"}
     with pytest.raises(StatusError, match="orphanDependents and deletionPropagation cannot be both set"):
         await registry.write("delete", "jobs", wishes, "train", "default")
+
+
+async def test_defaults_of_a_job_with_limits_per_index(registry: Registry, job: Object) -> None:
+    job["spec"] |= {**INDEXED, **LIMITED}
+    spec = (await registry.create("jobs", job, "default"))["spec"]
+    assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (2**31 - 1, "TerminatingOrFailed")
+    assert "maxFailedIndexes" not in spec
+
+
+async def test_hostnames_of_an_indexed_job_must_be_labels(registry: Registry, job: Object) -> None:
+    job["metadata"]["name"] = "x" * 62
+    job["spec"] |= INDEXED
+    with pytest.raises(StatusError, match=r"will not able to create pod with invalid DNS label: x{62}-2"):
+        await registry.create("jobs", job, "default")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("backoffLimitPerIndex", 2), ("successPolicy", success(succeededCount=2)), ("managedBy", "example.com/other")],
+)
+async def test_fields_of_a_job_that_do_not_change(registry: Registry, job: Object, field: str, value: Any) -> None:
+    fixed = {**LIMITED, "successPolicy": success(succeededCount=1), "managedBy": "example.com/kueue"}
+    job["spec"] |= {**INDEXED, **fixed}
+    name = (await registry.create("jobs", job, "default"))["metadata"]["name"]
+    await registry.patch("jobs", name, {"spec": {"maxFailedIndexes": 1}}, "default")
+    with pytest.raises(StatusError, match=rf"spec\.{field}: Invalid value: .*: field is immutable"):
+        await registry.patch("jobs", name, {"spec": {field: value}}, "default")
+
+
+async def test_the_template_of_a_suspended_job(registry: Registry, job: Object) -> None:
+    job["spec"]["suspend"] = True
+    name = (await registry.create("jobs", job, "default"))["metadata"]["name"]
+
+    async def change(container: Object, **spec: Any) -> Object:
+        named = {"name": job["spec"]["template"]["spec"]["containers"][0]["name"], **container}
+        template = {"spec": {"containers": [named], **spec}}
+        options: dict[str, Any] = {"content_type": "application/strategic-merge-patch+json"}
+        return await registry.patch("jobs", name, {"spec": {"template": template}}, "default", **options)
+
+    async def set_status(**status: Any) -> None:
+        await registry.patch("jobs", name, {"status": status}, "default", subresource="status")
+
+    cpu = {"resources": {"requests": {"cpu": "2"}}}
+    changed = await change(cpu, nodeSelector={"zone": "a"})
+    assert changed["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "2"}
+    with pytest.raises(StatusError, match=r"spec\.template\.spec: Invalid value: .*: field is immutable"):
+        await change({"image": "other"})
+    await set_status(startTime="2026-01-01T00:00:00Z", active=1)
+    with pytest.raises(StatusError, match=r"spec\.template: Invalid value: .*: field is immutable"):
+        await change({"resources": {"requests": {"cpu": "3"}}})
+    suspended = {"type": "Suspended", "status": "True"}
+    await set_status(active=0, conditions=[suspended])
+    await change({"resources": {"requests": {"cpu": "3"}}})

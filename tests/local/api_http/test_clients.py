@@ -71,7 +71,7 @@ def test_typed_job_and_pod(api: client.ApiClient) -> None:
         )
     )
     assert client.AuthorizationV1Api(api).create_self_subject_access_review(review).status.allowed
-    assert client.VersionApi(api).get_code().git_version == "v1.33.5"
+    assert client.VersionApi(api).get_code().git_version == "v1.36.2"
 
 
 def test_typed_lists_of_every_kind(api: client.ApiClient) -> None:

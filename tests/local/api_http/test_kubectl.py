@@ -162,13 +162,13 @@ metadata: {name: n1, labels: {kubernetes.io/role: agent}}
     assert run("create", "-f", "-", stdin=node) == "node/n1 created\n"
     status = (
         '{"status":{"capacity":{"nvidia.com/gpu":"1"},"conditions":[{"type":"Ready","status":"True"}],'
-        '"addresses":[{"type":"InternalIP","address":"10.224.0.4"}],"nodeInfo":{"kubeletVersion":"v1.33.5"}}}'
+        '"addresses":[{"type":"InternalIP","address":"10.224.0.4"}],"nodeInfo":{"kubeletVersion":"v1.36.2"}}}'
     )
     run("patch", "node", "n1", "--subresource=status", "-p", status)
     run("cordon", "n1")
     run("taint", "node", "n1", "sku=gpu:NoSchedule")
     row = run("get", "nodes", "-o", "wide").splitlines()[1].split()
-    assert row[1:3] + row[4:6] == ["Ready,SchedulingDisabled", "agent", "v1.33.5", "10.224.0.4"]
+    assert row[1:3] + row[4:6] == ["Ready,SchedulingDisabled", "agent", "v1.36.2", "10.224.0.4"]
     described = run("describe", "node", "n1")
     assert re.search(r"Taints:\s+node.kubernetes.io/unschedulable:NoSchedule|Taints:\s+sku=gpu:NoSchedule", described)
     assert "nvidia.com/gpu" in described
@@ -196,7 +196,8 @@ def test_explain(run: Run) -> None:
 def test_deletes(run: Run) -> None:
     assert "timed out waiting" in run("wait", "--for=condition=complete", "job/hello", "--timeout=1s", code=1)
     assert re.fullmatch(r'job.batch "hello" deleted( from default namespace)?\n', run("delete", "job", "hello"))
-    assert "deleted (server dry run)" in run("delete", "configmap", "c", "--dry-run=server")
+    tried = run("delete", "configmap", "c", "--dry-run=server")
+    assert re.fullmatch(r'configmap "c" deleted( from default namespace)? \(server dry run\)\n', tried)
     assert run("get", "configmap", "c", "-o", "name") == "configmap/c\n"
     run("delete", "configmaps", "--all")
     run("delete", "pod", "p", "--now")

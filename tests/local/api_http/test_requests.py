@@ -352,7 +352,7 @@ def test_health_and_version(server: Server) -> None:
     for path in ("/healthz", "/livez", "/readyz", "/readyz/ping"):
         assert server.send("GET", path).body == b"ok"
     version = server.send("GET", "/version?timeout=5s").json
-    assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "33", "v1.33.5")
+    assert (version["major"], version["minor"], version["gitVersion"]) == ("1", "36", "v1.36.2")
 
 
 def test_both_forms_of_discovery_contain_every_kind(server: Server) -> None:
@@ -452,3 +452,34 @@ def test_propagation_policy_in_the_query(server: Server) -> None:
     server.send(
         "PATCH", f"{MAPS}/owner", {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json"
     )
+
+
+def test_a_server_that_has_not_loaded_its_roles(server: Server) -> None:
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    subjects = [{"kind": "User", "name": "dev"}]
+    binding = {"metadata": {"name": "dev-views"}, "roleRef": reference, "subjects": subjects}
+    assert server.send("POST", path, binding).status == 201
+    try:
+        assert server.send("GET", MAPS, token=DEV).status == 200
+        server.api.unload_roles(60)
+        refused = server.send("GET", MAPS, token=DEV)
+        assert (refused.status, refused.json["reason"]) == (403, "Forbidden")
+        assert refused.json["message"] == (
+            'configmaps is forbidden: User "dev" cannot list resource "configmaps" in API group "" in the namespace '
+            '"default": RBAC: [clusterrole.rbac.authorization.k8s.io "system:basic-user" not found, '
+            'clusterrole.rbac.authorization.k8s.io "system:discovery" not found, '
+            'clusterrole.rbac.authorization.k8s.io "system:public-info-viewer" not found, '
+            'clusterrole.rbac.authorization.k8s.io "view" not found]'
+        )
+        assert (
+            server.send("GET", "/apis", token=DEV)
+            .json["message"]
+            .startswith('forbidden: User "dev" cannot get path "/apis": RBAC: [clusterrole.rbac.authorization.k8s.io')
+        )
+        assert server.send("GET", MAPS).status == 200  # The group of administrators needs no role.
+        server.api.unload_roles(0)
+        assert server.send("GET", MAPS, token=DEV).status == 200
+    finally:
+        server.api.unload_roles(0)
+        server.send("DELETE", f"{path}/dev-views")

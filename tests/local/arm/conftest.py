@@ -43,14 +43,18 @@ class StoreClusters:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.open_clusters = {}
+        self.seconds_without_roles = 0.0
 
-    async def open(self, cluster_id: str, token: str) -> Objects:
+    async def open(self, cluster_id: str, token: str, version: str) -> Objects:
         if cluster_id not in self.open_clusters:
             (self.root / cluster_id).mkdir(parents=True, exist_ok=True)
             registry = Registry(Store(self.root / cluster_id / "kube.db"))
             await registry.open()
             self.open_clusters[cluster_id] = registry
         return self.open_clusters[cluster_id]
+
+    def unload_roles(self, seconds: float) -> None:
+        self.seconds_without_roles = seconds
 
     async def close(self, cluster_id: str) -> None:
         if cluster_id in self.open_clusters:

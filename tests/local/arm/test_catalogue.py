@@ -7,8 +7,11 @@ COMPUTE = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute"
 
 def test_versions(arm: Arm) -> None:
     result = arm.client().managed_clusters.list_kubernetes_versions("eastus")
-    (version,) = result.values_property
-    assert (version.version, version.is_default, list(version.patch_versions)) == ("1.33", True, ["1.33.5"])
+    assert [(row.version, row.is_default, list(row.patch_versions)) for row in result.values_property] == [
+        ("1.35", None, ["1.35.4"]),
+        ("1.36", True, ["1.36.2"]),
+        ("1.37", None, ["1.37.0"]),
+    ]
 
 
 def test_subscriptions_and_providers(arm: Arm) -> None:

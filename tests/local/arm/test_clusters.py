@@ -53,6 +53,23 @@ def test_the_current_tutorial(arm: Arm) -> None:
         client.managed_clusters.get("rg", "aks")
 
 
+def test_a_cluster_of_another_version(arm: Arm) -> None:
+    client = arm.client()
+    content = body()
+    content["properties"]["kubernetesVersion"] = "1.37"
+    cluster = client.managed_clusters.begin_create_or_update("rg", "aks", content).result()
+    assert (cluster.kubernetes_version, cluster.current_kubernetes_version) == ("1.37", "1.37.0")
+    older = AgentPool(vm_size="Standard_D2s_v5", count=1, mode="User", orchestrator_version="1.36.2")
+    client.agent_pools.begin_create_or_update("rg", "aks", "older", older).result()
+    assert sorted(node["status"]["nodeInfo"]["kubeletVersion"] for node in arm.nodes()) == ["v1.36.2", "v1.37.0"]
+    content["properties"]["kubernetesVersion"] = "1.37.0"
+    client.managed_clusters.begin_create_or_update("rg", "aks", content).result()
+    for version, text in (("1.36", "does not upgrade it to 1.36"), ("1.34", "is not supported in this region")):
+        content["properties"]["kubernetesVersion"] = version
+        with pytest.raises(HttpResponseError, match=text):
+            client.managed_clusters.begin_create_or_update("rg", "aks", content)
+
+
 def test_the_tutorial_of_2020_has_one_pool_without_taint(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(vmSize="Standard_NC4as_T4_v3"))).result()

@@ -219,3 +219,12 @@ def test_token_buckets_empty_and_refill() -> None:
     throttle.check(managed_clusters.put, path)
     with pytest.raises(ArmError):
         throttle.check(managed_clusters.put, path)
+
+
+def test_api_servers_without_roles(arm: Arm) -> None:
+    assert inject(arm, "rbac-not-loaded", seconds=9) == "unloaded the roles of all API servers for 9 seconds"
+    assert arm.clusters.seconds_without_roles == 9
+    inject(arm, "rbac-not-loaded")
+    assert arm.clusters.seconds_without_roles == 5
+    inject(arm, "none")
+    assert arm.clusters.seconds_without_roles == 0

@@ -14,7 +14,7 @@ from aksgpu.local.api.registry import Registry
 from aksgpu.local.control import ControllerManager
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
-from aksgpu.local.status_error import StatusError
+from aksgpu.local.status_error import StatusError, ignoring
 
 
 class ClusterDriver:
@@ -172,7 +172,8 @@ class ClusterDriver:
         for pod in pods:
             meta = pod["metadata"]
             if meta.get("deletionTimestamp"):
-                await self.objects.delete("pods", meta["name"], meta["namespace"], grace_period_seconds=0)
+                with ignoring(404):  # The garbage collector may be faster.
+                    await self.objects.delete("pods", meta["name"], meta["namespace"], grace_period_seconds=0)
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aksgpu.local.control import ControllerManager, job_accounting
-from aksgpu.local.control.job_accounting import backoff_left, failure_policy_action, format_indexes, parse_indexes
+from aksgpu.local.control.job_backoff import PodEndings
 from aksgpu.local.control.job_controller import new_pod
+from aksgpu.local.control.job_indexes import format_indexes, parse_indexes
+from aksgpu.local.control.pod_failure_policy import match_failure_policy
 from aksgpu.local.objects import Object
 from aksgpu.local.settings import Settings
 
@@ -145,7 +147,7 @@ async def test_restarts_count_against_the_limit(driver: ClusterDriver, controlle
 
 
 async def test_waits_before_it_replaces_a_failed_pod(driver: ClusterDriver, registry: Any) -> None:
-    controllers = ControllerManager(registry, Settings(time_scale=1000.0))
+    controllers = ControllerManager(registry, Settings(time_scale=1.0))
     await controllers.start()
     try:
         await driver.create_job("patient")
@@ -232,8 +234,7 @@ async def test_suspend_and_resume(driver: ClusterDriver, controllers: Controller
 
     async def idle() -> bool:
         status = (await driver.objects.get("jobs", "later", "default"))["status"]
-        # The start time stays until the Job is resumed.
-        return "active" not in status and "failed" not in status and "startTime" in status
+        return "active" not in status and "failed" not in status and "startTime" not in status
 
     await driver.eventually(idle)
     assert pod["metadata"]["name"] not in {each["metadata"]["name"] for each in await driver.pods("later")}
@@ -342,20 +343,33 @@ def test_indexes(numbers: list[int], text: str) -> None:
     assert format_indexes(numbers) == text and parse_indexes(text) == set(numbers)
 
 
-def _ended(phase: str, when: str, code: int = 0) -> dict[str, Any]:
+def _ended(phase: str, when: str, code: int = 0, name: str = "p") -> dict[str, Any]:
     state = {"terminated": {"exitCode": code, "finishedAt": when}}
     status = {"phase": phase, "containerStatuses": [{"name": "main", "state": state}]}
-    return {"metadata": {"name": "p", "namespace": "default"}, "status": status}
+    return {"metadata": {"name": name, "uid": name, "namespace": "default"}, "status": status}
+
+
+def _seconds_left(now: float, *pods: dict[str, Any], scale: float = 1.0) -> float:
+    endings = PodEndings("uid")
+    endings.observe(pods)
+    return endings.seconds_left(now, scale)
 
 
 def test_backoff_doubles_and_a_success_ends_it() -> None:
     first = "1970-01-01T00:01:00Z"
     second = "1970-01-01T00:02:00Z"
-    assert backoff_left([_ended("Failed", first)], 60, 1) == 10
-    assert backoff_left([_ended("Failed", first), _ended("Failed", second)], 120, 1) == 20
-    assert backoff_left([_ended("Failed", first), _ended("Succeeded", second)], 120, 1) == 0
-    assert backoff_left([_ended("Failed", first)] * 50, 60, 1) == 600
-    assert backoff_left([_ended("Failed", first)], 60, 0.1) == 1
+    failed = _ended("Failed", first)
+    assert _seconds_left(60) == 0
+    assert _seconds_left(60, failed) == 10
+    assert _seconds_left(120, failed, _ended("Failed", second, name="q")) == 20
+    assert _seconds_left(120, failed, _ended("Succeeded", second, name="q")) == 0
+    assert _seconds_left(60, *(_ended("Failed", first, name=str(number)) for number in range(50))) == 600
+    assert _seconds_left(60, failed, scale=0.1) == 1
+
+
+def test_backoff_of_a_deleted_pod_starts_when_it_was_deleted() -> None:
+    meta = {"uid": "p", "deletionTimestamp": "1970-01-01T00:01:30Z", "deletionGracePeriodSeconds": 30}
+    assert _seconds_left(60, {"metadata": meta, "status": {"phase": "Running"}}) == 10
 
 
 def test_failure_policy_action() -> None:
@@ -370,16 +384,16 @@ def test_failure_policy_action() -> None:
         }
     }
     now = "1970-01-01T00:01:00Z"
-    assert failure_policy_action(job, _ended("Failed", now, 2))[0] == "Ignore"
-    assert failure_policy_action(job, _ended("Failed", now, 9))[0] == "FailJob"
-    assert failure_policy_action(job, _ended("Failed", now, 3))[0] == "Count"
-    assert failure_policy_action({"spec": {}}, _ended("Failed", now, 3))[0] == "Count"
+    assert match_failure_policy(job, _ended("Failed", now, 2)).action == "Ignore"
+    assert match_failure_policy(job, _ended("Failed", now, 9)).action == "FailJob"
+    assert match_failure_policy(job, _ended("Failed", now, 3)).action == "Count"
+    assert match_failure_policy({"spec": {}}, _ended("Failed", now, 3)).action == "Count"
 
 
 def test_a_long_name_keeps_its_index() -> None:
     template = {"spec": {"containers": [{"name": "main"}]}}
-    head = {"name": "x" * 63, "namespace": "default", "uid": "u"}
+    head = {"name": "x" * 60, "namespace": "default", "uid": "u"}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": head, "spec": {"template": template}}
     pod = new_pod(job, 7)
-    assert pod["metadata"]["generateName"].endswith("7-") and len(pod["spec"]["hostname"]) == 63
+    assert pod["metadata"]["generateName"] == "x" * 55 + "-7-" and pod["spec"]["hostname"] == "x" * 60 + "-7"
     assert "env" not in template["spec"]["containers"][0]

@@ -103,7 +103,35 @@ async def test_quota_counts_gpus(driver: ClusterDriver, controllers: ControllerM
     await driver.end_pod(first)
     await driver.eventually(lambda: used(gpus="1", pods="1", cpu="1"))
     status = (await driver.objects.get("resourcequotas", "team", "default"))["status"]
-    assert status["hard"] == hard and "configmaps" not in status["used"]  # Nothing counts them.
+    assert (status["hard"], status["used"]["configmaps"]) == (hard, "0")
+
+
+async def test_quota_counts_objects(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    names = ("configmaps", "count/configmaps", "count/jobs.batch", "count/pods", "pods", "requests.storage")
+    spec = {"hard": dict.fromkeys(names, "5") | {"requests.storage": "10Gi"}}
+    await driver.objects.create("resourcequotas", {"metadata": {"name": "objects"}, "spec": spec}, "default")
+    terminating = {"hard": {"pods": "5"}, "scopes": ["Terminating"]}
+    await driver.objects.create("resourcequotas", {"metadata": {"name": "short"}, "spec": terminating}, "default")
+    await driver.objects.create("configmaps", {"metadata": {"name": "a"}}, "default")
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
+    await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": claim}, "default")
+    await driver.create_job("train")
+    ended = await driver.create_pod("ended", activeDeadlineSeconds=60)
+
+    async def used(quota: str, **wanted: str) -> bool:
+        found = await driver.objects.get("resourcequotas", quota, "default")
+        return dict((found.get("status") or {}).get("used") or {}) == wanted
+
+    counts = {"configmaps": "1", "count/configmaps": "1", "count/jobs.batch": "1", "requests.storage": "5Gi"}
+    await driver.eventually(lambda: used("objects", **counts, **{"count/pods": "2", "pods": "2"}))
+    await driver.eventually(lambda: used("short", pods="1"))
+    await driver.end_pod(ended)
+    # A pod that has ended is still an object.
+    await driver.eventually(lambda: used("objects", **counts, **{"count/pods": "2", "pods": "1"}))
+    await driver.eventually(lambda: used("short", pods="0"))
+    await driver.objects.delete("configmaps", "a", "default")
+    counts |= {"configmaps": "0", "count/configmaps": "0"}
+    await driver.eventually(lambda: used("objects", **counts, **{"count/pods": "2", "pods": "1"}))
 
 
 async def test_quota_counts_sidecars(driver: ClusterDriver, controllers: ControllerManager) -> None:

@@ -11,7 +11,8 @@ from aksgpu.local.control.scheduler_queue import SchedulerQueue
 if TYPE_CHECKING:
     from tests.local.control.conftest import ClusterDriver
 
-ALONE = "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+HELPLESS = "no new claims to deallocate, preemption: 0/1 nodes are available: 1"
+ALONE = f"{HELPLESS} No preemption victims found for incoming pod."
 NO_GPU = f"0/1 nodes are available: 1 Insufficient nvidia.com/gpu. {ALONE}"
 GPU_TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 
@@ -46,7 +47,8 @@ async def test_names_every_reason(driver: ClusterDriver, controllers: Controller
     await driver.create_pod("plain", gpus=1)
     await driver.wait_until_unschedulable(
         "plain",
-        "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {sku: gpu}. "
+        "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s). "
+        "no new claims to deallocate, "
         "preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, "
         "1 Preemption is not helpful for scheduling.",
     )
@@ -67,14 +69,18 @@ async def test_a_new_message_replaces_the_old_one(driver: ClusterDriver, control
     await driver.create_pod("waits", gpus=1)
     await driver.wait_until_unschedulable("waits", NO_GPU)
     await driver.objects.patch("nodes", "node-a", {"spec": {"unschedulable": True}})
-    helpless = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    helpless = (
+        "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
     await driver.wait_until_unschedulable("waits", f"0/1 nodes are available: 1 node(s) were unschedulable. {helpless}")
 
 
 async def test_a_cordoned_node_gets_no_pods(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await driver.create_node(unschedulable=True)
     await driver.create_pod("waits")
-    helpless = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    helpless = (
+        "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
     await driver.wait_until_unschedulable("waits", f"0/1 nodes are available: 1 node(s) were unschedulable. {helpless}")
     await driver.objects.patch("nodes", "node-a", {"spec": {"unschedulable": None}})
     assert await driver.wait_until_bound("waits") == "node-a"
@@ -83,8 +89,10 @@ async def test_a_cordoned_node_gets_no_pods(driver: ClusterDriver, controllers: 
 async def test_a_node_that_is_not_ready_gets_no_pods(driver: ClusterDriver, controllers: ControllerManager) -> None:
     node = await driver.create_node(ready=False)
     await driver.create_pod("waits")
-    helpless = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-    reason = "1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }"
+    helpless = (
+        "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
+    reason = "1 node(s) had untolerated taint(s)"
     await driver.wait_until_unschedulable("waits", f"0/1 nodes are available: {reason}. {helpless}")
     node = await driver.objects.get("nodes", "node-a")
     ready = {**node["status"], "conditions": [{"type": "Ready", "status": "True"}]}
@@ -147,7 +155,7 @@ async def test_preempts_for_several_pods_at_once(driver: ClusterDriver, controll
     }
     # Before the room is free, a pod of higher priority comes.
     await driver.create_pod("first", gpus=2, priorityClassName="highest")
-    assert (await driver.wait_for_event("FailedScheduling", "first"))["message"] == NO_GPU.partition(" preemption")[0]
+    assert (await driver.wait_for_event("FailedScheduling", "first"))["message"] == NO_GPU.partition(" no new")[0]
     await driver.finish_deletions()
     assert await driver.wait_until_bound("first") == "node-a"
     assert {pod["metadata"]["name"] for pod in await driver.pods()} == {"first", "urgent-1", "urgent-2"}
@@ -165,7 +173,7 @@ async def test_does_not_preempt_with_policy_never(driver: ClusterDriver, control
     await driver.wait_until_bound("first")
     await driver.create_pod("second", gpus=1, priorityClassName="polite")
     text = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. "
-    text += "preemption: not eligible due to preemptionPolicy=Never."
+    text += "no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."
     await driver.wait_until_unschedulable("second", text)
 
 

@@ -20,6 +20,7 @@ from support.polling import wait_for
 from support.remote_objects import RemoteObjects
 
 from aksgpu import plugin
+from aksgpu.local import Endpoint, inject
 
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
@@ -122,3 +123,29 @@ async def test_the_controllers_own_client_over_tls(live_cluster: LiveCluster) ->
     async with RemoteObjects(live_cluster.server, token=live_cluster.token, ca_file=live_cluster.ca) as objects:
         nodes, version = await objects.list("nodes")
         assert nodes[0]["kind"] == "Node" and int(version) > 0
+
+
+def test_an_api_server_that_has_not_loaded_its_roles(
+    live_cluster: LiveCluster, laptop: Endpoint, api: client.ApiClient
+) -> None:
+    viewer = config.new_client_from_config(str(live_cluster.kubeconfig))
+    viewer.set_default_header("Impersonate-User", "alice")
+    role = client.V1RoleRef(api_group="rbac.authorization.k8s.io", kind="ClusterRole", name="view")
+    subject = client.RbacV1Subject(kind="User", name="alice", api_group="rbac.authorization.k8s.io")
+    binding = client.V1RoleBinding(metadata={"name": "alice-views"}, role_ref=role, subjects=[subject])
+    roles = client.RbacAuthorizationV1Api(api)
+    roles.create_namespaced_role_binding("default", binding)
+    pods = client.CoreV1Api(viewer)
+    try:
+        pods.list_namespaced_pod("default")
+        inject("rbac-not-loaded", seconds=600, home=laptop.home)
+        with pytest.raises(client.ApiException) as raised:
+            pods.list_namespaced_pod("default")
+        assert raised.value.status == 403
+        assert 'RBAC: [clusterrole.rbac.authorization.k8s.io \\"system:basic-user\\" not found' in raised.value.body
+        client.CoreV1Api(api).list_namespaced_pod("default")  # The local administrator needs no role.
+        inject("none", home=laptop.home)
+        pods.list_namespaced_pod("default")
+    finally:
+        inject("none", home=laptop.home)
+        roles.delete_namespaced_role_binding("alice-views", "default")
