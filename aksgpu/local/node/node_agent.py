@@ -276,10 +276,17 @@ class NodeAgent(PodLogs, PodExec):
 
 def _log_query(**options: Any) -> str:
     """Return the query with which the API server asks a kubelet for a log."""
-    names = {"since_time": "sinceTime", "since_seconds": "sinceSeconds", "tail_lines": "tailLines"}
-    names["limit_bytes"] = "limitBytes"
-    given = {names.get(name, name): value for name, value in options.items() if value not in (None, False)}
-    return urlencode({name: "true" if value is True else value for name, value in sorted(given.items())})
+    names = {
+        "since_time": "sinceTime",
+        "since_seconds": "sinceSeconds",
+        "tail_lines": "tailLines",
+        "limit_bytes": "limitBytes",
+    }
+    query: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None and value is not False:
+            query[names.get(name, name)] = "true" if value is True else value
+    return urlencode(sorted(query.items()))
 
 
 def _kubelet_error(method: str, node: Node, path: str, query: str) -> StatusError:

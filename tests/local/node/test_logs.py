@@ -168,8 +168,8 @@ async def test_a_kubelet_that_is_away(lab: Lab, cause: str, problem: str) -> Non
     await set_cause(cause)
     assert await follower == b"one\n"  # the response ends as if the log did
     with pytest.raises(StatusError) as caught:
-        await lab.logs("talks", follow=True, timestamps=True, tail_lines=5)
-    query = "follow=true&tailLines=5&timestamps=true"
+        await lab.logs("talks", follow=True, timestamps=True, tail_lines=0)
+    query = "follow=true&tailLines=0&timestamps=true"
     url = f"https://10.224.0.4:10250/containerLogs/default/talks/main?{query}"
     assert caught.value.status == {
         "kind": "Status",

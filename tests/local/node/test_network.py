@@ -137,6 +137,24 @@ async def test_names_of_a_service_follow_its_pods(lab: Lab) -> None:
     await until_found(lab, "watcher", "data", [])
 
 
+async def test_names_follow_after_the_laptop_was_killed(lab: Lab) -> None:
+    """A pod that goes on running sees the pods that are made after the restart, and each name leads to one pod."""
+    needs_namespaces(lab)
+    await lab.objects.create("services", service("data", {"app": "data"}), "default")
+    spec = {"metadata": {"labels": {"app": "data"}}, "hostname": "first", "subdomain": "data"}
+    await lab.run("watcher", "sleep", "60")
+    await lab.phase("watcher", "Running")
+    await lab.run("one", "sleep", "60", **spec)
+    await until_found(lab, "watcher", "first.data", [await address(lab, "one")])
+    await lab.restart()
+    await lab.objects.delete("pods", "one", "default", grace_period_seconds=0)
+    await lab.gone("one")
+    await lab.run("two", "sleep", "60", **spec)
+    two = await address(lab, "two")
+    await until_found(lab, "watcher", "first.data", [two])
+    await until_found(lab, "watcher", "data", [two])
+
+
 async def test_a_service_with_a_cluster_ip_leads_to_its_pods(lab: Lab) -> None:
     needs_namespaces(lab)
     made = service("web", {"app": "web"}, ports=[{"port": 8000}, {"name": "other", "port": 80, "targetPort": 8080}])
