@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-NODE_IMAGE = "AKSUbuntu-2204gen2containerd-202610.13.0"
+NODE_IMAGE = "AKSUbuntu-2404gen2containerd-202610.13.0"
 
 
 @cache

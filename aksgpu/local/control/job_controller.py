@@ -35,8 +35,6 @@ _GENERATED_NAME_BYTES = 58
 _INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 _MAX_CREATES_PER_SYNC = 500
 """Pods that are created before the status is written. The next sync creates more."""
-
-
 _BATCH_DELAY = 1.0
 """Seconds for which changes of a Job's pods and of its status are collected before the Job is synced, before the time
 scale. A Job that is new or has a new spec is synced at once."""

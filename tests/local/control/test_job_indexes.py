@@ -115,6 +115,36 @@ async def test_ignored_failures_of_an_index(driver: ClusterDriver, controllers: 
     assert "failed" not in status and (status["succeeded"], status["failedIndexes"]) == (1, "")
 
 
+async def test_limits_per_index_across_restarts_of_the_controllers(driver: ClusterDriver, registry: Any) -> None:
+    """Restart the controllers repeatedly while pods fail. No failure is counted twice, missed or forgotten."""
+    spec = {"completions": 3, "parallelism": 3, "backoffLimitPerIndex": 2}
+    await driver.create_job("tough", completionMode="Indexed", **spec)
+    for _ in range(40):
+        controllers = ControllerManager(registry, Settings(time_scale=0.001))
+        await controllers.start()
+        for pod in (await driver.pods("tough", phase="Pending"))[:1]:
+            await driver.end_pod(pod, 1)
+        await controllers.stop()
+        for pod in (await driver.pods("tough", phase="Pending"))[:1]:
+            await driver.end_pod(pod, 1)
+    controllers = ControllerManager(registry, Settings(time_scale=0.001))
+    await controllers.start()
+
+    async def failed() -> dict[str, Any] | None:
+        for pod in await driver.pods("tough", phase="Pending"):
+            await driver.end_pod(pod, 1)
+        status = await status_of(driver, "tough")
+        return status if any(each["type"] == "Failed" for each in status.get("conditions") or []) else None
+
+    try:
+        status = await driver.eventually(failed)
+    finally:
+        await controllers.stop()
+    assert (status["failed"], status["failedIndexes"]) == (9, "0-2")
+    counts = sorted(failures(pod)[0] or "" for pod in await driver.pods("tough"))
+    assert counts == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
+
+
 async def test_success_policy_ends_the_other_pods(driver: ClusterDriver, controllers: ControllerManager) -> None:
     policy = {"rules": [{"succeededIndexes": "0"}]}
     await driver.create_job("leader", completionMode="Indexed", completions=3, parallelism=3, successPolicy=policy)
