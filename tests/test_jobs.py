@@ -239,7 +239,7 @@ def test_gpus_are_whole(aks: Cluster) -> None:
         jobs.apply(aks, half)
     assert "MIG" in raised.value.hint
     for wrong in (0.5, "1", None, -1):
-        with pytest.raises(errors.InvalidInput, match=f"`gpus` must be an integer .*got {wrong!r}") as raised:
+        with pytest.raises(errors.InvalidInput, match=f"`gpus` must be an integer.*got {wrong!r}") as raised:
             jobs.submit(aks, image=BUSYBOX, gpus=wrong)  # type: ignore[arg-type]
         assert "gpus=1" in raised.value.hint
     with pytest.raises(errors.InvalidInput, match=r"`retries` must .*got -1"):

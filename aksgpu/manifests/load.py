@@ -41,7 +41,7 @@ def documents(manifest: Manifest) -> list[dict[str, Any]]:
         )
     objects = _objects(found)
     if not objects:
-        raise InvalidInput("the manifest is empty", hint=_EXPECTED)
+        raise InvalidInput("`manifest` must hold a Kubernetes object, got an empty one", hint=_EXPECTED)
     return objects
 
 
@@ -54,7 +54,7 @@ def _objects(found: Sequence[Any]) -> list[dict[str, Any]]:
         try:
             copied = json_value(obj)
         except InvalidInput as wrong:
-            raise InvalidInput(f"the manifest cannot be sent: {wrong.message}", hint=_EXPECTED) from None
+            raise InvalidInput(f"`manifest` cannot be sent: {wrong.message}", hint=_EXPECTED) from None
         if copied.get("kind") == "List":
             items = copied.get("items")
             if not isinstance(items, list):
