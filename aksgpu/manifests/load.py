@@ -41,7 +41,7 @@ def documents(manifest: Manifest) -> list[dict[str, Any]]:
         )
     objects = _objects(found)
     if not objects:
-        raise InvalidInput("the manifest is empty", hint=_EXPECTED)
+        raise InvalidInput("`manifest` must hold a Kubernetes object, got an empty one", hint=_EXPECTED)
     return objects
 
 
