@@ -175,6 +175,14 @@ _ALLOCATION_CODES = {
 }
 
 
+_BULLET = re.compile(r"(?:^|\s)- ")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Return the items of a list with dashes. Some clients fold the list's newlines into spaces."""
+    return tuple(item.strip() for item in _BULLET.split(text)[1:])
+
+
 def _allocation(refusal: Refusal) -> AzureError | None:
     text = refusal.message
     known = refusal.code.lower() in _ALLOCATION_CODES or text.lstrip().startswith("Allocation failed.")
@@ -182,8 +190,7 @@ def _allocation(refusal: Refusal) -> AzureError | None:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
     # Some clients fold the list's newlines into spaces.
-    items = re.findall(r"(?:^|\s)- (.+?)(?=\s- |$)", constraints.rstrip()) if listed else []
-    bound = tuple(item.strip() for item in items)
+    bound = _listed(constraints) if listed else ()
     elsewhere = "another zone, " if any("zone" in item.lower() for item in bound) or "Zonal" in refusal.code else ""
     return errors.AllocationFailed(
         "",
