@@ -33,7 +33,7 @@ _GPU_COLUMNS = {
     "node": "string",
     "pool": "string",
     "vm_size": "string",
-    "model": "string",
+    "gpu_model": "string",
     "simulated": "boolean",
     "resource": "string",
     "capacity": "Int64",
@@ -83,7 +83,7 @@ def gpus(aks: HasKube) -> pd.DataFrame:
         - node (string): name of the node.
         - pool (string): AKS node pool; empty on other clusters.
         - vm_size (string): such as ``Standard_NC4as_T4_v3``.
-        - model (string): from the label ``nvidia.com/gpu.product``, or else from the VM size; NA if neither has it.
+        - gpu_model (string): from the label ``nvidia.com/gpu.product``, or else from the VM size; NA if neither has it.
         - simulated (boolean): whether the node's GPUs are simulated.
         - resource (string): ``nvidia.com/gpu``, or that of a MIG slice such as ``nvidia.com/mig-1g.5gb``.
         - capacity (Int64): number of GPUs that the device plugin reports; 0 without a plugin; NA if the node has not
@@ -125,7 +125,7 @@ def _row(node: Node, resource: str, use: Usage | None) -> dict[str, Any]:
         "node": node.name,
         "pool": node.pool,
         "vm_size": node.vm_size,
-        "model": node.model or None,
+        "gpu_model": node.gpu_model or None,
         "simulated": node.simulated,
         "resource": resource,
         "capacity": capacity,

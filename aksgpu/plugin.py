@@ -346,7 +346,7 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
         raise SecondGpuStack(
             f"nodes advertise GPUs already, without a DaemonSet: {', '.join(sorted(serving))}",
             nodes=tuple(sorted(serving)),
-            hint=f"A managed GPU pool needs no plugin: go on with capacity.gpus(aks). {again}",
+            hint=f"A managed GPU pool needs no plugin: capacity.gpus(aks) shows its GPUs. {again}",
         )
     if not any(node.nvidia for node in nodes):
         raise GpuStackError("the cluster has no NVIDIA GPU node", hint=f"{_add_nodes(aks)} Before that, {again}")
@@ -408,7 +408,7 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
             "device plugin",
             timeout=timer,
             progress=progress,
-            on_interrupt="The installation goes on; plugin.install(aks) waits again.",
+            on_interrupt="The installation continues; plugin.install(aks) waits again.",
         )
     except WaitTimeout as late:
         try:

@@ -16,7 +16,7 @@ azure = aksgpu.connect()
 aks = cluster.create(azure, "myAKSCluster", resource_group="myResourceGroup", location="eastus")
 cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1)
 plugin.install(aks)
-print(capacity.gpus(aks)[["pool", "model", "allocatable", "free"]])
+print(capacity.gpus(aks)[["pool", "gpu_model", "allocatable", "free"]])
 
 job = jobs.apply(aks, aksgpu.manifests.mnist())
 job.wait()

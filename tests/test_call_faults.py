@@ -218,7 +218,7 @@ def check(call: Callable[[Stub, Kube], None], fault: str, behind: Stub, proxy: F
 
 @pytest.mark.parametrize("fault", QUICK)
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
-def test_a_call_goes_on_after_a_fault(
+def test_a_call_continues_after_a_fault(
     call: Callable[[Stub, Kube], None],
     fault: str,
     aks: Cluster,
@@ -232,7 +232,7 @@ def test_a_call_goes_on_after_a_fault(
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in QUICK])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
-def test_a_call_goes_on_after_a_rarer_fault(
+def test_a_call_continues_after_a_rarer_fault(
     call: Callable[[Stub, Kube], None],
     fault: str,
     aks: Cluster,
@@ -306,7 +306,7 @@ def test_a_slow_body_ends_with_the_deadline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("timeout", ["5", True, float("nan"), -1, [], b"1"])
 @pytest.mark.parametrize("wait", WAITS)
-def test_a_timeout_that_is_no_number_of_seconds_is_refused(silent: Stub, wait: str, timeout: Any) -> None:
+def test_an_invalid_timeout_is_refused(silent: Stub, wait: str, timeout: Any) -> None:
     with pytest.raises(errors.InvalidInput, match="`timeout` must be a number of seconds, 0 or more, text such as"):
         WAITS[wait](silent, timeout)
 
@@ -429,7 +429,7 @@ def test_where_reading_is_forbidden_a_lost_creation_says_that_it_may_have_succee
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "401", "403 without roles", "no answer", "silent", "refused"])
-def test_opening_a_log_goes_on_after_a_fault(
+def test_opening_a_log_continues_after_a_fault(
     aks: Cluster, ended: jobs.Job, behind: Stub, proxy: FaultProxy, fault: str
 ) -> None:
     pod = aks.kube.list("Pod", "default", label_selector="job-name=faults-ended")[0]["metadata"]["name"]

@@ -63,7 +63,7 @@ def test_a_gpu_node_of_the_laptop(aks: Cluster) -> None:
     assert row == {
         "pool": "gpunp",
         "vm_size": "Standard_NC4as_T4_v3",
-        "model": "Tesla T4",
+        "gpu_model": "Tesla T4",
         "simulated": True,
         "resource": "nvidia.com/gpu",
         "capacity": 1,
@@ -136,12 +136,12 @@ def test_amd_and_windows_nodes_are_not_nvidias() -> None:
 
 def test_a_label_names_the_model_before_the_vm_size_does() -> None:
     size = {"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4", "accelerator": "nvidia"}
-    assert "A100" in _nodes.read(node("a", labels=size)).model
+    assert "A100" in _nodes.read(node("a", labels=size)).gpu_model
     assert (
-        _nodes.read(node("a", labels={**size, "nvidia.com/gpu.product": "NVIDIA-A100-80GB"})).model
+        _nodes.read(node("a", labels={**size, "nvidia.com/gpu.product": "NVIDIA-A100-80GB"})).gpu_model
         == "NVIDIA A100 80GB"
     )
-    assert _nodes.read(node("a", labels={"accelerator": "nvidia"})).model == ""
+    assert _nodes.read(node("a", labels={"accelerator": "nvidia"})).gpu_model == ""
 
 
 def test_gpus_of_a_pod_are_counted_as_the_scheduler_does() -> None:

@@ -215,13 +215,13 @@ def test_refusals_are_exceptions_with_the_servers_words(
     assert "t0" not in str(raised.value)
 
 
-def test_a_refusal_that_is_no_status_object(serve: Any) -> None:
+def test_an_error_response_without_a_status_object(serve: Any) -> None:
     api, _ = serve(lambda request: request.text("404 page not found\n", 404))
     with pytest.raises(errors.NotFound, match="page not found"):
         api.request("GET", "/apis/nothing/v1/things")
 
 
-def test_nobody_there(serve: Any) -> None:
+def test_a_refused_connection(serve: Any) -> None:
     api, server = serve(lambda request: None)
     server.__exit__()
     message = r"no response .* 'scripted' at 127\.0\.0\.1:\d+: the connection was refused"
@@ -323,7 +323,7 @@ def test_logins_that_would_fail_in_silence_are_refused(serve: Any, user: dict[st
     assert "azure-identity" in raised.value.hint
 
 
-def test_what_a_login_program_says_is_told_and_not_printed(
+def test_the_error_text_of_a_login_program_is_in_the_error_and_not_printed(
     serve: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     program = tmp_path / "login"
@@ -431,7 +431,7 @@ def test_other_kinds_are_discovered_once(serve: Any) -> None:
         api.get("Gadget", "x")
 
 
-def test_a_watch_begins_with_what_is_there_and_goes_on_after_each_end(serve: Any) -> None:
+def test_a_watch_starts_with_existing_objects_and_continues_after_each_end(serve: Any) -> None:
     def answer(request: Request) -> None:
         if "watch" not in request.query:
             request.json({"items": [thing("a", 1)], "metadata": {"resourceVersion": "5"}})
@@ -459,7 +459,7 @@ def test_a_watch_begins_with_what_is_there_and_goes_on_after_each_end(serve: Any
 
 
 @pytest.mark.parametrize("shape", ["event", "status"])
-def test_a_watch_that_expires_lists_again_and_tells_the_difference(serve: Any, shape: str) -> None:
+def test_a_watch_that_expires_lists_again_and_yields_the_differences(serve: Any, shape: str) -> None:
     states = [[thing("a", 1), thing("b", 2), thing("c", 3)], [thing("a", 1), thing("b", 8), thing("d", 9)]]
 
     def answer(request: Request) -> None:
@@ -555,7 +555,7 @@ def test_a_watch_survives_what_passes(serve: Any, code: int) -> None:
     assert [change for change, _ in islice(api.watch("Pod"), 2)] == ["ADDED", "MODIFIED"]
 
 
-def test_a_watch_without_any_answer_does_not_end_as_if_there_were_nothing(serve: Any) -> None:
+def test_a_watch_without_a_response_is_an_error(serve: Any) -> None:
     api, _ = serve(lambda request: request.refuse(503, "", "starting"))
     with pytest.raises(errors.Unreachable, match=r"the watch ended after 0\.5 s without a response: starting"):
         list(api.watch("Pod", timeout=0.5))
@@ -577,7 +577,7 @@ def test_a_server_with_another_certificate_is_not_asked_again(tmp_path: Path) ->
     assert "cluster.get(azure, name, resource_group=...)" in raised.value.hint
 
 
-def test_a_watch_from_a_callers_position_tells_when_it_is_too_old(serve: Any) -> None:
+def test_a_watch_from_a_position_that_is_too_old_is_an_error(serve: Any) -> None:
     api, _ = serve(lambda request: request.refuse(410, "Expired", "too old"))
     with pytest.raises(errors.Expired):
         next(api.watch("Pod", resource_version="1"))

@@ -265,7 +265,7 @@ def test_the_first_argument_is_a_cluster(azure: Any, aks: Cluster, call: str, wr
 
 @pytest.mark.parametrize("wrong", ["5", float("nan"), -1, True, b"5"])
 @pytest.mark.parametrize("call", [plugin.install, plugin.remove])
-def test_a_timeout_that_is_no_number_of_seconds_is_refused(aks: Cluster, call: Any, wrong: Any) -> None:
+def test_an_invalid_timeout_is_refused(aks: Cluster, call: Any, wrong: Any) -> None:
     with pytest.raises(errors.InvalidInput, match=r"^`timeout` must be a number of seconds"):
         call(aks, timeout=wrong)
     assert plugin.status(aks)["ok"].all(), "nothing was deleted"

@@ -93,7 +93,7 @@ def cases() -> Iterator[tuple[str, Callable[[Request], None]]]:
 
 
 @pytest.mark.parametrize(("call", "answer"), list(cases()))
-def test_a_cluster_that_does_not_tell_is_an_error(tmp_path: Path, call: str, answer: Callable[[Request], None]) -> None:
+def test_a_wrong_response_is_an_error(tmp_path: Path, call: str, answer: Callable[[Request], None]) -> None:
     with pytest.raises(errors.AksGpuError) as raised:
         outcome(answer, tmp_path, KUBE_CALLS[call])
     assert not isinstance(raised.value, errors.NotFound), "the server did not say that it does not exist"

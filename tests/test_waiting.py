@@ -24,7 +24,7 @@ def test_no_thread_outlives_a_wait(capsys: pytest.CaptureFixture[str]) -> None:
     assert "thing" in capsys.readouterr().err
 
 
-def test_running_out_of_time_tells_the_last_state_and_leaves_no_thread() -> None:
+def test_a_timeout_error_has_the_last_state_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     with pytest.raises(WaitTimeout, match="thing: not done after 0 s; last state: half") as raised:
         wait_until(lambda: (None, "half"), "thing", timeout=0, progress=True, hint="Wait longer.")
@@ -32,7 +32,7 @@ def test_running_out_of_time_tells_the_last_state_and_leaves_no_thread() -> None
     assert set(threading.enumerate()) <= before
 
 
-def test_a_wait_goes_on_without_an_answer() -> None:
+def test_a_wait_continues_without_a_response() -> None:
     failures = iter([Unreachable("the connection was refused"), AzureUnreachable("no route"), Unreachable("silence")])
 
     def poll() -> tuple[str | None, str]:

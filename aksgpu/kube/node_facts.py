@@ -72,7 +72,7 @@ class Node:
     by_hand: str = ""
 
     @property
-    def model(self) -> str:
+    def gpu_model(self) -> str:
         """Model of the GPUs, from a label or from the VM size; empty if neither has it."""
         product = self.labels.get("nvidia.com/gpu.product")
         if product:

@@ -50,7 +50,7 @@ def from_response(http_status: int, body: bytes) -> KubernetesError:
 def from_status(status: Mapping[str, Any]) -> KubernetesError:
     """Return the exception for a Status object."""
     http_status = int(status.get("code") or 500)
-    message = str(status.get("message") or f"the API server answered with status {http_status}")
+    message = str(status.get("message") or f"the API server returned status {http_status}")
     kind, hint = _classify(http_status, str(status.get("reason") or ""), message)
     return kind(message, status=status, hint=hint)
 
@@ -78,7 +78,7 @@ def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesErro
         403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),
         404: (NotFound, ""),
         410: (Expired, "The list or watch took too long: start it again."),
-        # What stands before an API server says so while that is restarted, upgraded or stopped: waits go on.
+        # A load balancer returns these while the API server is restarted, upgraded or stopped. Waits continue.
         **dict.fromkeys((502, 503, 504), (Unreachable, UNREACHABLE_HINT)),
     }
     return known.get(code, (KubernetesError, ""))

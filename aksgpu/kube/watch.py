@@ -50,7 +50,7 @@ class Watch:
         self._list = list
         self._seconds = seconds
         self._known: dict[tuple[str, str], Object] = {}
-        self._answered = False
+        self._has_response = False
         self._position: str | None = None
 
     def events(self, position: str | None, timeout: waiting.Timeout) -> Iterator[Event]:
@@ -62,7 +62,7 @@ class Watch:
         failure: KubernetesError | None = None
         roles = _MissingRoles()
         while timer.left > 0:
-            self._answered = False
+            self._has_response = False
             try:
                 if self._position is None:
                     yield from self._relist(timer)
@@ -82,7 +82,7 @@ class Watch:
             except KubernetesError as failed:
                 if not retry_policy.is_transient(failed) or roles.are_missing_for_good(failed):
                     raise
-                failure = None if self._answered else failed
+                failure = None if self._has_response else failed
                 pause.sleep()
         if failure is not None:
             raise _no_response(failure, timer.limit) from None
@@ -91,7 +91,7 @@ class Watch:
         """List again, and yield the differences. Deletions come first, before new objects of the same name."""
         with waiting.deadline(timer.left):
             objects, position = self._list()
-        self._answered = True
+        self._has_response = True
         fresh = {_key(obj): obj for obj in objects}
         for key, old in [*self._known.items()]:
             if key not in fresh or _uid(fresh[key]) != _uid(old):
@@ -116,7 +116,7 @@ class Watch:
             "timeoutSeconds": seconds,
         }
         with self._open(params, {"read_timeout": seconds + GRACE}) as stream:
-            self._answered = True
+            self._has_response = True
             for line in stream.lines():
                 try:
                     event = decode(line)
