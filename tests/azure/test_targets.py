@@ -110,7 +110,7 @@ def test_targets_that_there_are_not(target: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_subscription_is_not_looked_for_on_the_laptop() -> None:
-    with pytest.raises(InvalidInput, match="`subscription_id` must be given with the target 'azure'") as caught:
+    with pytest.raises(InvalidInput, match="`subscription_id` must be used with the target 'azure'") as caught:
         aksgpu.connect(subscription_id="00000000-1111-2222-3333-444444444444")
     assert 'aksgpu.connect("azure", subscription_id=...)' in caught.value.hint
 
