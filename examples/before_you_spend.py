@@ -1,4 +1,4 @@
-"""What can be had, what it costs, what to do about a no, and how to leave nothing running.
+"""Check which sizes are available and what they cost, handle a refusal, and leave nothing running.
 
     python examples/before_you_spend.py
 
@@ -11,20 +11,20 @@ from aksgpu.errors import QuotaExceeded
 
 azure = aksgpu.connect()
 
-# Every GPU size that the subscription sees there, cheapest GPU hour first.
+# Every GPU size that the location lists for the subscription, cheapest GPU hour first.
 table = sizes.gpu_sizes(azure, "eastus")
 print(table.sort_values("usd_per_gpu_hour")[["vm_size", "gpu_model", "gpus", "family_left", "usd_per_hour"]].head())
 
-# Can it be had? Nothing is created by asking.
+# Is it available? Nothing is created by this check.
 print(sizes.preflight(azure, "eastus", "Standard_NC4as_T4_v3", count=2))
-wish = sizes.preflight(azure, "eastus", "Standard_NC24ads_A100_v4", count=3, look_in=["westus3"])
-print(wish.verdict, wish.requested, wish.left, wish.alternatives)
+check = sizes.preflight(azure, "eastus", "Standard_NC24ads_A100_v4", count=3, look_in=["westus3"])
+print(check.verdict, check.requested, check.left, check.alternatives)
 try:
-    wish.raise_if_no()
+    check.raise_if_no()
 except QuotaExceeded as error:
     print(f"{error.family}: {error.remaining} of {error.limit} vCPUs left, {error.requested} wanted")
 
-# A cluster that is gone at the end of the block, whatever happens in it.
+# The cluster is deleted at the end of the block, also after an exception.
 with cluster.temporary(azure, "trial", resource_group="trial", location="eastus") as aks:
     print(cluster.add_gpu_pool(aks, vm_size="Standard_NC4as_T4_v3"))
     print(cluster.leftovers(azure)[["cluster", "pool", "count", "usd_per_day"]])
