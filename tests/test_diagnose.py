@@ -350,7 +350,7 @@ def deployed(pod: dict[str, Any], **more: Any) -> Callable[[Request], None]:
         elif last == pod["metadata"]["name"]:
             request.json(pod)
         elif last == "log":
-            request.text("last words\n")
+            request.text("2026-11-28T10:00:04.000000000Z last words\n")
         else:
             request.json({"metadata": {}, "items": []})
 
