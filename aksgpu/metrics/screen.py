@@ -1,0 +1,52 @@
+"""What a terminal shows of a line: carriage returns, backspaces and ANSI escapes taken into account."""
+
+from __future__ import annotations
+
+import re
+
+_ESCAPE = re.compile(
+    r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78DEHMc])"
+)
+"""ANSI escapes: CSI sequences (colours, cursor moves), OSC sequences (titles, links), character sets, single letters."""
+_CURSOR_UP = re.compile(r"\x1b\[\d{0,3}A")
+"""tqdm and rich move the cursor up to draw several bars. What follows is another line of the screen."""
+_BACKSPACES = re.compile("\b+")
+_CONTROL = ("\r", "\b", "\x1b")
+
+
+def states(line: str) -> list[str]:
+    """Return what a line showed, one text for each time that it was drawn anew, in order.
+
+    A program that draws a progress bar writes its states into one line, separated by carriage returns or by as many
+    backspaces as the state has characters. The states that other states replaced are returned as well: whether a state
+    was replaced or ended an epoch is for the reader of that bar to decide.
+
+    Args:
+        line: a line without its newline.
+    """
+    if not any(mark in line for mark in _CONTROL):
+        return [line]
+    if "\x1b" in line:
+        line = _ESCAPE.sub("", _CURSOR_UP.sub("\r", line))
+    shown = []
+    for drawn in line.split("\r"):
+        shown.extend(_without_backspaces(drawn) if "\b" in drawn else [drawn])
+    return [text for text in shown if text.strip()]
+
+
+def _without_backspaces(text: str) -> list[str]:
+    """Apply backspaces. A run that reaches the line's start begins a new state."""
+    states = []
+    current = ""
+    position = 0
+    for run in _BACKSPACES.finditer(text):
+        current += text[position : run.start()]
+        position = run.end()
+        count = run.end() - run.start()
+        if count >= len(current):
+            states.append(current)
+            current = ""
+        else:
+            current = current[:-count]
+    states.append(current + text[position:])
+    return states
