@@ -80,3 +80,12 @@ def strip(line: str) -> Prefixes:
             break
         text = text[found.end() :]
     return Prefixes(text, time, pod, rank)
+
+
+_SERVER_TIME_BYTES = re.compile(_SERVER_TIME.pattern.encode())
+
+
+def server_time(line: bytes) -> str | None:
+    """Return the server's time at the beginning of a line, or None."""
+    found = _SERVER_TIME_BYTES.match(line)
+    return found[1].decode() if found else None

@@ -71,7 +71,7 @@ def read_openmmlab(text: str, context: Context) -> list[Row] | None:
             continue
         column = f"{split}_{name}" if split else name
         row.values[column] = share(float(pair["value"]), pair["unit"])
-        if re.fullmatch(r"(?:[\w.]{0,40}\.)?(?:acc|top\d_acc)", name) and row.values[column] > 1:
+        if re.fullmatch(r"(?:[\w.]{0,40}\.)?(?:acc|top\d_acc)", name):
             percent.append(column)
     row.is_percent = tuple(percent)
     return [row] if row.values else None
