@@ -14,6 +14,7 @@ import pandas as pd
 
 from aksgpu.errors import InvalidInput
 from aksgpu.metrics import prefixes, screen, templates
+from aksgpu.metrics.facts import FactsReader
 from aksgpu.metrics.formats import FORMATS, Bar, Context, Format, Row, progress_bars
 from aksgpu.metrics.table import NO_STEP, Place, Rows
 from aksgpu.metrics.templates import Reading, Template
@@ -33,6 +34,12 @@ _WRITTEN_INTO_BARS: tuple[Format, ...] = tuple(
     form for form in FORMATS if form.name in ("huggingface", "deepspeed", "json", "tensorflow tutorial")
 )
 """Formats that a program prints behind a bar that it did not end with a newline."""
+
+
+_NODE_MESSAGE = re.compile(
+    r"failed to create fsnotify watcher: |unable to retrieve container logs for |rpc error: code = \w+ desc = "
+)
+"""Texts that the kubelet writes into the answer of the log endpoint."""
 
 
 class _Source(NamedTuple):
@@ -78,7 +85,7 @@ class MetricsReader:
 
     Example:
         >>> reader = MetricsReader()
-        >>> reader.feed("Accuracy at step 10: 0.7457\\n")
+        >>> reader.feed_lines(["Accuracy at step 10: 0.7457"])
         >>> reader.frame()["accuracy"].tolist()
         [0.7457]
     """
@@ -88,6 +95,8 @@ class MetricsReader:
         self._streams: dict[tuple[_Source, str | None, int | None], _Stream] = {}
         self._places: list[Place] = []
         self._partial: dict[_Source, bytes] = {}
+        self._facts = FactsReader()
+        self._node_messages: list[str] = []
         self._rows = Rows()
         self._order = 0
         self._formats: Counter[str] = Counter()
@@ -112,6 +121,7 @@ class MetricsReader:
         """
         source = _Source(pod, index, attempt)
         piece = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
+        self._facts.feed(piece)
         before = self._partial.get(source)
         lines = (before + piece if before else piece).split(b"\n")
         self._partial[source] = lines.pop()
@@ -129,6 +139,7 @@ class MetricsReader:
         source = _Source(pod, index, attempt)
         for line in lines:
             whole = line.encode("utf-8", "replace") if isinstance(line, str) else line
+            self._facts.feed(whole if whole.endswith(b"\n") else whole + b"\n")
             self._lines(whole.removesuffix(b"\n").split(b"\n"), source)
 
     def frame(self) -> pd.DataFrame:
@@ -246,6 +257,9 @@ class MetricsReader:
         body = own.text.rstrip()
         if not body:
             return
+        if _NODE_MESSAGE.match(body):
+            self._node_messages.append(body[:SHOWN_CHARACTERS])
+            return
         rank = own.rank if own.rank is not None else outer.rank
         stream = self._stream(source, source.pod or outer.pod or own.pod, rank)
         found, name = self._read(body, stream.context)
@@ -355,6 +369,8 @@ class MetricsReader:
         frame.attrs["step_kind"] = {kind: count for kind, count in self._step_kinds.items() if kind != "none"}
         frame.attrs["percent"] = sorted(self._percent)
         frame.attrs["dropped_names"] = dict(self._dropped)
+        frame.attrs["node_messages"] = list(self._node_messages)
+        frame.attrs["facts"] = self._facts.facts()
         return frame
 
 
