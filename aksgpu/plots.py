@@ -1,7 +1,7 @@
 """Figures of training metrics, made to be published as they are.
 
-Figures are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, and they can be
-drawn in any thread. Colours are those of Okabe and Ito, which colour-blind people tell apart. Text and grid take
+Figures are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, and they can
+be drawn in any thread. Colours are those of Okabe and Ito, which colour-blind people tell apart. Text and grid take
 their colours from the style in use, so that a figure reads in a dark notebook as well.
 """
 
@@ -103,8 +103,8 @@ def curve(
     """Draw metrics over the training.
 
     Args:
-        data: a DataFrame of :func:`aksgpu.metrics.parse`, a Job, or a list or dict of them. A dict's keys name the runs;
-            a column ``run`` does so too.
+        data: a DataFrame of :func:`aksgpu.metrics.parse`, a Job, or a list or dict of them. A dict's keys name the
+            runs; a column ``run`` does so too.
         metrics: names of the metrics, as printed (``Acc@1``) or in general (``accuracy``, ``val_loss``). None given
             draws the accuracies; where there are none, the losses; else the first metric.
         x: ``step``, ``epoch`` or ``time``; None takes the steps, or the epochs where a metric has no steps.
@@ -369,7 +369,8 @@ def _isolated(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     there = np.isfinite(values)
     before = np.concatenate([[False], there[:-1]])
     after = np.concatenate([there[1:], [False]])
-    return there & ~before & ~after
+    alone: np.ndarray[Any, Any] = there & ~before & ~after
+    return alone
 
 
 def _smoothed(values: np.ndarray[Any, Any], weight: float) -> np.ndarray[Any, Any]:

@@ -162,7 +162,13 @@ class JobView:
         status = self._job.status()
         text = self._job.logs() if status.ended else self._job.logs(tail=_WINDOW)
         table = metrics.parse(text)
-        points = dict(zip(table["step"].tolist(), table["accuracy"].tolist(), strict=True))
+        if "accuracy" in table:
+            # A row in which every value is NaN is a NaN that the program printed. Others are rows of other metrics.
+            is_nan = table[list(table.attrs["canonical"])].isna().all(axis="columns")
+            table = table[table["step"].notna() & (table["accuracy"].notna() | is_nan)]
+            points = dict(zip(table["step"].tolist(), table["accuracy"].tolist(), strict=True))
+        else:
+            points = {}
         points = points if status.ended else {**self._points, **points}
         self._set(self._log, _log_html(text))
         if points != self._points:

@@ -1,20 +1,34 @@
-"""Logs to tables: the tutorial's transcript, and what kubectl, progress bars and odd numbers make of a line."""
+"""The tutorial's form in a log: its transcript, and the prefixes, colours and odd numbers that a line may have."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 import pytest
 
-from aksgpu import metrics
+from aksgpu import errors, metrics
+from aksgpu.metrics import lines as lines_of_logs
 
+TYPES = {
+    "step": "Int64",
+    "epoch": "Float64",
+    "time": "datetime64[ns, UTC]",
+    "pod": "string",
+    "index": "Int64",
+    "rank": "Int64",
+    "attempt": "Int64",
+}
 TRANSCRIPT = Path(__file__).parent / "data" / "mnist-log-2019.txt"
 
 
 def points(text: str | bytes | list[str] | list[bytes]) -> list[tuple[int, float]]:
     frame = metrics.parse(text)
+    if "accuracy" not in frame:
+        return []
     return list(zip(frame["step"].tolist(), frame["accuracy"].tolist(), strict=True))
 
 
@@ -31,10 +45,12 @@ def test_the_tutorials_transcript(source: str) -> None:
                 "file": file,
             }[source]
         )
-    assert frame.dtypes.to_dict() == {"step": np.dtype("int64"), "accuracy": np.dtype("float64")}
+    assert frame.dtypes.astype(str).to_dict() == TYPES | {"accuracy": "float64"}
     assert list(frame["step"]) == list(range(0, 500, 10))
-    assert frame.iloc[0].tolist() == [0, 0.1081]
-    assert frame.iloc[-1].tolist() == [490, 0.9494]
+    assert frame["accuracy"].iloc[0] == 0.1081
+    assert frame["accuracy"].iloc[-1] == 0.9494
+    assert frame.attrs["formats"] == {"tensorflow tutorial": 50}
+    assert frame.attrs["step_kind"] == {"step": 50}
     assert frame.attrs["facts"] == {
         "gpu_model": "Tesla K80",
         "device": "/device:GPU:0",
@@ -48,8 +64,9 @@ def test_the_tutorials_transcript(source: str) -> None:
 def test_no_accuracy_is_an_empty_table_with_its_types(empty: str | bytes | list[str]) -> None:
     frame = metrics.parse(empty)
     assert len(frame) == 0
-    assert frame.dtypes.to_dict() == {"step": np.dtype("int64"), "accuracy": np.dtype("float64")}
+    assert frame.dtypes.astype(str).to_dict() == TYPES
     assert frame.attrs["facts"]["gpu_model"] is None
+    assert frame.attrs["formats"] == {}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +143,7 @@ def test_a_restarted_container_counts_twice() -> None:
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "lines"])
 def test_a_log_longer_than_a_block(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(metrics, "_BLOCK", 100)
+    monkeypatch.setattr(lines_of_logs, "PIECE", 100)
     filler = "x" * 250
     lines = [line for step in range(200) for line in (f"Accuracy at step {step}: 0.5", "Größe", filler[: step * 2])]
     text = "\n".join(lines)
@@ -168,3 +185,40 @@ def test_facts_tell_of_drivers_that_do_not_fit(line: str) -> None:
     noise = "x\n" * 400_000
     assert metrics.facts(noise + line)["error"] == line, "at the end of a long log"
     assert metrics.parse(noise + line).attrs["facts"]["error"] == line
+
+
+@pytest.mark.parametrize("call", [metrics.parse, metrics.facts])
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [
+        (None, "got None"),
+        (5, "got 5"),
+        (True, "got True"),
+        (Path("log.txt"), "type PosixPath"),
+        ({"a": "Accuracy at step 1: 0.5"}, "type dict"),
+        (pd.DataFrame({"step": [1]}), "type DataFrame"),
+        (["Accuracy at step 1: 0.5", None], "got None as line 1"),
+        ([["Accuracy at step 1: 0.5"]], "type list as line 0"),
+    ],
+)
+def test_what_is_no_log_is_refused_by_name(call: Callable[[Any], Any], wrong: Any, shown: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=rf"^`text` must .*{shown}"):
+        call(wrong)
+
+
+def test_lines_of_both_kinds_and_bytes_that_can_change() -> None:
+    lines: list[Any] = ["Accuracy at step 1: 0.5\n", b"Accuracy at step 2: 0.5\n", "\ud800Accuracy at step 3: 0.5", ""]
+    assert [step for step, _ in points(lines)] == [1, 2]
+    assert points(bytearray(b"Accuracy at step 1: 0.5\n")) == [(1, 0.5)]
+    assert metrics.facts(memoryview(b"totalMemory: 1GiB"))["memory"] == "1GiB"
+
+
+def test_the_name_nearest_to_the_version_is_the_model() -> None:
+    log = "pod name: a\nname: x major: one\nlog name: b name: Tesla K80 major: 3 minor: 7 x\nname: c major: 1 minor: 2"
+    assert metrics.facts(log)["gpu_model"] == "Tesla K80"
+
+
+def test_a_device_without_its_model_does_not_hide_the_next() -> None:
+    line = "Created device /device:GPU:{} with 1 MB"
+    log = f"{line.format(0)}\n{line.format(1)} -> device: 1, name: Tesla T4, pci"
+    assert (metrics.facts(log)["device"], metrics.facts(log)["gpu_model"]) == ("/device:GPU:1", "Tesla T4")

@@ -26,9 +26,9 @@ def texts(figure: Figure) -> list[str]:
 
 
 def test_one_run(run: pd.DataFrame) -> None:
-    figure = plots.accuracy(run, title="MNIST")
+    figure = plots.curve(run, title="MNIST")
     (ax,) = figure.axes
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")) == ("Training step", "Test accuracy", "MNIST")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")) == ("Training step", "accuracy", "MNIST")
     assert list(ax.lines[0].get_xdata()) == list(run["step"])
     assert list(ax.lines[0].get_ydata()) == list(run["accuracy"])
     assert texts(figure) == ["94.94 % at step 490", "GPU: Tesla K80"]
@@ -39,54 +39,38 @@ def test_one_run(run: pd.DataFrame) -> None:
 
 def test_a_simulated_gpu_is_called_so(run: pd.DataFrame) -> None:
     run.attrs["facts"]["simulated"] = True
-    assert "GPU: Tesla K80 (simulated)" in texts(plots.accuracy(run))
+    assert "GPU: Tesla K80 (simulated)" in texts(plots.curve(run))
 
 
 @pytest.mark.parametrize("form", ["dict", "column"])
 def test_several_runs(run: pd.DataFrame, form: str) -> None:
-    runs = {"slow": run, "fast": run.iloc[:20], "new": run.iloc[:0]}
+    runs = {"slow": run, "fast": run.iloc[:20]}
     column = pd.concat([table.assign(run=name) for name, table in runs.items()])
-    figure = plots.accuracy(runs if form == "dict" else column)
+    figure = plots.curve(runs if form == "dict" else column)
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["slow, 94.94 %", "fast, 92.58 %", "new, none yet"][: len(legend)]
-    assert len(legend) == (3 if form == "dict" else 2), "an empty table leaves no row behind"
+    assert legend == ["slow, 94.94 %", "fast, 92.58 %"]
     styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(styles) == len(legend)
 
 
-def test_no_line_leads_back_to_where_steps_begin_anew(run: pd.DataFrame) -> None:
-    figure = plots.accuracy(pd.concat([run, run, run.iloc[5:]]))
+def test_no_line_leads_back_to_where_steps_begin_again(run: pd.DataFrame) -> None:
+    figure = plots.curve(pd.concat([run, run, run.iloc[5:]]))
     steps = figure.axes[0].lines[0].get_xdata()
     assert [i for i, step in enumerate(steps) if step != step] == [50, 101]
     assert len(steps) == 50 + 1 + 50 + 1 + 45
     assert texts(figure)[0] == "94.94 % at step 490"
 
 
-def test_nothing_yet_and_nothing_but_nan(run: pd.DataFrame) -> None:
-    assert "no accuracy between 0 and 1 logged yet" in texts(plots.accuracy(run.iloc[:0]))
-    assert "no accuracy between 0 and 1 logged yet" in texts(plots.accuracy(run.assign(accuracy=float("nan"))))
-    assert "10.81 % at step 0" in texts(plots.accuracy(run.iloc[:1]))
-
-
-def test_what_is_no_share_is_counted_and_not_drawn(run: pd.DataFrame) -> None:
-    figure = plots.accuracy(run.assign(accuracy=100 * run["accuracy"], step=2000 * run["step"]))
-    assert texts(figure) == ["no accuracy between 0 and 1 logged yet", "GPU: Tesla K80", "not shown: 50 outside 0 to 1"]
-    figure.canvas.draw()
-    assert "200,000" in [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    infinite = metrics.parse("Accuracy at step 0: 0.5\nAccuracy at step 9999: 0.75\nAccuracy at step 10000: inf\n")
-    assert texts(plots.accuracy(infinite)) == ["75.00 % at step 9,999", "not shown: 1 outside 0 to 1"]
-
-
 def test_it_draws_into_given_axes(run: pd.DataFrame) -> None:
     mine = Figure()
     left, right = mine.subplots(1, 2)
-    assert plots.accuracy(run, ax=right) is mine
+    assert plots.curve(run, ax=right) is mine
     assert (len(left.lines), len(right.lines)) == (0, 2)
 
 
 def test_a_notebook_shows_it_without_pyplot() -> None:
     program = (
-        "import sys; from aksgpu import metrics, plots; figure = plots.accuracy(metrics.parse(''));"
+        "import sys; from aksgpu import metrics, plots; figure = plots.curve(metrics.parse(''));"
         "assert figure._repr_png_().startswith(bytes([137]) + b'PNG'); assert 'matplotlib.pyplot' not in sys.modules;"
         "print(repr(figure))"
     )
@@ -95,9 +79,9 @@ def test_a_notebook_shows_it_without_pyplot() -> None:
 
 
 def test_bad_tables(run: pd.DataFrame) -> None:
-    with pytest.raises(InvalidInput, match="no column accuracy"):
-        plots.accuracy(run[["step"]])
-    with pytest.raises(InvalidInput, match="run 'b' is no DataFrame but list"):
-        plots.accuracy({"a": run, "b": [1, 2]})  # type: ignore[dict-item]
-    with pytest.raises(InvalidInput, match="no runs"):
-        plots.accuracy({})
+    with pytest.raises(InvalidInput, match="the run has no metric 'loss'"):
+        plots.curve(run, "loss")
+    with pytest.raises(InvalidInput, match="run 'b' must be a DataFrame of metrics or a Job, got int"):
+        plots.curve({"a": run, "b": 1})
+    with pytest.raises(InvalidInput, match="`data` must have at least one run"):
+        plots.curve({})

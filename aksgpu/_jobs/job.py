@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import diagnose
@@ -207,20 +207,30 @@ class Job:
         for _, line in follow_job(self.cluster.kube, self.name, self.namespace):
             yield line.text
 
-    def metrics(self) -> pd.DataFrame:
-        """Numbers in its log, as :func:`aksgpu.metrics.parse` finds them: step (int64) and accuracy (float64).
+    def metrics(self, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> pd.DataFrame:
+        """Return the metrics in the Job's log, as :func:`aksgpu.metrics.parse` does.
 
         Of a Job with many pods, those of :meth:`logs`: one pod's after the other's.
+
+        Args:
+            patterns: more forms: a mapping from a metric's name to a regular expression with one group, or SageMaker's
+                list of ``{"Name": ..., "Regex": ...}``.
         """
         from aksgpu import metrics
 
-        return metrics.parse(self.logs())
+        return metrics.parse(self.logs(), patterns=patterns)
 
-    def plot(self) -> Figure:
-        """Its accuracy curve: :func:`aksgpu.plots.accuracy` of :meth:`metrics`."""
+    def plot(self, *metrics: str, **options: Any) -> Figure:
+        """Draw the Job's metrics. The arguments are those of :func:`aksgpu.plots.curve`.
+
+        Example:
+            >>> job.plot("loss", "val_loss", log=True)  # doctest: +SKIP
+        """
         from aksgpu import plots
 
-        return plots.accuracy(self.metrics(), title=self.name)
+        options.setdefault("title", self.name)
+        figure: Figure = plots.curve(self.metrics(), *metrics, **options)
+        return figure
 
     def why(self) -> Diagnosis:
         """Why it stands where it stands, and what to do: see :mod:`aksgpu.diagnose`."""

@@ -11,7 +11,7 @@ from aksgpu.metrics.reader import MetricsReader
 
 
 def parse(text: Log, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> pd.DataFrame:
-    """Return the metrics in a log of any training program.
+    r"""Return the metrics in a log of any training program.
 
     The formats of common frameworks are read as they are printed; see ``docs/metrics.md``. A line is read once, by the
     most specific format that claims it. A progress bar gives one row, its last state.
@@ -43,7 +43,7 @@ def parse(text: Log, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]
             group.
 
     Example:
-        >>> metrics.parse("Accuracy at step 10: 0.7457\\n")[["step", "accuracy"]]
+        >>> metrics.parse("Accuracy at step 10: 0.7457\n")[["step", "accuracy"]]
            step  accuracy
         0    10    0.7457
     """

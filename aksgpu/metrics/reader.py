@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -13,9 +14,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from aksgpu.errors import InvalidInput
-from aksgpu.metrics import prefixes, screen, templates
+from aksgpu.metrics import positions, prefixes, screen, templates
 from aksgpu.metrics.facts import FactsReader
-from aksgpu.metrics.formats import FORMATS, Bar, Context, Format, Row, progress_bars
+from aksgpu.metrics.formats import FORMATS, Bar, Context, Row, json_lines, progress_bars
 from aksgpu.metrics.table import NO_STEP, Place, Rows
 from aksgpu.metrics.templates import Reading, Template
 from aksgpu.metrics.values import canonical
@@ -24,18 +25,22 @@ LONGEST_LINE = 16 * 1024
 """Characters of one state of a line that are read. What lies beyond is not."""
 MOST_NAMES = 200
 """Columns of metrics. Values of further names are counted in ``attrs["dropped_names"]``."""
+LONGEST_TEMPLATE = 1024
+"""Bytes of a line of which a template is made."""
+_MOST_HEADS = 4
 SHOWN_UNREAD = 5
 """Unread lines that are kept verbatim."""
 SHOWN_CHARACTERS = 200
 """Characters of an unread line that are kept."""
 
 _DIGIT = re.compile(r"\d")
-_WRITTEN_INTO_BARS: tuple[Format, ...] = tuple(
-    form for form in FORMATS if form.name in ("huggingface", "deepspeed", "json", "tensorflow tutorial")
+_HEAD = re.compile(
+    rb"\[pod/[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}\] "
+    rb"|\[(?:rank|default)\d{1,5}\]: ?"
+    rb"|\[\d{1,5}(?:,\d{1,5})?\]<std(?:out|err)>: ?"
+    rb"|\[\d{1,5}\]: ?"
 )
-"""Formats that a program prints behind a bar that it did not end with a newline."""
-
-
+"""Prefixes that name the pod or the rank, in bytes. Each is read once and remembered."""
 _NODE_MESSAGE = re.compile(
     r"failed to create fsnotify watcher: |unable to retrieve container logs for |rpc error: code = \w+ desc = "
 )
@@ -43,11 +48,27 @@ _NODE_MESSAGE = re.compile(
 
 
 class _Source(NamedTuple):
-    """What the caller says of the lines that it feeds."""
+    """Where the caller says that the lines come from."""
 
     pod: str | None
-    index: int | None
+    number: int | None
     attempt: int | None
+
+
+class _Origin(NamedTuple):
+    """Where a line comes from.
+
+    Attributes:
+        source: what the caller says.
+        pod: the pod that the line's prefix names, or None.
+        rank: the rank that the line's prefix names, or None.
+        time: the server's time of the line, or None.
+    """
+
+    source: _Source
+    pod: str | None = None
+    rank: int | None = None
+    time: str | None = None
 
 
 class _Stream:
@@ -57,11 +78,20 @@ class _Stream:
         self.place = place
         self.context = Context()
         self.pending: dict[str, _Pending] = {}
+        self.finished: dict[str, dict[str, float]] = {}
         self.counts: Counter[str] = Counter()
 
+    def copy(self) -> _Stream:
+        """Return a stream that goes on without this one."""
+        other = _Stream(self.place)
+        other.context = dataclasses.replace(self.context)
+        other.pending = dict(self.pending)
+        other.finished = dict(self.finished)
+        other.counts = self.counts.copy()
+        return other
 
-@dataclasses.dataclass(slots=True)
-class _Pending:
+
+class _Pending(NamedTuple):
     """The newest state of a progress bar, which the next state replaces."""
 
     bar: Bar
@@ -71,6 +101,21 @@ class _Pending:
     kind: str
     epoch: float
     values: dict[str, float]
+
+
+@dataclasses.dataclass(slots=True)
+class _Shape:
+    """Lines that are alike but for their digits.
+
+    Attributes:
+        lines: how many were read by the plain reader since the last template.
+        tries: templates that were tried.
+        templates: the newest used one first.
+    """
+
+    lines: int = 0
+    tries: int = 0
+    templates: list[Template] = dataclasses.field(default_factory=list)
 
 
 class MetricsReader:
@@ -106,7 +151,9 @@ class MetricsReader:
         self._dropped: Counter[str] = Counter()
         self._percent: set[str] = set()
         self._step_kinds: Counter[str] = Counter()
-        self._templates: dict[tuple[bytes, tuple[str, ...]], Template | int | None] = {}
+        self._shapes: dict[tuple[bytes, tuple[str, ...], tuple[str, ...]], _Shape] = {}
+        self._heads: dict[tuple[_Source, bytes], tuple[str | None, int | None]] = {}
+        self._tries = 0
 
     def feed(
         self, text: str | bytes, *, pod: str | None = None, index: int | None = None, attempt: int | None = None
@@ -146,55 +193,115 @@ class MetricsReader:
         """Return what was read so far. A last line without its newline counts if it reads as a whole one."""
         if not any(self._partial.values()) and not any(stream.pending for stream in self._streams.values()):
             return self._table()
-        ended = copy.copy(self)
-        for name, value in vars(self).items():
-            setattr(ended, name, copy.deepcopy(value))
-        for source, rest in ended._partial.items():
+        ended = self._copy()
+        for source, rest in self._partial.items():
             if rest:
                 ended._lines([rest], source)
-        ended._partial = {}
         for stream in ended._streams.values():
             for pending in stream.pending.values():
                 ended._finish(pending, stream)
             stream.pending = {}
         return ended._table()
 
+    def _copy(self) -> MetricsReader:
+        """Return a reader that goes on without this one. What was learned of shapes is shared."""
+        other = copy.copy(self)
+        other._streams = {key: stream.copy() for key, stream in self._streams.items()}
+        other._places = self._places[:]
+        other._partial = {}
+        other._node_messages = self._node_messages[:]
+        other._rows = self._rows.copy()
+        other._formats = self._formats.copy()
+        other._unread_lines = self._unread_lines[:]
+        other._names = dict(self._names)
+        other._dropped = self._dropped.copy()
+        other._percent = set(self._percent)
+        other._step_kinds = self._step_kinds.copy()
+        return other
+
     # Lines
 
     def _lines(self, lines: list[bytes], source: _Source) -> None:
-        stream = self._stream(source, None, None)
-        learned = self._templates
-        context = stream.context
+        plain = _Origin(source)
         for line in lines:
             self._order += 1
-            time = None
-            if line[4:5] == b"-":
-                stamp = prefixes.server_time(line)
-                if stamp:
-                    time = stamp
-                    line = line[len(stamp) + 1 :]
-            key = (line.translate(None, templates.DIGITS), context.header)
-            template = learned.get(key)
-            if isinstance(template, Template):
-                found = template.pattern.fullmatch(line)
-                if found:
-                    self._add_by_template(template, found, time, stream)
-                    continue
-            self._line(line.decode("utf-8", "replace"), time, source)
-            if not isinstance(template, Template) and (template is not None or key not in learned):
-                self._learn(key, line, template, stream)
+            origin = plain
+            if line[4:5] == b"-" or line[:1] == b"[":
+                line, origin = self._without_head(line, source)
+            if b"\r" in line or b"\x1b" in line or b"\b" in line:
+                self._screened(line.decode("utf-8", "replace"), origin)
+            else:
+                self._text(line, None, origin)
 
-    def _learn(self, key: tuple[bytes, tuple[str, ...]], line: bytes, seen: int | None, stream: _Stream) -> None:
-        """Count the lines of a shape, and make a template when it has come often enough."""
-        count = (seen or 0) + 1
-        if count < templates.LEARN_AFTER:
-            if len(self._templates) < templates.MOST_SHAPES:
-                self._templates[key] = count
+    def _without_head(self, line: bytes, source: _Source) -> tuple[bytes, _Origin]:
+        """Take off the server's time and the prefixes that name a pod or a rank."""
+        time = None
+        pod = None
+        rank = None
+        for _ in range(_MOST_HEADS):
+            stamp = prefixes.server_time(line)
+            if stamp:
+                time = time or stamp
+                line = line[len(stamp) + 1 :]
+            head = _HEAD.match(line)
+            if not head:
+                break
+            key = (source, head[0])
+            named = self._heads.get(key)
+            if named is None:
+                stripped = prefixes.strip(head[0].decode())
+                named = (stripped.pod, stripped.rank)
+                self._heads[key] = named
+            pod = pod or named[0]
+            rank = named[1] if rank is None else rank
+            line = line[head.end() :]
+        return line, _Origin(source, pod, rank, time)
+
+    def _screened(self, line: str, origin: _Origin) -> None:
+        """Read a line that a terminal would show in several states."""
+        if line[:1] not in ("\r", "\x1b"):
+            outer = prefixes.strip(line)
+            line = outer.text
+            origin = _joined(origin, outer)
+        for state in progress_bars.without_replaced(screen.states(line)):
+            self._text(state[:LONGEST_LINE].encode("utf-8", "replace"), state, origin)
+
+    def _text(self, line: bytes, text: str | None, origin: _Origin) -> None:
+        """Read a line, or one state of it: by a template where there is one, else by the plain way."""
+        stream = self._stream(origin.source, origin.pod, origin.rank)
+        context = stream.context
+        key = (line.translate(None, templates.DIGITS), context.header, context.columns)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = _Shape()
+            if len(self._shapes) < templates.MOST_SHAPES and not self._patterns:
+                self._shapes[key] = shape
+        for number, template in enumerate(shape.templates):
+            found = template.pattern.fullmatch(line)
+            if found:
+                if number:
+                    shape.templates.insert(0, shape.templates.pop(number))
+                self._add_by_template(template, found, origin.time, stream)
+                return
+        self._plain(line.decode("utf-8", "replace") if text is None else text, origin)
+        shape.lines += 1
+        if shape.lines >= templates.LEARN_AFTER and not self._patterns:
+            self._learn(shape, line, context)
+
+    def _learn(self, shape: _Shape, line: bytes, context: Context) -> None:
+        """Try to make a template of a line whose shape has come often enough."""
+        shape.lines = templates.LEARN_AFTER // 2
+        if shape.tries >= templates.MOST_VARIANTS or self._tries >= templates.MOST_TEMPLATES:
             return
-        self._templates[key] = None
-        if len(line) > LONGEST_LINE or len(self._names) >= MOST_NAMES:
+        if len(line) > LONGEST_TEMPLATE or len(self._names) >= MOST_NAMES:
             return
-        self._templates[key] = templates.learn(line, lambda text: self._probe(text, stream.context))
+        template = templates.learn(line, lambda text: self._probe(text, context))
+        self._tries += 1
+        if template is None:
+            shape.tries += templates.MOST_VARIANTS // 4
+        else:
+            shape.tries += 1
+            shape.templates.insert(0, template)
 
     def _probe(self, text: str, context: Context) -> Reading | None:
         """Read a line as the plain reader does, and change nothing."""
@@ -202,7 +309,7 @@ class MetricsReader:
         if stripped.pod is not None or stripped.rank is not None or stripped.time is not None:
             return None
         body = stripped.text.rstrip()
-        if screen.states(body) != [body] or progress_bars.find(body) is not None:
+        if not body or _NODE_MESSAGE.match(body):
             return None
         tried = dataclasses.replace(context, epoch=templates.CONTEXT_EPOCH)
         before = dataclasses.replace(tried)
@@ -214,13 +321,18 @@ class MetricsReader:
         changed = epoch != before.epoch
         if found is None:
             return Reading(None, "", False) if not changed and _DIGIT.search(body) else None
-        if len(found) != 1 or found[0].bar is not None or (changed and epoch != found[0].epoch):
+        if not found and not changed:
+            return Reading(None, name, False)
+        if len(found) != 1 or (changed and epoch != found[0].epoch):
             return None
         return Reading(found[0], name, changed)
 
     def _add_by_template(self, template: Template, found: re.Match[bytes], time: str | None, stream: _Stream) -> None:
         if not template.format:
             self._note_unread(found[0])
+            return
+        self._formats[template.format] += 1
+        if not template.names:
             return
         groups = found.groups()
         context = stream.context
@@ -235,33 +347,24 @@ class MetricsReader:
                 epoch = float(groups[template.epoch.group])
             if template.sets_epoch:
                 context.epoch = epoch
-        self._formats[template.format] += 1
-        if template.step is not None:
-            context.position = None
-            step = int(groups[template.step.group])
-            kind = template.step_kind
-        else:
-            step, kind = self._step(None, template.step_kind, epoch, values, stream)
-        self._step_kinds[kind] += 1
-        self._rows.append(self._order, stream.place, time, step, epoch, values)
+        step = None if template.step is None else int(groups[template.step.group])
+        bar = None
+        if template.bar_key is not None and template.done is not None:
+            total = None if template.total is None else int(groups[template.total.group])
+            bar = Bar(template.bar_key, int(groups[template.done.group]), total)
+        self._place(step, template.step_kind, epoch, values, bar, time, stream)
 
-    def _line(self, line: str, time: str | None, source: _Source) -> None:
-        """Read one line by the plain way."""
-        outer = prefixes.strip(line) if line[:1] != "\r" else prefixes.Prefixes(line)
-        for state in screen.states(outer.text):
-            self._state(state[:LONGEST_LINE], outer, time, source)
-
-    def _state(self, text: str, outer: prefixes.Prefixes, time: str | None, source: _Source) -> None:
-        """Read one state of a line."""
-        own = prefixes.strip(text)
+    def _plain(self, text: str, origin: _Origin) -> None:
+        """Read one line, or one state of it, by the plain way."""
+        own = prefixes.strip(text[:LONGEST_LINE])
         body = own.text.rstrip()
         if not body:
             return
         if _NODE_MESSAGE.match(body):
             self._node_messages.append(body[:SHOWN_CHARACTERS])
             return
-        rank = own.rank if own.rank is not None else outer.rank
-        stream = self._stream(source, source.pod or outer.pod or own.pod, rank)
+        origin = _joined(origin, own)
+        stream = self._stream(origin.source, origin.pod, origin.rank)
         found, name = self._read(body, stream.context)
         if found is None:
             if _DIGIT.search(body):
@@ -269,14 +372,14 @@ class MetricsReader:
             return
         self._formats[name] += 1
         for row in found:
-            self._add(row, time or outer.time or own.time, stream)
+            self._add(row, origin.time, stream)
 
     def _stream(self, source: _Source, pod: str | None, rank: int | None) -> _Stream:
         pod = pod or source.pod
         key = (source, pod, rank)
         stream = self._streams.get(key)
         if stream is None:
-            place = Place(len(self._places), pod, source.index, rank, source.attempt)
+            place = Place(len(self._places), pod, source.number, rank, source.attempt)
             self._places.append(place)
             stream = _Stream(place.ordinal)
             self._streams[key] = stream
@@ -284,19 +387,26 @@ class MetricsReader:
 
     def _read(self, text: str, context: Context) -> tuple[list[Row] | None, str]:
         """Return the rows of a line and the name of the format that claims it; None where no format does."""
-        for name, pattern in self._patterns:
+        found, name = self._read_formats(text, context)
+        own: dict[str, float] = {}
+        for metric, pattern in self._patterns:
             match = pattern.search(text)
             if match:
-                return [Row({name: float(match[1])}, epoch=context.epoch)], "pattern"
-        drawn = progress_bars.find(text)
+                with contextlib.suppress(ValueError, TypeError):
+                    own[metric] = float(match[1])
+        if not own:
+            return found, name
+        if found:
+            found[0].values.update(own)
+            return found, name
+        position = positions.find(text)
+        epoch = context.epoch if position.epoch is None else position.epoch
+        return [Row(own, position.step, position.step_kind, epoch)], "pattern"
+
+    def _read_formats(self, text: str, context: Context) -> tuple[list[Row] | None, str]:
+        drawn = progress_bars.find(text) if context.header_kind != "ultralytics" else None
         if drawn is not None:
-            rest = prefixes.strip(drawn.rest).text
-            for form in _WRITTEN_INTO_BARS if rest else ():
-                found = form.read(rest, context)
-                if found is not None:
-                    return [_at_bar(row, drawn.bar) for row in found], form.name
-            if context.header_kind != "ultralytics":
-                return progress_bars.read(text, context), "progress bar"
+            return self._read_bar(drawn, context)
         for form in FORMATS:
             for sign in form.signs:
                 if sign in text:
@@ -304,7 +414,26 @@ class MetricsReader:
                     if found is not None:
                         return found, form.name
                     break
+        inner = json_lines.message(text) if text[:1] == "{" else None
+        if inner:
+            return self._read_formats(prefixes.strip(inner).text.rstrip(), context)
         return None, ""
+
+    def _read_bar(self, drawn: progress_bars.Drawn, context: Context) -> tuple[list[Row], str]:
+        """Read a bar, and what a program printed after it in the same line."""
+        rest = prefixes.strip(drawn.rest).text
+        after: list[Row] | None = None
+        name = "progress bar"
+        if rest:
+            after, other = self._read_formats(rest, context)
+            name = other if after else name
+        rows = progress_bars.rows(drawn, context)
+        for row in after or []:
+            if row.step is None and row.bar is None:
+                row.step = drawn.bar.done
+                row.step_kind = "bar"
+            rows.append(row)
+        return rows, name
 
     # Rows
 
@@ -314,22 +443,48 @@ class MetricsReader:
             return
         self._percent.update(row.is_percent)
         epoch = math.nan if row.epoch is None else float(row.epoch)
-        if row.step is not None and row.bar is None:
+        self._place(row.step, row.step_kind, epoch, values, row.bar, time, stream)
+
+    def _place(
+        self,
+        step: int | None,
+        kind: str,
+        epoch: float,
+        values: dict[str, float],
+        bar: Bar | None,
+        time: str | None,
+        stream: _Stream,
+    ) -> None:
+        """Keep the values of a line as a row, or as the newest state of its bar."""
+        if step is not None and bar is None:
             stream.context.position = None
-        step, kind = self._step(row.step, row.step_kind, epoch, values, stream)
-        if row.bar is None:
+        step, kind = self._step(step, kind, epoch, values, stream)
+        if bar is None:
             self._step_kinds[kind] += 1
             self._rows.append(self._order, stream.place, time, step, epoch, values)
             return
-        before = stream.pending.get(row.bar.key)
-        if before is not None and not _replaces(row.bar, epoch, before):
+        before = stream.pending.get(bar.key)
+        if before is not None and not _replaces(bar, epoch, before):
             self._finish(before, stream)
-        stream.pending[row.bar.key] = _Pending(row.bar, self._order, time, step, kind, epoch, values)
+        stream.pending[bar.key] = _Pending(bar, self._order, time, step, kind, epoch, values)
 
     def _finish(self, pending: _Pending, stream: _Stream) -> None:
         """Keep the last state of a bar as a row."""
+        bar = pending.bar
+        values = pending.values
+        before = stream.finished.get(bar.key)
+        if before is not None:
+            if bar.key == progress_bars.OVER_EPOCHS:
+                # The bar advances after an epoch, and shows the epoch's values once more.
+                values = {} if bar.done == bar.total and values == before else values
+            elif bar.done != bar.total:
+                # A bar that begins again shows values of the epoch before until there are new ones.
+                values = {name: value for name, value in values.items() if before.get(name) != value}
+        if not values:
+            return
+        stream.finished[bar.key] = pending.values
         self._step_kinds[pending.kind] += 1
-        self._rows.append(pending.order, stream.place, pending.time, pending.step, pending.epoch, pending.values)
+        self._rows.append(pending.order, stream.place, pending.time, pending.step, pending.epoch, values)
 
     def _step(
         self, step: int | None, kind: str, epoch: float, values: dict[str, float], stream: _Stream
@@ -337,8 +492,9 @@ class MetricsReader:
         """Return a row's step and what it counts: from the line, else the line before, else a running number."""
         if step is not None:
             return step, kind
-        if stream.context.position is not None:
-            return stream.context.position
+        position = stream.context.position
+        if position is not None and position[2] == stream.context.epoch:
+            return position[0], position[1]
         if not math.isnan(epoch):
             return NO_STEP, "none"
         first = next(iter(values))
@@ -374,11 +530,12 @@ class MetricsReader:
         return frame
 
 
-def _at_bar(row: Row, bar: Bar) -> Row:
-    if row.step is None:
-        row.step = bar.done
-        row.step_kind = "bar"
-    return row
+def _joined(origin: _Origin, stripped: prefixes.Prefixes) -> _Origin:
+    """Return where a line comes from, with what its own prefixes say."""
+    if stripped.pod is None and stripped.rank is None and stripped.time is None:
+        return origin
+    rank = stripped.rank if stripped.rank is not None else origin.rank
+    return _Origin(origin.source, origin.pod or stripped.pod, rank, origin.time or stripped.time)
 
 
 def _replaces(bar: Bar, epoch: float, before: _Pending) -> bool:

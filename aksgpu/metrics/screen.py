@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 
 _ESCAPE = re.compile(
-    r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78DEHMc])"
+    r"\x1b(?:"
+    r"\[[0-?]{0,32}[ -/]{0,4}[@-~]"
+    r"|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)"
+    r"|[()][0-9A-Za-z]"
+    r"|[=>78DEHMc])"
 )
-"""ANSI escapes: CSI sequences (colours, cursor moves), OSC sequences (titles, links), character sets, single letters."""
+"""ANSI escapes: CSI sequences (colours, cursor moves), OSC sequences (titles, links), character sets, letters."""
 _CURSOR_UP = re.compile(r"\x1b\[\d{0,3}A")
 """tqdm and rich move the cursor up to draw several bars. What follows is another line of the screen."""
 _BACKSPACES = re.compile("\b+")

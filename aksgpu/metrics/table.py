@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -54,7 +53,6 @@ class Rows:
         self._places = array("i")
         self._times: list[str | None] = []
         self._columns: dict[str, tuple[array[int], array[float]]] = {}
-        self.step_kinds: Counter[str] = Counter()
 
     def append(
         self, order: int, place: int, time: str | None, step: int, epoch: float, values: Mapping[str, float]
@@ -84,6 +82,18 @@ class Rows:
             column[0].append(row)
             column[1].append(value)
 
+    def copy(self) -> Rows:
+        """Return rows that grow without these."""
+        other = Rows()
+        other.count = self.count
+        other._order = self._order[:]
+        other._steps = self._steps[:]
+        other._epochs = self._epochs[:]
+        other._places = self._places[:]
+        other._times = self._times[:]
+        other._columns = {name: (rows[:], values[:]) for name, (rows, values) in self._columns.items()}
+        return other
+
     def frame(self, places: list[Place], names: list[str]) -> pd.DataFrame:
         """Return the rows as a DataFrame, in the order of their lines."""
         count = self.count
@@ -112,4 +122,5 @@ def _times(times: list[str | None], order: Any) -> pd.Series:
     if not any(times):
         return pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[ns, UTC]")
     series = pd.Series(times, dtype="object").iloc[order].reset_index(drop=True)
-    return pd.to_datetime(series, utc=True, format="ISO8601").astype("datetime64[ns, UTC]")
+    parsed: pd.Series = pd.to_datetime(series, utc=True, format="ISO8601").astype("datetime64[ns, UTC]")
+    return parsed

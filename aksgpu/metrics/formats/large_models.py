@@ -8,19 +8,24 @@ from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import NUMBER, PAIR, is_metric, share
 
 _NANOGPT = re.compile(
-    rf"iter (?P<step>\d{{1,12}}): loss (?P<loss>{NUMBER})(?:, time (?P<time>{NUMBER})\s?ms)?(?:, mfu (?P<mfu>{NUMBER})\s?%?)?"
+    rf"iter (?P<step>\d{{1,15}}): loss (?P<loss>{NUMBER})(?:, time (?P<time>{NUMBER})\s?ms)?"
+    rf"(?:, mfu (?P<mfu>{NUMBER})\s?%?)?"
 )
-_NANOGPT_EVAL = re.compile(rf"step (?P<step>\d{{1,12}}): train loss (?P<train>{NUMBER}), val loss (?P<val>{NUMBER})")
-_MEGATRON = re.compile(r"iteration\s{1,12}(?P<step>\d{1,12})/\s{0,12}\d{1,12} \|")
-_MEGATRON_ITEM = re.compile(rf"\|?\s(?P<name>[A-Za-z][\w /().\-]{{0,60}}?): (?P<value>{NUMBER}) (?=\|)")
-_MEGATRON_EVAL = re.compile(r"validation loss at iteration (?P<step>\d{1,12})[^|]{0,80}\|")
+_NANOGPT_EVAL = re.compile(
+    rf"step (?P<step>\d{{1,15}}): train loss (?P<train>{NUMBER}), val loss (?P<val>{NUMBER})(?=\s|$)"
+)
+_MEGATRON = re.compile(r"iteration\s{1,12}(?P<step>\d{1,15})/\s{0,12}\d{1,12} \|")
+_MEGATRON_ITEM = re.compile(rf"(?<=\|)\s(?P<name>[A-Za-z][\w /().\-]{{0,60}}?):\s{{1,12}}(?P<value>{NUMBER})\s(?=\|)")
+_MEGATRON_EVAL = re.compile(r"validation loss at iteration (?P<step>\d{1,15})[^|]{0,80}\|")
 _MEGATRON_SKIPPED = ("consumed", "batch size", "iterations", "elapsed time", "tokens per global")
-_DEEPSPEED = re.compile(r"step=(?P<step>\d{1,12}), skipped=\d{1,12}, lr=\[(?P<lr>[^\]]{0,2000})\]")
+_DEEPSPEED = re.compile(r"step=(?P<step>\d{1,15}), skipped=\d{1,15}, lr=\[(?P<lr>[^\]]{0,2000})\]")
 _DEEPSPEED_RATE = re.compile(
-    rf"\d{{0,9}}/?(?P<step>\d{{1,12}}), (?:RunningAvgSamplesPerSec=(?P<running>{NUMBER}), )?(?:CurrSamplesPerSec|SamplesPerSec)=(?P<rate>{NUMBER})"
+    rf"(?:(?:epoch=)?\d{{1,15}}/(?:micro_step=\d{{1,15}}/global_step=)?)?(?P<step>\d{{1,15}}), "
+    rf"(?:RunningAvgSamplesPerSec=(?P<running>{NUMBER}), )?(?:CurrSamplesPerSec|SamplesPerSec)=(?P<rate>{NUMBER})"
 )
-_FAIRSEQ = re.compile(r"\|?\s?epoch (?P<epoch>\d{1,9}):\s{1,12}\d{1,12} / \d{1,12}\s")
-_FAIRSEQ_EPOCH = re.compile(r"\|?\s?epoch (?P<epoch>\d{1,9}) \| ")
+_FAIRSEQ = re.compile(r"(?:train_inner \| )?\|?\s?epoch (?P<epoch>\d{1,15}):\s{1,12}\d{1,15} / \d{1,15}\s")
+_FAIRSEQ_EPOCH = re.compile(r"(?:(?:train|valid|test|\w{1,20}) \| )?\|?\s?epoch (?P<epoch>\d{1,15}) \| ")
+_FAIRSEQ_SUBSET = re.compile(r"valid on '(?P<subset>\w{1,40})' subset")
 _FAIRSEQ_ITEM = re.compile(rf"\|\s(?P<name>[A-Za-z]\w{{0,60}}) (?P<value>{NUMBER})(?P<unit>%?)(?=\s|$)")
 
 
@@ -38,7 +43,7 @@ def read_nanogpt(text: str, context: Context) -> list[Row] | None:
         values["time_ms"] = float(found["time"])
     if found["mfu"] is not None:
         values["mfu"] = float(found["mfu"])
-    return [Row(values, int(found["step"]), is_percent=("mfu",))]
+    return [Row(values, int(found["step"]), is_percent=("mfu",) if "mfu" in values else ())]
 
 
 def read_megatron(text: str, context: Context) -> list[Row] | None:
@@ -59,10 +64,9 @@ def read_megatron(text: str, context: Context) -> list[Row] | None:
 
 
 def read_deepspeed(text: str, context: Context) -> list[Row] | None:
-    """Read DeepSpeed's lines. They have the step that the program's next line is about."""
+    """Read DeepSpeed's own lines: the learning rate of the first group, and the speed."""
     found = _DEEPSPEED.search(text)
     if found:
-        context.position = (int(found["step"]), "step")
         first = found["lr"].partition(",")[0].strip()
         return [Row({"lr": float(first)}, int(found["step"]))] if re.fullmatch(NUMBER, first) else []
     rate = _DEEPSPEED_RATE.search(text)
@@ -72,7 +76,10 @@ def read_deepspeed(text: str, context: Context) -> list[Row] | None:
 
 
 def read_fairseq(text: str, context: Context) -> list[Row] | None:
-    """Read fairseq's lines within and after an epoch. The step is ``num_updates``."""
+    """Read fairseq's lines within and after an epoch. The step is ``num_updates``.
+
+    A validation's names have its subset before them, where fairseq does not print it itself.
+    """
     found = _FAIRSEQ.match(text)
     pattern = PAIR
     if not found:
@@ -82,13 +89,15 @@ def read_fairseq(text: str, context: Context) -> list[Row] | None:
         return None
     context.epoch = float(found["epoch"])
     row = Row({}, epoch=context.epoch)
+    subset = _FAIRSEQ_SUBSET.match(text, found.end())
+    prefix = f"{subset['subset']}_" if subset else ""
     for pair in pattern.finditer(text, found.end() - 2):
         name = pair["name"]
         value = share(float(pair["value"]), pair["unit"])
         if name.endswith("num_updates"):
             row.step = int(value)
         elif is_metric(name):
-            row.values[name] = value
+            row.values[name if name.startswith(("valid", "test", prefix)) else prefix + name] = value
     return [row] if row.values else []
 
 

@@ -48,17 +48,21 @@ class Context:
 
     Attributes:
         epoch: the newest epoch that a line named.
-        position: step and its kind from the newest line that gave a position and no numbers.
-        bar: the bar on the same line, where a program printed into a bar.
+        position: step, its kind and the epoch from the newest line that gave a position and no numbers.
+        bar: the newest bar, where a format tells its bars apart by the one before.
+        bar_is_final: that bar had values that only its last state has.
         header: column names of a table that has begun.
         header_kind: the format that the table belongs to.
+        columns: names of the values in a second table, which comes and goes within the first.
     """
 
     epoch: float | None = None
-    position: tuple[int, str] | None = None
+    position: tuple[int, str, float | None] | None = None
     bar: Bar | None = None
+    bar_is_final: bool = False
     header: tuple[str, ...] = ()
     header_kind: str = ""
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
