@@ -63,7 +63,7 @@ _LOGGING = re.compile(
     # clock message, with whatever separates them
     rf"|{_CLOCK},?(?: - |: | \| |\s{{1,4}})(?=\S)"
     # logging.basicConfig: LEVEL:name:message
-    rf"|{_LEVEL}:[\w.<>/-]{{0,128}}:(?:\d{{1,7}}:)? ?"
+    rf"|{_LEVEL}:[\w.<>/-]{{0,128}}:(?:\d{{1,7}}:(?!\s?\t))? ?"
     # [LEVEL], [LEVEL    ] of structlog
     rf"|\[{_LEVEL} {{0,8}}\]:? {{0,4}}"
     # LEVEL name: message, LEVEL clock file.py:10] message

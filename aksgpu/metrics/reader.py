@@ -19,7 +19,7 @@ from aksgpu.metrics.facts import FactsReader
 from aksgpu.metrics.formats import FORMATS, Bar, Context, Row, json_lines, progress_bars
 from aksgpu.metrics.table import NO_STEP, Place, Rows
 from aksgpu.metrics.templates import Reading, Template
-from aksgpu.metrics.values import canonical
+from aksgpu.metrics.values import canonical, of_percent
 
 LONGEST_LINE = 16 * 1024
 """Characters of one state of a line that are read. What lies beyond is not."""
@@ -312,6 +312,10 @@ class MetricsReader:
         if not body or _NODE_MESSAGE.match(body):
             return None
         tried = dataclasses.replace(context, epoch=templates.CONTEXT_EPOCH)
+        if context.bar is not None:
+            without = dataclasses.replace(tried, bar=None, bar_is_final=False)
+            if self._read(body, without) != self._read(body, dataclasses.replace(tried)):
+                return None
         before = dataclasses.replace(tried)
         found, name = self._read(body, tried)
         epoch = tried.epoch
@@ -338,7 +342,12 @@ class MetricsReader:
         context = stream.context
         values = {}
         for name, source in zip(template.names, template.sources, strict=True):
-            values[name] = source.constant if source.group < 0 else float(groups[source.group]) / source.divisor
+            if source.group < 0:
+                values[name] = source.constant
+            elif source.is_percent:
+                values[name] = of_percent(float(groups[source.group]))
+            else:
+                values[name] = float(groups[source.group])
         epoch = math.nan
         if template.epoch is not None:
             if template.epoch.group == templates.FROM_CONTEXT:

@@ -122,5 +122,7 @@ def _times(times: list[str | None], order: Any) -> pd.Series:
     if not any(times):
         return pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[ns, UTC]")
     series = pd.Series(times, dtype="object").iloc[order].reset_index(drop=True)
-    parsed: pd.Series = pd.to_datetime(series, utc=True, format="ISO8601").astype("datetime64[ns, UTC]")
+    parsed: pd.Series = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce").astype(
+        "datetime64[ns, UTC]"
+    )
     return parsed

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from aksgpu.metrics.formats.model import Row
+from aksgpu.metrics.values import of_percent
 
 DIGITS = b"0123456789"
 LEARN_AFTER = 4
@@ -40,12 +41,17 @@ _NUMBER = re.compile(rb"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)
 _WORD = re.compile(rb"[A-Za-z_@]")
 _LONGEST_RUN = 17
 """Digits in a row that a template takes. A line with a longer run is read by the plain reader."""
-_LENGTHS = (1, 2, 3, 4, 5, 8, 15)
+_GROUP_BEFORE = re.compile(rb"[0-9][-:/,T]")
+_GROUP_AFTER = re.compile(rb"[-:/,T][0-9]")
+_LENGTHS: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 15)
 """Lengths of a whole number that are tried."""
-_FRACTION_LENGTHS = (1, 2, 3, 6, 17)
+_FRACTION_LENGTHS: tuple[int, ...] = (1, 2, 3, 6, 17)
+"""Lengths of digits behind a point that are tried."""
+_FRACTION_GROUP_BEFORE = re.compile(rb"[0-9][-:/,T]")
+_GROUP_AFTER = re.compile(rb"[-:/,T][0-9]")
+_LENGTHS = (1, 2, 3, 6, 17)
 """Lengths of digits behind a point that are tried."""
 _PROBES = 3
-_DIVISORS = (1.0, 100.0)
 
 
 class Reading(NamedTuple):
@@ -63,17 +69,17 @@ class Reading(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a value comes from: a number of the line, divided by ``divisor``; or a constant.
+    """Where a value comes from: a number of the line, or a constant.
 
     Attributes:
         group: ordinal of the number in the line, or :data:`CONSTANT` or :data:`FROM_CONTEXT`.
         constant: the value where there is no group.
-        divisor: 100 where a percent sign was seen, else 1.
+        is_percent: a percent sign was seen.
     """
 
     group: int
     constant: float
-    divisor: float
+    is_percent: bool
 
 
 @dataclass(frozen=True)
@@ -131,8 +137,8 @@ def learn(line: bytes, read: Read) -> Template | None:
     template = _fit(probes, first, read)
     if template is None:
         return None
-    loose = [_may_vary(line, runs, run, template, first, read, chooser) for run in runs]
-    return replace(template, pattern=_pattern(line, runs, loose))
+    kinds = [_kind(line, runs, run, template, first, read, chooser) for run in runs]
+    return replace(template, pattern=_pattern(line, runs, kinds))
 
 
 class _Run(NamedTuple):
@@ -222,7 +228,7 @@ def _outline(reading: Reading) -> tuple[object, ...]:
     )
 
 
-def _may_vary(
+def _kind(
     line: bytes,
     runs: list[_Run],
     run: _Run,
@@ -230,27 +236,60 @@ def _may_vary(
     first: Reading,
     read: Read,
     chooser: random.Random,
-) -> bool:
-    """Return whether a run of digits may have any length, for all that the plain reader makes of the line."""
+) -> bytes:
+    """Return the pattern of a run of digits: what may stand there, for all that the plain reader makes of the line."""
     if run.is_word:
-        return False
+        return run.digits
+
+    def agrees(lengths: tuple[int, ...], starts: str) -> bool:
+        for length in lengths:
+            probes = [_probe(line, runs, chooser, run, length, starts) for _ in range(2)]
+            if _fit(probes, first, read) != template:
+                return False
+        return True
+
+    count = len(run.digits)
     is_fraction = line[run.start - 1 : run.start] == b"."
-    for length in _FRACTION_LENGTHS if is_fraction else _LENGTHS:
-        probes = [_probe(line, runs, chooser, run, length) for _ in range(2)]
-        fitted = _fit(probes, first, read)
-        if fitted is None or fitted != template:
-            return False
-    return True
+    has_zero = run.digits[:1] == b"0" and count > 1
+    if not template.format:
+        # Several numbers may each be a reason why nobody reads the line. Nothing is tried for them one by one.
+        if count == 1:
+            return b"[0-9]"
+        return (b"0" if has_zero else b"[1-9]") + b"[0-9]{%d}" % (count - 1)
+    may_begin_otherwise = count == 1 or agrees((count,), "123456789" if has_zero else "0")
+    if _is_in_a_group(line, run) or not agrees(_FRACTION_LENGTHS if is_fraction else _LENGTHS, "123456789"):
+        if may_begin_otherwise:
+            return b"[0-9]{%d}" % count
+        return (b"0" if has_zero else b"[1-9]") + b"[0-9]{%d}" % (count - 1)
+    if has_zero and not may_begin_otherwise:
+        return b"0[0-9]{%d}" % (count - 1)
+    if is_fraction or agrees((2, 5), "0"):
+        return b"[0-9]{1,%d}" % _LONGEST_RUN
+    return b"(?:0|[1-9][0-9]{0,%d})" % (_LONGEST_RUN - 1)
 
 
-def _probe(line: bytes, runs: list[_Run], chooser: random.Random, varied: _Run | None = None, length: int = 0) -> bytes:
-    """Return a line with other digits. The run ``varied`` gets another length."""
+def _is_in_a_group(line: bytes, run: _Run) -> bool:
+    """Return whether a run belongs to a date, a clock or the like, which several numbers make up together."""
+    end = run.start + len(run.digits)
+    return bool(_GROUP_BEFORE.match(line[run.start - 2 : run.start]) or _GROUP_AFTER.match(line[end : end + 2]))
+
+
+def _probe(
+    line: bytes,
+    runs: list[_Run],
+    chooser: random.Random,
+    varied: _Run | None = None,
+    length: int = 0,
+    starts: str = "",
+) -> bytes:
+    """Return a line with other digits. The run ``varied`` gets another length and begins with one of ``starts``."""
     parts = []
     position = 0
     for run in runs:
         parts.append(line[position : run.start])
         if run is varied:
-            parts.append("".join(chooser.choice("123456789") for _ in range(length)).encode())
+            others = "".join(chooser.choice("0123456789") for _ in range(length - 1))
+            parts.append((chooser.choice(starts) + others).encode())
         elif run.is_word:
             parts.append(run.digits)
         else:
@@ -266,16 +305,13 @@ def _digits_like(run: bytes, chooser: random.Random) -> bytes:
     return (first + "".join(chooser.choice("0123456789") for _ in range(length - 1))).encode()
 
 
-def _pattern(line: bytes, runs: list[_Run], loose: list[bool]) -> re.Pattern[bytes]:
+def _pattern(line: bytes, runs: list[_Run], kinds: list[bytes]) -> re.Pattern[bytes]:
     """Return the pattern of a line's shape, with a group for each number."""
     pieces = [re.escape(line[place : place + 1]) for place in range(len(line))]
-    for run, may_vary in zip(runs, loose, strict=True):
-        if run.is_word:
-            continue
-        length = b"{1,%d}" % _LONGEST_RUN if may_vary else b"{%d}" % len(run.digits)
+    for run, kind in zip(runs, kinds, strict=True):
         for place in range(run.start, run.start + len(run.digits)):
             pieces[place] = b""
-        pieces[run.start] = b"[0-9]" + length
+        pieces[run.start] = kind
     for token in _NUMBER.finditer(line):
         pieces[token.start()] = b"(" + pieces[token.start()]
         pieces[token.end() - 1] += b")"
@@ -285,17 +321,20 @@ def _pattern(line: bytes, runs: list[_Run], loose: list[bool]) -> re.Pattern[byt
 def _source(values: list[float], numbers: list[list[float]]) -> Source | None:
     """Return the number that gives this value in each probe, or None where several or none do."""
     if all(value == CONTEXT_EPOCH for value in values):
-        return Source(FROM_CONTEXT, 0.0, 1.0)
+        return Source(FROM_CONTEXT, 0.0, False)
     if all(math.isnan(value) for value in values):
-        return Source(CONSTANT, math.nan, 1.0)
+        return Source(CONSTANT, math.nan, False)
     if all(math.isinf(value) for value in values) and len(set(values)) == 1:
-        return Source(CONSTANT, values[0], 1.0)
-    for divisor in _DIVISORS:
+        return Source(CONSTANT, values[0], False)
+    for is_percent in (False, True):
         fitting = [
             group
             for group in range(len(numbers[0]))
-            if all(found[group] / divisor == value for found, value in zip(numbers, values, strict=True))
+            if all(
+                (of_percent(found[group]) if is_percent else found[group]) == value
+                for found, value in zip(numbers, values, strict=True)
+            )
         ]
         if len(fitting) == 1:
-            return Source(fitting[0], 0.0, divisor)
+            return Source(fitting[0], 0.0, is_percent)
     return None

@@ -177,12 +177,14 @@ _MEASURE_NAME = re.compile(
 _NAMED_MEASURE = re.compile(r"(?i:.{0,60}(?:loss|accuracy|_acc|^acc)\w{0,4})|(?i:loss|acc)[A-Z_].{0,60}")
 _SPLIT_NAME = re.compile(r"(?i:train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)[_/\-.].{1,64}")
 _OF_A_SETTING = re.compile(
-    r"(?i:.{0,60}(?:weights?|coef(?:f(?:icient)?)?|lambda|alpha|beta|gamma|factor|threshold|target|patience|scale|fn|func"
+    r"(?i:(?:.{0,60}[_/\-. ])?"
+    r"(?:weights?|coef(?:f(?:icient)?)?|lambda|alpha|beta|gamma|factor|threshold|target|patience|scale|fn|func"
     r"|type|interval|freq(?:uency)?|every|steps?|size|ratio|split|frac(?:tion)?|samples?|seed|len(?:gth)?|id|idx|count|num"
     r"|runtime|batch|workers|epochs?|limit|port|version|time|seconds|secs?|ms))"
 )
 """A name with a metric's word in it that is a setting: ``loss_weight``, ``val_split``, ``eval_steps``."""
 
+_DIGITS_OF_SHARES = 15
 _CANONICAL = {
     "acc": "accuracy",
     "accuracy": "accuracy",
@@ -262,20 +264,21 @@ def is_metric(name: str) -> bool:
 
 def names_a_measure(name: str) -> bool:
     """Return whether a name is a loss's, an accuracy's or another measure's. A line that has one is about training."""
-    if not is_metric(name):
+    if not is_metric(name) or _OF_A_SETTING.fullmatch(name):
         return False
-    if _MEASURE_NAME.fullmatch(name):
-        return True
-    if _OF_A_SETTING.fullmatch(name):
-        return False
-    return bool(_NAMED_MEASURE.fullmatch(name) or _SPLIT_NAME.fullmatch(name))
+    return bool(_MEASURE_NAME.fullmatch(name) or _NAMED_MEASURE.fullmatch(name) or _SPLIT_NAME.fullmatch(name))
 
 
 def share(value: float, unit: str | None) -> float:
     """Return a value as it is, or a percentage as a share of 1 where the percent sign was seen."""
     if unit is not None and unit.strip() == "%":
-        return value / 100
+        return of_percent(value)
     return value
+
+
+def of_percent(value: float) -> float:
+    """Return a percentage as a share of 1, without the last digit's noise of a division: 98.24 becomes 0.9824."""
+    return round(value / 100, _DIGITS_OF_SHARES)
 
 
 def integer(value: float) -> int | None:

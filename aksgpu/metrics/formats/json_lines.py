@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aksgpu.metrics.formats.model import Context, Format, Row
-from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, STEP_NAMES, integer, is_metric, names_a_measure
+from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, STEP_NAMES, integer, is_metric, names_a_measure, share
 
 _NUMERIC_TEXT = re.compile(rf"\s{{0,8}}({NUMBER})\s{{0,4}}(%?)\s{{0,8}}")
 _DEEPEST = 4
@@ -76,7 +76,7 @@ def _numbers(found: Mapping[str, Any], path: str, level: int) -> Iterator[tuple[
         elif isinstance(value, str) and len(value) <= 64:
             match = _NUMERIC_TEXT.fullmatch(value)
             if match:
-                yield name, float(match[1]) / (100 if match[2] else 1)
+                yield name, share(float(match[1]), match[2])
         elif isinstance(value, dict) and level < _DEEPEST:
             yield from _numbers(value, name, level + 1)
 

@@ -21,6 +21,7 @@ from aksgpu.metrics.values import (
     integer,
     is_metric,
     names_a_measure,
+    of_percent,
 )
 
 _NUMBER = re.compile(rf"(?<![\w.@]){NUMBER}")
@@ -164,7 +165,9 @@ _OTHER_LOSSES = frozenset(
 )
 """Words before a measure's that make it another thing: ``packet loss``, ``target accuracy``."""
 _CONNECTIVES = frozenset({"is", "was", "of", "now", "equals", "at", "=", "~", "->", "=>"})
-_WITHOUT_WHOLE_NUMBERS = re.compile(r"(?i:(?:.{0,60}[_ ])?(?:err|error|return|precision|prec|top[1-9]|score|norm))")
+_WITHOUT_WHOLE_NUMBERS = re.compile(
+    r"(?i:(?:.{0,60}[_ ])?(?:err|error|return|precision|prec|top[1-9]|score|norm|map|ap))"
+)
 """Names for which a whole number is mostly something else: ``error: 404``, ``precision: 16``."""
 _UNIT_AFTER = re.compile(
     r"\s{0,2}(?i:ms|s|secs?|seconds?|mins?|minutes?|hours?|h|days?|[KMGT]i?B|bytes?|bits?|decimals?|digits?|places?|px"
@@ -172,13 +175,13 @@ _UNIT_AFTER = re.compile(
 )
 _FRACTION = re.compile(r"\s?/\s?(?P<all>\d{1,15})(?![\w.])")
 _PERCENT = re.compile(r"\s?%")
-_BROKEN = re.compile(r"\w|[/:\-]\d|[.,]\d|\.\w|/\w")
+_BROKEN = re.compile(r"\w|[/:\-]\d|[.,]\d|[.:/]\w")
 _REST_OF_TOKEN = re.compile(r"[\w:./,\-]{0,64}")
-_END_OF_ITEM = re.compile(r"\s{0,4}(?:$|[,;|)\]}\t])|\s{2}|\s-\s")
+_END_OF_ITEM = re.compile(r"\s{0,4}(?:$|[,;|)\]}\t])|\s{2}|\s-\s|\s(?=[A-Za-z])")
 _WHOLE_NUMBER = re.compile(r"[-+]?\d{1,40}")
 _NEEDS_SIGN = re.compile(r"(?i:score|return|err|norm|cost|momentum|prec|it/s|steps?/s)")
 """Words that name a measure only in front of a sign."""
-_AMBIGUOUS = re.compile(r"(?i:precision|error|return|score)")
+_AMBIGUOUS = re.compile(r"(?i:precision|error|return|score|map|ap)")
 _SHARE = re.compile(r"(?i:acc|correct)")
 _COLUMN = re.compile(r"[A-Za-z][\w@/.\-]{0,63}")
 _ADJECTIVE = re.compile(r"[A-Za-z][\w/\-]{0,30}")
@@ -222,9 +225,9 @@ _NOTHING = _Label("", "", False, False, False)
 def read(text: str, context: Context) -> list[Row] | None:
     """Read ``name=value`` pairs of which at least one has a measure's name, and guarded prose."""
     if "metricName" in text:
-        katib = _KATIB.search(text)
+        katib = {found["name"]: float(found["value"]) for found in _KATIB.finditer(text)}
         if katib:
-            return [Row({katib["name"]: float(katib["value"])}, epoch=context.epoch)]
+            return [Row(katib, epoch=context.epoch)]
     if _CONFIGURATION.match(text):
         return None
     text = unwrapped(text)
@@ -280,13 +283,8 @@ def _scan(text: str, row: Row, has_position: bool) -> bool:
         if not label.name:
             continue
         plain = label.name.lower()
-        if plain in STEP_NAMES and label.sign == "=" and value is not None:
-            row.step = integer(value)
-            has_position = True
-            continue
-        if plain in EPOCH_NAMES and label.sign == "=" and value is not None:
-            row.epoch = value
-            has_position = True
+        if plain in STEP_NAMES or plain in EPOCH_NAMES:
+            has_position = _take_position(plain, label.sign, value, row) or has_position
             continue
         if value is None or not is_metric(label.name):
             continue
@@ -298,6 +296,17 @@ def _scan(text: str, row: Row, has_position: bool) -> bool:
     if not row.values or not claims:
         return False
     return len(_SENTENCE.findall(text)) <= _MOST_WORDS + 3 * len(row.values)
+
+
+def _take_position(name: str, sign: str, value: float | None, row: Row) -> bool:
+    """Take ``step=3`` or ``epoch=1`` of logfmt. Positions in other forms are found before."""
+    if value is None or sign != "=":
+        return False
+    if name in EPOCH_NAMES:
+        row.epoch = value
+    else:
+        row.step = integer(value)
+    return True
 
 
 def _label(region: str) -> _Label:
@@ -332,7 +341,7 @@ def _label(region: str) -> _Label:
     qualifiers = _qualifiers(words[:-count], free=bool(sign) or len(words) - count == 1)
     if qualifiers is None:
         return _NOTHING
-    if not is_measure and not is_secondary and (qualifiers or len(words) > 1):
+    if not is_measure and not is_secondary and (len(words) > 1 or "." in last):
         return _NOTHING
     name = "_".join([*qualifiers, *words[-count:]]).replace("._", "_")
     if not _COLUMN.fullmatch(name):
@@ -372,7 +381,7 @@ def _value(text: str, number: re.Match[str], label: _Label, has_position: bool) 
     printed = number[0]
     percent = _PERCENT.match(text, end)
     if percent:
-        return (float(printed) / 100, percent.end()) if label.name else (None, percent.end())
+        return (of_percent(float(printed)), percent.end()) if label.name else (None, percent.end())
     fraction = _FRACTION.match(text, end)
     if fraction:
         right = float(printed)

@@ -9,7 +9,7 @@ from aksgpu.metrics.values import NUMBER, PAIR, is_metric, share
 
 _NANOGPT = re.compile(
     rf"iter (?P<step>\d{{1,15}}): loss (?P<loss>{NUMBER})(?:, time (?P<time>{NUMBER})\s?ms)?"
-    rf"(?:, mfu (?P<mfu>{NUMBER})\s?%?)?"
+    rf"(?:, mfu (?P<mfu>{NUMBER})(?P<unit>\s?%)?)?"
 )
 _NANOGPT_EVAL = re.compile(
     rf"step (?P<step>\d{{1,15}}): train loss (?P<train>{NUMBER}), val loss (?P<val>{NUMBER})(?=\s|$)"
@@ -30,7 +30,7 @@ _FAIRSEQ_ITEM = re.compile(rf"\|\s(?P<name>[A-Za-z]\w{{0,60}}) (?P<value>{NUMBER
 
 
 def read_nanogpt(text: str, context: Context) -> list[Row] | None:
-    """Read nanoGPT's iterations and evaluations. ``mfu`` is in percent, ``time_ms`` in milliseconds."""
+    """Read nanoGPT's iterations and evaluations. ``time_ms`` is in milliseconds."""
     found = _NANOGPT_EVAL.match(text)
     if found:
         values = {"train_loss": float(found["train"]), "val_loss": float(found["val"])}
@@ -42,8 +42,8 @@ def read_nanogpt(text: str, context: Context) -> list[Row] | None:
     if found["time"] is not None:
         values["time_ms"] = float(found["time"])
     if found["mfu"] is not None:
-        values["mfu"] = float(found["mfu"])
-    return [Row(values, int(found["step"]), is_percent=("mfu",) if "mfu" in values else ())]
+        values["mfu"] = share(float(found["mfu"]), found["unit"])
+    return [Row(values, int(found["step"]))]
 
 
 def read_megatron(text: str, context: Context) -> list[Row] | None:

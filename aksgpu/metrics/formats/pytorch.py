@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from aksgpu.metrics.formats.model import Context, Format, Row
-from aksgpu.metrics.values import NUMBER, is_metric
+from aksgpu.metrics.values import NUMBER, is_metric, of_percent
 
 _MNIST = re.compile(
     r"Train Epoch: (?P<epoch>\d{1,15}) \[\s{0,8}(?P<done>\d{1,15})/\d{1,15} \(\s{0,4}[\d.]{1,8}%\)\]\s{0,8}"
@@ -65,7 +65,7 @@ def read_mnist_test(text: str, context: Context) -> list[Row] | None:
     split = _SETS[found["set"]]
     values = {f"{split}_loss": float(found["loss"])}
     if found["percent"] is not None:
-        values[f"{split}_accuracy"] = float(found["percent"]) / 100
+        values[f"{split}_accuracy"] = of_percent(float(found["percent"]))
     elif int(found["all"]):
         values[f"{split}_accuracy"] = int(found["right"]) / int(found["all"])
     return [Row(values, epoch=context.epoch)]
@@ -78,11 +78,11 @@ def read_tutorials(text: str, context: Context) -> list[Row] | None:
         return [Row({"loss": float(found["value"])}, int(found["done"]), "samples", context.epoch)]
     found = _QUICKSTART_TEST.match(text)
     if found:
-        values = {"test_accuracy": float(found["accuracy"]) / 100, "test_loss": float(found["loss"])}
+        values = {"test_accuracy": of_percent(float(found["accuracy"])), "test_loss": float(found["loss"])}
         return [Row(values, epoch=context.epoch)]
     found = _CIFAR_TEST.match(text)
     if found:
-        return [Row({f"{found['set']}_accuracy": float(found["value"]) / 100}, epoch=context.epoch)]
+        return [Row({f"{found['set']}_accuracy": of_percent(float(found["value"]))}, epoch=context.epoch)]
     found = _VAE.match(text)
     if found:
         if found["epoch"]:
