@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         views,
     )
     from aksgpu.azure import connect
+    from aksgpu.training_log import log
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "jobs",
     "kube",
     "local",
+    "log",
     "logs",
     "manifests",
     "metrics",
@@ -59,6 +61,10 @@ def __getattr__(name: str) -> object:
         from aksgpu.azure import connect
 
         return connect
+    if name == "log":
+        from aksgpu.training_log import log
+
+        return log
     if name in __all__:
         import importlib
 

@@ -19,7 +19,7 @@ class Record(TrainerCallback):
     """Takes what the trainer logs."""
 
     def on_log(self, args, state, control, logs=None, **others):
-        for name in ("loss", "eval_loss", "eval_accuracy", "grad_norm", "learning_rate"):
+        for name in ("loss", "eval_loss", "eval_accuracy", "grad_norm", "learning_rate", "train_loss"):
             if name in logs:
                 truth.add(name, logs[name], epoch=round(state.epoch, 4))
 

@@ -22,5 +22,7 @@ def train(verbose: int, family: str) -> None:
     for epoch in range(3):
         for metric, values in history.history.items():
             truth.add(metric, values[epoch], epoch=epoch + 1)
-    model.evaluate(features[384:], labels[384:], verbose=verbose)
+    tested = model.evaluate(features[384:], labels[384:], verbose=verbose, return_dict=True)
+    for metric, value in tested.items():
+        truth.add(f"eval_{metric}", value, printed=metric)
     truth.save()

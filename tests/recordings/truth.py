@@ -24,11 +24,24 @@ class Truth:
         self.tolerance = tolerance
         self.values: list[dict[str, Any]] = []
 
-    def add(self, metric: str, value: Any, *, epoch: float | None = None, step: int | None = None) -> None:
-        """Add one value that the log is to show, with the position that the log prints for it."""
+    def add(
+        self,
+        metric: str,
+        value: Any,
+        *,
+        epoch: float | None = None,
+        step: int | None = None,
+        printed: str | None = None,
+    ) -> None:
+        """Add one value that the log is to show, with the position that the log prints for it.
+
+        ``printed`` is the name in the log, where ``metric`` says more than that.
+        """
         entry: dict[str, Any] = {"metric": metric, "value": float(value)}
         if epoch is not None:
             entry["epoch"] = float(epoch)
+        if printed is not None:
+            entry["printed"] = printed
         if step is not None:
             entry["step"] = int(step)
         self.values.append(entry)

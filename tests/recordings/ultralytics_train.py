@@ -24,9 +24,15 @@ def record_losses(trainer):
         truth.add(name.removeprefix("train/"), value, epoch=trainer.epoch + 1)
 
 
+validated = set()
+
+
 def record_metrics(trainer):
+    # After the last epoch, the best model is validated once more. That belongs to no epoch.
+    epoch = min(trainer.epoch + 1, trainer.epochs)
     for name in ("precision(B)", "recall(B)", "mAP50(B)", "mAP50-95(B)"):
-        truth.add(name, trainer.metrics[f"metrics/{name}"], epoch=trainer.epoch + 1)
+        truth.add(name, trainer.metrics[f"metrics/{name}"], epoch=None if epoch in validated else epoch)
+    validated.add(epoch)
 
 
 model = YOLO("yolov8n.yaml")
