@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -80,6 +80,9 @@ class _Stream:
         self.pending: dict[str, _Pending] = {}
         self.finished: dict[str, dict[str, float]] = {}
         self.counts: Counter[str] = Counter()
+        self.last: Template | None = None
+        """The template of the line before, which most often fits the next line too. A plainly read line, which may
+        begin a table, unsets it."""
 
     def copy(self) -> _Stream:
         """Return a stream that goes on without this one."""
@@ -223,15 +226,24 @@ class MetricsReader:
 
     def _lines(self, lines: list[bytes], source: _Source) -> None:
         plain = _Origin(source)
+        usual = self._stream(source, None, None)
         for line in lines:
             self._order += 1
             origin = plain
+            stream = usual
             if line[4:5] == b"-" or line[:1] == b"[":
                 line, origin = self._without_head(line, source)
+                if origin.pod is not None or origin.rank is not None:
+                    stream = self._stream(source, origin.pod, origin.rank)
+            if stream.last is not None:
+                found = stream.last.pattern.fullmatch(line)
+                if found:
+                    self._add_by_template(stream.last, found, origin.time, stream)
+                    continue
             if b"\r" in line or b"\x1b" in line or b"\b" in line:
                 self._screened(line.decode("utf-8", "replace"), origin)
             else:
-                self._text(line, None, origin)
+                self._text(line, None, origin, stream)
 
     def _without_head(self, line: bytes, source: _Source) -> tuple[bytes, _Origin]:
         """Take off the server's time and the prefixes that name a pod or a rank."""
@@ -263,12 +275,12 @@ class MetricsReader:
             outer = prefixes.strip(line)
             line = outer.text
             origin = _joined(origin, outer)
-        for state in progress_bars.without_replaced(screen.states(line)):
-            self._text(state[:LONGEST_LINE].encode("utf-8", "replace"), state, origin)
-
-    def _text(self, line: bytes, text: str | None, origin: _Origin) -> None:
-        """Read a line, or one state of it: by a template where there is one, else by the plain way."""
         stream = self._stream(origin.source, origin.pod, origin.rank)
+        for state in progress_bars.without_replaced(screen.states(line)):
+            self._text(state[:LONGEST_LINE].encode("utf-8", "replace"), state, origin, stream)
+
+    def _text(self, line: bytes, text: str | None, origin: _Origin, stream: _Stream) -> None:
+        """Read a line, or one state of it: by a template where there is one, else by the plain way."""
         context = stream.context
         key = (line.translate(None, templates.DIGITS), context.header, context.columns)
         shape = self._shapes.get(key)
@@ -276,13 +288,16 @@ class MetricsReader:
             shape = _Shape()
             if len(self._shapes) < templates.MOST_SHAPES and not self._patterns:
                 self._shapes[key] = shape
-        for number, template in enumerate(shape.templates):
+        for template in shape.templates:
             found = template.pattern.fullmatch(line)
             if found:
-                if number:
-                    shape.templates.insert(0, shape.templates.pop(number))
+                if template is not shape.templates[0]:
+                    shape.templates.remove(template)
+                    shape.templates.insert(0, template)
+                stream.last = template
                 self._add_by_template(template, found, origin.time, stream)
                 return
+        stream.last = None
         self._plain(line.decode("utf-8", "replace") if text is None else text, origin)
         shape.lines += 1
         if shape.lines >= templates.LEARN_AFTER and not self._patterns:
@@ -332,22 +347,19 @@ class MetricsReader:
         return Reading(found[0], name, changed)
 
     def _add_by_template(self, template: Template, found: re.Match[bytes], time: str | None, stream: _Stream) -> None:
-        if not template.format:
-            self._note_unread(found[0])
+        if not template.names:
+            if template.format:
+                self._formats[template.format] += 1
+            else:
+                self._note_unread(found[0])
             return
         self._formats[template.format] += 1
-        if not template.names:
-            return
         groups = found.groups()
         context = stream.context
-        values = {}
-        for name, source in zip(template.names, template.sources, strict=True):
-            if source.group < 0:
-                values[name] = source.constant
-            elif source.is_percent:
-                values[name] = of_percent(float(groups[source.group]))
-            else:
-                values[name] = float(groups[source.group])
+        if template.groups is None:
+            values = [_number(source, groups) for source in template.sources]
+        else:
+            values = [float(groups[group]) for group in template.groups]
         epoch = math.nan
         if template.epoch is not None:
             if template.epoch.group == templates.FROM_CONTEXT:
@@ -356,12 +368,18 @@ class MetricsReader:
                 epoch = float(groups[template.epoch.group])
             if template.sets_epoch:
                 context.epoch = epoch
-        step = None if template.step is None else int(groups[template.step.group])
+        if template.step_group >= 0:
+            context.position = None
+            self._step_kinds[template.step_kind] += 1
+            step = int(groups[template.step_group])
+            self._rows.append(self._order, stream.place, time, step, epoch, template.names, values)
+            return
+        step_or_none = None if template.step is None else int(groups[template.step.group])
         bar = None
         if template.bar_key is not None and template.done is not None:
             total = None if template.total is None else int(groups[template.total.group])
             bar = Bar(template.bar_key, int(groups[template.done.group]), total)
-        self._place(step, template.step_kind, epoch, values, bar, time, stream)
+        self._place(step_or_none, template.step_kind, epoch, template.names, values, bar, time, stream)
 
     def _plain(self, text: str, origin: _Origin) -> None:
         """Read one line, or one state of it, by the plain way."""
@@ -452,14 +470,15 @@ class MetricsReader:
             return
         self._percent.update(row.is_percent)
         epoch = math.nan if row.epoch is None else float(row.epoch)
-        self._place(row.step, row.step_kind, epoch, values, row.bar, time, stream)
+        self._place(row.step, row.step_kind, epoch, tuple(values), list(values.values()), row.bar, time, stream)
 
     def _place(
         self,
         step: int | None,
         kind: str,
         epoch: float,
-        values: dict[str, float],
+        names: tuple[str, ...],
+        values: list[float],
         bar: Bar | None,
         time: str | None,
         stream: _Stream,
@@ -467,15 +486,17 @@ class MetricsReader:
         """Keep the values of a line as a row, or as the newest state of its bar."""
         if step is not None and bar is None:
             stream.context.position = None
-        step, kind = self._step(step, kind, epoch, values, stream)
+        if step is None:
+            step, kind = self._step(kind, epoch, names[0], stream)
         if bar is None:
             self._step_kinds[kind] += 1
-            self._rows.append(self._order, stream.place, time, step, epoch, values)
+            self._rows.append(self._order, stream.place, time, step, epoch, names, values)
             return
         before = stream.pending.get(bar.key)
         if before is not None and not _replaces(bar, epoch, before):
             self._finish(before, stream)
-        stream.pending[bar.key] = _Pending(bar, self._order, time, step, kind, epoch, values)
+        found = dict(zip(names, values, strict=True))
+        stream.pending[bar.key] = _Pending(bar, self._order, time, step, kind, epoch, found)
 
     def _finish(self, pending: _Pending, stream: _Stream) -> None:
         """Keep the last state of a bar as a row."""
@@ -493,20 +514,18 @@ class MetricsReader:
             return
         stream.finished[bar.key] = pending.values
         self._step_kinds[pending.kind] += 1
-        self._rows.append(pending.order, stream.place, pending.time, pending.step, pending.epoch, values)
+        names = tuple(values)
+        self._rows.append(
+            pending.order, stream.place, pending.time, pending.step, pending.epoch, names, values.values()
+        )
 
-    def _step(
-        self, step: int | None, kind: str, epoch: float, values: dict[str, float], stream: _Stream
-    ) -> tuple[int, str]:
-        """Return a row's step and what it counts: from the line, else the line before, else a running number."""
-        if step is not None:
-            return step, kind
+    def _step(self, kind: str, epoch: float, first: str, stream: _Stream) -> tuple[int, str]:
+        """Return the step of a row that does not name one: that of the line before, else a running number."""
         position = stream.context.position
         if position is not None and position[2] == stream.context.epoch:
             return position[0], position[1]
         if not math.isnan(epoch):
             return NO_STEP, "none"
-        first = next(iter(values))
         count = stream.counts[first]
         stream.counts[first] = count + 1
         return count, "count"
@@ -545,6 +564,14 @@ def _joined(origin: _Origin, stripped: prefixes.Prefixes) -> _Origin:
         return origin
     rank = stripped.rank if stripped.rank is not None else origin.rank
     return _Origin(origin.source, origin.pod or stripped.pod, rank, origin.time or stripped.time)
+
+
+def _number(source: templates.Source, groups: tuple[Any, ...]) -> float:
+    """Return a value of a line that a template matched."""
+    if source.group < 0:
+        return source.constant
+    value = float(groups[source.group])
+    return of_percent(value) if source.is_percent else value
 
 
 def _replaces(bar: Bar, epoch: float, before: _Pending) -> bool:

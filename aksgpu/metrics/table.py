@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ _TYPES: dict[Hashable, Any] = {
     "rank": "Int64",
     "attempt": "Int64",
 }
+_PACKED_AT = 4096
+"""New rows of a block that are moved into its arrays together."""
 NO_STEP = -(2**62)
 """Marks a row without a step."""
 
@@ -42,20 +44,64 @@ class Place:
         self.attempt = attempt
 
 
+class _Block:
+    """Rows that have the same metrics.
+
+    New rows are tuples, which are quick to append. From time to time they move into arrays, which take less memory.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.new: list[tuple[Any, ...]] = []
+        self.orders = array("q")
+        self.places = array("q")
+        self.steps = array("q")
+        self.epochs = array("d")
+        self.times: list[str | None] = []
+        self.values = [array("d") for _ in names]
+
+    def pack(self) -> None:
+        """Move the new rows into the arrays."""
+        if not self.new:
+            return
+        orders, places, times, steps, epochs, *values = zip(*self.new, strict=True)
+        self.orders.extend(orders)
+        self.places.extend(places)
+        self.times.extend(times)
+        self.steps.extend(steps)
+        self.epochs.extend(epochs)
+        for column, numbers in zip(self.values, values, strict=True):
+            column.extend(numbers)
+        self.new = []
+
+    def copy(self) -> _Block:
+        """Return a block that grows without this one."""
+        other = _Block(self.names)
+        other.new = self.new[:]
+        other.orders = self.orders[:]
+        other.places = self.places[:]
+        other.steps = self.steps[:]
+        other.epochs = self.epochs[:]
+        other.times = self.times[:]
+        other.values = [column[:] for column in self.values]
+        return other
+
+
 class Rows:
-    """Rows by column. A row is appended and never changed."""
+    """Rows, kept in blocks of the same metrics. A row is appended and never changed."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._order = array("q")
-        self._steps = array("q")
-        self._epochs = array("d")
-        self._places = array("i")
-        self._times: list[str | None] = []
-        self._columns: dict[str, tuple[array[int], array[float]]] = {}
+        self._blocks: dict[tuple[str, ...], _Block] = {}
 
     def append(
-        self, order: int, place: int, time: str | None, step: int, epoch: float, values: Mapping[str, float]
+        self,
+        order: int,
+        place: int,
+        time: str | None,
+        step: int,
+        epoch: float,
+        names: tuple[str, ...],
+        values: Iterable[float],
     ) -> None:
         """Append one row.
 
@@ -65,57 +111,57 @@ class Rows:
             time: the server's time of the line, or None.
             step: or :data:`NO_STEP`.
             epoch: or NaN.
-            values: the metrics, at least one.
+            names: of the metrics, at least one.
+            values: of the metrics.
         """
-        row = self.count
-        self.count = row + 1
-        self._order.append(order)
-        self._steps.append(step)
-        self._epochs.append(epoch)
-        self._places.append(place)
-        self._times.append(time)
-        for name, value in values.items():
-            column = self._columns.get(name)
-            if column is None:
-                column = (array("q"), array("d"))
-                self._columns[name] = column
-            column[0].append(row)
-            column[1].append(value)
+        block = self._blocks.get(names)
+        if block is None:
+            block = _Block(names)
+            self._blocks[names] = block
+        block.new.append((order, place, time, step, epoch, *values))
+        if len(block.new) >= _PACKED_AT:
+            block.pack()
 
     def copy(self) -> Rows:
         """Return rows that grow without these."""
         other = Rows()
-        other.count = self.count
-        other._order = self._order[:]
-        other._steps = self._steps[:]
-        other._epochs = self._epochs[:]
-        other._places = self._places[:]
-        other._times = self._times[:]
-        other._columns = {name: (rows[:], values[:]) for name, (rows, values) in self._columns.items()}
+        other._blocks = {names: block.copy() for names, block in self._blocks.items()}
         return other
 
     def frame(self, places: list[Place], names: list[str]) -> pd.DataFrame:
         """Return the rows as a DataFrame, in the order of their lines."""
-        count = self.count
-        order = np.argsort(np.frombuffer(self._order, dtype="int64") if count else np.empty(0, "int64"), kind="stable")
-        steps = np.array(self._steps, dtype="int64")[order]
-        epochs = np.array(self._epochs, dtype="float64")[order]
-        place = np.array(self._places, dtype="int64")[order]
+        blocks = list(self._blocks.values())
+        for block in blocks:
+            block.pack()
+        orders = _joined([block.orders for block in blocks], "int64")
+        order = np.argsort(orders, kind="stable")
+        steps = _joined([block.steps for block in blocks], "int64")[order]
+        epochs = _joined([block.epochs for block in blocks], "float64")[order]
+        place = _joined([block.places for block in blocks], "int64")[order]
+        times = [time for block in blocks for time in block.times]
         columns: dict[str, Any] = {
             "step": pd.arrays.IntegerArray(steps, steps == NO_STEP),
             "epoch": pd.arrays.FloatingArray(epochs, np.isnan(epochs)),
-            "time": _times(self._times, order),
+            "time": _times(times, order),
         }
         for name in POSITION_COLUMNS[3:]:
             of_place = pd.array([getattr(each, name) for each in places], dtype=_TYPES[name])
             columns[name] = of_place.take(place) if len(places) else pd.array([], dtype=_TYPES[name])
+        numbers = {name: np.full(len(orders), np.nan) for name in names}
+        start = 0
+        for block in blocks:
+            end = start + len(block.orders)
+            for name, values in zip(block.names, block.values, strict=True):
+                numbers[name][start:end] = values
+            start = end
         for name in names:
-            values = np.full(count, np.nan)
-            found = self._columns.get(name)
-            if found is not None:
-                values[np.array(found[0], dtype="int64")] = np.array(found[1], dtype="float64")
-            columns[f"{name}_" if name in POSITION_COLUMNS else name] = values[order]
+            columns[f"{name}_" if name in POSITION_COLUMNS else name] = numbers[name][order]
         return pd.DataFrame(columns)
+
+
+def _joined(arrays: list[array[Any]], dtype: str) -> Any:
+    parts = [np.array(each, dtype=dtype) for each in arrays]
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
 def _times(times: list[str | None], order: Any) -> pd.Series:

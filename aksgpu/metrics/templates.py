@@ -15,6 +15,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from aksgpu.metrics.formats.model import Row
@@ -39,13 +40,15 @@ CONSTANT = -1
 _RUN = re.compile(rb"[0-9]+")
 _NUMBER = re.compile(rb"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _WORD = re.compile(rb"[A-Za-z_@]")
-_LONGEST_RUN = 17
+_LONGEST_FRACTION = 24
+"""Digits behind a point that a template takes."""
+_LONGEST_RUN = 15
 """Digits in a row that a template takes. A line with a longer run is read by the plain reader."""
 _GROUP_BEFORE = re.compile(rb"[0-9][-:/,T]")
 _GROUP_AFTER = re.compile(rb"[-:/,T][0-9]")
 _LENGTHS: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 15)
 """Lengths of a whole number that are tried."""
-_FRACTION_LENGTHS: tuple[int, ...] = (1, 2, 3, 6, 17)
+_FRACTION_LENGTHS: tuple[int, ...] = (1, 2, 3, 6, 17, 24)
 """Lengths of digits behind a point that are tried."""
 _FRACTION_GROUP_BEFORE = re.compile(rb"[0-9][-:/,T]")
 _GROUP_AFTER = re.compile(rb"[-:/,T][0-9]")
@@ -114,6 +117,18 @@ class Template:
     done: Source | None = None
     total: Source | None = None
 
+    @cached_property
+    def step_group(self) -> int:
+        """The group of the step of a line that is a row by itself; -1 where there is no step, or a bar."""
+        return self.step.group if self.step is not None and self.bar_key is None else -1
+
+    @cached_property
+    def groups(self) -> tuple[int, ...] | None:
+        """The groups of the metrics' values, or None where one is a percentage or a constant."""
+        if any(source.is_percent or source.group < 0 for source in self.sources):
+            return None
+        return tuple(source.group for source in self.sources)
+
 
 Read = Callable[[str], Reading | None]
 
@@ -127,7 +142,7 @@ def learn(line: bytes, read: Read) -> Template | None:
             anything but one row or none.
     """
     runs = _runs(line)
-    if any(len(run.digits) > _LONGEST_RUN for run in runs):
+    if any(len(run.digits) > _LONGEST_FRACTION for run in runs):
         return None
     chooser = random.Random(line)
     first = read(line.decode("utf-8", "replace"))
@@ -253,8 +268,8 @@ def _kind(
     has_zero = run.digits[:1] == b"0" and count > 1
     if not template.format:
         # Several numbers may each be a reason why nobody reads the line. Nothing is tried for them one by one.
-        if count == 1:
-            return b"[0-9]"
+        if count == 1 or b"{" not in line:
+            return b"[0-9]{%d}" % count
         return (b"0" if has_zero else b"[1-9]") + b"[0-9]{%d}" % (count - 1)
     may_begin_otherwise = count == 1 or agrees((count,), "123456789" if has_zero else "0")
     if _is_in_a_group(line, run) or not agrees(_FRACTION_LENGTHS if is_fraction else _LENGTHS, "123456789"):
@@ -263,7 +278,9 @@ def _kind(
         return (b"0" if has_zero else b"[1-9]") + b"[0-9]{%d}" % (count - 1)
     if has_zero and not may_begin_otherwise:
         return b"0[0-9]{%d}" % (count - 1)
-    if is_fraction or agrees((2, 5), "0"):
+    if is_fraction:
+        return b"[0-9]{1,%d}" % _LONGEST_FRACTION
+    if agrees((2, 5), "0"):
         return b"[0-9]{1,%d}" % _LONGEST_RUN
     return b"(?:0|[1-9][0-9]{0,%d})" % (_LONGEST_RUN - 1)
 

@@ -16,6 +16,15 @@ from aksgpu import metrics
 LOGS = Path(__file__).parent.parent / "data" / "recorded-logs"
 KATIB = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)")
 """Default filter of Katib's metrics collector."""
+ALIASES = {
+    "learn": "loss",
+    "test": "val_loss",
+    "precision_b": "precision",
+    "recall_b": "recall",
+    "map50_b": "map50",
+    "map50_95_b": "map",
+}
+"""General names that other readers give to CatBoost's and Ultralytics' values. They count as well."""
 POSITIONS = ("step", "epoch", "time", "pod", "index", "rank", "attempt")
 
 Found = tuple[frozenset[str], float]
@@ -57,7 +66,8 @@ def recordings() -> list[Recording]:
 
 def spelled(name: str) -> str:
     """Return a name in the one spelling in which names are compared."""
-    return re.sub(r"[^a-z0-9]+", "_", metrics.canonical(name).lower()).strip("_")
+    plain = re.sub(r"[^a-z0-9]+", "_", metrics.canonical(name).lower()).strip("_")
+    return re.sub(r"^val_\d+_", "val_", plain)
 
 
 def with_aksgpu(recording: Recording) -> list[Found]:
@@ -96,7 +106,7 @@ def score(recording: Recording, found: Iterable[Found]) -> str:
     ``wrong`` is a value under the name of one of the framework's metrics that the framework never had. Other names do
     not count. A percentage counts as its share, and the printed name as well as the one that tells more.
     """
-    open_values = [(_names(value), value["value"]) for value in recording.values]
+    open_values = [(_names(value, recording.family), value["value"]) for value in recording.values]
     known = list(open_values)
     wrong = 0
     right = 0
@@ -115,8 +125,12 @@ def score(recording: Recording, found: Iterable[Found]) -> str:
     return "partial" if right else "nothing"
 
 
-def _names(value: dict[str, Any]) -> frozenset[str]:
-    return frozenset(spelled(value[key]) for key in ("metric", "printed") if key in value)
+def _names(value: dict[str, Any], family: str) -> frozenset[str]:
+    names = {spelled(value[key]) for key in ("metric", "printed") if key in value}
+    names |= {ALIASES[name] for name in names if name in ALIASES}
+    if family == "fastai" and value["metric"] == "accuracy":
+        names.add("val_accuracy")  # fastai measures it on the validation's data
+    return frozenset(names)
 
 
 def _close(found: float, true: float, tolerance: float) -> bool:
