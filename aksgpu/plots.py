@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from aksgpu.errors import InvalidInput
@@ -28,9 +29,19 @@ from aksgpu.metrics import canonical
 __all__ = ["curve"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_COLOURS_ON_DARK = ("#56B4E9", "#FF9E4A", "#2FD6A5", "#F0A6CE", "#A6DCFF", "#F5D04C")
+"""The same colours, lighter, with at least 7:1 contrast on black."""
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 _LEGEND_INSIDE = 6
 """Curves up to which the legend stands inside the axes. With more it stands beside them."""
+_LEGEND_ROWS = 20
+"""Curves in one column of the legend beside the axes."""
+_LEGEND_COLUMN = 2.2
+"""Width of a further column of the legend in inches. A new figure grows by it."""
+_LONGEST_LINE = 60
+"""Characters of an unread line that an empty figure shows."""
+_LONGEST_LABEL = 32
+"""Characters of a curve's name in the legend."""
 _SIZE = (7.2, 4.2)
 """Width and height of a new figure in inches."""
 _SHARE_FROM_ZERO = 0.4
@@ -52,6 +63,8 @@ _BETTER_WHEN_HIGH = (
     "ssim",
 )
 _BETTER_WHEN_LOW = ("loss", "error", "err", "mae", "mse", "rmse", "ppl", "perplexity", "wer", "cer", "nll", "fid")
+_COMES_ALONG = 0.95
+"""Share of a metric's rows in which another metric must be for the two to belong to one line."""
 _POSITIONS = frozenset({"step", "epoch", "time", "pod", "index", "rank", "attempt", "run"})
 
 
@@ -87,7 +100,8 @@ class _Theme:
     ink: str
     grey: str
     faint: str
-    edge: str
+    colours: tuple[str, ...]
+    ground: tuple[float, float, float]
 
 
 def curve(
@@ -132,7 +146,9 @@ def curve(
     runs = _runs(data)
     curves = _curves(runs, metrics, x)
     if ax is None:
-        figure = NotebookFigure(figsize=_SIZE, dpi=110, layout="constrained")
+        more_columns = max(0, len(curves) - 1) // _LEGEND_ROWS
+        size = (_SIZE[0] + more_columns * _LEGEND_COLUMN, _SIZE[1])
+        figure = NotebookFigure(figsize=size, dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         ax = figure.add_subplot()
     theme = _theme(ax)
@@ -140,13 +156,14 @@ def curve(
     if not any(np.isfinite(each.y).any() for each in curves):
         _say_what_was_seen(ax, theme, runs)
     for number, each in enumerate(curves):
-        _draw(ax, each, number, smooth, labelled=len(curves) > 1)
+        colour = theme.colours[number % len(theme.colours)]
+        _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
         if best:
-            _mark_best(ax, each, number)
+            _mark_best(ax, each, colour, theme)
     if len(curves) > 1:
         _legend(ax, theme, len(curves))
     elif not best:
-        _name_last_value(ax, curves)
+        _name_last_value(ax, curves, theme)
     _name_gpu(ax, theme, runs)
     found = ax.get_figure(root=True)
     if found is None:
@@ -247,8 +264,7 @@ def _parts(table: pd.DataFrame, column: str) -> Iterable[tuple[str, pd.DataFrame
 
 
 def _line(label: str, column: str, rows: pd.DataFrame, x: str | None) -> _Curve:
-    others = _metric_columns(rows)
-    rows = rows[rows[column].notna() | rows[others].isna().all(axis="columns")]
+    rows = rows[rows[column].notna() | _is_printed_nan(rows, column)]
     axis = x or _axis(rows, column)
     if axis == "time":
         at = (rows["time"] - rows["time"].min()).dt.total_seconds().to_numpy(dtype=float, na_value=np.nan)
@@ -260,6 +276,21 @@ def _line(label: str, column: str, rows: pd.DataFrame, x: str | None) -> _Curve:
     values[~np.isfinite(values)] = np.nan
     known = np.isfinite(at)
     return _Curve(label, column, axis, at[known], values[known])
+
+
+def _is_printed_nan(rows: pd.DataFrame, column: str) -> Any:
+    """Return in which rows a metric is NaN because the program printed so, and not because the row has other metrics.
+
+    That is where the metrics are that otherwise always come with this one, or where a row has none at all.
+    """
+    others = [name for name in _metric_columns(rows) if name != column]
+    if not others:
+        return rows[column].isna()
+    there = rows[others].notna()
+    measured = there[rows[column].notna()]
+    companions = [name for name in others if len(measured) and measured[name].mean() >= _COMES_ALONG]
+    alone = ~there.any(axis="columns")
+    return alone | there[companions].all(axis="columns") if companions else alone
 
 
 def _axis(rows: pd.DataFrame, column: str) -> str:
@@ -282,8 +313,8 @@ def _theme(ax: Axes) -> _Theme:
     red, green, blue = to_rgb(ground)
     light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 or ground[3] == 0
     if light:
-        return _Theme("#222222", "#666666", "#E4E4E4", "white")
-    return _Theme("#EEEEEE", "#AAAAAA", "#444444", "black")
+        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (red, green, blue) if ground[3] else (1, 1, 1))
+    return _Theme("#EEEEEE", "#AAAAAA", "#444444", _COLOURS_ON_DARK, (red, green, blue))
 
 
 def _prepare(ax: Axes, theme: _Theme, curves: list[_Curve], log: bool, title: str | None) -> None:
@@ -303,31 +334,36 @@ def _prepare(ax: Axes, theme: _Theme, curves: list[_Curve], log: bool, title: st
     ax.spines["bottom"].set_color(theme.grey)
     if title:
         wrapped = textwrap.fill(title, 68, break_long_words=True)
-        ax.set_title(wrapped, loc="left", color=theme.ink, fontsize=12.5, fontweight="bold", pad=12)
+        heading = ax.set_title(wrapped, loc="left", color=theme.ink, fontsize=12.5, fontweight="bold", pad=12)
+        heading.set_parse_math(False)
 
 
 def _set_value_axis(ax: Axes, curves: list[_Curve]) -> None:
     """Set the limits of the values. An axis of shares begins at zero, unless that makes the curve a flat line."""
     values = np.concatenate([each.y[np.isfinite(each.y)] for each in curves]) if curves else np.empty(0)
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    if not _are_shares(curves, values):
+    whole = _whole(curves, values)
+    if whole is None:
         return
-    low = float(values.min())
-    high = float(values.max())
-    if high - low >= _SHARE_FROM_ZERO or len(values) == 1:
-        ax.set_ylim(0, max(1.02, high))
+    low = float(values.min()) / whole
+    high = float(values.max()) / whole
+    span = high - low
+    if span >= _SHARE_FROM_ZERO or len(values) == 1:
+        ax.set_ylim(0, max(1.02, high) * whole)
     else:
-        margin = max((high - low) * 0.08, 0.002)
-        ax.set_ylim(max(0.0, low - margin), high + margin)
-    digits = 0 if high - low >= 0.1 or len(values) == 1 else 1 if high - low >= 0.01 else 2
-    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=digits, symbol=" %"))
+        margin = max(span * 0.08, 0.002)
+        ax.set_ylim(max(0.0, low - margin) * whole, (high + margin) * whole)
+    digits = 0 if span >= 0.1 or len(values) == 1 else 1 if span >= 0.01 else 2
+    ax.yaxis.set_major_formatter(PercentFormatter(xmax=whole, decimals=digits, symbol=" %"))
 
 
-def _are_shares(curves: list[_Curve], values: np.ndarray[Any, Any]) -> bool:
-    """Return whether all the values are accuracies between 0 and 1."""
-    if not len(values) or values.min() < 0 or values.max() > 1:
-        return False
-    return all("accuracy" in canonical(each.metric) for each in curves)
+def _whole(curves: list[_Curve], values: np.ndarray[Any, Any]) -> float | None:
+    """Return what 100 % is where all curves are accuracies: 1, or 100; None where they are something else."""
+    if not len(values) or values.min() < 0 or values.max() > 100:
+        return None
+    if not all("accuracy" in canonical(each.metric) for each in curves):
+        return None
+    return 1.0 if values.max() <= 1 else 100.0
 
 
 def _x_label(curves: list[_Curve]) -> str:
@@ -343,8 +379,7 @@ def _y_label(curves: list[_Curve]) -> str:
     return ", ".join(names)
 
 
-def _draw(ax: Axes, each: _Curve, number: int, smooth: float, *, labelled: bool) -> None:
-    colour = _colour(number)
+def _draw(ax: Axes, each: _Curve, number: int, colour: str, smooth: float, *, labelled: bool) -> None:
     restarts = np.flatnonzero(np.diff(each.x) < 0) + 1
     at = np.insert(each.x, restarts, np.nan)
     values = np.insert(each.y, restarts, np.nan)
@@ -352,16 +387,15 @@ def _draw(ax: Axes, each: _Curve, number: int, smooth: float, *, labelled: bool)
     if smooth:
         ax.plot(at, values, color=colour, linewidth=1, alpha=0.3)
         shown = _smoothed(values, smooth)
-    label = f"{each.label}, {_text(each, _last(each.y))}" if labelled else None
+    name = textwrap.shorten(each.label, _LONGEST_LABEL, placeholder="...") or each.label[:_LONGEST_LABEL]
+    # Matplotlib leaves names that begin with an underscore out of a legend.
+    shown_name = f" {name}" if name.startswith("_") else name
+    label = f"{shown_name}, {_text(each, _last(each.y))}" if labelled else None
     dashes = _DASHES[(number // len(_COLOURS)) % len(_DASHES)]
     ax.plot(at, shown, color=colour, linestyle=dashes, linewidth=2, solid_joinstyle="round", label=label)
     alone = _isolated(shown)
     if alone.any():
         ax.plot(at[alone], shown[alone], color=colour, linestyle="none", marker="o", markersize=4)
-
-
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
 
 
 def _isolated(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -397,13 +431,13 @@ def _last(values: np.ndarray[Any, Any]) -> float:
 def _text(each: _Curve, value: float) -> str:
     if not np.isfinite(value):
         return "none yet"
-    finite = each.y[np.isfinite(each.y)]
-    if _are_shares([each], finite):
-        return f"{100 * value:.2f} %"
-    return f"{value:.4g}"
+    whole = _whole([each], each.y[np.isfinite(each.y)])
+    if whole is None:
+        return f"{value:.4g}"
+    return f"{100 * value / whole:.2f} %"
 
 
-def _mark_best(ax: Axes, each: _Curve, number: int) -> None:
+def _mark_best(ax: Axes, each: _Curve, colour: str, theme: _Theme) -> None:
     finite = np.flatnonzero(np.isfinite(each.y))
     words = canonical(each.metric).split("_")
     high = any(word.startswith(_BETTER_WHEN_HIGH) for word in words)
@@ -412,10 +446,10 @@ def _mark_best(ax: Axes, each: _Curve, number: int) -> None:
         return
     values = each.y[finite]
     place = finite[int(values.argmax() if high else values.argmin())]
-    _point(ax, each, int(place), _colour(number), f"best {_text(each, each.y[place])}", above=low)
+    _point(ax, each, int(place), colour, f"best {_text(each, each.y[place])}", theme, above=low)
 
 
-def _name_last_value(ax: Axes, curves: list[_Curve]) -> None:
+def _name_last_value(ax: Axes, curves: list[_Curve], theme: _Theme) -> None:
     """Write the last value beside its point."""
     for each in curves:
         finite = np.flatnonzero(np.isfinite(each.y))
@@ -424,10 +458,10 @@ def _name_last_value(ax: Axes, curves: list[_Curve]) -> None:
             where = {"step": "at step", "epoch": "in epoch"}.get(each.axis, "at")
             text = f"{_text(each, each.y[place])} {where} {each.x[place]:,.10g}"
             low, high = ax.get_ylim()
-            _point(ax, each, place, _colour(0), text, above=each.y[place] < (low + high) / 2)
+            _point(ax, each, place, theme.colours[0], text, theme, above=each.y[place] < (low + high) / 2)
 
 
-def _point(ax: Axes, each: _Curve, place: int, colour: str, text: str, *, above: bool) -> None:
+def _point(ax: Axes, each: _Curve, place: int, colour: str, text: str, theme: _Theme, *, above: bool) -> None:
     late = each.x[place] > (np.nanmin(each.x) + np.nanmax(each.x)) / 2
     ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
     ax.annotate(
@@ -440,6 +474,7 @@ def _point(ax: Axes, each: _Curve, place: int, colour: str, text: str, *, above:
         color=colour,
         fontsize=11,
         fontweight="bold",
+        path_effects=[withStroke(linewidth=3, foreground=theme.ground)],
     )
 
 
@@ -448,9 +483,15 @@ def _legend(ax: Axes, theme: _Theme, count: int) -> None:
     if count <= _LEGEND_INSIDE:
         legend = ax.legend(loc="best", **options)
     else:
+        options["fontsize"] = 9 if count <= _LEGEND_ROWS // 2 else 7
+        options["ncols"] = -(-count // _LEGEND_ROWS)
+        options["labelspacing"] = 0.35
         legend = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, **options)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     legend.set_alignment("left")
     legend.get_title().set_color(theme.grey)
+    legend.get_title().set_fontsize(options["fontsize"])
 
 
 def _say_what_was_seen(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
@@ -459,9 +500,13 @@ def _say_what_was_seen(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]
     for table in runs.values():
         unread = table.attrs.get("unread") or {}
         if unread.get("lines"):
-            lines = [f"no metrics read; {unread['lines']:,} lines with numbers have another form, such as"]
-            lines += [textwrap.shorten(line, 70, placeholder=" ...") for line in unread["first"][:2]]
-    ax.text(0.5, 0.5, "\n".join(lines), transform=ax.transAxes, ha="center", va="center", color=theme.grey, fontsize=11)
+            lines = ["no metrics read", f"{unread['lines']:,} lines with numbers have another form, such as"]
+            lines += [textwrap.shorten(line, _LONGEST_LINE, placeholder=" ...") for line in unread["first"][:2]]
+    text = ax.text(0.5, 0.5, "\n".join(lines), transform=ax.transAxes, ha="center", va="center", color=theme.grey)
+    text.set_parse_math(False)
+    text.set_in_layout(False)
+    ax.set_yticks([])
+    ax.set_xticks([])
 
 
 def _name_gpu(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
