@@ -22,11 +22,16 @@ class Prefixes(NamedTuple):
     rank: int | None = None
 
 
+_POD_NAME = (
+    r"[a-z0-9][a-z0-9.-]{0,240}-"
+    r"(?:[bcdfghjklmnpqrstvwxz2456789]{5}|(?:master|worker|chief|ps|launcher|evaluator)-\d{1,5})"
+)
+"""A Job's pod ends in five characters of Kubernetes' alphabet for names, a training operator's pod in its role."""
 _POD = re.compile(
     r"\[pod/(?P<kubectl>[a-z0-9.-]{1,253})/[a-z0-9.-]{1,253}\] "  # kubectl logs --prefix
-    r"|\[(?P<kubetail>[a-z0-9][a-z0-9.-]{0,240}-[a-z0-9]{5})(?: [a-z0-9-]{1,63})?\] "  # kubetail
+    rf"|\[(?P<kubetail>{_POD_NAME})(?: [a-z0-9-]{{1,63}})?\] "  # kubetail
     r"|(?:[+\u203a>] |[a-z0-9-]{1,63} )?"  # stern shows the namespace of pods in several
-    r"(?P<stern>[a-z0-9][a-z0-9.-]{0,240}-[a-z0-9]{5}) (?:[\u203a>] )?[a-z0-9][a-z0-9-]{0,62} (?=\S)"
+    rf"(?P<stern>{_POD_NAME}) (?:[\u203a>] )?[a-z0-9][a-z0-9-]{{0,62}} (?=\S)"
 )
 _SERVER_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[-+]\d\d:\d\d)) ")
 """kubectl logs --timestamps."""

@@ -277,6 +277,7 @@ class MetricsReader:
             origin = _joined(origin, outer)
         stream = self._stream(origin.source, origin.pod, origin.rank)
         for state in progress_bars.without_replaced(screen.states(line)):
+            self._order += 1
             self._text(state[:LONGEST_LINE].encode("utf-8", "replace"), state, origin, stream)
 
     def _text(self, line: bytes, text: str | None, origin: _Origin, stream: _Stream) -> None:
@@ -399,6 +400,7 @@ class MetricsReader:
             return
         self._formats[name] += 1
         for row in found:
+            self._order += 1
             self._add(row, origin.time, stream)
 
     def _stream(self, source: _Source, pod: str | None, rank: int | None) -> _Stream:
@@ -577,7 +579,7 @@ def _number(source: templates.Source, groups: tuple[Any, ...]) -> float:
 def _replaces(bar: Bar, epoch: float, before: _Pending) -> bool:
     """Return whether a bar's state replaces an older one: the same bar of the same epoch, no step back."""
     same_epoch = epoch == before.epoch or (math.isnan(epoch) and math.isnan(before.epoch))
-    return same_epoch and bar.total == before.bar.total and bar.done >= before.bar.done
+    return same_epoch and bar.run == before.bar.run and bar.total == before.bar.total and bar.done >= before.bar.done
 
 
 def _compiled(patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None) -> list[tuple[str, re.Pattern[str]]]:

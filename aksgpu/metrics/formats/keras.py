@@ -28,6 +28,7 @@ def read_epoch(text: str, context: Context) -> list[Row] | None:
     if found:
         context.epoch = float(found["epoch"])
         context.bar = None
+        context.run += 1
         return []
     return [] if _MESSAGE.match(text) else None
 
@@ -53,13 +54,15 @@ def read_bar(text: str, context: Context) -> list[Row] | None:
     state = Bar(" ".join(sorted(name for name in values if not name.startswith("val_"))), done, total)
     if _is_evaluation(state, values, context):
         values = {f"eval_{name}": value for name, value in values.items()}
-        bar = Bar("keras evaluation", done, total)
+        bar = Bar("keras evaluation", done, total, context.run)
         return [Row(values, step=done, step_kind="bar", epoch=None, bar=bar)] if values else []
     if values:
         context.bar = state
         context.bar_is_final = any(name.startswith("val_") for name in values) or not found["drawn"]
     return (
-        [Row(values, step=done, step_kind="bar", epoch=context.epoch, bar=Bar("keras", done, total))] if values else []
+        [Row(values, step=done, step_kind="bar", epoch=context.epoch, bar=Bar("keras", done, total, context.run))]
+        if values
+        else []
     )
 
 

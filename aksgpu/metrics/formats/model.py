@@ -14,11 +14,13 @@ class Bar(NamedTuple):
         key: tells the bars of one program apart, such as a bar's description.
         done: steps that are done.
         total: steps that the bar has, or None where it does not say.
+        run: tells bars with the same key apart, where a line before them says that a new one begins.
     """
 
     key: str
     done: int
     total: int | None
+    run: int = 0
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Context:
         epoch: the newest epoch that a line named.
         position: step, its kind and the epoch from the newest line that gave a position and no numbers.
         bar: the newest bar, where a format tells its bars apart by the one before.
+        run: how many headers of bars came.
         bar_is_final: that bar had values that only its last state has.
         header: column names of a table that has begun.
         header_kind: the format that the table belongs to.
@@ -60,6 +63,7 @@ class Context:
     position: tuple[int, str, float | None] | None = None
     bar: Bar | None = None
     bar_is_final: bool = False
+    run: int = 0
     header: tuple[str, ...] = ()
     header_kind: str = ""
     columns: tuple[str, ...] = ()

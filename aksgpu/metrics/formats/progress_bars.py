@@ -89,17 +89,27 @@ def find(text: str) -> Drawn | None:
 
 
 def without_replaced(states: list[str]) -> list[str]:
-    """Return the states of a line without those of a bar that the next one replaced, name for name."""
+    """Return the states of a line without those in the midst of a bar, which the next one replaced, name for name.
+
+    The first state of a bar is kept, because it says that the bar began again.
+    """
     if len(states) < 3:
         return states
     kept = []
+    before = None
     outline = _outline(states[0])
     for number, state in enumerate(states):
         after = _outline(states[number + 1]) if number + 1 < len(states) else None
-        if outline is None or after is None or outline[:3] != after[:3] or after[3] < outline[3]:
+        if not _goes_on(before, outline) or not _goes_on(outline, after):
             kept.append(state)
+        before = outline
         outline = after
     return kept
+
+
+def _goes_on(one: tuple[str, str, str, int] | None, other: tuple[str, str, str, int] | None) -> bool:
+    """Return whether a state is a later one of the same bar."""
+    return one is not None and other is not None and one[:3] == other[:3] and one[3] <= other[3]
 
 
 def _outline(state: str) -> tuple[str, str, str, int] | None:
@@ -124,7 +134,8 @@ def read(text: str, context: Context) -> list[Row] | None:
 
 def rows(drawn: Drawn, context: Context) -> list[Row]:
     """Return the row of a bar, or none where it has no metrics."""
-    row = Row({}, step=drawn.bar.done, step_kind="bar", epoch=drawn.epoch, bar=drawn.bar)
+    epoch = context.epoch if drawn.epoch is None else drawn.epoch
+    row = Row({}, step=drawn.bar.done, step_kind="bar", epoch=epoch, bar=drawn.bar)
     name = drawn.name
     tune = _TORCHTUNE.match(name)
     if tune:
@@ -132,7 +143,7 @@ def rows(drawn: Drawn, context: Context) -> list[Row]:
         row.step = int(tune["step"])
         row.step_kind = "step"
         name = name[tune.end() :]
-    if row.epoch is not None:
+    if drawn.epoch is not None or tune:
         context.epoch = row.epoch
     described = key_values.numbers(name)
     if described is not None:
