@@ -119,6 +119,10 @@ _NOT_METRICS = frozenset(
         "instances",
         "images",
         # counts and settings of the run itself
+        "episode",
+        "episodes",
+        "round",
+        "rounds",
         "skipped",
         "mom",
         "betas",
@@ -180,7 +184,7 @@ _OF_A_SETTING = re.compile(
     r"(?i:(?:.{0,60}[_/\-. ])?"
     r"(?:weights?|coef(?:f(?:icient)?)?|lambda|alpha|beta|gamma|factor|threshold|target|patience|scale|fn|func"
     r"|type|interval|freq(?:uency)?|every|steps?|size|ratio|split|frac(?:tion)?|samples?|seed|len(?:gth)?|id|idx|count|num"
-    r"|runtime|batch|workers|epochs?|limit|port|version|time|seconds|secs?|ms))"
+    r"|runtime|batch|(?:data)?loader|dataset|data|batches|images|dir|file|path|workers|epochs?|limit|port|version|time|seconds|secs?|ms))"
 )
 """A name with a metric's word in it that is a setting: ``loss_weight``, ``val_split``, ``eval_steps``."""
 
@@ -197,6 +201,10 @@ _CANONICAL = {
     "top1": "accuracy",
     "top1_acc": "accuracy",
     "accuracy_top1": "accuracy",
+    "top_1_accuracy": "accuracy",
+    "top_1_acc": "accuracy",
+    "top_5_accuracy": "accuracy_top5",
+    "top_5_acc": "accuracy_top5",
     "acc@5": "accuracy_top5",
     "acc5": "accuracy_top5",
     "prec@5": "accuracy_top5",

@@ -65,7 +65,7 @@ def read(log: bytes, cuts: list[int]) -> pd.DataFrame:
     return reader.frame()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=12).map(sorted), st.booleans())
 def test_pieces_read_as_the_whole(cuts: list[int], look: bool) -> None:
     whole = metrics.parse(WHOLE)
@@ -113,13 +113,14 @@ def other_digits(line: str, chooser: random.Random) -> str:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_fast_path_reads_as_the_plain_one(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chooser = random.Random(example)
-    for prefix in PREFIXES:
+    for prefix in chooser.sample(PREFIXES, 3):
         lines = [other_digits(prefix, chooser) + other_digits(example, chooser) for _ in range(30)]
         log = "".join(line + "\n" for line in lines)
         same(metrics.parse(log), plain(log, monkeypatch))
 
 
-@settings(max_examples=10, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from(EXAMPLES), min_size=2, max_size=4), st.integers(0, 2**32))
 def test_families_mixed_read_as_plainly(examples: list[str], seed: int) -> None:
     chooser = random.Random(seed)
@@ -152,3 +153,13 @@ def test_every_number_of_a_json_line_comes_back(values: dict[str, float], step: 
     assert frame["step"].tolist() == [step]
     found = frame.iloc[0][list(values)].astype(float)
     pd.testing.assert_series_equal(found, pd.Series(values), check_names=False, check_exact=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_fast_path_reads_as_the_plain_one_behind_each_prefix(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chooser = random.Random(f"{example} again")
+    for prefix in PREFIXES:
+        lines = [other_digits(prefix, chooser) + other_digits(example, chooser) for _ in range(60)]
+        log = "".join(line + "\n" for line in lines)
+        same(metrics.parse(log), plain(log, monkeypatch))

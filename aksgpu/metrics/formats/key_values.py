@@ -24,7 +24,7 @@ from aksgpu.metrics.values import (
     of_percent,
 )
 
-_NUMBER = re.compile(rf"(?<![\w.@]){NUMBER}")
+_NUMBER = re.compile(rf"(?<![\w.@])(?<![A-Za-z]-){NUMBER}")
 _WRAPPED = re.compile(
     rf"(?:np\.|numpy\.|torch\.)?(?:float\d{{0,2}}|[tT]ensor|[aA]rray)\(\[?({NUMBER})\]?(?:,[^()\n]{{0,120}})?\)"
 )
@@ -179,7 +179,7 @@ _BROKEN = re.compile(r"\w|[/:\-]\d|[.,]\d|[.:/]\w")
 _REST_OF_TOKEN = re.compile(r"[\w:./,\-]{0,64}")
 _END_OF_ITEM = re.compile(r"\s{0,4}(?:$|[,;|)\]}\t])|\s{2}|\s-\s|\s(?=[A-Za-z])")
 _WHOLE_NUMBER = re.compile(r"[-+]?\d{1,40}")
-_NEEDS_SIGN = re.compile(r"(?i:score|return|err|norm|cost|momentum|prec|it/s|steps?/s)")
+_NEEDS_SIGN = re.compile(r"(?i:score|return|err|error|norm|cost|momentum|prec|it/s|steps?/s)")
 """Words that name a measure only in front of a sign."""
 _AMBIGUOUS = re.compile(r"(?i:precision|error|return|score|map|ap)")
 _SHARE = re.compile(r"(?i:acc|correct)")
