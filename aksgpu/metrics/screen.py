@@ -41,16 +41,31 @@ def states(line: str) -> list[str]:
 def _without_backspaces(text: str) -> list[str]:
     """Apply backspaces. A run that reaches the line's start begins a new state."""
     states = []
-    current = ""
+    parts: list[str] = []
+    length = 0
     position = 0
     for run in _BACKSPACES.finditer(text):
-        current += text[position : run.start()]
+        if run.start() > position:
+            parts.append(text[position : run.start()])
+            length += run.start() - position
         position = run.end()
         count = run.end() - run.start()
-        if count >= len(current):
-            states.append(current)
-            current = ""
-        else:
-            current = current[:-count]
-    states.append(current + text[position:])
+        if count >= length:
+            states.append("".join(parts))
+            parts = []
+            length = 0
+            continue
+        length -= count
+        _erase(parts, count)
+    states.append("".join(parts) + text[position:])
     return states
+
+
+def _erase(parts: list[str], count: int) -> None:
+    """Take the last characters off a text that is kept in parts."""
+    while count:
+        last = parts.pop()
+        if len(last) > count:
+            parts.append(last[:-count])
+            return
+        count -= len(last)
