@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         waiting,
     )
     from aksgpu.azure.subscription import connect
+    from aksgpu.training_log import log
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "jobs",
     "kube",
     "local",
+    "log",
     "logs",
     "manifests",
     "metrics",
@@ -64,6 +66,10 @@ def __getattr__(name: str) -> object:
         from aksgpu.azure.subscription import connect
 
         return connect
+    if name == "log":
+        from aksgpu.training_log import log
+
+        return log
     if name in __all__:
         import importlib
 

@@ -1,199 +1,520 @@
-"""Figures of the tables that :mod:`aksgpu.metrics` gives: made to be published as they are.
+"""Figures of training metrics, made to be published as they are.
 
-They are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, no style leaks,
-and they can be drawn in any thread. Colours are Okabe and Ito's, which colour-blind people tell apart, and runs differ
-in their dashes as well. The ground is white, so that a figure reads on a dark page too.
+Figures are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, and they can
+be drawn in any thread. Colours are those of Okabe and Ito, which colour-blind people tell apart. Text and grid take
+their colours from the style in use, so that a figure reads in a dark notebook as well.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
+from aksgpu.metrics import canonical
 
-__all__ = ["accuracy"]
+__all__ = ["curve"]
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-_INK = "#222222"
-_GREY = "#666666"
-_FAINT = "#E4E4E4"
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_COLOURS_ON_DARK = ("#56B4E9", "#FF9E4A", "#2FD6A5", "#F0A6CE", "#A6DCFF", "#F5D04C")
+"""The same colours, lighter, with at least 7:1 contrast on black."""
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+_LEGEND_INSIDE = 6
+"""Curves up to which the legend stands inside the axes. With more it stands beside them."""
+_LEGEND_ROWS = 20
+"""Curves in one column of the legend beside the axes."""
+_LEGEND_COLUMN = 2.2
+"""Width of a further column of the legend in inches. A new figure grows by it."""
+_LONGEST_LINE = 60
+"""Characters of an unread line that an empty figure shows."""
+_LONGEST_LABEL = 32
+"""Characters of a curve's name in the legend."""
+_SIZE = (7.2, 4.2)
+"""Width and height of a new figure in inches."""
+_SHARE_FROM_ZERO = 0.4
+"""Span of shares from which the axis begins at zero. A narrower span is shown enlarged."""
+_BETTER_WHEN_HIGH = (
+    "acc",
+    "auc",
+    "f1",
+    "precision",
+    "recall",
+    "map",
+    "iou",
+    "dice",
+    "bleu",
+    "rouge",
+    "reward",
+    "score",
+    "psnr",
+    "ssim",
+)
+_BETTER_WHEN_LOW = ("loss", "error", "err", "mae", "mse", "rmse", "ppl", "perplexity", "wer", "cer", "nll", "fid")
+_COMES_ALONG = 0.95
+"""Share of a metric's rows in which another metric must be for the two to belong to one line."""
+_POSITIONS = frozenset({"step", "epoch", "time", "pod", "index", "rank", "attempt", "run"})
 
 
 class NotebookFigure(Figure):
-    """A figure that notebooks show although pyplot, which usually sees to that, does not know it."""
+    """A figure that a notebook shows without pyplot. Saved as PDF, it embeds TrueType fonts, as publishers ask."""
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
         self.savefig(picture, format="png")
         return picture.getvalue()
 
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Save the figure, as :meth:`matplotlib.figure.Figure.savefig` does."""
+        with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42}):
+            super().savefig(fname, **options)
 
-def accuracy(
-    metrics: pd.DataFrame | Mapping[str, pd.DataFrame], *, title: str | None = None, ax: Axes | None = None
+
+@dataclass(frozen=True)
+class _Curve:
+    """One line of a figure."""
+
+    label: str
+    metric: str
+    axis: str
+    x: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Theme:
+    """Colours that can be read on the ground that the figure has."""
+
+    ink: str
+    grey: str
+    faint: str
+    colours: tuple[str, ...]
+    ground: tuple[float, float, float]
+
+
+def curve(
+    data: Any,
+    *metrics: str,
+    x: str | None = None,
+    log: bool = False,
+    smooth: float = 0.0,
+    best: bool = False,
+    title: str | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """The accuracy over the training steps.
+    """Draw metrics over the training.
 
     Args:
-        metrics: a table with ``step`` and ``accuracy`` (0 to 1) from :func:`aksgpu.metrics.parse`; or several runs: a
-            dict from their names to such tables, or one table with a column ``run``. Where steps begin anew (after a
-            restart, or with a Job's next pod), so does the line. Values outside 0 to 1 are counted, not drawn.
+        data: a DataFrame of :func:`aksgpu.metrics.parse`, a Job, or a list or dict of them. A dict's keys name the
+            runs; a column ``run`` does so too.
+        metrics: names of the metrics, as printed (``Acc@1``) or in general (``accuracy``, ``val_loss``). None given
+            draws the accuracies; where there are none, the losses; else the first metric.
+        x: ``step``, ``epoch`` or ``time``; None takes the steps, or the epochs where a metric has no steps.
+        log: draw the values on a logarithmic scale.
+        smooth: 0 draws the values as they are. A number below 1 draws an exponential moving average with that weight
+            of the past, and the values behind it.
+        best: mark each curve's best value: the highest of an accuracy, the lowest of a loss.
         title: above the figure; None for none.
-        ax: draw here, rather than into a new figure.
+        ax: draw here, and not into a new figure.
 
     Returns:
-        The figure; as a cell's last line, a notebook shows it.
+        The figure. As a cell's last line, a notebook shows it.
 
     Raises:
-        InvalidInput: an argument is wrong, or a table lacks a column or has one without numbers.
+        InvalidInput: ``data`` is not a table of metrics, a metric does not exist, or an argument is out of its range.
+
+    Example:
+        >>> plots.curve(job, "loss", "val_loss", log=True)              # doctest: +SKIP
+        >>> plots.curve({"lr 0.1": first, "lr 0.01": second}, "accuracy")  # doctest: +SKIP
     """
-    if title is not None and not isinstance(title, str):
-        raise InvalidInput(f"`title` must be str or None, got {shown(title)}", hint='For example: title="MNIST".')
-    if ax is not None and not isinstance(ax, Axes):
-        raise InvalidInput(f"`ax` must be matplotlib Axes or None, got {shown(ax)}", hint="For example: ax=plt.gca().")
-    runs = {}
-    hidden = 0
-    for name, run in _runs(metrics).items():
-        shares = run["accuracy"].where(run["accuracy"].between(0, 1))
-        hidden += int((run["accuracy"].notna() & shares.isna()).sum())
-        runs[name] = run.assign(accuracy=shares)
+    if not 0 <= smooth < 1:
+        raise InvalidInput(f"`smooth` must be a number from 0 up to, but not including, 1, got {smooth!r}")
+    if x not in (None, "step", "epoch", "time"):
+        raise InvalidInput(f"`x` must be 'step', 'epoch', 'time' or None, got {x!r}")
+    runs = _runs(data)
+    curves = _curves(runs, metrics, x)
     if ax is None:
-        figure = NotebookFigure(figsize=(7.2, 4.2), dpi=110, layout="constrained", facecolor="white")
+        more_columns = max(0, len(curves) - 1) // _LEGEND_ROWS
+        size = (_SIZE[0] + more_columns * _LEGEND_COLUMN, _SIZE[1])
+        figure = NotebookFigure(figsize=size, dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         ax = figure.add_subplot()
-    _prepare(ax, title, last_step=max((run["step"].max() for run in runs.values() if len(run)), default=0))
-    for number, (name, run) in enumerate(runs.items()):
-        _draw(ax, run, number, name if len(runs) > 1 else None)
-    if len(runs) > 1:
-        legend = ax.legend(
-            loc="lower right", labelcolor=_INK, title="Run, last accuracy", fontsize=10, edgecolor="none"
-        )
-        legend.set_alignment("left")
-    else:
-        (run,) = runs.values()
-        _annotate(ax, run)
-        _note(ax, run.attrs.get("facts") or {})
-    if hidden:
-        text = f"not shown: {hidden} outside 0 to 1"
-        ax.text(0.01, 0.03, text, transform=ax.transAxes, va="bottom", color=_GREY, fontsize=9.5)
+    theme = _theme(ax)
+    _prepare(ax, theme, curves, log, title)
+    if not any(np.isfinite(each.y).any() for each in curves):
+        _say_what_was_seen(ax, theme, runs)
+    for number, each in enumerate(curves):
+        colour = theme.colours[number % len(theme.colours)]
+        _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
+        if best:
+            _mark_best(ax, each, colour, theme)
+    if len(curves) > 1:
+        _legend(ax, theme, len(curves))
+    elif not best:
+        _name_last_value(ax, curves, theme)
+    _name_gpu(ax, theme, runs)
     found = ax.get_figure(root=True)
-    assert found is not None, "an Axes belongs to a figure"
+    if found is None:
+        raise InvalidInput("`ax` must belong to a figure")
     return found
 
 
-def _runs(metrics: pd.DataFrame | Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    if isinstance(metrics, pd.DataFrame):
-        _check(metrics, "`metrics`")
-        if "run" not in metrics or metrics.empty:
-            return {"": metrics}
-        return {str(name): run for name, run in metrics.groupby("run", sort=False)}
-    if not isinstance(metrics, Mapping):
+# What to draw
+
+
+def _runs(data: Any) -> dict[str, pd.DataFrame]:
+    """Return the tables by the runs' names."""
+    if isinstance(data, Mapping):
+        if not data:
+            raise InvalidInput("`data` must have at least one run, got an empty dict")
+        return {str(name): _table(run, f"run {name!r}") for name, run in data.items()}
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        if not data:
+            raise InvalidInput("`data` must have at least one run, got an empty list")
+        names = [str(getattr(run, "name", f"run {number}")) for number, run in enumerate(data, 1)]
+        unique = names if len(set(names)) == len(names) else [f"{name} ({n})" for n, name in enumerate(names, 1)]
+        return {name: _table(run, f"run {name!r}") for name, run in zip(unique, data, strict=True)}
+    table = _table(data, "`data`")
+    if "run" in table and len(table):
+        parts = {}
+        for name, part in table.groupby("run", sort=False):
+            part.attrs.update(table.attrs)
+            parts[str(name)] = part
+        return parts
+    return {"": table}
+
+
+def _table(data: Any, what: str) -> pd.DataFrame:
+    if not isinstance(data, pd.DataFrame) and callable(getattr(data, "metrics", None)):
+        data = data.metrics()
+    if not isinstance(data, pd.DataFrame):
         raise InvalidInput(
-            f"`metrics` must be a DataFrame, or a dict of names and DataFrames, got {shown(metrics)}", hint=_GIVE
+            f"{what} must be a DataFrame of metrics or a Job, got {type(data).__name__}",
+            hint="job.metrics() returns such a table.",
         )
-    if not metrics:
-        raise InvalidInput("`metrics` must have at least one run, got an empty dict", hint=_GIVE)
-    for name, run in metrics.items():
-        _check(run, f"`metrics[{name!r}]`")
-    return {str(name): run for name, run in metrics.items()}
+    return data
 
 
-_GIVE = "For example: plots.accuracy(job.metrics())."
+def _curves(runs: Mapping[str, pd.DataFrame], metrics: Sequence[str], x: str | None) -> list[_Curve]:
+    wanted = list(metrics) or _usual_metrics(runs)
+    curves = []
+    for run, table in runs.items():
+        for metric in wanted:
+            column = _column(table, metric)
+            if column is None:
+                if metrics and len(runs) == 1 and len(table):
+                    raise InvalidInput(
+                        f"the run has no metric {metric!r}",
+                        hint=f"It has {', '.join(_metric_columns(table)) or 'none'}.",
+                    )
+                continue
+            for part, rows in _parts(table, column):
+                label = ", ".join(filter(None, (run, column if len(wanted) > 1 else "", part)))
+                curves.append(_line(label, column, rows, x))
+    if metrics and not curves and any(len(table) for table in runs.values()):
+        names = sorted({name for table in runs.values() for name in _metric_columns(table)})
+        raise InvalidInput(f"no run has a metric {metrics[0]!r}", hint=f"They have {', '.join(names)}.")
+    return curves
 
 
-def _check(table: Any, what: str) -> None:
-    if not isinstance(table, pd.DataFrame):
-        raise InvalidInput(f"{what} must be a DataFrame, got {shown(table)}", hint=_GIVE)
-    for column in ("accuracy", "step"):
-        if column not in table.columns:
-            raise InvalidInput(f"{what} must have a column {column}", hint=_GIVE)
-        if not pd.api.types.is_numeric_dtype(table[column]):
-            raise InvalidInput(
-                f"{what} must have numbers in its column {column}, got {table[column].dtype}", hint=_GIVE
-            )
+def _metric_columns(table: pd.DataFrame) -> list[str]:
+    return [name for name in table.columns if name not in _POSITIONS and pd.api.types.is_numeric_dtype(table[name])]
 
 
-def _prepare(ax: Axes, title: str | None, last_step: int) -> None:
-    ax.set_xlim(0, max(last_step, 10) * 1.02)
-    ax.set_xlabel("Training step", color=_INK, fontsize=11)
-    ax.set_ylabel("Test accuracy", color=_INK, fontsize=11)
-    ax.set_ylim(0, 1.02)
-    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
+def _usual_metrics(runs: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the metrics that are drawn when none are named."""
+    columns = list(dict.fromkeys(name for table in runs.values() for name in _metric_columns(table)))
+    for word in ("accuracy", "loss"):
+        found = [name for name in columns if word in canonical(name).split("_")]
+        if found:
+            return found[:4]
+    return columns[:1]
+
+
+def _column(table: pd.DataFrame, metric: str) -> str | None:
+    """Return the column of a metric: by its printed name, else the one with that general name."""
+    if metric in table.columns:
+        return metric
+    for name in _metric_columns(table):
+        if canonical(name) == metric:
+            return name
+    return None
+
+
+def _parts(table: pd.DataFrame, column: str) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Split a table by index and rank, where rows of several have values."""
+    keys = [key for key in ("index", "rank") if key in table and table.loc[table[column].notna(), key].nunique() > 1]
+    if not keys:
+        yield "", table
+        return
+    for values, rows in table.groupby(keys, sort=True, dropna=True):
+        yield " ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True)), rows
+
+
+def _line(label: str, column: str, rows: pd.DataFrame, x: str | None) -> _Curve:
+    rows = rows[rows[column].notna() | _is_printed_nan(rows, column)]
+    axis = x or _axis(rows, column)
+    if axis == "time":
+        at = (rows["time"] - rows["time"].min()).dt.total_seconds().to_numpy(dtype=float, na_value=np.nan)
+    elif axis == "row":
+        at = np.arange(len(rows), dtype=float)
+    else:
+        at = rows[axis].to_numpy(dtype=float, na_value=np.nan)
+    values = rows[column].to_numpy(dtype=float, na_value=np.nan).copy()
+    values[~np.isfinite(values)] = np.nan
+    known = np.isfinite(at)
+    return _Curve(label, column, axis, at[known], values[known])
+
+
+def _is_printed_nan(rows: pd.DataFrame, column: str) -> Any:
+    """Return in which rows a metric is NaN because the program printed so, and not because the row has other metrics.
+
+    That is where the metrics are that otherwise always come with this one, or where a row has none at all.
+    """
+    others = [name for name in _metric_columns(rows) if name != column]
+    if not others:
+        return rows[column].isna()
+    there = rows[others].notna()
+    measured = there[rows[column].notna()]
+    companions = [name for name in others if len(measured) and measured[name].mean() >= _COMES_ALONG]
+    alone = ~there.any(axis="columns")
+    return alone | there[companions].all(axis="columns") if companions else alone
+
+
+def _axis(rows: pd.DataFrame, column: str) -> str:
+    """Return the axis that a metric has: steps, else epochs, else the row number."""
+    measured = rows[rows[column].notna()]
+    for name in ("step", "epoch"):
+        if name in measured and len(measured) and measured[name].notna().all():
+            return name
+    return "row"
+
+
+# How to draw it
+
+
+def _theme(ax: Axes) -> _Theme:
+    figure = ax.get_figure(root=True)
+    ground = ax.get_facecolor()
+    if ground[3] == 0 and figure is not None:
+        ground = figure.get_facecolor()
+    red, green, blue = to_rgb(ground)
+    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 or ground[3] == 0
+    if light:
+        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (red, green, blue) if ground[3] else (1, 1, 1))
+    return _Theme("#EEEEEE", "#AAAAAA", "#444444", _COLOURS_ON_DARK, (red, green, blue))
+
+
+def _prepare(ax: Axes, theme: _Theme, curves: list[_Curve], log: bool, title: str | None) -> None:
+    if log:
+        ax.set_yscale("log")
+    else:
+        _set_value_axis(ax, curves)
+    ax.set_xlabel(_x_label(curves), color=theme.ink, fontsize=11)
+    ax.set_ylabel(_y_label(curves), color=theme.ink, fontsize=11)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.grid(axis="y", color=_FAINT, linewidth=0.8)
+    ax.grid(axis="y", color=theme.faint, linewidth=0.8)
     ax.set_axisbelow(True)
-    ax.tick_params(colors=_GREY, labelcolor=_INK, labelsize=10, length=3)
+    ax.tick_params(colors=theme.grey, labelcolor=theme.ink, labelsize=10, length=3, which="both")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
-    ax.spines["bottom"].set_color(_GREY)
+    ax.spines["bottom"].set_color(theme.grey)
     if title:
-        ax.set_title(title, loc="left", color=_INK, fontsize=12.5, fontweight="bold", pad=12)
+        wrapped = textwrap.fill(title, 68, break_long_words=True)
+        heading = ax.set_title(wrapped, loc="left", color=theme.ink, fontsize=12.5, fontweight="bold", pad=12)
+        heading.set_parse_math(False)
 
 
-def _draw(ax: Axes, run: pd.DataFrame, number: int, name: str | None) -> None:
-    values = run["accuracy"].dropna()
-    label = None if name is None else f"{name}, {_percent(values.iloc[-1])}" if len(values) else f"{name}, none yet"
-    steps = run["step"].to_numpy(float)
-    anew = np.flatnonzero(np.diff(steps) < 0) + 1  # a restarted container, or the next pod: no line leads there
-    ax.plot(
-        np.insert(steps, anew, np.nan),
-        np.insert(run["accuracy"].to_numpy(float), anew, np.nan),
-        color=_COLOURS[number % len(_COLOURS)],
-        linestyle=_DASHES[number % len(_DASHES)],
-        linewidth=2,
-        solid_joinstyle="round",
-        marker="o" if len(run) == 1 else None,
-        label=label,
-    )
-
-
-def _annotate(ax: Axes, run: pd.DataFrame) -> None:
-    """The last value, in words beside its point."""
-    measured = run.dropna(subset=["accuracy"])
-    if measured.empty:
-        ax.text(
-            0.5,
-            0.5,
-            "no accuracy between 0 and 1 logged yet",
-            transform=ax.transAxes,
-            ha="center",
-            color=_GREY,
-            fontsize=11,
-        )
+def _set_value_axis(ax: Axes, curves: list[_Curve]) -> None:
+    """Set the limits of the values. An axis of shares begins at zero, unless that makes the curve a flat line."""
+    values = np.concatenate([each.y[np.isfinite(each.y)] for each in curves]) if curves else np.empty(0)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    whole = _whole(curves, values)
+    if whole is None:
         return
-    step, value = measured["step"].iloc[-1], measured["accuracy"].iloc[-1]
-    ax.plot([step], [value], marker="o", markersize=6, color=_COLOURS[0], markeredgecolor="white", clip_on=False)
-    high, late = value > 0.5, step > ax.get_xlim()[1] / 2
+    low = float(values.min()) / whole
+    high = float(values.max()) / whole
+    span = high - low
+    if span >= _SHARE_FROM_ZERO or len(values) == 1:
+        ax.set_ylim(0, max(1.02, high) * whole)
+    else:
+        margin = max(span * 0.08, 0.002)
+        ax.set_ylim(max(0.0, low - margin) * whole, (high + margin) * whole)
+    digits = 0 if span >= 0.1 or len(values) == 1 else 1 if span >= 0.01 else 2
+    ax.yaxis.set_major_formatter(PercentFormatter(xmax=whole, decimals=digits, symbol=" %"))
+
+
+def _whole(curves: list[_Curve], values: np.ndarray[Any, Any]) -> float | None:
+    """Return what 100 % is where all curves are accuracies: 1, or 100; None where they are something else."""
+    if not len(values) or values.min() < 0 or values.max() > 100:
+        return None
+    if not all("accuracy" in canonical(each.metric) for each in curves):
+        return None
+    return 1.0 if values.max() <= 1 else 100.0
+
+
+def _x_label(curves: list[_Curve]) -> str:
+    axes = {each.axis for each in curves}
+    names = {"step": "Training step", "epoch": "Epoch", "time": "Time since the first value (s)", "row": "Value"}
+    return " / ".join(names[axis] for axis in ("step", "epoch", "time", "row") if axis in axes) or "Training step"
+
+
+def _y_label(curves: list[_Curve]) -> str:
+    names = list(dict.fromkeys(each.metric for each in curves))
+    if len(names) > 3:
+        return ", ".join(names[:3]) + ", ..."
+    return ", ".join(names)
+
+
+def _draw(ax: Axes, each: _Curve, number: int, colour: str, smooth: float, *, labelled: bool) -> None:
+    restarts = np.flatnonzero(np.diff(each.x) < 0) + 1
+    at = np.insert(each.x, restarts, np.nan)
+    values = np.insert(each.y, restarts, np.nan)
+    shown = values
+    if smooth:
+        ax.plot(at, values, color=colour, linewidth=1, alpha=0.3)
+        shown = _smoothed(values, smooth)
+    name = textwrap.shorten(each.label, _LONGEST_LABEL, placeholder="...") or each.label[:_LONGEST_LABEL]
+    # Matplotlib leaves names that begin with an underscore out of a legend.
+    shown_name = f" {name}" if name.startswith("_") else name
+    label = f"{shown_name}, {_text(each, _last(each.y))}" if labelled else None
+    dashes = _DASHES[(number // len(_COLOURS)) % len(_DASHES)]
+    ax.plot(at, shown, color=colour, linestyle=dashes, linewidth=2, solid_joinstyle="round", label=label)
+    alone = _isolated(shown)
+    if alone.any():
+        ax.plot(at[alone], shown[alone], color=colour, linestyle="none", marker="o", markersize=4)
+
+
+def _isolated(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return which values have no neighbour. A line does not show them."""
+    there = np.isfinite(values)
+    before = np.concatenate([[False], there[:-1]])
+    after = np.concatenate([there[1:], [False]])
+    alone: np.ndarray[Any, Any] = there & ~before & ~after
+    return alone
+
+
+def _smoothed(values: np.ndarray[Any, Any], weight: float) -> np.ndarray[Any, Any]:
+    """Return the exponential moving average, begun anew after each gap and corrected for its beginning."""
+    smoothed = np.full(len(values), np.nan)
+    average = 0.0
+    count = 0
+    for place, value in enumerate(values):
+        if not np.isfinite(value):
+            average = 0.0
+            count = 0
+            continue
+        average = weight * average + (1 - weight) * value
+        count += 1
+        smoothed[place] = average / (1 - weight**count)
+    return smoothed
+
+
+def _last(values: np.ndarray[Any, Any]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if len(finite) else float("nan")
+
+
+def _text(each: _Curve, value: float) -> str:
+    if not np.isfinite(value):
+        return "none yet"
+    whole = _whole([each], each.y[np.isfinite(each.y)])
+    if whole is None:
+        return f"{value:.4g}"
+    return f"{100 * value / whole:.2f} %"
+
+
+def _mark_best(ax: Axes, each: _Curve, colour: str, theme: _Theme) -> None:
+    finite = np.flatnonzero(np.isfinite(each.y))
+    words = canonical(each.metric).split("_")
+    high = any(word.startswith(_BETTER_WHEN_HIGH) for word in words)
+    low = any(word.startswith(_BETTER_WHEN_LOW) for word in words)
+    if not len(finite) or high == low:
+        return
+    values = each.y[finite]
+    place = finite[int(values.argmax() if high else values.argmin())]
+    _point(ax, each, int(place), colour, f"best {_text(each, each.y[place])}", theme, above=low)
+
+
+def _name_last_value(ax: Axes, curves: list[_Curve], theme: _Theme) -> None:
+    """Write the last value beside its point."""
+    for each in curves:
+        finite = np.flatnonzero(np.isfinite(each.y))
+        if len(finite):
+            place = int(finite[-1])
+            where = {"step": "at step", "epoch": "in epoch"}.get(each.axis, "at")
+            text = f"{_text(each, each.y[place])} {where} {each.x[place]:,.10g}"
+            low, high = ax.get_ylim()
+            _point(ax, each, place, theme.colours[0], text, theme, above=each.y[place] < (low + high) / 2)
+
+
+def _point(ax: Axes, each: _Curve, place: int, colour: str, text: str, theme: _Theme, *, above: bool) -> None:
+    late = each.x[place] > (np.nanmin(each.x) + np.nanmax(each.x)) / 2
+    ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
     ax.annotate(
-        f"{_percent(value)} at step {step:,}",
-        (step, value),
-        xytext=(0 if late else 8, -12 if high else 10),
+        text,
+        (each.x[place], each.y[place]),
+        xytext=(0 if late else 8, 10 if above else -12),
         textcoords="offset points",
         ha="right" if late else "left",
-        va="top" if high else "bottom",
-        color=_COLOURS[0],
+        va="bottom" if above else "top",
+        color=colour,
         fontsize=11,
         fontweight="bold",
+        path_effects=[withStroke(linewidth=3, foreground=theme.ground)],
     )
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
+def _legend(ax: Axes, theme: _Theme, count: int) -> None:
+    options: dict[str, Any] = {"labelcolor": theme.ink, "fontsize": 10, "frameon": False, "title": "Last value"}
+    if count <= _LEGEND_INSIDE:
+        legend = ax.legend(loc="best", **options)
+    else:
+        options["fontsize"] = 9 if count <= _LEGEND_ROWS // 2 else 7
+        options["ncols"] = -(-count // _LEGEND_ROWS)
+        options["labelspacing"] = 0.35
+        legend = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, **options)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    legend.set_alignment("left")
+    legend.get_title().set_color(theme.grey)
+    legend.get_title().set_fontsize(options["fontsize"])
 
 
-def _note(ax: Axes, facts: Mapping[str, Any]) -> None:
-    if model := facts.get("gpu_model"):
+def _say_what_was_seen(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
+    """Write into an empty figure what the log had instead of metrics."""
+    lines = ["no metrics logged yet"]
+    for table in runs.values():
+        unread = table.attrs.get("unread") or {}
+        if unread.get("lines"):
+            lines = ["no metrics read", f"{unread['lines']:,} lines with numbers have another form, such as"]
+            lines += [textwrap.shorten(line, _LONGEST_LINE, placeholder=" ...") for line in unread["first"][:2]]
+    text = ax.text(0.5, 0.5, "\n".join(lines), transform=ax.transAxes, ha="center", va="center", color=theme.grey)
+    text.set_parse_math(False)
+    text.set_in_layout(False)
+    ax.set_yticks([])
+    ax.set_xticks([])
+
+
+def _name_gpu(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
+    if len(runs) != 1:
+        return
+    (table,) = runs.values()
+    facts = table.attrs.get("facts") or {}
+    model = facts.get("gpu_model")
+    if model:
         text = f"GPU: {model} (simulated)" if facts.get("simulated") else f"GPU: {model}"
-        ax.text(1, 0.03, text, transform=ax.transAxes, ha="right", va="bottom", color=_GREY, fontsize=9.5)
+        ax.text(1, 0.03, text, transform=ax.transAxes, ha="right", va="bottom", color=theme.grey, fontsize=9.5)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
@@ -307,25 +307,38 @@ class Job:
             )
             raise Interrupted(text) from None
 
-    def metrics(self) -> pd.DataFrame:
-        """Return the numbers in the Job's log, as :func:`aksgpu.metrics.parse` finds them.
+    def metrics(self, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> pd.DataFrame:
+        """Return the metrics in the Job's log, as :func:`aksgpu.metrics.parse` does.
 
-        Returns:
-            One row for each logged value: step (int64) and accuracy (float64). The numbers of a Job with many pods
-            follow each other, pod by pod, as in :meth:`logs`.
+        If the Job has many pods, these are the metrics of :meth:`logs`: one pod after the other.
+
+        Args:
+            patterns: more forms: a mapping from a metric's name to a regular expression with one group, or SageMaker's
+                list of ``{"Name": ..., "Regex": ...}``.
 
         Raises:
-            NotFound: the Job was deleted. The other errors are those of :meth:`logs`.
+            NotFound: the Job was deleted.
+            LogsGone: the Job has ended, and its pods are gone with their logs.
+            LogUnavailable: the node did not serve the log.
+
+        Example:
+            >>> job.metrics()[["step", "accuracy"]].tail()  # doctest: +SKIP
         """
         from aksgpu import metrics
 
-        return metrics.parse(self.logs())
+        return metrics.parse(self.logs(), patterns=patterns)
 
-    def plot(self) -> Figure:
-        """Return the Job's accuracy curve: :func:`aksgpu.plots.accuracy` of :meth:`metrics`."""
+    def plot(self, *metrics: str, **options: Any) -> Figure:
+        """Draw the Job's metrics. The arguments are those of :func:`aksgpu.plots.curve`.
+
+        Example:
+            >>> job.plot("loss", "val_loss", log=True)  # doctest: +SKIP
+        """
         from aksgpu import plots
 
-        return plots.accuracy(self.metrics(), title=self.name)
+        options.setdefault("title", self.name)
+        figure: Figure = plots.curve(self.metrics(), *metrics, **options)
+        return figure
 
     def why(self) -> Diagnosis:
         """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`."""

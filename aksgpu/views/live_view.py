@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from aksgpu import metrics, notebook
 from aksgpu.errors import AksGpuError, Forbidden, NotFound, Unauthorized, Unreachable
 from aksgpu.jobs.watchers import watchers
@@ -256,8 +258,7 @@ class JobView:
             self._seen = replace(self._seen, log_problem=_problem(error, self._log_problem_since))
             return isinstance(error, NotFound)
         self._log_problem_since = None
-        table = metrics.parse(text)
-        points = dict(zip(table["step"].tolist(), table["accuracy"].tolist(), strict=True))
+        points = _accuracies(metrics.parse(text))
         lines = logtext.split(text)
         if not self._seen.ended and len(lines) >= _WINDOW:
             points = {**self._seen.points, **points}  # earlier polls read the beginning of the log
@@ -330,3 +331,13 @@ def _end_time(status: dict[str, Any]) -> str | None:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _accuracies(table: pd.DataFrame) -> dict[int, float]:
+    """Return the accuracies by step; empty if the log has none."""
+    if "accuracy" not in table:
+        return {}
+    # A row in which every value is NaN is a NaN that the program printed. Others are rows of other metrics.
+    is_nan = table[list(table.attrs["canonical"])].isna().all(axis="columns")
+    rows = table[table["step"].notna() & (table["accuracy"].notna() | is_nan)]
+    return dict(zip(rows["step"].tolist(), rows["accuracy"].tolist(), strict=True))

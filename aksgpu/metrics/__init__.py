@@ -1,0 +1,15 @@
+"""Log lines of any training program, as a DataFrame of its metrics.
+
+    df = metrics.parse(job.logs())
+
+Formats of common frameworks are read as they are printed: see :mod:`aksgpu.metrics.formats`.
+"""
+
+from __future__ import annotations
+
+from aksgpu.metrics.facts import facts
+from aksgpu.metrics.parse import parse
+from aksgpu.metrics.reader import MetricsReader
+from aksgpu.metrics.values import canonical
+
+__all__ = ["MetricsReader", "canonical", "facts", "parse"]

@@ -1,0 +1,36 @@
+"""The families of log lines that :mod:`aksgpu.metrics` reads, the most specific first.
+
+To add a family, write a module with its ``FORMATS`` and add it to the list here.
+"""
+
+from __future__ import annotations
+
+from aksgpu.metrics.formats import (
+    boosting,
+    huggingface,
+    json_lines,
+    keras,
+    key_values,
+    large_models,
+    progress_bars,
+    pytorch,
+    tensorflow,
+    vision,
+)
+from aksgpu.metrics.formats.model import Bar, Context, Format, Row
+
+__all__ = ["FORMATS", "Bar", "Context", "Format", "Row"]
+
+FORMATS: tuple[Format, ...] = (
+    *json_lines.FORMATS,
+    *huggingface.FORMATS,
+    *tensorflow.FORMATS,
+    *pytorch.FORMATS,
+    *keras.FORMATS,
+    *vision.FORMATS,
+    *large_models.FORMATS,
+    *boosting.FORMATS,
+    *progress_bars.FORMATS,
+    *key_values.FORMATS,
+)
+"""In the order in which they are asked. The first that claims a line reads it, and no other does."""
