@@ -112,7 +112,8 @@ def count_pods(job: Object, pods: list[Object]) -> PodCounts:
     """Count the pods of a Job."""
     status = job.get("status") or {}
     tracked = {pod["metadata"]["uid"] for pod in pods if is_tracked(pod)}
-    counts = PodCounts(parse_indexes(status.get("completedIndexes")))
+    completions = job["spec"].get("completions") or 0
+    counts = PodCounts(parse_indexes(status.get("completedIndexes"), completions))
     for kind in ("succeeded", "failed"):
         known = (status.get("uncountedTerminatedPods") or {}).get(kind) or []
         counts.uncounted[kind] = [uid for uid in known if uid in tracked]
@@ -172,7 +173,7 @@ def _count(pod: Object, counts: PodCounts, kind: str) -> None:
 
 def _count_indexes(job: Object, failed: list[Object], counts: PodCounts) -> None:
     """Find the indexes that have failed for good, and the failed pods that must stay until they are replaced."""
-    before = parse_indexes((job.get("status") or {}).get("failedIndexes"))
+    before = parse_indexes((job.get("status") or {}).get("failedIndexes"), job["spec"]["completions"])
     indexes = set(before)
     if not get_condition(job, "FailureTarget"):  # Afterwards, the controller itself ends the pods.
         indexes |= {completion_index(pod) for pod in failed if is_index_failed(job, pod)}

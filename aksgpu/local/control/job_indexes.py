@@ -6,6 +6,7 @@ two annotations. The last failed pod of an index keeps its finalizer until its r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from aksgpu.local.control.pod_failure_policy import match_failure_policy
@@ -16,6 +17,7 @@ FAILURE_COUNT = "batch.kubernetes.io/job-index-failure-count"
 """The annotation with the number of failures of the index before this pod that count."""
 IGNORED_FAILURE_COUNT = "batch.kubernetes.io/job-index-ignored-failure-count"
 """The annotation with the number of failures of the index before this pod that the failure policy ignores."""
+_INTERVAL = re.compile(r"(?P<first>\d{1,10})(-(?P<last>\d{1,10}))?", re.ASCII)
 
 
 def is_indexed(job: Object) -> bool:
@@ -39,12 +41,14 @@ def _annotation(pod: Object, name: str, default: int) -> int:
     return int(text) if text.isascii() and text.isdigit() else default
 
 
-def parse_indexes(text: str | None) -> set[int]:
-    """Parse ``1,3-5``."""
+def parse_indexes(text: str | None, completions: int) -> set[int]:
+    """Parse ``1,3-5``. Indexes from ``completions`` on and parts that are not valid are left out."""
     numbers: set[int] = set()
-    for part in filter(None, (text or "").split(",")):
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
+    for part in (text or "").split(","):
+        match = _INTERVAL.fullmatch(part)
+        if match:
+            last = int(match["last"] or match["first"])
+            numbers.update(range(int(match["first"]), min(last, completions - 1) + 1))
     return numbers
 
 
@@ -111,7 +115,7 @@ def matched_success_rule(job: Object, completed: set[int]) -> int | None:
             if count is not None and len(completed) >= count:
                 return number
             continue
-        required = {index for index in parse_indexes(indexes) if index < job["spec"]["completions"]}
+        required = parse_indexes(indexes, job["spec"]["completions"])
         succeeded = required & completed
         if required and (succeeded == required or (count is not None and len(succeeded) >= count)):
             return number

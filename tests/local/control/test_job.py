@@ -340,7 +340,11 @@ async def test_a_finished_job_is_deleted_after_its_ttl(driver: ClusterDriver, co
 
 @pytest.mark.parametrize(("numbers", "text"), [([], ""), ([0, 1, 2], "0-2"), ([1, 3, 4, 5, 7, 8], "1,3-5,7,8")])
 def test_indexes(numbers: list[int], text: str) -> None:
-    assert format_indexes(numbers) == text and parse_indexes(text) == set(numbers)
+    assert format_indexes(numbers) == text and parse_indexes(text, 10) == set(numbers)
+
+
+def test_indexes_of_a_damaged_status_are_left_out() -> None:
+    assert parse_indexes("1,x,2-,3-1,4-2000000000,-7", 6) == {1, 4, 5}
 
 
 def _ended(phase: str, when: str, code: int = 0, name: str = "p") -> dict[str, Any]:
