@@ -340,7 +340,7 @@ class MetricsReader:
             return None
         changed = epoch != before.epoch
         if found is None:
-            return Reading(None, "", False) if not changed and _DIGIT.search(body) else None
+            return None if changed else Reading(None, "" if _DIGIT.search(body) else templates.NO_NUMBERS, False)
         if not found and not changed:
             return Reading(None, name, False)
         if len(found) != 1 or (changed and epoch != found[0].epoch):
@@ -349,10 +349,10 @@ class MetricsReader:
 
     def _add_by_template(self, template: Template, found: re.Match[bytes], time: str | None, stream: _Stream) -> None:
         if not template.names:
-            if template.format:
-                self._formats[template.format] += 1
-            else:
+            if template.format == "":
                 self._note_unread(found[0])
+            elif template.format != templates.NO_NUMBERS:
+                self._formats[template.format] += 1
             return
         self._formats[template.format] += 1
         groups = found.groups()

@@ -32,6 +32,8 @@ MOST_VARIANTS = 24
 """Templates of one shape, which differ in the lengths of their numbers."""
 CONTEXT_EPOCH = 918273.6455
 """The epoch of the lines before, while a template is tried. A row that has it takes its epoch from there."""
+NO_NUMBERS = "no numbers"
+"""Format of lines that nobody claims and that have no numbers behind their prefixes. They are not counted."""
 FROM_CONTEXT = -2
 """Group of a value that comes from the lines before."""
 CONSTANT = -1
@@ -266,7 +268,7 @@ def _kind(
     count = len(run.digits)
     is_fraction = line[run.start - 1 : run.start] == b"."
     has_zero = run.digits[:1] == b"0" and count > 1
-    if not template.format:
+    if template.format in ("", NO_NUMBERS):
         # Several numbers may each be a reason why nobody reads the line. Nothing is tried for them one by one.
         if count == 1 or b"{" not in line:
             return b"[0-9]{%d}" % count
