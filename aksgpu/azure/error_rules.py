@@ -217,8 +217,9 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    # Some clients replace the newlines of the list by spaces.
-    found = tuple(re.findall(r"(?:^|\s)- (.+?)(?=\s+- |\s*$)", constraints)) if listed else ()
+    # Some clients replace the newlines of the list by spaces. A leading space makes all items alike.
+    items = [item.strip() for item in f" {constraints}".replace("\n", " ").split(" - ")[1:]] if listed else []
+    found = tuple(item for item in items if item)
     is_zonal = "Zonal" in refusal.code or any("zone" in item.lower() for item in found)
     other_zone = "another zone, " if is_zonal else ""
     return errors.AllocationFailed(
