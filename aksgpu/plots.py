@@ -77,7 +77,7 @@ class NotebookFigure(Figure):
         return picture.getvalue()
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """Save the figure, as :meth:`matplotlib.figure.Figure.savefig` does."""
+        """Save the figure, as ``matplotlib.figure.Figure.savefig`` does."""
         with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42}):
             super().savefig(fname, **options)
 

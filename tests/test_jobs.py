@@ -330,7 +330,7 @@ def test_a_server_that_refuses_until_time_is_up_ends_the_wait(tmp_path: Path) ->
         kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
         stopper = threading.Thread(target=lambda: (stopped.wait(20), server.server_close()))
         stopper.start()
-        with pytest.raises(errors.Unreachable, match="nobody listens there") as raised:
+        with pytest.raises(errors.Unreachable, match="the connection was refused") as raised:
             Job(SimpleNamespace(name="c", kube=kube), "j", namespace="default").wait(2)
         stopper.join()
     assert raised.value.refused
@@ -807,7 +807,7 @@ LONG = "x" * 80
         ({"namespace": ".."}, "`namespace` must be a name", "namespace='default'"),
         ({"namespace": "Team A"}, "`namespace`", "namespace='team-a'"),
         ({"namespace": ""}, "`namespace`", "namespace="),
-        ({"gpus": True}, "`gpus` must be an integer of 0 or more, got True", "gpus=1"),
+        ({"gpus": True}, "`gpus` must be an integer, 0 or more, got True", "gpus=1"),
         ({"gpus": "2"}, "gpus", "gpus="),
         ({"retries": 1.5}, "retries", "retries="),
         ({"replace": "no"}, "`replace` must be True or False, got 'no'", "replace=True"),
@@ -880,7 +880,7 @@ def test_the_first_argument_must_be_a_cluster(call: Any, wrong: Any) -> None:
 def test_a_subscription_and_a_kube_are_not_a_cluster(azure: Any, aks: Cluster) -> None:
     with pytest.raises(errors.InvalidInput, match="`aks` must be a cluster, got an Azure") as refused:
         jobs.submit(azure, image=BUSYBOX)
-    assert "cluster.get(azure, 'myAKSCluster', resource_group='myResourceGroup')" in refused.value.hint
+    assert "cluster.get(azure, 'myAKSCluster', resource_group='myGroup')" in refused.value.hint
     with pytest.raises(errors.InvalidInput, match="got its Kube") as refused:
         jobs.apply(aks.kube, manifest("n"))  # type: ignore[arg-type]
     assert "not jobs.list(aks.kube)" in refused.value.hint

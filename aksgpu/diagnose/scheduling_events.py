@@ -67,7 +67,9 @@ def _autoscaler_hint(causes: dict[str, int], pool: str, has_azure: bool) -> str:
     if "max node group size" in text or "max limit reached" in text:
         if not has_azure:
             return "Raise the maximum size of the autoscaler's node group."
-        return f"cluster.scale(aks, {pool!r}, min_count=0, max_count=5), for example, raises the autoscaler's limit."
+        return (
+            f"cluster.scale_pool(aks, {pool!r}, min_count=0, max_count=5), for example, raises the autoscaler's limit."
+        )
     if "taint" not in text and "Insufficient nvidia.com/" in text:
         keep_one = (
             "The autoscaler does not know that a new node would have GPUs: keep one node until a device plugin has run "
@@ -75,7 +77,7 @@ def _autoscaler_hint(causes: dict[str, int], pool: str, has_azure: bool) -> str:
         )
         if not has_azure:
             return f"{keep_one}."
-        return f"{keep_one}: cluster.scale(aks, {pool!r}, min_count=1, max_count=5)."
+        return f"{keep_one}: cluster.scale_pool(aks, {pool!r}, min_count=1, max_count=5)."
     return _scheduler_hint(causes, pool, has_azure)
 
 
@@ -115,4 +117,4 @@ def add_nodes_call(pool: str | None, *, nodes: int, has_azure: bool) -> str:
         return "add a node to the cluster"
     if pool is None:
         return "add nodes: cluster.add_gpu_pool(aks, count=1)"
-    return f"add nodes: cluster.scale(aks, {pool!r}, count={nodes + 1})"
+    return f"add nodes: cluster.scale_pool(aks, {pool!r}, count={nodes + 1})"

@@ -95,7 +95,7 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
                 hint=f"jobs.list(aks, namespace={namespace!r}) lists one namespace.",
             )
     if all_namespaces:
-        found = aks.kube.list("Job", namespace=None)
+        found = aks.kube.list("Job", all_namespaces=True)
     else:
         found = _in_namespace(aks, namespace or aks.kube.namespace)
     found.sort(key=lambda job: (job["metadata"]["creationTimestamp"], job["metadata"]["name"]))
