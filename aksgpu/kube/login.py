@@ -17,8 +17,8 @@ from aksgpu.kube import kubeconfig
 __all__ = ["LOGIN_HINT", "entry", "with_credentials"]
 
 LOGIN_HINT = (
-    'Get the cluster through Azure instead, cluster.get(azure, name, resource_group="myGroup"): its token then comes from '
-    "azure-identity. Or install the program and log in with it (for AKS: kubelogin convert-kubeconfig -l azurecli)."
+    'Get the cluster through Azure instead, cluster.get(azure, name, resource_group="myGroup"): its token then comes '
+    "from azure-identity. Or install the program and log in with it (for AKS: kubelogin convert-kubeconfig -l azurecli)."
 )
 """Hint of errors about login programs."""
 
