@@ -18,7 +18,7 @@ __all__ = ["LOGIN_HINT", "entry", "with_credentials"]
 
 LOGIN_HINT = (
     'Get the cluster through Azure instead, cluster.get(azure, name, resource_group="myGroup"): its token then comes '
-    "from azure-identity. Or install the program and log in with it (for AKS: kubelogin convert-kubeconfig -l azurecli)."
+    "from azure-identity. Or install the program and log in (for AKS: kubelogin convert-kubeconfig -l azurecli)."
 )
 """Hint of errors about login programs."""
 

@@ -39,7 +39,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from aksgpu.kube.client import read_kubeconfig
+from aksgpu.kube.kubeconfig import load as read_kubeconfig
 
 DEFAULT_SILENCE = 600.0
 """Seconds for which a half-open connection stays open, unless the proxy or the client closes it earlier."""
