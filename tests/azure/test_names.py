@@ -177,7 +177,7 @@ def test_no_call_reaches_more_than_it_names(victim: Cluster, bad: Any) -> None:
     assert there(azure) == before
 
 
-@pytest.mark.parametrize("bad", [*SAMPLES, *OTHERS], ids=ascii)
+@pytest.mark.parametrize("bad", [*SAMPLES, *OTHERS], ids=lambda bad: ascii(bad).partition(" at 0x")[0])
 def test_every_rule_refuses(bad: Any) -> None:
     for rule in RULES:
         with pytest.raises(InvalidInput):
