@@ -221,7 +221,7 @@ class AzureConflict(AzureError):
         **details: Unpack[AzureErrorDetails],
     ) -> None:
         super().__init__(message, **details)
-        self.differences = differences
+        self.differences = dict(differences)
 
 
 class OperationInProgress(AzureConflict):

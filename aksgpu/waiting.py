@@ -135,8 +135,10 @@ _BAR: ContextVar[Progress | None] = ContextVar("aksgpu_bar", default=None)
 Timeout = float | str | None
 """What a ``timeout`` argument may be: seconds, text such as ``"2h"`` or ``"1h30m"``, or None for no limit."""
 
+_LONGEST_DURATION = 64
+"""Characters in a duration."""
 _DURATION = re.compile(
-    r"\s*".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?)\s*{unit})?" for unit in ("d", "h", "m", "s")), re.ASCII
+    "".join(rf"(?:(?P<{unit}>[0-9]{{1,18}}(?:\.[0-9]{{1,18}})?){unit})?" for unit in ("d", "h", "m", "s")), re.ASCII
 )
 """A number before each unit, the largest unit first."""
 
@@ -157,7 +159,9 @@ def parse_duration(text: str) -> float | None:
     Returns:
         The seconds; None if the text is not a duration.
     """
-    match = _DURATION.fullmatch(text.strip())
+    if len(text) > _LONGEST_DURATION:
+        return None
+    match = _DURATION.fullmatch("".join(text.split()))
     if match is None:
         return None
     parts = [float(number) * _UNIT_SECONDS[unit] for unit, number in match.groupdict().items() if number is not None]

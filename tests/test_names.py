@@ -80,7 +80,7 @@ def calls_with_a_name(aks: Any, name: Any) -> Iterator[tuple[str, Callable[[], A
     yield "logs.follow", lambda: next(iter(logs.follow(aks, name, namespace=NAMESPACE)))
     yield "logs.follow_job", lambda: next(iter(logs.follow_job(aks, name, namespace=NAMESPACE)))
     yield "logs.read_job", lambda: logs.read_job(aks, name, namespace=NAMESPACE)
-    yield "capacity.advertise", lambda: capacity.advertise(aks, name, 0)
+    yield "capacity.advertise", lambda: capacity.advertise(aks, name, gpus=0)
     yield "diagnose.job", lambda: diagnose.job(aks, name, namespace=NAMESPACE)
     yield "diagnose.pod", lambda: diagnose.pod(aks, name, namespace=NAMESPACE)
 

@@ -28,12 +28,12 @@ job = jobs.submit(aks, name="{name}", image=image, args=["--max_steps", "{steps}
 """
 INTERRUPT = """
 import signal, threading
-look = job._look
+look = job._read
 def interrupting():
     if threading.current_thread() is threading.main_thread():
         signal.raise_signal(signal.SIGINT)
     return look()
-job._look = interrupting
+job._read = interrupting
 try:
     job.wait()
 except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def test_the_last_cell_may_be_the_wait(aks: Cluster, laptop: Endpoint, tmp_path:
 
 def test_an_interrupted_wait_and_a_closed_view(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> None:
     start = START.format(name="interrupted", steps=1_000_000)
-    close = "del job._look\njob"
+    close = "del job._read\njob"
     end = "aksgpu.views.job_view(job).close()"
     notebook = executed(laptop, tmp_path, start + "job", INTERRUPT, close, end, "job.delete()")
     for cell, note in ((0, "The wait was interrupted, which also ended this view."), (2, "This view was closed.")):
