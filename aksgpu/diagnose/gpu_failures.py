@@ -81,7 +81,7 @@ _UPGRADE = "az aks nodepool upgrade --resource-group GROUP --cluster-name CLUSTE
 
 LOG_RULES = (
     LogRule(
-        pattern=r"Driver/library version mismatch(?:.*?NVML library version: (?P<library>[\d.]+))?",
+        pattern=r"Driver/library version mismatch(?:.{0,400}?NVML library version: (?P<library>[\d.]+))?",
         kind=errors.DriverMismatch,
         verdict="the node's driver and its libraries are of different versions",
         fix=f"Take a newer node image: {_UPGRADE}. Image 202607.02.0 is known for this.",
