@@ -20,7 +20,7 @@ print(capacity.gpus(aks)[["pool", "gpu_model", "allocatable", "free"]])
 
 job = jobs.apply(aks, aksgpu.manifests.mnist())
 job.wait()
-print(job.metrics().tail())
+print(job.metrics()[["step", "accuracy"]].tail())
 job.plot().savefig(file)
 
 job.delete()
