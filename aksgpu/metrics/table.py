@@ -164,11 +164,16 @@ def _joined(arrays: list[array[Any]], dtype: str) -> Any:
     return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
+_FIRST_YEAR = 1678
+_LAST_YEAR = 2261
+
+
 def _times(times: list[str | None], order: Any) -> pd.Series:
     if not any(times):
         return pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[ns, UTC]")
     series = pd.Series(times, dtype="object").iloc[order].reset_index(drop=True)
-    parsed: pd.Series = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce").astype(
-        "datetime64[ns, UTC]"
-    )
-    return parsed
+    parsed = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
+    # Nanoseconds reach from 1677 to 2262. A time outside is not a server's.
+    outside = (parsed.dt.year < _FIRST_YEAR) | (parsed.dt.year > _LAST_YEAR)
+    exact: pd.Series = parsed.mask(outside).astype("datetime64[ns, UTC]")
+    return exact

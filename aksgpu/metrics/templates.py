@@ -192,7 +192,8 @@ def _fit(probes: list[bytes], first: Reading, read: Read) -> Template | None:
             rows.append(reading.row)
     empty = re.compile(b"")
     if first.row is None:
-        return Template(empty, first.format)
+        # A fraction is read if it is at most 1, which other digits may change.
+        return None if b"/" in probes[0] else Template(empty, first.format)
     numbers = [[float(token) for token in _NUMBER.findall(probe)] for probe in probes]
     names = tuple(first.row.values)
     sources = [_source([row.values[name] for row in rows], numbers) for name in names]
