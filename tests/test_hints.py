@@ -43,7 +43,7 @@ from aksgpu import (
 )
 from aksgpu.local import images
 
-ROOT = Path(aksgpu.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 HOLE = "_placeholder_"
 
 MEANINGS: dict[str, tuple[Any, ...]] = {

@@ -141,7 +141,9 @@ def test_a_failure_carries_reason_log_and_advice(aks: Cluster, name: str) -> Non
 
 def test_a_failure_whose_pod_kubernetes_takes_away_is_remembered(aks: Cluster, name: str) -> None:
     text = manifest(
-        name, "echo boom; exit 4", **{"restartPolicy: Never": "restartPolicy: OnFailure", "Limit: 0": "Limit: 2"}
+        name,
+        "echo boom; sleep 1; exit 4",
+        **{"restartPolicy: Never": "restartPolicy: OnFailure", "Limit: 0": "Limit: 2"},
     )
     job = jobs.apply(aks, text)
     with pytest.raises(errors.JobFailed, match=r"exit code 4, and was started again .*: boom") as raised:
@@ -158,7 +160,7 @@ def test_retries_are_followed_from_pod_to_pod(aks: Cluster, name: str) -> None:
 
 
 def test_restarts_in_place_are_followed(aks: Cluster, name: str) -> None:
-    command = "n=$(cat count 2>/dev/null || echo 0); echo $((n+1)) > count; echo run $n; [ $n -ge 1 ]"
+    command = "n=$(cat count 2>/dev/null || echo 0); echo $((n+1)) > count; echo run $n; sleep 1; [ $n -ge 1 ]"
     text = manifest(name, "PROGRAM", **{"restartPolicy: Never": "restartPolicy: OnFailure", "Limit: 0": "Limit: 4"})
     job = jobs.apply(
         aks,

@@ -115,7 +115,11 @@ def test_every_follower_gets_every_run_once_and_in_order(aks: Cluster, tmp_path:
 @pytest.mark.parametrize("seconds", ["0.5", "0.9"])
 def test_runs_that_end_by_themselves(aks: Cluster, tmp_path: Path, seconds: str) -> None:
     for lines in follow_to_the_end(aks, f"restarts-{seconds}", tmp_path, seconds):
-        assert lines == lines_of(0, 1, 2)
+        markers = [line for line in lines if line.startswith("[aksgpu:")]
+        assert [line for line in lines if line not in markers] == lines_of(0, 1, 2)
+        # On a busy machine two runs may end between two requests. Then the end of the first cannot be confirmed any more.
+        assert len(markers) <= 1
+        assert all("may be missing" in marker for marker in markers)
 
 
 def test_runs_that_end_between_two_requests(aks: Cluster, tmp_path: Path) -> None:
