@@ -117,7 +117,7 @@ def test_runs_that_end_by_themselves(aks: Cluster, tmp_path: Path, seconds: str)
     for lines in follow_to_the_end(aks, f"restarts-{seconds}", tmp_path, seconds):
         markers = [line for line in lines if line.startswith("[aksgpu:")]
         assert [line for line in lines if line not in markers] == lines_of(0, 1, 2)
-        # On a busy machine two runs may end between two requests. Then the end of the first cannot be confirmed any more.
+        # On a busy machine two runs may end between two requests. Then the end of the first cannot be confirmed.
         assert len(markers) <= 1
         assert all("may be missing" in marker for marker in markers)
 
