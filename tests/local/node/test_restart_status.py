@@ -46,6 +46,9 @@ async def test_status_and_log_belong_to_one_run(lab: Lab) -> None:
         (gate / f"end-{run}").touch()
         assert await follower == f"run {run}\n".encode()
     await lab.until("again", lambda pod: is_running(pod, 3))
+    async with asyncio.timeout(20):
+        while seen[-1].get("restartCount") != 3 or "running" not in seen[-1]["state"]:
+            await asyncio.sleep(0.01)
     watching.cancel()
     assert {each["restartCount"] for each in seen if "restartCount" in each} == {0, 1, 2, 3}
     for each in seen:
