@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from aksgpu.errors import InvalidInput
 from aksgpu.metrics import canonical
+from aksgpu.metrics.values import better_value
 
 __all__ = ["curve"]
 
@@ -46,23 +47,6 @@ _SIZE = (7.2, 4.2)
 """Width and height of a new figure in inches."""
 _SHARE_FROM_ZERO = 0.4
 """Span of shares from which the axis begins at zero. A narrower span is shown enlarged."""
-_BETTER_WHEN_HIGH = (
-    "acc",
-    "auc",
-    "f1",
-    "precision",
-    "recall",
-    "map",
-    "iou",
-    "dice",
-    "bleu",
-    "rouge",
-    "reward",
-    "score",
-    "psnr",
-    "ssim",
-)
-_BETTER_WHEN_LOW = ("loss", "error", "err", "mae", "mse", "rmse", "ppl", "perplexity", "wer", "cer", "nll", "fid")
 _COMES_ALONG = 0.95
 """Share of a metric's rows in which another metric must be for the two to belong to one line."""
 _POSITIONS = frozenset({"step", "epoch", "time", "pod", "index", "rank", "attempt", "run"})
@@ -439,14 +423,12 @@ def _text(each: _Curve, value: float) -> str:
 
 def _mark_best(ax: Axes, each: _Curve, colour: str, theme: _Theme) -> None:
     finite = np.flatnonzero(np.isfinite(each.y))
-    words = canonical(each.metric).split("_")
-    high = any(word.startswith(_BETTER_WHEN_HIGH) for word in words)
-    low = any(word.startswith(_BETTER_WHEN_LOW) for word in words)
-    if not len(finite) or high == low:
+    better = better_value(each.metric)
+    if not len(finite) or better is None:
         return
     values = each.y[finite]
-    place = finite[int(values.argmax() if high else values.argmin())]
-    _point(ax, each, int(place), colour, f"best {_text(each, each.y[place])}", theme, above=low)
+    place = finite[int(values.argmax() if better == "max" else values.argmin())]
+    _point(ax, each, int(place), colour, f"best {_text(each, each.y[place])}", theme, above=better == "min")
 
 
 def _name_last_value(ax: Axes, curves: list[_Curve], theme: _Theme) -> None:

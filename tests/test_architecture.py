@@ -103,6 +103,7 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"tutorial"},
     {"views"},
+    {"runs"},
     {"jobs"},
     {"plugin"},
     {"diagnose"},
@@ -112,7 +113,7 @@ LAYERS: tuple[set[str], ...] = (
     {"sizes"},
     {"azure", "kube"},
     {"waiting"},
-    {"progress"},
+    {"history", "progress"},
     {"notebook", "common"},
     {"errors"},
 )

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aksgpu.azure import resource_names
+from aksgpu.common.home import home as user_home
 from aksgpu.errors import AzureNotFound, InvalidInput
-from aksgpu.local.home import home as user_home
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aksgpu import history
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
-from aksgpu.errors import JobFailed, KubernetesError, NotFound, WaitTimeout
-from aksgpu.jobs import job_arguments
+from aksgpu.errors import JobFailed, KubernetesError, LogsGone, NotFound, WaitTimeout
+from aksgpu.history import StoredRun
+from aksgpu.jobs import job_arguments, run_record
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
-from aksgpu.logs.job_logs import follow_job, job_pods, read_job
+from aksgpu.logs import AttemptLogs
+from aksgpu.logs.job_logs import follow_job, job_pods, read_attempts, read_job
 from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
 
 # Views, metrics and plots are imported inside the methods that need them: they load ipywidgets, pandas and matplotlib.
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Job"]
 
+_logger = logging.getLogger(__name__)
+
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _EXPLAINING = 5.0
 """Seconds that finding the reason for an error may take."""
@@ -34,6 +40,8 @@ _TAIL = 20
 """Lines of the log that an error contains."""
 _TAIL_PATIENCE = 5.0
 """Seconds for which reading those lines is retried."""
+_SAVING = 20.0
+"""Seconds that saving a run in the history may take."""
 _DELETION_INTERVAL = 0.2
 """Seconds between two checks whether a Job is gone."""
 _POD_COLUMNS = {
@@ -155,6 +163,8 @@ class Job:
             status, pods = self._read()
             with deadline(_EXPLAINING):
                 failures.observe(pods)
+            if status.ended:
+                self._save_quietly()
             if status.phase == "Complete":
                 return self, ""
             if status.phase == "Failed":
@@ -308,13 +318,22 @@ class Job:
             raise Interrupted(text) from None
 
     def metrics(self, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> pd.DataFrame:
-        """Return the metrics in the Job's log, as :func:`aksgpu.metrics.parse` does.
-
-        If the Job has many pods, these are the metrics of :meth:`logs`: one pod after the other.
+        """Return the metrics in the logs of all of the Job's runs that the cluster still has.
 
         Args:
             patterns: more forms: a mapping from a metric's name to a regular expression with one group, or SageMaker's
                 list of ``{"Name": ..., "Regex": ...}``.
+
+        Returns:
+            The table of :func:`aksgpu.metrics.parse`, with these columns filled:
+
+            - time (datetime64[ns, UTC]): when the node stored the line.
+            - pod (string): name of the pod.
+            - index (Int64): completion index of the pod; NA if the Job has no indexes.
+            - attempt (Int64): number of earlier runs of the same part of the Job. Pods that failed and restarts of
+              the container count.
+
+            ``attrs["pods_gone"]`` is the number of pods that were removed with their logs.
 
         Raises:
             NotFound: the Job was deleted.
@@ -324,9 +343,8 @@ class Job:
         Example:
             >>> job.metrics()[["step", "accuracy"]].tail()  # doctest: +SKIP
         """
-        from aksgpu import metrics
-
-        return metrics.parse(self.logs(), patterns=patterns)
+        found = read_attempts(self.cluster, self.name, namespace=self.namespace)
+        return _metrics_of(found, patterns)
 
     def plot(self, *metrics: str, **options: Any) -> Figure:
         """Draw the Job's metrics. The arguments are those of :func:`aksgpu.plots.curve`.
@@ -344,8 +362,55 @@ class Job:
         """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`."""
         return job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
 
+    def facts(self) -> dict[str, Any]:
+        """Return the facts about the run that :mod:`aksgpu.runs` compares.
+
+        Returns:
+            ``phase``, ``started``, ``ended``, ``seconds``, ``image``, ``args``, ``gpu_model``, ``usd`` and more; see
+            :func:`aksgpu.jobs.run_record.read_facts`. What cannot be found out is None.
+
+        Raises:
+            NotFound: the Job was deleted.
+        """
+        job = self._object()
+        return run_record.read_facts(self.cluster, job, job_pods(self.cluster.kube, job))
+
+    def save(self) -> StoredRun:
+        """Save the Job's log, metrics and facts in the history of this machine; see :mod:`aksgpu.runs`.
+
+        ``job.wait()`` and the live view do so when the Job has ended, and ``job.delete()`` before it deletes the Job.
+        What was saved before is replaced. A log that the cluster no longer has is kept.
+
+        Returns:
+            The saved run.
+
+        Raises:
+            NotFound: the Job was deleted.
+            LogUnavailable: the node did not serve the log.
+            OSError: the directory of the history cannot be written.
+        """
+        facts = self.facts()
+        try:
+            found = read_attempts(self.cluster, self.name, namespace=self.namespace)
+        except LogsGone:
+            return history.save(facts, None, {})
+        log = "".join(each.text for each in found.logs)
+        return history.save(facts, log, {"metrics": _metrics_of(found, None)})
+
+    def _save_quietly(self) -> None:
+        """Save the run if that is possible. The caller's work does not depend on it."""
+        if not history.is_enabled():
+            return
+        try:
+            with deadline(_SAVING):
+                self.save()
+        except (KubernetesError, OSError) as failed:
+            _logger.info("Job %s was not saved in the history: %s", self.name, failed)
+
     def delete(self, *, timeout: Timeout = 300, progress: bool | None = None) -> None:
         """Delete the Job with its pods and their logs, and wait until they are gone. It may be gone already.
+
+        The history of this machine keeps the log and the metrics; see :mod:`aksgpu.runs`.
 
         Args:
             timeout: seconds, or text such as ``"10m"``; None means no limit.
@@ -357,6 +422,7 @@ class Job:
         """
         kube = self.cluster.kube
         deleted: Object | None = None
+        self._save_quietly()
 
         def poll() -> tuple[bool | None, str]:
             nonlocal deleted
@@ -382,6 +448,18 @@ class Job:
             progress=progress,
             on_interrupt="The deletion continues; job.delete() waits again.",
         )
+
+
+def _metrics_of(found: AttemptLogs, patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None) -> pd.DataFrame:
+    """Return the metrics in the logs of a Job's runs."""
+    from aksgpu.metrics import MetricsReader
+
+    reader = MetricsReader(patterns)
+    for log in found.logs:
+        reader.feed(log.text, pod=log.pod, index=log.index, attempt=log.attempt)
+    table = reader.frame()
+    table.attrs["pods_gone"] = found.pods_gone
+    return table
 
 
 def _pod_row(pod: Object) -> dict[str, object]:

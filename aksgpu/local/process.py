@@ -28,10 +28,10 @@ from typing import Any
 import psutil
 
 from aksgpu import __version__
+from aksgpu.common.home import home as user_home
+from aksgpu.common.home import private
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import LaptopError
-from aksgpu.local.home import home as user_home
-from aksgpu.local.home import private
 from aksgpu.local.settings import Settings
 
 LOOPBACK = "127.0.0.1"

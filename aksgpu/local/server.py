@@ -25,6 +25,7 @@ from typing import Any
 from aiohttp import web
 
 from aksgpu import __version__
+from aksgpu.common.home import home as user_home
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import AksGpuError, LaptopError
 from aksgpu.local import server_log, tls
@@ -33,7 +34,6 @@ from aksgpu.local.arm.arm_errors import ArmError
 from aksgpu.local.arm.resource_manager import PRICES
 from aksgpu.local.cluster_runtime import Clusters
 from aksgpu.local.connection_limit import ConnectionLimiter
-from aksgpu.local.home import home as user_home
 from aksgpu.local.process import LOOPBACK, read_record, write_record
 from aksgpu.local.settings import Settings
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from aiohttp.http_exceptions import HttpProcessingError
 
-from aksgpu.local.home import private
+from aksgpu.common.home import private
 
 LOG_BYTES = 5 * 1024 * 1024
 """Size at which the file is rotated."""

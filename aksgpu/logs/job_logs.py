@@ -14,28 +14,57 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from aksgpu.common.arguments import integer
-from aksgpu.errors import InvalidInput, LogsGone, NotFound
+from aksgpu.errors import InvalidInput, KubernetesError, LogsGone, NotFound
 from aksgpu.kube.client import HasKube, Kube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.pod_facts import restarts
 from aksgpu.logs import retrying
-from aksgpu.logs.container_runs import choose_container
+from aksgpu.logs.container_runs import choose_container, observe
 from aksgpu.logs.deduplication import LogGap, LogLine, marker
-from aksgpu.logs.follower import LIMITS, POLL_SECONDS, Follower
+from aksgpu.logs.follower import LIMITS, POLL_SECONDS, Follower, is_missing_log
 from aksgpu.logs.log_request import PATIENCE_SECONDS, LogRequest, read_text
 from aksgpu.logs.retrying import Failure, Limits, RetryTimer
 from aksgpu.waiting import Interrupted, check_timeout
 
-__all__ = ["follow", "follow_job", "job_pods", "read", "read_job"]
+__all__ = ["AttemptLog", "AttemptLogs", "follow", "follow_job", "job_pods", "read", "read_attempts", "read_job"]
 
 T = TypeVar("T")
 
 READ_TIMEOUT = 45.0
 """Seconds of silence before a stream is renewed. AKS drops a silent stream after four minutes without a sign."""
 _COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+_FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
+"""Annotations of a pod that count the pods of its index that failed before it."""
+
+
+@dataclass(frozen=True)
+class AttemptLog:
+    """The log of one run of a Job's program in one pod."""
+
+    pod: str
+    """Name of the pod."""
+    index: int | None
+    """Completion index of the pod; None if the Job has no indexes."""
+    attempt: int
+    """Number of runs of the same part of the Job before it, restarts in place included."""
+    text: str
+    """The log. Each line begins with the time at which the node stored it (RFC 3339) and a space."""
+
+
+@dataclass(frozen=True)
+class AttemptLogs:
+    """The logs of a Job's runs."""
+
+    logs: list[AttemptLog]
+    """The logs that can be read, by index and attempt."""
+    pods_gone: int
+    """Number of pods that ran and were removed with their logs."""
 
 
 def read(
@@ -145,6 +174,106 @@ def _read_pods(kube: Kube, job: str, namespace: str | None, tail_lines: int | No
         if len(chosen) > 1 and lost > 0:
             texts.insert(0, f"[aksgpu: {lost} of the pods of job {job} are gone, and their logs with them]\n")
         return "".join(texts)
+
+
+def read_attempts(
+    aks: HasKube, job: str, *, namespace: str | None = None, patience: float = PATIENCE_SECONDS
+) -> AttemptLogs:
+    """Return the logs of all runs of a Job's program that the cluster still has.
+
+    :func:`read_job` returns the newest run of each part of the Job. This function returns the earlier ones as well:
+    those of pods that failed, and the run before the last restart of a container.
+
+    Args:
+        aks: the cluster.
+        job: name of the Job.
+        namespace: of the Job; None is the context's.
+        patience: as for :func:`read`.
+
+    Returns:
+        The logs, and the number of pods whose logs are gone.
+
+    Raises:
+        InvalidInput: an argument is wrong; nothing was sent.
+        NotFound: the Job does not exist.
+        LogsGone: the Job has run, and its pods are gone.
+        LogUnavailable: as for :func:`read`.
+        Unreachable: as for :func:`read`.
+    """
+    check_cluster(aks)
+    limits = Limits.of(check_timeout(patience, "patience"))
+    with _interruptible(f"reading the log of job {job} was interrupted"):
+        return _read_attempts(aks.kube, job, namespace, limits)
+
+
+def _read_attempts(kube: Kube, job: str, namespace: str | None, limits: Limits) -> AttemptLogs:
+    retries = RetryTimer(limits)
+    found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", answered=False)
+    pods = _list_pods(kube, found, retries)
+    started = [pod for pod in pods if pod["spec"].get("nodeName")]
+    if not started and _has_run(found) and _count_ended(found):
+        raise _logs_gone(job)
+    logs: list[AttemptLog] = []
+    gone = max(_count_ended(found) - sum(_has_pod_ended(pod) for pod in pods), 0)
+    for pod, index, first in _first_attempts(found, started):
+        try:
+            logs.extend(_read_runs(kube, pod, index, first, limits.silent))
+        except NotFound:  # removed since the pods were listed
+            gone += 1
+    if gone and not logs:
+        raise _logs_gone(job)
+    logs.sort(key=lambda log: (-1 if log.index is None else log.index, log.attempt))
+    return AttemptLogs(logs, gone)
+
+
+def _first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, int | None, int]]:
+    """Yield each pod with its completion index and the number of its first run among those of its index."""
+    seen: Counter[int | None] = Counter()
+    spec = job["spec"]
+    side_by_side = (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1
+    for pod in pods:
+        annotations = pod["metadata"].get("annotations") or {}
+        text = annotations.get(_COMPLETION_INDEX)
+        index = None if text is None else int(text)
+        counts = [annotations[name] for name in _FAILURE_COUNTS if name in annotations]
+        if counts:
+            first = sum(int(count) for count in counts)
+        elif index is None and side_by_side:
+            first = 0  # nothing says which pod a pod replaces
+        else:
+            first = seen[index]
+        seen[index] = max(first, seen[index]) + 1 + restarts(pod)
+        yield pod, index, first
+
+
+def _read_runs(kube: Kube, pod: Object, index: int | None, first: int, patience: float) -> list[AttemptLog]:
+    """Read the run of a container before its last restart, if the node still has it, and its newest run."""
+    metadata = pod["metadata"]
+    container = choose_container(pod, None)
+    number = observe(pod, container).run
+    newest = first if number is None else first + number.number
+    request = LogRequest(kube, metadata["name"], metadata["namespace"], container, None, False, timestamps=True)
+    logs = []
+    if newest > first:
+        text = _read_previous(replace(request, previous=True), patience)
+        if text is not None:
+            logs.append(AttemptLog(metadata["name"], index, newest - 1, text))
+    logs.append(AttemptLog(metadata["name"], index, newest, read_text(request, patience)))
+    return logs
+
+
+def _read_previous(request: LogRequest, patience: float) -> str | None:
+    """Return the log of the run before a restart; None if the node has removed it."""
+    try:
+        return read_text(request, 0)
+    except KubernetesError as failed:
+        if is_missing_log(failed):
+            return None
+    return read_text(request, patience)
+
+
+def _has_pod_ended(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def follow(

@@ -50,6 +50,8 @@ class LogRequest:
     container: str | None
     tail_lines: int | None
     previous: bool
+    timestamps: bool = False
+    """Whether each line begins with the time at which the node stored it, and a space."""
 
     def get_pod(self) -> Object:
         """Return the Pod object."""
@@ -79,7 +81,8 @@ def read_text(request: LogRequest, patience: float) -> str:
                 raise _unreadable(what, failed) from None
             retry_after = failed.retry_after
         else:
-            text = b"".join(line.partition(b" ")[2] for line in lines).decode("utf-8", "replace")
+            kept = lines if request.timestamps else [line.partition(b" ")[2] for line in lines]
+            text = b"".join(kept).decode("utf-8", "replace")
             return _note_missing_beginning(request, observed, lines) + text
         log_retries.sleep(retry_after)
         pod = retrying.call(request.get_pod, pod_retries, what)

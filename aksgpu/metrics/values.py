@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Literal
 
 NUMBER = (
     r"(?:[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,4})?(?![\d.]{0,80}\d)"
@@ -263,6 +264,42 @@ def canonical(name: str) -> str:
             split = general
             break
     return split + _CANONICAL.get(plain, plain)
+
+
+_BETTER_WHEN_HIGH = (
+    "acc",
+    "auc",
+    "f1",
+    "precision",
+    "recall",
+    "map",
+    "iou",
+    "dice",
+    "bleu",
+    "rouge",
+    "reward",
+    "score",
+    "psnr",
+    "ssim",
+)
+"""Beginnings of words in the names of metrics that a training raises."""
+_BETTER_WHEN_LOW = ("loss", "error", "err", "mae", "mse", "rmse", "ppl", "perplexity", "wer", "cer", "nll", "fid")
+"""Beginnings of words in the names of metrics that a training lowers."""
+
+
+def better_value(name: str) -> Literal["max", "min"] | None:
+    """Return whether a training raises or lowers a metric, by the words of its name; None if they do not say.
+
+    Example:
+        >>> better_value("val_accuracy")
+        'max'
+    """
+    words = canonical(name).split("_")
+    high = any(word.startswith(_BETTER_WHEN_HIGH) for word in words)
+    low = any(word.startswith(_BETTER_WHEN_LOW) for word in words)
+    if high == low:
+        return None
+    return "max" if high else "min"
 
 
 def is_metric(name: str) -> bool:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aksgpu.common.home import home as user_home
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import InvalidInput
-from aksgpu.local.home import home as user_home
 
 _REFERENCE = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
