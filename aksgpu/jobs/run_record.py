@@ -20,8 +20,12 @@ _READING_NODES = 10.0
 """Seconds that reading the nodes and their prices may take."""
 _SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
 """Names of environment variables whose values are not saved."""
-_OWN = "aksgpu.dev/"
-"""Prefix of aksgpu's annotations."""
+_ANNOTATIONS = {
+    "aksgpu.dev/function": "function",
+    "aksgpu.dev/parameters": "parameters",
+    "aksgpu.dev/packages": "packages",
+}
+"""Annotations of Jobs that run a function or a script, and the names of the facts."""
 _SPOT_LABEL = "kubernetes.azure.com/scalesetpriority"
 
 
@@ -42,7 +46,7 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         - ``phase``, ``reason``, ``message``: as in :class:`aksgpu.jobs.JobStatus`.
         - ``image``, ``command``, ``args``: of the first container.
         - ``env``: its variables. Values from Secrets, and of variables named like a secret, are not saved.
-        - ``annotations``: those of aksgpu.
+        - ``annotations``: ``function``, ``parameters`` and ``packages`` of a Job that runs a function or a script.
         - ``gpus``: GPUs of one pod. ``pods``: number of pods.
         - ``nodes``: names; ``vm_size``, ``gpu_model``, ``spot``: of the first node.
         - ``usd``: the nodes' prices for the time of the pods, by their share of the nodes' GPUs.
@@ -68,7 +72,7 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         "command": [str(each) for each in container.get("command") or ()],
         "args": [str(each) for each in container.get("args") or ()],
         "env": _environment(container),
-        "annotations": _own_annotations(job),
+        "annotations": _annotations(job),
         "gpus": sum(pod_facts.gpus(job["spec"]["template"]["spec"]).values()),
         "pods": len(pods),
     }
@@ -84,9 +88,9 @@ def _environment(container: Object) -> dict[str, str]:
     return found
 
 
-def _own_annotations(job: Object) -> dict[str, str]:
+def _annotations(job: Object) -> dict[str, str]:
     annotations = job["metadata"].get("annotations") or {}
-    return {name.removeprefix(_OWN): str(value) for name, value in annotations.items() if name.startswith(_OWN)}
+    return {fact: str(annotations[name]) for name, fact in _ANNOTATIONS.items() if name in annotations}
 
 
 def _node_facts(aks: HasKube, pods: Sequence[Object]) -> dict[str, Any]:
