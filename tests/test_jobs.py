@@ -340,7 +340,8 @@ def test_a_server_that_refuses_until_time_is_up_ends_the_wait(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int) -> None:
+def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AKSGPU_HISTORY", "0")
     job: dict[str, Any] = {"metadata": {"name": "j", "namespace": "default", "uid": "1"}, "spec": {}}
     job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
     server = Server(
