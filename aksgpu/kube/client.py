@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from aksgpu import waiting
@@ -26,6 +26,7 @@ from aksgpu.errors import (
 from aksgpu.kube import path_names, retry_policy
 from aksgpu.kube.backoff import Backoff
 from aksgpu.kube.decoding import decode
+from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
 from aksgpu.kube.status_errors import UNREACHABLE_HINT
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
@@ -482,6 +483,50 @@ class Kube:
             return attempt()
         with waiting.deadline(LOG_RETRY_SECONDS):
             return retry_policy.call(attempt, f"the log of pod {pod}")
+
+    def exec(
+        self,
+        pod: str,
+        command: Sequence[str],
+        namespace: str | None = None,
+        *,
+        container: str | None = None,
+        stdin: bool = False,
+    ) -> ExecStream:
+        """Start a program in a container that runs, and return its streams.
+
+        The request is sent once: a program that may have started is not started again.
+
+        Args:
+            pod: name of the pod.
+            command: the program and its arguments. No shell reads them.
+            namespace: the pod's namespace; None means the context's namespace.
+            container: name of the container; None if the pod has only one.
+            stdin: whether the program gets input.
+
+        Returns:
+            The streams; use them as a context manager.
+
+        Raises:
+            Forbidden: you may not run programs in pods. The ``edit`` role of a namespace may.
+            NotFound: there is no such pod.
+            Unreachable: there was no response. The program may have started.
+
+        Example:
+            >>> with aks.kube.exec("train-x2vbn", ["nvidia-smi", "-L"]) as program:  # doctest: +SKIP
+            ...     print(program.communicate(timeout=30).stdout.decode())
+        """
+        words = [command] if isinstance(command, str) else builtins.list(command)
+        if isinstance(command, str) or not words:
+            raise InvalidInput(f"`command` must be a list of the program and its arguments, got {shown(command)}")
+        if container is not None:
+            path_names.check_container(container)
+        path = self._path("Pod", namespace, pod, "exec", argument="pod")
+        params: builtins.list[tuple[str, Any]] = [("command", str(word)) for word in words]
+        params += [("stdin", stdin), ("stdout", True), ("stderr", True)]
+        if container is not None:
+            params.append(("container", container))
+        return ExecStream(self._transport.open_websocket(path, params, PROTOCOLS), f"{words[0]} in pod {pod}")
 
     def request(
         self,

@@ -14,14 +14,14 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlencode
 
 from aksgpu import waiting
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError, Unauthorized, Unreachable
-from aksgpu.kube import impersonation, kubeconfig, login, path_names
+from aksgpu.kube import impersonation, kubeconfig, login, path_names, websockets
 from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_failure, from_response
 
 __all__ = ["Stream", "Transport"]
@@ -230,6 +230,38 @@ class Transport:
         refused.retry_after = _retry_after(response.headers.get("Retry-After"), refused)
         raise refused
 
+    def open_websocket(
+        self, path: str, params: Sequence[tuple[str, Any]], protocols: Sequence[str]
+    ) -> websockets.ChannelSocket:
+        """Open a WebSocket once, and once more with new credentials after a 401.
+
+        Args:
+            path: Kubernetes path of a subresource such as ``exec``.
+            params: query parameters; a name may occur several times.
+            protocols: the subprotocols that the caller speaks, the best first.
+
+        Raises:
+            KubernetesError: the subclass for the server's error; Unreachable if there was no response.
+        """
+        query = urlencode([(name, _text(value)) for name, value in params])
+        url = f"{self.host}{path_names.check_path(path, 'GET')}?{query}"
+        try:
+            return self._connect(url, protocols, f"GET {path}")
+        except Unauthorized:
+            self._renew()
+            return self._connect(url, protocols, f"GET {path}")
+
+    def _connect(self, url: str, protocols: Sequence[str], where: str) -> websockets.ChannelSocket:
+        left = waiting.time_left()
+        timeout = CONNECT_TIMEOUT if left is None else min(CONNECT_TIMEOUT, max(left, SHORTEST_TIMEOUT))
+        headers = [("User-Agent", "aksgpu"), *self._credentials()]
+        return websockets.connect(self._configuration, url, headers, protocols, timeout=timeout, where=where)
+
+    def _credentials(self) -> list[tuple[str, str]]:
+        """Return the headers that say who sends a request."""
+        login_headers = [(each["key"], each["value"]) for each in self._configuration.auth_settings().values()]
+        return [*login_headers, *self._impersonation]
+
     def _send(
         self, method: str, url: str, content: bytes | None, content_type: str, accept: str, read_timeout: float
     ) -> Any:
@@ -239,9 +271,7 @@ class Transport:
         headers = HTTPHeaderDict({"Accept": accept, "User-Agent": "aksgpu"})
         if content is not None:
             headers["Content-Type"] = content_type
-        for setting in self._configuration.auth_settings().values():
-            headers[setting["key"]] = setting["value"]
-        for name, value in self._impersonation:
+        for name, value in self._credentials():
             headers.add(name, value)
         left = waiting.time_left()
         most = math.inf if left is None else max(left, SHORTEST_TIMEOUT)
