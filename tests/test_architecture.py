@@ -107,7 +107,7 @@ LAYERS: tuple[set[str], ...] = (
     {"plugin"},
     {"diagnose"},
     {"plots"},
-    {"capacity", "logs", "manifests", "metrics", "training_log"},
+    {"capacity", "logs", "manifests", "metrics", "payload", "training_log"},
     {"cluster"},
     {"sizes"},
     {"azure", "kube"},

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
-from aksgpu.errors import JobFailed, KubernetesError, NotFound, WaitTimeout
-from aksgpu.jobs import job_arguments
+from aksgpu.errors import InvalidInput, JobFailed, KubernetesError, NotFound, ResultLost, WaitTimeout
+from aksgpu.jobs import job_arguments, job_outcome
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
@@ -18,6 +18,7 @@ from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs.job_logs import follow_job, job_pods, read_job
+from aksgpu.payload.records import Record
 from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
 
 # Views, metrics and plots are imported inside the methods that need them: they load ipywidgets, pandas and matplotlib.
@@ -34,6 +35,8 @@ _TAIL = 20
 """Lines of the log that an error contains."""
 _TAIL_PATIENCE = 5.0
 """Seconds for which reading those lines is retried."""
+_RESULT_INTERVAL = 0.2
+"""Seconds between two checks whether the result is there."""
 _DELETION_INTERVAL = 0.2
 """Seconds between two checks whether a Job is gone."""
 _POD_COLUMNS = {
@@ -172,6 +175,80 @@ class Job:
                 timeout=timeout,
                 progress=progress,
                 on_interrupt="The Job continues; job.wait() waits again.",
+            )
+        except WaitTimeout as late:
+            error = self._too_late(late)
+            raise error from error.__cause__
+
+    def result(self, timeout: Timeout = None, *, raw: bool = False, progress: bool | None = None) -> Any:
+        """Wait for the function of :meth:`Executor.submit`, and return its value.
+
+        Args:
+            timeout: how long to wait: seconds, or text such as ``"1h"``; None means no limit. The Job continues after
+                that.
+            raw: return the pickled value as bytes, without unpickling it.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            The function's value.
+
+        Raises:
+            Exception: the function's own exception. Its cause has the traceback in the pod.
+            RemoteError: the function raised an exception that cannot be rebuilt in this process.
+            JobFailed: the program ended without an outcome, for example because its memory was used up.
+            PythonMismatch: the image's Python cannot run what this Python pickled.
+            PackageError: packages could not be installed.
+            RunTimeout: the program ran longer than the executor's limit.
+            JobCancelled: the program was stopped by :meth:`cancel`.
+            ResultLost: the value is gone with its pod, or arrived incomplete.
+            ResultTooLarge: the value is too large.
+            ResultUnpicklable: the value cannot be pickled there, or not be unpickled here.
+            WaitTimeout: time ran out. The Job continues.
+            NotFound: the Job was deleted.
+            InvalidInput: an argument is not valid, or no Executor made the Job.
+
+        Example:
+            >>> job.result(timeout="1h")  # doctest: +SKIP
+        """
+        job_arguments.flag("raw", raw)
+        return job_outcome.value_of(self._outcome(timeout, progress), self.name, raw=raw)
+
+    @notifies_watcher
+    def _outcome(self, timeout: Timeout, progress: bool | None) -> Record:
+        """Wait until the function's last attempt has ended, and return its outcome."""
+        failures = FailureRecord(self.cluster)
+
+        def poll() -> tuple[Record | None, str]:
+            job = self._object()
+            if not job_outcome.is_executor_job(job):
+                raise InvalidInput(
+                    f"job {self.name!r} has no result: no Executor made it",
+                    hint="job.wait() waits for its end, and job.logs() returns its output.",
+                )
+            pods = job_pods(self.cluster.kube, job)
+            status = JobStatus.from_objects(job, pods)
+            has_succeeded = any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
+            if not status.ended and not has_succeeded:
+                with deadline(_EXPLAINING):
+                    failures.observe(pods)
+                return None, str(status)
+            record = job_outcome.read_outcome(self.cluster, job, pods)
+            if record is not None:
+                return record, ""
+            if status.phase == "Failed":
+                raise self._failure(status, failures)
+            raise ResultLost(
+                f"job {self.name} is complete, and its result is gone with its pod", hint="Run the function again."
+            )
+
+        try:
+            return wait_until(
+                poll,
+                f"job {self.name}",
+                timeout=timeout,
+                interval=_RESULT_INTERVAL,
+                progress=progress,
+                on_interrupt="The Job continues; job.result() waits again.",
             )
         except WaitTimeout as late:
             error = self._too_late(late)
