@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aksgpu.common.arguments import shown
-from aksgpu.errors import InvalidInput
-from aksgpu.jobs.executor_options import ExecutorOptions
+from aksgpu.errors import InvalidInput, KubernetesError
+from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.launch import launch
+from aksgpu.jobs.many_jobs import MapResults
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.payload.modules import find_root
 from aksgpu.payload.packing import pack_call
-from aksgpu.waiting import Timeout
+from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["Executor"]
 
@@ -167,14 +170,54 @@ class Executor:
         Example:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
         """
+        return self._submit(self.options, fn, args, kwargs)
+
+    def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], timeout: Timeout = None) -> MapResults:
+        """Run a function once for each item, each as a Job of its own, as ``concurrent.futures`` does.
+
+        All Jobs are submitted at once. If that is interrupted or fails, those that were submitted are deleted.
+
+        Args:
+            fn: the function.
+            iterables: its arguments; the shortest iterable decides the number of calls.
+            timeout: how long the iteration may wait for all results: seconds, or text such as ``"2h"``; None means no
+                limit.
+
+        Returns:
+            An iterator of the values, in the order of the items. Its attribute ``jobs`` lists the Jobs.
+
+        Raises:
+            InvalidInput: as for :meth:`submit`, or an argument is not iterable.
+
+        Example:
+            >>> losses = list(gpu.map(train, [1e-3, 1e-2]))  # doctest: +SKIP
+        """
+        check_timeout(timeout)
+        calls = list(zip(*iterables, strict=False))
+        started: list[Job] = []
+        try:
+            for number, args in enumerate(calls):
+                options = self.options
+                if options.name:
+                    options = replace(options, name=check_name(f"{options.name}-{number}"))
+                started.append(self._submit(options, fn, args, {}))
+        except BaseException:
+            for job in started:
+                with contextlib.suppress(KubernetesError):
+                    self.cluster.kube.delete("Job", job.name, job.namespace)
+            raise
+        return MapResults(started, timeout)
+
+    def _submit(
+        self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Job:
         if not callable(fn):
             raise InvalidInput(
                 f"`fn` must be a function, got {shown(fn)}",
                 hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
             )
-        root = self.options.root or find_root()
-        payload = pack_call(fn, args, kwargs, root=root)
-        return launch(self.cluster, payload, self.options, what=_name_of(fn))
+        payload = pack_call(fn, args, kwargs, root=options.root or find_root())
+        return launch(self.cluster, payload, options, what=_name_of(fn))
 
 
 def _name_of(function: object) -> str:

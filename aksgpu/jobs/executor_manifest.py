@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aksgpu.common.gpu_size_table import table
 from aksgpu.jobs.executor_options import ExecutorOptions
@@ -12,6 +13,7 @@ from aksgpu.kube.node_facts import GPU
 from aksgpu.payload import records
 
 __all__ = [
+    "CANCELLED",
     "EXECUTOR",
     "FINGERPRINT",
     "FUNCTION",
@@ -20,6 +22,7 @@ __all__ = [
     "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
+    "owned_secret",
 ]
 
 MAIN = "main"
@@ -31,6 +34,8 @@ EXECUTOR = "aksgpu.dev/executor"
 """Label of Jobs and Secrets that an Executor made. Its value is the Job's name."""
 LAUNCHING = "aksgpu.dev/launching"
 """Label of a Job whose Secrets are being created. It is removed when the Job is resumed."""
+CANCELLED = "aksgpu.dev/cancelled"
+"""Annotation of a Job that was cancelled before its program started."""
 FUNCTION = "aksgpu.dev/function"
 """Annotation with the name of the function."""
 FINGERPRINT = "aksgpu.dev/fingerprint"
@@ -247,6 +252,37 @@ def _volumes(options: ExecutorOptions, secrets: Sequence[str]) -> list[Object]:
 
 
 # Placement
+
+
+def owned_secret(name: str, data: Mapping[str, bytes], job: Object) -> Object:
+    """Return the manifest of a Secret that is deleted with its Job.
+
+    Args:
+        name: name of the Secret.
+        data: its content.
+        job: the Job object, as the API server has it.
+    """
+    metadata = job["metadata"]
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": {EXECUTOR: metadata["name"]},
+            "ownerReferences": [owner],
+        },
+        "type": "Opaque",
+        "immutable": True,
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
 
 
 def _place(spec: Object, options: ExecutorOptions) -> None:

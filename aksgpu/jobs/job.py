@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
-from aksgpu.errors import InvalidInput, JobFailed, KubernetesError, NotFound, ResultLost, WaitTimeout
-from aksgpu.jobs import job_arguments, job_outcome
+from aksgpu.errors import InvalidInput, JobFailed, KubernetesError, NotFound, ResultError, ResultLost, WaitTimeout
+from aksgpu.jobs import job_arguments, job_cancellation, job_outcome
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
@@ -162,10 +162,10 @@ class Job:
                 return self, ""
             if status.phase == "Failed":
                 raise self._failure(status, failures)
-            pulls.observe(pods)
-            if fail_fast and status.phase == "Pending" and pulls.has_new_failure(pods):
-                pulls.mark_reported(pods)
-                raise self._unpullable(status, pods)
+            if fail_fast:
+                self._refuse_unpullable(status, pods, pulls)
+            else:
+                pulls.observe(pods)
             return None, str(status)
 
         try:
@@ -213,33 +213,125 @@ class Job:
         job_arguments.flag("raw", raw)
         return job_outcome.value_of(self._outcome(timeout, progress), self.name, raw=raw)
 
+    def exception(self, timeout: Timeout = None, *, progress: bool | None = None) -> BaseException | None:
+        """Wait for the function, and return the exception that :meth:`result` raises; None if it returned a value.
+
+        Args:
+            timeout: as for :meth:`result`.
+            progress: as for :meth:`result`.
+
+        Returns:
+            The exception or None.
+
+        Raises:
+            WaitTimeout: time ran out. The Job continues.
+            NotFound: the Job was deleted.
+            InvalidInput: an argument is not valid, or no Executor made the Job.
+        """
+        try:
+            return job_outcome.exception_of(self._outcome(timeout, progress), self.name)
+        except (JobFailed, ResultError) as error:
+            return error
+
+    def done(self) -> bool:
+        """Return whether the Job has ended: the function has returned, has failed for good, or was cancelled.
+
+        Raises:
+            NotFound: the Job was deleted.
+        """
+        job, pods = self._read_executor_job()
+        return self._final_status(job, pods) is not None
+
+    def running(self) -> bool:
+        """Return whether a pod of the Job runs now.
+
+        Raises:
+            NotFound: the Job was deleted.
+        """
+        return self.status().phase == "Running" and not self.done()
+
+    def cancelled(self) -> bool:
+        """Return whether :meth:`cancel` has stopped the Job.
+
+        Raises:
+            NotFound: the Job was deleted.
+            ResultLost: the Job has ended, and its outcome cannot be read.
+        """
+        job, pods = self._read_executor_job()
+        if self._final_status(job, pods) is None:
+            return False
+        record = job_outcome.read_outcome(self.cluster, job, pods)
+        return record is not None and record.header["kind"] == "cancelled"
+
+    def cancel(self, *, timeout: Timeout = 120, progress: bool | None = None) -> bool:
+        """Stop the function's program, and keep its log. :meth:`delete` removes the Job with its log.
+
+        The program gets SIGTERM, and SIGKILL after 30 seconds. A Job whose program has not started is suspended, and
+        never starts.
+
+        Args:
+            timeout: how long to wait for the end: seconds, or text such as ``"5m"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            True if the Job was cancelled, by this call or before; False if it had ended.
+
+        Raises:
+            WaitTimeout: time ran out. The program may still end.
+            Forbidden: you may not run commands in pods, or change Jobs.
+            NotFound: the Job was deleted.
+            InvalidInput: an argument is not valid, or no Executor made the Job.
+        """
+        asked: set[str] = set()
+
+        def poll() -> tuple[bool | None, str]:
+            job, pods = self._read_executor_job()
+            status = self._final_status(job, pods)
+            if status is not None:
+                record = job_outcome.read_outcome(self.cluster, job, pods)
+                return record is not None and record.header["kind"] == "cancelled", ""
+            return None, job_cancellation.stop(self.cluster, job, pods, asked)
+
+        return wait_until(poll, f"cancelling job {self.name}", timeout=timeout, progress=progress)
+
+    def _read_executor_job(self) -> tuple[Object, list[Object]]:
+        """Return the Job object and its pods.
+
+        Raises:
+            InvalidInput: no Executor made the Job.
+        """
+        job = self._object()
+        if not job_outcome.is_executor_job(job):
+            raise InvalidInput(
+                f"job {self.name!r} must be made by jobs.Executor, and it was made in another way",
+                hint="job.wait() waits for its end, job.logs() returns its output, and job.delete() ends it.",
+            )
+        return job, job_pods(self.cluster.kube, job)
+
+    def _final_status(self, job: Object, pods: list[Object]) -> JobStatus | None:
+        """Return the Job's status if no further attempt will follow; None if one runs or may follow."""
+        status = JobStatus.from_objects(job, pods)
+        if status.ended or job_outcome.was_cancelled(job):
+            return status
+        has_succeeded = any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
+        return status if has_succeeded else None
+
     @notifies_watcher
     def _outcome(self, timeout: Timeout, progress: bool | None) -> Record:
         """Wait until the function's last attempt has ended, and return its outcome."""
         failures = FailureRecord(self.cluster)
+        pulls = PullRecord()
 
         def poll() -> tuple[Record | None, str]:
-            job = self._object()
-            if not job_outcome.is_executor_job(job):
-                raise InvalidInput(
-                    f"job {self.name!r} has no result: no Executor made it",
-                    hint="job.wait() waits for its end, and job.logs() returns its output.",
-                )
-            pods = job_pods(self.cluster.kube, job)
+            job, pods = self._read_executor_job()
+            status = self._final_status(job, pods)
+            if status is not None:
+                return self._ended_outcome(job, pods, status, failures), ""
+            with deadline(_EXPLAINING):
+                failures.observe(pods)
             status = JobStatus.from_objects(job, pods)
-            has_succeeded = any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
-            if not status.ended and not has_succeeded:
-                with deadline(_EXPLAINING):
-                    failures.observe(pods)
-                return None, str(status)
-            record = job_outcome.read_outcome(self.cluster, job, pods)
-            if record is not None:
-                return record, ""
-            if status.phase == "Failed":
-                raise self._failure(status, failures)
-            raise ResultLost(
-                f"job {self.name} is complete, and its result is gone with its pod", hint="Run the function again."
-            )
+            self._refuse_unpullable(status, pods, pulls)
+            return None, str(status)
 
         try:
             return wait_until(
@@ -253,6 +345,30 @@ class Job:
         except WaitTimeout as late:
             error = self._too_late(late)
             raise error from error.__cause__
+
+    def _ended_outcome(self, job: Object, pods: list[Object], status: JobStatus, failures: FailureRecord) -> Record:
+        """Return the outcome of a Job that has ended.
+
+        Raises:
+            JobFailed: the program left no outcome.
+            ResultLost: the outcome is gone.
+        """
+        record = job_outcome.read_outcome(self.cluster, job, pods)
+        if record is not None:
+            return record
+        if status.phase == "Failed":
+            raise self._failure(status, failures)
+        raise ResultLost(
+            f"job {self.name} is complete, and its result is gone with its pod",
+            hint="Run the function again, and call job.result() soon after its end.",
+        )
+
+    def _refuse_unpullable(self, status: JobStatus, pods: list[Object], pulls: PullRecord) -> None:
+        """Raise JobFailed if the image cannot be pulled, and this process has not raised it for this attempt."""
+        pulls.observe(pods)
+        if status.phase == "Pending" and pulls.has_new_failure(pods):
+            pulls.mark_reported(pods)
+            raise self._unpullable(status, pods)
 
     def _too_late(self, late: WaitTimeout) -> WaitTimeout:
         """Return the error of a wait that ran out of time, with what keeps the Job from ending."""

@@ -22,14 +22,15 @@ from aksgpu.errors import (
     ResultUnpicklable,
     RunTimeout,
 )
-from aksgpu.jobs.executor_manifest import EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
+from aksgpu.jobs.executor_manifest import CANCELLED, EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
+from aksgpu.jobs.outcome_copy import keep_copy, read_copy
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.log_request import LogIncomplete, LogRequest, read_text
 from aksgpu.payload import records
 from aksgpu.payload.records import BadRecord, Record
 
-__all__ = ["RemoteTraceback", "exception_of", "is_executor_job", "read_outcome", "value_of"]
+__all__ = ["RemoteTraceback", "exception_of", "is_executor_job", "read_outcome", "value_of", "was_cancelled"]
 
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
@@ -54,11 +55,19 @@ def is_executor_job(job: Object) -> bool:
     return EXECUTOR in (job["metadata"].get("labels") or {})
 
 
+def was_cancelled(job: Object) -> bool:
+    """Return whether the Job was cancelled before its program started. Such a Job is suspended."""
+    is_marked = CANCELLED in (job["metadata"].get("annotations") or {})
+    return is_marked and bool(job["spec"].get("suspend"))
+
+
 # Read
 
 
 def read_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None:
-    """Return the outcome of the newest pod that ended; None if no pod left one.
+    """Return the outcome of the newest pod that ended, or of the Job's own Secret; None if there is none.
+
+    What a pod has left is copied into a Secret, because the pod disappears with its node.
 
     Args:
         aks: the cluster.
@@ -68,38 +77,62 @@ def read_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None
     Raises:
         ResultLost: there is an outcome, and it cannot be read completely.
     """
+    if was_cancelled(job):
+        return Record({"kind": "cancelled", "where": "message"}, b"")
+    key = _key(aks, job)
     ended = [pod for pod in pods if pod_facts.ended(pod)]
     succeeded = [pod for pod in ended if pod["status"]["phase"] == "Succeeded"]
-    for pod in reversed(succeeded or ended[-1:]):
-        text = records.record_text(_message(pod))
+    found = next((pod for pod in reversed(succeeded or ended[-1:]) if _text_of(pod)), None)
+    try:
+        text = _whole_text(aks, found, key) if found else ""
+    except ResultLost:
+        text = read_copy(aks, job)
+        if not text:
+            raise
+    else:
         if text:
-            return _complete(aks, pod, text, _key(aks, job))
-    return None
+            keep_copy(aks, job, text)
+        else:
+            text = read_copy(aks, job)
+    if not text:
+        return None
+    try:
+        return records.decode(text, key)
+    except BadRecord as error:
+        raise _lost(job["metadata"]["name"], str(error)) from error
 
 
-def _message(pod: Object) -> str:
-    """Return the termination message of the program's container; empty if there is none."""
+def _text_of(pod: Object) -> str:
+    """Return the text of the record in a pod's termination message; empty if it has none."""
     for entry in (pod.get("status") or {}).get("containerStatuses") or ():
         if entry["name"] == MAIN:
-            return str(((entry.get("state") or {}).get("terminated") or {}).get("message") or "")
+            message = ((entry.get("state") or {}).get("terminated") or {}).get("message") or ""
+            return records.record_text(str(message))
     return ""
 
 
-def _complete(aks: HasKube, pod: Object, text: str, key: bytes) -> Record:
-    """Return the record of a termination message, with its body from the sidecar's log if that has it."""
+def _whole_text(aks: HasKube, pod: Object, key: bytes) -> str:
+    """Return the text of a pod's record, from the sidecar's log if that has the body.
+
+    Raises:
+        ResultLost: the text cannot be read completely.
+    """
     name = pod["metadata"]["name"]
     try:
-        record = records.decode(text, key)
-        if record.header["where"] != "log":
-            return record
-        log = _sidecar_log(aks, pod)
-        return records.decode(records.from_frames(log.splitlines()), key)
+        text = _text_of(pod)
+        if records.decode(text, key).header["where"] != "log":
+            return text
+        text = records.from_frames(_sidecar_log(aks, pod).splitlines())
+        records.decode(text, key)
+        return text
     except BadRecord as error:
-        raise ResultLost(
-            f"pod {name} ended, and its result cannot be read: {error}", hint="Run the function again."
-        ) from error
+        raise _lost(name, str(error)) from error
     except NotFound as gone:
-        raise ResultLost(f"pod {name} is gone, and the result with it", hint="Run the function again.") from gone
+        raise _lost(name, "the pod is gone, and the result with it") from gone
+
+
+def _lost(name: str, why: str) -> ResultLost:
+    return ResultLost(f"{name} has ended, and its result cannot be read: {why}", hint="Run the function again.")
 
 
 def _sidecar_log(aks: HasKube, pod: Object) -> str:

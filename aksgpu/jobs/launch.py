@@ -6,7 +6,6 @@ such Jobs.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from aksgpu.errors import AlreadyExists, KubernetesError
-from aksgpu.jobs.executor_manifest import EXECUTOR, FINGERPRINT, FUNCTION, LAUNCHING, build_manifest
+from aksgpu.jobs.executor_manifest import FINGERPRINT, FUNCTION, LAUNCHING, build_manifest, owned_secret
 from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
@@ -107,7 +106,7 @@ def _create(
     created = aks.kube.create(manifest)
     try:
         for secret_name, data in contents.items():
-            aks.kube.create(_secret(secret_name, data, created))
+            aks.kube.create(owned_secret(secret_name, data, created))
         _start(aks, created, options)
     except BaseException:
         # Also after an interrupt: a run that was not started leaves nothing behind.
@@ -116,31 +115,6 @@ def _create(
         raise
     _delete_abandoned(aks, created)
     return Job(aks, name, namespace=namespace)
-
-
-def _secret(name: str, data: Mapping[str, bytes], job: Object) -> Object:
-    """Return a Secret that is deleted with its Job."""
-    metadata = job["metadata"]
-    owner = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-        "blockOwnerDeletion": False,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": name,
-            "namespace": metadata["namespace"],
-            "labels": {EXECUTOR: metadata["name"]},
-            "ownerReferences": [owner],
-        },
-        "type": "Opaque",
-        "immutable": True,
-        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
-    }
 
 
 def _start(aks: HasKube, job: Object, options: ExecutorOptions) -> None:

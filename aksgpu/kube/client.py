@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from aksgpu import waiting
@@ -482,6 +482,29 @@ class Kube:
             return attempt()
         with waiting.deadline(LOG_RETRY_SECONDS):
             return retry_policy.call(attempt, f"the log of pod {pod}")
+
+    def open_websocket(
+        self,
+        pod: str,
+        query: Sequence[tuple[str, str]],
+        namespace: str | None = None,
+        *,
+        protocols: Sequence[str],
+        timeout: float,
+        subresource: str = "exec",
+    ) -> Any:
+        """Open a WebSocket to a pod. :mod:`aksgpu.kube.exec_stream` runs commands with it.
+
+        Args:
+            pod: name of the pod.
+            query: the parameters of the request, in order.
+            namespace: the pod's namespace; None means the context's.
+            protocols: versions of the protocol, the best first.
+            timeout: seconds without a message after which a read fails.
+            subresource: ``exec``, ``attach`` or ``portforward``.
+        """
+        path = self._path("Pod", namespace, pod, subresource, argument="pod")
+        return self._transport.open_websocket(path, query, protocols=protocols, timeout=timeout)
 
     def request(
         self,

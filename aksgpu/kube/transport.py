@@ -14,7 +14,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -22,6 +22,7 @@ from aksgpu import waiting
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError, Unauthorized, Unreachable
 from aksgpu.kube import impersonation, kubeconfig, login, path_names
+from aksgpu.kube.exec_stream import open_websocket
 from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_failure, from_response
 
 __all__ = ["Stream", "Transport"]
@@ -258,6 +259,34 @@ class Transport:
             )
         except HTTPError as failed:
             raise from_failure(failed, f"the Kubernetes API server of {self.context!r}", url) from None
+
+    def open_websocket(
+        self, path: str, query: Sequence[tuple[str, str]], *, protocols: Sequence[str], timeout: float
+    ) -> Any:
+        """Open a WebSocket, once more with new credentials after a 401.
+
+        Args:
+            path: Kubernetes path.
+            query: the parameters of the request, in order.
+            protocols: versions of the protocol, the best first.
+            timeout: seconds without a message after which a read fails.
+
+        Raises:
+            KubernetesError: the subclass for the server's error; Unreachable if there was no response.
+        """
+        path_names.check_path(path, "GET")
+        try:
+            return self._websocket(path, query, protocols, timeout)
+        except Unauthorized:
+            self._renew()
+            return self._websocket(path, query, protocols, timeout)
+
+    def _websocket(self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str], timeout: float) -> Any:
+        settings = self._configuration.auth_settings().values()
+        headers = [f"{setting['key']}: {setting['value']}" for setting in settings]
+        headers += [f"{name}: {value}" for name, value in self._impersonation]
+        url = f"ws{self.host.removeprefix('http')}{path}?{urlencode(query)}"
+        return open_websocket(url, headers, self._configuration, protocols=protocols, timeout=timeout)
 
     def close(self) -> None:
         """Close idle connections."""

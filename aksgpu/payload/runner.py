@@ -50,11 +50,17 @@ RESULT = RUN / "result"
 PID_FILE = RUN / "runner.pid"
 CANCELLED = RUN / "cancelled"
 """A file that exists after ``cancel``."""
+READY = RUN / "sidecar-ready"
+"""A file that exists when the sidecar is ready for SIGTERM."""
 FORMAT = 1
 """Format of the payload that this runner reads."""
 GRACE_SECONDS = 30.0
 """Seconds between SIGTERM and SIGKILL."""
 POLL_SECONDS = 0.05
+READY_SECONDS = 60.0
+"""Seconds that a large result waits for the sidecar to be ready."""
+SHOWN_FILES = 5
+"""Files that a notice about lost files names."""
 
 
 class Refused(Exception):
@@ -127,32 +133,71 @@ def run() -> int:
     """Run the payload in a process of its own, and return the exit code of the container."""
     began = time.monotonic()
     supervisor = Supervisor()
+    key = read_key()
+    body = b""
     try:
-        key = read_key()
+        prepare()
         header = read_header()
         check_python(header)
         read_body(header, key)
-        RUN.mkdir(parents=True, exist_ok=True)
-        PID_FILE.write_text(str(os.getpid()))
-        exit_code = supervisor.run([sys.executable, __file__, "task"], header)
+        interpreter = install_packages(header, supervisor)
+        directory = workspace()
+        exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
         outcome, body = read_outcome(supervisor, exit_code)
+        report_lost_files(directory)
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
         outcome = {"kind": refused.kind, "text": str(refused)}
-        body = b""
     outcome["seconds"] = round(time.monotonic() - began, 3)
-    outcome["attempt"] = int(os.environ.get("AKSGPU_ATTEMPT") or 0)
+    outcome["attempt"] = attempt()
     outcome["exit_code"] = outcome.get("exit_code", exit_code)
     report(outcome, body, key)
     return int(outcome["exit_code"])
 
 
+def prepare() -> None:
+    """Prepare the environment of the program: its attempt, and directories that it can write to."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    PID_FILE.write_text(str(os.getpid()))
+    os.environ["AKSGPU_ATTEMPT"] = str(attempt())
+    if not is_writable(Path(os.environ.get("HOME") or "/nonexistent")):
+        os.environ["HOME"] = str(made(RUN / "home"))
+    if not is_writable(Path(os.environ.get("TMPDIR") or "/tmp")):
+        os.environ["TMPDIR"] = str(made(RUN / "tmp"))
+
+
+def attempt() -> int:
+    """Return the number of the attempt, from 0: how many pods of this run have ended before."""
+    return sum(int(os.environ.get(name) or 0) for name in ("AKSGPU_FAILURES", "AKSGPU_DISRUPTIONS"))
+
+
+def is_writable(directory: Path) -> bool:
+    """Return whether files can be created in a directory."""
+    return directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)
+
+
+def made(directory: Path) -> Path:
+    """Return a directory, which is created if it does not exist."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def time_limit() -> float:
+    """Return the seconds that the program may run; infinity for no limit."""
+    return float(os.environ.get("AKSGPU_TIMEOUT") or "inf")
+
+
+def workspace() -> Path:
+    """Return the working directory of the program."""
+    return made(Path(os.environ.get("AKSGPU_WORKDIR") or RUN / "work"))
+
+
 class Supervisor:
-    """Starts the task's process, passes signals on, and ends it when its time is up.
+    """Starts processes, passes signals on to them, and ends them when their time is up.
 
     Attributes:
-        timed_out: whether the task's time was up.
+        timed_out: whether the time was up.
         signals: signals that the runner has received.
     """
 
@@ -166,27 +211,38 @@ class Supervisor:
     def _receive(self, number: int, _: object) -> None:
         self.signals.append(number)
 
-    def run(self, command: list[str], header: dict[str, Any]) -> int:
-        """Run a command until it ends, and return its exit code as Popen does."""
-        limit = header.get("timeout")
-        deadline = time.monotonic() + limit if limit else float("inf")
+    def run(self, command: list[str], directory: Path, limit: float = float("inf"), **options: Any) -> int:
+        """Run a command until it ends, and return its exit code as Popen does.
+
+        Args:
+            command: the command.
+            directory: its working directory.
+            limit: seconds after which it is ended.
+            options: further arguments of Popen.
+        """
+        if self.signals:
+            return -self.signals[0]
+        deadline = time.monotonic() + limit
         passed = 0
-        process = subprocess.Popen(command, cwd=workspace(), start_new_session=True)
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(POLL_SECONDS)
-            now = time.monotonic()
-            if now >= deadline and not self.timed_out:
-                self.timed_out = True
-                say(f"the time limit of {limit:g} s is over: the program is asked to end (SIGTERM)")
-                self._end(process, now)
-            if len(self.signals) > passed:
-                passed = len(self.signals)
-                self._end(process, now)
-            if now >= self._kill_at:
-                say(f"the program did not end within {GRACE_SECONDS:g} s: it is killed (SIGKILL)")
-                send(process, signal.SIGKILL)
-                self._kill_at = float("inf")
+        process = subprocess.Popen(command, cwd=directory, start_new_session=True, **options)
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(POLL_SECONDS)
+                now = time.monotonic()
+                if now >= deadline and not self.timed_out:
+                    self.timed_out = True
+                    say(f"the time limit of {limit:g} s is over: the program is asked to end (SIGTERM)")
+                    self._end(process, now)
+                if len(self.signals) > passed:
+                    passed = len(self.signals)
+                    self._end(process, now)
+                if now >= self._kill_at:
+                    say(f"the program did not end within {GRACE_SECONDS:g} s: it is killed (SIGKILL)")
+                    send(process, signal.SIGKILL)
+                    self._kill_at = float("inf")
+        finally:
+            send(process, signal.SIGKILL)  # processes that the program left running
 
     def _end(self, process: subprocess.Popen[bytes], now: float) -> None:
         send(process, signal.SIGTERM)
@@ -195,47 +251,83 @@ class Supervisor:
 
 def send(process: subprocess.Popen[bytes], number: int) -> None:
     """Send a signal to a process and those that it has started."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
-def workspace() -> Path:
-    """Return the working directory of the program."""
-    path = Path(os.environ.get("AKSGPU_WORKDIR") or RUN / "work")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+def install_packages(header: dict[str, Any], supervisor: Supervisor) -> str:
+    """Install the payload's packages, and return the interpreter that has them."""
+    return sys.executable
+
+
+# The outcome
 
 
 def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any], bytes]:
     """Return the outcome that the task's process left, or what its end means."""
     if CANCELLED.exists():
         return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}, b""
-    if supervisor.timed_out:
-        text = "the program ran longer than its time limit"
-        return {"kind": "timeout", "text": text, "exit_code": records.TIMED_OUT}, b""
     if OUTCOME.exists():
         first, _, body = OUTCOME.read_bytes().partition(b"\n")
-        return dict(json.loads(first)), body
+        outcome = dict(json.loads(first))
+        if outcome["kind"] == "value" or not supervisor.timed_out:
+            return outcome, body
+    if supervisor.timed_out:
+        text = f"the program ran longer than its time limit of {time_limit():g} s"
+        return {"kind": "timeout", "text": text, "exit_code": records.TIMED_OUT}, b""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        text = f"the function's process was ended by {name}"
+        text = f"the function's process was ended by {name}{who_sent(-exit_code, supervisor)}"
         return {"kind": "died", "text": text, "signal": name, "exit_code": 128 - exit_code}, b""
     text = f"the function's process ended with exit code {exit_code} before the function returned"
     return {"kind": "died", "text": text, "exit_code": exit_code or records.VANISHED}, b""
 
 
+def who_sent(number: int, supervisor: Supervisor) -> str:
+    """Return what is known about the sender of a signal, as a clause."""
+    if number in supervisor.signals:
+        return ", because the pod is being ended"
+    if number == signal.SIGKILL and killed_for_memory():
+        return ", by the kernel, because the container's memory was used up"
+    return ""
+
+
+def killed_for_memory() -> bool:
+    """Return whether the kernel has killed a process of this container for its memory."""
+    try:
+        events = Path("/sys/fs/cgroup/memory.events").read_text().split()
+        return int(events[events.index("oom_kill") + 1]) > 0
+    except (OSError, ValueError, IndexError):
+        return False
+
+
 def report(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
     """Write the outcome where the client finds it: the termination message, or the sidecar's log."""
+    keep_in_output(outcome, body, key)
     text = records.encode({**outcome, "where": "message"}, body, key)
-    whole = records.message(outcome.get("text", ""), text)
+    summary = str(outcome.get("text") or "")
+    whole = records.message(summary, text)
     if len(whole.encode()) > records.LARGEST_MESSAGE:
         stored, _ = records.compress(body)
         where = "log" if len(stored) <= records.LARGEST_FRAMED_BODY else "nowhere"
-        header = {**outcome, "size": len(body), "stored": len(stored), "where": where}
+        header = {**outcome, "text": summary[: records.LARGEST_SUMMARY], "size": len(body), "stored": len(stored)}
+        header["where"] = where
         if where == "log":
             write_whole(RESULT, records.encode(header, body, key).encode())
-        whole = records.message(outcome.get("text", ""), records.encode(header, b"", key))
+            wait_for_sidecar()
+        whole = records.message(summary, records.encode(header, b"", key))
     MESSAGE.write_text(whole)
+
+
+def keep_in_output(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
+    """Write the outcome to the output directory of the Job, if it has one."""
+
+
+def wait_for_sidecar() -> None:
+    """Wait until the sidecar can receive SIGTERM. Without it, the result would be lost."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not READY.exists() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -243,6 +335,18 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def report_lost_files(directory: Path) -> None:
+    """Print which files the program wrote to its working directory, if they disappear with the pod."""
+    if os.environ.get("AKSGPU_WORKDIR"):
+        return
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    if not files:
+        return
+    names = ", ".join(str(path.relative_to(directory)) for path in files[:SHOWN_FILES])
+    more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
+    say(f"files in the working directory are deleted with this pod: {names}{more}")
 
 
 # The task's process
@@ -255,8 +359,7 @@ def task() -> int:
     content = pickle.loads(read_body(header, read_key()))
     libraries = RUN / "lib"
     install_files(content["files"], libraries)
-    sys.path.insert(0, str(libraries))
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path[:0] = [str(Path.cwd()), str(libraries)]
     show_sources(content["sources"])
     return TASKS[header["task"]](header, content)
 
@@ -379,6 +482,8 @@ def failure_body(error: BaseException) -> bytes:
 def result() -> int:
     """Wait for SIGTERM, which comes when the main container has ended; then write a large result to the log."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    made(RUN)
+    READY.touch()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     if RESULT.exists():
         for line in records.to_frames(RESULT.read_text()):
@@ -389,6 +494,7 @@ def result() -> int:
 
 def cancel() -> int:
     """Ask the runner of this container to stop the program."""
+    made(RUN)
     CANCELLED.touch()
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(PID_FILE.read_text()), signal.SIGTERM)
