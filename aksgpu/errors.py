@@ -47,6 +47,15 @@
     ├── PodPending                     a pod fits on no node; has the reasons and the number of nodes
     │   └── NoScaleUp                  the cluster autoscaler adds no node for it
     ├── JobFailed                      a Job failed; has its reason and the end of its log
+    │   ├── RemoteError                the function raised an exception that cannot be rebuilt here
+    │   ├── PythonMismatch             the image's Python cannot run what this Python pickled
+    │   ├── PackageError               packages could not be installed in the pod
+    │   ├── RunTimeout                 the program ran longer than its limit
+    │   └── JobCancelled               the program was stopped by job.cancel() (concurrent.futures.CancelledError)
+    ├── ResultError                    the function returned, and its value cannot be had
+    │   ├── ResultLost                 the value is gone, or arrived incomplete
+    │   ├── ResultTooLarge             the value is too large for the ways back
+    │   └── ResultUnpicklable          the value cannot be pickled there, or not be unpickled here
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
 
 Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it. The errors of Azure and Kubernetes have
@@ -56,6 +65,7 @@ Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
@@ -79,6 +89,7 @@ __all__ = [
     "Invalid",
     "InvalidInput",
     "InvalidParameter",
+    "JobCancelled",
     "JobFailed",
     "KubernetesError",
     "LaptopError",
@@ -92,13 +103,21 @@ __all__ = [
     "NotFound",
     "OperationCanceled",
     "OperationInProgress",
+    "PackageError",
     "PluginFailed",
     "PluginNotScheduled",
     "PodPending",
     "PolicyDenied",
     "ProviderNotRegistered",
+    "PythonMismatch",
     "QuotaExceeded",
+    "RemoteError",
     "ResourceChanged",
+    "ResultError",
+    "ResultLost",
+    "ResultTooLarge",
+    "ResultUnpicklable",
+    "RunTimeout",
     "SecondGpuStack",
     "SizeNotAvailable",
     "StreamLost",
@@ -689,6 +708,64 @@ class JobFailed(AksGpuError):
         super().__init__(message, hint=hint, original=original)
         self.reason = reason
         self.log_tail = log_tail
+
+
+class RemoteError(JobFailed):
+    """The function raised an exception that cannot be rebuilt in this process.
+
+    Attributes:
+        type_name: the exception's class, with its module.
+        arguments: the ``repr`` of each of its arguments.
+        traceback: its traceback with source lines.
+    """
+
+    def __init__(
+        self, message: str, *, type_name: str = "", arguments: tuple[str, ...] = (), traceback: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message, reason="Exception", hint=hint)
+        self.type_name = type_name
+        self.arguments = arguments
+        self.traceback = traceback
+
+
+class PythonMismatch(JobFailed):
+    """The image's Python cannot run what this Python pickled. Nothing was unpickled there."""
+
+
+class PackageError(JobFailed):
+    """Packages could not be installed in the pod."""
+
+
+class RunTimeout(JobFailed):
+    """The program ran longer than its limit, ``Executor(timeout=)``."""
+
+
+class JobCancelled(JobFailed, CancelledError):
+    """The program was stopped by ``job.cancel()``."""
+
+
+class ResultError(AksGpuError):
+    """The function returned, and its value cannot be had."""
+
+
+class ResultLost(ResultError):
+    """The value is gone with its pod, or arrived incomplete."""
+
+
+class ResultTooLarge(ResultError):
+    """The value is too large for the ways back from the pod.
+
+    Attributes:
+        size: bytes of the pickled value; None if not known.
+    """
+
+    def __init__(self, message: str, *, size: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.size = size
+
+
+class ResultUnpicklable(ResultError):
+    """The value cannot be pickled in the pod, or not be unpickled in this process."""
 
 
 class LaptopError(AksGpuError):

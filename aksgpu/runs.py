@@ -3,7 +3,7 @@
     runs.list()
     runs.compare([job_a, job_b])
 
-``job.wait()`` and the live view save a Job's log, metrics and facts when the Job has ended, and
+``job.wait()``, ``job.result()`` and the live view save a Job's log, metrics and facts when the Job has ended, and
 ``job.delete()`` does so before it deletes the Job. They are saved in one directory, :func:`directory`. It keeps the
 newest 500 runs and at most 1 GiB. :func:`clear` deletes them. ``AKSGPU_HISTORY=0`` in the environment turns saving
 off.

@@ -44,7 +44,7 @@ def log(**values: SupportsFloat | SupportsIndex) -> None:
 
 def _number(name: str, value: Any) -> int | float | str:
     """Return a value as JSON has it."""
-    if isinstance(value, bool | str | bytes):
+    if isinstance(value, (bool, str, bytes)):
         raise TypeError(f"`{name}` must be a number, got {value!r}")
     if isinstance(value, int):
         return value

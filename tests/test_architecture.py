@@ -108,7 +108,7 @@ LAYERS: tuple[set[str], ...] = (
     {"plugin"},
     {"diagnose"},
     {"plots"},
-    {"capacity", "logs", "manifests", "metrics", "training_log"},
+    {"capacity", "logs", "manifests", "metrics", "payload", "training_log"},
     {"cluster"},
     {"sizes"},
     {"azure", "kube"},

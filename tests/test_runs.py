@@ -169,3 +169,14 @@ def test_metrics_of_a_run_before_a_restart_in_place(aks: Cluster, names: list[st
     table = job.metrics()
     assert table[["attempt", "loss"]].to_numpy().tolist() == [[0, 9], [1, 8]]
     assert table["pod"].nunique() == 1
+
+
+def test_a_function_is_saved_with_its_result(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0).submit(print, "epoch 1 loss=0.25")
+    try:
+        job.result("2m")
+        run = runs.get(job.name)
+        assert run.facts["phase"] == "Complete"
+        assert run.metrics()["loss"].tolist() == [0.25]
+    finally:
+        job.delete()

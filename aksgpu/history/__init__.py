@@ -6,6 +6,6 @@ a directory for each run, and its size is bounded. :mod:`aksgpu.runs` lists, com
 
 from __future__ import annotations
 
-from aksgpu.history.store import MOST_BYTES, MOST_RUNS, StoredRun, delete, directory, is_enabled, load, save
+from aksgpu.history.store import MOST_BYTES, MOST_RUNS, StoredRun, delete, directory, is_enabled, load, save, save_later
 
-__all__ = ["MOST_BYTES", "MOST_RUNS", "StoredRun", "delete", "directory", "is_enabled", "load", "save"]
+__all__ = ["MOST_BYTES", "MOST_RUNS", "StoredRun", "delete", "directory", "is_enabled", "load", "save", "save_later"]

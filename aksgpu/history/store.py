@@ -14,8 +14,9 @@ import gzip
 import json
 import os
 import shutil
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ __all__ = [
     "is_enabled",
     "load",
     "save",
+    "save_later",
 ]
 
 MOST_RUNS = 500
@@ -48,6 +50,10 @@ LOG_TAIL = 3 << 20
 """Bytes of a long log's end that are kept."""
 _FORMAT = 1
 """Version of the files."""
+_LONGEST_SAVE = 30.0
+"""Seconds that :func:`load` waits for a save."""
+_saving: set[threading.Thread] = set()
+"""Threads that save a run."""
 _DISABLED = ("0", "off", "no", "false")
 
 
@@ -148,6 +154,26 @@ def _merged(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any
     return {**saved, **known}
 
 
+def save_later(save: Callable[[], None]) -> None:
+    """Call a function that saves a run in a thread of its own. Python waits for the thread before it exits."""
+
+    def run() -> None:
+        try:
+            save()
+        finally:
+            _saving.discard(threading.current_thread())
+
+    thread = threading.Thread(target=run, name="aksgpu-history")
+    _saving.add(thread)
+    thread.start()
+
+
+def _wait_for_saves() -> None:
+    """Wait until the saves that this process has begun are done."""
+    for thread in list(_saving):
+        thread.join(_LONGEST_SAVE)
+
+
 def run_id(facts: Mapping[str, Any]) -> str:
     """Return the name of a run's directory. Names sort by the Jobs' creation."""
     created = str(facts["created"]).replace("-", "").replace(":", "")
@@ -155,11 +181,12 @@ def run_id(facts: Mapping[str, Any]) -> str:
 
 
 def load() -> list[StoredRun]:
-    """Return the saved runs, oldest first.
+    """Return the saved runs, oldest first. Saves that this process has begun are waited for.
 
     Warns:
         DamagedRun: a run cannot be read. It is left out.
     """
+    _wait_for_saves()
     runs = []
     for path in _run_directories():
         try:

@@ -11,9 +11,18 @@ from aksgpu import history
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
-from aksgpu.errors import JobFailed, KubernetesError, LogsGone, NotFound, WaitTimeout
+from aksgpu.errors import (
+    InvalidInput,
+    JobFailed,
+    KubernetesError,
+    LogsGone,
+    NotFound,
+    ResultError,
+    ResultLost,
+    WaitTimeout,
+)
 from aksgpu.history import StoredRun
-from aksgpu.jobs import job_arguments, run_record
+from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, run_record
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
@@ -22,6 +31,7 @@ from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs import AttemptLogs
 from aksgpu.logs.job_logs import follow_job, job_pods, read_attempts, read_job
+from aksgpu.payload.records import Record
 from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
 
 # Views, metrics and plots are imported inside the methods that need them: they load ipywidgets, pandas and matplotlib.
@@ -42,6 +52,8 @@ _TAIL_PATIENCE = 5.0
 """Seconds for which reading those lines is retried."""
 _SAVING = 20.0
 """Seconds that saving a run in the history may take."""
+_RESULT_INTERVAL = 0.2
+"""Seconds between two checks whether the result is there."""
 _DELETION_INTERVAL = 0.2
 """Seconds between two checks whether a Job is gone."""
 _POD_COLUMNS = {
@@ -164,15 +176,15 @@ class Job:
             with deadline(_EXPLAINING):
                 failures.observe(pods)
             if status.ended:
-                self._save_quietly()
+                history.save_later(self._save_quietly)
             if status.phase == "Complete":
                 return self, ""
             if status.phase == "Failed":
                 raise self._failure(status, failures)
-            pulls.observe(pods)
-            if fail_fast and status.phase == "Pending" and pulls.has_new_failure(pods):
-                pulls.mark_reported(pods)
-                raise self._unpullable(status, pods)
+            if fail_fast:
+                self._refuse_unpullable(status, pods, pulls)
+            else:
+                pulls.observe(pods)
             return None, str(status)
 
         try:
@@ -186,6 +198,197 @@ class Job:
         except WaitTimeout as late:
             error = self._too_late(late)
             raise error from error.__cause__
+
+    def result(self, timeout: Timeout = None, *, raw: bool = False, progress: bool | None = None) -> Any:
+        """Wait for the function of :meth:`Executor.submit`, and return its value.
+
+        Args:
+            timeout: how long to wait: seconds, or text such as ``"1h"``; None means no limit. The Job continues after
+                that.
+            raw: return the pickled value as bytes, without unpickling it.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            The function's value.
+
+        Raises:
+            Exception: the function's own exception. Its cause has the traceback in the pod.
+            RemoteError: the function raised an exception that cannot be rebuilt in this process.
+            JobFailed: the program ended without an outcome, for example because its memory was used up.
+            PythonMismatch: the image's Python cannot run what this Python pickled.
+            PackageError: packages could not be installed.
+            RunTimeout: the program ran longer than the executor's limit.
+            JobCancelled: the program was stopped by :meth:`cancel`.
+            ResultLost: the value is gone with its pod, or arrived incomplete.
+            ResultTooLarge: the value is too large.
+            ResultUnpicklable: the value cannot be pickled there, or not be unpickled here.
+            WaitTimeout: time ran out. The Job continues.
+            NotFound: the Job was deleted.
+            InvalidInput: an argument is not valid, or no Executor made the Job.
+
+        Example:
+            >>> job.result(timeout="1h")  # doctest: +SKIP
+        """
+        job_arguments.flag("raw", raw)
+        return job_outcome.value_of(self._outcome(timeout, progress), self.name, raw=raw)
+
+    def exception(self, timeout: Timeout = None, *, progress: bool | None = None) -> BaseException | None:
+        """Wait for the function, and return the exception that :meth:`result` raises; None if it returned a value.
+
+        Args:
+            timeout: as for :meth:`result`.
+            progress: as for :meth:`result`.
+
+        Returns:
+            The exception or None.
+
+        Raises:
+            WaitTimeout: time ran out. The Job continues.
+            NotFound: the Job was deleted.
+            InvalidInput: an argument is not valid, or no Executor made the Job.
+        """
+        try:
+            return job_outcome.exception_of(self._outcome(timeout, progress), self.name)
+        except (JobFailed, ResultError) as error:
+            return error
+
+    def done(self) -> bool:
+        """Return whether the Job has ended: the function has returned, has failed for good, or was cancelled.
+
+        Raises:
+            NotFound: the Job was deleted.
+        """
+        job, pods = self._read_executor_job()
+        return self._final_status(job, pods) is not None
+
+    def running(self) -> bool:
+        """Return whether a pod of the Job runs now.
+
+        Raises:
+            NotFound: the Job was deleted.
+        """
+        return self.status().phase == "Running" and not self.done()
+
+    def cancelled(self) -> bool:
+        """Return whether :meth:`cancel` has stopped the Job.
+
+        Raises:
+            NotFound: the Job was deleted.
+            ResultLost: the Job has ended, and its outcome cannot be read.
+        """
+        job, pods = self._read_executor_job()
+        if self._final_status(job, pods) is None:
+            return False
+        record = job_outcome.read_outcome(self.cluster, job, pods)
+        return record is not None and record.header["kind"] == "cancelled"
+
+    def cancel(self, *, timeout: Timeout = 120, progress: bool | None = None) -> bool:
+        """Stop the function's program, and keep its log. :meth:`delete` removes the Job with its log.
+
+        The program gets SIGTERM, and SIGKILL after 30 seconds. A Job whose program has not started is suspended, and
+        never starts.
+
+        Args:
+            timeout: how long to wait for the end: seconds, or text such as ``"5m"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            True if the Job was cancelled, by this call or before; False if it had ended.
+
+        Raises:
+            WaitTimeout: time ran out. The program may still end.
+            Forbidden: you may not run commands in pods, or change Jobs.
+            NotFound: the Job was deleted.
+            InvalidInput: an argument is not valid, or no Executor made the Job.
+        """
+        asked: set[str] = set()
+
+        def poll() -> tuple[bool | None, str]:
+            job, pods = self._read_executor_job()
+            status = self._final_status(job, pods)
+            if status is not None:
+                record = job_outcome.read_outcome(self.cluster, job, pods)
+                return record is not None and record.header["kind"] == "cancelled", ""
+            return None, job_cancellation.stop(self.cluster, job, pods, asked)
+
+        return wait_until(poll, f"cancelling job {self.name}", timeout=timeout, progress=progress)
+
+    def _read_executor_job(self) -> tuple[Object, list[Object]]:
+        """Return the Job object and its pods.
+
+        Raises:
+            InvalidInput: no Executor made the Job.
+        """
+        job = self._object()
+        if not job_outcome.is_executor_job(job):
+            raise InvalidInput(
+                f"job {self.name!r} must be made by jobs.Executor, and it was made in another way",
+                hint="job.wait() waits for its end, job.logs() returns its output, and job.delete() ends it.",
+            )
+        return job, job_pods(self.cluster.kube, job)
+
+    def _final_status(self, job: Object, pods: list[Object]) -> JobStatus | None:
+        """Return the Job's status if no further attempt will follow; None if one runs or may follow."""
+        status = JobStatus.from_objects(job, pods)
+        if status.ended or job_outcome.was_cancelled(job):
+            return status
+        has_succeeded = any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
+        return status if has_succeeded else None
+
+    @notifies_watcher
+    def _outcome(self, timeout: Timeout, progress: bool | None) -> Record:
+        """Wait until the function's last attempt has ended, and return its outcome."""
+        failures = FailureRecord(self.cluster)
+        pulls = PullRecord()
+
+        def poll() -> tuple[Record | None, str]:
+            job, pods = self._read_executor_job()
+            status = self._final_status(job, pods)
+            if status is not None:
+                return self._ended_outcome(job, pods, status, failures), ""
+            with deadline(_EXPLAINING):
+                failures.observe(pods)
+            status = JobStatus.from_objects(job, pods)
+            self._refuse_unpullable(status, pods, pulls)
+            return None, str(status)
+
+        try:
+            return wait_until(
+                poll,
+                f"job {self.name}",
+                timeout=timeout,
+                interval=_RESULT_INTERVAL,
+                progress=progress,
+                on_interrupt="The Job continues; job.result() waits again.",
+            )
+        except WaitTimeout as late:
+            error = self._too_late(late)
+            raise error from error.__cause__
+
+    def _ended_outcome(self, job: Object, pods: list[Object], status: JobStatus, failures: FailureRecord) -> Record:
+        """Return the outcome of a Job that has ended.
+
+        Raises:
+            JobFailed: the program left no outcome.
+            ResultLost: the outcome is gone.
+        """
+        history.save_later(self._save_quietly)
+        record = job_outcome.read_outcome(self.cluster, job, pods)
+        if record is not None:
+            return record
+        if status.phase == "Failed":
+            raise self._failure(status, failures)
+        raise ResultLost(
+            f"job {self.name} is complete, and its result is gone with its pod",
+            hint="Run the function again, and call job.result() soon after its end.",
+        )
+
+    def _refuse_unpullable(self, status: JobStatus, pods: list[Object], pulls: PullRecord) -> None:
+        """Raise JobFailed if the image cannot be pulled, and this process has not raised it for this attempt."""
+        pulls.observe(pods)
+        if status.phase == "Pending" and pulls.has_new_failure(pods):
+            pulls.mark_reported(pods)
+            raise self._unpullable(status, pods)
 
     def _too_late(self, late: WaitTimeout) -> WaitTimeout:
         """Return the error of a wait that ran out of time, with what keeps the Job from ending."""

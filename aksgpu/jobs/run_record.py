@@ -20,6 +20,8 @@ _READING_NODES = 10.0
 """Seconds that reading the nodes and their prices may take."""
 _SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
 """Names of environment variables whose values are not saved."""
+_ENDINGS = {"Completing": "Complete", "Failing": "Failed"}
+"""Phase of a Job whose pods have ended, before the Job controller has recorded it."""
 _ANNOTATIONS = {
     "aksgpu.dev/function": "function",
     "aksgpu.dev/parameters": "parameters",
@@ -65,7 +67,7 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         "started": _text(started),
         "ended": _text(ended),
         "seconds": None if started is None else ((ended or datetime.now(UTC)) - started).total_seconds(),
-        "phase": status.phase,
+        "phase": _ENDINGS.get(status.reason, status.phase),
         "reason": status.reason,
         "message": status.message,
         "image": container["image"],

@@ -1,0 +1,227 @@
+"""Run functions of this notebook or program on the cluster's GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from aksgpu.common.arguments import shown
+from aksgpu.errors import InvalidInput, KubernetesError
+from aksgpu.jobs.executor_options import ExecutorOptions, check_name
+from aksgpu.jobs.job import Job
+from aksgpu.jobs.launch import launch
+from aksgpu.jobs.many_jobs import MapResults
+from aksgpu.kube.client import HasKube
+from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.payload.modules import find_root
+from aksgpu.payload.packing import pack_call
+from aksgpu.waiting import Timeout, check_timeout
+
+__all__ = ["Executor"]
+
+
+class Executor:
+    """Runs functions as Jobs of the cluster. Each call is a Job of its own, with the options of the executor.
+
+    The function travels by value, so the image needs neither it nor this library. Its modules that are not installed
+    packages travel with it. Everything else that it imports must be in the image, or in ``packages``.
+
+    Args:
+        aks: the cluster.
+        gpus: number of GPUs; 0 for none.
+        nodes: number of nodes; only 1 is supported.
+        processes: only None is supported: one process runs the function.
+        image: container image with Python 3.8 or newer. None uses the environment variable ``AKSGPU_IMAGE``, or else
+            ``python:X.Y-slim`` with the version of this Python.
+        python: the image's Python: a version such as ``"3.12"`` for the default image, or the path of an interpreter
+            in the image. None uses the version of this Python, and the first ``python3`` on the image's PATH.
+        packages: requirements to install before the function runs: a list, the path of a requirements file, or
+            ``"auto"`` for the installed distributions of the modules that the function uses.
+        env: environment variables by name: strings and numbers.
+        secrets: environment variables whose values are kept in a Secret, by name; or the names of existing Secrets,
+            whose keys become environment variables.
+        image_pull_secrets: names of Secrets with credentials of the image's registry.
+        cpu: cores to reserve, such as 2 or ``"500m"``. None reserves the node's share for the GPUs.
+        memory: memory to reserve, which is also the limit, such as ``"8Gi"``. None reserves the node's share.
+        shm: size of ``/dev/shm``, such as ``"2Gi"``. None allows as much as the pod's memory.
+        volumes: claims by the path at which the program finds them.
+        out: claim for the program's output.
+        timeout: how long the program may run: seconds, or text such as ``"2h"``; None means no limit. The time of
+            waiting for a node does not count.
+        retries: how often to run the function again after a failure.
+        name: name of the Job. The same call with the same name returns the Job that exists. None makes a new Job for
+            each call.
+        namespace: the namespace to run in; None uses the context's namespace.
+        service_account: the pod's service account.
+        node_selector: labels that the node must have.
+        vm_size: the node's VM size, such as ``"Standard_NC24ads_A100_v4"``.
+        gpu_model: the model of the node's GPUs, such as ``"A100"``.
+        spot: True runs on spot nodes only, False on none of them, None on either.
+        queue: the name of Kueue's local queue. Kueue then starts the Job.
+        priority: the name of a PriorityClass.
+        resources: further resources by name, such as ``{"rdma/ib": 1}``.
+        root: the project's directory; its modules travel with the function. None uses the nearest parent directory
+            with ``pyproject.toml`` or ``.git``, or else the working directory.
+        include: files and directories to take along.
+        workdir: working directory in the pod.
+
+    Attributes:
+        cluster: the cluster.
+        options: the checked options.
+
+    Raises:
+        InvalidInput: an argument is not valid; the message names it.
+
+    Example:
+        >>> gpu = jobs.Executor(aks, gpus=1, timeout="2h")  # doctest: +SKIP
+        >>> gpu.submit(train, 1e-3, epochs=5).result()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        aks: HasKube,
+        *,
+        gpus: int = 1,
+        nodes: int = 1,
+        processes: str | None = None,
+        image: str | None = None,
+        python: str | None = None,
+        packages: Sequence[str] | str | os.PathLike[str] | None = None,
+        env: Mapping[str, object] | None = None,
+        secrets: Mapping[str, object] | Sequence[str] | None = None,
+        image_pull_secrets: Sequence[str] | str | None = None,
+        cpu: float | str | None = None,
+        memory: str | None = None,
+        shm: str | None = None,
+        volumes: Mapping[str, str] | None = None,
+        out: str | None = None,
+        timeout: Timeout = None,
+        retries: int = 0,
+        name: str | None = None,
+        namespace: str | None = None,
+        service_account: str | None = None,
+        node_selector: Mapping[str, str] | None = None,
+        vm_size: str | None = None,
+        gpu_model: str | None = None,
+        spot: bool | None = None,
+        queue: str | None = None,
+        priority: str | None = None,
+        resources: Mapping[str, object] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        include: Sequence[str | os.PathLike[str]] | None = None,
+        workdir: str | None = None,
+    ) -> None:
+        check_cluster(aks)
+        self.cluster = aks
+        self.options = ExecutorOptions.checked(
+            gpus=gpus,
+            nodes=nodes,
+            processes=processes,
+            image=image,
+            python=python,
+            packages=packages,
+            env=env,
+            secrets=secrets,
+            image_pull_secrets=image_pull_secrets,
+            cpu=cpu,
+            memory=memory,
+            shm=shm,
+            volumes=volumes,
+            out=out,
+            timeout=timeout,
+            retries=retries,
+            name=name,
+            namespace=namespace,
+            service_account=service_account,
+            node_selector=node_selector,
+            vm_size=vm_size,
+            gpu_model=gpu_model,
+            spot=spot,
+            queue=queue,
+            priority=priority,
+            resources=resources,
+            root=root,
+            include=include,
+            workdir=workdir,
+        )
+
+    def __repr__(self) -> str:
+        return f"Executor({self.cluster.name!r}, gpus={self.options.gpus}, image={self.options.image!r})"
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job:
+        """Run a function as a Job, and return the Job without waiting for it.
+
+        Args:
+            fn: the function.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            The Job; ``job.result()`` waits for the function's value.
+
+        Raises:
+            InvalidInput: ``fn`` is not callable, or the call cannot be pickled. Nothing was sent.
+            AlreadyExists: the Job of the executor's ``name`` runs something else.
+            Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
+
+        Example:
+            >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
+        """
+        return self._submit(self.options, fn, args, kwargs)
+
+    def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], timeout: Timeout = None) -> MapResults:
+        """Run a function once for each item, each as a Job of its own, as ``concurrent.futures`` does.
+
+        All Jobs are submitted at once. If that is interrupted or fails, those that were submitted are deleted.
+
+        Args:
+            fn: the function.
+            iterables: its arguments; the shortest iterable decides the number of calls.
+            timeout: how long the iteration may wait for all results: seconds, or text such as ``"2h"``; None means no
+                limit.
+
+        Returns:
+            An iterator of the values, in the order of the items. Its attribute ``jobs`` lists the Jobs.
+
+        Raises:
+            InvalidInput: as for :meth:`submit`, or an argument is not iterable.
+
+        Example:
+            >>> losses = list(gpu.map(train, [1e-3, 1e-2]))  # doctest: +SKIP
+        """
+        check_timeout(timeout)
+        calls = list(zip(*iterables, strict=False))
+        started: list[Job] = []
+        try:
+            for number, args in enumerate(calls):
+                options = self.options
+                if options.name:
+                    options = replace(options, name=check_name(f"{options.name}-{number}"))
+                started.append(self._submit(options, fn, args, {}))
+        except BaseException:
+            for job in started:
+                with contextlib.suppress(KubernetesError):
+                    self.cluster.kube.delete("Job", job.name, job.namespace)
+            raise
+        return MapResults(started, timeout)
+
+    def _submit(
+        self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Job:
+        if not callable(fn):
+            raise InvalidInput(
+                f"`fn` must be a function, got {shown(fn)}",
+                hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
+            )
+        payload = pack_call(fn, args, kwargs, root=options.root or find_root())
+        return launch(self.cluster, payload, options, what=_name_of(fn))
+
+
+def _name_of(function: object) -> str:
+    """Return the name of a function, or of the class of another callable."""
+    while hasattr(function, "func") and not hasattr(function, "__name__"):
+        function = function.func  # functools.partial
+    return str(getattr(function, "__name__", None) or type(function).__name__)

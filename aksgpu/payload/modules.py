@@ -1,0 +1,78 @@
+"""Which modules travel by value: the project's own, and never those of an installed package or the standard library."""
+
+from __future__ import annotations
+
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["find_root", "is_installed", "project_modules"]
+
+_ROOT_MARKS = ("pyproject.toml", ".git")
+"""Files or directories that mark the root of a project."""
+_ALWAYS_INSTALLED = ("aksgpu", "cloudpickle")
+"""Packages that never travel by value, even from a checkout. The payload brings what a function needs of them."""
+_LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the nearest parent directory with pyproject.toml or .git, or else the directory itself.
+
+    Args:
+        start: the directory to start from; None uses the working directory.
+    """
+    directory = (start or Path.cwd()).resolve()
+    for candidate in (directory, *directory.parents):
+        if any((candidate / mark).exists() for mark in _ROOT_MARKS):
+            return candidate
+    return directory
+
+
+def project_modules(root: Path) -> dict[str, ModuleType]:
+    """Return the imported modules whose file lies below ``root``, by name. ``__main__`` is not among them."""
+    own = root.resolve()
+    libraries = _library_directories()
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if name == "__main__" or name.partition(".")[0] in _ALWAYS_INSTALLED:
+            continue
+        path = _file_of(module)
+        if path is not None and path.is_relative_to(own) and not is_installed(path, libraries):
+            found[name] = module
+    return found
+
+
+def is_installed(path: Path, libraries: tuple[Path, ...] | None = None) -> bool:
+    """Return whether a file belongs to an installed package or to the standard library.
+
+    A virtual environment inside the project is not part of the project.
+    """
+    if _LIBRARY_DIRECTORIES & set(path.parts):
+        return True
+    directories = _library_directories() if libraries is None else libraries
+    return any(path.is_relative_to(directory) for directory in directories)
+
+
+def _library_directories() -> tuple[Path, ...]:
+    """Return the directories of the standard library and of installed packages."""
+    paths = sysconfig.get_paths()
+    names = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    names += [*site.getsitepackages(), site.getusersitepackages()]
+    return tuple(dict.fromkeys(_resolved(names)))
+
+
+def _resolved(names: list[str]) -> Iterator[Path]:
+    for name in names:
+        yield Path(name).resolve()
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    """Return the file of a module; None for one without a file, such as a built-in one."""
+    try:
+        name = module.__file__
+    except Exception:  # modules of some libraries compute their attributes
+        return None
+    return Path(name).resolve() if isinstance(name, str) else None
