@@ -250,6 +250,8 @@ def _parts(table: pd.DataFrame, column: str) -> Iterable[tuple[str, pd.DataFrame
 def _line(label: str, column: str, rows: pd.DataFrame, x: str | None) -> _Curve:
     rows = rows[rows[column].notna() | _is_printed_nan(rows, column)]
     axis = x or _axis(rows, column)
+    if axis in ("step", "epoch"):
+        rows = _without_repeated(rows, axis)
     if axis == "time":
         at = (rows["time"] - rows["time"].min()).dt.total_seconds().to_numpy(dtype=float, na_value=np.nan)
     elif axis == "row":
@@ -260,6 +262,18 @@ def _line(label: str, column: str, rows: pd.DataFrame, x: str | None) -> _Curve:
     values[~np.isfinite(values)] = np.nan
     known = np.isfinite(at)
     return _Curve(label, column, axis, at[known], values[known])
+
+
+def _without_repeated(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return the rows without those that a later attempt has done again, such as the steps after a checkpoint."""
+    if "attempt" not in rows or rows["attempt"].nunique() < 2:
+        return rows
+    kept: list[pd.DataFrame] = []
+    for _, later in rows.groupby("attempt", sort=True):
+        begin = later[axis].min()
+        kept = [part[~(part[axis] >= begin).fillna(False)] for part in kept]
+        kept.append(later)
+    return pd.concat(kept)
 
 
 def _is_printed_nan(rows: pd.DataFrame, column: str) -> Any:

@@ -294,3 +294,22 @@ def test_names_with_signs_of_tex_are_shown_as_they_are() -> None:
 def test_bad_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         plots.curve(table(loss=falling()), **options)  # type: ignore[arg-type] - the wrong types are what is tested
+
+
+def test_steps_that_a_later_attempt_repeats_are_drawn_once() -> None:
+    reader = metrics.MetricsReader()
+    reader.feed("step=1 loss=5\nstep=2 loss=4\nstep=3 loss=3\n", attempt=0)
+    reader.feed("step=2 loss=4.5\nstep=3 loss=2\nstep=4 loss=1\n", attempt=1)
+    (line,) = plots.curve(reader.frame(), "loss").axes[0].lines
+    assert list(line.get_xdata()) == [1, 2, 3, 4]
+    assert list(line.get_ydata()) == [5, 4.5, 2, 1]
+
+
+def test_attempts_are_those_of_one_index() -> None:
+    reader = metrics.MetricsReader()
+    reader.feed("step=1 loss=5\nstep=2 loss=4\n", index=0, attempt=0)
+    reader.feed("step=2 loss=3\n", index=0, attempt=1)
+    reader.feed("step=1 loss=7\nstep=2 loss=6\n", index=1, attempt=0)
+    first, second = plots.curve(reader.frame(), "loss").axes[0].lines
+    assert list(first.get_ydata()) == [5, 3]
+    assert list(second.get_ydata()) == [7, 6]
