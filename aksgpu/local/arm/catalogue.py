@@ -1,4 +1,4 @@
-"""Requests on what Azure offers: Kubernetes versions, resource providers, VM sizes, quota usage and retail prices."""
+"""Request handlers for Kubernetes versions, resource providers, VM sizes, quota usage and retail prices."""
 
 from __future__ import annotations
 

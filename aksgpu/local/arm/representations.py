@@ -22,7 +22,7 @@ SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
 def new_cluster(group: str, name: str, location: str) -> Document:
     """Return the document of a new cluster with AKS' defaults."""
     node_group = f"MC_{group}_{name}_{location}"
-    if len(node_group) > 80:  # AKS cuts the name here. The hash keeps names apart that differ after the cut.
+    if len(node_group) > 80:  # AKS truncates the name here. The hash makes truncated names unique.
         node_group = f"{node_group[:71]}_{_guid(node_group.lower())[:8]}"
     return {
         "id": secrets.token_hex(6),
