@@ -1,7 +1,7 @@
 """The Endpoints controller: keeps the Endpoints and the EndpointSlice of each Service that has a selector.
 
-The node agent derives the names that pods can look up from the Endpoints. An EndpointSlice can hold any number of pods
-here, where Kubernetes begins a new one after 100.
+The node agent derives the names that pods can look up from the Endpoints. Here, an EndpointSlice can have any number of
+pods. Kubernetes starts a new one after 100.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _SLICES = "endpointslices"
 PORT_NOT_FORWARDED = (
-    "The laptop AKS does not forward ports: the name {name} leads to the pods themselves, which listen on port "
-    "{target}. Connect to {name}:{target}, or set `port` to {target}. On AKS, {name}:{port} works"
+    "The laptop AKS does not forward ports: the name {name} resolves to the pods' addresses, and the pods listen on "
+    "port {target}. Connect to {name}:{target}, or set `port` to {target}. On AKS, {name}:{port} works"
 )
 
 
@@ -105,7 +105,7 @@ def _service_key(endpoint_slice: Object) -> str:
 
 
 def _is_owned(obj: Object) -> bool:
-    """Return whether a controller made the endpoints, rather than a user for a Service without a selector."""
+    """Return whether a controller created the endpoints, and not a user for a Service without a selector."""
     labels = obj["metadata"].get("labels") or {}
     return "endpoints.kubernetes.io/managed-by" in labels or _MANAGED_LABEL in labels
 
@@ -148,7 +148,7 @@ def _address(service: Object, pod: Object) -> Object:
 
 
 def target_port(service_port: Object, pod: Object) -> int | None:
-    """Return the port of a pod that a Service's port leads to; None if the pod has no port of that name."""
+    """Return the pod's port that a Service's port is mapped to; None if the pod has no port of that name."""
     target = service_port.get("targetPort") or service_port["port"]
     if isinstance(target, int):
         return target
@@ -175,7 +175,7 @@ def _ports(service: Object, pod: Object) -> list[Object]:
 def build_endpoints(service: Object, pods: Iterable[Object]) -> Object:
     """Return the Endpoints of a Service.
 
-    Pods with equal ports are in one subset. As in Kubernetes, ``publishNotReadyAddresses`` makes all pods ready ones.
+    Pods with equal ports are in one subset. As in Kubernetes, ``publishNotReadyAddresses`` counts all pods as ready.
 
     Args:
         service: the Service.
