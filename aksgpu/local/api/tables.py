@@ -1,8 +1,8 @@
-"""Objects in the forms that kubectl prints: Table and PartialObjectMetadata.
+"""Converts objects to Table and PartialObjectMetadata, which kubectl prints.
 
 The columns of a resource are in ``data/columns.yaml``, which explains its notation. A resource without columns there
-gets name and creation time, as in Kubernetes for kinds without a printer. Cells that are not just a field's value are
-computed in :mod:`aksgpu.local.api.table_cells`.
+has the columns name and creation time, as in Kubernetes for kinds without a printer. Cells that are not the value of a
+single field are computed in :mod:`aksgpu.local.api.table_cells`.
 """
 
 from __future__ import annotations
