@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader where it is installed: it is about ten times as fast."""
+"""libyaml's loader if it is installed, because it is about ten times as fast."""
 
 
 @cache

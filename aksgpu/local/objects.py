@@ -3,8 +3,8 @@
 Controllers, the scheduler, the node agent and Resource Manager use only :class:`Objects`. The API server's registry
 implements it in the same process. The tests also implement it over HTTP.
 
-Objects are plain dicts. Returned objects are shared: copy one before you change it. A resource is named by its plural,
-such as ``pods`` or ``jobs``; every plural is unique on the laptop.
+Objects are plain dicts. Returned objects are shared, so copy an object before you change it. The name of a resource is
+its plural, such as ``pods`` or ``jobs``. Plurals are unique on the laptop.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Objects(ABC):
     ) -> Object:
         """Delete an object as the API does: finalizers and a pod's grace period are respected.
 
-        If ``uid`` is given and the object has another one, Conflict is raised.
+        Raises Conflict if ``uid`` is given and the object has another one.
         """
         options = {
             "propagationPolicy": propagation_policy,
