@@ -54,7 +54,7 @@ class Objects(ABC):
 
     @abstractmethod
     async def list(
-        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """Return all objects that match, and the resourceVersion to watch from.
 
@@ -62,9 +62,7 @@ class Objects(ABC):
         """
 
     @abstractmethod
-    def watch(
-        self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    def watch(self, resource: str, namespace: str | None = None, *, resource_version: str) -> AsyncIterator[WatchEvent]:
         """Yield the changes after ``resource_version``, without end.
 
         Raises Expired (410) if that version is too old.

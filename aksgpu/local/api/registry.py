@@ -81,20 +81,17 @@ class Registry(Reader, Objects):
         return entry.obj
 
     async def list(
-        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """Return all objects that match, and the resourceVersion to watch from."""
-        page = await self.list_page(
-            resource, namespace, object_filter(get_kind(resource), label_selector, field_selector)
-        )
+        page = await self.list_page(resource, namespace, object_filter(get_kind(resource), "", field_selector))
         return [entry.obj for entry in page.entries], page.resource_version
 
     async def watch(
-        self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, resource_version: str
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the changes after ``resource_version``, without end; raises Expired (410) if that is too old."""
-        match = object_filter(get_kind(resource), "", field_selector)
-        async with aclosing(self.stream(resource, namespace, match, resource_version=int(resource_version))) as events:
+        async with aclosing(self.stream(resource, namespace, resource_version=int(resource_version))) as events:
             async for event in events:
                 yield WatchEvent(event.type, event.entry.obj)
 

@@ -21,7 +21,6 @@ from aksgpu.common import yaml_loader
 from aksgpu.local.api import protobuf
 from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.api.status_causes import Causes
-from aksgpu.local.api_data import YAML_LOADER
 from aksgpu.local.kinds import Type
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object
 from aksgpu.local.status_error import StatusError, bad_request
@@ -219,7 +218,7 @@ def _decode_yaml(body: bytes) -> Any:
         pass  # Most bodies that are declared as YAML are JSON.
     try:
         yaml_loader.check_limits(body, aliases=False)
-        value = yaml.load(body, YAML_LOADER)
+        value = yaml.load(body, yaml_loader.LOADER)
         return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise ValueError(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None

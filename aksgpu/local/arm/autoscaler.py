@@ -21,7 +21,7 @@ from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
 from aksgpu.local.arm.operation_steps import reconcile_pool
 from aksgpu.local.control import event_recorder, filters
-from aksgpu.local.control.controller_runtime import get_condition, is_finished
+from aksgpu.local.control.controller_runtime import get_condition, is_finished, is_ready
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import StatusError
@@ -82,7 +82,7 @@ class Pool:
 
     def is_ready(self, node: Object) -> bool:
         """Return whether the node is ready and has all devices of the template. Other nodes are still starting."""
-        ready = not pool_nodes.is_deallocated(node) and get_condition(node, "Ready").get("status") == "True"
+        ready = not pool_nodes.is_deallocated(node) and is_ready(node)
         return ready and _devices(node).keys() >= _devices(self.template).keys()
 
     def pack(self, pods: list[PendingPod], starting: int, additional: int) -> tuple[list[Object], int]:

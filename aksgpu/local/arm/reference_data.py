@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from aksgpu.common import yaml_loader
+
 NODE_IMAGE = "AKSUbuntu-2404gen2containerd-202610.13.0"
 
 
@@ -20,8 +22,7 @@ NODE_IMAGE = "AKSUbuntu-2404gen2containerd-202610.13.0"
 def table(name: str) -> dict[str, Any]:
     """Return the content of a YAML file in this package. Callers must not modify it."""
     text = resources.files("aksgpu.local.arm").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast but optional
-    found: dict[str, Any] = yaml.load(text, loader)
+    found: dict[str, Any] = yaml.load(text, yaml_loader.LOADER)
     return found
 
 

@@ -38,6 +38,11 @@ def is_finished(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
+def is_ready(obj: Object) -> bool:
+    """Return whether the condition Ready of a pod or node is true."""
+    return get_condition(obj, "Ready").get("status") == "True"
+
+
 def get_condition(obj: Object, kind: str) -> dict[str, Any]:
     """Return a condition of an object's status, or an empty dict if it does not have it."""
     conditions = (obj.get("status") or {}).get("conditions") or ()

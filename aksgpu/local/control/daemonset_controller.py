@@ -17,7 +17,7 @@ import orjson
 from aksgpu.common.tolerations import tolerates
 from aksgpu.local.api.strategy import TEMPLATE_GENERATION
 from aksgpu.local.control import filters
-from aksgpu.local.control.controller_runtime import Cluster, get_condition, is_finished, run_all
+from aksgpu.local.control.controller_runtime import Cluster, is_finished, is_ready, run_all
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import PodController, controller_of, from_template, reference_to
 from aksgpu.local.objects import Object
@@ -107,7 +107,7 @@ def nodes_to_update(daemonset: Object, desired: list[str], kept: dict[str, Objec
     if (daemonset["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
         return []
     old = [name for name in desired if name in kept and not _is_current(kept[name], daemonset)]
-    ready = {name for name in desired if name in kept and _is_ready(kept[name])}
+    ready = {name for name in desired if name in kept and is_ready(kept[name])}
     unavailable = len(desired) - len(ready)
     allowed = max(0, unavailable_limit(daemonset, len(desired)) - unavailable)
     old_ready = [name for name in old if name in ready]
@@ -118,7 +118,7 @@ def nodes_to_update(daemonset: Object, desired: list[str], kept: dict[str, Objec
 def build_status(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> dict[str, Any]:
     """Return the status. Fields that Kubernetes omits when they are zero are omitted."""
     pods = [kept[name] for name in desired if name in kept]
-    ready = sum(map(_is_ready, pods))
+    ready = sum(map(is_ready, pods))
     status = {
         "currentNumberScheduled": len(pods),
         "numberMisscheduled": len(kept) - len(pods),
@@ -133,10 +133,6 @@ def build_status(daemonset: Object, desired: list[str], kept: dict[str, Object])
         "numberUnavailable": len(desired) - ready,
     }
     return status | {name: number for name, number in optional.items() if number}
-
-
-def _is_ready(pod: Object) -> bool:
-    return get_condition(pod, "Ready").get("status") == "True"
 
 
 def _is_current(pod: Object, daemonset: Object) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aksgpu.local.control.controller_runtime import Cluster, Controller, get_condition, is_finished
+from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished, is_ready
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import reference_to
 from aksgpu.local.objects import Object
@@ -119,11 +119,6 @@ def _selects(service: Object, pod: Object) -> bool:
 
 def _has_address(pod: Object) -> bool:
     return bool((pod.get("status") or {}).get("podIP")) and not is_finished(pod)
-
-
-def is_ready(pod: Object) -> bool:
-    """Return whether the pod's condition Ready is true."""
-    return get_condition(pod, "Ready").get("status") == "True"
 
 
 def _reference(pod: Object) -> Object:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aksgpu.common import times
-from aksgpu.local.control.controller_runtime import get_condition, is_finished
+from aksgpu.local.control.controller_runtime import get_condition, is_finished, is_ready
 from aksgpu.local.control.job_backoff import ended_at
 from aksgpu.local.control.job_indexes import (
     completion_index,
@@ -285,9 +285,8 @@ def surplus(job: Object, active: list[Object], wanted: int) -> list[Object]:
 
     def progress(pod: Object) -> tuple[Any, ...]:
         phase = (pod.get("status") or {}).get("phase")
-        is_ready = get_condition(pod, "Ready").get("status") == "True"
         created = times.seconds(pod["metadata"]["creationTimestamp"])
-        return pod not in removed, "nodeName" in pod["spec"], phase == "Running", is_ready, -created
+        return pod not in removed, "nodeName" in pod["spec"], phase == "Running", is_ready(pod), -created
 
     return sorted(active, key=progress)[: max(len(active) - wanted, len(removed))]
 
@@ -308,7 +307,7 @@ def build_status(counts: PodCounts, conditions: list[dict[str, Any]], start: str
     if counts.failed_indexes is not None:
         status["failedIndexes"] = format_indexes(counts.failed_indexes)
     status["uncountedTerminatedPods"] = {kind: uids for kind, uids in counts.uncounted.items() if uids}
-    status["ready"] = sum(get_condition(pod, "Ready").get("status") == "True" for pod in counts.active)
+    status["ready"] = sum(map(is_ready, counts.active))
     return status
 
 
