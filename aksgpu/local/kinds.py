@@ -108,12 +108,27 @@ _POD_PARTS = {
     **_status("Pod"),
 }
 _POD_FIELDS = (
-    "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase "
-    "status.podIP status.nominatedNodeName"
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
 )
 _EVENT_FIELDS = (
-    "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion "
-    "involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type"
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
 )
 _FINALIZE = {**_status("Namespace"), "finalize": Subresource("", "v1", "Namespace", ("update",))}
 
@@ -121,7 +136,7 @@ _FINALIZE = {**_status("Namespace"), "finalize": Subresource("", "v1", "Namespac
 KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", ("cm",)),
     Kind("", "v1", "Endpoints", "endpoints", ("ep",)),
-    Kind("", "v1", "Event", "events", ("ev",), fields=tuple(_EVENT_FIELDS.split())),
+    Kind("", "v1", "Event", "events", ("ev",), fields=_EVENT_FIELDS),
     Kind("", "v1", "Namespace", "namespaces", ("ns",), namespaced=False, verbs=_NO_COLLECTION,
          subresources=_FINALIZE, fields=("status.phase",), name_format="label", delete_returns_object=True),
     Kind("", "v1", "Node", "nodes", ("no",), namespaced=False, subresources=_status("Node"),
@@ -129,7 +144,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", ("pvc",),
          subresources=_status("PersistentVolumeClaim"), delete_returns_object=True),
     Kind("", "v1", "Pod", "pods", ("po",), ("all",), subresources=_POD_PARTS, delete_returns_object=True,
-         fields=tuple(_POD_FIELDS.split())),
+         fields=_POD_FIELDS),
     Kind("", "v1", "ResourceQuota", "resourcequotas", ("quota",),
          subresources=_status("ResourceQuota"), delete_returns_object=True),
     Kind("", "v1", "Secret", "secrets", fields=("type",)),

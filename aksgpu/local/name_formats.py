@@ -11,7 +11,7 @@ from aksgpu.local import api_data
 
 
 def format_problems(form: str, value: str) -> list[str]:
-    """Return the problems of a value with a format; empty if the value is valid."""
+    """Return the reasons why a value does not match a format; empty if it does."""
     if form == "qualified-name":
         return qualified_name_problems(value)
     if form == "annotation":

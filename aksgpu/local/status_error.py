@@ -22,10 +22,10 @@ class StatusError(Exception):
             "status": "Failure",
             "message": message,
             "reason": reason,
-            **({"details": details} if details is not None else {}),
-            "code": code,
-            **fields,
         }
+        if details is not None:
+            self.status["details"] = details
+        self.status |= {"code": code, **fields}
 
 
 class ignoring:  # noqa: N801 - lower case, as contextlib.suppress
@@ -46,7 +46,10 @@ def _qualified(plural: str, group: str) -> str:
 
 def details(plural: str, group: str, name: str, **more: Any) -> dict[str, Any]:
     """Return the details of a Status: the name and kind of the object, and ``more`` fields."""
-    return {"name": name, **({"group": group} if group else {}), "kind": plural, **more}
+    found: dict[str, Any] = {"name": name}
+    if group:
+        found["group"] = group
+    return found | {"kind": plural, **more}
 
 
 def not_found(plural: str, name: str, group: str = "") -> StatusError:

@@ -79,7 +79,7 @@ class Attributes(NamedTuple):
 
     @property
     def full_resource(self) -> str:
-        """``pods/log``, or the resource alone if there is no subresource."""
+        """The resource, with the subresource if there is one, such as ``pods/log``."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 

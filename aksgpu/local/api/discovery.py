@@ -25,17 +25,17 @@ for _kind in KINDS:
 
 
 def serve(request: web.Request, path: str, version: str) -> web.Response:
-    """Answer a request that is not about a resource.
+    """Handle a request that is not about a resource.
 
     Args:
         request: The request.
         path: The path of the URL.
         version: The Kubernetes version that the server reports.
     """
-    parts = path.strip("/").split("/")
     served_path = path.strip("/")
+    parts = served_path.split("/") if request.method == "GET" else []
     document: Object | None = None
-    match parts if request.method == "GET" else ():
+    match parts:
         case ["healthz" | "livez" | "readyz", *_]:
             return web.Response(text="ok", headers=NO_CACHE)
         case ["version"]:
@@ -110,15 +110,17 @@ def _resource(kind: Kind) -> Object:
         }
         for name, part in sorted(kind.subresources.items())
     ]
-    return {
+    resource = {
         "resource": kind.plural,
         "responseKind": {**own, "kind": kind.kind},
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.kind.lower(),
         "verbs": kind.verbs,
         **_names(kind),
-        **({"subresources": subresources} if subresources else {}),
     }
+    if subresources:
+        resource["subresources"] = subresources
+    return resource
 
 
 def _other_group_version(kind: Kind, part: Subresource) -> Object:

@@ -32,7 +32,7 @@ _STATUSES = ("False", "True", "Unknown")
 
 
 def check_job(spec: Object, prefix: str, causes: Causes) -> None:
-    """Report what is wrong with the spec of a Job, apart from its selector and template."""
+    """Report the problems of the spec of a Job, apart from its selector and template."""
     _limits_per_index(spec, prefix, causes)
     if spec["completionMode"] == "Indexed":
         _indexed(spec, prefix, causes)
@@ -218,7 +218,7 @@ def _success_rule(rule: Object, completions: int, path: str, causes: Causes) -> 
 
 
 def _count_indexes(text: str, completions: int) -> int:
-    """Return how many indexes a text such as ``1,3-5`` names.
+    """Return the number of indexes in a text such as ``1,3-5``.
 
     Raises:
         ValueError: The text is not valid.

@@ -61,7 +61,7 @@ def _is_in_scope(requirement: Object, pod: Object) -> bool:
 
 
 def check_scopes(spec: Object, prefix: str, causes: Causes) -> None:
-    """Report what is wrong with the scopes of a quota."""
+    """Report the problems of the scopes of a quota."""
     scopes = spec.get("scopes") or []
     hard = spec.get("hard") or {}
     for scope in scopes:

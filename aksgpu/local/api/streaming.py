@@ -87,7 +87,7 @@ async def send(
         request: The client's request.
         pieces: What to send. It is closed at the end.
         media: The media type of the response.
-        seconds: How long the response may take.
+        seconds: The maximum duration of the response.
         last: Returns the data to send when the time is up.
     """
     response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": media})

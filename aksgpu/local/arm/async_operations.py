@@ -35,7 +35,7 @@ class OperationKind:
 
     Attributes:
         work: the function that does the work of one operation.
-        seconds: how long it takes, before the laptop's time scale.
+        seconds: its duration, before the laptop's time scale.
         state: the provisioning state of the cluster while it runs.
     """
 

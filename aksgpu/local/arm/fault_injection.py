@@ -86,8 +86,8 @@ def _check(kind: str, details: dict[str, Any]) -> None:
         raise refusal("no_fault", fault=kind, fields=sorted(details.keys() - fields) or "nothing", known=known)
     try:
         require(schemas[kind], details)
-    except InvalidField as wrong:
-        raise refusal("bad_fault", fault=kind, why=wrong) from None
+    except InvalidField as error:
+        raise refusal("bad_fault", fault=kind, why=error) from None
 
 
 async def _running_nodes(context: Context) -> AsyncIterator[tuple[Document, Document, Objects, Object]]:

@@ -67,7 +67,7 @@ def throttled(name: str, seconds: float) -> ArmError:
 
     Args:
         name: AKS' name of the kind of request.
-        seconds: how long the client should wait.
+        seconds: the time that the client should wait.
     """
     wait = max(1, round(seconds))
     error = refusal("throttled", what=name, wait=wait)

@@ -68,7 +68,10 @@ def parse_taint(text: str) -> dict[str, str]:
     key, value, effect = match.groups()
     if name_formats.qualified_name_problems(key) or name_formats.label_value_problems(value or ""):
         raise ValueError(text)
-    return {"key": key, **({"value": value} if value else {}), "effect": effect}
+    taint = {"key": key, "effect": effect}
+    if value:
+        taint["value"] = value
+    return taint
 
 
 def _size(pool: Document) -> reference_data.Size:

@@ -145,11 +145,13 @@ def show_cluster(cluster: Document) -> Document:
         "name": cluster["name"],
         "type": CLUSTER_TYPE,
         "location": cluster["location"],
-        **({"tags": cluster["tags"]} if "tags" in cluster else {}),
-        **({"identity": _identity(cluster)} if "identity" in cluster else {}),
         "sku": cluster.get("sku") or {"name": "Base", "tier": "Free"},
         "properties": properties,
     }
+    if "tags" in cluster:
+        shown["tags"] = cluster["tags"]
+    if "identity" in cluster:
+        shown["identity"] = _identity(cluster)
     return {**shown, "eTag": _etag(shown)}
 
 

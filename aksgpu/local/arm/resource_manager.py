@@ -1,7 +1,7 @@
 """The HTTP interface of Resource Manager: passes requests to handlers and builds their responses.
 
 It checks what Azure checks before a request reaches a resource provider (api-version, subscription, JSON), and adds the
-headers of every Azure response. The server has authenticated the caller before.
+headers of every Azure response. The server has already authenticated the caller.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def _parse_body(body: bytes, schema: str) -> object:
     try:
         if schema:
             require(table("fields")[schema], parsed)
-    except InvalidField as wrong:
-        raise refusal("invalid", field=wrong.path, why=wrong.why) from None
+    except InvalidField as error:
+        raise refusal("invalid", field=error.path, why=error.why) from None
     return parsed
 
 

@@ -102,7 +102,7 @@ def unavailable_limit(daemonset: Object, desired: int) -> int:
 def nodes_to_update(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> list[str]:
     """Return the nodes whose pod has an old template and must be deleted now.
 
-    Pods that are not ready are deleted at once. Ready pods are deleted as far as ``maxUnavailable`` allows.
+    Pods that are not ready are deleted at once. Ready pods are deleted up to the limit of ``maxUnavailable``.
     """
     if (daemonset["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
         return []

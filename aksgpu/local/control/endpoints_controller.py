@@ -127,7 +127,7 @@ def _reference(pod: Object) -> Object:
 
 
 def _hostname(service: Object, pod: Object) -> dict[str, str]:
-    """Return the pod's host name if it has a name of its own below the Service's."""
+    """Return the pod's host name if the pod has its own name in the Service's domain."""
     spec = pod["spec"]
     has_name = spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]
     return {"hostname": spec["hostname"]} if has_name else {}
@@ -204,7 +204,7 @@ def build_endpoints(service: Object, pods: Iterable[Object]) -> Object:
 
 
 def build_slice(service: Object, pods: Iterable[Object]) -> Object:
-    """Return the EndpointSlice of a Service, which also shows pods that are being deleted.
+    """Return the EndpointSlice of a Service. It includes pods that are being deleted.
 
     Args:
         service: the Service.

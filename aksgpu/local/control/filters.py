@@ -91,8 +91,10 @@ class PodRequirements:
         required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
         self.requests = pod_requests(spec)
         self.selector: Mapping[str, str] = spec.get("nodeSelector") or {}
-        self.terms: list[dict[str, Any]] | None = None if required is None else required.get("nodeSelectorTerms") or []
-        """The terms of the required node affinity, one of which must match; None if there is no such affinity."""
+        self.terms: list[dict[str, Any]] | None = None
+        """The terms of the required node affinity, one of which must match; None without such an affinity."""
+        if required is not None:
+            self.terms = required.get("nodeSelectorTerms") or []
         self.tolerations: list[dict[str, Any]] = spec.get("tolerations") or []
         self.priority = int(spec.get("priority") or 0)
         self.preempts = spec.get("preemptionPolicy") != "Never"

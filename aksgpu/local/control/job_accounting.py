@@ -93,7 +93,7 @@ class PodCounts:
     fail_job: str = ""
     """The reason why the pod failure policy fails the Job; empty if it does not."""
     failed_indexes: set[int] | None = None
-    """The indexes that have failed for good; None if the Job does not limit the failures of each index."""
+    """The indexes that have failed permanently; None if the Job does not limit the failures of each index."""
     delayed: dict[int, Object] = field(default_factory=dict)
     """By index, failed pods that keep their finalizer until they are replaced."""
     delayed_failures: int = 0
@@ -174,7 +174,7 @@ def _count(pod: Object, counts: PodCounts, kind: str) -> None:
 
 
 def _count_indexes(job: Object, failed: list[Object], counts: PodCounts) -> None:
-    """Find the indexes that have failed for good, and the failed pods that must stay until they are replaced."""
+    """Find the indexes that have failed permanently, and the failed pods that are kept until they are replaced."""
     before = parse_indexes((job.get("status") or {}).get("failedIndexes"), job["spec"]["completions"])
     indexes = set(before)
     if not get_condition(job, "FailureTarget"):  # Later failures are caused by the controller, which ends the pods.

@@ -174,7 +174,7 @@ class JobController(PodController):
     # Pods
 
     def _pod_endings(self, job: Object) -> PodEndings:
-        """Return when pods of a Job have ended, as far as this controller has seen."""
+        """Return the times at which this controller saw pods of a Job end."""
         key = object_key(job)
         uid = job["metadata"]["uid"]
         if key not in self._endings or self._endings[key].job_uid != uid:
@@ -199,7 +199,7 @@ class JobController(PodController):
             indexes, delay = self._indexes_to_create(job, counts, missing)
         else:
             delay = self._pod_endings(job).seconds_left(time.time(), self.cluster.settings.time_scale)
-            indexes = [None] * (missing if delay <= 0 else 0)
+            indexes = [] if delay > 0 else [None] * missing
 
         async def create(index: int | None) -> None:
             if self._is_unchanged(job):
@@ -212,9 +212,9 @@ class JobController(PodController):
         return 0.0 if has_more else math.inf
 
     def _indexes_to_create(self, job: Object, counts: PodCounts, missing: int) -> tuple[list[int | None], float]:
-        """Return the indexes that get a pod now, and the seconds until further ones may get one.
+        """Return the indexes that get a pod now, and the seconds until others may get a pod.
 
-        The seconds are 0 if there are no further ones.
+        The seconds are 0 if no other index waits.
         """
         terminating = counts.terminating if job_accounting.replaces_only_failed(job) else []
         taken = {completion_index(pod) for pod in [*counts.active, *terminating]}

@@ -75,7 +75,7 @@ def index_failures(pod: Object) -> int:
 
 
 def is_index_failed(job: Object, pod: Object) -> bool:
-    """Return whether the index of a failed pod has failed for good."""
+    """Return whether the index of a failed pod has failed permanently."""
     action = match_failure_policy(job, pod).action
     if action == "FailIndex":
         return True

@@ -77,7 +77,8 @@ class PendingGroup:
         if result is None:
             return
         self._reasons.subtract(result.reasons)
-        self.full_nodes -= result.preemption_may_help
+        if result.preemption_may_help:
+            self.full_nodes -= 1
         self.feasible.pop(name, None)
         self.preemptable.pop(name, None)
 
@@ -139,14 +140,17 @@ class SchedulerQueue:
     def node_changed(self, name: str, node: Object | None) -> None:
         """Handle a node that was added, changed or, with None, deleted."""
         info = self.nodes.get(name) or NodeInfo(name)
-        self._node_count += (node is not None) - (info.node is not None)
         if node is None:
+            if info.node is not None:
+                self._node_count -= 1
             info.node = None
             if not info.pods:
                 self.nodes.pop(name, None)
             for group in self._groups.values():
                 group.forget(name)
             return
+        if info.node is None:
+            self._node_count += 1
         self.nodes[name] = info
         if info.set_node(node):
             self._evaluate(info)
@@ -210,8 +214,8 @@ class SchedulerQueue:
     def unreported(self, now: float) -> tuple[list[tuple[Object, str]], bool]:
         """Return the pending pods whose message is new, with the message, at the time ``now`` in seconds.
 
-        Messages change often while nodes come and go, so a pod gets a new one only after :data:`REPORT_INTERVAL`. The
-        second value is whether messages were held back for that reason.
+        Messages change often while nodes are added or removed, so a pod gets a new one only after
+        :data:`REPORT_INTERVAL`. The second value is whether messages were held back for that reason.
         """
         reports: list[tuple[Object, str]] = []
         held_back = False

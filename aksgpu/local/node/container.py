@@ -63,7 +63,7 @@ class ContainerRunner:
         self._spec = spec
         self._init = init
         self.name: str = spec["name"]
-        self.sidecar: bool = spec.get("restartPolicy") == "Always"  # only sidecars have a policy of their own
+        self.sidecar: bool = spec.get("restartPolicy") == "Always"  # only sidecars have their own policy
         if init and not self.sidecar and context.restart_policy == "Always":
             self._restart_policy = "OnFailure"
         else:

@@ -56,7 +56,7 @@ async def _wait_until_readable(fd: int) -> None:
 
 
 class ContainerRun:
-    """A run of a container, in a directory of its own.
+    """A run of a container, in its own directory.
 
     Args:
         container: the container's directory.

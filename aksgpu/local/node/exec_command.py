@@ -17,7 +17,7 @@ from typing import Any
 from aksgpu.local.images.device_plugin import short_path
 
 DRAIN_SECONDS = 1.0
-"""How long to read output after the command has ended. Its child processes may keep the pipe open."""
+"""Time for which output is read after the command has ended. Its child processes may keep the pipe open."""
 CHUNK_BYTES = 64 * 1024
 
 
@@ -73,7 +73,7 @@ class Execution:
                     if ended:
                         return
                 continue
-            except OSError:  # no process has the terminal open any more
+            except OSError:  # no process has the terminal open
                 return
             if not data:
                 return

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0
 """Time between two renewals of a node's lease."""
 LEASE_DURATION_SECONDS = 40
-"""How long a lease is valid."""
+"""Time for which a lease is valid."""
 STATUS_SECONDS = 300.0
 """Time between two writes of a node's status that has not changed."""
 MAX_STATUS_RETRY_SECONDS = 30.0
@@ -205,7 +205,9 @@ class Node:
         await self._update_gpu_labels(node)
         old = {condition["type"]: condition for condition in (node.get("status") or {}).get("conditions") or []}
         became_ready = (old.get("Ready") or {}).get("status") != "True"
-        own = [self._condition(*row, old.pop(row[0], None)) for row in (*_CONDITIONS, *self._gpu_service_conditions())]
+        own: list[dict[str, Any]] = []
+        for kind, state, reason, message in (*_CONDITIONS, *self._gpu_service_conditions()):
+            own.append(self._condition(kind, state, reason, message, old.pop(kind, None)))
         status: dict[str, Any] = {"conditions": [*old.values(), *own]}
         for resource, (capacity, allocatable) in self.devices.counts().items():
             status.setdefault("capacity", {})[resource] = str(capacity)

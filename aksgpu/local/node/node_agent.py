@@ -1,7 +1,7 @@
 """The node agent: one for all nodes of a cluster. It maintains the nodes and runs their pods.
 
 It uses Kubernetes only through :class:`~aksgpu.local.objects.Objects`. Pods keep running when it stops, or when the
-laptop is killed. The next agent on the same directory finds them again.
+laptop is killed. The next agent on the same directory resumes them.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ class NodeAgent(PodLogs, PodExec):
             run.kill()
         for run in runs:
             await run.wait()
-        if pod.name not in self._runners:  # its node may have been created again meanwhile
+        if pod.name not in self._runners:  # its node may have been created again
             await asyncio.to_thread(shutil.rmtree, pod, ignore_errors=True)
 
 

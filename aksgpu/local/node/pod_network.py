@@ -146,7 +146,8 @@ class ServiceNames:
         meta = (new or old or {})["metadata"]
         key = (meta["namespace"], meta["name"])
         hosts = _hosts(new) if new else {}
-        for host, address in (_hosts(old) if old else {}).items():
+        old_hosts = _hosts(old) if old else {}
+        for host, address in old_hosts.items():
             if host not in hosts:
                 self._former[(*key, host)] = (address, time.monotonic() + CACHE_SECONDS)
         for host in hosts:

@@ -130,9 +130,10 @@ def build_status(
         status["containerStatuses"] = containers
     own_conditions = _conditions(phase, init, containers, has_sandbox, initialized)
     old_conditions = {condition["type"]: condition for condition in old.get("conditions") or []}
-    status["conditions"] = [
-        _condition(kind, *own_conditions[kind], old_conditions.pop(kind, {})) for kind in _CONDITION_ORDER
-    ]
+    status["conditions"] = []
+    for kind in _CONDITION_ORDER:
+        value, reason, message = own_conditions[kind]
+        status["conditions"].append(_condition(kind, value, reason, message, old_conditions.pop(kind, {})))
     status["conditions"] += old_conditions.values()
     return status
 

@@ -36,7 +36,7 @@ from .process_tree import descendants, memory_bytes
 
 PR_SET_CHILD_SUBREAPER = 36
 DRAIN_SECONDS = 5.0
-"""How long to read output after the command has ended. A process outside the tree may hold the streams open."""
+"""Time for which output is read after the command has ended. A process outside the tree may hold the streams."""
 MEMORY_CHECK_SECONDS = 0.5
 CHUNK_BYTES = 64 * 1024
 
