@@ -330,7 +330,7 @@ def _keep_server_fields(obj: Object, old: Object) -> None:
 def _keep_other_parts(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
     """Return ``obj`` with the old values of everything that this write must not change.
 
-    That is the status when the object itself is written, and everything else when a subresource is written.
+    That is the status when the object itself is written, and everything outside a subresource when that is written.
     """
     if subresource == "status":
         combined = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}
