@@ -1,9 +1,9 @@
-"""Makes the file of schemas in ``aksgpu/local/api/data`` from Kubernetes' published definitions, whenever these change.
+"""Create the file of schemas in ``aksgpu/local/api/data`` from Kubernetes' published definitions.
 
     python tests/extract_schemas.py .../kubernetes-json-schema/v1.36.0-local/_definitions.json schemas-1.36.json.gz
 
-The input is a file of the PyPI package ``kubernetes-validate``, which carries the definitions of each Kubernetes
-release. Kept are the kinds of the table and all that they refer to, in the form that OpenAPI v3 has.
+The input is a file of the PyPI package ``kubernetes-validate``, which contains the definitions of each Kubernetes
+release. The output contains the kinds of the table and all definitions that they refer to, in the form of OpenAPI v3.
 """
 
 from __future__ import annotations

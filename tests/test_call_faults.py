@@ -279,7 +279,7 @@ def test_a_wait_on_a_silent_server_ends_in_time_with_what_it_waited_for(
     assert "unknown after 1.5 s, because there was no response: no response from the Kubernetes API" in str(
         raised.value
     )
-    assert "the time ran out" in raised.value.message
+    assert "the request timed out" in raised.value.message
 
 
 def test_a_call_outside_a_wait_ends_after_its_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

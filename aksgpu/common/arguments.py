@@ -9,9 +9,9 @@ from aksgpu.errors import InvalidInput
 __all__ = ["integer", "shown"]
 
 _LONGEST_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+"""Maximum number of characters of an invalid value in an error."""
 _LARGEST_SHOWN = 10**30
-"""Larger integers are not shown: Python refuses to convert very large ones to text."""
+"""Larger integers are not shown, because Python refuses to convert very large integers to text."""
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -45,7 +45,7 @@ def _as_integer(value: Any) -> int | None:
 
 
 def shown(value: object) -> str:
-    """Return a wrong value as an error shows it: its ASCII representation, shortened."""
+    """Return the text of an invalid value in an error: its ASCII representation, shortened."""
     if isinstance(value, int) and abs(value) >= _LARGEST_SHOWN:
         return "a very large integer"
     try:

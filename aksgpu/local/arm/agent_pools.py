@@ -1,4 +1,4 @@
-"""Requests on agent pools and their machines."""
+"""Request handlers for agent pools and their machines."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Raw:
 
 @pytest.fixture
 def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
-    monkeypatch.setattr(streaming, "PULSE", 0.1)
+    monkeypatch.setattr(streaming, "CHECK_SECONDS", 0.1)
     created = Raw(server)
     yield created
     created.socket.close()
