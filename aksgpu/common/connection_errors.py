@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 __all__ = ["CONNECT_AGAIN", "address", "chain", "permanent", "reason", "refused", "timed_out", "unsent"]
 
 CONNECT_AGAIN = "Connect again: azure = aksgpu.connect(...)"
-"""Start of the hints for an endpoint that has moved or does not exist any more."""
+"""Start of the hints for an endpoint that has moved or no longer exists."""
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

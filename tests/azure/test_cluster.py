@@ -61,7 +61,7 @@ def test_the_walk_of_the_tutorial(azure: Azure) -> None:
         cluster.usd_per_hour(aks)
     with pytest.warns(UserWarning, match="no cluster 'walk' in resource group 'walk-group', so none was deleted"):
         again = cluster.delete(aks)
-    assert repr(again) == "Deletion(nothing deleted; resource group walk-group does not exist any more)"
+    assert repr(again) == "Deletion(nothing deleted; resource group walk-group no longer exists)"
     assert not again
     assert "walk" not in cluster.leftovers(azure)["cluster"].tolist()
 
@@ -116,7 +116,7 @@ def test_a_resource_group_with_other_use_stays(azure: Azure) -> None:
     aks = cluster.create(azure, "guest", resource_group="theirs")
     assert aks.location == "westus2"
     assert repr(cluster.delete(aks)) == (
-        "Deletion(deleted cluster guest; resource group theirs stays: it existed before)"
+        "Deletion(deleted cluster guest; resource group theirs was kept: it existed before)"
     )
     with pytest.warns(UserWarning, match="no cluster 'guest'"):
         assert repr(cluster.delete(aks, delete_group=True)) == "Deletion(deleted resource group theirs)"
