@@ -1,4 +1,4 @@
-"""Tell the new lines of a container's log from those that were read before.
+"""Find the new lines of a container's log, as opposed to those that were read before.
 
 The log endpoint has no positions. It filters by ``sinceTime``, which the API server truncates to seconds, and serves
 only the newest file of the newest run. So a line is identified by its timestamp in nanoseconds, its text, and the
@@ -93,7 +93,7 @@ class SeenLines:
         self.first = ""
         self.last = ""
         self._hashes = array("q")
-        # One entry whenever a line has another second than the line before it.
+        # One entry for each line whose second differs from that of the line before it.
         self._seconds = array("q")
         self._starts = array("q")
         self._second_text = ""
@@ -277,7 +277,7 @@ def seconds_of(timestamp: str) -> float:
 
 
 def _epoch(timestamp: str) -> int:
-    """Return the same in whole seconds, also for fractions that ``datetime`` does not parse."""
+    """Return the same in whole seconds, even for fractions that ``datetime`` does not parse."""
     zone = timestamp[19:].lstrip(".0123456789")
     return int(datetime.fromisoformat(timestamp[:19] + zone).timestamp())
 
