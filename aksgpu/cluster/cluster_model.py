@@ -90,8 +90,7 @@ def azure_of(aks: Cluster) -> Azure:
         raise InvalidInput(
             f"`aks` must be a cluster of Azure, got {aks.name}, a cluster of a kubeconfig, "
             "which is not managed through Azure",
-            hint="Change its nodes with kubectl or with the tool that created the cluster. "
-            "capacity.nodes(aks) lists them.",
+            hint="Change its nodes with kubectl, or with the tool that created it. capacity.nodes(aks) lists them.",
         )
     resource_names.check(resource_names.CLUSTER, aks.name, "aks.name")
     resource_names.check(resource_names.GROUP, aks.resource_group, "aks.resource_group")
