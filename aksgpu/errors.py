@@ -117,7 +117,7 @@ class AksGpuError(Exception):
     Args:
         message: what went wrong, and where.
         hint: what to do next, as an action; printed below the message.
-        original: the exception that caused this one, where it is not raised ``from`` it.
+        original: the exception that caused this one, if this one is not raised ``from`` it.
     """
 
     def __init__(self, message: str, *, hint: str = "", original: BaseException | None = None) -> None:

@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 
-__all__ = ["EMPTY", "Output", "can_display", "in_kernel"]
+__all__ = ["EMPTY", "Bundle", "Output", "can_display", "in_kernel"]
 
 Bundle = Mapping[str, object]
 """Content of an output by MIME type."""

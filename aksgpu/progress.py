@@ -23,7 +23,7 @@ _STATE_LENGTH = 100
 
 
 class Progress:
-    """Shows the state of a wait in words. A context manager.
+    """Shows a description of the state of a wait. A context manager.
 
     Args:
         what: what the wait is for, such as ``cluster myAKSCluster``.
@@ -59,7 +59,7 @@ class Progress:
             self._bar.close(completed=kind is None)
 
     def say(self, state: str, *, done: int | None = None) -> None:
-        """Show the state in words, and the number of steps done."""
+        """Show a description of the state, and the number of steps that are done."""
         if self._bar is None:
             return
         if len(state) > _STATE_LENGTH:

@@ -258,5 +258,9 @@ def _write_page(notebook: Any, notebook_path: Path) -> Path:
     return target
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 if __name__ == "__main__":
     update(Path(__file__).resolve().parents[1] / "notebooks")

@@ -196,7 +196,7 @@ def _is_complete(response: Any, is_read: bool) -> bool:
 
 
 def _describe(response: Any) -> str:
-    """Return a response in words, for the bar and the error."""
+    """Return a description of a response, for the bar and the error."""
     text = " ".join(str(response.text()).split())
     try:
         error = json.loads(text)["error"]

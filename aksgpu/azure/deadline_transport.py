@@ -81,7 +81,7 @@ class _SocketReader(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """A response that is read through :class:`_SocketReader`, its status line and headers included."""
+    """A response that is read through :class:`_SocketReader`, including its status line and headers."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)

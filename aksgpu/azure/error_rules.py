@@ -18,7 +18,7 @@ from aksgpu.errors import AzureError
 __all__ = ["LOGIN", "QUOTA_PAGE", "RULES", "Refusal", "location_hint"]
 
 QUOTA_PAGE = "https://portal.azure.com/#view/Microsoft_Azure_Capacity/QuotaMenuBlade/~/myQuotas"
-"""The page of the Azure portal that shows quotas and takes requests for more."""
+"""The page of the Azure portal that shows quotas and accepts requests for more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Refusal:
     """One code and message of Azure.
 
     Attributes:
-        code: such as ``QuotaExceeded``; empty if there is none.
+        code: Azure's error code, such as ``QuotaExceeded``; empty if there is none.
         message: Azure's text.
         http_status: the HTTP status of the response, or None.
     """

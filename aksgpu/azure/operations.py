@@ -98,7 +98,7 @@ def follow(
         poller: the result of a ``begin_...`` call with ``polling=CallerPolling(...)``.
         what: what is being done, such as ``creating cluster myAKSCluster``.
         saved: where the operation is saved while it runs.
-        detail: returns what is not ready yet, in words. It is called once per poll, and only if a bar shows it.
+        detail: returns a description of what is not ready yet. It is called once per poll, and only if a bar shows it.
 
     Returns:
         The operation's result as the SDK's model; None if it has none.

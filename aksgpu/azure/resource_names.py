@@ -36,7 +36,7 @@ class Rule(NamedTuple):
     Attributes:
         what: what the name is for.
         pattern: the regular expression that the whole name must match.
-        text: the rule in words.
+        text: a description of the rule.
         example: a valid name.
     """
 
@@ -108,13 +108,13 @@ def check_location(value: object, argument: str = "location") -> str:
 
 
 def check_path(path: str) -> None:
-    """Refuse a path with a segment that changes the meaning of other segments.
+    """Raise InvalidInput if a segment of a path changes the meaning of other segments.
 
     Args:
         path: absolute, with or without a query.
 
     Raises:
-        InvalidInput: a segment is empty, ``.`` or ``..``, or holds an encoded slash.
+        InvalidInput: a segment is empty, ``.`` or ``..``, or contains an encoded slash.
     """
     plain = path.partition("?")[0].removeprefix("/")
     for segment in plain.split("/"):

@@ -367,7 +367,7 @@ def resume(
                 poller = begin(polling=azure.polling(), continuation_token=token)
             follow(poller, what, saved=saved, detail=detail)
         except (AzureNotFound, ValueError):
-            pass  # Azure no longer knows the operation; the resource itself has its state
+            pass  # Azure no longer knows the operation; the state is read from the resource
         except AzureUnreachable:
             if throttling.current().left <= 0:
                 raise

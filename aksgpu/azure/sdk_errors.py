@@ -28,7 +28,7 @@ class NoUsableResponse(ServiceResponseError):  # type: ignore[misc]  # the SDK i
 
     Attributes:
         request: the request.
-        last_response: the last response in words; empty if there was none.
+        last_response: a description of the last response; empty if there was none.
         http_status: HTTP status of the last response; None if there was none.
         seconds: how long the request was tried.
     """

@@ -72,7 +72,7 @@ class Limit:
         started: when the call began, in seconds of the monotonic clock.
         deadline: when it ends, on the same clock; infinite for no limit.
         progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
-        running: what the call began in Azure or waits for there. It continues without the call.
+        running: descriptions of the operations that the call began or waits for. They continue without the call.
     """
 
     what: str
@@ -118,7 +118,7 @@ def current() -> Limit:
 
 @contextmanager
 def limit(timeout: Timeout, what: str = "", progress: bool | None = None) -> Iterator[Limit]:
-    """Limit the time of all requests in the ``with`` block, those to Kubernetes included.
+    """Limit the time of all requests in the ``with`` block, including those to Kubernetes.
 
     With nested limits, the earliest deadline applies.
 

@@ -436,7 +436,7 @@ def _set_power(aks: Cluster, pool: str | NodePool, power: str, doing: str) -> No
 
 
 def _check_pool(aks: Cluster, pool: str | NodePool, argument: str) -> str:
-    """Return the name of a pool that is given by itself or by its name."""
+    """Return the name of a pool. The argument is the pool or its name."""
     if not isinstance(pool, NodePool):
         return resource_names.check(resource_names.POOL, pool, argument)
     if pool.cluster.lower() != aks.name.lower():

@@ -46,7 +46,7 @@ def temporary(
     progress: bool | None = None,
     **options: Any,
 ) -> Iterator[Cluster]:
-    """Create a cluster for a ``with`` block, and delete it at the end, also after an exception or an interrupt.
+    """Create a cluster for a ``with`` block, and delete it at the end, even after an exception or an interrupt.
 
         with cluster.temporary(azure, "trial", resource_group="trial", location="eastus") as aks:
             cluster.add_gpu_pool(aks)

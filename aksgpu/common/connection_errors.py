@@ -62,7 +62,7 @@ def permanent(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return the innermost reason in words; the text of the exception if it contains no other."""
+    """Return a description of the innermost reason, or the text of the exception if it has no inner one."""
     found = list(chain(error))
     if refused(error):
         return "the connection was refused"

@@ -66,7 +66,7 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
     Args:
         aks: the cluster.
         namespace: the namespace; None uses the context's namespace.
-        all_namespaces: list the Jobs of all namespaces instead. Needs the right to do so.
+        all_namespaces: list the Jobs of all namespaces instead. This requires the permission to list them.
 
     Returns:
         One row for each Job:
@@ -125,7 +125,7 @@ def _in_namespace(aks: HasKube, namespace: str) -> builtins.list[Object]:
     """
     found = aks.kube.list("Job", namespace=namespace)
     if not found:
-        # A user with rights in the namespace alone may list its Jobs, but not see the namespace.
+        # A user who has permissions only in the namespace may list its Jobs, but not read the namespace.
         with contextlib.suppress(Forbidden):
             aks.kube.get("Namespace", namespace)
     return found

@@ -158,11 +158,11 @@ class Job:
             if status.phase == "Complete":
                 return self, ""
             if status.phase == "Failed":
-                raise self._failure(status, failures)
+                raise self._failure_error(status, failures)
             pulls.observe(pods)
             if fail_fast and status.phase == "Pending" and pulls.has_new_failure(pods):
                 pulls.mark_reported(pods)
-                raise self._unpullable(status, pods)
+                raise self._image_error(status, pods)
             return None, str(status)
 
         try:
@@ -174,10 +174,10 @@ class Job:
                 on_interrupt="The Job continues; job.wait() waits again.",
             )
         except WaitTimeout as late:
-            error = self._too_late(late)
+            error = self._timeout_error(late)
             raise error from error.__cause__
 
-    def _too_late(self, late: WaitTimeout) -> WaitTimeout:
+    def _timeout_error(self, late: WaitTimeout) -> WaitTimeout:
         """Return the error of a wait that ran out of time, with what keeps the Job from ending."""
         try:
             with deadline(_DIAGNOSIS_TIMEOUT):
@@ -193,7 +193,7 @@ class Job:
         error.__cause__ = diagnosis.error
         return error
 
-    def _failure(self, status: JobStatus, failures: FailureRecord) -> JobFailed:
+    def _failure_error(self, status: JobStatus, failures: FailureRecord) -> JobFailed:
         """Return the error of a Job that failed. It is JobFailed even if the reason could not be read."""
         with deadline(_DIAGNOSIS_TIMEOUT):
             try:
@@ -231,7 +231,7 @@ class Job:
             unknown=(unknown,),
         )
 
-    def _unpullable(self, status: JobStatus, pods: list[Object]) -> JobFailed:
+    def _image_error(self, status: JobStatus, pods: list[Object]) -> JobFailed:
         """Return the error of a Job whose image cannot be pulled, although Kubernetes keeps trying."""
         diagnosis = Diagnosis(f"{status.reason}: {status.message}")
         with deadline(_DIAGNOSIS_TIMEOUT):

@@ -622,7 +622,7 @@ def _selectors(labels: str, fields: str) -> dict[str, str | None]:
 
 
 def _checked_object(response: Object, request: str) -> Object:
-    """Return a response that must be an object. A proxy may respond with a Status or another JSON object of its own."""
+    """Return a response that must be an object. A proxy may respond with its own Status or JSON object."""
     if response.get("kind") == "Status" or not isinstance(response.get("metadata"), dict):
         raise KubernetesError(f"{request}: the response is not a Kubernetes object")
     return response

@@ -40,7 +40,7 @@ class Rule(NamedTuple):
     Attributes:
         pattern: the regular expression that the whole name must match.
         longest: maximum number of characters.
-        text: the rule in words.
+        text: a description of the rule.
     """
 
     pattern: re.Pattern[str]

@@ -24,11 +24,11 @@ __all__ = ["GRACE", "Event", "Watch"]
 Event = tuple[str, Object]
 
 GRACE = 15.0
-"""Seconds after the server's end of a watch request after which a silent connection counts as broken."""
+"""Seconds without a byte after the end time of a watch request until the connection counts as broken."""
 
 
 SHORTEST_REQUEST = 1.0
-"""Seconds. After a shorter watch request there is a pause, since a server may end each request at once."""
+"""Length in seconds of a watch request below which a pause follows, since a server may end each request at once."""
 
 
 class Watch:

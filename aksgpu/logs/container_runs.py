@@ -57,7 +57,7 @@ class Run:
     started: float | None = None
     """Seconds since 1970 by the node's clock, truncated; None if the status does not have it."""
     finished: float | None = None
-    """The same for its end; None also while it is running."""
+    """The same for its end; None while it is running too."""
 
     def is_same(self, other: Run) -> bool:
         """Return whether both describe the same run."""
@@ -76,7 +76,7 @@ class Observation:
     run: Run | None = None
     """The newest run; None before the first."""
     previous: Run | None = None
-    """The run before it, which ``previous=true`` asks for. None while the container waits for its restart."""
+    """The run before it, which ``previous=true`` requests. None while the container waits for its restart."""
     final: bool = False
     """Whether no further run can follow."""
     restarts_possible: bool = True

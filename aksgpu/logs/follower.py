@@ -6,7 +6,7 @@ separately:
 
 - Which run does the status describe? (:mod:`aksgpu.logs.container_runs`)
 - Which run does a response belong to? One that begins with a line that was seen belongs to the run of that line.
-- Is a run read to its end? It is if its status is final or a newer run exists, and a response after that has the last
+- Has a run been read to its end? It has if its status is final or a newer run exists, and a later response has the last
   line that was seen and no new one.
 
 For lines that can no longer be read, it yields a marker (:class:`~aksgpu.logs.deduplication.LogGap`).
@@ -477,7 +477,7 @@ class Follower:
         return ends_with_last and response.unfinished == unfinished
 
     def _since_at_end(self, observed: Observation) -> datetime | None:
-        """Return from when to read at a run's end: all of a log that is small, or of which a clock may hide lines."""
+        """Return the time from which to read at a run's end; None for a small log, or if a clock may hide lines."""
         seen = self._seen
         if not seen.lines or not seen.remembers_all:
             return seen.resume_time
@@ -570,7 +570,7 @@ class Follower:
 
 
 def _shows_other_run(now: Observation, before: Observation) -> bool:
-    """Return whether the newest run is another one than before."""
+    """Return whether the newest run is a different one than before."""
     return now.run is not None and (before.run is None or not now.run.is_same(before.run))
 
 

@@ -66,7 +66,7 @@ def read(
         ``[aksgpu: ...]`` that says so.
 
     Raises:
-        InvalidInput: an argument is not valid; nothing was sent. Also if the pod has no such container.
+        InvalidInput: an argument is not valid, or the pod does not have the container.
         NotFound: the pod does not exist.
         LogUnavailable: the node's kubelet did not serve the log within the timeout; the message has its last
             response.
@@ -168,7 +168,7 @@ def follow(
         Complete lines. A line with ``gap`` marks lines that can no longer be read.
 
     Raises:
-        InvalidInput: an argument is not valid; nothing was sent. Also if the pod has no such container.
+        InvalidInput: an argument is not valid, or the pod does not have the container.
         NotFound: the pod does not exist.
         StreamLost: the log was not served for 15 minutes, or the server refused connections for two minutes.
 

@@ -35,7 +35,7 @@ class SizeTable(pd.DataFrame):
         if not rows:
             return None
         table = pd.DataFrame(rows, index=self.index)
-        has_values = ~table.isin(["", _NOT_KNOWN]).all()  # an empty column would take room from the others
+        has_values = ~table.isin(["", _NOT_KNOWN]).all()  # an empty column would take space from the others
         return table.loc[:, has_values]
 
     def __repr__(self) -> str:

@@ -84,7 +84,7 @@ class Usage:
     """A quota and its use.
 
     Attributes:
-        name: as the usages API spells it.
+        name: the name in the usages API.
         used: vCPUs in use.
         limit: vCPUs allowed.
     """
@@ -157,7 +157,7 @@ def read_location(azure: Azure, name: str) -> Location:
     try:
         pages = list(azure.pages(f"{base}/locations/{name}/usages", api_version=_USAGES_API))
     except AzureError:
-        pages = []  # a role may list sizes, but not usages; the quota is then unknown, which blocks nothing
+        pages = []  # a role may list sizes, but not usages; the quota is then unknown, which never fails a check
     usages = [_parse_usage(item) for item in pages]
     return Location(
         name,
@@ -221,7 +221,7 @@ def _parse_restrictions(sku: Mapping[str, Any], location: str) -> tuple[set[str]
 
 
 def prices(azure: Azure, location: str, vm_sizes: Iterable[str]) -> dict[str, Price]:
-    """Return prices by size. Sizes whose price the Retail Prices API does not give in time are missing.
+    """Return prices by size. Sizes are missing if the Retail Prices API does not return their price in time.
 
     Args:
         azure: the subscription, which keeps the prices that were read.
