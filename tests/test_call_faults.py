@@ -164,7 +164,7 @@ def submitted(behind: Stub, sure: Kube) -> None:
 
 def attached(behind: Stub, sure: Kube) -> None:
     assert jobs.get(behind, "faults-ended").status().phase == "Complete"
-    with pytest.raises(errors.NotFound, match="no Job 'nope'"):
+    with pytest.raises(errors.NotFound, match="Job 'nope' does not exist"):
         jobs.get(behind, "nope")
 
 

@@ -95,7 +95,7 @@ def delete(
     deletion = delete_within_call(aks, delete_group)
     if deletion.cluster is None:
         error = resources.cluster_not_found(azure, aks.resource_group, aks.name)
-        warn(f"{error.message}, so none was deleted. {error.hint}")
+        warn(f"{error.message}, so nothing was deleted. {error.hint}")
     return deletion
 
 

@@ -299,7 +299,7 @@ def delete_pool(
         error = target.not_found()
         if missing == "error":
             raise error
-        warn(f"{error.message}, so none was deleted. {error.hint}")
+        warn(f"{error.message}, so nothing was deleted. {error.hint}")
         return False
     target.delete(f"deleting node pool {pool} of {aks.name}")
     return True
