@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import aksgpu
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "aksgpu"
 MODULES = {
@@ -155,21 +157,29 @@ def test_importing_the_package_loads_nothing_else() -> None:
     assert not {"typing", "re", "json", "asyncio", "subprocess"} & set(loaded)
 
 
-WITH_ALL = ("capacity", "common", "errors", "kube", "notebook", "plugin", "progress", "waiting")
-"""Packages and modules whose public names are listed."""
-PUBLIC = ("capacity", "errors", "kube", "plugin", "waiting")
-"""Those that users import."""
+def is_public(name: str) -> bool:
+    """Return whether users may import a module: any one except the laptop's inner modules and the data."""
+    return top_level(name) != "data" and (top_level(name) != "local" or name == "aksgpu.local")
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if top_level(name) in WITH_ALL])
+LISTED = sorted(
+    name
+    for name, path in MODULES.items()
+    if is_public(name) and (path.name == "__init__.py" or name.removeprefix("aksgpu.") in aksgpu.__all__)
+)
+"""The packages, and the modules that ``aksgpu`` offers."""
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if is_public(name)])
 def test_every_module_lists_its_public_names(name: str) -> None:
     module = importlib.import_module(name)
-    if name not in ("aksgpu.common", "aksgpu.common.gpu_size_table"):
-        assert module.__all__
-        assert all(hasattr(module, each) for each in module.__all__)
+    names = module.__all__
+    assert len(set(names)) == len(names)
+    assert [each for each in names if not hasattr(module, each)] == []
+    assert [each for each in names if each.startswith("_") and each != "__version__"] == []
 
 
-@pytest.mark.parametrize("name", ["aksgpu", *(f"aksgpu.{name}" for name in PUBLIC)])
+@pytest.mark.parametrize("name", LISTED)
 def test_tab_completion_shows_the_public_names(name: str) -> None:
     module = importlib.import_module(name)
     assert dir(module) == sorted(module.__all__)

@@ -311,9 +311,9 @@ async def test_a_view_whose_kernel_is_gone_says_so(lab: Lab) -> None:
     async with lab.opened("view.ipynb") as page:
         await page.command("notebook:run-all-cells")
         await page.until(LIVE, r"step \d+ of 1,000,000")
-        assert "No news" not in str(await page.value(LIVE))
+        assert "Not updated" not in str(await page.value(LIVE))
         await page.value("void window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-        await page.until(LIVE, r"No news since \d\d:\d\d:\d\d UTC")
+        await page.until(LIVE, r"Not updated since \d\d:\d\d:\d\d UTC")
 
 
 @pytest.mark.slow
@@ -327,10 +327,10 @@ async def test_a_view_whose_kernel_hangs_says_so_until_it_goes_on(lab: Lab) -> N
         kernel = int((lab.folder / "pid").read_text())
         os.kill(kernel, signal.SIGSTOP)
         try:
-            await page.until(LIVE, r"No news since \d\d:\d\d:\d\d UTC")
+            await page.until(LIVE, r"Not updated since \d\d:\d\d:\d\d UTC")
         finally:
             os.kill(kernel, signal.SIGCONT)
-        await page.until(f"({LIVE}).includes('No news') ? '' : 'goes on'", "goes on")
+        await page.until(f"({LIVE}).includes('Not updated') ? '' : 'goes on'", "goes on")
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ def submitted(behind: Stub, sure: Kube) -> None:
 
 def attached(behind: Stub, sure: Kube) -> None:
     assert jobs.get(behind, "faults-ended").status().phase == "Complete"
-    with pytest.raises(errors.NotFound, match="no Job 'nope'"):
+    with pytest.raises(errors.NotFound, match="Job 'nope' does not exist"):
         jobs.get(behind, "nope")
 
 
@@ -282,8 +282,8 @@ def test_a_wait_on_a_silent_server_ends_in_time_with_what_it_waited_for(
     assert "the request timed out" in raised.value.message
 
 
-def test_a_call_outside_a_wait_ends_after_its_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry_policy, "PATIENCE", 1.5)
+def test_a_call_outside_a_wait_ends_after_its_timeout(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_policy, "DEFAULT_TIMEOUT", 1.5)
     monkeypatch.setattr(transport, "READ_TIMEOUT", 600.0)
     for call in (lambda: jobs.list(silent), lambda: silent.kube.get("Pod", "p"), lambda: capacity.gpus(silent)):
         with pytest.raises(errors.Unreachable, match=r"GET .*: tried \d times in \d s|GET .*: tried once in \d s"):
@@ -330,7 +330,7 @@ def test_a_server_that_refuses_for_a_while_is_waited_for(
 def test_a_role_that_stays_missing_is_forbidden_in_the_end(
     behind: Stub, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry_policy, "ROLES_PATIENCE", 0.2)
+    monkeypatch.setattr(retry_policy, "ROLES_TIMEOUT", 0.2)
     proxy.plan = faults.always(faults.rbac_not_ready())
     with pytest.raises(errors.Forbidden, match="RBAC: "):
         behind.kube.list("Job")
@@ -439,8 +439,8 @@ def test_opening_a_log_continues_after_a_fault(
     assert proxy.faults
 
 
-def test_creating_and_deleting_have_one_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry_policy, "PATIENCE", 1.0)
+def test_creating_and_deleting_have_one_timeout(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_policy, "DEFAULT_TIMEOUT", 1.0)
     for call in (lambda: silent.kube.create(config_map("c")), lambda: silent.kube.delete("ConfigMap", "c")):
         began = time.monotonic()
         with pytest.raises(errors.Unreachable):

@@ -276,7 +276,7 @@ def test_get_and_list_find_what_is_there(aks: Cluster, name: str) -> None:
     assert jobs.get(aks, name).logs() == "hi\n"
     row = jobs.list(aks).set_index("job").loc[name]
     assert row[["namespace", "phase", "gpus", "image"]].tolist() == ["default", "Complete", 0, BUSYBOX]
-    with pytest.raises(errors.NotFound, match="there is no Job 'nope'") as raised:
+    with pytest.raises(errors.NotFound, match="Job 'nope' does not exist") as raised:
         jobs.get(aks, "nope")
     assert name in raised.value.hint
 
@@ -297,7 +297,7 @@ def test_delete_leaves_nothing_and_works_twice(aks: Cluster, name: str) -> None:
     ("call", "words"),
     [
         ("job.wait()", "The Job continues; job.wait() waits again."),
-        ("print(*job.follow())", "The Job continues; job.follow() begins at its first line."),
+        ("print(*job.follow())", "The Job continues; job.follow() starts again from the first line."),
     ],
 )
 def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str, call: str, words: str) -> None:
@@ -651,7 +651,7 @@ def test_a_wait_that_runs_out_of_time_stays_one_when_its_reason_cannot_be_read(t
     scripted.broken = broken
     with Server(scripted.answer) as server, pytest.raises(errors.WaitTimeout) as raised:
         Job(scripted.cluster(server, tmp_path), "j", namespace="default").wait(0)
-    assert "could not be found out: refused by the test" in raised.value.message
+    assert "could not be determined: refused by the test" in raised.value.message
     assert "job.wait() waits again" in raised.value.hint
 
 
@@ -746,7 +746,7 @@ def test_get_names_the_jobs_there_are_or_says_that_they_cannot_be_read(tmp_path:
 
     with Server(answer) as server:
         aks = Scripted().cluster(server, tmp_path)
-        with pytest.raises(errors.NotFound, match="there is no Job 'nope'") as raised:
+        with pytest.raises(errors.NotFound, match="Job 'nope' does not exist") as raised:
             jobs.get(aks, "nope")
     assert "could not be read: jobs is forbidden" in raised.value.hint
 
@@ -927,7 +927,7 @@ def test_a_hint_about_a_manifest_is_the_rule(aks: Cluster, name: str) -> None:
 def test_an_exit_code_that_is_not_answered_does_not_hold_up_a_repeated_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_ending, "_READING", 0.5)
+    monkeypatch.setattr(job_ending, "_READ_TIMEOUT", 0.5)
     answered = threading.Event()
     scripted = Scripted()
     scripted.job = job_object(FAILED, failed=1)

@@ -402,7 +402,7 @@ def test_a_kubeconfigs_impersonation_is_sent_with_every_request(serve: Any) -> N
         ({"as-uid": "1"}, "as-uid without `as`"),
         ({"as": "jane\nImpersonate-Group: system:masters"}, "`as` .* must be printable ASCII"),
         ({"as": 5}, "`as` .* must be printable ASCII"),
-        ({"as": "jane", "as-groups": "students"}, "`as-groups` .* must be a list of texts"),
+        ({"as": "jane", "as-groups": "students"}, "`as-groups` .* must be a list of strings"),
         ({"as": "jane", "as-user-extra": ["a"]}, "`as-user-extra` .* must be a mapping"),
         ({"as": "jane", "as-user-extra": {"a": ["\u0394"]}}, "`as-user-extra` .* must be printable ASCII"),
     ],

@@ -123,7 +123,7 @@ def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
         monkeypatch.setattr(follower, "STATUS_LAG_SECONDS", 0.5)
-        monkeypatch.setattr(follower, "DOUBT_SECONDS", 2.0)
+        monkeypatch.setattr(follower, "NEWER_RUN_SECONDS", 2.0)
         monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.02)
         monkeypatch.setattr(log_request, "PAUSE_SECONDS", 0.02)
 
@@ -427,10 +427,10 @@ def test_a_kubelet_that_stays_away_is_an_error_and_never_an_empty_log(
     job: Any, fault: faults.Fault, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.proxy.plan = faults.always(fault, path=LOG)
-    monkeypatch.setattr(follower, "LIMITS", follower.Limits.of(0.3))
+    monkeypatch.setattr(follower, "LIMITS", follower.Limits.same(0.3))
     monkeypatch.setattr(follower, "MISSING_LOG_SECONDS", 0.3)
     for ask in (job.job.logs, job.job.metrics, job.job.plot):
-        monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail_lines": None, "patience": 0.2})
+        monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail_lines": None, "timeout": 0.2})
         with pytest.raises(LogUnavailable, match=re.escape(words)):
             ask()
     try:
@@ -563,7 +563,7 @@ def test_logs_of_a_job_whose_pods_are_gone_say_so(setup: Any) -> None:
     pod.delete()
     owner.finish("Failed", failed=1)
     for ask in (job.logs, job.metrics, job.plot, lambda: list(job.follow())):
-        with pytest.raises(LogsGone, match="gone, and their logs with them"):
+        with pytest.raises(LogsGone, match="were deleted with their logs"):
             ask()
     with pytest.raises(NotFound):
         jobs.Job(case.aks, "other", namespace="default").logs()
@@ -662,27 +662,27 @@ def test_the_first_request_is_tried_again(setup: Any, fault: str) -> None:
     assert logs.read_job(case.aks, "j") == "a\n"
 
 
-def test_without_patience_each_request_is_sent_once(setup: Any) -> None:
+def test_with_timeout_0_each_request_is_sent_once(setup: Any) -> None:
     case = setup(Pod("j-1", job="j").start().write("a"), jobs=(Job(),))
     case.proxy.plan = faults.always(faults.status(500), path=LOG)
     with pytest.raises(LogUnavailable):
-        logs.read(case.aks, "j-1", patience=0)
+        logs.read(case.aks, "j-1", timeout=0)
     assert len(case.proxy.faults) == 1
     with pytest.raises(LogUnavailable):
-        logs.read_job(case.aks, "j", patience=0)
+        logs.read_job(case.aks, "j", timeout=0)
     assert len(case.proxy.faults) == 2
     case.proxy.plan = faults.always(faults.status(503))
     with pytest.raises(Unreachable):
-        logs.read(case.aks, "j-1", patience=0)
+        logs.read(case.aks, "j-1", timeout=0)
     assert len(case.proxy.faults) == 3
 
 
-def test_patience_is_not_multiplied(setup: Any) -> None:
+def test_the_timeout_is_not_multiplied(setup: Any) -> None:
     case = setup(Pod().start().write("a"))
     case.proxy.plan = faults.always(faults.status(500))
     began = time.monotonic()
     with pytest.raises(Unreachable):
-        logs.read(case.aks, "p", patience=0.5)
+        logs.read(case.aks, "p", timeout=0.5)
     assert time.monotonic() - began < 10  # two policies in a row would take over a minute
 
 
@@ -752,7 +752,7 @@ def test_words_that_stay_are_told(setup: Any, monkeypatch: pytest.MonkeyPatch) -
     case = setup(pod)
     case.proxy.plan = faults.always(faults.kubelet_message(), path=LOG)
     (text,) = case.follow().end()
-    assert text.startswith("[aksgpu: run 0 of container main could not be read: the kubelet answered in place of")
+    assert text.startswith("[aksgpu: run 0 of container main could not be read: the kubelet returned a message")
 
 
 # Rotation.

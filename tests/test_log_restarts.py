@@ -160,7 +160,7 @@ def test_which_failures_are_worth_another_try() -> None:
     missing_role = 'RBAC: clusterrole.rbac.authorization.k8s.io "x" not found'
     assert kind_of_failure(failure(Forbidden, 403, missing_role)) is Failure.DENIED
     assert kind_of_failure(failure(Forbidden, 403)) is None
-    assert kind_of_failure(failure(Forbidden, 403), answered=True) is Failure.DENIED
+    assert kind_of_failure(failure(Forbidden, 403), succeeded_before=True) is Failure.DENIED
     for kind, status in ((NotFound, 404), (Invalid, 422), (KubernetesError, 400), (KubernetesError, 501)):
         assert kind_of_failure(failure(kind, status)) is None
 
@@ -168,7 +168,7 @@ def test_which_failures_are_worth_another_try() -> None:
 def test_a_computer_that_was_suspended_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    retries = RetryTimer(Limits.of(100))
+    retries = RetryTimer(Limits.same(100))
     now = 5000.0
     assert not retries.is_over(Failure.SILENT)
     now = 5030.0

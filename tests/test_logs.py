@@ -131,9 +131,9 @@ def follow(aks: Any) -> list[str]:
     [
         ("read", {"tail_lines": -1}, "tail_lines"),
         ("read", {"tail_lines": "5"}, "tail_lines"),
-        ("read", {"patience": -1}, "patience"),
+        ("read", {"timeout": -1}, "timeout"),
         ("read_job", {"tail_lines": 1.5}, "tail_lines"),
-        ("read_job", {"patience": "soon"}, "patience"),
+        ("read_job", {"timeout": "soon"}, "timeout"),
         ("follow", {"read_timeout": 0}, "read_timeout"),
         ("follow_job", {"read_timeout": None}, "read_timeout"),
     ],

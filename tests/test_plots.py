@@ -234,7 +234,7 @@ def test_an_empty_figure_says_what_was_seen() -> None:
     shown = texts(figure)[0].splitlines()
     assert shown[:3] == [
         "no metrics read",
-        "2 lines with numbers have another form, such as",
+        "2 lines with numbers have an unknown format, such as",
         "processed 5 files of $x$",
     ]
     inside(figure)

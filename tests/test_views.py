@@ -243,12 +243,12 @@ def test_a_log_whose_pod_is_gone_ends_the_view() -> None:
 
 
 def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_view, "_PATIENCE", 0.05)
+    monkeypatch.setattr(live_view, "_GIVE_UP_AFTER", 0.05)
     view = watch(ScriptedJob(Unreachable("gone")))
     wait_for(lambda: ended(view))
     assert "Unknown" in shown(view)
     assert "cluster not reachable since" in shown(view)
-    assert "This view gave up at" in shown(view)
+    assert "because the cluster did not respond." in shown(view)
 
 
 def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,9 +256,9 @@ def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.M
     answer = threading.Event()
     monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
     monkeypatch.setattr(live_view, "_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(live_view, "_CLOSE", 0.05)
+    monkeypatch.setattr(live_view, "_CLOSE_TIMEOUT", 0.05)
     view = view_of(silent)
-    assert "Unknown   the cluster has not answered yet" in text(view._repr_html_())
+    assert "Unknown   the cluster has not responded yet" in text(view._repr_html_())
     view.close()
     assert "This view was closed." in shown(view)
     answer.set()
@@ -334,7 +334,7 @@ def changes(widgets: LiveWidgets) -> list[Any]:
 
 def test_nothing_is_sent_when_nothing_has_changed() -> None:
     widgets = LiveWidgets(45)
-    seen = Observation("mnist", "default", phase="Running", words="", points={0: 0.5})
+    seen = Observation("mnist", "default", phase="Running", detail="", points={0: 0.5})
     widgets.show(seen, LOG)
     sent = changes(widgets)
     widgets.show(seen, LOG)

@@ -103,7 +103,7 @@ class Loop(dict[str, Any]):
         ("/", "cannot read the manifest '/': Is a directory"),
         ("- just\n- text", "must hold Kubernetes objects, got list"),
         ("42\n", "must hold Kubernetes objects, got int"),
-        (set(), "`manifest` must be a dict, a list of dicts, a text or a path, got set"),
+        (set(), "`manifest` must be a dict, a list of dicts, YAML text or a path, got set"),
     ],
     ids=range(20),
 )

@@ -1,7 +1,7 @@
 """The texts and codes of Azure's refusals, with one rule per failure.
 
 A rule gets one :class:`Refusal` and returns the exception for it, without a message, or None if the refusal is about
-something else. Only :mod:`aksgpu.azure.error_parsing` calls the rules. It takes bodies apart and adds the message.
+something else. Only :mod:`aksgpu.azure.error_parsing` calls the rules. It parses the bodies and adds the message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aksgpu.errors import AzureError
 __all__ = ["LOGIN", "QUOTA_PAGE", "RULES", "Refusal", "location_hint"]
 
 QUOTA_PAGE = "https://portal.azure.com/#view/Microsoft_Azure_Capacity/QuotaMenuBlade/~/myQuotas"
-"""The page of the Azure portal that shows quotas and takes requests for more."""
+"""The page of the Azure portal that shows quotas and accepts requests for more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Refusal:
     """One code and message of Azure.
 
     Attributes:
-        code: such as ``QuotaExceeded``; empty if there is none.
+        code: Azure's error code, such as ``QuotaExceeded``; empty if there is none.
         message: Azure's text.
         http_status: the HTTP status of the response, or None.
     """
@@ -161,7 +161,7 @@ _NOT_SUPPORTED = re.compile(
 _SIZES_LISTED = re.compile(r"available VM sizes are '?(?P<sizes>[\w,' ]+)", re.I)
 _ANY_SIZE = re.compile(r"\bStandard_[A-Z]{1,20}\d\w{0,40}")
 _SIZE_SIMILARITY = 0.4
-"""Similarity of names from which an allowed size is suggested, from 0 (different) to 1 (equal)."""
+"""Lowest similarity of names at which an allowed size is suggested, from 0 (different) to 1 (equal)."""
 _SIZE_CODES = {"vmsizenotsupported", "skunotavailable", "vmsizedoesnotexist", "vmsizeretired", "invalidvmsize"}
 
 
@@ -225,7 +225,6 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    # Some clients replace the newlines of the list by spaces.
     found = _listed(constraints) if listed else ()
     is_zonal = "Zonal" in refusal.code or any("zone" in item.lower() for item in found)
     other_zone = "another zone, " if is_zonal else ""
@@ -258,7 +257,7 @@ _LOCATION = re.compile(
 )
 _LOCATIONS_LISTED = re.compile(r"List of available regions.{0,200}? is '(?P<locations>[^']*)'", re.I)
 _LOCATION_SIMILARITY = 0.5
-"""Similarity of names from which a location is suggested, from 0 (different) to 1 (equal)."""
+"""Lowest similarity of names at which a location is suggested, from 0 (different) to 1 (equal)."""
 _LOCATION_CODES = {"locationnotavailableforresourcegroup", "locationnotavailableforresourcetype", "invalidlocation"}
 
 
@@ -328,7 +327,7 @@ def _busy(refusal: Refusal) -> AzureError | None:
         return None
     return errors.OperationInProgress(
         "",
-        hint="Wait until it has ended, then run the cell again. AKS runs one operation per cluster at a time.",
+        hint="Wait until it ends, then run the cell again. AKS runs one operation per cluster at a time.",
         operation=found["operation"] if found else "",
     )
 

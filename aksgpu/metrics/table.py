@@ -1,4 +1,4 @@
-"""The rows that a reader has found, kept by column so that a long log takes little memory."""
+"""The rows that a reader has found, stored by column so that a long log takes little memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+__all__ = ["NO_STEP", "POSITION_COLUMNS", "Place", "Rows"]
 
 POSITION_COLUMNS = ("step", "epoch", "time", "pod", "index", "rank", "attempt")
 _TYPES: dict[Hashable, Any] = {
@@ -19,19 +21,20 @@ _TYPES: dict[Hashable, Any] = {
     "attempt": "Int64",
 }
 _PACKED_AT = 4096
-"""New rows of a block that are moved into its arrays together."""
+"""Number of new rows of a block that are moved into its arrays together."""
 NO_STEP = -(2**62)
 """Marks a row without a step."""
 
 
 class Place:
-    """Where lines come from: the same object for all rows of one source.
+    """The source of lines. All rows of one source have the same object.
 
     Attributes:
+        ordinal: number of the source, from 0.
         pod: the pod's name, or None.
-        index: of the pod within an Indexed Job, or None.
-        rank: of the process, or None.
-        attempt: ordinal of the program's run, or None.
+        index: completion index of the pod in an Indexed Job, or None.
+        rank: rank of the process, or None.
+        attempt: number of the program's run, or None.
     """
 
     __slots__ = ("attempt", "index", "ordinal", "pod", "rank")
@@ -47,7 +50,7 @@ class Place:
 class _Block:
     """Rows that have the same metrics.
 
-    New rows are tuples, which are quick to append. From time to time they move into arrays, which take less memory.
+    New rows are tuples, which are fast to append. They are moved into arrays, which take less memory, many at a time.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -75,7 +78,7 @@ class _Block:
         self.new = []
 
     def copy(self) -> _Block:
-        """Return a block that grows without this one."""
+        """Return an independent copy."""
         other = _Block(self.names)
         other.new = self.new[:]
         other.orders = self.orders[:]
@@ -88,7 +91,7 @@ class _Block:
 
 
 class Rows:
-    """Rows, kept in blocks of the same metrics. A row is appended and never changed."""
+    """Rows, stored in blocks with the same metrics. Rows are appended and never changed."""
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[str, ...], _Block] = {}
@@ -106,13 +109,13 @@ class Rows:
         """Append one row.
 
         Args:
-            order: of the line in the log.
+            order: number of the line in the log.
             place: ordinal of the row's source.
             time: the server's time of the line, or None.
-            step: or :data:`NO_STEP`.
-            epoch: or NaN.
-            names: of the metrics, at least one.
-            values: of the metrics.
+            step: the step, or :data:`NO_STEP`.
+            epoch: the epoch, or NaN.
+            names: names of the metrics, at least one.
+            values: values of the metrics.
         """
         block = self._blocks.get(names)
         if block is None:
@@ -123,7 +126,7 @@ class Rows:
             block.pack()
 
     def copy(self) -> Rows:
-        """Return rows that grow without these."""
+        """Return an independent copy."""
         other = Rows()
         other._blocks = {names: block.copy() for names, block in self._blocks.items()}
         return other
@@ -173,7 +176,7 @@ def _times(times: list[str | None], order: Any) -> pd.Series:
         return pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[ns, UTC]")
     series = pd.Series(times, dtype="object").iloc[order].reset_index(drop=True)
     parsed = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
-    # Nanoseconds reach from 1677 to 2262. A time outside is not a server's.
+    # Timestamps in nanoseconds range from 1677 to 2262. A time outside this range is not a server's.
     outside = (parsed.dt.year < _FIRST_YEAR) | (parsed.dt.year > _LAST_YEAR)
     exact: pd.Series = parsed.mask(outside).astype("datetime64[ns, UTC]")
     return exact

@@ -39,6 +39,8 @@ else:
     # The user's modules may have the names of the files beside this one.
     sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
 
+__all__ = ["run"]
+
 PAYLOAD = Path(os.environ.get("AKSGPU_PAYLOAD", "/aksgpu/payload"))
 RUN = Path(os.environ.get("AKSGPU_RUN", "/aksgpu/run"))
 MESSAGE = Path(os.environ.get("AKSGPU_MESSAGE", "/dev/termination-log"))

@@ -11,7 +11,7 @@ from azure.core.exceptions import ClientAuthenticationError, ServiceResponseErro
 
 import aksgpu
 from aksgpu.azure import Azure, StaticToken, sdk_errors
-from aksgpu.azure.subscription import _with_only_subscription
+from aksgpu.azure.subscription import _choose_only_subscription
 from aksgpu.azure.throttling import limit
 from aksgpu.errors import AzureAuthError, AzureError, AzureNotFound, AzureUnreachable, InvalidInput
 
@@ -74,7 +74,8 @@ def test_no_login_is_told_once() -> None:
 
 def test_the_only_subscription_is_taken(scripted: Azure, script: Script) -> None:
     script.on("GET", "^/subscriptions$", Answer(200, {"value": [{"subscriptionId": "abc", "displayName": "Mine"}]}))
-    assert _with_only_subscription(scripted).subscription_id == "abc"
+    _choose_only_subscription(scripted)
+    assert scripted.subscription_id == "abc"
     assert scripted.client._config.subscription_id == "abc"
 
 
@@ -86,13 +87,13 @@ def test_several_subscriptions_are_listed(scripted: Azure, script: Script) -> No
         "GET", "^/subscriptions/more$", Answer(200, {"value": [{"subscriptionId": "def", "displayName": "Yours"}]})
     )
     with pytest.raises(InvalidInput, match=r"(?s)abc  Mine.*def  Yours.*AZURE_SUBSCRIPTION_ID"):
-        _with_only_subscription(scripted)
+        _choose_only_subscription(scripted)
 
 
 def test_no_subscription_is_an_error(scripted: Azure, script: Script) -> None:
     script.on("GET", "^/subscriptions$", Answer(200, {"value": []}))
     with pytest.raises(AzureNotFound, match="az login"):
-        _with_only_subscription(scripted)
+        _choose_only_subscription(scripted)
 
 
 def test_request_sends_json_and_gives_json(scripted: Azure, script: Script) -> None:

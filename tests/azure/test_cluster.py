@@ -52,16 +52,19 @@ def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     assert left[["usd_per_hour", "disks_usd_per_day", "usd_per_day"]].values.tolist()[0] == [0.526, 0.65, 13.27]
     assert cluster.delete_pool(aks, "gpunp") is True
     with pytest.warns(
-        UserWarning, match=r"no node pool 'gpunp' in cluster walk, so none was deleted. Existing names: nodepool1"
+        UserWarning,
+        match=r"node pool 'gpunp' does not exist in cluster walk, so nothing was deleted. Existing names: nodepool1",
     ):
         assert cluster.delete_pool(aks, pool) is False
     assert cluster.list_pools(aks)["pool"].tolist() == ["nodepool1"]
     assert repr(cluster.delete(aks)) == "Deletion(deleted cluster walk and resource group walk-group)"
     with pytest.raises(AzureNotFound):
         cluster.usd_per_hour(aks)
-    with pytest.warns(UserWarning, match="no cluster 'walk' in resource group 'walk-group', so none was deleted"):
+    with pytest.warns(
+        UserWarning, match="cluster 'walk' does not exist in resource group 'walk-group', so nothing was deleted"
+    ):
         again = cluster.delete(aks)
-    assert repr(again) == "Deletion(nothing deleted; resource group walk-group does not exist any more)"
+    assert repr(again) == "Deletion(nothing deleted; resource group walk-group no longer exists)"
     assert not again
     assert "walk" not in cluster.leftovers(azure)["cluster"].tolist()
 
@@ -116,22 +119,22 @@ def test_a_resource_group_with_other_use_stays(azure: Azure) -> None:
     aks = cluster.create(azure, "guest", resource_group="theirs")
     assert aks.location == "westus2"
     assert repr(cluster.delete(aks)) == (
-        "Deletion(deleted cluster guest; resource group theirs stays: it existed before)"
+        "Deletion(deleted cluster guest; resource group theirs was kept: it existed before)"
     )
-    with pytest.warns(UserWarning, match="no cluster 'guest'"):
+    with pytest.warns(UserWarning, match="cluster 'guest' does not exist"):
         assert repr(cluster.delete(aks, delete_group=True)) == "Deletion(deleted resource group theirs)"
 
 
 def test_a_resource_group_with_another_cluster_stays(azure: Azure) -> None:
     first = cluster.create(azure, "first", resource_group="both", location="eastus")
     second = cluster.create(azure, "second", resource_group="both")
-    assert "stays: it has 1 more resource" in repr(cluster.delete(first))
+    assert "was kept: it has 1 more resource" in repr(cluster.delete(first))
     assert cluster.delete(second).resource_group == "both"
 
 
 def test_no_such_cluster(shared: cluster.Cluster, azure: Azure) -> None:
     with pytest.raises(
-        AzureNotFound, match=r"(?s)no cluster 'myAKS' in resource group 'nowhere'.*shared \(shared-group\)"
+        AzureNotFound, match=r"(?s)cluster 'myAKS' does not exist in resource group 'nowhere'.*shared \(shared-group\)"
     ):
         cluster.get(azure, "myAKS", resource_group="nowhere")
 
@@ -268,7 +271,7 @@ def test_scaling_stopping_and_starting_a_pool(shared: cluster.Cluster) -> None:
     assert left[["state", "count", "usd_per_hour", "usd_per_day"]].values.tolist() == [["Stopped", 2, 0.0, 1.3]]
     assert cluster.start_pool(shared, stopped).power == "Running"
     cluster.delete_pool(shared, "gpus")
-    with pytest.raises(AzureNotFound, match="no node pool 'gpus'"):
+    with pytest.raises(AzureNotFound, match="node pool 'gpus' does not exist"):
         cluster.scale_pool(shared, "gpus", 1)
     with pytest.raises(AzureConflict, match=r"cluster\.delete\(aks\)"):
         cluster.delete_pool(shared, "nodepool1")
@@ -295,7 +298,7 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
 def test_a_typo_in_a_pools_name_is_visible_and_deletes_nothing(shared: cluster.Cluster) -> None:
     cluster.add_gpu_pool(shared, "gpunp", count=0)
     with pytest.warns(
-        UserWarning, match=r"no node pool 'gpump'.*Did you mean 'gpunp'\? Existing names: gpunp, nodepool1"
+        UserWarning, match=r"node pool 'gpump' does not exist.*Did you mean 'gpunp'\? Existing names: gpunp, nodepool1"
     ) as seen:
         assert cluster.delete_pool(shared, "gpump") is False
     assert seen[0].filename == __file__
@@ -307,7 +310,7 @@ def test_a_typo_in_a_pools_name_is_visible_and_deletes_nothing(shared: cluster.C
 
 def test_a_typo_in_a_clusters_name_is_visible_and_deletes_nothing(shared: cluster.Cluster, azure: Azure) -> None:
     wrong = cluster.Cluster("shred", resource_group="shared-group", azure=azure, id=f"{shared.id[:-6]}shred")
-    with pytest.warns(UserWarning, match=r"no cluster 'shred'.*Did you mean 'shared'\?") as seen:
+    with pytest.warns(UserWarning, match=r"cluster 'shred' does not exist.*Did you mean 'shared'\?") as seen:
         assert not cluster.delete(wrong)
     assert seen[0].filename == __file__
     with pytest.raises(AzureNotFound, match="Did you mean 'shared'"):

@@ -246,7 +246,7 @@ def test_a_range_that_this_machine_is_in(azure: Azure) -> None:
     ("access", "says"),
     [
         ({"enablePrivateCluster": True}, "is private"),
-        ({"authorizedIPRanges": ["203.0.113.0/24"]}, "answers only 203.0.113.0/24"),
+        ({"authorizedIPRanges": ["203.0.113.0/24"]}, "accepts connections only from 203.0.113.0/24"),
     ],
 )
 def test_a_cluster_that_does_not_answer_everybody_says_why(

@@ -208,7 +208,7 @@ def test_an_interrupt_before_anything_was_sent_says_so(scripted: Azure, script: 
     with pytest.raises(Interrupted) as caught:
         create(scripted)
     timer.join()
-    assert str(caught.value) == "creating cluster aks: nothing was begun in Azure."
+    assert str(caught.value) == "creating cluster aks: nothing was started in Azure."
     assert caught.value.__context__ is None
 
 

@@ -33,4 +33,8 @@ FORMATS: tuple[Format, ...] = (
     *progress_bars.FORMATS,
     *key_values.FORMATS,
 )
-"""In the order in which they are asked. The first that claims a line reads it, and no other does."""
+"""In the order in which they are tried. Only the first that claims a line reads it."""
+
+
+def __dir__() -> list[str]:
+    return __all__
