@@ -19,7 +19,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-# Imports inside functions that point upwards on purpose, each for the reason given.
+# Imports inside functions that point upwards on purpose, each with its reason.
 UPWARDS = {
     (
         "aksgpu.cluster.cluster_model",
@@ -30,7 +30,7 @@ UPWARDS = {
 
 
 def imports(name: str) -> Iterator[str]:
-    """Modules of this package that a module imports, wherever in it; imports for types alone do not count."""
+    """Return the modules of this package that a module imports anywhere. Imports only for types do not count."""
     tree = ast.parse(MODULES[name].read_text())
     typing_only = {
         inner

@@ -215,9 +215,7 @@ def test_an_invalid_record(home: Path, record: str) -> None:
 def test_stop_does_not_end_other_processes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "ANSWER_SECONDS", 0.1)
     home.mkdir()
-    with subprocess.Popen(
-        ["sleep", "100"]
-    ) as innocent:  # stands in for a pid from another machine that shares the home
+    with subprocess.Popen(["sleep", "100"]) as innocent:  # replaces a pid of another machine that shares the home
         with process.own(home), pytest.raises(LaptopError, match="does not end"):
             process.write_record(home, pid=innocent.pid, port=1)
             local.stop(0.1, home=home)

@@ -34,7 +34,7 @@ peer.shutdown(socket.SHUT_WR)
 connection, address = server.accept()
 print("met", connection.recv(100).decode(), "at", socket.gethostbyaddr(own)[0])
 """
-"""Resolves the own host name, listens on that address, and connects to the other pod by its name."""
+"""Resolves its own host name, listens on that address, and connects to the other pod by its name."""
 
 
 def service(name: str, labels: dict[str, str], **spec: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def needs_namespaces(lab: Lab) -> None:
 
 
 async def lookup(lab: Lab, pod: str, name: str) -> list[str]:
-    """Return the addresses of a name as a program in a running pod sees them."""
+    """Return the addresses to which a program in a running pod resolves a name."""
     code = f"import socket; print(*sorted({{each[4][0] for each in socket.getaddrinfo({name!r}, 1)}}))"
     command = await lab.agent.execute("default", pod, "main", ["python3", "-c", code], tty=False)
     found = b"".join([data async for data in command.output("stdout")]).decode().split()
@@ -138,7 +138,7 @@ async def test_names_of_a_service_follow_its_pods(lab: Lab) -> None:
 
 
 async def test_names_follow_after_the_laptop_was_killed(lab: Lab) -> None:
-    """A pod that goes on running sees the pods that are made after the restart, and each name leads to one pod."""
+    """A pod that keeps running sees the pods that are created after the restart, and each name leads to one pod."""
     needs_namespaces(lab)
     await lab.objects.create("services", service("data", {"app": "data"}), "default")
     spec = {"metadata": {"labels": {"app": "data"}}, "hostname": "first", "subdomain": "data"}

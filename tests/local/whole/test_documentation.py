@@ -1,4 +1,4 @@
-"""Examples from Kubernetes' documentation, as they stand, and programs that meet by name, with kubectl."""
+"""Unchanged examples from Kubernetes' documentation, and programs that find each other by name, with kubectl."""
 
 from __future__ import annotations
 
