@@ -1,4 +1,4 @@
-"""The library with 1,000 nodes and 10,000 pods, and with a long log, with lower bounds.
+"""Measure the library with 1,000 nodes and 10,000 pods, and with a long log, with lower bounds.
 
     python benchmarks/listing.py
 

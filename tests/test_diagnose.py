@@ -135,7 +135,9 @@ def test_a_cordoned_node(aks: Cluster, submit: Submit) -> None:
 
 
 def test_an_image_without_a_program(submit: Submit) -> None:
-    found = diagnosis_with(submit(image="registry.invalid/nothing:1"), "The image registry.invalid/nothing:1 cannot be pulled")
+    found = diagnosis_with(
+        submit(image="registry.invalid/nothing:1"), "The image registry.invalid/nothing:1 cannot be pulled"
+    )
     assert "aksgpu.local.images.register" in found.fix
 
 
