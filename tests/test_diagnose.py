@@ -62,7 +62,7 @@ def test_a_gpu_that_is_in_use(submit: Submit) -> None:
     holder = submit("sleep 600", gpus=1)
     diagnosis_with(holder, "is running")
     waiting = submit(gpus=1)
-    diagnosis_with(waiting, "1 of 1 nvidia.com/gpu taken by default/a-gpu-that-is-taken-0")
+    diagnosis_with(waiting, "1 of 1 nvidia.com/gpu taken by default/a-gpu-that-is-in-use-0")
     found = wait_until(
         lambda: (d if "event FailedScheduling" in (d := waiting.why()).evidence["what"].tolist() else None, "no event"),
         "event",
