@@ -138,7 +138,7 @@ def test_every_module_has_a_layer() -> None:
     assert {top_level(name) for name in MODULES} - {"", "local", "data"} == set(LAYER)
 
 
-def test_only_connect_knows_the_laptop() -> None:
+def test_only_connect_imports_the_laptop() -> None:
     knows = {
         name
         for name, others in GRAPH.items()

@@ -134,7 +134,7 @@ def test_amd_and_windows_nodes_are_not_nvidia_nodes() -> None:
     assert [(n.gpu, n.nvidia) for n in found] == [(True, True), (True, False), (False, False), (True, False)]
 
 
-def test_a_label_names_the_model_before_the_vm_size_does() -> None:
+def test_a_model_label_takes_precedence_over_the_vm_size() -> None:
     size = {"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4", "accelerator": "nvidia"}
     assert "A100" in _nodes.read(node("a", labels=size)).gpu_model
     assert (

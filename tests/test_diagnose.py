@@ -293,7 +293,7 @@ def test_a_deadline(aks: Cluster, submit: Submit) -> None:
     assert "longer than the 1 s" in raised.value.message
 
 
-def test_nothing_wrong(submit: Submit) -> None:
+def test_a_job_without_problems(submit: Submit) -> None:
     job = submit("echo fine")
     found = diagnosis_with(job, "is complete: nothing is wrong")
     assert (found.fix, str(found)) == ("", found.verdict)

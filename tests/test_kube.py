@@ -598,7 +598,7 @@ def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyP
     assert list(api.watch("Pod", resource_version="1", timeout=0.3)) == []
 
 
-def test_a_server_that_hangs_up_at_once_is_not_asked_in_a_hot_loop(serve: Any) -> None:
+def test_a_watch_that_is_closed_at_once_is_not_repeated_in_a_busy_loop(serve: Any) -> None:
     def answer(request: Request) -> None:
         request.begin()
         request.end()

@@ -58,7 +58,7 @@ def fields(text: str, *without: str) -> list[str]:
     return sorted(line for line in lines if line and not any(word in line for word in without))
 
 
-def test_a_node_before_and_after(cluster: LiveCluster) -> None:
+def test_a_node_before_and_after_the_device_plugin(cluster: LiveCluster) -> None:
     """Nodes as ``get`` and ``describe`` show them; the GPU comes with the device plugin."""
     names = {line[0] for line in rows(cluster.kubectl(KUBECTLS[-1], "get", "nodes").stdout)[1:]}
     [node] = names

@@ -315,7 +315,7 @@ LAST_READ = {
 
 @pytest.mark.parametrize("fault", LAST_READ)
 @pytest.mark.parametrize("policy", ["Never", slow("OnFailure")])
-def test_the_last_read_of_an_ended_container_survives(setup: Any, fault: str, policy: str) -> None:
+def test_the_last_read_of_an_ended_container_survives_faults(setup: Any, fault: str, policy: str) -> None:
     pod = Pod(policy=policy).start().write(*numbered(0, 51))
     case = setup(pod).follow()
     case.wait_for(51)
@@ -327,7 +327,7 @@ def test_the_last_read_of_an_ended_container_survives(setup: Any, fault: str, po
 
 
 @pytest.mark.parametrize("fault", LAST_READ)
-def test_reads_survive_the_same(setup: Any, fault: str) -> None:
+def test_reads_survive_the_same_faults(setup: Any, fault: str) -> None:
     case = setup(Pod().start().write(*numbered(0, 200)).end(0))
     case.proxy.plan = faults.in_turn(LAST_READ[fault], path=LOG)
     case.kube.log = bounded(case.kube.log)

@@ -251,7 +251,7 @@ def test_a_server_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> No
     assert "This view gave up at" in shown(view)
 
 
-def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_hangs_does_not_block_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     silent: Any = ScriptedJob("Running")
     answer = threading.Event()
     monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
@@ -274,7 +274,7 @@ def test_a_deleted_job_ends_the_view() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_defect_is_shown_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     job = ScriptedJob("Running")
     monkeypatch.setattr(job, "status", lambda: 1 / 0)
     view = watch(job)

@@ -147,18 +147,18 @@ def test_wrong_location(azure: Azure) -> None:
 
 
 @pytest.mark.parametrize("name", ["GPU", "1gpu", "gpu-pool", "gpupoolnumber1", "", "gpü"])
-def test_pool_name_against_the_rules(shared: cluster.Cluster, name: str) -> None:
+def test_invalid_pool_names(shared: cluster.Cluster, name: str) -> None:
     with pytest.raises(InvalidInput, match="12 lower case letters"):
         cluster.add_gpu_pool(shared, name)
 
 
 @pytest.mark.parametrize("name", ["-aks", "aks-", "a" * 64, "aks.one", ""])
-def test_cluster_name_against_the_rules(azure: Azure, name: str) -> None:
+def test_invalid_cluster_names(azure: Azure, name: str) -> None:
     with pytest.raises(InvalidInput, match="must be the name of a cluster"):
         cluster.create(azure, name, resource_group="rg", location="eastus")
 
 
-def test_group_name_and_counts_against_the_rules(azure: Azure, shared: cluster.Cluster) -> None:
+def test_invalid_group_names_and_counts(azure: Azure, shared: cluster.Cluster) -> None:
     with pytest.raises(InvalidInput, match="must be the name of a resource group"):
         cluster.create(azure, "aks", resource_group="rg.", location="eastus")
     with pytest.raises(InvalidInput, match="1 to 1000"):

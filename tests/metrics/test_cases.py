@@ -31,7 +31,7 @@ def without_nan(expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def test_each_log_has_its_values() -> None:
+def test_each_log_has_the_expected_values() -> None:
     assert sorted(EXPECTED) == sorted(path.name for path in LOGS.glob("*.txt"))
 
 

@@ -55,5 +55,5 @@ def test_at_least_eight_frameworks_were_recorded() -> None:
     assert len({next(iter(recording.versions)) for recording in RECORDINGS}) >= 8
 
 
-def test_the_page_is_what_the_generator_writes() -> None:
+def test_the_page_matches_its_generator() -> None:
     assert write_page.PAGE.read_text() == write_page.page(), "run python tests/recordings/write_page.py"

@@ -54,7 +54,7 @@ def test_a_bar_that_shows_the_epoch_before_until_it_has_new_values() -> None:
     ], "the validation loss is the epoch's before"
 
 
-def test_keras_fit_called_several_times() -> None:
+def test_repeated_calls_of_keras_fit() -> None:
     log = (
         "Epoch 1/1\n10/10 [=====] - 3s 2ms/step - loss: 0.29\n3/3 [=====] - 0s 1ms/step - loss: 0.14\n"
         "Epoch 1/1\n10/10 [=====] - 3s 2ms/step - loss: 0.19\n3/3 [=====] - 0s 1ms/step - loss: 0.13\n"

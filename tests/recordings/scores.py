@@ -33,7 +33,7 @@ Found = tuple[frozenset[str], float]
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded log and its truth.
+    """A recorded log and its true values.
 
     Attributes:
         name: the name of the script that recorded it.

@@ -67,7 +67,7 @@ async def address(lab: Lab, name: str) -> str:
     return str(pod["status"]["podIP"])
 
 
-async def test_a_pod_finds_itself(lab: Lab) -> None:
+async def test_a_pod_resolves_its_own_name(lab: Lab) -> None:
     needs_namespaces(lab)
     code = "import socket; print('found', socket.gethostname(), socket.gethostbyname(socket.gethostname()))"
     script = f'hostname; cat /etc/hostname /etc/hosts; python3 -c "{code}"'
@@ -94,7 +94,7 @@ async def test_addresses_differ(lab: Lab) -> None:
     assert await address(lab, "pod-0") == found[0]
 
 
-async def test_two_groups_meet_by_name_on_one_port(lab: Lab) -> None:
+async def test_two_groups_find_each_other_by_name_on_one_port(lab: Lab) -> None:
     needs_namespaces(lab)
     for group in ("red", "blue"):
         await lab.objects.create("services", service(group, {"app": group}, publishNotReadyAddresses=True), "default")
@@ -137,7 +137,7 @@ async def test_names_of_a_service_follow_its_pods(lab: Lab) -> None:
     await until_found(lab, "watcher", "data", [])
 
 
-async def test_names_follow_after_the_laptop_was_killed(lab: Lab) -> None:
+async def test_names_are_updated_after_the_laptop_was_killed(lab: Lab) -> None:
     """A pod that keeps running sees the pods that are created after the restart, and each name leads to one pod."""
     needs_namespaces(lab)
     await lab.objects.create("services", service("data", {"app": "data"}), "default")
