@@ -306,7 +306,7 @@ async def test_a_notebook_saved_during_the_run_is_readable(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-async def test_a_view_whose_kernel_is_gone_says_so(lab: Lab) -> None:
+async def test_a_view_shows_that_its_kernel_has_ended(lab: Lab) -> None:
     lab.write("view.ipynb", JOB.format(name="stale", steps=1_000_000))
     async with lab.opened("view.ipynb") as page:
         await page.command("notebook:run-all-cells")
@@ -317,7 +317,7 @@ async def test_a_view_whose_kernel_is_gone_says_so(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-async def test_a_view_whose_kernel_hangs_says_so_until_it_continues(lab: Lab) -> None:
+async def test_a_view_shows_that_its_kernel_hangs_until_it_continues(lab: Lab) -> None:
     hurry = "from aksgpu.views import live_view as views\nviews._STALE_AFTER = 8\n"
     number = "import os\nwritten = open('pid', 'w').write(str(os.getpid()))\n"
     lab.write("view.ipynb", number + hurry + JOB.format(name="hangs", steps=1_000_000))

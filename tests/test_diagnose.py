@@ -205,7 +205,7 @@ SECRET: dict[str, Any] = {
     ],
     ids=["secret", "command", "init image", "init program", "second container", "gate", "slice"],
 )
-def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verdict: str, fix: str) -> None:
+def test_reasons_why_a_pod_does_not_start(aks: Cluster, spec: dict[str, Any], verdict: str, fix: str) -> None:
     pod = {"restartPolicy": "Never", "containers": [MAIN], **spec}
     metadata = {"name": "starting"}
     template = {"spec": pod}

@@ -63,7 +63,7 @@ def test_requests_without_a_fault_are_forwarded(proxy: FaultProxy) -> None:
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410, 429, 500, 502, 503, 504])
-def test_an_error_status_comes_as_often_as_planned(proxy: FaultProxy, code: int) -> None:
+def test_an_error_status_is_sent_as_often_as_planned(proxy: FaultProxy, code: int) -> None:
     proxy.plan = faults.first(faults.status(code), times=2, path="^/x")
     assert [get(proxy)[0] for _ in range(3)] == [code, code, 200]
     assert len(proxy.real.requests) == 1  # type: ignore[attr-defined]

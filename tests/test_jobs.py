@@ -260,7 +260,7 @@ def test_the_same_call_names_the_same_job_and_another_call_another(aks: Cluster)
             job.delete()
 
 
-def test_a_parallel_jobs_logs_come_by_index(aks: Cluster, name: str) -> None:
+def test_logs_of_a_parallel_job_are_ordered_by_index(aks: Cluster, name: str) -> None:
     text = manifest(name, "echo index $JOB_COMPLETION_INDEX").replace(
         "backoffLimit: 0", "completions: 3, parallelism: 3, completionMode: Indexed".replace(", ", "\n  ")
     )

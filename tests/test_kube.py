@@ -585,7 +585,7 @@ def test_a_watch_from_a_position_that_is_too_old_is_an_error(serve: Any) -> None
         next(api.watch("Pod", resource_version="1"))
 
 
-def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_watch_ends_at_its_timeout(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from aksgpu.kube import watch
 
     monkeypatch.setattr(watch, "GRACE", 0.2)

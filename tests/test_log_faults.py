@@ -258,7 +258,7 @@ def test_a_pod_that_is_removed_before_its_first_line_was_read_is_a_gap(setup: An
     assert line.text.startswith("[aksgpu: pod p was removed before its log was read to the end")
 
 
-def test_first_lines_are_not_held_back_when_the_previous_log_proves_their_run(
+def test_first_lines_are_not_held_back_if_the_previous_log_shows_their_run(
     setup: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A wait for the status would take longer than the test allows.
@@ -552,7 +552,7 @@ def test_a_pod_that_is_removed_after_it_was_read_is_not_a_gap(setup: Any) -> Non
     assert case.end() == ["a"]
 
 
-def test_logs_of_a_job_whose_pods_are_gone_say_so(setup: Any) -> None:
+def test_logs_of_a_job_without_pods_raise_logs_gone(setup: Any) -> None:
     pod = Pod("j-1", job="j")
     owner = Job()
     case = setup(pod, jobs=(owner,))

@@ -167,7 +167,7 @@ def test_facts_of_a_newer_tensorflow() -> None:
     assert metrics.facts(line)["device"] == "/job:localhost/replica:0/task:0/device:GPU:0"
 
 
-def test_facts_say_when_the_gpu_is_simulated() -> None:
+def test_facts_contain_whether_the_gpu_is_simulated() -> None:
     said = metrics.facts("name: Tesla T4 (simulated) major: 7 minor: 5\n")
     assert (said["gpu_model"], said["simulated"]) == ("Tesla T4", True)
 

@@ -263,7 +263,7 @@ def test_hostile_subresources_are_refused(nothing_sent: tuple[Stub, Server], sub
         nothing_sent[0].kube.patch("Job", "a", {}, subresource=subresource)
 
 
-def test_an_error_says_what_a_valid_name_is_and_proposes_one() -> None:
+def test_an_error_describes_valid_names_and_proposes_one() -> None:
     with pytest.raises(errors.InvalidInput) as raised:
         path_names.check_name("Job", "My Job_1!", "metadata.name")
     assert raised.value.message == (

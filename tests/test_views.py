@@ -140,7 +140,7 @@ def test_showing_a_view_again_reads_the_job_again() -> None:
     wait_for(lambda: ended(view))
 
 
-def test_it_starts_nothing_before_it_is_shown() -> None:
+def test_a_view_starts_no_thread_before_it_is_shown() -> None:
     before = threading.active_count()
     view = views.job_view(ScriptedJob("Running"))  # type: ignore[arg-type]
     assert repr(view) == "<live view of Job mnist<1> in default>"
@@ -167,7 +167,7 @@ def test_points_are_kept_when_their_lines_are_no_longer_shown(monkeypatch: pytes
     assert view._seen.points.keys() == {0, 10, 20}
 
 
-def test_a_restart_begins_the_curve_again() -> None:
+def test_a_restart_starts_a_new_curve() -> None:
     job = ScriptedJob("Running", log=LOG)
     view = watch(job)
     job.log = ["Accuracy at step 0: 0.2\n"]
@@ -242,7 +242,7 @@ def test_a_log_whose_pod_is_gone_ends_the_view() -> None:
     assert len(job.tails) == 1
 
 
-def test_a_server_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_of_a_server_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_view, "_PATIENCE", 0.05)
     view = watch(ScriptedJob(Unreachable("gone")))
     wait_for(lambda: ended(view))
@@ -386,7 +386,7 @@ def test_a_truncated_line_is_marked() -> None:
 
 
 @given(st.lists(st.text("ab", max_size=2)), st.integers(0, 30), st.integers(0, 30))
-def test_new_lines_are_those_after_the_known_ones(lines: list[str], read: int, left: int) -> None:
+def test_new_lines_follow_the_known_ones(lines: list[str], read: int, left: int) -> None:
     before = lines[:read]
     now = lines[min(left, len(lines)) :]
     new = logtext.added(before, now)

@@ -44,7 +44,7 @@ def test_a_wait_continues_without_a_response() -> None:
 
 
 @pytest.mark.parametrize("kind", [Unreachable, AzureUnreachable])
-def test_a_wait_that_never_got_a_response_says_so(kind: type[Exception]) -> None:
+def test_the_error_of_a_wait_without_any_response(kind: type[Exception]) -> None:
     states = iter(["half"])
 
     def poll() -> tuple[str | None, str]:
@@ -161,7 +161,7 @@ def interrupted(program: str, tmp_path: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
 
 
-def test_an_interrupted_wait_ends_in_one_sentence(tmp_path: Path) -> None:
+def test_an_interrupted_wait_shows_one_sentence(tmp_path: Path) -> None:
     wait = "wait_until(lambda: (kube.find('Job', 'j'), ''), 'job j', timeout=60, on_interrupt='The Job goes on.')"
     shown = interrupted(wait, tmp_path)
     assert shown.rstrip().endswith("aksgpu.waiting.Interrupted: job j: the wait was interrupted. The Job goes on.")

@@ -77,14 +77,14 @@ def test_the_cluster_of_2020_has_one_gpu_pool_without_a_taint(azure: Azure) -> N
     cluster.delete(aks)
 
 
-def test_creating_what_exists_and_matches_returns_it(shared: cluster.Cluster, azure: Azure) -> None:
+def test_creating_an_existing_cluster_that_matches_returns_it(shared: cluster.Cluster, azure: Azure) -> None:
     again = cluster.create(azure, "shared", resource_group="shared-group", location="eastus", kubernetes_version="1.36")
     assert again.id == shared.id
     assert cluster.get(azure, "shared", resource_group="shared-group").id == shared.id
     assert cluster.create(azure, "shared", resource_group="shared-group").id == shared.id
 
 
-def test_creating_what_exists_and_differs_names_the_differences(shared: cluster.Cluster, azure: Azure) -> None:
+def test_creating_an_existing_cluster_that_differs_names_the_differences(shared: cluster.Cluster, azure: Azure) -> None:
     with pytest.raises(AzureConflict, match=r"location is 'eastus', requested 'westus2'; node_count is 1, requested 2"):
         cluster.create(
             azure, "shared", resource_group="shared-group", location="westus2", node_count=2, kubernetes_version="1.35"

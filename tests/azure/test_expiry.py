@@ -78,7 +78,7 @@ def test_creating_again_extends_the_time_and_deleting_cancels_it(azure: Azure) -
     wait_for(lambda: not timers("more"))
 
 
-def test_what_is_overdue_is_shown_by_leftovers(azure: Azure) -> None:
+def test_leftovers_shows_overdue_clusters(azure: Azure) -> None:
     tags = {expiry.TAG: "2026-01-01T00:00:00+00:00"}
     aks = cluster.create(azure, "late", resource_group="late", location="eastus", tags=tags)
     assert cluster.leftovers(azure).query("cluster == 'late'")["state"].tolist() == ["Succeeded, overdue"]

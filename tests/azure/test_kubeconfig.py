@@ -85,7 +85,7 @@ def test_a_directory_is_not_a_kubeconfig(aks: Cluster, script: Script, tmp_path:
     ],
     ids=str,
 )
-def test_what_is_not_a_kubeconfig_is_an_error_and_replaces_no_file(aks: Cluster, script: Script, answer: Any) -> None:
+def test_an_invalid_kubeconfig_is_an_error_and_replaces_no_file(aks: Cluster, script: Script, answer: Any) -> None:
     give(script, config())
     path = cluster.kubeconfig(aks)
     before = path.read_text()

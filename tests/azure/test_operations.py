@@ -201,7 +201,7 @@ def test_an_interrupt_leaves_the_operation_running_and_says_how_to_continue(scri
     assert SavedOperation(scripted.home, ID).path.exists()
 
 
-def test_an_interrupt_before_the_first_request_says_so(scripted: Azure, script: Script) -> None:
+def test_an_interrupt_before_the_first_request_reports_that_nothing_was_sent(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, Answer(503, None, {"Retry-After": "30"}))
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()

@@ -44,6 +44,6 @@ def test_a_subscription_that_cannot_be_read_is_an_error(
     assert not isinstance(raised.value, errors.AzureNotFound), "nobody said that it does not exist"
 
 
-def test_a_preflight_without_permissions_does_not_say_yes(scripted: Azure, script: Script) -> None:
+def test_the_verdict_of_preflight_without_permissions_is_not_yes(scripted: Azure, script: Script) -> None:
     script.on("GET", ".*", ANSWERS["forbidden"])
     assert sizes.preflight(scripted, "eastus", "Standard_NC4as_T4_v3").verdict == "unknown"

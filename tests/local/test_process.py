@@ -257,7 +257,7 @@ def test_it_stops_when_its_home_is_deleted(home: Path) -> None:
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_a_home_that_is_created_anew_has_a_new_process(home: Path) -> None:
+def test_a_recreated_home_has_a_new_process(home: Path) -> None:
     local.start(home, settings=FAST)
     former = local.status(home)["pid"]
     shutil.rmtree(home)

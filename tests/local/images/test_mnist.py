@@ -74,7 +74,7 @@ def test_the_log_has_the_tutorials_format(whole: str) -> None:
         assert re.fullmatch(pattern, line), line
 
 
-def test_the_log_says_what_computes(whole: str) -> None:
+def test_the_log_names_the_device(whole: str) -> None:
     assert metrics.facts(whole) == {
         "gpu_model": "Tesla T4",
         "device": "/device:GPU:0",
