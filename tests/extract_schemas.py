@@ -1,9 +1,9 @@
-"""Create the file of schemas in ``aksgpu/local/api/data`` from Kubernetes' published definitions.
+"""Generate the file of schemas in ``aksgpu/local/api/data`` from Kubernetes' published definitions.
 
     python tests/extract_schemas.py .../kubernetes-json-schema/v1.36.0-local/_definitions.json schemas-1.36.json.gz
 
 The input is a file of the PyPI package ``kubernetes-validate``, which contains the definitions of each Kubernetes
-release. The output contains the kinds of the table and all definitions that they refer to, in the form of OpenAPI v3.
+release. The output contains the kinds of the table and everything that they refer to, in the form of OpenAPI v3.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _plain(schema: Any) -> Any:
 
 
 def extract(definitions: dict[str, Any]) -> dict[str, Any]:
-    """The closure of ROOTS."""
+    """Return the definitions that ROOTS refer to, directly or indirectly."""
     found: dict[str, Any] = {}
     todo = list(ROOTS)
     while todo:
@@ -65,7 +65,7 @@ def extract(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(definitions: Path, target: Path) -> None:
-    """Read the definitions, write the extract; the same input gives the same bytes."""
+    """Read the definitions and write the extract. The same input gives the same bytes."""
     data = json.dumps(extract(json.loads(definitions.read_text())["$defs"]), separators=(",", ":")).encode()
     target.write_bytes(gzip.compress(data, 9, mtime=0))
 

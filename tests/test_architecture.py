@@ -21,7 +21,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-# Imports inside functions that point upwards on purpose, each for the reason given.
+# Imports inside functions that point upwards on purpose, each with its reason.
 UPWARDS = {
     (
         "aksgpu.cluster.cluster_model",
@@ -32,7 +32,7 @@ UPWARDS = {
 
 
 def imports(name: str) -> Iterator[str]:
-    """Modules of this package that a module imports, wherever in it; imports for types alone do not count."""
+    """Return the modules of this package that a module imports anywhere. Imports only for types do not count."""
     tree = ast.parse(MODULES[name].read_text())
     typing_only = {
         inner
@@ -141,7 +141,7 @@ def test_every_module_has_a_layer() -> None:
     assert {top_level(name) for name in MODULES} - {"", "local", "data"} == set(LAYER)
 
 
-def test_only_connect_knows_the_laptop() -> None:
+def test_only_connect_imports_the_laptop() -> None:
     knows = {
         name
         for name, others in GRAPH.items()

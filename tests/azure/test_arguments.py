@@ -1,4 +1,4 @@
-"""Arguments of the wrong type or out of range are refused before anything is sent."""
+"""Arguments of the wrong type or out of range are refused before a request is sent."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ SWAPPED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("call", "words"), [*NAMES, *VALUES, *SWAPPED])
-def test_what_cannot_be_right_is_refused(scripted: Azure, script: Script, call: Any, words: str) -> None:
+def test_invalid_arguments_are_refused(scripted: Azure, script: Script, call: Any, words: str) -> None:
     aks = Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id="/subscriptions/0/aks")
     with pytest.raises(InvalidInput, match=re.escape(words)) as caught:
         call(scripted, aks)
@@ -119,7 +119,7 @@ def test_what_cannot_be_right_is_refused(scripted: Azure, script: Script, call: 
     assert script.seen == []
 
 
-def test_a_handle_with_a_hostile_name_reaches_nothing(scripted: Azure, script: Script) -> None:
+def test_a_cluster_object_with_a_hostile_name_sends_no_request(scripted: Azure, script: Script) -> None:
     for name, group in (("..", "rg"), ("aks", ".."), ("a/b", "rg"), ("", "rg"), ("aks", "")):
         aks = Cluster(name, resource_group=group, azure=scripted, id="x")
         for call in (
@@ -163,7 +163,7 @@ CALLS: dict[str, Any] = {
 
 @pytest.mark.parametrize("timeout", ["5", math.nan, True, -1, [5]], ids=repr)
 @pytest.mark.parametrize("name", CALLS)
-def test_a_timeout_that_is_none_is_refused_at_entry(scripted: Azure, script: Script, name: str, timeout: Any) -> None:
+def test_an_invalid_timeout_is_refused_at_once(scripted: Azure, script: Script, name: str, timeout: Any) -> None:
     aks = Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id="x")
     with pytest.raises(InvalidInput, match="`timeout` must be a number of seconds, 0 or more, text such as"):
         CALLS[name](scripted, aks, timeout)

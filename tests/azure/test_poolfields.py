@@ -43,7 +43,7 @@ def test_differences(have: dict[str, Any], asked: dict[str, Any], found: dict[st
     assert pool_fields.differences({**plain, **have}, request) == found
 
 
-def test_a_stopped_pool_is_to_be_started() -> None:
+def test_a_stopped_pool_must_be_started() -> None:
     assert "cluster.start_pool(aks, 'gpunp')" in pool_fields.remedy({"power": ("Stopped", "Running")}, "gpunp")
 
 
@@ -51,7 +51,7 @@ def test_a_stopped_pool_is_to_be_started() -> None:
     "kept",
     [{"scaleDownMode": "Deallocate"}, {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Deallocate"}],
 )
-def test_disks_of_deallocated_nodes_are_not_called_free(scripted: Azure, kept: dict[str, Any]) -> None:
+def test_disks_of_deallocated_nodes_are_not_free(scripted: Azure, kept: dict[str, Any]) -> None:
     assert leftover_resources._disks_usd_per_day(scripted, "eastus", {"count": 0, **kept}) is None
     assert leftover_resources._disks_usd_per_day(scripted, "eastus", {"count": 0}) == 0.0
 

@@ -43,7 +43,7 @@ def check(error: errors.AzureError, text: dict[str, Any]) -> None:
 
 
 @each_text
-def test_each_text_gives_its_class_its_numbers_and_an_action(text: dict[str, Any]) -> None:
+def test_each_text_gives_its_class_its_attributes_and_a_hint(text: dict[str, Any]) -> None:
     error = error_parsing.recognise(text["body"], http_status=text["status"], what="node pool gpunp")
     check(error, text)
     assert str(error).startswith("node pool gpunp: ")
@@ -92,13 +92,13 @@ def test_a_long_text_is_cut() -> None:
     assert len(error.message) < 500
 
 
-def test_a_text_with_braces_that_are_no_json_is_read_as_it_is() -> None:
+def test_a_text_with_braces_that_is_not_json_is_kept() -> None:
     error = error_parsing.recognise({"error": {"code": "Odd", "message": 'template {"a": is broken'}}, http_status=400)
     assert error.code == "Odd"
     assert "is broken" in error.message
 
 
-def test_endless_nesting_ends() -> None:
+def test_deeply_nested_errors_are_limited() -> None:
     body: dict[str, Any] = {"code": "Deep", "message": "deep"}
     for _ in range(50):
         body = {"error": body}

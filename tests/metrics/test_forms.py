@@ -1,4 +1,4 @@
-"""Lines of the frameworks, written down from their sources, and what each of them says. Then lines that say nothing."""
+"""Lines of frameworks, written from their sources, and the row of each. Then lines that have no metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aksgpu import metrics
 
 
 def rows(text: str) -> list[dict[str, Any]]:
-    """What each row of a log has: its position, and its metrics."""
+    """Return each row of a log: its position and its metrics."""
     frame = metrics.parse(text)
     found = []
     for record in frame.drop(columns=["time", "pod", "index", "attempt"]).to_dict("records"):
@@ -288,7 +288,7 @@ LINES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_line_has_its_numbers(line: str) -> None:
+def test_a_line_gives_its_numbers(line: str) -> None:
     expected = LINES[line]
     assert rows(line + "\n") == ([expected] if expected else [])
 
@@ -388,14 +388,14 @@ NOTHING = [
 
 
 @pytest.mark.parametrize("line", NOTHING)
-def test_what_is_not_a_metric_gives_nothing(line: str) -> None:
+def test_other_lines_give_no_metrics(line: str) -> None:
     assert rows(line + "\n") == []
     assert rows("epoch=1 loss=0.5\n" + line + "\n")[1:] == []
 
 
 @pytest.mark.parametrize("line", NOTHING)
-def test_what_is_not_a_metric_moves_nothing(line: str) -> None:
-    """The row after such a line is what it would be without the line."""
+def test_other_lines_do_not_change_the_next_row(line: str) -> None:
+    """The next row is the same as it would be without the line."""
     before = "Epoch 7\n"
     after = "val_acc=0.5\n"
     if line.startswith("Epoch"):
