@@ -37,6 +37,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "capacity_reservation_group": {
         "capacity_reservation_group": f"{SUBSCRIPTION}/Microsoft.Compute/capacityReservationGroups/mine"
     },
+    "vnet_subnet_id": {"vnet_subnet_id": f"{SUBSCRIPTION}/Microsoft.Network/virtualNetworks/main/subnets/gpus"},
     "tags": {"tags": {"cost": "research"}},
 }
 """For each property of a pool, arguments that ask for another value than the default."""
