@@ -211,6 +211,12 @@ def test_what_only_azure_knows_is_left_to_azure(shared: cluster.Cluster) -> None
         cluster.add_gpu_pool(shared, gpu_instance_profile="MIG1g")
 
 
+def test_a_subnet_of_ones_own_beside_a_managed_one(shared: cluster.Cluster) -> None:
+    with pytest.raises(InvalidParameter, match="Omit vnet_subnet_id") as caught:
+        cluster.add_gpu_pool(shared, "own", vnet_subnet_id="/subscriptions/0/subnets/gpus")
+    assert caught.value.parameter == "vnetSubnetID"
+
+
 def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
     wish = {
         "spot": True,
