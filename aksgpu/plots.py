@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from aksgpu.errors import InvalidInput
 from aksgpu.metrics import canonical
+from aksgpu.metrics.table import POSITION_COLUMNS
 
 __all__ = ["curve"]
 
@@ -65,7 +66,7 @@ _BETTER_WHEN_HIGH = (
 _BETTER_WHEN_LOW = ("loss", "error", "err", "mae", "mse", "rmse", "ppl", "perplexity", "wer", "cer", "nll", "fid")
 _COMES_ALONG = 0.95
 """Share of a metric's rows in which another metric must be for the two to belong to one line."""
-_POSITIONS = frozenset({"step", "epoch", "time", "pod", "index", "rank", "attempt", "run"})
+_POSITIONS = frozenset({*POSITION_COLUMNS, "run"})
 
 
 class NotebookFigure(Figure):
