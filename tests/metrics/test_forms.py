@@ -297,10 +297,36 @@ def test_a_line_has_its_numbers(line: str) -> None:
 
 # Logs whose lines belong together, such as a table below its header, each with its rows.
 TABLES: dict[str, list[dict[str, Any]]] = {
-    # PyTorch's CIFAR tutorial
-    "[1,  2000] loss: 2.184\n[2,  2000] loss: 1.219\n": [
-        {"step": 2000, "epoch": 1, "loss": 2.184},
-        {"step": 2000, "epoch": 2, "loss": 1.219},
+    # spaCy
+    "E    #       LOSS TOK2VEC  LOSS NER  ENTS_F  ENTS_P  ENTS_R  SCORE \n"
+    "---  ------  ------------  --------  ------  ------  ------  ------\n"
+    "  0       0          0.00     46.58    0.00    0.00    0.00    0.00\n"
+    "122     600      17885.16   4397.02   92.00   91.50   92.50    0.92\n": [
+        {
+            "step": 0,
+            "epoch": 0,
+            "LOSS TOK2VEC": 0,
+            "LOSS NER": 46.58,
+            "ENTS_F": 0,
+            "ENTS_P": 0,
+            "ENTS_R": 0,
+            "SCORE": 0,
+        },
+        {
+            "step": 600,
+            "epoch": 122,
+            "LOSS TOK2VEC": 17885.16,
+            "LOSS NER": 4397.02,
+            "ENTS_F": 92,
+            "ENTS_P": 91.5,
+            "ENTS_R": 92.5,
+            "SCORE": 0.92,
+        },
+    ],
+    "E    #       LOSS TAGGER  TAG_ACC  SCORE \n"
+    "---  ------  -----------  -------  ------\n"
+    "  0   10000    694829.12    94.41    0.94                                        \n": [
+        {"step": 10000, "epoch": 0, "LOSS TAGGER": 694829.12, "TAG_ACC": 94.41, "SCORE": 0.94},
     ],
 }
 NOTHING = [
