@@ -44,7 +44,7 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 def test_every_property_of_a_pool_is_tried() -> None:
-    assert ASKED.keys() == pool_fields._azure_fields().keys()
+    assert ASKED.keys() == pool_fields._azure_fields().keys(), "ASKED must have one row for each property"
 
 
 @pytest.mark.parametrize("argument", ASKED)

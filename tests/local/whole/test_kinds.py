@@ -73,7 +73,7 @@ SHOWN = {
 
 def test_no_kind_is_left_out() -> None:
     tried = {*(name.partition("/")[0] for name in SHOWN), *(words[0] for words in MAKE), *ELSEWHERE}
-    assert tried == {kind.kind.lower() for kind in KINDS}
+    assert tried == {kind.kind.lower() for kind in KINDS}, "add the kind to OBJECTS and SHOWN, or to MAKE"
 
 
 def test_every_kind(live_cluster: LiveCluster) -> None:
