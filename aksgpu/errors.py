@@ -18,6 +18,7 @@
     │   │   └── ZoneNotAvailable       the size is not offered in this zone
     │   ├── LocationNotAvailable       the location does not exist, or is closed to this subscription
     │   ├── AllocationFailed           Azure has no capacity for the size at present
+    │   ├── SubnetFull                 the subnet has too few free addresses for the nodes
     │   ├── NodeBootstrapFailed        nodes started, but their set-up (GPU driver included) failed
     │   ├── VersionNotSupported        AKS does not offer the Kubernetes version here
     │   ├── PolicyDenied               an Azure Policy of the organisation forbids the request
@@ -121,6 +122,7 @@ __all__ = [
     "SecondGpuStack",
     "SizeNotAvailable",
     "StreamLost",
+    "SubnetFull",
     "Throttled",
     "Unauthorized",
     "Unreachable",
@@ -434,6 +436,38 @@ class AllocationFailed(AzureError):
     ) -> None:
         super().__init__(message, **details)
         self.constraints = constraints
+
+
+class SubnetFull(AzureError):
+    """A subnet has too few free addresses for the nodes.
+
+    Attributes:
+        subnet: the name of the subnet; empty if unknown.
+        cidr: its address range, such as ``10.0.1.0/24``; empty if unknown.
+        requested: number of addresses that the nodes need; None if unknown.
+        available: number of addresses that the subnet has; None if unknown.
+    """
+
+    subnet: str = ""
+    cidr: str = ""
+    requested: int | None = None
+    available: int | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        subnet: str = "",
+        cidr: str = "",
+        requested: int | None = None,
+        available: int | None = None,
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
+        self.subnet = subnet
+        self.cidr = cidr
+        self.requested = requested
+        self.available = available
 
 
 class NodeBootstrapFailed(AzureError):

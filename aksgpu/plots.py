@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from aksgpu.errors import InvalidInput
 from aksgpu.metrics import canonical
+from aksgpu.metrics.table import POSITION_COLUMNS
 from aksgpu.metrics.values import better_value
 
 __all__ = ["curve"]
@@ -49,7 +50,7 @@ _SPAN_FROM_ZERO = 0.4
 """Smallest span of values, as a fraction of 1, with which the axis begins at zero. A smaller span is enlarged."""
 _COMPANION_SHARE = 0.95
 """Fraction of a metric's rows that must have another metric, so that both count as printed in one line."""
-_POSITIONS = frozenset({"step", "epoch", "time", "pod", "index", "rank", "attempt", "run"})
+_POSITIONS = frozenset({*POSITION_COLUMNS, "run"})
 
 
 class NotebookFigure(Figure):

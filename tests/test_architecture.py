@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,6 +136,17 @@ def test_imports_point_downwards(name: str) -> None:
         imported = top_level(other)
         if imported not in ("", own, "local", "data"):
             assert LAYER[own] < LAYER[imported], f"{name} imports {other}"
+
+
+PLACEHOLDERS = {"tests/test_MODULE.py", "metrics/formats/NAME.py", "aksgpu/metrics/formats/NAME.py"}
+
+
+def test_the_files_that_the_recipes_name_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:[\w-]+/)+[\w.-]+\.\w+)`", text)) - PLACEHOLDERS
+    missing = [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
+    assert len(named) > 30
+    assert missing == []
 
 
 def test_every_module_has_a_layer() -> None:

@@ -235,6 +235,49 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     )
 
 
+_SUBNET_TEXTS = [
+    re.compile(
+        r"Pre-allocated IPs (?P<requested>\d{1,15}) exceeds IPs available (?P<available>\d{1,15})"
+        r" in Subnet Cidr (?P<cidr>[\w.:/]{1,100})(?:, Subnet Name (?P<subnet>[\w-]{1,100}(?:\.\w{1,100})?))?",
+        re.I,
+    ),
+    re.compile(
+        r"Subnet (?P<subnet>[^\s,]{1,400}) with address prefix (?P<cidr>[\w.:/]{1,100})"
+        r" does not have enough capacity for (?P<requested>\d{1,15}) IP addresses",
+        re.I,
+    ),
+]
+_SUBNET_CODES = {"InsufficientSubnetSize", "SubnetIsFull"}
+_POD_RANGE = "networkProfile.podCIDR"
+"""What Azure names instead of a subnet if the range of the pods' addresses is too small."""
+
+
+def _subnet(refusal: Refusal) -> AzureError | None:
+    matches = [pattern.search(refusal.message) for pattern in _SUBNET_TEXTS]
+    found = next((match.groupdict() for match in matches if match), {})
+    if not found and refusal.code not in _SUBNET_CODES:
+        return None
+    subnet = (found.get("subnet") or "").rpartition("/")[2]
+    remedy = "add the pool in a larger subnet: cluster.add_gpu_pool(aks, vnet_subnet_id=...)"
+    if subnet == _POD_RANGE:
+        remedy = "use a cluster with a larger range for pods"
+    return errors.SubnetFull(
+        "",
+        hint=f"Ask for fewer nodes (of a pool with an autoscaler, max_count counts), or {remedy}.",
+        subnet=subnet,
+        cidr=found.get("cidr") or "",
+        requested=_number(found.get("requested")),
+        available=_number(found.get("available")),
+    )
+
+
+def _managed_subnet(refusal: Refusal) -> AzureError | None:
+    if "Cannot use a custom subnet" not in refusal.message:
+        return None
+    hint = "Omit vnet_subnet_id. AKS manages the subnet of this cluster's pools."
+    return errors.InvalidParameter("", hint=hint, parameter="vnetSubnetID")
+
+
 _ZONES = re.compile(r"zone\(s\) (?P<zones>.{1,100}?) for resource .{0,300}?is not supported", re.I | re.S)
 _ZONES_INSTEAD = re.compile(r"supported zones for location .{1,100}? are (?P<zones>[^.]+)", re.I)
 
@@ -458,6 +501,8 @@ RULES: tuple[Rule, ...] = (
     _stopped,
     _local_accounts,
     _zone,
+    _subnet,
+    _managed_subnet,
     _allocation,
     _location,
     _size,

@@ -324,6 +324,12 @@ class GpuPoolRequest:
         _optional(_text("/subscriptions/.../capacityReservationGroups/mine")),
         "resource id of a capacity reservation group.",
     )
+    vnet_subnet_id: str | None = _property(
+        None,
+        "vnetSubnetID",
+        _optional(_text("/subscriptions/.../virtualNetworks/mine/subnets/gpus")),
+        "resource id of the subnet of the nodes, in a cluster whose pools use subnets of your own.",
+    )
     tags: Mapping[str, str] | None = _property(
         None, "tags", check_text_mapping, "Azure tags of the pool.", compare=_compare_items("tag")
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,18 @@ import pandas as pd
 
 __all__ = ["NO_STEP", "POSITION_COLUMNS", "Place", "Rows"]
 
-POSITION_COLUMNS = ("step", "epoch", "time", "pod", "index", "rank", "attempt")
-_TYPES: dict[Hashable, Any] = {
+_POSITION_TYPES = {
     "step": "Int64",
     "epoch": "Float64",
+    "time": "datetime64[ns, UTC]",
     "pod": "string",
     "index": "Int64",
     "rank": "Int64",
     "attempt": "Int64",
 }
+"""The columns before the metrics, with their dtypes. The last ones are attributes of a :class:`Place`."""
+POSITION_COLUMNS = tuple(_POSITION_TYPES)
+_PLACE_COLUMNS = ("pod", "index", "rank", "attempt")
 _PACKED_AT = 4096
 """Number of new rows of a block that are moved into its arrays together."""
 NO_STEP = -(2**62)
@@ -147,9 +150,10 @@ class Rows:
             "epoch": pd.arrays.FloatingArray(epochs, np.isnan(epochs)),
             "time": _times(times, order),
         }
-        for name in POSITION_COLUMNS[3:]:
-            of_place = pd.array([getattr(each, name) for each in places], dtype=_TYPES[name])
-            columns[name] = of_place.take(place) if len(places) else pd.array([], dtype=_TYPES[name])
+        for name in _PLACE_COLUMNS:
+            dtype: Any = _POSITION_TYPES[name]
+            of_place = pd.array([getattr(each, name) for each in places], dtype=dtype)
+            columns[name] = of_place.take(place) if len(places) else pd.array([], dtype=dtype)
         numbers = {name: np.full(len(orders), np.nan) for name in names}
         start = 0
         for block in blocks:
@@ -173,10 +177,10 @@ _LAST_YEAR = 2261
 
 def _times(times: list[str | None], order: Any) -> pd.Series:
     if not any(times):
-        return pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[ns, UTC]")
+        return pd.Series(pd.NaT, index=range(len(times)), dtype=_POSITION_TYPES["time"])
     series = pd.Series(times, dtype="object").iloc[order].reset_index(drop=True)
     parsed = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
     # Timestamps in nanoseconds range from 1677 to 2262. A time outside this range is not a server's.
     outside = (parsed.dt.year < _FIRST_YEAR) | (parsed.dt.year > _LAST_YEAR)
-    exact: pd.Series = parsed.mask(outside).astype("datetime64[ns, UTC]")
+    exact: pd.Series = parsed.mask(outside).astype(_POSITION_TYPES["time"])
     return exact

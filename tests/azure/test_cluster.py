@@ -214,6 +214,12 @@ def test_checks_that_only_azure_can_make_are_left_to_azure(shared: cluster.Clust
         cluster.add_gpu_pool(shared, gpu_instance_profile="MIG1g")
 
 
+def test_a_pool_with_its_own_subnet_beside_a_managed_one(shared: cluster.Cluster) -> None:
+    with pytest.raises(InvalidParameter, match="Omit vnet_subnet_id") as caught:
+        cluster.add_gpu_pool(shared, "own", vnet_subnet_id="/subscriptions/0/subnets/gpus")
+    assert caught.value.parameter == "vnetSubnetID"
+
+
 def test_a_pool_with_every_option(shared: cluster.Cluster) -> None:
     wish = {
         "spot": True,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from aksgpu import errors
-from aksgpu.azure import error_parsing
+from aksgpu.azure import error_parsing, error_rules
 from aksgpu.local.arm import arm_errors, reference_data
 
 EXPECTED = yaml.safe_load((Path(__file__).parents[1] / "data" / "azure-refusals.yaml").read_text())
@@ -19,6 +19,8 @@ def sent_by_laptop(name: str, expected: dict[str, Any]) -> dict[str, Any]:
     return {"name": f"laptop {name}", "status": error.status, "body": error.body(), **expected}
 
 
+RULE = {"refusal", "return"}
+"""The annotated names of a rule."""
 LAPTOP = [sent_by_laptop(name, expected) for name, expected in EXPECTED["laptop"].items()]
 REPORTED: list[dict[str, Any]] = EXPECTED["reported"]
 TEXTS = [*LAPTOP, *REPORTED]
@@ -75,6 +77,11 @@ def test_no_reported_text_is_one_that_the_laptop_sends() -> None:
     assert [
         text["name"] for text in REPORTED if any(template.fullmatch(message(text["body"])) for template in templates)
     ] == []
+
+
+def test_every_rule_is_tried() -> None:
+    rules = [rule for rule in vars(error_rules).values() if getattr(rule, "__annotations__", {}).keys() == RULE]
+    assert sorted(rule.__name__ for rule in rules) == sorted(rule.__name__ for rule in error_rules.RULES)
 
 
 def test_every_class_below_azure_error_has_a_text() -> None:

@@ -9,19 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.metric_rows import rows
 
 from aksgpu import metrics
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((LOGS / "expected.json").read_text())
-
-
-def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the values of a frame without missing ones."""
-    found = []
-    for record in frame.drop(columns="time").to_dict("records"):
-        found.append({name: value for name, value in record.items() if not pd.isna(value)})
-    return found
 
 
 def without_nan(expected: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import pytest
+from support import metric_rows
 
 from aksgpu import metrics
 from aksgpu.errors import InvalidInput
+from aksgpu.metrics.table import POSITION_COLUMNS
 
 
 def rows(text: str) -> list[dict[str, Any]]:
-    found = []
-    for record in metrics.parse(text).drop(columns="time").to_dict("records"):
-        found.append({name: value for name, value in record.items() if not pd.isna(value)})
-    return found
+    return metric_rows.rows(metrics.parse(text))
 
 
 def test_nested_bars() -> None:
@@ -179,7 +177,7 @@ def test_bad_patterns(patterns: Any, message: str) -> None:
 def test_more_names_than_columns() -> None:
     log = "".join(f'{{"step": 1, "m{number}": 0.5}}\n' for number in range(300))
     frame = metrics.parse(log)
-    assert len(frame.columns) == 7 + 200
+    assert len(frame.columns) == len(POSITION_COLUMNS) + 200
     assert len(frame.attrs["dropped_names"]) == 100
     assert sum(frame.attrs["dropped_names"].values()) == 100
 

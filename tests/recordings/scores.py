@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from aksgpu import metrics
+from aksgpu.metrics.table import POSITION_COLUMNS
 
 LOGS = Path(__file__).parent.parent / "data" / "recorded-logs"
 KATIB = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)")
@@ -25,7 +26,6 @@ ALIASES = {
     "map50_95_b": "map",
 }
 """General names that other readers give to CatBoost's and Ultralytics' values. These names also count."""
-POSITIONS = ("step", "epoch", "time", "pod", "index", "rank", "attempt")
 
 Found = tuple[frozenset[str], float]
 """The normalised names of a value, and the value."""
@@ -73,7 +73,7 @@ def spelled(name: str) -> str:
 def with_aksgpu(recording: Recording) -> list[Found]:
     """Return what aksgpu finds."""
     frame = metrics.parse(recording.log)
-    names = [name for name in frame.columns if name not in POSITIONS]
+    names = [name for name in frame.columns if name not in POSITION_COLUMNS]
     found = []
     for row in frame[names].to_dict("records"):
         for name, value in row.items():

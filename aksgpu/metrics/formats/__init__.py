@@ -14,6 +14,7 @@ from aksgpu.metrics.formats import (
     large_models,
     progress_bars,
     pytorch,
+    spacy,
     tensorflow,
     vision,
 )
@@ -28,6 +29,7 @@ FORMATS: tuple[Format, ...] = (
     *pytorch.FORMATS,
     *keras.FORMATS,
     *vision.FORMATS,
+    *spacy.FORMATS,
     *large_models.FORMATS,
     *boosting.FORMATS,
     *progress_bars.FORMATS,
