@@ -237,14 +237,17 @@ def _own_file(name: str) -> bytes:
 
 
 def _travelling_files() -> dict[str, bytes]:
-    """Return the modules that the image need not have: cloudpickle, and ``aksgpu`` with ``log``."""
+    """Return the modules that the image need not have: cloudpickle, and ``aksgpu`` with ``log``.
+
+    Those in ``spare`` are used only if the image does not have them.
+    """
     spec = importlib.util.find_spec("cloudpickle")
     assert spec is not None and spec.origin is not None
     directory = Path(spec.origin).parent
     files = {f"lib/cloudpickle/{path.name}": path.read_bytes() for path in sorted(directory.glob("*.py"))}
     training_log = resources.files("aksgpu").joinpath("training_log.py").read_bytes()
-    files["lib/aksgpu/__init__.py"] = b"from aksgpu.training_log import log\n"
-    files["lib/aksgpu/training_log.py"] = training_log
+    files["spare/aksgpu/__init__.py"] = b"from aksgpu.training_log import log\n"
+    files["spare/aksgpu/training_log.py"] = training_log
     return files
 
 

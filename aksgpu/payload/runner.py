@@ -374,7 +374,8 @@ def task() -> int:
     libraries = made(RUN / "lib")
     install_files(entries, "lib/", libraries)
     install_files(entries, "project/", made(RUN / "project"))
-    sys.path[:0] = [str(Path.cwd()), str(libraries)]
+    install_files(entries, "spare/", made(RUN / "spare"))
+    sys.path[:] = [str(Path.cwd()), str(libraries), *sys.path, str(RUN / "spare")]
     show_sources(json.loads(entries["sources.json"]))
     return TASKS[header["task"]](header, entries)
 
