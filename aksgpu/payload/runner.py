@@ -33,9 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __name__ != "__main__":
-    from aksgpu.payload import records
+    from aksgpu.payload import installer, records
     from aksgpu.payload import source_loader as source
 else:
+    import aksgpu_installer as installer
     import aksgpu_records as records
     import aksgpu_source as source
 
@@ -66,6 +67,10 @@ LARGEST_PICKLED_EXCEPTION = 2 * 1024 * 1024
 """Characters of a pickled exception. A larger one comes back as text."""
 LARGEST_TRACEBACK = 200_000
 """Characters of a traceback that come back."""
+LARGEST_LIST = 300
+"""Characters of the list of packages that the log shows."""
+SLOW_INSTALLATION = 60.0
+"""Seconds of an installation after which an image is suggested."""
 SHOWN_FILES = 5
 """Files that a notice about lost files names."""
 
@@ -153,12 +158,14 @@ def run() -> int:
         prepare()
         header = read_header()
         check_python(header)
-        read_body(header, key)
-        interpreter = install_packages(header, supervisor)
+        entries = read_body(header, key)
+        interpreter = install_packages(json.loads(entries["packages.json"]), supervisor)
         directory = workspace()
+        install_files(entries, "work/", directory)
+        given = set(directory.rglob("*"))
         exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
         outcome, body = read_outcome(supervisor, exit_code)
-        report_lost_files(directory)
+        report_lost_files(directory, given)
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
@@ -269,9 +276,22 @@ def send(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def install_packages(header: dict[str, Any], supervisor: Supervisor) -> str:
+def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
     """Install the payload's packages, and return the interpreter that has them."""
-    return sys.executable
+    if not packages["requirements"]:
+        return sys.executable
+    began = time.monotonic()
+    say(f"installing packages: {' '.join(packages['requirements'])[:LARGEST_LIST]}")
+    try:
+        interpreter = installer.install(packages, RUN / "packages", supervisor.run)
+    except installer.InstallFailed as failed:
+        if supervisor.signals:
+            raise Refused("died", "the pod was ended while packages were installed", 128 + signal.SIGTERM) from None
+        raise Refused("packages", str(failed), records.NO_PACKAGES) from None
+    seconds = time.monotonic() - began
+    slow = ". An image that has them starts sooner" if seconds > SLOW_INSTALLATION else ""
+    say(f"the packages were ready after {seconds:.0f} s{slow}")
+    return interpreter
 
 
 # The outcome
@@ -351,11 +371,12 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def report_lost_files(directory: Path) -> None:
+def report_lost_files(directory: Path, given: set[Path]) -> None:
     """Print which files the program wrote to its working directory, if they disappear with the pod."""
     if os.environ.get("AKSGPU_WORKDIR"):
         return
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    found = set(directory.rglob("*")) - given
+    files = sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
     if not files:
         return
     names = ", ".join(str(path.relative_to(directory)) for path in files[:SHOWN_FILES])

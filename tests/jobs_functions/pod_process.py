@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from aksgpu.payload import records
 from aksgpu.payload.packing import Payload, pack_call
 from aksgpu.payload.records import Record
+from aksgpu.payload.requirements import NONE, Packages
 
 TIMEOUT = 120
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
@@ -57,9 +58,15 @@ def _output(*command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def pack(function: Callable[..., Any], *args: Any, mode: str = "auto", **kwargs: Any) -> Payload:
+def pack(
+    function: Callable[..., Any],
+    *args: Any,
+    mode: str = "auto",
+    packages: Packages | None = NONE,
+    **kwargs: Any,
+) -> Payload:
     """Pack a call of a function of a test module."""
-    return pack_call(function, args, kwargs, root=Path(__file__).parent, mode=mode)
+    return pack_call(function, args, kwargs, root=Path(__file__).parent, mode=mode, packages=packages)
 
 
 def write_payload(payload: Payload, folder: Path, header: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
