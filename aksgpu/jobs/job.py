@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
-from aksgpu.errors import InvalidInput, JobFailed, KubernetesError, NotFound, ResultError, ResultLost, WaitTimeout
+from aksgpu.errors import (
+    AksGpuError,
+    InvalidInput,
+    JobFailed,
+    KubernetesError,
+    NotFound,
+    ResultError,
+    ResultLost,
+    WaitTimeout,
+)
 from aksgpu.jobs import job_arguments, job_cancellation, job_outcome
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
@@ -31,6 +40,8 @@ __all__ = ["Job"]
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _EXPLAINING = 5.0
 """Seconds that finding the reason for an error may take."""
+_KEEPING = 30.0
+"""Seconds that copying a function's outcome may take at the end of a wait."""
 _TAIL = 20
 """Lines of the log that an error contains."""
 _TAIL_PATIENCE = 5.0
@@ -158,6 +169,8 @@ class Job:
             status, pods = self._read()
             with deadline(_EXPLAINING):
                 failures.observe(pods)
+            if status.ended:
+                self._keep_outcome()
             if status.phase == "Complete":
                 return self, ""
             if status.phase == "Failed":
@@ -369,6 +382,13 @@ class Job:
         if status.phase == "Pending" and pulls.has_new_failure(pods):
             pulls.mark_reported(pods)
             raise self._unpullable(status, pods)
+
+    def _keep_outcome(self) -> None:
+        """Copy what the function's pod has left, because the pod disappears with its node. Errors are left to later."""
+        with contextlib.suppress(AksGpuError), deadline(_KEEPING):
+            job = self._object()
+            if job_outcome.is_executor_job(job):
+                job_outcome.read_outcome(self.cluster, job, job_pods(self.cluster.kube, job))
 
     def _too_late(self, late: WaitTimeout) -> WaitTimeout:
         """Return the error of a wait that ran out of time, with what keeps the Job from ending."""
