@@ -14,11 +14,10 @@ import site
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from subprocess import DEVNULL
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["InstallFailed", "install"]
 
@@ -32,8 +31,11 @@ _BASIC = frozenset({"pip", "setuptools", "wheel", "uv"})
 _NO_WHEEL = ("no matching distribution", "has no wheels", "requires-python", "requires python", "no wheels with a")
 """Parts of messages of an index that has no file of the package for this Python."""
 
-Run = Callable[..., int]
-"""Runs a command in a directory: ``run(command, directory, **options of Popen)`` returns its exit code."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., int]
+    """Runs a command in a directory: ``run(command, directory, **options of Popen)`` returns its exit code."""
 
 
 class InstallFailed(Exception):
