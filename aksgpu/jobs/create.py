@@ -13,11 +13,12 @@ from typing import Any
 from aksgpu.errors import AlreadyExists
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.apply_rules import REPLACE
-from aksgpu.jobs.gpu_tolerations import tolerate_gpu_nodes
+from aksgpu.jobs.gpu_tolerations import read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_ending import describe_ending
 from aksgpu.jobs.job_manifest import check_job_manifest
 from aksgpu.jobs.manifest_diff import different_fields, with_applied_manifest
+from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.node_facts import GPU
@@ -254,8 +255,8 @@ def _completed(aks: HasKube, manifest: Object, tolerate: bool) -> Object:
     """Return the object to create: the manifest, with tolerations for its GPUs and an annotation with the manifest."""
     completed = with_applied_manifest(manifest)
     pod_spec = completed["spec"]["template"]["spec"]
-    if tolerate:
-        tolerate_gpu_nodes(aks, pod_spec)
+    if tolerate and pod_facts.gpus(pod_spec):
+        tolerate_gpu_nodes(pod_spec, read_nodes(aks))
     return completed
 
 

@@ -12,6 +12,7 @@ from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
 from aksgpu.errors import (
+    AksGpuError,
     InvalidInput,
     JobFailed,
     KubernetesError,
@@ -46,6 +47,8 @@ _logger = logging.getLogger(__name__)
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _DIAGNOSIS_TIMEOUT = 5.0
 """Seconds that the diagnosis for an error may take."""
+_KEEPING = 30.0
+"""Seconds that copying a function's outcome may take at the end of a wait."""
 _TAIL_LINES = 20
 """Lines of the log that an error contains."""
 _TAIL_TIMEOUT = 5.0
@@ -177,6 +180,7 @@ class Job:
                 failures.observe(pods)
             if status.ended:
                 history.save_later(self._save_quietly)
+                self._keep_outcome()
             if status.phase == "Complete":
                 return self, ""
             if status.phase == "Failed":
@@ -389,6 +393,13 @@ class Job:
         if status.phase == "Pending" and pulls.has_new_failure(pods):
             pulls.mark_reported(pods)
             raise self._image_error(status, pods)
+
+    def _keep_outcome(self) -> None:
+        """Copy what the function's pod has left, because the pod disappears with its node. Errors are left to later."""
+        with contextlib.suppress(AksGpuError), deadline(_KEEPING):
+            job = self._object()
+            if job_outcome.is_executor_job(job):
+                job_outcome.read_outcome(self.cluster, job, job_pods(self.cluster.kube, job))
 
     def _timeout_error(self, late: WaitTimeout) -> WaitTimeout:
         """Return the error of a wait that ran out of time, with what keeps the Job from ending."""

@@ -106,12 +106,10 @@ def _phase(job: Object, status: Mapping[str, Any], pods: Sequence[Object] | None
         newest = states[-1]
         reason = "" if newest.word == "Pending" else newest.word
         return _Phase("Pending", reason, newest.message)
-    if not pods:
-        # The Job's own counts are older than its pods, so they matter only without pods.
-        if status.get("ready"):
-            return _Phase("Running")
-        if status.get("active"):
-            return _Phase("Pending")
+    if status.get("ready") and not pods:
+        return _Phase("Running")
+    if not pods and status.get("active"):
+        return _Phase("Pending")
     return _after_the_pods(job, status, conditions, pods or ())
 
 

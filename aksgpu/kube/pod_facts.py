@@ -20,6 +20,7 @@ __all__ = [
     "gpus",
     "last_failure",
     "owner",
+    "readable_message",
     "restarts",
     "state",
 ]
@@ -28,6 +29,9 @@ UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageN
 """Waiting reasons of containers whose image cannot be pulled."""
 STUCK = (*UNPULLABLE, "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
 """Waiting reasons of containers that do not start until somebody changes something."""
+
+_RECORD = "\naksgpu1."
+"""Beginning of such a record: see :mod:`aksgpu.payload.records`."""
 
 
 class State(NamedTuple):
@@ -75,7 +79,17 @@ def _container_states(status: Object) -> Iterator[State]:
         if waiting and waiting.get("reason") not in (None, "PodInitializing"):
             yield State(waiting["reason"], waiting.get("message") or "")
         elif ended and ended.get("exitCode"):
-            yield State(ended.get("reason") or "Error", ended.get("message") or f"exit code {ended.get('exitCode')}")
+            message = readable_message(ended) or f"exit code {ended.get('exitCode')}"
+            yield State(ended.get("reason") or "Error", message)
+
+
+def readable_message(ended: Mapping[str, Any]) -> str:
+    """Return the termination message of a container, without the record that the runner of an Executor adds.
+
+    Args:
+        ended: the container's ``terminated`` state.
+    """
+    return str(ended.get("message") or "").partition(_RECORD)[0]
 
 
 def ended(pod: Object) -> bool:
