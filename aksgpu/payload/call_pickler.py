@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import io
 import pickle
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
+from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
 
@@ -115,6 +117,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled."""
+        if is_notebook_open(obj):
+            return getattr, (builtins, "open")
         if isinstance(obj, CodeType):
             self.file_names.add(obj.co_filename)
             make, arguments = self.dispatch_table[CodeType](obj)

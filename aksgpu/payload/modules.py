@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import site
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
-__all__ = ["find_root", "is_installed", "project_modules"]
+__all__ = ["find_root", "is_installed", "is_notebook_open", "project_modules"]
 
 _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
@@ -54,6 +55,13 @@ def is_installed(path: Path, libraries: tuple[Path, ...] | None = None) -> bool:
         return True
     directories = _library_directories() if libraries is None else libraries
     return any(path.is_relative_to(directory) for directory in directories)
+
+
+def is_notebook_open(value: object) -> bool:
+    """Return whether a value is the function by which IPython replaces ``open`` in a notebook."""
+    if not isinstance(value, FunctionType) or getattr(value, "__wrapped__", None) is not io.open:
+        return False
+    return str(value.__globals__.get("__name__")).startswith("IPython.")
 
 
 def _library_directories() -> tuple[Path, ...]:
