@@ -66,9 +66,14 @@ def pickle_call(
     return Pickled(
         file.getvalue(),
         frozenset(pickler.file_names),
-        tuple(sorted(pickler.values)),
-        tuple(sorted(pickler.references - pickler.values)),
+        _without_machinery(pickler.values),
+        _without_machinery(pickler.references - pickler.values),
     )
+
+
+def _without_machinery(names: set[str]) -> tuple[str, ...]:
+    """Return names without those of Python itself and of cloudpickle, which every pod has."""
+    return tuple(sorted(name for name in names if not name.startswith(("builtins.", "cloudpickle."))))
 
 
 def _guilty(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
