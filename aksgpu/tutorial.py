@@ -203,6 +203,7 @@ def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
         timeout=_CELL_SECONDS,
         record_timing=False,
         store_widget_state=False,
+        coalesce_streams=True,  # how a program's output is divided depends on the moment
         resources={"metadata": {"path": str(folder)}},
         on_cell_executed=on_cell,
     )

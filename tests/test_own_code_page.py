@@ -123,6 +123,7 @@ def test_the_rights_that_the_page_lists_suffice(limited: Limited, tmp_path: Path
     wait_for(waiting.running, 60)
     assert waiting.cancel(timeout=TIMEOUT)
     missing = jobs.Executor(limited, gpus=0, namespace="page", node_selector={"disk": "none"}).submit(os.getpid)
+    assert not [each for each in missing.why().unknown if "event" in each.lower()]
     assert missing.cancel(timeout=TIMEOUT)
     assert set(jobs.list(limited, namespace="page")["job"]) == {job.name, waiting.name, missing.name}
     for each in (job, waiting, missing):
