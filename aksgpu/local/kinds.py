@@ -101,10 +101,12 @@ _COORDINATION = "coordination.k8s.io"
 _STORAGE = "storage.k8s.io"
 _NO_COLLECTION = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
 _POD_PARTS = {
+    "attach": Subresource("", "v1", "PodAttachOptions", ("create", "get")),
     "binding": Subresource("", "v1", "Binding", ("create",)),
     "eviction": Subresource("policy", "v1", "Eviction", ("create",)),
     "exec": Subresource("", "v1", "PodExecOptions", ("create", "get")),
     "log": Subresource("", "v1", "Pod", ("get",)),
+    "portforward": Subresource("", "v1", "PodPortForwardOptions", ("create", "get")),
     **_status("Pod"),
 }
 _POD_FIELDS = (

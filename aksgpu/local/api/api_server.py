@@ -17,8 +17,9 @@ from aiohttp import web
 from aksgpu.local import selectors
 from aksgpu.local.api import access, discovery, request_bodies, streaming
 from aksgpu.local.api.access import Attributes, TokenAuthenticator, User
-from aksgpu.local.api.pod_exec import PodExec, serve_exec
+from aksgpu.local.api.pod_exec import PodExec, serve_attach, serve_exec
 from aksgpu.local.api.pod_logs import PodLogs, open_log
+from aksgpu.local.api.pod_port_forward import PodPorts, serve_port_forward
 from aksgpu.local.api.reads import continue_token
 from aksgpu.local.api.registry import SUCCESS, Registry, WriteOptions
 from aksgpu.local.api.request_info import parse_request
@@ -46,7 +47,7 @@ MAX_WATCHES = 800
 _ACCESS_REVIEWS = "selfsubjectaccessreviews"
 
 
-class NodeAgent(PodLogs, PodExec, Protocol):
+class NodeAgent(PodLogs, PodExec, PodPorts, Protocol):
     """The part of the node agent that the API server uses."""
 
 
@@ -83,7 +84,7 @@ class KubeApi:
 
     Args:
         registry: The cluster's objects.
-        node: The node agent, which serves logs and runs commands in containers.
+        node: The node agent, which serves logs, runs commands in containers, and connects to ports of pods.
         tokens: The users by bearer token, or a function that returns the user of a token.
         version: The Kubernetes version that the server reports, such as ``1.36.2``.
     """
@@ -98,7 +99,12 @@ class KubeApi:
         self._watch_count = 0
         self._roles_load_at = 0.0
         self._verbs: dict[str, Verb] = {each: getattr(self, f"_{each}") for each in ALL_VERBS}
-        self._streams: dict[str, Verb] = {"log": self._log, "exec": self._exec}
+        self._streams: dict[str, Verb] = {
+            "attach": self._attach,
+            "exec": self._exec,
+            "log": self._log,
+            "portforward": self._port_forward,
+        }
 
     def unload_roles(self, seconds: float) -> None:
         """Answer as a server that has just started, and has not loaded RBAC's roles yet, for some seconds."""
@@ -197,6 +203,14 @@ class KubeApi:
     async def _exec(self, call: ApiRequest) -> web.StreamResponse:
         pod = await self._registry.get("pods", call.attributes.name, call.namespace)
         return await serve_exec(self._node, pod, call.request)
+
+    async def _attach(self, call: ApiRequest) -> web.StreamResponse:
+        pod = await self._registry.get("pods", call.attributes.name, call.namespace)
+        return await serve_attach(self._node, pod, call.request)
+
+    async def _port_forward(self, call: ApiRequest) -> web.StreamResponse:
+        pod = await self._registry.get("pods", call.attributes.name, call.namespace)
+        return await serve_port_forward(self._node, pod, call.request)
 
     # Writes
 

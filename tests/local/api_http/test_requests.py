@@ -69,7 +69,7 @@ def test_unknown_paths(server: Server, path: str) -> None:
         "/api/v1/namespaces/default/nodes",
         "/api/v1/pods/x",
         "/api/v1/namespaces/default/configmaps/a/status",
-        "/api/v1/namespaces/default/pods/p/attach",
+        "/api/v1/namespaces/default/pods/p/proxy",
     ],
 )
 def test_unknown_resources(server: Server, path: str) -> None:
