@@ -19,7 +19,8 @@ from aksgpu.local.api import access, discovery, request_bodies, streaming
 from aksgpu.local.api.access import Attributes, TokenAuthenticator, User
 from aksgpu.local.api.pod_exec import PodExec, serve_attach, serve_exec
 from aksgpu.local.api.pod_logs import PodLogs, open_log
-from aksgpu.local.api.pod_port_forward import PodPorts, serve_port_forward
+from aksgpu.local.api.pod_port_forward import serve_port_forward
+from aksgpu.local.api.port_forward_channels import PodPorts
 from aksgpu.local.api.reads import continue_token
 from aksgpu.local.api.registry import SUCCESS, Registry, WriteOptions
 from aksgpu.local.api.request_info import parse_request

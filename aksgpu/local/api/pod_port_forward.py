@@ -1,39 +1,24 @@
-"""The ``portforward`` subresource: connections to ports of a pod over a WebSocket.
-
-Each message is the number of a channel and data. The first port has the channels 0 for data and 1 for errors, the
-second 2 and 3, and so on. The first message of each channel is its port's number. The connection ends when the pod has
-closed all of its ports, or when the client leaves.
-"""
+"""The ``portforward`` subresource: connections to ports of a pod over a WebSocket, in both forms that clients use."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from typing import Protocol
+from aiohttp import web
 
-from aiohttp import WSMsgType, web
-
+from aksgpu.local.api import port_forward_channels, port_forward_tunnel
+from aksgpu.local.api.port_forward_channels import PodPorts
 from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path
 from aksgpu.local.status_error import StatusError, bad_request
 
-PROTOCOL = "v4.channel.k8s.io"
-CHUNK_BYTES = 64 * 1024
+PROTOCOLS = (port_forward_tunnel.PROTOCOL, port_forward_channels.PROTOCOL)
+MAX_PORTS = 128
+"""Ports that the numbers of channels are sufficient for."""
 _HEARTBEAT = 60
 """Seconds between pings."""
-_NO_SPDY = (
-    "Upgrade request required: port-forward is served over WebSockets alone, with the protocol v4.channel.k8s.io. "
-    "Use the Python packages kubernetes or kr8s"
+_NO_WEBSOCKET = (
+    "Upgrade request required: port-forward is served over WebSockets alone. kubectl speaks them from 1.31 on, and "
+    "1.30 with KUBECTL_PORT_FORWARD_WEBSOCKETS=true. With an older one, use the Python package kubernetes or kr8s"
 )
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-class PodPorts(Protocol):
-    """The part of the node agent that connects to ports of pods."""
-
-    async def connect(self, namespace: str, pod: str, port: int) -> Streams:
-        """Connect to a port; raises OSError if nothing in the pod listens there, and StatusError without the pod."""
 
 
 async def serve_port_forward(ports: PodPorts, pod: Object, request: web.Request) -> web.StreamResponse:
@@ -42,26 +27,25 @@ async def serve_port_forward(ports: PodPorts, pod: Object, request: web.Request)
     Raises:
         StatusError: The pod does not run, or the request is not one for a WebSocket.
     """
-    numbers = _parse_ports(request)
-    check_running(pod)
-    socket = web.WebSocketResponse(protocols=(PROTOCOL,), heartbeat=_HEARTBEAT, compress=False)
-    if not socket.can_prepare(request):
-        raise bad_request(_NO_SPDY)
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=_HEARTBEAT, compress=False)
+    ready = socket.can_prepare(request)
+    if not ready and "Upgrade" in request.headers:
+        raise bad_request(_NO_WEBSOCKET)
+    is_tunnel = ready.protocol == port_forward_tunnel.PROTOCOL
+    numbers = [] if is_tunnel else _parse_ports(request)
+    _check_running(pod)
+    if not ready:
+        raise bad_request(_NO_WEBSOCKET)
     await socket.prepare(request)
-    forwards = [_Forward(socket, index, ports, pod, number) for index, number in enumerate(numbers)]
-    tasks = [asyncio.create_task(_receive(socket, forwards)), asyncio.create_task(_run_all(forwards))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        # An error here means that the client has left, so there is nobody to report it to.
-        await asyncio.gather(*tasks, return_exceptions=True)
+    if is_tunnel:
+        await port_forward_tunnel.serve_tunnel(socket, ports, pod["metadata"])
+    else:
+        await port_forward_channels.serve_channels(socket, ports, pod["metadata"], numbers)
     await socket.close()
     return socket
 
 
-def check_running(pod: Object) -> None:
+def _check_running(pod: Object) -> None:
     """Raise StatusError unless the pod has a node and is running."""
     name = pod["metadata"]["name"]
     if not pod["spec"].get("nodeName"):
@@ -82,62 +66,6 @@ def _parse_ports(request: web.Request) -> list[int]:
         if int(text) < 1:
             raise bad_request(f'port "{text}" must be > 0')
         numbers.append(int(text))
-    if len(numbers) > 128:
-        raise bad_request("at most 128 ports can be forwarded over one connection")
+    if len(numbers) > MAX_PORTS:
+        raise bad_request(f"at most {MAX_PORTS} ports can be forwarded over one connection, got {len(numbers)}")
     return numbers
-
-
-class _Forward:
-    """One port, with its two channels."""
-
-    def __init__(self, socket: web.WebSocketResponse, index: int, ports: PodPorts, pod: Object, port: int) -> None:
-        self._socket = socket
-        self._data = bytes((2 * index,))
-        self._errors = bytes((2 * index + 1,))
-        self._ports = ports
-        self._pod = pod["metadata"]
-        self._port = port
-        self._writer: asyncio.Future[asyncio.StreamWriter | None] = asyncio.get_running_loop().create_future()
-
-    async def run(self) -> None:
-        """Connect, and send what the pod sends until it closes the connection."""
-        for channel in (self._data, self._errors):
-            await self._socket.send_bytes(channel + self._port.to_bytes(2, "little"))
-        try:
-            reader, writer = await self._ports.connect(self._pod["namespace"], self._pod["name"], self._port)
-        except (OSError, StatusError) as error:
-            self._writer.set_result(None)
-            await self._socket.send_bytes(self._errors + describe_error(self._pod, self._port, error).encode())
-            return
-        self._writer.set_result(writer)
-        try:
-            with contextlib.suppress(ConnectionError):
-                while data := await reader.read(CHUNK_BYTES):
-                    await self._socket.send_bytes(self._data + data)
-        finally:
-            writer.close()
-
-    async def write(self, data: bytes) -> None:
-        """Send data to the pod, once it is connected. Data for a closed connection is dropped."""
-        writer = await asyncio.shield(self._writer)
-        if writer is not None and not writer.is_closing():
-            with contextlib.suppress(ConnectionError):
-                writer.write(data)
-                await writer.drain()
-
-
-def describe_error(pod: Object, port: int, error: Exception) -> str:
-    """Return the text for a client about a port that cannot be reached. ``pod`` is the pod's metadata."""
-    return f"error forwarding port {port} to pod {pod['uid']}, uid : {error}"
-
-
-async def _run_all(forwards: list[_Forward]) -> None:
-    await asyncio.gather(*(forward.run() for forward in forwards))
-
-
-async def _receive(socket: web.WebSocketResponse, forwards: list[_Forward]) -> None:
-    """Pass the client's messages to the pod until the connection is closed."""
-    async for message in socket:
-        data: bytes = message.data.encode() if message.type is WSMsgType.TEXT else message.data
-        if len(data) > 1 and data[0] % 2 == 0 and data[0] // 2 < len(forwards):
-            await forwards[data[0] // 2].write(data[1:])

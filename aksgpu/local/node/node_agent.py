@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from aksgpu.local.api.pod_exec import PodExec
 from aksgpu.local.api.pod_logs import PodLogs
-from aksgpu.local.api.pod_port_forward import PodPorts, Streams
+from aksgpu.local.api.port_forward_channels import PodPorts, Streams
 from aksgpu.local.control.controller_runtime import Tasks
 from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
@@ -191,7 +191,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
             raise StatusError(500, "InternalError", message) from error
 
     async def connect(self, namespace: str, pod: str, port: int) -> Streams:
-        """Connect to a port of a pod; see :class:`~aksgpu.local.api.pod_port_forward.PodPorts`.
+        """Connect to a port of a pod; see :class:`~aksgpu.local.api.port_forward_channels.PodPorts`.
 
         Raises:
             StatusError: the pod does not exist or the kubelet is away.

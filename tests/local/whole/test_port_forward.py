@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -13,11 +16,14 @@ import pytest
 from kr8s.asyncio.objects import Pod
 from kubernetes import client, config
 from kubernetes.stream import portforward
-from support.live_cluster import LiveCluster
+from support.live_cluster import LiveCluster, kubectls, version_of
 from support.polling import wait_for
 
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
+KUBECTLS = kubectls()
+WITH_WEBSOCKETS = [path for path in KUBECTLS if not path.endswith(".1.29")]
+needs_kubectl = pytest.mark.skipif(not KUBECTLS, reason="no kubectl on PATH")
 PODS = "/api/v1/namespaces/default/pods"
 
 ECHO = """
@@ -134,6 +140,84 @@ def test_several_ports_over_one_connection(api: client.CoreV1Api, start: Any) ->
     for port in ports:
         read(forward.socket(port), f"to {port}".encode())
     forward.close()
+
+
+class Forward:
+    """A running ``kubectl port-forward`` to one pod."""
+
+    def __init__(self, live_cluster: LiveCluster, binary: str, *args: str) -> None:
+        env = {"HOME": str(live_cluster.folder), "PATH": os.environ["PATH"], "KUBECTL_PORT_FORWARD_WEBSOCKETS": "true"}
+        command = live_cluster.command(binary, "port-forward", *args)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+    def local_port(self) -> int:
+        """Wait until kubectl listens, and return the port."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.startswith("Forwarding from 127.0.0.1:"), (line, self.process.poll())
+        return int(line.split(":")[1].split()[0])
+
+    def error(self) -> str:
+        """Return the next line of the error output."""
+        assert self.process.stderr
+        return self.process.stderr.readline()
+
+    def __enter__(self) -> Forward:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@needs_kubectl
+@pytest.mark.parametrize("binary", WITH_WEBSOCKETS, ids=map(version_of, WITH_WEBSOCKETS))
+def test_with_every_kubectl(live_cluster: LiveCluster, start: Any, binary: str) -> None:
+    (port,) = start("kubectl", "own")
+    with Forward(live_cluster, binary, "pod/kubectl", f":{port}") as forward:
+        local = forward.local_port()
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(socket.create_connection(("127.0.0.1", local))) for _ in range(5)]
+            for connection in connections:
+                read(connection, b"kubectl:")
+            for size in (1, 1000, 300_000):
+                for connection in connections:
+                    connection.sendall(b"x" * size)
+                for connection in reversed(connections):
+                    read(connection, b"x" * size)
+            connections[0].sendall(b"bye")
+            read(connections[0], b"bye")
+            assert connections[0].recv(1) == b"", "the pod has closed the connection"
+            connections[1].shutdown(socket.SHUT_WR)
+            assert connections[1].recv(1) == b"", "the pod has seen the end of the input"
+            connections[2].sendall(b"still there")
+            read(connections[2], b"still there")
+        with socket.create_connection(("127.0.0.1", local)) as connection:
+            read(connection, b"kubectl:")
+
+
+@needs_kubectl
+def test_kubectl_shows_why_a_port_is_refused(live_cluster: LiveCluster, start: Any) -> None:
+    start("refuses", "own")
+    port = free_port()
+    with Forward(live_cluster, WITH_WEBSOCKETS[-1], "pod/refuses", f":{port}") as forward:
+        with socket.create_connection(("127.0.0.1", forward.local_port())) as connection:
+            connection.settimeout(60)
+            assert connection.recv(1) == b""
+        while "error forwarding port" not in (line := forward.error()):
+            assert line, forward.process.poll()
+        assert "connection refused" in line
+
+
+@needs_kubectl
+def test_an_old_kubectl_gets_a_hint(live_cluster: LiveCluster, start: Any) -> None:
+    binary = next((path for path in KUBECTLS if path.endswith(".1.29")), None)
+    if binary is None:
+        pytest.skip("no kubectl 1.29 here")
+    (port,) = start("hint", "own")
+    done = live_cluster.kubectl(binary, "port-forward", "pod/hint", f":{port}")
+    assert done.returncode == 1
+    assert "KUBECTL_PORT_FORWARD_WEBSOCKETS=true" in done.stderr
 
 
 def test_a_port_of_another_program_is_refused(api: client.CoreV1Api, start: Any) -> None:
