@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 import pytest
-from support.live_cluster import kubectls
+from support.live_cluster import kubectls, version_of
 from support.recorded import RECORDINGS
 
 from .conftest import ADMIN, DEV, Server, run_kubectl
 
 SUPPORTED = kubectls()
+EVERY = kubectls(oldest=27)
+every_kubectl = pytest.mark.parametrize("binary", EVERY, ids=map(version_of, EVERY))
 
 MANIFESTS = RECORDINGS / "manifests"
 Run = Callable[..., str]
@@ -55,6 +58,32 @@ def test_apply_create_and_refuse(run: Run) -> None:
     assert "daemonset.apps/nvidia-device-plugin-daemonset created" in run(
         "apply", "-f", str(MANIFESTS / "nvidia-device-plugin-ds.yaml")
     )
+
+
+@every_kubectl
+@pytest.mark.parametrize(("kind", "version"), [("Deployment", "apps/v1"), ("PyTorchJob", "kubeflow.org/v1")])
+def test_a_kind_that_is_not_served(server: Server, binary: str, kind: str, version: str) -> None:
+    run = runner(binary, server)
+    given = f'{{"apiVersion": "{version}", "kind": "{kind}", "metadata": {{"name": "x"}}}}'
+    for verb in ("apply", "create"):
+        error = run(verb, "-f", "-", stdin=given, code=1)
+        assert f'no matches for kind "{kind}" in version "{version}"' in error
+
+
+@every_kubectl
+def test_fields_are_validated_by_the_server(server: Server, binary: str) -> None:
+    run = runner(binary, server)
+    name = "fields-" + version_of(binary).replace(".", "-")
+
+    def config_map(field: str, value: str) -> str:
+        map_ = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, field: {"a": value}}
+        return json.dumps(map_)
+
+    refused = run("apply", "-f", "-", stdin=config_map("date", "b"), code=1)
+    assert 'strict decoding error: unknown field "date"' in refused
+    assert run("apply", "-f", "-", stdin=config_map("data", "b")) == f"configmap/{name} created\n"
+    assert run("apply", "-f", "-", stdin=config_map("data", "c")) == f"configmap/{name} configured\n"
+    assert run("get", "configmap", name, "-o", "jsonpath={.data.a}") == "c"
 
 
 def test_output_formats_of_get(run: Run) -> None:

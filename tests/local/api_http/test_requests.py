@@ -51,7 +51,7 @@ def test_requests_without_a_token_are_refused(server: Server, token: str | None,
         "/apis/nothing/v1",
         "/apis/apps/v2/daemonsets",
         "/api/v2",
-        "/openapi/v2",
+        "/openapi/v1",
         "/openapi/v3/apis/nothing/v1",
         "/api/v1/pods/x/log/y/z",
     ],
@@ -390,6 +390,15 @@ def test_openapi_documents(server: Server) -> None:
     patch = document.json["paths"]["/apis/batch/v1/namespaces/{namespace}/jobs/{name}"]["patch"]
     assert {"fieldValidation"} <= {each["name"] for each in patch["parameters"]}
     assert "io.k8s.api.core.v1.PodSpec" in document.json["components"]["schemas"]
+
+
+def test_openapi_v2(server: Server) -> None:
+    document = server.send("GET", "/openapi/v2", accept="application/json").json
+    assert document["swagger"] == "2.0"
+    job = document["definitions"]["io.k8s.api.batch.v1.Job"]
+    assert job["properties"]["spec"]["$ref"] == "#/definitions/io.k8s.api.batch.v1.JobSpec"
+    patch = document["paths"]["/apis/batch/v1/namespaces/{namespace}/jobs/{name}"]["patch"]
+    assert [each["name"] for each in patch["parameters"]] == ["fieldValidation"]
 
 
 def test_an_internal_error_is_a_status_without_details(
