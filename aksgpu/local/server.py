@@ -27,10 +27,11 @@ from aiohttp import web
 from aksgpu import __version__
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import AksGpuError, LaptopError
-from aksgpu.local import server_log, tls
+from aksgpu.local import managed_identity, server_log, tls
 from aksgpu.local.arm import ResourceManager
 from aksgpu.local.arm.arm_errors import ArmError
-from aksgpu.local.arm.resource_manager import PRICES
+from aksgpu.local.arm.reference_data import TENANT
+from aksgpu.local.arm.resource_manager import METADATA, PRICES
 from aksgpu.local.cluster_runtime import Clusters
 from aksgpu.local.connection_limit import ConnectionLimiter
 from aksgpu.local.home import home as user_home
@@ -40,6 +41,8 @@ from aksgpu.local.settings import Settings
 log = logging.getLogger("aksgpu.local.server")  # this module runs as __main__
 
 CLUSTERS = "/k8s/clusters/"
+KUBERNETES_ROOTS = ("api", "apis", "healthz", "livez", "openapi", "readyz", "version")
+"""First segments of Kubernetes' paths. Resource Manager has none of them, apart from the prices."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
 SHUTDOWN_SECONDS = 0.5
 """Time that open requests get to end when the process stops."""
@@ -153,13 +156,20 @@ class Laptop:
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         path = request.path
-        if path.startswith(CLUSTERS):
-            cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
+        is_short = path.split("/")[1] in KUBERNETES_ROOTS and path.lower() != PRICES
+        if path.startswith(CLUSTERS) or is_short:
+            if is_short:
+                cluster_id = self._clusters.find_cluster(request)
+                slash, rest = path[:1], path[1:]
+            else:
+                cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
             if not self._manager.allows_address(cluster_id, request.remote or LOOPBACK):
                 return _abort_connection(request)
             exists = self._manager.has_cluster(cluster_id)
             return await self._clusters.handle(request, cluster_id, slash + rest, exists=exists)
-        if self._is_authorized(request) or path.lower() == PRICES:
+        if path == managed_identity.PATH:
+            return self._issue_token(request)
+        if self._is_authorized(request) or path.lower() in (METADATA, PRICES):
             return await self._complete(self._manager.handle(request))
         return _unauthorized(request)
 
@@ -175,7 +185,16 @@ class Laptop:
         return scheme.lower() == "bearer" and self._is_token(given.strip())
 
     def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(errors="surrogateescape"), self._token)
+        is_own = hmac.compare_digest(given.encode(errors="surrogateescape"), self._token)
+        return is_own or managed_identity.is_valid(self._token, given)
+
+    def _issue_token(self, request: web.Request) -> web.Response:
+        """Answer a request of a client that logs in with the managed identity."""
+        given = request.headers.get("X-IDENTITY-HEADER", "")
+        if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._token):
+            message = "IDENTITY_HEADER must be the content of the file `token` in the laptop's directory"
+            return web.json_response({"statusCode": 401, "message": message}, status=401)
+        return web.json_response(managed_identity.token_response(self._token, TENANT, request.query))
 
     def _is_entra_token(self, cluster_id: str, given: str) -> bool:
         return self._manager.uses_entra(cluster_id) and self._is_token(given)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from aksgpu.local import selectors
 from aksgpu.local.api import access, discovery, request_bodies, streaming
-from aksgpu.local.api.access import Attributes, TokenAuthenticator, User
+from aksgpu.local.api.access import Attributes, CertificateAuthenticator, TokenAuthenticator, User
 from aksgpu.local.api.pod_exec import PodExec, serve_attach, serve_exec
 from aksgpu.local.api.pod_logs import PodLogs, open_log
 from aksgpu.local.api.pod_port_forward import serve_port_forward
@@ -87,15 +87,23 @@ class KubeApi:
         registry: The cluster's objects.
         node: The node agent, which serves logs, runs commands in containers, and connects to ports of pods.
         tokens: The users by bearer token, or a function that returns the user of a token.
+        certificates: Returns the user of a client certificate.
         version: The Kubernetes version that the server reports, such as ``1.36.2``.
     """
 
     def __init__(
-        self, registry: Registry, *, node: NodeAgent, tokens: TokenAuthenticator, version: str = DEFAULT_VERSION
+        self,
+        registry: Registry,
+        *,
+        node: NodeAgent,
+        tokens: TokenAuthenticator,
+        certificates: CertificateAuthenticator = access.no_certificates,
+        version: str = DEFAULT_VERSION,
     ) -> None:
         self._registry = registry
         self._node = node
         self._tokens = tokens
+        self._certificates = certificates
         self._version = version
         self._watch_count = 0
         self._roles_load_at = 0.0
@@ -119,7 +127,7 @@ class KubeApi:
             path: The Kubernetes path, such as ``/api/v1/nodes``, without a prefix that the server puts before it.
         """
         try:
-            user = access.authenticate(request, self._tokens)
+            user = access.authenticate(request, self._tokens, self._certificates)
             target = parse_request(request.method, path, request_bodies.query_flag(request.query, "watch"))
             kind, attributes = target or (None, Attributes(request.method.lower(), path=path))
             with_roles = time.monotonic() >= self._roles_load_at
