@@ -56,7 +56,7 @@ def administered_cluster(peer: Mapping[str, Any] | None) -> str:
     """Return the id of the cluster whose administrator has a client's certificate; empty if it is no such certificate.
 
     Args:
-        peer: the verified certificate as :meth:`ssl.SSLSocket.getpeercert` returns it, or None without one.
+        peer: the verified certificate as ``ssl.SSLSocket.getpeercert`` returns it, or None without one.
     """
     subject = {name: value for parts in (peer or {}).get("subject", ()) for name, value in parts}
     given = (subject.get("commonName"), subject.get("organizationName"))

@@ -34,7 +34,7 @@ class User(NamedTuple):
 
 TokenAuthenticator = Mapping[str, User] | Callable[[str], User | None]
 CertificateAuthenticator = Callable[[Mapping[str, Any]], User | None]
-"""Returns the user of a verified certificate, as :meth:`ssl.SSLSocket.getpeercert` returns it."""
+"""Returns the user of a verified certificate, as ``ssl.SSLSocket.getpeercert`` returns it."""
 
 
 def no_certificates(peer: Mapping[str, Any]) -> User | None:
