@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from aksgpu import __version__
 from aksgpu.common.private_files import write_private
@@ -84,7 +84,7 @@ class Laptop:
         gc.freeze()
         gc.enable()
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", "/{path:.*}", self._handle, expect_handler=_answer_expectation)
         # aiohttp would refuse unknown encodings with a plain text before a handler could refuse them with JSON.
         runner = web.AppRunner(
             app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS
@@ -145,6 +145,7 @@ class Laptop:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self._limiter.request_received(request)
+        _check_headers(request)
         if request.path.startswith("/laptop/"):
             return await self._administer(request) if self._is_authorized(request) else _unauthorized(request)
         self._open_requests += 1
@@ -213,6 +214,31 @@ class Laptop:
         except (ValueError, TypeError, RecursionError, web.RequestPayloadError) as error:
             return web.json_response(ArmError(400, "BadRequest", str(error)).body(), status=400)
         return web.json_response({"done": done})
+
+
+def _check_headers(request: web.Request) -> None:
+    """Raise a 400 error for a header that is not UTF-8, except for a token. Many parts of a response quote headers."""
+    for name, value in request.raw_headers:
+        if value.isascii() or name.lower() == b"authorization":
+            continue
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            text = f"400 Bad Request: the header {name.decode(errors='replace')} is not valid UTF-8\n"
+            raise web.HTTPBadRequest(text=text) from None
+
+
+async def _answer_expectation(request: web.Request) -> None:
+    """Answer a request with an ``Expect`` header before its body arrives."""
+    if request.version < HttpVersion11:
+        return
+    expected = request.headers.get("Expect", "")
+    if not expected.isascii():
+        raise web.HTTPBadRequest(text="400 Bad Request: the header Expect has a character that is not ASCII\n")
+    if expected.lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text=f"417 Expectation Failed: only 100-continue is known, got {expected}\n")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # The 100 response is not part of the response.
 
 
 def _abort_connection(request: web.Request) -> web.Response:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,6 +132,30 @@ def test_the_login_of_az(laptop: Endpoint, live_cluster: LiveCluster) -> None:
         for broken in (given["access_token"][:-2], given["access_token"].replace(".", "", 1), "a.b.c", "..", "\xff"):
             refused = pool.request("GET", subscriptions, headers={"authorization": f"Bearer {broken}"})
             assert refused.status == 401, broken
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"Expect: 100-continue", 100),
+        (b"Expect: something", 417),
+        (b"Expect: caf\xc3\xa9", 400),
+        (b"Expect: \xff", 400),
+        (b"User-Agent: \xff", 400),
+        (b"Impersonate-User: \xff", 400),
+        (b"X-Any: caf\xc3\xa9", 401),
+    ],
+)
+def test_headers_with_strange_values(laptop: Endpoint, live_cluster: LiveCluster, header: bytes, status: int) -> None:
+    context = ssl.create_default_context(cafile=str(laptop.ca_file))
+    address = ("127.0.0.1", int(laptop.base_url.rpartition(":")[2]))
+    for path in (b"/version", b"/subscriptions?api-version=2022-12-01"):
+        with (
+            socket.create_connection(address, timeout=60) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+        ):
+            connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_a_managed_identity_logs_in(laptop: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
