@@ -95,6 +95,8 @@ def _status(kind: str, group: str = "") -> dict[str, Subresource]:
     return {"status": Subresource(group, "v1", kind)}
 
 
+_AUTHENTICATION = "authentication.k8s.io"
+_AUTHORIZATION = "authorization.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _SCHEDULING = "scheduling.k8s.io"
 _COORDINATION = "coordination.k8s.io"
@@ -140,7 +142,11 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), delete_returns_object=True),
     Kind("apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), generation=True,
          subresources=_status("DaemonSet", "apps")),
-    Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
+    Kind(_AUTHENTICATION, "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=("create",)),
+    Kind(_AUTHENTICATION, "v1", "TokenReview", "tokenreviews", namespaced=False, verbs=("create",)),
+    Kind(_AUTHORIZATION, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
+         verbs=("create",)),
+    Kind(_AUTHORIZATION, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", namespaced=False,
          verbs=("create",)),
     Kind("batch", "v1", "Job", "jobs", (), ("all",), generation=True, subresources=_status("Job", "batch"),
          fields=("status.successful",)),

@@ -50,7 +50,12 @@ def authenticate(request: web.Request, tokens: TokenAuthenticator, certificates:
     user = _certificate_user(request, certificates) or find_token_user(bearer_token(request), tokens)
     if user is None:
         raise StatusError(401, "Unauthorized", "Unauthorized")
-    return _impersonate(request, user._replace(groups=(*user.groups, _AUTHENTICATED_GROUP)))
+    return _impersonate(request, authenticated(user))
+
+
+def authenticated(user: User) -> User:
+    """Return the user with the group that every authenticated user has."""
+    return user._replace(groups=(*user.groups, _AUTHENTICATED_GROUP))
 
 
 def _certificate_user(request: web.Request, certificates: CertificateAuthenticator) -> User | None:
@@ -138,6 +143,25 @@ def allow_reason(store: Store, user: User, attributes: Attributes) -> str | None
             name = "/".join(filter(None, (binding["metadata"]["name"], namespace)))
             return f'RBAC: allowed by {entry.kind.kind} "{name}" of {role["kind"]} "{role["name"]}" to {subject}'
     return None
+
+
+def user_rules(store: Store, user: User, namespace: str) -> list[Object]:
+    """Return the rules of everything that a user may do in a namespace."""
+    everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+    if ADMIN_GROUP in user.groups:
+        return [everything, {"verbs": ["*"], "nonResourceURLs": ["*"]}]
+    own = {
+        "authentication.k8s.io": ["selfsubjectreviews"],
+        "authorization.k8s.io": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+    }
+    rules = [{"verbs": ["create"], "apiGroups": [group], "resources": names} for group, names in own.items()]
+    paths = [path for each in DISCOVERY_PATHS for path in (each.rstrip("/"), f"{each}*")]
+    rules.append({"verbs": ["get"], "nonResourceURLs": paths})
+    for entry in [*store.entries("clusterrolebindings"), *store.entries("rolebindings", namespace)]:
+        own_namespace = entry.obj["metadata"].get("namespace", "")
+        if _binding_subject(entry.obj, own_namespace, user):
+            rules += _role_rules(store, entry.obj["roleRef"], own_namespace)
+    return rules
 
 
 def _binding_subject(binding: Object, namespace: str, user: User) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from aiohttp import web
 
 from aksgpu.local import selectors
-from aksgpu.local.api import access, discovery, request_bodies, streaming
+from aksgpu.local.api import access, discovery, request_bodies, reviews, streaming
 from aksgpu.local.api.access import Attributes, CertificateAuthenticator, TokenAuthenticator, User
 from aksgpu.local.api.pod_exec import PodExec, serve_attach, serve_exec
 from aksgpu.local.api.pod_logs import PodLogs, open_log
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 MAX_WATCHES = 800
 """Watches at the same time. Further ones get 429."""
-
-_ACCESS_REVIEWS = "selfsubjectaccessreviews"
 
 
 class NodeAgent(PodLogs, PodExec, PodPorts, Protocol):
@@ -131,7 +129,7 @@ class KubeApi:
             target = parse_request(request.method, path, request_bodies.query_flag(request.query, "watch"))
             kind, attributes = target or (None, Attributes(request.method.lower(), path=path))
             with_roles = time.monotonic() >= self._roles_load_at
-            if attributes.resource != _ACCESS_REVIEWS or not with_roles:
+            if attributes.resource not in reviews.OWN or not with_roles:
                 attributes = access.with_selected_name(attributes, request.query)
                 access.authorize(self._registry.store, user, attributes, with_roles=with_roles)
             if kind is None:
@@ -244,8 +242,9 @@ class KubeApi:
         if attributes.subresource == "eviction" and isinstance(delete_options, dict):
             options = request_bodies.with_dry_run(options, delete_options.get("dryRun"))
         entry, _ = await self._write(call, body, options)
-        if attributes.resource == _ACCESS_REVIEWS:
-            status = access.review_access(self._registry.store, call.user, entry.obj.get("spec") or {})
+        if attributes.resource in reviews.KINDS:
+            spec = entry.obj.get("spec") or {}
+            status = reviews.status(attributes.resource, self._registry.store, self._tokens, call.user, spec)
             return json_response({**entry.obj, "status": status}, 201, options.warnings)
         if attributes.subresource:
             return json_response(entry.obj, 201)

@@ -175,6 +175,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "ClusterRoleBinding": {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "s"}},
     "PriorityClass": {"value": 10},
     "Secret": {"data": {"k": "dg=="}},
+    "SelfSubjectRulesReview": {"spec": {"namespace": "default"}},
+    "TokenReview": {"spec": {"token": "none"}},
     "SelfSubjectAccessReview": {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}},
 }
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "FOO"]

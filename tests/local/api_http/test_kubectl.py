@@ -165,6 +165,20 @@ def test_authorization(run: Run) -> None:
     assert "Role/reader" in run("get", "rolebindings", "-o", "wide")
 
 
+def test_who_am_i_and_what_may_i_do(run: Run) -> None:
+    shown = run("auth", "whoami", "-o", "json", token=DEV)
+    assert json.loads(shown)["status"]["userInfo"] == {"username": "dev", "groups": ["system:authenticated"]}
+    assert "system:masters" in run("auth", "whoami")
+    run("create", "role", "lister", "--verb=list,watch", "--resource=jobs.batch", "--resource-name=j")
+    run("create", "rolebinding", "dev-lists", "--role=lister", "--user=dev")
+    listed = run("auth", "can-i", "--list", token=DEV)
+    assert re.search(r"jobs\.batch +\[\] +\[j\] +\[list watch\]", listed)
+    assert re.search(r"selfsubjectreviews\.authentication\.k8s\.io +\[\] +\[\] +\[create\]", listed)
+    assert "/openapi" in listed
+    assert re.search(r"^\*\.\* +\[\] +\[\] +\[\*\]", run("auth", "can-i", "--list"), re.MULTILINE)
+    assert "Error" not in run("auth", "can-i", "--list", "-n", "nowhere", token=DEV)
+
+
 def test_roles_that_every_cluster_has(run: Run) -> None:
     def check(may: bool, *words: str, who: str) -> None:
         response = run("auth", "can-i", *words, "--as", who, code=0 if may else 1)

@@ -220,6 +220,22 @@ def test_access_reviews_need_exactly_one_subject(server: Server, spec: dict[str,
     assert (response.status, "exactly one of" in response.json["message"]) == (422, True)
 
 
+def test_token_reviews(server: Server) -> None:
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+
+    def status(token: str, **options: Any) -> Any:
+        return server.send("POST", path, {"spec": {"token": token}}, **options).json["status"]
+
+    user = {"username": "dev", "groups": ["system:authenticated"]}
+    assert status(DEV) == {"authenticated": True, "user": user}
+    assert status("none") == {"user": {}, "error": "[invalid bearer token]"}
+    refused = server.send("POST", path, {"spec": {}})
+    assert (refused.status, refused.json["message"]) == (400, "token is required for TokenReview in authentication")
+    assert server.send("POST", path, {"spec": {"token": DEV}}, token=DEV).status == 403
+    rules = server.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {"spec": {}})
+    assert (rules.status, rules.json["message"]) == (400, "no namespace on request")
+
+
 def test_the_size_of_a_body_is_limited(server: Server) -> None:
     fits = config_map("fits", k="x" * 500_000)
     assert server.send("POST", MAPS, fits).status == 201
