@@ -44,6 +44,7 @@ class KubeCluster:
         settings: the laptop's settings.
         tokens: returns the user of a bearer token, or None for an invalid one.
         certificates: returns the user of a client certificate.
+        secret: what the tokens of ServiceAccounts are signed with.
         addresses: the addresses of the pods of all clusters.
         version: the Kubernetes version.
     """
@@ -54,6 +55,7 @@ class KubeCluster:
         settings: Settings,
         tokens: Callable[[str], User | None],
         certificates: CertificateAuthenticator,
+        secret: bytes,
         addresses: AddressPool,
         version: str,
     ) -> None:
@@ -99,7 +101,6 @@ class Clusters:
         self._is_entra_token = is_entra_token
         self._addresses = AddressPool()
         self._running: dict[str, KubeCluster] = {}
-        self._find_users: dict[str, Callable[[str], User | None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, cluster_id: str, token: str, version: str) -> Objects:
@@ -122,10 +123,11 @@ class Clusters:
         async with self._locks[cluster_id]:
             if cluster_id not in self._running:
                 root = self._root / cluster_id
-                cluster = KubeCluster(root, self._settings, find_user, find_certificate_user, self._addresses, version)
+                cluster = KubeCluster(
+                    root, self._settings, find_user, find_certificate_user, token.encode(), self._addresses, version
+                )
                 await cluster.start()
                 self._running[cluster_id] = cluster
-                self._find_users[cluster_id] = find_user
             return self._running[cluster_id].registry
 
     async def close(self, cluster_id: str) -> None:
@@ -168,7 +170,7 @@ class Clusters:
         token = bearer_token(request)
         if named or not token:
             return named
-        found = [each for each in self._running if self._find_users[each](token)]
+        found = [each for each, cluster in self._running.items() if cluster.api.find_user(token)]
         return found[0] if len(found) == 1 else ""
 
     async def handle(self, request: web.Request, cluster_id: str, path: str, *, exists: bool) -> web.StreamResponse:

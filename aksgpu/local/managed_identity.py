@@ -6,14 +6,13 @@ token, and receives a JSON Web Token, because ``az`` reads the tenant from it. I
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
+from aksgpu.local import json_web_token
+
+__all__ = ["PATH", "is_valid", "token_response"]
 
 PATH = "/msi/token"
 LIFETIME_SECONDS = 24 * 3600
@@ -27,10 +26,8 @@ def token_response(secret: bytes, tenant: str, query: Mapping[str, str]) -> dict
     now = int(time.time())
     claims = {"aud": resource, "iss": f"https://sts.windows.net/{tenant}/", "iat": now, "exp": now + LIFETIME_SECONDS}
     claims |= {"oid": OBJECT_ID, "sub": OBJECT_ID, "appid": OBJECT_ID, "tid": tenant, "idtyp": "app"}
-    head = _encode(orjson.dumps({"typ": "JWT", "alg": "HS256"}))
-    signed = f"{head}.{_encode(orjson.dumps(claims))}"
     return {
-        "access_token": f"{signed}.{_sign(secret, signed)}",
+        "access_token": json_web_token.issue(secret, claims),
         "expires_on": str(now + LIFETIME_SECONDS),
         "resource": resource,
         "token_type": "Bearer",
@@ -40,17 +37,4 @@ def token_response(secret: bytes, tenant: str, query: Mapping[str, str]) -> dict
 
 def is_valid(secret: bytes, token: str) -> bool:
     """Return whether a token was issued here with this secret, and has not expired."""
-    signed, _, signature = token.rpartition(".")
-    if not hmac.compare_digest(signature.encode(errors="surrogateescape"), _sign(secret, signed).encode()):
-        return False
-    claims = signed.partition(".")[2]
-    expires: int = orjson.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"]
-    return time.time() < expires
-
-
-def _sign(secret: bytes, text: str) -> str:
-    return _encode(hmac.digest(secret, text.encode(errors="surrogateescape"), hashlib.sha256))
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return bool(json_web_token.verified_claims(secret, token))
