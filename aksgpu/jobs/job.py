@@ -84,6 +84,8 @@ class Job:
         cluster: the cluster.
         name: the Job's name.
         namespace: the Job's namespace.
+        applied: the other objects that :func:`aksgpu.jobs.apply` applied before the Job, such as ``Service train-svc``,
+            in order; empty for a Job that was not made by this call.
 
     Raises:
         InvalidInput: ``aks`` is not a cluster, or a name is not valid.
@@ -94,6 +96,7 @@ class Job:
         self.cluster = aks
         self.name = job_arguments.job_name(name, new=False)
         self.namespace = aks.kube.namespace if namespace is None else job_arguments.namespace(namespace)
+        self.applied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, namespace={self.namespace!r})"
