@@ -12,6 +12,7 @@ from aksgpu.common.arguments import shown
 from aksgpu.common.gpu_size_table import is_gpu_size, lookup
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
+from aksgpu.kube import taint_kinds
 
 __all__ = ["GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "tolerates", "tolerations"]
 
@@ -24,8 +25,6 @@ _MARKS = {
     "nvidia.com/gpu.present": ("true",),
     "aksgpu.dev/gpu": ("simulated", "nvml"),
 }
-_TEMPORARY = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeleted", "DeletionCandidate")
-"""Prefixes of taints that Kubernetes and the autoscaler add and remove. A workload must not tolerate them."""
 _SYSTEM = "CriticalAddonsOnly"
 """Taint of AKS system pools."""
 _DOCUMENTED: list[dict[str, Any]] = [
@@ -98,7 +97,7 @@ class Node:
     @property
     def temporary_taints(self) -> tuple[Object, ...]:
         """Taints that Kubernetes or the autoscaler added for a while, and that keep pods away."""
-        return tuple(t for t in self.taints if t["effect"] != "PreferNoSchedule" and t["key"].startswith(_TEMPORARY))
+        return tuple(t for t in self.taints if t["effect"] != "PreferNoSchedule" and taint_kinds.is_temporary(t["key"]))
 
 
 def read(node: Object) -> Node:
@@ -202,7 +201,7 @@ def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str
     found: list[dict[str, Any]] = []
     for taint in sorted((t for node in gpu_nodes for t in node.taints), key=taint_text):
         key = taint["key"]
-        if taint["effect"] == "PreferNoSchedule" or key.startswith(_TEMPORARY) or (key == _SYSTEM and not system):
+        if taint["effect"] == "PreferNoSchedule" or taint_kinds.is_temporary(key) or (key == _SYSTEM and not system):
             continue
         value = {"operator": "Equal", "value": taint["value"]} if taint.get("value") else {"operator": "Exists"}
         toleration = {"key": key, **value, "effect": taint["effect"]}
