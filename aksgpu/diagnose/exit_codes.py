@@ -76,12 +76,13 @@ EXIT_CODES = {
     139: ExitCode("a segmentation fault", "a library of the program crashed (SIGSEGV)", _FAULT_HANDLER),
     143: ExitCode(
         "a program that was asked to end",
-        "the program was asked to end (SIGTERM): its pod was deleted, evicted or ended by the Job",
+        "the program was asked to end (SIGTERM); the pod itself was not deleted, so that a launcher, a time limit or a "
+        "script in the container did it",
         Cure(
-            "Look at the events in the evidence for who ended it, and run it again.",
-            'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), '
-            "replace=True)",
-            "kubectl get events --namespace NAMESPACE --sort-by=.lastTimestamp",
+            f"Look in its log for what ended it (a launcher whose other process failed, timeout), correct the program, "
+            f"{RUN_AGAIN}",
+            'from aksgpu import logs\nprint(logs.read(aks, "POD", namespace="NAMESPACE", tail_lines=200))',
+            "kubectl logs POD --namespace NAMESPACE --all-containers --tail=200",
         ),
     ),
 }

@@ -531,8 +531,9 @@ def _unknown_crash(
     code = meaning_of(failure.get("exitCode"), failure.get("signal"))
     line = log.line or str(failure.get("message") or "").strip().rpartition("\n")[2]
     if code is not None and not log.has_error:
-        verdict = f"{ended}: {code.meaning}"
-        verdict += f". The log ends: {line}" if line else "."
+        verdict = f"{ended}: {code.meaning}."
+        if line:
+            verdict = f"{ended}: {line}. The exit code says: {code.meaning}."
         return reader.diagnosis(verdict, code.cure, rows, cause=code.name)
     if not line:
         return reader.diagnosis(f"{ended}.", _NO_LOG, rows)

@@ -14,7 +14,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import Event, moment_of
 from aksgpu.diagnose.placement import ObstacleKind, obstacles
 from aksgpu.diagnose.scheduling_events import DEFAULT_POOL, read_event
-from aksgpu.diagnose.scheduling_rules import Situation, first_rule, first_user
+from aksgpu.diagnose.scheduling_rules import NO_PLUGIN, UNHEALTHY, Situation, first_rule, first_user
 from aksgpu.diagnose.scheduling_texts import SCHEDULER_TEXTS, SHOW_NODES, SchedulingText
 from aksgpu.errors import GpuStackError, NoScaleUp, PodPending
 from aksgpu.kube import pod_facts
@@ -24,6 +24,8 @@ __all__ = ["explain_unscheduled"]
 
 _NOT_TRIED = "the scheduler has not looked at it yet"
 """The state of a pod about which the scheduler has not reported anything."""
+_MANAGED_LABEL = "kubernetes.azure.com/dcgm-exporter"
+"""Label of the nodes of managed GPU pools, whose device plugin is a service of the node."""
 _DEFAULT_SCHEDULERS = ("", "default-scheduler")
 _SCALE_UP_TIME = timedelta(minutes=20)
 """Time that the autoscaler and Azure need at most to add a GPU node."""
@@ -157,12 +159,33 @@ def _explain(reader: ClusterReader, situation: Situation, rows: Rows, events: li
         verdict = f"The pod is not scheduled: {message or _NOT_TRIED}"
         name, cure = _cure_for_message(reader, situation, message)
         return _pending(reader, situation, verdict, cure, rows, name)
+    if rule.name == UNHEALTHY and not _has_plugin(reader, _nodes_with(situation, {ObstacleKind.UNHEALTHY})):
+        # The kubelet reports no healthy GPU also when the plugin has gone.
+        rule = NO_PLUGIN
     verdict = f"The pod is not scheduled: {rule.verdict(situation)}."
     cure = rule.cure(situation)
     if issubclass(rule.error, GpuStackError):
         sick = _nodes_with(situation, {ObstacleKind.NO_PLUGIN, ObstacleKind.UNHEALTHY})
         return _explain_sick_nodes(reader, rule.error, sick, verdict, cure, rows, rule.name)
     return _pending(reader, situation, verdict, cure, rows, rule.name)
+
+
+def _has_plugin(reader: ClusterReader, nodes: tuple[str, ...]) -> bool:
+    """Whether a device plugin runs on one of the nodes, as a pod or as the service of a managed pool."""
+    if any(node.labels.get(_MANAGED_LABEL) for node in reader.nodes() or () if node.name in nodes):
+        return True
+
+    def fetch() -> list[Object]:
+        return reader.aks.kube.list("Pod", all_namespaces=True, field_selector=f"spec.nodeName={nodes[0]}")
+
+    pods = reader.attempt(f"the pods of node {nodes[0]}", fetch)
+    if pods is None:
+        return True
+    for pod in pods:
+        images = [str(container.get("image")) for container in pod["spec"]["containers"]]
+        if any("device-plugin" in image for image in images) and not pod_facts.ended(pod):
+            return True
+    return False
 
 
 def _explain_sick_nodes(

@@ -28,7 +28,7 @@ from aksgpu.kube import pod_facts
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import GPU, Node
 
-__all__ = ["RULES", "Kinds", "SchedulingRule", "Situation", "first_rule", "first_user"]
+__all__ = ["NO_PLUGIN", "RULES", "UNHEALTHY", "Kinds", "SchedulingRule", "Situation", "first_rule", "first_user"]
 
 Kinds = AbstractSet[ObstacleKind]
 """The kinds of obstacles between a pod and one node. A rule is never asked about a node without obstacles."""
@@ -363,7 +363,7 @@ def _node_named(cure: Cure, kind: ObstacleKind) -> Callable[[Situation], Cure]:
     return cure_for
 
 
-_UNHEALTHY = Cure(
+_RESTART_PLUGIN = Cure(
     "Restart the device plugin on NODE, which reads the state of the GPUs again; if they stay unhealthy, replace the "
     "node: "
     "diagnose.node(aks, 'NODE') and plugin.status(aks) show what is wrong with them.",
@@ -373,17 +373,20 @@ _UNHEALTHY = Cure(
 )
 
 
+NO_PLUGIN = SchedulingRule(
+    "no device plugin", no_device_plugin, _install_plugin, summary=_nothing_advertised, error=GpuNotAdvertised
+)
+"""No device plugin serves the GPUs."""
+UNHEALTHY = "the GPUs are unhealthy"
+"""Name of the rule for nodes that have GPUs of which none is healthy."""
+
 RULES = (
     SchedulingRule("the node is being set up", node_is_starting, _node_named(NODE_STARTING, ObstacleKind.STARTING)),
     SchedulingRule("the GPUs are taken", only_gpus_taken, _wait_or_make_room),
     SchedulingRule("a taint is not tolerated", only_taint, _tolerate),
     SchedulingRule("a taint, and the node is being set up", taint_and_starting, _tolerate),
-    SchedulingRule(
-        "no device plugin", no_device_plugin, _install_plugin, summary=_nothing_advertised, error=GpuNotAdvertised
-    ),
-    SchedulingRule(
-        "the GPUs are unhealthy", gpus_unhealthy, _node_named(_UNHEALTHY, ObstacleKind.UNHEALTHY), error=GpuLost
-    ),
+    NO_PLUGIN,
+    SchedulingRule(UNHEALTHY, gpus_unhealthy, _node_named(_RESTART_PLUGIN, ObstacleKind.UNHEALTHY), error=GpuLost),
     SchedulingRule("another GPU resource", other_gpu_resource, _ask_for_other_resource, summary=_no_node_has_resource),
     SchedulingRule("a taint, and the GPUs are taken", taint_and_gpus_taken, _tolerate),
     SchedulingRule("a label is missing", label_missing, _correct_selector),
