@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from aksgpu.azure import Azure
@@ -37,6 +37,15 @@ def has_azure(aks: HasKube) -> bool:
     return getattr(aks, "azure", None) is not None
 
 
+@dataclass
+class _Shared:
+    """What several diagnoses need of the same cluster: None if it was not read yet, or could not be read."""
+
+    nodes: list[Node] | None = None
+    usage: dict[str, Usage] | None = None
+    problems: dict[str, list[NodeProblem]] = field(default_factory=dict)
+
+
 class ClusterReader:
     """Reads a cluster for one diagnosis.
 
@@ -53,11 +62,19 @@ class ClusterReader:
             "GROUP": str(getattr(aks, "resource_group", "") or ""),
         }
         """Names that replace the placeholders of a cure."""
-        self.problems: dict[str, list[NodeProblem]] = {}
-        """What the conditions of the nodes report, by node name."""
         self._unreachable = False
-        self._nodes: list[Node] | None = None
-        self._usage: dict[str, Usage] | None = None
+        self._shared = _Shared()
+
+    def for_another(self) -> ClusterReader:
+        """Return a reader for another object of the cluster. It shares the nodes and the GPUs in use."""
+        other = ClusterReader(self.aks)
+        other._shared = self._shared
+        return other
+
+    @property
+    def problems(self) -> dict[str, list[NodeProblem]]:
+        """What the conditions of the nodes report, by node name."""
+        return self._shared.problems
 
     @property
     def has_azure(self) -> bool:
@@ -197,20 +214,20 @@ class ClusterReader:
 
     def nodes(self) -> list[Node] | None:
         """Return all nodes by pool and name; None if they could not be read. They are read once."""
-        if self._nodes is None:
+        if self._shared.nodes is None:
             found = self.attempt("the nodes", lambda: self.aks.kube.list("Node", pick=_with_problems))
             if found is None:
                 return None
-            self._nodes = sorted((node for node, _ in found), key=lambda node: (node.pool, node.name))
-            self.problems = {node.name: problems for node, problems in found if problems}
-        return self._nodes
+            self._shared.nodes = sorted((node for node, _ in found), key=lambda node: (node.pool, node.name))
+            self._shared.problems = {node.name: problems for node, problems in found if problems}
+        return self._shared.nodes
 
     def usage(self) -> dict[str, Usage] | None:
         """Return the GPUs in use by node; None if that could not be read. They are read once."""
-        if self._usage is None:
+        if self._shared.usage is None:
             what = "who uses the GPUs (the pods of all namespaces)"
-            self._usage = self.attempt(what, lambda: usage(self.aks))
-        return self._usage
+            self._shared.usage = self.attempt(what, lambda: usage(self.aks))
+        return self._shared.usage
 
     def pool_rows(self) -> Rows:
         """Return what Azure reports about the pool whose name is known, as evidence; empty without Azure."""

@@ -309,9 +309,10 @@ def _node_problem(reader: ClusterReader, name: str) -> str:
 
 def _starting(reader: ClusterReader, obj: Object, rows: Rows, events: list[Event]) -> Diagnosis:
     """Explain a pod that has a node and no running container yet."""
+    # What failed before the image was pulled has succeeded since.
+    pulled = max((number for number, event in enumerate(events) if event.reason == "Pulled"), default=-1)
+    events = events[pulled + 1 :]
     for event in reversed(events):
-        if event.reason == "Pulled":
-            break  # what failed before has succeeded since
         failure = gpu_failures.from_event(event.reason, event.message) if event.warning else None
         if failure is not None:
             waits = (

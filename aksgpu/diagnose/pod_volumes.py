@@ -9,6 +9,8 @@ from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import Cure
 from aksgpu.diagnose.diagnosis import Rows
 from aksgpu.diagnose.scheduling_texts import VOLUME_ZONE
+from aksgpu.errors import NotFound
+from aksgpu.kube import path_names
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import Node
 
@@ -49,11 +51,23 @@ def zones(reader: ClusterReader, pod: Object) -> list[ZonedClaim]:
     for name in claim_names(pod):
         claim = _find(reader, "PersistentVolumeClaim", name, pod["metadata"]["namespace"])
         volume_name = str(((claim or {}).get("spec") or {}).get("volumeName") or "")
-        volume = _find(reader, "PersistentVolume", volume_name, None) if volume_name else None
+        volume = _volume(reader, volume_name) if volume_name else None
         in_zones = _zones_of(volume or {})
         if in_zones:
             found.append(ZonedClaim(name, volume_name, in_zones))
     return found
+
+
+def _volume(reader: ClusterReader, name: str) -> Object | None:
+    """Return a PersistentVolume; None if there is none or it could not be read."""
+
+    def fetch() -> Object | None:
+        try:
+            return reader.aks.kube.request("GET", f"/api/v1/persistentvolumes/{path_names.check_path_segment(name)}")
+        except NotFound:
+            return None
+
+    return reader.attempt(f"volume {name}", fetch)
 
 
 def _find(reader: ClusterReader, kind: str, name: str, namespace: str | None) -> Object | None:
