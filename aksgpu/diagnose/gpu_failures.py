@@ -90,7 +90,7 @@ def from_event(reason: str, message: str) -> Failure | None:
     if reason in _VOLUME_REASONS:
         rows = (*VOLUME_TEXTS, *_OTHER_ROWS)
     elif reason in _IMAGE_REASONS:
-        rows = _IMAGE_ROWS
+        rows = (*_IMAGE_ROWS, *_OTHER_ROWS)
     elif reason == "FailedCreate":
         rows = (*REFUSED_TEXTS, *_OTHER_ROWS)
     return first_match(rows, message, Place.EVENT)

@@ -234,20 +234,27 @@ def _wait_or_make_room(situation: Situation) -> Cure:
     user = first_user(situation)
     code, shell = _add_node(situation)
     if not user:
-        return Cure(f"Wait, or {add}.", code, shell)
+        return Cure(f"Wait until a GPU is free, or {add}.", code, shell)
     namespace, _, name = user.partition("/")
     if situation.user_kind == "Job":
         delete = f"jobs.get(aks, {name!r}, namespace={namespace!r}).delete()"
         advice = f"Wait until {user} ends, delete it (a Job: {delete}), or {add}."
-        return Cure(
-            advice, f"from aksgpu import jobs\n{delete}", shell or f"kubectl delete job {name} --namespace {namespace}"
-        )
+        return _either(advice, code, shell, delete, f"kubectl delete job {name} --namespace {namespace}")
     if situation.user_kind == "Pod":
         delete = f'aks.kube.delete("Pod", {name!r}, {namespace!r})'
         advice = f"{user} is a pod without a Job and may never end: delete it ({delete}), or {add}."
-        return Cure(advice, delete, f"kubectl delete pod {name} --namespace {namespace}")
+        return _either(advice, code, shell, delete, f"kubectl delete pod {name} --namespace {namespace}")
     advice = f"{user} is not a Job and may never end: scale it down or delete it, or {add}."
-    return Cure(advice, code, shell or f"kubectl get all --namespace {namespace}")
+    return _either(advice, code, shell, "", f"kubectl get all --namespace {namespace}")
+
+
+def _either(advice: str, add_code: str, add_shell: str, delete: str, delete_shell: str) -> Cure:
+    """Return a cure that adds a node, with the deletion as a comment: it ends the work of somebody."""
+    code = [add_code or "from aksgpu import capacity\ncapacity.gpus(aks)"]
+    if delete:
+        module = "from aksgpu import jobs; " if delete.startswith("jobs.") else ""
+        code.append(f"# or: {module}{delete}")
+    return Cure(advice, "\n".join(code), "\n".join(part for part in (add_shell, f"# or: {delete_shell}") if part))
 
 
 def _nodes_in_pool(situation: Situation) -> int:
