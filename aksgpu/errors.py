@@ -737,7 +737,23 @@ class DriverMismatch(GpuStackError):
 
 
 class GpuLost(GpuStackError):
-    """A GPU was lost while a container used it."""
+    """A GPU was lost while a container used it.
+
+    Attributes:
+        xid: the number of the driver's error (XID); None if not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        nodes: tuple[str, ...] = (),
+        xid: int | None = None,
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, nodes=nodes, hint=hint, original=original)
+        self.xid = xid
 
 
 class SecondGpuStack(GpuStackError):

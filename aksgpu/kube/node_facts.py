@@ -12,6 +12,7 @@ from aksgpu.common.arguments import shown
 from aksgpu.common.gpu_size_table import is_gpu_size, lookup
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
+from aksgpu.kube import taint_kinds
 from aksgpu.kube.node_health import GpuHealth, gpu_health
 
 __all__ = ["AMD_GPU", "GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "tolerates", "tolerations"]
@@ -34,8 +35,6 @@ _POOL_LABELS = ("kubernetes.azure.com/agentpool", "agentpool", "karpenter.sh/nod
 """Labels with the name of a node's pool, in the order in which they are read."""
 _MODEL_LABELS = ("nvidia.com/gpu.product", "amd.com/gpu.product-name", "beta.amd.com/gpu.product-name")
 """Labels with the model of a node's GPUs."""
-_TEMPORARY = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeleted", "DeletionCandidate")
-"""Prefixes of taints that Kubernetes and the autoscaler add and remove. A workload must not tolerate them."""
 _SYSTEM = "CriticalAddonsOnly"
 """Taint of AKS system pools."""
 _DOCUMENTED: list[dict[str, Any]] = [
@@ -131,7 +130,7 @@ class Node:
         return tuple(
             taint
             for taint in self.taints
-            if taint["effect"] != "PreferNoSchedule" and taint["key"].startswith(_TEMPORARY)
+            if taint["effect"] != "PreferNoSchedule" and taint_kinds.is_temporary(taint["key"])
         )
 
 
@@ -237,7 +236,7 @@ def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str
     taints = [taint for node in gpu_nodes for taint in node.taints]
     for taint in sorted(taints, key=taint_text):
         key = taint["key"]
-        if taint["effect"] == "PreferNoSchedule" or key.startswith(_TEMPORARY) or (key == _SYSTEM and not system):
+        if taint["effect"] == "PreferNoSchedule" or taint_kinds.is_temporary(key) or (key == _SYSTEM and not system):
             continue
         value = {"operator": "Equal", "value": taint["value"]} if taint.get("value") else {"operator": "Exists"}
         toleration = {"key": key, **value, "effect": taint["effect"]}
