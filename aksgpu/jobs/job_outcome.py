@@ -23,6 +23,7 @@ from aksgpu.errors import (
     RunTimeout,
 )
 from aksgpu.jobs.executor_manifest import CANCELLED, EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
+from aksgpu.jobs.missing_files import missing_file_note
 from aksgpu.jobs.outcome_copy import keep_copy, read_copy
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -186,6 +187,15 @@ def value_of(record: Record, name: str, *, raw: bool) -> Any:
 
 def exception_of(record: Record, name: str) -> BaseException | None:
     """Return the exception of an outcome; None if the function returned a value that can be had."""
+    error = _error_of(record, name)
+    if error is not None and record.header["kind"] in ("exception", "script"):
+        note = missing_file_note(str(_body(record).get("text") or ""))
+        if note:
+            error.add_note(f"[aksgpu] {note}")
+    return error
+
+
+def _error_of(record: Record, name: str) -> BaseException | None:
     kind = record.header["kind"]
     text = str(record.header.get("text") or "")
     if record.header["where"] == "nowhere":
