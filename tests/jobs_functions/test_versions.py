@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import math
 import pickle
@@ -10,6 +11,7 @@ import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import resources
 from math import sqrt as root
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 from aksgpu.errors import InvalidInput
 from aksgpu.payload import records
+from aksgpu.payload.packing import RUNNER_FILES
 
 from . import helper_module
 from .helper_module import Scale, scaled
@@ -205,3 +208,12 @@ def test_what_source_cannot_express_is_refused_by_name(function: Any, args: tupl
     with pytest.raises(InvalidInput, match="cannot travel as source") as raised:
         pack(function, *args, mode="source")
     assert named in raised.value.message
+
+
+@pytest.mark.parametrize("name", RUNNER_FILES.values())
+def test_the_files_of_the_pod_have_the_syntax_of_the_oldest_python(name: str) -> None:
+    text = resources.files("aksgpu.payload").joinpath(name).read_text()
+    tree = ast.parse(text, feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    own = {file.removesuffix(".py") for file in RUNNER_FILES}
+    assert {module.partition(".")[0] for module in imported} <= sys.stdlib_module_names | own | {"cloudpickle"}
