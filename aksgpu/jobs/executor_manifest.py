@@ -200,7 +200,9 @@ def _env(options: ExecutorOptions, environment_secret: str) -> list[Object]:
         **options.env,
     }
     if options.timeout is not None:
-        variables["AKSGPU_TIMEOUT"] = f"{options.timeout:g}"
+        variables["AKSGPU_TIMEOUT"] = str(options.timeout)
+    if options.python:
+        variables["AKSGPU_PYTHON"] = options.python
     if options.workdir:
         variables["AKSGPU_WORKDIR"] = options.workdir
     found = [*_paths(), *({"name": name, "value": value} for name, value in variables.items())]

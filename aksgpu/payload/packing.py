@@ -110,7 +110,7 @@ def pack_call(
     *,
     root: Path,
     mode: str = "auto",
-    packages: Packages | None = None,
+    packages: Packages | None = NONE,
     include: Iterable[str] = (),
 ) -> Payload:
     """Pack a call.

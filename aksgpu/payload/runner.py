@@ -32,16 +32,19 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING or __name__ != "__main__":
+if TYPE_CHECKING or __name__ not in ("__main__", "__mp_main__"):
     from aksgpu.payload import installer, records
     from aksgpu.payload import source_loader as source
-else:
+elif __name__ == "__main__":
+    HERE = str(Path(__file__).parent)
+    sys.path.insert(0, HERE)
     import aksgpu_installer as installer
     import aksgpu_records as records
     import aksgpu_source as source
 
     # The user's modules may have the names of the files beside this one.
-    sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
+    sys.path[:] = [entry for entry in sys.path if entry != HERE]
+# Processes that multiprocessing starts anew import this file as __mp_main__. They call none of its functions.
 
 PAYLOAD = Path(os.environ.get("AKSGPU_PAYLOAD", "/aksgpu/payload"))
 RUN = Path(os.environ.get("AKSGPU_RUN", "/aksgpu/run"))
@@ -182,6 +185,9 @@ def prepare() -> None:
     RUN.mkdir(parents=True, exist_ok=True)
     PID_FILE.write_text(str(os.getpid()))
     os.environ["AKSGPU_ATTEMPT"] = str(attempt())
+    own = ".".join(map(str, sys.version_info[:2]))
+    if os.environ.get("AKSGPU_PYTHON", own) != own:
+        say(f"the image has Python {own}, and Python {os.environ['AKSGPU_PYTHON']} was asked for")
     if not is_writable(Path(os.environ.get("HOME") or "/nonexistent")):
         os.environ["HOME"] = str(made(RUN / "home"))
     if not is_writable(Path(os.environ.get("TMPDIR") or "/tmp")):

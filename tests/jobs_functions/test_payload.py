@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import json
 import math
+import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -19,7 +23,7 @@ from aksgpu.payload.modules import find_root, project_modules
 from aksgpu.payload.packing import pack_call
 
 from . import helper_module
-from .pod_process import run_payload
+from .pod_process import pack, run_payload
 
 HERE = Path(__file__).parent
 
@@ -119,6 +123,78 @@ def test_editable_installations_travel(tmp_path: Path, monkeypatch: pytest.Monke
     assert pickle.loads(run.record.body) == 1
 
 
+class Adder:
+    """A callable object, with a method."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    def __call__(self, number: int) -> int:
+        return number + self.offset
+
+    def add(self, number: int) -> int:
+        return self(number)
+
+
+def add(number: int, offset: int) -> int:
+    return number + offset
+
+
+CALLABLES = [Adder(2), Adder(2).add, functools.partial(add, offset=2), lambda number: number + 2]
+
+
+@pytest.mark.parametrize("mode", ["pickle", "source"])
+@pytest.mark.parametrize("function", CALLABLES, ids=["object", "method", "partial", "lambda"])
+def test_each_kind_of_callable_travels(function: Any, mode: str, tmp_path: Path) -> None:
+    run = run_payload(pack(function, 40, mode=mode), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    assert pickle.loads(run.record.body) == 42
+
+
+def in_new_processes(count: int) -> list[int]:
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
+        return pool.map(math.factorial, range(count))
+
+
+def test_a_function_may_start_processes_anew(tmp_path: Path) -> None:
+    run = run_payload(pack(in_new_processes, 3), tmp_path)
+    assert run.record is not None, run.output
+    assert pickle.loads(run.record.body) == [1, 1, 2]
+
+
+def test_a_pod_with_safe_paths_finds_the_runners_files(tmp_path: Path) -> None:
+    run = run_payload(pack(math.factorial, 3), tmp_path, env={"PYTHONSAFEPATH": "1"})
+    assert run.exit_code == 0, run.output
+
+
+FINGERPRINT = """
+import sys
+sys.path.insert(0, {tests!r})
+from jobs_functions import test_payload
+from jobs_functions.pod_process import pack
+word = "".join(["l", "r"])
+values = [word, word] if {same} else ["".join(["l", "r"]), "".join(["l", "r"])]
+print(pack(test_payload.uses_set, values, names={{"b": 1, "a": 2}}).fingerprint)
+"""
+
+
+def uses_set(values: list[str], names: dict[str, int]) -> bool:
+    return values[0] in {"lr", "momentum", "decay"} and helper_module.scaled(names["a"]) > 0
+
+
+def test_the_fingerprint_is_the_same_in_each_kernel() -> None:
+    found = set()
+    for seed, same in (("1", True), ("2", False), ("3", True)):
+        program = FINGERPRINT.format(tests=str(HERE.parent), same=same)
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=150, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
 # Explain
 
 
@@ -206,7 +282,6 @@ print(json.dumps(found))
 
 
 def test_functions_of_cells_travel_and_edited_cells_count(tmp_path: Path) -> None:
-    import json
 
     program = textwrap.dedent(CELLS).format(tests=str(HERE.parent), folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150, check=False)

@@ -29,6 +29,10 @@ from .pod_process import interpreters, pack, run_payload
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 WEIGHTS = {"a": 1.5, "b": [2, 3]}
 VERSIONS = sorted(interpreters(), key=lambda version: int(version.split(".")[1]))
+EACH_VERSION = [
+    pytest.param(version, marks=[] if version in (OWN, VERSIONS[0]) else pytest.mark.slow) for version in VERSIONS
+]
+"""This Python and the oldest one in each run of the tests, and the others in a complete one."""
 
 
 class Mode(Enum):
@@ -107,7 +111,7 @@ def test_this_python_is_among_the_interpreters() -> None:
     assert interpreters()[OWN] == sys.executable
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_source_gives_the_same_value_with_every_python(version: str, tmp_path: Path) -> None:
     payload = pack(compute, Settings(0.5, tags=["y"]), 4, mode="source")
     run = run_payload(payload, tmp_path, python=interpreters()[version])
@@ -116,7 +120,7 @@ def test_source_gives_the_same_value_with_every_python(version: str, tmp_path: P
     assert pickle.loads(run.record.body) == expected(version)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_a_pickle_runs_with_its_own_python_and_is_refused_by_any_other(version: str, tmp_path: Path) -> None:
     payload = pack(compute, Settings(0.5, tags=["y"]), 4, mode="pickle")
     run = run_payload(payload, tmp_path, python=interpreters()[version])
@@ -130,7 +134,7 @@ def test_a_pickle_runs_with_its_own_python_and_is_refused_by_any_other(version: 
         assert "Nothing was unpickled" in run.output
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_by_default_another_python_uses_the_source(version: str, tmp_path: Path) -> None:
     run = run_payload(pack(compute, Settings(0.5, tags=["y"]), 4), tmp_path, python=interpreters()[version])
     assert run.record is not None, run.output
