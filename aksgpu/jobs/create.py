@@ -221,7 +221,7 @@ def _create_or_return(
     _refuse_different(aks, manifest, completed, live)
     ending = describe_ending(aks, live) if replace is None else ""
     if ending:
-        # The level is that of the caller of `apply` or `submit`.
+        # The stack level of the caller of `apply` or `submit`.
         warnings.warn(f"Job {job.name!r} {ending}. This is the old run. {REPLACE}", stacklevel=3)
     return job
 
@@ -244,7 +244,7 @@ def _create_unless_exists(job: Job, completed: Object, *, replace: bool) -> Obje
     try:
         kube.create(completed)
     except AlreadyExists:
-        # Somebody, such as another kernel, created it since it was looked up.
+        # Another client, such as another kernel, created it after the lookup.
         live = kube.find("Job", job.name, namespace=job.namespace)
         if live is None:
             raise

@@ -19,6 +19,7 @@ __all__ = [
     "FUNCTION",
     "LAUNCHING",
     "MAIN",
+    "PACKAGES",
     "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
@@ -40,6 +41,8 @@ FUNCTION = "aksgpu.dev/function"
 """Annotation with the name of the function."""
 FINGERPRINT = "aksgpu.dev/fingerprint"
 """Annotation with a checksum of the call and the options."""
+PACKAGES = "aksgpu.dev/packages"
+"""Annotation with the packages that are installed."""
 PAYLOAD_SECRET = "aksgpu.dev/payload"
 """Annotation with the name of the first Secret of the payload. It holds the key of the HMACs."""
 

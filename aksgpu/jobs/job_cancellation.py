@@ -6,12 +6,13 @@ from aksgpu.errors import KubernetesError, NotFound
 from aksgpu.jobs.executor_manifest import CANCELLED, MAIN
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
-from aksgpu.kube.exec_stream import run_command
 
 __all__ = ["stop"]
 
 _CANCEL = "cancel"
 """The runner's command that stops the program."""
+_ASKING = 30.0
+"""Seconds that this command may take."""
 
 
 def stop(aks: HasKube, job: Object, pods: list[Object], asked: set[str]) -> str:
@@ -47,14 +48,15 @@ def _ask(aks: HasKube, pod: Object) -> bool:
     main = next(container for container in pod["spec"]["containers"] if container["name"] == MAIN)
     command = [*main["command"][:-1], _CANCEL]
     try:
-        result = run_command(aks.kube, metadata["name"], command, namespace=metadata["namespace"], container=MAIN)
-    except NotFound:
+        with aks.kube.exec(metadata["name"], command, metadata["namespace"], container=MAIN) as program:
+            result = program.communicate(timeout=_ASKING)
+    except (NotFound, TimeoutError):
         return False
     except KubernetesError as error:
         if error.http_status == 500 or error.http_status == 400:
             return False
         raise
-    return result.exit_code == 0
+    return result.returncode == 0
 
 
 def _suspend(aks: HasKube, job: Object) -> str:

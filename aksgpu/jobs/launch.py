@@ -21,6 +21,7 @@ from aksgpu.jobs.executor_manifest import (
     FUNCTION,
     LAUNCHING,
     MAIN,
+    PACKAGES,
     PAYLOAD_SECRET,
     build_manifest,
     owned_secret,
@@ -39,6 +40,10 @@ _TOKEN_LETTERS = "bcdfghjkmnpqrstvwxz2456789"
 _TOKEN_LENGTH = 5
 _OTHER_KERNEL_SECONDS = 60
 """Seconds that another kernel gets to finish a launch under the same name."""
+_LONGEST_NAME_SHOWN = 200
+"""Characters of a function's name in an annotation."""
+_LONGEST_LIST = 10_000
+"""Characters of a list of packages in an annotation."""
 _CLEANING_SECONDS = 10.0
 """Seconds that removing an unfinished launch may take."""
 _ABANDONED = timedelta(minutes=10)
@@ -119,7 +124,9 @@ def _create(
     if options.secrets:
         contents[environment_secret] = {key: value.encode() for key, value in options.secrets.items()}
     manifest = build_manifest(name, namespace, options, payload_secrets, environment_secret=environment_secret)
-    manifest["metadata"]["annotations"] |= {FUNCTION: what[:200], FINGERPRINT: fingerprint}
+    manifest["metadata"]["annotations"] |= {FUNCTION: what[:_LONGEST_NAME_SHOWN], FINGERPRINT: fingerprint}
+    if payload.packages.requirements:
+        manifest["metadata"]["annotations"][PACKAGES] = " ".join(payload.packages.requirements)[:_LONGEST_LIST]
     if options.gpus:
         _fit_to_nodes(aks, manifest["spec"]["template"]["spec"], options)
     try:

@@ -1,123 +1,160 @@
-"""Commands in containers: the ``exec`` subresource over a WebSocket.
-
-Each message is the number of a channel and data. The channels are standard input (0), output (1), error output (2) and
-the final Status (3). The end of the stream alone says nothing about the command: only a Status does.
-"""
+"""A program that runs in a container, with its input and output (``pods/exec``)."""
 
 from __future__ import annotations
 
 import json
-import math
-import ssl
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
 
-from aksgpu import waiting
 from aksgpu.errors import KubernetesError, Unreachable
-from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_response, from_status
+from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_status
+from aksgpu.kube.websockets import ChannelSocket
 
-if TYPE_CHECKING:
-    from aksgpu.kube.client import Kube
+__all__ = ["PROTOCOLS", "STDERR", "STDOUT", "Completed", "ExecStream"]
 
-__all__ = ["ExecResult", "ExecStream", "open_websocket", "run_command"]
-
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+"""Subprotocols, the better first. Only version 5 (Kubernetes 1.30) can end the program's input."""
 STDIN = 0
 STDOUT = 1
 STDERR = 2
-STATUS = 3
-CLOSE = 255
-_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-"""Versions of the protocol, the best first. Version 5 can end the input."""
-_SILENCE_SECONDS = 60.0
-"""Seconds without a message after which a command's connection counts as broken."""
+_STATUS = 3
+_CLOSE = 255
+_LONGEST_MESSAGE = 32 * 1024
+"""Bytes of input that are sent in one message."""
 
 
-class ExecResult(NamedTuple):
-    """How a command ended."""
+@dataclass(frozen=True)
+class Completed:
+    """A program that has ended.
 
-    exit_code: int
+    Attributes:
+        returncode: its exit code.
+        stdout: its output.
+        stderr: its error output.
+    """
+
+    returncode: int
     stdout: bytes
     stderr: bytes
 
 
 class ExecStream:
-    """The connection to a command in a container. A context manager.
+    """A program that runs in a container. Returned by ``Kube.exec``; a context manager that closes the connection.
 
-    Args:
-        kube: the API of the cluster.
-        pod: name of the pod.
-        command: the program and its arguments.
-        namespace: the pod's namespace; None uses the context's namespace.
-        container: name of the container.
-        stdin: whether the command reads standard input.
-        silence: seconds without a message after which the connection counts as broken.
+    Closing the connection does not end the program: a program that should end with the connection reads its input.
 
-    Raises:
-        NotFound: there is no such pod.
-        Forbidden: the user may not run commands in pods.
-        Unreachable: the API server gave no answer.
+    Attributes:
+        returncode: the exit code once the program has ended; None before.
     """
 
-    def __init__(
-        self,
-        kube: Kube,
-        pod: str,
-        command: Sequence[str],
-        *,
-        namespace: str | None = None,
-        container: str | None = None,
-        stdin: bool = False,
-        silence: float = _SILENCE_SECONDS,
-    ) -> None:
-        self._where = f"exec in pod {pod}"
-        pairs = [("command", word) for word in command]
-        if container is not None:
-            pairs.append(("container", container))
-        pairs += [("stdout", "true"), ("stderr", "true")]
-        if stdin:
-            pairs.append(("stdin", "true"))
-        left = waiting.time_left()
-        limit = silence if left is None else max(1.0, min(silence, left))
-        self._socket = kube.open_websocket(pod, pairs, namespace, protocols=_PROTOCOLS, timeout=limit)
+    def __init__(self, socket: ChannelSocket, where: str) -> None:
+        self._socket = socket
+        self._where = where
+        self._rest = b""
+        self.returncode: int | None = None
 
-    def send(self, data: bytes) -> None:
-        """Send data to the command's standard input."""
-        self._socket.send_binary(bytes([STDIN]) + data)
+    @property
+    def can_end_input(self) -> bool:
+        """Whether :meth:`end_input` works."""
+        return self._socket.protocol == PROTOCOLS[0]
+
+    def write(self, data: bytes) -> None:
+        """Send input to the program.
+
+        Raises:
+            Unreachable: the connection is broken.
+        """
+        for start in range(0, len(data), _LONGEST_MESSAGE):
+            self._socket.send(STDIN, data[start : start + _LONGEST_MESSAGE])
 
     def end_input(self) -> None:
-        """Close the command's standard input. Only version 5 of the protocol can do that.
+        """End the program's input, so that it reads an end of file.
 
         Raises:
-            KubernetesError: the server speaks version 4.
+            KubernetesError: the API server is older than Kubernetes 1.30 and cannot do this.
+            Unreachable: the connection is broken.
         """
-        if self._socket.subprotocol != _PROTOCOLS[0]:
-            raise KubernetesError(f"{self._where}: the server cannot end the standard input of a command")
-        self._socket.send_binary(bytes([CLOSE, STDIN]))
+        if not self.can_end_input:
+            raise KubernetesError(f"{self._where}: this API server cannot end a program's input (Kubernetes < 1.30)")
+        self._socket.send(_CLOSE, bytes([STDIN]))
 
-    def receive(self) -> tuple[int, bytes]:
-        """Return the next message: its channel and its data.
+    def read(self, timeout: float | None = None) -> tuple[int, bytes] | None:
+        """Return the next piece of output: its stream (1 or 2) and its bytes. None once the program has ended.
+
+        Args:
+            timeout: seconds to wait; None means no limit.
 
         Raises:
-            Unreachable: the connection broke, or was silent for too long.
+            TimeoutError: no output came in time. The program may still run.
+            KubernetesError: the program could not be started, or the container is gone.
+            Unreachable: the connection ended before the program did, as far as is known.
         """
-        from websocket import ABNF, WebSocketException
+        ends = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            left = None if ends is None else max(ends - time.monotonic(), 0.001)
+            message = self._socket.receive(left)
+            if message is None:
+                text = f"{self._where}: the connection ended before the program did"
+                raise Unreachable(text, hint=UNREACHABLE_HINT)
+            channel, data = message
+            if channel == _STATUS:
+                self.returncode = _exit_code(data, self._where)
+            elif data:
+                return channel, data
+        return None
 
+    def lines(self, timeout: float | None = None) -> Iterator[bytes]:
+        """Yield the lines of the program's output without their newlines; the error output is left out.
+
+        Args:
+            timeout: seconds to wait for each line; None means no limit.
+
+        Raises:
+            TimeoutError: no line came in time.
+            Unreachable: as for :meth:`read`.
+        """
         while True:
-            try:
-                opcode, data = self._socket.recv_data()
-            except (WebSocketException, OSError, ssl.SSLError) as broken:
-                raise self._broken(str(broken) or type(broken).__name__) from None
-            if opcode == ABNF.OPCODE_CLOSE:
-                raise self._broken("it was closed before the command's end")
-            if data and data[0] != CLOSE:
-                return data[0], bytes(data[1:])
+            piece = self.read(timeout)
+            if piece is None:
+                break
+            channel, data = piece
+            if channel == STDOUT:
+                *whole, self._rest = (self._rest + data).split(b"\n")
+                yield from whole
+        if self._rest:
+            last = self._rest
+            self._rest = b""
+            yield last
 
-    def _broken(self, why: str) -> Unreachable:
-        return Unreachable(f"{self._where}: the connection broke: {why}", hint=UNREACHABLE_HINT)
+    def communicate(self, data: bytes | None = None, timeout: float | None = None) -> Completed:
+        """Send all input, and wait until the program ends.
+
+        Args:
+            data: the input, after which it ends; None sends nothing and leaves it open.
+            timeout: seconds that the program may take; None means no limit.
+
+        Raises:
+            TimeoutError: the program did not end in time. It may still run.
+        """
+        ends = None if timeout is None else time.monotonic() + timeout
+        if data is not None:
+            self.write(data)
+            self.end_input()
+        output: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+        while True:
+            left = None if ends is None else max(ends - time.monotonic(), 0.001)
+            piece = self.read(left)
+            if piece is None:
+                break
+            channel, content = piece
+            output.setdefault(channel, []).append(content)
+        return Completed(int(self.returncode or 0), b"".join(output[STDOUT]), b"".join(output[STDERR]))
 
     def close(self) -> None:
-        """Close the connection. The command may continue."""
-        self._socket.shutdown()
+        """Close the connection. A second call does nothing."""
+        self._socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -126,74 +163,20 @@ class ExecStream:
         self.close()
 
 
-def run_command(
-    kube: Kube, pod: str, command: Sequence[str], *, namespace: str | None = None, container: str | None = None
-) -> ExecResult:
-    """Run a command in a container, and return how it ended.
+def _exit_code(data: bytes, where: str) -> int:
+    """Return the exit code in the Status object that ends a program.
 
     Raises:
-        NotFound: there is no such pod.
-        Forbidden: the user may not run commands in pods.
-        KubernetesError: the command could not be started.
-        Unreachable: the connection broke. The command may have run.
+        KubernetesError: the program was not run.
     """
-    output: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
-    with ExecStream(kube, pod, command, namespace=namespace, container=container) as stream:
-        while True:
-            channel, data = stream.receive()
-            if channel == STATUS:
-                code = exit_code(json.loads(data))
-                return ExecResult(code, b"".join(output[STDOUT]), b"".join(output[STDERR]))
-            if channel in output:
-                output[channel].append(data)
-
-
-def exit_code(status: dict[str, Any]) -> int:
-    """Return the exit code in the final Status of a command.
-
-    Raises:
-        KubernetesError: the Status says that the command could not be run.
-    """
+    try:
+        status: dict[str, Any] = json.loads(data)
+    except ValueError:
+        raise KubernetesError(f"{where}: the end of the program is not a Status object: {data[:200]!r}") from None
     if status.get("status") == "Success":
         return 0
-    for cause in (status.get("details") or {}).get("causes") or ():
-        if cause.get("reason") == "ExitCode" and str(cause.get("message")).isdecimal():
-            return int(cause["message"])
-    raise from_status(status)
-
-
-def open_websocket(
-    url: str, headers: list[str], configuration: Any, *, protocols: Sequence[str], timeout: float
-) -> Any:
-    """Open a WebSocket with the TLS settings and credentials of a connection.
-
-    Args:
-        url: an address that begins with ``wss://`` or ``ws://``.
-        headers: lines of the request's header.
-        configuration: the configuration of the ``kubernetes`` package.
-        protocols: versions of the protocol, the best first.
-        timeout: seconds without a message.
-    """
-    import certifi
-    from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
-
-    options: dict[str, Any] = {"cert_reqs": ssl.CERT_NONE}
-    if configuration.verify_ssl:
-        authorities = configuration.ssl_ca_cert or certifi.where()
-        options = {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": authorities}
-        if configuration.assert_hostname is not None:
-            options["check_hostname"] = configuration.assert_hostname
-    given = {"certfile": configuration.cert_file, "keyfile": configuration.key_file}
-    options |= {name: value for name, value in given.items() if value}
-    if configuration.tls_server_name:
-        options["server_hostname"] = configuration.tls_server_name
-    socket = WebSocket(sslopt=options, skip_utf8_validation=True)
-    try:
-        socket.connect(url, header=headers, subprotocols=list(protocols), timeout=timeout)
-    except WebSocketBadStatusException as refused:
-        raise from_response(refused.status_code, refused.resp_body or b"") from None
-    except (WebSocketException, OSError) as failed:
-        message = f"the Kubernetes API server did not open a WebSocket: {failed}"
-        raise Unreachable(message, hint=UNREACHABLE_HINT, unsent=True) from None
-    socket.settimeout(timeout if math.isfinite(timeout) else None)
-    return socket
+    if status.get("reason") == "NonZeroExitCode":
+        for cause in (status.get("details") or {}).get("causes") or ():
+            if cause.get("reason") == "ExitCode":
+                return int(cause["message"])
+    raise from_status({**status, "message": f"{where}: {status.get('message') or 'the program was not run'}"})

@@ -44,6 +44,8 @@ elif __name__ == "__main__":
     sys.path[:] = [entry for entry in sys.path if entry != HERE]
 # Processes that multiprocessing starts anew import this file as __mp_main__. They call none of its functions.
 
+__all__ = ["run"]
+
 PAYLOAD = Path(os.environ.get("AKSGPU_PAYLOAD", "/aksgpu/payload"))
 RUN = Path(os.environ.get("AKSGPU_RUN", "/aksgpu/run"))
 MESSAGE = Path(os.environ.get("AKSGPU_MESSAGE", "/dev/termination-log"))
