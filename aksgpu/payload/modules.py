@@ -18,6 +18,8 @@ _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
 _ALWAYS_INSTALLED = ("aksgpu", "cloudpickle")
 """Packages that never travel by value, even from a checkout. The payload brings what a function needs of them."""
+_MAIN = ("__main__", "__mp_main__")
+"""Names of the main module. Its objects always travel by value."""
 _LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
 
 
@@ -44,8 +46,10 @@ def project_modules(root: Path) -> dict[str, ModuleType]:
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
-        if name == "__main__" or name.partition(".")[0] in _ALWAYS_INSTALLED:
+        if name in _MAIN or name.partition(".")[0] in _ALWAYS_INSTALLED:
             continue
+        if getattr(module, "__name__", None) != name:
+            continue  # an alias, such as os.path
         path = _file_of(module)
         if path is None or is_installed(path, libraries):
             continue

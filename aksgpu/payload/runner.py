@@ -181,9 +181,10 @@ def run() -> int:
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
-        outcome = {"kind": refused.kind, "text": str(refused)}
+        outcome = cancelled_outcome() or {"kind": refused.kind, "text": str(refused)}
     outcome["seconds"] = round(time.monotonic() - began, 3)
     outcome["attempt"] = attempt()
+    outcome["python"] = ".".join(map(str, sys.version_info[:2]))
     outcome["exit_code"] = outcome.get("exit_code", exit_code)
     report(outcome, body, key)
     return int(outcome["exit_code"])
@@ -315,8 +316,9 @@ def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
 
 def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any], bytes]:
     """Return the outcome that the task's process left, or what its end means."""
-    if CANCELLED.exists():
-        return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}, b""
+    cancelled = cancelled_outcome()
+    if cancelled:
+        return cancelled, b""
     if OUTCOME.exists():
         first, _, body = OUTCOME.read_bytes().partition(b"\n")
         outcome = dict(json.loads(first))
@@ -331,6 +333,13 @@ def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any]
         return {"kind": "died", "text": text, "signal": name, "exit_code": 128 - exit_code}, b""
     text = f"the function's process ended with exit code {exit_code} before the function returned"
     return {"kind": "died", "text": text, "exit_code": exit_code or records.VANISHED}, b""
+
+
+def cancelled_outcome() -> dict[str, Any] | None:
+    """Return the outcome of a program that ``cancel`` has stopped; None if it has not."""
+    if not CANCELLED.exists():
+        return None
+    return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}
 
 
 def who_sent(number: int, supervisor: Supervisor) -> str:
