@@ -16,6 +16,7 @@ from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.launch import launch
 from aksgpu.jobs.many_jobs import MapResults
+from aksgpu.jobs.notices import note_earlier_runs, remember, warn_of_shrinking_pools
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.payload.modules import find_root
@@ -178,7 +179,11 @@ class Executor:
         Example:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
         """
-        return self._submit(self.options, fn, args, kwargs)
+        note_earlier_runs(fn)
+        job = self._submit(self.options, fn, args, kwargs)
+        remember(fn, job)
+        warn_of_shrinking_pools(self.cluster, self.options)
+        return job
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Return what would travel for a call, without sending anything.

@@ -28,12 +28,16 @@ from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.log_request import LogIncomplete, LogRequest, read_text
 from aksgpu.payload import records
+from aksgpu.payload.packing import own_python
 from aksgpu.payload.records import BadRecord, Record
 
 __all__ = ["RemoteTraceback", "exception_of", "is_executor_job", "read_outcome", "value_of", "was_cancelled"]
 
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
+
+_CODE_MARK = b"cloudpickle"
+"""Part of each pickle that holds code by value."""
 
 Body = dict[str, Any]
 """The fields of a failure's body."""
@@ -175,6 +179,7 @@ def value_of(record: Record, name: str, *, raw: bool) -> Any:
         raise error
     if raw:
         return record.body
+    _refuse_code_of_another_python(record, name)
     try:
         return pickle.loads(record.body)
     except Exception as failed:
@@ -182,6 +187,17 @@ def value_of(record: Record, name: str, *, raw: bool) -> Any:
             f"the value of job {name} cannot be unpickled here: {type(failed).__name__}: {failed}",
             hint="job.result(raw=True) returns its bytes. Install the missing module here, or return plain data.",
         ) from failed
+
+
+def _refuse_code_of_another_python(record: Record, name: str) -> None:
+    """Raise ResultUnpicklable for a pickle with code by another Python. Loading it could end this process."""
+    python = record.header.get("python")
+    if python in (None, own_python()) or _CODE_MARK not in record.body:
+        return
+    raise ResultUnpicklable(
+        f"the value of job {name} holds functions or classes of Python {python}, and this is Python {own_python()}",
+        hint="Read it with that Python, or return plain data. job.result(raw=True) returns its bytes.",
+    )
 
 
 def exception_of(record: Record, name: str) -> BaseException | None:
@@ -253,9 +269,11 @@ def _remote_error(body: Body, message: str) -> RemoteError:
 def _rebuilt(record: Record, name: str) -> BaseException:
     """Return the original exception with the remote traceback as its cause, as concurrent.futures does."""
     body = _body(record)
-    if body.get("pickle"):
+    content = base64.b64decode(body.get("pickle") or "")
+    is_readable = record.header.get("python") in (None, own_python()) or _CODE_MARK not in content
+    if content and is_readable:
         with contextlib.suppress(Exception):
-            error = pickle.loads(base64.b64decode(body["pickle"]))
+            error = pickle.loads(content)
             if isinstance(error, BaseException):
                 error.__cause__ = RemoteTraceback(str(body.get("traceback") or ""))
                 return error

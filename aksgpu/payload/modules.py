@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import site
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote, urlsplit
 
 __all__ = ["find_root", "is_installed", "project_modules"]
 
@@ -15,6 +18,8 @@ _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
 _ALWAYS_INSTALLED = ("aksgpu", "cloudpickle")
 """Packages that never travel by value, even from a checkout. The payload brings what a function needs of them."""
+_MAIN = ("__main__", "__mp_main__")
+"""Names of the main module. Its objects always travel by value."""
 _LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
 
 
@@ -32,15 +37,23 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def project_modules(root: Path) -> dict[str, ModuleType]:
-    """Return the imported modules whose file lies below ``root``, by name. ``__main__`` is not among them."""
-    own = root.resolve()
+    """Return the imported modules of the project and of editable installations, by name, without ``__main__``.
+
+    Args:
+        root: the directory of the project.
+    """
+    directories = (root.resolve(), *_editable_directories())
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
-        if name == "__main__" or name.partition(".")[0] in _ALWAYS_INSTALLED:
+        if name in _MAIN or name.partition(".")[0] in _ALWAYS_INSTALLED:
             continue
+        if getattr(module, "__name__", None) != name:
+            continue  # an alias, such as os.path
         path = _file_of(module)
-        if path is not None and path.is_relative_to(own) and not is_installed(path, libraries):
+        if path is None or is_installed(path, libraries):
+            continue
+        if any(path.is_relative_to(directory) for directory in directories):
             found[name] = module
     return found
 
@@ -54,6 +67,20 @@ def is_installed(path: Path, libraries: tuple[Path, ...] | None = None) -> bool:
         return True
     directories = _library_directories() if libraries is None else libraries
     return any(path.is_relative_to(directory) for directory in directories)
+
+
+def _editable_directories() -> tuple[Path, ...]:
+    """Return the directories of distributions that were installed in editable mode. No image has them."""
+    found = []
+    for distribution in importlib.metadata.distributions():
+        try:
+            url = json.loads(distribution.read_text("direct_url.json") or "{}")
+        except (OSError, ValueError):
+            continue  # a damaged installation
+        address = str(url.get("url") or "")
+        if (url.get("dir_info") or {}).get("editable") and address.startswith("file://"):
+            found.append(Path(unquote(urlsplit(address).path)).resolve())
+    return tuple(found)
 
 
 def _library_directories() -> tuple[Path, ...]:

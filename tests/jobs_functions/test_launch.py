@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -176,6 +178,14 @@ def test_wrong_options_are_named_before_anything_is_sent(options: dict[str, Any]
     assert raised.value.hint
 
 
+def test_the_executor_has_the_options_that_are_checked() -> None:
+    given = inspect.signature(jobs.Executor).parameters
+    checked = inspect.signature(ExecutorOptions.checked).parameters
+    assert {name: given[name].default for name in given if name != "aks"} == {
+        name: checked[name].default for name in checked
+    }
+
+
 def test_a_wrong_name_gets_one_that_is_valid(aks: Cluster) -> None:
     with pytest.raises(errors.InvalidInput) as raised:
         jobs.Executor(aks, name="9 Lives!")
@@ -204,6 +214,18 @@ def test_a_gpu_pod_reserves_its_share_of_the_node(aks: Cluster) -> None:
     assert int(requests["memory"].removesuffix("Mi")) > 1024
     assert job.result(TIMEOUT) == 1
     job.delete()
+
+
+def test_a_value_on_a_pool_that_shrinks_is_warned_of_once(azure: Any) -> None:
+    made = cluster.create(azure, "shrinking", resource_group="shrinking", location="eastus")
+    cluster.add_gpu_pool(made, "few", vm_size="Standard_NC4as_T4_v3", min_count=0, max_count=1)
+    gpu = jobs.Executor(made, gpus=1, root=HERE)
+    with pytest.warns(UserWarning, match="The autoscaler removes idle nodes of few"):
+        gpu.submit(value, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gpu.submit(value, 1)
+    cluster.delete(made)
 
 
 # The same name again
