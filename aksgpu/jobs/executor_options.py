@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from aksgpu.common.arguments import integer, shown
 from aksgpu.common.gpu_size_table import table
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
+from aksgpu.payload.packing import MODES, own_python
 from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["LONGEST_NAME", "ExecutorOptions", "check_name"]
@@ -53,6 +53,7 @@ class ExecutorOptions:
         shm: size of ``/dev/shm``; empty for the pod's memory.
         timeout: seconds that the program may run; None for no limit.
         retries: how often to run again after a failure.
+        mode: how functions travel: ``auto``, ``pickle`` or ``source``.
         name: name of the Job; empty for a new name for each run.
         namespace: namespace to run in; empty for the context's.
         service_account: service account of the pod; empty for the namespace's default.
@@ -84,6 +85,7 @@ class ExecutorOptions:
     shm: str = ""
     timeout: float | None = None
     retries: int = 0
+    mode: str = "auto"
     name: str = ""
     namespace: str = ""
     service_account: str = ""
@@ -118,6 +120,7 @@ class ExecutorOptions:
         shm: str | None = None,
         timeout: Timeout = None,
         retries: int = 0,
+        mode: str = "auto",
         name: str | None = None,
         namespace: str | None = None,
         service_account: str | None = None,
@@ -157,6 +160,7 @@ class ExecutorOptions:
             shm=job_arguments.memory(shm, "shm") or "",
             timeout=_run_time(timeout),
             retries=job_arguments.count("retries", retries),
+            mode=_mode(mode, version),
             name="" if name is None else check_name(name),
             namespace="" if namespace is None else job_arguments.namespace(namespace),
             service_account=_object_name("service_account", service_account),
@@ -220,8 +224,24 @@ def _python(value: object) -> tuple[str, str]:
     raise InvalidInput(
         f"`python` must be a version such as '3.12', from '3.{_LEAST_MINOR}' on, or the path of an interpreter in the "
         f"image, got {shown(value)}",
-        hint=f"For example python='{_own_version()}'.",
+        hint=f"For example python='{own_python()}'.",
     )
+
+
+def _mode(value: object, version: str) -> str:
+    """Return how functions travel. A pickle of this Python is of no use to another one."""
+    if value not in MODES:
+        raise InvalidInput(
+            f"`mode` must be one of {', '.join(map(repr, MODES))}, got {shown(value)}", hint="For example mode='auto'."
+        )
+    if not version or version == own_python():
+        return str(value)
+    if value == "pickle":
+        raise InvalidInput(
+            f"`mode` must be 'source' or 'auto' for Python {version}, got 'pickle': this is Python {own_python()}",
+            hint="For example mode='source'.",
+        )
+    return "source"
 
 
 def _image(value: object, version: str) -> str:
@@ -230,11 +250,7 @@ def _image(value: object, version: str) -> str:
     configured = os.environ.get(_IMAGE_VARIABLE)
     if configured and not version:
         return job_arguments.image(configured)
-    return _DEFAULT_IMAGE.format(version or _own_version())
-
-
-def _own_version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+    return _DEFAULT_IMAGE.format(version or own_python())
 
 
 def _packages(value: object) -> tuple[str, ...] | str | Path:
