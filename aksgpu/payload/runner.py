@@ -53,6 +53,8 @@ RESULT = RUN / "result"
 PID_FILE = RUN / "runner.pid"
 CANCELLED = RUN / "cancelled"
 """A file that exists after ``cancel``."""
+DELIVERED = RUN / "delivered.json"
+"""The files that the payload brought to the working directory: size and time by path."""
 READY = RUN / "sidecar-ready"
 """A file that exists when the sidecar is ready for SIGTERM."""
 FORMAT = 1
@@ -68,6 +70,8 @@ LARGEST_TRACEBACK = 200_000
 """Characters of a traceback that come back."""
 SHOWN_FILES = 5
 """Files that a notice about lost files names."""
+LONGEST_SHOWN_NAME = 80
+"""Characters of each of their names, from the end."""
 
 
 class Refused(Exception):
@@ -157,8 +161,10 @@ def run() -> int:
         interpreter = install_packages(header, supervisor)
         directory = workspace()
         exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
-        outcome, body = read_outcome(supervisor, exit_code)
-        report_lost_files(directory)
+        outcome, body = read_outcome(supervisor, exit_code, header["task"])
+        lost = report_lost_files(directory)
+        if lost:
+            outcome["lost"] = lost
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
@@ -277,7 +283,7 @@ def install_packages(header: dict[str, Any], supervisor: Supervisor) -> str:
 # The outcome
 
 
-def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any], bytes]:
+def read_outcome(supervisor: Supervisor, exit_code: int, kind: str) -> tuple[dict[str, Any], bytes]:
     """Return the outcome that the task's process left, or what its end means."""
     if CANCELLED.exists():
         return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}, b""
@@ -291,9 +297,12 @@ def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any]
         return {"kind": "timeout", "text": text, "exit_code": records.TIMED_OUT}, b""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        text = f"the function's process was ended by {name}{who_sent(-exit_code, supervisor)}"
+        text = f"the {kind}'s process was ended by {name}{who_sent(-exit_code, supervisor)}"
         return {"kind": "died", "text": text, "signal": name, "exit_code": 128 - exit_code}, b""
-    text = f"the function's process ended with exit code {exit_code} before the function returned"
+    if kind == "script":  # it has called os._exit, or has replaced its process
+        text = f"the script ended with exit code {exit_code}"
+        return {"kind": "exit_code" if exit_code else "value", "text": text}, b"" if exit_code else pickle.dumps(None)
+    text = f"the {kind}'s process ended with exit code {exit_code} before the {kind} returned"
     return {"kind": "died", "text": text, "exit_code": exit_code or records.VANISHED}, b""
 
 
@@ -351,16 +360,28 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def report_lost_files(directory: Path) -> None:
-    """Print which files the program wrote to its working directory, if they disappear with the pod."""
+def report_lost_files(directory: Path) -> str:
+    """Print and return which files the program wrote to its working directory, if they disappear with the pod."""
     if os.environ.get("AKSGPU_WORKDIR"):
-        return
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return ""
+    delivered = json.loads(DELIVERED.read_bytes()) if DELIVERED.exists() else {}
+    files = []
+    for path in sorted(directory.rglob("*")):
+        name = str(path.relative_to(directory))
+        if path.is_file() and "__pycache__" not in path.parts and not is_unchanged(path, delivered.get(name)):
+            files.append(name)
     if not files:
-        return
-    names = ", ".join(str(path.relative_to(directory)) for path in files[:SHOWN_FILES])
+        return ""
     more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
-    say(f"files in the working directory are deleted with this pod: {names}{more}")
+    names = ", ".join(name[-LONGEST_SHOWN_NAME:] for name in files[:SHOWN_FILES]) + more
+    say(f"files in the working directory are deleted with this pod: {names}")
+    return names
+
+
+def is_unchanged(path: Path, delivered: list[int] | None) -> bool:
+    """Return whether a file is as the payload brought it."""
+    status = path.stat()
+    return delivered == [status.st_size, status.st_mtime_ns]
 
 
 # The task's process
@@ -427,7 +448,14 @@ def call(header: dict[str, Any], entries: dict[str, bytes]) -> int:
     return deliver(header, value)
 
 
-TASKS = {"function": call}
+def run_script(header: dict[str, Any], entries: dict[str, bytes]) -> int:
+    """Run a script, and write its outcome."""
+    import aksgpu_script
+
+    return int(aksgpu_script.run(sys.modules[__name__], entries))
+
+
+TASKS = {"function": call, "script": run_script}
 """What runs a payload's content, by the header's ``task``. Each leaves an outcome and returns the exit code."""
 
 
