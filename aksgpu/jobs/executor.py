@@ -17,6 +17,7 @@ from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.launch import launch
 from aksgpu.jobs.many_jobs import MapResults
+from aksgpu.jobs.session import Session, open_session
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.payload.modules import find_root
@@ -220,6 +221,28 @@ class Executor:
             text = f"these files usually hold credentials and do not travel: {', '.join(left_out)}. Use secrets=."
             warnings.warn(text, stacklevel=2)
         return launch(self.cluster, payload, self.options, what=found.path.stem)
+
+    def session(self, *, idle: Timeout = "10m") -> Session:
+        """Start a pod that runs functions one after another, and keeps loaded what they import.
+
+        The method returns at once; the first call waits for the pod. The session ends when it is closed, when this
+        process ends, or when no call has come for some time, also if this process is gone.
+
+        Args:
+            idle: how long it waits for a call: seconds, or text such as ``"10m"``.
+
+        Returns:
+            The session. Call it with a function and its arguments. As a context manager, it is closed at the end.
+
+        Raises:
+            InvalidInput: ``idle`` is not valid.
+            Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
+
+        Example:
+            >>> with gpu.session(idle="10m") as session:  # doctest: +SKIP
+            ...     session(train, 1e-3)
+        """
+        return open_session(self.cluster, self.options, idle)
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Return what would travel for a call, without sending anything.

@@ -7,6 +7,7 @@ It uses the standard library only and works with Python 3.8, because the image i
     python runner.py task      the process of the payload, which ``run`` starts
     python runner.py result    the sidecar: write a large result to its log when the main container has ended
     python runner.py cancel    stop the program; job.cancel() runs this in the main container
+    python runner.py connect   join standard input and output with a session; session() runs this
 
 Paths come from the environment: ``AKSGPU_PAYLOAD`` is the read-only directory of the payload, ``AKSGPU_RUN`` a writable
 one that the containers share, and ``AKSGPU_MESSAGE`` the file of the termination message.
@@ -23,6 +24,7 @@ import json
 import os
 import pickle
 import platform
+import select
 import signal
 import subprocess
 import sys
@@ -455,7 +457,14 @@ def run_script(header: dict[str, Any], entries: dict[str, bytes]) -> int:
     return int(aksgpu_script.run(sys.modules[__name__], entries))
 
 
-TASKS = {"function": call, "script": run_script}
+def run_session(header: dict[str, Any], _: dict[str, bytes]) -> int:
+    """Run the calls of a session until it ends."""
+    import aksgpu_session
+
+    return int(aksgpu_session.serve(sys.modules[__name__], header))
+
+
+TASKS = {"function": call, "script": run_script, "session": run_session}
 """What runs a payload's content, by the header's ``task``. Each leaves an outcome and returns the exit code."""
 
 
@@ -572,7 +581,19 @@ def cancel() -> int:
     return 0
 
 
-COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel}
+def connect() -> int:
+    """Join standard input and output with the session of this container, once it is ready."""
+    while not (RUN / "session.sock").exists():
+        is_readable, _, _ = select.select([0], [], [], POLL_SECONDS)
+        if is_readable:  # the client sends nothing before the session's greeting, so its connection has ended
+            return 0
+    sys.path.insert(0, str(RUN / "lib"))
+    import aksgpu_session
+
+    return int(aksgpu_session.connect(RUN))
+
+
+COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "connect": connect}
 
 if __name__ == "__main__":
     sys.exit(COMMANDS[sys.argv[1]]())
