@@ -7,7 +7,6 @@ import contextlib
 import os
 import sys
 import uuid
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +76,8 @@ class Session:
         self._process = os.getpid()
         self._changed = ChangedModules()
         self._changed.reload(project_modules(self._directory()))
-        _open_sessions.add(self)
+        # Registered after the first request, so that it runs before the client's own files are removed.
+        atexit.register(self._abandon)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"ends after {self.idle:g} s without a call"
@@ -163,14 +163,7 @@ class Session:
         self._drop()
         self.job.delete()
         self._is_closed = True
-        _open_sessions.discard(self)
-
-    def abandon(self) -> None:
-        """Delete the session's Job without waiting, if this process has opened it."""
-        if self._process == os.getpid():
-            self._drop()
-            with contextlib.suppress(AksGpuError):
-                self.job.cluster.kube.delete("Job", self.job.name, self.job.namespace)
+        atexit.unregister(self._abandon)
 
     def __enter__(self) -> Self:
         return self
@@ -180,6 +173,13 @@ class Session:
 
     def _directory(self) -> Path:
         return self._root or find_root()
+
+    def _abandon(self) -> None:
+        """Delete the Job at the end of the process that opened the session. Without that, the idle time ends it."""
+        if self._process == os.getpid():
+            self._drop()
+            with contextlib.suppress(AksGpuError), deadline(_EXIT_SECONDS):
+                self.job.cluster.kube.delete("Job", self.job.name, self.job.namespace)
 
     # Connection
 
@@ -439,16 +439,3 @@ def _runs(pod: Object) -> bool:
         if entry["name"] == MAIN:
             return "running" in (entry.get("state") or {})
     return False
-
-
-_open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    """Close the sessions of this process at its end. One that cannot be reached ends when it is idle."""
-    with deadline(_EXIT_SECONDS):
-        for session in list(_open_sessions):
-            session.abandon()
-
-
-atexit.register(_close_all)

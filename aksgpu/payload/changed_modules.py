@@ -6,10 +6,12 @@ import ast
 import hashlib
 import importlib
 import inspect
+import weakref
 from collections.abc import Iterator, Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 __all__ = ["ChangedModules"]
 
@@ -19,6 +21,7 @@ class ChangedModules:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[ModuleType, str]] = {}
+        self._former: dict[tuple[str, str], list[weakref.ref[Any]]] = {}
 
     def reload(self, modules: Mapping[str, ModuleType]) -> list[str]:
         """Import modules again whose files have changed, and those that import them. Return their names.
@@ -35,7 +38,7 @@ class ChangedModules:
         changed = [name for name, text in texts.items() if self._has_changed(modules[name], name, text)]
         affected = _with_importers(changed, texts)
         for name in affected:
-            _reload(modules[name])
+            self._reload(modules[name], texts[name])
         for name, text in texts.items():
             self._seen[name] = (modules[name], _checksum(text))
         return affected
@@ -45,6 +48,32 @@ class ChangedModules:
         if seen is not None and seen[0] is module:
             return seen[1] != _checksum(text)
         return _differs(module, text)
+
+    def _reload(self, module: ModuleType, text: str) -> None:
+        """Import a module again, and give its former functions and classes the new code."""
+        before = dict(vars(module))
+        if type(module.__loader__) is SourceFileLoader:
+            # Cached bytecode may be that of the former text: its time has whole seconds only.
+            exec(compile(text, str(module.__file__), "exec", dont_inherit=True), vars(module))
+        else:
+            importlib.reload(module)
+        for name, old in before.items():
+            new = vars(module).get(name)
+            is_own = isinstance(old, FunctionType | type) and old.__module__ == module.__name__
+            if not is_own or old is new:
+                continue
+            former = self._former.setdefault((module.__name__, name), [])
+            former.append(weakref.ref(old))
+            for each in filter(None, (reference() for reference in former)):
+                _update(each, new)
+
+
+def _update(old: object, new: object) -> None:
+    """Give a former function or class the code of the new one."""
+    if isinstance(old, FunctionType) and isinstance(new, FunctionType):
+        _update_function(old, new)
+    elif isinstance(old, type) and isinstance(new, type):
+        _update_class(old, new)
 
 
 def _text_of(module: ModuleType) -> str | None:
@@ -111,20 +140,6 @@ def _imports(module: str, text: str) -> set[str]:
             found.add(full)
             found |= {f"{full}.{alias.name}" for alias in node.names}
     return found
-
-
-def _reload(module: ModuleType) -> None:
-    """Import a module again, and give its former functions and classes the new code."""
-    before = dict(vars(module))
-    importlib.reload(module)
-    for name, old in before.items():
-        new = vars(module).get(name)
-        if old is new or getattr(old, "__module__", None) != module.__name__:
-            continue
-        if isinstance(old, FunctionType) and isinstance(new, FunctionType):
-            _update_function(old, new)
-        elif isinstance(old, type) and isinstance(new, type):
-            _update_class(old, new)
 
 
 def _update_function(old: FunctionType, new: FunctionType) -> None:

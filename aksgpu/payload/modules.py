@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import site
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -33,14 +35,14 @@ def find_root(start: Path | None = None) -> Path:
 
 def project_modules(root: Path) -> dict[str, ModuleType]:
     """Return the imported modules whose file lies below ``root``, by name. ``__main__`` is not among them."""
-    own = root.resolve()
+    own = f"{root.resolve()}{os.sep}"
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
         if name == "__main__" or name.partition(".")[0] in _ALWAYS_INSTALLED:
             continue
         path = _file_of(module)
-        if path is not None and path.is_relative_to(own) and not is_installed(path, libraries):
+        if path is not None and str(path).startswith(own) and not is_installed(path, libraries):
             found[name] = module
     return found
 
@@ -56,6 +58,7 @@ def is_installed(path: Path, libraries: tuple[Path, ...] | None = None) -> bool:
     return any(path.is_relative_to(directory) for directory in directories)
 
 
+@cache
 def _library_directories() -> tuple[Path, ...]:
     """Return the directories of the standard library and of installed packages."""
     paths = sysconfig.get_paths()
@@ -75,4 +78,10 @@ def _file_of(module: ModuleType) -> Path | None:
         name = module.__file__
     except Exception:  # modules of some libraries compute their attributes
         return None
-    return Path(name).resolve() if isinstance(name, str) else None
+    return _resolved_file(name) if isinstance(name, str) else None
+
+
+@cache
+def _resolved_file(name: str) -> Path:
+    """Return the path of a module's file. There are thousands of modules, and every call looks at all of them."""
+    return Path(name).resolve()
