@@ -73,7 +73,8 @@ class Executor:
         resources: further resources by name, such as ``{"rdma/ib": 1}``.
         root: the project's directory; its modules travel with the function. None uses the nearest parent directory
             with ``pyproject.toml`` or ``.git``, or else the working directory.
-        include: files and directories to take along.
+        include: files and directories below the working directory that the program finds in its own, at most 8 MiB
+            compressed with the function.
         workdir: working directory in the pod.
 
     Attributes:
@@ -216,7 +217,7 @@ class Executor:
         words = job_arguments.texts("args", args) or []
         further = job_arguments.texts("include", include) or []
         found = read_script(script, root=self.options.root)
-        payload, left_out = pack_script(found, words, [*self.options.include, *further])
+        payload, left_out = pack_script(found, words, [*self.options.include, *further], packages=self.options.packages)
         if left_out:
             text = f"these files usually hold credentials and do not travel: {', '.join(left_out)}. Use secrets=."
             warnings.warn(text, stacklevel=2)
@@ -321,7 +322,16 @@ class Executor:
                 f"`fn` must be a function, got {shown(fn)}",
                 hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
             )
-        return pack_call(fn, args, kwargs, root=options.root or find_root(), mode=options.mode)
+        root = options.root or find_root()
+        return pack_call(
+            fn,
+            args,
+            kwargs,
+            root=root,
+            mode=options.mode,
+            packages=options.packages,
+            include=options.include,
+        )
 
 
 def _name_of(function: object) -> str:

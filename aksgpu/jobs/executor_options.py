@@ -14,6 +14,7 @@ from aksgpu.common.gpu_size_table import table
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
 from aksgpu.payload.packing import MODES, own_python
+from aksgpu.payload.requirements import NONE, Packages, from_file, from_list
 from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["LONGEST_NAME", "ExecutorOptions", "check_name"]
@@ -43,7 +44,7 @@ class ExecutorOptions:
         image: the container image.
         python: minor version of the image's Python that the user asked for, such as ``3.12``; empty for the kernel's.
         interpreter: path of the image's Python; empty for the first ``python3`` or ``python`` on its PATH.
-        packages: requirements to install, ``auto``, or the path of a requirements file.
+        packages: what the pod installs; None for the installed distributions of the modules that a call uses.
         env: environment variables.
         secrets: values of environment variables that travel in a Secret.
         secret_names: existing Secrets whose keys become environment variables.
@@ -75,7 +76,7 @@ class ExecutorOptions:
     image: str = ""
     python: str = ""
     interpreter: str = ""
-    packages: tuple[str, ...] | str | Path = ()
+    packages: Packages | None = NONE
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_names: tuple[str, ...] = ()
@@ -253,20 +254,20 @@ def _image(value: object, version: str) -> str:
     return _DEFAULT_IMAGE.format(version or own_python())
 
 
-def _packages(value: object) -> tuple[str, ...] | str | Path:
+def _packages(value: object) -> Packages | None:
     if value is None:
-        return ()
+        return NONE
     if value == "auto":
-        return "auto"
+        return None
     if isinstance(value, str | os.PathLike):
         path = Path(value)
         if path.is_file():
-            return path
+            return from_file(path)
         raise InvalidInput(
             f"`packages` must be a list, a requirements file or 'auto', got {shown(str(value))}, which is no file",
             hint='For example packages=["numpy==2.3.1"].',
         )
-    return tuple(job_arguments.texts("packages", value) or ())
+    return from_list(job_arguments.texts("packages", value) or ())
 
 
 # Environment

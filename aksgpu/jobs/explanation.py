@@ -85,7 +85,6 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def explain_payload(payload: Payload, options: ExecutorOptions) -> Explanation:
     """Return what a payload and the options mean."""
-    packages = payload.header.get("packages") or {}
     return Explanation(
         mode=payload.header["mode"],
         by_value=payload.by_value,
@@ -95,5 +94,5 @@ def explain_payload(payload: Payload, options: ExecutorOptions) -> Explanation:
         largest=payload.largest,
         source_problem=payload.header["source_problem"],
         image=options.image,
-        packages=tuple(packages.get("requirements") or ()),
+        packages=payload.packages.requirements,
     )

@@ -412,7 +412,12 @@ def open_session(aks: HasKube, options: ExecutorOptions, idle: Timeout) -> Sessi
         idle: how long the session waits for a call before it ends.
     """
     seconds = check_idle(idle)
-    payload = pack_session(seconds)
+    if options.packages is None:
+        raise InvalidInput(
+            "`packages` must be a list or a requirements file for a session, got 'auto': its functions are not known",
+            hint='For example packages=["numpy==2.3.1"].',
+        )
+    payload = pack_session(seconds, packages=options.packages)
     complete = replace(options, retries=0)
     job = launch(aks, payload, complete, what="session")
     if options.name and job.done():

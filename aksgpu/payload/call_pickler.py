@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 from collections.abc import Callable, Mapping
@@ -120,11 +121,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return make, tuple(obj.co_filename if each == _NO_FILE_NAME else each for each in arguments)
         if isinstance(obj, ModuleType):
             return self._reduce_module(obj)
+        if isinstance(obj, functools._lru_cache_wrapper) and self._is_own(obj):
+            return functools.lru_cache(**obj.cache_parameters()), (obj.__wrapped__,)
         reduced = super().reducer_override(obj)
         if isinstance(obj, FunctionType | type | BuiltinFunctionType):
             name = _full_name(obj)
             (self.references if reduced is NotImplemented else self.values).add(name)
         return reduced
+
+    def _is_own(self, obj: Any) -> bool:
+        """Return whether an object belongs to ``__main__`` or to a module that travels by value."""
+        return obj.__module__ == "__main__" or obj.__module__ in self._by_value
 
     def _reduce_module(self, module: ModuleType) -> Any:
         if self._by_value.get(module.__name__) is not module:

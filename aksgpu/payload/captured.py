@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import inspect
 import pickle
@@ -11,7 +12,7 @@ from typing import Any
 
 import cloudpickle
 
-__all__ = ["fingerprint", "largest_captured", "reachable_functions"]
+__all__ = ["fingerprint", "imported_names", "largest_captured", "reachable_functions"]
 
 
 def reachable_functions(function: object) -> list[FunctionType]:
@@ -48,6 +49,17 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _nested(constant)
+
+
+def imported_names(function: object) -> list[str]:
+    """Return the modules that a function and those that it calls import while they run."""
+    found: dict[str, None] = {}
+    for each in reachable_functions(function):
+        for code in _nested(each.__code__):
+            for instruction in dis.get_instructions(code):
+                if instruction.opname == "IMPORT_NAME" and instruction.argval:
+                    found[str(instruction.argval)] = None
+    return list(found)
 
 
 def largest_captured(function: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, int] | None:

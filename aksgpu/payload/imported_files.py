@@ -25,6 +25,8 @@ class Imported(NamedTuple):
     """Their source files. Of a package, all its source files."""
     search_path: tuple[Path, ...]
     """Directories, besides that of the program, in which they are found."""
+    others: frozenset[str]
+    """Top-level names of the other modules that are imported."""
 
 
 def find_imported(script: Path, root: Path, others: tuple[Path, ...] = ()) -> Imported:
@@ -42,6 +44,7 @@ def find_imported(script: Path, root: Path, others: tuple[Path, ...] = ()) -> Im
     files: set[Path] = set()
     directories: dict[Path, None] = {}
     names: set[str] = set()
+    other_names: set[str] = set()
     while waiting:
         path = waiting.pop()
         if path in read:
@@ -51,13 +54,14 @@ def find_imported(script: Path, root: Path, others: tuple[Path, ...] = ()) -> Im
             names.add(name)
             found = _find(name, script.parent, root)
             if found is None:
+                other_names.add(name)
                 continue
             where, sources = found
             if where != script.parent:
                 directories[where] = None
             files |= sources
             waiting += sources
-    return Imported(frozenset(files), tuple(directories))
+    return Imported(frozenset(files), tuple(directories), frozenset(other_names))
 
 
 def _imported_names(path: Path) -> Iterator[str]:

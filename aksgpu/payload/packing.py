@@ -24,8 +24,10 @@ import cloudpickle
 
 from aksgpu.errors import InvalidInput
 from aksgpu.payload.call_pickler import Pickled, pickle_call
-from aksgpu.payload.captured import fingerprint, largest_captured
+from aksgpu.payload.captured import fingerprint, imported_names, largest_captured
+from aksgpu.payload.included import read_included
 from aksgpu.payload.modules import project_modules
+from aksgpu.payload.requirements import NONE, Packages, from_modules
 from aksgpu.payload.source_mode import PROTOCOL, SourceCall, express
 
 __all__ = ["FORMAT", "LARGEST_PAYLOAD", "MODES", "RUNNER_FILES", "Payload", "own_python", "pack_call", "seal"]
@@ -47,6 +49,7 @@ RUNNER_FILES = {
     "runner.py": "runner.py",
     "aksgpu_records.py": "records.py",
     "aksgpu_source.py": "source_loader.py",
+    "aksgpu_installer.py": "installer.py",
 }
 """Files of the payload, and the files of this package that they are."""
 
@@ -63,6 +66,7 @@ class Payload:
         by_value: names of the functions, classes and modules that travel by value.
         by_reference: names of those that the pod imports.
         largest: the largest captured variable and its bytes; None if nothing large is captured.
+        packages: what the pod installs.
     """
 
     header: Mapping[str, Any]
@@ -72,6 +76,7 @@ class Payload:
     by_value: tuple[str, ...] = ()
     by_reference: tuple[str, ...] = ()
     largest: tuple[str, int] | None = None
+    packages: Packages = NONE
 
     def secrets(self) -> list[dict[str, bytes]]:
         """Return the data of the Secrets: files by name, at most 900 KiB in each Secret."""
@@ -105,7 +110,8 @@ def pack_call(
     *,
     root: Path,
     mode: str = "auto",
-    header: Mapping[str, Any] | None = None,
+    packages: Packages | None = None,
+    include: Iterable[str] = (),
 ) -> Payload:
     """Pack a call.
 
@@ -115,25 +121,31 @@ def pack_call(
         kwargs: its keyword arguments.
         root: the directory of the project, whose modules travel by value.
         mode: ``pickle``, ``source``, or ``auto`` for a pickle and, if it is small, the source for another Python.
-        header: further fields of the header.
+        packages: what the pod installs; None for the installed distributions of the modules that the call uses.
+        include: files and directories of the working directory that are put into the pod's.
 
     Raises:
         InvalidInput: the function or an argument cannot travel, or they are too large.
     """
     modules = project_modules(root)
     contents = _call_contents(function, args, kwargs, modules, mode)
-    entries = {**contents.entries, "sources.json": json.dumps(_sources(contents.file_names)).encode()}
-    complete = {
+    if packages is None:
+        packages = from_modules([*contents.by_reference, *imported_names(function)])
+    included = read_included(include, Path.cwd())
+    entries = {
+        **contents.entries,
+        **{f"work/{name}": content for name, content in included.items()},
+        "packages.json": packages.content(),
+        "sources.json": json.dumps(_sources(contents.file_names)).encode(),
+    }
+    header = {
         "task": "function",
         "mode": contents.mode,
-        "python": own_python(),
-        "implementation": platform.python_implementation(),
         "cloudpickle": cloudpickle.__version__,
         "protocol": PROTOCOL if contents.mode == "source" else pickle.HIGHEST_PROTOCOL,
         "source_problem": contents.source_problem,
-        **(header or {}),
     }
-    packed = seal(complete, entries, fingerprint=fingerprint(function, args, kwargs))
+    packed = seal(header, entries, fingerprint=_fingerprint(fingerprint(function, args, kwargs), included))
     largest = largest_captured(function, args, kwargs) if len(packed.body) > WARN_ABOVE else None
     if len(packed.body) > LARGEST_PAYLOAD:
         raise _too_large(len(packed.body), largest)
@@ -145,7 +157,18 @@ def pack_call(
         contents.by_value,
         contents.by_reference,
         largest,
+        packages,
     )
+
+
+def _fingerprint(call: str, included: Mapping[str, bytes]) -> str:
+    """Return the checksum of a call with files that travel with it."""
+    if not included:
+        return call
+    digest = hashlib.sha256(call.encode())
+    for name in sorted(included):
+        digest.update(name.encode() + b"\0" + included[name])
+    return digest.hexdigest()
 
 
 def _call_contents(
@@ -191,13 +214,18 @@ def seal(header: Mapping[str, Any], entries: Mapping[str, bytes], *, fingerprint
 
     Args:
         header: ``task``, ``mode``, and what that task needs to know before the body is read.
-        entries: the files of the body by name.
+        entries: the files of the body by name. ``packages.json`` says what is installed, and ``sources.json`` has the
+            text of source files that tracebacks show; both may be missing.
         fingerprint: a checksum of what runs.
     """
     key = secrets.token_bytes(_KEY_BYTES)
-    body = _archive({**entries, **_travelling_files()})
+    always = {"packages.json": NONE.content(), "sources.json": b"{}"}
+    body = _archive({**always, **_travelling_files(), **entries})
     complete = {
+        "source_problem": "",
         **header,
+        "python": own_python(),
+        "implementation": platform.python_implementation(),
         "format": FORMAT,
         "sha256": hashlib.sha256(body).hexdigest(),
         "hmac": hmac.new(key, body, hashlib.sha256).hexdigest(),
@@ -237,14 +265,17 @@ def _own_file(name: str) -> bytes:
 
 
 def _travelling_files() -> dict[str, bytes]:
-    """Return the modules that the image need not have: cloudpickle, and ``aksgpu`` with ``log``."""
+    """Return the modules that the image need not have: cloudpickle, and ``aksgpu`` with ``log``.
+
+    Those in ``spare`` are used only if the image does not have them.
+    """
     spec = importlib.util.find_spec("cloudpickle")
     assert spec is not None and spec.origin is not None
     directory = Path(spec.origin).parent
     files = {f"lib/cloudpickle/{path.name}": path.read_bytes() for path in sorted(directory.glob("*.py"))}
     training_log = resources.files("aksgpu").joinpath("training_log.py").read_bytes()
-    files["lib/aksgpu/__init__.py"] = b"from aksgpu.training_log import log\n"
-    files["lib/aksgpu/training_log.py"] = training_log
+    files["spare/aksgpu/__init__.py"] = b"from aksgpu.training_log import log\n"
+    files["spare/aksgpu/training_log.py"] = training_log
     return files
 
 

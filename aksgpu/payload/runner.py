@@ -35,14 +35,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __name__ != "__main__":
-    from aksgpu.payload import records
+    from aksgpu.payload import installer, records
     from aksgpu.payload import source_loader as source
 else:
+    import aksgpu_installer as installer
     import aksgpu_records as records
     import aksgpu_source as source
 
     # The user's modules may have the names of the files beside this one.
     sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
+
+__all__ = ["run"]
 
 PAYLOAD = Path(os.environ.get("AKSGPU_PAYLOAD", "/aksgpu/payload"))
 RUN = Path(os.environ.get("AKSGPU_RUN", "/aksgpu/run"))
@@ -55,8 +58,6 @@ RESULT = RUN / "result"
 PID_FILE = RUN / "runner.pid"
 CANCELLED = RUN / "cancelled"
 """A file that exists after ``cancel``."""
-DELIVERED = RUN / "delivered.json"
-"""The files that the payload brought to the working directory: size and time by path."""
 READY = RUN / "sidecar-ready"
 """A file that exists when the sidecar is ready for SIGTERM."""
 FORMAT = 1
@@ -70,6 +71,10 @@ LARGEST_PICKLED_EXCEPTION = 2 * 1024 * 1024
 """Characters of a pickled exception. A larger one comes back as text."""
 LARGEST_TRACEBACK = 200_000
 """Characters of a traceback that come back."""
+LARGEST_LIST = 300
+"""Characters of the list of packages that the log shows."""
+SLOW_INSTALLATION = 60.0
+"""Seconds of an installation after which an image is suggested."""
 SHOWN_FILES = 5
 """Files that a notice about lost files names."""
 LONGEST_SHOWN_NAME = 80
@@ -159,12 +164,14 @@ def run() -> int:
         prepare()
         header = read_header()
         check_python(header)
-        read_body(header, key)
-        interpreter = install_packages(header, supervisor)
+        entries = read_body(header, key)
+        interpreter = install_packages(json.loads(entries["packages.json"]), supervisor)
         directory = workspace()
+        install_files(entries, "work/", directory)
+        given = file_states(directory)
         exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
         outcome, body = read_outcome(supervisor, exit_code, header["task"])
-        lost = report_lost_files(directory)
+        lost = report_lost_files(directory, given)
         if lost:
             outcome["lost"] = lost
     except Refused as refused:
@@ -277,9 +284,22 @@ def send(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def install_packages(header: dict[str, Any], supervisor: Supervisor) -> str:
+def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
     """Install the payload's packages, and return the interpreter that has them."""
-    return sys.executable
+    if not packages["requirements"]:
+        return sys.executable
+    began = time.monotonic()
+    say(f"installing packages: {' '.join(packages['requirements'])[:LARGEST_LIST]}")
+    try:
+        interpreter = installer.install(packages, RUN / "packages", supervisor.run)
+    except installer.InstallFailed as failed:
+        if supervisor.signals:
+            raise Refused("died", "the pod was ended while packages were installed", 128 + signal.SIGTERM) from None
+        raise Refused("packages", str(failed), records.NO_PACKAGES) from None
+    seconds = time.monotonic() - began
+    slow = ". An image that has them starts sooner" if seconds > SLOW_INSTALLATION else ""
+    say(f"the packages were ready after {seconds:.0f} s{slow}")
+    return interpreter
 
 
 # The outcome
@@ -362,16 +382,16 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def report_lost_files(directory: Path) -> str:
-    """Print and return which files the program wrote to its working directory, if they disappear with the pod."""
+def report_lost_files(directory: Path, given: dict[str, tuple[int, int]]) -> str:
+    """Print and return which files the program wrote to its working directory, if they disappear with the pod.
+
+    Args:
+        directory: the working directory.
+        given: the files that it had before.
+    """
     if os.environ.get("AKSGPU_WORKDIR"):
         return ""
-    delivered = json.loads(DELIVERED.read_bytes()) if DELIVERED.exists() else {}
-    files = []
-    for path in sorted(directory.rglob("*")):
-        name = str(path.relative_to(directory))
-        if path.is_file() and "__pycache__" not in path.parts and not is_unchanged(path, delivered.get(name)):
-            files.append(name)
+    files = sorted(name for name, state in file_states(directory).items() if given.get(name) != state)
     if not files:
         return ""
     more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
@@ -380,10 +400,14 @@ def report_lost_files(directory: Path) -> str:
     return names
 
 
-def is_unchanged(path: Path, delivered: list[int] | None) -> bool:
-    """Return whether a file is as the payload brought it."""
-    status = path.stat()
-    return delivered == [status.st_size, status.st_mtime_ns]
+def file_states(directory: Path) -> dict[str, tuple[int, int]]:
+    """Return the size and the time of each file of a directory by its path, without cached bytecode."""
+    states = {}
+    for path in directory.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            status = path.stat()
+            states[str(path.relative_to(directory))] = (status.st_size, status.st_mtime_ns)
+    return states
 
 
 # The task's process
@@ -397,7 +421,8 @@ def task() -> int:
     libraries = made(RUN / "lib")
     install_files(entries, "lib/", libraries)
     install_files(entries, "project/", made(RUN / "project"))
-    sys.path[:0] = [str(Path.cwd()), str(libraries)]
+    install_files(entries, "spare/", made(RUN / "spare"))
+    sys.path[:] = [str(Path.cwd()), str(libraries), *sys.path, str(RUN / "spare")]
     show_sources(json.loads(entries["sources.json"]))
     return TASKS[header["task"]](header, entries)
 

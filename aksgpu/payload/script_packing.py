@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 from aksgpu.payload.imported_files import Imported, find_imported
 from aksgpu.payload.modules import find_root
-from aksgpu.payload.packing import LARGEST_PAYLOAD, Payload, own_python, seal
+from aksgpu.payload.packing import LARGEST_PAYLOAD, Payload, seal
 from aksgpu.payload.project_files import ProjectFiles, collect, large_files
+from aksgpu.payload.requirements import NONE, Packages, from_modules
 
 __all__ = ["Script", "pack_script", "read_script"]
 
@@ -70,7 +71,7 @@ def read_script(path: object, *, root: Path | None) -> Script:
 
 
 def pack_script(
-    script: Script, args: Iterable[str], include: Iterable[str] = (), *, header: Mapping[str, Any] | None = None
+    script: Script, args: Iterable[str], include: Iterable[str] = (), *, packages: Packages | None = NONE
 ) -> tuple[Payload, tuple[str, ...]]:
     """Pack a script.
 
@@ -78,7 +79,7 @@ def pack_script(
         script: the script.
         args: its arguments.
         include: further files, directories and patterns.
-        header: further fields of the payload's header.
+        packages: what the pod installs; None for the installed distributions of the modules that the script imports.
 
     Returns:
         The payload, and the files with credentials that were left out.
@@ -99,23 +100,18 @@ def pack_script(
     for name, content in entries.items():
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
-    complete = {
-        "task": "script",
-        "mode": "script",
-        "python": own_python(),
-        "implementation": platform.python_implementation(),
-        **(header or {}),
-    }
-    entries["sources.json"] = b"{}"
+    if packages is None:
+        packages = from_modules(imported.others)
+    entries["packages.json"] = packages.content()
     entries["lib/aksgpu_script.py"] = resources.files("aksgpu.payload").joinpath("script_runner.py").read_bytes()
-    payload = seal(complete, entries, fingerprint=digest.hexdigest())
+    payload = seal({"task": "script", "mode": "script"}, entries, fingerprint=digest.hexdigest())
     if len(payload.body) > LARGEST_PAYLOAD:
         raise InvalidInput(
             f"the script and its files must have at most {LARGEST_PAYLOAD:,} bytes, compressed, "
             f"got {len(payload.body):,}; {large_files(files)}",
             hint='Put data on a claim: Executor(aks, volumes={"/data": "data"}).',
         )
-    return payload, tuple(sorted(files.left_out))
+    return replace(payload, packages=packages), tuple(sorted(files.left_out))
 
 
 def _check_file(file: Path, text: str) -> None:

@@ -26,7 +26,7 @@ def run(runner: Any, entries: dict[str, bytes]) -> int:
     """
     plan = json.loads(entries["script.json"])
     top = Path.cwd()
-    _write_files(runner, entries, plan, top)
+    _complete_layout(runner, plan, top)
     path = top / plan["script"]
     os.chdir(top / plan["directory"])
     sys.argv[:] = [plan["name"], *plan["args"]]
@@ -55,20 +55,12 @@ def run(runner: Any, entries: dict[str, bytes]) -> int:
     return _left(runner, plan["name"], 0)
 
 
-def _write_files(runner: Any, entries: dict[str, bytes], plan: dict[str, Any], top: Path) -> None:
-    """Write the files to the working directory, and note them for the report of lost files."""
-    runner.install_files(entries, "work/", top)
+def _complete_layout(runner: Any, plan: dict[str, Any], top: Path) -> None:
+    """Make the directories that have no files, and make files executable that are so on the client."""
     for name in (*plan["directories"], plan["directory"]):
         runner.made(top / name)
     for name in plan["executables"]:
         (top / name).chmod(0o755)
-    delivered = {}
-    for name in entries:
-        if name.startswith("work/"):
-            path = top / name[len("work/") :]
-            status = path.stat()
-            delivered[str(path.relative_to(top))] = [status.st_size, status.st_mtime_ns]
-    runner.write_whole(runner.DELIVERED, json.dumps(delivered).encode())
 
 
 def _left(runner: Any, name: str, exit_code: int) -> int:

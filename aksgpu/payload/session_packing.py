@@ -6,8 +6,8 @@ import hashlib
 import json
 import linecache
 import pickle
-import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ import cloudpickle
 
 from aksgpu.payload.call_pickler import pickle_call
 from aksgpu.payload.modules import project_modules
-from aksgpu.payload.packing import Payload, own_python, seal
+from aksgpu.payload.packing import Payload, seal
+from aksgpu.payload.requirements import NONE, Packages
 from aksgpu.payload.source_mode import PROTOCOL, express
 
 __all__ = ["PackedCall", "pack_cell", "pack_session", "pack_session_call"]
@@ -38,26 +39,24 @@ class PackedCall(NamedTuple):
     """What the call consists of, by name."""
 
 
-def pack_session(idle: float, *, header: Mapping[str, Any] | None = None) -> Payload:
+def pack_session(idle: float, *, packages: Packages = NONE) -> Payload:
     """Pack a session.
 
     Args:
         idle: seconds without a call after which it ends.
-        header: further fields of the payload's header.
+        packages: what the pod installs.
     """
     entries = {name: resources.files("aksgpu.payload").joinpath(file).read_bytes() for name, file in _FILES.items()}
     digest = hashlib.sha256(json.dumps([idle, *(entries[name].decode() for name in sorted(entries))]).encode())
-    complete = {
+    header = {
         "task": "session",
         "mode": "session",
-        "python": own_python(),
-        "implementation": platform.python_implementation(),
         "cloudpickle": cloudpickle.__version__,
         "protocol": pickle.HIGHEST_PROTOCOL,
         "idle": idle,
-        **(header or {}),
     }
-    return seal(complete, {**entries, "sources.json": b"{}"}, fingerprint=digest.hexdigest())
+    payload = seal(header, {**entries, "packages.json": packages.content()}, fingerprint=digest.hexdigest())
+    return replace(payload, packages=packages)
 
 
 def pack_session_call(

@@ -11,6 +11,8 @@ import pytest
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
 
+from .wheels import write_wheel
+
 TIMEOUT = 120
 
 TRAIN = """
@@ -284,3 +286,15 @@ def test_a_pattern_skips_environments_and_version_control(gpu: jobs.Executor, pr
     job = gpu.script("list.py", include=["configs/**/*.*"])
     job.result(TIMEOUT)
     assert "['configs/base.json', 'configs/deep', 'configs/deep/more.json']" in job.logs()
+
+
+def test_the_executors_packages_are_installed(aks: Cluster, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "installed.py").write_text("import aksgpu_test_script\nprint('VERSION', aksgpu_test_script.VERSION)\n")
+    write_wheel(project / "index", "aksgpu_test_script", "1.0")
+    (project / "requirements.txt").write_text("aksgpu_test_script==1.0\n")
+    for name in ("PIP", "UV"):
+        monkeypatch.setenv(f"{name}_NO_INDEX", "1")
+        monkeypatch.setenv(f"{name}_FIND_LINKS", str(project / "index"))
+    job = jobs.Executor(aks, gpus=0, packages="requirements.txt").script("installed.py")
+    job.result(TIMEOUT)
+    assert "VERSION 1.0" in job.logs()

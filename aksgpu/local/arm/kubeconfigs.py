@@ -1,7 +1,8 @@
 """Kubeconfig files: a cluster's address on this machine, the laptop's certificate authority, and the login.
 
 The login is a bearer token, or on clusters with Entra ID the ``kubelogin`` program that fetches one, as on AKS. The
-laptop has no Entra ID. Clients always receive its own Resource Manager token, which clusters accept as Entra token.
+laptop has no Entra ID. Clients always receive its own Resource Manager token, which clusters accept as an Entra ID
+token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The node lifecycle: taints nodes that are lost, not ready or cordoned, and evicts pods that do not tolerate it.
+"""The node lifecycle: taints nodes that are lost, not ready or cordoned, and evicts pods without a toleration.
 
 A node is lost when its lease is no longer renewed. Pods of nodes that no longer exist are deleted.
 """
@@ -31,7 +31,7 @@ def taints_for(node: Object) -> list[dict[str, Any]]:
     if ready != "True":
         key = filters.UNREACHABLE if ready == "Unknown" else filters.NOT_READY
         wanted.append((key, "NoSchedule"))
-        if ready:  # A new node that has not reported yet evicts nothing.
+        if ready:  # Pods of a new node that has not reported yet are not evicted.
             wanted.append((key, "NoExecute"))
     if spec.get("unschedulable"):
         wanted.append((filters.UNSCHEDULABLE, "NoSchedule"))
@@ -53,7 +53,7 @@ class NodeController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._leases = cluster.informer("leases")
-        # The last heartbeat of each node, and when it was seen by the monotonic clock: the system clock may jump.
+        # The last heartbeat of each node, and when it was seen by the monotonic clock. The system clock may jump.
         self._heartbeats: dict[str, tuple[Any, float]] = {}
         self._leases.on_change(self._lease_changed)
 
@@ -84,7 +84,8 @@ class NodeController(Controller):
             version = {"resourceVersion": node["metadata"]["resourceVersion"]}
             with ignoring(404):
                 await self.cluster.patch("nodes", node, {"metadata": version, "spec": {"taints": taints}})
-        return remaining if remaining > 0 else None  # A node that comes back changes its status.
+        # A lost node that comes back changes its status, which queues it again.
+        return remaining if remaining > 0 else None
 
     def _grace_left(self, node: Object) -> float:
         """Return the seconds until the node is lost."""
@@ -167,7 +168,7 @@ class TaintEvictionController(Controller):
         return None
 
     async def _delete_orphan(self, pod: Object, name: str) -> None:
-        """Delete a pod whose node no longer exists, so that no node agent can end it."""
+        """Delete a pod whose node no longer exists. No node agent can end it."""
         with ignoring(404):
             await self.cluster.objects.get("nodes", name)
             return  # The node is missing only from the cache.

@@ -1,7 +1,7 @@
 """Replaces ``nvidia-smi`` in containers with a GPU.
 
 It shows the container's GPUs as the table of the real program, as a list (``-L``) or as selected fields
-(``--query-gpu``), and says if they are simulated. With real GPUs it runs the real program if this machine has it.
+(``--query-gpu``), and says whether they are simulated. With real GPUs, it runs the real program if this machine has it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the containers of a pod share, and what all pods of a cluster share."""
+"""The state that the containers of a pod share, and the state that all pods of a cluster share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aksgpu.local.settings import Settings
 
 @dataclass(frozen=True)
 class ClusterContext:
-    """What all pods of a cluster share.
+    """The state that all pods of a cluster share.
 
     Attributes:
         objects: the cluster's objects.
@@ -55,10 +55,10 @@ class ClusterContext:
 
 @dataclass
 class PodContext:
-    """What the containers of a pod share.
+    """The state that the containers of a pod share.
 
     Attributes:
-        cluster: what all pods share.
+        cluster: the state that all pods share.
         node: the pod's node.
         pod: the latest version of the pod.
         status_changed: set when the pod's status must be posted.
@@ -92,7 +92,7 @@ class PodContext:
 
     @property
     def hostname(self) -> str:
-        """The host name that the pod's programs see."""
+        """The pod's host name."""
         return pod_hostname(self.pod, self.node.name)
 
     @property
