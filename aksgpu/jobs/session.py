@@ -115,6 +115,16 @@ class Session:
         packed = pack_session_call(fn, args, kwargs, root=root, is_same_python=self._is_same_python)
         return job_outcome.value_of(self._perform(packed), self.job.name, raw=False)
 
+    def connect(self) -> None:
+        """Wait until the session is ready for a call.
+
+        Raises:
+            SessionEnded: the session has ended.
+            JobFailed: its pod has failed, or cannot start.
+            Interrupted: the user interrupted the wait. The session continues.
+        """
+        self._connected()
+
     def run_cell(self, source: str, name: str, inputs: Mapping[str, Any], outputs: list[str]) -> Record:
         """Run a notebook cell in the session, and return its outcome. The magic ``%%gpu`` calls this.
 

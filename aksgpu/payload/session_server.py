@@ -306,7 +306,10 @@ class Server:
         try:
             return {"kind": "value", "text": ""}, runner.pickler.dumps(value)
         except BaseException as error:
-            text = f"the value of type {type(value).__name__} cannot be pickled: {runner.describe(error)}"
+            what = f"the value of type {type(value).__name__}"
+            if header["kind"] == "cell":
+                what = self._unpicklable_names(value)
+            text = f"{what} cannot be pickled: {runner.describe(error)}"
             return {"kind": "unpicklable", "text": text}, runner.failure_body(error)
 
     def _value(self, header: dict[str, Any], entries: dict[str, bytes]) -> Any:
@@ -323,6 +326,16 @@ class Server:
         except BaseException as error:
             raise Unloadable(error) from error
         return function(*args, **kwargs)
+
+    def _unpicklable_names(self, values: dict[str, Any]) -> str:
+        """Return which outputs of a cell cannot be pickled, in words."""
+        names = []
+        for name, value in values.items():
+            try:
+                self.runner.pickler.dumps(value)
+            except Exception:
+                names.append(f"{name} of type {type(value).__name__}")
+        return f"the output {', '.join(names)}"
 
     def _update_project(self, entries: dict[str, bytes]) -> None:
         """Write modules that travel as source, and forget those that have changed."""
