@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -56,6 +57,8 @@ class Session:
     Call it with a function and its arguments; it returns the function's value. What the function prints appears here,
     and exceptions are raised here. An interrupt raises KeyboardInterrupt in the function, and the session lives on.
 
+    Calls from several threads run one after another.
+
     Functions and modules of the project are sent with each call, in their present state. A module whose file has
     changed is imported again first.
 
@@ -73,6 +76,7 @@ class Session:
         self._is_same_python = True
         self._is_closed = False
         self._pulls = PullRecord()
+        self._calling = threading.Lock()
         self._process = os.getpid()
         self._changed = ChangedModules()
         self._changed.reload(project_modules(self._directory()))
@@ -111,7 +115,7 @@ class Session:
         reloaded = self._changed.reload(project_modules(root))
         if reloaded:
             sys.stderr.write(f"[aksgpu] imported again, because their files have changed: {', '.join(reloaded)}\n")
-        self._connected()
+        self.connect()
         packed = pack_session_call(fn, args, kwargs, root=root, is_same_python=self._is_same_python)
         return job_outcome.value_of(self._perform(packed), self.job.name, raw=False)
 
@@ -123,7 +127,8 @@ class Session:
             JobFailed: its pod has failed, or cannot start.
             Interrupted: the user interrupted the wait. The session continues.
         """
-        self._connected()
+        with self._calling:
+            self._connected()
 
     def run_cell(self, source: str, name: str, inputs: Mapping[str, Any], outputs: list[str]) -> Record:
         """Run a notebook cell in the session, and return its outcome. The magic ``%%gpu`` calls this.
@@ -134,8 +139,9 @@ class Session:
             inputs: objects that it uses, by name.
             outputs: names to return.
         """
-        self._connected()
-        return self._perform(pack_cell(name, source, inputs, outputs, root=self._directory()))
+        self.connect()
+        root = self._directory()
+        return self._perform(pack_cell(name, source, inputs, outputs, root=root, is_same_python=self._is_same_python))
 
     def cost(self) -> float | None:
         """Return what the session has cost until now in US dollars; None if the price of its node is not known."""
@@ -324,7 +330,10 @@ class Session:
         An interrupt is passed on to the function. A broken connection is made anew, and the output goes on where it
         was.
         """
-        call = _RunningCall(packed)
+        with self._calling:
+            return self._follow(_RunningCall(packed))
+
+    def _follow(self, call: _RunningCall) -> Record:
         while True:
             try:
                 connection = self._connected()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from aksgpu.errors import InvalidInput
 from aksgpu.payload.call_pickler import pickle_call
 from aksgpu.payload.modules import project_modules
 from aksgpu.payload.packing import Payload, seal
@@ -28,6 +29,9 @@ _FILES = {
     "lib/aksgpu_cells.py": "cell_runner.py",
 }
 """Files that a session's payload brings, and the files of this package that they are."""
+
+
+_COLLECTIONS = (list, tuple, set, frozenset)
 
 
 class PackedCall(NamedTuple):
@@ -98,7 +102,15 @@ def pack_session_call(
     return PackedCall(fields, entries)
 
 
-def pack_cell(name: str, source: str, inputs: Mapping[str, Any], outputs: Sequence[str], *, root: Path) -> PackedCall:
+def pack_cell(
+    name: str,
+    source: str,
+    inputs: Mapping[str, Any],
+    outputs: Sequence[str],
+    *,
+    root: Path,
+    is_same_python: bool,
+) -> PackedCall:
     """Pack a notebook cell.
 
     Args:
@@ -107,15 +119,39 @@ def pack_cell(name: str, source: str, inputs: Mapping[str, Any], outputs: Sequen
         inputs: objects that it uses, by name.
         outputs: names to return.
         root: the directory of the project, whose modules travel by value.
+        is_same_python: whether the session has the minor version of this Python. Otherwise, only plain data travels.
 
     Raises:
         InvalidInput: an input cannot travel.
     """
     entries = {"cell": source.encode(), "outputs.json": json.dumps(list(outputs)).encode()}
-    if inputs:
+    if inputs and is_same_python:
         entries["inputs.pkl"] = pickle_call(dict, (), inputs, project_modules(root)).content
-    fields = {"kind": "cell", "name": name, "mode": "pickle", "protocol": pickle.HIGHEST_PROTOCOL}
+    elif inputs:
+        entries["inputs.pkl"] = _plain_inputs(inputs)
+    mode = "pickle" if is_same_python else "source"
+    fields = {"kind": "cell", "name": name, "mode": mode, "protocol": pickle.HIGHEST_PROTOCOL}
     return PackedCall(fields, entries)
+
+
+def _plain_inputs(inputs: Mapping[str, Any]) -> bytes:
+    """Return the pickle of inputs for another minor version of Python, in the same form as that of a call."""
+    for name, value in inputs.items():
+        if not _is_plain(value):
+            raise InvalidInput(
+                f"the input {name!r} must be plain data, such as numbers, strings and lists of them, because the "
+                f"image has another minor version of Python, got an object of type {type(value).__name__}",
+                hint="Use an image with the Python of this kernel, or define it in the cell.",
+            )
+    return pickle.dumps((None, (), dict(inputs)), PROTOCOL)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return type(value) is dict and _is_plain([*value, *value.values()])
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value) in _COLLECTIONS and all(_is_plain(each) for each in value)
+    return value is None or type(value) in (bool, int, float, complex, str, bytes, bytearray)
 
 
 def _sources(file_names: frozenset[str]) -> dict[str, str]:

@@ -225,19 +225,22 @@ class Server:
                 return
             call.is_interrupted = True
             if call is self._current:
-                signal.pthread_kill(self._main, signal.SIGINT)
+                self._send_interrupt()
 
     def close(self) -> None:
         """End the session; a call that runs is interrupted."""
         with self.changed:
             self.is_closing = True
             if self._current is not None:
-                self.interrupt_current()
+                self._send_interrupt()
             self.changed.notify_all()
 
-    def interrupt_current(self) -> None:
-        """Raise KeyboardInterrupt in the call that runs."""
-        signal.pthread_kill(self._main, signal.SIGINT)
+    def _send_interrupt(self) -> None:
+        """Interrupt the main thread and the child processes, as Ctrl-C in a terminal does."""
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGINT)
+        else:
+            signal.pthread_kill(self._main, signal.SIGINT)
 
     # Called by the main thread
 

@@ -10,7 +10,9 @@ import pytest
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.payload.script_packing import pack_script, read_script
 
+from .pod_process import interpreters, run_payload
 from .wheels import write_wheel
 
 TIMEOUT = 120
@@ -298,3 +300,11 @@ def test_the_executors_packages_are_installed(aks: Cluster, project: Path, monke
     job = jobs.Executor(aks, gpus=0, packages="requirements.txt").script("installed.py")
     job.result(TIMEOUT)
     assert "VERSION 1.0" in job.logs()
+
+
+@pytest.mark.parametrize("version", sorted(interpreters()))
+def test_a_script_runs_with_every_python(version: str, project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    payload, _ = pack_script(read_script("train.py", root=None), ["--epochs", "3"], ["configs/base.json"])
+    run = run_payload(payload, tmp_path_factory.mktemp("pod"), python=interpreters()[version])
+    assert run.exit_code == 0, run.output
+    assert '"argv": ["train.py", "--epochs", "3"]' in run.output

@@ -6,12 +6,14 @@ import importlib
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from support.relay import relayed_kubeconfig
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs.session import Session
+from aksgpu.payload.session_packing import pack_cell
+
+from .pod_process import interpreters
 
 HERE = Path(__file__).parent
 TIMEOUT = 120
@@ -176,6 +181,52 @@ def test_changed_modules_of_the_project_are_sent_again(
         assert capsys.readouterr().err.count("session_helpers") == 1
     for name in ("session_constants", "session_helpers"):
         sys.modules.pop(name)
+
+
+# Other Pythons
+
+VERSIONS = sorted(interpreters(), key=lambda version: int(version.split(".")[1]))
+
+
+def python_version(add: int) -> tuple[str, int]:
+    print("in the pod")
+    return f"{sys.version_info[0]}.{sys.version_info[1]}", FACTOR + add
+
+
+FACTOR = 40
+
+
+@pytest.mark.parametrize("version", sorted({VERSIONS[0], VERSIONS[-1]}))
+def test_functions_and_cells_run_with_another_python(
+    aks: Cluster, version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = jobs.Executor(aks, gpus=0, root=HERE, python=interpreters()[version])
+    with gpu.session() as session:
+        assert session(python_version, 2) == (version, 42)
+        assert capsys.readouterr().out == "in the pod\n"
+        with pytest.raises(ZeroDivisionError):
+            session(divmod, 1, 0)
+        record = session.run_cell("found = {**given, 'b': 2}\nfound", "cell", {"given": {"a": (1,)}}, ["found"])
+        assert record.header["kind"] == "value", record
+        assert pickle.loads(record.body) == {"found": {"a": (1,), "b": 2}}
+        assert capsys.readouterr().out == "{'a': (1,), 'b': 2}\n"
+
+
+def test_other_inputs_than_plain_data_need_the_same_python() -> None:
+    with pytest.raises(errors.InvalidInput, match=r"the input 'x' must be plain data, .* type function"):
+        pack_cell("cell", "x", {"x": python_version}, [], root=HERE, is_same_python=False)
+
+
+# Interrupts and threads
+
+
+def test_calls_of_several_threads_run_one_after_another(session: Session) -> None:
+    def twice(number: int) -> int:
+        time.sleep(0.01)
+        return 2 * number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda number: session(twice, number), range(24))) == [2 * each for each in range(24)]
 
 
 # The end of a session
