@@ -96,6 +96,9 @@ class Functions:
         floor = best(lambda: timed(lambda: self.bare("true").wait()))
         yield "`submit` to `result()`", measured, "the same pod with `true`, waited for", floor
         yield from submitit_rows(measured)
+        for size in (1_000_000, 4_000_000):
+            took = best(lambda size=size: timed(lambda: self.gpu.submit(os.urandom, size).result()))
+            yield f"`submit` to a result of {size // 1_000_000} MB", took, "the same pod with `true`, waited for", floor
 
     def session_rows(self) -> Iterator[tuple[str, float, str, float]]:
         """Yield the rows of the table of sessions."""

@@ -17,6 +17,7 @@ from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.launch import launch
 from aksgpu.jobs.many_jobs import MapResults
+from aksgpu.jobs.notices import note_earlier_runs, remember
 from aksgpu.jobs.session import Session, open_session
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
@@ -181,7 +182,10 @@ class Executor:
         Example:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
         """
-        return self._submit(self.options, fn, args, kwargs)
+        note_earlier_runs(fn)
+        job = self._submit(self.options, fn, args, kwargs)
+        remember(fn, job)
+        return job
 
     def script(
         self, script: str | os.PathLike[str], *args: object, include: Sequence[str | os.PathLike[str]] = ()

@@ -19,6 +19,7 @@ __all__ = [
     "FUNCTION",
     "LAUNCHING",
     "MAIN",
+    "PACKAGES",
     "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
@@ -40,6 +41,8 @@ FUNCTION = "aksgpu.dev/function"
 """Annotation with the name of the function."""
 FINGERPRINT = "aksgpu.dev/fingerprint"
 """Annotation with a checksum of the call and the options."""
+PACKAGES = "aksgpu.dev/packages"
+"""Annotation with the packages that are installed."""
 PAYLOAD_SECRET = "aksgpu.dev/payload"
 """Annotation with the name of the first Secret of the payload. It holds the key of the HMACs."""
 
@@ -200,7 +203,9 @@ def _env(options: ExecutorOptions, environment_secret: str) -> list[Object]:
         **options.env,
     }
     if options.timeout is not None:
-        variables["AKSGPU_TIMEOUT"] = f"{options.timeout:g}"
+        variables["AKSGPU_TIMEOUT"] = str(options.timeout)
+    if options.python:
+        variables["AKSGPU_PYTHON"] = options.python
     if options.workdir:
         variables["AKSGPU_WORKDIR"] = options.workdir
     found = [*_paths(), *({"name": name, "value": value} for name, value in variables.items())]

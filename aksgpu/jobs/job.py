@@ -15,6 +15,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis
 from aksgpu.errors import (
     AksGpuError,
     InvalidInput,
+    JobCancelled,
     JobFailed,
     KubernetesError,
     LogsGone,
@@ -167,6 +168,7 @@ class Job:
         Raises:
             InvalidInput: the timeout is not valid.
             JobFailed: the Job failed. The error has the reason and the end of the log, or says what could not be read.
+                JobCancelled, a kind of it: the Job was cancelled before its program started.
             WaitTimeout: time ran out. The error explains what keeps the Job from ending.
             NotFound: the Job was deleted.
             Unreachable: time ran out while the API server did not respond. The error has the last failure.
@@ -186,6 +188,8 @@ class Job:
                 return self, ""
             if status.phase == "Failed":
                 raise self._failure_error(status, failures)
+            if status.phase == "Suspended" and job_outcome.was_cancelled(self._object()):
+                raise JobCancelled(f"job {self.name} was cancelled before its program started", reason="Cancelled")
             if fail_fast:
                 self._refuse_unpullable(status, pods, pulls)
             else:
@@ -280,8 +284,8 @@ class Job:
         Raises:
             NotFound: the Job was deleted.
         """
-        job, pods = self._read_executor_job()
-        return self._final_status(job, pods) is not None
+        job = self._object()
+        return self._final_status(job, job_pods(self.cluster.kube, job)) is not None
 
     def running(self) -> bool:
         """Return whether a pod of the Job runs now.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
 import site
 import sys
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote, urlsplit
 
 __all__ = ["find_root", "is_installed", "project_modules"]
 
@@ -34,15 +37,21 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def project_modules(root: Path) -> dict[str, ModuleType]:
-    """Return the imported modules whose file lies below ``root``, by name. ``__main__`` is not among them."""
-    own = f"{root.resolve()}{os.sep}"
+    """Return the imported modules of the project and of editable installations, by name, without ``__main__``.
+
+    Args:
+        root: the directory of the project.
+    """
+    directories = tuple(
+        f"{directory}{os.sep}" for directory in (root.resolve(), *_editable_directories(tuple(sys.path)))
+    )
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
         if name == "__main__" or name.partition(".")[0] in _ALWAYS_INSTALLED:
             continue
         path = _file_of(module)
-        if path is not None and str(path).startswith(own) and not is_installed(path, libraries):
+        if path is not None and str(path).startswith(directories) and not is_installed(path, libraries):
             found[name] = module
     return found
 
@@ -56,6 +65,21 @@ def is_installed(path: Path, libraries: tuple[Path, ...] | None = None) -> bool:
         return True
     directories = _library_directories() if libraries is None else libraries
     return any(path.is_relative_to(directory) for directory in directories)
+
+
+@cache
+def _editable_directories(search_path: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the directories of distributions that were installed in editable mode. No image has them."""
+    found = []
+    for distribution in importlib.metadata.distributions(path=list(search_path)):
+        try:
+            url = json.loads(distribution.read_text("direct_url.json") or "{}")
+        except (OSError, ValueError):
+            continue  # a damaged installation
+        address = str(url.get("url") or "")
+        if (url.get("dir_info") or {}).get("editable") and address.startswith("file://"):
+            found.append(Path(unquote(urlsplit(address).path)).resolve())
+    return tuple(found)
 
 
 @cache

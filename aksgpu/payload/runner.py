@@ -19,6 +19,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import importlib
 import io
 import json
 import os
@@ -34,16 +35,16 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING or __name__ != "__main__":
-    from aksgpu.payload import installer, records
-    from aksgpu.payload import source_loader as source
-else:
-    import aksgpu_installer as installer
+HERE = str(Path(__file__).parent)
+if TYPE_CHECKING or __name__ not in ("__main__", "__mp_main__"):
+    from aksgpu.payload import records
+elif __name__ == "__main__":
+    sys.path.insert(0, HERE)
     import aksgpu_records as records
-    import aksgpu_source as source
 
     # The user's modules may have the names of the files beside this one.
-    sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
+    sys.path[:] = [entry for entry in sys.path if entry != HERE]
+# Processes that multiprocessing starts anew import this file as __mp_main__. They call none of its functions.
 
 __all__ = ["run"]
 
@@ -88,6 +89,15 @@ class Refused(Exception):
         super().__init__(text)
         self.kind = kind
         self.exit_code = exit_code
+
+
+def own_module(name: str) -> Any:
+    """Import a file beside this one that is rarely needed. Without it, a pod starts faster."""
+    sys.path.insert(0, HERE)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(HERE)
 
 
 def say(text: str) -> None:
@@ -190,6 +200,9 @@ def prepare() -> None:
     RUN.mkdir(parents=True, exist_ok=True)
     PID_FILE.write_text(str(os.getpid()))
     os.environ["AKSGPU_ATTEMPT"] = str(attempt())
+    own = ".".join(map(str, sys.version_info[:2]))
+    if os.environ.get("AKSGPU_PYTHON", own) != own:
+        say(f"the image has Python {own}, and Python {os.environ['AKSGPU_PYTHON']} was asked for")
     if not is_writable(Path(os.environ.get("HOME") or "/nonexistent")):
         os.environ["HOME"] = str(made(RUN / "home"))
     if not is_writable(Path(os.environ.get("TMPDIR") or "/tmp")):
@@ -288,10 +301,11 @@ def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
     """Install the payload's packages, and return the interpreter that has them."""
     if not packages["requirements"]:
         return sys.executable
+    installer = own_module("aksgpu_installer")
     began = time.monotonic()
     say(f"installing packages: {' '.join(packages['requirements'])[:LARGEST_LIST]}")
     try:
-        interpreter = installer.install(packages, RUN / "packages", supervisor.run)
+        interpreter: str = installer.install(packages, RUN / "packages", supervisor.run)
     except installer.InstallFailed as failed:
         if supervisor.signals:
             raise Refused("died", "the pod was ended while packages were installed", 128 + signal.SIGTERM) from None
@@ -443,7 +457,7 @@ def load_call(header: dict[str, Any], entries: dict[str, bytes]) -> Any:
     say(f"the function was written with Python {header['python']} and runs from its source")
     KEPT.append(sys.modules["__main__"])
     sys.path.insert(0, str(RUN / "project"))
-    return source.load(entries["source.json"])
+    return own_module("aksgpu_source").load(entries["source.json"])
 
 
 KEPT: list[object] = []

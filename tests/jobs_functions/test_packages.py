@@ -79,6 +79,7 @@ def test_a_failed_installation_has_the_installers_lines(
     assert all(word in run.record.header["text"] for word in words)
 
 
+@pytest.mark.slow
 def test_an_index_that_does_not_answer_is_a_package_error(interpreter: str, tmp_path: Path) -> None:
     packages = from_list(["--index-url=http://127.0.0.1:1/simple", "aksgpu_test_leaf"])
     run = run_payload(pack(versions, packages=packages), tmp_path, python=interpreter)
