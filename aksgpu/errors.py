@@ -54,7 +54,8 @@
     │   ├── PythonMismatch             the image's Python cannot run what this Python pickled
     │   ├── PackageError               packages could not be installed in the pod
     │   ├── RunTimeout                 the program ran longer than its limit
-    │   └── JobCancelled               the program was stopped by job.cancel() (concurrent.futures.CancelledError)
+    │   ├── JobCancelled               the program was stopped by job.cancel() (concurrent.futures.CancelledError)
+    │   └── SessionEnded               the session's pod has ended, and what was loaded there is gone
     ├── ResultError                    the function returned, and its value cannot be had
     │   ├── ResultLost                 the value is gone, or arrived incomplete
     │   ├── ResultTooLarge             the value is too large for the ways back
@@ -123,6 +124,7 @@ __all__ = [
     "ResultUnpicklable",
     "RunTimeout",
     "SecondGpuStack",
+    "SessionEnded",
     "SizeNotAvailable",
     "StreamLost",
     "SubnetTooSmall",
@@ -847,6 +849,10 @@ class RunTimeout(JobFailed):
 
 class JobCancelled(JobFailed, CancelledError):
     """The program was stopped by ``job.cancel()``."""
+
+
+class SessionEnded(JobFailed):
+    """The session's pod has ended, and what was loaded there is gone."""
 
 
 class ResultError(AksGpuError):

@@ -106,7 +106,7 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"tutorial"},
     {"views"},
-    {"runs"},
+    {"magic", "runs"},
     {"jobs"},
     {"plugin"},
     {"diagnose"},

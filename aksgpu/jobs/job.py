@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -242,7 +243,24 @@ class Job:
             >>> job.result(timeout="1h")  # doctest: +SKIP
         """
         job_arguments.flag("raw", raw)
-        return job_outcome.value_of(self._outcome(timeout, progress), self.name, raw=raw)
+        record = self._outcome(timeout, progress)
+        error = self._exception_of(record)
+        lost = job_outcome.lost_files(record)
+        if lost:
+            text = f"job {self.name} wrote files that are deleted with its pod: {lost}. Write them to a volume."
+            warnings.warn(text, stacklevel=2)
+        if error is not None:
+            raise error
+        return job_outcome.value_of(record, self.name, raw=raw)
+
+    def _exception_of(self, record: Record) -> BaseException | None:
+        """Return the exception of an outcome, with the end of the log where that explains it."""
+        error = job_outcome.exception_of(record, self.name)
+        if isinstance(error, JobFailed) and record.header["kind"] in job_outcome.EXPLAINED_BY_LOG:
+            tail, problem = self._tail()
+            error.log_tail = tail
+            error.message += f"\nIts log ends:\n{tail}" if tail else problem
+        return error
 
     def exception(self, timeout: Timeout = None, *, progress: bool | None = None) -> BaseException | None:
         """Wait for the function, and return the exception that :meth:`result` raises; None if it returned a value.
@@ -260,7 +278,7 @@ class Job:
             InvalidInput: an argument is not valid, or no Executor made the Job.
         """
         try:
-            return job_outcome.exception_of(self._outcome(timeout, progress), self.name)
+            return self._exception_of(self._outcome(timeout, progress))
         except (JobFailed, ResultError) as error:
             return error
 

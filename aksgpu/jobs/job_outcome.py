@@ -31,7 +31,21 @@ from aksgpu.payload import records
 from aksgpu.payload.packing import own_python
 from aksgpu.payload.records import BadRecord, Record
 
-__all__ = ["RemoteTraceback", "exception_of", "is_executor_job", "read_outcome", "value_of", "was_cancelled"]
+__all__ = [
+    "EXPLAINED_BY_LOG",
+    "RemoteTraceback",
+    "exception_of",
+    "is_executor_job",
+    "lost_files",
+    "read_outcome",
+    "value_of",
+    "was_cancelled",
+]
+
+EXPLAINED_BY_LOG = ("died", "exit", "exit_code", "timeout")
+"""Kinds of outcomes whose reason is often in the last lines of the log."""
+_TRACEBACK_LINES = 20
+"""Lines of a script's traceback that the message of its error has."""
 
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
@@ -242,6 +256,10 @@ def _failure(kind: str, text: str, name: str, record: Record) -> AksGpuError:
             return JobCancelled(f"job {name} was cancelled", reason="Cancelled")
         case "exit" | "unloadable":
             return _remote_error(_body(record), f"job {name}: {text}")
+        case "script":
+            return _script_error(_body(record), f"job {name}: {text}")
+        case "exit_code":
+            return JobFailed(f"job {name}: {text}", reason="ExitCode", hint="job.logs() has its output.")
     return JobFailed(f"job {name}: {text}", reason="Died", hint="job.why() explains it, and job.logs() has its output.")
 
 
@@ -264,6 +282,21 @@ def _remote_error(body: Body, message: str) -> RemoteError:
     )
     error.__cause__ = RemoteTraceback(error.traceback)
     return error
+
+
+def _script_error(body: Body, message: str) -> RemoteError:
+    """Return the error of a script that raised an exception, with the end of its traceback."""
+    lines = str(body.get("traceback") or "").rstrip().splitlines()
+    tail = "\n".join(lines[-_TRACEBACK_LINES:])
+    error = _remote_error(body, f"{message}\n{tail}")
+    error.log_tail = tail
+    error.__cause__ = None  # the message has the traceback
+    return error
+
+
+def lost_files(record: Record) -> str:
+    """Return which files of the program are deleted with its pod; empty if there are none."""
+    return str(record.header.get("lost") or "")
 
 
 def _rebuilt(record: Record, name: str) -> BaseException:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import site
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
@@ -42,7 +44,9 @@ def project_modules(root: Path) -> dict[str, ModuleType]:
     Args:
         root: the directory of the project.
     """
-    directories = (root.resolve(), *_editable_directories())
+    directories = tuple(
+        f"{directory}{os.sep}" for directory in (root.resolve(), *_editable_directories(tuple(sys.path)))
+    )
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
@@ -51,9 +55,7 @@ def project_modules(root: Path) -> dict[str, ModuleType]:
         if getattr(module, "__name__", None) != name:
             continue  # an alias, such as os.path
         path = _file_of(module)
-        if path is None or is_installed(path, libraries):
-            continue
-        if any(path.is_relative_to(directory) for directory in directories):
+        if path is not None and str(path).startswith(directories) and not is_installed(path, libraries):
             found[name] = module
     return found
 
@@ -69,10 +71,11 @@ def is_installed(path: Path, libraries: tuple[Path, ...] | None = None) -> bool:
     return any(path.is_relative_to(directory) for directory in directories)
 
 
-def _editable_directories() -> tuple[Path, ...]:
+@cache
+def _editable_directories(search_path: tuple[str, ...]) -> tuple[Path, ...]:
     """Return the directories of distributions that were installed in editable mode. No image has them."""
     found = []
-    for distribution in importlib.metadata.distributions():
+    for distribution in importlib.metadata.distributions(path=list(search_path)):
         try:
             url = json.loads(distribution.read_text("direct_url.json") or "{}")
         except (OSError, ValueError):
@@ -83,6 +86,7 @@ def _editable_directories() -> tuple[Path, ...]:
     return tuple(found)
 
 
+@cache
 def _library_directories() -> tuple[Path, ...]:
     """Return the directories of the standard library and of installed packages."""
     paths = sysconfig.get_paths()
@@ -102,4 +106,10 @@ def _file_of(module: ModuleType) -> Path | None:
         name = module.__file__
     except Exception:  # modules of some libraries compute their attributes
         return None
-    return Path(name).resolve() if isinstance(name, str) else None
+    return _resolved_file(name) if isinstance(name, str) else None
+
+
+@cache
+def _resolved_file(name: str) -> Path:
+    """Return the path of a module's file. There are thousands of modules, and every call looks at all of them."""
+    return Path(name).resolve()

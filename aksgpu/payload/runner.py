@@ -7,6 +7,7 @@ It uses the standard library only and works with Python 3.8, because the image i
     python runner.py task      the process of the payload, which ``run`` starts
     python runner.py result    the sidecar: write a large result to its log when the main container has ended
     python runner.py cancel    stop the program; job.cancel() runs this in the main container
+    python runner.py connect   join standard input and output with a session; session() runs this
 
 Paths come from the environment: ``AKSGPU_PAYLOAD`` is the read-only directory of the payload, ``AKSGPU_RUN`` a writable
 one that the containers share, and ``AKSGPU_MESSAGE`` the file of the termination message.
@@ -24,6 +25,7 @@ import json
 import os
 import pickle
 import platform
+import select
 import signal
 import subprocess
 import sys
@@ -76,6 +78,8 @@ SLOW_INSTALLATION = 60.0
 """Seconds of an installation after which an image is suggested."""
 SHOWN_FILES = 5
 """Files that a notice about lost files names."""
+LONGEST_SHOWN_NAME = 80
+"""Characters of each of their names, from the end."""
 
 
 class Refused(Exception):
@@ -174,10 +178,12 @@ def run() -> int:
         interpreter = install_packages(json.loads(entries["packages.json"]), supervisor)
         directory = workspace()
         install_files(entries, "work/", directory)
-        given = set(directory.rglob("*"))
+        given = file_states(directory)
         exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
-        outcome, body = read_outcome(supervisor, exit_code)
-        report_lost_files(directory, given)
+        outcome, body = read_outcome(supervisor, exit_code, header["task"])
+        lost = report_lost_files(directory, given)
+        if lost:
+            outcome["lost"] = lost
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
@@ -314,7 +320,7 @@ def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
 # The outcome
 
 
-def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any], bytes]:
+def read_outcome(supervisor: Supervisor, exit_code: int, kind: str) -> tuple[dict[str, Any], bytes]:
     """Return the outcome that the task's process left, or what its end means."""
     cancelled = cancelled_outcome()
     if cancelled:
@@ -329,9 +335,12 @@ def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any]
         return {"kind": "timeout", "text": text, "exit_code": records.TIMED_OUT}, b""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        text = f"the function's process was ended by {name}{who_sent(-exit_code, supervisor)}"
+        text = f"the {kind}'s process was ended by {name}{who_sent(-exit_code, supervisor)}"
         return {"kind": "died", "text": text, "signal": name, "exit_code": 128 - exit_code}, b""
-    text = f"the function's process ended with exit code {exit_code} before the function returned"
+    if kind == "script":  # it has called os._exit, or has replaced its process
+        text = f"the script ended with exit code {exit_code}"
+        return {"kind": "exit_code" if exit_code else "value", "text": text}, b"" if exit_code else pickle.dumps(None)
+    text = f"the {kind}'s process ended with exit code {exit_code} before the {kind} returned"
     return {"kind": "died", "text": text, "exit_code": exit_code or records.VANISHED}, b""
 
 
@@ -396,17 +405,32 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def report_lost_files(directory: Path, given: set[Path]) -> None:
-    """Print which files the program wrote to its working directory, if they disappear with the pod."""
+def report_lost_files(directory: Path, given: dict[str, tuple[int, int]]) -> str:
+    """Print and return which files the program wrote to its working directory, if they disappear with the pod.
+
+    Args:
+        directory: the working directory.
+        given: the files that it had before.
+    """
     if os.environ.get("AKSGPU_WORKDIR"):
-        return
-    found = set(directory.rglob("*")) - given
-    files = sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
+        return ""
+    files = sorted(name for name, state in file_states(directory).items() if given.get(name) != state)
     if not files:
-        return
-    names = ", ".join(str(path.relative_to(directory)) for path in files[:SHOWN_FILES])
+        return ""
     more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
-    say(f"files in the working directory are deleted with this pod: {names}{more}")
+    names = ", ".join(name[-LONGEST_SHOWN_NAME:] for name in files[:SHOWN_FILES]) + more
+    say(f"files in the working directory are deleted with this pod: {names}")
+    return names
+
+
+def file_states(directory: Path) -> dict[str, tuple[int, int]]:
+    """Return the size and the time of each file of a directory by its path, without cached bytecode."""
+    states = {}
+    for path in directory.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            status = path.stat()
+            states[str(path.relative_to(directory))] = (status.st_size, status.st_mtime_ns)
+    return states
 
 
 # The task's process
@@ -474,7 +498,21 @@ def call(header: dict[str, Any], entries: dict[str, bytes]) -> int:
     return deliver(header, value)
 
 
-TASKS = {"function": call}
+def run_script(header: dict[str, Any], entries: dict[str, bytes]) -> int:
+    """Run a script, and write its outcome."""
+    import aksgpu_script
+
+    return int(aksgpu_script.run(sys.modules[__name__], entries))
+
+
+def run_session(header: dict[str, Any], _: dict[str, bytes]) -> int:
+    """Run the calls of a session until it ends."""
+    import aksgpu_session
+
+    return int(aksgpu_session.serve(sys.modules[__name__], header))
+
+
+TASKS = {"function": call, "script": run_script, "session": run_session}
 """What runs a payload's content, by the header's ``task``. Each leaves an outcome and returns the exit code."""
 
 
@@ -591,7 +629,19 @@ def cancel() -> int:
     return 0
 
 
-COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel}
+def connect() -> int:
+    """Join standard input and output with the session of this container, once it is ready."""
+    while not (RUN / "session.sock").exists():
+        is_readable, _, _ = select.select([0], [], [], POLL_SECONDS)
+        if is_readable:  # the client sends nothing before the session's greeting, so its connection has ended
+            return 0
+    sys.path.insert(0, str(RUN / "lib"))
+    import aksgpu_session
+
+    return int(aksgpu_session.connect(RUN))
+
+
+COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "connect": connect}
 
 if __name__ == "__main__":
     sys.exit(COMMANDS[sys.argv[1]]())
