@@ -105,6 +105,7 @@ LAYERS: tuple[set[str], ...] = (
     {"views"},
     {"runs"},
     {"jobs"},
+    {"storage"},
     {"plugin"},
     {"diagnose"},
     {"plots"},

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aksgpu.common.arguments import integer, shown
+from aksgpu.common.default_image import default_image
 from aksgpu.common.gpu_size_table import table
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
@@ -26,8 +27,6 @@ _VERSION = re.compile(r"3\.([0-9]{1,2})")
 _LEAST_MINOR = 8
 """Oldest minor version of Python 3 that the runner supports."""
 _RESOURCE = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-9](?:[-_.a-zA-Z0-9]*[a-zA-Z0-9])?")
-_DEFAULT_IMAGE = "docker.io/library/python:{}-slim"
-_IMAGE_VARIABLE = "AKSGPU_IMAGE"
 _RESERVED = frozenset({"AKSGPU_PAYLOAD", "AKSGPU_RUN", "AKSGPU_MESSAGE", "AKSGPU_ATTEMPT", "AKSGPU_TIMEOUT"})
 """Variables that the runner uses."""
 _LARGEST_TIMEOUT = 10 * 365 * 86400
@@ -227,10 +226,7 @@ def _python(value: object) -> tuple[str, str]:
 def _image(value: object, version: str) -> str:
     if value is not None:
         return job_arguments.image(value)
-    configured = os.environ.get(_IMAGE_VARIABLE)
-    if configured and not version:
-        return job_arguments.image(configured)
-    return _DEFAULT_IMAGE.format(version or _own_version())
+    return job_arguments.image(default_image(version))
 
 
 def _own_version() -> str:
