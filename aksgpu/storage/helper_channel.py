@@ -131,9 +131,11 @@ class Channel:
         except (Unreachable, NotFound) as broken:
             raise ConnectionCut(broken.message, hint=broken.hint) from broken
         if piece is None:
+            message = f"claim {self._claim}: the program in the helper pod ended early"
             words = self._stderr.decode(errors="replace").strip()
-            reason = f": {words}" if words else ""
-            raise ConnectionCut(f"claim {self._claim}: the program in the helper pod ended early{reason}")
+            if words:
+                raise StorageError(f"{message}: {words}", hint="Use an image with Python 3.8 or newer.")
+            raise ConnectionCut(message)
         stream, data = piece
         if stream == STDOUT:
             self._data += data

@@ -408,7 +408,8 @@ class Receiver:
 
     def _receive_file(self, header: Header, body: bytes) -> None:
         """Receive a file, from the header's offset on."""
-        entry = self._entries[header["i"]]
+        index = header["i"]
+        entry = self._entries[index]
         path = self._path(entry[0])
         if path.is_dir() and not path.is_symlink():
             raise Refused("name", f"{entry[0]!r} is a directory in the claim, and a file here")
@@ -423,13 +424,13 @@ class Receiver:
             file.flush()
         if digest.hexdigest() != header["sha256"]:
             part.unlink()
-            self._wire.send({"t": "damaged", "i": header["i"]})
+            self._wire.send({"t": "damaged", "i": index})
             return
         set_mode(part, entry[2])
         with contextlib.suppress(OSError):
             os.utime(part, ns=(entry[3] * 1000, entry[3] * 1000))
         part.replace(path)
-        self._wire.send({"t": "done", "i": header["i"]})
+        self._wire.send({"t": "done", "i": index})
 
     def _count(self, size: int) -> None:
         """Acknowledge received bytes. The client does not send more than a window ahead."""
