@@ -66,7 +66,7 @@ def _walk(base: Path, directory: str, above: tuple[tuple[int, int], ...]) -> Ite
     Args:
         base: the directory that is uploaded.
         directory: path of the directory below it; empty for itself.
-        above: device and inode of the directories above. A link to one of them would never end.
+        above: device and inode of the directories above. A link to one of them would have no end.
     """
     path = base / directory
     try:
@@ -74,10 +74,7 @@ def _walk(base: Path, directory: str, above: tuple[tuple[int, int], ...]) -> Ite
         names = sorted(each.name for each in path.iterdir())
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}", hint="Change its permissions.") from error
-    identity = (found.st_dev, found.st_ino)
-    if identity in above:
-        yield Entry(directory, "s", 0, 0, 0, "")
-        return
+    above = (*above, (found.st_dev, found.st_ino))
     for name in names:
         if is_part(name):
             continue
@@ -87,13 +84,21 @@ def _walk(base: Path, directory: str, above: tuple[tuple[int, int], ...]) -> Ite
         except FileNotFoundError:
             continue
         if entry.kind == "l" and not _is_kept(base, entry):
-            try:
-                entry = _entry(base / relative, relative, follow=True)
-            except OSError:
-                entry = entry._replace(kind="s")
+            entry = _followed(base / relative, entry, above)
         yield entry
         if entry.kind == "d":
-            yield from _walk(base, relative, (*above, identity))
+            yield from _walk(base, relative, above)
+
+
+def _followed(path: Path, link: Entry, above: tuple[tuple[int, int], ...]) -> Entry:
+    """Return what a link leads to, or ``s`` if it leads nowhere or to a directory above."""
+    try:
+        found = path.stat()
+    except OSError:
+        return link._replace(kind="s")
+    if (found.st_dev, found.st_ino) in above:
+        return link._replace(kind="s")
+    return _entry(path, link.path, follow=True)
 
 
 def _is_kept(base: Path, entry: Entry) -> bool:
