@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any, NoReturn, Protocol, Self
 
@@ -81,8 +82,20 @@ class Channel:
         try:
             self._program.write(data)
         except Unreachable as broken:
+            self._raise_refusal()
             raise ConnectionCut(broken.message, hint=broken.hint) from broken
         self._sent_at = time.monotonic()
+
+    def _raise_refusal(self) -> None:
+        """Raise the error that the helper sent before it ended, if it did."""
+        with contextlib.suppress(ConnectionCut, TimeoutError):
+            while self._read_more():
+                pass
+        frame = self._next_frame()
+        while frame is not None:
+            if frame[0]["t"] == "error":
+                self._fail(frame[0])
+            frame = self._next_frame()
 
     def receive(self) -> tuple[Header, bytes]:
         """Return the next frame.

@@ -125,7 +125,7 @@ def _readable(entry: Entry, path: Path) -> Entry:
     Raises:
         StorageError: it cannot be read.
     """
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StorageError(f"{path} cannot be read: Permission denied", hint="Change its permissions.")
     return entry
 

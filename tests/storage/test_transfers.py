@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,12 +157,24 @@ def test_links_that_lead_elsewhere_are_replaced_and_pipes_left_out(aks: Cluster,
     assert (tmp_path / "back" / "absolute").read_text() == "content"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_that_cannot_be_read_is_named(aks: Cluster, claim: str, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("x")
-    (tmp_path / "secret").chmod(0)
-    with pytest.raises(errors.StorageError, match="secret cannot be read"):
-        storage.upload(aks, claim, tmp_path / "secret")
+@contextlib.contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Act as a user whom permissions concern, if the tests run as root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
+
+
+def test_a_file_that_cannot_be_read_is_named(aks: Cluster) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        (path / "secret").write_text("x")
+        (path / "secret").chmod(0)
+        with ordinary_user(), pytest.raises(errors.StorageError, match="secret cannot be read: Permission denied"):
+            storage.upload(aks, "any", path)
 
 
 @pytest.mark.parametrize("path", ["/data", "../x", "a/../../b", "nul\0", 7])
