@@ -1,8 +1,8 @@
-"""Figures of training metrics, made to be published as they are.
+"""Figures of training metrics, ready for publication.
 
 Figures are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, and they can
-be drawn in any thread. Colours are those of Okabe and Ito, which colour-blind people tell apart. Text and grid take
-their colours from the style in use, so that a figure reads in a dark notebook as well.
+be drawn in any thread. The colours are those of Okabe and Ito, which colour-blind people can distinguish. The colours
+of text and grid follow the style in use, so that a figure is also readable in a dark notebook.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from aksgpu.errors import InvalidInput
 from aksgpu.metrics import canonical
+from aksgpu.metrics.table import POSITION_COLUMNS
 from aksgpu.metrics.values import better_value
 
 __all__ = ["curve"]
@@ -34,26 +35,26 @@ _COLOURS_ON_DARK = ("#56B4E9", "#FF9E4A", "#2FD6A5", "#F0A6CE", "#A6DCFF", "#F5D
 """The same colours, lighter, with at least 7:1 contrast on black."""
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 _LEGEND_INSIDE = 6
-"""Curves up to which the legend stands inside the axes. With more it stands beside them."""
+"""Largest number of curves with the legend inside the axes. With more, it is beside them."""
 _LEGEND_ROWS = 20
 """Curves in one column of the legend beside the axes."""
 _LEGEND_COLUMN = 2.2
-"""Width of a further column of the legend in inches. A new figure grows by it."""
+"""Width in inches of each further column of the legend. A new figure is wider by it."""
 _LONGEST_LINE = 60
 """Characters of an unread line that an empty figure shows."""
 _LONGEST_LABEL = 32
 """Characters of a curve's name in the legend."""
 _SIZE = (7.2, 4.2)
 """Width and height of a new figure in inches."""
-_SHARE_FROM_ZERO = 0.4
-"""Span of shares from which the axis begins at zero. A narrower span is shown enlarged."""
-_COMES_ALONG = 0.95
-"""Share of a metric's rows in which another metric must be for the two to belong to one line."""
-_POSITIONS = frozenset({"step", "epoch", "time", "pod", "index", "rank", "attempt", "run"})
+_SPAN_FROM_ZERO = 0.4
+"""Smallest span of values, as a fraction of 1, with which the axis begins at zero. A smaller span is enlarged."""
+_COMPANION_SHARE = 0.95
+"""Fraction of a metric's rows that must have another metric, so that both count as printed in one line."""
+_POSITIONS = frozenset({*POSITION_COLUMNS, "run"})
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows without pyplot. Saved as PDF, it embeds TrueType fonts, as publishers ask."""
+    """A figure that a notebook shows without pyplot. A PDF of it embeds TrueType fonts, as publishers require."""
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
@@ -79,13 +80,13 @@ class _Curve:
 
 @dataclass(frozen=True)
 class _Theme:
-    """Colours that can be read on the ground that the figure has."""
+    """Colours that are readable on the figure's background."""
 
-    ink: str
+    text: str
     grey: str
-    faint: str
+    grid: str
     colours: tuple[str, ...]
-    ground: tuple[float, float, float]
+    background: tuple[float, float, float]
 
 
 def curve(
@@ -101,20 +102,20 @@ def curve(
     """Draw metrics over the training.
 
     Args:
-        data: a DataFrame of :func:`aksgpu.metrics.parse`, a Job, or a list or dict of them. A dict's keys name the
-            runs; a column ``run`` does so too.
-        metrics: names of the metrics, as printed (``Acc@1``) or in general (``accuracy``, ``val_loss``). None given
-            draws the accuracies; where there are none, the losses; else the first metric.
-        x: ``step``, ``epoch`` or ``time``; None takes the steps, or the epochs where a metric has no steps.
+        data: a DataFrame of :func:`aksgpu.metrics.parse`, a Job, or a list or dict of them. The runs' names are
+            the keys of the dict, or the values of a column ``run``.
+        metrics: names of the metrics, as printed (``Acc@1``) or general (``accuracy``, ``val_loss``). By default the
+            accuracies, or the losses if there are no accuracies, or otherwise the first metric.
+        x: ``step``, ``epoch`` or ``time``; None uses the steps, or the epochs if a metric has no steps.
         log: draw the values on a logarithmic scale.
-        smooth: 0 draws the values as they are. A number below 1 draws an exponential moving average with that weight
-            of the past, and the values behind it.
+        smooth: 0 draws the values. A number between 0 and 1 draws an exponential moving average in which earlier values
+            have this weight, and the values in the background.
         best: mark each curve's best value: the highest of an accuracy, the lowest of a loss.
-        title: above the figure; None for none.
-        ax: draw here, and not into a new figure.
+        title: title above the figure; None for no title.
+        ax: axes to draw in; None makes a new figure.
 
     Returns:
-        The figure. As a cell's last line, a notebook shows it.
+        The figure. A notebook shows it if it is the last line of a cell.
 
     Raises:
         InvalidInput: ``data`` is not a table of metrics, a metric does not exist, or an argument is out of its range.
@@ -138,7 +139,7 @@ def curve(
     theme = _theme(ax)
     _prepare(ax, theme, curves, log, title)
     if not any(np.isfinite(each.y).any() for each in curves):
-        _say_what_was_seen(ax, theme, runs)
+        _explain_empty(ax, theme, runs)
     for number, each in enumerate(curves):
         colour = theme.colours[number % len(theme.colours)]
         _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
@@ -155,7 +156,7 @@ def curve(
     return found
 
 
-# What to draw
+# Select the data
 
 
 def _runs(data: Any) -> dict[str, pd.DataFrame]:
@@ -218,7 +219,7 @@ def _metric_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _usual_metrics(runs: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return the metrics that are drawn when none are named."""
+    """Return the metrics that are drawn by default."""
     columns = list(dict.fromkeys(name for table in runs.values() for name in _metric_columns(table)))
     for word in ("accuracy", "loss"):
         found = [name for name in columns if word in canonical(name).split("_")]
@@ -228,7 +229,7 @@ def _usual_metrics(runs: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _column(table: pd.DataFrame, metric: str) -> str | None:
-    """Return the column of a metric: by its printed name, else the one with that general name."""
+    """Return the column of a metric: by its printed name, or otherwise by its general name."""
     if metric in table.columns:
         return metric
     for name in _metric_columns(table):
@@ -238,7 +239,7 @@ def _column(table: pd.DataFrame, metric: str) -> str | None:
 
 
 def _parts(table: pd.DataFrame, column: str) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Split a table by index and rank, where rows of several have values."""
+    """Split a table by index and rank, if several of them have values."""
     keys = [key for key in ("index", "rank") if key in table and table.loc[table[column].notna(), key].nunique() > 1]
     if not keys:
         yield "", table
@@ -277,22 +278,22 @@ def _without_repeated(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def _is_printed_nan(rows: pd.DataFrame, column: str) -> Any:
-    """Return in which rows a metric is NaN because the program printed so, and not because the row has other metrics.
+    """Return in which rows a metric is NaN because the program printed NaN, and not because the row has other metrics.
 
-    That is where the metrics are that otherwise always come with this one, or where a row has none at all.
+    These are the rows with the metrics that otherwise always come with this one, and the rows without any metric.
     """
     others = [name for name in _metric_columns(rows) if name != column]
     if not others:
         return rows[column].isna()
     there = rows[others].notna()
     measured = there[rows[column].notna()]
-    companions = [name for name in others if len(measured) and measured[name].mean() >= _COMES_ALONG]
+    companions = [name for name in others if len(measured) and measured[name].mean() >= _COMPANION_SHARE]
     alone = ~there.any(axis="columns")
     return alone | there[companions].all(axis="columns") if companions else alone
 
 
 def _axis(rows: pd.DataFrame, column: str) -> str:
-    """Return the axis that a metric has: steps, else epochs, else the row number."""
+    """Return the axis of a metric: steps, or else epochs, or else the row number."""
     measured = rows[rows[column].notna()]
     for name in ("step", "epoch"):
         if name in measured and len(measured) and measured[name].notna().all():
@@ -300,18 +301,21 @@ def _axis(rows: pd.DataFrame, column: str) -> str:
     return "row"
 
 
-# How to draw it
+# Draw
 
 
 def _theme(ax: Axes) -> _Theme:
     figure = ax.get_figure(root=True)
-    ground = ax.get_facecolor()
-    if ground[3] == 0 and figure is not None:
-        ground = figure.get_facecolor()
-    red, green, blue = to_rgb(ground)
-    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 or ground[3] == 0
-    if light:
-        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (red, green, blue) if ground[3] else (1, 1, 1))
+    background = ax.get_facecolor()
+    if background[3] == 0 and figure is not None:
+        background = figure.get_facecolor()
+    is_transparent = background[3] == 0
+    red, green, blue = to_rgb(background)
+    if is_transparent:
+        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (1, 1, 1))
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    if luminance > 0.5:
+        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (red, green, blue))
     return _Theme("#EEEEEE", "#AAAAAA", "#444444", _COLOURS_ON_DARK, (red, green, blue))
 
 
@@ -320,24 +324,24 @@ def _prepare(ax: Axes, theme: _Theme, curves: list[_Curve], log: bool, title: st
         ax.set_yscale("log")
     else:
         _set_value_axis(ax, curves)
-    ax.set_xlabel(_x_label(curves), color=theme.ink, fontsize=11)
-    ax.set_ylabel(_y_label(curves), color=theme.ink, fontsize=11)
+    ax.set_xlabel(_x_label(curves), color=theme.text, fontsize=11)
+    ax.set_ylabel(_y_label(curves), color=theme.text, fontsize=11)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.grid(axis="y", color=theme.faint, linewidth=0.8)
+    ax.grid(axis="y", color=theme.grid, linewidth=0.8)
     ax.set_axisbelow(True)
-    ax.tick_params(colors=theme.grey, labelcolor=theme.ink, labelsize=10, length=3, which="both")
+    ax.tick_params(colors=theme.grey, labelcolor=theme.text, labelsize=10, length=3, which="both")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color(theme.grey)
     if title:
         wrapped = textwrap.fill(title, 68, break_long_words=True)
-        heading = ax.set_title(wrapped, loc="left", color=theme.ink, fontsize=12.5, fontweight="bold", pad=12)
+        heading = ax.set_title(wrapped, loc="left", color=theme.text, fontsize=12.5, fontweight="bold", pad=12)
         heading.set_parse_math(False)
 
 
 def _set_value_axis(ax: Axes, curves: list[_Curve]) -> None:
-    """Set the limits of the values. An axis of shares begins at zero, unless that makes the curve a flat line."""
+    """Set the limits of the values. An axis of accuracies begins at zero, unless the curve would then be flat."""
     values = np.concatenate([each.y[np.isfinite(each.y)] for each in curves]) if curves else np.empty(0)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     whole = _whole(curves, values)
@@ -346,17 +350,21 @@ def _set_value_axis(ax: Axes, curves: list[_Curve]) -> None:
     low = float(values.min()) / whole
     high = float(values.max()) / whole
     span = high - low
-    if span >= _SHARE_FROM_ZERO or len(values) == 1:
+    if span >= _SPAN_FROM_ZERO or len(values) == 1:
         ax.set_ylim(0, max(1.02, high) * whole)
     else:
         margin = max(span * 0.08, 0.002)
         ax.set_ylim(max(0.0, low - margin) * whole, (high + margin) * whole)
-    digits = 0 if span >= 0.1 or len(values) == 1 else 1 if span >= 0.01 else 2
+    digits = 2
+    if span >= 0.1 or len(values) == 1:
+        digits = 0
+    elif span >= 0.01:
+        digits = 1
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=whole, decimals=digits, symbol=" %"))
 
 
 def _whole(curves: list[_Curve], values: np.ndarray[Any, Any]) -> float | None:
-    """Return what 100 % is where all curves are accuracies: 1, or 100; None where they are something else."""
+    """Return what 100 % is where all curves are accuracies: 1, or 100; None if they are something else."""
     if not len(values) or values.min() < 0 or values.max() > 100:
         return None
     if not all("accuracy" in canonical(each.metric) for each in curves):
@@ -386,7 +394,7 @@ def _draw(ax: Axes, each: _Curve, number: int, colour: str, smooth: float, *, la
         ax.plot(at, values, color=colour, linewidth=1, alpha=0.3)
         shown = _smoothed(values, smooth)
     name = textwrap.shorten(each.label, _LONGEST_LABEL, placeholder="...") or each.label[:_LONGEST_LABEL]
-    # Matplotlib leaves names that begin with an underscore out of a legend.
+    # Matplotlib omits names that begin with an underscore from a legend.
     shown_name = f" {name}" if name.startswith("_") else name
     label = f"{shown_name}, {_text(each, _last(each.y))}" if labelled else None
     dashes = _DASHES[(number // len(_COLOURS)) % len(_DASHES)]
@@ -406,7 +414,7 @@ def _isolated(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _smoothed(values: np.ndarray[Any, Any], weight: float) -> np.ndarray[Any, Any]:
-    """Return the exponential moving average, begun anew after each gap and corrected for its beginning."""
+    """Return the exponential moving average, restarted after each gap and corrected for its beginning."""
     smoothed = np.full(len(values), np.nan)
     average = 0.0
     count = 0
@@ -446,7 +454,7 @@ def _mark_best(ax: Axes, each: _Curve, colour: str, theme: _Theme) -> None:
 
 
 def _name_last_value(ax: Axes, curves: list[_Curve], theme: _Theme) -> None:
-    """Write the last value beside its point."""
+    """Write the last value next to its point."""
     for each in curves:
         finite = np.flatnonzero(np.isfinite(each.y))
         if len(finite):
@@ -470,12 +478,12 @@ def _point(ax: Axes, each: _Curve, place: int, colour: str, text: str, theme: _T
         color=colour,
         fontsize=11,
         fontweight="bold",
-        path_effects=[withStroke(linewidth=3, foreground=theme.ground)],
+        path_effects=[withStroke(linewidth=3, foreground=theme.background)],
     )
 
 
 def _legend(ax: Axes, theme: _Theme, count: int) -> None:
-    options: dict[str, Any] = {"labelcolor": theme.ink, "fontsize": 10, "frameon": False, "title": "Last value"}
+    options: dict[str, Any] = {"labelcolor": theme.text, "fontsize": 10, "frameon": False, "title": "Last value"}
     if count <= _LEGEND_INSIDE:
         legend = ax.legend(loc="best", **options)
     else:
@@ -490,13 +498,13 @@ def _legend(ax: Axes, theme: _Theme, count: int) -> None:
     legend.get_title().set_fontsize(options["fontsize"])
 
 
-def _say_what_was_seen(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
-    """Write into an empty figure what the log had instead of metrics."""
+def _explain_empty(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
+    """Write into an empty figure which lines the log has instead of metrics."""
     lines = ["no metrics logged yet"]
     for table in runs.values():
         unread = table.attrs.get("unread") or {}
         if unread.get("lines"):
-            lines = ["no metrics read", f"{unread['lines']:,} lines with numbers have another form, such as"]
+            lines = ["no metrics read", f"{unread['lines']:,} lines with numbers have an unknown format, such as"]
             lines += [textwrap.shorten(line, _LONGEST_LINE, placeholder=" ...") for line in unread["first"][:2]]
     text = ax.text(0.5, 0.5, "\n".join(lines), transform=ax.transAxes, ha="center", va="center", color=theme.grey)
     text.set_parse_math(False)
@@ -514,3 +522,7 @@ def _name_gpu(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None
     if model:
         text = f"GPU: {model} (simulated)" if facts.get("simulated") else f"GPU: {model}"
         ax.text(1, 0.03, text, transform=ax.transAxes, ha="right", va="bottom", color=theme.grey, fontsize=9.5)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,3 +9,7 @@ from __future__ import annotations
 from aksgpu.history.store import MOST_BYTES, MOST_RUNS, StoredRun, delete, directory, is_enabled, load, save, save_later
 
 __all__ = ["MOST_BYTES", "MOST_RUNS", "StoredRun", "delete", "directory", "is_enabled", "load", "save", "save_later"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,6 +6,8 @@ from base64 import b64encode
 from collections.abc import Mapping
 from html import escape
 
+__all__ = ["drawable", "image", "summary", "svg"]
+
 _WIDTH = 520
 """Pixels."""
 _HEIGHT = 168
@@ -19,20 +21,20 @@ _TOP = 10
 _BOTTOM = 142
 """Pixels from the upper edge to 0 %."""
 _MAX_POINTS = 400
-"""Points that are drawn. More cannot be told apart in this width."""
+"""Maximum number of points that are drawn. More cannot be distinguished in this width."""
 _LINE = "#2F8FCC"
-"""Readable on white and on black."""
+"""Colour of the curve, readable on white and on black."""
 _INK = "#7A7A7A"
-"""Readable on white and on black: an image cannot take the page's colours."""
+"""Colour of text and grid, readable on white and on black, because an image cannot use the page's colours."""
 
 
 def drawable(points: Mapping[int, float]) -> list[tuple[int, float]]:
-    """The points with an accuracy from 0 to 1, by step."""
+    """Return the points with an accuracy from 0 to 1, by step."""
     return [(step, value) for step, value in sorted(points.items()) if 0 <= value <= 1]
 
 
 def summary(points: Mapping[int, float]) -> str:
-    """The last accuracy in words; empty when there is none."""
+    """Return the last accuracy as text; empty if there is none."""
     found = drawable(points)
     if not found:
         return ""
@@ -41,7 +43,7 @@ def summary(points: Mapping[int, float]) -> str:
 
 
 def svg(points: Mapping[int, float]) -> str:
-    """The accuracy over the steps; empty when there is no point to draw."""
+    """Return the accuracy over the steps as SVG; empty if there is no point to draw."""
     found = drawable(points)
     if not found:
         return ""
@@ -74,7 +76,7 @@ def svg(points: Mapping[int, float]) -> str:
 
 
 def image(points: Mapping[int, float]) -> str:
-    """The same as an HTML image.
+    """Return the same as an HTML image.
 
     Jupyter removes SVG elements from the outputs of notebooks that it does not trust, and keeps images.
     """

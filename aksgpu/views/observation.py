@@ -1,4 +1,4 @@
-"""What a view knows about a Job at one moment."""
+"""The state of a Job that a view shows."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+__all__ = ["Observation"]
+
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known about a Job. A view replaces it at each poll.
+    """The known state of a Job. A view replaces it at each poll.
 
     Attributes:
         name: name of the Job.
         namespace: namespace of the Job.
-        phase: as in :class:`aksgpu.jobs.JobStatus`, or ``Unknown`` before the first answer, or ``Deleted``.
-        words: reason and message of the phase; may be empty.
+        phase: as in :class:`aksgpu.jobs.JobStatus`, or ``Unknown`` before the first response, or ``Deleted``.
+        detail: reason and message of the phase; may be empty.
         ended: whether the Job is complete or has failed.
-        seen: time of the last answer about the Job's state; None before the first one.
-        problem: why the state cannot be read now; empty when it can.
+        observed_at: time of the last response about the Job's state; None before the first one.
+        problem: why the state cannot be read at present; empty if it can.
         points: accuracy (0 to 1) by training step.
-        max_steps: number of steps that the program trains; 0 when its arguments do not say.
+        max_steps: number of steps that the program trains; 0 if its arguments do not have it.
         lines: last lines of the log, without control characters.
-        log_problem: why the log could not be read; empty when it could.
+        log_problem: why the log could not be read; empty if it could.
         started: start time of the Job, if known.
         finished: end time of the Job, if known.
     """
@@ -30,9 +32,9 @@ class Observation:
     name: str
     namespace: str
     phase: str = "Unknown"
-    words: str = "the cluster has not answered yet"
+    detail: str = "the cluster has not responded yet"
     ended: bool = False
-    seen: datetime | None = None
+    observed_at: datetime | None = None
     problem: str = ""
     points: Mapping[int, float] = field(default_factory=dict)
     max_steps: int = 0
