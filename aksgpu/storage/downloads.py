@@ -28,9 +28,9 @@ from aksgpu.waiting import Timeout, Timer, check_timeout
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["download", "ls"]
+__all__ = ["LISTED", "download", "ls"]
 
-_COLUMNS = {
+LISTED = {
     "path": "string",
     "kind": "string",
     "size": "Int64",
@@ -38,6 +38,7 @@ _COLUMNS = {
     "mode": "string",
     "link": "string",
 }
+"""Columns of :func:`ls`."""
 _KINDS = {"f": "file", "d": "directory", "l": "link", "s": "special"}
 
 
@@ -100,7 +101,7 @@ def ls(
     helper = HelperPod(aks, name, namespace=space, timer=timer, read_only=True, progress=progress)
     with helper:
         rows = transfer(helper, work, lambda: 0, timer)
-    return frame(sorted(rows, key=lambda row: str(row["path"])), _COLUMNS)
+    return frame(sorted(rows, key=lambda row: str(row["path"])), LISTED)
 
 
 def _row(entry: Entry) -> dict[str, Any]:
