@@ -24,13 +24,14 @@ from aksgpu.errors import (
     WaitTimeout,
 )
 from aksgpu.history import StoredRun
-from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, output_claim, run_record
+from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, output_claim, pod_ports, run_record
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.port_forward import PortForward
 from aksgpu.logs import AttemptLogs
 from aksgpu.logs.job_logs import follow_job, job_pods, read_attempts, read_job
 from aksgpu.payload.records import Record
@@ -694,6 +695,35 @@ class Job:
             timeout=timeout,
             progress=progress,
         )
+
+    def forward(
+        self, port: int, *, local_port: int = 0, timeout: Timeout = 600, progress: bool | None = None
+    ) -> PortForward:
+        """Open a port of this machine that leads to a port of the Job's pod, such as TensorBoard's.
+
+        Waits until the pod runs. Each connection goes to the pod that runs at that moment, so that it also reaches a
+        later attempt. The program in the pod must listen on all addresses or on its loopback address.
+
+        Args:
+            port: the port in the pod.
+            local_port: the port on this machine; 0 for one that is free.
+            timeout: how long to wait for the pod: seconds, or text such as ``"10m"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            The open port, with ``port``, ``url`` and ``last_error``. It is a context manager that closes it.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            NotFound: the Job was deleted, or has ended.
+            WaitTimeout: no pod runs.
+            OSError: the local port is in use.
+
+        Example:
+            >>> with job.forward(6006) as forward:  # doctest: +SKIP
+            ...     print(forward.url)
+        """
+        return pod_ports.forward(self.cluster, self.name, self.namespace, port, local_port, timeout, progress)
 
     def delete(self, *, timeout: Timeout = 300, progress: bool | None = None) -> None:
         """Delete the Job with its pods and their logs, and wait until they are gone.
