@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,8 @@ def serve(address: str) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer((address, 0), Handler)
-    print("port", server.server_port, flush=True)
+    sys.stdout.write(f"port {server.server_port}\n")
+    sys.stdout.flush()
     server.serve_forever()
 
 
