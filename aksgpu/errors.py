@@ -60,6 +60,8 @@
     │   ├── ResultLost                 the value is gone, or arrived incomplete
     │   ├── ResultTooLarge             the value is too large for the ways back
     │   └── ResultUnpicklable          the value cannot be pickled there, or not be unpickled here
+    ├── StorageError                   files could not be copied to or from a claim
+    │   └── StorageFull                the claim has too little space left
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
 
 Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it. The errors of Azure and Kubernetes have
@@ -126,6 +128,8 @@ __all__ = [
     "SecondGpuStack",
     "SessionEnded",
     "SizeNotAvailable",
+    "StorageError",
+    "StorageFull",
     "StreamLost",
     "SubnetTooSmall",
     "SubscriptionDisabled",
@@ -879,6 +883,14 @@ class ResultTooLarge(ResultError):
 
 class ResultUnpicklable(ResultError):
     """The value cannot be pickled in the pod, or not be unpickled in this process."""
+
+
+class StorageError(AksGpuError):
+    """Files could not be copied to or from a claim."""
+
+
+class StorageFull(StorageError):
+    """The claim has too little space left."""
 
 
 class LaptopError(AksGpuError):

@@ -108,6 +108,7 @@ LAYERS: tuple[set[str], ...] = (
     {"views"},
     {"magic", "runs"},
     {"jobs"},
+    {"storage"},
     {"plugin"},
     {"diagnose"},
     {"plots"},

@@ -17,7 +17,7 @@ from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.launch import launch
 from aksgpu.jobs.many_jobs import MapResults
-from aksgpu.jobs.notices import note_earlier_runs, remember, warn_of_shrinking_pools
+from aksgpu.jobs.notices import note_earlier_runs, remember
 from aksgpu.jobs.session import Session, open_session
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
@@ -53,8 +53,11 @@ class Executor:
         cpu: cores to reserve, such as 2 or ``"500m"``. None reserves the node's share for the GPUs.
         memory: memory to reserve, which is also the limit, such as ``"8Gi"``. None reserves the node's share.
         shm: size of ``/dev/shm``, such as ``"2Gi"``. None allows as much as the pod's memory.
-        volumes: claims by the path at which the program finds them.
-        out: claim for the program's output.
+        volumes: names of claims by the path at which the program finds them, such as ``{"/data": "data"}``. See
+            :func:`aksgpu.storage.create`.
+        out: name of a claim for output. ``$AKSGPU_OUT`` is a directory of the Job on it, with the Job's name. The next
+            attempt finds there what an earlier one wrote, and so does a later Job of the same name. Results of any
+            size come back through it, and none is lost with its node.
         timeout: how long the program may run: seconds, or text such as ``"2h"``; None means no limit. The time of
             waiting for a node does not count.
         retries: how often to run the function again after a failure.
@@ -185,7 +188,6 @@ class Executor:
         note_earlier_runs(fn)
         job = self._submit(self.options, fn, args, kwargs)
         remember(fn, job)
-        warn_of_shrinking_pools(self.cluster, self.options)
         return job
 
     def script(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import history
+from aksgpu import history, storage
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
@@ -25,7 +26,7 @@ from aksgpu.errors import (
     WaitTimeout,
 )
 from aksgpu.history import StoredRun
-from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, run_record
+from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, output_claim, pod_ports, run_record
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.live_manifest import manifest_of
@@ -33,9 +34,11 @@ from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.port_forward import PortForward
 from aksgpu.logs import AttemptLogs
 from aksgpu.logs.job_logs import follow_job, job_pods, read_attempts, read_job
 from aksgpu.payload.records import Record
+from aksgpu.storage import Transfer, storage_arguments
 from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
 
 # Views, metrics and plots are imported inside the methods that need them: they load ipywidgets, pandas and matplotlib.
@@ -403,14 +406,14 @@ class Job:
             ResultLost: the outcome is gone.
         """
         history.save_later(self._save_quietly)
-        record = job_outcome.read_outcome(self.cluster, job, pods)
+        record = job_outcome.read_whole_outcome(self.cluster, job, pods)
         if record is not None:
             return record
         if status.phase == "Failed":
             raise self._failure_error(status, failures)
         raise ResultLost(
             f"job {self.name} is complete, and its result is gone with its pod",
-            hint="Run the function again, and call job.result() soon after its end.",
+            hint='Run the function again, and read the result soon after its end. Executor(aks, out="runs") keeps it.',
         )
 
     def _refuse_unpullable(self, status: JobStatus, pods: list[Object], pulls: PullRecord) -> None:
@@ -669,6 +672,97 @@ class Job:
                 self.save()
         except (KubernetesError, OSError) as failed:
             _logger.info("Job %s was not saved in the history: %s", self.name, failed)
+
+    def files(self, *, progress: bool | None = None) -> pd.DataFrame:
+        """List the files that the function has written to ``$AKSGPU_OUT``, its directory on the claim for output.
+
+        Args:
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            The columns of :func:`aksgpu.storage.ls`, one row for each file and directory. Paths begin in that
+            directory. It is empty before the program starts.
+
+        Raises:
+            InvalidInput: the Job was submitted without ``Executor(out=)``.
+            NotFound: the Job or the claim was deleted.
+            Forbidden: you may not create Jobs or run programs in pods.
+
+        Example:
+            >>> job.files()  # doctest: +SKIP
+        """
+        claim = output_claim.require_output(self._object())
+        return output_claim.list_output(self.cluster, claim, self.name, self.namespace, progress)
+
+    def download(
+        self,
+        path: str = "",
+        *,
+        to: str | os.PathLike[str] | None = None,
+        timeout: Timeout = None,
+        progress: bool | None = None,
+    ) -> Transfer:
+        """Copy the files that the function has written to ``$AKSGPU_OUT`` to this machine.
+
+        It resumes and checks as :func:`aksgpu.storage.download` does.
+
+        Args:
+            path: a file or directory in that directory; empty for all of it.
+            to: path on this machine; None uses the own name of what is copied, which is the Job's name for all files.
+            timeout: seconds, or text such as ``"2h"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            What was copied.
+
+        Raises:
+            InvalidInput: an argument is not valid, or the Job was submitted without ``Executor(out=)``.
+            NotFound: the Job or the claim was deleted, or the path does not exist.
+            Forbidden: you may not create Jobs or run programs in pods.
+
+        Example:
+            >>> job.download("checkpoints", to="results/")  # doctest: +SKIP
+        """
+        claim = output_claim.require_output(self._object())
+        inner = storage_arguments.claim_path(path, "path")
+        return storage.download(
+            self.cluster,
+            claim,
+            f"{self.name}/{inner}".rstrip("/"),
+            to=to,
+            namespace=self.namespace,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def forward(
+        self, port: int, *, local_port: int = 0, timeout: Timeout = 600, progress: bool | None = None
+    ) -> PortForward:
+        """Open a port of this machine that leads to a port of the Job's pod, such as TensorBoard's.
+
+        Waits until the pod runs. Each connection goes to the pod that runs at that moment, so that it also reaches a
+        later attempt. The program in the pod must listen on all addresses or on its loopback address.
+
+        Args:
+            port: the port in the pod.
+            local_port: the port on this machine; 0 for one that is free.
+            timeout: how long to wait for the pod: seconds, or text such as ``"10m"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            The open port, with ``port``, ``url`` and ``last_error``. It is a context manager that closes it.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            NotFound: the Job was deleted, or has ended.
+            WaitTimeout: no pod runs.
+            OSError: the local port is in use.
+
+        Example:
+            >>> with job.forward(6006) as forward:  # doctest: +SKIP
+            ...     print(forward.url)
+        """
+        return pod_ports.forward(self.cluster, self.name, self.namespace, port, local_port, timeout, progress)
 
     def delete(self, *, timeout: Timeout = 300, progress: bool | None = None) -> None:
         """Delete the Job with its pods and their logs, and wait until they are gone.

@@ -22,6 +22,7 @@ from aksgpu.errors import (
     ResultUnpicklable,
     RunTimeout,
 )
+from aksgpu.jobs import output_claim
 from aksgpu.jobs.executor_manifest import CANCELLED, EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
 from aksgpu.jobs.outcome_copy import keep_copy, read_copy
 from aksgpu.kube import pod_facts
@@ -38,6 +39,7 @@ __all__ = [
     "is_executor_job",
     "lost_files",
     "read_outcome",
+    "read_whole_outcome",
     "value_of",
     "was_cancelled",
 ]
@@ -118,6 +120,33 @@ def read_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None
         return records.decode(text, key)
     except BadRecord as error:
         raise _lost(job["metadata"]["name"], str(error)) from error
+
+
+def read_whole_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None:
+    """Return the outcome as :func:`read_outcome` does, or from the claim for output if the pod could not report it.
+
+    Args:
+        aks: the cluster.
+        job: the Job object.
+        pods: its pods, oldest first.
+
+    Raises:
+        ResultLost: there is an outcome, and it cannot be read completely.
+    """
+    if not output_claim.claim_for_output(job):
+        return read_outcome(aks, job, pods)
+    lost: ResultLost | None = None
+    record: Record | None = None
+    try:
+        record = read_outcome(aks, job, pods)
+    except ResultLost as error:
+        lost = error
+    if record is not None and record.header["where"] not in ("file", "nowhere"):
+        return record
+    kept = output_claim.read_kept_outcome(aks, job, _key(aks, job))
+    if kept is None and lost is not None:
+        raise lost
+    return kept or record
 
 
 def _text_of(pod: Object) -> str:
@@ -218,6 +247,11 @@ def exception_of(record: Record, name: str) -> BaseException | None:
     """Return the exception of an outcome; None if the function returned a value that can be had."""
     kind = record.header["kind"]
     text = str(record.header.get("text") or "")
+    if record.header["where"] == "file":
+        return ResultLost(
+            f"the result of job {name} was written to its claim for output, and is not there any more",
+            hint="Run the function again.",
+        )
     if record.header["where"] == "nowhere":
         size = record.header["size"]
         return ResultTooLarge(

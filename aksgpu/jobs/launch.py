@@ -29,6 +29,7 @@ from aksgpu.jobs.executor_manifest import (
 from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
+from aksgpu.jobs.output_claim import require_claims, warn_of_lost_results
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.payload.packing import Payload
 from aksgpu.waiting import Timer, deadline, wait_until
@@ -63,6 +64,7 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
 
     Raises:
         AlreadyExists: the Job of that name runs something else.
+        NotFound: a claim of ``volumes`` or ``out`` does not exist.
         Invalid: the API server does not accept the Job.
         Forbidden: the user may not create Jobs or Secrets, or a quota does not allow it.
     """
@@ -73,6 +75,8 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
         existing = _existing(aks, name, namespace, fingerprint, what)
         if existing is not None:
             return existing
+    require_claims(aks, options, namespace)
+    warn_of_lost_results(aks, options)
     try:
         return _create(aks, name, namespace, payload, options, fingerprint, what)
     except AlreadyExists:

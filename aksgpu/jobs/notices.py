@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from aksgpu.cluster import Cluster
-from aksgpu.cluster.node_pool_model import autoscaled_gpu_pools
-from aksgpu.errors import AksGpuError, KubernetesError
-from aksgpu.jobs.executor_options import ExecutorOptions
+from aksgpu.errors import KubernetesError
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import pod_facts
-from aksgpu.kube.client import HasKube
 from aksgpu.notebook import in_kernel
 from aksgpu.waiting import deadline
 
-__all__ = ["note_earlier_runs", "remember", "warn_of_shrinking_pools"]
+__all__ = ["note_earlier_runs", "remember"]
 
 _READING_SECONDS = 5.0
 """Seconds that looking at an earlier run may take."""
@@ -77,24 +72,3 @@ def note_earlier_runs(function: Callable[..., Any]) -> None:
             f"Job {job.name} still runs the same function{held}. "
             f"jobs.get(aks, {job.name!r}, namespace={job.namespace!r}).cancel() stops it.\n"
         )
-
-
-def warn_of_shrinking_pools(aks: HasKube, options: ExecutorOptions) -> None:
-    """Warn once in a process and cluster if a value that nobody reads is lost with its node.
-
-    Args:
-        aks: the cluster. Only with Azure it is known which pools the autoscaler shrinks.
-        options: the Executor's options.
-    """
-    if options.out or not options.gpus or aks.name in _warned or not isinstance(aks, Cluster) or not aks.has_azure:
-        return
-    _warned.add(aks.name)
-    with contextlib.suppress(AksGpuError), deadline(_POOLS_SECONDS):
-        pools = autoscaled_gpu_pools(aks, timeout=_POOLS_SECONDS)
-        if pools:
-            warnings.warn(
-                f"The autoscaler removes idle nodes of {', '.join(pools)}, about ten minutes after their last pod, and "
-                "a value that was not read until then is lost. Call job.result() or job.wait() before, or keep values "
-                "of each size with Executor(out=).",
-                stacklevel=3,
-            )

@@ -172,6 +172,7 @@ def run() -> int:
     body = b""
     try:
         prepare()
+        prepare_output(key)
         header = read_header()
         check_python(header)
         entries = read_body(header, key)
@@ -371,13 +372,15 @@ def killed_for_memory() -> bool:
 
 def report(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
     """Write the outcome where the client finds it: the termination message, or the sidecar's log."""
-    keep_in_output(outcome, body, key)
+    is_kept = keep_in_output(outcome, body, key)
     text = records.encode({**outcome, "where": "message"}, body, key)
     summary = str(outcome.get("text") or "")
     whole = records.message(summary, text)
     if len(whole.encode()) > records.LARGEST_MESSAGE:
         stored, _ = records.compress(body)
-        where = "log" if len(stored) <= records.LARGEST_FRAMED_BODY else "nowhere"
+        where = "file" if is_kept else "nowhere"
+        if len(stored) <= records.LARGEST_FRAMED_BODY:
+            where = "log"
         header = {**outcome, "text": summary[: records.LARGEST_SUMMARY], "size": len(body), "stored": len(stored)}
         header["where"] = where
         if where == "log":
@@ -387,8 +390,41 @@ def report(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
     MESSAGE.write_text(whole)
 
 
-def keep_in_output(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
-    """Write the outcome to the output directory of the Job, if it has one."""
+def keep_in_output(outcome: dict[str, Any], body: bytes, key: bytes) -> bool:
+    """Write the outcome to the claim for output, and return whether that was done."""
+    file = output_file(key)
+    if file is None:
+        return False
+    try:
+        made(file.parent)
+        write_whole(file, records.to_file({**outcome, "where": "message"}, body, key))
+    except OSError as error:
+        say(f"the result could not be written to the claim for output: {error}")
+        return False
+    return True
+
+
+def output_file(key: bytes) -> Path | None:
+    """Return the file for the outcome on the claim for output; None without such a claim."""
+    directory = os.environ.get("AKSGPU_OUT")
+    if not directory:
+        return None
+    own = Path(directory)
+    return own.parent / ".aksgpu" / own.name / records.output_file(key)
+
+
+def prepare_output(key: bytes) -> None:
+    """Make the Job's directory on the claim for output, and delete the outcome of an earlier attempt."""
+    file = output_file(key)
+    if file is None:
+        return
+    try:
+        made(Path(os.environ["AKSGPU_OUT"]))
+        if file.exists():
+            file.unlink()
+    except OSError as error:
+        text = f"the claim for output cannot be written: {error}"
+        raise Refused("output", text, records.NO_OUTPUT) from None
 
 
 def wait_for_sidecar() -> None:
@@ -419,7 +455,8 @@ def report_lost_files(directory: Path, given: dict[str, tuple[int, int]]) -> str
         return ""
     more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
     names = ", ".join(name[-LONGEST_SHOWN_NAME:] for name in files[:SHOWN_FILES]) + more
-    say(f"files in the working directory are deleted with this pod: {names}")
+    place = ". What is written to $AKSGPU_OUT stays" if os.environ.get("AKSGPU_OUT") else ""
+    say(f"files in the working directory are deleted with this pod: {names}{place}")
     return names
 
 

@@ -92,6 +92,13 @@ def test_a_wait_for_a_job_that_was_cancelled_before_its_start_ends(aks: Cluster)
     assert "was cancelled" in job.why().verdict
 
 
+def test_a_job_without_a_node_is_deleted(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0, node_selector={"disk": "none"}).submit(square, 2)
+    wait_for(lambda: len(job.pods()) == 1, 60)
+    job.delete(timeout=TIMEOUT)
+    assert aks.kube.find("Job", job.name) is None
+
+
 def test_cancel_of_a_finished_job_does_nothing(cpu: jobs.Executor) -> None:
     job = cpu.submit(square, 3)
     assert job.result(TIMEOUT) == 9

@@ -6,7 +6,6 @@ import inspect
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -214,18 +213,6 @@ def test_a_gpu_pod_reserves_its_share_of_the_node(aks: Cluster) -> None:
     assert int(requests["memory"].removesuffix("Mi")) > 1024
     assert job.result(TIMEOUT) == 1
     job.delete()
-
-
-def test_a_value_on_a_pool_that_shrinks_is_warned_of_once(azure: Any) -> None:
-    made = cluster.create(azure, "shrinking", resource_group="shrinking", location="eastus")
-    cluster.add_gpu_pool(made, "few", vm_size="Standard_NC4as_T4_v3", min_count=0, max_count=1)
-    gpu = jobs.Executor(made, gpus=1, root=HERE)
-    with pytest.warns(UserWarning, match="The autoscaler removes idle nodes of few"):
-        gpu.submit(value, 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        gpu.submit(value, 1)
-    cluster.delete(made)
 
 
 # The same name again

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support.polling import wait_for
-from support.relay import relayed_kubeconfig
+from support.tcp_relay import relayed
 
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
@@ -368,7 +368,7 @@ def test_a_broken_connection_is_taken_up_again_without_loss(
 
     lines = 8000
     config = tmp_path / "config"
-    relay = relayed_kubeconfig(aks, config)
+    _, relay = relayed(aks, config)
     session = jobs.Executor(cluster.from_kubeconfig(config), gpus=0, root=HERE).session()
     assert session(len, "abc") == 3
 
