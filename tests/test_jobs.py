@@ -670,6 +670,7 @@ def test_wait_timeout_stays_wait_timeout_when_its_reason_cannot_be_read(tmp_path
     ("job", "pods", "phase", "reason"),
     [
         (job_object(active=1, ready=0), [pod_object("Succeeded")], "Running", "Completing"),
+        (job_object(active=1, ready=1), [pod_object("Succeeded")], "Running", "Completing"),
         (job_object({"type": "SuccessCriteriaMet"}), [pod_object("Succeeded")], "Running", "Completing"),
         (job_object(succeeded=1), [], "Running", "Completing"),
         (job_object(active=1), [pod_object("Failed", OOM)], "Running", "Failing"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 from support.polling import wait_for
 
-from aksgpu import errors, jobs, runs
+from aksgpu import cluster, errors, jobs, runs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
 
@@ -180,3 +183,21 @@ def test_a_function_is_saved_with_its_result(aks: Cluster) -> None:
         assert run.metrics()["loss"].tolist() == [0.25]
     finally:
         job.delete()
+
+
+def test_a_program_that_ends_at_once_saves_its_run(aks: Cluster, names: list[str], tmp_path: Path) -> None:
+    """The save is the first to load pandas, while Python exits."""
+    program = (
+        "import sys\n"
+        "from aksgpu import cluster, jobs\n"
+        f"aks = cluster.from_kubeconfig({str(cluster.kubeconfig(aks))!r})\n"
+        f"job = jobs.submit(aks, image={BUSYBOX!r}, command=['echo', 'loss=0.5'], name={names[0]!r}, gpus=0)\n"
+        "job.wait(timeout=120)\n"
+        "sys.exit('pandas' in sys.modules)\n"
+    )
+    environment = {**os.environ, "AKSGPU_HISTORY": str(tmp_path / "history")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=150
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert runs.get(names[0]).metrics()["loss"].tolist() == [0.5]

@@ -156,6 +156,8 @@ def _merged(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any
 
 def save_later(save: Callable[[], None]) -> None:
     """Call a function that saves a run in a thread of its own. Python waits for the thread before it exits."""
+    # pandas imports this module, which is impossible while Python exits. The save may be the first to load pandas.
+    import concurrent.futures.thread  # noqa: F401  # loaded for pandas
 
     def run() -> None:
         try:

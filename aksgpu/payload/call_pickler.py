@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import io
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
+from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
 
@@ -64,8 +66,8 @@ def pickle_call(
     return Pickled(
         file.getvalue(),
         frozenset(pickler.file_names),
-        tuple(sorted(pickler.values)),
-        tuple(sorted(pickler.references - pickler.values)),
+        _without_machinery(pickler.values),
+        _without_machinery(pickler.references - pickler.values),
     )
 
 
@@ -79,6 +81,11 @@ def _registered(modules: Mapping[str, ModuleType]) -> Iterator[None]:
     finally:
         for module in modules.values():
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _without_machinery(names: set[str]) -> tuple[str, ...]:
+    """Return names without those of Python itself and of cloudpickle, which every pod has."""
+    return tuple(sorted(name for name in names if not name.startswith(("builtins.", "cloudpickle."))))
 
 
 def _guilty(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -127,6 +134,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled."""
+        if is_notebook_open(obj):
+            return getattr, (builtins, "open")
         if isinstance(obj, CodeType):
             self.file_names.add(obj.co_filename)
             make, arguments = self.dispatch_table[CodeType](obj)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import site
@@ -11,10 +12,10 @@ import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["find_root", "is_installed", "project_modules"]
+__all__ = ["find_root", "is_installed", "is_notebook_open", "project_modules"]
 
 _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
@@ -84,6 +85,13 @@ def _editable_directories(search_path: tuple[str, ...]) -> tuple[Path, ...]:
         if (url.get("dir_info") or {}).get("editable") and address.startswith("file://"):
             found.append(Path(unquote(urlsplit(address).path)).resolve())
     return tuple(found)
+
+
+def is_notebook_open(value: object) -> bool:
+    """Return whether a value is the function by which IPython replaces ``open`` in a notebook."""
+    if not isinstance(value, FunctionType) or getattr(value, "__wrapped__", None) is not io.open:
+        return False
+    return str(value.__globals__.get("__name__")).startswith("IPython.")
 
 
 @cache
