@@ -33,7 +33,11 @@ FORMAT = 1
 _SECRET_BYTES = 900 * 1024
 """Bytes of data in one Secret. Kubernetes allows 1 MiB for the whole object."""
 _KEY_BYTES = 32
-RUNNER_FILES = {"runner.py": "runner.py", "aksgpu_records.py": "records.py"}
+RUNNER_FILES = {
+    "runner.py": "runner.py",
+    "aksgpu_records.py": "records.py",
+    "aksgpu_gpu_sampler.py": "gpu_sampler.py",
+}
 """Files of the payload, and the files of this package that they are."""
 
 

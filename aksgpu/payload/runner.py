@@ -1,12 +1,15 @@
 """The program that runs in the pod: it checks the payload, runs it in a process of its own, and reports the outcome.
 
 It uses the standard library only and works with Python 3.8, because the image is the user's. The file
-``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`.
+``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`, and ``aksgpu_gpu_sampler.py`` is
+:mod:`aksgpu.payload.gpu_sampler`.
 
     python runner.py run       the main container: run the payload
     python runner.py task      the process of the payload, which ``run`` starts
-    python runner.py result    the sidecar: write a large result to its log when the main container has ended
+    python runner.py result    the sidecar: write a large result and the GPU samples to its log when the main container
+                               has ended
     python runner.py cancel    stop the program; job.cancel() runs this in the main container
+    python runner.py gpu [T]   print the GPU samples that are later than T; job.gpu() runs this in the main container
 
 Paths come from the environment: ``AKSGPU_PAYLOAD`` is the read-only directory of the payload, ``AKSGPU_RUN`` a writable
 one that the containers share, and ``AKSGPU_MESSAGE`` the file of the termination message.
@@ -32,8 +35,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __name__ != "__main__":
-    from aksgpu.payload import records
+    from aksgpu.payload import gpu_sampler, records
 else:
+    import aksgpu_gpu_sampler as gpu_sampler
     import aksgpu_records as records
 
     # The user's modules may have the names of the files beside this one.
@@ -142,7 +146,8 @@ def run() -> int:
         read_body(header, key)
         interpreter = install_packages(header, supervisor)
         directory = workspace()
-        exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
+        with gpu_sampler.sampling(RUN):
+            exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
         outcome, body = read_outcome(supervisor, exit_code)
         report_lost_files(directory)
     except Refused as refused:
@@ -480,7 +485,10 @@ def failure_body(error: BaseException) -> bytes:
 
 
 def result() -> int:
-    """Wait for SIGTERM, which comes when the main container has ended; then write a large result to the log."""
+    """Wait for SIGTERM, which comes when the main container has ended; then write to the log.
+
+    The log gets a large result, and the GPU samples after it.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     made(RUN)
     READY.touch()
@@ -488,8 +496,7 @@ def result() -> int:
     if RESULT.exists():
         for line in records.to_frames(RESULT.read_text()):
             sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    return 0
+    return gpu()
 
 
 def cancel() -> int:
@@ -501,7 +508,16 @@ def cancel() -> int:
     return 0
 
 
-COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel}
+def gpu() -> int:
+    """Print the GPU samples; those after a time if one is given."""
+    since = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    for line in gpu_sampler.read_lines(RUN, since):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "gpu": gpu}
 
 if __name__ == "__main__":
     sys.exit(COMMANDS[sys.argv[1]]())
