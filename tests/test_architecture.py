@@ -108,6 +108,7 @@ LAYERS: tuple[set[str], ...] = (
     {"plugin"},
     {"diagnose"},
     {"plots"},
+    {"curves"},
     {"capacity", "logs", "manifests", "metrics", "payload", "training_log"},
     {"cluster"},
     {"sizes"},

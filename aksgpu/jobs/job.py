@@ -22,8 +22,9 @@ from aksgpu.errors import (
     WaitTimeout,
 )
 from aksgpu.history import StoredRun
-from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, run_record
+from aksgpu.jobs import gpu_samples, job_arguments, job_cancellation, job_outcome, run_record
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
+from aksgpu.jobs.gpu_table import joined_tables
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
@@ -173,6 +174,7 @@ class Job:
 
         def poll() -> tuple[Job | None, str]:
             status, pods = self._read()
+            gpu_samples.watch(self.cluster, pods)
             with deadline(_EXPLAINING):
                 failures.observe(pods)
             if status.ended:
@@ -549,16 +551,71 @@ class Job:
         found = read_attempts(self.cluster, self.name, namespace=self.namespace)
         return _metrics_of(found, patterns)
 
-    def plot(self, *metrics: str, **options: Any) -> Figure:
+    def gpu(self) -> pd.DataFrame:
+        """Return samples of the GPUs of the Job's pods.
+
+        The pods of an :class:`Executor` sample their GPUs themselves, every five seconds for ten minutes and then in
+        rows of a minute. Their samples can be read while they run and after that. In other pods, this process runs
+        ``nvidia-smi``, if the image has it: in this call, and while it waits for the Job or shows it as a live view.
+
+        Returns:
+            One row for each GPU and sample, oldest first:
+
+            - time (datetime64[ns, UTC]): when the sample was taken; of a row of several samples, the last one.
+            - pod (string): name of the pod.
+            - index (Int64): completion index of the pod; NA if the Job has no indexes.
+            - attempt (Int64): number of earlier runs of the same part of the Job.
+            - gpu (Int64): number of the GPU in the pod, from 0.
+            - utilization (Float64): mean share of time in which the GPU computed, in percent.
+            - utilization_min, utilization_max (Float64): its least and most, in percent. In a row of one sample they
+              are equal.
+            - memory_used_gb, memory_total_gb (Float64): in GB of 10^9 bytes.
+            - power_w (Float64): in W.
+            - temperature_c (Float64): in degrees Celsius.
+
+            What a GPU does not report, such as the utilization of a MIG instance, is NA. ``attrs["sources"]`` says for
+            each pod where its samples are from, or why there are none.
+
+        Raises:
+            NotFound: the Job was deleted. ``runs.get("NAME").gpu()`` returns what was saved.
+
+        Example:
+            >>> job.gpu().groupby("gpu")["utilization"].mean()  # doctest: +SKIP
+        """
+        job = self._object()
+        table = gpu_samples.read_gpu(self.cluster, job, job_pods(self.cluster.kube, job))
+        return joined_tables(table, self._saved_table(job, "gpu"))
+
+    def _saved_table(self, job: Object, name: str) -> pd.DataFrame | None:
+        """Return a table that this machine's history has of the Job."""
+        if not history.is_enabled():
+            return None
+        try:
+            return history.find(job["metadata"]["uid"], name)
+        except (OSError, ValueError):
+            return None
+
+    def plot(self, *metrics: str, gpu: bool = False, **options: Any) -> Figure:
         """Draw the Job's metrics. The arguments are those of :func:`aksgpu.plots.curve`.
+
+        Args:
+            metrics: names of metrics.
+            gpu: draw the utilization of the GPUs and the cost so far below the metrics, on one axis of time; see
+                :func:`aksgpu.plots.with_gpu`, which has fewer options.
+            options: further arguments of that function.
 
         Example:
             >>> job.plot("loss", "val_loss", log=True)  # doctest: +SKIP
+            >>> job.plot("loss", gpu=True)  # doctest: +SKIP
         """
         from aksgpu import plots
 
         options.setdefault("title", self.name)
-        figure: Figure = plots.curve(self.metrics(), *metrics, **options)
+        figure: Figure
+        if gpu:
+            figure = plots.with_gpu(self.metrics(), self.gpu(), self.facts(), *metrics, **options)
+        else:
+            figure = plots.curve(self.metrics(), *metrics, **options)
         return figure
 
     def why(self) -> Diagnosis:
@@ -569,7 +626,8 @@ class Job:
         """Return the facts about the run that :mod:`aksgpu.runs` compares.
 
         Returns:
-            ``phase``, ``started``, ``ended``, ``seconds``, ``image``, ``args``, ``gpu_model``, ``usd`` and more; see
+            ``phase``, ``started``, ``ended``, ``seconds``, ``image``, ``args``, ``gpu_model``, ``usd``,
+            ``usd_per_hour`` and more; see
             :func:`aksgpu.jobs.run_record.read_facts`. What cannot be found out is None.
 
         Raises:
@@ -579,7 +637,7 @@ class Job:
         return run_record.read_facts(self.cluster, job, job_pods(self.cluster.kube, job))
 
     def save(self) -> StoredRun:
-        """Save the Job's log, metrics and facts in the history of this machine; see :mod:`aksgpu.runs`.
+        """Save the Job's log, metrics, GPU samples and facts in the history of this machine; see :mod:`aksgpu.runs`.
 
         ``job.wait()`` and the live view do so when the Job has ended, and ``job.delete()`` before it deletes the Job.
         What was saved before is replaced. A log that the cluster no longer has is kept.
@@ -598,7 +656,11 @@ class Job:
         except LogsGone:
             return history.save(facts, None, {})
         log = "".join(each.text for each in found.logs)
-        return history.save(facts, log, {"metrics": _metrics_of(found, None)})
+        tables = {"metrics": _metrics_of(found, None)}
+        if facts["gpus"]:
+            with contextlib.suppress(KubernetesError):
+                tables["gpu"] = self.gpu()
+        return history.save(facts, log, tables)
 
     def _save_quietly(self) -> None:
         """Save the run if that is possible. The caller's work does not depend on it."""

@@ -32,7 +32,17 @@ from aksgpu.logs.log_request import PATIENCE_SECONDS, LogRequest, read_text
 from aksgpu.logs.retrying import Failure, Limits, RetryTimer
 from aksgpu.waiting import Interrupted, check_timeout
 
-__all__ = ["AttemptLog", "AttemptLogs", "follow", "follow_job", "job_pods", "read", "read_attempts", "read_job"]
+__all__ = [
+    "AttemptLog",
+    "AttemptLogs",
+    "first_attempts",
+    "follow",
+    "follow_job",
+    "job_pods",
+    "read",
+    "read_attempts",
+    "read_job",
+]
 
 T = TypeVar("T")
 
@@ -215,7 +225,7 @@ def _read_attempts(kube: Kube, job: str, namespace: str | None, limits: Limits) 
         raise _logs_gone(job)
     logs: list[AttemptLog] = []
     gone = max(_count_ended(found) - sum(_has_pod_ended(pod) for pod in pods), 0)
-    for pod, index, first in _first_attempts(found, started):
+    for pod, index, first in first_attempts(found, started):
         try:
             logs.extend(_read_runs(kube, pod, index, first, limits.silent))
         except NotFound:  # removed since the pods were listed
@@ -226,7 +236,7 @@ def _read_attempts(kube: Kube, job: str, namespace: str | None, limits: Limits) 
     return AttemptLogs(logs, gone)
 
 
-def _first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, int | None, int]]:
+def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, int | None, int]]:
     """Yield each pod with its completion index and the number of its first run among those of its index."""
     seen: Counter[int | None] = Counter()
     spec = job["spec"]

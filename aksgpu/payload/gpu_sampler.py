@@ -96,8 +96,8 @@ class Samples:
             self._open[row["gpu"]] = dict(row) if before is None else join(before, row)
 
     def open_rows(self) -> list[Row]:
-        """Return the rows of the minute that has not ended."""
-        return list(self._open.values())
+        """Return the rows of the minute that has not ended. They have ``open``, and are replaced by later ones."""
+        return [dict(row, open=True) for row in self._open.values()]
 
     def close(self) -> None:
         """End the minute: its rows no longer change."""

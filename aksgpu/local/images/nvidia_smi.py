@@ -78,7 +78,9 @@ def main() -> int:
     simulated = any(gpu["simulated"] for gpu in found)
     real_program = os.environ.get("AKSGPU_REAL_SMI")
     if real_program and not simulated:
-        os.execv(real_program, ["nvidia-smi", *sys.argv[1:]])
+        # Without NVIDIA's container runtime, the real program shows all GPUs of this machine.
+        chosen = ["-i", ",".join(gpu["uuid"] for gpu in found)] if found and "-i" not in sys.argv else []
+        os.execv(real_program, ["nvidia-smi", *chosen, *sys.argv[1:]])
     parser = argparse.ArgumentParser(prog="nvidia-smi", description="Shows the GPUs of this container.")
     parser.add_argument("-L", "--list-gpus", action="store_true")
     parser.add_argument("--query-gpu", default="")
