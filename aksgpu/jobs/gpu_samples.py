@@ -41,6 +41,7 @@ _LOG_PATIENCE = 20.0
 """Seconds for which reading the sidecar's log is repeated."""
 _MOST_PODS = 2000
 """Pods whose samples this process remembers."""
+_NOT_STARTED = "the pod has not started"
 _GPU = "gpu"
 """The runner's command that prints the samples."""
 
@@ -209,9 +210,11 @@ def _update(samples: _PodSamples, aks: HasKube, pod: Object) -> None:
         if own:
             samples.read_sidecar(aks, pod)
         elif not samples.rows:
-            samples.problem = samples.problem or "nothing in this process watched the pod while it ran"
+            if samples.problem in ("", _NOT_STARTED):
+                samples.problem = "nothing in this process watched the pod while it ran"
     elif not _runs(pod):
-        samples.problem = "the pod has not started"
+        if not samples.rows and not samples.problem:
+            samples.problem = _NOT_STARTED
     elif own:
         samples.ask_runner(aks, pod)
     else:
