@@ -209,9 +209,8 @@ def _update(samples: _PodSamples, aks: HasKube, pod: Object) -> None:
     if pod_facts.ended(pod):
         if own:
             samples.read_sidecar(aks, pod)
-        elif not samples.rows:
-            if samples.problem in ("", _NOT_STARTED):
-                samples.problem = "nothing in this process watched the pod while it ran"
+        elif not samples.rows and samples.problem in ("", _NOT_STARTED):
+            samples.problem = "nothing in this process watched the pod while it ran"
     elif not _runs(pod):
         if not samples.rows and not samples.problem:
             samples.problem = _NOT_STARTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import history
@@ -24,7 +25,9 @@ from aksgpu.errors import (
 from aksgpu.history import StoredRun
 from aksgpu.jobs import gpu_samples, job_arguments, job_cancellation, job_outcome, run_record
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
+from aksgpu.jobs.gpu_notes import GpuNotes, gpu_notes
 from aksgpu.jobs.gpu_table import joined_tables
+from aksgpu.jobs.job_feed import JobFeed
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
@@ -619,8 +622,54 @@ class Job:
         return figure
 
     def why(self) -> Diagnosis:
-        """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`."""
-        return job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
+        """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`.
+
+        Of a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains on
+        the CPU although the Job has a GPU.
+        """
+        diagnosis = job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
+        try:
+            with deadline(_EXPLAINING):
+                job, pods = self._read_running()
+                if job is None:
+                    return diagnosis
+                feed = JobFeed(self.cluster, self.name, self.namespace)
+                feed.read()
+                notes = self._gpu_notes(feed, job, pods)
+        except KubernetesError as failed:
+            unknown = (*diagnosis.unknown, f"the use of its GPUs: {failed.message}")
+            return replace(diagnosis, unknown=unknown)
+        rows = [("GPU", text) for text in (notes.line, *notes.warnings) if text]
+        verdict = " ".join([diagnosis.verdict, *(f"{text}." for text in notes.warnings)])
+        fix = diagnosis.fix or ("job.cancel() or job.delete() frees the GPU." if notes.warnings else "")
+        return replace(diagnosis, verdict=verdict, fix=fix, rows=(*diagnosis.rows, *rows))
+
+    def _read_running(self) -> tuple[Object | None, list[Object]]:
+        """Return the Job object and its pods if a pod with a GPU runs; None if none does."""
+        job = self._object()
+        if JobStatus.from_objects(job, None).ended:
+            return None, []
+        pods = job_pods(self.cluster.kube, job)
+        runs = any((pod.get("status") or {}).get("phase") == "Running" and pod_facts.gpus(pod["spec"]) for pod in pods)
+        return (job, pods) if runs else (None, [])
+
+    def _gpu_notes(self, feed: JobFeed, job: Object, pods: list[Object]) -> GpuNotes:
+        """Return what is worth saying about the GPUs of the Job, which runs."""
+        samples = gpu_samples.read_gpu(self.cluster, job, pods)
+        facts = run_record.read_facts(self.cluster, job, pods)
+        return gpu_notes(samples, facts, feed.devices, feed.table())
+
+    def _feed(self) -> JobFeed:
+        """Return what reads the Job's metrics and log while they grow."""
+        return JobFeed(self.cluster, self.name, self.namespace)
+
+    def _notes(self, feed: JobFeed) -> GpuNotes:
+        """Return what is worth saying about the GPUs of the Job now; nothing if it does not run."""
+        job, pods = self._read_running()
+        if job is None:
+            return GpuNotes()
+        gpu_samples.watch(self.cluster, pods)
+        return self._gpu_notes(feed, job, pods)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the run that :mod:`aksgpu.runs` compares.
