@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from aksgpu.errors import LogUnavailable
 from aksgpu.jobs.device_words import DeviceWords
 from aksgpu.kube.client import HasKube
 from aksgpu.logs.growing_logs import GrowingLogs, Piece
@@ -33,13 +32,9 @@ class JobFeed:
     """
 
     def __init__(self, aks: HasKube, job: str, namespace: str) -> None:
-        self._where = (aks, job, namespace)
-        self._begin()
-
-    def _begin(self) -> None:
         from aksgpu.metrics import MetricsReader
 
-        self._logs = GrowingLogs(*self._where)
+        self._logs = GrowingLogs(aks, job, namespace)
         self._reader = MetricsReader()
         self._ends: dict[tuple[str, int], _End] = {}
         self._table: pd.DataFrame | None = None
@@ -54,13 +49,7 @@ class JobFeed:
             LogUnavailable: a node does not serve a log.
             Unreachable: the API server does not answer.
         """
-        pieces = self._logs.read()
-        if self._logs.is_mixed:
-            self._begin()
-            pieces = self._logs.read()
-            if self._logs.is_mixed:
-                raise LogUnavailable("its container was restarted while its log was read")
-        for piece in pieces:
+        for piece in self._logs.read():
             self._take(piece)
 
     def _take(self, piece: Piece) -> None:

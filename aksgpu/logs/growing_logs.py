@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,6 +55,14 @@ class _Run:
         self._seen = SeenLines()
         self._unfinished = b""
         """The last line, if it has no newline yet."""
+
+    def state(self) -> tuple[bool, SeenLines, bytes]:
+        """Return what :meth:`restore` needs."""
+        return self.complete, copy.deepcopy(self._seen), self._unfinished
+
+    def restore(self, state: tuple[bool, SeenLines, bytes]) -> None:
+        """Forget what was read since :meth:`state`."""
+        self.complete, self._seen, self._unfinished = state
 
     def read(self, aks: HasKube, *, previous: bool, ended: bool) -> Iterator[bytes]:
         """Yield what is new. What was yielded before an error is not yielded again."""
@@ -136,8 +145,6 @@ class GrowingLogs:
         pods: the Job's Pod objects when they were read last, oldest first.
         job: the Job object at that time; None before.
         pods_gone: number of pods that were removed with their logs.
-        is_mixed: whether a container was restarted during a read, so that lines of two runs may be mixed. Another
-            object must read the logs again from their beginning.
     """
 
     def __init__(self, aks: HasKube, job: str, namespace: str) -> None:
@@ -150,7 +157,6 @@ class GrowingLogs:
         self.pods: list[Object] = []
         self.job: Object | None = None
         self.pods_gone = 0
-        self.is_mixed = False
 
     def read(self) -> list[Piece]:
         """Return what is new. The bytes of a run continue where they ended in the call before.
@@ -191,15 +197,35 @@ class GrowingLogs:
             if run is None:
                 run = _Run(pod, container, index, first + number)
                 self._runs[key] = run
-            if not run.complete:
-                previous = number < newest
-                self._read_run(run, previous, previous or observed.state is State.ENDED)
-        if observed.restarts_possible and not observed.final:
-            again = self._aks.kube.get("Pod", pod["metadata"]["name"], self._namespace)
-            now = observe(again, container).run
-            self.is_mixed = self.is_mixed or now is None or now.number != newest
+            if run.complete:
+                continue
+            if number < newest:
+                self._read_run(run, previous=True, ended=True)
+            elif observed.final or not observed.restarts_possible:
+                self._read_run(run, previous=False, ended=observed.state is State.ENDED)
+            else:
+                self._read_restartable(run, pod, ended=observed.state is State.ENDED)
 
-    def _read_run(self, run: _Run, previous: bool, ended: bool) -> None:
+    def _read_restartable(self, run: _Run, pod: Object, *, ended: bool) -> None:
+        """Read the newest run of a container that may be restarted meanwhile.
+
+        The response may then be the log of the next run. So it counts only if the run is still the newest one after it.
+        """
+        state = run.state()
+        count = len(self._pieces)
+        is_same = False
+        try:
+            self._read_run(run, previous=False, ended=ended)
+            again = self._aks.kube.get("Pod", pod["metadata"]["name"], self._namespace)
+            now = observe(again, run.container).run
+            before = observe(pod, run.container).run
+            is_same = now is not None and before is not None and now.is_same(before)
+        finally:
+            if not is_same:
+                run.restore(state)
+                del self._pieces[count:]
+
+    def _read_run(self, run: _Run, *, previous: bool, ended: bool) -> None:
         try:
             for piece in run.read(self._aks, previous=previous, ended=ended):
                 self._pieces.append((run, piece))

@@ -1,4 +1,4 @@
-"""Live views in notebooks: a Job's state, the end of its log and its accuracy curve.
+"""Live views in notebooks: a Job's state, the end of its log, the curves of its metrics and the use of its GPUs.
 
 While a Job is watched, a widget shows it. When the view ends, because the Job is done, the view was closed or a wait
 for the Job was interrupted, the widget is replaced by plain HTML that says the same. So a saved notebook, a notebook

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+
+from aksgpu.curves import Curve
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class Observation:
         ended: whether the Job is complete or has failed.
         seen: time of the last answer about the Job's state; None before the first one.
         problem: why the state cannot be read now; empty when it can.
-        points: accuracy (0 to 1) by training step.
+        curves: the metrics, as :func:`aksgpu.plots.curve` draws them.
         max_steps: number of steps that the program trains; 0 when its arguments do not say.
         lines: last lines of the log, without control characters.
         log_problem: why the log could not be read; empty when it could.
+        gpu: use of the GPUs now, such as ``GPU 87 %, 12.1 of 16.0 GB``; empty if it is not known.
+        warnings: sentences about money that is wasted.
         started: start time of the Job, if known.
         finished: end time of the Job, if known.
     """
@@ -34,9 +37,11 @@ class Observation:
     ended: bool = False
     seen: datetime | None = None
     problem: str = ""
-    points: Mapping[int, float] = field(default_factory=dict)
+    curves: tuple[Curve, ...] = ()
     max_steps: int = 0
     lines: tuple[str, ...] = ()
     log_problem: str = ""
+    gpu: str = ""
+    warnings: tuple[str, ...] = ()
     started: datetime | None = None
     finished: datetime | None = None
