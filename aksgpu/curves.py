@@ -11,12 +11,13 @@ import pandas as pd
 
 from aksgpu.errors import InvalidInput
 from aksgpu.metrics import canonical
+from aksgpu.metrics.table import POSITION_COLUMNS
 
 __all__ = ["Curve", "hundred_percent", "last_value", "metric_columns", "select", "tables_by_run"]
 
-_COMES_ALONG = 0.95
-"""Share of a metric's rows in which another metric must be for the two to belong to one line."""
-_POSITIONS = frozenset({"step", "epoch", "time", "pod", "index", "rank", "attempt", "run"})
+_COMPANION_SHARE = 0.95
+"""Fraction of a metric's rows that must have another metric, so that both count as printed in one line."""
+_POSITIONS = frozenset({*POSITION_COLUMNS, "run"})
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def metric_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _usual_metrics(runs: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return the metrics that are drawn when none are named."""
+    """Return the metrics that are drawn by default."""
     columns = list(dict.fromkeys(name for table in runs.values() for name in metric_columns(table)))
     for word in ("accuracy", "loss"):
         found = [name for name in columns if word in canonical(name).split("_")]
@@ -126,7 +127,7 @@ def _usual_metrics(runs: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _column(table: pd.DataFrame, metric: str) -> str | None:
-    """Return the column of a metric: by its printed name, else the one with that general name."""
+    """Return the column of a metric: by its printed name, or otherwise by its general name."""
     if metric in table.columns:
         return metric
     for name in metric_columns(table):
@@ -136,7 +137,7 @@ def _column(table: pd.DataFrame, metric: str) -> str | None:
 
 
 def _parts(table: pd.DataFrame, column: str) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Split a table by index and rank, where rows of several have values."""
+    """Split a table by index and rank, if several of them have values."""
     measured = table[table[column].notna()]
     keys = [key for key in ("index", "rank") if key in table and measured[key].nunique() > 1]
     if "index" not in keys and _run_side_by_side(measured):
@@ -189,22 +190,22 @@ def _without_repeated(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def _is_printed_nan(rows: pd.DataFrame, column: str) -> Any:
-    """Return in which rows a metric is NaN because the program printed so, and not because the row has other metrics.
+    """Return in which rows a metric is NaN because the program printed NaN, and not because the row has other metrics.
 
-    That is where the metrics are that otherwise always come with this one, or where a row has none at all.
+    These are the rows with the metrics that otherwise always come with this one, and the rows without any metric.
     """
     others = [name for name in metric_columns(rows) if name != column]
     if not others:
         return rows[column].isna()
     there = rows[others].notna()
     measured = there[rows[column].notna()]
-    companions = [name for name in others if len(measured) and measured[name].mean() >= _COMES_ALONG]
+    companions = [name for name in others if len(measured) and measured[name].mean() >= _COMPANION_SHARE]
     alone = ~there.any(axis="columns")
     return alone | there[companions].all(axis="columns") if companions else alone
 
 
 def _axis(rows: pd.DataFrame, column: str) -> str:
-    """Return the axis that a metric has: steps, else epochs, else the row number."""
+    """Return the axis of a metric: steps, or else epochs, or else the row number."""
     measured = rows[rows[column].notna()]
     for name in ("step", "epoch"):
         if name in measured and len(measured) and measured[name].notna().all():
@@ -213,7 +214,7 @@ def _axis(rows: pd.DataFrame, column: str) -> str:
 
 
 def hundred_percent(curves: list[Curve], values: np.ndarray[Any, Any]) -> float | None:
-    """Return what 100 % is where all curves are accuracies: 1, or 100; None where they are something else."""
+    """Return what 100 % is where all curves are accuracies: 1, or 100; None if they are something else."""
     if not len(values) or values.min() < 0 or values.max() > 100:
         return None
     if not all("accuracy" in canonical(each.metric) for each in curves):

@@ -1,51 +1,52 @@
 """Every exception that aksgpu raises.
 
     AksGpuError
-    ├── InvalidInput (ValueError)      an argument that cannot be right: nothing was sent
-    ├── WaitTimeout (TimeoutError)     a wait ran out of time; says what was waited for and its last state
+    ├── InvalidInput (ValueError)      an argument is not valid; nothing was sent
+    ├── WaitTimeout (TimeoutError)     a wait ran out of time; has the last state
     ├── AzureError                     Azure Resource Manager refused a request, or an operation failed
     │   ├── AzureUnreachable           no usable response in time
     │   ├── AzureNotFound              the subscription, resource group, cluster or pool does not exist
     │   ├── AzureConflict              the resource exists and differs, or its state does not allow the request
     │   │   ├── OperationInProgress    another operation runs on the cluster
-    │   │   └── ResourceChanged        somebody else changed the resource since it was read
+    │   │   └── ResourceChanged        another client changed the resource after it was read
     │   ├── AzureAuthError             the login is missing or is not allowed to do this
     │   │   └── LocalAccountsDisabled  the cluster has no static credentials
-    │   ├── ApiServerRestricted        the cluster's API does not answer this machine
+    │   ├── ApiServerRestricted        the cluster's API does not respond to this machine
     │   ├── InvalidParameter           Azure refused a name or a field
     │   ├── QuotaExceeded              the vCPU quota of the family or region is used up
     │   ├── SizeNotAvailable           the VM size is unknown, retired, or not offered here
     │   │   └── ZoneNotAvailable       the size is not offered in this zone
     │   ├── LocationNotAvailable       the location does not exist, or is closed to this subscription
     │   ├── AllocationFailed           Azure has no capacity for the size at present
+    │   ├── SubnetFull                 the subnet has too few free addresses for the nodes
     │   ├── NodeBootstrapFailed        nodes started, but their set-up (GPU driver included) failed
     │   ├── VersionNotSupported        AKS does not offer the Kubernetes version here
     │   ├── PolicyDenied               an Azure Policy of the organisation forbids the request
     │   ├── ProviderNotRegistered      the subscription has not registered a resource provider
     │   ├── OperationCanceled          the operation was canceled
-    │   └── Throttled                  too many requests; says how many seconds to wait
+    │   └── Throttled                  too many requests; has the number of seconds to wait
     ├── KubernetesError                the Kubernetes API refused a request; has its Status
     │   ├── NotFound
-    │   │   └── LogsGone               the pods are gone, and their logs with them
+    │   │   └── LogsGone               the pods were deleted with their logs
     │   ├── AlreadyExists
     │   ├── Conflict
     │   ├── Forbidden
     │   ├── Unauthorized
     │   ├── Invalid
     │   ├── Expired                    a watch or list position that the server no longer keeps (410)
-    │   └── Unreachable                no answer, or the connection broke
-    │       ├── StreamLost             a log or watch broke off and could not be resumed
+    │   └── Unreachable                no response, or the connection broke
+    │       ├── StreamLost             a log or watch was interrupted and could not be resumed
     │       └── LogUnavailable         a log that exists, or may exist, could not be read
     ├── GpuStackError                  a node's GPUs cannot be used
     │   ├── GpuNotAdvertised           nodes have GPUs, but do not advertise them: no device plugin serves them
     │   ├── PluginNotScheduled         the plugin's pods are not scheduled onto the GPU nodes
     │   ├── PluginFailed               the plugin's pod does not run
-    │   ├── NoGpuDriver                the driver does not answer (NVML)
+    │   ├── NoGpuDriver                the driver does not respond (NVML)
     │   ├── DriverMismatch             the versions of driver, libraries and CUDA do not match
     │   ├── GpuLost                    a GPU was lost while a container used it
-    │   └── SecondGpuStack             another device plugin or operator is there already
-    ├── PodPending                     a pod fits on no node; has the reasons and the number of nodes
-    │   └── NoScaleUp                  the cluster autoscaler adds no node for it
+    │   └── SecondGpuStack             another device plugin or operator is already installed
+    ├── PodPending                     no node can run a pod; has the reasons and the number of nodes
+    │   └── NoScaleUp                  the cluster autoscaler does not add a node for it
     ├── JobFailed                      a Job failed; has its reason and the end of its log
     │   ├── RemoteError                the function raised an exception that cannot be rebuilt here
     │   ├── PythonMismatch             the image's Python cannot run what this Python pickled
@@ -121,6 +122,7 @@ __all__ = [
     "SecondGpuStack",
     "SizeNotAvailable",
     "StreamLost",
+    "SubnetFull",
     "Throttled",
     "Unauthorized",
     "Unreachable",
@@ -136,7 +138,7 @@ class AksGpuError(Exception):
     Args:
         message: what went wrong, and where.
         hint: what to do next, as an action; printed below the message.
-        original: the exception that caused this one, where it is not raised ``from`` it.
+        original: the exception that caused this one, if this one is not raised ``from`` it.
     """
 
     def __init__(self, message: str, *, hint: str = "", original: BaseException | None = None) -> None:
@@ -155,14 +157,14 @@ class AksGpuError(Exception):
 
 
 class InvalidInput(AksGpuError, ValueError):
-    """An argument is wrong. Nothing was sent."""
+    """An argument is not valid. Nothing was sent."""
 
 
 class WaitTimeout(AksGpuError, TimeoutError):
     """A wait ran out of time.
 
     Attributes:
-        state: the last state seen, in words.
+        state: a description of the last state.
         timeout: seconds waited.
     """
 
@@ -258,7 +260,7 @@ class OperationInProgress(AzureConflict):
 
 
 class ResourceChanged(AzureConflict):
-    """The resource was created or changed by somebody else since it was read (HTTP 412)."""
+    """Another client created or changed the resource after it was read (HTTP 412)."""
 
 
 class AzureAuthError(AzureError):
@@ -270,10 +272,10 @@ class LocalAccountsDisabled(AzureAuthError):
 
 
 class ApiServerRestricted(AzureError):
-    """The cluster's Kubernetes API does not answer this machine.
+    """The cluster's Kubernetes API does not respond to this machine.
 
     Attributes:
-        private: whether the cluster is private, so that its API is reachable from its virtual network only.
+        private: whether the cluster is private, so that its API can only be reached from its virtual network.
         ranges: the IP ranges that the API accepts; empty if any address is accepted.
     """
 
@@ -436,6 +438,38 @@ class AllocationFailed(AzureError):
         self.constraints = constraints
 
 
+class SubnetFull(AzureError):
+    """A subnet has too few free addresses for the nodes.
+
+    Attributes:
+        subnet: the name of the subnet; empty if unknown.
+        cidr: its address range, such as ``10.0.1.0/24``; empty if unknown.
+        requested: number of addresses that the nodes need; None if unknown.
+        available: number of addresses that the subnet has; None if unknown.
+    """
+
+    subnet: str = ""
+    cidr: str = ""
+    requested: int | None = None
+    available: int | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        subnet: str = "",
+        cidr: str = "",
+        requested: int | None = None,
+        available: int | None = None,
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
+        self.subnet = subnet
+        self.cidr = cidr
+        self.requested = requested
+        self.available = available
+
+
 class NodeBootstrapFailed(AzureError):
     """The virtual machines started, but setting them up as nodes failed.
 
@@ -480,7 +514,7 @@ class Throttled(AzureError):
     """Azure received too many requests.
 
     Attributes:
-        retry_after: seconds that Azure asks to wait; None if it does not say.
+        retry_after: seconds that Azure asks to wait; None if it does not specify this.
     """
 
     retry_after: float | None = None
@@ -494,10 +528,10 @@ class KubernetesError(AksGpuError):
     """The Kubernetes API refused a request.
 
     Attributes:
-        http_status: the HTTP status; None if there was no answer.
+        http_status: the HTTP status; None if there was no response.
         code: Kubernetes' reason in CamelCase, such as ``NotFound``; empty if the server gives none.
         status: the server's Status object, as a dict; empty if there was none.
-        retry_after: seconds after which the server asks to try again; None if it does not say.
+        retry_after: seconds after which the server asks to try again; None if it does not specify this.
     """
 
     def __init__(
@@ -517,19 +551,19 @@ class KubernetesError(AksGpuError):
 
 
 class NotFound(KubernetesError):
-    """There is no such object, or no such kind."""
+    """The object or the kind does not exist."""
 
 
 class LogsGone(NotFound):
-    """The pods of a Job are gone, and their logs with them."""
+    """The pods of a Job were deleted with their logs."""
 
 
 class AlreadyExists(KubernetesError):
-    """An object of this name exists."""
+    """An object of this name already exists."""
 
 
 class Conflict(KubernetesError):
-    """The object has changed meanwhile, or another field manager owns the field."""
+    """The object was changed after it was read, or another field manager owns the field."""
 
 
 class Forbidden(KubernetesError):
@@ -549,7 +583,7 @@ class Expired(KubernetesError):
 
 
 class Unreachable(KubernetesError):
-    """The API server gave no answer in time, or only statuses such as 500 and 503. The message has the last one.
+    """The API server did not respond in time, or only with statuses such as 500 and 503. The message has the last one.
 
     Attributes:
         refused: whether the connection was refused, because no server listens at the address.
@@ -576,7 +610,7 @@ class Unreachable(KubernetesError):
 
 
 class StreamLost(Unreachable):
-    """A log or watch broke off, as AKS does with idle ones, and could not be resumed in time."""
+    """A log or watch was interrupted, as AKS does with idle ones, and could not be resumed in time."""
 
 
 class LogUnavailable(Unreachable):
@@ -631,7 +665,7 @@ class PluginFailed(GpuStackError):
 
 
 class NoGpuDriver(GpuStackError):
-    """The NVIDIA driver does not answer (NVML): it is missing, or did not start."""
+    """The NVIDIA driver does not respond (NVML): it is missing, or did not start."""
 
 
 class DriverMismatch(GpuStackError):
@@ -659,11 +693,11 @@ class GpuLost(GpuStackError):
 
 
 class SecondGpuStack(GpuStackError):
-    """Another device plugin, a GPU Operator or a managed GPU pool is there already."""
+    """Another device plugin, a GPU Operator or a managed GPU pool is already installed."""
 
 
 class PodPending(AksGpuError):
-    """A pod fits on no node.
+    """No node can run a pod.
 
     Attributes:
         causes: the scheduler's reasons -> number of nodes; empty if the scheduler has given none.
@@ -685,14 +719,14 @@ class PodPending(AksGpuError):
 
 
 class NoScaleUp(PodPending):
-    """The cluster autoscaler adds no node for a pod that fits on no node."""
+    """The cluster autoscaler does not add a node for a pod that no node can run."""
 
 
 class JobFailed(AksGpuError):
     """A Job failed.
 
     Attributes:
-        reason: the Job condition's reason, such as ``BackoffLimitExceeded``.
+        reason: reason of the Job's condition, such as ``BackoffLimitExceeded``.
         log_tail: the last lines that its pod logged.
     """
 
@@ -720,9 +754,16 @@ class RemoteError(JobFailed):
     """
 
     def __init__(
-        self, message: str, *, type_name: str = "", arguments: tuple[str, ...] = (), traceback: str = "", hint: str = ""
+        self,
+        message: str,
+        *,
+        type_name: str = "",
+        arguments: tuple[str, ...] = (),
+        traceback: str = "",
+        hint: str = "",
+        original: BaseException | None = None,
     ) -> None:
-        super().__init__(message, reason="Exception", hint=hint)
+        super().__init__(message, reason="Exception", hint=hint, original=original)
         self.type_name = type_name
         self.arguments = arguments
         self.traceback = traceback
@@ -759,8 +800,10 @@ class ResultTooLarge(ResultError):
         size: bytes of the pickled value; None if not known.
     """
 
-    def __init__(self, message: str, *, size: int | None = None, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, size: int | None = None, hint: str = "", original: BaseException | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, original=original)
         self.size = size
 
 

@@ -1,8 +1,8 @@
-"""Figures of training metrics, made to be published as they are.
+"""Figures of training metrics, ready for publication.
 
 Figures are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, and they can
-be drawn in any thread. Colours are those of Okabe and Ito, which colour-blind people tell apart. Text and grid take
-their colours from the style in use, so that a figure reads in a dark notebook as well.
+be drawn in any thread. The colours are those of Okabe and Ito, which colour-blind people can distinguish. The colours
+of text and grid follow the style in use, so that a figure is also readable in a dark notebook.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _COLOURS_ON_DARK = ("#56B4E9", "#FF9E4A", "#2FD6A5", "#F0A6CE", "#A6DCFF", "#F5D
 """The same colours, lighter, with at least 7:1 contrast on black."""
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 _LEGEND_INSIDE = 6
-"""Curves up to which the legend stands inside the axes. With more it stands beside them."""
+"""Largest number of curves with the legend inside the axes. With more, it is beside them."""
 _LEGEND_ROWS = 20
 """Curves in one column of the legend beside the axes."""
 _LEGEND_COLUMN = 2.2
-"""Width of a further column of the legend in inches. A new figure grows by it."""
+"""Width in inches of each further column of the legend. A new figure is wider by it."""
 _LONGEST_LINE = 60
 """Characters of an unread line that an empty figure shows."""
 _LONGEST_LABEL = 32
@@ -48,13 +48,13 @@ _SIZE = (7.2, 4.2)
 _STACKED_SIZE = (7.2, 6.4)
 """Width and height of a new figure with three axes in inches."""
 _GAP_SECONDS = 200.0
-"""Seconds between two samples of a GPU from which on its line has a gap."""
-_SHARE_FROM_ZERO = 0.4
-"""Span of shares from which the axis begins at zero. A narrower span is shown enlarged."""
+"""Time between two samples of a GPU from which on its line has a gap."""
+_SPAN_FROM_ZERO = 0.4
+"""Smallest span of values, as a fraction of 1, with which the axis begins at zero. A smaller span is enlarged."""
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows without pyplot. Saved as PDF, it embeds TrueType fonts, as publishers ask."""
+    """A figure that a notebook shows without pyplot. A PDF of it embeds TrueType fonts, as publishers require."""
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
@@ -69,13 +69,13 @@ class NotebookFigure(Figure):
 
 @dataclass(frozen=True)
 class _Theme:
-    """Colours that can be read on the ground that the figure has."""
+    """Colours that are readable on the figure's background."""
 
-    ink: str
+    text: str
     grey: str
-    faint: str
+    grid: str
     colours: tuple[str, ...]
-    ground: tuple[float, float, float]
+    background: tuple[float, float, float]
 
 
 def curve(
@@ -91,20 +91,20 @@ def curve(
     """Draw metrics over the training.
 
     Args:
-        data: a DataFrame of :func:`aksgpu.metrics.parse`, a Job, or a list or dict of them. A dict's keys name the
-            runs; a column ``run`` does so too.
-        metrics: names of the metrics, as printed (``Acc@1``) or in general (``accuracy``, ``val_loss``). None given
-            draws the accuracies; where there are none, the losses; else the first metric.
-        x: ``step``, ``epoch`` or ``time``; None takes the steps, or the epochs where a metric has no steps.
+        data: a DataFrame of :func:`aksgpu.metrics.parse`, a Job, or a list or dict of them. The runs' names are
+            the keys of the dict, or the values of a column ``run``.
+        metrics: names of the metrics, as printed (``Acc@1``) or general (``accuracy``, ``val_loss``). By default the
+            accuracies, or the losses if there are no accuracies, or otherwise the first metric.
+        x: ``step``, ``epoch`` or ``time``; None uses the steps, or the epochs if a metric has no steps.
         log: draw the values on a logarithmic scale.
-        smooth: 0 draws the values as they are. A number below 1 draws an exponential moving average with that weight
-            of the past, and the values behind it.
+        smooth: 0 draws the values. A number between 0 and 1 draws an exponential moving average in which earlier values
+            have this weight, and the values in the background.
         best: mark each curve's best value: the highest of an accuracy, the lowest of a loss.
-        title: above the figure; None for none.
-        ax: draw here, and not into a new figure.
+        title: title above the figure; None for no title.
+        ax: axes to draw in; None makes a new figure.
 
     Returns:
-        The figure. As a cell's last line, a notebook shows it.
+        The figure. A notebook shows it if it is the last line of a cell.
 
     Raises:
         InvalidInput: ``data`` is not a table of metrics, a metric does not exist, or an argument is out of its range.
@@ -128,7 +128,7 @@ def curve(
     theme = _theme(ax)
     _prepare(ax, theme, curves, log, title)
     if not any(np.isfinite(each.y).any() for each in curves):
-        _say_what_was_seen(ax, theme, runs)
+        _explain_empty(ax, theme, runs)
     for number, each in enumerate(curves):
         colour = theme.colours[number % len(theme.colours)]
         _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
@@ -190,7 +190,7 @@ def with_gpu(
     curves = [replace(each, x=each.x / unit) for each in select(runs, metrics, "time", begin)]
     _prepare(top, theme, curves, log, title)
     if not any(np.isfinite(each.y).any() for each in curves):
-        _say_what_was_seen(top, theme, runs)
+        _explain_empty(top, theme, runs)
     for number, each in enumerate(curves):
         colour = theme.colours[number % len(theme.colours)]
         _draw(top, each, number, colour, smooth, labelled=len(curves) > 1)
@@ -204,7 +204,7 @@ def with_gpu(
     _draw_utilization(middle, theme, gpu, begin, unit)
     _draw_cost(bottom, theme, spans, begin, unit)
     top.set_xlabel("")
-    bottom.set_xlabel(f"Time since the start ({name})", color=theme.ink, fontsize=11)
+    bottom.set_xlabel(f"Time since the start ({name})", color=theme.text, fontsize=11)
     bottom.xaxis.set_major_locator(MaxNLocator(6))
     bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     bottom.set_xlim(0, max(seconds / unit, 1e-3))
@@ -270,7 +270,7 @@ def _time_unit(seconds: float) -> tuple[float, str]:
 
 def _draw_utilization(ax: Axes, theme: _Theme, gpu: pd.DataFrame, begin: pd.Timestamp, unit: float) -> None:
     _dress(ax, theme)
-    ax.set_ylabel("GPU (%)", color=theme.ink, fontsize=11)
+    ax.set_ylabel("GPU (%)", color=theme.text, fontsize=11)
     known = gpu[gpu["utilization"].notna()]
     if known.empty:
         _say(ax, theme, _why_no_utilization(gpu))
@@ -339,7 +339,7 @@ def _mean_line(lines: list[tuple[Any, Any]], longest: float) -> tuple[Any, Any]:
 
 def _draw_cost(ax: Axes, theme: _Theme, spans: list[_Span], begin: pd.Timestamp, unit: float) -> None:
     _dress(ax, theme)
-    ax.set_ylabel("Cost (USD)", color=theme.ink, fontsize=11)
+    ax.set_ylabel("Cost (USD)", color=theme.text, fontsize=11)
     if not spans:
         _say(ax, theme, "cost unknown: no price is known for the node")
         return
@@ -378,23 +378,26 @@ def _corner(ax: Axes, theme: _Theme, text: str) -> None:
         textcoords="offset points",
         ha="right",
         va="bottom",
-        color=theme.ink,
+        color=theme.text,
         fontsize=10,
     )
 
 
-# How to draw it
+# Draw
 
 
 def _theme(ax: Axes) -> _Theme:
     figure = ax.get_figure(root=True)
-    ground = ax.get_facecolor()
-    if ground[3] == 0 and figure is not None:
-        ground = figure.get_facecolor()
-    red, green, blue = to_rgb(ground)
-    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 or ground[3] == 0
-    if light:
-        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (red, green, blue) if ground[3] else (1, 1, 1))
+    background = ax.get_facecolor()
+    if background[3] == 0 and figure is not None:
+        background = figure.get_facecolor()
+    is_transparent = background[3] == 0
+    red, green, blue = to_rgb(background)
+    if is_transparent:
+        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (1, 1, 1))
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    if luminance > 0.5:
+        return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (red, green, blue))
     return _Theme("#EEEEEE", "#AAAAAA", "#444444", _COLOURS_ON_DARK, (red, green, blue))
 
 
@@ -403,8 +406,8 @@ def _prepare(ax: Axes, theme: _Theme, curves: list[Curve], log: bool, title: str
         ax.set_yscale("log")
     else:
         _set_value_axis(ax, curves)
-    ax.set_xlabel(_x_label(curves), color=theme.ink, fontsize=11)
-    ax.set_ylabel(_y_label(curves), color=theme.ink, fontsize=11)
+    ax.set_xlabel(_x_label(curves), color=theme.text, fontsize=11)
+    ax.set_ylabel(_y_label(curves), color=theme.text, fontsize=11)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _dress(ax, theme)
@@ -414,9 +417,9 @@ def _prepare(ax: Axes, theme: _Theme, curves: list[Curve], log: bool, title: str
 
 def _dress(ax: Axes, theme: _Theme) -> None:
     """Draw the grid and the axes in the colours of the theme."""
-    ax.grid(axis="y", color=theme.faint, linewidth=0.8)
+    ax.grid(axis="y", color=theme.grid, linewidth=0.8)
     ax.set_axisbelow(True)
-    ax.tick_params(colors=theme.grey, labelcolor=theme.ink, labelsize=10, length=3, which="both")
+    ax.tick_params(colors=theme.grey, labelcolor=theme.text, labelsize=10, length=3, which="both")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color(theme.grey)
@@ -424,12 +427,12 @@ def _dress(ax: Axes, theme: _Theme) -> None:
 
 def _set_title(ax: Axes, theme: _Theme, title: str) -> None:
     wrapped = textwrap.fill(title, 68, break_long_words=True)
-    heading = ax.set_title(wrapped, loc="left", color=theme.ink, fontsize=12.5, fontweight="bold", pad=12)
+    heading = ax.set_title(wrapped, loc="left", color=theme.text, fontsize=12.5, fontweight="bold", pad=12)
     heading.set_parse_math(False)
 
 
 def _set_value_axis(ax: Axes, curves: list[Curve]) -> None:
-    """Set the limits of the values. An axis of shares begins at zero, unless that makes the curve a flat line."""
+    """Set the limits of the values. An axis of accuracies begins at zero, unless the curve would then be flat."""
     values = np.concatenate([each.y[np.isfinite(each.y)] for each in curves]) if curves else np.empty(0)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     whole = hundred_percent(curves, values)
@@ -438,12 +441,16 @@ def _set_value_axis(ax: Axes, curves: list[Curve]) -> None:
     low = float(values.min()) / whole
     high = float(values.max()) / whole
     span = high - low
-    if span >= _SHARE_FROM_ZERO or len(values) == 1:
+    if span >= _SPAN_FROM_ZERO or len(values) == 1:
         ax.set_ylim(0, max(1.02, high) * whole)
     else:
         margin = max(span * 0.08, 0.002)
         ax.set_ylim(max(0.0, low - margin) * whole, (high + margin) * whole)
-    digits = 0 if span >= 0.1 or len(values) == 1 else 1 if span >= 0.01 else 2
+    digits = 2
+    if span >= 0.1 or len(values) == 1:
+        digits = 0
+    elif span >= 0.01:
+        digits = 1
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=whole, decimals=digits, symbol=" %"))
 
 
@@ -469,7 +476,7 @@ def _draw(ax: Axes, each: Curve, number: int, colour: str, smooth: float, *, lab
         ax.plot(at, values, color=colour, linewidth=1, alpha=0.3)
         shown = _smoothed(values, smooth)
     name = textwrap.shorten(each.label, _LONGEST_LABEL, placeholder="...") or each.label[:_LONGEST_LABEL]
-    # Matplotlib leaves names that begin with an underscore out of a legend.
+    # Matplotlib omits names that begin with an underscore from a legend.
     shown_name = f" {name}" if name.startswith("_") else name
     label = f"{shown_name}, {_text(each, last_value(each.y))}" if labelled else None
     dashes = _DASHES[(number // len(_COLOURS)) % len(_DASHES)]
@@ -489,7 +496,7 @@ def _isolated(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _smoothed(values: np.ndarray[Any, Any], weight: float) -> np.ndarray[Any, Any]:
-    """Return the exponential moving average, begun anew after each gap and corrected for its beginning."""
+    """Return the exponential moving average, restarted after each gap and corrected for its beginning."""
     smoothed = np.full(len(values), np.nan)
     average = 0.0
     count = 0
@@ -524,7 +531,7 @@ def _mark_best(ax: Axes, each: Curve, colour: str, theme: _Theme) -> None:
 
 
 def _name_last_value(ax: Axes, curves: list[Curve], theme: _Theme) -> None:
-    """Write the last value beside its point."""
+    """Write the last value next to its point."""
     for each in curves:
         finite = np.flatnonzero(np.isfinite(each.y))
         if len(finite):
@@ -549,12 +556,12 @@ def _point(ax: Axes, each: Curve, place: int, colour: str, text: str, theme: _Th
         color=colour,
         fontsize=11,
         fontweight="bold",
-        path_effects=[withStroke(linewidth=3, foreground=theme.ground)],
+        path_effects=[withStroke(linewidth=3, foreground=theme.background)],
     )
 
 
 def _legend(ax: Axes, theme: _Theme, count: int) -> None:
-    options: dict[str, Any] = {"labelcolor": theme.ink, "fontsize": 10, "frameon": False, "title": "Last value"}
+    options: dict[str, Any] = {"labelcolor": theme.text, "fontsize": 10, "frameon": False, "title": "Last value"}
     if count <= _LEGEND_INSIDE:
         legend = ax.legend(loc="best", **options)
     else:
@@ -569,13 +576,13 @@ def _legend(ax: Axes, theme: _Theme, count: int) -> None:
     legend.get_title().set_fontsize(options["fontsize"])
 
 
-def _say_what_was_seen(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
-    """Write into an empty figure what the log had instead of metrics."""
+def _explain_empty(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None:
+    """Write into an empty figure which lines the log has instead of metrics."""
     lines = ["no metrics logged yet"]
     for table in runs.values():
         unread = table.attrs.get("unread") or {}
         if unread.get("lines"):
-            lines = ["no metrics read", f"{unread['lines']:,} lines with numbers have another form, such as"]
+            lines = ["no metrics read", f"{unread['lines']:,} lines with numbers have an unknown format, such as"]
             lines += [textwrap.shorten(line, _LONGEST_LINE, placeholder=" ...") for line in unread["first"][:2]]
     text = ax.text(0.5, 0.5, "\n".join(lines), transform=ax.transAxes, ha="center", va="center", color=theme.grey)
     text.set_parse_math(False)
@@ -593,3 +600,7 @@ def _name_gpu(ax: Axes, theme: _Theme, runs: Mapping[str, pd.DataFrame]) -> None
     if model:
         text = f"GPU: {model} (simulated)" if facts.get("simulated") else f"GPU: {model}"
         ax.text(1, 0.03, text, transform=ax.transAxes, ha="right", va="bottom", color=theme.grey, fontsize=9.5)
+
+
+def __dir__() -> list[str]:
+    return __all__

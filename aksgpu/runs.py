@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Run", "clear", "compare", "delete", "directory", "get", "list"]
 
+
+def __dir__() -> builtins.list[str]:
+    return sorted(__all__)
+
+
 _LIST_COLUMNS = {
     "run": "string",
     "job": "string",

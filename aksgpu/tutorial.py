@@ -27,7 +27,7 @@ __all__ = ["Tutorial", "copy", "execute", "further", "notebooks"]
 _CELL_SECONDS = 600
 """Seconds after which a cell counts as hanging."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_WANTED = {"curve": "image/png", "accuracy": "text/plain"}
+_RESULT_TYPES = {"curve": "image/png", "accuracy": "text/plain"}
 """Tags of the cells whose outputs are results, with the MIME types of these outputs."""
 
 
@@ -119,7 +119,7 @@ def execute(output: Path, *, progress: bool = True) -> Tutorial:
             written.append(output / notebook.name)
             pages.append(_write_page(executed, output / notebook.name))
             results |= _tagged(executed)
-    for tag, mime in _WANTED.items():
+    for tag, mime in _RESULT_TYPES.items():
         if tag not in results:
             raise AksGpuError(
                 f"no cell with the tag {tag!r} has an output of type {mime}",
@@ -178,7 +178,7 @@ def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
 
 
 def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
-    """Return a client whose kernel runs this Python, whichever kernel the user has registered as python3."""
+    """Return a client whose kernel runs this Python, no matter which kernel the user has registered as python3."""
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
@@ -240,7 +240,7 @@ def _tagged(notebook: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", ()):
-            mime = _WANTED.get(tag)
+            mime = _RESULT_TYPES.get(tag)
             for output in cell.get("outputs", ()):
                 if mime in output.get("data", {}):
                     found[tag] = output.data[mime]
@@ -256,6 +256,10 @@ def _write_page(notebook: Any, notebook_path: Path) -> Path:
     target = notebook_path.with_suffix(".html")
     target.write_text(page, encoding="utf-8")
     return target
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 if __name__ == "__main__":

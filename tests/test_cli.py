@@ -41,7 +41,7 @@ def test_a_wrong_command_line(args: tuple[str, ...]) -> None:
     assert done.stderr.startswith("usage: aksgpu")
 
 
-def test_the_help_needs_nothing_heavy() -> None:
+def test_help_imports_no_slow_packages() -> None:
     program = (
         "import sys; from aksgpu import cli\n"
         "try: cli.main(['--help'])\n"

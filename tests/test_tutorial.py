@@ -1,4 +1,4 @@
-"""Executing notebooks: with a small set of them here; the tutorial's own are tested by test_notebooks.py."""
+"""Executing notebooks, with a small set of them. test_notebooks.py tests the tutorial's own."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_failing_cell(folder: Path, tmp_path: Path) -> None:
 
 
 def test_warnings_of_the_tagged_cells_do_not_matter(folder: Path, tmp_path: Path) -> None:
-    """As matplotlib's, when it cannot write to the home directory: on stderr, before the picture."""
+    """Such as matplotlib's warning on stderr, before the picture, if it cannot write to the home directory."""
     write(
         folder,
         "01-a.ipynb",
@@ -105,7 +105,7 @@ def test_warnings_of_the_tagged_cells_do_not_matter(folder: Path, tmp_path: Path
     assert done.curve.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_tagged_cell_that_gives_no_picture(folder: Path, tmp_path: Path) -> None:
+def test_a_tagged_cell_without_a_picture(folder: Path, tmp_path: Path) -> None:
     write(folder, "01-a.ipynb", "'the table'", "print('no picture')", tags={0: "accuracy", 1: "curve"})
     with pytest.raises(AksGpuError, match=r"no cell with the tag 'curve' has an output of type image/png") as failed:
         tutorial.execute(tmp_path / "out", progress=False)

@@ -48,7 +48,7 @@ class ScriptedFeed:
 
 
 class ScriptedJob:
-    """A Job as views see one. Each look takes the next state and the next log; the last ones stay."""
+    """A Job as views see it. Each read takes the next state and the next log. The last ones are repeated."""
 
     name = "mnist<1>"
     namespace = "default"
@@ -94,7 +94,7 @@ def view_of(job: Any, interval: float = 0.01) -> views.JobView:
 
 
 def shown(view: views.JobView) -> str:
-    """The text of the static HTML now, without looking at the Job."""
+    """Return the current text of the static HTML, without reading the Job."""
     return text(view._static().html)
 
 
@@ -155,7 +155,7 @@ def test_progress_without_max_steps() -> None:
         view.close()
 
 
-def test_shown_again_it_looks_again() -> None:
+def test_showing_a_view_again_reads_the_job_again() -> None:
     job = ScriptedJob("Running", log=LOG)
     view = view_of(job, interval=60)
     assert "Running" in text(view._repr_html_())
@@ -164,7 +164,7 @@ def test_shown_again_it_looks_again() -> None:
     wait_for(lambda: ended(view))
 
 
-def test_it_starts_nothing_before_it_is_shown() -> None:
+def test_a_view_starts_no_thread_before_it_is_shown() -> None:
     before = threading.active_count()
     view = views.job_view(ScriptedJob("Running"))  # type: ignore[arg-type]
     assert repr(view) == "<live view of Job mnist<1> in default>"
@@ -251,7 +251,7 @@ def test_a_log_that_cannot_be_read_is_not_an_empty_log(error: KubernetesError, w
     view.close()
 
 
-def test_the_last_read_of_the_log_is_tried_again() -> None:
+def test_the_last_read_of_the_log_is_retried() -> None:
     job = ScriptedJob("Complete", log=[KubernetesError("the node is away")] * 5 + [LOG])
     view = watch(job)
     wait_for(lambda: ended(view))
@@ -260,7 +260,7 @@ def test_the_last_read_of_the_log_is_tried_again() -> None:
     assert job.reads == 6
 
 
-def test_a_log_that_stays_unreadable_is_said_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_stays_unreadable_is_reported_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_view, "_FINAL_READ", 0.05)
     view = watch(ScriptedJob("Complete", log=KubernetesError("the node is away")))
     wait_for(lambda: ended(view))
@@ -275,23 +275,23 @@ def test_a_log_whose_pod_is_gone_ends_the_view() -> None:
     assert job.reads == 1
 
 
-def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_view, "_PATIENCE", 0.05)
+def test_a_view_of_a_server_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_view, "_GIVE_UP_AFTER", 0.05)
     view = watch(ScriptedJob(Unreachable("gone")))
     wait_for(lambda: ended(view))
     assert "Unknown" in shown(view)
     assert "cluster not reachable since" in shown(view)
-    assert "This view gave up at" in shown(view)
+    assert "because the cluster did not respond." in shown(view)
 
 
-def test_a_server_that_hangs_does_not_hold_up_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_hangs_does_not_block_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     silent: Any = ScriptedJob("Running")
     answer = threading.Event()
     monkeypatch.setattr(silent, "status", lambda: answer.wait(20) and JobStatus("Running"))
     monkeypatch.setattr(live_view, "_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(live_view, "_CLOSE", 0.05)
+    monkeypatch.setattr(live_view, "_CLOSE_TIMEOUT", 0.05)
     view = view_of(silent)
-    assert "Unknown   the cluster has not answered yet" in text(view._repr_html_())
+    assert "Unknown   the cluster has not responded yet" in text(view._repr_html_())
     view.close()
     assert "This view was closed." in shown(view)
     answer.set()
@@ -307,7 +307,7 @@ def test_a_deleted_job_ends_the_view() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_defect_is_shown_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     job = ScriptedJob("Running")
     monkeypatch.setattr(job, "status", lambda: 1 / 0)
     view = watch(job)
@@ -318,7 +318,7 @@ def test_a_defect_is_shown_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 # Ends
 
 
-def test_a_closed_view_says_as_of_when_it_is() -> None:
+def test_a_closed_view_shows_the_time_of_its_state() -> None:
     view = watch(ScriptedJob("Running", log=LOG))
     view.close()
     assert ended(view)
@@ -338,7 +338,7 @@ def test_an_interrupted_wait_ends_the_view() -> None:
 
 
 @pytest.mark.parametrize("error", [None, KubernetesError("failed")])
-def test_when_a_wait_returns_the_view_knows_the_end(error: Exception | None) -> None:
+def test_when_a_wait_returns_the_view_shows_the_final_state(error: Exception | None) -> None:
     job = ScriptedJob("Running", log=LOG)
     view: views.JobView = views.job_view(job)  # type: ignore[arg-type]
     view._interval = 60
@@ -367,7 +367,7 @@ def changes(widgets: LiveWidgets) -> list[Any]:
 
 def test_nothing_is_sent_when_nothing_has_changed() -> None:
     widgets = LiveWidgets(45)
-    seen = Observation("mnist", "default", phase="Running", words="", curves=accuracy({0: 0.5}))
+    seen = Observation("mnist", "default", phase="Running", detail="", curves=accuracy({0: 0.5}))
     widgets.show(seen, LOG)
     sent = changes(widgets)
     widgets.show(seen, LOG)
@@ -397,7 +397,7 @@ def test_a_long_log_does_not_become_many_widgets() -> None:
     assert "".join(text(chunk.value) for chunk in chunks).split() == [str(line) for line in range(348)]
 
 
-def test_a_log_that_begins_anew_replaces_the_old_one() -> None:
+def test_a_log_that_starts_again_replaces_the_old_one() -> None:
     widgets = LiveWidgets(45)
     seen = Observation("mnist", "default")
     widgets.show(seen, "alpha\ntwo\nthree\n")
@@ -413,13 +413,13 @@ def test_a_progress_bar_is_shown_as_a_terminal_would_show_it() -> None:
     assert ">begin\nepoch 100 %\nend</pre>" in view._static().html
 
 
-def test_a_line_that_was_cut_says_so() -> None:
+def test_a_truncated_line_is_marked() -> None:
     assert logtext.clean("x" * 400) == "x" * 300 + "…"
     assert logtext.clean("bell\x07 and null\x00") == "bell and null"
 
 
 @given(st.lists(st.text("ab", max_size=2)), st.integers(0, 30), st.integers(0, 30))
-def test_new_lines_are_those_after_the_known_ones(lines: list[str], read: int, left: int) -> None:
+def test_new_lines_follow_the_known_ones(lines: list[str], read: int, left: int) -> None:
     before = lines[:read]
     now = lines[min(left, len(lines)) :]
     new = logtext.added(before, now)
@@ -441,7 +441,7 @@ def accuracy(points: dict[int, float], label: str = "") -> tuple[Curve, ...]:
     return (Curve(label, "accuracy", "step", x, y),)
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
+def test_a_long_curve_is_downsampled_and_keeps_its_end() -> None:
     points = dict.fromkeys(range(100000), 0.5) | {99_999: 0.75}
     drawing = curve.svg(accuracy(points))
     found = re.search(r'<polyline points="([^"]*)"', drawing)

@@ -1,6 +1,6 @@
 """The decorator of every public function that talks to Azure.
 
-It checks the arguments, sets the deadline, and shortens the traceback of an interrupt.
+It checks the arguments, sets the deadline, and raises a short error after an interrupt.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def call(doing: str, continues: str = "") -> Callable[[Callable[P, R]], Callable
                 except KeyboardInterrupt as interrupt:
                     if isinstance(interrupt, Interrupted):
                         raise
-                    message = f"{what}: nothing was begun in Azure."
+                    message = f"{what}: nothing was started in Azure."
                     if limit.running and continues:
                         again = f"cluster.{function.__name__}(...)"
                         message = (

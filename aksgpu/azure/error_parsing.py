@@ -1,11 +1,12 @@
-"""Turns Azure's refusals into exceptions, with the numbers of their texts and a hint.
+"""Turns Azure's refusals into exceptions, with the numbers from their messages and a hint.
 
 Azure refuses in several shapes (flat, wrapped in ``error``, nested in ``details``, JSON or ``Code="..."`` inside a
-message, a failed operation with HTTP status 200), and one failure has several texts. :func:`find_refusals` takes the
-shapes apart, :mod:`aksgpu.azure.error_rules` knows the texts, and :func:`recognise` combines both. This module sends no
-request. Refusals of Kubernetes are read elsewhere.
+message, a failed operation with HTTP status 200), and one failure has several messages. :func:`find_refusals` returns
+the codes and messages of every shape, :mod:`aksgpu.azure.error_rules` has a rule for each failure, and
+:func:`recognise` combines both. This module sends no requests. :mod:`aksgpu.kube.status_errors` does the same for
+Kubernetes.
 
-The texts come from Azure's documentation and from users' reports. The tests keep them as data.
+The messages come from Azure's documentation and from users' reports. The tests keep them as data.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ _LEFT_OUT = re.compile(
     r"|For more details,? please|Please read more about|Submit a request for).*",
     re.S,
 )
-"""Advice and lists of Azure, which the hint and the attributes replace. The SDK's exception keeps them."""
+"""Advice and lists in Azure's texts. The hint and the attributes replace them. The SDK's exception keeps them."""
 
-_MOST_CHARACTERS = 400
-"""Characters of Azure's text that a message keeps. Some texts contain whole logs."""
+_MAX_CHARACTERS = 400
+"""Maximum length in characters of Azure's text in a message. Some texts contain whole logs."""
 
-_MOST_LEVELS = 8
-"""Levels of nesting that are read, more than any response of Azure has."""
+_MAX_LEVELS = 8
+"""Levels of nesting that are read. No response of Azure has more."""
 
 
 def find_refusals(body: object, http_status: int | None = None) -> list[Refusal]:
@@ -46,7 +47,7 @@ def find_refusals(body: object, http_status: int | None = None) -> list[Refusal]
 
 def _pairs(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
     """Yield the codes and messages in a value."""
-    if depth > _MOST_LEVELS:
+    if depth > _MAX_LEVELS:
         return
     if isinstance(value, str):
         yield from _pairs_in_text(value, depth)
@@ -99,10 +100,10 @@ def recognise(
             error = rule(refusal)
             if error is not None:
                 return _complete(error, refusal, what, retry_after)
-    # The outer codes of nested bodies ("the deployment failed") say little, so the innermost one is used.
+    # The outer codes of nested bodies ("the deployment failed") are too general, so the innermost one is used.
     hint = "Correct the request according to Azure's message, then run the cell again."
     if http_status is None or http_status >= 500:
-        hint = "Run the cell again. If the error stays, see https://azure.status.microsoft for the state of Azure."
+        hint = "Run the cell again. If the error persists, see https://azure.status.microsoft for the state of Azure."
     return _complete(AzureError("", hint=hint), refusals[-1], what, retry_after)
 
 
@@ -121,6 +122,6 @@ def _complete(error: AzureError, refusal: Refusal, what: str, retry_after: float
 
 
 def shorten(text: str) -> str:
-    """Return a text of Azure on one line, cut to the length that a message keeps."""
+    """Return a text of Azure on one line, cut to the length that a message may have."""
     line = " ".join(text.split())
-    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS].rstrip()} ..."
+    return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_CHARACTERS].rstrip()} ..."

@@ -1,7 +1,7 @@
 """The texts and codes of Azure's refusals, with one rule per failure.
 
 A rule gets one :class:`Refusal` and returns the exception for it, without a message, or None if the refusal is about
-something else. Only :mod:`aksgpu.azure.error_parsing` calls the rules. It takes bodies apart and adds the message.
+something else. Only :mod:`aksgpu.azure.error_parsing` calls the rules. It parses the bodies and adds the message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aksgpu.errors import AzureError
 __all__ = ["LOGIN", "QUOTA_PAGE", "RULES", "Refusal", "location_hint"]
 
 QUOTA_PAGE = "https://portal.azure.com/#view/Microsoft_Azure_Capacity/QuotaMenuBlade/~/myQuotas"
-"""The page of the Azure portal that shows quotas and takes requests for more."""
+"""The page of the Azure portal that shows quotas and accepts requests for more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Refusal:
     """One code and message of Azure.
 
     Attributes:
-        code: such as ``QuotaExceeded``; empty if there is none.
+        code: Azure's error code, such as ``QuotaExceeded``; empty if there is none.
         message: Azure's text.
         http_status: the HTTP status of the response, or None.
     """
@@ -161,7 +161,7 @@ _NOT_SUPPORTED = re.compile(
 _SIZES_LISTED = re.compile(r"available VM sizes are '?(?P<sizes>[\w,' ]+)", re.I)
 _ANY_SIZE = re.compile(r"\bStandard_[A-Z]{1,20}\d\w{0,40}")
 _SIZE_SIMILARITY = 0.4
-"""Similarity of names from which an allowed size is suggested, from 0 (different) to 1 (equal)."""
+"""Lowest similarity of names at which an allowed size is suggested, from 0 (different) to 1 (equal)."""
 _SIZE_CODES = {"vmsizenotsupported", "skunotavailable", "vmsizedoesnotexist", "vmsizeretired", "invalidvmsize"}
 
 
@@ -225,7 +225,6 @@ def _allocation(refusal: Refusal) -> AzureError | None:
     if not known and "failed for Capacity Restrictions" not in text:
         return None
     _, listed, constraints = text.partition("Constraints applied are:")
-    # Some clients replace the newlines of the list by spaces.
     found = _listed(constraints) if listed else ()
     is_zonal = "Zonal" in refusal.code or any("zone" in item.lower() for item in found)
     other_zone = "another zone, " if is_zonal else ""
@@ -234,6 +233,49 @@ def _allocation(refusal: Refusal) -> AzureError | None:
         hint=f"Azure has no capacity at present. Try {other_zone}another size or location, or try again later.",
         constraints=found,
     )
+
+
+_SUBNET_TEXTS = [
+    re.compile(
+        r"Pre-allocated IPs (?P<requested>\d{1,15}) exceeds IPs available (?P<available>\d{1,15})"
+        r" in Subnet Cidr (?P<cidr>[\w.:/]{1,100})(?:, Subnet Name (?P<subnet>[\w-]{1,100}(?:\.\w{1,100})?))?",
+        re.I,
+    ),
+    re.compile(
+        r"Subnet (?P<subnet>[^\s,]{1,400}) with address prefix (?P<cidr>[\w.:/]{1,100})"
+        r" does not have enough capacity for (?P<requested>\d{1,15}) IP addresses",
+        re.I,
+    ),
+]
+_SUBNET_CODES = {"InsufficientSubnetSize", "SubnetIsFull"}
+_POD_RANGE = "networkProfile.podCIDR"
+"""What Azure names instead of a subnet if the range of the pods' addresses is too small."""
+
+
+def _subnet(refusal: Refusal) -> AzureError | None:
+    matches = [pattern.search(refusal.message) for pattern in _SUBNET_TEXTS]
+    found = next((match.groupdict() for match in matches if match), {})
+    if not found and refusal.code not in _SUBNET_CODES:
+        return None
+    subnet = (found.get("subnet") or "").rpartition("/")[2]
+    remedy = "add the pool in a larger subnet: cluster.add_gpu_pool(aks, vnet_subnet_id=...)"
+    if subnet == _POD_RANGE:
+        remedy = "use a cluster with a larger range for pods"
+    return errors.SubnetFull(
+        "",
+        hint=f"Ask for fewer nodes (of a pool with an autoscaler, max_count counts), or {remedy}.",
+        subnet=subnet,
+        cidr=found.get("cidr") or "",
+        requested=_number(found.get("requested")),
+        available=_number(found.get("available")),
+    )
+
+
+def _managed_subnet(refusal: Refusal) -> AzureError | None:
+    if "Cannot use a custom subnet" not in refusal.message:
+        return None
+    hint = "Omit vnet_subnet_id. AKS manages the subnet of this cluster's pools."
+    return errors.InvalidParameter("", hint=hint, parameter="vnetSubnetID")
 
 
 _ZONES = re.compile(r"zone\(s\) (?P<zones>.{1,100}?) for resource .{0,300}?is not supported", re.I | re.S)
@@ -258,7 +300,7 @@ _LOCATION = re.compile(
 )
 _LOCATIONS_LISTED = re.compile(r"List of available regions.{0,200}? is '(?P<locations>[^']*)'", re.I)
 _LOCATION_SIMILARITY = 0.5
-"""Similarity of names from which a location is suggested, from 0 (different) to 1 (equal)."""
+"""Lowest similarity of names at which a location is suggested, from 0 (different) to 1 (equal)."""
 _LOCATION_CODES = {"locationnotavailableforresourcegroup", "locationnotavailableforresourcetype", "invalidlocation"}
 
 
@@ -328,7 +370,7 @@ def _busy(refusal: Refusal) -> AzureError | None:
         return None
     return errors.OperationInProgress(
         "",
-        hint="Wait until it has ended, then run the cell again. AKS runs one operation per cluster at a time.",
+        hint="Wait until it ends, then run the cell again. AKS runs one operation per cluster at a time.",
         operation=found["operation"] if found else "",
     )
 
@@ -459,6 +501,8 @@ RULES: tuple[Rule, ...] = (
     _stopped,
     _local_accounts,
     _zone,
+    _subnet,
+    _managed_subnet,
     _allocation,
     _location,
     _size,

@@ -62,7 +62,7 @@ def permanent(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return the innermost reason as text. If an exception contains no others, its own text is returned."""
+    """Return a description of the innermost reason, or the text of the exception if it has no inner one."""
     found = list(chain(error))
     if refused(error):
         return "the connection was refused"

@@ -1,4 +1,4 @@
-"""The table of GPU VM sizes in this package. Nothing here sends a request."""
+"""The table of GPU VM sizes in this package. This module sends no requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_SUGGESTIONS = 3
 """Number of similar names that an error lists."""
 
 _SIMILARITY = 0.6
-"""Minimum similarity of a name that is suggested, from 0 (different) to 1 (equal)."""
+"""Lowest similarity at which a name is suggested, from 0 (different) to 1 (equal)."""
 
 
 @dataclass(frozen=True)

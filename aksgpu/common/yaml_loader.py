@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 MAX_BYTES = 3 * 1024 * 1024
-"""Maximum number of bytes of a text. Kubernetes does not accept larger request bodies."""
+"""Bytes of a text. Kubernetes accepts no larger request body."""
 MAX_DEPTH = 100
 """Maximum nesting depth."""
 MAX_VALUES = 100_000
-"""Maximum number of keys and values of all documents of a text. An alias counts as the values that it repeats."""
+"""Keys and values of all documents of a text, with each alias counted as the values that it repeats."""
 MIN_INTEGER = -(2**63)
 """Smallest integer that the Kubernetes API accepts."""
 MAX_INTEGER = 2**63 - 1
@@ -72,7 +72,7 @@ class _ManifestLoader(LOADER):  # type: ignore[misc]  # the base class is chosen
 def load_all(text: str | bytes) -> list[Any]:
     """Return the documents of a YAML text as JSON values. Empty documents are left out.
 
-    Dates are texts, as for ``kubectl``. Keys are texts, as in JSON.
+    Dates are strings, as for ``kubectl``. Keys are strings, as in JSON.
 
     Args:
         text: one or more documents. JSON is YAML too.
@@ -122,7 +122,7 @@ class _OpenCollection:
 
 
 class _Counter:
-    """Counts the levels and values of a document as if its aliases were replaced with their values.
+    """Counts the levels and values of a document as if its aliases were replaced by their values.
 
     Attributes:
         count: number of keys and values.
@@ -175,8 +175,8 @@ def json_value(value: Any) -> Any:
     """Return a copy of a value that JSON and the Kubernetes API can hold.
 
     Args:
-        value: mappings, sequences, texts, numbers, booleans and None, nested. Numbers of other libraries, such as
-            NumPy, are converted.
+        value: mappings, sequences, strings, numbers, booleans and None, nested. Numbers of other libraries such as
+            NumPy are converted.
 
     Raises:
         InvalidInput: it contains any other type, contains itself, or exceeds a limit. The message names the field.

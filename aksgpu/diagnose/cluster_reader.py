@@ -12,13 +12,13 @@ from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.node_facts import Node, read
 from aksgpu.logs.job_logs import read as read_log
 
-__all__ = ["TAIL", "TAIL_PATIENCE", "ClusterReader", "has_azure"]
+__all__ = ["TAIL", "TAIL_TIMEOUT", "ClusterReader", "has_azure"]
 
 T = TypeVar("T")
 
 TAIL = 20
 """Lines of a log that are evidence."""
-TAIL_PATIENCE = 5.0
+TAIL_TIMEOUT = 5.0
 """Seconds for which reading a log is retried."""
 
 
@@ -102,7 +102,7 @@ class ClusterReader:
                 container=container,
                 tail_lines=TAIL,
                 previous=previous,
-                patience=TAIL_PATIENCE,
+                timeout=TAIL_TIMEOUT,
             )
 
         text = self.attempt(f"the log of pod {metadata['name']}", fetch)

@@ -18,6 +18,8 @@ from aksgpu.logs.job_logs import job_pods
 __all__ = ["explain_job", "job"]
 
 Condition = Mapping[str, Any]
+_CANCELLED = "aksgpu.dev/cancelled"
+"""Annotation of a Job of an Executor that was cancelled while it had no program."""
 
 
 def job(aks: HasKube, name: str, *, namespace: str | None = None) -> Diagnosis:
@@ -88,6 +90,8 @@ def _true_conditions(obj: Object) -> dict[str, Condition]:
 def _suspended(obj: Object) -> Diagnosis:
     metadata = obj["metadata"]
     name = metadata["name"]
+    if _CANCELLED in (metadata.get("annotations") or {}):
+        return Diagnosis(f"Job {name} was cancelled before its program started.", "Submit it again to run it.")
     patch = '{"spec": {"suspend": False}}'
     resume = f'aks.kube.patch("Job", "{name}", {patch}, namespace="{metadata["namespace"]}")'
     return Diagnosis(f"Job {name} is suspended: it creates no pods.", resume)

@@ -11,6 +11,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import event_rows, warnings
 from aksgpu.diagnose.gpu_failures import Failure, from_log
 from aksgpu.diagnose.pod_scheduling import MOUNT_FIX, explain_unscheduled
+from aksgpu.diagnose.runner_exits import explain_runner
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
@@ -285,12 +286,18 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], row
         return Diagnosis(f"The container used more memory than its limit (OOMKilled){again}.", _MEMORY_FIX, rows)
     if reason in _START_ERRORS:
         return Diagnosis(f"The program cannot be started{again}: {failure.get('message')}", _COMMAND_FIX, rows)
+    runner = explain_runner(obj, failure)
+    if runner is not None and runner[1]:
+        verdict = f"The program ended with exit code {failure.get('exitCode')}{again}: {runner[0]}"
+        return Diagnosis(verdict, runner[1], rows)
     known = from_log(tail)
     if known is not None:
         verdict = f"The program ended with exit code {failure.get('exitCode')}{again}: {known.verdict}."
         return _known_failure(reader, obj, verdict, known, rows)
     init = "" if _is_main_container(obj, failure["container"]) else "init container's "
     verdict = f"The {init}program ended with exit code {failure.get('exitCode')}{again}"
+    if runner is not None:
+        return Diagnosis(f"{verdict}: {runner[0]}", "Correct the function, then submit it again.", rows)
     if not tail:
         return Diagnosis(f"{verdict}.", f"Correct the program, {RUN_AGAIN}", rows)
     fix = f"Read the end of its log in the evidence, correct the program, {RUN_AGAIN}"

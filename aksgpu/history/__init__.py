@@ -31,3 +31,7 @@ __all__ = [
     "save",
     "save_later",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,11 +13,12 @@ from typing import Any
 from aksgpu.errors import AlreadyExists
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.apply_rules import REPLACE
-from aksgpu.jobs.gpu_tolerations import tolerate_gpu_nodes
+from aksgpu.jobs.gpu_tolerations import read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_ending import describe_ending
 from aksgpu.jobs.job_manifest import check_job_manifest
 from aksgpu.jobs.manifest_diff import different_fields, with_applied_manifest
+from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.node_facts import GPU
@@ -220,7 +221,7 @@ def _create_or_return(
     _refuse_different(aks, manifest, completed, live)
     ending = describe_ending(aks, live) if replace is None else ""
     if ending:
-        # The level is that of the caller of `apply` or `submit`.
+        # The stack level of the caller of `apply` or `submit`.
         warnings.warn(f"Job {job.name!r} {ending}. This is the old run. {REPLACE}", stacklevel=3)
     return job
 
@@ -243,7 +244,7 @@ def _create_unless_exists(job: Job, completed: Object, *, replace: bool) -> Obje
     try:
         kube.create(completed)
     except AlreadyExists:
-        # Somebody, such as another kernel, created it since it was looked up.
+        # Another client, such as another kernel, created it after the lookup.
         live = kube.find("Job", job.name, namespace=job.namespace)
         if live is None:
             raise
@@ -254,8 +255,8 @@ def _completed(aks: HasKube, manifest: Object, tolerate: bool) -> Object:
     """Return the object to create: the manifest, with tolerations for its GPUs and an annotation with the manifest."""
     completed = with_applied_manifest(manifest)
     pod_spec = completed["spec"]["template"]["spec"]
-    if tolerate:
-        tolerate_gpu_nodes(aks, pod_spec)
+    if tolerate and pod_facts.gpus(pod_spec):
+        tolerate_gpu_nodes(pod_spec, read_nodes(aks))
     return completed
 
 

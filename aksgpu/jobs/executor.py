@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
+from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.launch import launch
 from aksgpu.jobs.many_jobs import MapResults
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.payload.modules import find_root
-from aksgpu.payload.packing import pack_call
+from aksgpu.payload.packing import Payload, pack_call
 from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["Executor"]
@@ -52,6 +54,9 @@ class Executor:
         timeout: how long the program may run: seconds, or text such as ``"2h"``; None means no limit. The time of
             waiting for a node does not count.
         retries: how often to run the function again after a failure.
+        mode: how the function travels. ``"pickle"`` needs the same minor version of Python in the image;
+            ``"source"`` sends the source of the function and its helpers. ``"auto"`` sends both, and the pod uses the
+            source if its Python differs.
         name: name of the Job. The same call with the same name returns the Job that exists. None makes a new Job for
             each call.
         namespace: the namespace to run in; None uses the context's namespace.
@@ -65,7 +70,8 @@ class Executor:
         resources: further resources by name, such as ``{"rdma/ib": 1}``.
         root: the project's directory; its modules travel with the function. None uses the nearest parent directory
             with ``pyproject.toml`` or ``.git``, or else the working directory.
-        include: files and directories to take along.
+        include: files and directories below the working directory that the program finds in its own, at most 8 MiB
+            compressed with the function.
         workdir: working directory in the pod.
 
     Attributes:
@@ -100,6 +106,7 @@ class Executor:
         out: str | None = None,
         timeout: Timeout = None,
         retries: int = 0,
+        mode: str = "auto",
         name: str | None = None,
         namespace: str | None = None,
         service_account: str | None = None,
@@ -133,6 +140,7 @@ class Executor:
             out=out,
             timeout=timeout,
             retries=retries,
+            mode=mode,
             name=name,
             namespace=namespace,
             service_account=service_account,
@@ -171,6 +179,25 @@ class Executor:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
         """
         return self._submit(self.options, fn, args, kwargs)
+
+    def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+        """Return what would travel for a call, without sending anything.
+
+        Args:
+            fn: the function.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What travels by value, what the pod imports, the sizes, the packages and the image.
+
+        Raises:
+            InvalidInput: as for :meth:`submit`.
+
+        Example:
+            >>> gpu.explain(train, 1e-3)  # doctest: +SKIP
+        """
+        return explain_payload(self._pack(self.options, fn, args, kwargs), self.options)
 
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], timeout: Timeout = None) -> MapResults:
         """Run a function once for each item, each as a Job of its own, as ``concurrent.futures`` does.
@@ -211,13 +238,35 @@ class Executor:
     def _submit(
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Job:
+        payload = self._pack(options, fn, args, kwargs)
+        if payload.largest is not None:
+            name, size = payload.largest
+            text = (
+                f"{_name_of(fn)} and its arguments have {len(payload.body):,} bytes, compressed. The largest part is "
+                f"{name} with {size:,} bytes. Pass a path, and read the data in the function."
+            )
+            # The level is that of the caller of `submit` or `map`.
+            warnings.warn(text, stacklevel=3)
+        return launch(self.cluster, payload, options, what=_name_of(fn))
+
+    def _pack(
+        self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Payload:
         if not callable(fn):
             raise InvalidInput(
                 f"`fn` must be a function, got {shown(fn)}",
                 hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
             )
-        payload = pack_call(fn, args, kwargs, root=options.root or find_root())
-        return launch(self.cluster, payload, options, what=_name_of(fn))
+        root = options.root or find_root()
+        return pack_call(
+            fn,
+            args,
+            kwargs,
+            root=root,
+            mode=options.mode,
+            packages=options.packages,
+            include=options.include,
+        )
 
 
 def _name_of(function: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from aksgpu.common.arguments import integer, shown
 from aksgpu.common.gpu_size_table import table
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
+from aksgpu.payload.packing import MODES, own_python
+from aksgpu.payload.requirements import NONE, Packages, from_file, from_list
 from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["LONGEST_NAME", "ExecutorOptions", "check_name"]
@@ -43,7 +44,7 @@ class ExecutorOptions:
         image: the container image.
         python: minor version of the image's Python that the user asked for, such as ``3.12``; empty for the kernel's.
         interpreter: path of the image's Python; empty for the first ``python3`` or ``python`` on its PATH.
-        packages: requirements to install, ``auto``, or the path of a requirements file.
+        packages: what the pod installs; None for the installed distributions of the modules that a call uses.
         env: environment variables.
         secrets: values of environment variables that travel in a Secret.
         secret_names: existing Secrets whose keys become environment variables.
@@ -53,6 +54,7 @@ class ExecutorOptions:
         shm: size of ``/dev/shm``; empty for the pod's memory.
         timeout: seconds that the program may run; None for no limit.
         retries: how often to run again after a failure.
+        mode: how functions travel: ``auto``, ``pickle`` or ``source``.
         name: name of the Job; empty for a new name for each run.
         namespace: namespace to run in; empty for the context's.
         service_account: service account of the pod; empty for the namespace's default.
@@ -74,7 +76,7 @@ class ExecutorOptions:
     image: str = ""
     python: str = ""
     interpreter: str = ""
-    packages: tuple[str, ...] | str | Path = ()
+    packages: Packages | None = NONE
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_names: tuple[str, ...] = ()
@@ -84,6 +86,7 @@ class ExecutorOptions:
     shm: str = ""
     timeout: float | None = None
     retries: int = 0
+    mode: str = "auto"
     name: str = ""
     namespace: str = ""
     service_account: str = ""
@@ -118,6 +121,7 @@ class ExecutorOptions:
         shm: str | None = None,
         timeout: Timeout = None,
         retries: int = 0,
+        mode: str = "auto",
         name: str | None = None,
         namespace: str | None = None,
         service_account: str | None = None,
@@ -157,6 +161,7 @@ class ExecutorOptions:
             shm=job_arguments.memory(shm, "shm") or "",
             timeout=_run_time(timeout),
             retries=job_arguments.count("retries", retries),
+            mode=_mode(mode, version),
             name="" if name is None else check_name(name),
             namespace="" if namespace is None else job_arguments.namespace(namespace),
             service_account=_object_name("service_account", service_account),
@@ -220,8 +225,24 @@ def _python(value: object) -> tuple[str, str]:
     raise InvalidInput(
         f"`python` must be a version such as '3.12', from '3.{_LEAST_MINOR}' on, or the path of an interpreter in the "
         f"image, got {shown(value)}",
-        hint=f"For example python='{_own_version()}'.",
+        hint=f"For example python='{own_python()}'.",
     )
+
+
+def _mode(value: object, version: str) -> str:
+    """Return how functions travel. A pickle of this Python is of no use to another one."""
+    if value not in MODES:
+        raise InvalidInput(
+            f"`mode` must be one of {', '.join(map(repr, MODES))}, got {shown(value)}", hint="For example mode='auto'."
+        )
+    if not version or version == own_python():
+        return str(value)
+    if value == "pickle":
+        raise InvalidInput(
+            f"`mode` must be 'source' or 'auto' for Python {version}, got 'pickle': this is Python {own_python()}",
+            hint="For example mode='source'.",
+        )
+    return "source"
 
 
 def _image(value: object, version: str) -> str:
@@ -230,27 +251,23 @@ def _image(value: object, version: str) -> str:
     configured = os.environ.get(_IMAGE_VARIABLE)
     if configured and not version:
         return job_arguments.image(configured)
-    return _DEFAULT_IMAGE.format(version or _own_version())
+    return _DEFAULT_IMAGE.format(version or own_python())
 
 
-def _own_version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def _packages(value: object) -> tuple[str, ...] | str | Path:
+def _packages(value: object) -> Packages | None:
     if value is None:
-        return ()
+        return NONE
     if value == "auto":
-        return "auto"
+        return None
     if isinstance(value, str | os.PathLike):
         path = Path(value)
         if path.is_file():
-            return path
+            return from_file(path)
         raise InvalidInput(
             f"`packages` must be a list, a requirements file or 'auto', got {shown(str(value))}, which is no file",
             hint='For example packages=["numpy==2.3.1"].',
         )
-    return tuple(job_arguments.texts("packages", value) or ())
+    return from_list(job_arguments.texts("packages", value) or ())
 
 
 # Environment

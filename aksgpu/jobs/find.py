@@ -33,7 +33,7 @@ _LIST_COLUMNS = {
 
 
 def get(aks: HasKube, name: str, *, namespace: str | None = None) -> Job:
-    """Return the Job of that name, whoever created it. ``jobs.attach`` is another name for this function.
+    """Return the Job of that name, no matter how it was created. ``jobs.attach`` is another name for this function.
 
     Args:
         aks: the cluster.
@@ -45,7 +45,7 @@ def get(aks: HasKube, name: str, *, namespace: str | None = None) -> Job:
 
     Raises:
         InvalidInput: ``aks`` is not a cluster, or a name is not valid.
-        NotFound: there is no such Job; the hint lists the Jobs of the namespace.
+        NotFound: the Job does not exist; the hint lists the Jobs of the namespace.
 
     Example:
         >>> job = jobs.get(aks, "samples-tf-mnist-demo")  # doctest: +SKIP
@@ -53,7 +53,7 @@ def get(aks: HasKube, name: str, *, namespace: str | None = None) -> Job:
     job = Job(aks, name, namespace=namespace)
     if aks.kube.find("Job", job.name, namespace=job.namespace) is None:
         hint = _existing_jobs(aks, job.namespace)
-        raise NotFound(f"there is no Job {job.name!r} in namespace {job.namespace!r}", hint=hint)
+        raise NotFound(f"Job {job.name!r} does not exist in namespace {job.namespace!r}", hint=hint)
     return job
 
 
@@ -66,7 +66,7 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
     Args:
         aks: the cluster.
         namespace: the namespace; None uses the context's namespace.
-        all_namespaces: list the Jobs of all namespaces instead. Needs the right to do so.
+        all_namespaces: list the Jobs of all namespaces instead. This requires the permission to list them.
 
     Returns:
         One row for each Job:
@@ -79,8 +79,8 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
 
     Raises:
         InvalidInput: an argument is not valid; nothing was sent.
-        Forbidden: you may not list the Jobs of that namespace, or of all namespaces.
-        NotFound: there is no such namespace.
+        Forbidden: the user may not list the Jobs of that namespace, or of all namespaces.
+        NotFound: the namespace does not exist.
 
     Example:
         >>> jobs.list(aks)  # doctest: +SKIP
@@ -125,7 +125,7 @@ def _in_namespace(aks: HasKube, namespace: str) -> builtins.list[Object]:
     """
     found = aks.kube.list("Job", namespace=namespace)
     if not found:
-        # A user with rights in the namespace alone may list its Jobs, but not see the namespace.
+        # A user who has permissions only in the namespace may list its Jobs, but not read the namespace.
         with contextlib.suppress(Forbidden):
             aks.kube.get("Namespace", namespace)
     return found

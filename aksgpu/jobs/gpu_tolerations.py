@@ -1,22 +1,62 @@
-"""The tolerations that a Job's pods need to run on the cluster's GPU nodes."""
+"""What a Job needs to know of the cluster's GPU nodes: the taints to tolerate, and the cores and memory per GPU."""
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+from aksgpu.common import quantities
 from aksgpu.errors import Forbidden
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
-from aksgpu.kube.node_facts import add_tolerations, read, tolerations
+from aksgpu.kube.node_facts import GPU, add_tolerations, read, tolerations
 
-__all__ = ["tolerate_gpu_nodes"]
+__all__ = ["NodeFacts", "node_share", "read_nodes", "tolerate_gpu_nodes"]
+
+_PART = Decimal("0.75")
+"""Part of a node's share that is reserved for a program. DaemonSets and the sidecar need the rest."""
+
+NodeFacts = Object
+"""A Node object."""
 
 
-def tolerate_gpu_nodes(aks: HasKube, pod_spec: Object) -> None:
-    """Add the tolerations for the taints of the cluster's GPU nodes to a pod's spec, if it asks for GPUs."""
-    if not pod_facts.gpus(pod_spec):
-        return
+def read_nodes(aks: HasKube) -> list[NodeFacts] | None:
+    """Return the cluster's nodes; None if the user may not list them, as with rights in one namespace only."""
     try:
-        nodes = aks.kube.list("Node", pick=read)
+        return aks.kube.list("Node")
     except Forbidden:
-        # A user with rights in one namespace only: without nodes, the documented taints are tolerated.
-        nodes = []
-    add_tolerations(pod_spec, tolerations(nodes))
+        return None
+
+
+def tolerate_gpu_nodes(pod_spec: Object, nodes: list[NodeFacts] | None) -> None:
+    """Add the tolerations for the taints of the cluster's GPU nodes to a pod's spec, if it asks for GPUs.
+
+    Args:
+        pod_spec: the pod's spec.
+        nodes: the cluster's nodes; None tolerates the documented taints.
+    """
+    if pod_facts.gpus(pod_spec):
+        add_tolerations(pod_spec, tolerations([read(node) for node in nodes or ()]))
+
+
+def node_share(nodes: list[NodeFacts] | None, gpus: int) -> tuple[str, str]:
+    """Return the cores and the memory that belong to some GPUs of a node, as quantities.
+
+    Args:
+        nodes: the cluster's nodes. The smallest share of those with enough GPUs counts.
+        gpus: number of GPUs of the pod.
+
+    Returns:
+        Two quantities; both empty if no node is known or no GPU is asked for.
+    """
+    shares = []
+    for node in nodes or ():
+        allocatable = (node.get("status") or {}).get("allocatable") or {}
+        count = int(quantities.parse(str(allocatable.get(GPU) or "0")))
+        if gpus and count >= gpus and "cpu" in allocatable and "memory" in allocatable:
+            part = _PART * gpus / count
+            shares.append((quantities.parse(allocatable["cpu"]) * part, quantities.parse(allocatable["memory"]) * part))
+    if not shares:
+        return "", ""
+    cores = min(cores for cores, _ in shares)
+    memory = min(memory for _, memory in shares)
+    return f"{int(cores * 1000)}m", f"{int(memory / 2**20)}Mi"

@@ -13,6 +13,7 @@ from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
 from aksgpu.errors import (
+    AksGpuError,
     InvalidInput,
     JobFailed,
     KubernetesError,
@@ -48,11 +49,13 @@ __all__ = ["Job"]
 _logger = logging.getLogger(__name__)
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
-_EXPLAINING = 5.0
-"""Seconds that finding the reason for an error may take."""
-_TAIL = 20
+_DIAGNOSIS_TIMEOUT = 5.0
+"""Seconds that the diagnosis for an error may take."""
+_KEEPING = 30.0
+"""Seconds that copying a function's outcome may take at the end of a wait."""
+_TAIL_LINES = 20
 """Lines of the log that an error contains."""
-_TAIL_PATIENCE = 5.0
+_TAIL_TIMEOUT = 5.0
 """Seconds for which reading those lines is retried."""
 _SAVING = 20.0
 """Seconds that saving a run in the history may take."""
@@ -169,7 +172,7 @@ class Job:
             JobFailed: the Job failed. The error has the reason and the end of the log, or says what could not be read.
             WaitTimeout: time ran out. The error explains what keeps the Job from ending.
             NotFound: the Job was deleted.
-            Unreachable: time ran out while the API server did not answer. The error has its last answer.
+            Unreachable: time ran out while the API server did not respond. The error has the last failure.
             Interrupted: the user interrupted the wait. The Job continues.
         """
         failures = FailureRecord(self.cluster)
@@ -178,14 +181,15 @@ class Job:
         def poll() -> tuple[Job | None, str]:
             status, pods = self._read()
             gpu_samples.watch(self.cluster, pods)
-            with deadline(_EXPLAINING):
+            with deadline(_DIAGNOSIS_TIMEOUT):
                 failures.observe(pods)
             if status.ended:
                 history.save_later(self._save_quietly)
+                self._keep_outcome()
             if status.phase == "Complete":
                 return self, ""
             if status.phase == "Failed":
-                raise self._failure(status, failures)
+                raise self._failure_error(status, failures)
             if fail_fast:
                 self._refuse_unpullable(status, pods, pulls)
             else:
@@ -201,7 +205,7 @@ class Job:
                 on_interrupt="The Job continues; job.wait() waits again.",
             )
         except WaitTimeout as late:
-            error = self._too_late(late)
+            error = self._timeout_error(late)
             raise error from error.__cause__
 
     def result(self, timeout: Timeout = None, *, raw: bool = False, progress: bool | None = None) -> Any:
@@ -351,7 +355,7 @@ class Job:
             status = self._final_status(job, pods)
             if status is not None:
                 return self._ended_outcome(job, pods, status, failures), ""
-            with deadline(_EXPLAINING):
+            with deadline(_DIAGNOSIS_TIMEOUT):
                 failures.observe(pods)
             status = JobStatus.from_objects(job, pods)
             self._refuse_unpullable(status, pods, pulls)
@@ -367,7 +371,7 @@ class Job:
                 on_interrupt="The Job continues; job.result() waits again.",
             )
         except WaitTimeout as late:
-            error = self._too_late(late)
+            error = self._timeout_error(late)
             raise error from error.__cause__
 
     def _ended_outcome(self, job: Object, pods: list[Object], status: JobStatus, failures: FailureRecord) -> Record:
@@ -382,7 +386,7 @@ class Job:
         if record is not None:
             return record
         if status.phase == "Failed":
-            raise self._failure(status, failures)
+            raise self._failure_error(status, failures)
         raise ResultLost(
             f"job {self.name} is complete, and its result is gone with its pod",
             hint="Run the function again, and call job.result() soon after its end.",
@@ -393,15 +397,22 @@ class Job:
         pulls.observe(pods)
         if status.phase == "Pending" and pulls.has_new_failure(pods):
             pulls.mark_reported(pods)
-            raise self._unpullable(status, pods)
+            raise self._image_error(status, pods)
 
-    def _too_late(self, late: WaitTimeout) -> WaitTimeout:
+    def _keep_outcome(self) -> None:
+        """Copy what the function's pod has left, because the pod disappears with its node. Errors are left to later."""
+        with contextlib.suppress(AksGpuError), deadline(_KEEPING):
+            job = self._object()
+            if job_outcome.is_executor_job(job):
+                job_outcome.read_outcome(self.cluster, job, job_pods(self.cluster.kube, job))
+
+    def _timeout_error(self, late: WaitTimeout) -> WaitTimeout:
         """Return the error of a wait that ran out of time, with what keeps the Job from ending."""
         try:
-            with deadline(_EXPLAINING):
+            with deadline(_DIAGNOSIS_TIMEOUT):
                 diagnosis = self.why()
         except KubernetesError as failed:
-            diagnosis = Diagnosis(f"What keeps it from ending could not be found out: {failed.message}")
+            diagnosis = Diagnosis(f"The reason why it has not ended could not be determined: {failed.message}")
         error = WaitTimeout(
             _with_unknown(f"{late.message}\n{diagnosis.verdict}", diagnosis),
             state=late.state,
@@ -411,13 +422,13 @@ class Job:
         error.__cause__ = diagnosis.error
         return error
 
-    def _failure(self, status: JobStatus, failures: FailureRecord) -> JobFailed:
+    def _failure_error(self, status: JobStatus, failures: FailureRecord) -> JobFailed:
         """Return the error of a Job that failed. It is JobFailed even if the reason could not be read."""
-        with deadline(_EXPLAINING):
+        with deadline(_DIAGNOSIS_TIMEOUT):
             try:
                 diagnosis = job_diagnosis.explain_job(self.cluster, self._object(), failures.last)
             except KubernetesError as failed:
-                diagnosis = self._remembered(status, failures.last, failed)
+                diagnosis = self._last_known(status, failures.last, failed)
             tail = diagnosis.log_tail
             message = _with_unknown(diagnosis.verdict, diagnosis)
             if not tail:
@@ -429,7 +440,7 @@ class Job:
         error.__cause__ = diagnosis.error
         return error
 
-    def _remembered(self, status: JobStatus, last: Diagnosis | None, failed: KubernetesError) -> Diagnosis:
+    def _last_known(self, status: JobStatus, last: Diagnosis | None, failed: KubernetesError) -> Diagnosis:
         """Return what is known about a Job that failed, if its current state cannot be read.
 
         Args:
@@ -438,19 +449,21 @@ class Job:
             failed: why the current state cannot be read.
         """
         beginning = f"Job {self.name} failed ({status.reason}): "
-        unknown = f"its present state: {failed.message}"
+        unknown = f"its current state: {failed.message}"
         if last is not None:
             return Diagnosis(beginning + last.verdict, last.fix, last.rows, last.error, (*last.unknown, unknown))
         message = status.message or "the cluster gives no reason"
         call = f"diagnose.job(aks, {self.name!r}, namespace={self.namespace!r})"
         return Diagnosis(
-            f"{beginning}{message}. Why could not be found out.", f"Ask again later: {call}.", unknown=(unknown,)
+            f"{beginning}{message}. The reason could not be determined.",
+            f"Try again later: {call}.",
+            unknown=(unknown,),
         )
 
-    def _unpullable(self, status: JobStatus, pods: list[Object]) -> JobFailed:
+    def _image_error(self, status: JobStatus, pods: list[Object]) -> JobFailed:
         """Return the error of a Job whose image cannot be pulled, although Kubernetes keeps trying."""
         diagnosis = Diagnosis(f"{status.reason}: {status.message}")
-        with deadline(_EXPLAINING):
+        with deadline(_DIAGNOSIS_TIMEOUT):
             for pod in pods:
                 if pod_facts.state(pod).word in pod_facts.UNPULLABLE:
                     diagnosis = pod_diagnosis.explain_pod(self.cluster, pod)
@@ -471,66 +484,74 @@ class Job:
         return error
 
     def _tail(self) -> tuple[str, str]:
-        """The end of its log, and words for why that could not be read."""
+        """Return the end of the Job's log, and a sentence that says why it could not be read; one of them is empty."""
         try:
             text = read_job(
-                self.cluster, self.name, namespace=self.namespace, tail_lines=_TAIL, patience=_TAIL_PATIENCE
+                self.cluster, self.name, namespace=self.namespace, tail_lines=_TAIL_LINES, timeout=_TAIL_TIMEOUT
             )
             return text.rstrip(), ""
         except KubernetesError as failed:
             return "", f"\nIts log could not be read: {failed.message}"
 
     def logs(self, *, tail_lines: int | None = None) -> str:
-        """Return what it has logged until now.
+        """Return the Job's log so far.
 
-        Of a Job with one pod at a time, the newest attempt's log; of one with many pods, all of theirs, by index or
-        else by age.
+        If the Job runs one pod at a time, this is the log of the newest pod. If it runs several pods, this is the log
+        of each pod, ordered by completion index, or by age if the Job is not Indexed.
 
         Args:
-            tail_lines: return only this number of lines from the end (of each pod).
+            tail_lines: number of last lines to return, for each pod; None means all.
 
         Returns:
-            The text. It is empty only where the Job has not started or has printed nothing.
+            The log as one string. It is empty only if the Job has not started or has not printed anything.
 
         Raises:
             NotFound: the Job was deleted.
-            LogsGone: the Job has run, and its pods are gone with their logs.
-            LogUnavailable: the node did not serve the log for a minute; the message holds its last answer.
-            Unreachable: the API server did not answer for a minute.
+            LogsGone: the Job has run, and its pods were deleted with their logs.
+            LogUnavailable: the node did not serve the log for a minute; the message has its last response.
+            Unreachable: the API server did not respond for a minute.
+
+        Example:
+            >>> print(job.logs(tail_lines=20))  # doctest: +SKIP
         """
         return read_job(self.cluster, self.name, namespace=self.namespace, tail_lines=tail_lines)
 
     def follow(self) -> Iterator[str]:
-        """Give its log's lines as they come, from the first to the Job's end, restarts and further pods included.
+        """Yield the lines of the Job's log as they are written, from the first line until the Job ends.
 
-        No line is lost or repeated, whatever the connection does. What the cluster itself has lost, such as the log
-        of a pod that was removed, is given as a line ``[aksgpu: ...]`` that says what is missing. Pods that run side
-        by side are given one after the other.
+        Restarts and further pods are included. Pods that run at the same time are followed one after the other.
+        A broken connection loses no line and repeats none. If the cluster has lost a part of the log, for example
+        because a pod was deleted, a line ``[aksgpu: ...]`` says what is missing.
+
+        Yields:
+            Each line without its newline.
+
+        Raises:
+            NotFound: the Job was deleted.
+            LogsGone: the Job has ended, and its pods were deleted with their logs.
+            StreamLost: the log was not served for 15 minutes. ``job.follow()`` starts again from the first line.
+            Interrupted: the user interrupted the call. The Job continues.
 
         Example:
             >>> for line in job.follow():
             ...     print(line)
-
-        Raises:
-            NotFound: the Job was deleted.
-            LogsGone: the Job has ended, and its pods are gone with their logs.
-            StreamLost: the log was not served for a quarter of an hour. ``job.follow()`` begins again.
         """
         try:
             for _, line in follow_job(self.cluster, self.name, namespace=self.namespace):
                 yield line.text
         except KeyboardInterrupt:
-            text = (
-                f"following job {self.name} was interrupted. The Job continues; job.follow() begins at its first line."
+            message = (
+                f"following job {self.name} was interrupted. The Job continues; "
+                "job.follow() starts again from the first line."
             )
-            raise Interrupted(text) from None
+            raise Interrupted(message) from None
 
     def metrics(self, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> pd.DataFrame:
         """Return the metrics in the logs of all of the Job's runs that the cluster still has.
 
         Args:
-            patterns: more forms: a mapping from a metric's name to a regular expression with one group, or SageMaker's
-                list of ``{"Name": ..., "Regex": ...}``.
+            patterns: additional formats: a mapping from a metric's name to a regular expression with one group, or
+                SageMaker's list of ``{"Name": ..., "Regex": ...}``.
 
         Returns:
             The table of :func:`aksgpu.metrics.parse`, with these columns filled:
@@ -545,7 +566,7 @@ class Job:
 
         Raises:
             NotFound: the Job was deleted.
-            LogsGone: the Job has ended, and its pods are gone with their logs.
+            LogsGone: the Job has ended, and its pods were deleted with their logs.
             LogUnavailable: the node did not serve the log.
 
         Example:
@@ -629,7 +650,7 @@ class Job:
         """
         diagnosis = job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
         try:
-            with deadline(_EXPLAINING):
+            with deadline(_DIAGNOSIS_TIMEOUT):
                 job, pods = self._read_running()
                 if job is None:
                     return diagnosis
@@ -722,7 +743,9 @@ class Job:
             _logger.info("Job %s was not saved in the history: %s", self.name, failed)
 
     def delete(self, *, timeout: Timeout = 300, progress: bool | None = None) -> None:
-        """Delete the Job with its pods and their logs, and wait until they are gone. It may be gone already.
+        """Delete the Job with its pods and their logs, and wait until they are gone.
+
+        Does nothing if the Job does not exist.
 
         The history of this machine keeps the log and the metrics; see :mod:`aksgpu.runs`.
 

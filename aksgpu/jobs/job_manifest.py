@@ -18,7 +18,7 @@ __all__ = ["check_job_manifest"]
 
 _EXAMPLE = "aksgpu.manifests.mnist() is an example."
 _SHOWN_KINDS = 10
-"""Kinds that the error about a manifest with several objects names."""
+"""Maximum number of kinds in the error for a manifest with several objects."""
 
 
 def check_job_manifest(manifest: Mapping[str, Any] | str | Path) -> Object:

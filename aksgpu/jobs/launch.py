@@ -11,13 +11,14 @@ import hashlib
 import json
 import re
 import secrets
+import warnings
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from aksgpu.errors import AlreadyExists, KubernetesError
-from aksgpu.jobs.executor_manifest import FINGERPRINT, FUNCTION, LAUNCHING, build_manifest, owned_secret
+from aksgpu.jobs.executor_manifest import FINGERPRINT, FUNCTION, LAUNCHING, MAIN, build_manifest, owned_secret
 from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
-from aksgpu.jobs.gpu_tolerations import tolerate_gpu_nodes
+from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.payload.packing import Payload
@@ -76,7 +77,7 @@ def _fingerprint(payload: Payload, options: ExecutorOptions) -> str:
     """Return a checksum of what runs and how."""
     manifest = build_manifest("name", "namespace", options, ["payload"], environment_secret="environment")
     values = hashlib.sha256(json.dumps(dict(options.secrets), sort_keys=True).encode()).hexdigest()
-    text = json.dumps([payload.fingerprint, manifest, values, str(options.packages)], sort_keys=True)
+    text = json.dumps([payload.fingerprint, manifest, values, payload.packages], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -102,7 +103,8 @@ def _create(
         contents[environment_secret] = {key: value.encode() for key, value in options.secrets.items()}
     manifest = build_manifest(name, namespace, options, payload_secrets, environment_secret=environment_secret)
     manifest["metadata"]["annotations"] |= {FUNCTION: what[:200], FINGERPRINT: fingerprint}
-    tolerate_gpu_nodes(aks, manifest["spec"]["template"]["spec"])
+    if options.gpus:
+        _fit_to_nodes(aks, manifest["spec"]["template"]["spec"], options)
     created = aks.kube.create(manifest)
     try:
         for secret_name, data in contents.items():
@@ -115,6 +117,25 @@ def _create(
         raise
     _delete_abandoned(aks, created)
     return Job(aks, name, namespace=namespace)
+
+
+def _fit_to_nodes(aks: HasKube, pod_spec: Object, options: ExecutorOptions) -> None:
+    """Add the tolerations, and the cores and memory, that fit the cluster's GPU nodes."""
+    nodes = read_nodes(aks)
+    if nodes is None:
+        warnings.warn(
+            "You may not list the cluster's nodes. The documented taints of GPU nodes are tolerated, and without cpu= "
+            "and memory= nothing is reserved.",
+            stacklevel=5,
+        )
+    tolerate_gpu_nodes(pod_spec, nodes)
+    cores, memory = node_share(nodes, options.gpus)
+    main = next(container for container in pod_spec["containers"] if container["name"] == MAIN)
+    requests = main["resources"]["requests"]
+    if cores and not options.cpu:
+        requests["cpu"] = cores
+    if memory and not options.memory:
+        requests["memory"] = memory
 
 
 def _start(aks: HasKube, job: Object, options: ExecutorOptions) -> None:

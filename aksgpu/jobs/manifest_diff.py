@@ -156,9 +156,9 @@ def _is_empty(value: Any) -> bool:
 
 
 def _paired(items: list[Any], others: list[Any]) -> Iterator[tuple[object, Any, Any]]:
-    """Yield a label, an item and the other list's item that belongs to it.
+    """Yield a label, an item and the matching item of the other list.
 
-    Items that have names belong together by name, others by their place.
+    Items that have names are matched by name, others by their position.
     """
     if _have_names(items) and _have_names(others):
         by_name = {str(item["name"]): item for item in others}

@@ -47,9 +47,9 @@ MANAGER = "aksgpu"
 """Field manager of the fields that this library sets."""
 
 _ABSENT = "absent"
-"""In place of a uid: there was no object."""
+"""Instead of a uid: the object did not exist."""
 _UNKNOWN = "unknown"
-"""In place of a uid: the user may not read the object."""
+"""Instead of a uid: the user may not read the object."""
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """Characters of generated names. The API server uses the same ones, which form no words."""
 _SUFFIX_LENGTH = 5
@@ -127,14 +127,14 @@ class Kube:
         """Return the API of a kubeconfig's cluster. Sends no request yet.
 
         Args:
-            path: the file; None means ``KUBECONFIG`` or ``~/.kube/config``.
-            context: a context in it; None means the current one.
-            refresh: returns a bearer token; called now, and again after a 401. It replaces a login program such as
-                ``kubelogin`` that the kubeconfig names.
+            path: the file, or several as in ``KUBECONFIG``; None means that variable or ``~/.kube/config``.
+            context: name of a context in it; None means the current one.
+            refresh: returns a bearer token. It is called now, and again after each 401. With it, a login program such
+                as ``kubelogin`` or an auth provider that the kubeconfig names is not used.
 
         Raises:
-            InvalidInput: there is no such file or context.
-            Unauthorized: the login that the kubeconfig names does not work.
+            InvalidInput: the file or the context does not exist, or cannot be used.
+            Unauthorized: the login that the kubeconfig requires does not work.
         """
         return cls(Transport(path, context, refresh))
 
@@ -161,7 +161,7 @@ class Kube:
         return found
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
-        """Return an object, or None if there is none."""
+        """Return an object, or None if it does not exist."""
         try:
             return self.get(kind, name, namespace)
         except NotFound:
@@ -170,8 +170,8 @@ class Kube:
     def create(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """Create an object. Unknown fields raise :class:`~aksgpu.errors.Invalid`.
 
-        The name of an object with metadata.generateName is generated here, as the server would do it. So the object can
-        be recognised if the server's response is lost.
+        The name of an object with metadata.generateName is generated here, in the same way as by the server. The object
+        can therefore be recognised if the server's response is lost.
 
         Raises:
             AlreadyExists: an object of this name exists already.
@@ -194,7 +194,7 @@ class Kube:
                     raise
                 return made
 
-        with retry_policy.patience():
+        with retry_policy.default_deadline():
             if named is obj:
                 before = self._uid_before(path)
             return retry_policy.call(attempt, what)
@@ -258,7 +258,7 @@ class Kube:
             The object if it still exists, or else a Status.
 
         Raises:
-            NotFound: there was no such object.
+            NotFound: the object did not exist.
         """
         path = self._path(kind, namespace, name)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
@@ -280,12 +280,12 @@ class Kube:
                     return _deleted(replaced)
                 raise
 
-        with retry_policy.patience():
+        with retry_policy.default_deadline():
             before = self._uid_before(path)
             return retry_policy.call(attempt, f"deleting {kind} {name}")
 
-    # The uid of the object before a write shows whether the write was done although its response was lost: each object
-    # has another uid.
+    # If the response to a write is lost, the object's uid before the write shows whether the write was done, because
+    # each object has its own uid.
 
     def _uid_before(self, path: str) -> str:
         """Return the uid of an object before a write; _ABSENT if there is none, _UNKNOWN if it may not be read."""
@@ -305,7 +305,7 @@ class Kube:
             raise AlreadyExists(
                 f"{taken.message}. The response to an earlier attempt was lost, so this call may have created it",
                 status=taken.status,
-                hint="Look at the object. With a role that may `get` it, the library finds out by itself.",
+                hint="Check the object. With a role that may `get` it, the library does this itself.",
             )
         try:
             found = self._exchange("GET", path, f"GET {path}")
@@ -667,7 +667,7 @@ def _selectors(labels: str, fields: str) -> dict[str, str | None]:
 
 
 def _checked_object(response: Object, request: str) -> Object:
-    """Return a response that must be an object. A proxy may respond with a Status or another JSON object of its own."""
+    """Return a response that must be an object. A proxy may respond with its own Status or JSON object."""
     if response.get("kind") == "Status" or not isinstance(response.get("metadata"), dict):
         raise KubernetesError(f"{request}: the response is not a Kubernetes object")
     return response

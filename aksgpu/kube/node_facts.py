@@ -18,12 +18,14 @@ __all__ = ["GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "t
 GPU = "nvidia.com/gpu"
 """The resource that a Job requests."""
 _VENDORS = ("nvidia.com/", "amd.com/gpu")
-_MARKS = {
+"""Prefixes of the resource names of GPUs."""
+_GPU_LABELS = {
     "kubernetes.azure.com/accelerator": ("nvidia", "amd"),
     "accelerator": ("nvidia", "amd"),
     "nvidia.com/gpu.present": ("true",),
     "aksgpu.dev/gpu": ("simulated", "nvml"),
 }
+"""Labels of GPU nodes, with the values that mean a GPU."""
 _TEMPORARY = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeleted", "DeletionCandidate")
 """Prefixes of taints that Kubernetes and the autoscaler add and remove. A workload must not tolerate them."""
 _SYSTEM = "CriticalAddonsOnly"
@@ -33,8 +35,8 @@ _DOCUMENTED: list[dict[str, Any]] = [
     {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
 ]
 """Tolerations for the taints in AKS' and NVIDIA's documentation, for clusters without a GPU node (scaled to zero)."""
-_TOO_MANY = 10**15
-"""Numbers of GPUs from here on are refused."""
+_GPU_LIMIT = 10**15
+"""Numbers of GPUs from this one on are refused."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ class Node:
 
     @property
     def nvidia(self) -> bool:
-        """Whether NVIDIA's device plugin supports the node: not with AMD's GPUs, and not with Windows."""
-        other = "amd" in (self.labels.get("kubernetes.azure.com/accelerator"), self.labels.get("accelerator"))
-        return self.gpu and not other and self.labels.get("kubernetes.io/os", "linux") == "linux"
+        """Whether NVIDIA's device plugin supports the node, which must not have AMD GPUs or run Windows."""
+        is_amd = "amd" in (self.labels.get("kubernetes.azure.com/accelerator"), self.labels.get("accelerator"))
+        return self.gpu and not is_amd and self.labels.get("kubernetes.io/os", "linux") == "linux"
 
     @property
     def simulated(self) -> bool:
@@ -98,7 +100,11 @@ class Node:
     @property
     def temporary_taints(self) -> tuple[Object, ...]:
         """Taints that Kubernetes or the autoscaler added for a while, and that keep pods away."""
-        return tuple(t for t in self.taints if t["effect"] != "PreferNoSchedule" and t["key"].startswith(_TEMPORARY))
+        return tuple(
+            taint
+            for taint in self.taints
+            if taint["effect"] != "PreferNoSchedule" and taint["key"].startswith(_TEMPORARY)
+        )
 
 
 def read(node: Object) -> Node:
@@ -120,7 +126,7 @@ def read(node: Object) -> Node:
         allocatable=allocatable,
         ready=ready,
         cordoned=bool(spec.get("unschedulable")),
-        gpu=any(labels.get(label) in values for label, values in _MARKS.items()) or any(capacity.values()),
+        gpu=any(labels.get(label) in values for label, values in _GPU_LABELS.items()) or any(capacity.values()),
         reported=status.get("allocatable") is not None,
         readiness=readiness,
         by_hand=_written_by(metadata) if any(capacity.values()) else "",
@@ -164,12 +170,11 @@ def gpus_of(resources: Mapping[str, Any] | None, where: str = "") -> dict[str, i
 def _count(name: str, value: Any, where: str) -> int:
     """Return the number of GPUs that a quantity means."""
     try:
-        number = (
-            quantities.parse(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
-        )
+        is_quantity = isinstance(value, str | int | float) and not isinstance(value, bool)
+        number = quantities.parse(value) if is_quantity else None
     except ValueError:
         number = None
-    if number is None or number % 1 or not 0 <= number < _TOO_MANY:
+    if number is None or number % 1 or not 0 <= number < _GPU_LIMIT:
         field = f"{where}: " if where else ""
         raise InvalidInput(
             f"{field}{name} must be an integer, 0 or more, got {shown(value)}",
@@ -200,7 +205,8 @@ def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str
     if not gpu_nodes:
         return [dict(toleration) for toleration in _DOCUMENTED]
     found: list[dict[str, Any]] = []
-    for taint in sorted((t for node in gpu_nodes for t in node.taints), key=taint_text):
+    taints = [taint for node in gpu_nodes for taint in node.taints]
+    for taint in sorted(taints, key=taint_text):
         key = taint["key"]
         if taint["effect"] == "PreferNoSchedule" or key.startswith(_TEMPORARY) or (key == _SYSTEM and not system):
             continue

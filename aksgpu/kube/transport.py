@@ -29,13 +29,13 @@ __all__ = ["Stream", "Transport"]
 CONNECT_TIMEOUT = 10.0
 """Seconds that a connection may take."""
 READ_TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as broken. API servers report a hanging etcd earlier."""
+"""Default seconds without a byte after which a connection counts as broken. API servers report a slow etcd earlier."""
 SHORTEST_TIMEOUT = 1.0
-"""Seconds that a request gets although its deadline has passed, so that a wait with timeout=0 polls once."""
+"""Seconds for a request whose deadline has passed, so that a wait with timeout=0 polls once."""
 BLOCK_SIZE = 65536
-"""Bytes that are read from a response at once, at most."""
+"""Maximum number of bytes that are read from a response at once."""
 LONGEST_RETRY_AFTER = 30.0
-"""Seconds that a server's Retry-After may ask for; a longer one is shortened."""
+"""Longest Retry-After in seconds that is respected. A longer one is shortened."""
 
 
 class Stream:
@@ -113,19 +113,11 @@ class Stream:
 class Transport:
     """A connection to one API server, as one user.
 
-    Args:
-        path: kubeconfig file, or several as in ``KUBECONFIG``; None means that variable or ``~/.kube/config``.
-        context: name of a context in it; None means the current one.
-        refresh: returns a bearer token. Called now, and again after each 401. Then no login program or provider that
-            the kubeconfig names is used.
+    The arguments and errors are those of :meth:`aksgpu.kube.Kube.from_kubeconfig`.
 
     Attributes:
         context: name of the context.
         namespace: the context's namespace, or ``default``.
-
-    Raises:
-        InvalidInput: there is no such file or context, or it cannot be used.
-        Unauthorized: the login that the kubeconfig asks for does not work.
     """
 
     def __init__(
@@ -204,8 +196,7 @@ class Transport:
             body: sent as JSON, also for apply patches, since JSON is YAML.
             content_type: media type of the body.
             accept: media type of the response.
-            read_timeout: seconds without a byte after which the connection counts as broken; None means
-                :data:`READ_TIMEOUT`. :func:`aksgpu.waiting.deadline` may allow less.
+            read_timeout: as for :data:`READ_TIMEOUT`, which None means. :func:`aksgpu.waiting.deadline` may allow less.
 
         Raises:
             KubernetesError: the subclass for the server's error; Unreachable if there was no response.

@@ -7,3 +7,7 @@ it in the pod, and :mod:`aksgpu.payload.records` is the format in which the outc
 from __future__ import annotations
 
 __all__: list[str] = []
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -21,6 +21,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import io
 import json
 import os
 import pickle
@@ -30,18 +31,23 @@ import subprocess
 import sys
 import time
 import traceback
-import zlib
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __name__ != "__main__":
-    from aksgpu.payload import gpu_sampler, records
+    from aksgpu.payload import gpu_sampler, installer, records
+    from aksgpu.payload import source_loader as source
 else:
     import aksgpu_gpu_sampler as gpu_sampler
+    import aksgpu_installer as installer
     import aksgpu_records as records
+    import aksgpu_source as source
 
     # The user's modules may have the names of the files beside this one.
     sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
+
+__all__ = ["run"]
 
 PAYLOAD = Path(os.environ.get("AKSGPU_PAYLOAD", "/aksgpu/payload"))
 RUN = Path(os.environ.get("AKSGPU_RUN", "/aksgpu/run"))
@@ -63,6 +69,14 @@ GRACE_SECONDS = 30.0
 POLL_SECONDS = 0.05
 READY_SECONDS = 60.0
 """Seconds that a large result waits for the sidecar to be ready."""
+LARGEST_PICKLED_EXCEPTION = 2 * 1024 * 1024
+"""Characters of a pickled exception. A larger one comes back as text."""
+LARGEST_TRACEBACK = 200_000
+"""Characters of a traceback that come back."""
+LARGEST_LIST = 300
+"""Characters of the list of packages that the log shows."""
+SLOW_INSTALLATION = 60.0
+"""Seconds of an installation after which an image is suggested."""
 SHOWN_FILES = 5
 """Files that a notice about lost files names."""
 
@@ -92,29 +106,35 @@ def read_header() -> dict[str, Any]:
     return dict(header)
 
 
-def check_python(header: dict[str, Any]) -> None:
-    """Refuse a pickle of another Python. Nothing may be unpickled before: it can crash, or return wrong values."""
+def check_python(header: dict[str, Any]) -> str:
+    """Return the mode in which the payload is read: its own, or ``source`` if this Python differs and it has that.
+
+    A pickle of another Python is refused. Nothing may be unpickled before: it can crash, or return wrong values.
+    """
     wanted = header["python"]
     own = ".".join(map(str, sys.version_info[:2]))
     implementation = platform.python_implementation()
     if header["mode"] != "pickle" or (own, implementation) == (wanted, header["implementation"]):
-        return
+        return str(header["mode"])
+    if not header["source_problem"]:
+        return "source"
     text = (
         f"the function was pickled by {header['implementation']} {wanted}, and the image has {implementation} {own}. "
-        "Nothing was unpickled"
+        f"Nothing was unpickled. It did not travel as source, because: {header['source_problem']}"
     )
     raise Refused("python", text, records.PYTHON_DIFFERS)
 
 
-def read_body(header: dict[str, Any], key: bytes) -> bytes:
-    """Return the payload's body, after its HMAC was verified."""
+def read_body(header: dict[str, Any], key: bytes) -> dict[str, bytes]:
+    """Return the files of the payload's body by name, after its HMAC was verified."""
     parts = [(PAYLOAD / f"body-{number:03d}").read_bytes() for number in range(header["parts"])]
     stored = b"".join(parts)
     digest = hashlib.sha256(stored).hexdigest()
     mac = hmac.new(key, stored, hashlib.sha256).hexdigest()
     if digest != header["sha256"] or not hmac.compare_digest(mac, header["hmac"]):
         raise Refused("damaged", "the payload is incomplete, or was changed on its way", records.PAYLOAD_DAMAGED)
-    return zlib.decompress(stored)
+    with zipfile.ZipFile(io.BytesIO(stored)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def read_key() -> bytes:
@@ -122,12 +142,13 @@ def read_key() -> bytes:
     return (PAYLOAD / "key").read_bytes()
 
 
-def install_files(files: dict[str, bytes], directory: Path) -> None:
-    """Write the files that travel with the payload."""
-    for name, content in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+def install_files(entries: dict[str, bytes], prefix: str, directory: Path) -> None:
+    """Write the files of the payload whose names begin with a prefix to a directory."""
+    for name, content in entries.items():
+        if name.startswith(prefix):
+            path = directory / name[len(prefix) :]
+            made(path.parent)
+            path.write_bytes(content)
 
 
 # The main container
@@ -143,13 +164,15 @@ def run() -> int:
         prepare()
         header = read_header()
         check_python(header)
-        read_body(header, key)
-        interpreter = install_packages(header, supervisor)
+        entries = read_body(header, key)
+        interpreter = install_packages(json.loads(entries["packages.json"]), supervisor)
         directory = workspace()
+        install_files(entries, "work/", directory)
+        given = set(directory.rglob("*"))
         with gpu_sampler.sampling(RUN):
             exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
         outcome, body = read_outcome(supervisor, exit_code)
-        report_lost_files(directory)
+        report_lost_files(directory, given)
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
@@ -260,9 +283,22 @@ def send(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def install_packages(header: dict[str, Any], supervisor: Supervisor) -> str:
+def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
     """Install the payload's packages, and return the interpreter that has them."""
-    return sys.executable
+    if not packages["requirements"]:
+        return sys.executable
+    began = time.monotonic()
+    say(f"installing packages: {' '.join(packages['requirements'])[:LARGEST_LIST]}")
+    try:
+        interpreter = installer.install(packages, RUN / "packages", supervisor.run)
+    except installer.InstallFailed as failed:
+        if supervisor.signals:
+            raise Refused("died", "the pod was ended while packages were installed", 128 + signal.SIGTERM) from None
+        raise Refused("packages", str(failed), records.NO_PACKAGES) from None
+    seconds = time.monotonic() - began
+    slow = ". An image that has them starts sooner" if seconds > SLOW_INSTALLATION else ""
+    say(f"the packages were ready after {seconds:.0f} s{slow}")
+    return interpreter
 
 
 # The outcome
@@ -342,11 +378,12 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def report_lost_files(directory: Path) -> None:
+def report_lost_files(directory: Path, given: set[Path]) -> None:
     """Print which files the program wrote to its working directory, if they disappear with the pod."""
     if os.environ.get("AKSGPU_WORKDIR"):
         return
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    found = set(directory.rglob("*")) - given
+    files = sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
     if not files:
         return
     names = ", ".join(str(path.relative_to(directory)) for path in files[:SHOWN_FILES])
@@ -358,15 +395,17 @@ def report_lost_files(directory: Path) -> None:
 
 
 def task() -> int:
-    """Call the function, and leave its outcome for the runner."""
+    """Run the payload's content, and leave its outcome for the runner."""
     header = read_header()
-    check_python(header)
-    content = pickle.loads(read_body(header, read_key()))
-    libraries = RUN / "lib"
-    install_files(content["files"], libraries)
-    sys.path[:0] = [str(Path.cwd()), str(libraries)]
-    show_sources(content["sources"])
-    return TASKS[header["task"]](header, content)
+    header["mode"] = check_python(header)
+    entries = read_body(header, read_key())
+    libraries = made(RUN / "lib")
+    install_files(entries, "lib/", libraries)
+    install_files(entries, "project/", made(RUN / "project"))
+    install_files(entries, "spare/", made(RUN / "spare"))
+    sys.path[:] = [str(Path.cwd()), str(libraries), *sys.path, str(RUN / "spare")]
+    show_sources(json.loads(entries["sources.json"]))
+    return TASKS[header["task"]](header, entries)
 
 
 def show_sources(sources: dict[str, str]) -> None:
@@ -378,10 +417,25 @@ def show_sources(sources: dict[str, str]) -> None:
         linecache.cache[name] = (len(text), None, lines, name)
 
 
-def call(header: dict[str, Any], content: dict[str, Any]) -> int:
+def load_call(header: dict[str, Any], entries: dict[str, bytes]) -> Any:
+    """Return the function, its positional and its keyword arguments."""
+    if header["mode"] == "pickle":
+        return pickle.loads(entries["call.pkl"])
+    say(f"the function was written with Python {header['python']} and runs from its source")
+    KEPT.append(sys.modules["__main__"])
+    sys.path.insert(0, str(RUN / "project"))
+    return source.load(entries["source.json"])
+
+
+KEPT: list[object] = []
+"""This module, whose place the user's ``__main__`` takes."""
+
+
+def call(header: dict[str, Any], entries: dict[str, bytes]) -> int:
     """Call the function, and write its value or exception."""
+    pickler.header = header
     try:
-        function, args, kwargs = pickle.loads(content["call"])
+        function, args, kwargs = load_call(header, entries)
     except BaseException as error:
         text = f"the function could not be loaded: {describe(error)}"
         write_outcome({"kind": "unloadable", "text": text, "exit_code": records.PAYLOAD_DAMAGED}, failure_body(error))
@@ -419,7 +473,7 @@ def exit_code_of(leaving: SystemExit) -> int:
 def deliver(header: dict[str, Any], value: object) -> int:
     """Write the value of the function."""
     try:
-        body = dumps(value, header["protocol"])
+        body = pickler.dumps(value)
     except BaseException as error:
         text = f"the value of type {type(value).__name__} cannot be pickled: {describe(error)}"
         say(text)
@@ -429,13 +483,26 @@ def deliver(header: dict[str, Any], value: object) -> int:
     return 0
 
 
-def dumps(value: object, protocol: int) -> bytes:
-    """Pickle a value, with cloudpickle if it travels with the payload."""
-    try:
+class OutcomePickler:
+    """Pickles values and exceptions so that the client can read them.
+
+    Attributes:
+        header: the payload's header, with the mode in which it was read.
+    """
+
+    def __init__(self) -> None:
+        self.header: dict[str, Any] = {}
+
+    def dumps(self, value: object) -> bytes:
+        """Return the pickle of a value. Another Python can read only what is pickled by reference."""
+        if self.header.get("mode") == "source":
+            return pickle.dumps(value, 4)
         import cloudpickle
-    except ImportError:
-        return pickle.dumps(value, protocol)
-    return bytes(cloudpickle.dumps(value, protocol))
+
+        return bytes(cloudpickle.dumps(value, self.header.get("protocol", 4)))
+
+
+pickler = OutcomePickler()
 
 
 def write_outcome(outcome: dict[str, Any], body: bytes) -> None:
@@ -463,7 +530,7 @@ def failure_body(error: BaseException) -> bytes:
     """Return an exception as JSON: its class, arguments and traceback as text, and its pickle if it has one."""
     pickled = None
     with contextlib.suppress(BaseException):
-        content = dumps(error, 4)
+        content = pickler.dumps(error)
         pickle.loads(content)
         pickled = base64.b64encode(content).decode()
     arguments = []
@@ -474,9 +541,9 @@ def failure_body(error: BaseException) -> bytes:
         "type": type(error).__qualname__,
         "module": type(error).__module__,
         "arguments": arguments,
-        "text": describe(error),
-        "traceback": traceback_text(error),
-        "pickle": pickled,
+        "text": describe(error)[:LARGEST_TRACEBACK],
+        "traceback": traceback_text(error)[-LARGEST_TRACEBACK:],
+        "pickle": pickled if len(pickled or "") <= LARGEST_PICKLED_EXCEPTION else None,
     }
     return json.dumps(described).encode()
 

@@ -1,4 +1,4 @@
-"""The verdict whether a number of VMs is available, from what Azure says about a location. Sends no request."""
+"""Decide whether a number of VMs is available in a location, from what Azure reports. Sends no requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aksgpu.sizes.skus_and_quota import Location, VmSku
 
 __all__ = ["Preflight", "check_availability"]
 
-_MOST_ALTERNATIVES = 3
+_MAX_ALTERNATIVES = 3
 """Number of alternatives that a hint lists."""
 
 
@@ -23,7 +23,7 @@ class Preflight:
     """Whether a number of VMs of a size is available in a location.
 
     Attributes:
-        verdict: ``yes``, ``no``, or ``unknown`` if Azure did not say enough. ``unknown`` blocks nothing.
+        verdict: ``yes``, ``no``, or ``unknown`` if Azure's responses do not decide it. ``unknown`` never fails a check.
         vm_size: the requested size.
         location: the location.
         count: the requested number of VMs, surge included.
@@ -150,7 +150,7 @@ def _refuse(result: Preflight, error: errors.AzureError, alternatives: tuple[str
     """Return the verdict ``no``, with an error whose hint lists the alternatives that are available."""
     available = [each for each in alternatives if " in " in each]
     if available:
-        error.hint = f"Available instead: {'; '.join(available[:_MOST_ALTERNATIVES])}. {error.hint}".strip()
+        error.hint = f"Available instead: {'; '.join(available[:_MAX_ALTERNATIVES])}. {error.hint}".strip()
     return replace(result, verdict="no", reasons=(error.message,), alternatives=alternatives, error=error)
 
 
@@ -163,7 +163,7 @@ def _not_offered(place: Location, vm_size: str, *, in_table: bool, needs_gpu: bo
     else:
         names = [sku.vm_size for sku in place.skus.values() if sku.gpus or not needs_gpu]
         alternatives = tuple(gpu_size_table.nearest_names(vm_size, names))
-        message = f"there is no VM size {vm_size!r} in {place.name}"
+        message = f"VM size {vm_size!r} does not exist in {place.name}"
         hint = "sizes.gpu_sizes(azure, location) lists the GPU sizes of a location."
         if alternatives:
             hint = f"Did you mean {' or '.join(map(repr, alternatives))}?"

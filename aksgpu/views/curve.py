@@ -11,6 +11,8 @@ import numpy as np
 
 from aksgpu.curves import Curve, hundred_percent
 
+__all__ = ["drawable", "image", "position", "summaries", "summary", "svg"]
+
 _WIDTH = 520
 """Pixels."""
 _HEIGHT = 168

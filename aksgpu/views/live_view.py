@@ -22,26 +22,28 @@ from aksgpu.waiting import deadline
 if TYPE_CHECKING:
     from aksgpu.jobs.job import Job
 
+__all__ = ["JobView", "job_view"]
+
 _GPU_SECONDS = 10.0
-"""Seconds between two looks at the GPUs."""
+"""Seconds between two reads of the GPUs' use."""
 _KEPT_LINES = 8
 """Lines of the log in the static copy."""
 _POLL_SECONDS = 5.0
-"""Seconds that displaying a view waits for a poll of the Job."""
-_ANSWER_SECONDS = 5.0
-"""Seconds that one request may take before the view shows that there is no answer."""
-_PATIENCE = 900.0
-"""Seconds without an answer before the view gives up."""
+"""Seconds for which displaying a view waits for a poll of the Job."""
+_REQUEST_TIMEOUT = 5.0
+"""Seconds that one request may take before the view shows a problem."""
+_GIVE_UP_AFTER = 900.0
+"""Seconds without a response after which the view ends."""
 _FINAL_READ = 60.0
 """Seconds for which reading the log of a Job that has ended is retried."""
-_CLOSE = 2.0
-"""Seconds that closing a view waits for a running poll."""
+_CLOSE_TIMEOUT = 2.0
+"""Seconds for which closing a view waits for a running poll."""
 _COPY_EVERY = timedelta(seconds=10)
 """How often the static copy is updated while a Job runs."""
-_SLOWEST = 10
-"""Limit of the interval between two polls, in multiples of the first interval."""
+_MAX_INTERVAL_FACTOR = 10
+"""Longest interval between two polls, as a multiple of the first interval."""
 _STALE_AFTER = 45.0
-"""Seconds without a poll after which the page calls the view stale. With long intervals it is three intervals."""
+"""Seconds without a poll after which the page calls the view stale. With long intervals, it is three intervals."""
 
 
 def job_view(job: Job) -> JobView:
@@ -51,7 +53,7 @@ def job_view(job: Job) -> JobView:
         job: the Job to watch.
 
     Returns:
-        The view that already watches this Job object, or else a new one.
+        The view that already watches this Job object, or otherwise a new one.
     """
     view = watchers.get(id(job))
     return view if isinstance(view, JobView) else JobView(job)
@@ -78,13 +80,13 @@ class JobView:
         self._lock = threading.Lock()
         """Guards the note, the thread and the widgets."""
         self._note: str | None = None
-        """How the view ended; None while it has not."""
+        """How the view ended; None if it has not ended."""
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
-        self._turn = threading.Condition()
+        self._poll_counts = threading.Condition()
         """Guards the two counts of polls."""
         self._requested = 0
-        self._answered = 0.0
+        self._finished_polls = 0.0
         self._widgets: LiveWidgets | None = None
         self._display: TwinDisplay | None = None
         self._copied: tuple[str, bool, bool] | None = None
@@ -112,11 +114,11 @@ class JobView:
 
     def refresh(self) -> None:
         """Poll the Job now, and wait a few seconds for the result."""
-        with self._turn:
+        with self._poll_counts:
             self._requested += 1
             requested = self._requested
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: self._answered >= requested, _POLL_SECONDS)
+            self._poll_counts.notify_all()
+            self._poll_counts.wait_for(lambda: self._finished_polls >= requested, _POLL_SECONDS)
 
     def close(self) -> None:
         """Stop watching. The display becomes static and shows the time of its state."""
@@ -128,10 +130,10 @@ class JobView:
 
     def _close(self, note: str) -> None:
         self._closed.set()
-        with self._turn:
-            self._turn.notify_all()
+        with self._poll_counts:
+            self._poll_counts.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=_CLOSE)
+            self._thread.join(timeout=_CLOSE_TIMEOUT)
         self._end(note)
 
     def _static(self) -> Static:
@@ -143,10 +145,10 @@ class JobView:
         if note is None:
             note = "This is a copy of a live view, made while the Job was watched."
         if self._seen.phase != "Deleted":
-            note = f"{note} {self._again()}"
+            note = f"{note} {self._reopen_hint()}"
         return note
 
-    def _again(self) -> str:
+    def _reopen_hint(self) -> str:
         attach = f"job = aksgpu.jobs.get(aks, {self._job.name!r}, namespace={self._job.namespace!r})"
         return f"To see the Job now: {markup.code(attach)}, then {markup.code('job')} as the last line of a cell."
 
@@ -162,9 +164,9 @@ class JobView:
         """Return the display of the live widget, or None if the view has ended."""
         with self._lock:
             if self._note is None and self._display is None:
-                self._widgets = LiveWidgets(max(_STALE_AFTER, 3 * _SLOWEST * self._interval))
+                self._widgets = LiveWidgets(max(_STALE_AFTER, 3 * _MAX_INTERVAL_FACTOR * self._interval))
                 self._widgets.show(self._seen, self._log)
-                if self._answered:
+                if self._finished_polls:
                     self._widgets.stamp(datetime.now(UTC))
                 self._display = TwinDisplay(self._widgets.box)
             return self._display
@@ -193,50 +195,50 @@ class JobView:
         try:
             note = self._poll_until_the_end()
         except Exception as error:
-            note = escape(f"This view stopped because of a defect: {type(error).__name__}: {error}.")
+            note = escape(f"This view stopped because of an error in aksgpu: {type(error).__name__}: {error}.")
             raise
         finally:
             if not self._closed.is_set():
                 self._end(note)
-            self._answer(math.inf)
+            self._finish_poll(math.inf)
 
     def _poll_until_the_end(self) -> str:
-        """Poll until the end. Return why the view ends before the Job, or an empty text if the Job has ended."""
+        """Poll until the Job or the view ends. Return why the view ends before the Job; empty if the Job has ended."""
         pause = self._interval
-        answered = time.monotonic()
+        last_response = time.monotonic()
         while not self._closed.is_set():
             requested = self._requested
             try:
                 if self._poll():
                     return ""
-                answered = time.monotonic()
+                last_response = time.monotonic()
             except NotFound:
-                self._seen = replace(self._seen, phase="Deleted", words="", problem="")
+                self._seen = replace(self._seen, phase="Deleted", detail="", problem="")
                 return "This view ended when the Job was deleted."
             except AksGpuError as error:
                 self._problem_since = self._problem_since or datetime.now(UTC)
                 self._seen = replace(self._seen, problem=_problem(error, self._problem_since))
-                if time.monotonic() - answered > _PATIENCE:
-                    return f"This view gave up at {markup.date(datetime.now(UTC))}."
+                if time.monotonic() - last_response > _GIVE_UP_AFTER:
+                    return f"This view ended at {markup.date(datetime.now(UTC))}, because the cluster did not respond."
             self._show()
-            self._answer(requested, pause)
-            pause = min(pause * 1.02, _SLOWEST * self._interval)
+            self._finish_poll(requested, pause)
+            pause = min(pause * 1.02, _MAX_INTERVAL_FACTOR * self._interval)
         return ""
 
-    def _answer(self, requested: float, pause: float = 0) -> None:
-        """Report that a poll is done, and pause until the next one is due or requested."""
-        with self._turn:
-            self._answered = requested
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: self._closed.is_set() or self._requested > requested, pause)
+    def _finish_poll(self, requested: float, pause: float = 0) -> None:
+        """Report that a poll is done, and wait until the next one is due or requested."""
+        with self._poll_counts:
+            self._finished_polls = requested
+            self._poll_counts.notify_all()
+            self._poll_counts.wait_for(lambda: self._closed.is_set() or self._requested > requested, pause)
 
     def _poll(self) -> bool:
-        """Read the state and the log. Return whether there is nothing more to read."""
-        with deadline(_ANSWER_SECONDS):
+        """Read the state and the log. Return whether everything was read after the Job's end."""
+        with deadline(_REQUEST_TIMEOUT):
             status = self._job.status()
-        words = ": ".join(word for word in (status.reason, status.message) if word)
+        detail = ": ".join(part for part in (status.reason, status.message) if part)
         self._seen = replace(
-            self._seen, phase=status.phase, words=words, ended=status.ended, seen=datetime.now(UTC), problem=""
+            self._seen, phase=status.phase, detail=detail, ended=status.ended, observed_at=datetime.now(UTC), problem=""
         )
         self._problem_since = None
         final = self._read_log()
@@ -250,21 +252,21 @@ class JobView:
         return final or time.monotonic() - self._ended_at > _FINAL_READ
 
     def _read_log(self) -> bool:
-        """Read what is new in the log. Return whether reading again after the Job's end would give nothing new."""
+        """Read what is new in the log. Return whether another read after the Job's end would return nothing new."""
         try:
-            with deadline(_FINAL_READ if self._seen.ended else _ANSWER_SECONDS):
+            with deadline(_FINAL_READ if self._seen.ended else _REQUEST_TIMEOUT):
                 self._feed.read()
         except AksGpuError as error:
             self._log_problem_since = self._log_problem_since or datetime.now(UTC)
             self._seen = replace(self._seen, log_problem=_problem(error, self._log_problem_since))
-            self._show_read()
+            self._take_log()
             return isinstance(error, NotFound)
         self._log_problem_since = None
         self._seen = replace(self._seen, log_problem="")
-        self._show_read()
+        self._take_log()
         return True
 
-    def _show_read(self) -> None:
+    def _take_log(self) -> None:
         """Take over what was read of the log."""
         text = self._feed.text()
         last = tuple(logtext.clean(line) for line in logtext.split(text)[-_KEPT_LINES:])
@@ -272,15 +274,14 @@ class JobView:
         self._log = text
 
     def _read_gpu(self) -> None:
-        """Read what the GPUs do. It is not read at each poll, because it runs a program in the pods."""
+        """Read the use of the GPUs. Most polls do not, because it runs a program in the pods."""
         if self._seen.ended:
             self._seen = replace(self._seen, gpu="", warnings=())
             return
-        now = time.monotonic()
-        if self._seen.phase != "Running" or now < self._next_gpu:
+        if self._seen.phase != "Running" or time.monotonic() < self._next_gpu:
             return
         try:
-            with deadline(_ANSWER_SECONDS):
+            with deadline(_REQUEST_TIMEOUT):
                 notes = self._job._notes(self._feed)
         except AksGpuError:
             return  # the state was read; only the use of the GPUs is missing
@@ -289,12 +290,12 @@ class JobView:
         self._seen = replace(self._seen, gpu=notes.line, warnings=notes.warnings)
 
     def _read_object(self) -> None:
-        """Read what only the Job object contains: its number of steps, its start and its end."""
+        """Read the facts that only the Job object has: its number of steps, its start and its end."""
         running = self._seen.phase == "Running" and self._seen.curves and not self._seen.started
         if not running and not self._seen.ended:
             return
         try:
-            with deadline(_ANSWER_SECONDS):
+            with deadline(_REQUEST_TIMEOUT):
                 job = self._job.cluster.kube.get("Job", self._job.name, self._job.namespace)
         except AksGpuError:
             return  # the state was read; only the times are missing
@@ -307,7 +308,7 @@ class JobView:
         )
 
     def _show(self) -> None:
-        """Update the widget, and from time to time the static copy."""
+        """Update the widget, and less often the static copy."""
         now = datetime.now(UTC)
         with self._lock:
             if self._note is not None or self._widgets is None or self._display is None:

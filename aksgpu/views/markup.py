@@ -9,6 +9,20 @@ from html import escape
 from aksgpu.views import curve
 from aksgpu.views.observation import Observation
 
+__all__ = [
+    "code",
+    "date",
+    "duration",
+    "heading",
+    "log",
+    "moment",
+    "numbers",
+    "plain",
+    "problems",
+    "stamp",
+    "static",
+]
+
 _FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px"
 _SMALL_FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:11px"
 _CODE_FONT = "font-family:var(--jp-code-font-family,monospace)"
@@ -26,17 +40,17 @@ _LONGEST_LABEL = 10
 
 
 def moment(when: datetime) -> str:
-    """A time of day, for a page that is open."""
+    """Return the time of day, for an open page."""
     return f"{when:%H:%M:%S} UTC"
 
 
 def date(when: datetime) -> str:
-    """A time with its date, for a page that is kept."""
+    """Return the time with its date, for a saved page."""
     return f"{when:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def duration(seconds: float) -> str:
-    """A duration in its two largest units."""
+    """Return a duration in its two largest units."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
@@ -50,9 +64,10 @@ def duration(seconds: float) -> str:
 def heading(seen: Observation) -> str:
     """Return the name and the state of the Job."""
     colour = _COLOURS.get(seen.phase, _OTHER_COLOUR)
-    verdict = f'<span style="color:{colour}">&#9679;</span> <b>{escape(seen.phase)}</b>'
-    words = f" &nbsp;{escape(_state_words(seen))}" if _state_words(seen) else ""
-    return f'<div style="{_FONT};line-height:1.7"><b>{escape(seen.name)}</b> &nbsp;{verdict}{words}</div>'
+    state = f'<span style="color:{colour}">&#9679;</span> <b>{escape(seen.phase)}</b>'
+    detail = _state_detail(seen)
+    suffix = f" &nbsp;{escape(detail)}" if detail else ""
+    return f'<div style="{_FONT};line-height:1.7"><b>{escape(seen.name)}</b> &nbsp;{state}{suffix}</div>'
 
 
 def problems(seen: Observation) -> str:
@@ -95,14 +110,14 @@ def stamp(when: datetime, stale_after: float) -> str:
     """Return the time of the last poll, and a notice that the page shows if the view is stale.
 
     The notice appears when JupyterLab marks the widgets as disconnected, after a restart of the kernel. It also appears
-    when an animation has run to its end. The animation starts again each time that a new poll replaces the text.
+    when an animation ends. The animation starts again each time a new poll replaces the text.
 
     Args:
         when: time of the poll.
         stale_after: length of the animation in seconds.
     """
     time = moment(when)
-    notice = f"No news since {time}: the kernel has stopped, or the cluster does not answer."
+    notice = f"Not updated since {time}: the kernel has stopped, or the cluster does not respond."
     style = (
         "@keyframes aksgpu-stale{to{visibility:visible}}"
         f".aksgpu-stale{{visibility:hidden;color:{_PROBLEM_COLOUR}}}"
@@ -119,20 +134,20 @@ def stamp(when: datetime, stale_after: float) -> str:
 
 
 def code(text: str) -> str:
-    """Program text within a sentence."""
+    """Return program text as HTML within a sentence."""
     return f'<code style="{_CODE_FONT};background:none">{escape(text, quote=False)}</code>'
 
 
 def static(seen: Observation, note: str = "") -> str:
-    """Return everything that is known about the Job, readable without a kernel.
+    """Return everything that is known about the Job as HTML that is readable without a kernel.
 
     Args:
-        seen: what is known.
+        seen: the known state.
         note: how the view ended, if it ended before the Job.
     """
     parts = [heading(seen), problems(seen), numbers(seen)]
-    if not seen.ended and seen.seen is not None:
-        parts.append(_row("as of", date(seen.seen)))
+    if not seen.ended and seen.observed_at is not None:
+        parts.append(_row("as of", date(seen.observed_at)))
     parts.append(curve.image(seen.curves))
     if seen.lines:
         parts.append(f'<div style="margin-top:4px;overflow-x:auto">{log(seen.lines)}</div>')
@@ -144,15 +159,15 @@ def static(seen: Observation, note: str = "") -> str:
 def plain(seen: Observation) -> str:
     """Return the state as a line of text."""
     parts = [f"Job {seen.name} in {seen.namespace}: {seen.phase}"]
-    if words := _state_words(seen):
-        parts.append(words)
-    if seen.curves:
-        parts += [f"{name} {text}" for name, text in curve.summaries(seen.curves)]
+    detail = _state_detail(seen)
+    if detail:
+        parts.append(detail)
+    parts += [f"{name} {text}" for name, text in curve.summaries(seen.curves)]
     if seen.gpu:
         parts.append(seen.gpu)
     parts += seen.warnings
-    if not seen.ended and seen.seen is not None:
-        parts.append(f"as of {date(seen.seen)}")
+    if not seen.ended and seen.observed_at is not None:
+        parts.append(f"as of {date(seen.observed_at)}")
     return ", ".join(parts)
 
 
@@ -162,10 +177,10 @@ def _row(label: str, value: str) -> str:
     return f'<div style="{_FONT};line-height:1.5">{name}{escape(value)}</div>'
 
 
-def _state_words(seen: Observation) -> str:
+def _state_detail(seen: Observation) -> str:
     reached = curve.position(seen.curves) if seen.phase == "Running" else None
     if reached is None:
-        return seen.words
+        return seen.detail
     axis, at = reached
     total = f" of {seen.max_steps:,}" if axis == "step" and seen.max_steps else ""
     return f"{axis} {at:,.10g}{total}"

@@ -215,9 +215,7 @@ def test_an_invalid_record(home: Path, record: str) -> None:
 def test_stop_does_not_end_other_processes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "ANSWER_SECONDS", 0.1)
     home.mkdir()
-    with subprocess.Popen(
-        ["sleep", "100"]
-    ) as innocent:  # stands in for a pid from another machine that shares the home
+    with subprocess.Popen(["sleep", "100"]) as innocent:  # replaces a pid of another machine that shares the home
         with process.own(home), pytest.raises(LaptopError, match="did not stop"):
             process.write_record(home, pid=innocent.pid, port=1)
             local.stop(0.1, home=home)
@@ -259,7 +257,7 @@ def test_it_stops_when_its_home_is_deleted(home: Path) -> None:
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_a_home_that_is_created_anew_has_a_new_process(home: Path) -> None:
+def test_a_recreated_home_has_a_new_process(home: Path) -> None:
     local.start(home, settings=FAST)
     former = local.status(home)["pid"]
     shutil.rmtree(home)

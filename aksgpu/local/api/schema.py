@@ -95,7 +95,8 @@ def compiled_definition(name: str) -> SchemaNode:
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
     rules = api_data.load("rules.yaml")["types"]
     extra = rules.get(f"{name.split('.')[-3]}.{short}") or rules.get(short, {})
-    node.always_written = tuple(extra.get("zero", ()))
+    is_object = {"apiVersion", "kind", "metadata"} <= schema["properties"].keys()
+    node.always_written = tuple(dict.fromkeys([*(["metadata"] if is_object else ()), *extra.get("zero", ())]))
     node.omit_zero = frozenset(extra.get("omitZero", ()))
     node.defaults = extra.get("defaults", {})
     node.rules = extra.get("rules", {})

@@ -185,6 +185,12 @@ def _fold_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def check_subnet(pools: dict[str, Document], properties: Document) -> None:
+    """Check that a new pool has a subnet of its own only if the other pools of the cluster have one."""
+    managed = [pool["name"] for pool in pools.values() if not pool["properties"].get("vnetSubnetID")]
+    refuse_if(properties.get("vnetSubnetID") and managed, "subnet_managed", pool=next(iter(managed), ""))
+
+
 def check_system_pool(pools: dict[str, Document]) -> None:
     """Check that a cluster has a system pool, and that no system pool is stopped."""
     system_pools = [pool for pool in pools.values() if pool["properties"]["mode"] == "System"]

@@ -1,4 +1,4 @@
-"""The ``log`` subresource: what the node agent is requested for, and error texts."""
+"""The ``log`` subresource: what the node agent is asked for, and error texts."""
 
 from __future__ import annotations
 

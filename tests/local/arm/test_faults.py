@@ -165,7 +165,7 @@ def test_kubelets_that_are_away(arm: Arm) -> None:
     assert away() == {}
 
 
-def test_a_node_goes_with_its_pods(arm: Arm) -> None:
+def test_a_node_is_removed_with_its_pods(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=2))).result()
     first, second = sorted(node["metadata"]["name"] for node in arm.nodes())

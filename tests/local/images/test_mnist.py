@@ -74,7 +74,7 @@ def test_the_log_has_the_tutorials_format(whole: str) -> None:
         assert re.fullmatch(pattern, line), line
 
 
-def test_the_log_says_what_computes(whole: str) -> None:
+def test_the_log_names_the_device(whole: str) -> None:
     assert metrics.facts(whole) == {
         "gpu_model": "Tesla T4",
         "device": "/device:GPU:0",
@@ -180,7 +180,7 @@ def test_training_and_test_fonts_differ() -> None:
     assert not set(digits.TRAIN_FONTS) & set(digits.TEST_FONTS)
 
 
-def test_the_file_of_digits_is_what_its_tool_makes() -> None:
+def test_the_file_of_digits_matches_its_generator() -> None:
     for font in (*digits.TRAIN_FONTS, *digits.TEST_FONTS):
         assert (digits._load_glyphs((font,)) == extract(font) / digits.PARTS).all()
 
