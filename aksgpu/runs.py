@@ -3,10 +3,10 @@
     runs.list()
     runs.compare([job_a, job_b])
 
-``job.wait()``, ``job.result()`` and the live view save a Job's log, metrics and facts when the Job has ended, and
-``job.delete()`` does so before it deletes the Job. They are saved in one directory, :func:`directory`. It keeps the
-newest 500 runs and at most 1 GiB. :func:`clear` deletes them. ``AKSGPU_HISTORY=0`` in the environment turns saving
-off.
+``job.wait()``, ``job.result()`` and the live view save a Job's log, metrics, GPU samples and facts when the Job has
+ended, and ``job.delete()`` does so before it deletes the Job. They are saved in one directory, :func:`directory`. It
+keeps the newest 500 runs and at most 1 GiB. :func:`clear` deletes them. ``AKSGPU_HISTORY=0`` in the environment turns
+saving off.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from aksgpu import history
 from aksgpu.common.arguments import integer, shown
 from aksgpu.common.frames import frame
 from aksgpu.errors import InvalidInput, LogsGone, NotFound
+from aksgpu.jobs.gpu_table import gpu_table
 from aksgpu.jobs.job import Job
 from aksgpu.metrics import canonical
 from aksgpu.metrics.values import better_value
@@ -95,12 +96,25 @@ class Run:
             return metrics.parse("")
         return found
 
-    def plot(self, *metrics: str, **options: Any) -> Figure:
-        """Draw the run's metrics. The arguments are those of :func:`aksgpu.plots.curve`."""
+    def gpu(self) -> pd.DataFrame:
+        """Return the GPU samples, as ``job.gpu()`` did when the run was saved.
+
+        Returns:
+            The table of :meth:`aksgpu.jobs.Job.gpu`. ``attrs["sources"]`` says why there are no samples.
+        """
+        found = self._stored.table("gpu")
+        return gpu_table([], {}) if found is None else found
+
+    def plot(self, *metrics: str, gpu: bool = False, **options: Any) -> Figure:
+        """Draw the run's metrics. The arguments are those of :meth:`aksgpu.jobs.Job.plot`."""
         from aksgpu import plots
 
         options.setdefault("title", self.name)
-        figure: Figure = plots.curve(self.metrics(), *metrics, **options)
+        figure: Figure
+        if gpu:
+            figure = plots.with_gpu(self.metrics(), self.gpu(), self.facts, *metrics, **options)
+        else:
+            figure = plots.curve(self.metrics(), *metrics, **options)
         return figure
 
 

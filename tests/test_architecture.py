@@ -112,7 +112,7 @@ LAYERS: tuple[set[str], ...] = (
     {"plugin"},
     {"diagnose"},
     {"plots"},
-    {"capacity"},
+    {"capacity", "curves"},
     {"logs", "manifests", "metrics", "payload", "training_log"},
     {"cluster"},
     {"sizes"},

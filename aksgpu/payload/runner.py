@@ -1,13 +1,16 @@
 """The program that runs in the pod: it checks the payload, runs it in a process of its own, and reports the outcome.
 
 It uses the standard library only and works with Python 3.8, because the image is the user's. The file
-``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`.
+``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`, and ``aksgpu_gpu_sampler.py`` is
+:mod:`aksgpu.payload.gpu_sampler`.
 
     python runner.py run       the main container: run the payload
     python runner.py task      the process of the payload, which ``run`` starts
-    python runner.py result    the sidecar: write a large result to its log when the main container has ended
+    python runner.py result    the sidecar: write a large result and the GPU samples to its log when the main container
+                               has ended
     python runner.py cancel    stop the program; job.cancel() runs this in the main container
     python runner.py connect   join standard input and output with a session; session() runs this
+    python runner.py gpu [T]   print the GPU samples that are later than T; job.gpu() runs this in the main container
 
 Paths come from the environment: ``AKSGPU_PAYLOAD`` is the read-only directory of the payload, ``AKSGPU_RUN`` a writable
 one that the containers share, and ``AKSGPU_MESSAGE`` the file of the termination message.
@@ -180,7 +183,8 @@ def run() -> int:
         directory = workspace()
         install_files(entries, "work/", directory)
         given = file_states(directory)
-        exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
+        with own_module("aksgpu_gpu_sampler").sampling(RUN):
+            exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
         outcome, body = read_outcome(supervisor, exit_code, header["task"])
         lost = report_lost_files(directory, given)
         if lost:
@@ -645,7 +649,10 @@ def failure_body(error: BaseException) -> bytes:
 
 
 def result() -> int:
-    """Wait for SIGTERM, which comes when the main container has ended; then write a large result to the log."""
+    """Wait for SIGTERM, which comes when the main container has ended; then write to the log.
+
+    The log gets a large result, and the GPU samples after it.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     made(RUN)
     READY.touch()
@@ -653,8 +660,7 @@ def result() -> int:
     if RESULT.exists():
         for line in records.to_frames(RESULT.read_text()):
             sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    return 0
+    return gpu()
 
 
 def cancel() -> int:
@@ -678,7 +684,16 @@ def connect() -> int:
     return int(aksgpu_session.connect(RUN))
 
 
-COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "connect": connect}
+def gpu() -> int:
+    """Print the GPU samples; those after a time if one is given."""
+    since = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    for line in own_module("aksgpu_gpu_sampler").read_lines(RUN, since):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "connect": connect, "gpu": gpu}
 
 if __name__ == "__main__":
     sys.exit(COMMANDS[sys.argv[1]]())
