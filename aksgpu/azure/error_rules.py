@@ -134,7 +134,8 @@ def _local_accounts(refusal: Refusal) -> AzureError | None:
 
 _ACTION = re.compile(
     r"(?:not have (?:authorization|permission)|required permissions?).{0,40}?"
-    r" perform action '(?P<action>[\w./*]{1,200})'(?: (?:over|on the linked|on) scopes?(?:\(s\))? '(?P<scope>[^']{1,600})')?",
+    r" perform action '(?P<action>[\w./*]{1,200})'"
+    r"(?: (?:over|on the linked|on) scopes?(?:\(s\))? '(?P<scope>[^']{1,600})')?",
     re.I | re.S,
 )
 _MISSING_ROLE_CODES = {
