@@ -13,6 +13,7 @@ from aksgpu.errors import AzureError
 
 __all__ = [
     "allocation_rule",
+    "complete_allocation",
     "disk_rule",
     "location_hint",
     "location_rule",
@@ -192,6 +193,8 @@ def _distance(vm_size: str, name: str, similar: tuple[str, ...]) -> tuple[float,
     if name in similar:
         return (0, similar.index(name))
     wanted = gpu_size_table.table().get(vm_size.lower())
+    if not known.aks:
+        return (3,)
     if wanted is None:
         return (1, known.devices, known.vcpus)
     other_vendor = wanted.gpu_model.startswith("AMD") != known.gpu_model.startswith("AMD")
@@ -240,6 +243,24 @@ def allocation_rule(refusal: Refusal) -> AzureError | None:
         vm_size=vm_size,
         location=location,
     )
+
+
+def complete_allocation(error: errors.AllocationFailed, vm_size: str, location: str) -> None:
+    """Add the size and the location of the request to an error about capacity, if Azure's text does not name them."""
+    if error.vm_size and error.location:
+        return
+    old = _capacity_hint(error.vm_size, error.location, **_circumstances(error))
+    error.vm_size = error.vm_size or vm_size
+    error.location = error.location or location
+    if error.hint == old:  # other hints, such as that about the price of spot VMs, say more
+        error.hint = _capacity_hint(error.vm_size, error.location, **_circumstances(error))
+
+
+def _circumstances(error: errors.AllocationFailed) -> dict[str, bool]:
+    """Return what the hint about capacity depends on beside the size and the location."""
+    listed = " ".join(error.constraints)
+    is_zonal = "zonal" in error.code.lower() or "zone" in listed.lower() or "in this zone" in error.message.lower()
+    return {"is_zonal": is_zonal, "is_ephemeral": "Ephemeral" in listed}
 
 
 def _listed(text: str) -> tuple[str, ...]:
