@@ -99,6 +99,7 @@ class Laptop:
         port = listener.getsockname()[1]
         log.info("serving on port %s, process %s", port, os.getpid())
         started = datetime.now(UTC).isoformat()
+        self._last_request = time.monotonic()  # the start may have taken longer than the process may be idle
         await self._wait_until_unused(pid=os.getpid(), port=port, started=started, version=__version__)
         log.info("stopping")
         accepting.cancel()
