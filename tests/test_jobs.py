@@ -690,9 +690,7 @@ def test_no_namespace_means_the_contexts_namespace_everywhere(tmp_path: Path) ->
         asked.append(request.route)
         if request.command == "POST":
             request.json(request.body, 201)
-        elif request.route.endswith("/nodes"):
-            request.json({"metadata": {}, "items": []})
-        elif request.route.endswith(("/pods", "/events")):
+        elif request.route.endswith("/nodes") or request.route.endswith(("/pods", "/events")):
             request.json({"metadata": {}, "items": []})
         elif request.route.endswith("/jobs"):
             listed = job_object()
