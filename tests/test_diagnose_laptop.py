@@ -200,7 +200,7 @@ def test_an_autoscaler_at_its_limit_and_after_a_failure(aks: Cluster, laptop: En
         assert dict(paused.rows)["pool gpunp"].startswith("NodePool(gpunp")
     finally:
         local.inject("none", home=laptop.home)
-        cluster.scale_pool(aks, "gpunp", 1)
+        cluster.scale_pool(aks, "gpunp", 1, autoscaler=False)
 
 
 def test_of_several_pods_the_first_that_failed_is_named(aks: Cluster, tmp_path: Any) -> None:
