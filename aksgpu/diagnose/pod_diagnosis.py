@@ -510,7 +510,7 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], row
         if known is None:
             return reader.diagnosis(verdict, _COMMAND if "exec" in message or not message else _NOT_STARTED, rows)
         return _known_failure(reader, obj, f"{verdict.rstrip('.')}. {_sentence(known)}", known, rows)
-    # While the next run goes on, the log of the failed run is the previous one.
+    # While the next run is in progress, the log of the failed run is the previous one.
     previous = pod_facts.state(obj).word == "Running"
     log = program_log.read(reader, obj, failure["container"], previous=previous)
     rows = (*rows, *log.rows(_SHOWN_LOG))

@@ -82,8 +82,8 @@ def read_event(
         causes = not_scaled["causes"].strip(" .:\n")
         name, cure = scheduling_texts.advice(causes, autoscaler=True, tolerations=tolerations)
         counted = _causes(causes) if reason == "NotTriggerScaleUp" else {}
-        said = ", ".join(counted) or causes
-        text = f": {said}" if said else ", and gives no reason"
+        reasons = ", ".join(counted) or causes
+        text = f": {reasons}" if reasons else ", and gives no reason"
         hint = fill(cure.advice_for(has_azure), {"POOL": pool})
         error = errors.NoScaleUp(f"the autoscaler adds no node for the pod{text}", hint=hint, causes=counted)
         return EventReading(error, name, cure)
