@@ -36,6 +36,8 @@ __all__ = ["RemoteTraceback", "exception_of", "is_executor_job", "read_outcome",
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
 
+_GPU_ADVICE = "Return tensors of the CPU, such as tensor.cpu()."
+_MODULE_ADVICE = "Install the missing module here, or return plain data."
 _CODE_MARK = b"cloudpickle"
 """Part of each pickle that holds code by value."""
 
@@ -183,9 +185,10 @@ def value_of(record: Record, name: str, *, raw: bool) -> Any:
     try:
         return pickle.loads(record.body)
     except Exception as failed:
+        advice = _GPU_ADVICE if "CUDA" in str(failed) else _MODULE_ADVICE
         raise ResultUnpicklable(
             f"the value of job {name} cannot be unpickled here: {type(failed).__name__}: {failed}",
-            hint="job.result(raw=True) returns its bytes. Install the missing module here, or return plain data.",
+            hint=f"{advice} job.result(raw=True) returns its bytes.",
         ) from failed
 
 
