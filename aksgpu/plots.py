@@ -1,4 +1,4 @@
-"""Figures of training metrics, ready for publication.
+"""Figures of training metrics and of a cluster's GPUs, ready for publication.
 
 Figures are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, and they can
 be drawn in any thread. The colours are those of Okabe and Ito, which colour-blind people can distinguish. The colours
@@ -28,7 +28,7 @@ from aksgpu.metrics import canonical
 from aksgpu.metrics.table import POSITION_COLUMNS
 from aksgpu.metrics.values import better_value
 
-__all__ = ["curve"]
+__all__ = ["curve", "gpus"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _COLOURS_ON_DARK = ("#56B4E9", "#FF9E4A", "#2FD6A5", "#F0A6CE", "#A6DCFF", "#F5D04C")
@@ -154,6 +154,92 @@ def curve(
     if found is None:
         raise InvalidInput("`ax` must belong to a figure")
     return found
+
+
+_GPU_PARTS = ("used", "free", "not available")
+"""The parts of a bar: GPUs that pods use, GPUs that are free, and those that are unhealthy or on a node in need."""
+_BAR_INCHES = 0.42
+"""Height that a bar adds to a new figure."""
+_KEYS = ("pool", "gpu_model", "namespace")
+"""Columns whose values name the bars, in the order in which they are looked for in a grouped table."""
+
+
+def gpus(table: pd.DataFrame, *, by: str = "pool", title: str | None = None, ax: Axes | None = None) -> Figure:
+    """Draw the GPUs of a cluster as bars: used, free, and not available.
+
+    Args:
+        table: a DataFrame of :func:`aksgpu.capacity.gpus`, by node, pool, model or namespace.
+        by: column that names the bars, for a table by node: ``pool``, ``gpu_model`` or ``node``. Other tables have
+            one already.
+        title: above the figure; None for none.
+        ax: draw here, and not into a new figure.
+
+    Returns:
+        The figure. As a cell's last line, a notebook shows it.
+
+    Raises:
+        InvalidInput: ``table`` is not a table of GPUs, or has no such column.
+
+    Example:
+        >>> plots.gpus(capacity.gpus(aks))  # doctest: +SKIP
+    """
+    counts = _gpu_counts(table, by)
+    if ax is None:
+        height = 1.6 + _BAR_INCHES * max(1, len(counts))
+        figure = NotebookFigure(figsize=(_SIZE[0], height), dpi=110, layout="constrained")
+        FigureCanvasAgg(figure)
+        ax = figure.add_subplot()
+    theme = _theme(ax)
+    _draw_bars(ax, theme, counts)
+    if title:
+        ax.set_title(title, loc="left", color=theme.text, fontsize=12.5, fontweight="bold").set_parse_math(False)
+    found = ax.get_figure(root=True)
+    if found is None:
+        raise InvalidInput("`ax` must belong to a figure")
+    return found
+
+
+def _gpu_counts(table: Any, by: str) -> pd.DataFrame:
+    """Return the numbers of GPUs by bar and part. GPUs whose use is unknown count as not available."""
+    if not isinstance(table, pd.DataFrame) or "used" not in table or "resource" not in table:
+        raise InvalidInput("`table` must be a DataFrame of capacity.gpus", hint="plots.gpus(capacity.gpus(aks))")
+    key = by if "node" in table else next((name for name in _KEYS if name in table), by)
+    if key not in table:
+        raise InvalidInput(f"`by` must be a column of the table, got {by!r}", hint='For example by="pool".')
+    plain = pd.DataFrame(table)
+    used = plain["used"].fillna(0).astype(int)
+    total = plain["capacity"].fillna(0).astype(int) if "capacity" in plain else used
+    free = plain["free"].fillna(0).astype(int) if "free" in plain else total - used
+    if "schedulable" in plain:
+        free = free.where(plain["schedulable"].fillna(False).astype(bool), 0)
+    parts = pd.DataFrame({"used": used, "free": free, "not available": (total - used - free).clip(lower=0)})
+    names = plain[key].fillna("unknown").astype(str)
+    resources = plain["resource"].astype(str)
+    if resources.nunique() > 1:
+        names = names + " (" + resources + ")"
+    return parts.groupby(names, sort=True).sum()
+
+
+def _draw_bars(ax: Axes, theme: _Theme, counts: pd.DataFrame) -> None:
+    colours = (theme.colours[0], theme.colours[2], theme.grid)
+    left = np.zeros(len(counts))
+    for part, colour in zip(_GPU_PARTS, colours, strict=True):
+        values = counts[part].to_numpy(float)
+        bars = ax.barh(counts.index, values, left=left, color=colour, height=0.62, label=f"{part} ({values.sum():.0f})")
+        labels = ax.bar_label(bars, [f"{value:.0f}" if value else "" for value in values], label_type="center")
+        for label in labels:
+            label.set_color(theme.text if part == "not available" else theme.background)
+        left = left + values
+    ax.invert_yaxis()
+    ax.set_xlabel("GPUs", color=theme.text, fontsize=11)
+    ax.set_xlim(0, max(1.0, float(left.max()) if len(left) else 1.0))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.tick_params(colors=theme.grey, labelcolor=theme.text, labelsize=10, length=0)
+    for side in ("top", "right", "left", "bottom"):
+        ax.spines[side].set_visible(False)
+    legend = ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_GPU_PARTS), frameon=False)
+    for text in legend.get_texts():
+        text.set_color(theme.text)
 
 
 # Select the data

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.polling import wait_for
 
 from aksgpu import views
+from aksgpu.diagnose import Diagnosis
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
 from aksgpu.jobs.watchers import notifies_watcher
@@ -48,6 +49,9 @@ class ScriptedJob:
     def logs(self, *, tail_lines: int | None = None) -> str:
         self.tails.append(tail_lines)
         return str(taken(self.log))
+
+    def why(self) -> Diagnosis:
+        return Diagnosis("The GPU is taken.", "Wait.")
 
     @notifies_watcher
     def wait(self, ends_in: BaseException | None = None) -> ScriptedJob:
@@ -109,6 +113,17 @@ def test_a_failed_job_shows_its_reason_and_the_end_of_its_log() -> None:
     words = text(view_of(ScriptedJob(failed, log="CUDA out of memory\n"))._repr_html_())
     assert "BackoffLimitExceeded: Job has reached the &lt;specified&gt; backoff limit" in words
     assert "CUDA out of memory" in words
+
+
+def test_a_job_that_waits_shows_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_view, "_EXPLAIN_AFTER", 0.0)
+    view = watch(ScriptedJob("Pending"))
+    wait_for(lambda: "why The GPU is taken. fix Wait." in " ".join(shown(view).split()), timeout=60)
+    view.close()
+    assert "why" not in markup.numbers(Observation("mnist", "default", phase="Running"))
+    long = markup.numbers(Observation("mnist", "default", verdict="word " * 1000))
+    assert "job.why() has all of it" in long
+    assert len(long) < 2000
 
 
 def test_from_pending_to_complete() -> None:

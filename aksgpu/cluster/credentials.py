@@ -135,8 +135,9 @@ def get_credentials(
 ) -> Path:
     """Merge a cluster's credentials into the user's kubeconfig, and make the cluster the current context.
 
-    This is what ``az aks get-credentials`` does. The file is either written completely or does not change, and it keeps
-    its mode. Comments in it are lost, as with ``az`` and ``kubectl``.
+    This is what ``az aks get-credentials`` does. The context has the cluster's name, followed by ``-admin`` for the
+    administrator. The file is either written completely or does not change, and only its owner can read it then.
+    Comments in it are lost, as with ``az`` and ``kubectl``.
 
     Args:
         aks: the cluster.
@@ -157,6 +158,8 @@ def get_credentials(
     target = Path(file).expanduser() if file is not None else kubeconfig_files.default_file()
     existing = kubeconfig_files.read(target)
     addition = kubeconfig_files.read(kubeconfig(aks, admin=admin))
+    if admin:
+        addition = kubeconfig_files.with_admin_context(addition)
     merged = kubeconfig_files.merge(existing, addition, where=str(target), overwrite=overwrite_existing)
     kubeconfig_files.write(target, merged)
     return target

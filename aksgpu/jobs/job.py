@@ -27,6 +27,7 @@ from aksgpu.history import StoredRun
 from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, run_record
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.job_status import JobStatus
+from aksgpu.jobs.live_manifest import manifest_of
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -85,6 +86,8 @@ class Job:
         cluster: the cluster.
         name: the Job's name.
         namespace: the Job's namespace.
+        applied: the other objects that :func:`aksgpu.jobs.apply` applied before the Job, such as ``Service train-svc``,
+            in order; empty for a Job that was not made by this call.
 
     Raises:
         InvalidInput: ``aks`` is not a cluster, or a name is not valid.
@@ -95,6 +98,7 @@ class Job:
         self.cluster = aks
         self.name = job_arguments.job_name(name, new=False)
         self.namespace = aks.kube.namespace if namespace is None else job_arguments.namespace(namespace)
+        self.applied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, namespace={self.namespace!r})"
@@ -585,6 +589,19 @@ class Job:
         options.setdefault("title", self.name)
         figure: Figure = plots.curve(self.metrics(), *metrics, **options)
         return figure
+
+    def manifest(self) -> Object:
+        """Return the manifest with which the Job can be run again, without what the cluster added to it.
+
+        Raises:
+            NotFound: the Job was deleted.
+
+        Example:
+            >>> manifest = job.manifest()  # doctest: +SKIP
+            >>> manifest["spec"]["backoffLimit"] = 3  # doctest: +SKIP
+            >>> jobs.apply(aks, manifest, replace=True)  # doctest: +SKIP
+        """
+        return manifest_of(self._object())
 
     def why(self) -> Diagnosis:
         """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`."""

@@ -14,7 +14,7 @@ from typing import Any
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import AzureConflict, InvalidInput
 
-__all__ = ["default_file", "entra_server", "load", "mapping", "merge", "read", "user_of", "write"]
+__all__ = ["default_file", "entra_server", "load", "mapping", "merge", "read", "user_of", "with_admin_context", "write"]
 
 _SECTIONS = ("clusters", "users", "contexts")
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
@@ -102,7 +102,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, config: Mapping[str, Any]) -> None:
-    """Replace a kubeconfig file in one step. A new file has mode 0600; an existing one keeps its mode."""
+    """Replace a kubeconfig file in one step. Only its owner can read it then, because it has credentials."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -114,8 +114,24 @@ def write(path: Path, config: Mapping[str, Any]) -> None:
 
     Dumper.add_representer(str, quoted)
     target = path.resolve()  # a symbolic link is kept
-    mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-    write_private(target, yaml.dump(dict(config), Dumper=Dumper, sort_keys=False), mode)
+    write_private(target, yaml.dump(dict(config), Dumper=Dumper, sort_keys=False))
+
+
+def with_admin_context(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a kubeconfig whose administrators' contexts have names of their own, ending in ``-admin``.
+
+    AKS gives the contexts of users and administrators the same name. ``az aks get-credentials`` renames them too.
+    """
+    names: dict[str, str] = {}
+    contexts: list[dict[str, Any]] = []
+    for entry in config.get("contexts") or ():
+        name = entry["name"]
+        user = str(mapping(entry.get("context"), f"context {name!r}").get("user") or "")
+        if user.startswith("clusterAdmin") and not name.endswith("-admin"):
+            names[name] = f"{name}-admin"
+        contexts.append({**entry, "name": names.get(name, name)})
+    current = config.get("current-context")
+    return {**config, "contexts": contexts, "current-context": names.get(str(current), current)}
 
 
 def merge(into: Mapping[str, Any], addition: Mapping[str, Any], *, where: str, overwrite: bool) -> dict[str, Any]:

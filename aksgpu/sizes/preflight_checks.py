@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from aksgpu import errors
-from aksgpu.azure.error_rules import QUOTA_PAGE
+from aksgpu.azure.refusal import QUOTA_PAGE
 from aksgpu.common import gpu_size_table
 from aksgpu.common.frames import facts_html
 from aksgpu.sizes.skus_and_quota import Location, VmSku

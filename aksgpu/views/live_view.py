@@ -40,6 +40,12 @@ _FINAL_READ = 60.0
 """Seconds for which reading the log of a Job that has ended is retried."""
 _CLOSE_TIMEOUT = 2.0
 """Seconds for which closing a view waits for a running poll."""
+_EXPLAINED = ("Pending", "Suspended", "Failed")
+"""Phases for which the view shows the verdict of ``job.why()``."""
+_EXPLAIN_AFTER = 3.0
+"""Seconds for which a Job may wait before its view explains why."""
+_EXPLAIN_EVERY = 15.0
+"""Seconds between two explanations."""
 _COPY_EVERY = timedelta(seconds=10)
 """How often the static copy is updated while a Job runs."""
 _MAX_INTERVAL_FACTOR = 10
@@ -91,6 +97,8 @@ class JobView:
         self._display: TwinDisplay | None = None
         self._copied: tuple[str, bool, bool] | None = None
         self._copied_at: datetime | None = None
+        self._waits_since = 0.0
+        self._explained_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<live view of Job {self._job.name} in {self._job.namespace}>"
@@ -237,12 +245,17 @@ class JobView:
         with deadline(_REQUEST_TIMEOUT):
             status = self._job.status()
         detail = ": ".join(part for part in (status.reason, status.message) if part)
+        if status.phase != self._seen.phase:
+            self._seen = replace(self._seen, verdict="", fix="")
+            self._waits_since = time.monotonic()
+            self._explained_at = -math.inf
         self._seen = replace(
             self._seen, phase=status.phase, detail=detail, ended=status.ended, observed_at=datetime.now(UTC), problem=""
         )
         self._problem_since = None
         final = self._read_log()
         self._read_object()
+        self._read_verdict()
         if not status.ended:
             self._ended_at = None
             return False
@@ -287,6 +300,21 @@ class JobView:
             finished=_time(_end_time(status)) if self._seen.ended else None,
         )
 
+    def _read_verdict(self) -> None:
+        """Ask what keeps the Job from running, or why it failed, from time to time."""
+        now = time.monotonic()
+        if self._seen.phase not in _EXPLAINED or now - self._explained_at < _EXPLAIN_EVERY:
+            return
+        if not self._seen.ended and now - self._waits_since < _EXPLAIN_AFTER:
+            return
+        self._explained_at = now
+        try:
+            with deadline(_REQUEST_TIMEOUT):
+                found = self._job.why()
+        except AksGpuError:
+            return  # the state was read; only its explanation is missing
+        self._seen = replace(self._seen, verdict=found.verdict, fix=found.fix)
+
     def _show(self) -> None:
         """Update the widget, and less often the static copy."""
         now = datetime.now(UTC)
@@ -295,7 +323,7 @@ class JobView:
                 return
             self._widgets.show(self._seen, self._log)
             self._widgets.stamp(now)
-        shown = self._seen.phase, bool(self._seen.problem), bool(self._seen.points)
+        shown = self._seen.phase, bool(self._seen.problem), bool(self._seen.points or self._seen.verdict)
         if shown != self._copied or self._copied_at is None or now - self._copied_at > _COPY_EVERY:
             self._copied = shown
             self._copied_at = now

@@ -35,6 +35,8 @@ _COLOURS = {
 _OTHER_COLOUR = "#8A8A8A"
 _PROBLEM_COLOUR = "#D55E00"
 _LABEL_WIDTH = "6.5em"
+_LONGEST_VERDICT = 600
+"""Characters of a verdict that a view shows. job.why() has all of it."""
 
 
 def moment(when: datetime) -> str:
@@ -81,6 +83,10 @@ def problems(seen: Observation) -> str:
 def numbers(seen: Observation) -> str:
     """Return the Job's numbers, one per line."""
     rows = [("namespace", seen.namespace)]
+    if seen.verdict:
+        rows.append(("why", _shortened(seen.verdict)))
+    if seen.fix:
+        rows.append(("fix", _shortened(seen.fix)))
     summary = curve.summary(seen.points)
     if summary:
         rows.append(("accuracy", summary))
@@ -170,6 +176,13 @@ def plain(seen: Observation) -> str:
 def _row(label: str, value: str) -> str:
     name = f'<span style="display:inline-block;width:{_LABEL_WIDTH};{_QUIET}">{label}</span>'
     return f'<div style="{_FONT};line-height:1.5">{name}{escape(value)}</div>'
+
+
+def _shortened(text: str) -> str:
+    one_line = " ".join(text.split())
+    if len(one_line) <= _LONGEST_VERDICT:
+        return one_line
+    return f"{one_line[:_LONGEST_VERDICT]}... (job.why() has all of it)"
 
 
 def _state_detail(seen: Observation) -> str:

@@ -27,6 +27,8 @@ class Observation:
         log_problem: why the log could not be read; empty if it could.
         started: start time of the Job, if known.
         finished: end time of the Job, if known.
+        verdict: what keeps the Job from running, or why it failed; empty if it runs, or if that is not known yet.
+        fix: what to do about it; may be empty.
     """
 
     name: str
@@ -42,3 +44,5 @@ class Observation:
     log_problem: str = ""
     started: datetime | None = None
     finished: datetime | None = None
+    verdict: str = ""
+    fix: str = ""

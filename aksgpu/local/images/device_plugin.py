@@ -7,7 +7,8 @@ connection open. The devices are lost when the connection closes.
 Like the real plugin, it registers again if ``kubelet.sock`` is created again. On a node without GPUs, it ends with an
 error. With ``FAIL_ON_INIT_ERROR=false``, it keeps running and offers nothing. With MIG, ``MIG_STRATEGY`` selects what
 it offers: ``none``, NVIDIA's default, offers whole GPUs, ``single`` offers slices under the name of a GPU, and
-``mixed`` offers slices under their own names. All devices are unhealthy while the driver is broken.
+``mixed`` offers slices under their own names. A configuration file (``CONFIG_FILE``) with time-slicing offers each
+device several times. All devices are unhealthy while the driver is broken.
 """
 
 from __future__ import annotations
@@ -44,6 +45,34 @@ def offered_devices(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, lis
         return RESOURCE, [gpu["uuid"] for gpu in gpus if not gpu["mig"]]
     name = RESOURCE if strategy == "single" else f"nvidia.com/mig-{slices[0]['mig']}"
     return name, [gpu["uuid"] for gpu in slices]
+
+
+def shared_devices(resource: str, ids: list[str], config: Any) -> tuple[str, list[str]]:
+    """Return the resource and the ids of the devices with the time-slicing of a configuration, as in the real plugin.
+
+    Args:
+        resource: resource without time-slicing.
+        ids: ids of the devices.
+        config: the configuration file's content.
+    """
+    sharing = ((config or {}).get("sharing") or {}).get("timeSlicing") or {}
+    for entry in sharing.get("resources") or ():
+        replicas = int(entry.get("replicas") or 0)
+        if entry.get("name") != resource or replicas < 2:
+            continue
+        if sharing.get("renameByDefault"):
+            resource = entry.get("rename") or f"{resource}.shared"
+        return resource, [f"{uuid}::{number}" for uuid in ids for number in range(replicas)]
+    return resource, ids
+
+
+def read_config(path: str) -> Any:
+    """Return the content of the configuration file; None without one."""
+    if not path:
+        return None
+    import yaml  # only plugins with a file need it
+
+    return yaml.safe_load(Path(os.environ.get("AKSGPU_ROOT", "") + path).read_text())
 
 
 def log(text: str, level: str = "I") -> None:
@@ -110,6 +139,7 @@ def main() -> int:
     default = os.environ.get("FAIL_ON_INIT_ERROR", "true")
     parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)
     parser.add_argument("--mig-strategy", default=os.environ.get("MIG_STRATEGY", "none"))
+    parser.add_argument("--config-file", default=os.environ.get("CONFIG_FILE", ""))
     options, _ = parser.parse_known_args()
     gpus = given_gpus()
     problem = driver_problem()
@@ -117,7 +147,8 @@ def main() -> int:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
         kubelet = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins/kubelet.sock")
-        asyncio.run(offer(kubelet, *offered_devices(gpus, options.mig_strategy)))
+        offered = offered_devices(gpus, options.mig_strategy)
+        asyncio.run(offer(kubelet, *shared_devices(*offered, read_config(options.config_file))))
     for text in [f"Failed to initialize NVML: {problem}"] if problem else NO_GPUS:
         log(text, "E")
     if options.fail_on_init_error.lower() not in ("false", "0", "f"):

@@ -78,6 +78,11 @@ class PodRunner:
         self._deadline = float("inf")
         self._task: asyncio.Task[None]
 
+    def supervisor_pids(self) -> list[int]:
+        """Return the pids of the supervisors of the containers that are running."""
+        pids = [container.supervisor_pid for container in self.all_containers]
+        return [pid for pid in pids if pid]
+
     def start(self) -> None:
         """Run the pod, or continue it after a restart of the laptop."""
         self._restore()

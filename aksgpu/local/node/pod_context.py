@@ -112,7 +112,8 @@ class PodContext:
 
     def container_gpus(self, container: str) -> list[Gpu]:
         """Return the GPUs that are assigned to a container."""
-        ids = {device for devices in self.devices.get(container, {}).values() for device in devices}
+        assigned = (device for devices in self.devices.get(container, {}).values() for device in devices)
+        ids = {device.partition("::")[0] for device in assigned}  # time-slicing adds a number to a GPU's id
         return [gpu for gpu in self.node.gpus if gpu.uuid in ids]
 
     def addresses(self) -> dict[str, Any]:
