@@ -52,6 +52,8 @@ _TRACEBACK_LINES = 20
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
 
+_GPU_ADVICE = "Return tensors of the CPU, such as tensor.cpu()."
+_MODULE_ADVICE = "Install the missing module here, or return plain data."
 _CODE_MARK = b"cloudpickle"
 """Part of each pickle that holds code by value."""
 
@@ -226,9 +228,10 @@ def value_of(record: Record, name: str, *, raw: bool) -> Any:
     try:
         return pickle.loads(record.body)
     except Exception as failed:
+        advice = _GPU_ADVICE if "CUDA" in str(failed) else _MODULE_ADVICE
         raise ResultUnpicklable(
             f"the value of job {name} cannot be unpickled here: {type(failed).__name__}: {failed}",
-            hint="job.result(raw=True) returns its bytes. Install the missing module here, or return plain data.",
+            hint=f"{advice} job.result(raw=True) returns its bytes.",
         ) from failed
 
 
