@@ -59,7 +59,7 @@ def notebooks() -> list[Path]:
 
 def further() -> list[Path]:
     """Return the further notebooks in order. They are not steps of the tutorial, but are copied with it."""
-    return _found("0[7-9]*.ipynb")
+    return [path for path in _found("[01][0-9]-*.ipynb") if path not in notebooks()]
 
 
 def _found(pattern: str) -> list[Path]:

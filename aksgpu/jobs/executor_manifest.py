@@ -19,6 +19,7 @@ __all__ = [
     "FUNCTION",
     "LAUNCHING",
     "MAIN",
+    "PARAMETERS",
     "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
@@ -38,6 +39,8 @@ CANCELLED = "aksgpu.dev/cancelled"
 """Annotation of a Job that was cancelled before its program started."""
 FUNCTION = "aksgpu.dev/function"
 """Annotation with the name of the function."""
+PARAMETERS = "aksgpu.dev/parameters"
+"""Annotation with the plain arguments of the call, as JSON."""
 FINGERPRINT = "aksgpu.dev/fingerprint"
 """Annotation with a checksum of the call and the options."""
 PAYLOAD_SECRET = "aksgpu.dev/payload"

@@ -35,7 +35,9 @@ _ABANDONED = timedelta(minutes=10)
 """Age of an unfinished launch from which on it counts as abandoned."""
 
 
-def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str) -> Job:
+def launch(
+    aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str, annotations: Mapping[str, str] | None = None
+) -> Job:
     """Start a Job for a payload, and return it without waiting for it.
 
     With ``options.name``, the Job of that name is returned if it is the same run.
@@ -45,6 +47,7 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
         payload: what travels to the pod.
         options: the Executor's options.
         what: the name of the function or script, for names and messages.
+        annotations: further annotations of the Job.
 
     Raises:
         AlreadyExists: the Job of that name runs something else.
@@ -58,7 +61,7 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
         existing = _existing(aks, name, namespace, fingerprint, what)
         if existing is not None:
             return existing
-    return _create(aks, name, namespace, payload, options, fingerprint, what)
+    return _create(aks, name, namespace, payload, options, fingerprint, what, annotations or {})
 
 
 def new_name(what: str) -> str:
@@ -92,6 +95,7 @@ def _create(
     options: ExecutorOptions,
     fingerprint: str,
     what: str,
+    annotations: Mapping[str, str],
 ) -> Job:
     token = _token()
     contents: dict[str, Mapping[str, bytes]] = {}
@@ -102,7 +106,7 @@ def _create(
     if options.secrets:
         contents[environment_secret] = {key: value.encode() for key, value in options.secrets.items()}
     manifest = build_manifest(name, namespace, options, payload_secrets, environment_secret=environment_secret)
-    manifest["metadata"]["annotations"] |= {FUNCTION: what[:200], FINGERPRINT: fingerprint}
+    manifest["metadata"]["annotations"] |= {**annotations, FUNCTION: what[:200], FINGERPRINT: fingerprint}
     if options.gpus:
         _fit_to_nodes(aks, manifest["spec"]["template"]["spec"], options)
     created = aks.kube.create(manifest)
