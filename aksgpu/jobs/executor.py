@@ -12,6 +12,8 @@ from typing import Any
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import job_arguments
+from aksgpu.jobs.call_parameters import parameters
+from aksgpu.jobs.executor_manifest import PARAMETERS
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
@@ -319,7 +321,8 @@ class Executor:
             )
             # The level is that of the caller of `submit` or `map`.
             warnings.warn(text, stacklevel=3)
-        return launch(self.cluster, payload, options, what=_name_of(fn))
+        annotations = {PARAMETERS: parameters(fn, args, kwargs)}
+        return launch(self.cluster, payload, options, what=_name_of(fn), annotations=annotations)
 
     def _pack(
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -22,6 +22,7 @@ __all__ = [
     "OUTPUT",
     "OUT_PATH",
     "PACKAGES",
+    "PARAMETERS",
     "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
@@ -41,6 +42,8 @@ CANCELLED = "aksgpu.dev/cancelled"
 """Annotation of a Job that was cancelled before its program started."""
 FUNCTION = "aksgpu.dev/function"
 """Annotation with the name of the function."""
+PARAMETERS = "aksgpu.dev/parameters"
+"""Annotation with the plain arguments of the call, as JSON."""
 FINGERPRINT = "aksgpu.dev/fingerprint"
 """Annotation with a checksum of the call and the options."""
 PACKAGES = "aksgpu.dev/packages"

@@ -51,7 +51,9 @@ _ABANDONED = timedelta(minutes=10)
 """Age of an unfinished launch from which on it counts as abandoned."""
 
 
-def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str) -> Job:
+def launch(
+    aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str, annotations: Mapping[str, str] | None = None
+) -> Job:
     """Start a Job for a payload, and return it without waiting for it.
 
     With ``options.name``, the Job of that name is returned if it is the same run.
@@ -61,6 +63,7 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
         payload: what travels to the pod.
         options: the Executor's options.
         what: the name of the function or script, for names and messages.
+        annotations: further annotations of the Job.
 
     Raises:
         AlreadyExists: the Job of that name runs something else.
@@ -78,7 +81,7 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
     require_claims(aks, options, namespace)
     warn_of_lost_results(aks, options)
     try:
-        return _create(aks, name, namespace, payload, options, fingerprint, what)
+        return _create(aks, name, namespace, payload, options, fingerprint, what, annotations or {})
     except AlreadyExists:
         # Another kernel created a Job of the user's name since it was looked up.
         existing = _existing(aks, name, namespace, fingerprint, what) if options.name else None
@@ -118,6 +121,7 @@ def _create(
     options: ExecutorOptions,
     fingerprint: str,
     what: str,
+    annotations: Mapping[str, str],
 ) -> Job:
     token = _token()
     contents: dict[str, Mapping[str, bytes]] = {}
@@ -128,7 +132,8 @@ def _create(
     if options.secrets:
         contents[environment_secret] = {key: value.encode() for key, value in options.secrets.items()}
     manifest = build_manifest(name, namespace, options, payload_secrets, environment_secret=environment_secret)
-    manifest["metadata"]["annotations"] |= {FUNCTION: what[:_LONGEST_NAME_SHOWN], FINGERPRINT: fingerprint}
+    described = {FUNCTION: what[:_LONGEST_NAME_SHOWN], FINGERPRINT: fingerprint}
+    manifest["metadata"]["annotations"] |= {**annotations, **described}
     if payload.packages.requirements:
         manifest["metadata"]["annotations"][PACKAGES] = " ".join(payload.packages.requirements)[:_LONGEST_LIST]
     if options.gpus:

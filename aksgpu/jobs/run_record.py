@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from aksgpu.errors import AksGpuError
+from aksgpu.jobs.call_parameters import SECRET_NAME
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import node_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -18,8 +18,6 @@ __all__ = ["read_facts"]
 
 _READING_NODES = 10.0
 """Seconds that reading the nodes and their prices may take."""
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
-"""Names of environment variables whose values are not saved."""
 _ENDINGS = {"Completing": "Complete", "Failing": "Failed"}
 """Phase of a Job whose pods have ended, before the Job controller has recorded it."""
 _ANNOTATIONS = {
@@ -88,7 +86,7 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
 def _environment(container: Object) -> dict[str, str]:
     found = {}
     for each in container.get("env") or ():
-        if "value" in each and not _SECRET_NAME.search(each["name"]):
+        if "value" in each and not SECRET_NAME.search(each["name"]):
             found[each["name"]] = str(each["value"])
     return found
 
