@@ -151,6 +151,14 @@ def test_the_files_that_the_recipes_name_exist() -> None:
     assert missing == []
 
 
+def test_the_page_shows_the_layers() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    shown = [set(re.findall(r"`(\w+)(?:/|\.py)`:", row)) for _, row in rows]
+    assert shown == list(LAYERS)
+    assert [int(number) for number, _ in rows] == list(range(1, len(LAYERS) + 1))
+
+
 def test_every_module_has_a_layer() -> None:
     assert {top_level(name) for name in MODULES} - {"", "local", "data"} == set(LAYER)
 
