@@ -102,7 +102,7 @@ def check_resumed(aks: Any) -> bool:
 
 def main() -> int:
     """Run all checks."""
-    with cluster.temporary(aksgpu.connect(), "trial", resource_group="trial", location="eastus") as aks:
+    with cluster.temporary(aksgpu.connect(), "trial", resource_group="trial", location="westus3") as aks:
         cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC40ads_H100_v5", count=1)
         plugin.install(aks)
         gpu = jobs.Executor(aks, gpus=1)
