@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         plugin,
         runs,
         sizes,
+        storage,
         tutorial,
         views,
         waiting,
@@ -56,6 +57,7 @@ __all__ = [
     "plugin",
     "runs",
     "sizes",
+    "storage",
     "tutorial",
     "views",
     "waiting",
@@ -77,6 +79,13 @@ def __getattr__(name: str) -> object:
 
         return importlib.import_module(f"aksgpu.{name}")
     raise AttributeError(f"module 'aksgpu' has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Define the magics ``%gpu`` and ``%%gpu``. IPython calls this for ``%load_ext aksgpu``."""
+    from aksgpu.magic import register
+
+    register(shell)
 
 
 def __dir__() -> list[str]:

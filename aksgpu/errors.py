@@ -54,11 +54,14 @@
     │   ├── PythonMismatch             the image's Python cannot run what this Python pickled
     │   ├── PackageError               packages could not be installed in the pod
     │   ├── RunTimeout                 the program ran longer than its limit
-    │   └── JobCancelled               the program was stopped by job.cancel() (concurrent.futures.CancelledError)
+    │   ├── JobCancelled               the program was stopped by job.cancel() (concurrent.futures.CancelledError)
+    │   └── SessionEnded               the session's pod has ended, and what was loaded there is gone
     ├── ResultError                    the function returned, and its value cannot be had
     │   ├── ResultLost                 the value is gone, or arrived incomplete
     │   ├── ResultTooLarge             the value is too large for the ways back
     │   └── ResultUnpicklable          the value cannot be pickled there, or not be unpickled here
+    ├── StorageError                   files could not be copied to or from a claim
+    │   └── StorageFull                the claim has too little space left
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
 
 Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it. The errors of Azure and Kubernetes have
@@ -123,7 +126,10 @@ __all__ = [
     "ResultUnpicklable",
     "RunTimeout",
     "SecondGpuStack",
+    "SessionEnded",
     "SizeNotAvailable",
+    "StorageError",
+    "StorageFull",
     "StreamLost",
     "SubnetTooSmall",
     "SubscriptionDisabled",
@@ -849,6 +855,10 @@ class JobCancelled(JobFailed, CancelledError):
     """The program was stopped by ``job.cancel()``."""
 
 
+class SessionEnded(JobFailed):
+    """The session's pod has ended, and what was loaded there is gone."""
+
+
 class ResultError(AksGpuError):
     """The function returned, and its value cannot be had."""
 
@@ -873,6 +883,14 @@ class ResultTooLarge(ResultError):
 
 class ResultUnpicklable(ResultError):
     """The value cannot be pickled in the pod, or not be unpickled in this process."""
+
+
+class StorageError(AksGpuError):
+    """Files could not be copied to or from a claim."""
+
+
+class StorageFull(StorageError):
+    """The claim has too little space left."""
 
 
 class LaptopError(AksGpuError):

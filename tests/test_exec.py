@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
 from support.polling import wait_for
+from support.tcp_relay import relayed
 
-from aksgpu import cluster, errors, jobs
+from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
-from aksgpu.kube import Kube
 from aksgpu.kube.exec_stream import STDERR, STDOUT
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
@@ -98,50 +93,9 @@ def test_a_container_of_another_name(aks: Cluster, pod: str) -> None:
         aks.kube.exec(pod, ["true"], container="../x")
 
 
-class Relay(threading.Thread):
-    """Passes the bytes of TCP connections on to the API server, until it is stopped."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(daemon=True)
-        self._port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets: list[socket.socket] = []
-        self.port = self._listener.getsockname()[1]
-        self.start()
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._port))
-                self._sockets += [client, server]
-                for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-
-    def stop(self) -> None:
-        """Cut all connections."""
-        for each in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-
 def test_a_connection_that_breaks_is_not_the_end_of_the_program(aks: Cluster, pod: str, tmp_path: Path) -> None:
-    path = tmp_path / "config"
-    cluster.get_credentials(aks, file=path)
-    config = yaml.safe_load(path.read_text())
-    server = config["clusters"][0]["cluster"]["server"]
-    address = urlsplit(server)
-    assert address.port is not None
-    relay = Relay(address.port)
-    config["clusters"][0]["cluster"]["server"] = server.replace(f":{address.port}", f":{relay.port}")
-    path.write_text(yaml.safe_dump(config))
-    with Kube.from_kubeconfig(path).exec(pod, ["sh", "-c", "echo begun; sleep 600"]) as program:
+    kube, relay = relayed(aks, tmp_path / "config")
+    with kube.exec(pod, ["sh", "-c", "echo begun; sleep 600"]) as program:
         assert program.read(60) == (STDOUT, b"begun\n")
         relay.stop()
         with pytest.raises(errors.Unreachable, match=r"sh in pod|exec"):

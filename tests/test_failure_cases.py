@@ -10,8 +10,8 @@ from support.failure_cases import FOLDER, Case, cases, outcome
 @pytest.mark.parametrize("case", cases(), ids=[case.name for case in cases()])
 def test_each_case_is_diagnosed_rightly(case: Case) -> None:
     found = outcome(case)
-    assert not found.cause_wrong, found.said
-    assert not found.fix_wrong, found.said
+    assert not found.cause_wrong, found.text
+    assert not found.fix_wrong, found.text
 
 
 def test_every_file_is_a_case() -> None:

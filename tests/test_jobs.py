@@ -703,10 +703,12 @@ def test_namespace_none_is_the_contexts_namespace_everywhere(tmp_path: Path) -> 
         asked.append(request.route)
         if request.command == "POST":
             request.json(request.body, 201)
-        elif request.route.endswith("/nodes"):
+        elif request.route.endswith("/nodes") or request.route.endswith(("/pods", "/events")):
             request.json({"metadata": {}, "items": []})
         elif request.route.endswith("/jobs"):
-            request.json({"metadata": {}, "items": [job_object()]})
+            listed = job_object()
+            listed["metadata"]["namespace"] = "team"
+            request.json({"metadata": {}, "items": [listed]})
         else:
             request.json(job_object()) if looking else request.refuse(404, "NotFound", "not found")
 
@@ -720,7 +722,12 @@ def test_namespace_none_is_the_contexts_namespace_everywhere(tmp_path: Path) -> 
         jobs.list(aks)
         assert Job(aks, "j").namespace == "team"
     places = {route for route in asked if "nodes" not in route}
-    assert places == {"/apis/batch/v1/namespaces/team/jobs", "/apis/batch/v1/namespaces/team/jobs/j"}
+    assert places == {
+        "/api/v1/namespaces/team/events",
+        "/api/v1/namespaces/team/pods",
+        "/apis/batch/v1/namespaces/team/jobs",
+        "/apis/batch/v1/namespaces/team/jobs/j",
+    }
 
 
 def test_a_user_of_one_namespace_lists_its_jobs_and_is_refused_the_others(tmp_path: Path) -> None:

@@ -59,6 +59,38 @@ def test_runs_are_compared_after_their_jobs_are_deleted(aks: Cluster, names: lis
     assert runs.get(names[0]).logs() == "epoch 1 loss=0.8\nepoch 2 loss=0.4\n"
 
 
+def test_jobs_of_a_cluster_that_cannot_be_read_are_compared_with_a_warning(
+    aks: Cluster, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs_ = [train(aks, name, 0.4, gpus=0).wait() for name in names]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise errors.Unauthorized("Unauthorized")  # the answer of a cluster that was created again
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="its newest saved run is used"):
+        patch.setattr(Job, "facts", refuse)
+        compared = runs.compare(jobs_)
+    assert set(compared.metrics()["run"]) == set(names)
+
+
+def test_functions_are_compared_by_their_arguments(aks: Cluster) -> None:
+    def learn(lr: float, api_key: str, steps: int = 3) -> None:
+        sys.stdout.write(f"step={steps} loss={lr}\n")
+
+    executor = jobs.Executor(aks, gpus=0)
+    found = [executor.submit(learn, lr, api_key="private") for lr in (0.1, 0.2)]
+    try:
+        for job in found:
+            job.result("2m")
+        differences = runs.compare(found).differences()
+        assert differences.loc["argument lr"].tolist() == ["0.1", "0.2"]
+        assert "argument steps" not in differences.index
+        assert runs.get(found[0].name).facts["annotations"]["parameters"] == '{"lr": 0.1, "steps": 3}'
+    finally:
+        for job in found:
+            job.delete()
+
+
 def test_a_running_job_and_a_saved_run_are_compared(aks: Cluster, names: list[str]) -> None:
     train(aks, names[0], 0.4).wait()
     command = ["sh", "-c", "echo epoch 1 loss=0.7; sleep 600"]

@@ -100,6 +100,10 @@ def _pairs_in_text(text: str, depth: int) -> Iterator[tuple[str, str]]:
     yield from _pairs(_json_in(text), depth + 1)
     for found in _GO_STYLE.finditer(text):
         yield found["code"], found["message"].replace('\\"', '"').replace("\\n", "\n")
+    _, has_details, details = text.partition("Exception Details:")
+    if has_details:
+        inner = _written_out(details, None)
+        yield inner.code, inner.message
 
 
 _MOST_BRACES = 5

@@ -15,7 +15,7 @@ from aksgpu.azure.network_rules import network_rule, subnet_rule
 from aksgpu.azure.node_setup_rules import node_setup_rule
 from aksgpu.azure.quota_rules import count_limit_rule, quota_code_rule, quota_rule
 from aksgpu.azure.refusal import FORBIDDEN, LOGIN, Refusal, Rule, shell
-from aksgpu.azure.size_rules import allocation_rule, location_rule, size_rule, spot_rule, zone_rule
+from aksgpu.azure.size_rules import allocation_rule, disk_rule, location_rule, size_rule, spot_rule, zone_rule
 from aksgpu.errors import AzureError
 
 __all__ = ["RULES"]
@@ -132,6 +132,39 @@ def _local_accounts(refusal: Refusal) -> AzureError | None:
     )
 
 
+_ACTION = re.compile(
+    r"(?:not have (?:authorization|permission)|required permissions?).{0,40}?"
+    r" perform action '(?P<action>[\w./*]{1,200})'"
+    r"(?: (?:over|on the linked|on) scopes?(?:\(s\))? '(?P<scope>[^']{1,600})')?",
+    re.I | re.S,
+)
+_MISSING_ROLE_CODES = {
+    "authorizationfailed",
+    "linkedauthorizationfailed",
+    "customroutetablemissingpermission",
+    "customroutetablemissingpermissions",
+    "customprivatednszonemissingpermission",
+    "customprivatednszonemissingpermissionerror",
+}
+
+
+def _missing_role(refusal: Refusal) -> AzureError | None:
+    found = _ACTION.search(refusal.message)
+    if not found and refusal.code.lower() not in _MISSING_ROLE_CODES:
+        return None
+    action = found["action"] if found else ""
+    scope = (found["scope"] if found else None) or "SCOPE"
+    network = "Microsoft.Network/" in action or refusal.code.lower().startswith("custom")
+    role = "Network Contributor" if network else "Contributor"
+    what = f" for {action}" if action else ""
+    hint = (
+        f"Ask the owner for a role{what}, such as {role}, or choose another subscription: "
+        'azure = aksgpu.connect("azure", subscription_id=...).'
+        + shell(f'az role assignment create --assignee PRINCIPAL --role "{role}" --scope {scope}')
+    )
+    return errors.AzureAuthError("", hint=hint)
+
+
 _SECRET = re.compile(r"AADSTS7000(?:222|215)|client secret (?:keys? )?.{0,40}(?:expired|invalid)", re.I)
 
 
@@ -149,7 +182,11 @@ def _service_principal(refusal: Refusal) -> AzureError | None:
 
 
 _PROVIDER = re.compile(r"not registered to use namespace '(?P<provider>[\w.]{1,80})'", re.I)
-_PROVIDER_CODES = {"missingsubscriptionregistration", "subscriptionnotregistered"}
+_PROVIDER_CODES = (
+    "missingsubscriptionregistration",
+    "subscriptionnotregistered",
+    "subscriptionnotregisteredwithaks",
+)
 _FEATURE = re.compile(
     r"\bfeature '?(?:(?P<provider>Microsoft\.\w{1,60})/)?(?P<feature>\w{1,80})'? is not (?:enabled|registered|allowed)"
     r"|Preview feature (?P<named>Microsoft\.\w{1,60}/\w{1,80}) not registered",
@@ -283,8 +320,6 @@ _VERSION = "Omit kubernetes_version for the default, or choose one that AKS offe
 )
 _ABORTED = "The operation was aborted. Run the cell again to start a new one."
 _CODES: dict[str, tuple[type[AzureError], str]] = {
-    "AuthorizationFailed": (errors.AzureAuthError, FORBIDDEN),
-    "LinkedAuthorizationFailed": (errors.AzureAuthError, FORBIDDEN),
     "InvalidAuthenticationToken": (errors.AzureAuthError, LOGIN),
     "ExpiredAuthenticationToken": (errors.AzureAuthError, LOGIN),
     "AuthenticationFailed": (errors.AzureAuthError, LOGIN),
@@ -338,6 +373,7 @@ RULES: tuple[Rule, ...] = (
     zone_rule,
     allocation_rule,
     location_rule,
+    disk_rule,
     size_rule,
     node_setup_rule,
     network_rule,
@@ -346,6 +382,7 @@ RULES: tuple[Rule, ...] = (
     _feature,
     _provider,
     _policy,
+    _missing_role,
     _service_principal,
     _locked,
     _last_system_pool,

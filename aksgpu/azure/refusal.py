@@ -58,7 +58,8 @@ Rule = Callable[[Refusal], AzureError | None]
 """A rule: it returns the exception for a refusal, or None if the refusal is about something else."""
 
 _LOCATION = re.compile(
-    r"\b(?:location|region) '?(?P<location>[a-z]{0,20}(?:east|west|north|south|central|usgov)[a-z]{0,20}[0-9]{0,2})\b",
+    r"\b(?:location|region) '{0,2}"
+    r"(?P<location>[a-z]{0,20}(?:east|west|north|south|central|usgov)[a-z]{0,20}[0-9]{0,2})\b",
     re.I,
 )
 """A location's name. The words are those of which Azure's names consist."""

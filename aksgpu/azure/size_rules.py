@@ -11,7 +11,16 @@ from aksgpu.azure.refusal import Refusal, location_in, shell, size_table, skus_c
 from aksgpu.common import gpu_size_table
 from aksgpu.errors import AzureError
 
-__all__ = ["allocation_rule", "location_hint", "location_rule", "size_rule", "spot_rule", "zone_rule"]
+__all__ = [
+    "allocation_rule",
+    "complete_allocation",
+    "disk_rule",
+    "location_hint",
+    "location_rule",
+    "size_rule",
+    "spot_rule",
+    "zone_rule",
+]
 
 _SIZE = r"Standard_[A-Z]{1,20}[0-9][\w-]{0,60}"
 _ANY_SIZE = re.compile(rf"\b{_SIZE}", re.I)
@@ -184,6 +193,8 @@ def _distance(vm_size: str, name: str, similar: tuple[str, ...]) -> tuple[float,
     if name in similar:
         return (0, similar.index(name))
     wanted = gpu_size_table.table().get(vm_size.lower())
+    if not known.aks:
+        return (3,)
     if wanted is None:
         return (1, known.devices, known.vcpus)
     other_vendor = wanted.gpu_model.startswith("AMD") != known.gpu_model.startswith("AMD")
@@ -234,6 +245,24 @@ def allocation_rule(refusal: Refusal) -> AzureError | None:
     )
 
 
+def complete_allocation(error: errors.AllocationFailed, vm_size: str, location: str) -> None:
+    """Add the size and the location of the request to an error about capacity, if Azure's text does not name them."""
+    if error.vm_size and error.location:
+        return
+    old = _capacity_hint(error.vm_size, error.location, **_circumstances(error))
+    error.vm_size = error.vm_size or vm_size
+    error.location = error.location or location
+    if error.hint == old:  # other hints, such as that about the price of spot VMs, say more
+        error.hint = _capacity_hint(error.vm_size, error.location, **_circumstances(error))
+
+
+def _circumstances(error: errors.AllocationFailed) -> dict[str, bool]:
+    """Return what the hint about capacity depends on beside the size and the location."""
+    listed = " ".join(error.constraints)
+    is_zonal = "zonal" in error.code.lower() or "zone" in listed.lower() or "in this zone" in error.message.lower()
+    return {"is_zonal": is_zonal, "is_ephemeral": "Ephemeral" in listed}
+
+
 def _listed(text: str) -> tuple[str, ...]:
     """Return the items of a list with dashes. Some clients fold the list's newlines into spaces."""
     return tuple(item.strip() for item in _BULLET.split(text)[1:])
@@ -248,6 +277,39 @@ def _capacity_hint(vm_size: str, location: str, is_zonal: bool, is_ephemeral: bo
         f"Azure has no capacity at present. Try {zone}another size{example}, or another location, or try again later. "
         f"{size_table(location)} lists the sizes.{disk}{shell(skus_command(location))}"
     )
+
+
+# The disk of the operating system
+
+_NO_LOCAL_DISK = re.compile(
+    r"does not support Ephemeral OS disk|Ephemeral OS disk is not supported for"
+    r"|OS disk of Ephemeral VM with size greater|use a VM size with larger cache",
+    re.I,
+)
+_DISK_CODES = {"vmcachesizetoosmall", "vmcannotfitephemeralosdisk"}
+_CACHE = re.compile(r"(?:cache size|temporary disk size) of (?P<bytes>\d{1,16}) bytes", re.I)
+_MOST_GB = re.compile(r"size greater than (?P<gb>\d{1,6}) GB", re.I)
+_SMALLEST_OS_DISK_GB = 30
+"""The smallest OS disk that AKS accepts."""
+
+
+def disk_rule(refusal: Refusal) -> AzureError | None:
+    """Recognise a size whose local disks are too small for the disk of the operating system."""
+    if refusal.code.lower() not in _DISK_CODES and not _NO_LOCAL_DISK.search(refusal.message):
+        return None
+    named = _ANY_SIZE.search(refusal.message)
+    call = 'cluster.add_gpu_pool(aks, "gpunp", os_disk_type="Managed")'
+    if named:
+        call = f'cluster.add_gpu_pool(aks, "gpunp", vm_size={_spelled(named[0])!r}, os_disk_type="Managed")'
+    most = _MOST_GB.search(refusal.message)
+    local = [int(each["bytes"]) // 2**30 for each in _CACHE.finditer(refusal.message)]
+    largest = int(most["gb"]) if most else max(local, default=0)
+    smaller = f", or os_disk_size_gb={largest}, which fits" if largest >= _SMALLEST_OS_DISK_GB else ""
+    command = (
+        "az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp --node-osdisk-type Managed"
+    )
+    hint = f"Use a managed disk: {call}{smaller}.{shell(command)}"
+    return errors.InvalidParameter("", hint=hint, parameter="agentPoolProfile.osDiskType")
 
 
 # Spot

@@ -19,6 +19,7 @@ _RANK = re.compile(
     r"|\((?:\w{1,40} )?pid=(?P<pid>\d{1,9})(?:, ip=[\d.]{7,15})?(?:, [^()\n]{0,80})?\)|(?P<srun>\d{1,5}):)\s?"
 )
 """How launchers mark the lines of a process: torch, torchrun, MPI, Ray, Slurm."""
+_NUMBER = re.compile(r"\d{1,30}(?:\.\d{1,30})?")
 _TRACEBACK = "Traceback (most recent call last):"
 _WRAPPER = re.compile(
     r"ChildFailedError|CalledProcessError|ProcessExitedException|ProcessRaisedException|SystemExit|KeyboardInterrupt"
@@ -41,7 +42,7 @@ _SIGNS = (
     "no supported", "pin_memory", "ignored", "waiting",
 )  # fmt: skip
 """Parts of lines that can be about a failure, in lower case. In a long log, no other lines are compared."""
-_ALWAYS_COMPARED = 1000
+_ALWAYS_COMPARED = 300
 """Lines from the end of a log that are all compared with the table."""
 _NEAR = 40
 """Lines before a traceback that belong to the error."""
@@ -209,9 +210,16 @@ def _from_block(lines: Sequence[_Line], block: _Block, causes: Sequence[FailureT
 def _from_lines(lines: Sequence[_Line], rows: Sequence[FailureText], rank: str) -> FirstError | None:
     """Return the first line that a row recognises, of the rank that failed first if it has one."""
     found: FirstError | None = None
+    seen: set[str] = set()
     for number, line in enumerate(lines):
-        if number < len(lines) - _ALWAYS_COMPARED and not _is_sign(line.text):
-            continue
+        if number < len(lines) - _ALWAYS_COMPARED:
+            # Lines that differ only in their numbers, such as those of a progress bar, are compared once.
+            shape = _NUMBER.sub("0", line.text)
+            if shape in seen:
+                continue
+            seen.add(shape)
+            if not _is_sign(line.text):
+                continue
         failure = _match(rows, _with_next(lines, number))
         if failure is None:
             continue

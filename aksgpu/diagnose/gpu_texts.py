@@ -184,7 +184,7 @@ GPU_TEXTS = (
         name="the GPU lacks a feature",
         pattern=r"FlashAttention only supports Ampere GPUs or newer"
         r"|Bfloat16 is only supported on GPUs with compute capability"
-        r"|bf16/gpu\. Your setup doesn't support bf16|fp8 (?:quantization|training) (?:is )?(?:only )?(?:requires"
+        r"|setup doesn't support bf16|fp8 (?:quantization|training) (?:is )?(?:only )?(?:requires"
         r"|supported)"
         r"|requires (?:a GPU with )?(?:compute|cuda|CUDA) capability (?:of at least |>= ?|at least )?\d"
         r"|GPU with compute capability less than|Minimum capability: \d|not supported on (?:Turing|Volta|Pascal)",
@@ -259,7 +259,8 @@ GPU_TEXTS = (
         r"|DeviceGet)\w{0,40}[^\n]{0,40}Unknown Error"
         r"|rm_init_adapter failed|RmInitAdapter failed|GSP (?:RPC )?[Tt]imeout|\bXid(?: error)?[ :=]{1,3}\d{2,3}\b"
         r"|GPU access blocked by the operating system|CUDA error: device not ready"
-        r"|CUDA-capable device\(s\) is/are busy or unavailable|CUDA error: unknown error|CUDA_ERROR_UNKNOWN\b"
+        r"|CUDA-capable device(?:s|\(s\)) (?:is/)?are busy or unavailable|CUDA unknown error - this may be due"
+        r"|CUDA error: unknown error|CUDA_ERROR_UNKNOWN\b"
         r"|an internal (?:driver|error) (?:error )?occurred in nvml",
         kind=errors.GpuLost,
         verdict="the node has lost a GPU[ (XID {xid})]",
@@ -340,7 +341,8 @@ GPU_TEXTS = (
         r"|nvidia-container-cli: initialization error|nvidia-container-cli: (?:ldcache|mount|detection) error"
         r"|No devices found\. Waiting indefinitely|Incompatible (?:platform|strategy"
         r"|device discovery strategy) detected"
-        r"|Detected non-NVML platform|No valid resources detected|Found no NVIDIA driver on your system"
+        r"|Detected non-NVML platform|invalid device discovery strategy|No devices were found"
+        r"|No valid resources detected|Found no NVIDIA driver on your system"
         r"|NVIDIA (?:kernel )?driver is not (?:loaded|running)|kernel driver does not appear to be running"
         r"|NVML: (?:Driver Not Loaded|Not Found)|nvmlInit failed|nvidia-modprobe: (?:ERROR|unable)"
         r"|/dev/nvidia(?:ctl|0|-uvm)?[:'\"]? ?(?:does not exist|[Nn]o such file)|No NVIDIA driver (?:was )?found"
@@ -388,7 +390,7 @@ GPU_TEXTS = (
         r"|Unknown backend:? '?(?:gpu|cuda)'?|no platforms that are instances of (?:gpu|cuda) are present"
         r"|No supported gpu backend found|CUDAAccelerator can ?not run on your system"
         r"|Unable to initialize backend '(?:cuda|gpu)': [^\n]{0,200}(?:no visible|No visible|NO_DEVICE)"
-        r"|No visible GPU devices|Failed to infer device type|ProcessGroupNCCL is only supported with GPUs"
+        r"|No visible GPU (?:devices|is found)|Failed to infer device type|ProcessGroupNCCL is only supported with GPUs"
         r"|[Nn]o (?:CUDA |NVIDIA |visible )?GPUs? (?:was |were )?(?:found|detected|available)[^,\n]{0,60}"
         r"(?<!falling back)(?:[.!]|$)"
         r"|CUDA is not available[^\n]{0,40}(?:required|abort|exit|cannot)|requires a (?:CUDA|NVIDIA) GPU"
@@ -420,6 +422,7 @@ GPU_TEXTS = (
         name="an invalid memory access on the GPU",
         pattern=r"an illegal memory access was encountered|CUDA_ERROR_ILLEGAL_ADDRESS|device-side assert triggered"
         r"|CUDA_ERROR_ASSERT|unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED|misaligned address"
+        r"|CUBLAS_STATUS_EXECUTION_FAILED"
         r"|an illegal instruction was encountered|CUDA_ERROR_MISALIGNED_ADDRESS|Warp Illegal (?:Address|Instruction)"
         r"|Assertion `[^`\n]{1,80}` failed\.?$",
         verdict="a kernel of the program failed on the GPU",
@@ -431,7 +434,8 @@ GPU_TEXTS = (
     FailureText(
         name="cuDNN or cuBLAS does not fit",
         pattern=r"Loaded runtime CuDNN library: [\d.]{1,12} but source was compiled with|CUDNN_STATUS_VERSION_MISMATCH"
-        r"|CUDNN_STATUS_NOT_INITIALIZED|CUDNN_STATUS_ARCH_MISMATCH|Unable to find an engine to execute this computation"
+        r"|CU(?:DNN|BLAS)_STATUS_NOT_INITIALIZED|Failed to get convolution algorithm|CUDNN_STATUS_ARCH_MISMATCH"
+        r"|Unable to find an engine to execute this computation"
         r"|cuDNN version incompatibility|CUDNN_STATUS_(?:SUBLIBRARY_VERSION|SUBLIBRARY_LOADING)\w{0,20}"
         r"|DNN library is not found|Could not create cudnn handle"
         r"|FAILED_PRECONDITION: DNN library initialization failed",
@@ -521,12 +525,24 @@ GPU_TEXTS = (
         source="https://github.com/jax-ml/jax/issues/29068",
     ),
     FailureText(
+        name="PyTorch has no code for this GPU",
+        pattern=r"with CUDA capability sm_\w{1,5} is not compatible with the current PyTorch installation",
+        kind=errors.DriverMismatch,
+        verdict="the image's build of PyTorch has no code for this GPU",
+        cure=_OTHER_BUILD,
+        places=frozenset({Place.LOG}),
+        weight=Weight.WARNING,
+        example="UserWarning: NVIDIA H100 with CUDA capability sm_90 is not compatible with the current PyTorch "
+        "installation.",
+        near_miss="NVIDIA H100 with CUDA capability sm_90",
+        source="https://github.com/pytorch/pytorch/issues/31285",
+    ),
+    FailureText(
         name="PyTorch continues on the CPU",
         pattern=r"UserWarning: CUDA initialization: |Can't initialize NVML|GPU available: False"
         r"|User provided device_type of 'cuda', but CUDA is not available|CUDA is not available\. Disabling"
         r"|'pin_memory' argument is set as true but no accelerator is found"
-        r"|The installed version of bitsandbytes was compiled without GPU support"
-        r"|with CUDA capability sm_\w{1,5} is not compatible with the current PyTorch installation",
+        r"|The installed version of bitsandbytes was compiled without GPU support",
         kind=errors.NoGpuDriver,
         verdict="PyTorch does not use the GPU: it runs on the CPU while the GPU is paid for",
         cure=_GPU_BUILD,

@@ -51,7 +51,7 @@ NODE_TEXTS = (
     ),
     FailureText(
         name="the node's detector reports XID errors",
-        pattern=r"^(?:GPU)?XIDErrors?\b(?:.{0,200}?\bXID\w{0,5}\W{1,4}(?P<xid>\d{1,4})\b)?",
+        pattern=r"^(?:GPU)?XIDErrors?\b(?:.{0,200}?\bXID\w{0,5}[ :=#]{1,4}(?P<xid>\d{1,4})\b)?",
         case=False,
         kind=errors.GpuLost,
         verdict="the driver of the node's GPUs reports errors (XID[ {xid}])",

@@ -206,7 +206,8 @@ DISTRIBUTED_TEXTS = (
         r"|socketProgress: Connection closed|Broken pipe|[Cc]onnection reset by peer|DistBackendError|ncclRemoteError"
         r"|ncclSystemError|ncclInternalError|Some NCCL operations have failed or timed out|recvValue failed"
         r"|[Ss]ocket [Tt]imeout|Process group watchdog thread terminated|NCCL communicator was aborted"
-        r"|HeartbeatMonitor|Aborted due to (?:an )?exception in another|[Aa]nother (?:rank|process"
+        r"|HeartbeatMonitor|NCCL WARN [^\n]{0,80}Connection refused|Aborted due to (?:an )?exception in another"
+        r"|[Aa]nother (?:rank|process"
         r"|worker) (?:has )?failed"
         r"|tasks? reported to be (?:stuck|unhealthy)|Terminating process because the JAX distributed service"
         r"|horovodrun[^\n]{0,80}aborted|Horovod has been shut down|ORTE has lost communication|MPI_ABORT was invoked"
@@ -229,7 +230,7 @@ IMAGE_CONTENT_TEXTS = (
     FailureText(
         name="no C compiler",
         pattern=r"Failed to find C compiler|InvalidCxxCompiler|No working C\+\+ compiler found"
-        r"|(?:gcc|cc|g\+\+|c\+\+|clang|x86_64-linux-gnu-gcc)(?:: command|['\"]?:? ?(?:command )?)not found"
+        r"|(?<![\w.-])(?:gcc|cc|g\+\+|c\+\+|clang|x86_64-linux-gnu-gcc)(?:: command|['\"]?:? ?(?:command )?)not found"
         r"|No such file or directory: '(?:gcc|cc|g\+\+|c\+\+|clang)'|command '(?:gcc|cc|g\+\+"
         r"|x86_64-linux-gnu-gcc)' failed"
         r": No such file|Python\.h: No such file|unable to execute '(?:gcc|cc|x86_64-linux-gnu-gcc)'"
@@ -302,7 +303,8 @@ IMAGE_CONTENT_TEXTS = (
     FailureText(
         name="git is missing",
         pattern=r"(?:^|\n|: |')git: (?:command )?not found|No such file or directory: 'git'|Cannot find command 'git'"
-        r"|[Bb]ad git executable|exec: \"git\": executable file not found|git(?:\.exe)? (?:is|was) not (?:found"
+        r"|[Bb]ad git executable|git executable (?:was )?not found|exec: \"git\": executable file not found"
+        r"|git(?:\.exe)? (?:is|was) not (?:found"
         r"|installed)",
         verdict="the image has no git",
         cure=_in_image("git", f"{_APT} git"),
@@ -330,7 +332,8 @@ IMAGE_CONTENT_TEXTS = (
         r"|torchaudio) were compiled with "
         r"different CUDA|incompatible (?:with|version of) (?:torch|numpy|transformers|jaxlib)"
         r"|jaxlib version [\d.]{1,10} is "
-        r"(?:newer|older|incompatible)|Descriptors cannot (?:not )?be created directly|binary incompatibility",
+        r"(?:newer|older|incompatible)|Descriptors cannot (?:not )?be created directly|binary incompatibility"
+        r"|CUDA Setup failed despite GPU being available",
         verdict="packages in the image do not fit together",
         cure=Cure(
             "Install the packages in versions that were built for each other (pip install with one requirements file "
@@ -518,8 +521,20 @@ IMAGE_CONTENT_TEXTS = (
 
 WRAPPER_TEXTS = (
     FailureText(
+        name="a bus error",
+        pattern=r"^Bus error\b|\nBus error\b|: Bus error \(core dumped\)|Fatal Python error: Bus error",
+        verdict="the program had a bus error; in a container this is often a full /dev/shm, which is a guess",
+        cure=SHARED_MEMORY_CURE,
+        places=frozenset({Place.LOG}),
+        weight=Weight.SYMPTOM,
+        example="Bus error (core dumped)",
+        near_miss="the bus error rate is 0",
+        source="https://github.com/pytorch/pytorch/issues/5040",
+    ),
+    FailureText(
         name="a process was killed",
-        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exited with code -9\b|SIGKILL: 9",
+        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exited with code -9\b|^Killed$|\nKilled$"
+        r"|: \d{1,9} Killed\b|SIGKILL: 9",
         verdict="a process of the training was killed (SIGKILL), probably because the node's memory was full: the log "
         "does "
         "not say why",

@@ -15,11 +15,10 @@ __all__ = ["DEFAULT_POOL", "EventReading", "add_nodes_call", "from_event", "read
 
 _UNSCHEDULED = re.compile(r"0/(?P<nodes>\d{1,9}) nodes are available(?::|\b)\s*(?P<causes>.*)", re.S)
 _NO_NODES = "no nodes available to schedule pods"
-_PREEMPTION = re.compile(
-    r"[.,]?\s*(?:(?:no new claims to deallocate|deallocation of ResourceClaim[^,.]{0,60}|still not schedulable"
-    r"|not eligible [^,.]{0,80})[,.]\s*)*preemption: |[.,]?\s*no new claims to deallocate"
-)
-"""Where the causes end. Since Kubernetes 1.34, a part about claims comes before the part about preemption."""
+_PREEMPTION = "preemption:"
+"""Where the causes end."""
+_ABOUT_CLAIMS = ("no new claims to deallocate", "still not schedulable", "deallocation of ResourceClaim completed")
+"""What Kubernetes 1.34 and later say before that about claims of devices. These are no causes."""
 _NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^()]*\))?:?(?P<causes>.*)", re.S)
 _KARPENTER = re.compile(
     r"(?:Failed to schedule pod|Could not schedule pod|no nodepools found)[,:]?\s*(?P<causes>.*)", re.S
@@ -83,8 +82,8 @@ def read_event(
         causes = not_scaled["causes"].strip(" .:\n")
         name, cure = scheduling_texts.advice(causes, autoscaler=True, tolerations=tolerations)
         counted = _causes(causes) if reason == "NotTriggerScaleUp" else {}
-        said = ", ".join(counted) or causes
-        text = f": {said}" if said else ", and gives no reason"
+        reasons = ", ".join(counted) or causes
+        text = f": {reasons}" if reasons else ", and gives no reason"
         hint = fill(cure.advice_for(has_azure), {"POOL": pool})
         error = errors.NoScaleUp(f"the autoscaler adds no node for the pod{text}", hint=hint, causes=counted)
         return EventReading(error, name, cure)
@@ -100,8 +99,7 @@ def _read_unscheduled(
     match = _UNSCHEDULED.search(message)
     nodes = int(match["nodes"]) if match else None
     if match is not None:
-        end = _PREEMPTION.search(match["causes"])
-        causes = (match["causes"][: end.start()] if end else match["causes"]).strip(" .\n")
+        causes = _without_preemption(match["causes"])
     elif _NO_NODES in message:
         nodes = 0
         causes = "the cluster has no nodes"
@@ -116,6 +114,14 @@ def _read_unscheduled(
     hint = fill(cure.advice_for(has_azure), {"POOL": pool})
     error = errors.PodPending(text, hint=hint, causes=counted, nodes=nodes)
     return EventReading(error, name, cure)
+
+
+def _without_preemption(text: str) -> str:
+    """Return the causes without the parts about preemption and about claims of devices."""
+    causes = text.partition(_PREEMPTION)[0].strip(" .,\n")
+    for words in _ABOUT_CLAIMS:
+        causes = causes.removesuffix(words).strip(" .,\n")
+    return causes
 
 
 def _causes(text: str) -> dict[str, int]:

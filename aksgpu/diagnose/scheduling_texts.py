@@ -214,6 +214,19 @@ SCHEDULER_TEXTS = (
         source="https://kubernetes.io/docs/concepts/scheduling-eviction/pod-scheduling-readiness/",
     ),
     SchedulingText(
+        name="no nodes",
+        pattern=r"the cluster has no nodes",
+        meaning="The cluster has no node that takes pods.",
+        cure=Cure(
+            "Start the cluster (cluster.start(aks)) or add a pool: cluster.add_gpu_pool(aks, count=1).",
+            "from aksgpu import cluster\ncluster.list_pools(aks)",
+            "az aks nodepool list --resource-group GROUP --cluster-name CLUSTER -o table",
+            "Add a node to the cluster.",
+        ),
+        example="the cluster has no nodes",
+        near_miss="the cluster has nodes",
+    ),
+    SchedulingText(
         name="a gang that is not complete",
         pattern=r"pod group is not ready|gang (?:unschedulable|scheduling)|minAvailable|PodGroup|waiting for (?:more"
         r"|other) pods of",

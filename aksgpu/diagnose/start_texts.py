@@ -428,7 +428,8 @@ ADMISSION_TEXTS = (
         name="the node ran out of disk",
         pattern=r"low on resource: (?:ephemeral-storage|inodes|nodefs|imagefs)|[Ee]phemeral local storage usage exceeds"
         r"|ephemeral-storage "
-        r"(?:usage|limit)|[Uu]sage of EmptyDir volume \"[^\"\n]{1,80}\" exceeds",
+        r"(?:usage|limit)|exceeded its local ephemeral storage limit"
+        r"|[Uu]sage of EmptyDir volume \"[^\"\n]{1,80}\" exceeds",
         verdict="the node ran out of disk, or the pod used more than its limit",
         cure=_MORE_DISK_REQUESTED,
         places=_POD_PLACES,
@@ -473,6 +474,25 @@ ADMISSION_TEXTS = (
         example="Pod was terminated in response to imminent node shutdown.",
         near_miss="the node started up",
         source="https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/",
+    ),
+    FailureText(
+        name="a pod of the system took its place",
+        pattern=r"Preempted in order to admit critical pod",
+        verdict="its node ended it to make room for a pod of the system",
+        cure=Cure(
+            "Run it again: with backoffLimit above 0 the Job controller does so by itself. Ask for the CPU and memory "
+            "that "
+            "the program uses (resources.requests), so that the node is not too full.",
+            edit_job(
+                'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {}).update(cpu="2", '
+                'memory="8Gi")',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=_POD_PLACES,
+        example="Preempted in order to admit critical pod",
+        near_miss="the critical pod was admitted",
+        source="https://kubernetes.io/docs/tasks/administer-cluster/guaranteed-scheduling-critical-addon-pods/",
     ),
     FailureText(
         name="the node's free resources had changed",

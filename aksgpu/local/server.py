@@ -12,6 +12,7 @@ import gc
 import hmac
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -46,6 +47,8 @@ KUBERNETES_ROOTS = ("api", "apis", "healthz", "livez", "openapi", "readyz", "ver
 MAX_BODY_BYTES = 4 * 1024 * 1024
 SHUTDOWN_SECONDS = 0.5
 """Timeout for open requests when the process stops."""
+MAX_OPEN_FILES = 65_536
+"""The limit on open files that the process sets for itself, if the system allows as many."""
 IDLE_CHECK_SECONDS = 5.0
 """Maximum time between two checks whether the process is still in use."""
 
@@ -96,6 +99,7 @@ class Laptop:
         port = listener.getsockname()[1]
         log.info("serving on port %s, process %s", port, os.getpid())
         started = datetime.now(UTC).isoformat()
+        self._last_request = time.monotonic()  # the start may have taken longer than the process may be idle
         await self._wait_until_unused(pid=os.getpid(), port=port, started=started, version=__version__)
         log.info("stopping")
         accepting.cancel()
@@ -266,6 +270,14 @@ def _read_token(path: Path) -> bytes:
     return path.read_bytes().strip()
 
 
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system does. Each connection and each pod needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main() -> None:
     """Serve in the background. The only argument is the file descriptor of the home's lock."""
     if os.fork():
@@ -275,6 +287,7 @@ def main() -> None:
     os.set_inheritable(lock, False)
     os.chdir(home)
     server_log.set_up(home / "laptop.log")
+    _raise_file_limit()
     try:
         asyncio.run(Laptop(home, Settings.from_environment(), lock).run())
     except Exception as error:

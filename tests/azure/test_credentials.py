@@ -77,6 +77,14 @@ def test_merging_keeps_existing_entries_and_sets_the_context(
     assert mine.stat().st_mode & 0o777 == 0o600, "it has credentials now"
 
 
+def test_a_file_that_cannot_be_written(aks: Cluster, script: Script, tmp_path: Path) -> None:
+    give(script, config())
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match="file/config cannot be") as caught:
+        cluster.get_credentials(aks, tmp_path / "file" / "config")
+    assert caught.value.hint
+
+
 def test_users_and_administrators_in_one_file(aks: Cluster, script: Script, tmp_path: Path) -> None:
     """AKS gives both contexts the same name. They must not conflict."""
     mine = tmp_path / "mine"

@@ -43,13 +43,13 @@ class Outcome:
 
     Attributes:
         case: the case.
-        said: the verdict and the fix.
+        text: the verdict and the fix.
         cause_wrong: what is wrong about the class, its attributes or the verdict; empty if nothing is.
         fix_wrong: what is wrong about the fix; empty if nothing is.
     """
 
     case: Case
-    said: str
+    text: str
     cause_wrong: list[str]
     fix_wrong: list[str]
 

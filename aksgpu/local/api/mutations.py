@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aksgpu.common.times import now
-from aksgpu.local.api import admission, deletion, quota, schema, server_side_apply, strategy
+from aksgpu.local.api import admission, deletion, deprecations, quota, schema, server_side_apply, strategy
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.store import Entry, Key, Store, encode
 from aksgpu.local.api.validation import validate, validate_update
@@ -122,6 +122,7 @@ class Writer:
             admission.admit_pod(self._store, kind, obj)
         name = metadata.get("name", "")
         validate(kind, obj, causes).raise_if_any(kind, name)
+        options.warnings.extend(deprecations.warnings(kind, obj))
         if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is not None:
             raise already_exists(kind.plural, name, kind.group)
         quota.admit(self._store, kind, obj)
@@ -161,6 +162,7 @@ class Writer:
         if not subresource:
             strategy.prepare_update(kind.plural, obj, old)
             validate_update(kind, obj, old, causes).raise_if_any(kind, key[1])
+            options.warnings.extend(deprecations.warnings(kind, obj))
         if obj == old:
             return entry
         if kind.generation and obj["spec"] != old["spec"]:

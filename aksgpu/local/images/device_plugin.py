@@ -29,6 +29,8 @@ from typing import Any
 from aksgpu.local.images import driver_problem, given_gpus
 
 RESOURCE = "nvidia.com/gpu"
+REPLICA = "::"
+"""Comes between the id of a shared GPU and the number of its replica."""
 POLL_SECONDS = 0.2
 NO_GPUS = (
     "Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file: "
@@ -47,32 +49,28 @@ def offered_devices(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, lis
     return name, [gpu["uuid"] for gpu in slices]
 
 
-def shared_devices(resource: str, ids: list[str], config: Any) -> tuple[str, list[str]]:
-    """Return the resource and the ids of the devices with the time-slicing of a configuration, as in the real plugin.
-
-    Args:
-        resource: resource without time-slicing.
-        ids: ids of the devices.
-        config: the configuration file's content.
-    """
-    sharing = ((config or {}).get("sharing") or {}).get("timeSlicing") or {}
-    for entry in sharing.get("resources") or ():
-        replicas = int(entry.get("replicas") or 0)
-        if entry.get("name") != resource or replicas < 2:
-            continue
-        if sharing.get("renameByDefault"):
-            resource = entry.get("rename") or f"{resource}.shared"
-        return resource, [f"{uuid}::{number}" for uuid in ids for number in range(replicas)]
+def shared_devices(resource: str, ids: list[str], config: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return the resource and the ids that a plugin offers with the time slicing of its configuration file."""
+    slicing = (config.get("sharing") or {}).get("timeSlicing") or {}
+    for row in slicing.get("resources") or ():
+        if row.get("name") == resource:
+            replicas = int(row.get("replicas") or 1)
+            renamed = bool(row.get("rename")) or slicing.get("renameByDefault")
+            name = (row.get("rename") or f"{resource}.shared") if renamed else resource
+            return name, [f"{uuid}{REPLICA}{number}" for uuid in ids for number in range(replicas)]
     return resource, ids
 
 
-def read_config(path: str) -> Any:
-    """Return the content of the configuration file; None without one."""
+def read_config(path: str) -> dict[str, Any]:
+    """Return the configuration in a file; empty without one."""
     if not path:
-        return None
+        return {}
     import yaml  # only plugins with a file need it
 
-    return yaml.safe_load(Path(os.environ.get("AKSGPU_ROOT", "") + path).read_text())
+    config: dict[str, Any] = yaml.safe_load(Path(os.environ.get("AKSGPU_ROOT", "") + path).read_text()) or {}
+    if (config.get("sharing") or {}).get("mps"):
+        log("sharing.mps has no effect on the laptop AKS", "W")
+    return config
 
 
 def log(text: str, level: str = "I") -> None:
@@ -141,14 +139,15 @@ def main() -> int:
     parser.add_argument("--mig-strategy", default=os.environ.get("MIG_STRATEGY", "none"))
     parser.add_argument("--config-file", default=os.environ.get("CONFIG_FILE", ""))
     options, _ = parser.parse_known_args()
+    config = read_config(options.config_file)
+    strategy = (config.get("flags") or {}).get("migStrategy") or options.mig_strategy
     gpus = given_gpus()
     problem = driver_problem()
     if gpus and not problem:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
         kubelet = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins/kubelet.sock")
-        offered = offered_devices(gpus, options.mig_strategy)
-        asyncio.run(offer(kubelet, *shared_devices(*offered, read_config(options.config_file))))
+        asyncio.run(offer(kubelet, *shared_devices(*offered_devices(gpus, strategy), config)))
     for text in [f"Failed to initialize NVML: {problem}"] if problem else NO_GPUS:
         log(text, "E")
     if options.fail_on_init_error.lower() not in ("false", "0", "f"):

@@ -491,3 +491,29 @@ async def test_a_replaced_job_gets_all_causes(registry: Registry, job: Object) -
     assert causes[3]["field"] == "spec.template"
     assert causes[3]["message"].endswith(": field is immutable")
     assert len(causes) == 4
+
+
+async def test_pods_that_need_kinds_that_are_not_served(registry: Registry, pod: Object) -> None:
+    runtime = copy.deepcopy(pod)
+    runtime["spec"]["runtimeClassName"] = "nvidia"
+    status = await refused(registry.create("pods", runtime, "default"))
+    assert (status["code"], status["message"]) == (
+        403,
+        'pods "p" is forbidden: pod rejected: RuntimeClass "nvidia" not found',
+    )
+    claims = copy.deepcopy(pod)
+    claims["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": "t"}]
+    status = await refused(registry.create("pods", claims, "default"))
+    assert status["code"] == 403
+    assert "serves no resource claims. Request nvidia.com/gpu instead" in status["message"]
+
+
+async def test_a_warning_about_an_annotation_that_has_lost_its_effect(registry: Registry, job: Object) -> None:
+    critical = "scheduler.alpha.kubernetes.io/critical-pod"
+    job["spec"]["template"]["metadata"] = {"annotations": {critical: ""}}
+    options = WriteOptions(manager="test")
+    await registry.write("create", "jobs", job, "train", "default", options=options)
+    assert options.warnings == [
+        f"spec.template.metadata.annotations[{critical}]: non-functional in v1.16+; "
+        'use the "priorityClassName" field instead'
+    ]
