@@ -39,6 +39,7 @@ from aksgpu import (
     plugin,
     runs,
     sizes,
+    storage,
     tutorial,
     views,
 )
@@ -68,7 +69,9 @@ MEANINGS: dict[str, tuple[Any, ...]] = {
     "plots": (plots,),
     "plugin": (plugin,),
     "runs": (runs,),
+    "session": (jobs.Session,),
     "sizes": (sizes,),
+    "storage": (storage,),
     "tutorial": (tutorial,),
     "views": (views,),
 }
