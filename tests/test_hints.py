@@ -69,7 +69,6 @@ MEANINGS: dict[str, tuple[Any, ...]] = {
     "plots": (plots,),
     "plugin": (plugin,),
     "runs": (runs,),
-    "session": (jobs.Session,),
     "sizes": (sizes,),
     "storage": (storage,),
     "tutorial": (tutorial,),
