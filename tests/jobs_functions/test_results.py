@@ -124,6 +124,11 @@ def test_frames_that_are_not_complete_are_no_value(damage: str) -> None:
         records.decode(records.from_frames(frames), KEY)
 
 
+def test_a_text_that_cannot_be_encoded_does_not_lose_the_outcome(report: Any) -> None:
+    assert records.message("\udcff failed", "aksgpu1.x").startswith("? failed\n")
+    assert report(b"value")[1].body == b"value"
+
+
 def test_a_cut_or_forged_message_is_no_value() -> None:
     text = records.encode({"kind": "value"}, b"value", KEY)
     assert records.decode(text, KEY).body == b"value"
