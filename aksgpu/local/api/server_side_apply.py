@@ -66,8 +66,7 @@ class ManagedFieldsEntry:
         describe = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
         if operation != "Update":
             return describe
-        time = self.entry.get("time")
-        return f"{describe} using {self.entry.get('apiVersion', '')}" + (f" at {time}" if time else "")
+        return f"{describe} using {self.entry.get('apiVersion', '')}"
 
 
 def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
@@ -171,7 +170,7 @@ def apply(
                 time = owner.entry.get("time", "")
         else:
             others.append(owner)
-    conflicts = [(owner, path) for owner in others for path in sorted(owner.fields & changed)]
+    conflicts = [(owner, path) for owner in others for path in sorted(owner.fields & changed, key=_conflict_order)]
     if conflicts and not force:
         raise _conflict(conflicts)
     others = [owner.without(changed) for owner in others]
@@ -185,6 +184,11 @@ def apply(
         "managedFields": dump([*others, _new_entry(kind, identity, time, fields)]),
     }
     return merged
+
+
+def _conflict_order(path: Path) -> list[tuple[bool, Any]]:
+    """Return the sort key of a path. Kubernetes lists the fields of a level before what is inside of others."""
+    return [(index < len(path) - 1, element) for index, element in enumerate(path)]
 
 
 def _conflict(conflicts: list[tuple[ManagedFieldsEntry, Path]]) -> StatusError:
