@@ -81,5 +81,12 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'aksgpu' has no attribute {name!r}")
 
 
+def load_ipython_extension(shell: object) -> None:
+    """Define the magics ``%gpu`` and ``%%gpu``. IPython calls this for ``%load_ext aksgpu``."""
+    from aksgpu.magic import register
+
+    register(shell)
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)

@@ -24,6 +24,7 @@ from aksgpu.errors import (
     Forbidden,
     GpuNotAdvertised,
     GpuStackError,
+    Invalid,
     InvalidInput,
     KubernetesError,
     NotFound,
@@ -53,6 +54,24 @@ NAME = "nvidia-device-plugin-daemonset"
 """Name of the DaemonSet."""
 _IMAGE = "k8s-device-plugin"
 """Part of the image's name of every NVIDIA device plugin."""
+_OTHER_VENDORS = ("rocm/", "amd/")
+"""Parts of the names of other vendors' images, which NVIDIA's plugin does not conflict with."""
+_OTHER_PROGRAMS = ("gpu-feature-discovery", "mps-control-daemon", "config-manager")
+"""Programs of the same image that are no device plugin."""
+_CLUSTER_SCOPED = (
+    "Namespace",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "DeviceClass",
+    "PriorityClass",
+    "RuntimeClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
+"""Kinds without a namespace that manifests of device plugins have."""
+_SAFEGUARDS = ("aks-managed-", "gatekeeper", "azurepolicy", "Deployment Safeguards", "PodSecurity")
+"""Parts of the messages with which AKS Automatic, Azure Policy and Pod Security refuse objects."""
 _OPERATOR = "/apis/nvidia.com/v1"
 """Path at which the API server lists the kinds of the GPU Operator."""
 _COLUMNS = {
@@ -97,14 +116,17 @@ def install(
     """Install the plugin and wait until every ready GPU node advertises its GPUs.
 
     A second call, also one in another kernel at the same time, finds the plugin and waits for it too. Tolerations for
-    the taints of the cluster's GPU nodes are added to the manifest.
+    the taints of the cluster's GPU nodes are added to the manifest. Its objects are applied in their order, in
+    ``namespace``; bindings to its service accounts are adapted. Nodes without a GPU do not matter: NVIDIA's manifests
+    run the plugin there too, and it fails there.
 
     GPUs that :func:`aksgpu.capacity.advertise` wrote are removed first, so that the nodes then advertise the GPUs that
     the plugin finds. If it finds none, they are written again and the call raises.
 
     Args:
         aks: the cluster.
-        manifest: objects, YAML text or a YAML file, with one DaemonSet; None uses ``manifests.device_plugin()``.
+        manifest: objects, YAML text or a YAML file, with one DaemonSet that runs a device plugin, such as those of
+            NVIDIA; None uses ``manifests.device_plugin()``. A ConfigMap for time-slicing belongs into it.
         namespace: namespace to install into; created if it is missing.
         timeout: seconds, or text such as ``"10m"``; None means no limit.
         progress: False shows no progress; None reads ``AKSGPU_PROGRESS``.
@@ -124,7 +146,7 @@ def install(
     path_names.check_namespace(namespace)
     timer = Timer(timeout)
     objects = _prepared(_load(manifest), namespace)
-    (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
+    daemon = _plugin_of(objects)
     _let_removal_end(aks, daemon, timer, progress)
     by_hand: dict[str, int] = {}
 
@@ -273,13 +295,29 @@ def _apply(aks: HasKube, obj: Object, force: bool) -> Object:
             f"{obj['kind']} {obj['metadata']['name']} is managed by another program: {taken.message}",
             hint="plugin.install(aks, force=True) takes it over.",
         ) from taken
+    except (Forbidden, Invalid) as refused:
+        if not any(part in refused.message for part in _SAFEGUARDS):
+            raise
+        raise GpuStackError(
+            f"the cluster's policies refuse {obj['kind']} {obj['metadata']['name']}: {refused.message}",
+            hint=_SAFEGUARDS_HINT,
+        ) from refused
+
+
+_SAFEGUARDS_HINT = (
+    "AKS Automatic and policies refuse DaemonSets in system namespaces and hostPath volumes, which a device plugin "
+    'needs. A managed GPU pool needs no DaemonSet: cluster.add_gpu_pool(aks, "gpunp", management_mode="Managed"). '
+    "In a shell: az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp "
+    "--node-vm-size Standard_NC4as_T4_v3 --enable-managed-gpu=true"
+)
 
 
 def _load(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
     objects = manifests.device_plugin() if manifest is None else documents(manifest)
-    if [obj.get("kind") for obj in objects].count("DaemonSet") != 1:
+    if not any(obj.get("kind") == "DaemonSet" for obj in objects):
         raise InvalidInput(
-            "`manifest` must have exactly one DaemonSet", hint="plugin.install(aks) uses manifests.device_plugin()."
+            "`manifest` must have exactly one DaemonSet, got none",
+            hint="plugin.install(aks) uses manifests.device_plugin().",
         )
     for obj in objects:
         missing = _missing(obj)
@@ -288,7 +326,37 @@ def _load(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path
                 f"`manifest` must have {missing} in each {obj.get('kind') or 'object'}, got none",
                 hint="manifests.device_plugin() is a complete one.",
             )
+    _plugin_of(objects)
     return objects
+
+
+def _plugin_of(objects: list[Object]) -> Object:
+    """Return the DaemonSet of a manifest that runs the device plugin.
+
+    Raises:
+        InvalidInput: it has none, or several.
+    """
+    daemons = [obj for obj in objects if obj["kind"] == "DaemonSet"]
+    plugins = [obj for obj in daemons if _runs_plugin(obj)] or daemons
+    if len(plugins) != 1:
+        names = ", ".join(obj["metadata"]["name"] for obj in plugins)
+        raise InvalidInput(
+            f"`manifest` must have exactly one DaemonSet that runs a device plugin, got {names}",
+            hint="plugin.install(aks) uses manifests.device_plugin().",
+        )
+    return plugins[0]
+
+
+def _runs_plugin(daemon: Object) -> bool:
+    """Return whether a DaemonSet runs NVIDIA's device plugin."""
+    for container in daemon["spec"]["template"]["spec"]["containers"]:
+        image = str(container.get("image"))
+        words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
+        is_other = any(vendor in image for vendor in _OTHER_VENDORS)
+        is_other = is_other or any(program in word for program in _OTHER_PROGRAMS for word in words)
+        if _IMAGE in image and not is_other:
+            return True
+    return False
 
 
 def _missing(obj: Object) -> str:
@@ -309,10 +377,20 @@ def _missing(obj: Object) -> str:
 
 
 def _prepared(objects: list[Object], namespace: str) -> list[Object]:
-    """Return copies of the objects in the namespace, and the namespace itself as the first object."""
+    """Return copies of the objects in the namespace, and the namespace itself as the first object.
+
+    Bindings to service accounts of the manifest bind them in the new namespace.
+    """
     rest = [copy.deepcopy(obj) for obj in objects if obj["kind"] != "Namespace"]
+    accounts = {obj["metadata"]["name"] for obj in rest if obj["kind"] == "ServiceAccount"}
     for obj in rest:
-        obj["metadata"]["namespace"] = namespace
+        if obj["kind"] in _CLUSTER_SCOPED:
+            obj["metadata"].pop("namespace", None)
+        else:
+            obj["metadata"]["namespace"] = namespace
+        for subject in obj.get("subjects") or ():
+            if subject.get("kind") == "ServiceAccount" and subject.get("name") in accounts:
+                subject["namespace"] = namespace
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *rest]
 
 
@@ -321,7 +399,7 @@ def _prepared(objects: list[Object], namespace: str) -> list[Object]:
 
 def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
     own = _key(daemon)
-    again = "plugin.install(aks, force=True) installs nevertheless."
+    again = "plugin.install(aks, force=True) installs it all the same."
     try:
         there = _daemons(aks)
         operator = _has_operator(aks)
@@ -365,11 +443,7 @@ def _key(obj: Object) -> tuple[str, str]:
 def _daemons(aks: HasKube) -> list[Object]:
     """Return the DaemonSets that run a device plugin."""
     found = aks.kube.list("DaemonSet", all_namespaces=True)
-    return [d for d in found if _key(d) == (NAMESPACE, NAME) or any(_IMAGE in image for image in _images(d))]
-
-
-def _images(daemon: Object) -> list[str]:
-    return [container["image"] for container in daemon["spec"]["template"]["spec"]["containers"]]
+    return [daemon for daemon in found if _key(daemon) == (NAMESPACE, NAME) or _runs_plugin(daemon)]
 
 
 def _has_operator(aks: HasKube) -> bool:
@@ -393,8 +467,11 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
         nodes = [node for node in there if node.ready]
         current = _observed(aks, namespace, name, uid)
         pods = _pods_by_node(aks, daemon)
-        for pod in pods.values():
-            _refuse_stuck(aks, pod)
+        gpu_nodes = {node.name for node in there}
+        for name_of_node, pod in pods.items():
+            # A manifest without a node selector runs the plugin on nodes without a GPU too, where it fails.
+            if name_of_node in gpu_nodes:
+                _refuse_stuck(aks, pod)
         ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
         gpus = sum(sum(node.allocatable.values()) for node in nodes)
         served = [node for node in ready if any(node.allocatable.values())]
@@ -433,7 +510,7 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
     names = tuple(sorted(node.name for node in unserved))
     without_pod = [node for node in unserved if node.name not in pods]
     if without_pod:
-        return _not_scheduled(daemon, without_pod, names, message)
+        return _not_created(aks, daemon, names, message) or _not_scheduled(daemon, without_pod, names, message)
     tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in names}
     lines = [f"{message}."]
     for node, tail in tails.items():
@@ -446,6 +523,23 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
     if not issubclass(failure.kind, GpuStackError):
         return GpuNotAdvertised(text, hint=failure.fix_for(has_azure(aks)), nodes=names)
     return failure.kind(text, hint=failure.fix_for(has_azure(aks)), nodes=names, **failure.facts)
+
+
+def _not_created(aks: HasKube, daemon: Object, names: tuple[str, ...], message: str) -> GpuStackError | None:
+    """Return the error for pods that the API server refuses to create; None if it does not."""
+    namespace, name = _key(daemon)
+    selector = f"involvedObject.kind=DaemonSet,involvedObject.name={name}"
+    try:
+        events = aks.kube.list("Event", namespace, field_selector=selector)
+    except KubernetesError:
+        return None
+    refusals = [event.get("message") or "" for event in events if event.get("reason") == "FailedCreate"]
+    if not refusals:
+        return None
+    hint = f"Correct what the message names. In a shell: kubectl describe daemonset {name} --namespace {namespace}"
+    if any(part in refusals[-1] for part in _SAFEGUARDS):
+        hint = _SAFEGUARDS_HINT
+    return PluginNotScheduled(f"{message}. Its pods are refused: {refusals[-1]}", hint=hint, nodes=names)
 
 
 def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ...], message: str) -> PluginNotScheduled:

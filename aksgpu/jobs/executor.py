@@ -11,15 +11,21 @@ from typing import Any
 
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
+from aksgpu.jobs import job_arguments
+from aksgpu.jobs.call_parameters import parameters
+from aksgpu.jobs.executor_manifest import PARAMETERS
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.launch import launch
 from aksgpu.jobs.many_jobs import MapResults
+from aksgpu.jobs.notices import note_earlier_runs, remember
+from aksgpu.jobs.session import Session, open_session
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.payload.modules import find_root
 from aksgpu.payload.packing import Payload, pack_call
+from aksgpu.payload.script_packing import pack_script, read_script
 from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["Executor"]
@@ -181,7 +187,72 @@ class Executor:
         Example:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
         """
-        return self._submit(self.options, fn, args, kwargs)
+        note_earlier_runs(fn)
+        job = self._submit(self.options, fn, args, kwargs)
+        remember(fn, job)
+        return job
+
+    def script(
+        self, script: str | os.PathLike[str], *args: object, include: Sequence[str | os.PathLike[str]] = ()
+    ) -> Job:
+        """Run a Python file as a Job, as ``python script.py ARGS`` does, and return the Job without waiting for it.
+
+        The modules of the project that it imports travel with it, and so do the files of ``include``. The project's
+        layout is kept: the script runs in the directory that corresponds to the working directory of this process. The
+        executor's ``root`` is the project's directory.
+
+        Of an included directory, these are left out: version control, virtual environments, caches, and files that
+        usually hold credentials, such as ``.env``. A file that is named itself always travels.
+
+        Args:
+            script: path of the file.
+            args: its arguments: strings, numbers and paths.
+            include: further files, directories and patterns such as ``"configs/*.yaml"``, relative to the working
+                directory or else to the project's directory. They are added to the executor's ``include``.
+
+        Returns:
+            The Job. ``job.result()`` waits for the script's end, and returns None.
+
+        Raises:
+            InvalidInput: the script or a file does not exist, is outside the project, or is too large. Nothing was
+                sent.
+            AlreadyExists: the Job of the executor's ``name`` runs something else.
+            Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
+
+        Example:
+            >>> job = gpu.script("train.py", "--epochs", 3, include=["configs/"])  # doctest: +SKIP
+            >>> job.result()  # doctest: +SKIP
+        """
+        words = job_arguments.texts("args", args) or []
+        further = job_arguments.texts("include", include) or []
+        found = read_script(script, root=self.options.root)
+        payload, left_out = pack_script(found, words, [*self.options.include, *further], packages=self.options.packages)
+        if left_out:
+            text = f"these files usually hold credentials and do not travel: {', '.join(left_out)}. Use secrets=."
+            warnings.warn(text, stacklevel=2)
+        return launch(self.cluster, payload, self.options, what=found.path.stem)
+
+    def session(self, *, idle: Timeout = "10m") -> Session:
+        """Start a pod that runs functions one after another, and keeps loaded what they import.
+
+        The method returns at once; the first call waits for the pod. The session ends when it is closed, when this
+        process ends, or when no call has come for some time, also if this process is gone.
+
+        Args:
+            idle: how long it waits for a call: seconds, or text such as ``"10m"``.
+
+        Returns:
+            The session. Call it with a function and its arguments. As a context manager, it is closed at the end.
+
+        Raises:
+            InvalidInput: ``idle`` is not valid.
+            Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
+
+        Example:
+            >>> with gpu.session(idle="10m") as session:  # doctest: +SKIP
+            ...     session(train, 1e-3)
+        """
+        return open_session(self.cluster, self.options, idle)
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Return what would travel for a call, without sending anything.
@@ -250,7 +321,8 @@ class Executor:
             )
             # The level is that of the caller of `submit` or `map`.
             warnings.warn(text, stacklevel=3)
-        return launch(self.cluster, payload, options, what=_name_of(fn))
+        annotations = {PARAMETERS: parameters(fn, args, kwargs)}
+        return launch(self.cluster, payload, options, what=_name_of(fn), annotations=annotations)
 
     def _pack(
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]

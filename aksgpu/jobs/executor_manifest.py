@@ -21,6 +21,8 @@ __all__ = [
     "MAIN",
     "OUTPUT",
     "OUT_PATH",
+    "PACKAGES",
+    "PARAMETERS",
     "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
@@ -40,8 +42,12 @@ CANCELLED = "aksgpu.dev/cancelled"
 """Annotation of a Job that was cancelled before its program started."""
 FUNCTION = "aksgpu.dev/function"
 """Annotation with the name of the function."""
+PARAMETERS = "aksgpu.dev/parameters"
+"""Annotation with the plain arguments of the call, as JSON."""
 FINGERPRINT = "aksgpu.dev/fingerprint"
 """Annotation with a checksum of the call and the options."""
+PACKAGES = "aksgpu.dev/packages"
+"""Annotation with the packages that are installed."""
 PAYLOAD_SECRET = "aksgpu.dev/payload"
 """Annotation with the name of the first Secret of the payload. It holds the key of the HMACs."""
 
@@ -208,7 +214,9 @@ def _env(job: str, options: ExecutorOptions, environment_secret: str) -> list[Ob
         **options.env,
     }
     if options.timeout is not None:
-        variables["AKSGPU_TIMEOUT"] = f"{options.timeout:g}"
+        variables["AKSGPU_TIMEOUT"] = str(options.timeout)
+    if options.python:
+        variables["AKSGPU_PYTHON"] = options.python
     if options.out:
         variables["AKSGPU_OUT"] = f"{OUT_PATH}/{job}"
     if options.workdir:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import history, storage
@@ -15,6 +17,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis
 from aksgpu.errors import (
     AksGpuError,
     InvalidInput,
+    JobCancelled,
     JobFailed,
     KubernetesError,
     LogsGone,
@@ -24,9 +27,21 @@ from aksgpu.errors import (
     WaitTimeout,
 )
 from aksgpu.history import StoredRun
-from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, output_claim, pod_ports, run_record
+from aksgpu.jobs import (
+    gpu_samples,
+    job_arguments,
+    job_cancellation,
+    job_outcome,
+    output_claim,
+    pod_ports,
+    run_record,
+)
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
+from aksgpu.jobs.gpu_notes import GpuNotes, gpu_notes
+from aksgpu.jobs.gpu_table import joined_tables
+from aksgpu.jobs.job_feed import JobFeed
 from aksgpu.jobs.job_status import JobStatus
+from aksgpu.jobs.live_manifest import manifest_of
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -87,6 +102,8 @@ class Job:
         cluster: the cluster.
         name: the Job's name.
         namespace: the Job's namespace.
+        applied: the other objects that :func:`aksgpu.jobs.apply` applied before the Job, such as ``Service train-svc``,
+            in order; empty for a Job that was not made by this call.
 
     Raises:
         InvalidInput: ``aks`` is not a cluster, or a name is not valid.
@@ -97,6 +114,7 @@ class Job:
         self.cluster = aks
         self.name = job_arguments.job_name(name, new=False)
         self.namespace = aks.kube.namespace if namespace is None else job_arguments.namespace(namespace)
+        self.applied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, namespace={self.namespace!r})"
@@ -169,6 +187,7 @@ class Job:
         Raises:
             InvalidInput: the timeout is not valid.
             JobFailed: the Job failed. The error has the reason and the end of the log, or says what could not be read.
+                JobCancelled, a kind of it: the Job was cancelled before its program started.
             WaitTimeout: time ran out. The error explains what keeps the Job from ending.
             NotFound: the Job was deleted.
             Unreachable: time ran out while the API server did not respond. The error has the last failure.
@@ -179,6 +198,7 @@ class Job:
 
         def poll() -> tuple[Job | None, str]:
             status, pods = self._read()
+            gpu_samples.watch(self.cluster, pods)
             with deadline(_DIAGNOSIS_TIMEOUT):
                 failures.observe(pods)
             if status.ended:
@@ -188,6 +208,8 @@ class Job:
                 return self, ""
             if status.phase == "Failed":
                 raise self._failure_error(status, failures)
+            if status.phase == "Suspended" and job_outcome.was_cancelled(self._object()):
+                raise JobCancelled(f"job {self.name} was cancelled before its program started", reason="Cancelled")
             if fail_fast:
                 self._refuse_unpullable(status, pods, pulls)
             else:
@@ -237,7 +259,24 @@ class Job:
             >>> job.result(timeout="1h")  # doctest: +SKIP
         """
         job_arguments.flag("raw", raw)
-        return job_outcome.value_of(self._outcome(timeout, progress), self.name, raw=raw)
+        record = self._outcome(timeout, progress)
+        error = self._exception_of(record)
+        lost = job_outcome.lost_files(record)
+        if lost:
+            text = f"job {self.name} wrote files that are deleted with its pod: {lost}. Write them to a volume."
+            warnings.warn(text, stacklevel=2)
+        if error is not None:
+            raise error
+        return job_outcome.value_of(record, self.name, raw=raw)
+
+    def _exception_of(self, record: Record) -> BaseException | None:
+        """Return the exception of an outcome, with the end of the log where that explains it."""
+        error = job_outcome.exception_of(record, self.name)
+        if isinstance(error, JobFailed) and record.header["kind"] in job_outcome.EXPLAINED_BY_LOG:
+            tail, problem = self._tail()
+            error.log_tail = tail
+            error.message += f"\nIts log ends:\n{tail}" if tail else problem
+        return error
 
     def exception(self, timeout: Timeout = None, *, progress: bool | None = None) -> BaseException | None:
         """Wait for the function, and return the exception that :meth:`result` raises; None if it returned a value.
@@ -255,7 +294,7 @@ class Job:
             InvalidInput: an argument is not valid, or no Executor made the Job.
         """
         try:
-            return job_outcome.exception_of(self._outcome(timeout, progress), self.name)
+            return self._exception_of(self._outcome(timeout, progress))
         except (JobFailed, ResultError) as error:
             return error
 
@@ -265,8 +304,8 @@ class Job:
         Raises:
             NotFound: the Job was deleted.
         """
-        job, pods = self._read_executor_job()
-        return self._final_status(job, pods) is not None
+        job = self._object()
+        return self._final_status(job, job_pods(self.cluster.kube, job)) is not None
 
     def running(self) -> bool:
         """Return whether a pod of the Job runs now.
@@ -573,27 +612,142 @@ class Job:
         found = read_attempts(self.cluster, self.name, namespace=self.namespace)
         return _metrics_of(found, patterns)
 
-    def plot(self, *metrics: str, **options: Any) -> Figure:
+    def gpu(self) -> pd.DataFrame:
+        """Return samples of the GPUs of the Job's pods.
+
+        The pods of an :class:`Executor` sample their GPUs themselves, every five seconds for ten minutes and then in
+        rows of a minute. Their samples can be read while they run and after that. In other pods, this process runs
+        ``nvidia-smi``, if the image has it: in this call, and while it waits for the Job or shows it as a live view.
+
+        Returns:
+            One row for each GPU and sample, oldest first:
+
+            - time (datetime64[ns, UTC]): when the sample was taken; of a row of several samples, the last one.
+            - pod (string): name of the pod.
+            - index (Int64): completion index of the pod; NA if the Job has no indexes.
+            - attempt (Int64): number of earlier runs of the same part of the Job.
+            - gpu (Int64): number of the GPU in the pod, from 0.
+            - utilization (Float64): mean share of time in which the GPU computed, in percent.
+            - utilization_min, utilization_max (Float64): its least and most, in percent. In a row of one sample they
+              are equal.
+            - memory_used_gb, memory_total_gb (Float64): in GB of 10^9 bytes.
+            - power_w (Float64): in W.
+            - temperature_c (Float64): in degrees Celsius.
+
+            What a GPU does not report, such as the utilization of a MIG instance, is NA. ``attrs["sources"]`` says for
+            each pod where its samples are from, or why there are none.
+
+        Raises:
+            NotFound: the Job was deleted. ``runs.get("NAME").gpu()`` returns what was saved.
+
+        Example:
+            >>> job.gpu().groupby("gpu")["utilization"].mean()  # doctest: +SKIP
+        """
+        job = self._object()
+        table = gpu_samples.read_gpu(self.cluster, job, job_pods(self.cluster.kube, job))
+        return joined_tables(table, self._saved_table(job, "gpu"))
+
+    def _saved_table(self, job: Object, name: str) -> pd.DataFrame | None:
+        """Return a table that this machine's history has of the Job."""
+        if not history.is_enabled():
+            return None
+        try:
+            return history.find(job["metadata"]["uid"], name)
+        except (OSError, ValueError):
+            return None
+
+    def plot(self, *metrics: str, gpu: bool = False, **options: Any) -> Figure:
         """Draw the Job's metrics. The arguments are those of :func:`aksgpu.plots.curve`.
+
+        Args:
+            metrics: names of metrics.
+            gpu: draw the utilization of the GPUs and the cost so far below the metrics, on one axis of time; see
+                :func:`aksgpu.plots.with_gpu`, which has fewer options.
+            options: further arguments of that function.
 
         Example:
             >>> job.plot("loss", "val_loss", log=True)  # doctest: +SKIP
+            >>> job.plot("loss", gpu=True)  # doctest: +SKIP
         """
         from aksgpu import plots
 
         options.setdefault("title", self.name)
-        figure: Figure = plots.curve(self.metrics(), *metrics, **options)
+        figure: Figure
+        if gpu:
+            figure = plots.with_gpu(self.metrics(), self.gpu(), self.facts(), *metrics, **options)
+        else:
+            figure = plots.curve(self.metrics(), *metrics, **options)
         return figure
 
+    def manifest(self) -> Object:
+        """Return the manifest with which the Job can be run again, without what the cluster added to it.
+
+        Raises:
+            NotFound: the Job was deleted.
+
+        Example:
+            >>> manifest = job.manifest()  # doctest: +SKIP
+            >>> manifest["spec"]["backoffLimit"] = 3  # doctest: +SKIP
+            >>> jobs.apply(aks, manifest, replace=True)  # doctest: +SKIP
+        """
+        return manifest_of(self._object())
+
     def why(self) -> Diagnosis:
-        """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`."""
-        return job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
+        """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`.
+
+        Of a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains on
+        the CPU although the Job has a GPU.
+        """
+        diagnosis = job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
+        try:
+            with deadline(_DIAGNOSIS_TIMEOUT):
+                job, pods = self._read_running()
+                if job is None:
+                    return diagnosis
+                feed = JobFeed(self.cluster, self.name, self.namespace)
+                feed.read()
+                notes = self._gpu_notes(feed, job, pods)
+        except KubernetesError as failed:
+            unknown = (*diagnosis.unknown, f"the use of its GPUs: {failed.message}")
+            return replace(diagnosis, unknown=unknown)
+        rows = [("GPU", text) for text in (notes.line, *notes.warnings) if text]
+        verdict = " ".join([diagnosis.verdict, *(f"{text}." for text in notes.warnings)])
+        fix = diagnosis.fix or ("job.cancel() or job.delete() frees the GPU." if notes.warnings else "")
+        return replace(diagnosis, verdict=verdict, fix=fix, rows=(*diagnosis.rows, *rows))
+
+    def _read_running(self) -> tuple[Object | None, list[Object]]:
+        """Return the Job object and its pods if a pod with a GPU runs; None if none does."""
+        job = self._object()
+        if JobStatus.from_objects(job, None).ended:
+            return None, []
+        pods = job_pods(self.cluster.kube, job)
+        runs = any((pod.get("status") or {}).get("phase") == "Running" and pod_facts.gpus(pod["spec"]) for pod in pods)
+        return (job, pods) if runs else (None, [])
+
+    def _gpu_notes(self, feed: JobFeed, job: Object, pods: list[Object]) -> GpuNotes:
+        """Return what is worth saying about the GPUs of the Job, which runs."""
+        samples = gpu_samples.read_gpu(self.cluster, job, pods)
+        facts = run_record.read_facts(self.cluster, job, pods)
+        return gpu_notes(samples, facts, feed.devices, feed.table())
+
+    def _feed(self) -> JobFeed:
+        """Return what reads the Job's metrics and log while they grow."""
+        return JobFeed(self.cluster, self.name, self.namespace)
+
+    def _notes(self, feed: JobFeed) -> GpuNotes:
+        """Return what is worth saying about the GPUs of the Job now; nothing if it does not run."""
+        job, pods = self._read_running()
+        if job is None:
+            return GpuNotes()
+        gpu_samples.watch(self.cluster, pods)
+        return self._gpu_notes(feed, job, pods)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the run that :mod:`aksgpu.runs` compares.
 
         Returns:
-            ``phase``, ``started``, ``ended``, ``seconds``, ``image``, ``args``, ``gpu_model``, ``usd`` and more; see
+            ``phase``, ``started``, ``ended``, ``seconds``, ``image``, ``args``, ``gpu_model``, ``usd``,
+            ``usd_per_hour`` and more; see
             :func:`aksgpu.jobs.run_record.read_facts`. What cannot be found out is None.
 
         Raises:
@@ -603,7 +757,7 @@ class Job:
         return run_record.read_facts(self.cluster, job, job_pods(self.cluster.kube, job))
 
     def save(self) -> StoredRun:
-        """Save the Job's log, metrics and facts in the history of this machine; see :mod:`aksgpu.runs`.
+        """Save the Job's log, metrics, GPU samples and facts in the history of this machine; see :mod:`aksgpu.runs`.
 
         ``job.wait()`` and the live view do so when the Job has ended, and ``job.delete()`` before it deletes the Job.
         What was saved before is replaced. A log that the cluster no longer has is kept.
@@ -622,7 +776,11 @@ class Job:
         except LogsGone:
             return history.save(facts, None, {})
         log = "".join(each.text for each in found.logs)
-        return history.save(facts, log, {"metrics": _metrics_of(found, None)})
+        tables = {"metrics": _metrics_of(found, None)}
+        if facts["gpus"]:
+            with contextlib.suppress(KubernetesError):
+                tables["gpu"] = self.gpu()
+        return history.save(facts, log, tables)
 
     def _save_quietly(self) -> None:
         """Save the run if that is possible. The caller's work does not depend on it."""

@@ -29,20 +29,33 @@ from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.log_request import LogIncomplete, LogRequest, read_text
 from aksgpu.payload import records
+from aksgpu.payload.packing import own_python
 from aksgpu.payload.records import BadRecord, Record
 
 __all__ = [
+    "EXPLAINED_BY_LOG",
     "RemoteTraceback",
     "exception_of",
     "is_executor_job",
+    "lost_files",
     "read_outcome",
     "read_whole_outcome",
     "value_of",
     "was_cancelled",
 ]
 
+EXPLAINED_BY_LOG = ("died", "exit", "exit_code", "timeout")
+"""Kinds of outcomes whose reason is often in the last lines of the log."""
+_TRACEBACK_LINES = 20
+"""Lines of a script's traceback that the message of its error has."""
+
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
+
+_GPU_ADVICE = "Return tensors of the CPU, such as tensor.cpu()."
+_MODULE_ADVICE = "Install the missing module here, or return plain data."
+_CODE_MARK = b"cloudpickle"
+"""Part of each pickle that holds code by value."""
 
 Body = dict[str, Any]
 """The fields of a failure's body."""
@@ -211,13 +224,26 @@ def value_of(record: Record, name: str, *, raw: bool) -> Any:
         raise error
     if raw:
         return record.body
+    _refuse_code_of_another_python(record, name)
     try:
         return pickle.loads(record.body)
     except Exception as failed:
+        advice = _GPU_ADVICE if "CUDA" in str(failed) else _MODULE_ADVICE
         raise ResultUnpicklable(
             f"the value of job {name} cannot be unpickled here: {type(failed).__name__}: {failed}",
-            hint="job.result(raw=True) returns its bytes. Install the missing module here, or return plain data.",
+            hint=f"{advice} job.result(raw=True) returns its bytes.",
         ) from failed
+
+
+def _refuse_code_of_another_python(record: Record, name: str) -> None:
+    """Raise ResultUnpicklable for a pickle with code by another Python. Loading it could end this process."""
+    python = record.header.get("python")
+    if python in (None, own_python()) or _CODE_MARK not in record.body:
+        return
+    raise ResultUnpicklable(
+        f"the value of job {name} holds functions or classes of Python {python}, and this is Python {own_python()}",
+        hint="Read it with that Python, or return plain data. job.result(raw=True) returns its bytes.",
+    )
 
 
 def exception_of(record: Record, name: str) -> BaseException | None:
@@ -267,6 +293,10 @@ def _failure(kind: str, text: str, name: str, record: Record) -> AksGpuError:
             return JobCancelled(f"job {name} was cancelled", reason="Cancelled")
         case "exit" | "unloadable":
             return _remote_error(_body(record), f"job {name}: {text}")
+        case "script":
+            return _script_error(_body(record), f"job {name}: {text}")
+        case "exit_code":
+            return JobFailed(f"job {name}: {text}", reason="ExitCode", hint="job.logs() has its output.")
     return JobFailed(f"job {name}: {text}", reason="Died", hint="job.why() explains it, and job.logs() has its output.")
 
 
@@ -291,12 +321,29 @@ def _remote_error(body: Body, message: str) -> RemoteError:
     return error
 
 
+def _script_error(body: Body, message: str) -> RemoteError:
+    """Return the error of a script that raised an exception, with the end of its traceback."""
+    lines = str(body.get("traceback") or "").rstrip().splitlines()
+    tail = "\n".join(lines[-_TRACEBACK_LINES:])
+    error = _remote_error(body, f"{message}\n{tail}")
+    error.log_tail = tail
+    error.__cause__ = None  # the message has the traceback
+    return error
+
+
+def lost_files(record: Record) -> str:
+    """Return which files of the program are deleted with its pod; empty if there are none."""
+    return str(record.header.get("lost") or "")
+
+
 def _rebuilt(record: Record, name: str) -> BaseException:
     """Return the original exception with the remote traceback as its cause, as concurrent.futures does."""
     body = _body(record)
-    if body.get("pickle"):
+    content = base64.b64decode(body.get("pickle") or "")
+    is_readable = record.header.get("python") in (None, own_python()) or _CODE_MARK not in content
+    if content and is_readable:
         with contextlib.suppress(Exception):
-            error = pickle.loads(base64.b64decode(body["pickle"]))
+            error = pickle.loads(content)
             if isinstance(error, BaseException):
                 error.__cause__ = RemoteTraceback(str(body.get("traceback") or ""))
                 return error

@@ -16,14 +16,23 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from aksgpu.errors import AlreadyExists, KubernetesError
-from aksgpu.jobs.executor_manifest import FINGERPRINT, FUNCTION, LAUNCHING, MAIN, build_manifest, owned_secret
+from aksgpu.jobs.executor_manifest import (
+    FINGERPRINT,
+    FUNCTION,
+    LAUNCHING,
+    MAIN,
+    PACKAGES,
+    PAYLOAD_SECRET,
+    build_manifest,
+    owned_secret,
+)
 from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.output_claim import require_claims, warn_of_lost_results
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.payload.packing import Payload
-from aksgpu.waiting import Timer, wait_until
+from aksgpu.waiting import Timer, deadline, wait_until
 
 __all__ = ["launch", "new_name"]
 
@@ -32,11 +41,19 @@ _TOKEN_LETTERS = "bcdfghjkmnpqrstvwxz2456789"
 _TOKEN_LENGTH = 5
 _OTHER_KERNEL_SECONDS = 60
 """Seconds that another kernel gets to finish a launch under the same name."""
+_LONGEST_NAME_SHOWN = 200
+"""Characters of a function's name in an annotation."""
+_LONGEST_LIST = 10_000
+"""Characters of a list of packages in an annotation."""
+_CLEANING_SECONDS = 10.0
+"""Seconds that removing an unfinished launch may take."""
 _ABANDONED = timedelta(minutes=10)
 """Age of an unfinished launch from which on it counts as abandoned."""
 
 
-def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str) -> Job:
+def launch(
+    aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str, annotations: Mapping[str, str] | None = None
+) -> Job:
     """Start a Job for a payload, and return it without waiting for it.
 
     With ``options.name``, the Job of that name is returned if it is the same run.
@@ -46,6 +63,7 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
         payload: what travels to the pod.
         options: the Executor's options.
         what: the name of the function or script, for names and messages.
+        annotations: further annotations of the Job.
 
     Raises:
         AlreadyExists: the Job of that name runs something else.
@@ -62,7 +80,14 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
             return existing
     require_claims(aks, options, namespace)
     warn_of_lost_results(aks, options)
-    return _create(aks, name, namespace, payload, options, fingerprint, what)
+    try:
+        return _create(aks, name, namespace, payload, options, fingerprint, what, annotations or {})
+    except AlreadyExists:
+        # Another kernel created a Job of the user's name since it was looked up.
+        existing = _existing(aks, name, namespace, fingerprint, what) if options.name else None
+        if existing is None:
+            raise
+        return existing
 
 
 def new_name(what: str) -> str:
@@ -96,6 +121,7 @@ def _create(
     options: ExecutorOptions,
     fingerprint: str,
     what: str,
+    annotations: Mapping[str, str],
 ) -> Job:
     token = _token()
     contents: dict[str, Mapping[str, bytes]] = {}
@@ -106,21 +132,39 @@ def _create(
     if options.secrets:
         contents[environment_secret] = {key: value.encode() for key, value in options.secrets.items()}
     manifest = build_manifest(name, namespace, options, payload_secrets, environment_secret=environment_secret)
-    manifest["metadata"]["annotations"] |= {FUNCTION: what[:200], FINGERPRINT: fingerprint}
+    described = {FUNCTION: what[:_LONGEST_NAME_SHOWN], FINGERPRINT: fingerprint}
+    manifest["metadata"]["annotations"] |= {**annotations, **described}
+    if payload.packages.requirements:
+        manifest["metadata"]["annotations"][PACKAGES] = " ".join(payload.packages.requirements)[:_LONGEST_LIST]
     if options.gpus:
         _fit_to_nodes(aks, manifest["spec"]["template"]["spec"], options)
-    created = aks.kube.create(manifest)
+    try:
+        created = aks.kube.create(manifest)
+    except KeyboardInterrupt:
+        _delete_own(aks, manifest)
+        raise
     try:
         for secret_name, data in contents.items():
             aks.kube.create(owned_secret(secret_name, data, created))
         _start(aks, created, options)
     except BaseException:
         # Also after an interrupt: a run that was not started leaves nothing behind.
-        with contextlib.suppress(KubernetesError):
+        with contextlib.suppress(KubernetesError), deadline(_CLEANING_SECONDS):
             aks.kube.delete("Job", name, namespace)
         raise
     _delete_abandoned(aks, created)
     return Job(aks, name, namespace=namespace)
+
+
+def _delete_own(aks: HasKube, manifest: Object) -> None:
+    """Delete the Job of a request whose response did not arrive, if there is one."""
+    metadata = manifest["metadata"]
+    with contextlib.suppress(KubernetesError), deadline(_CLEANING_SECONDS):
+        found = aks.kube.find("Job", metadata["name"], metadata["namespace"])
+        annotations = ((found or {}).get("metadata") or {}).get("annotations") or {}
+        # The names of the Secrets are random, so another kernel's Job has others.
+        if annotations.get(PAYLOAD_SECRET) == metadata["annotations"][PAYLOAD_SECRET]:
+            aks.kube.delete("Job", metadata["name"], metadata["namespace"])
 
 
 def _fit_to_nodes(aks: HasKube, pod_spec: Object, options: ExecutorOptions) -> None:

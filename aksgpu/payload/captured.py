@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import hashlib
 import inspect
+import io
 import pickle
 from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
@@ -121,9 +122,18 @@ def _add_value(digest: Any, value: object) -> None:
         _add_code(digest, value.__code__)
         return
     try:
-        digest.update(pickle.dumps(value, 4))
+        digest.update(_plain_pickle(value))
     except Exception:
         digest.update(cloudpickle.dumps(value, 4))
+
+
+def _plain_pickle(value: object) -> bytes:
+    """Return a pickle without references to equal parts, which may be one object in this kernel and two in another."""
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, 4)
+    pickler.fast = True
+    pickler.dump(value)
+    return file.getvalue()
 
 
 def _add_code(digest: Any, code: CodeType) -> None:

@@ -14,10 +14,11 @@ import site
 import sys
 import sysconfig
 from collections import deque
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from subprocess import DEVNULL
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __all__ = ["InstallFailed", "install"]
 
@@ -31,24 +32,18 @@ _BASIC = frozenset({"pip", "setuptools", "wheel", "uv"})
 _NO_WHEEL = ("no matching distribution", "has no wheels", "requires-python", "requires python", "no wheels with a")
 """Parts of messages of an index that has no file of the package for this Python."""
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Run = Callable[..., int]
-    """Runs a command in a directory: ``run(command, directory, **options of Popen)`` returns its exit code."""
-
 
 class InstallFailed(Exception):
     """The packages could not be installed. The text has the installer's last lines."""
 
 
-def install(packages: dict[str, Any], directory: Path, run: Run) -> str:
+def install(packages: dict[str, Any], directory: Path, run: Callable[..., int]) -> str:
     """Install packages, and return the interpreter that has them.
 
     Args:
         packages: ``requirements``, ``options``, ``constraints`` and ``env``, as in ``packages.json``.
         directory: a directory for the virtual environment and the installer's files.
-        run: runs a command.
+        run: runs a command in a directory; ``run(command, directory, **options of Popen)`` returns its exit code.
 
     Raises:
         InstallFailed: the packages could not be installed.
@@ -75,7 +70,7 @@ def install(packages: dict[str, Any], directory: Path, run: Run) -> str:
 class _Steps:
     """The steps of an installation, each a command whose output is kept."""
 
-    def __init__(self, directory: Path, run: Run, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, directory: Path, run: Callable[..., int], environment: dict[str, str], log: Path) -> None:
         self._directory = directory
         self._run = run
         self._environment = environment

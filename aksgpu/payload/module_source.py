@@ -30,6 +30,8 @@ class Definition(NamedTuple):
     """Its first line in that file, from 1."""
     names: tuple[str, ...]
     """Names that it reads from its module: in bodies, decorators, defaults, base classes and annotations."""
+    chains: tuple[tuple[str, ...], ...]
+    """Names with the attributes that it reads of them, such as ``("xml", "etree", "ElementTree")``."""
     flags: int
     """Compiler flags of its module."""
 
@@ -159,7 +161,20 @@ def _definition(text: str, file_name: str, line: int, name: str, flags: int) -> 
             hint="Pass the value as an argument and return the new one.",
         )
     names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    return Definition(text, file_name, line, tuple(dict.fromkeys(names)), flags)
+    return Definition(text, file_name, line, tuple(dict.fromkeys(names)), _chains(tree), flags)
+
+
+def _chains(tree: ast.Module) -> tuple[tuple[str, ...], ...]:
+    found: dict[tuple[str, ...], None] = {}
+    for node in ast.walk(tree):
+        attributes: list[str] = []
+        inner: ast.expr | ast.AST = node
+        while isinstance(inner, ast.Attribute):
+            attributes.append(inner.attr)
+            inner = inner.value
+        if attributes and isinstance(inner, ast.Name):
+            found[(inner.id, *reversed(attributes))] = None
+    return tuple(found)
 
 
 def _outermost(tree: ast.Module) -> list[ast.stmt]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import io
+import json
+import os
 import site
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
+from urllib.parse import unquote, urlsplit
 
-__all__ = ["find_root", "is_installed", "project_modules"]
+__all__ = ["find_root", "is_installed", "is_notebook_open", "project_modules"]
 
 _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
 _ALWAYS_INSTALLED = ("aksgpu", "cloudpickle")
 """Packages that never travel by value, even from a checkout. The payload brings what a function needs of them."""
+_MAIN = ("__main__", "__mp_main__")
+"""Names of the main module. Its objects always travel by value."""
 _LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
 
 
@@ -32,15 +40,23 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def project_modules(root: Path) -> dict[str, ModuleType]:
-    """Return the imported modules whose file lies below ``root``, by name. ``__main__`` is not among them."""
-    own = root.resolve()
+    """Return the imported modules of the project and of editable installations, by name, without ``__main__``.
+
+    Args:
+        root: the directory of the project.
+    """
+    directories = tuple(
+        f"{directory}{os.sep}" for directory in (root.resolve(), *_editable_directories(tuple(sys.path)))
+    )
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
-        if name == "__main__" or name.partition(".")[0] in _ALWAYS_INSTALLED:
+        if name in _MAIN or name.partition(".")[0] in _ALWAYS_INSTALLED:
             continue
+        if getattr(module, "__name__", None) != name:
+            continue  # an alias, such as os.path
         path = _file_of(module)
-        if path is not None and path.is_relative_to(own) and not is_installed(path, libraries):
+        if path is not None and str(path).startswith(directories) and not is_installed(path, libraries):
             found[name] = module
     return found
 
@@ -56,6 +72,29 @@ def is_installed(path: Path, libraries: tuple[Path, ...] | None = None) -> bool:
     return any(path.is_relative_to(directory) for directory in directories)
 
 
+@cache
+def _editable_directories(search_path: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the directories of distributions that were installed in editable mode. No image has them."""
+    found = []
+    for distribution in importlib.metadata.distributions(path=list(search_path)):
+        try:
+            url = json.loads(distribution.read_text("direct_url.json") or "{}")
+        except (OSError, ValueError):
+            continue  # a damaged installation
+        address = str(url.get("url") or "")
+        if (url.get("dir_info") or {}).get("editable") and address.startswith("file://"):
+            found.append(Path(unquote(urlsplit(address).path)).resolve())
+    return tuple(found)
+
+
+def is_notebook_open(value: object) -> bool:
+    """Return whether a value is the function by which IPython replaces ``open`` in a notebook."""
+    if not isinstance(value, FunctionType) or getattr(value, "__wrapped__", None) is not io.open:
+        return False
+    return str(value.__globals__.get("__name__")).startswith("IPython.")
+
+
+@cache
 def _library_directories() -> tuple[Path, ...]:
     """Return the directories of the standard library and of installed packages."""
     paths = sysconfig.get_paths()
@@ -75,4 +114,10 @@ def _file_of(module: ModuleType) -> Path | None:
         name = module.__file__
     except Exception:  # modules of some libraries compute their attributes
         return None
-    return Path(name).resolve() if isinstance(name, str) else None
+    return _resolved_file(name) if isinstance(name, str) else None
+
+
+@cache
+def _resolved_file(name: str) -> Path:
+    """Return the path of a module's file. There are thousands of modules, and every call looks at all of them."""
+    return Path(name).resolve()

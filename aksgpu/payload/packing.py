@@ -40,7 +40,7 @@ LARGEST_PAYLOAD = 8 * 1024 * 1024
 """Bytes of a compressed body. etcd is made for small objects."""
 WARN_ABOVE = 256 * 1024
 """Bytes of a compressed body from which on a warning says what is large."""
-_LARGEST_SPARE_SOURCE = 256 * 1024
+_LARGEST_SPARE_SOURCE = 64 * 1024
 """Bytes of the source form that travels beside a pickle, in case the pod's Python differs."""
 _SECRET_BYTES = 900 * 1024
 """Bytes of data in one Secret. Kubernetes allows 1 MiB for the whole object."""
@@ -50,6 +50,7 @@ RUNNER_FILES = {
     "aksgpu_records.py": "records.py",
     "aksgpu_source.py": "source_loader.py",
     "aksgpu_installer.py": "installer.py",
+    "aksgpu_gpu_sampler.py": "gpu_sampler.py",
 }
 """Files of the payload, and the files of this package that they are."""
 
@@ -110,7 +111,7 @@ def pack_call(
     *,
     root: Path,
     mode: str = "auto",
-    packages: Packages | None = None,
+    packages: Packages | None = NONE,
     include: Iterable[str] = (),
 ) -> Payload:
     """Pack a call.

@@ -1,12 +1,16 @@
 """The program that runs in the pod: it checks the payload, runs it in a process of its own, and reports the outcome.
 
 It uses the standard library only and works with Python 3.8, because the image is the user's. The file
-``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`.
+``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`, and ``aksgpu_gpu_sampler.py`` is
+:mod:`aksgpu.payload.gpu_sampler`.
 
     python runner.py run       the main container: run the payload
     python runner.py task      the process of the payload, which ``run`` starts
-    python runner.py result    the sidecar: write a large result to its log when the main container has ended
+    python runner.py result    the sidecar: write a large result and the GPU samples to its log when the main container
+                               has ended
     python runner.py cancel    stop the program; job.cancel() runs this in the main container
+    python runner.py connect   join standard input and output with a session; session() runs this
+    python runner.py gpu [T]   print the GPU samples that are later than T; job.gpu() runs this in the main container
 
 Paths come from the environment: ``AKSGPU_PAYLOAD`` is the read-only directory of the payload, ``AKSGPU_RUN`` a writable
 one that the containers share, and ``AKSGPU_MESSAGE`` the file of the termination message.
@@ -18,11 +22,13 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import importlib
 import io
 import json
 import os
 import pickle
 import platform
+import select
 import signal
 import subprocess
 import sys
@@ -32,16 +38,16 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING or __name__ != "__main__":
-    from aksgpu.payload import installer, records
-    from aksgpu.payload import source_loader as source
-else:
-    import aksgpu_installer as installer
+HERE = str(Path(__file__).parent)
+if TYPE_CHECKING or __name__ not in ("__main__", "__mp_main__"):
+    from aksgpu.payload import records
+elif __name__ == "__main__":
+    sys.path.insert(0, HERE)
     import aksgpu_records as records
-    import aksgpu_source as source
 
     # The user's modules may have the names of the files beside this one.
-    sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
+    sys.path[:] = [entry for entry in sys.path if entry != HERE]
+# Processes that multiprocessing starts anew import this file as __mp_main__. They call none of its functions.
 
 __all__ = ["run"]
 
@@ -75,6 +81,8 @@ SLOW_INSTALLATION = 60.0
 """Seconds of an installation after which an image is suggested."""
 SHOWN_FILES = 5
 """Files that a notice about lost files names."""
+LONGEST_SHOWN_NAME = 80
+"""Characters of each of their names, from the end."""
 
 
 class Refused(Exception):
@@ -84,6 +92,15 @@ class Refused(Exception):
         super().__init__(text)
         self.kind = kind
         self.exit_code = exit_code
+
+
+def own_module(name: str) -> Any:
+    """Import a file beside this one that is rarely needed. Without it, a pod starts faster."""
+    sys.path.insert(0, HERE)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(HERE)
 
 
 def say(text: str) -> None:
@@ -165,16 +182,20 @@ def run() -> int:
         interpreter = install_packages(json.loads(entries["packages.json"]), supervisor)
         directory = workspace()
         install_files(entries, "work/", directory)
-        given = set(directory.rglob("*"))
-        exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
-        outcome, body = read_outcome(supervisor, exit_code)
-        report_lost_files(directory, given)
+        given = file_states(directory)
+        with own_module("aksgpu_gpu_sampler").sampling(RUN):
+            exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
+        outcome, body = read_outcome(supervisor, exit_code, header["task"])
+        lost = report_lost_files(directory, given)
+        if lost:
+            outcome["lost"] = lost
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
-        outcome = {"kind": refused.kind, "text": str(refused)}
+        outcome = cancelled_outcome() or {"kind": refused.kind, "text": str(refused)}
     outcome["seconds"] = round(time.monotonic() - began, 3)
     outcome["attempt"] = attempt()
+    outcome["python"] = ".".join(map(str, sys.version_info[:2]))
     outcome["exit_code"] = outcome.get("exit_code", exit_code)
     report(outcome, body, key)
     return int(outcome["exit_code"])
@@ -185,6 +206,9 @@ def prepare() -> None:
     RUN.mkdir(parents=True, exist_ok=True)
     PID_FILE.write_text(str(os.getpid()))
     os.environ["AKSGPU_ATTEMPT"] = str(attempt())
+    own = ".".join(map(str, sys.version_info[:2]))
+    if os.environ.get("AKSGPU_PYTHON", own) != own:
+        say(f"the image has Python {own}, and Python {os.environ['AKSGPU_PYTHON']} was asked for")
     if not is_writable(Path(os.environ.get("HOME") or "/nonexistent")):
         os.environ["HOME"] = str(made(RUN / "home"))
     if not is_writable(Path(os.environ.get("TMPDIR") or "/tmp")):
@@ -283,10 +307,11 @@ def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
     """Install the payload's packages, and return the interpreter that has them."""
     if not packages["requirements"]:
         return sys.executable
+    installer = own_module("aksgpu_installer")
     began = time.monotonic()
     say(f"installing packages: {' '.join(packages['requirements'])[:LARGEST_LIST]}")
     try:
-        interpreter = installer.install(packages, RUN / "packages", supervisor.run)
+        interpreter: str = installer.install(packages, RUN / "packages", supervisor.run)
     except installer.InstallFailed as failed:
         if supervisor.signals:
             raise Refused("died", "the pod was ended while packages were installed", 128 + signal.SIGTERM) from None
@@ -300,10 +325,11 @@ def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
 # The outcome
 
 
-def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any], bytes]:
+def read_outcome(supervisor: Supervisor, exit_code: int, kind: str) -> tuple[dict[str, Any], bytes]:
     """Return the outcome that the task's process left, or what its end means."""
-    if CANCELLED.exists():
-        return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}, b""
+    cancelled = cancelled_outcome()
+    if cancelled:
+        return cancelled, b""
     if OUTCOME.exists():
         first, _, body = OUTCOME.read_bytes().partition(b"\n")
         outcome = dict(json.loads(first))
@@ -314,10 +340,20 @@ def read_outcome(supervisor: Supervisor, exit_code: int) -> tuple[dict[str, Any]
         return {"kind": "timeout", "text": text, "exit_code": records.TIMED_OUT}, b""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        text = f"the function's process was ended by {name}{who_sent(-exit_code, supervisor)}"
+        text = f"the {kind}'s process was ended by {name}{who_sent(-exit_code, supervisor)}"
         return {"kind": "died", "text": text, "signal": name, "exit_code": 128 - exit_code}, b""
-    text = f"the function's process ended with exit code {exit_code} before the function returned"
+    if kind == "script":  # it has called os._exit, or has replaced its process
+        text = f"the script ended with exit code {exit_code}"
+        return {"kind": "exit_code" if exit_code else "value", "text": text}, b"" if exit_code else pickle.dumps(None)
+    text = f"the {kind}'s process ended with exit code {exit_code} before the {kind} returned"
     return {"kind": "died", "text": text, "exit_code": exit_code or records.VANISHED}, b""
+
+
+def cancelled_outcome() -> dict[str, Any] | None:
+    """Return the outcome of a program that ``cancel`` has stopped; None if it has not."""
+    if not CANCELLED.exists():
+        return None
+    return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}
 
 
 def who_sent(number: int, supervisor: Supervisor) -> str:
@@ -409,18 +445,33 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def report_lost_files(directory: Path, given: set[Path]) -> None:
-    """Print which files the program wrote to its working directory, if they disappear with the pod."""
+def report_lost_files(directory: Path, given: dict[str, tuple[int, int]]) -> str:
+    """Print and return which files the program wrote to its working directory, if they disappear with the pod.
+
+    Args:
+        directory: the working directory.
+        given: the files that it had before.
+    """
     if os.environ.get("AKSGPU_WORKDIR"):
-        return
-    found = set(directory.rglob("*")) - given
-    files = sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
+        return ""
+    files = sorted(name for name, state in file_states(directory).items() if given.get(name) != state)
     if not files:
-        return
-    names = ", ".join(str(path.relative_to(directory)) for path in files[:SHOWN_FILES])
+        return ""
     more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
+    names = ", ".join(name[-LONGEST_SHOWN_NAME:] for name in files[:SHOWN_FILES]) + more
     place = ". What is written to $AKSGPU_OUT stays" if os.environ.get("AKSGPU_OUT") else ""
-    say(f"files in the working directory are deleted with this pod: {names}{more}{place}")
+    say(f"files in the working directory are deleted with this pod: {names}{place}")
+    return names
+
+
+def file_states(directory: Path) -> dict[str, tuple[int, int]]:
+    """Return the size and the time of each file of a directory by its path, without cached bytecode."""
+    states = {}
+    for path in directory.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            status = path.stat()
+            states[str(path.relative_to(directory))] = (status.st_size, status.st_mtime_ns)
+    return states
 
 
 # The task's process
@@ -456,7 +507,7 @@ def load_call(header: dict[str, Any], entries: dict[str, bytes]) -> Any:
     say(f"the function was written with Python {header['python']} and runs from its source")
     KEPT.append(sys.modules["__main__"])
     sys.path.insert(0, str(RUN / "project"))
-    return source.load(entries["source.json"])
+    return own_module("aksgpu_source").load(entries["source.json"])
 
 
 KEPT: list[object] = []
@@ -488,7 +539,21 @@ def call(header: dict[str, Any], entries: dict[str, bytes]) -> int:
     return deliver(header, value)
 
 
-TASKS = {"function": call}
+def run_script(header: dict[str, Any], entries: dict[str, bytes]) -> int:
+    """Run a script, and write its outcome."""
+    import aksgpu_script
+
+    return int(aksgpu_script.run(sys.modules[__name__], entries))
+
+
+def run_session(header: dict[str, Any], _: dict[str, bytes]) -> int:
+    """Run the calls of a session until it ends."""
+    import aksgpu_session
+
+    return int(aksgpu_session.serve(sys.modules[__name__], header))
+
+
+TASKS = {"function": call, "script": run_script, "session": run_session}
 """What runs a payload's content, by the header's ``task``. Each leaves an outcome and returns the exit code."""
 
 
@@ -584,7 +649,10 @@ def failure_body(error: BaseException) -> bytes:
 
 
 def result() -> int:
-    """Wait for SIGTERM, which comes when the main container has ended; then write a large result to the log."""
+    """Wait for SIGTERM, which comes when the main container has ended; then write to the log.
+
+    The log gets a large result, and the GPU samples after it.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     made(RUN)
     READY.touch()
@@ -592,8 +660,7 @@ def result() -> int:
     if RESULT.exists():
         for line in records.to_frames(RESULT.read_text()):
             sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    return 0
+    return gpu()
 
 
 def cancel() -> int:
@@ -605,7 +672,28 @@ def cancel() -> int:
     return 0
 
 
-COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel}
+def connect() -> int:
+    """Join standard input and output with the session of this container, once it is ready."""
+    while not (RUN / "session.sock").exists():
+        is_readable, _, _ = select.select([0], [], [], POLL_SECONDS)
+        if is_readable:  # the client sends nothing before the session's greeting, so its connection has ended
+            return 0
+    sys.path.insert(0, str(RUN / "lib"))
+    import aksgpu_session
+
+    return int(aksgpu_session.connect(RUN))
+
+
+def gpu() -> int:
+    """Print the GPU samples; those after a time if one is given."""
+    since = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    for line in own_module("aksgpu_gpu_sampler").read_lines(RUN, since):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "connect": connect, "gpu": gpu}
 
 if __name__ == "__main__":
     sys.exit(COMMANDS[sys.argv[1]]())

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from aksgpu.errors import InvalidInput
 from aksgpu.payload.module_source import class_definition, function_definition, lambda_definition
+from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["SourceCall", "express"]
 
@@ -66,8 +67,15 @@ def express(
     Raises:
         InvalidInput: a part of it cannot be expressed as source; the message names it.
     """
-    writer = _Writer(by_value)
-    call = writer.pickled((function, args, dict(kwargs)), "an argument")
+    whole: set[str] = set()
+    while True:
+        writer = _Writer(by_value, whole)
+        call = writer.pickled((function, args, dict(kwargs)), "an argument")
+        used = _with_imported(writer.used_modules, by_value)
+        if used <= whole:
+            break
+        # A module that is used as such must be whole, so it travels as its file, with those that it imports.
+        whole |= used
     content = {
         "modules": sorted(writer.modules),
         "imports": writer.imports,
@@ -76,10 +84,9 @@ def express(
         "references": writer.references,
         "call": call,
     }
-    files = writer.project_files() if writer.uses_modules else {}
     return SourceCall(
         json.dumps(content).encode(),
-        files,
+        _module_files({name: by_value[name] for name in whole}),
         frozenset(writer.file_names),
         frozenset(writer.values),
         frozenset(writer.by_reference),
@@ -87,10 +94,16 @@ def express(
 
 
 class _Writer:
-    """Collects the definitions that a call needs, dependencies first."""
+    """Collects the definitions that a call needs, dependencies first.
 
-    def __init__(self, by_value: Mapping[str, ModuleType]) -> None:
+    Args:
+        by_value: the project's modules, by name.
+        whole: names of those that travel as files. Of the others, only the source of what is used travels.
+    """
+
+    def __init__(self, by_value: Mapping[str, ModuleType], whole: set[str]) -> None:
         self._by_value = by_value
+        self._whole = whole
         self._places: dict[int, _Place] = {}
         self._kept: list[object] = []  # so that ids stay valid
         self._seen: set[tuple[str, str]] = set()
@@ -100,7 +113,7 @@ class _Writer:
         self.definitions: list[dict[str, Any]] = []
         self.references: list[tuple[str, str, str, str]] = []
         self.file_names: set[str] = set()
-        self.uses_modules = False
+        self.used_modules: set[str] = set()
         self.values: set[str] = set()
         self.by_reference: set[str] = set()
 
@@ -122,12 +135,12 @@ class _Writer:
         if (module, name) in self._seen:
             return
         self._seen.add((module, name))
+        if is_notebook_open(value):
+            return  # the pod's Python has its own
         self.modules.add(module)
         if isinstance(value, ModuleType):
             self.use_module(value)
             self.imports.append((module, f"import {value.__name__} as {name}"))
-            if "." in value.__name__:
-                self.imports[-1] = (module, f"import importlib; {name} = importlib.import_module({value.__name__!r})")
             return
         if _is_definition(value):
             place = self.place_of(value)
@@ -144,7 +157,7 @@ class _Writer:
     def use_module(self, module: ModuleType) -> None:
         """Note that a module is used as such: one of the project travels as its file."""
         if self._by_value.get(module.__name__) is module:
-            self.uses_modules = True
+            self.used_modules.add(module.__name__)
             self.values.add(module.__name__)
         else:
             self.by_reference.add(module.__name__)
@@ -174,6 +187,8 @@ class _Writer:
         is_top_level = getattr(own, value.__qualname__, None) is value
         if isinstance(value, FunctionType) and not is_top_level:
             return self._define_private(value)
+        if module in self._whole and is_top_level:
+            return None
         if not is_top_level:
             raise InvalidInput(
                 f"class {value.__qualname__!r} cannot travel as source, because it is not at the top level of its "
@@ -219,6 +234,8 @@ class _Writer:
         for name in definition.names:
             if name in variables:
                 self.add_name(module, name, variables[name])
+        for root, *attributes in definition.chains:
+            self._import_submodules(module, variables.get(root), attributes)
         self.file_names.add(definition.file_name)
         self.definitions.append(
             {
@@ -230,18 +247,47 @@ class _Writer:
             }
         )
 
-    def project_files(self) -> dict[str, bytes]:
-        """Return the source files of the project's imported modules, by the path below a directory of imports."""
-        files: dict[str, bytes] = {}
-        for name, module in self._by_value.items():
-            path = Path(str(module.__file__))
-            parts = name.split(".")
-            relative = "/".join(parts) + ("/__init__.py" if path.name == "__init__.py" else ".py")
-            if path.suffix == ".py" and path.is_file():
-                files[relative] = path.read_bytes()
-            for end in range(1, len(parts)):
-                files.setdefault("/".join(parts[:end]) + "/__init__.py", b"")
-        return files
+    def _import_submodules(self, module: str, package: object, attributes: list[str]) -> None:
+        """Import a package's modules that are reached by attributes, such as ``xml.etree`` after ``import xml``."""
+        found = package
+        for name in attributes:
+            if not isinstance(found, ModuleType):
+                return
+            found = sys.modules.get(f"{found.__name__}.{name}")
+            if isinstance(found, ModuleType):
+                self.use_module(found)
+                statement = (module, f"import {found.__name__}")
+                if statement not in self.imports:
+                    self.imports.append(statement)
+
+
+def _with_imported(names: set[str], by_value: Mapping[str, ModuleType]) -> set[str]:
+    """Return modules of the project, and those of the project that they import, directly or not."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in by_value:
+            continue
+        found.add(name)
+        waiting.append(name.rpartition(".")[0])
+        for value in list(vars(by_value[name]).values()):
+            waiting.append(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "") or "")
+    return found
+
+
+def _module_files(modules: Mapping[str, ModuleType]) -> dict[str, bytes]:
+    """Return the source files of modules, by their path below a directory of imports."""
+    files: dict[str, bytes] = {}
+    for name, module in modules.items():
+        path = Path(str(module.__file__))
+        parts = name.split(".")
+        relative = "/".join(parts) + ("/__init__.py" if path.name == "__init__.py" else ".py")
+        if path.suffix == ".py" and path.is_file():
+            files[relative] = path.read_bytes()
+        for end in range(1, len(parts)):
+            files.setdefault("/".join(parts[:end]) + "/__init__.py", b"")
+    return files
 
 
 def _is_definition(value: object) -> bool:
@@ -260,6 +306,8 @@ class _DataPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled."""
+        if is_notebook_open(obj):
+            return getattr, (_ModuleReference("builtins"), "open")
         if isinstance(obj, ModuleType):
             self._writer.use_module(obj)
             return importlib.import_module, (obj.__name__,)

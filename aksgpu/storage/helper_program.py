@@ -31,6 +31,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple  # noqa: UP035  # Python 3.8
 
+__all__ = ["pack", "split"]
+
 Header = Dict[str, Any]  # noqa: UP006  # Python 3.8
 Frame = Tuple[Header, bytes]  # noqa: UP006  # Python 3.8
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import socket
 import time
 from pathlib import Path
 
@@ -69,6 +70,26 @@ def test_cancel_keeps_a_job_without_a_node_from_starting(aks: Cluster) -> None:
     assert job.cancelled()
     with pytest.raises(errors.JobCancelled):
         job.result(TIMEOUT)
+
+
+def test_cancel_stops_the_installation_of_packages(aks: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"--index-url=http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        job = jobs.Executor(aks, gpus=0, packages=[index, "no-such-distribution"]).submit(square, 2)
+        wait_for(lambda: "installing packages" in job.logs(), 60)
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        assert job.cancel(timeout=TIMEOUT)
+        connection.close()
+    assert job.cancelled()
+
+
+def test_a_wait_for_a_job_that_was_cancelled_before_its_start_ends(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0, node_selector={"disk": "none"}).submit(square, 2)
+    assert job.cancel(timeout=TIMEOUT)
+    with pytest.raises(errors.JobCancelled):
+        job.wait(TIMEOUT)
+    assert "was cancelled" in job.why().verdict
 
 
 def test_a_job_without_a_node_is_deleted(aks: Cluster) -> None:

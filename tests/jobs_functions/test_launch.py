@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import subprocess
 import sys
@@ -174,6 +175,14 @@ def test_wrong_options_are_named_before_anything_is_sent(options: dict[str, Any]
         jobs.Executor(aks, **options)
     assert raised.value.message.startswith(named)
     assert raised.value.hint
+
+
+def test_the_executor_has_the_options_that_are_checked() -> None:
+    given = inspect.signature(jobs.Executor).parameters
+    checked = inspect.signature(ExecutorOptions.checked).parameters
+    assert {name: given[name].default for name in given if name != "aks"} == {
+        name: checked[name].default for name in checked
+    }
 
 
 def test_a_wrong_name_gets_one_that_is_valid(aks: Cluster) -> None:

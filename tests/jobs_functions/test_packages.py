@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import importlib
 import pickle
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +19,9 @@ from aksgpu.payload.installer import is_satisfied
 from aksgpu.payload.requirements import from_file, from_list, from_modules
 
 from .pod_process import pack, run_payload
+from .wheels import write_wheel
 
 TIMEOUT = 170
-
-
-def write_wheel(folder: Path, name: str, version: str, *, requires: str = "", python: str = "") -> None:
-    """Write a wheel with one module, whose ``VERSION`` is the version."""
-    information = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    metadata += f"Requires-Dist: {requires}\n" if requires else ""
-    metadata += f"Requires-Python: {python}\n" if python else ""
-    files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
-        f"{information}/METADATA": metadata,
-        f"{information}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    rows = [f"{path},sha256={_digest(text)},{len(text)}" for path, text in files.items()]
-    files[f"{information}/RECORD"] = "\n".join([*rows, f"{information}/RECORD,,", ""])
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for path, text in files.items():
-            wheel.writestr(path, text)
-
-
-def _digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +79,7 @@ def test_a_failed_installation_has_the_installers_lines(
     assert all(word in run.record.header["text"] for word in words)
 
 
+@pytest.mark.slow
 def test_an_index_that_does_not_answer_is_a_package_error(interpreter: str, tmp_path: Path) -> None:
     packages = from_list(["--index-url=http://127.0.0.1:1/simple", "aksgpu_test_leaf"])
     run = run_payload(pack(versions, packages=packages), tmp_path, python=interpreter)

@@ -19,6 +19,7 @@ from support.polling import wait_for
 import aksgpu
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.jobs import job_outcome
 from aksgpu.kube import Kube, kubeconfig
 from aksgpu.local.process import laptop as private_laptop
 from aksgpu.payload import records, runner
@@ -131,6 +132,17 @@ def test_a_cut_or_forged_message_is_no_value() -> None:
             records.decode(wrong, KEY)
     with pytest.raises(BadRecord, match="HMAC"):
         records.decode(text, b"another key")
+
+
+def test_code_of_another_python_is_not_loaded() -> None:
+    marker = []
+    body = b"cloudpickle" + pickle.dumps(marker)
+    record = records.Record({"kind": "value", "where": "message", "python": "3.7"}, body)
+    with pytest.raises(errors.ResultUnpicklable, match=r"Python 3\.7"):
+        job_outcome.value_of(record, "name", raw=False)
+    assert job_outcome.value_of(record, "name", raw=True) == body
+    plain = records.Record({"kind": "value", "where": "message", "python": "3.7"}, pickle.dumps([1]))
+    assert job_outcome.value_of(plain, "name", raw=False) == [1]
 
 
 # Arguments

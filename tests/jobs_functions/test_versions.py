@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import math
 import pickle
@@ -10,6 +11,7 @@ import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import resources
 from math import sqrt as root
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 from aksgpu.errors import InvalidInput
 from aksgpu.payload import records
+from aksgpu.payload.packing import RUNNER_FILES
 
 from . import helper_module
 from .helper_module import Scale, scaled
@@ -26,6 +29,10 @@ from .pod_process import interpreters, pack, run_payload
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 WEIGHTS = {"a": 1.5, "b": [2, 3]}
 VERSIONS = sorted(interpreters(), key=lambda version: int(version.split(".")[1]))
+EACH_VERSION = [
+    pytest.param(version, marks=[] if version in (OWN, VERSIONS[0]) else pytest.mark.slow) for version in VERSIONS
+]
+"""This Python and the oldest one in each run of the tests, and the others in a complete one."""
 
 
 class Mode(Enum):
@@ -104,7 +111,7 @@ def test_this_python_is_among_the_interpreters() -> None:
     assert interpreters()[OWN] == sys.executable
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_source_gives_the_same_value_with_every_python(version: str, tmp_path: Path) -> None:
     payload = pack(compute, Settings(0.5, tags=["y"]), 4, mode="source")
     run = run_payload(payload, tmp_path, python=interpreters()[version])
@@ -113,7 +120,7 @@ def test_source_gives_the_same_value_with_every_python(version: str, tmp_path: P
     assert pickle.loads(run.record.body) == expected(version)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_a_pickle_runs_with_its_own_python_and_is_refused_by_any_other(version: str, tmp_path: Path) -> None:
     payload = pack(compute, Settings(0.5, tags=["y"]), 4, mode="pickle")
     run = run_payload(payload, tmp_path, python=interpreters()[version])
@@ -127,7 +134,7 @@ def test_a_pickle_runs_with_its_own_python_and_is_refused_by_any_other(version: 
         assert "Nothing was unpickled" in run.output
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_by_default_another_python_uses_the_source(version: str, tmp_path: Path) -> None:
     run = run_payload(pack(compute, Settings(0.5, tags=["y"]), 4), tmp_path, python=interpreters()[version])
     assert run.record is not None, run.output
@@ -205,3 +212,12 @@ def test_what_source_cannot_express_is_refused_by_name(function: Any, args: tupl
     with pytest.raises(InvalidInput, match="cannot travel as source") as raised:
         pack(function, *args, mode="source")
     assert named in raised.value.message
+
+
+@pytest.mark.parametrize("name", RUNNER_FILES.values())
+def test_the_files_of_the_pod_have_the_syntax_of_the_oldest_python(name: str) -> None:
+    text = resources.files("aksgpu.payload").joinpath(name).read_text()
+    tree = ast.parse(text, feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    own = {file.removesuffix(".py") for file in RUNNER_FILES}
+    assert {module.partition(".")[0] for module in imported} <= sys.stdlib_module_names | own | {"cloudpickle"}
