@@ -190,14 +190,14 @@ def _let_removal_end(aks: HasKube, daemon: Object, timer: Timer, progress: bool 
 def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
     """Return the nodes with pods of a plugin that is being deleted; None if it is not being deleted."""
     namespace, name = _key(daemon)
-    there = aks.kube.find("Namespace", namespace)
-    if there is None:
+    found = aks.kube.find("Namespace", namespace)
+    if found is None:
         return None
     live = aks.kube.find("DaemonSet", name, namespace)
     if live is not None and not live["metadata"].get("deletionTimestamp"):
-        return set() if there["metadata"].get("deletionTimestamp") else None
+        return set() if found["metadata"].get("deletionTimestamp") else None
     pods = _pods_of(aks, daemon)
-    ending = pods or live is not None or there["metadata"].get("deletionTimestamp")
+    ending = pods or live is not None or found["metadata"].get("deletionTimestamp")
     return {_node_of(pod) for pod in pods} if ending else None
 
 
@@ -265,8 +265,8 @@ def _applied(aks: HasKube, objects: list[Object], force: bool, timer: Timer, pro
 
     def poll() -> tuple[str | None, str]:
         nonlocal uid
-        there = aks.kube.find("Namespace", namespace)
-        if there and there["metadata"].get("deletionTimestamp"):
+        found = aks.kube.find("Namespace", namespace)
+        if found and found["metadata"].get("deletionTimestamp"):
             return None, f"namespace {namespace} is being deleted"
         for obj in objects:
             try:
@@ -399,9 +399,9 @@ def _prepared(objects: list[Object], namespace: str) -> list[Object]:
 
 def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
     own = _key(daemon)
-    again = "plugin.install(aks, force=True) installs it all the same."
+    again = "plugin.install(aks, force=True) installs it anyway."
     try:
-        there = _daemons(aks)
+        daemons = _daemons(aks)
         operator = _has_operator(aks)
     except Forbidden as refused:
         refused.hint = (
@@ -409,7 +409,7 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
             "plugin.install(aks, force=True)."
         )
         raise
-    others = ["/".join(_key(d)) for d in there if _key(d) != own]
+    others = ["/".join(_key(d)) for d in daemons if _key(d) != own]
     if others:
         raise SecondGpuStack(
             f"another device plugin is installed: DaemonSet {', '.join(others)}",
@@ -417,7 +417,7 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
         )
     if operator:
         raise SecondGpuStack("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
-    if any(_key(d) == own for d in there):
+    if any(_key(d) == own for d in daemons):
         return
     serving = [node.name for node in nodes if node.nvidia and not node.by_hand and any(node.allocatable.values())]
     if serving:
@@ -463,19 +463,19 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
     def poll() -> tuple[Plugin | None, str]:
-        there = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
-        nodes = [node for node in there if node.ready]
+        gpu_nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
+        nodes = [node for node in gpu_nodes if node.ready]
         current = _observed(aks, namespace, name, uid)
         pods = _pods_by_node(aks, daemon)
-        gpu_nodes = {node.name for node in there}
+        with_gpu = {node.name for node in gpu_nodes}
         for name_of_node, pod in pods.items():
             # A manifest without a node selector runs the plugin on nodes without a GPU too, where it fails.
-            if name_of_node in gpu_nodes:
+            if name_of_node in with_gpu:
                 _refuse_stuck(aks, pod)
         ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
         gpus = sum(sum(node.allocatable.values()) for node in nodes)
         served = [node for node in ready if any(node.allocatable.values())]
-        if current and len(served) == len(nodes) and (nodes or not there):
+        if current and len(served) == len(nodes) and (nodes or not gpu_nodes):
             return Plugin(name, namespace, image, len(nodes), gpus), ""
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
@@ -499,7 +499,10 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
 _EXPLAINING = 5.0
 """Seconds for finding the reason after the wait ran out of time."""
 
-_LATE_HINT = "plugin.status(aks) shows each node; plugin.install(aks) continues the wait."
+_LATE_HINT = (
+    "plugin.status(aks) shows each node; plugin.install(aks) continues the wait. "
+    "In a shell: kubectl get pods --all-namespaces --selector name=nvidia-device-plugin-ds --output wide"
+)
 
 
 def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
@@ -552,7 +555,10 @@ def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ..
     nodes = ", ".join(node.name for node in without_pod)
     return PluginNotScheduled(
         f"{message}. It has no pod on {nodes}: {reason}.",
-        hint="plugin.install(aks) adds the tolerations of the nodes that exist: run it again.",
+        hint=(
+            "plugin.install(aks) adds the tolerations of the nodes that exist: run it again. "
+            f"In a shell: kubectl describe daemonset {_key(daemon)[1]} --namespace {_key(daemon)[0]}"
+        ),
         nodes=names,
         taints=tuple(sorted(against)),
     )
@@ -764,9 +770,9 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: Timeout = 300, prog
         (daemon,) = found
         uid = daemon["metadata"]["uid"]
         left = [pod for pod in _pods_of(aks, daemon) if _owned_by(pod, uid)]
-        there = aks.kube.find("DaemonSet", NAME, NAMESPACE)
-        still = there is not None and there["metadata"]["uid"] == uid
-        return (None if left or still else True), f"{len(left)} pods left"
+        live = aks.kube.find("DaemonSet", NAME, NAMESPACE)
+        exists = live is not None and live["metadata"]["uid"] == uid
+        return (None if left or exists else True), f"{len(left)} pods left"
 
     wait_until(delete, what, timeout=timer, progress=progress)
     if found:
@@ -804,17 +810,17 @@ def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None) -> None
 
     def poll() -> tuple[bool | None, str]:
         nonlocal uid
-        there = aks.kube.find("Namespace", NAMESPACE)
-        if there is None or uid not in ("", there["metadata"]["uid"]):
+        live = aks.kube.find("Namespace", NAMESPACE)
+        if live is None or uid not in ("", live["metadata"]["uid"]):
             return True, ""
-        if not there["metadata"].get("deletionTimestamp"):
+        if not live["metadata"].get("deletionTimestamp"):
             if not _is_empty(aks):
                 return True, ""
             # Another kernel may delete it at the same moment.
             with suppress(NotFound, Conflict):
                 aks.kube.delete("Namespace", NAMESPACE)
-        uid = there["metadata"]["uid"]
-        return None, str((there.get("status") or {}).get("phase"))
+        uid = live["metadata"]["uid"]
+        return None, str((live.get("status") or {}).get("phase"))
 
     wait_until(poll, f"deleting namespace {NAMESPACE}", timeout=timer, progress=progress)
 

@@ -125,19 +125,19 @@ def _shortage(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
     reasons: list[str] = []
     action = "capacity.gpus(aks) shows who uses the GPUs."
     for resource in sorted(node.capacity):
-        there = node.allocatable.get(resource, 0)
+        healthy = node.allocatable.get(resource, 0)
         taken = use.taken[resource] if use is not None else 0
-        if there - taken >= gpus:
+        if healthy - taken >= gpus:
             return None
-        if not there:
+        if not healthy:
             reasons.append(f"0 of {node.capacity[resource]} {resource} healthy")
             action = "plugin.status(aks) shows what is wrong with its GPUs."
-        elif there < gpus:
-            reasons.append(f"{there} {resource}, fewer than {gpus}")
-            action = f"Ask for {there} or fewer, or add nodes of a larger size."
+        elif healthy < gpus:
+            reasons.append(f"{healthy} {resource}, fewer than {gpus}")
+            action = f"Ask for {healthy} or fewer, or add nodes of a larger size."
         else:
             holding = f" by {holders(use, resource)}" if use is not None else ""
-            reasons.append(f"{taken} of {there} {resource} taken{holding}")
+            reasons.append(f"{taken} of {healthy} {resource} taken{holding}")
     return _Obstacle(node.name, ", ".join(reasons), action)
 
 
@@ -165,7 +165,11 @@ def _hint(aks: HasKube, obstacles: list[_Obstacle]) -> str:
     if obstacles:
         return " ".join(dict.fromkeys(obstacle.action for obstacle in obstacles[:_NAMED_NODES]))
     if getattr(aks, "azure", None) is not None:
-        return 'cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1) adds a GPU node.'
+        return (
+            'cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1) adds a GPU node. '
+            "In a shell: az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp "
+            "--node-count 1 --node-vm-size Standard_NC4as_T4_v3 --node-taints sku=gpu:NoSchedule"
+        )
     return (
         "Add a node with a GPU to the cluster. In a test cluster without one, "
         "capacity.advertise(aks, node, gpus=1) makes pods that ask for a GPU schedulable."
