@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import capacity, manifests
+from aksgpu.capacity.dra_devices import DeviceUse, read_devices
 from aksgpu.common.frames import frame
 from aksgpu.diagnose.cluster_reader import has_azure
 from aksgpu.diagnose.gpu_failures import from_log
@@ -415,6 +416,14 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
             f"another device plugin is installed: DaemonSet {', '.join(others)}",
             hint=f"Use it as it is, or delete it first. {again}",
         )
+    by_driver = sorted(read_devices(aks))
+    if by_driver:
+        raise SecondGpuStack(
+            f"GPUs are allocated through dynamic resource allocation (DRA) on {', '.join(by_driver)}",
+            nodes=tuple(by_driver),
+            hint=f"Such GPUs need no device plugin: capacity.gpus(aks) shows them. {again} In a shell: "
+            "kubectl get resourceslices",
+        )
     if operator:
         raise SecondGpuStack("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
     if any(_key(d) == own for d in daemons):
@@ -664,7 +673,8 @@ def status(aks: HasKube) -> pd.DataFrame:
 
         - node, pool (string).
         - plugin (string): the DaemonSet of the plugin's pod as namespace/name; ``service`` if the kubelet advertises
-          GPUs without a pod, as on managed GPU pools; NA if there is no plugin.
+          GPUs without a pod, as on managed GPU pools; the driver, such as ``gpu.nvidia.com``, for GPUs of dynamic
+          resource allocation; NA without a plugin.
         - state (string): state of the plugin's pod, such as ``Running`` or ``ImagePullBackOff``; NA without a pod.
         - allocatable (Int64): number of healthy GPUs of all resources; NA if the node has not reported its resources.
         - ok (boolean): whether the node is ready, and a ready plugin or service advertises its GPUs. GPUs that
@@ -685,12 +695,15 @@ def status(aks: HasKube) -> pd.DataFrame:
     for daemon in _daemons(aks):
         for node, pod in _pods_by_node(aks, daemon).items():
             pods.setdefault(node, {})["/".join(_key(daemon))] = pod
-    rows = [_verdict(node, pods[node.name]) for node in nodes]
+    devices = read_devices(aks)
+    rows = [_verdict(node, pods[node.name], devices.get(node.name, {})) for node in nodes]
     return frame(sorted(rows, key=lambda row: (row["pool"], row["node"])), _COLUMNS)
 
 
-def _verdict(node: Node, pods: Mapping[str, Object | None]) -> dict[str, Any]:
+def _verdict(node: Node, pods: Mapping[str, Object | None], devices: Mapping[str, DeviceUse]) -> dict[str, Any]:
     count = sum(node.allocatable.values()) if node.reported else None
+    if devices and not count and not pods:
+        return _driver_verdict(node, devices)
     states = {plugin: _pods.state(pod) for plugin, pod in pods.items() if pod is not None}
     failing = [plugin for plugin, pod in pods.items() if pod is not None and not _ready(pod)]
     plugin = ", ".join(sorted(states)) or None
@@ -707,6 +720,23 @@ def _verdict(node: Node, pods: Mapping[str, Object | None]) -> dict[str, Any]:
         "pool": node.pool,
         "plugin": plugin,
         "state": ", ".join(states[plugin].word for plugin in sorted(states)) or None,
+        "allocatable": count,
+        "ok": problem is None,
+        "problem": problem,
+    }
+
+
+def _driver_verdict(node: Node, devices: Mapping[str, DeviceUse]) -> dict[str, Any]:
+    """Return the row of a node whose GPUs are allocated through dynamic resource allocation, without a plugin."""
+    count = sum(use.usable for use in devices.values())
+    problem = _node_problem(node)
+    if problem is None and not count:
+        problem = "its driver lists no healthy GPU: kubectl get resourceslices shows them"
+    return {
+        "node": node.name,
+        "pool": node.pool,
+        "plugin": ", ".join(sorted(devices)),
+        "state": None,
         "allocatable": count,
         "ok": problem is None,
         "problem": problem,
