@@ -24,6 +24,7 @@ from aksgpu.errors import (
 )
 from aksgpu.jobs import output_claim
 from aksgpu.jobs.executor_manifest import CANCELLED, EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
+from aksgpu.jobs.missing_files import missing_file_note
 from aksgpu.jobs.outcome_copy import keep_copy, read_copy
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -248,6 +249,15 @@ def _refuse_code_of_another_python(record: Record, name: str) -> None:
 
 def exception_of(record: Record, name: str) -> BaseException | None:
     """Return the exception of an outcome; None if the function returned a value that can be had."""
+    error = _error_of(record, name)
+    if error is not None and record.header["kind"] in ("exception", "script"):
+        note = missing_file_note(str(_body(record).get("text") or ""))
+        if note:
+            error.add_note(f"[aksgpu] {note}")
+    return error
+
+
+def _error_of(record: Record, name: str) -> BaseException | None:
     kind = record.header["kind"]
     text = str(record.header.get("text") or "")
     if record.header["where"] == "file":
