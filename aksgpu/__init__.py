@@ -26,7 +26,9 @@ if TYPE_CHECKING:
         metrics,
         plots,
         plugin,
+        runs,
         sizes,
+        storage,
         tutorial,
         views,
         waiting,
@@ -53,7 +55,9 @@ __all__ = [
     "metrics",
     "plots",
     "plugin",
+    "runs",
     "sizes",
+    "storage",
     "tutorial",
     "views",
     "waiting",
@@ -75,6 +79,13 @@ def __getattr__(name: str) -> object:
 
         return importlib.import_module(f"aksgpu.{name}")
     raise AttributeError(f"module 'aksgpu' has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Define the magics ``%gpu`` and ``%%gpu``. IPython calls this for ``%load_ext aksgpu``."""
+    from aksgpu.magic import register
+
+    register(shell)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from aksgpu import __version__
 from aksgpu.errors import AksGpuError
 
+__all__ = ["main"]
+
 _STOPPED = 3
 """Exit code of ``aksgpu local status`` if the laptop AKS is stopped, as for ``systemctl status``."""
 _INTERRUPTED = 130

@@ -1,52 +1,67 @@
 """Every exception that aksgpu raises.
 
     AksGpuError
-    ├── InvalidInput (ValueError)      an argument that cannot be right: nothing was sent
-    ├── WaitTimeout (TimeoutError)     a wait ran out of time; says what was waited for and its last state
+    ├── InvalidInput (ValueError)      an argument is not valid; nothing was sent
+    ├── WaitTimeout (TimeoutError)     a wait ran out of time; has the last state
     ├── AzureError                     Azure Resource Manager refused a request, or an operation failed
     │   ├── AzureUnreachable           no usable response in time
     │   ├── AzureNotFound              the subscription, resource group, cluster or pool does not exist
     │   ├── AzureConflict              the resource exists and differs, or its state does not allow the request
     │   │   ├── OperationInProgress    another operation runs on the cluster
-    │   │   └── ResourceChanged        somebody else changed the resource since it was read
+    │   │   └── ResourceChanged        another client changed the resource after it was read
     │   ├── AzureAuthError             the login is missing or is not allowed to do this
-    │   │   └── LocalAccountsDisabled  the cluster has no static credentials
-    │   ├── ApiServerRestricted        the cluster's API does not answer this machine
+    │   │   ├── LocalAccountsDisabled  the cluster has no static credentials
+    │   │   └── SubscriptionDisabled   the subscription is disabled, and therefore read only
+    │   ├── ApiServerRestricted        the cluster's API does not respond to this machine
     │   ├── InvalidParameter           Azure refused a name or a field
     │   ├── QuotaExceeded              the vCPU quota of the family or region is used up
     │   ├── SizeNotAvailable           the VM size is unknown, retired, or not offered here
     │   │   └── ZoneNotAvailable       the size is not offered in this zone
+    │   ├── SubnetTooSmall             the subnet has too few IP addresses for the nodes and pods
     │   ├── LocationNotAvailable       the location does not exist, or is closed to this subscription
     │   ├── AllocationFailed           Azure has no capacity for the size at present
     │   ├── NodeBootstrapFailed        nodes started, but their set-up (GPU driver included) failed
     │   ├── VersionNotSupported        AKS does not offer the Kubernetes version here
     │   ├── PolicyDenied               an Azure Policy of the organisation forbids the request
     │   ├── ProviderNotRegistered      the subscription has not registered a resource provider
+    │   │   └── FeatureNotRegistered   the subscription has not registered a preview feature
     │   ├── OperationCanceled          the operation was canceled
-    │   └── Throttled                  too many requests; says how many seconds to wait
+    │   └── Throttled                  too many requests; has the number of seconds to wait
     ├── KubernetesError                the Kubernetes API refused a request; has its Status
     │   ├── NotFound
-    │   │   └── LogsGone               the pods are gone, and their logs with them
+    │   │   └── LogsGone               the pods were deleted with their logs
     │   ├── AlreadyExists
     │   ├── Conflict
     │   ├── Forbidden
     │   ├── Unauthorized
     │   ├── Invalid
     │   ├── Expired                    a watch or list position that the server no longer keeps (410)
-    │   └── Unreachable                no answer, or the connection broke
-    │       ├── StreamLost             a log or watch broke off and could not be resumed
+    │   └── Unreachable                no response, or the connection broke
+    │       ├── StreamLost             a log or watch was interrupted and could not be resumed
     │       └── LogUnavailable         a log that exists, or may exist, could not be read
     ├── GpuStackError                  a node's GPUs cannot be used
     │   ├── GpuNotAdvertised           nodes have GPUs, but do not advertise them: no device plugin serves them
     │   ├── PluginNotScheduled         the plugin's pods are not scheduled onto the GPU nodes
     │   ├── PluginFailed               the plugin's pod does not run
-    │   ├── NoGpuDriver                the driver does not answer (NVML)
+    │   ├── NoGpuDriver                the driver does not respond (NVML)
     │   ├── DriverMismatch             the versions of driver, libraries and CUDA do not match
     │   ├── GpuLost                    a GPU was lost while a container used it
-    │   └── SecondGpuStack             another device plugin or operator is there already
-    ├── PodPending                     a pod fits on no node; has the reasons and the number of nodes
-    │   └── NoScaleUp                  the cluster autoscaler adds no node for it
+    │   └── SecondGpuStack             another device plugin or operator is already installed
+    ├── PodPending                     no node can run a pod; has the reasons and the number of nodes
+    │   └── NoScaleUp                  the cluster autoscaler does not add a node for it
     ├── JobFailed                      a Job failed; has its reason and the end of its log
+    │   ├── RemoteError                the function raised an exception that cannot be rebuilt here
+    │   ├── PythonMismatch             the image's Python cannot run what this Python pickled
+    │   ├── PackageError               packages could not be installed in the pod
+    │   ├── RunTimeout                 the program ran longer than its limit
+    │   ├── JobCancelled               the program was stopped by job.cancel() (concurrent.futures.CancelledError)
+    │   └── SessionEnded               the session's pod has ended, and what was loaded there is gone
+    ├── ResultError                    the function returned, and its value cannot be had
+    │   ├── ResultLost                 the value is gone, or arrived incomplete
+    │   ├── ResultTooLarge             the value is too large for the ways back
+    │   └── ResultUnpicklable          the value cannot be pickled there, or not be unpickled here
+    ├── StorageError                   files could not be copied to or from a claim
+    │   └── StorageFull                the claim has too little space left
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
 
 Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it. The errors of Azure and Kubernetes have
@@ -56,6 +71,7 @@ Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
@@ -72,6 +88,7 @@ __all__ = [
     "Conflict",
     "DriverMismatch",
     "Expired",
+    "FeatureNotRegistered",
     "Forbidden",
     "GpuLost",
     "GpuNotAdvertised",
@@ -79,6 +96,7 @@ __all__ = [
     "Invalid",
     "InvalidInput",
     "InvalidParameter",
+    "JobCancelled",
     "JobFailed",
     "KubernetesError",
     "LaptopError",
@@ -92,16 +110,29 @@ __all__ = [
     "NotFound",
     "OperationCanceled",
     "OperationInProgress",
+    "PackageError",
     "PluginFailed",
     "PluginNotScheduled",
     "PodPending",
     "PolicyDenied",
     "ProviderNotRegistered",
+    "PythonMismatch",
     "QuotaExceeded",
+    "RemoteError",
     "ResourceChanged",
+    "ResultError",
+    "ResultLost",
+    "ResultTooLarge",
+    "ResultUnpicklable",
+    "RunTimeout",
     "SecondGpuStack",
+    "SessionEnded",
     "SizeNotAvailable",
+    "StorageError",
+    "StorageFull",
     "StreamLost",
+    "SubnetTooSmall",
+    "SubscriptionDisabled",
     "Throttled",
     "Unauthorized",
     "Unreachable",
@@ -117,7 +148,7 @@ class AksGpuError(Exception):
     Args:
         message: what went wrong, and where.
         hint: what to do next, as an action; printed below the message.
-        original: the exception that caused this one, where it is not raised ``from`` it.
+        original: the exception that caused this one, if this one is not raised ``from`` it.
     """
 
     def __init__(self, message: str, *, hint: str = "", original: BaseException | None = None) -> None:
@@ -136,14 +167,14 @@ class AksGpuError(Exception):
 
 
 class InvalidInput(AksGpuError, ValueError):
-    """An argument is wrong. Nothing was sent."""
+    """An argument is not valid. Nothing was sent."""
 
 
 class WaitTimeout(AksGpuError, TimeoutError):
     """A wait ran out of time.
 
     Attributes:
-        state: the last state seen, in words.
+        state: a description of the last state.
         timeout: seconds waited.
     """
 
@@ -239,7 +270,7 @@ class OperationInProgress(AzureConflict):
 
 
 class ResourceChanged(AzureConflict):
-    """The resource was created or changed by somebody else since it was read (HTTP 412)."""
+    """Another client created or changed the resource after it was read (HTTP 412)."""
 
 
 class AzureAuthError(AzureError):
@@ -250,11 +281,15 @@ class LocalAccountsDisabled(AzureAuthError):
     """The cluster's local accounts are disabled: it has no static credentials, only Entra ID tokens."""
 
 
+class SubscriptionDisabled(AzureAuthError):
+    """The subscription is disabled, and therefore read only: its spending limit or its payment is the usual reason."""
+
+
 class ApiServerRestricted(AzureError):
-    """The cluster's Kubernetes API does not answer this machine.
+    """The cluster's Kubernetes API does not respond to this machine.
 
     Attributes:
-        private: whether the cluster is private, so that its API is reachable from its virtual network only.
+        private: whether the cluster is private, so that its API can only be reached from its virtual network.
         ranges: the IP ranges that the API accepts; empty if any address is accepted.
     """
 
@@ -284,14 +319,15 @@ class InvalidParameter(AzureError):
 
 
 class QuotaExceeded(AzureError):
-    """The vCPU quota of a VM family or of the region is used up.
+    """The vCPU quota of a VM family or of the region, or another limit of the subscription, is used up.
 
     Attributes:
-        requested: requested vCPUs (or clusters, if the number of clusters is limited); None if unknown.
+        requested: requested vCPUs, or resources of another limit; None if unknown.
         remaining: vCPUs left; None if unknown.
-        limit: the quota in vCPUs; None if unknown.
-        used: vCPUs in use; None if unknown.
-        family: the VM family's quota name, such as ``Standard NCASv3_T4 Family``; ``cores`` is the region's total.
+        limit: the quota in vCPUs, or the number of resources; None if unknown.
+        used: vCPUs or resources in use; None if unknown.
+        family: the VM family's quota name, such as ``Standard NCASv3_T4 Family``; ``cores`` is the region's total,
+            ``LowPriorityCores`` that of spot VMs; for a limit on resources their name, such as ``public IP addresses``.
         location: the region; empty if unknown.
     """
 
@@ -406,22 +442,67 @@ class AllocationFailed(AzureError):
 
     Attributes:
         constraints: the constraints of the allocation, as Azure lists them.
+        vm_size: the VM size; empty if Azure does not name it.
+        location: the region; empty if Azure does not name it.
     """
 
     constraints: tuple[str, ...] = ()
+    vm_size: str = ""
+    location: str = ""
 
     def __init__(
-        self, message: str, *, constraints: tuple[str, ...] = (), **details: Unpack[AzureErrorDetails]
+        self,
+        message: str,
+        *,
+        constraints: tuple[str, ...] = (),
+        vm_size: str = "",
+        location: str = "",
+        **details: Unpack[AzureErrorDetails],
     ) -> None:
         super().__init__(message, **details)
         self.constraints = constraints
+        self.vm_size = vm_size
+        self.location = location
+
+
+class SubnetTooSmall(AzureError):
+    """The subnet has too few IP addresses for the nodes and their pods.
+
+    Attributes:
+        requested: addresses that are needed; None if unknown.
+        available: addresses that the subnet has; None if unknown.
+        subnet: name of the subnet; empty if unknown. ``networkProfile.podCIDR`` is the range of the pods' addresses.
+        cidr: the subnet's range, such as ``10.10.0.0/24``; empty if unknown.
+    """
+
+    requested: int | None = None
+    available: int | None = None
+    subnet: str = ""
+    cidr: str = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        requested: int | None = None,
+        available: int | None = None,
+        subnet: str = "",
+        cidr: str = "",
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
+        self.requested = requested
+        self.available = available
+        self.subnet = subnet
+        self.cidr = cidr
 
 
 class NodeBootstrapFailed(AzureError):
     """The virtual machines started, but setting them up as nodes failed.
 
     Attributes:
-        exit_code: exit code of the node's set-up script (vmssCSE); 83 to 87 mean the GPU driver. None if unknown.
+        exit_code: exit code of the node's set-up script (vmssCSE); 83 to 87 mean the GPU driver, 50 to 53 the network.
+            None if unknown.
     """
 
     exit_code: int | None = None
@@ -436,7 +517,17 @@ class VersionNotSupported(AzureError):
 
 
 class PolicyDenied(AzureError):
-    """An Azure Policy of the organisation forbids the request."""
+    """An Azure Policy of the organisation forbids the request.
+
+    Attributes:
+        policies: names of the policies; empty if Azure does not name them.
+    """
+
+    policies: tuple[str, ...] = ()
+
+    def __init__(self, message: str, *, policies: tuple[str, ...] = (), **details: Unpack[AzureErrorDetails]) -> None:
+        super().__init__(message, **details)
+        self.policies = policies
 
 
 class ProviderNotRegistered(AzureError):
@@ -453,6 +544,22 @@ class ProviderNotRegistered(AzureError):
         self.provider = provider
 
 
+class FeatureNotRegistered(ProviderNotRegistered):
+    """The subscription has not registered a preview feature.
+
+    Attributes:
+        feature: the feature's name, such as ``ManagedGPUExperiencePreview``.
+    """
+
+    feature: str = ""
+
+    def __init__(
+        self, message: str, *, provider: str = "", feature: str = "", **details: Unpack[AzureErrorDetails]
+    ) -> None:
+        super().__init__(message, provider=provider, **details)
+        self.feature = feature
+
+
 class OperationCanceled(AzureError):
     """The long-running operation was canceled."""
 
@@ -461,7 +568,7 @@ class Throttled(AzureError):
     """Azure received too many requests.
 
     Attributes:
-        retry_after: seconds that Azure asks to wait; None if it does not say.
+        retry_after: seconds that Azure asks to wait; None if it does not specify this.
     """
 
     retry_after: float | None = None
@@ -475,10 +582,10 @@ class KubernetesError(AksGpuError):
     """The Kubernetes API refused a request.
 
     Attributes:
-        http_status: the HTTP status; None if there was no answer.
+        http_status: the HTTP status; None if there was no response.
         code: Kubernetes' reason in CamelCase, such as ``NotFound``; empty if the server gives none.
         status: the server's Status object, as a dict; empty if there was none.
-        retry_after: seconds after which the server asks to try again; None if it does not say.
+        retry_after: seconds after which the server asks to try again; None if it does not specify this.
     """
 
     def __init__(
@@ -498,19 +605,19 @@ class KubernetesError(AksGpuError):
 
 
 class NotFound(KubernetesError):
-    """There is no such object, or no such kind."""
+    """The object or the kind does not exist."""
 
 
 class LogsGone(NotFound):
-    """The pods of a Job are gone, and their logs with them."""
+    """The pods of a Job were deleted with their logs."""
 
 
 class AlreadyExists(KubernetesError):
-    """An object of this name exists."""
+    """An object of this name already exists."""
 
 
 class Conflict(KubernetesError):
-    """The object has changed meanwhile, or another field manager owns the field."""
+    """The object was changed after it was read, or another field manager owns the field."""
 
 
 class Forbidden(KubernetesError):
@@ -530,7 +637,7 @@ class Expired(KubernetesError):
 
 
 class Unreachable(KubernetesError):
-    """The API server gave no answer in time, or only statuses such as 500 and 503. The message has the last one.
+    """The API server did not respond in time, or only with statuses such as 500 and 503. The message has the last one.
 
     Attributes:
         refused: whether the connection was refused, because no server listens at the address.
@@ -557,7 +664,7 @@ class Unreachable(KubernetesError):
 
 
 class StreamLost(Unreachable):
-    """A log or watch broke off, as AKS does with idle ones, and could not be resumed in time."""
+    """A log or watch was interrupted, as AKS does with idle ones, and could not be resumed in time."""
 
 
 class LogUnavailable(Unreachable):
@@ -612,7 +719,7 @@ class PluginFailed(GpuStackError):
 
 
 class NoGpuDriver(GpuStackError):
-    """The NVIDIA driver does not answer (NVML): it is missing, or did not start."""
+    """The NVIDIA driver does not respond (NVML): it is missing, or did not start."""
 
 
 class DriverMismatch(GpuStackError):
@@ -636,15 +743,31 @@ class DriverMismatch(GpuStackError):
 
 
 class GpuLost(GpuStackError):
-    """A GPU was lost while a container used it."""
+    """A GPU was lost while a container used it.
+
+    Attributes:
+        xid: the number of the driver's error (XID); None if not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        nodes: tuple[str, ...] = (),
+        xid: int | None = None,
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, nodes=nodes, hint=hint, original=original)
+        self.xid = xid
 
 
 class SecondGpuStack(GpuStackError):
-    """Another device plugin, a GPU Operator or a managed GPU pool is there already."""
+    """Another device plugin, a GPU Operator or a managed GPU pool is already installed."""
 
 
 class PodPending(AksGpuError):
-    """A pod fits on no node.
+    """No node can run a pod.
 
     Attributes:
         causes: the scheduler's reasons -> number of nodes; empty if the scheduler has given none.
@@ -666,14 +789,14 @@ class PodPending(AksGpuError):
 
 
 class NoScaleUp(PodPending):
-    """The cluster autoscaler adds no node for a pod that fits on no node."""
+    """The cluster autoscaler does not add a node for a pod that no node can run."""
 
 
 class JobFailed(AksGpuError):
     """A Job failed.
 
     Attributes:
-        reason: the Job condition's reason, such as ``BackoffLimitExceeded``.
+        reason: reason of the Job's condition, such as ``BackoffLimitExceeded``.
         log_tail: the last lines that its pod logged.
     """
 
@@ -689,6 +812,85 @@ class JobFailed(AksGpuError):
         super().__init__(message, hint=hint, original=original)
         self.reason = reason
         self.log_tail = log_tail
+
+
+class RemoteError(JobFailed):
+    """The function raised an exception that cannot be rebuilt in this process.
+
+    Attributes:
+        type_name: the exception's class, with its module.
+        arguments: the ``repr`` of each of its arguments.
+        traceback: its traceback with source lines.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type_name: str = "",
+        arguments: tuple[str, ...] = (),
+        traceback: str = "",
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, reason="Exception", hint=hint, original=original)
+        self.type_name = type_name
+        self.arguments = arguments
+        self.traceback = traceback
+
+
+class PythonMismatch(JobFailed):
+    """The image's Python cannot run what this Python pickled. Nothing was unpickled there."""
+
+
+class PackageError(JobFailed):
+    """Packages could not be installed in the pod."""
+
+
+class RunTimeout(JobFailed):
+    """The program ran longer than its limit, ``Executor(timeout=)``."""
+
+
+class JobCancelled(JobFailed, CancelledError):
+    """The program was stopped by ``job.cancel()``."""
+
+
+class SessionEnded(JobFailed):
+    """The session's pod has ended, and what was loaded there is gone."""
+
+
+class ResultError(AksGpuError):
+    """The function returned, and its value cannot be had."""
+
+
+class ResultLost(ResultError):
+    """The value is gone with its pod, or arrived incomplete."""
+
+
+class ResultTooLarge(ResultError):
+    """The value is too large for the ways back from the pod.
+
+    Attributes:
+        size: bytes of the pickled value; None if not known.
+    """
+
+    def __init__(
+        self, message: str, *, size: int | None = None, hint: str = "", original: BaseException | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, original=original)
+        self.size = size
+
+
+class ResultUnpicklable(ResultError):
+    """The value cannot be pickled in the pod, or not be unpickled in this process."""
+
+
+class StorageError(AksGpuError):
+    """Files could not be copied to or from a claim."""
+
+
+class StorageFull(StorageError):
+    """The claim has too little space left."""
 
 
 class LaptopError(AksGpuError):

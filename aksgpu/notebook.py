@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 
-__all__ = ["EMPTY", "Output", "can_display", "in_kernel"]
+__all__ = ["EMPTY", "Bundle", "Output", "can_display", "in_kernel"]
 
 Bundle = Mapping[str, object]
 """Content of an output by MIME type."""
@@ -21,7 +21,7 @@ EMPTY: Bundle = {"text/plain": ""}
 
 
 def in_kernel() -> bool:
-    """Whether this process is a Jupyter kernel."""
+    """Return whether this process is a Jupyter kernel."""
     if "IPython" not in sys.modules:
         return False
     from IPython import get_ipython
@@ -30,7 +30,7 @@ def in_kernel() -> bool:
 
 
 def can_display() -> bool:
-    """Whether a new output goes to the cell that runs: in a Jupyter kernel, in its main thread.
+    """Return whether a new output appears in the running cell: in a Jupyter kernel, in its main thread.
 
     Jupyter assigns the first display of another thread to the newest cell, which may be any cell.
     """
@@ -44,7 +44,7 @@ class Output:
         self._id = uuid.uuid4().hex
 
     def show(self, content: Bundle) -> None:
-        """Add the output to the cell that runs."""
+        """Add the output to the running cell."""
         from IPython.display import display
 
         display(dict(content), raw=True, display_id=self._id)

@@ -1,6 +1,6 @@
 """Progress of a wait: tqdm's bar in a terminal, a line of text in a notebook.
 
-It is silent when ``show=False`` or the environment variable ``AKSGPU_PROGRESS`` is ``0``.
+Nothing is shown if ``show`` is False or the environment variable ``AKSGPU_PROGRESS`` is ``0``.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any, Protocol, Self
 
 from aksgpu import notebook
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "note"]
 
 _STATE_LENGTH = 100
-"""Characters of a state that are shown. Errors carry all of it."""
+"""Characters of a state that are shown. Errors contain the whole state."""
 
 
 class Progress:
-    """Shows the state of a wait in words. A context manager.
+    """Shows a description of the state of a wait. A context manager.
 
     Args:
-        what: what is waited for, such as ``cluster myAKSCluster``.
-        total: number of steps, or None when only time passes.
-        show: False for silence; None reads ``AKSGPU_PROGRESS`` (``0`` is silence). In a notebook, a wait in a thread
-            other than the main thread is silent, because its output has no cell.
+        what: what the wait is for, such as ``cluster myAKSCluster``.
+        total: number of steps; None if they are not known.
+        show: False hides the progress; None reads ``AKSGPU_PROGRESS`` (``0`` hides it). In a notebook, a wait in a
+            thread other than the main thread shows nothing, because its output has no cell.
     """
 
     def __init__(self, what: str, *, total: int | None = None, show: bool | None = None) -> None:
@@ -59,12 +59,21 @@ class Progress:
             self._bar.close(completed=kind is None)
 
     def say(self, state: str, *, done: int | None = None) -> None:
-        """Show the state in words, and the number of steps done."""
+        """Show a description of the state, and the number of steps that are done."""
         if self._bar is None:
             return
         if len(state) > _STATE_LENGTH:
             state = state[: _STATE_LENGTH - 1] + "…"
         self._bar.say(state, done)
+
+
+def note(text: str) -> None:
+    """Write a line about what was done, which stays visible; nothing with ``AKSGPU_PROGRESS=0``."""
+    if os.environ.get("AKSGPU_PROGRESS") == "0":
+        return
+    from tqdm import tqdm
+
+    tqdm.write(text)
 
 
 class _Bar(Protocol):
@@ -91,7 +100,7 @@ class _TerminalBar:
 
 @cache
 def _bar_class() -> Any:
-    """The class of tqdm's bar without its monitor thread, which never ends.
+    """Return the class of tqdm's bar without its monitor thread, which never ends.
 
     The monitor redraws bars that are updated rarely. These bars are redrawn at each update. Bars that the user makes
     keep their monitor.
@@ -104,9 +113,9 @@ def _bar_class() -> Any:
 class _NotebookLine:
     """A line of text in the cell that runs.
 
-    It is not a widget: a widget cannot be read in a notebook that was saved during the wait. The line says since when
-    it waits, which stays true in the saved file. It is removed at the end; a wait that was interrupted or failed
-    leaves its last state.
+    It is not a widget: a widget cannot be read in a notebook that was saved during the wait. The line has the
+    time at which the wait began, which stays correct in the saved file. It is removed at the end. After an interrupt or
+    an error, it shows the last state.
     """
 
     def __init__(self, what: str, total: int | None) -> None:
@@ -114,8 +123,8 @@ class _NotebookLine:
         self._total = total
         self._done = 0
         self._state = ""
-        self._begun = time.monotonic()
-        self._begun_at = datetime.now(UTC)
+        self._started = time.monotonic()
+        self._started_at = datetime.now(UTC)
         self._output = notebook.Output()
         self._shown = self._line()
         self._output.show(_bundle(self._shown))
@@ -140,10 +149,10 @@ class _NotebookLine:
     def _line(self) -> str:
         counted = f" {self._done} of {self._total}" if self._total is not None else ""
         state = f" {self._state}" if self._state else ""
-        return f"{self._what}:{counted}{state} ({self._seconds()} s since {self._begun_at:%H:%M:%S} UTC)"
+        return f"{self._what}:{counted}{state} ({self._seconds()} s since {self._started_at:%H:%M:%S} UTC)"
 
     def _seconds(self) -> int:
-        return int(time.monotonic() - self._begun)
+        return int(time.monotonic() - self._started)
 
 
 def _bundle(line: str) -> notebook.Bundle:

@@ -11,6 +11,8 @@ import sys
 import threading
 from typing import Any, SupportsFloat, SupportsIndex
 
+__all__ = ["log"]
+
 _LOCK = threading.Lock()
 _POSITIONS = frozenset({"step", "epoch"})
 
@@ -43,8 +45,8 @@ def log(**values: SupportsFloat | SupportsIndex) -> None:
 
 
 def _number(name: str, value: Any) -> int | float | str:
-    """Return a value as JSON has it."""
-    if isinstance(value, bool | str | bytes):
+    """Return a value that JSON can represent."""
+    if isinstance(value, (bool, str, bytes)):
         raise TypeError(f"`{name}` must be a number, got {value!r}")
     if isinstance(value, int):
         return value

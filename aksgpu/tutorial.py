@@ -24,10 +24,14 @@ from aksgpu.notebook import EMPTY
 
 __all__ = ["Tutorial", "copy", "execute", "further", "notebooks"]
 
+_TUTORIAL = "0[1-6]-*.ipynb"
+"""Names of the tutorial's notebooks."""
+_NOTEBOOKS = "[0-9][0-9]-*.ipynb"
+"""Names of all notebooks."""
 _CELL_SECONDS = 600
 """Seconds after which a cell counts as hanging."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_WANTED = {"curve": "image/png", "accuracy": "text/plain"}
+_RESULT_TYPES = {"curve": "image/png", "accuracy": "text/plain"}
 """Tags of the cells whose outputs are results, with the MIME types of these outputs."""
 
 
@@ -54,12 +58,13 @@ def notebooks() -> list[Path]:
     Raises:
         AksGpuError: the notebooks are in neither place.
     """
-    return _found("0[1-6]*.ipynb")
+    return _found(_TUTORIAL)
 
 
 def further() -> list[Path]:
     """Return the further notebooks in order. They are not steps of the tutorial, but are copied with it."""
-    return _found("0[7-9]*.ipynb")
+    steps = _found(_TUTORIAL)
+    return [notebook for notebook in _found(_NOTEBOOKS) if notebook not in steps]
 
 
 def _found(pattern: str) -> list[Path]:
@@ -119,7 +124,7 @@ def execute(output: Path, *, progress: bool = True) -> Tutorial:
             written.append(output / notebook.name)
             pages.append(_write_page(executed, output / notebook.name))
             results |= _tagged(executed)
-    for tag, mime in _WANTED.items():
+    for tag, mime in _RESULT_TYPES.items():
         if tag not in results:
             raise AksGpuError(
                 f"no cell with the tag {tag!r} has an output of type {mime}",
@@ -178,7 +183,7 @@ def _execute(source: Path, target: Path, home: Path, progress: bool) -> Any:
 
 
 def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
-    """Return a client whose kernel runs this Python, whichever kernel the user has registered as python3."""
+    """Return a client whose kernel runs this Python, no matter which kernel the user has registered as python3."""
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
@@ -198,6 +203,7 @@ def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
         timeout=_CELL_SECONDS,
         record_timing=False,
         store_widget_state=False,
+        coalesce_streams=True,  # how a program's output is divided depends on the moment
         resources={"metadata": {"path": str(folder)}},
         on_cell_executed=on_cell,
     )
@@ -240,7 +246,7 @@ def _tagged(notebook: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", ()):
-            mime = _WANTED.get(tag)
+            mime = _RESULT_TYPES.get(tag)
             for output in cell.get("outputs", ()):
                 if mime in output.get("data", {}):
                     found[tag] = output.data[mime]
@@ -256,6 +262,10 @@ def _write_page(notebook: Any, notebook_path: Path) -> Path:
     target = notebook_path.with_suffix(".html")
     target.write_text(page, encoding="utf-8")
     return target
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 if __name__ == "__main__":

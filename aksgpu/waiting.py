@@ -53,12 +53,12 @@ def wait_until(
     because the timeout is their deadline.
 
     Args:
-        poll: returns ``(result, state)``. A result of None means "not yet"; state describes the situation in words.
+        poll: returns ``(result, state)``. A result of None means "not yet"; state describes the situation.
         what: what the wait is for; the first words of the progress bar and of the error.
         timeout: seconds, or text such as ``"2h"``; None means no limit. A :class:`Timer` that already runs is shared
             with the steps before this one. ``poll`` is called at least once.
         interval: seconds between two calls of ``poll``.
-        progress: False shows no progress; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
         hint: what to do when the time runs out.
         on_interrupt: added to the message when the user interrupts the wait, such as "The Job continues."
 
@@ -96,7 +96,7 @@ def wait_until(
 def _timed_out(
     what: str, limit: float, state: str, failure: Unreachable | AzureUnreachable | None, hint: str
 ) -> WaitTimeout | Unreachable | AzureUnreachable:
-    """Return the error for the end of the time: with the last state, or with the last failure to get it."""
+    """Return the error for a wait that ran out of time: with the last state, or with the last failure to read it."""
     if failure is None:
         message = f"{what}: not done after {limit:g} s; last state: {state}"
         return WaitTimeout(message, state=state, timeout=limit, hint=hint)
@@ -201,8 +201,8 @@ def deadline(seconds: float | None) -> Iterator[None]:
     """Limit the time of all requests in a ``with`` block.
 
     A request raises :class:`~aksgpu.errors.Unreachable` when the time is up, even if the server is silent. Until then
-    it is repeated after temporary failures. The earliest of nested deadlines counts. A request that starts after the
-    deadline is sent once, and may take one second::
+    it is repeated after temporary failures. With nested deadlines, the earliest applies. A request that starts after
+    the deadline is sent once, and may take one second::
 
         with waiting.deadline(5):
             aks.kube.list("Node")
@@ -232,7 +232,7 @@ def pause(seconds: float) -> None:
 
 
 class Timer:
-    """The rest of a timeout, for a function with several waits.
+    """The remaining time of a timeout, for a function with several waits.
 
     Args:
         timeout: seconds, or text such as ``"2h"``; None means no limit.

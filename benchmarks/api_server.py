@@ -1,4 +1,4 @@
-"""The laptop's API server under load: durable creates, reads and watches, with lower bounds.
+"""Measure the laptop's API server: durable creates, reads and watches, with lower bounds.
 
     python benchmarks/api_server.py
 

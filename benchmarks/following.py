@@ -1,4 +1,4 @@
-"""Following a log of 200,000 lines, with lower bounds.
+"""Measure following a log of 200,000 lines, with lower bounds.
 
     python benchmarks/following.py
 
@@ -29,7 +29,7 @@ from aksgpu.kube import Kube
 RUNS = 3
 LINES = 200_000
 LINES_PER_SECOND = 50
-"""Of the program that has written the log."""
+"""Lines per second of the program that wrote the log."""
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -45,7 +45,7 @@ def make_log() -> list[bytes]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves one pod, which runs until its log was followed once."""
+    """Serves one pod, which runs until its log has been followed once."""
 
     lines = make_log()
     followed = False

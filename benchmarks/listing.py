@@ -1,10 +1,10 @@
-"""The library with 1,000 nodes and 10,000 pods, and with a long log, with lower bounds.
+"""Measure the library with 1,000 nodes and 10,000 pods, and with a long log, with lower bounds.
 
     python benchmarks/listing.py
 
 The lower bound of a list is reading the same bytes over one TLS connection and decoding them with orjson while the
 garbage collector is off. That of ``capacity.gpus`` is the same for all nodes. The lower bound of ``metrics.parse`` is
-``re.findall`` on the same 100 MB. Each value is the best of three, measured in a process of its own.
+``re.findall`` on the same 100 MB. Each value is the best of three.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import aksgpu
 from aksgpu import cluster, local
 
 RUNS = 3
-"""How often each thing is measured; the best counts."""
+"""Number of measurements. The best one counts."""
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
@@ -46,7 +46,7 @@ class Api:
 
 
 def api(aks: Any, endpoint: Any) -> Api:
-    """The API server of a cluster of a laptop AKS."""
+    """Return the API server of a laptop AKS' cluster."""
     path = cluster.kubeconfig(aks)
     config = yaml.safe_load(path.read_text())
     server = config["clusters"][0]["cluster"]["server"].removeprefix("https://127.0.0.1:")
@@ -106,7 +106,7 @@ class Connection:
 
 
 def config_map(name: str) -> dict[str, Any]:
-    """An object of about a kilobyte."""
+    """Return an object of about a kilobyte."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -116,5 +116,5 @@ def config_map(name: str) -> dict[str, Any]:
 
 
 def encoded(name: str) -> bytes:
-    """That object as JSON."""
+    """Return the same object as JSON."""
     return orjson.dumps(config_map(name))

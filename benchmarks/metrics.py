@@ -1,10 +1,10 @@
-"""How fast metrics.parse reads the output of each family.
+"""Measure how fast metrics.parse reads the output of each family.
 
     python benchmarks/metrics.py [LINES]
 
-For each family: MB/s; the ratio to one re.findall of a pattern for that family's numbers over the same bytes; and the
-ratio of the times for twice the bytes and for once. Beside it, how many times as long it takes as pandas and polars
-(where it is installed) need for the same numbers as CSV. Times are CPU seconds of this process, the best of three.
+The columns are MB/s, the ratio to one re.findall of a pattern for the family's numbers over the same bytes, the ratio
+of the times for twice the bytes and for once, and the ratios to pandas and polars (of the extra `benchmark`), which
+read the same numbers from CSV. Times are CPU seconds of this process, the best of three.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import pandas as pd
 from aksgpu import metrics
 
 RATIO = 10
-"""Most that reading may take, as a multiple of one re.findall."""
+"""Upper limit of the time to read, as a multiple of one re.findall."""
 LINEAR = 2.5
-"""Most that twice the bytes may take, as a multiple of the time for once."""
+"""Upper limit of the time for twice the bytes, as a multiple of the time for once."""
 
 
 class Family(NamedTuple):
     """Lines of one family.
 
     Attributes:
-        line: of a number.
-        pattern: for the numbers of such a line.
-        rows: a row comes once in so many lines.
+        line: returns the text for a number: a line, or all states of a bar.
+        pattern: a regular expression for the numbers in the text.
+        rows: number of states in the text; 1 for a line.
     """
 
     line: Callable[[int], str]
@@ -43,12 +43,12 @@ class Family(NamedTuple):
 
 
 def loss(number: int) -> float:
-    """Return a loss that falls."""
+    """Return a falling loss."""
     return 2 / (1 + number / 1000)
 
 
 def keras_epoch(number: int) -> str:
-    """Return an epoch of Keras 2, with the states of its bar as a pipe gets them."""
+    """Return an epoch of Keras 2, with the states of its bar as they are written to a pipe."""
     states = []
     for done in range(25, 1876, 25):
         filled = done * 29 // 1875
@@ -59,7 +59,7 @@ def keras_epoch(number: int) -> str:
 
 
 def tqdm_epoch(number: int) -> str:
-    """Return an epoch of a tqdm bar with numbers behind it."""
+    """Return an epoch of a tqdm bar that is followed by numbers."""
     states = []
     for done in range(0, 1001, 10):
         bar = f"Epoch {number}: {done // 10:3d}%|{'█' * (done // 100):10}| {done}/1000"

@@ -1,9 +1,9 @@
-"""The requests that the library sends to Azure Resource Manager, compared with the minimum, and its polling intervals.
+"""Count the requests that the library sends to Azure Resource Manager, and compare its polling intervals.
 
     python benchmarks/resource_manager.py
 
 The minimum is three requests for a long-running operation (the request, one poll, the final read), and one for any
-other call. The table names the reasons for further requests: a look before creating, preflight, prices. Polls are
+other call. The table lists the kinds of all requests, such as reads before a creation, quota and prices. Polls are
 counted separately, because Azure determines their number. The last column is the shortest pause before a poll, divided
 by the pause that the previous response asked for (Retry-After). It must not be below 1. Each call uses a new connection
 to a private laptop AKS, so that nothing is cached. The network is not measured.
@@ -33,10 +33,9 @@ class Counting:
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
         self.polls = 0
-        self.patience = float("inf")
-        self._asked: tuple[float, float] | None = (
-            None  # when the last response arrived, and the pause that it asked for
-        )
+        self.shortest_pause = float("inf")
+        # when the last response arrived, and the pause that it asked for
+        self._asked: tuple[float, float] | None = None
         send = RequestsTransport.send
 
         def counted(transport: Any, request: Any, **options: Any) -> Any:
@@ -53,19 +52,19 @@ class Counting:
             self.kinds[f"{request.method} {_kind(path)}"] += 1
             return
         if self._asked and self._asked[1]:
-            self.patience = min(self.patience, (time.monotonic() - self._asked[0]) / self._asked[1])
+            self.shortest_pause = min(self.shortest_pause, (time.monotonic() - self._asked[0]) / self._asked[1])
         self.polls += 1
 
     def row(self, what: str, call: Callable[[], Any]) -> Any:
         """Run a call and print a line of the table."""
         self.kinds = Counter()
         self.polls = 0
-        self.patience = float("inf")
+        self.shortest_pause = float("inf")
         result = call()
         least = LEAST if self.polls else 1
         others = sum(self.kinds.values())
         share = (others + min(self.polls, 1)) / least
-        pause = f"{self.patience:5.2f}" if self.polls else "    -"
+        pause = f"{self.shortest_pause:5.2f}" if self.polls else "    -"
         print(f"{what:<32}{others:>3} requests {share:>5.2f} x the least {self.polls:>4} polls {pause}")
         print(f"    {', '.join(f'{kind} {count}' for kind, count in sorted(self.kinds.items()))}")
         return result
@@ -96,9 +95,9 @@ def main() -> None:
             aks.id = made.id
             return aks
 
-        wish = {"resource_group": "count", "location": "eastus"}
-        made = counting.row("create", lambda: cluster.create(fresh(), "count", **wish))
-        counting.row("create again", lambda: cluster.create(fresh(), "count", **wish))
+        options = {"resource_group": "count", "location": "eastus"}
+        made = counting.row("create", lambda: cluster.create(fresh(), "count", **options))
+        counting.row("create again", lambda: cluster.create(fresh(), "count", **options))
         counting.row("add_gpu_pool", lambda: cluster.add_gpu_pool(found()))
         counting.row("add_gpu_pool again", lambda: cluster.add_gpu_pool(found()))
         counting.row("add_gpu_pool without preflight", lambda: cluster.add_gpu_pool(found(), "two", preflight=False))

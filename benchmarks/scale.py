@@ -1,4 +1,4 @@
-"""1,000 nodes and 10,000 pods on the laptop AKS: start, memory, lists, kubectl, and scheduling.
+"""Measure the laptop AKS with 1,000 nodes and 10,000 pods: start, memory, lists, kubectl, and scheduling.
 
     python benchmarks/scale.py
 

@@ -1,9 +1,9 @@
-"""How long a user waits at the start, each as a ratio to something that is named.
+"""Measure how long a user waits for the import, for connect() and for the tutorial, each compared with a floor.
 
     python benchmarks/startup.py            # import and connect
     python benchmarks/startup.py --tutorial # also the whole `aksgpu tutorial` (about a minute)
 
-The table has what was measured, seconds, what it is compared with, and the ratio.
+Each line has the seconds, the ratio, and the floor.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python examples/before_you_spend.py
 
-It runs on the laptop AKS; with AKSGPU_TARGET=azure in your Azure subscription, where the last part costs money.
+It runs on the laptop AKS. With AKSGPU_TARGET=azure it runs in your Azure subscription, where the last part costs money.
 """
 
 import aksgpu
@@ -11,7 +11,7 @@ from aksgpu.errors import QuotaExceeded
 
 azure = aksgpu.connect()
 
-# Every GPU size that the location lists for the subscription, cheapest GPU hour first.
+# Every GPU size that the location offers to the subscription, sorted by the price of a GPU hour.
 table = sizes.gpu_sizes(azure, "eastus")
 print(table.sort_values("usd_per_gpu_hour")[["vm_size", "gpu_model", "gpus", "family_left", "usd_per_hour"]].head())
 
@@ -22,9 +22,9 @@ print(check.verdict, check.requested, check.left, check.alternatives)
 try:
     check.raise_if_no()
 except QuotaExceeded as error:
-    print(f"{error.family}: {error.remaining} of {error.limit} vCPUs left, {error.requested} wanted")
+    print(f"{error.family}: {error.remaining} of {error.limit} vCPUs left, {error.requested} requested")
 
-# The cluster is deleted at the end of the block, also after an exception.
+# The cluster is deleted at the end of the block, even after an exception.
 with cluster.temporary(azure, "trial", resource_group="trial", location="eastus") as aks:
     print(cluster.add_gpu_pool(aks, vm_size="Standard_NC4as_T4_v3"))
     print(cluster.leftovers(azure)[["cluster", "pool", "count", "usd_per_day"]])

@@ -1,4 +1,4 @@
-"""From nothing to an accuracy curve on a GPU of AKS, and back to zero cost.
+"""Create a cluster with a GPU, train, draw the accuracy curve, and delete everything.
 
     python examples/mnist.py [curve.png]
 

@@ -2,9 +2,9 @@
 
     python tests/extract_digits.py aksgpu/local/images/digits.npz
 
-The file has one array for each font, ``(10, 28, 28)``: how many of a pixel's 64 parts are ink. A glyph's outline is
-read as vectors in font units and filled by the code below, so that the result does not depend on the version of a font
-rasterizer.
+The file has one array for each font, ``(10, 28, 28)``: the number of a pixel's 64 parts that are black. A glyph's
+outline is read as vectors in font units and filled by the code below, so that the result does not depend on the version
+of a font rasterizer.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class PolygonPen(BasePen):
         super().__init__(glyphs)
         self.polygons: list[Polygon] = []
 
-    def _moveTo(self, pt: Point) -> None:  # noqa: N802 - the base class names it
+    def _moveTo(self, pt: Point) -> None:  # noqa: N802 - the base class defines the name
         self.polygons.append([pt])
 
-    def _lineTo(self, pt: Point) -> None:  # noqa: N802 - the base class names it
+    def _lineTo(self, pt: Point) -> None:  # noqa: N802 - the base class defines the name
         self.polygons[-1].append(pt)
 
-    def _qCurveToOne(self, pt1: Point, pt2: Point) -> None:  # noqa: N802 - the base class names it
+    def _qCurveToOne(self, pt1: Point, pt2: Point) -> None:  # noqa: N802 - the base class defines the name
         start = self.polygons[-1][-1]
         for step in range(1, CURVE_STEPS + 1):
             t = step / CURVE_STEPS
@@ -59,7 +59,7 @@ class PolygonPen(BasePen):
 
 def outlines(font: str) -> list[list[Polygon]]:
     """Return the ten digits of a font, each as a list of polygons."""
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of dates in old fonts
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns about dates in old fonts
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
     with TTFont(path, lazy=True) as file:
         names = file.getBestCmap()

@@ -1,21 +1,26 @@
-"""Makes the file of schemas in ``aksgpu/local/api/data`` from Kubernetes' published definitions, whenever these change.
+"""Write the file of schemas in ``aksgpu/local/api/data`` again, for example after a new row in ``KINDS``.
 
-    python tests/extract_schemas.py .../kubernetes-json-schema/v1.36.0-local/_definitions.json schemas-1.36.json.gz
+    pip install kubernetes-validate==1.37.0
+    python tests/extract_schemas.py
 
-The input is a file of the PyPI package ``kubernetes-validate``, which carries the definitions of each Kubernetes
-release. Kept are the kinds of the table and all that they refer to, in the form that OpenAPI v3 has.
+The package ``kubernetes-validate`` contains the published definitions of each Kubernetes release. The file contains the
+definitions of the kinds in ``KINDS`` and all that they refer to, in the form of OpenAPI v3.
 """
 
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from aksgpu.local.api import schema as api_schema
 from aksgpu.local.kinds import KINDS
 
+RELEASE = "1.36"
+"""The Kubernetes release of the schemas."""
+TARGET = Path(api_schema.__file__).parent / "data" / f"schemas-{RELEASE}.json.gz"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
@@ -46,7 +51,7 @@ def _plain(schema: Any) -> Any:
 
 
 def extract(definitions: dict[str, Any]) -> dict[str, Any]:
-    """The closure of ROOTS."""
+    """Return the definitions that ROOTS refer to, directly or indirectly."""
     found: dict[str, Any] = {}
     todo = list(ROOTS)
     while todo:
@@ -65,11 +70,24 @@ def extract(definitions: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def write(definitions: Path, target: Path) -> None:
-    """Read the definitions, write the extract; the same input gives the same bytes."""
-    data = json.dumps(extract(json.loads(definitions.read_text())["$defs"]), separators=(",", ":")).encode()
-    target.write_bytes(gzip.compress(data, 9, mtime=0))
+def find_definitions() -> Path | None:
+    """Return the file of Kubernetes' definitions, or None if kubernetes-validate is not installed."""
+    found = importlib.util.find_spec("kubernetes_validate")
+    if found is None or found.origin is None:
+        return None
+    folder = Path(found.origin).parent / "kubernetes-json-schema"
+    return folder / f"v{RELEASE}.0-local" / "_definitions.json"
+
+
+def main() -> None:
+    """Write the file of schemas."""
+    source = find_definitions()
+    if source is None:
+        raise SystemExit("kubernetes-validate is not installed: pip install kubernetes-validate==1.37.0")
+    extracted = extract(json.loads(source.read_text())["$defs"])
+    data = json.dumps(extracted, separators=(",", ":")).encode()
+    TARGET.write_bytes(gzip.compress(data, 9, mtime=0))
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

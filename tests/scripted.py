@@ -1,4 +1,4 @@
-"""A small HTTP server whose responses a test scripts: streams, and the faults that a healthy server never has."""
+"""A small HTTP server whose responses a test scripts: streams, and faults that a healthy server never causes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Request(BaseHTTPRequestHandler):
         self.json({"kind": "Status", "status": "Failure", "message": message, "reason": reason, "code": code}, code)
 
     def begin(self) -> None:
-        """Begin a chunked response."""
+        """Start a chunked response."""
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")

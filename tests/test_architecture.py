@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import aksgpu
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "aksgpu"
 MODULES = {
@@ -19,7 +22,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-# Imports inside functions that point upwards on purpose, each for the reason given.
+# Imports inside functions that point upwards on purpose, each with its reason.
 UPWARDS = {
     (
         "aksgpu.cluster.cluster_model",
@@ -30,7 +33,7 @@ UPWARDS = {
 
 
 def imports(name: str) -> Iterator[str]:
-    """Modules of this package that a module imports, wherever in it; imports for types alone do not count."""
+    """Return the modules of this package that a module imports anywhere. Imports only for types do not count."""
     tree = ast.parse(MODULES[name].read_text())
     typing_only = {
         inner
@@ -103,16 +106,19 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"tutorial"},
     {"views"},
+    {"magic", "runs"},
     {"jobs"},
+    {"storage"},
     {"plugin"},
     {"diagnose"},
     {"plots"},
-    {"capacity", "logs", "manifests", "metrics", "training_log"},
+    {"capacity", "curves"},
+    {"logs", "manifests", "metrics", "payload", "training_log"},
     {"cluster"},
     {"sizes"},
     {"azure", "kube"},
     {"waiting"},
-    {"progress"},
+    {"history", "progress"},
     {"notebook", "common"},
     {"errors"},
 )
@@ -134,11 +140,30 @@ def test_imports_point_downwards(name: str) -> None:
             assert LAYER[own] < LAYER[imported], f"{name} imports {other}"
 
 
+PLACEHOLDERS = {"tests/test_MODULE.py", "metrics/formats/NAME.py", "aksgpu/metrics/formats/NAME.py"}
+
+
+def test_the_files_that_the_recipes_name_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:[\w-]+/)+[\w.-]+\.\w+)`", text)) - PLACEHOLDERS
+    missing = [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
+    assert len(named) > 30
+    assert missing == []
+
+
+def test_the_page_shows_the_layers() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    shown = [set(re.findall(r"`(\w+)(?:/|\.py)`:", row)) for _, row in rows]
+    assert shown == list(LAYERS)
+    assert [int(number) for number, _ in rows] == list(range(1, len(LAYERS) + 1))
+
+
 def test_every_module_has_a_layer() -> None:
     assert {top_level(name) for name in MODULES} - {"", "local", "data"} == set(LAYER)
 
 
-def test_only_connect_knows_the_laptop() -> None:
+def test_only_connect_imports_the_laptop() -> None:
     knows = {
         name
         for name, others in GRAPH.items()
@@ -154,21 +179,29 @@ def test_importing_the_package_loads_nothing_else() -> None:
     assert not {"typing", "re", "json", "asyncio", "subprocess"} & set(loaded)
 
 
-WITH_ALL = ("capacity", "common", "errors", "kube", "notebook", "plugin", "progress", "waiting")
-"""Packages and modules whose public names are listed."""
-PUBLIC = ("capacity", "errors", "kube", "plugin", "waiting")
-"""Those that users import."""
+def is_public(name: str) -> bool:
+    """Return whether users may import a module: any one except the laptop's inner modules and the data."""
+    return top_level(name) != "data" and (top_level(name) != "local" or name == "aksgpu.local")
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if top_level(name) in WITH_ALL])
+LISTED = sorted(
+    name
+    for name, path in MODULES.items()
+    if is_public(name) and (path.name == "__init__.py" or name.removeprefix("aksgpu.") in aksgpu.__all__)
+)
+"""The packages, and the modules that ``aksgpu`` offers."""
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if is_public(name)])
 def test_every_module_lists_its_public_names(name: str) -> None:
     module = importlib.import_module(name)
-    if name not in ("aksgpu.common", "aksgpu.common.gpu_size_table"):
-        assert module.__all__
-        assert all(hasattr(module, each) for each in module.__all__)
+    names = module.__all__
+    assert len(set(names)) == len(names)
+    assert [each for each in names if not hasattr(module, each)] == []
+    assert [each for each in names if each.startswith("_") and each != "__version__"] == []
 
 
-@pytest.mark.parametrize("name", ["aksgpu", *(f"aksgpu.{name}" for name in PUBLIC)])
+@pytest.mark.parametrize("name", LISTED)
 def test_tab_completion_shows_the_public_names(name: str) -> None:
     module = importlib.import_module(name)
     assert dir(module) == sorted(module.__all__)

@@ -1,6 +1,6 @@
 """Live views where users see them: notebooks in JupyterLab, in a real browser, that follow a Job on a laptop AKS.
 
-What nbclient and nbconvert make of the same views is tested without a browser by test_stored_views.py.
+test_stored_views.py tests the same views with nbclient and nbconvert, without a browser.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ DEAD = re.compile(r"Error displaying widget|model not found|Loading widget", re.
 
 
 class Page:
-    """One page of a browser, spoken to by the DevTools protocol."""
+    """One page of a browser, controlled with the DevTools protocol."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -82,7 +82,7 @@ class Page:
         return answer["result"].get("value")
 
     async def command(self, name: str, arguments: str = "{}") -> None:
-        """Start a command of JupyterLab. It may open a dialog, so its end is not awaited."""
+        """Start a command of JupyterLab, without waiting for its end, because it may open a dialog."""
         await self.value(f"void window.jupyterapp.commands.execute('{name}', {arguments})")
 
     async def save(self) -> None:
@@ -104,7 +104,7 @@ class Page:
 
 @contextlib.asynccontextmanager
 async def running(*command: str, says: str, **environment: str) -> AsyncIterator[str]:
-    """A program until the end of the block; gives what it says of itself in the pattern's group."""
+    """Run a program until the end of the block, and return the text that the pattern's group finds in its output."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env={**os.environ, **environment},
@@ -135,7 +135,7 @@ async def running(*command: str, says: str, **environment: str) -> AsyncIterator
 
 @contextlib.asynccontextmanager
 async def opened(url: str, folder: Path) -> AsyncIterator[Page]:
-    """A page in a browser that nobody sees."""
+    """A page in a headless browser."""
     browser = running(
         str(CHROMIUM),
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,1000"),
@@ -183,7 +183,7 @@ class Lab:
         """A notebook in a new browser, with a kernel or without one."""
         number = next(self._browsers)
         path = f"/tree/{name}" if kernel else ""
-        # JupyterLab reopens what a workspace had open, with a kernel. So each browser has its own workspace.
+        # JupyterLab reopens the notebooks of a workspace with a kernel, so each browser has its own workspace.
         url = f"{self._url}/lab/workspaces/browser-{number}{path}?token={TOKEN}"
         async with opened(url, self.folder.parent / f"profile-{number}") as page:
             if kernel:
@@ -240,9 +240,9 @@ async def lab(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> AsyncIterator[L
 
 
 async def assert_readable(page: Page, pattern: str) -> str:
-    """The page shows a text and no widget that has no model."""
+    """Check that the page shows a text, and no widget without a model."""
     await page.until(TEXT, pattern)
-    # Widgets are looked for when the notebook has been drawn. A second pass over the page's tasks lets that happen.
+    # JupyterLab looks for widgets after it has drawn the notebook. A second pass over the page's tasks allows that.
     await page.value("new Promise(done => requestIdleCallback(() => requestIdleCallback(done)))")
     found = str(await page.value(TEXT))
     assert re.search(pattern, found, re.DOTALL)
@@ -250,7 +250,7 @@ async def assert_readable(page: Page, pattern: str) -> str:
     return found
 
 
-async def test_a_notebook_follows_a_job_and_keeps_its_end(lab: Lab) -> None:
+async def test_a_notebook_follows_a_job_and_keeps_its_final_state(lab: Lab) -> None:
     lab.write("view.ipynb", JOB.format(name="seen", steps=200), WAIT)
     async with lab.opened("view.ipynb") as page:
         await page.command("notebook:run-all-cells")
@@ -270,7 +270,7 @@ async def test_a_notebook_follows_a_job_and_keeps_its_end(lab: Lab) -> None:
         assert re.fullmatch(r"accuracy \d\d\.\d\d % at step 190", await page.value(CURVE))
 
 
-async def test_a_notebook_that_is_not_trusted_shows_the_end(lab: Lab) -> None:
+async def test_an_untrusted_notebook_shows_the_final_state(lab: Lab) -> None:
     name = "04-run-the-workload.ipynb"
     (lab.folder / name).write_bytes((REPO / "notebooks" / name).read_bytes())
     async with lab.opened(name, kernel=False) as page:
@@ -306,18 +306,18 @@ async def test_a_notebook_saved_during_the_run_is_readable(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-async def test_a_view_whose_kernel_is_gone_says_so(lab: Lab) -> None:
+async def test_a_view_shows_that_its_kernel_has_ended(lab: Lab) -> None:
     lab.write("view.ipynb", JOB.format(name="stale", steps=1_000_000))
     async with lab.opened("view.ipynb") as page:
         await page.command("notebook:run-all-cells")
         await page.until(LIVE, r"step \d+ of 1,000,000")
-        assert "No news" not in str(await page.value(LIVE))
+        assert "Not updated" not in str(await page.value(LIVE))
         await page.value("void window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-        await page.until(LIVE, r"No news since \d\d:\d\d:\d\d UTC")
+        await page.until(LIVE, r"Not updated since \d\d:\d\d:\d\d UTC")
 
 
 @pytest.mark.slow
-async def test_a_view_whose_kernel_hangs_says_so_until_it_goes_on(lab: Lab) -> None:
+async def test_a_view_shows_that_its_kernel_hangs_until_it_continues(lab: Lab) -> None:
     hurry = "from aksgpu.views import live_view as views\nviews._STALE_AFTER = 8\n"
     number = "import os\nwritten = open('pid', 'w').write(str(os.getpid()))\n"
     lab.write("view.ipynb", number + hurry + JOB.format(name="hangs", steps=1_000_000))
@@ -327,10 +327,10 @@ async def test_a_view_whose_kernel_hangs_says_so_until_it_goes_on(lab: Lab) -> N
         kernel = int((lab.folder / "pid").read_text())
         os.kill(kernel, signal.SIGSTOP)
         try:
-            await page.until(LIVE, r"No news since \d\d:\d\d:\d\d UTC")
+            await page.until(LIVE, r"Not updated since \d\d:\d\d:\d\d UTC")
         finally:
             os.kill(kernel, signal.SIGCONT)
-        await page.until(f"({LIVE}).includes('No news') ? '' : 'goes on'", "goes on")
+        await page.until(f"({LIVE}).includes('Not updated') ? '' : 'goes on'", "goes on")
 
 
 @pytest.mark.slow
@@ -348,7 +348,7 @@ async def test_selected_text_survives_new_lines(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-async def test_a_page_that_was_reloaded_shows_the_end(lab: Lab) -> None:
+async def test_a_reloaded_page_shows_the_final_state(lab: Lab) -> None:
     lab.write("view.ipynb", JOB.format(name="reloaded", steps=1_000_000))
     async with lab.opened("view.ipynb") as page:
         await page.command("notebook:run-all-cells")

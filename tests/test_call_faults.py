@@ -1,4 +1,4 @@
-"""Each call that talks to the cluster goes on after each fault that passes by itself, and a write is done once."""
+"""Each call to the cluster continues after each temporary fault, and a write is executed once."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ FAULTS: dict[str, Fault] = {
     "refused": faults.refused(0.2),
 }
 QUICK = ("500", "no answer")
-"""Faults that every run tries on every call; the others are slow tests."""
+"""Faults that every run tries on every call. The others are slow tests."""
 
 
 class Stub(NamedTuple):
-    """A cluster by its name and its API."""
+    """A minimal cluster: a name and an API."""
 
     name: str
     kube: Kube
@@ -83,7 +83,7 @@ def suspended(**metadata: str) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
-# What each call is to do, whatever fault it meets. `sure` is the cluster without faults.
+# What each call must do, whatever fault occurs. `sure` is the cluster without faults.
 
 
 def get(behind: Stub, sure: Kube) -> None:
@@ -164,7 +164,7 @@ def submitted(behind: Stub, sure: Kube) -> None:
 
 def attached(behind: Stub, sure: Kube) -> None:
     assert jobs.get(behind, "faults-ended").status().phase == "Complete"
-    with pytest.raises(errors.NotFound, match="no Job 'nope'"):
+    with pytest.raises(errors.NotFound, match="Job 'nope' does not exist"):
         jobs.get(behind, "nope")
 
 
@@ -244,7 +244,7 @@ def test_a_call_continues_after_a_rarer_fault(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_passes(fault: str, aks: Cluster, behind: Stub, proxy: FaultProxy) -> None:
+def test_each_fault_ends_by_itself(fault: str, aks: Cluster, behind: Stub, proxy: FaultProxy) -> None:
     check(get, fault, behind, proxy, aks.kube)
 
 
@@ -253,7 +253,7 @@ def test_each_fault_passes(fault: str, aks: Cluster, behind: Stub, proxy: FaultP
 
 @pytest.fixture
 def silent(tmp_path: Path) -> Iterator[Stub]:
-    """A cluster whose API server accepts connections and says nothing."""
+    """A cluster whose API server accepts connections and sends nothing."""
     with Server(Request.silence) as server:
         yield Stub("silent", Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
 
@@ -268,22 +268,22 @@ WAITS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_a_wait_on_a_silent_server_ends_in_time_with_what_it_waited_for(
+def test_a_wait_on_a_silent_server_times_out_and_names_what_it_waited_for(
     silent: Stub, wait: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT", 600.0)
     began = time.monotonic()
     with pytest.raises(errors.Unreachable) as raised:
         WAITS[wait](silent, 1.5)
-    assert time.monotonic() - began < 30  # it was four minutes
+    assert time.monotonic() - began < 30  # without the deadline it takes four minutes
     assert "unknown after 1.5 s, because there was no response: no response from the Kubernetes API" in str(
         raised.value
     )
-    assert "the time ran out" in raised.value.message
+    assert "the request timed out" in raised.value.message
 
 
-def test_a_call_outside_a_wait_ends_after_its_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry_policy, "PATIENCE", 1.5)
+def test_a_call_outside_a_wait_ends_after_its_retry_time(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_policy, "DEFAULT_TIMEOUT", 1.5)
     monkeypatch.setattr(transport, "READ_TIMEOUT", 600.0)
     for call in (lambda: jobs.list(silent), lambda: silent.kube.get("Pod", "p"), lambda: capacity.gpus(silent)):
         with pytest.raises(errors.Unreachable, match=r"GET .*: tried \d times in \d s|GET .*: tried once in \d s"):
@@ -316,21 +316,21 @@ def test_no_timeout_means_no_limit(aks: Cluster, ended: jobs.Job) -> None:
     assert len(capacity.wait_schedulable(aks, timeout=None))
 
 
-def test_a_wait_looks_once_although_it_has_no_time(aks: Cluster, ended: jobs.Job) -> None:
+def test_a_wait_without_time_polls_once(aks: Cluster, ended: jobs.Job) -> None:
     assert ended.wait(timeout=0) is ended
 
 
-def test_a_server_that_refuses_for_a_while_is_waited_for(
+def test_a_call_waits_for_a_server_that_refuses_for_a_while(
     aks: Cluster, ended: jobs.Job, behind: Stub, proxy: FaultProxy
 ) -> None:
     proxy.plan = faults.first(faults.refused(3.0))
     assert jobs.Job(behind, "faults-ended", namespace="default").wait(60)
 
 
-def test_a_role_that_stays_missing_is_forbidden_in_the_end(
+def test_a_role_that_stays_missing_is_forbidden(
     behind: Stub, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry_policy, "ROLES_PATIENCE", 0.2)
+    monkeypatch.setattr(retry_policy, "ROLES_TIMEOUT", 0.2)
     proxy.plan = faults.always(faults.rbac_not_ready())
     with pytest.raises(errors.Forbidden, match="RBAC: "):
         behind.kube.list("Job")
@@ -342,7 +342,7 @@ def test_a_role_that_stays_missing_is_forbidden_in_the_end(
     assert len(proxy.calls) == before + 1
 
 
-def test_a_call_in_trouble_says_what_it_waits_for(
+def test_a_retried_call_says_what_it_waits_for(
     behind: Stub,
     proxy: FaultProxy,
     ended: jobs.Job,
@@ -361,7 +361,7 @@ def test_a_call_in_trouble_says_what_it_waits_for(
 # Writes
 
 
-def test_an_object_that_was_there_before_is_still_refused(aks: Cluster, behind: Stub, proxy: FaultProxy) -> None:
+def test_creating_an_existing_object_is_still_refused(aks: Cluster, behind: Stub, proxy: FaultProxy) -> None:
     aks.kube.create(config_map("before", a="1"))
     for fault in (faults.no_answer(), faults.etcd_hangs(), faults.cut(9)):
         proxy.plan = faults.first(fault, method="POST")
@@ -388,13 +388,13 @@ def test_a_lost_deletion_does_not_delete_a_successor(aks: Cluster, behind: Stub,
     aks.kube.delete("ConfigMap", "successor")
 
 
-def test_a_deletion_of_nothing_is_not_found_even_when_answers_are_lost(behind: Stub, proxy: FaultProxy) -> None:
+def test_deleting_a_missing_object_is_not_found_even_if_responses_are_lost(behind: Stub, proxy: FaultProxy) -> None:
     proxy.plan = faults.first(faults.no_answer(), times=2)
     with pytest.raises(errors.NotFound):
         behind.kube.delete("ConfigMap", "nope")
 
 
-def test_a_write_that_is_not_the_same_twice_is_repeated_only_if_it_was_not_done(
+def test_a_write_that_is_not_idempotent_is_repeated_only_if_it_was_not_executed(
     aks: Cluster, behind: Stub, proxy: FaultProxy
 ) -> None:
     made = aks.kube.create(config_map("twice", a="1"))
@@ -412,7 +412,7 @@ def test_a_write_that_is_not_the_same_twice_is_repeated_only_if_it_was_not_done(
     aks.kube.delete("ConfigMap", "twice")
 
 
-def test_where_reading_is_forbidden_a_lost_creation_says_that_it_may_have_succeeded(tmp_path: Path) -> None:
+def test_a_lost_creation_may_have_succeeded_if_reading_is_forbidden(tmp_path: Path) -> None:
     def answer(request: Request) -> None:
         posts = sum(each.command == "POST" for each in server.requests)
         if request.command == "GET":
@@ -439,8 +439,8 @@ def test_opening_a_log_continues_after_a_fault(
     assert proxy.faults
 
 
-def test_creating_and_deleting_have_one_patience(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry_policy, "PATIENCE", 1.0)
+def test_creating_and_deleting_have_one_retry_time(silent: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_policy, "DEFAULT_TIMEOUT", 1.0)
     for call in (lambda: silent.kube.create(config_map("c")), lambda: silent.kube.delete("ConfigMap", "c")):
         began = time.monotonic()
         with pytest.raises(errors.Unreachable):

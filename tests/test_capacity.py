@@ -10,6 +10,7 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import capacity, errors, jobs
+from aksgpu.capacity import gpu_table
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
 from aksgpu.kube import node_facts as _nodes
@@ -19,7 +20,7 @@ pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 
 class Stub:
-    """A cluster by its name and its API."""
+    """A minimal cluster: a name and an API."""
 
     def __init__(self, kube: Kube) -> None:
         self.name = "stub"
@@ -57,11 +58,12 @@ def table(tmp_path: Path, nodes: list[Any], pods: list[Any] | None, use: Callabl
 
 def test_a_gpu_node_of_the_laptop(aks: Cluster) -> None:
     found = capacity.gpus(aks)
-    assert dict(found.dtypes.astype(str)) == {**capacity._GPU_COLUMNS}
+    assert dict(found.dtypes.astype(str)) == {**gpu_table.COLUMNS}
     row = found.iloc[0].to_dict()
     assert re.fullmatch(r"aks-gpunp-\d{8}-vmss000000", row.pop("node"))
     assert row == {
         "pool": "gpunp",
+        "nap": False,
         "vm_size": "Standard_NC4as_T4_v3",
         "gpu_model": "Tesla T4",
         "simulated": True,
@@ -70,6 +72,8 @@ def test_a_gpu_node_of_the_laptop(aks: Cluster) -> None:
         "allocatable": 1,
         "used": 0,
         "free": 1,
+        "health": None,
+        "problem": None,
         "ready": True,
         "schedulable": True,
         "taints": "sku=gpu:NoSchedule",
@@ -127,14 +131,14 @@ def test_without_the_right_to_list_all_pods_used_is_unknown(tmp_path: Path) -> N
     assert found["allocatable"].tolist() == [2]
 
 
-def test_amd_and_windows_nodes_are_not_nvidias() -> None:
+def test_amd_and_windows_nodes_are_not_nvidia_nodes() -> None:
     marks = [{"accelerator": "nvidia"}, {"kubernetes.azure.com/accelerator": "amd"}, {}]
     marks.append({"accelerator": "nvidia", "kubernetes.io/os": "windows"})
     found = [_nodes.read(node("a", labels=labels)) for labels in marks]
     assert [(n.gpu, n.nvidia) for n in found] == [(True, True), (True, False), (False, False), (True, False)]
 
 
-def test_a_label_names_the_model_before_the_vm_size_does() -> None:
+def test_a_model_label_takes_precedence_over_the_vm_size() -> None:
     size = {"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4", "accelerator": "nvidia"}
     assert "A100" in _nodes.read(node("a", labels=size)).gpu_model
     assert (
@@ -159,7 +163,7 @@ def test_gpus_of_a_pod_are_counted_as_the_scheduler_does() -> None:
     assert _pods.gpus({"containers": [{"resources": {"limits": {"cpu": "1"}}}]}) == {}
 
 
-def test_tolerations_are_those_that_gpu_nodes_call_for() -> None:
+def test_tolerations_follow_the_taints_of_gpu_nodes() -> None:
     spot = {"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect": "NoSchedule"}
     sku = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
     lost = {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}
@@ -170,7 +174,7 @@ def test_tolerations_are_those_that_gpu_nodes_call_for() -> None:
     assert [t["key"] for t in _nodes.tolerations([])] == ["sku", "nvidia.com/gpu"]
     spec: dict[str, Any] = {"tolerations": [{"operator": "Exists"}]}
     _nodes.add_tolerations(spec, _nodes.tolerations(nodes))
-    assert spec == {"tolerations": [{"operator": "Exists"}]}  # it tolerated everything already
+    assert spec == {"tolerations": [{"operator": "Exists"}]}  # it already tolerated everything
 
 
 def test_a_cordoned_node_is_called_cordoned_and_the_hint_uncordons_it(aks: Cluster) -> None:
@@ -213,7 +217,7 @@ PRESSURE = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
         ([node("cpu", labels={})], "no GPU node", "capacity.advertise(aks, node, gpus=1)"),
     ],
 )
-def test_each_obstacle_has_its_name_and_its_action(tmp_path: Path, nodes: list[Any], words: str, action: str) -> None:
+def test_each_obstacle_has_a_name_and_a_hint(tmp_path: Path, nodes: list[Any], words: str, action: str) -> None:
     with pytest.raises(errors.WaitTimeout, match=re.escape(words)) as raised:
         table(tmp_path, nodes, [pod("p", "a", job="j")], lambda a: capacity.wait_schedulable(a, timeout=0))
     assert action in raised.value.hint
@@ -239,7 +243,7 @@ def test_a_node_that_has_reported_nothing_has_an_unknown_number_of_gpus(tmp_path
         table(tmp_path, [new], [], lambda a: capacity.wait_schedulable(a, timeout=0))
 
 
-def test_a_thousand_gpus_are_read_as_kubernetes_writes_them(aks: Cluster) -> None:
+def test_a_quantity_of_1k_gpus_is_read(aks: Cluster) -> None:
     name = capacity.nodes(aks)["node"][1]
     capacity.advertise(aks, name, gpus=1000)
     try:
@@ -291,7 +295,7 @@ def test_the_first_argument_is_a_cluster(azure: Any, aks: Cluster, call: str, wr
         lambda a: capacity.advertise(a, ""),
     ],
 )
-def test_impossible_arguments_are_refused_before_a_request(tmp_path: Path, call: Callable[[Stub], Any]) -> None:
+def test_invalid_arguments_are_refused_before_a_request(tmp_path: Path, call: Callable[[Stub], Any]) -> None:
     def answer(request: Request) -> None:
         request.refuse(500, "InternalError", "no request was expected")
 

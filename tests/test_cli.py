@@ -41,7 +41,7 @@ def test_a_wrong_command_line(args: tuple[str, ...]) -> None:
     assert done.stderr.startswith("usage: aksgpu")
 
 
-def test_the_help_needs_nothing_heavy() -> None:
+def test_help_imports_no_slow_packages() -> None:
     program = (
         "import sys; from aksgpu import cli\n"
         "try: cli.main(['--help'])\n"
@@ -75,7 +75,7 @@ def test_errors_have_a_hint_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = aksgpu("local", "start", AKSGPU_HOME=str(tmp_path / "file" / "home"))
     assert done.returncode == 1
-    assert done.stderr.startswith("aksgpu: the laptop AKS cannot keep its files in")
+    assert done.stderr.startswith("aksgpu: the laptop AKS cannot store its files in")
     assert "Hint: Set AKSGPU_HOME" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -17,7 +17,6 @@ from aksgpu.capacity import Usage
 from aksgpu.cluster import Cluster
 from aksgpu.diagnose import Diagnosis
 from aksgpu.diagnose.cluster_reader import ClusterReader
-from aksgpu.diagnose.gpu_failures import LOG_RULES, Failure
 from aksgpu.diagnose.placement import Obstacle, ObstacleKind, obstacles
 from aksgpu.diagnose.scheduling_rules import RULES, Situation, first_rule
 from aksgpu.jobs import Job
@@ -30,14 +29,14 @@ pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 BUSYBOX = "docker.io/library/busybox:1"
 
 
-def said(job: Job, words: str) -> Diagnosis:
-    """The diagnosis, once it says that."""
+def diagnosis_with(job: Job, text: str) -> Diagnosis:
+    """Return the diagnosis once its text contains ``text``."""
 
     def poll() -> tuple[Diagnosis | None, str]:
         found = job.why()
-        return (found if words in found.verdict else None), found.verdict
+        return (found if text in found.verdict else None), found.verdict
 
-    return wait_until(poll, words, timeout=20, interval=0.1)
+    return wait_until(poll, text, timeout=20, interval=0.1)
 
 
 @pytest.fixture
@@ -58,11 +57,11 @@ def submit(aks: Cluster, request: pytest.FixtureRequest) -> Any:
 Submit = Callable[..., Job]
 
 
-def test_a_gpu_that_is_taken(submit: Submit) -> None:
+def test_a_gpu_that_is_in_use(submit: Submit) -> None:
     holder = submit("sleep 600", gpus=1)
-    said(holder, "is running")
+    diagnosis_with(holder, "is running")
     waiting = submit(gpus=1)
-    said(waiting, "1 of 1 nvidia.com/gpu taken by default/a-gpu-that-is-taken-0")
+    diagnosis_with(waiting, "1 of 1 nvidia.com/gpu taken by default/a-gpu-that-is-in-use-0")
     found = wait_until(
         lambda: (d if "event FailedScheduling" in (d := waiting.why()).evidence["what"].tolist() else None, "no event"),
         "event",
@@ -81,26 +80,26 @@ def test_a_gpu_that_is_taken(submit: Submit) -> None:
 
 
 def test_a_taint_that_is_not_tolerated(submit: Submit) -> None:
-    found = said(submit(gpus=1, tolerate=False), "taint sku=gpu:NoSchedule is not tolerated")
+    found = diagnosis_with(submit(gpus=1, tolerate=False), "taint sku=gpu:NoSchedule is not tolerated")
     assert "tolerations" in found.fix
 
 
 def test_more_gpus_than_a_node_has(submit: Submit) -> None:
-    found = said(submit(gpus=8), "no node has 8 nvidia.com/gpu; the largest has 1")
+    found = diagnosis_with(submit(gpus=8), "no node has 8 nvidia.com/gpu; the largest has 1")
     assert "at most 1" in found.fix
 
 
 def test_a_selector_that_no_node_matches(submit: Submit) -> None:
-    found = said(submit(gpus=1, node_selector={"zone": "moon"}), "the node has no label zone=moon")
+    found = diagnosis_with(submit(gpus=1, node_selector={"zone": "moon"}), "the node has no label zone=moon")
     assert "nodeSelector" in found.fix
 
 
-def test_no_cpu_is_told_in_the_schedulers_words(submit: Submit) -> None:
-    found = said(submit(cpu=500), "Insufficient cpu")
+def test_missing_cpu_is_reported_in_the_schedulers_words(submit: Submit) -> None:
+    found = diagnosis_with(submit(cpu=500), "Insufficient cpu")
     assert "Ask for less cpu" in found.fix
 
 
-def test_no_plugin(aks: Cluster, submit: Submit) -> None:
+def test_a_missing_device_plugin(aks: Cluster, submit: Submit) -> None:
     node = capacity.gpus(aks)["node"][0]
     daemon = aks.kube.get("DaemonSet", "nvidia-device-plugin-daemonset", "gpu-resources")
     selector = {"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "true"}}}}}
@@ -112,7 +111,7 @@ def test_no_plugin(aks: Cluster, submit: Submit) -> None:
             timeout=20,
             interval=0.1,
         )
-        found = said(submit(gpus=1), "no node advertises nvidia.com/gpu")
+        found = diagnosis_with(submit(gpus=1), "no node advertises nvidia.com/gpu")
         assert found.fix == "plugin.install(aks)"
         assert isinstance(found.error, errors.GpuNotAdvertised)
         assert found.error.nodes == (node,)
@@ -128,19 +127,21 @@ def test_a_cordoned_node(aks: Cluster, submit: Submit) -> None:
     node = capacity.gpus(aks)["node"][0]
     aks.kube.patch("Node", node, {"spec": {"unschedulable": True}})
     try:
-        found = said(submit(gpus=1), "the node is cordoned")
+        found = diagnosis_with(submit(gpus=1), "the node is cordoned")
         assert "uncordon" in found.fix
     finally:
         aks.kube.patch("Node", node, {"spec": {"unschedulable": None}})
 
 
-def test_an_image_without_a_stand_in(submit: Submit) -> None:
-    found = said(submit(image="registry.invalid/nothing:1"), "The image registry.invalid/nothing:1 cannot be pulled")
+def test_an_image_without_a_program(submit: Submit) -> None:
+    found = diagnosis_with(
+        submit(image="registry.invalid/nothing:1"), "The image registry.invalid/nothing:1 cannot be pulled"
+    )
     assert "aksgpu.local.images.register" in found.fix
 
 
 def test_a_program_that_fails(submit: Submit) -> None:
-    found = said(submit("echo the disk is on fire; exit 7"), "exit code 7: the disk is on fire")
+    found = diagnosis_with(submit("echo the disk is on fire; exit 7"), "exit code 7: the disk is on fire")
     assert found.evidence["what"].tolist()[-1] == "log"
 
 
@@ -152,9 +153,11 @@ def test_a_program_that_fails(submit: Submit) -> None:
         ("Failed to initialize NVML: Unknown Error", "lost its GPU", errors.GpuLost),
     ],
 )
-def test_known_last_words(submit: Submit, line: str, verdict: str, kind: type[errors.AksGpuError]) -> None:
+def test_known_texts_at_the_end_of_a_log(
+    submit: Submit, line: str, verdict: str, kind: type[errors.AksGpuError]
+) -> None:
     job = submit(f"echo '{line}'; exit 1")
-    assert type(said(job, verdict).error) is kind
+    assert type(diagnosis_with(job, verdict).error) is kind
     with pytest.raises(errors.JobFailed) as raised:
         job.wait(20)
     assert type(raised.value.original) is kind
@@ -201,7 +204,7 @@ SECRET: dict[str, Any] = {
     ],
     ids=["secret", "command", "init image", "init program", "second container", "gate", "slice"],
 )
-def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verdict: str, fix: str) -> None:
+def test_reasons_why_a_pod_does_not_start(aks: Cluster, spec: dict[str, Any], verdict: str, fix: str) -> None:
     pod = {"restartPolicy": "Never", "containers": [MAIN], **spec}
     metadata = {"name": "starting"}
     template = {"spec": pod}
@@ -213,7 +216,7 @@ def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verd
     }
     made = jobs.apply(aks, job)
     try:
-        assert fix in said(made, verdict).fix
+        assert fix in diagnosis_with(made, verdict).fix
         if made.status().phase == "Failed":
             with pytest.raises(errors.JobFailed, match=r"ends:\nno data|no such file"):
                 made.wait(0)
@@ -221,9 +224,9 @@ def test_what_keeps_a_pod_from_starting(aks: Cluster, spec: dict[str, Any], verd
         made.delete()
 
 
-def test_a_program_that_wants_too_much_memory(submit: Submit) -> None:
+def test_a_program_that_uses_too_much_memory(submit: Submit) -> None:
     hungry = ["python3", "-c", "import time; x = bytearray(200 << 20); time.sleep(20)"]
-    found = said(submit(command=hungry, memory="48Mi"), "OOMKilled")
+    found = diagnosis_with(submit(command=hungry, memory="48Mi"), "OOMKilled")
     assert "limits.memory" in found.fix
 
 
@@ -267,7 +270,7 @@ def test_a_quota_that_is_used_up(aks: Cluster, submit: Submit) -> None:
     quota = {"hard": {"requests.nvidia.com/gpu": "0"}}
     metadata = {"name": "gpus", "namespace": "team"}
     aks.kube.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": quota})
-    found = said(submit(gpus=1, namespace="team"), "ResourceQuota is used up")
+    found = diagnosis_with(submit(gpus=1, namespace="team"), "ResourceQuota is used up")
     assert any("exceeded quota: gpus" in says for says in found.evidence["says"])
     aks.kube.delete("Namespace", "team")
 
@@ -275,7 +278,7 @@ def test_a_quota_that_is_used_up(aks: Cluster, submit: Submit) -> None:
 def test_a_suspended_job(aks: Cluster, submit: Submit) -> None:
     job = submit("sleep 600")
     aks.kube.patch("Job", job.name, {"spec": {"suspend": True}}, "default")
-    found = said(job, "is suspended")
+    found = diagnosis_with(job, "is suspended")
     assert "patch" in found.fix
     assert job.status().phase == "Suspended"
 
@@ -289,9 +292,9 @@ def test_a_deadline(aks: Cluster, submit: Submit) -> None:
     assert "longer than the 1 s" in raised.value.message
 
 
-def test_nothing_wrong(submit: Submit) -> None:
+def test_a_job_without_problems(submit: Submit) -> None:
     job = submit("echo fine")
-    found = said(job, "is complete: nothing is wrong")
+    found = diagnosis_with(job, "is complete: nothing is wrong")
     assert (found.fix, str(found)) == ("", found.verdict)
     assert found.evidence.empty
 
@@ -303,7 +306,7 @@ def test_reprs() -> None:
     assert "a &amp; b" in found._repr_html_() and "&lt;fails&gt;" in found._repr_html_()
 
 
-def test_no_such_job(aks: Cluster) -> None:
+def test_a_job_that_does_not_exist(aks: Cluster) -> None:
     with pytest.raises(errors.NotFound):
         diagnose.job(aks, "nope")
     with pytest.raises(errors.NotFound):
@@ -337,7 +340,7 @@ def test_required_affinity(operator: str, values: list[str], fits: bool) -> None
 
 
 def deployed(pod: dict[str, Any], **more: Any) -> Callable[[Request], None]:
-    """Answer with one pod, and for other routes what ``more`` says by their last part; lists are empty otherwise."""
+    """Serve one pod, and what ``more`` has for the last part of other routes. All other lists are empty."""
 
     def answer(request: Request) -> None:
         last = request.route.rpartition("/")[2]
@@ -405,7 +408,7 @@ def disrupted(reason: str, **status: Any) -> dict[str, Any]:
         (on_node(container(running={})), "The pod is running: nothing is wrong.", ""),
     ],
 )
-def test_a_pod_that_the_cluster_ends(tmp_path: Path, pod: dict[str, Any], verdict: str, fix: str) -> None:
+def test_a_pod_that_is_ended_by_the_cluster(tmp_path: Path, pod: dict[str, Any], verdict: str, fix: str) -> None:
     with Server(deployed(pod, n=NODE)) as server:
         stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
         found = diagnose.pod(stub, "p")
@@ -417,13 +420,13 @@ def test_a_job_that_is_preempted(aks: Cluster, submit: Submit) -> None:
     priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}}
     aks.kube.apply({**priority, "value": 1000, "preemptionPolicy": "PreemptLowerPriority"})
     low = submit("trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done", gpus=1, retries=3)
-    said(low, "is running")
+    diagnosis_with(low, "is running")
     urgent = manifests.mnist("current", max_steps=20, name="urgent-job")
     urgent["spec"]["template"]["spec"]["priorityClassName"] = "urgent"
     urgent["spec"]["template"]["spec"]["containers"][0].update(image=BUSYBOX, command=["sleep", "600"], args=[])
     high = jobs.apply(aks, urgent)
     try:
-        found = said(low, "was preempted")
+        found = diagnosis_with(low, "was preempted")
         assert "made room for a pod of higher priority" in found.verdict
         assert any("Preempted by pod" in says for says in found.evidence["says"])
         assert found.fix
@@ -471,7 +474,7 @@ def test_a_job_whose_pod_is_gone(tmp_path: Path, job: dict[str, Any], events: An
 
 @pytest.mark.parametrize("code", [400, 403])
 @pytest.mark.parametrize("what", ["n", "events", "log"])
-def test_what_cannot_be_read_is_said_and_the_rest_is_told(tmp_path: Path, what: str, code: int) -> None:
+def test_unreadable_facts_are_listed_and_the_rest_is_diagnosed(tmp_path: Path, what: str, code: int) -> None:
     running = on_node(container(running={}))
     failed = on_node({**container(terminated={**KILLED, "exitCode": 1}), "phase": "Failed"})
     pod = failed if what == "log" else running
@@ -489,7 +492,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_told(tmp_path: Path, what: 
     assert "not known" in found._repr_html_()
 
 
-def test_a_server_that_does_not_answer_is_not_asked_for_each_fact() -> None:
+def test_a_silent_server_is_not_asked_for_each_fact() -> None:
     reader = ClusterReader(SimpleNamespace(name="stub", kube=None))
 
     def away() -> str:
@@ -589,24 +592,13 @@ def test_every_call_in_a_fix_can_be_made(tmp_path: Path, situation: str, azure: 
         assert not re.search(r"\bcluster\.\w|sizes\.|az aks|pool", found.fix)
 
 
-def test_what_a_test_cluster_without_gpus_is_told(tmp_path: Path) -> None:
+def test_the_hint_for_a_test_cluster_without_gpus(tmp_path: Path) -> None:
     assert "capacity.advertise(aks, 'plain')" in explained(tmp_path, "no gpu node", azure=False).fix
     assert "cluster.add_gpu_pool(aks, count=1)" in explained(tmp_path, "no gpu node", azure=True).fix
 
 
-@pytest.mark.parametrize("has_azure", [True, False])
-def test_every_call_in_the_fix_of_a_known_log_can_be_made(has_azure: bool) -> None:
-    for rule in LOG_RULES:
-        text = Failure(rule.kind, rule.verdict, rule.fix, rule.other_fix).fix_for(has_azure)
-        for call in calls(text):
-            bind(call)
-        if not has_azure:
-            assert "az aks" not in text
-            assert "sizes." not in text
-
-
 def calls(text: str) -> list[ast.Call]:
-    """The calls of this library in a text."""
+    """Return the calls of this library in a text."""
     found = []
     for match in re.finditer(r"\b(?:cluster|capacity|plugin|jobs|sizes|diagnose|aks)\.[\w.]+\(", text):
         for end in range(match.end(), len(text) + 1):
@@ -623,7 +615,7 @@ def calls(text: str) -> list[ast.Call]:
 
 
 def bind(call: ast.Call) -> None:
-    """Bind a call to the function's signature; TypeError if it does not fit."""
+    """Bind a call to the function's signature. Raises TypeError if it does not fit."""
     path = ast.unparse(call.func).split(".")
     if path[0] == "aks":
         target: Any = getattr(Kube, path[2])

@@ -1,4 +1,4 @@
-"""The fault proxy itself: each fault is what it says, seen by a plain HTTP client."""
+"""The fault proxy itself: a plain HTTP client gets each fault as described."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def get(proxy: FaultProxy, path: str = "/x", timeout: float = 5) -> tuple[int, b
         connection.close()
 
 
-def test_forwards_what_no_fault_is_planned_for(proxy: FaultProxy) -> None:
+def test_requests_without_a_fault_are_forwarded(proxy: FaultProxy) -> None:
     assert get(proxy) == (200, BODY)
     connection = http.client.HTTPConnection("127.0.0.1", proxy._port, timeout=5)
     connection.request("POST", "/a%2Fb?x=1%2F2", body=b'{"a":1}', headers={"Authorization": "Bearer t"})
@@ -63,7 +63,7 @@ def test_forwards_what_no_fault_is_planned_for(proxy: FaultProxy) -> None:
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410, 429, 500, 502, 503, 504])
-def test_an_error_status_comes_as_often_as_planned(proxy: FaultProxy, code: int) -> None:
+def test_an_error_status_is_sent_as_often_as_planned(proxy: FaultProxy, code: int) -> None:
     proxy.plan = faults.first(faults.status(code), times=2, path="^/x")
     assert [get(proxy)[0] for _ in range(3)] == [code, code, 200]
     assert len(proxy.real.requests) == 1  # type: ignore[attr-defined]
@@ -78,14 +78,14 @@ def test_a_cut_is_noticed_and_an_early_end_is_not(proxy: FaultProxy, at: int) ->
     assert get(proxy) == (200, BODY[:at])
 
 
-def test_silence_ends_with_the_clients_patience(proxy: FaultProxy) -> None:
+def test_silence_ends_with_the_clients_timeout(proxy: FaultProxy) -> None:
     proxy.plan = faults.in_turn([faults.half_open(10), faults.half_open(None)])
     for _ in range(2):
         with pytest.raises(TimeoutError):
             get(proxy, timeout=0.3)
 
 
-def test_refused_connections_come_back(proxy: FaultProxy) -> None:
+def test_connections_are_accepted_again_after_refusals(proxy: FaultProxy) -> None:
     proxy.plan = faults.first(faults.refused(0.5))
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         get(proxy)
@@ -101,14 +101,14 @@ def test_refused_connections_come_back(proxy: FaultProxy) -> None:
     assert wait_for(answer_or_none) == (200, BODY)
 
 
-def test_a_lost_answer_is_one_whose_request_the_server_saw(proxy: FaultProxy) -> None:
+def test_the_server_receives_the_request_of_a_lost_response(proxy: FaultProxy) -> None:
     proxy.plan = faults.first(faults.no_answer())
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         get(proxy)
     assert len(proxy.real.requests) == 1  # type: ignore[attr-defined]
 
 
-def test_a_trickle_is_whole(proxy: FaultProxy) -> None:
+def test_a_slow_body_is_complete(proxy: FaultProxy) -> None:
     proxy.plan = faults.first(faults.trickle(50, 0.001))
     assert get(proxy) == (200, BODY)
 
@@ -144,7 +144,7 @@ def test_ends_with_connections_open() -> None:
             socket.create_connection(("127.0.0.1", proxy._port), 1)
 
 
-def test_the_librarys_client_comes_through_by_tls(tmp_path: Path) -> None:
+def test_the_librarys_client_connects_over_tls(tmp_path: Path) -> None:
     with Server(lambda request: request.json({"kind": "Node"})) as server:
         with FaultProxy(f"http://127.0.0.1:{server.server_port}", tls=True) as proxy:
             kube = Kube.from_kubeconfig(proxy.kubeconfig(tmp_path))
@@ -154,7 +154,7 @@ def test_the_librarys_client_comes_through_by_tls(tmp_path: Path) -> None:
             kube.request("GET", "/api/v1/nodes/n")
 
 
-def test_stands_before_a_laptop_cluster(aks: Cluster, tmp_path: Path) -> None:
+def test_in_front_of_a_laptop_cluster(aks: Cluster, tmp_path: Path) -> None:
     with FaultProxy.for_kubeconfig(cluster.get_credentials(aks, tmp_path / "config"), seed=1) as proxy:
         kube = Kube.from_kubeconfig(proxy.kubeconfig(tmp_path))
         nodes = [node["metadata"]["name"] for node in kube.list("Node")]

@@ -14,7 +14,7 @@ TEXTS = yaml.safe_load((Path(__file__).parent / "data" / "gpu-failures.yaml").re
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=[text["name"] for text in TEXTS])
-def test_each_text_gives_its_class_its_facts_and_an_action(text: dict[str, Any]) -> None:
+def test_each_text_gives_its_class_its_facts_and_a_hint(text: dict[str, Any]) -> None:
     if "event" in text:
         error: errors.AksGpuError | None = from_event(text["event"], text["text"])
     else:
@@ -27,7 +27,7 @@ def test_each_text_gives_its_class_its_facts_and_an_action(text: dict[str, Any])
     assert text["hint"] in error.hint
 
 
-def test_other_texts_are_none_of_them() -> None:
+def test_other_texts_are_not_gpu_failures() -> None:
     assert from_log("Accuracy at step 10: 0.7457\nTesla T4") is None
     assert from_event("Pulled", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") is None
     assert from_event("FailedScheduling", "running PreBind plugin: binding volumes") is None
@@ -41,7 +41,7 @@ def test_the_plugin_can_pass_device_files() -> None:
     assert "PASS_DEVICE_SPECS" in str(manifests.device_plugin("2020", pass_device_specs=True))
 
 
-def test_what_lies_beneath_is_kept() -> None:
+def test_the_original_exception_is_kept() -> None:
     error = errors.JobFailed("failed", reason="BackoffLimitExceeded")
     assert error.original is None
     error.__cause__ = errors.DriverMismatch("mismatch", library="580")

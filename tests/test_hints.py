@@ -1,4 +1,4 @@
-"""Every call that a hint, an error, a docstring, a page or a notebook shows can be made: its names and arguments exist.
+"""Every call in a hint, an error, a docstring, a page or a notebook can be made: its names and arguments exist.
 
 Texts are read with a tolerant scanner: a call begins at a known name, such as ``cluster.``, and ends at its closing
 bracket. ``...`` among the arguments means anything. A placeholder of an f-string is one argument.
@@ -37,6 +37,7 @@ from aksgpu import (
     metrics,
     plots,
     plugin,
+    runs,
     sizes,
     tutorial,
     views,
@@ -51,6 +52,7 @@ MEANINGS: dict[str, tuple[Any, ...]] = {
     "azure": (azure.Azure,),  # in all texts, the subscription
     "aks": (cluster.Cluster,),
     "job": (jobs.Job,),
+    "gpu": (jobs.Executor,),
     "kube": (kube, kube.Kube),
     "connect": (aksgpu.connect,),
     "capacity": (capacity,),
@@ -65,17 +67,18 @@ MEANINGS: dict[str, tuple[Any, ...]] = {
     "metrics": (metrics,),
     "plots": (plots,),
     "plugin": (plugin,),
+    "runs": (runs,),
     "sizes": (sizes,),
     "tutorial": (tutorial,),
     "views": (views,),
 }
-"""What each name means in a text. ``kube`` is the module in one and the API of a cluster in another."""
+"""The meanings of each name in a text. ``kube`` is either the module or the API of a cluster."""
 
 CALL = re.compile(rf"(?<![\w./\-@\"'])(?:(?:{'|'.join(MEANINGS)})(?:\.\w+)+|connect)\(")
 
 
 class Call(NamedTuple):
-    """A call as a text shows it."""
+    """A call in a text."""
 
     where: str
     text: str
@@ -96,7 +99,7 @@ def calls_in_prose(text: str, where: str) -> Iterator[Call]:
 
 
 def balanced(text: str, start: int, bracket: int) -> str:
-    """The text from ``start`` to the bracket that closes the one at ``bracket``; empty if it is not closed."""
+    """Return the text from ``start`` to the bracket that closes the one at ``bracket``; empty if it is not closed."""
     depth = 0
     quote = ""
     for place in range(bracket, len(text)):
@@ -115,7 +118,7 @@ def balanced(text: str, start: int, bracket: int) -> str:
 
 
 def tidy(source: str) -> str:
-    """The call on one line, with ``...`` where Python takes it: a positional argument comes before named ones."""
+    """Return the call on one line, with each ``...`` where Python accepts it: before named arguments."""
     source = " ".join(source.split())
     if re.search(r"=[^()]*, \.\.\.\)$", source):
         source = source.replace(", ...)", ")").replace("(", "(..., ", 1)
@@ -129,7 +132,7 @@ def calls_in(tree: ast.AST, where: str) -> Iterator[Call]:
 
 
 def parts(func: ast.expr) -> list[str]:
-    """``cluster.create`` as its names; empty for what does not begin with a known name."""
+    """Return the names in text such as ``cluster.create``; empty if it does not begin with a known name."""
     names: list[str] = []
     while isinstance(func, ast.Attribute):
         names.insert(0, func.attr)
@@ -142,7 +145,7 @@ def parts(func: ast.expr) -> list[str]:
 
 
 def problem(call: ast.Call) -> str:
-    """Why a call cannot be made; empty if it can, by one of the meanings of its first name."""
+    """Return why a call cannot be made; empty if it can be made with one of the meanings of its first name."""
     root, *names = parts(call.func)
     found = [_problem(meaning, names, call) for meaning in MEANINGS[root]]
     return "" if "" in found else found[0]
@@ -151,7 +154,7 @@ def problem(call: ast.Call) -> str:
 def _problem(target: Any, names: list[str], call: ast.Call) -> str:
     for name in names:
         if not isinstance(target, (ModuleType, type)):
-            return ""  # an attribute of what a call returns: its type is not known here
+            return ""  # an attribute of a call's result, whose type is not known here
         found = member(target, name)
         if found is None:
             return f"{getattr(target, '__name__', target)} has no {name}"
@@ -165,7 +168,7 @@ def _problem(target: Any, names: list[str], call: ast.Call) -> str:
 
 
 def member(target: Any, name: str) -> Any:
-    """An attribute of a module or of a class's instances; None if there is none."""
+    """Return an attribute of a module or of a class's instances, or None."""
     if isinstance(target, ModuleType):
         return getattr(target, name, None)
     found = inspect.getattr_static(target, name, None)
@@ -209,12 +212,12 @@ def _is_ellipsis(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
 
 
-# Where the texts are
+# Finding texts
 
 
 @cache
 def strings(path: Path) -> list[tuple[int, str]]:
-    """Every string of a module, f-strings with their placeholders filled, docstrings included."""
+    """Return every string of a module, with docstrings, and f-strings with their placeholders filled."""
     found: list[tuple[int, str]] = []
     inside: set[int] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -234,7 +237,7 @@ def calls_of_library() -> Iterator[Call]:
 
 
 def calls_of_code(source: str, where: str) -> Iterator[Call]:
-    """Calls of a program, and those in its comments and strings."""
+    """Yield the calls of a program, and those in its comments and strings."""
     try:
         yield from calls_in(ast.parse(source), where)
     except SyntaxError:  # an excerpt, such as one with a shell command in it
@@ -248,7 +251,7 @@ def calls_of_code(source: str, where: str) -> Iterator[Call]:
 
 def calls_of_markdown(text: str, where: str) -> Iterator[Call]:
     for place, piece in enumerate(re.split(r"^```(.*)$", text, flags=re.MULTILINE)):
-        # Prose, what follows the opening fence, code, what follows the closing fence, and so on.
+        # The parts are prose, the opening fence, code and the closing fence, repeatedly.
         if place % 4 == 2:
             yield from calls_of_code(piece, where)
         elif place % 4 == 0:
@@ -313,7 +316,7 @@ PLACES = ("docs", "examples", "notebooks")
         "(see `kube.Kube.frobnicate(1)`)",
     ],
 )
-def test_a_hint_that_cannot_be_followed_is_found(hint: str) -> None:
+def test_a_call_that_cannot_be_made_is_found(hint: str) -> None:
     assert wrong(calls_in_prose(hint, "here"))
 
 
@@ -328,7 +331,7 @@ def test_a_hint_that_cannot_be_followed_is_found(hint: str) -> None:
         'job.wait(timeout=5); see "metadata.name(1)" and pods.cluster.local(1)',
     ],
 )
-def test_a_hint_that_can_be_followed_passes(hint: str) -> None:
+def test_a_call_that_can_be_made_passes(hint: str) -> None:
     calls = list(calls_in_prose(hint, "here"))
     assert calls
     assert not wrong(iter(calls))
@@ -338,7 +341,7 @@ ROLE = re.compile(r":(?:func|class|mod|meth|attr|data):`~?([\w.]+)`")
 
 
 def references() -> Iterator[tuple[str, str, str]]:
-    """Where a docstring refers to another name, the module in which it does, and the name."""
+    """Yield each name that a docstring refers to: its place, the module, and the name."""
     for path in sorted((ROOT / "aksgpu").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for line, text in strings(path):
@@ -347,7 +350,7 @@ def references() -> Iterator[tuple[str, str, str]]:
 
 
 def exists(module: str, name: str) -> bool:
-    """Whether a name exists, by itself or in the module or one of its classes."""
+    """Return whether a name exists, by itself or in the module or one of its classes."""
     if name.startswith("aksgpu"):
         with contextlib.suppress(ValueError, ImportError, AttributeError):
             return pkgutil.resolve_name(name) is not None

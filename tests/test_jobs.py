@@ -53,7 +53,7 @@ def manifest(name: str, command: str = "echo hello", **changes: str) -> str:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest, aks: Cluster) -> Iterator[str]:
-    """A Job name of the test's own; what it made is deleted afterwards."""
+    """A Job name for one test. The Job is deleted afterwards."""
     own = request.node.name.removeprefix("test_").replace("_", "-").replace("[", "-").rstrip("]")[:40].strip("-")
     yield own
     Job(aks, own, namespace="default").delete()
@@ -73,7 +73,7 @@ def until(job: Job, phase: str) -> jobs.JobStatus:
     return status
 
 
-def test_a_manifest_runs_from_text_file_and_dict(aks: Cluster, name: str, tmp_path: Path) -> None:
+def test_a_manifest_may_be_text_a_file_or_a_dict(aks: Cluster, name: str, tmp_path: Path) -> None:
     text = manifest(name)
     job = jobs.apply(aks, text).wait()
     assert job.status() == jobs.JobStatus("Complete", succeeded=1)
@@ -92,7 +92,7 @@ def test_reprs_are_the_same_whenever_they_are_made(aks: Cluster, name: str) -> N
     assert "0x" not in repr(job.status()) + repr(job.why())
 
 
-def test_what_differs_is_named_and_replaced_only_when_told_to(aks: Cluster, name: str) -> None:
+def test_differences_are_named_and_replaced_only_on_request(aks: Cluster, name: str) -> None:
     jobs.apply(aks, manifest(name)).wait()
     with pytest.raises(errors.AlreadyExists, match=r"differs in .*containers\[main\]\.command\[2\]") as raised:
         jobs.apply(aks, manifest(name, "echo other"))
@@ -105,7 +105,7 @@ def test_what_differs_is_named_and_replaced_only_when_told_to(aks: Cluster, name
     assert job.logs() == "other\n"
 
 
-def test_the_tutorials_manifest_of_2020_gets_the_tolerations_that_the_nodes_call_for(aks: Cluster) -> None:
+def test_the_manifest_of_2020_gets_tolerations_for_the_taints_of_the_nodes(aks: Cluster) -> None:
     job = jobs.apply(aks, manifests.mnist("2020", max_steps=20, name="mnist-2020"))
     try:
         spec = aks.kube.get("Job", "mnist-2020", "default")["spec"]["template"]["spec"]
@@ -117,7 +117,7 @@ def test_the_tutorials_manifest_of_2020_gets_the_tolerations_that_the_nodes_call
         job.delete()
 
 
-def test_left_as_it_is_it_stays_pending_and_is_mended_by_replacing(aks: Cluster, name: str) -> None:
+def test_an_unchanged_manifest_stays_pending_and_replacing_it_helps(aks: Cluster, name: str) -> None:
     job = start(aks, name, "true", gpus=1, tolerate=False)
     with pytest.raises(errors.WaitTimeout, match=r"taint sku=gpu:NoSchedule is not tolerated") as raised:
         job.wait(1.5)
@@ -128,7 +128,7 @@ def test_left_as_it_is_it_stays_pending_and_is_mended_by_replacing(aks: Cluster,
     start(aks, name, "true", gpus=1, replace=True).wait(30)
 
 
-def test_a_failure_carries_reason_log_and_advice(aks: Cluster, name: str) -> None:
+def test_a_failure_has_a_reason_a_log_and_a_hint(aks: Cluster, name: str) -> None:
     job = start(aks, name, "echo one; echo two; exit 3")
     with pytest.raises(errors.JobFailed) as raised:
         job.wait(30)
@@ -139,7 +139,7 @@ def test_a_failure_carries_reason_log_and_advice(aks: Cluster, name: str) -> Non
     assert job.pods()["exit_code"].tolist() == [3]
 
 
-def test_a_failure_whose_pod_kubernetes_takes_away_is_remembered(aks: Cluster, name: str) -> None:
+def test_a_failure_whose_pod_kubernetes_deletes_keeps_its_reason(aks: Cluster, name: str) -> None:
     text = manifest(
         name,
         "echo boom; sleep 1; exit 4",
@@ -174,7 +174,7 @@ def test_restarts_in_place_are_followed(aks: Cluster, name: str) -> None:
     assert job.pods()["restarts"].tolist() == [1]
 
 
-def test_lines_come_live_and_in_order(aks: Cluster, name: str) -> None:
+def test_lines_arrive_live_and_in_order(aks: Cluster, name: str) -> None:
     job = start(aks, name, "for i in 1 2 3 4; do echo line $i; sleep 0.2; done; printf end")
     lines = job.follow()
     assert next(lines) == "line 1"
@@ -234,10 +234,10 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
     assert "Namespace" in raised.value.hint
 
 
-def test_gpus_are_whole(aks: Cluster) -> None:
+def test_gpus_must_be_a_whole_number(aks: Cluster) -> None:
     half = manifest("half", **{"limits: {cpu: 1,": "limits: {nvidia.com/gpu: 500m,"})
     with pytest.raises(
-        errors.InvalidInput, match=r"'main': resources\.limits: nvidia\.com/gpu must .*'500m'"
+        errors.InvalidInput, match=r"containers\[0\]\.resources\.limits`: nvidia\.com/gpu must .*'500m'"
     ) as raised:
         jobs.apply(aks, half)
     assert "MIG" in raised.value.hint
@@ -247,6 +247,17 @@ def test_gpus_are_whole(aks: Cluster) -> None:
         assert "gpus=1" in raised.value.hint
     with pytest.raises(errors.InvalidInput, match=r"`retries` must .*got -1"):
         jobs.submit(aks, image=BUSYBOX, retries=-1)
+
+
+def test_a_submitted_job_reserves_resources_and_is_not_evicted(aks: Cluster, name: str) -> None:
+    job = jobs.submit(aks, image=BUSYBOX, command=["true"], name=name, gpus=0)
+    job.wait(60)
+    (pod,) = aks.kube.list("Pod", "default", label_selector=f"job-name={name}")
+    (container,) = pod["spec"]["containers"]
+    assert container["resources"] == {"requests": {"cpu": "100m", "memory": "256Mi"}}
+    annotations = pod["metadata"]["annotations"]
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
 
 
 def test_the_same_call_names_the_same_job_and_another_call_another(aks: Cluster) -> None:
@@ -260,7 +271,7 @@ def test_the_same_call_names_the_same_job_and_another_call_another(aks: Cluster)
             job.delete()
 
 
-def test_a_parallel_jobs_logs_come_by_index(aks: Cluster, name: str) -> None:
+def test_logs_of_a_parallel_job_are_ordered_by_index(aks: Cluster, name: str) -> None:
     text = manifest(name, "echo index $JOB_COMPLETION_INDEX").replace(
         "backoffLimit: 0", "completions: 3, parallelism: 3, completionMode: Indexed".replace(", ", "\n  ")
     )
@@ -271,17 +282,17 @@ def test_a_parallel_jobs_logs_come_by_index(aks: Cluster, name: str) -> None:
     assert job.status().completions == 3
 
 
-def test_get_and_list_find_what_is_there(aks: Cluster, name: str) -> None:
+def test_get_and_list_find_existing_jobs(aks: Cluster, name: str) -> None:
     start(aks, name, "echo hi").wait(30)
     assert jobs.get(aks, name).logs() == "hi\n"
     row = jobs.list(aks).set_index("job").loc[name]
     assert row[["namespace", "phase", "gpus", "image"]].tolist() == ["default", "Complete", 0, BUSYBOX]
-    with pytest.raises(errors.NotFound, match="there is no Job 'nope'") as raised:
+    with pytest.raises(errors.NotFound, match="Job 'nope' does not exist") as raised:
         jobs.get(aks, "nope")
     assert name in raised.value.hint
 
 
-def test_delete_leaves_nothing_and_works_twice(aks: Cluster, name: str) -> None:
+def test_delete_removes_everything_and_may_be_repeated(aks: Cluster, name: str) -> None:
     job = start(aks, name, "sleep 600")
     until(job, "Running")
     job.delete()
@@ -297,7 +308,7 @@ def test_delete_leaves_nothing_and_works_twice(aks: Cluster, name: str) -> None:
     ("call", "words"),
     [
         ("job.wait()", "The Job continues; job.wait() waits again."),
-        ("print(*job.follow())", "The Job continues; job.follow() begins at its first line."),
+        ("print(*job.follow())", "The Job continues; job.follow() starts again from the first line."),
     ],
 )
 def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str, call: str, words: str) -> None:
@@ -317,7 +328,7 @@ def test_an_interrupted_wait_leaves_the_job_running(aks: Cluster, name: str, cal
     assert job.status().phase == "Running"
 
 
-def test_a_server_that_refuses_until_time_is_up_ends_the_wait(tmp_path: Path) -> None:
+def test_a_server_that_refuses_until_the_timeout_ends_the_wait(tmp_path: Path) -> None:
     job: dict[str, Any] = {"metadata": {"name": "j", "namespace": "default", "uid": "1"}}
     job["spec"] = {"selector": {"matchLabels": {"job-name": "j"}}, "template": {"spec": {"containers": []}}}
     stopped = threading.Event()
@@ -340,7 +351,8 @@ def test_a_server_that_refuses_until_time_is_up_ends_the_wait(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int) -> None:
+def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AKSGPU_HISTORY", "0")
     job: dict[str, Any] = {"metadata": {"name": "j", "namespace": "default", "uid": "1"}, "spec": {}}
     job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
     server = Server(
@@ -351,7 +363,7 @@ def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int) -> N
             SimpleNamespace(name="c", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path))), "j", namespace="default"
         )
         assert waiting.wait(20) is waiting
-        assert len(server.requests) == 3
+        assert [request.route.rpartition("/")[2] for request in server.requests[:3]] == ["j"] * 3
 
 
 def test_a_notebook_gets_a_live_view(aks: Cluster, name: str) -> None:
@@ -463,7 +475,7 @@ def test_two_kernels_that_apply_at_once_get_the_same_job(aks: Cluster, name: str
 # Images that cannot be pulled
 
 
-def test_after_the_image_is_there_the_next_wait_succeeds(aks: Cluster, laptop: Endpoint, name: str) -> None:
+def test_the_next_wait_succeeds_once_the_image_exists(aks: Cluster, laptop: Endpoint, name: str) -> None:
     image = f"registry.invalid/{name}:1"
     job = jobs.submit(aks, image=image, name=name, gpus=1)
     with pytest.raises(errors.JobFailed, match="cannot be pulled") as raised:
@@ -489,7 +501,7 @@ def test_a_further_failed_pull_is_reported_again(aks: Cluster, name: str) -> Non
 
 
 class Scripted:
-    """What a scripted API server has: one Job, its pods, their log and events. ``broken`` refuses requests."""
+    """The content of a scripted API server: one Job, its pods, their log and events. ``broken`` refuses requests."""
 
     def __init__(self) -> None:
         self.job = job_object()
@@ -529,7 +541,7 @@ class Scripted:
 
 
 def job_object(*conditions: dict[str, str], **status: Any) -> dict[str, Any]:
-    """A Job as a real API server gives it: conditions with status True, and counts."""
+    """Return a Job like those of a real API server: conditions with status True, and counts."""
     selector = {"matchLabels": {"batch.kubernetes.io/job-name": "j"}}
     pod = {"containers": [{"name": "main", "image": BUSYBOX}], "restartPolicy": "Never"}
     return {
@@ -564,8 +576,8 @@ def pod_object(phase: str, terminated: dict[str, Any] | None = None, **metadata:
     }
 
 
-def test_a_pod_that_fails_before_its_job_and_is_gone_with_it_is_diagnosed_all_the_same(tmp_path: Path) -> None:
-    """The times are a real cluster's: the pod fails 1 to 3 s before the Job, which then deletes the pod (OnFailure)."""
+def test_a_pod_that_is_deleted_with_its_failed_job_is_diagnosed(tmp_path: Path) -> None:
+    """As in a real cluster, the pod fails 1 to 3 s before the Job, which then deletes the pod (OnFailure)."""
     scripted = Scripted()
     scripted.job = job_object(active=1)
     scripted.pods = [pod_object("Running")]
@@ -591,7 +603,7 @@ def test_a_pod_that_fails_before_its_job_and_is_gone_with_it_is_diagnosed_all_th
     assert raised.value.reason == "BackoffLimitExceeded"
 
 
-def test_a_log_that_could_not_be_read_at_first_is_read_while_the_pod_is_there(tmp_path: Path) -> None:
+def test_a_log_that_could_not_be_read_at_first_is_read_while_the_pod_exists(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.job = job_object(active=1)
     scripted.pods = [pod_object("Failed", {**OOM, "exitCode": 1, "reason": "Error"})]
@@ -637,7 +649,7 @@ def test_job_failed_stays_job_failed_when_its_reason_cannot_be_read(tmp_path: Pa
         assert "refused by the test" in raised.value.message
 
 
-def test_a_wait_that_runs_out_of_time_stays_one_when_its_reason_cannot_be_read(tmp_path: Path) -> None:
+def test_wait_timeout_stays_wait_timeout_when_its_reason_cannot_be_read(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.pods = [pod_object("Running")]
     looks = 0
@@ -650,7 +662,7 @@ def test_a_wait_that_runs_out_of_time_stays_one_when_its_reason_cannot_be_read(t
     scripted.broken = broken
     with Server(scripted.answer) as server, pytest.raises(errors.WaitTimeout) as raised:
         Job(scripted.cluster(server, tmp_path), "j", namespace="default").wait(0)
-    assert "could not be found out: refused by the test" in raised.value.message
+    assert "could not be determined: refused by the test" in raised.value.message
     assert "job.wait() waits again" in raised.value.hint
 
 
@@ -658,6 +670,7 @@ def test_a_wait_that_runs_out_of_time_stays_one_when_its_reason_cannot_be_read(t
     ("job", "pods", "phase", "reason"),
     [
         (job_object(active=1, ready=0), [pod_object("Succeeded")], "Running", "Completing"),
+        (job_object(active=1, ready=1), [pod_object("Succeeded")], "Running", "Completing"),
         (job_object({"type": "SuccessCriteriaMet"}), [pod_object("Succeeded")], "Running", "Completing"),
         (job_object(succeeded=1), [], "Running", "Completing"),
         (job_object(active=1), [pod_object("Failed", OOM)], "Running", "Failing"),
@@ -683,17 +696,19 @@ def test_the_status_between_the_pods_end_and_the_jobs(
 # Namespaces
 
 
-def test_no_namespace_means_the_contexts_namespace_everywhere(tmp_path: Path) -> None:
+def test_namespace_none_is_the_contexts_namespace_everywhere(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def answer(request: Request) -> None:
         asked.append(request.route)
         if request.command == "POST":
             request.json(request.body, 201)
-        elif request.route.endswith("/nodes"):
+        elif request.route.endswith("/nodes") or request.route.endswith(("/pods", "/events")):
             request.json({"metadata": {}, "items": []})
         elif request.route.endswith("/jobs"):
-            request.json({"metadata": {}, "items": [job_object()]})
+            listed = job_object()
+            listed["metadata"]["namespace"] = "team"
+            request.json({"metadata": {}, "items": [listed]})
         else:
             request.json(job_object()) if looking else request.refuse(404, "NotFound", "not found")
 
@@ -707,7 +722,12 @@ def test_no_namespace_means_the_contexts_namespace_everywhere(tmp_path: Path) ->
         jobs.list(aks)
         assert Job(aks, "j").namespace == "team"
     places = {route for route in asked if "nodes" not in route}
-    assert places == {"/apis/batch/v1/namespaces/team/jobs", "/apis/batch/v1/namespaces/team/jobs/j"}
+    assert places == {
+        "/api/v1/namespaces/team/events",
+        "/api/v1/namespaces/team/pods",
+        "/apis/batch/v1/namespaces/team/jobs",
+        "/apis/batch/v1/namespaces/team/jobs/j",
+    }
 
 
 def test_a_user_of_one_namespace_lists_its_jobs_and_is_refused_the_others(tmp_path: Path) -> None:
@@ -736,7 +756,7 @@ def test_a_namespace_that_does_not_exist_is_not_an_empty_one(aks: Cluster, name:
     assert name in jobs.list(aks, all_namespaces=True)["job"].tolist()
 
 
-def test_get_names_the_jobs_there_are_or_says_that_they_cannot_be_read(tmp_path: Path) -> None:
+def test_get_names_existing_jobs_or_says_that_they_cannot_be_read(tmp_path: Path) -> None:
     def answer(request: Request) -> None:
         if request.route.endswith("/jobs"):
             request.refuse(403, "Forbidden", "jobs is forbidden")
@@ -745,7 +765,7 @@ def test_get_names_the_jobs_there_are_or_says_that_they_cannot_be_read(tmp_path:
 
     with Server(answer) as server:
         aks = Scripted().cluster(server, tmp_path)
-        with pytest.raises(errors.NotFound, match="there is no Job 'nope'") as raised:
+        with pytest.raises(errors.NotFound, match="Job 'nope' does not exist") as raised:
             jobs.get(aks, "nope")
     assert "could not be read: jobs is forbidden" in raised.value.hint
 
@@ -817,7 +837,7 @@ LONG = "x" * 80
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_an_argument_that_cannot_be_right_is_refused_before_any_request(
+def test_an_invalid_argument_is_refused_before_any_request(
     tmp_path: Path, call: dict[str, Any], words: str, hint: str
 ) -> None:
     with Server(lambda request: request.refuse(500, "", "asked")) as server:
@@ -849,7 +869,7 @@ def test_an_argument_that_cannot_be_right_is_refused_before_any_request(
         ("restartPolicy: Never", "tolerations: x\n      restartPolicy: Never", "tolerations` must be a list", "sku"),
     ],
 )
-def test_a_manifest_that_cannot_be_right_is_refused_with_the_field(
+def test_an_invalid_manifest_is_refused_with_the_field_named(
     tmp_path: Path, old: str, new: str, words: str, hint: str
 ) -> None:
     assert old in MANIFEST
@@ -897,10 +917,10 @@ def test_numbers_and_paths_are_arguments(aks: Cluster, name: str) -> None:
     with pytest.warns(UserWarning, match="the old run"):
         jobs.submit(aks, image=BUSYBOX, command=["echo"], args=given, name=name, gpus=0, cpu=0.1 + 0.2)
     spec = aks.kube.get("Job", name, "default")["spec"]["template"]["spec"]
-    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "300m"}
+    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "300m", "memory": "256Mi"}
 
 
-# What a repeated call does, in the same sentences everywhere
+# The rules for repeated calls, in the same sentences everywhere
 
 
 @pytest.mark.parametrize("sentence", [apply_rules.REPLACE, apply_rules.GENERATED_NAME, apply_rules.ONE_JOB])
@@ -923,10 +943,8 @@ def test_a_hint_about_a_manifest_is_the_rule(aks: Cluster, name: str) -> None:
     assert exists.value.hint == apply_rules.REPLACE
 
 
-def test_an_exit_code_that_is_not_answered_does_not_hold_up_a_repeated_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_ending, "_READING", 0.5)
+def test_a_missing_exit_code_does_not_delay_a_repeated_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_ending, "_READ_TIMEOUT", 0.5)
     answered = threading.Event()
     scripted = Scripted()
     scripted.job = job_object(FAILED, failed=1)

@@ -45,7 +45,7 @@ def thing(name: str, version: int, **more: Any) -> dict[str, Any]:
     return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version)}, **more}
 
 
-def test_one_object_goes_to_its_path(serve: Any) -> None:
+def test_requests_for_one_object_use_its_path(serve: Any) -> None:
     api, server = serve(lambda request: request.json(thing("j", 1)))
     api.get("Job", "j")
     api.get("Node", "n")
@@ -54,7 +54,7 @@ def test_one_object_goes_to_its_path(serve: Any) -> None:
     api.patch("Pod", "p", {"a": None}, "team")
     api.patch("Node", "n", [{"op": "add"}], subresource="status")
     api.delete("Job", "j", propagation_policy="Foreground")
-    assert server.requests.pop(-2).route == server.requests[-1].route  # looked at before it is deleted
+    assert server.requests.pop(-2).route == server.requests[-1].route  # read before it is deleted
     seen = [(r.command, r.route, r.headers["Content-Type"], r.query.get("fieldValidation")) for r in server.requests]
     assert seen == [
         ("GET", "/apis/batch/v1/namespaces/default/jobs/j", None, None),
@@ -87,13 +87,13 @@ def test_a_response_that_is_not_an_object_is_an_error(
         call(api)
 
 
-def test_an_object_without_a_name_is_not_what_was_asked_for(serve: Any) -> None:
+def test_a_response_without_a_name_is_an_error(serve: Any) -> None:
     api, _ = serve(lambda request: request.json({"metadata": {}}))
     with pytest.raises(errors.KubernetesError, match="the response is not a Kubernetes object"):
         api.get("Job", "j")
 
 
-def test_lists_come_in_pages_and_keep_only_what_is_picked(serve: Any) -> None:
+def test_lists_are_read_in_pages_and_keep_only_picked_fields(serve: Any) -> None:
     def answer(request: Request) -> None:
         assert request.query["labelSelector"] == "app in (a,b)"
         page = int(request.query.get("continue", 0))
@@ -106,7 +106,7 @@ def test_lists_come_in_pages_and_keep_only_what_is_picked(serve: Any) -> None:
     assert server.requests[0].route == "/api/v1/namespaces/default/pods"
 
 
-def test_no_namespace_means_that_of_the_context(serve: Any) -> None:
+def test_namespace_none_is_the_contexts_namespace(serve: Any) -> None:
     api, server = serve(lambda request: request.json({"items": [], "metadata": {}}))
     api.list("Pod")
     api.list("Pod", "team")
@@ -125,7 +125,7 @@ def test_no_namespace_means_that_of_the_context(serve: Any) -> None:
             call("Pod", "team", all_namespaces=True)
 
 
-def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
+def test_a_list_starts_again_when_its_pages_expire(serve: Any) -> None:
     def answer(request: Request) -> None:
         if "continue" not in request.query:
             request.json({"items": [thing("a", 1)], "metadata": {"continue": "x"}})
@@ -139,7 +139,7 @@ def test_a_list_whose_pages_expire_begins_again(serve: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [getattr(errors, name) for name in errors.__all__])
-def test_errors_survive_a_process_boundary(kind: type[errors.AksGpuError]) -> None:
+def test_errors_can_be_pickled(kind: type[errors.AksGpuError]) -> None:
     cause = ValueError("cause")
     error = pickle.loads(pickle.dumps(kind("message", hint="Do this.", original=cause)))
     assert type(error) is kind
@@ -149,7 +149,7 @@ def test_errors_survive_a_process_boundary(kind: type[errors.AksGpuError]) -> No
         kind("message", no_such_attribute=1)  # type: ignore[call-arg]
 
 
-def test_an_error_without_an_answer_has_no_http_status() -> None:
+def test_an_error_without_a_response_has_no_http_status() -> None:
     error = errors.Unreachable("no answer")
     assert error.http_status is None
     assert error.code == ""
@@ -204,7 +204,7 @@ def test_a_garbage_collector_that_is_off_stays_off() -> None:
         (503, "ServiceUnavailable", "the server is currently unable to handle the request", errors.Unreachable),
     ],
 )
-def test_refusals_are_exceptions_with_the_servers_words(
+def test_refusals_are_exceptions_with_the_servers_message(
     serve: Any, code: int, reason: str, message: str, kind: type[errors.KubernetesError]
 ) -> None:
     api, _ = serve(lambda request: request.refuse(code, reason, message))
@@ -234,7 +234,9 @@ def test_a_refused_connection(serve: Any) -> None:
     assert "urllib3" not in "".join(traceback.format_exception(raised.value))
 
 
-def test_somebody_silent_at_the_old_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_server_at_the_old_address_that_does_not_respond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport, "CONNECT_TIMEOUT", 0.1)
     with waiting.deadline(0.5), socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -275,7 +277,7 @@ def test_a_refused_token_is_refreshed_once(serve: Any) -> None:
     assert len(server.requests) == 3
 
 
-def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_throttled_request_is_repeated_after_the_requested_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(waiting, "pause", pauses.append)
 
@@ -294,7 +296,7 @@ def test_a_throttling_server_is_asked_again_when_it_says(serve: Any, monkeypatch
     assert [request.command for request in server.requests] == ["GET", "GET", "GET", "POST"]
 
 
-def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Path) -> None:
+def test_credentials_that_change_in_the_file_are_used(serve: Any, tmp_path: Path) -> None:
     def answer(request: Request) -> None:
         if request.headers["Authorization"] == "Bearer new":
             request.json(thing("x", 1))
@@ -304,7 +306,7 @@ def test_credentials_rewritten_in_the_file_are_taken_up(serve: Any, tmp_path: Pa
     api, server = serve(answer)
     with pytest.raises(errors.Unauthorized, match=r"may have been deleted or created again.*cluster\.get\("):
         api.get("Job", "x")
-    assert len(server.requests) == 2  # once more with the same token, as there is no newer one
+    assert len(server.requests) == 2  # once more with the same token, because there is no newer one
     server.kubeconfig(tmp_path, {"token": "new"})
     assert api.get("Job", "x") == thing("x", 1)
 
@@ -402,7 +404,7 @@ def test_a_kubeconfigs_impersonation_is_sent_with_every_request(serve: Any) -> N
         ({"as-uid": "1"}, "as-uid without `as`"),
         ({"as": "jane\nImpersonate-Group: system:masters"}, "`as` .* must be printable ASCII"),
         ({"as": 5}, "`as` .* must be printable ASCII"),
-        ({"as": "jane", "as-groups": "students"}, "`as-groups` .* must be a list of texts"),
+        ({"as": "jane", "as-groups": "students"}, "`as-groups` .* must be a list of strings"),
         ({"as": "jane", "as-user-extra": ["a"]}, "`as-user-extra` .* must be a mapping"),
         ({"as": "jane", "as-user-extra": {"a": ["\u0394"]}}, "`as-user-extra` .* must be printable ASCII"),
     ],
@@ -540,7 +542,7 @@ def test_a_resumed_watch_yields_a_deletion_that_it_missed_before_the_successor(s
 
 
 @pytest.mark.parametrize("code", [500, 503, 429])
-def test_a_watch_survives_what_passes(serve: Any, code: int) -> None:
+def test_a_watch_survives_temporary_failures(serve: Any, code: int) -> None:
     def answer(request: Request) -> None:
         if len(server.requests) in (1, 3):
             request.refuse(code, "", "again")
@@ -583,7 +585,7 @@ def test_a_watch_from_a_position_that_is_too_old_is_an_error(serve: Any) -> None
         next(api.watch("Pod", resource_version="1"))
 
 
-def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_watch_ends_at_its_timeout(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from aksgpu.kube import watch
 
     monkeypatch.setattr(watch, "GRACE", 0.2)
@@ -596,7 +598,7 @@ def test_a_silent_watch_ends_at_its_time(serve: Any, monkeypatch: pytest.MonkeyP
     assert list(api.watch("Pod", resource_version="1", timeout=0.3)) == []
 
 
-def test_a_server_that_hangs_up_at_once_is_not_asked_in_a_hot_loop(serve: Any) -> None:
+def test_a_watch_that_is_closed_at_once_is_not_repeated_in_a_busy_loop(serve: Any) -> None:
     def answer(request: Request) -> None:
         request.begin()
         request.end()
@@ -616,7 +618,7 @@ def test_objects_without_a_name_or_kind_are_refused_before_anything_is_sent(serv
     assert server.requests == []
 
 
-def test_importing_the_room_does_not_import_the_kubernetes_package() -> None:
+def test_importing_kube_does_not_import_the_kubernetes_package() -> None:
     code = "import sys, aksgpu.kube, aksgpu.logs; sys.exit('kubernetes' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -683,7 +685,7 @@ def test_discovery_and_refusals_of_the_laptop(aks: Cluster) -> None:
 
 
 def kubeconfig_as(aks: Cluster, folder: Path, **user: Any) -> Path:
-    """The cluster's own kubeconfig, with more in its user."""
+    """Return the cluster's kubeconfig with additional fields in its user."""
     config = kubeconfig.load(aks.kube._transport._path)
     for entry in config["users"]:
         entry["user"] = {**entry["user"], **user}

@@ -1,7 +1,7 @@
-"""The tutorial with kubectl, each version that is on this machine, against a whole laptop AKS.
+"""The tutorial with each version of kubectl on this machine and a complete laptop AKS.
 
-What is printed is compared with what the same commands printed on a real cluster, but for names, ages, node facts and
-the training log, and for what ``data/differences.toml`` says.
+The output is compared with that of the same commands on a real cluster, except for names, ages, facts about nodes, the
+training log, and the differences in ``data/differences.toml``.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def cluster(laptop: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def printed(command: str) -> str:
-    """What the recorded kubectl printed."""
+    """Return what the recorded kubectl printed."""
     return str(next(step["stdout"] for step in recorded.steps("01-tutorial.json") if step["command"] == command))
 
 
 def rows(text: str) -> list[list[str]]:
-    """A table's cells without what differs from run to run."""
+    """Return a table's cells without what differs from run to run."""
     text = re.sub(AGE, "AGE", re.sub(SUFFIX, "xxxxx", text))
     return [re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines()]
 
 
 def fields(text: str, *without: str) -> list[str]:
-    """A description's lines: names of fields, and what does not differ from run to run."""
+    """Return a description's lines: names of fields, and values that do not differ from run to run."""
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID", re.sub(SUFFIX, "xxxxx", text))
     text = re.sub(r"\w{3}, \d\d \w{3} \d{4} [\d:]+ \+0000", "TIME", text)
     text = re.sub(r"containerd://[0-9a-f]+|sha256:[0-9a-f]+", "ID", re.sub(r"\d+\.\d+\.\d+\.\d+", "ADDRESS", text))
@@ -58,7 +58,7 @@ def fields(text: str, *without: str) -> list[str]:
     return sorted(line for line in lines if line and not any(word in line for word in without))
 
 
-def test_a_node_before_and_after(cluster: LiveCluster) -> None:
+def test_a_node_before_and_after_the_device_plugin(cluster: LiveCluster) -> None:
     """Nodes as ``get`` and ``describe`` show them; the GPU comes with the device plugin."""
     names = {line[0] for line in rows(cluster.kubectl(KUBECTLS[-1], "get", "nodes").stdout)[1:]}
     [node] = names
@@ -143,7 +143,7 @@ def _same(ours: list[str], theirs: list[str]) -> None:
 
 
 def _alike(ours: list[str], theirs: list[str]) -> None:
-    """The recorded kubectl is 1.32; others name some fields otherwise, but say the same in them."""
+    """The recorded kubectl is 1.32. Other versions have other names for some fields with the same values."""
     told = [line for line in theirs if line.startswith(("Normal", "Warning", "Pods Statuses", "Status", "Exit Code"))]
     # From 1.36 on, kubectl puts the container before the message of an event.
     plain = [re.sub(r"spec\.containers\{[^}]*\}: ", "", line) for line in ours]

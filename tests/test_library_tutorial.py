@@ -1,4 +1,4 @@
-"""The tutorial through the library, from nothing to an accuracy curve and back, on a laptop AKS of the test's own."""
+"""The tutorial with the library, from an empty subscription to an accuracy curve and back, on a private laptop AKS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def walk(aks: cluster.Cluster, version: Any) -> None:
     assert jobs.list(aks).empty
 
 
-def test_todays_walk(azure: Any) -> None:
+def test_the_current_tutorial_from_start_to_end(azure: Any) -> None:
     aks = cluster.create(azure, "myAKSCluster", resource_group=GROUP, location="eastus")
     cluster.add_gpu_pool(aks, "gpunp", vm_size=T4, count=1)
     walk(aks, "current")
@@ -48,14 +48,14 @@ def test_todays_walk(azure: Any) -> None:
         cluster.get(azure, "myAKSCluster", resource_group=GROUP)
 
 
-def test_the_walk_of_2020(azure: Any) -> None:
+def test_the_tutorial_of_2020_from_start_to_end(azure: Any) -> None:
     aks = cluster.create(azure, "of2020", resource_group=GROUP, location="eastus", vm_size=T4, node_count=1)
     assert capacity.gpus(aks)["taints"].tolist() == [""]
     walk(aks, "2020")
     cluster.delete(aks)
 
 
-def test_a_cluster_that_was_made_anew_under_its_name_refuses_the_old_credentials(azure: Any) -> None:
+def test_a_recreated_cluster_refuses_the_old_credentials(azure: Any) -> None:
     aks = cluster.create(azure, "again", resource_group=GROUP, location="eastus")
     assert jobs.list(aks).empty
     cluster.delete(aks)

@@ -1,7 +1,7 @@
-"""Many faults on many lines: nothing is lost in silence, nothing comes twice.
+"""Many faults on many lines: no line is lost without a marker, and none is repeated.
 
 Pods are followed through the fault proxy while they write, restart in place, are rotated and are removed. Every line
-has a number of its own, so that each lost and each doubled line is counted. The run prints its seed and figures:
+has its own number, so that each lost and each repeated line is counted. The run prints its seed and figures:
 
     pytest -s -m "slow or not slow" tests/test_log_fault_run.py
     AKSGPU_FAULTS=10000 AKSGPU_SEED=7 pytest -s -m slow tests/test_log_fault_run.py
@@ -39,7 +39,7 @@ KINDS = ["steady"] * 5 + ["restarts"] * 4 + ["rotates"] * 2 + ["removed"] * 1
 
 
 class Driver:
-    """Lets a pod live, and follows it."""
+    """Runs a pod, and follows its log."""
 
     def __init__(self, number: int, kind: str, aks: Any, seed: int, status_lag: float) -> None:
         self.kind = kind
@@ -55,7 +55,7 @@ class Driver:
         self.rotations = 0
 
     def text(self, number: int) -> str:
-        """A line with its number: short ones, long ones, progress bars, letters beyond ASCII."""
+        """Return a line with its number: short or long, a progress bar, or with non-ASCII letters."""
         shape = self.random.random()
         if shape < 0.0005:
             return f"{number} " + "\r".join("#" * width for width in range(0, 300, 1))
@@ -64,7 +64,7 @@ class Driver:
         return f"{number} µ {'y' * self.random.randrange(40)}"
 
     def live(self, lines: int, enough: Any) -> None:
-        """Write at least so many lines, and go on until there were enough faults."""
+        """Write at least ``lines`` lines, and continue until enough faults have occurred."""
         try:
             self._live(lines, enough)
         except BaseException as error:
@@ -76,7 +76,7 @@ class Driver:
         block = max(lines // 150, 10)
         while len(pod.texts) < lines or not enough():
             if len(pod.texts) >= lines:
-                block = 2  # only so that streams have something to break
+                block = 2  # streams must run for a while so that faults can break them
             start = len(pod.texts)
             pod.write(*[self.text(number) for number in range(start, start + block)])
             if self.kind == "restarts" and self.random.random() < 0.05 and len(self.given) > self.runs_begin:
@@ -84,7 +84,7 @@ class Driver:
                 self.runs_begin = len(pod.texts)
                 self.restarts += 1
                 pod.restart()
-            # Of a log that was rotated before its first line was read, nobody can tell that lines are missing.
+            # If a log is rotated before its first line is read, missing lines cannot be detected.
             if self.kind == "rotates" and self.random.random() < 0.05 and self.given:
                 self.rotations += 1
                 pod.rotate()
@@ -104,7 +104,7 @@ class Driver:
             raise
 
     def account(self) -> Counter[str]:
-        """Count lines that came, that came twice, that are missing with a marker, and without one."""
+        """Count lines that were yielded, that were repeated, and that are missing with and without a marker."""
         counted: Counter[str] = Counter(lines=len(self.pod.texts))
         expected = 0
         marked = False
@@ -130,7 +130,7 @@ class Driver:
 
 
 def any_fault(call: Call) -> Fault | None:
-    """A fault for most streams, and for some of the other requests."""
+    """Return a fault for most streams, and for some of the other requests."""
     chance = call.random
     is_log = call.path.endswith("/log")
     stays = call.query.get("follow") == "true"
@@ -234,7 +234,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_short_run_of_faults(tmp_path: Path, record_property: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     short_pauses(monkeypatch)
     total, figures = run(tmp_path, 100, 5_000, SEED, ["steady", "steady", "restarts", "restarts", "rotates", "removed"])
-    print(figures)  # noqa: T201  # the figures are what the run is for
+    print(figures)  # noqa: T201  # the figures are the result of the run
     record_property("figures", figures)
     assert total["lost"] == total["doubled"] == 0
 
@@ -244,7 +244,7 @@ def test_a_short_run_of_faults(tmp_path: Path, record_property: Any, monkeypatch
 def test_a_run_of_faults_with_the_real_pauses(tmp_path: Path, record_property: Any) -> None:
     kinds = ["steady", "restarts", "restarts", "rotates", "removed"]
     total, figures = run(tmp_path, 200, 10_000, SEED, kinds, status_lag=1.5)
-    print(figures)  # noqa: T201  # the figures are what the run is for
+    print(figures)  # noqa: T201  # the figures are the result of the run
     record_property("figures", figures)
     assert total["lost"] == total["doubled"] == 0
 
@@ -254,7 +254,7 @@ def test_a_run_of_faults_with_the_real_pauses(tmp_path: Path, record_property: A
 def test_a_long_run_of_faults(tmp_path: Path, record_property: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     short_pauses(monkeypatch)
     total, figures = run(tmp_path, FAULTS, max(100_000, 10 * FAULTS), SEED, KINDS)
-    print(figures)  # noqa: T201  # the figures are what the run is for
+    print(figures)  # noqa: T201  # the figures are the result of the run
     record_property("seed", SEED)
     record_property("figures", figures)
     assert total["faults"] >= FAULTS

@@ -1,6 +1,6 @@
-"""Logs under faults: a line is given once, or a marker says what is missing.
+"""Logs under faults: each line is yielded once, or a marker says what is missing.
 
-The pods follow the rules of a kubelet (:mod:`support.kubelet`); the faults come from a proxy before them.
+The pods follow the rules of a kubelet (:mod:`support.kubelet`); the faults come from a proxy in front of them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ LOG = r"/log"
 
 
 def slow(*values: Any) -> Any:
-    """A parameter set that is marked as slow. It keeps the real pauses."""
+    """Return a parameter set that is marked as slow. It keeps the real pauses."""
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Setup:
-    """Pods behind a fault proxy, and the library's client before it."""
+    """Pods behind a fault proxy, and a client of the library that uses the proxy."""
 
     def __init__(self, folder: Path, *pods: Pod, jobs: tuple[Job, ...] = ()) -> None:
         self.server = ApiServer(*pods, jobs=jobs)
@@ -54,7 +54,7 @@ class Setup:
 
     @property
     def aks(self) -> Any:
-        """As much of a cluster as a Job needs."""
+        """The parts of a cluster that a Job needs."""
         return SimpleNamespace(name="c", kube=self.kube)
 
     def follow(self) -> Setup:
@@ -72,7 +72,7 @@ class Setup:
         return self
 
     def wait_for(self, count: int, timeout: float = 60) -> None:
-        """Wait until so many lines were given."""
+        """Wait until ``count`` lines have been yielded."""
 
         def enough() -> bool:
             assert self.error is None, self.error
@@ -81,7 +81,7 @@ class Setup:
         wait_for(enough, timeout)
 
     def end(self, timeout: float = 120) -> list[str]:
-        """The texts of all lines, once the iteration has ended."""
+        """Return the texts of all lines after the iteration has ended."""
         assert self._thread is not None
         self._thread.join(timeout)
         assert not self._thread.is_alive(), "following does not end"
@@ -95,7 +95,7 @@ class Setup:
 
     @property
     def lines(self) -> list[str]:
-        """The program's lines."""
+        """Return the program's lines."""
         return [line.text for line in self.given if line.gap is None]
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
         monkeypatch.setattr(follower, "STATUS_LAG_SECONDS", 0.5)
-        monkeypatch.setattr(follower, "DOUBT_SECONDS", 2.0)
+        monkeypatch.setattr(follower, "NEWER_RUN_SECONDS", 2.0)
         monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.02)
         monkeypatch.setattr(log_request, "PAUSE_SECONDS", 0.02)
 
@@ -132,10 +132,10 @@ def numbered(start: int, stop: int, word: str = "line") -> list[str]:
     return [f"{word} {number}" for number in range(start, stop)]
 
 
-# The model of the kubelet against a real one.
+# The scripted kubelet, compared with a real one.
 
 
-def test_the_scripted_kubelet_serves_what_a_real_one_served() -> None:
+def test_the_scripted_kubelet_serves_the_same_as_a_real_one() -> None:
     log = [
         exchange
         for step in recorded.steps("06-logs.json")
@@ -169,7 +169,7 @@ def logs_epoch(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
-def test_since_falls_inside_a_line_and_its_rest_comes_without_a_stamp() -> None:
+def test_a_since_time_inside_a_line_returns_its_rest_without_a_timestamp() -> None:
     pod = Pod().start()
     first = 1_700_000_000_999_999_999
     later = 1_700_000_001_000_000_001
@@ -184,7 +184,7 @@ def test_since_falls_inside_a_line_and_its_rest_comes_without_a_stamp() -> None:
 
 @pytest.mark.parametrize("lag", [slow(0.0), 0.3, slow(1.2)])
 @pytest.mark.parametrize("begin", ["before", "in the lag", "later"])
-def test_runs_come_whole_and_in_order_while_the_status_is_behind(setup: Any, lag: float, begin: str) -> None:
+def test_runs_are_complete_and_in_order_while_the_status_is_behind(setup: Any, lag: float, begin: str) -> None:
     pod = Pod(status_lag=lag)
     case = setup(pod)
     if begin == "before":
@@ -202,7 +202,7 @@ def test_runs_come_whole_and_in_order_while_the_status_is_behind(setup: Any, lag
     assert case.end() == pod.texts
 
 
-def test_a_run_that_prints_nothing_and_one_that_dies_at_once(setup: Any) -> None:
+def test_a_run_that_prints_nothing_and_one_that_ends_at_once(setup: Any) -> None:
     pod = Pod(status_lag=0.5)
     case = setup(pod).follow()
     pod.start().restart().write("second")
@@ -211,7 +211,7 @@ def test_a_run_that_prints_nothing_and_one_that_dies_at_once(setup: Any) -> None
     assert case.end() == ["second", "third"]
 
 
-def test_runs_that_nobody_can_have_any_more_are_a_gap(setup: Any) -> None:
+def test_runs_that_cannot_be_read_any_more_are_a_gap(setup: Any) -> None:
     pod = Pod().start().write("a")
     for text in ("b", "c", "d"):
         pod.restart().write(text)
@@ -237,7 +237,7 @@ def test_a_pod_first_seen_while_it_waits_for_a_restart_that_never_comes(setup: A
 
 
 @pytest.mark.parametrize("waits", ["back_off", "create"])
-def test_a_first_run_that_waits_for_its_restart_is_no_gap(setup: Any, waits: str) -> None:
+def test_a_first_run_that_waits_for_its_restart_is_not_a_gap(setup: Any, waits: str) -> None:
     pod = Pod().start().write("a").end(1, over=False)
     getattr(pod, waits)()
     case = setup(pod).follow()
@@ -258,10 +258,10 @@ def test_a_pod_that_is_removed_before_its_first_line_was_read_is_a_gap(setup: An
     assert line.text.startswith("[aksgpu: pod p was removed before its log was read to the end")
 
 
-def test_first_lines_are_not_held_back_when_the_previous_log_proves_their_run(
+def test_first_lines_are_not_held_back_if_the_previous_log_shows_their_run(
     setup: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A wait for the status would take longer than the test may.
+    # A wait for the status would take longer than the test allows.
     monkeypatch.setattr(follower, "STATUS_LAG_SECONDS", 1000.0)
     pod = Pod().start().write("a")
     case = setup(pod).follow()
@@ -273,7 +273,7 @@ def test_first_lines_are_not_held_back_when_the_previous_log_proves_their_run(
     assert case.end() == ["a", "b"]
 
 
-def test_runs_missed_while_the_connection_was_away_are_a_gap(setup: Any) -> None:
+def test_runs_missed_while_the_connection_was_broken_are_a_gap(setup: Any) -> None:
     pod = Pod().start().write(*numbered(0, 5))
     case = setup(pod).follow()
     case.wait_for(5)
@@ -315,7 +315,7 @@ LAST_READ = {
 
 @pytest.mark.parametrize("fault", LAST_READ)
 @pytest.mark.parametrize("policy", ["Never", slow("OnFailure")])
-def test_the_last_read_of_an_ended_container_survives(setup: Any, fault: str, policy: str) -> None:
+def test_the_last_read_of_an_ended_container_survives_faults(setup: Any, fault: str, policy: str) -> None:
     pod = Pod(policy=policy).start().write(*numbered(0, 51))
     case = setup(pod).follow()
     case.wait_for(51)
@@ -327,7 +327,7 @@ def test_the_last_read_of_an_ended_container_survives(setup: Any, fault: str, po
 
 
 @pytest.mark.parametrize("fault", LAST_READ)
-def test_reads_survive_the_same(setup: Any, fault: str) -> None:
+def test_reads_survive_the_same_faults(setup: Any, fault: str) -> None:
     case = setup(Pod().start().write(*numbered(0, 200)).end(0))
     case.proxy.plan = faults.in_turn(LAST_READ[fault], path=LOG)
     case.kube.log = bounded(case.kube.log)
@@ -341,13 +341,13 @@ def bounded(log: Any) -> Any:
     return lambda *args, **options: log(*args, **{"read_timeout": 0.5, **options})
 
 
-def test_a_running_containers_empty_answer_is_not_believed_at_once(setup: Any) -> None:
+def test_an_empty_log_of_a_running_container_is_read_again(setup: Any) -> None:
     case = setup(Pod().start().write("a", "b"))
     case.proxy.plan = faults.first(faults.early_end(0), path=LOG)
     assert logs.read(case.aks, "p") == "a\nb\n"
 
 
-def test_a_container_that_printed_nothing_is_empty(setup: Any) -> None:
+def test_the_log_of_a_container_that_printed_nothing_is_empty(setup: Any) -> None:
     case = setup(Pod().start().end(0))
     assert logs.read(case.aks, "p") == ""
     assert case.follow().end() == []
@@ -371,7 +371,7 @@ def test_cuts_and_early_ends_at_every_byte(setup: Any, monkeypatch: pytest.Monke
         assert logs.read(case.aks, "p").splitlines() == lines, f"read, early end at {byte}"
 
 
-# A kubelet that is away.
+# A kubelet that does not respond.
 
 
 @pytest.fixture
@@ -427,10 +427,10 @@ def test_a_kubelet_that_stays_away_is_an_error_and_never_an_empty_log(
     job: Any, fault: faults.Fault, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.proxy.plan = faults.always(fault, path=LOG)
-    monkeypatch.setattr(follower, "LIMITS", follower.Limits.of(0.3))
+    monkeypatch.setattr(follower, "LIMITS", follower.Limits.same(0.3))
     monkeypatch.setattr(follower, "MISSING_LOG_SECONDS", 0.3)
     for ask in (job.job.logs, job.job.metrics, job.job.plot):
-        monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail_lines": None, "patience": 0.2})
+        monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail_lines": None, "timeout": 0.2})
         with pytest.raises(LogUnavailable, match=re.escape(words)):
             ask()
     try:
@@ -441,7 +441,7 @@ def test_a_kubelet_that_stays_away_is_an_error_and_never_an_empty_log(
     assert words in followed[0]
 
 
-def test_markers_are_no_lines_of_the_program() -> None:
+def test_markers_are_not_lines_of_the_program() -> None:
     marker = "[aksgpu: 1 run of container main could not be read: Accuracy at step 10: 0.5]"
     assert metrics.parse([marker, "Accuracy at step 20: 0.25"])["step"].tolist() == [20]
 
@@ -449,7 +449,7 @@ def test_markers_are_no_lines_of_the_program() -> None:
 # Permission errors of a server that has just come back.
 
 
-def test_permissions_that_come_back_are_waited_for(setup: Any) -> None:
+def test_temporary_permission_errors_are_awaited(setup: Any) -> None:
     pod = Pod(policy="Never").start().write(*numbered(0, 43))
     case = setup(pod).follow()
     case.wait_for(43)
@@ -460,13 +460,13 @@ def test_permissions_that_come_back_are_waited_for(setup: Any) -> None:
     assert len(case.proxy.faults) == 6
 
 
-def test_a_permission_that_stays_away_is_an_error(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permission_error_that_stays_is_raised(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "LIMITS", follower.Limits(60.0, 60.0, 1.0))
     case = setup(Pod(policy="Never").start().write("a"))
     case.proxy.plan = faults.always(faults.forbidden(), path=LOG)
     with pytest.raises(Forbidden):
         case.follow().end()
-    assert len(case.proxy.faults) == 1  # a right that was never there is not waited for
+    assert len(case.proxy.faults) == 1  # other missing permissions are not awaited
     case.proxy.plan = faults.always(faults.rbac_not_ready(), path=LOG)
     with pytest.raises(Forbidden, match="RBAC"):
         case.follow().end()
@@ -531,7 +531,7 @@ def test_a_pod_that_is_removed_with_its_last_failure(setup: Any) -> None:
         assert lines[-1].startswith("[aksgpu: pod j-1 was removed before its log was read to the end")
 
 
-def test_a_pod_that_is_removed_while_the_connection_is_away_is_a_gap(setup: Any) -> None:
+def test_a_pod_that_is_removed_while_the_connection_is_broken_is_a_gap(setup: Any) -> None:
     pod = Pod(policy="Never").start().write(*numbered(0, 35))
     case = setup(pod).follow()
     case.wait_for(35)
@@ -546,13 +546,13 @@ def test_a_pod_that_is_removed_while_the_connection_is_away_is_a_gap(setup: Any)
     assert case.given[-1].text.startswith("[aksgpu: pod p was removed before its log was read to the end: the rest of")
 
 
-def test_a_pod_that_is_removed_after_it_was_read_is_no_gap(setup: Any) -> None:
+def test_a_pod_that_is_removed_after_it_was_read_is_not_a_gap(setup: Any) -> None:
     pod = Pod(policy="Never").start().write("a").end(0)
     case = setup(pod).follow()
     assert case.end() == ["a"]
 
 
-def test_logs_of_a_job_whose_pods_are_gone_say_so(setup: Any) -> None:
+def test_logs_of_a_job_without_pods_raise_logs_gone(setup: Any) -> None:
     pod = Pod("j-1", job="j")
     owner = Job()
     case = setup(pod, jobs=(owner,))
@@ -563,7 +563,7 @@ def test_logs_of_a_job_whose_pods_are_gone_say_so(setup: Any) -> None:
     pod.delete()
     owner.finish("Failed", failed=1)
     for ask in (job.logs, job.metrics, job.plot, lambda: list(job.follow())):
-        with pytest.raises(LogsGone, match="gone, and their logs with them"):
+        with pytest.raises(LogsGone, match="were deleted with their logs"):
             ask()
     with pytest.raises(NotFound):
         jobs.Job(case.aks, "other", namespace="default").logs()
@@ -583,7 +583,7 @@ def test_pods_that_were_gone_before_they_were_followed_are_a_gap(setup: Any) -> 
 
 
 @pytest.mark.parametrize("cut", [slow(1), 20_000, slow(40_000), slow(60_000)])
-def test_a_long_line_that_is_stored_in_pieces_comes_once(setup: Any, cut: int) -> None:
+def test_a_long_line_that_is_stored_in_pieces_is_yielded_once(setup: Any, cut: int) -> None:
     bar = "\r".join(f"{percent:3d} %|{'#' * percent}" for percent in range(100)) * 12
     assert len(bar) > 3 * 16 * 1024
     pod = Pod(policy="Never").start()
@@ -608,7 +608,7 @@ def test_a_long_line_that_is_stored_in_pieces_comes_once(setup: Any, cut: int) -
 
 
 def cross_a_second() -> None:
-    """Wait until the clock's second is another one, so that stamps on both sides of it exist."""
+    """Wait for the clock's next second, so that there are timestamps in both."""
     second = int(time.time())
     while int(time.time()) == second:
         time.sleep(0.01)
@@ -649,7 +649,7 @@ FIRST = {
 
 
 @pytest.mark.parametrize("fault", FIRST)
-def test_the_first_request_is_tried_again(setup: Any, fault: str) -> None:
+def test_the_first_request_is_retried(setup: Any, fault: str) -> None:
     pod = Pod("j-1", job="j", policy="Never").start().write("a").end(0)
     owner = Job()
     owner.finish("Complete", succeeded=1)
@@ -662,38 +662,38 @@ def test_the_first_request_is_tried_again(setup: Any, fault: str) -> None:
     assert logs.read_job(case.aks, "j") == "a\n"
 
 
-def test_without_patience_each_request_is_sent_once(setup: Any) -> None:
+def test_with_timeout_0_each_request_is_sent_once(setup: Any) -> None:
     case = setup(Pod("j-1", job="j").start().write("a"), jobs=(Job(),))
     case.proxy.plan = faults.always(faults.status(500), path=LOG)
     with pytest.raises(LogUnavailable):
-        logs.read(case.aks, "j-1", patience=0)
+        logs.read(case.aks, "j-1", timeout=0)
     assert len(case.proxy.faults) == 1
     with pytest.raises(LogUnavailable):
-        logs.read_job(case.aks, "j", patience=0)
+        logs.read_job(case.aks, "j", timeout=0)
     assert len(case.proxy.faults) == 2
     case.proxy.plan = faults.always(faults.status(503))
     with pytest.raises(Unreachable):
-        logs.read(case.aks, "j-1", patience=0)
+        logs.read(case.aks, "j-1", timeout=0)
     assert len(case.proxy.faults) == 3
 
 
-def test_patience_is_not_multiplied(setup: Any) -> None:
+def test_the_timeout_is_the_total_time(setup: Any) -> None:
     case = setup(Pod().start().write("a"))
     case.proxy.plan = faults.always(faults.status(500))
     began = time.monotonic()
     with pytest.raises(Unreachable):
-        logs.read(case.aks, "p", patience=0.5)
-    assert time.monotonic() - began < 10  # two policies in a row would take over a minute
+        logs.read(case.aks, "p", timeout=0.5)
+    assert time.monotonic() - began < 10  # two retry policies, one inside the other, would take over a minute
 
 
-def test_a_server_that_says_when_to_come_again_is_asked_then(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_respected(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "FIRST_PAUSE", 1000.0)
     case = setup(Pod().start().write("a").end(0))
     case.proxy.plan = faults.first(faults.status(429, retry_after=0), times=2)
     assert logs.read(case.aks, "p") == "a\n"
 
 
-def test_a_name_that_does_not_exist_is_not_tried_again(setup: Any) -> None:
+def test_a_name_that_does_not_exist_is_not_retried(setup: Any) -> None:
     case = setup()
     with pytest.raises(NotFound):
         logs.follow(case.aks, "p")
@@ -716,10 +716,10 @@ def test_an_interruption_is_one_sentence(setup: Any, call: str) -> None:
         list(getattr(logs, call)(case.aks, "j"))
 
 
-# The kubelet's own words.
+# The kubelet's own messages.
 
 
-def test_words_after_the_lines_are_no_line(setup: Any) -> None:
+def test_a_message_after_the_lines_is_not_a_line(setup: Any) -> None:
     pod = Pod(policy="Never").start().write("a", "b")
     case = setup(pod)
     said = iter(["failed to create fsnotify watcher: too many open files", "no such file or directory\n"])
@@ -746,19 +746,19 @@ def test_words_after_the_lines_are_no_line(setup: Any) -> None:
     assert next(said, None) is None
 
 
-def test_words_that_stay_are_told(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_stays_is_reported(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "MISSING_LOG_SECONDS", 1.0)
     pod = Pod(policy="Never").start().write("a").end(0)
     case = setup(pod)
     case.proxy.plan = faults.always(faults.kubelet_message(), path=LOG)
     (text,) = case.follow().end()
-    assert text.startswith("[aksgpu: run 0 of container main could not be read: the kubelet answered in place of")
+    assert text.startswith("[aksgpu: run 0 of container main could not be read: the kubelet returned a message")
 
 
 # Rotation.
 
 
-def test_a_log_that_is_rotated_while_it_is_followed_is_whole(setup: Any) -> None:
+def test_a_log_that_is_rotated_while_it_is_followed_is_complete(setup: Any) -> None:
     pod = Pod(policy="Never").start().write(*numbered(0, 20))
     case = setup(pod).follow()
     case.wait_for(20)
@@ -770,7 +770,7 @@ def test_a_log_that_is_rotated_while_it_is_followed_is_whole(setup: Any) -> None
     assert case.end() == [*numbered(0, 30), "last"]
 
 
-def test_a_log_that_is_rotated_while_the_connection_is_away_has_a_gap(setup: Any) -> None:
+def test_a_log_that_is_rotated_while_the_connection_is_broken_has_a_gap(setup: Any) -> None:
     pod = Pod(policy="Never").start().write(*numbered(0, 20))
     case = setup(pod).follow()
     case.wait_for(20)
@@ -797,7 +797,7 @@ def test_a_read_of_a_rotated_log_says_what_is_missing(setup: Any) -> None:
     case.end()
 
 
-def test_a_read_that_may_be_of_a_rotated_log_warns_of_a_guess(setup: Any) -> None:
+def test_a_read_of_a_possibly_rotated_log_warns_that_it_is_a_guess(setup: Any) -> None:
     pod = Pod(policy="Never").start()
     pod.runs[0].started -= 1_800_000_000_000
     pod._history[-1][1]["containerStatuses"][0]["state"]["running"]["startedAt"] = "2020-01-01T00:00:00Z"
@@ -810,7 +810,7 @@ def test_a_read_that_may_be_of_a_rotated_log_warns_of_a_guess(setup: Any) -> Non
         logs.read(case.aks, "p", tail_lines=2)
 
 
-# Nothing is left behind.
+# Threads and sockets.
 
 
 @pytest.mark.parametrize("follows", [20, slow(100)])
@@ -838,7 +838,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_the_errors_are_of_the_librarys_kind() -> None:
+def test_the_errors_are_in_the_librarys_tree() -> None:
     assert issubclass(LogsGone, NotFound)
     assert issubclass(LogUnavailable, KubernetesError)
     assert container_runs.first_line("") is None

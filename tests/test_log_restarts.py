@@ -1,4 +1,4 @@
-"""Restarts in place on the laptop AKS, with no fault: every follower gets every run once and in order."""
+"""Restarts in place on the laptop AKS without faults: every follower gets every run once and in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aksgpu.logs.retrying import Failure, Limits, RetryTimer, kind_of_failure
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 LINES = 40
-"""Lines that each run prints."""
+"""Number of lines that each run prints."""
 RUNS = 3
 PROGRAM = """
 run=$(cat {state}/runs 2>/dev/null || echo 0)
@@ -52,7 +52,7 @@ class FollowedJob:
         self._threads: list[threading.Thread] = []
 
     def follow(self, followers: int = 1) -> None:
-        """Begin to follow, several times."""
+        """Start several followers."""
         for _ in range(followers):
             lines: list[str] = []
             self.lines.append(lines)
@@ -99,7 +99,7 @@ def test_every_follower_gets_every_run_once_and_in_order(aks: Cluster, tmp_path:
         followed.await_line(f"run 1 line {LINES - 1}")
         followed.end(1)
         followed.await_line(f"run 2 line {LINES - 1}")
-        followed.follow(2)  # run 0 is gone: the node keeps one previous run
+        followed.follow(2)  # run 0 is lost: the node keeps one previous run
         followed.await_line(f"run 2 line {LINES - 1}")
         followed.end(2)
         followed.join()
@@ -136,7 +136,7 @@ def test_runs_that_end_between_two_requests(aks: Cluster, tmp_path: Path) -> Non
 
 
 def follow_to_the_end(aks: Cluster, name: str, state: Path, seconds: str) -> list[list[str]]:
-    """Return what six followers have of a Job whose runs end after so many seconds."""
+    """Return what six followers get from a Job whose runs each end after ``seconds``."""
     followed = FollowedJob(aks, name, state, f"sleep {seconds}")
     try:
         followed.follow(6)
@@ -146,7 +146,7 @@ def follow_to_the_end(aks: Cluster, name: str, state: Path, seconds: str) -> lis
     return followed.lines
 
 
-def test_which_failures_are_worth_another_try() -> None:
+def test_which_failures_are_retried() -> None:
     def failure(kind: type[KubernetesError], status: int, message: str = "x") -> KubernetesError:
         return kind(message, status={"code": status})
 
@@ -160,7 +160,7 @@ def test_which_failures_are_worth_another_try() -> None:
     missing_role = 'RBAC: clusterrole.rbac.authorization.k8s.io "x" not found'
     assert kind_of_failure(failure(Forbidden, 403, missing_role)) is Failure.DENIED
     assert kind_of_failure(failure(Forbidden, 403)) is None
-    assert kind_of_failure(failure(Forbidden, 403), answered=True) is Failure.DENIED
+    assert kind_of_failure(failure(Forbidden, 403), succeeded_before=True) is Failure.DENIED
     for kind, status in ((NotFound, 404), (Invalid, 422), (KubernetesError, 400), (KubernetesError, 501)):
         assert kind_of_failure(failure(kind, status)) is None
 
@@ -168,7 +168,7 @@ def test_which_failures_are_worth_another_try() -> None:
 def test_a_computer_that_was_suspended_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    retries = RetryTimer(Limits.of(100))
+    retries = RetryTimer(Limits.same(100))
     now = 5000.0
     assert not retries.is_over(Failure.SILENT)
     now = 5030.0

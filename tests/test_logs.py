@@ -26,7 +26,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Pod:
-    """A pod's container as an API server shows it. ``faults`` are played one a log request, then none."""
+    """A pod's container as an API server shows it. Each log request gets the next of ``faults``, if any."""
 
     def __init__(self, *runs: list[str], policy: str = "OnFailure", end: str = "\n") -> None:
         self.runs = [list(run) for run in runs]
@@ -72,7 +72,7 @@ class Pod:
         silence: int | None = None,
     ) -> None:
         run = self.current - ("previous" in request.query)
-        since = request.query.get("sinceTime", "")[:19]  # cut down to the second, as servers do
+        since = request.query.get("sinceTime", "")[:19]  # truncated to seconds, as servers do
         lines = [line for line in self.runs[run] if line[:19] >= since]
         cut = next((n for n in (drop, eof, silence) if n is not None), None)
         if "tailLines" in request.query:
@@ -118,7 +118,7 @@ def connect(tmp_path: Path) -> Iterator[Any]:
 
 
 def cluster_of(kube: Kube) -> Any:
-    """As much of a cluster as the functions for logs need."""
+    """The parts of a cluster that the functions for logs need."""
     return SimpleNamespace(name="scripted", kube=kube)
 
 
@@ -131,9 +131,9 @@ def follow(aks: Any) -> list[str]:
     [
         ("read", {"tail_lines": -1}, "tail_lines"),
         ("read", {"tail_lines": "5"}, "tail_lines"),
-        ("read", {"patience": -1}, "patience"),
+        ("read", {"timeout": -1}, "timeout"),
         ("read_job", {"tail_lines": 1.5}, "tail_lines"),
-        ("read_job", {"patience": "soon"}, "patience"),
+        ("read_job", {"timeout": "soon"}, "timeout"),
         ("follow", {"read_timeout": 0}, "read_timeout"),
         ("follow_job", {"read_timeout": None}, "read_timeout"),
     ],
@@ -160,7 +160,7 @@ def test_follows_to_the_end_of_a_finished_pod(connect: Any) -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop", "eof", "silence"])
-def test_a_break_in_the_middle_of_a_line_loses_and_repeats_nothing(connect: Any, fault: str) -> None:
+def test_a_break_inside_a_line_loses_and_repeats_nothing(connect: Any, fault: str) -> None:
     pod = Pod(stamped(40))
     pod.faults = [(fault, 333), (fault, 500), (fault, 0)]
 
@@ -187,7 +187,7 @@ def test_a_clean_end_of_the_stream_is_not_the_end_of_the_pod(connect: Any) -> No
     assert follow(connect(pod)) == texts(stamped(20))
 
 
-def test_equal_lines_at_one_instant_are_all_kept_and_none_is_doubled(connect: Any) -> None:
+def test_equal_lines_with_one_timestamp_are_all_kept_and_not_repeated(connect: Any) -> None:
     same = ["2026-11-24T10:00:00.000000001Z same"] * 6
     pod = Pod(same)
     cut = len("\n".join(same[:3])) + 4
@@ -196,7 +196,7 @@ def test_equal_lines_at_one_instant_are_all_kept_and_none_is_doubled(connect: An
     assert follow(connect(pod)) == ["same"] * 6
 
 
-def test_a_last_line_without_newline_is_given_once(connect: Any) -> None:
+def test_a_last_line_without_a_newline_is_yielded_once(connect: Any) -> None:
     pod = Pod([*stamped(4), "2026-11-24T10:00:09.5Z Accuracy at step 490: 0.9494"], end="")
     pod.ended = 1
     pod.phase = "Succeeded"
@@ -204,7 +204,7 @@ def test_a_last_line_without_newline_is_given_once(connect: Any) -> None:
     assert len(follow(connect(pod))) == 5
 
 
-def test_an_answer_cut_off_after_the_end_is_completed(connect: Any) -> None:
+def test_a_response_that_is_cut_after_the_end_is_completed(connect: Any) -> None:
     pod = Pod(stamped(20))
     pod.ended = 1
     pod.phase = "Succeeded"
@@ -212,13 +212,13 @@ def test_an_answer_cut_off_after_the_end_is_completed(connect: Any) -> None:
     assert follow(connect(pod)) == texts(pod.runs[0])
 
 
-def test_goes_on_into_the_next_run_of_the_container(connect: Any) -> None:
+def test_continues_with_the_next_run_of_the_container(connect: Any) -> None:
     pod = Pod(stamped(20, text="first"), stamped(10, text="second", start=5))
     pod.faults = [("drop", 333)]
 
     def restart(pod: Pod) -> None:
         if not pod.faults and pod.current == 0:
-            # between the break and the next look
+            # between the break and the next read of the pod
             pod.current = 1
             pod.ended = 1
         elif len(pod.log_requests) > 3:
@@ -268,7 +268,7 @@ def test_waits_for_a_pod_that_has_not_started(connect: Any) -> None:
     assert follow(connect(answer)) == texts(pod.runs[0])
 
 
-def test_ends_with_a_marker_where_the_pod_is_deleted(connect: Any) -> None:
+def test_ends_with_a_marker_if_the_pod_is_deleted(connect: Any) -> None:
     pod = Pod(stamped(10))
     pod.on_log = lambda pod: setattr(pod, "deleted", len(pod.log_requests) > 1)
     *lines, last = logs.follow(connect(pod), "p", read_timeout=0.4)
@@ -278,7 +278,7 @@ def test_ends_with_a_marker_where_the_pod_is_deleted(connect: Any) -> None:
     assert last.text.startswith("[aksgpu: pod p was removed before its log was read to the end")
 
 
-def test_lines_come_while_the_program_runs(connect: Any) -> None:
+def test_lines_arrive_while_the_program_runs(connect: Any) -> None:
     go = threading.Event()
 
     def answer(request: Request) -> None:
@@ -292,13 +292,13 @@ def test_lines_come_while_the_program_runs(connect: Any) -> None:
         request.silence()
 
     lines = logs.follow(connect(answer), "p")
-    assert next(lines).text == "one"  # not held back until the stream ends
+    assert next(lines).text == "one"  # not delayed until the stream ends
     go.set()
     assert next(lines) == LogLine("2026-11-24T10:00:00.2Z", "two")
     lines.close()  # type: ignore[attr-defined]
 
 
-def test_a_restarting_server_is_survived(connect: Any, tmp_path: Path) -> None:
+def test_survives_a_restarting_server(connect: Any, tmp_path: Path) -> None:
     pod = Pod(stamped(10))
     pod.faults = [("drop", 150)]
     server = Server(pod).__enter__()
@@ -323,7 +323,7 @@ def test_a_restarting_server_is_survived(connect: Any, tmp_path: Path) -> None:
     assert got == texts(pod.runs[0])
 
 
-def test_read_gives_text_and_nothing_for_a_pod_that_waits(connect: Any) -> None:
+def test_read_returns_an_empty_text_for_a_pod_that_waits(connect: Any) -> None:
     pod = Pod(["2026-11-24T10:00:00.1Z one"])
     assert logs.read(connect(pod), "p") == "one\n"
 
@@ -346,7 +346,7 @@ def test_wrong_names_are_refused(connect: Any) -> None:
         logs.follow(aks, "p")
 
 
-def test_follows_into_the_jobs_next_pod(connect: Any) -> None:
+def test_continues_with_the_jobs_next_pod(connect: Any) -> None:
     pods = {name: Pod(stamped(5, text=name)) for name in ("a", "b")}
     for pod in pods.values():
         pod.ended = 1
@@ -385,7 +385,7 @@ def test_follows_into_the_jobs_next_pod(connect: Any) -> None:
 
 
 def given(seen: SeenLines, lines: list[str]) -> list[LogLine]:
-    """What a seen makes of an answer."""
+    """Return the lines that a Seen yields from a response."""
     response = Response(seen, seen.resume_time)
     return [seen.add(raw, digest) for raw, digest in response.new_lines(line.encode() + b"\n" for line in lines)]
 
@@ -400,7 +400,7 @@ def test_a_resumed_log_is_requested_for_a_margin_before_its_last_line(monkeypatc
     assert format_since(seen.resume_time) == "2026-11-24T10:15:39Z"
 
 
-def test_a_seen_forgets_old_lines_and_asks_for_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_lines_are_forgotten_and_not_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deduplication, "REMEMBERED_LINES", 500)
     seen = SeenLines()
     lines = stamped(7000)

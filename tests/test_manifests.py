@@ -1,4 +1,4 @@
-"""The manifests: what the tutorial prints, and arguments that cannot be right."""
+"""The manifests: those of the tutorial, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_2020_files_are_the_tutorials(name: str) -> None:
     assert yaml.safe_load(manifests.path(name).read_text()) in [yaml.safe_load(block) for block in printed]
 
 
-def test_device_plugin_today() -> None:
+def test_the_current_device_plugin() -> None:
     (daemon_set,) = manifests.device_plugin()
     assert daemon_set["metadata"] == {"name": "nvidia-device-plugin-daemonset", "namespace": "gpu-resources"}
     spec = pod_spec(daemon_set)
@@ -72,7 +72,7 @@ def test_path_takes_the_name_with_and_without_its_ending() -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "../cli", ""])
-def test_no_such_file(name: str) -> None:
+def test_a_file_that_does_not_exist(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"Choose one of device-plugin, device-plugin-2020, mnist, mnist-2020"):
         manifests.path(name)
 

@@ -1,4 +1,4 @@
-"""The tutorial's form in a log: its transcript, and the prefixes, colours and odd numbers that a line may have."""
+"""The tutorial's lines in a log: its transcript, and the prefixes, colours and unusual numbers that a line may have."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_no_accuracy_is_an_empty_table_with_its_types(empty: str | bytes | list[
         "Accuracy at step 10: +0.75",
     ],
 )
-def test_a_line_in_many_clothes(line: str) -> None:
+def test_a_line_with_prefixes_and_colours(line: str) -> None:
     before, after = "Accuracy at step 0: 0.5", "Accuracy at step 20: 1.0"
     assert points(f"{before}\n{line}\n{after}\n") == [(0, 0.5), (10, 0.75), (20, 1.0)]
     assert points(line) == [(10, 0.75)]
@@ -109,7 +109,7 @@ def test_a_line_in_many_clothes(line: str) -> None:
         "1970 Accuracy at step 10: 0.75",
     ],
 )
-def test_what_is_no_such_line(line: str) -> None:
+def test_lines_of_other_forms(line: str) -> None:
     assert points(f"Accuracy at step 0: 0.5\n{line}\nAccuracy at step 20: 1.0\n") == [(0, 0.5), (20, 1.0)]
 
 
@@ -131,13 +131,13 @@ def test_colours_do_not_hide_a_line() -> None:
     assert points(log) == [(0, 0.5), (10, 0.75), (20, 0.8)]
 
 
-def test_a_last_line_cut_in_its_middle() -> None:
+def test_a_last_line_that_is_cut() -> None:
     text = "Accuracy at step 0: 0.5\nAccuracy at step 10: 0.75\n"
     for length in range(len("Accuracy at step 0: 0.5\n"), len("Accuracy at step 0: 0.5\nAccuracy at step 10: ")):
         assert points(text[:length]) == [(0, 0.5)]
 
 
-def test_a_restarted_container_counts_twice() -> None:
+def test_both_runs_of_a_restarted_container_are_kept() -> None:
     assert [step for step, _ in points("Accuracy at step 0: 0.1\nAccuracy at step 10: 0.7\n" * 2)] == [0, 10, 0, 10]
 
 
@@ -151,7 +151,7 @@ def test_a_log_longer_than_a_block(monkeypatch: pytest.MonkeyPatch, kind: str) -
     assert [step for step, _ in points(source)] == list(range(200))
 
 
-def test_bytes_that_are_no_text() -> None:
+def test_bytes_that_are_not_text() -> None:
     assert points(b"\xff\xfe\x00\nAccuracy at step 10: 0.75\n\x80") == [(10, 0.75)]
     assert points("\udc80\nAccuracy at step 10: 0.75\n") == [(10, 0.75)]
     assert points([b"\xff\n", b"Accuracy at step 10: 0.75\n"]) == [(10, 0.75)], "such as of a file opened for bytes"
@@ -167,7 +167,7 @@ def test_facts_of_a_newer_tensorflow() -> None:
     assert metrics.facts(line)["device"] == "/job:localhost/replica:0/task:0/device:GPU:0"
 
 
-def test_facts_say_when_the_gpu_is_simulated() -> None:
+def test_facts_contain_whether_the_gpu_is_simulated() -> None:
     said = metrics.facts("name: Tesla T4 (simulated) major: 7 minor: 5\n")
     assert (said["gpu_model"], said["simulated"]) == ("Tesla T4", True)
 
@@ -180,7 +180,7 @@ def test_facts_say_when_the_gpu_is_simulated() -> None:
         "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
     ],
 )
-def test_facts_tell_of_drivers_that_do_not_fit(line: str) -> None:
+def test_facts_report_a_driver_mismatch(line: str) -> None:
     assert metrics.facts(f"starting\r\n{line}\r\nbye\n")["error"] == line
     noise = "x\n" * 400_000
     assert metrics.facts(noise + line)["error"] == line, "at the end of a long log"
@@ -201,7 +201,7 @@ def test_facts_tell_of_drivers_that_do_not_fit(line: str) -> None:
         ([["Accuracy at step 1: 0.5"]], "type list as line 0"),
     ],
 )
-def test_what_is_no_log_is_refused_by_name(call: Callable[[Any], Any], wrong: Any, shown: str) -> None:
+def test_arguments_that_are_not_a_log_are_refused(call: Callable[[Any], Any], wrong: Any, shown: str) -> None:
     with pytest.raises(errors.InvalidInput, match=rf"^`text` must .*{shown}"):
         call(wrong)
 

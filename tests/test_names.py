@@ -141,14 +141,14 @@ def test_a_hostile_name_or_namespace_is_refused_before_anything_is_sent(
 ) -> None:
     stub, server = nothing_sent
     assert_refused(calls_with_a_namespace(stub, name))
-    # submit makes a name where none is given
+    # submit derives a name if none is given
     assert_refused(call for call in calls_with_a_name(stub, name) if name or call[0] != "jobs.submit")
     sent = [request.route for request in server.requests if request.route != "/api/v1/nodes"]
     assert sent == []
 
 
 def everything(kube: Kube) -> set[tuple[str, str, str, str]]:
-    """All objects except those that controllers make and renew at any time."""
+    """Return all objects except those that controllers create and update at any time."""
     found = set()
     groups = kube.request("GET", "/apis")["groups"]
     for version in ("v1", *(group["preferredVersion"]["groupVersion"] for group in groups)):
@@ -167,7 +167,7 @@ def everything(kube: Kube) -> set[tuple[str, str, str, str]]:
 
 @pytest.fixture(scope="module")
 def kept(aks: Cluster) -> Iterator[Cluster]:
-    """A namespace with objects of several kinds, all of which must stay."""
+    """A namespace with objects of several kinds, all of which must be kept."""
     aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     for name in ("kept", "kept-too"):
         aks.kube.apply(config_map(name))
@@ -191,7 +191,7 @@ def test_a_hostile_name_changes_no_object_of_a_cluster(kept: Cluster, name: str)
 
 
 @pytest.mark.parametrize("name", [".", "..", "", "a/b", "a%2fb", " ", "a b", "\ud800", "a" * 254])
-def test_names_of_roles_may_hold_colons_and_nothing_that_changes_a_path(kept: Cluster, name: str) -> None:
+def test_names_of_roles_may_contain_colons_but_nothing_that_changes_a_path(kept: Cluster, name: str) -> None:
     assert kept.kube.get("ClusterRole", "names:kept")
     for kind in ("ClusterRole", "Role"):
         with pytest.raises(errors.InvalidInput, match="`name` must be the name of a "):
@@ -228,7 +228,7 @@ def test_a_raw_path_whose_segments_change_its_meaning_is_refused(
     assert len(server.requests) == before
 
 
-def test_raw_paths_that_mean_one_thing_are_sent_as_they_are(nothing_sent: tuple[Stub, Server]) -> None:
+def test_unambiguous_raw_paths_are_sent_unchanged(nothing_sent: tuple[Stub, Server]) -> None:
     stub, server = nothing_sent
     for path in ("/", "/version", "/apis/", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode"):
         stub.kube.request("GET", path)
@@ -263,7 +263,7 @@ def test_hostile_subresources_are_refused(nothing_sent: tuple[Stub, Server], sub
         nothing_sent[0].kube.patch("Job", "a", {}, subresource=subresource)
 
 
-def test_an_error_says_what_a_valid_name_is_and_proposes_one() -> None:
+def test_an_error_describes_valid_names_and_proposes_one() -> None:
     with pytest.raises(errors.InvalidInput) as raised:
         path_names.check_name("Job", "My Job_1!", "metadata.name")
     assert raised.value.message == (
@@ -285,10 +285,10 @@ def test_a_proposed_name_is_valid(text: str) -> None:
 
 
 def raw(aks: Cluster, method: str, tail: str, body: Any = None) -> int:
-    """A request whose path no client has normalised."""
+    """Send a request whose path no client has normalised."""
     transport = aks.kube._transport
     url = urlsplit(transport.host)
-    context = ssl._create_unverified_context()  # only the path matters here
+    context = ssl._create_unverified_context()  # only the path matters
     connection = http.client.HTTPSConnection(url.hostname, url.port, context=context, timeout=30)
     token = transport._configuration.auth_settings()["BearerToken"]["value"]
     headers = {"Authorization": token, "Content-Type": "application/json"}
@@ -301,7 +301,7 @@ def raw(aks: Cluster, method: str, tail: str, body: Any = None) -> int:
 
 @pytest.mark.parametrize("segment", [".", "..", "%2e", "%2E%2e", "x/..", "x/../..", "x%2f..", "..%2f", "./"])
 @pytest.mark.parametrize("collection", ["configmaps", "jobs", "pods"])
-def test_the_laptop_never_takes_a_dot_segment_for_a_parent(kept: Cluster, collection: str, segment: str) -> None:
+def test_the_laptop_never_resolves_dot_segments(kept: Cluster, collection: str, segment: str) -> None:
     before = everything(kept.kube)
     group = "/apis/batch/v1" if collection == "jobs" else "/api/v1"
     for method in ("DELETE", "GET", "PUT"):

@@ -1,6 +1,6 @@
 """Every regular expression of the package reads its input in linear time.
 
-A pattern that backtracks lets one line of a log, one event or one request hang a notebook or the laptop AKS.
+With a pattern that backtracks, one line of a log, one event or one request can hang a notebook or the laptop AKS.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SLOW = 0.02
 
 
 class Expression(NamedTuple):
-    """A regular expression of the package and how it is used."""
+    """A regular expression of the package, and how it is used."""
 
     where: str
     method: str
@@ -72,7 +72,7 @@ def expressions() -> Iterator[Expression]:
 
 
 def method_of(call: ast.Call, source: str) -> str:
-    """How a pattern is used: by the call itself, or by the methods called on the name that it is given."""
+    """Return how a pattern is used: by the call itself, or by the methods that are called on its variable."""
     assert isinstance(call.func, ast.Attribute)
     if call.func.attr != "compile":
         return call.func.attr
@@ -95,7 +95,7 @@ def built() -> Iterator[tuple[str, str]]:
 
 
 def samples(tree: Any) -> list[str]:
-    """Texts that a parsed pattern matches: one for each of its branches."""
+    """Return texts that a parsed pattern matches: one for each branch."""
     found = [""]
     for code, value in tree:
         pieces = _samples_of(code, value)
@@ -121,11 +121,11 @@ def _samples_of(code: Any, value: Any) -> list[str]:
     if code in (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT):
         least, most, inner = value
         return [text * max(least, min(most, 2)) for text in samples(inner)]
-    return [""]  # positions and assertions take no text
+    return [""]  # positions and assertions match no text
 
 
 def _member(options: Any) -> str:
-    """A character of a set."""
+    """Return a character of a set."""
     classes = {sre.CATEGORY_DIGIT: "1", sre.CATEGORY_WORD: "a", sre.CATEGORY_SPACE: " ", sre.CATEGORY_NOT_SPACE: "a"}
     if options[0][0] is sre.NEGATE:
         taken = {chr(value) for code, value in options if code is sre.LITERAL}
@@ -138,7 +138,7 @@ def _member(options: Any) -> str:
 
 
 def hostile(sample: str) -> Iterator[tuple[str, str, str]]:
-    """Beginnings, parts to repeat and ends, from a text that a pattern matches."""
+    """Return beginnings, parts to repeat, and ends of a text that a pattern matches."""
     cuts = sorted({0, len(sample), *(i for i in range(len(sample)) if i < 12 or i > len(sample) - 24 or i % 5 == 0)})
     for end in ("", "\x00", "\n!"):
         for start in cuts:
@@ -170,7 +170,7 @@ def test_no_pattern_backtracks(expression: Expression) -> None:
 
 
 def backtracks(expression: Expression, texts: list[str]) -> str:
-    """A text for which the time grows faster than its length; empty if there is none."""
+    """Return a text for which the time grows faster than its length; empty if none is found."""
     for sample in texts:
         for start, part, end in hostile(sample):
             text = start + part * (SHORT // len(part)) + end
@@ -255,7 +255,7 @@ HOSTILE: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_twice_the_input_takes_less_than_three_times_as_long(case: str) -> None:
     call, start, part, end = HOSTILE[case]
-    call(start + part + end)  # what is imported or cached on first use does not count
+    call(start + part + end)  # imports and caches on first use do not count
 
     def cpu(length: int) -> float:
         took = []
@@ -267,7 +267,7 @@ def test_twice_the_input_takes_less_than_three_times_as_long(case: str) -> None:
         return statistics.median(took)
 
     measured = []
-    for _ in range(4):  # other programs on the machine disturb a measurement, but not four
+    for _ in range(4):  # other programs may disturb one measurement, but hardly all four
         once = cpu(60_000)
         assert once < 1.0, "60 KB take a fraction of a second"
         twice = cpu(120_000)

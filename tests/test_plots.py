@@ -1,4 +1,4 @@
-"""Figures: what is on them, without pyplot's state, and bad tables."""
+"""Figures: their content, pyplot's unchanged state, and invalid tables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_several_runs(run: pd.DataFrame, form: str) -> None:
     assert len(styles) == len(legend)
 
 
-def test_no_line_leads_back_to_where_steps_begin_again(run: pd.DataFrame) -> None:
+def test_no_line_joins_the_runs_of_a_restarted_job(run: pd.DataFrame) -> None:
     figure = plots.curve(pd.concat([run, run, run.iloc[5:]]))
     steps = figure.axes[0].lines[0].get_xdata()
     assert [i for i, step in enumerate(steps) if step != step] == [50, 101]
@@ -67,7 +67,7 @@ def test_no_line_leads_back_to_where_steps_begin_again(run: pd.DataFrame) -> Non
     assert texts(figure)[0] == "94.94 % at step 490"
 
 
-def test_it_draws_into_given_axes(run: pd.DataFrame) -> None:
+def test_it_draws_on_the_given_axes(run: pd.DataFrame) -> None:
     mine = Figure()
     left, right = mine.subplots(1, 2)
     assert plots.curve(run, ax=right) is mine
@@ -106,7 +106,7 @@ def falling(factor: float = 1.0) -> np.ndarray:
 
 
 def contrast(one: object, other: object) -> float:
-    """The contrast of two colours, as the WCAG defines it."""
+    """Return the contrast of two colours, as the WCAG defines it."""
 
     def luminance(colour: object) -> float:
         parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
@@ -117,7 +117,7 @@ def contrast(one: object, other: object) -> float:
 
 
 def legible(figure: Figure, axes: int = 0) -> None:
-    """Every text and curve of the axes stands out from its ground."""
+    """Check that every text and curve of the axes contrasts with its background."""
     figure.canvas.draw()
     ax = figure.axes[axes]
     ground = ax.get_facecolor()
@@ -133,7 +133,7 @@ def legible(figure: Figure, axes: int = 0) -> None:
 
 
 def inside(figure: Figure) -> None:
-    """Nothing of the figure is cut at its edges."""
+    """Check that no part of the figure is cut at its edges."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     whole = figure.bbox
@@ -152,7 +152,7 @@ def inside(figure: Figure) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 40, 60])
-def test_any_number_of_curves_with_a_whole_legend(count: int) -> None:
+def test_any_number_of_curves_with_a_complete_legend(count: int) -> None:
     runs = {f"run with a rather long name {number}": table(loss=falling(1 + number)) for number in range(count)}
     figure = plots.curve(runs, "loss", title="A long title of a figure with many curves " * 4)
     inside(figure)
@@ -169,7 +169,7 @@ def test_any_number_of_curves_with_a_whole_legend(count: int) -> None:
 
 
 @pytest.mark.parametrize("style", ["default", "dark_background"])
-def test_both_grounds(style: str) -> None:
+def test_light_and_dark_backgrounds(style: str) -> None:
     with mpl.rc_context(dict(mpl.style.library.get(style, {}))):
         several = plots.curve(table(loss=falling(), val_loss=falling(1.1), accuracy=1 - falling()), best=True)
         one = plots.curve(table(loss=falling()), "loss")
@@ -179,7 +179,7 @@ def test_both_grounds(style: str) -> None:
 
 
 @pytest.mark.parametrize("ground", ["black", "#111133", "white", "#f4f1e8"])
-def test_axes_of_others_are_read_on_their_own_ground(ground: str) -> None:
+def test_text_on_given_axes_contrasts_with_their_background(ground: str) -> None:
     figure = Figure(facecolor=ground)
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -212,7 +212,7 @@ def test_shares_that_are_given_as_percentages() -> None:
     assert ax.get_ylabel() == "Acc@1"
 
 
-def test_a_nan_is_a_gap_and_a_point_between_two_is_seen() -> None:
+def test_a_nan_is_a_gap_and_a_single_point_is_visible() -> None:
     values = falling()
     values[[10, 12]] = np.nan
     figure = plots.curve(table(loss=values, val_loss=falling()), "loss")
@@ -222,19 +222,19 @@ def test_a_nan_is_a_gap_and_a_point_between_two_is_seen() -> None:
     assert points.get_marker() == "o"
 
 
-def test_rows_of_other_metrics_are_no_gaps() -> None:
+def test_rows_of_other_metrics_are_not_gaps() -> None:
     log = "".join(f"step {n}: train loss {1 / (1 + n)}, val loss 0.5\niter {n}: loss {1 / (1 + n)}\n" for n in range(5))
     figure = plots.curve(metrics.parse(log), "loss")
     assert not np.isnan(figure.axes[0].lines[0].get_ydata()).any()
 
 
-def test_an_empty_figure_says_what_was_seen() -> None:
+def test_an_empty_figure_says_what_the_table_contained() -> None:
     assert texts(plots.curve(metrics.parse("")))[0] == "no metrics logged yet"
     figure = plots.curve(metrics.parse("processed 5 files of $x$\n" + "took 3 s and a word " * 20 + "\n"))
     shown = texts(figure)[0].splitlines()
     assert shown[:3] == [
         "no metrics read",
-        "2 lines with numbers have another form, such as",
+        "2 lines with numbers have an unknown format, such as",
         "processed 5 files of $x$",
     ]
     inside(figure)
@@ -275,7 +275,7 @@ def test_a_pdf_embeds_true_type_fonts(tmp_path: Path) -> None:
     assert mpl.rcParams["pdf.fonttype"] == kept
 
 
-def test_names_with_signs_of_tex_are_shown_as_they_are() -> None:
+def test_names_with_tex_characters_are_shown_unchanged() -> None:
     runs = {"_hidden": table(loss=falling()), "a $x^2$ b": table(loss=falling(2))}
     figure = plots.curve(runs, "loss", title="costs $5 and $6")
     figure.canvas.draw()
@@ -294,3 +294,23 @@ def test_names_with_signs_of_tex_are_shown_as_they_are() -> None:
 def test_bad_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         plots.curve(table(loss=falling()), **options)  # type: ignore[arg-type] - the wrong types are what is tested
+
+
+def test_steps_that_a_later_attempt_repeats_are_drawn_once() -> None:
+    reader = metrics.MetricsReader()
+    reader.feed("step=1 loss=5\nstep=2 loss=4\nstep=3 loss=3\n", attempt=0)
+    reader.feed("step=2 loss=4.5\nstep=3 loss=2\nstep=4 loss=1\n", attempt=1)
+    line = plots.curve(reader.frame(), "loss").axes[0].lines[0]
+    assert list(line.get_xdata()) == [1, 2, 3, 4]
+    assert list(line.get_ydata()) == [5, 4.5, 2, 1]
+
+
+def test_attempts_are_those_of_one_index() -> None:
+    reader = metrics.MetricsReader()
+    reader.feed("step=1 loss=5\nstep=2 loss=4\n", index=0, attempt=0)
+    reader.feed("step=2 loss=3\n", index=0, attempt=1)
+    reader.feed("step=1 loss=7\nstep=2 loss=6\n", index=1, attempt=0)
+    lines = plots.curve(reader.frame(), "loss").axes[0].lines
+    first, second = (line for line in lines if len(line.get_xdata()) > 1)
+    assert list(first.get_ydata()) == [5, 3]
+    assert list(second.get_ydata()) == [7, 6]

@@ -21,7 +21,7 @@ pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
 @pytest.fixture(scope="module")
 def bare(azure: Any) -> Iterator[Cluster]:
-    """A cluster of the shape of 2020: one untainted GPU pool, and nothing installed."""
+    """A cluster as in 2020: one GPU pool without taints, and no plugin."""
     made = cluster.create(
         azure, "bare", resource_group="bare", location="eastus", vm_size="Standard_NC4as_T4_v3", node_count=1
     )
@@ -35,7 +35,7 @@ def clean(bare: Cluster) -> Iterator[Cluster]:
     plugin.remove(bare)
 
 
-def test_gpus_appear_with_the_plugin_and_go_with_it(clean: Cluster) -> None:
+def test_gpus_appear_and_disappear_with_the_plugin(clean: Cluster) -> None:
     before = plugin.status(clean).iloc[0]
     assert (before["ok"], before["allocatable"]) == (False, 0)
     assert "plugin.install(aks)" in before["problem"]
@@ -49,7 +49,7 @@ def test_gpus_appear_with_the_plugin_and_go_with_it(clean: Cluster) -> None:
         "gpu-resources/nvidia-device-plugin-daemonset",
         "Running",
     )
-    assert plugin.install(clean, timeout=60) == installed  # twice is fine
+    assert plugin.install(clean, timeout=60) == installed  # may be repeated
     plugin.remove(clean)
     plugin.remove(clean)
     assert plugin.status(clean)["allocatable"].tolist() == [0]
@@ -57,7 +57,7 @@ def test_gpus_appear_with_the_plugin_and_go_with_it(clean: Cluster) -> None:
         clean.kube.get("Namespace", "gpu-resources")
 
 
-def test_the_plugin_of_2020_serves_too_and_gives_way_to_todays(clean: Cluster) -> None:
+def test_the_current_plugin_replaces_the_plugin_of_2020(clean: Cluster) -> None:
     assert plugin.install(clean, manifest=manifests.device_plugin("2020"), timeout=60).image.endswith(":1.11")
     assert plugin.install(clean, manifest=manifests.path("device-plugin"), timeout=60).image.endswith("v0.18.0")
     assert capacity.gpus(clean)["allocatable"].tolist() == [1]
@@ -83,7 +83,7 @@ def test_a_second_gpu_stack_is_refused(clean: Cluster) -> None:
 
 
 def kubelet_advertises(aks: Cluster, node: str, gpus: str | None) -> None:
-    """GPUs in a node's status as the kubelet writes them, such as for the service of a managed GPU pool."""
+    """Write GPUs into a node's status as the kubelet does, such as for the service of a managed GPU pool."""
     resources = {"nvidia.com/gpu": gpus}
     aks.kube.request(
         "PATCH",
@@ -94,7 +94,7 @@ def kubelet_advertises(aks: Cluster, node: str, gpus: str | None) -> None:
     )
 
 
-def test_nodes_that_serve_by_themselves_need_no_plugin(clean: Cluster) -> None:
+def test_install_is_refused_if_nodes_already_advertise_gpus(clean: Cluster) -> None:
     node = capacity.gpus(clean)["node"][0]
     kubelet_advertises(clean, node, "1")
     try:
@@ -119,7 +119,7 @@ def test_advertised_gpus_are_not_a_device_plugin(clean: Cluster) -> None:
 
 
 def idle_plugin() -> list[dict[str, Any]]:
-    """A device plugin's manifest whose pod runs and finds no GPU."""
+    """Return a device plugin's manifest whose pod runs and finds no GPU."""
     idle = manifests.device_plugin()
     container = idle[0]["spec"]["template"]["spec"]["containers"][0]
     container["image"] = "docker.io/library/busybox:1"
@@ -127,7 +127,7 @@ def idle_plugin() -> list[dict[str, Any]]:
     return idle
 
 
-def test_advertised_gpus_come_back_where_the_plugin_finds_none(clean: Cluster) -> None:
+def test_advertised_gpus_are_restored_if_the_plugin_finds_no_gpu(clean: Cluster) -> None:
     node = capacity.gpus(clean)["node"][0]
     capacity.advertise(clean, node, gpus=4)
     try:
@@ -157,14 +157,14 @@ def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(cle
 
 
 def waiting_install(aks: Cluster, pool: ThreadPoolExecutor) -> Future[plugin.Plugin]:
-    """An install in another thread, once its DaemonSet is there. It waits for GPUs that do not come."""
+    """Run an install in another thread, until its DaemonSet exists. It waits for GPUs that do not appear."""
     running = pool.submit(plugin.install, aks, manifest=idle_plugin(), timeout=60)
     seen = (obj for _, obj in aks.kube.watch("Pod", plugin.NAMESPACE, timeout=30))
     assert any((pod.get("status") or {}).get("phase") == "Running" for pod in seen), "the plugin's pod runs"
     return running
 
 
-def test_a_daemonset_that_is_deleted_under_install_says_so(clean: Cluster) -> None:
+def test_a_daemonset_that_is_deleted_during_install_is_reported(clean: Cluster) -> None:
     with ThreadPoolExecutor() as pool:
         running = waiting_install(clean, pool)
         clean.kube.delete("DaemonSet", plugin.NAME, plugin.NAMESPACE)
@@ -173,7 +173,7 @@ def test_a_daemonset_that_is_deleted_under_install_says_so(clean: Cluster) -> No
     assert "plugin.install(aks) installs it again" in raised.value.hint
 
 
-def test_a_namespace_that_is_deleted_under_install_says_so(clean: Cluster) -> None:
+def test_a_namespace_that_is_deleted_during_install_is_reported(clean: Cluster) -> None:
     with ThreadPoolExecutor() as pool:
         running = waiting_install(clean, pool)
         clean.kube.delete("Namespace", plugin.NAMESPACE)
@@ -200,7 +200,7 @@ def test_an_install_waits_for_the_namespace_that_a_removal_deletes(clean: Cluste
         assert running.result(90).gpus == 1
 
 
-def test_a_namespace_with_a_claim_or_a_secret_stays(clean: Cluster) -> None:
+def test_a_namespace_with_a_claim_or_a_secret_is_kept(clean: Cluster) -> None:
     plugin.install(clean, timeout=60)
     metadata = {"name": "mine", "namespace": plugin.NAMESPACE}
     clean.kube.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
@@ -210,7 +210,7 @@ def test_a_namespace_with_a_claim_or_a_secret_stays(clean: Cluster) -> None:
 
 
 class Stub:
-    """A cluster by its name and its API."""
+    """A minimal cluster: a name and an API."""
 
     def __init__(self, kube: Kube) -> None:
         self.name = "stub"
@@ -231,7 +231,7 @@ OWN["metadata"] = {"name": plugin.NAME, "namespace": plugin.NAMESPACE, "uid": "u
 
 @pytest.mark.parametrize("hidden", ["nodes", "daemonsets", "pods"])
 @pytest.mark.parametrize("call", [plugin.status, plugin.install])
-def test_what_may_not_be_seen_is_neither_ok_nor_missing(tmp_path: Path, hidden: str, call: Any) -> None:
+def test_without_permission_a_plugin_is_neither_ok_nor_missing(tmp_path: Path, hidden: str, call: Any) -> None:
     def answer(request: Request) -> None:
         kind = request.route.rsplit("/", 1)[-1]
         if kind == hidden:
@@ -271,7 +271,7 @@ def test_an_invalid_timeout_is_refused(aks: Cluster, call: Any, wrong: Any) -> N
     assert plugin.status(aks)["ok"].all(), "nothing was deleted"
 
 
-def test_a_plugin_that_does_not_come_up_says_why(clean: Cluster) -> None:
+def test_a_plugin_that_does_not_start_is_explained(clean: Cluster) -> None:
     broken = manifests.device_plugin()
     container = broken[0]["spec"]["template"]["spec"]["containers"][0]
     container["image"] = "registry.invalid/k8s-device-plugin:v0"
@@ -287,7 +287,7 @@ def test_a_plugin_that_does_not_come_up_says_why(clean: Cluster) -> None:
     assert "advertises no GPU" in plugin.status(clean).iloc[0]["problem"]
 
 
-def test_a_plugin_that_comes_onto_no_node_says_which_taint(clean: Cluster) -> None:
+def test_the_taint_that_keeps_the_plugin_off_all_nodes_is_named(clean: Cluster) -> None:
     plugin.install(clean, timeout=60)
     node = capacity.gpus(clean)["node"][0]
     elsewhere = manifests.device_plugin()
@@ -306,7 +306,7 @@ def test_a_plugin_that_comes_onto_no_node_says_which_taint(clean: Cluster) -> No
         clean.kube.patch("Node", node, {"spec": {"taints": None}})
 
 
-def test_without_gpu_nodes_there_is_nothing_to_install_for(azure: Any) -> None:
+def test_install_without_gpu_nodes_is_refused(azure: Any) -> None:
     small = cluster.create(azure, "small", resource_group="small", location="eastus")
     try:
         with pytest.raises(errors.GpuStackError, match="no NVIDIA GPU node") as raised:
@@ -344,7 +344,7 @@ def test_an_incomplete_manifest_is_refused_before_a_request(aks: Cluster, manife
         plugin.install(aks, manifest=manifest)
 
 
-def test_a_namespace_that_others_use_stays(clean: Cluster) -> None:
+def test_a_namespace_that_others_use_is_kept(clean: Cluster) -> None:
     plugin.install(clean, timeout=60)
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "dcgm", "namespace": "gpu-resources"}}
     clean.kube.create({**service, "spec": {"ports": [{"port": 9400}]}})

@@ -1,4 +1,4 @@
-"""Progress of waits in a notebook: what its file holds during the wait and after it."""
+"""Progress of waits in a notebook: what its file contains during the wait and after it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ bar.say("Creating", done=2)
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
-    """The outputs of each cell, as nbclient stores them."""
+    """Return the outputs of each cell, as nbclient stores them."""
     folder = tmp_path_factory.mktemp("progress")
     interrupt = "KeyboardInterrupt"
     cells = [WAIT, FAILING.format(error="ValueError('no')"), FAILING.format(error=interrupt), THREAD, DURING]
@@ -52,7 +52,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
     return [cell.outputs for cell in notebook.cells]
 
 
-def test_a_wait_leaves_nothing(executed: list[list[Any]]) -> None:
+def test_a_wait_leaves_no_output(executed: list[list[Any]]) -> None:
     (output,) = executed[0]
     assert output.data == {"text/plain": ""}
 

@@ -1,4 +1,4 @@
-"""What a notebook stores of live views: executed by nbclient, on a laptop AKS, and made into HTML by nbconvert."""
+"""What a notebook stores for live views: executed by nbclient on a laptop AKS, and converted to HTML by nbconvert."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def assert_is_static(outputs: list[Any]) -> None:
     assert "<style" not in str(outputs), "a style that stays hides other outputs"
 
 
-def test_a_view_that_ends_leaves_the_verdict_and_the_curve(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> None:
+def test_a_view_that_ends_keeps_the_verdict_and_the_curve(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> None:
     start = START.format(name="stored", steps=500)
     notebook = executed(laptop, tmp_path, start, "display(job)\nprint('beside')\njob", "job.wait();", "job")
     outputs = [output for cell in notebook.cells for output in cell.outputs]
@@ -101,7 +101,7 @@ def test_an_interrupted_wait_and_a_closed_view(aks: Cluster, laptop: Endpoint, t
     assert [output.data for output in notebook.cells[4].outputs] == [{"text/plain": ""}], "a bar that has ended"
 
 
-def test_a_kernel_that_ends_before_the_job_leaves_the_state_and_its_time(
+def test_a_kernel_that_ends_before_the_job_keeps_the_state_and_its_time(
     aks: Cluster, laptop: Endpoint, tmp_path: Path
 ) -> None:
     start = START.format(name="cut", steps=1_000_000)

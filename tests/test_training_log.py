@@ -20,7 +20,7 @@ def test_it_prints_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == '{"step": 3, "loss": 0.41}\n'
 
 
-def test_what_it_prints_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_job_metrics_reads_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
     aksgpu.log(step=1, epoch=0, loss=math.nan, reward=math.inf, kl=-math.inf, anything=1e-300)
     line = capsys.readouterr().out
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -31,7 +31,7 @@ def test_what_it_prints_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert math.isnan(row["loss"])
 
 
-def test_scalars_of_numpy_and_what_behaves_like_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numpy_scalars_and_similar_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     class Scalar:
         def __float__(self) -> float:
             return 0.25
@@ -41,7 +41,7 @@ def test_scalars_of_numpy_and_what_behaves_like_them(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("value", ["0.5", True, None, [0.5], np.zeros(2)])
-def test_what_is_not_a_number_is_refused(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_that_are_not_numbers_are_refused(value: object, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TypeError, match="`loss` must be a number, got"):
         aksgpu.log(step=1, loss=value)  # type: ignore[arg-type] - the wrong type is what is tested
     assert capsys.readouterr().out == ""

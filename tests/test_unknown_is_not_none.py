@@ -72,7 +72,7 @@ def another_kind(request: Request) -> None:
 
 
 PATIENCE = 0.3
-"""Seconds for which a call tries again after an answer that is cut off."""
+"""Seconds for which a call retries after a response that is cut off."""
 ANSWERS = [forbidden, a_login_page, cut_json, a_number, an_empty_object, another_kind]
 
 
@@ -154,14 +154,14 @@ PARTS = [
 
 @pytest.mark.parametrize("answer", [forbidden, a_login_page, another_kind])
 @pytest.mark.parametrize(("call", "hidden"), PARTS)
-def test_one_part_that_cannot_be_seen_is_an_error(
+def test_a_collection_that_cannot_be_read_is_an_error(
     tmp_path: Path, call: str, hidden: str, answer: Callable[[Request], None]
 ) -> None:
     with pytest.raises(errors.KubernetesError):
         outcome(all_but(hidden, answer), tmp_path, KUBE_CALLS[call])
 
 
-def test_a_user_who_may_not_see_pods_gets_na_for_what_is_used(tmp_path: Path) -> None:
+def test_used_is_na_for_a_user_who_may_not_list_pods(tmp_path: Path) -> None:
     table = outcome(all_but("pods", forbidden), tmp_path, capacity.gpus)
     assert table["allocatable"].tolist() == [1]
     assert table[["used", "free", "used_by"]].isna().all(axis=None)

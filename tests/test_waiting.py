@@ -20,7 +20,7 @@ def test_no_thread_outlives_a_wait(capsys: pytest.CaptureFixture[str]) -> None:
     answers = iter([(None, "first"), (None, "second"), ("done", "")])
     assert wait_until(lambda: next(answers), "thing", timeout=10, interval=0.01, progress=True) == "done"
     assert set(threading.enumerate()) <= before
-    assert tqdm.monitor_interval == interval > 0  # other people's bars keep their monitor
+    assert tqdm.monitor_interval == interval > 0  # bars of other programs keep their monitor
     assert "thing" in capsys.readouterr().err
 
 
@@ -44,7 +44,7 @@ def test_a_wait_continues_without_a_response() -> None:
 
 
 @pytest.mark.parametrize("kind", [Unreachable, AzureUnreachable])
-def test_a_wait_without_an_answer_until_the_end_says_so(kind: type[Exception]) -> None:
+def test_the_error_of_a_wait_without_any_response(kind: type[Exception]) -> None:
     states = iter(["half"])
 
     def poll() -> tuple[str | None, str]:
@@ -61,7 +61,7 @@ def test_a_wait_without_an_answer_until_the_end_says_so(kind: type[Exception]) -
     )
 
 
-def test_what_cannot_get_better_ends_a_wait_at_once() -> None:
+def test_a_permanent_error_ends_a_wait_at_once() -> None:
     def poll() -> tuple[str | None, str]:
         raise Unreachable("another certificate", permanent=True)
 
@@ -69,7 +69,7 @@ def test_what_cannot_get_better_ends_a_wait_at_once() -> None:
         wait_until(poll, "thing", timeout=60, progress=False)
 
 
-def test_of_nested_deadlines_the_earliest_counts() -> None:
+def test_the_earliest_of_nested_deadlines_applies() -> None:
     assert waiting.time_left() is None
     with waiting.deadline(100):
         with waiting.deadline(1000):
@@ -111,7 +111,7 @@ def test_a_poll_sees_the_deadline_of_its_wait() -> None:
         1j,
     ],
 )
-def test_what_is_not_a_timeout(timeout: object) -> None:
+def test_invalid_timeouts(timeout: object) -> None:
     wanted = "`timeout` must be a number of seconds, 0 or more, text such as '90m' or '2h', or None for no limit, got "
     with pytest.raises(InvalidInput, match=wanted):
         wait_until(lambda: ("done", ""), "thing", timeout=timeout, progress=False)  # type: ignore[arg-type]
@@ -155,13 +155,13 @@ threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 def interrupted(program: str, tmp_path: Path) -> str:
-    """What a program writes that is interrupted while it waits for a silent server."""
+    """Return the output of a program that is interrupted while it waits for a silent server."""
     with Server(Request.silence) as server:
         command = [sys.executable, "-c", WAITING + program, str(server.kubeconfig(tmp_path))]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
 
 
-def test_an_interrupted_wait_ends_in_one_sentence(tmp_path: Path) -> None:
+def test_an_interrupted_wait_shows_one_sentence(tmp_path: Path) -> None:
     wait = "wait_until(lambda: (kube.find('Job', 'j'), ''), 'job j', timeout=60, on_interrupt='The Job goes on.')"
     shown = interrupted(wait, tmp_path)
     assert shown.rstrip().endswith("aksgpu.waiting.Interrupted: job j: the wait was interrupted. The Job goes on.")

@@ -1,4 +1,4 @@
-"""YAML that is read with limits, and manifests that cannot be used."""
+"""Limits when YAML is read, and invalid manifests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aksgpu.manifests.load import documents
 
 
 def laughs(levels: int) -> str:
-    """A YAML text of nested aliases that stands for 10 ** levels values."""
+    """Return a YAML text whose nested aliases expand to 10 ** levels values."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     for level in range(1, levels):
         aliases = ", ".join([f"*a{level - 1}"] * 10)
@@ -49,7 +49,7 @@ def laughs(levels: int) -> str:
     ],
     ids=range(21),
 )
-def test_what_cannot_be_used_is_refused_before_it_is_built(text: str, words: str) -> None:
+def test_yaml_beyond_the_limits_is_refused_before_it_is_built(text: str, words: str) -> None:
     began = time.process_time()
     with pytest.raises(InvalidInput, match=words):
         load_all(text)
@@ -68,7 +68,7 @@ def test_yaml_becomes_json_values() -> None:
         check_limits(text, aliases=False)
 
 
-def test_limits_count_aliases_as_what_they_repeat() -> None:
+def test_limits_count_aliases_as_often_as_they_are_used() -> None:
     nested = "&a " + "[" * 60 + "]" * 60
     load_all(f"x: {nested}")
     with pytest.raises(InvalidInput, match="levels"):
@@ -103,11 +103,11 @@ class Loop(dict[str, Any]):
         ("/", "cannot read the manifest '/': Is a directory"),
         ("- just\n- text", "must hold Kubernetes objects, got list"),
         ("42\n", "must hold Kubernetes objects, got int"),
-        (set(), "`manifest` must be a dict, a list of dicts, a text or a path, got set"),
+        (set(), "`manifest` must be a dict, a list of dicts, YAML text or a path, got set"),
     ],
     ids=range(20),
 )
-def test_manifests_that_cannot_be_used(manifest: Any, words: str) -> None:
+def test_invalid_manifests(manifest: Any, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as refused:
         documents(manifest)
     assert refused.value.hint

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from aksgpu.azure.resource_names import shown
 from aksgpu.azure.subscription import Azure
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 from aksgpu.waiting import check_timeout
 
@@ -15,7 +15,6 @@ __all__ = [
     "check_azure",
     "check_choice",
     "check_flag",
-    "check_integer",
     "check_text",
     "check_text_list",
     "check_text_mapping",
@@ -33,7 +32,7 @@ def check_azure(value: object) -> None:
 
 
 def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> str:
-    """Return an argument that must be one of a few words."""
+    """Return an argument that must be one of several strings."""
     if isinstance(value, str) and value in choices:
         return value
     listed = " or ".join(map(repr, choices))
@@ -51,68 +50,46 @@ def check_flag(value: object, argument: str, *, optional: bool = False) -> None:
 
 
 def check_text(value: object, argument: str, example: str) -> str:
-    """Return an argument that must be a text that is not blank."""
+    """Return an argument that must be a string with at least one visible character."""
     if isinstance(value, str) and value.strip() and value.isprintable():
         return value
-    raise InvalidInput(f"`{argument}` must be a text, got {shown(value)}", hint=f"For example: {argument}={example!r}.")
+    raise InvalidInput(
+        f"`{argument}` must be a string, got {shown(value)}", hint=f"For example: {argument}={example!r}."
+    )
 
 
 def check_text_list(value: object, argument: str) -> list[str]:
-    """Return an argument that must be a list of texts or integers; a single text is a list of one."""
+    """Return an argument that must be a list of strings or integers, as strings. A single string is a list of one."""
     hint = f'For example: {argument}=["1"].'
     if value is None:
         return []
     if isinstance(value, str):
         value = [value]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
-        raise InvalidInput(f"`{argument}` must be a list of texts, got {shown(value)}", hint=hint)
+        raise InvalidInput(f"`{argument}` must be a list of strings, got {shown(value)}", hint=hint)
     items = list(value)
     for item in items:
         is_text = isinstance(item, str | int) and not isinstance(item, bool)
         if not is_text or item == "" or not str(item).isprintable():
-            raise InvalidInput(f"`{argument}` must be a list of texts, got an item {shown(item)}", hint=hint)
+            raise InvalidInput(f"`{argument}` must be a list of strings, got an item {shown(item)}", hint=hint)
     return [str(item) for item in items]
 
 
 def check_text_mapping(value: object, argument: str) -> dict[str, str]:
-    """Return an argument that must be a mapping of names to texts; empty for None."""
+    """Return an argument that must be a mapping of names to strings; empty for None."""
     if value is None:
         return {}
     if isinstance(value, Mapping) and all(_is_unicode(name) and _is_unicode(text) for name, text in value.items()):
         return dict(value)
     raise InvalidInput(
-        f"`{argument}` must map names to texts, got {shown(value)}",
+        f"`{argument}` must map names to strings, got {shown(value)}",
         hint=f'For example: {argument}={{"team": "research"}}.',
     )
 
 
 def _is_unicode(value: object) -> bool:
-    """Return whether a value is a text that can be sent as UTF-8: one without lone surrogates."""
+    """Return whether a value is a string that UTF-8 can encode: one without lone surrogates."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def check_integer(argument: str, value: object, least: int, most: int | None = None) -> int:
-    """Return an argument that must be an integer within limits.
-
-    Args:
-        argument: name of the argument, for the error.
-        value: the value. Integers of other libraries such as NumPy are accepted; True, texts and fractions are not.
-        least: the smallest value.
-        most: the largest value; None for no limit.
-
-    Raises:
-        InvalidInput: the value is not an integer within the limits.
-    """
-    limits = f"{least} to {most}" if most is not None else f"{least} or more"
-    number: int | None = None
-    if not isinstance(value, bool) and hasattr(value, "__index__"):
-        number = int(value.__index__())
-    if number is None or number < least or (most is not None and number > most):
-        raise InvalidInput(
-            f"`{argument}` must be an integer, {limits}, got {shown(value)}",
-            hint=f"For example: {argument}={max(least, 1)}.",
-        )
-    return number
 
 
 CHECKS: dict[str, Callable[[Any], object]] = {

@@ -43,24 +43,24 @@ _CONNECT_TIMEOUT = 10.0
 """Longest time in seconds for a connection."""
 
 _SHORTEST_RESPONSE = 2.0
-"""Seconds that a response gets at least, if so many are left."""
+"""Shortest read timeout in seconds, if that much time is left."""
 
 _LONGEST_READ = 30.0
-"""Seconds that the response to a read may take at first; every further attempt gets twice as many."""
+"""Longest read timeout in seconds of the first attempt of a read. Each further attempt doubles it."""
 
 _LONGEST_WRITE = 100.0
-"""Seconds that the response to a write may take: AKS checks quota and capacity before it responds."""
+"""Longest read timeout in seconds of a write. AKS checks quota and capacity before it responds."""
 
 _ATTEMPTS = 3
-"""Number of attempts that fit into the time of a call if no response arrives at all."""
+"""Number of attempts that fit into the time of a call if no response arrives."""
 
-_ATTEMPTS_AS_ASKED = 6
+_ATTEMPTS_BEFORE_BACKOFF = 6
 """Number of attempts after which a pause grows even if Azure asks for a short one."""
 
-_MOST_DOUBLINGS = 10
-"""Number of times that a read timeout is doubled at most."""
+_MAX_DOUBLINGS = 10
+"""Maximum number of times that a read timeout is doubled."""
 
-_MOST_CHARACTERS = 200
+_MAX_CHARACTERS = 200
 """Characters of a response that an error shows."""
 
 
@@ -137,11 +137,11 @@ class DeadlineRetryPolicy(RetryPolicy):  # type: ignore[misc]  # the SDK is not 
         http_status = int(http_response.status_code)
         retry_after = self.get_retry_after(response)
         if http_status == 401:
-            return _Failure("Azure asks for a new login", 0.0, http_status, response=response)
+            return _Failure("Azure requires a new login", 0.0, http_status, response=response)
         if http_status == 429 and (is_read or not settling.get()):
-            asked = retry_seconds(retry_after)
-            least = backoff(attempt - _ATTEMPTS_AS_ASKED) if attempt > _ATTEMPTS_AS_ASKED else 0.0
-            return _Failure(throttled_state(asked), max(asked, least), http_status, response=response)
+            requested = retry_seconds(retry_after)
+            minimum = backoff(attempt - _ATTEMPTS_BEFORE_BACKOFF) if attempt > _ATTEMPTS_BEFORE_BACKOFF else 0.0
+            return _Failure(throttled_state(requested), max(requested, minimum), http_status, response=response)
         if http_status in TRANSIENT and is_read:
             return _Failure(_describe(http_response), max(wait, retry_after or 0.0), http_status, response=response)
         if http_status < 300 and not _is_complete(http_response, is_read):
@@ -161,13 +161,13 @@ def _set_timeouts(request: Any, call: Limit, is_read: bool, attempt: int) -> Non
     """Set the timeouts of an attempt, so that several attempts fit into the time of the call."""
     left = max(LAST_ATTEMPT, call.left)
     longest = _LONGEST_READ if is_read else _LONGEST_WRITE
-    share = min(longest, call.seconds / _ATTEMPTS) * 2 ** min(attempt, _MOST_DOUBLINGS)
+    share = min(longest, call.seconds / _ATTEMPTS) * 2 ** min(attempt, _MAX_DOUBLINGS)
     request.context.options["connection_timeout"] = min(left, _CONNECT_TIMEOUT)
     request.context.options["read_timeout"] = min(left, max(_SHORTEST_RESPONSE, share))
 
 
 def _read_body(response: Any) -> None:
-    """Read the body of a response that the SDK takes as a stream, so that a body that is cut off is noticed here."""
+    """Read the body of a response that the SDK takes as a stream, so that a truncated body is detected here."""
     if hasattr(response, "read") and not getattr(response, "is_closed", False):
         response.read()
 
@@ -196,14 +196,14 @@ def _is_complete(response: Any, is_read: bool) -> bool:
 
 
 def _describe(response: Any) -> str:
-    """Return a response in words, for the bar and the error."""
+    """Return a description of a response, for the bar and the error."""
     text = " ".join(str(response.text()).split())
     try:
         error = json.loads(text)["error"]
         text = f"{error['message']} ({error['code']})"
     except (ValueError, KeyError, TypeError):
         pass  # the text of a gateway, which is not Azure's JSON
-    if len(text) > _MOST_CHARACTERS:
-        text = f"{text[:_MOST_CHARACTERS]}..."
+    if len(text) > _MAX_CHARACTERS:
+        text = f"{text[:_MAX_CHARACTERS]}..."
     status = f"HTTP {response.status_code} {response.reason or ''}".strip()
     return f"{status}: {text}" if text else status

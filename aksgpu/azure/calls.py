@@ -1,27 +1,23 @@
 """The decorator of every public function that talks to Azure.
 
-It checks the arguments, sets the deadline, and shortens the traceback of an interrupt.
+It checks the arguments, sets the deadline, and raises a short error after an interrupt.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from aksgpu.azure import azure_arguments, throttling
+from aksgpu.common.notices import warn
 from aksgpu.waiting import Interrupted
 
 __all__ = ["call", "warn"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_PACKAGE = str(Path(__file__).parents[1])
-"""Folder of this package."""
 
 
 def call(doing: str, continues: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -52,7 +48,7 @@ def call(doing: str, continues: str = "") -> Callable[[Callable[P, R]], Callable
                 except KeyboardInterrupt as interrupt:
                     if isinstance(interrupt, Interrupted):
                         raise
-                    message = f"{what}: nothing was begun in Azure."
+                    message = f"{what}: nothing was started in Azure."
                     if limit.running and continues:
                         again = f"cluster.{function.__name__}(...)"
                         message = (
@@ -64,16 +60,6 @@ def call(doing: str, continues: str = "") -> Callable[[Callable[P, R]], Callable
         return limited
 
     return decorate
-
-
-def warn(message: str) -> None:
-    """Issue a warning that points at the line of the user's program that called the library."""
-    stacklevel = 1
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        stacklevel += 1
-        frame = frame.f_back
-    warnings.warn(message, stacklevel=stacklevel)
 
 
 def _resource_name(arguments: Mapping[str, Any]) -> str:

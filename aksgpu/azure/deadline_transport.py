@@ -1,7 +1,7 @@
 """The SDK's HTTP transport, limited by the deadline of the call.
 
-A socket's timeout limits each read alone: a server that sends one byte per second could hold a request forever. Here
-each read gets the time that is left of the call, so the whole response has to arrive within it.
+A socket's timeout applies to each read separately: a server that sends one byte per second could hold a request
+forever. Here the timeout of each read is the remaining time of the call, so the whole response has to arrive within it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aksgpu.azure import throttling
 __all__ = ["LAST_ATTEMPT", "DeadlineTransport"]
 
 LAST_ATTEMPT = 1.0
-"""Seconds that a request gets that begins when no time is left."""
+"""Seconds for a request that begins when no time is left."""
 
 _read_end: ContextVar[float] = ContextVar("aksgpu_azure_read_end", default=math.inf)
 """When the response of the current request has to be complete, in seconds of the monotonic clock."""
@@ -81,7 +81,7 @@ class _SocketReader(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """A response that is read through :class:`_SocketReader`, its status line and headers included."""
+    """A response that is read through :class:`_SocketReader`, including its status line and headers."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -106,7 +106,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class _DeadlineAdapter(HTTPAdapter):
-    """Connects with the classes above."""
+    """An adapter whose connection pools use the classes above."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)

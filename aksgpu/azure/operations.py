@@ -1,9 +1,9 @@
 """Azure's long-running operations, followed in the caller's thread with progress and a timeout.
 
 The SDK's own poller waits in a thread that cannot be interrupted and that outlives the notebook cell. Here the SDK
-still decides what to poll and when (Retry-After included). Only its sleep is replaced, so that the state is shown, the
-time can run out and an interrupt arrives. An operation that still runs when its caller stops waiting is saved in a
-file, and the same call finds it there.
+still decides what to poll and when, including after Retry-After. Only its sleep is replaced: the new one shows the
+state, ends at the timeout and can be interrupted. An operation that still runs when its caller stops waiting is saved
+in a file, from which a later call resumes it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def follow(
         poller: the result of a ``begin_...`` call with ``polling=CallerPolling(...)``.
         what: what is being done, such as ``creating cluster myAKSCluster``.
         saved: where the operation is saved while it runs.
-        detail: returns what is not ready yet, in words. It is called once per poll, and only if a bar shows it.
+        detail: returns a description of what is not ready yet. It is called once per poll, and only if a bar shows it.
 
     Returns:
         The operation's result as the SDK's model; None if it has none.

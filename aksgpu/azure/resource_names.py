@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "check_location",
     "check_path",
     "describe_existing",
-    "shown",
 ]
 
 
@@ -36,7 +36,7 @@ class Rule(NamedTuple):
     Attributes:
         what: what the name is for.
         pattern: the regular expression that the whole name must match.
-        text: the rule in words.
+        text: a description of the rule.
         example: a valid name.
     """
 
@@ -78,9 +78,6 @@ SIZE = Rule(
 )
 LOCATION = Rule("the name of a location", re.compile(r"[a-z0-9]{1,50}"), "letters and digits", "eastus")
 
-_MOST_CHARACTERS = 60
-"""Characters of an invalid value that an error shows."""
-
 
 def check(rule: Rule, value: object, argument: str) -> str:
     """Return the name if it follows the rule.
@@ -103,21 +100,21 @@ def check(rule: Rule, value: object, argument: str) -> str:
 
 def check_location(value: object, argument: str = "location") -> str:
     """Return a location in Resource Manager's spelling: ``East US`` is ``eastus``."""
-    name = "".join(value.split()).lower() if isinstance(value, str) else ""
-    if not LOCATION.pattern.fullmatch(name):
-        check(LOCATION, value if name != value else None, argument)
-        raise InvalidInput(f"`{argument}` must be {LOCATION.what}, got {shown(value)}", hint="For example: 'eastus'.")
-    return name
+    if isinstance(value, str):
+        name = "".join(value.split()).lower()
+        if LOCATION.pattern.fullmatch(name):
+            return name
+    return check(LOCATION, value, argument)
 
 
 def check_path(path: str) -> None:
-    """Refuse a path with a segment that changes the meaning of other segments.
+    """Raise InvalidInput if a segment of a path changes the meaning of other segments.
 
     Args:
         path: absolute, with or without a query.
 
     Raises:
-        InvalidInput: a segment is empty, ``.`` or ``..``, or holds an encoded slash.
+        InvalidInput: a segment is empty, ``.`` or ``..``, or contains an encoded slash.
     """
     plain = path.partition("?")[0].removeprefix("/")
     for segment in plain.split("/"):
@@ -127,12 +124,6 @@ def check_path(path: str) -> None:
                 f"`path` must not have the segment {shown(segment)}, which changes the meaning of the path",
                 hint="Quote a name with urllib.parse.quote(name, safe=''); '.' and '..' cannot be names.",
             )
-
-
-def shown(value: object) -> str:
-    """Return an invalid value as an error shows it: its repr, shortened."""
-    text = ascii(value) if isinstance(value, str) else repr(value)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
 def describe_existing(value: str, names: list[str]) -> str:

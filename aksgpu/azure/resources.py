@@ -1,7 +1,7 @@
 """Resource groups, clusters and node pools in Resource Manager: their paths, reads and long-running operations.
 
-:mod:`aksgpu.cluster` decides what to request. This module has the one way to begin an operation, to wait for it, and to
-resume an earlier one.
+:mod:`aksgpu.cluster` decides what to request. This module begins operations, waits for them and resumes
+earlier ones.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def cluster_not_found(azure: Azure, group: str, name: str) -> AzureNotFound:
         if similar and similar[0] != name:
             hint = f"Did you mean {similar[0]!r}? {hint}"
     return AzureNotFound(
-        f"there is no cluster {name!r} in resource group {group!r}",
+        f"cluster {name!r} does not exist in resource group {group!r}",
         code="ResourceNotFound",
         http_status=404,
         hint=hint,
@@ -231,7 +231,7 @@ def failure_of(resource: Mapping[str, Any], what: str) -> AzureError:
 
 
 def settle(read: Read, what: str) -> dict[str, Any] | None:
-    """Read a resource until no operation runs on it, and return it; None if it does not exist any more."""
+    """Read a resource until no operation runs on it, and return it; None if it no longer exists."""
     return _read_until(lambda found: found is None or state_of(found) in SETTLED, read, what)
 
 
@@ -241,7 +241,7 @@ def wait_until_gone(read: Read, what: str) -> None:
 
 
 def _read_until(is_done: Callable[[dict[str, Any] | None], bool], read: Read, what: str) -> dict[str, Any] | None:
-    """Read a resource at growing intervals until it is as required. Wait longer if Azure asks for it."""
+    """Read a resource at growing intervals until ``is_done`` accepts it. Wait longer if Azure asks for it."""
     call = throttling.current()
     state = "unknown"
     interval = _INTERVAL
@@ -282,8 +282,8 @@ def operate(
 ) -> dict[str, Any]:
     """Begin a long-running operation and follow it. If another one runs on the cluster, wait for that first.
 
-    Another caller may make the same change at the same time, and the response to the request may be lost. In both cases
-    the resource is read before the request is sent again.
+    Another caller may make the same change at the same time, and the response to the request may be lost. In both
+    cases the resource is read before the request is sent again.
 
     Args:
         azure: the subscription.
@@ -291,7 +291,8 @@ def operate(
         what: what is being done, for progress and errors.
         resource: id of the resource, under which the running operation is saved.
         read: reads the cluster, on which one operation runs at a time.
-        reached: returns the resource if it is as the operation makes it, once nothing runs on it; otherwise None.
+        reached: returns the resource if it already has the state that the operation leads to; otherwise None. It is
+            called while no operation runs on the resource.
         detail: returns what is not ready yet, for progress.
 
     Returns:
@@ -352,7 +353,7 @@ def resume(
     The arguments are those of :func:`operate`; ``begin`` also takes ``continuation_token``.
 
     Returns:
-        The resource, if the operation succeeded; None if the resource does not exist any more.
+        The resource, if the operation succeeded; None if the resource no longer exists.
 
     Raises:
         AzureError: the operation failed.
@@ -366,7 +367,7 @@ def resume(
                 poller = begin(polling=azure.polling(), continuation_token=token)
             follow(poller, what, saved=saved, detail=detail)
         except (AzureNotFound, ValueError):
-            pass  # Azure no longer knows the operation; the resource itself has its state
+            pass  # Azure no longer knows the operation; the state is read from the resource
         except AzureUnreachable:
             if throttling.current().left <= 0:
                 raise

@@ -36,7 +36,7 @@ class SavedOperation:
             saved = json.loads(self.path.read_text())
             return str(saved["token"]) if saved["what"] == what else None
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # no file, or a file cut off by a crash: the resource itself has its state
+            return None  # no file, or an incomplete one; the caller reads the state of the resource
 
     def delete(self) -> None:
         """Delete the file."""

@@ -9,7 +9,7 @@ from azure.core.exceptions import ClientAuthenticationError, ServiceResponseErro
 
 from aksgpu import errors
 from aksgpu.azure.error_parsing import recognise, shorten
-from aksgpu.azure.error_rules import LOGIN
+from aksgpu.azure.refusal import LOGIN
 from aksgpu.common import connection_errors
 from aksgpu.errors import AzureError
 
@@ -20,7 +20,7 @@ _RETRY_AFTER_HEADERS = {
     "x-ms-retry-after-ms": 0.001,
     "Retry-After": 1.0,
 }
-"""Headers that say how long to wait, with the seconds of their unit."""
+"""Headers that say how long to wait, with their units in seconds."""
 
 
 class NoUsableResponse(ServiceResponseError):  # type: ignore[misc]  # the SDK is not type-checked here
@@ -28,7 +28,7 @@ class NoUsableResponse(ServiceResponseError):  # type: ignore[misc]  # the SDK i
 
     Attributes:
         request: the request.
-        last_response: the last response in words; empty if there was none.
+        last_response: a description of the last response; empty if there was none.
         http_status: HTTP status of the last response; None if there was none.
         seconds: how long the request was tried.
     """
@@ -77,8 +77,8 @@ def _unreachable(error: Exception, what: str) -> errors.AzureUnreachable:
     address = connection_errors.address(error)
     endpoint = f"the endpoint at {address}" if address else "the endpoint"
     if last_response:
-        message = f"{endpoint} gives no usable response{tried}; the last one was {last_response}"
-        hint = "Run the cell again. If the error stays, see https://azure.status.microsoft for the state of Azure."
+        message = f"{endpoint} gave no usable response{tried}; the last one was {last_response}"
+        hint = "Run the cell again. If the error persists, see https://azure.status.microsoft for the state of Azure."
     else:
         message = f"{endpoint} does not answer: {shorten(connection_errors.reason(error))}{tried}"
         hint = f"{connection_errors.CONNECT_AGAIN}; then run the cell again. If that does not help, check the network."

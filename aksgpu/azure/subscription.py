@@ -1,8 +1,8 @@
 """The connection to Azure: a subscription, reached through Azure Resource Manager.
 
 :func:`connect` returns an :class:`Azure`, the first argument of most functions of :mod:`aksgpu.cluster` and
-:mod:`aksgpu.sizes`. All requests use the official ``azure-mgmt-containerservice`` client. What that client has no
-method for (resource groups, quota, VM sizes) uses its ``send_request``. Prices are public and are read without
+:mod:`aksgpu.sizes`. All requests use the official ``azure-mgmt-containerservice`` client. Requests for which
+it has no method (resource groups, quota, VM sizes) use its ``send_request``. Prices are public and are read without
 credentials.
 
 The Azure SDK takes about a second to load. It is imported inside functions, so that connecting does not load it.
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aksgpu.azure import resource_names
+from aksgpu.common.arguments import shown
+from aksgpu.common.home import home as user_home
 from aksgpu.errors import AzureNotFound, InvalidInput
-from aksgpu.local.home import home as user_home
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
@@ -49,7 +50,7 @@ _UNKNOWN = "unknown"
 """Placeholder for the subscription's id: the client requires one, but listing the subscriptions does not use it."""
 
 _POLL_INTERVAL = 10.0
-"""Seconds between two polls of an operation if Azure does not say, which is rare."""
+"""Seconds between two polls of an operation if Azure does not specify an interval, which is rare."""
 
 _NO_EXPIRY = 2**33
 """Expiry of a token that does not expire, in seconds since 1970."""
@@ -225,7 +226,7 @@ class Azure:
         if not path.startswith("/"):
             if not path.startswith(self.endpoint + "/"):
                 raise InvalidInput(
-                    f"`path` must begin with '/' or with {self.endpoint}/, got {resource_names.shown(path)}",
+                    f"`path` must begin with '/' or with {self.endpoint}/, got {shown(path)}",
                     hint="The login is only for this endpoint.",
                 )
             rest = path.removeprefix(self.endpoint)
@@ -303,7 +304,7 @@ def translated(what: str = "") -> Iterator[None]:
         from aksgpu.azure import sdk_errors
 
         found = sdk_errors.translate(error, what)
-        raise found from (None if found.original else error)  # an original that the error keeps is not shown twice
+        raise found from (None if found.original else error)  # the error already shows its original
 
 
 def follow(poller: Any, what: str, **options: Any) -> Any:
@@ -346,8 +347,11 @@ def connect(
     target = target if target is not None else os.environ.get("AKSGPU_TARGET") or "local"
     if target == "azure":
         subscription = subscription_id or os.environ.get("AZURE_SUBSCRIPTION_ID") or _UNKNOWN
-        azure = Azure(subscription, default_credential if credential is None else lambda: credential)
-        return azure if subscription != _UNKNOWN else _with_only_subscription(azure)
+        make_credential = default_credential if credential is None else lambda: credential
+        azure = Azure(subscription, make_credential)
+        if subscription == _UNKNOWN:
+            _choose_only_subscription(azure)
+        return azure
     if isinstance(target, str | os.PathLike):
         if subscription_id is not None or credential is not None:
             argument = "subscription_id" if subscription_id is not None else "credential"
@@ -361,8 +365,8 @@ def connect(
 
         target = local.start()
     if not hasattr(target, "base_url"):
-        raise _unknown(target)
-    return _at(target, subscription_id, credential)
+        raise _unknown_target(target)
+    return _at_endpoint(target, subscription_id, credential)
 
 
 def _kubeconfig_target(target: str | os.PathLike[str]) -> KubeconfigTarget:
@@ -372,18 +376,18 @@ def _kubeconfig_target(target: str | os.PathLike[str]) -> KubeconfigTarget:
     except (OSError, ValueError):  # the path is too long or has a null byte
         is_file = False
     if not is_file:
-        raise _unknown(target)
+        raise _unknown_target(target)
     return KubeconfigTarget(path)
 
 
-def _unknown(target: object) -> InvalidInput:
+def _unknown_target(target: object) -> InvalidInput:
     return InvalidInput(
-        f"`target` must be 'local', 'azure' or the path of a kubeconfig, got {resource_names.shown(target)}",
+        f"`target` must be 'local', 'azure' or the path of a kubeconfig, got {shown(target)}",
         hint='Use aksgpu.connect("local") for the laptop AKS, or aksgpu.connect("azure") for Azure.',
     )
 
 
-def _at(endpoint: Endpoint, subscription_id: str | None, credential: TokenCredential | None) -> Azure:
+def _at_endpoint(endpoint: Endpoint, subscription_id: str | None, credential: TokenCredential | None) -> Azure:
     base = endpoint.base_url.rstrip("/")
     return Azure(
         subscription_id or endpoint.subscription_id,
@@ -411,11 +415,12 @@ def default_credential() -> TokenCredential:
     return DefaultAzureCredential(transport=DeadlineTransport())
 
 
-def _with_only_subscription(azure: Azure) -> Azure:
+def _choose_only_subscription(azure: Azure) -> None:
+    """Set the subscription of a login that has only one."""
     found = list(azure.pages("/subscriptions", api_version=_SUBSCRIPTIONS_API, what="listing subscriptions"))
     if not found:
         raise AzureNotFound(
-            "this login has no subscription", hint="Log in to the right tenant: `az login --tenant TENANT`."
+            "this login has no subscriptions", hint="Log in to the right tenant: `az login --tenant TENANT`."
         )
     if len(found) > 1:
         listed = "\n".join(f"  {item['subscriptionId']}  {item.get('displayName', '')}" for item in found)
@@ -425,4 +430,3 @@ def _with_only_subscription(azure: Azure) -> Azure:
         )
     azure.subscription_id = str(found[0]["subscriptionId"])
     azure._client = None
-    return azure

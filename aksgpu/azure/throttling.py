@@ -51,7 +51,7 @@ _FIRST_READ = 1.0
 """Seconds until a resource is read for the first time during a long pause."""
 
 _DEFAULT_RETRY_AFTER = 10.0
-"""Seconds to wait after 429 if Azure does not say."""
+"""Seconds to wait after 429 if the response has no Retry-After."""
 
 _FIRST_PAUSE = 0.2
 """Seconds before the second attempt."""
@@ -59,8 +59,8 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 """Longest pause in seconds between two attempts."""
 
-_MOST_DOUBLINGS = 10
-"""Number of times that a pause is doubled at most."""
+_MAX_DOUBLINGS = 10
+"""Maximum number of times that a pause is doubled."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Limit:
 
     Attributes:
         what: what is being done, for progress.
-        begun: when the call began, in seconds of the monotonic clock.
+        started: when the call began, in seconds of the monotonic clock.
         deadline: when it ends, on the same clock; infinite for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
-        running: what the call began in Azure or waits for there. It continues without the call.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
+        running: descriptions of the operations that the call began or waits for. They continue without the call.
     """
 
     what: str
-    begun: float
+    started: float
     deadline: float
     progress: bool | None = None
     running: list[str] = field(default_factory=list)
@@ -89,12 +89,12 @@ class Limit:
     @property
     def spent(self) -> float:
         """Seconds since the call began."""
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.started
 
     @property
     def seconds(self) -> float:
         """Seconds of the whole call."""
-        return self.deadline - self.begun
+        return self.deadline - self.started
 
 
 _limit: ContextVar[Limit | None] = ContextVar("aksgpu_azure_limit", default=None)
@@ -118,14 +118,14 @@ def current() -> Limit:
 
 @contextmanager
 def limit(timeout: Timeout, what: str = "", progress: bool | None = None) -> Iterator[Limit]:
-    """Limit the time of all requests in the ``with`` block, those to Kubernetes included.
+    """Limit the time of all requests in the ``with`` block, including those to Kubernetes.
 
-    Of nested limits the earliest deadline counts.
+    With nested limits, the earliest deadline applies.
 
     Args:
         timeout: seconds, or text such as ``"2h"``; None for no limit.
         what: what is being done, for progress.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
     """
     outer = _limit.get()
     if outer is not None:
@@ -156,7 +156,7 @@ def progress_bar(what: str) -> Iterator[Progress]:
 
 def backoff(attempt: int) -> float:
     """Return the seconds until the next attempt. They are random, so that many callers do not retry at once."""
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, _MOST_DOUBLINGS))
+    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, _MAX_DOUBLINGS))
     return longest * random.uniform(0.5, 1.0)
 
 
@@ -184,7 +184,7 @@ def pause(bar: Progress, state: str, length: float) -> None:
 def _may_have_arrived(error: AzureError) -> bool:
     """Return whether a write that failed with this error may have been carried out."""
     if type(error) not in (AzureError, AzureUnreachable):
-        return False  # a refusal with a reason of its own
+        return False  # a refusal with a specific reason
     return error.http_status is None or error.http_status in TRANSIENT
 
 
@@ -192,7 +192,8 @@ def until_settled(send: Callable[[], T], read: Callable[[], T | None], what: str
     """Send a write, and read the resource before sending the write again.
 
     A write is sent again if its response was lost, or if Azure asks to wait. In the meantime another caller may have
-    made the same change. A write that is not needed would use up requests that Azure grants to all callers together.
+    made the same change. A write that is not needed would use up part of the quota of requests that all callers
+    share.
 
     Args:
         send: sends the write.

@@ -6,8 +6,8 @@
     cluster.delete(aks)
     cluster.leftovers(azure)
 
-Every function may be called twice. A call shows its progress, has a timeout, and continues to wait for what an earlier
-call began. The other modules take a :class:`Cluster` as their first argument.
+Every call may be repeated. It shows its progress, has a timeout, and waits for an operation that an earlier call
+began. The other modules take a :class:`Cluster` as their first argument.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The fields of a cluster: the request that creates it, and the comparison with an existing cluster.
 
-This module sends no request.
+This module sends no requests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aksgpu.azure import resource_names, resources
+from aksgpu.azure import resources
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 
 __all__ = ["SYSTEM_POOL", "ClusterRequest", "check_version", "differences", "request_body"]
@@ -26,7 +27,7 @@ _DNS_SUBSCRIPTION_LENGTH = 6
 
 @dataclass(frozen=True)
 class ClusterRequest:
-    """What a cluster should be like. None means that any value is accepted.
+    """The requested properties of a cluster. None means that any value is accepted.
 
     Attributes:
         location: location in Resource Manager's spelling.
@@ -48,7 +49,7 @@ def check_version(version: object) -> None:
     if version is None or (isinstance(version, str) and re.fullmatch(r"\d+\.\d+(\.\d+)?", version, re.ASCII)):
         return
     raise InvalidInput(
-        f"`kubernetes_version` must be a text such as '1.36' or '1.36.2', got {resource_names.shown(version)}",
+        f"`kubernetes_version` must be a string such as '1.36' or '1.36.2', got {shown(version)}",
         hint="Omit it for AKS' default.",
     )
 

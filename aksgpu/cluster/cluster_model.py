@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import azure_arguments, resource_names
 from aksgpu.azure.subscription import Azure
+from aksgpu.common.arguments import shown
 from aksgpu.common.frames import facts_html
 from aksgpu.errors import InvalidInput
 
 if TYPE_CHECKING:
     from aksgpu.kube.client import Kube
 
-__all__ = ["Cluster", "azure_of", "check_cluster", "from_resource"]
+__all__ = ["Cluster", "azure_of", "check_azure_cluster", "from_resource"]
 
 
 class Cluster:
-    """A Kubernetes cluster. The functions of :mod:`aksgpu.cluster` make one.
+    """A Kubernetes cluster. The functions of :mod:`aksgpu.cluster` return it.
 
     Attributes:
         name: name of the cluster; for a cluster of a kubeconfig, name of the context.
@@ -89,7 +90,7 @@ def azure_of(aks: Cluster) -> Azure:
         raise InvalidInput(
             f"`aks` must be a cluster of Azure, got {aks.name}, a cluster of a kubeconfig, "
             "which is not managed through Azure",
-            hint="Change its nodes with kubectl or where the cluster was made. capacity.nodes(aks) lists them.",
+            hint="Change its nodes with kubectl, or with the tool that created it. capacity.nodes(aks) lists them.",
         )
     resource_names.check(resource_names.CLUSTER, aks.name, "aks.name")
     resource_names.check(resource_names.GROUP, aks.resource_group, "aks.resource_group")
@@ -111,12 +112,12 @@ def from_resource(azure: Azure, resource: Mapping[str, Any]) -> Cluster:
     )
 
 
-def check_cluster(value: object) -> None:
-    """Raise InvalidInput unless the argument ``aks`` is a cluster."""
+def check_azure_cluster(value: object) -> None:
+    """Raise InvalidInput unless the argument ``aks`` is a :class:`Cluster`, which the functions for Azure need."""
     if isinstance(value, Cluster):
         return
     hint = "Get it with aks = cluster.get(azure, name, resource_group=...)."
-    raise InvalidInput(f"`aks` must be a Cluster, got {resource_names.shown(value)}", hint=hint)
+    raise InvalidInput(f"`aks` must be a Cluster, got {shown(value)}", hint=hint)
 
 
-azure_arguments.CHECKS["aks"] = check_cluster
+azure_arguments.CHECKS["aks"] = check_azure_cluster

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import resource_names, resources
-from aksgpu.azure.azure_arguments import check_integer, check_text_mapping
+from aksgpu.azure.azure_arguments import check_text_mapping
 from aksgpu.azure.calls import call, warn
 from aksgpu.azure.subscription import Azure, KubeconfigTarget, follow, translated
 from aksgpu.azure.throttling import READ_TIMEOUT, until_settled
@@ -17,8 +17,9 @@ from aksgpu.cluster import cluster_fields, expiry, unmanaged
 from aksgpu.cluster.cluster_fields import ClusterRequest
 from aksgpu.cluster.cluster_model import Cluster, azure_of, from_resource
 from aksgpu.cluster.leftover_resources import delete
-from aksgpu.cluster.pool_fields import MOST_NODES, check_size
+from aksgpu.cluster.pool_fields import MAX_NODES, check_size
 from aksgpu.cluster.provisioning_detail import pools_ready
+from aksgpu.common.arguments import integer
 from aksgpu.common.frames import frame
 from aksgpu.errors import AzureError, AzureUnreachable, InvalidInput, WaitTimeout
 from aksgpu.sizes.offered_sizes import require_available
@@ -51,33 +52,33 @@ def create(
 ) -> Cluster:
     """Create a cluster, and its resource group if that does not exist, and wait until it is ready.
 
-    The call may be repeated: a cluster that exists and matches is returned, one that is still being created is waited
-    for (also after a restart of the kernel), and one whose creation failed is created again. With a kubeconfig as
+    The call may be repeated. If the cluster exists and matches, it is returned. If it is still being created, the call
+    waits for it, even after a restart of the kernel. If its creation failed, it is created again. With a kubeconfig as
     target, the cluster of the kubeconfig is returned, with a warning.
 
     Args:
         azure: the subscription.
         name: 1 to 63 letters, digits, ``-`` and ``_``.
         resource_group: name of the resource group.
-        location: such as ``eastus``; by default that of the resource group, which must exist then.
+        location: such as ``eastus``; by default that of the resource group, which must then exist.
         vm_size: VM size of the only pool, ``nodepool1``. By default a small CPU size; :func:`add_gpu_pool` adds the
             GPUs. A GPU size creates the cluster of the 2020 tutorial: one GPU pool, without a taint.
         node_count: number of nodes of that pool, 1 to 1000.
         kubernetes_version: such as ``1.36`` or ``1.36.2``; by default AKS' default.
         tags: Azure tags of the cluster.
         delete_after: time until the cluster is deleted: seconds, or text such as ``"2h"``. This process deletes the
-            cluster, as long as it runs. A tag keeps the time, and :func:`leftovers` shows clusters that are overdue.
+            cluster, as long as it runs. A tag stores the time, and :func:`leftovers` shows clusters that are overdue.
             For an existing cluster, the time starts again.
         preflight: check size and quota first, and refuse what is not available; False leaves the check to AKS.
         timeout: seconds, or text such as ``"30m"``, for the whole call; None for no limit. When the time is up, the
             creation continues in Azure.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
 
     Returns:
         The cluster.
 
     Raises:
-        InvalidInput: an argument is wrong, or the location is missing.
+        InvalidInput: an argument is not valid, or the location is missing.
         AzureConflict: a cluster of this name exists and differs; ``.differences`` has the fields.
         SizeNotAvailable: the size is unknown, retired, or not offered.
         QuotaExceeded: the quota is too small.
@@ -96,7 +97,7 @@ def create(
         check_size(vm_size)
     all_tags = check_text_mapping(tags, "tags")
     cluster_fields.check_version(kubernetes_version)
-    check_integer("node_count", node_count, 1, MOST_NODES)
+    integer("node_count", node_count, 1, MAX_NODES)
     if location is not None:
         location = resource_names.check_location(location)
     lifetime = None if delete_after is None else expiry.check_lifetime(delete_after)
@@ -145,23 +146,23 @@ def _create_new(target: _ClusterTarget, lifetime: timedelta | None, *, preflight
         tags |= expiry.tag(lifetime)
     request = ClusterRequest(location, vm_size, node_count, target.request.kubernetes_version, tags)
     body = cluster_fields.request_body(target.azure.subscription_id, target.name, target.group, request)
-    begun = time.monotonic()
+    started = time.monotonic()
     if lifetime is not None:  # before an interrupt is possible: the creation continues in Azure without this call
         expiry.set_timer(target.cluster(), lifetime, delete)
     aks = from_resource(target.azure, target.put(body))
     if lifetime is not None:
-        expiry.set_timer(aks, lifetime, delete, begun=begun)
+        expiry.set_timer(aks, lifetime, delete, started=started)
     return aks
 
 
 class _ClusterTarget:
-    """One cluster of a subscription, which need not exist.
+    """One cluster of a subscription, which may not exist.
 
     Args:
         azure: the subscription.
         group: name of the resource group.
         name: name of the cluster.
-        request: what the cluster should be like.
+        request: the requested properties of the cluster.
     """
 
     def __init__(self, azure: Azure, group: str, name: str, request: ClusterRequest | None = None) -> None:
@@ -291,7 +292,7 @@ def get(azure: Azure, name: str, *, resource_group: str, timeout: Timeout = READ
             limit.
 
     Raises:
-        InvalidInput: an argument is wrong.
+        InvalidInput: an argument is not valid.
         AzureNotFound: the cluster does not exist; the error lists the existing clusters.
         AzureUnreachable: Azure gave no usable response in time.
 
@@ -375,7 +376,7 @@ def stop(aks: Cluster, *, timeout: Timeout = 1800, progress: bool | None = None)
     Args:
         aks: the cluster.
         timeout: seconds, or text such as ``"30m"``; None for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
 
     Raises:
         AzureNotFound: the cluster does not exist.
@@ -411,14 +412,14 @@ def _set_power(aks: Cluster, power: str, doing: str, method: str) -> None:
 
 @call("aborting the operation on cluster {}", continues="aborting it")
 def abort(aks: Cluster, *, timeout: Timeout = 600, progress: bool | None = None) -> None:
-    """Abort the operation that runs on a cluster, if AKS still can. Without one, nothing happens.
+    """Abort the operation that runs on a cluster, if AKS still can. Does nothing if no operation runs.
 
     The state of the cluster is ``Canceled`` afterwards. Create it again with the same arguments, or delete it.
 
     Args:
         aks: the cluster.
         timeout: seconds, or text such as ``"10m"``; None for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
 
     Raises:
         AzureError: AKS refused, because the operation is nearly done.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["connect", "delete_files", "from_kubeconfig", "get_credentials", "kubeconfig"]
 
 _PROBE_TIMEOUT = 10.0
-"""Seconds that the API server of a private or restricted cluster has to answer this machine."""
+"""Seconds that the API server of a private or restricted cluster may take to respond."""
 
 _DIGEST_LENGTH = 8
 """Hexadecimal digits of the cluster's id in the name of a file."""
@@ -83,7 +83,7 @@ def _kubeconfig_text(response: Any, cluster: str, what: str) -> str:
         raise _not_a_kubeconfig(what) from error
     if not found:
         raise AzureNotFound(
-            f"cluster {cluster} has no credentials yet", hint="Wait until its creation has ended, then try again."
+            f"cluster {cluster} has no credentials yet", hint="Wait until its creation ends, then try again."
         )
     if not _is_kubeconfig(document):
         raise _not_a_kubeconfig(what)
@@ -107,7 +107,7 @@ def _not_a_kubeconfig(what: str) -> AzureError:
     return AzureError(
         f"{what}: the response is not a kubeconfig",
         http_status=200,
-        hint="Run the cell again. If the error stays, check whether a proxy changes Azure's responses.",
+        hint="Run the cell again. If the error persists, check whether a proxy changes Azure's responses.",
     )
 
 
@@ -211,7 +211,7 @@ def connect(aks: Cluster) -> Kube:
 
 
 def _probe(aks: Cluster, kube: Kube) -> None:
-    """Raise ApiServerRestricted if the API of a private or restricted cluster does not answer this machine."""
+    """Raise ApiServerRestricted if the API of a private or restricted cluster does not respond to this machine."""
     is_private = bool(aks.access.get("enablePrivateCluster"))
     ranges = tuple(aks.access.get("authorizedIPRanges") or ())
     if not is_private and not ranges:
@@ -227,7 +227,7 @@ def _probe(aks: Cluster, kube: Kube) -> None:
                 hint="Run this in the virtual network (a VM, a peered network, a VPN), or use `az aks command invoke`.",
             ) from error
         raise ApiServerRestricted(
-            f"the Kubernetes API of cluster {aks.name} answers only {', '.join(ranges)}",
+            f"the Kubernetes API of cluster {aks.name} accepts connections only from {', '.join(ranges)}",
             ranges=ranges,
             hint="Add this machine: `az aks update --api-server-authorized-ip-ranges RANGES,MY_IP/32`.",
         ) from error

@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aksgpu.azure import resource_names, resources
+from aksgpu.azure import resources
 from aksgpu.cluster.cluster_model import Cluster, azure_of
+from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 from aksgpu.waiting import check_timeout
 
@@ -35,8 +36,8 @@ BLOCK = "aksgpu-block"
 
 log = logging.getLogger(__name__)
 
-_LONGEST = 30 * 86400
-"""Longest lifetime in seconds: 30 days. Timers have limits."""
+_MAX_LIFETIME = 30 * 86400
+"""Longest lifetime in seconds: 30 days. Python's timers have a limit."""
 
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 """How much earlier than the time in the tag a timer may delete the cluster."""
@@ -69,12 +70,12 @@ def check_lifetime(value: str | float | timedelta) -> timedelta:
         except InvalidInput:
             raise InvalidInput(
                 "`delete_after` must be a number of seconds, text such as '90m' or '2h', or a timedelta, "
-                f"got {resource_names.shown(value)}",
+                f"got {shown(value)}",
                 hint=hint,
             ) from None
-    if not 0 < seconds <= _LONGEST:
+    if not 0 < seconds <= _MAX_LIFETIME:
         raise InvalidInput(
-            f"`delete_after` must be more than 0 seconds and at most 30 days, got {resource_names.shown(value)}",
+            f"`delete_after` must be more than 0 seconds and at most 30 days, got {shown(value)}",
             hint=hint,
         )
     return timedelta(seconds=seconds)
@@ -94,17 +95,17 @@ def due(tags: Mapping[str, Any] | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def set_timer(aks: Cluster, lifetime: timedelta, delete: Callable[..., Any], *, begun: float | None = None) -> None:
+def set_timer(aks: Cluster, lifetime: timedelta, delete: Callable[..., Any], *, started: float | None = None) -> None:
     """Delete the cluster after its lifetime, if this process still runs then. Replaces an earlier timer.
 
     Args:
-        aks: the cluster, which need not exist yet.
+        aks: the cluster, which may not exist yet.
         lifetime: how long the cluster exists.
         delete: the function that deletes it.
-        begun: when the lifetime began, in seconds of the monotonic clock; by default now.
+        started: when the lifetime began, in seconds of the monotonic clock; by default now.
     """
     cancel(aks)
-    spent = 0.0 if begun is None else time.monotonic() - begun
+    spent = 0.0 if started is None else time.monotonic() - started
     _start_timer(aks, delete, max(0.0, lifetime.total_seconds() - spent), _PAUSE)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Deletion", "delete", "delete_within_call", "leftovers"]
 
 _DEFAULT_DISK_GB = 128
-"""Size in GB of a node's OS disk if AKS does not say."""
+"""Size in GB of a node's OS disk if AKS does not report it."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def delete(
     """Delete a cluster with all its nodes, and its resource group if that has no other use.
 
     The resource group is deleted if this library created it and nothing else is in it. The files that this library
-    keeps about the cluster, credentials included, are deleted too. The user's own kubeconfig does not change. Of a
-    cluster that Azure does not manage, nothing is deleted.
+    keeps about the cluster, including its credentials, are deleted too. The user's own kubeconfig does not change. If
+    Azure does not manage the cluster, nothing is deleted.
 
     Args:
         aks: the cluster.
@@ -77,7 +77,7 @@ def delete(
         missing: ``warn`` issues a Python warning if the cluster does not exist, so that a cell may be run twice and a
             typo is visible; ``error`` raises.
         timeout: seconds, or text such as ``"30m"``, for the whole call; None for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
 
     Returns:
         What was deleted; it is false if nothing was.
@@ -95,7 +95,7 @@ def delete(
     deletion = delete_within_call(aks, delete_group)
     if deletion.cluster is None:
         error = resources.cluster_not_found(azure, aks.resource_group, aks.name)
-        warn(f"{error.message}, so none was deleted. {error.hint}")
+        warn(f"{error.message}, so nothing was deleted. {error.hint}")
     return deletion
 
 
@@ -111,10 +111,10 @@ def delete_within_call(aks: Cluster, delete_group: bool | None = None) -> Deleti
     deleted = aks.name if existing is not None else None
     group = resources.find_group(azure, aks.resource_group)
     if group is None:
-        return Deletion(deleted, None, f"resource group {aks.resource_group} does not exist any more")
+        return Deletion(deleted, None, f"resource group {aks.resource_group} no longer exists")
     reason = _reason_to_keep(azure, aks, group, delete_group)
     if reason:
-        return Deletion(deleted, None, f"resource group {aks.resource_group} stays: {reason}")
+        return Deletion(deleted, None, f"resource group {aks.resource_group} was kept: {reason}")
     resources.delete_group(azure, aks.resource_group)
     return Deletion(deleted, aks.resource_group)
 

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from aksgpu.azure import resource_names, resources
 from aksgpu.azure.calls import call, warn
+from aksgpu.azure.size_rules import complete_allocation
 from aksgpu.azure.throttling import READ_TIMEOUT
 from aksgpu.cluster import pool_fields, unmanaged
 from aksgpu.cluster.cluster_model import Cluster, azure_of
 from aksgpu.cluster.node_pool_model import NodePool, priced_pool
 from aksgpu.cluster.pool_fields import GpuPoolRequest
 from aksgpu.cluster.provisioning_detail import PoolNodes
-from aksgpu.errors import AzureNotFound, InvalidInput
+from aksgpu.errors import AllocationFailed, AzureNotFound, InvalidInput
 from aksgpu.sizes.offered_sizes import require_available
 from aksgpu.waiting import Timeout
 
@@ -38,8 +39,8 @@ _READ_ONLY = frozenset(
 def add_gpu_pool(aks: Cluster, request: GpuPoolRequest) -> NodePool:
     """Add a pool of GPU nodes to a cluster, and wait until it is ready.
 
-    The call may be repeated: a pool that exists and matches is returned, and one that is still being created is waited
-    for. On a cluster that Azure does not manage, the existing GPU nodes are returned, with a warning.
+    The call may be repeated. If the pool exists and matches, it is returned. If it is still being created, the call
+    waits for it. On a cluster that Azure does not manage, the existing GPU nodes are returned, with a warning.
 
     Args:
         aks: the cluster.
@@ -49,7 +50,7 @@ def add_gpu_pool(aks: Cluster, request: GpuPoolRequest) -> NodePool:
         The pool.
 
     Raises:
-        InvalidInput: an argument is wrong.
+        InvalidInput: an argument is not valid.
         AzureConflict: a pool of this name exists and differs; ``.differences`` has the fields.
         SizeNotAvailable: the size is unknown, retired, without GPU, or not offered.
         QuotaExceeded: the quota is too small.
@@ -70,22 +71,26 @@ def add_gpu_pool(aks: Cluster, request: GpuPoolRequest) -> NodePool:
     target = _PoolTarget(aks, request.name)
     existing = target.ready(request)
     if existing is None:
-        # Nodes of a failed pool may count against the quota already, so that the check could refuse wrongly.
+        # Nodes of a failed pool may already count against the quota, so the check could fail wrongly.
         if request.preflight and not target.has_failed:
             require_available(
                 target.azure,
                 aks.location,
                 request.vm_size,
-                request.most_nodes,
+                request.max_nodes,
                 spot=request.spot,
                 zones=tuple(properties.get("availabilityZones", ())),
             )
-        existing = target.put(properties, target.adding, partial(target.ready, request))
+        try:
+            existing = target.put(properties, target.adding, partial(target.ready, request))
+        except AllocationFailed as refused:
+            complete_allocation(refused, request.vm_size, aks.location)
+            raise
     return priced_pool(aks, existing)
 
 
 class _PoolTarget:
-    """One pool of a cluster, which need not exist.
+    """One pool of a cluster, which may not exist.
 
     Attributes:
         has_failed: whether the pool exists, but its creation failed.
@@ -120,7 +125,7 @@ class _PoolTarget:
     def not_found(self) -> AzureNotFound:
         """Return the error for a pool that does not exist. Its hint lists the existing pools."""
         return AzureNotFound(
-            f"there is no node pool {self.name!r} in cluster {self.aks.name}",
+            f"node pool {self.name!r} does not exist in cluster {self.aks.name}",
             code="NotFound",
             http_status=404,
             hint=self._existing_pools(),
@@ -216,21 +221,21 @@ class _PoolTarget:
             detail=self._detail(existing["properties"]),
         )
 
-    def change(self, wanted: Mapping[str, Any], properties: Mapping[str, Any], what: str) -> dict[str, Any]:
+    def change(self, changes: Mapping[str, Any], properties: Mapping[str, Any], what: str) -> dict[str, Any]:
         """Change some properties of an existing pool, and return it.
 
         Args:
-            wanted: the properties to change; None removes one.
+            changes: the new values of properties; None removes a property.
             properties: all existing properties.
             what: what is being done, for progress and errors.
         """
 
         def changed() -> dict[str, Any] | None:
             found = self.require(what)
-            is_changed = all(_property_of(found, name) == value for name, value in wanted.items())
+            is_changed = all(_property_of(found, name) == value for name, value in changes.items())
             return found if is_changed else None
 
-        body = {name: value for name, value in properties.items() if name not in _READ_ONLY} | dict(wanted)
+        body = {name: value for name, value in properties.items() if name not in _READ_ONLY} | dict(changes)
         return self.put({name: value for name, value in body.items() if value is not None}, what, changed)
 
 
@@ -251,7 +256,7 @@ def get_pool(aks: Cluster, name: str, *, timeout: Timeout = READ_TIMEOUT) -> Nod
             limit.
 
     Raises:
-        InvalidInput: an argument is wrong.
+        InvalidInput: an argument is not valid.
         AzureNotFound: the pool does not exist; the error lists the existing pools.
         AzureUnreachable: Azure gave no usable response in time.
     """
@@ -279,13 +284,13 @@ def delete_pool(
         missing: ``warn`` issues a Python warning if the pool does not exist, so that a cell may be run twice and a typo
             is visible; ``error`` raises.
         timeout: seconds, or text such as ``"30m"``; None for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
 
     Returns:
         True if the pool was deleted; False if it did not exist.
 
     Raises:
-        InvalidInput: an argument is wrong.
+        InvalidInput: an argument is not valid.
         AzureNotFound: the pool does not exist, with ``missing="error"``.
         AzureError: Azure refused, for example for the last system pool.
         WaitTimeout: the time is up; the deletion continues in Azure.
@@ -299,7 +304,7 @@ def delete_pool(
         error = target.not_found()
         if missing == "error":
             raise error
-        warn(f"{error.message}, so none was deleted. {error.hint}")
+        warn(f"{error.message}, so nothing was deleted. {error.hint}")
         return False
     target.delete(f"deleting node pool {pool} of {aks.name}")
     return True
@@ -327,13 +332,13 @@ def scale_pool(
         max_count: maximum number of nodes.
         autoscaler: False, with ``count``, turns the autoscaler off for this pool.
         timeout: seconds, or text such as ``"30m"``; None for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
 
     Returns:
         The pool after the change.
 
     Raises:
-        InvalidInput: an argument is wrong, or the autoscaler chooses the number of nodes.
+        InvalidInput: an argument is not valid, or the autoscaler chooses the number of nodes.
         AzureNotFound: the pool does not exist.
         QuotaExceeded: the quota is too small.
         AllocationFailed: Azure has no capacity.
@@ -354,13 +359,13 @@ def scale_pool(
     what = f"scaling node pool {name} to {goal}"
     found = target.require(what)
     properties = found["properties"]
-    wanted = _wanted_counts(name, properties, count, min_count, max_count, autoscaler)
-    if any(properties.get(field) != value for field, value in wanted.items()):
-        found = target.change(wanted, properties, what)
+    changes = _count_changes(name, properties, count, min_count, max_count, autoscaler)
+    if any(properties.get(field) != value for field, value in changes.items()):
+        found = target.change(changes, properties, what)
     return priced_pool(aks, found)
 
 
-def _wanted_counts(
+def _count_changes(
     name: str,
     properties: Mapping[str, Any],
     count: int | None,
@@ -379,11 +384,11 @@ def _wanted_counts(
             "count": min(max(nodes, min_count or 0), max_count),
         }
     if autoscales and autoscaler:
-        least = properties.get("minCount")
-        most = properties.get("maxCount")
+        minimum = properties.get("minCount")
+        maximum = properties.get("maxCount")
         raise InvalidInput(
             f"`count` must be omitted: the cluster autoscaler chooses the size of node pool {name}, "
-            f"between {least} and {most}",
+            f"between {minimum} and {maximum}",
             hint="Submit the work, and the autoscaler adds nodes for it. Or change the limits with min_count= and "
             f"max_count=. cluster.scale_pool(aks, {name!r}, {count}, autoscaler=False) turns the autoscaler off.",
         )
@@ -402,7 +407,7 @@ def stop_pool(aks: Cluster, pool: str | NodePool, *, timeout: Timeout = 1800, pr
         aks: the cluster.
         pool: the pool, or its name.
         timeout: seconds, or text such as ``"30m"``; None for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
 
     Returns:
         The pool after the change.
@@ -436,7 +441,7 @@ def _set_power(aks: Cluster, pool: str | NodePool, power: str, doing: str) -> No
 
 
 def _check_pool(aks: Cluster, pool: str | NodePool, argument: str) -> str:
-    """Return the name of a pool that is given by itself or by its name."""
+    """Return the name of a pool. The argument is the pool or its name."""
     if not isinstance(pool, NodePool):
         return resource_names.check(resource_names.POOL, pool, argument)
     if pool.cluster.lower() != aks.name.lower():

@@ -1,7 +1,7 @@
 """The arguments of ``add_gpu_pool``, each declared once: its default, its Azure name, its check and its description.
 
 To add a field, add it to :class:`GpuPoolRequest`. The function's signature and docstring, the request and the
-comparison with an existing pool follow from there. This module sends no request.
+comparison with an existing pool follow from there. This module sends no requests.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from aksgpu.azure import resource_names
-from aksgpu.azure.azure_arguments import check_choice, check_integer, check_text, check_text_list, check_text_mapping
+from aksgpu.azure.azure_arguments import check_choice, check_text, check_text_list, check_text_mapping
 from aksgpu.azure.resources import power_of
+from aksgpu.common.arguments import integer, shown
 from aksgpu.errors import InvalidInput
 
 __all__ = [
-    "MOST_NODES",
+    "MAX_NODES",
     "SPOT_TAINT",
     "Differences",
     "GpuPoolRequest",
@@ -40,7 +41,7 @@ Result = TypeVar("Result")
 SPOT_TAINT = "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"
 """The taint that AKS adds to the nodes of spot pools."""
 
-MOST_NODES = 1000
+MAX_NODES = 1000
 """Number of nodes that AKS allows in a pool."""
 
 _SMALLEST_DISK = 30
@@ -64,7 +65,7 @@ Compare = Callable[["AzureField", str, Any, Any], Differences]
 
 
 def check_size(value: object, argument: str = "vm_size") -> str:
-    """Return an argument that must have the form of a VM size's name. Azure knows whether the size exists."""
+    """Return an argument that must have the form of a VM size's name. Only Azure can tell whether the size exists."""
     try:
         return resource_names.check(resource_names.SIZE, value, argument)
     except InvalidInput as error:
@@ -78,17 +79,17 @@ def check_counts(count: object, min_count: object, max_count: object) -> None:
     Raises:
         InvalidInput: a number is out of range, or the numbers contradict each other.
     """
-    nodes = check_integer("count", count, 0, MOST_NODES)
+    nodes = integer("count", count, 0, MAX_NODES)
     if (min_count is None) != (max_count is None):
         raise InvalidInput("`min_count` and `max_count` must be given together", hint="Pass both, or neither.")
     if min_count is None:
         return
-    least = check_integer("min_count", min_count, 0, MOST_NODES)
-    most = check_integer("max_count", max_count, 0, MOST_NODES)
-    if not least <= nodes <= most:
+    minimum = integer("min_count", min_count, 0, MAX_NODES)
+    maximum = integer("max_count", max_count, 0, MAX_NODES)
+    if not minimum <= nodes <= maximum:
         raise InvalidInput(
-            f"`count` must be between `min_count` and `max_count`, got {nodes}, {least} and {most}",
-            hint=f"The numbers must satisfy 0 <= min_count <= count <= max_count <= {MOST_NODES}.",
+            f"`count` must be between `min_count` and `max_count`, got {nodes}, {minimum} and {maximum}",
+            hint=f"The numbers must satisfy 0 <= min_count <= count <= max_count <= {MAX_NODES}.",
         )
 
 
@@ -99,8 +100,8 @@ def _optional(check: Check) -> Check:
     return check_optional
 
 
-def _integer(least: int, most: int) -> Check:
-    return lambda value, argument: check_integer(argument, value, least, most)
+def _integer(minimum: int, maximum: int) -> Check:
+    return lambda value, argument: integer(argument, value, minimum, maximum)
 
 
 def _choice(*choices: str) -> Check:
@@ -124,7 +125,7 @@ def _spot_price(value: Any, argument: str) -> float:
     if is_number and (value == -1 or 0 < value < math.inf):
         return float(value)
     raise InvalidInput(
-        f"`{argument}` must be a number of US dollars per node hour above 0, got {resource_names.shown(value)}",
+        f"`{argument}` must be a number of US dollars per node hour above 0, got {shown(value)}",
         hint="None or -1 pays up to the price of regular VMs.",
     )
 
@@ -233,7 +234,7 @@ class GpuPoolRequest:
     vm_size: str = _property(
         "Standard_NC4as_T4_v3", "vmSize", check_size, "a GPU size; :func:`aksgpu.sizes.gpu_sizes` lists them."
     )
-    count: int = _property(1, "count", _integer(0, MOST_NODES), f"number of nodes, 0 to {MOST_NODES}.")
+    count: int = _property(1, "count", _integer(0, MAX_NODES), f"number of nodes, 0 to {MAX_NODES}.")
     node_taints: Sequence[str] = _property(
         ("sku=gpu:NoSchedule",),
         "nodeTaints",
@@ -248,10 +249,10 @@ class GpuPoolRequest:
     min_count: int | None = _property(
         None,
         "minCount",
-        _optional(_integer(0, MOST_NODES)),
+        _optional(_integer(0, MAX_NODES)),
         "minimum number of nodes; with ``max_count``, the cluster autoscaler chooses the number.",
     )
-    max_count: int | None = _property(None, "maxCount", _optional(_integer(0, MOST_NODES)), "maximum number of nodes.")
+    max_count: int | None = _property(None, "maxCount", _optional(_integer(0, MAX_NODES)), "maximum number of nodes.")
     spot: bool = _property(
         False,
         "scaleSetPriority",
@@ -323,6 +324,12 @@ class GpuPoolRequest:
         _optional(_text("/subscriptions/.../capacityReservationGroups/mine")),
         "resource id of a capacity reservation group.",
     )
+    vnet_subnet_id: str | None = _property(
+        None,
+        "vnetSubnetID",
+        _optional(_text("/subscriptions/.../virtualNetworks/mine/subnets/gpus")),
+        "resource id of the subnet of the nodes, in a cluster whose pools use subnets of your own.",
+    )
     tags: Mapping[str, str] | None = _property(
         None, "tags", check_text_mapping, "Azure tags of the pool.", compare=_compare_items("tag")
     )
@@ -334,10 +341,10 @@ class GpuPoolRequest:
         'seconds, or text such as ``"30m"``, for the whole call; None for no limit. When the time is up, the creation '
         "continues in Azure.",
     )
-    progress: bool | None = _argument(None, "False for silence; None reads ``AKSGPU_PROGRESS``.")
+    progress: bool | None = _argument(None, "False hides the progress bar; None reads ``AKSGPU_PROGRESS``.")
 
     @property
-    def most_nodes(self) -> int:
+    def max_nodes(self) -> int:
         """The number of nodes that the pool may reach."""
         return self.count if self.max_count is None else max(self.count, self.max_count)
 
@@ -345,7 +352,7 @@ class GpuPoolRequest:
         """Return the properties of the pool to send to Azure.
 
         Raises:
-            InvalidInput: an argument is wrong.
+            InvalidInput: an argument is not valid.
         """
         check_counts(self.count, self.min_count, self.max_count)
         properties: dict[str, Any] = {"mode": "User", "osType": "Linux"}
@@ -422,7 +429,7 @@ def differences(existing: Mapping[str, Any], request: GpuPoolRequest) -> Differe
     found: Differences = {}
     for argument, field in _azure_fields().items():
         if field.for_spot and existing.get("scaleSetPriority") != "Spot":
-            continue  # the difference of `spot` says it already
+            continue  # the difference of `spot` covers it
         if argument == "count" and (autoscales or requested.get("enableAutoScaling")):
             continue  # the autoscaler chooses the number
         found |= field.compare(field, argument, field.read(existing), field.read(requested))

@@ -1,6 +1,6 @@
-"""What is not ready yet while an operation runs, for the progress bar: nodes and node pools.
+"""How many nodes and node pools are ready while an operation runs, for the progress bar.
 
-The operation itself is followed elsewhere, so whatever cannot be read here is left out.
+Another module follows the operation itself, so the functions here return an empty string if a read fails.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PoolNodes:
     """The nodes of one pool in Kubernetes.
 
     Args:
-        aks: the cluster. If its API accepts only some callers, it is not read, because its silence delays the wait.
+        aks: the cluster. If its API is private or restricted, it is not read, because a timeout would delay the wait.
         pool: name of the pool.
     """
 

@@ -46,7 +46,7 @@ def temporary(
     progress: bool | None = None,
     **options: Any,
 ) -> Iterator[Cluster]:
-    """Create a cluster for a ``with`` block, and delete it at the end, also after an exception or an interrupt.
+    """Create a cluster for a ``with`` block, and delete it at the end, even after an exception or an interrupt.
 
         with cluster.temporary(azure, "trial", resource_group="trial", location="eastus") as aks:
             cluster.add_gpu_pool(aks)
@@ -61,7 +61,7 @@ def temporary(
         name: name of the cluster.
         resource_group: its resource group, which is deleted too if this library created it and nothing else is in it.
         timeout: seconds, or text such as ``"30m"``, for the creation, and again for the deletion; None for no limit.
-        progress: False for silence; None reads ``AKSGPU_PROGRESS``.
+        progress: False hides the progress bar; None reads ``AKSGPU_PROGRESS``.
         **options: other arguments of :func:`create`.
 
     Raises:
@@ -106,7 +106,7 @@ def temporary(
 
 
 class _Block:
-    """The cluster of one block, which need not exist, and its deletion.
+    """The cluster of one block, which may not exist, and its deletion.
 
     Attributes:
         is_tagged: whether the cluster's tag has the id of its block.

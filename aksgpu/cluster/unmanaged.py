@@ -34,7 +34,7 @@ def gpu_pool(aks: Cluster, name: str) -> tuple[NodePool, str]:
     if not nodes:
         raise InvalidInput(
             f"`aks` must have a GPU node or be managed through Azure, got {aks.name}, which has none and is not",
-            hint="Add a GPU node where the cluster was made. On a cluster for tests, "
+            hint="Add a GPU node with the tool that created the cluster. On a cluster for tests, "
             "capacity.advertise(aks, node, gpus=1) adds GPUs to the status of a node.",
         )
     return _as_pool(aks, nodes), (

@@ -9,30 +9,30 @@ from aksgpu.errors import InvalidInput
 __all__ = ["integer", "shown"]
 
 _LONGEST_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+"""Maximum number of characters of an invalid value in an error."""
 _LARGEST_SHOWN = 10**30
-"""Larger integers are not shown: Python refuses to convert very large ones to text."""
+"""Larger integers are not shown, because Python refuses to convert very large integers to text."""
 
 
-def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+def integer(argument: str, value: Any, minimum: int, maximum: int | None = None) -> int:
     """Return an integer argument that is within limits.
 
     Args:
-        name: the argument's name, for the error.
-        value: the argument. Integers of other libraries such as NumPy are accepted; booleans, text and fractions are
-            not.
-        least: the smallest value.
-        most: the largest value; None means no limit.
+        argument: the argument's name, for the error.
+        value: the argument's value. Integers of other libraries such as NumPy are accepted; booleans, strings and
+            fractions are not.
+        minimum: the smallest value.
+        maximum: the largest value; None means no limit.
 
     Raises:
         InvalidInput: the value is not an integer within the limits.
     """
     number = None if isinstance(value, bool) else _as_integer(value)
-    if number is None or number < least or (most is not None and number > most):
-        limits = f"{least} to {most}" if most is not None else f"{least} or more"
+    if number is None or number < minimum or (maximum is not None and number > maximum):
+        limits = f"{minimum} to {maximum}" if maximum is not None else f"{minimum} or more"
         raise InvalidInput(
-            f"`{name}` must be an integer, {limits}, got {shown(value if number is None else number)}",
-            hint=f"For example: {name}={max(least, 1)}.",
+            f"`{argument}` must be an integer, {limits}, got {shown(value if number is None else number)}",
+            hint=f"For example: {argument}={max(minimum, 1)}.",
         )
     return number
 
@@ -45,7 +45,7 @@ def _as_integer(value: Any) -> int | None:
 
 
 def shown(value: object) -> str:
-    """Return a wrong value as an error shows it: its ASCII representation, shortened."""
+    """Return the text of an invalid value in an error: its ASCII representation, shortened."""
     if isinstance(value, int) and abs(value) >= _LARGEST_SHOWN:
         return "a very large integer"
     try:

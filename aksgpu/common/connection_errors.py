@@ -1,6 +1,6 @@
-"""Describe why a request got no response, from the nested exceptions of HTTP libraries and SDKs.
+"""Find out why a request got no response, from the nested exceptions of HTTP libraries and SDKs.
 
-The texts of these exceptions are long and repeat each other. The functions return the address and the reason alone.
+The texts of these exceptions are long and repeat each other. The functions return only the address and the reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 __all__ = ["CONNECT_AGAIN", "address", "chain", "permanent", "reason", "refused", "timed_out", "unsent"]
 
 CONNECT_AGAIN = "Connect again: azure = aksgpu.connect(...)"
-"""Start of the hints for an endpoint that has moved or does not exist any more."""
+"""Start of the hints for an endpoint that has moved or no longer exists."""
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -39,7 +39,7 @@ def refused(error: BaseException) -> bool:
 
 
 def timed_out(error: BaseException) -> bool:
-    """Return whether the time ran out."""
+    """Return whether the request timed out."""
     return any(isinstance(each, TimeoutError) or "Timeout" in type(each).__name__ for each in chain(error))
 
 
@@ -62,7 +62,7 @@ def permanent(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return the innermost reason in words; the text of the exception if it contains no other."""
+    """Return a description of the innermost reason, or the text of the exception if it has no inner one."""
     found = list(chain(error))
     if refused(error):
         return "the connection was refused"
@@ -72,12 +72,12 @@ def reason(error: BaseException) -> str:
         if isinstance(each, ssl.SSLError):
             return f"TLS failed ({getattr(each, 'verify_message', '') or each.reason or 'SSLError'})"
     if timed_out(error):
-        return "the time ran out"
+        return "the request timed out"
     return type(found[-1]).__name__ if len(found) > 1 else str(getattr(error, "message", error))
 
 
 def address(error: BaseException) -> str:
-    """Return host and port of the request; empty if no exception has them."""
+    """Return the host and port of the request; empty if no exception has them."""
     for each in chain(error):
         url = getattr(getattr(each, "request", None), "url", None)
         if url:

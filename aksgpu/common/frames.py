@@ -1,4 +1,4 @@
-"""DataFrames with the same columns and dtypes for any number of rows, and facts as HTML."""
+"""DataFrames with the same columns and dtypes for any number of rows, and HTML tables of names and values."""
 
 from __future__ import annotations
 

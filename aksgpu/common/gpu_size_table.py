@@ -1,4 +1,4 @@
-"""The table of GPU VM sizes in this package. Nothing here sends a request."""
+"""The table of GPU VM sizes in this package. This module sends no requests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aksgpu.errors import SizeNotAvailable
 
 __all__ = ["GpuSize", "alternatives", "is_gpu_size", "lookup", "nearest_names", "require_current", "table"]
 
-_MOST_SUGGESTIONS = 3
+_MAX_SUGGESTIONS = 3
 """Number of similar names that an error lists."""
 
 _SIMILARITY = 0.6
-"""Similarity from which a name is suggested, from 0 (different) to 1 (equal)."""
+"""Lowest similarity at which a name is suggested, from 0 (different) to 1 (equal)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class GpuSize:
     Attributes:
         vm_size: Azure's name, such as ``Standard_NC4as_T4_v3``.
         gpu_model: model of the GPU.
-        gpus: GPUs of a VM. A fraction is a share of one GPU, which Kubernetes counts as one.
+        gpus: number of GPUs of a VM. A fraction means a share of one GPU, which Kubernetes counts as one.
         gpu_memory_gb_total: memory in GB of all the VM's GPUs.
         vcpus: vCPUs, which count against the quota.
         ram_gb: memory in GB.
@@ -56,7 +56,7 @@ class GpuSize:
 
     @property
     def devices(self) -> int:
-        """GPUs that Kubernetes counts on a node of this size."""
+        """Number of GPUs that Kubernetes counts on a node of this size."""
         return max(1, round(self.gpus))
 
     @property
@@ -112,7 +112,8 @@ def lookup(vm_size: str) -> GpuSize:
     hint = "sizes.gpu_sizes(azure, location) lists the GPU sizes of a location."
     if similar:
         hint = f"Did you mean {' or '.join(map(repr, similar))}?"
-    raise SizeNotAvailable(f"there is no GPU VM size {vm_size!r}", vm_size=vm_size, alternatives=similar, hint=hint)
+    message = f"`vm_size` must be a GPU VM size, got {vm_size!r}"
+    raise SizeNotAvailable(message, vm_size=vm_size, alternatives=similar, hint=hint)
 
 
 def is_gpu_size(vm_size: str) -> bool:
@@ -126,14 +127,15 @@ def nearest_names(vm_size: str, names: Sequence[str]) -> list[str]:
     prefix = "standard_"
     by_short_name = {name.lower().removeprefix(prefix): name for name in names}
     wanted = vm_size.lower().removeprefix(prefix)
-    matches = difflib.get_close_matches(wanted, by_short_name, _MOST_SUGGESTIONS, _SIMILARITY)
+    matches = difflib.get_close_matches(wanted, by_short_name, _MAX_SUGGESTIONS, _SIMILARITY)
     return [by_short_name[match] for match in matches]
 
 
 def alternatives(vm_size: str) -> tuple[str, ...]:
     """Return the current sizes that can replace a GPU size, best first.
 
-    The size that Azure recommends comes first, then the other sizes with the same GPU model. No request is sent.
+    The size that Azure recommends comes first, then the other sizes with the same GPU model that AKS supports. No
+    request is sent.
 
     Args:
         vm_size: such as ``Standard_NC6``; upper and lower case do not matter.
@@ -146,7 +148,7 @@ def alternatives(vm_size: str) -> tuple[str, ...]:
     candidates = [
         other
         for other in table().values()
-        if not other.retired_on and other.gpu_model == wanted.gpu_model and other.vm_size != size.vm_size
+        if other.aks and not other.retired_on and other.gpu_model == wanted.gpu_model and other.vm_size != size.vm_size
     ]
     candidates.sort(key=lambda other: (other.vm_size != wanted.vm_size, other.gpus != wanted.gpus, other.vcpus))
     return tuple(other.vm_size for other in candidates)

@@ -17,7 +17,7 @@ def write_private(path: Path, content: str | bytes, mode: int = 0o600) -> None:
         content: the new content; text is written as UTF-8.
         mode: the file's new permissions.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_directories(path.parent)
     data = content.encode() if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # created with mode 0600
     temporary = Path(name)
@@ -30,3 +30,11 @@ def write_private(path: Path, content: str | bytes, mode: int = 0o600) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_directories(path: Path) -> None:
+    """Create a directory and those above it that are missing. ``mkdir(parents=True)`` ignores the mode for those."""
+    if path.is_dir():
+        return
+    _make_directories(path.parent)
+    path.mkdir(exist_ok=True, mode=0o700)

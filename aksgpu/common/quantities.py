@@ -20,14 +20,14 @@ _PATTERN = re.compile(
 )
 _NANO = Decimal("1e-9")
 _PRECISION = Context(prec=100)
-"""The largest quantity with all its nanos has more digits than the default context's 28."""
+"""The largest quantity has more digits than the 28 of the default context."""
 
 SYNTAX = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 """The API server's error text for an invalid quantity."""
 _MAX_LENGTH = 64
-"""Characters in a quantity."""
+"""Maximum number of characters of a quantity."""
 _MAX_EXPONENT = 40
-"""Numbers from 10**40 on are rejected."""
+"""Numbers of 10**40 or more are rejected."""
 _BINARY_MINIMUM = 1024
 """Smaller numbers are written with a decimal suffix, as Kubernetes does."""
 

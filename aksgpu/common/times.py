@@ -13,7 +13,7 @@ def now(after: int = 0) -> str:
 
 
 def now_micro() -> str:
-    """Return the current time with microseconds, as events and leases have it."""
+    """Return the current time with microseconds, which is the format of events and leases."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

@@ -1,4 +1,4 @@
-"""Read YAML with limits, so that a small text cannot take minutes or the whole memory.
+"""Read YAML with limits, so that a small text cannot use minutes of CPU time or all memory.
 
 YAML can name a part of a document and repeat it by that name (an alias). A few lines of nested aliases can mean
 millions of values. The limits here are checked on the stream of parser events, before any value is built.
@@ -27,15 +27,15 @@ __all__ = [
 ]
 
 MAX_BYTES = 3 * 1024 * 1024
-"""Bytes of a text. Kubernetes takes no larger request body."""
+"""Bytes of a text. Kubernetes accepts no larger request body."""
 MAX_DEPTH = 100
-"""Levels of nesting."""
+"""Maximum nesting depth."""
 MAX_VALUES = 100_000
-"""Keys and values of all documents of a text, with each alias counted as what it repeats."""
+"""Keys and values of all documents of a text, with each alias counted as the values that it repeats."""
 MIN_INTEGER = -(2**63)
-"""Smallest integer that the Kubernetes API takes."""
+"""Smallest integer that the Kubernetes API accepts."""
 MAX_INTEGER = 2**63 - 1
-"""Largest integer that the Kubernetes API takes."""
+"""Largest integer that the Kubernetes API accepts."""
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The fastest of PyYAML's safe loaders that is installed."""
@@ -47,7 +47,7 @@ _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
 class _ManifestLoader(LOADER):  # type: ignore[misc]  # the base class is chosen when the module is loaded
-    """A safe loader that refuses a key which occurs twice, and keeps keys and dates as the text that was written."""
+    """A safe loader that refuses a key that occurs twice, and keeps keys and dates as text."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
@@ -72,7 +72,7 @@ class _ManifestLoader(LOADER):  # type: ignore[misc]  # the base class is chosen
 def load_all(text: str | bytes) -> list[Any]:
     """Return the documents of a YAML text as JSON values. Empty documents are left out.
 
-    Dates are texts, as for ``kubectl``. Keys are texts, as in JSON.
+    Dates are strings, as for ``kubectl``. Keys are strings, as in JSON.
 
     Args:
         text: one or more documents. JSON is YAML too.
@@ -112,7 +112,7 @@ def check_limits(text: str | bytes, *, aliases: bool = True) -> None:
 
 
 class _OpenCollection:
-    """A mapping or sequence whose end was not read yet."""
+    """A mapping or sequence whose end has not been read yet."""
 
     def __init__(self, anchor: str | None, count_before: int) -> None:
         self.anchor = anchor
@@ -122,7 +122,7 @@ class _OpenCollection:
 
 
 class _Counter:
-    """Counts the levels and values of a document as if its aliases were replaced by what they mean.
+    """Counts the levels and values of a document as if its aliases were replaced by their values.
 
     Attributes:
         count: number of keys and values.
@@ -175,11 +175,11 @@ def json_value(value: Any) -> Any:
     """Return a copy of a value that JSON and the Kubernetes API can hold.
 
     Args:
-        value: mappings, sequences, texts, numbers, booleans and None, nested. Numbers of other libraries (NumPy's) are
-            converted.
+        value: mappings, sequences, strings, numbers, booleans and None, nested. Numbers of other libraries such as
+            NumPy are converted.
 
     Raises:
-        InvalidInput: it holds anything else, itself, or too much; the message names the field.
+        InvalidInput: it contains any other type, contains itself, or exceeds a limit. The message names the field.
     """
     return _Copier().copy(value, "", 0)
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aksgpu.jobs.create import apply, submit
+from aksgpu.jobs.executor import Executor
 from aksgpu.jobs.find import attach, get, list
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_status import JobStatus
+from aksgpu.jobs.many_jobs import as_completed
 
-__all__ = ["Job", "JobStatus", "apply", "attach", "get", "list", "submit"]
+__all__ = ["Executor", "Job", "JobStatus", "apply", "as_completed", "attach", "get", "list", "submit"]
 
 
 def __dir__() -> Sequence[str]:

@@ -20,7 +20,7 @@ class FailureRecord:
     """Diagnoses the pods of a Job while they exist.
 
     A Job fails some seconds after its pod. If its pods restart in place (``OnFailure``), Kubernetes deletes the pod at
-    that moment, and its log with it. So each failure is diagnosed when it is first observed.
+    that moment, and its log with it. Each failure is therefore diagnosed when it is first observed.
 
     Attributes:
         last: the diagnosis of the newest failure; None if there was none.

@@ -42,13 +42,13 @@ _LONGEST_NAMESPACE = 63
 _LONGEST_IMAGE = 500
 """Characters of an image's reference."""
 _LONGEST_READ = 1000
-"""Characters of a wrong value that are read to propose a valid one."""
+"""Number of characters of an invalid value that are used to propose a valid one."""
 
-_LEAST_MEMORY = 2**20
+_MIN_MEMORY = 2**20
 """Bytes. No container runs with less memory, so a smaller amount has the wrong unit."""
-_MOST_CORES = 10_000
+_MAX_CORES = 10_000
 """Cores. No machine has more, so a larger amount has the wrong unit."""
-_LEAST_CORES = Decimal("0.001")
+_MIN_CORES = Decimal("0.001")
 """Cores. Kubernetes counts in thousandths."""
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
@@ -62,7 +62,7 @@ _IMAGE = re.compile(rf"(?:{_HOST}/)?{_PATH}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127
 _LOOSE_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zA-Z]*)")
 """A number and a unit as people write them, such as ``8 GB``."""
 _LONGEST_LOOSE_QUANTITY = 40
-"""Characters of such a text that are read."""
+"""Number of characters of such a string that are read."""
 _MILLICORES = ("m", "mcpu", "mi", "milli", "millicores", "mcores")
 """Units that mean thousandths of a core."""
 
@@ -209,10 +209,13 @@ def _as_string(value: object) -> str | None:
         value = os.fspath(value)
     if isinstance(value, str):
         return value
-    if isinstance(value, int):
-        return _written(value)
     is_number = isinstance(value, Real) or (hasattr(value, "__index__") and not isinstance(value, bytes))
-    return str(value) if is_number else None
+    if not is_number:
+        return None
+    try:
+        return str(value)
+    except ValueError:  # an integer of thousands of digits
+        return None
 
 
 def sequence_of_texts(path: str, values: object) -> None:
@@ -236,15 +239,15 @@ def cpu(value: object, argument: str = "cpu") -> str | None:
     """Return a quantity of cores; None for None. Numbers are rounded up to thousandths."""
     if value is None:
         return None
-    if isinstance(value, str) and _LEAST_CORES <= _amount(value) <= _MOST_CORES:
+    if isinstance(value, str) and _MIN_CORES <= _amount(value) <= _MAX_CORES:
         return value
     if type(value) is not bool and isinstance(value, Real):
         cores = _finite(value)
-        if _LEAST_CORES <= cores <= _MOST_CORES:
+        if _MIN_CORES <= cores <= _MAX_CORES:
             millicores = math.ceil(round(cores * 1000, 6))
             return str(millicores // 1000) if millicores % 1000 == 0 else f"{millicores}m"
     raise InvalidInput(
-        f"`{argument}` must be cores, from 0.001 to {_MOST_CORES:,}, such as 2 or '500m', got {shown(value)}",
+        f"`{argument}` must be cores, from 0.001 to {_MAX_CORES:,}, such as 2 or '500m', got {shown(value)}",
         hint=f"Did you mean {_proposed_cores(value)!r}?",
     )
 
@@ -253,10 +256,10 @@ def memory(value: object, argument: str = "memory") -> str | None:
     """Return a quantity of bytes; None for None."""
     if value is None:
         return None
-    amount = Decimal(-1) if isinstance(value, bool) else _amount(_written(value))
-    if isinstance(value, str) and amount >= _LEAST_MEMORY:
+    amount = Decimal(-1) if isinstance(value, bool) else _amount(_as_text(value))
+    if isinstance(value, str) and amount >= _MIN_MEMORY:
         return value
-    meaning = f", which is {amount:f} bytes" if 0 <= amount < _LEAST_MEMORY else ""
+    meaning = f", which is {amount:f} bytes" if 0 <= amount < _MIN_MEMORY else ""
     raise InvalidInput(
         f"`{argument}` must be a quantity with a unit, such as '8Gi', got {shown(value)}{meaning}",
         hint=f"Did you mean {_proposed_bytes(value)!r}?",
@@ -319,7 +322,7 @@ def _loose_quantity(value: object) -> tuple[str, str] | None:
     """Return the number and the unit of a wrong quantity; None if it has no number above 0."""
     if isinstance(value, bool):
         return None
-    match = _LOOSE_QUANTITY.match(_written(value)[:_LONGEST_LOOSE_QUANTITY])
+    match = _LOOSE_QUANTITY.match(_as_text(value)[:_LONGEST_LOOSE_QUANTITY])
     if match is None or float(match[1]) <= 0:
         return None
     return match[1], match[2]
@@ -334,7 +337,7 @@ def _proposed_bytes(value: object) -> str:
     prefix = unit[:1].upper()
     if prefix and prefix in "KMGTP":
         return f"{number}{prefix}i"
-    if prefix or float(number) < _LEAST_MEMORY:
+    if prefix or float(number) < _MIN_MEMORY:
         return f"{number}Gi"
     size = int(float(number))
     return f"{size // 2**30}Gi" if size % 2**30 == 0 else f"{math.ceil(size / 2**20)}Mi"
@@ -346,15 +349,15 @@ def _proposed_cores(value: object) -> str:
     if found is None:
         return "2"
     number, unit = found
-    if float(number) > _MOST_CORES * 1000:
+    if float(number) > _MAX_CORES * 1000:
         return "2"
-    if float(number) > _MOST_CORES or unit.lower() in _MILLICORES:
+    if float(number) > _MAX_CORES or unit.lower() in _MILLICORES:
         return f"{number}m"
-    return number if float(number) >= _LEAST_CORES else "1m"
+    return number if float(number) >= _MIN_CORES else "1m"
 
 
-def _written(value: object) -> str:
-    """Return a value as text, also an integer that is too long for Python to write."""
+def _as_text(value: object) -> str:
+    """Return a value as text, even an integer that is too long for Python to convert."""
     try:
         return value if isinstance(value, str) else repr(value)
     except ValueError:

@@ -14,7 +14,7 @@ from aksgpu.waiting import deadline
 
 __all__ = ["describe_ending"]
 
-_READING = 5.0
+_READ_TIMEOUT = 5.0
 """Seconds that reading the exit code may take."""
 _UNITS = {
     "day": 86400,
@@ -49,7 +49,7 @@ def _failure(aks: HasKube, job: Object, condition: Mapping[str, Any]) -> str:
     """Return how a failed Job ended, such as ``with exit code 1 (BackoffLimitExceeded)``."""
     reason = condition.get("reason") or "Failed"
     try:
-        with deadline(_READING):
+        with deadline(_READ_TIMEOUT):
             pods = job_pods(aks.kube, job)
     except KubernetesError:
         return f"and failed ({reason}; its exit code could not be read)"
@@ -73,7 +73,7 @@ def _time_ago(timestamp: object) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return a time span in whole units of the largest kind that fits, such as ``3 minutes``."""
+    """Return a time span in the largest unit of which it has at least one, such as ``3 minutes``."""
     whole_seconds = max(0, int(seconds))
     for unit, size in _UNITS.items():
         if whole_seconds >= size:

@@ -106,7 +106,7 @@ def _phase(job: Object, status: Mapping[str, Any], pods: Sequence[Object] | None
         newest = states[-1]
         reason = "" if newest.word == "Pending" else newest.word
         return _Phase("Pending", reason, newest.message)
-    if status.get("ready"):
+    if status.get("ready") and not pods:
         return _Phase("Running")
     if not pods and status.get("active"):
         return _Phase("Pending")

@@ -20,7 +20,7 @@ class Watcher(Protocol):
         """Read the Job's state now and show it."""
 
     def interrupted(self) -> None:
-        """Stop watching, because the user interrupted a wait. What is shown stays."""
+        """Stop watching, because the user interrupted a wait. The display keeps its content."""
 
 
 watchers: dict[int, Watcher] = {}

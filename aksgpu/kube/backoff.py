@@ -14,7 +14,7 @@ LONGEST_PAUSE = 15.0
 
 
 class Backoff:
-    """Pauses that double, with jitter so that many clients do not return at the same moment.
+    """Pauses that double, with jitter, so that many clients do not retry at the same time.
 
     Args:
         deadline: value of ``time.monotonic()`` at which every pause ends.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import builtins
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from aksgpu import waiting
-from aksgpu.common.arguments import shown
+from aksgpu.common.arguments import integer, shown
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import (
     AlreadyExists,
@@ -23,12 +23,15 @@ from aksgpu.errors import (
     NotFound,
     Unreachable,
 )
-from aksgpu.kube import path_names, retry_policy
+from aksgpu.kube import path_names, port_forward, retry_policy
 from aksgpu.kube.backoff import Backoff
 from aksgpu.kube.decoding import decode
+from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
+from aksgpu.kube.port_forward import PortForward
 from aksgpu.kube.status_errors import UNREACHABLE_HINT
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
+from aksgpu.kube.websockets import ChannelSocket
 
 __all__ = ["KINDS", "HasKube", "Kind", "Kube", "Object"]
 
@@ -42,13 +45,14 @@ WATCH_SECONDS = 120
 """Seconds of one watch request. Servers end them anyway, and a short one notices a dead connection early."""
 LOG_RETRY_SECONDS = 10.0
 """Seconds for which opening a log is repeated. :mod:`aksgpu.logs` has its own rules for a longer outage."""
+LARGEST_PORT = 65535
 MANAGER = "aksgpu"
 """Field manager of the fields that this library sets."""
 
 _ABSENT = "absent"
-"""In place of a uid: there was no object."""
+"""Instead of a uid: the object did not exist."""
 _UNKNOWN = "unknown"
-"""In place of a uid: the user may not read the object."""
+"""Instead of a uid: the user may not read the object."""
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """Characters of generated names. The API server uses the same ones, which form no words."""
 _SUFFIX_LENGTH = 5
@@ -126,14 +130,14 @@ class Kube:
         """Return the API of a kubeconfig's cluster. Sends no request yet.
 
         Args:
-            path: the file; None means ``KUBECONFIG`` or ``~/.kube/config``.
-            context: a context in it; None means the current one.
-            refresh: returns a bearer token; called now, and again after a 401. It replaces a login program such as
-                ``kubelogin`` that the kubeconfig names.
+            path: the file, or several as in ``KUBECONFIG``; None means that variable or ``~/.kube/config``.
+            context: name of a context in it; None means the current one.
+            refresh: returns a bearer token. It is called now, and again after each 401. With it, a login program such
+                as ``kubelogin`` or an auth provider that the kubeconfig names is not used.
 
         Raises:
-            InvalidInput: there is no such file or context.
-            Unauthorized: the login that the kubeconfig names does not work.
+            InvalidInput: the file or the context does not exist, or cannot be used.
+            Unauthorized: the login that the kubeconfig requires does not work.
         """
         return cls(Transport(path, context, refresh))
 
@@ -160,7 +164,7 @@ class Kube:
         return found
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
-        """Return an object, or None if there is none."""
+        """Return an object, or None if it does not exist."""
         try:
             return self.get(kind, name, namespace)
         except NotFound:
@@ -169,8 +173,8 @@ class Kube:
     def create(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """Create an object. Unknown fields raise :class:`~aksgpu.errors.Invalid`.
 
-        The name of an object with metadata.generateName is generated here, as the server would do it. So the object can
-        be recognised if the server's response is lost.
+        The name of an object with metadata.generateName is generated here, in the same way as by the server. The object
+        can therefore be recognised if the server's response is lost.
 
         Raises:
             AlreadyExists: an object of this name exists already.
@@ -193,7 +197,7 @@ class Kube:
                     raise
                 return made
 
-        with retry_policy.patience():
+        with retry_policy.default_deadline():
             if named is obj:
                 before = self._uid_before(path)
             return retry_policy.call(attempt, what)
@@ -257,7 +261,7 @@ class Kube:
             The object if it still exists, or else a Status.
 
         Raises:
-            NotFound: there was no such object.
+            NotFound: the object did not exist.
         """
         path = self._path(kind, namespace, name)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
@@ -279,12 +283,12 @@ class Kube:
                     return _deleted(replaced)
                 raise
 
-        with retry_policy.patience():
+        with retry_policy.default_deadline():
             before = self._uid_before(path)
             return retry_policy.call(attempt, f"deleting {kind} {name}")
 
-    # The uid of the object before a write shows whether the write was done although its response was lost: each object
-    # has another uid.
+    # If the response to a write is lost, the object's uid before the write shows whether the write was done, because
+    # each object has its own uid.
 
     def _uid_before(self, path: str) -> str:
         """Return the uid of an object before a write; _ABSENT if there is none, _UNKNOWN if it may not be read."""
@@ -304,7 +308,7 @@ class Kube:
             raise AlreadyExists(
                 f"{taken.message}. The response to an earlier attempt was lost, so this call may have created it",
                 status=taken.status,
-                hint="Look at the object. With a role that may `get` it, the library finds out by itself.",
+                hint="Check the object. With a role that may `get` it, the library does this itself.",
             )
         try:
             found = self._exchange("GET", path, f"GET {path}")
@@ -483,6 +487,82 @@ class Kube:
         with waiting.deadline(LOG_RETRY_SECONDS):
             return retry_policy.call(attempt, f"the log of pod {pod}")
 
+    def exec(
+        self,
+        pod: str,
+        command: Sequence[str],
+        namespace: str | None = None,
+        *,
+        container: str | None = None,
+        stdin: bool = False,
+    ) -> ExecStream:
+        """Start a program in a container that runs, and return its streams.
+
+        The request is sent once: a program that may have started is not started again.
+
+        Args:
+            pod: name of the pod.
+            command: the program and its arguments. No shell reads them.
+            namespace: the pod's namespace; None means the context's namespace.
+            container: name of the container; None if the pod has only one.
+            stdin: whether the program gets input.
+
+        Returns:
+            The streams; use them as a context manager.
+
+        Raises:
+            Forbidden: you may not run programs in pods. The ``edit`` role of a namespace may.
+            NotFound: there is no such pod.
+            Unreachable: there was no response. The program may have started.
+
+        Example:
+            >>> with aks.kube.exec("train-x2vbn", ["nvidia-smi", "-L"]) as program:  # doctest: +SKIP
+            ...     print(program.communicate(timeout=30).stdout.decode())
+        """
+        words = [command] if isinstance(command, str) else builtins.list(command)
+        if isinstance(command, str) or not words:
+            raise InvalidInput(f"`command` must be a list of the program and its arguments, got {shown(command)}")
+        if container is not None:
+            path_names.check_container(container)
+        path = self._path("Pod", namespace, pod, "exec", argument="pod")
+        params: builtins.list[tuple[str, Any]] = [("command", str(word)) for word in words]
+        params += [("stdin", stdin), ("stdout", True), ("stderr", True)]
+        if container is not None:
+            params.append(("container", container))
+        return ExecStream(self._transport.open_websocket(path, params, PROTOCOLS), f"{words[0]} in pod {pod}")
+
+    def port_forward(self, pod: str, port: int, namespace: str | None = None, *, local_port: int = 0) -> PortForward:
+        """Open a port of this machine whose connections lead to a port of a pod.
+
+        The program in the pod must listen on all addresses or on its loopback address.
+
+        Args:
+            pod: name of the pod.
+            port: the port in the pod.
+            namespace: the pod's namespace; None means the context's namespace.
+            local_port: the port on this machine; 0 for one that is free.
+
+        Returns:
+            The open port; use it as a context manager.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            OSError: the local port is in use.
+
+        Example:
+            >>> with aks.kube.port_forward("train-x2vbn", 6006) as forward:  # doctest: +SKIP
+            ...     print(forward.url)
+        """
+        number = integer("port", port, 1, LARGEST_PORT)
+        local = integer("local_port", local_port, 0, LARGEST_PORT)
+        self._path("Pod", namespace, pod, "portforward", argument="pod")
+        return PortForward(lambda: self.open_port(pod, number, namespace), local)
+
+    def open_port(self, pod: str, port: int, namespace: str | None = None) -> ChannelSocket:
+        """Open one connection to a port of a pod. :meth:`port_forward` uses it for each of its connections."""
+        path = self._path("Pod", namespace, pod, "portforward", argument="pod")
+        return self._transport.open_websocket(path, [("ports", port)], port_forward.PROTOCOLS)
+
     def request(
         self,
         method: str,
@@ -622,7 +702,7 @@ def _selectors(labels: str, fields: str) -> dict[str, str | None]:
 
 
 def _checked_object(response: Object, request: str) -> Object:
-    """Return a response that must be an object. A proxy may respond with a Status or another JSON object of its own."""
+    """Return a response that must be an object. A proxy may respond with its own Status or JSON object."""
     if response.get("kind") == "Status" or not isinstance(response.get("metadata"), dict):
         raise KubernetesError(f"{request}: the response is not a Kubernetes object")
     return response

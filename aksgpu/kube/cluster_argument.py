@@ -11,7 +11,7 @@ __all__ = ["check_cluster"]
 
 
 def check_cluster(aks: object) -> None:
-    """Raise InvalidInput unless the argument ``aks`` is a cluster. Does not connect to it."""
+    """Raise InvalidInput unless the argument ``aks`` is any object with a Kubernetes API. Does not connect to it."""
     if isinstance(aks, Kube):
         raise InvalidInput(
             "`aks` must be a cluster, got its Kube",

@@ -39,7 +39,7 @@ def headers(user: Mapping[str, Any], context: str) -> list[Header]:
         found.append(("Impersonate-Group", group))
     extra = user.get("as-user-extra") or {}
     if not isinstance(extra, Mapping):
-        raise _wrong("as-user-extra", "a mapping of texts to lists of texts", extra, context)
+        raise _wrong("as-user-extra", "a mapping of strings to lists of strings", extra, context)
     for key, values in extra.items():
         # Kubernetes decodes the key, and converts it to lower case.
         header = f"Impersonate-Extra-{quote(_text('as-user-extra', key, context), safe='')}"
@@ -58,13 +58,13 @@ def _texts(field: str, values: Any, context: str) -> list[str]:
     if values is None:
         return []
     if not isinstance(values, list):
-        raise _wrong(field, "a list of texts", values, context)
+        raise _wrong(field, "a list of strings", values, context)
     return [_text(field, value, context) for value in values]
 
 
 def _text(field: str, value: Any, context: str) -> str:
     if not isinstance(value, str) or not value or not re.fullmatch(r"[\x20-\x7e]+", value) or value != value.strip():
-        raise _wrong(field, "printable ASCII text, which a header can carry", value, context)
+        raise _wrong(field, "printable ASCII text, which can be sent as a header", value, context)
     return value
 
 

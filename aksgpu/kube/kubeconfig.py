@@ -60,10 +60,10 @@ def load(path: str | os.PathLike[str] | None) -> dict[str, Any]:
 
     Args:
         path: a file, or several as in ``KUBECONFIG``; None means that variable or ``~/.kube/config``. Several files
-            are merged; the first entry of a name counts.
+            are merged; of entries with the same name, the first one is used.
 
     Raises:
-        InvalidInput: there is no file, or one is not a kubeconfig.
+        InvalidInput: no file exists, or one is not a kubeconfig.
     """
     listed = os.fspath(path) if path is not None else os.environ.get("KUBECONFIG") or "~/.kube/config"
     files = [expanded(name) for name in listed.split(os.pathsep) if name]
@@ -137,7 +137,7 @@ def write(path: Path, config: Mapping[str, Any]) -> None:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes text that kubectl's YAML reads as a number or a boolean, and Python's as text: 1e5, 0o7, y."""
+        """Quotes strings that are numbers or booleans for kubectl's YAML parser, but not for Python's: 1e5, 0o7, y."""
 
     def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         style = "'" if re.match(r"[-+.]?\d|[yYnN]$", text) else None

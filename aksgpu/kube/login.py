@@ -17,8 +17,8 @@ from aksgpu.kube import kubeconfig
 __all__ = ["LOGIN_HINT", "entry", "with_credentials"]
 
 LOGIN_HINT = (
-    'Get the cluster through Azure instead, cluster.get(azure, name, resource_group="myGroup"): its token then comes '
-    "from azure-identity. Or install the program and log in (for AKS: kubelogin convert-kubeconfig -l azurecli)."
+    'Get the cluster through Azure instead, with cluster.get(azure, name, resource_group="myGroup"): its token then '
+    "comes from azure-identity. Or install the program and log in (AKS: kubelogin convert-kubeconfig -l azurecli)."
 )
 """Hint of errors about login programs."""
 
@@ -38,7 +38,7 @@ def entry(config: Mapping[str, Any], section: str, name: str, key: str) -> dict[
         key: ``cluster``, ``context`` or ``user``.
 
     Raises:
-        InvalidInput: there is no such entry.
+        InvalidInput: the entry does not exist.
     """
     for each in config[section]:
         if each["name"] == name:
@@ -50,18 +50,18 @@ def entry(config: Mapping[str, Any], section: str, name: str, key: str) -> dict[
 def with_credentials(
     config: Mapping[str, Any], context: str, *, own_token: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the kubeconfig without login program, with the credentials that the program gave.
+    """Return the kubeconfig with the credentials of its login program instead of the program.
 
     Args:
         config: the kubeconfig.
         context: name of the context whose user logs in.
-        own_token: whether the caller has a token. Then the login that the kubeconfig asks for is left out.
+        own_token: whether the caller has a token. If so, the login that the kubeconfig requires is left out.
 
     Returns:
         The kubeconfig, and the context's user in it.
 
     Raises:
-        Unauthorized: the login does not work from Python, or gave no credentials.
+        Unauthorized: the login does not work from Python, or returned no credentials.
     """
     details = entry(config, "contexts", context, "context")
     name = str(details.get("user"))

@@ -1,8 +1,8 @@
 """Rules for names that become segments of a request's path.
 
-A name is data. It must never change which path a request has: HTTP clients remove ``.`` and ``..`` from a path, and
-servers decode ``%2F``, so a delete of a ConfigMap named ``.`` would become a delete of every ConfigMap. Every segment
-is therefore checked here before a request is built. The rules are those of Kubernetes' own validation, by kind.
+A name must never change the path of a request. HTTP clients remove ``.`` and ``..`` from a path, and servers decode
+``%2F``, so a delete of a ConfigMap named ``.`` would become a delete of every ConfigMap. Every segment is therefore
+checked here before a request is built. The rules are those of Kubernetes' own validation, by kind.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Rule(NamedTuple):
     Attributes:
         pattern: the regular expression that the whole name must match.
         longest: maximum number of characters.
-        text: the rule in words.
+        text: a description of the rule.
     """
 
     pattern: re.Pattern[str]
@@ -178,7 +178,7 @@ def check_path(path: object, method: str = "GET") -> str:
 
 
 def proposed(value: object, longest: int = LABEL.longest) -> str:
-    """Return a valid name that resembles the value; empty where there is none."""
+    """Return a valid name that resembles the value; empty if there is none."""
     if not isinstance(value, str):
         return ""
     words = re.sub(r"[^a-z0-9]+", "-", value[: 4 * longest].lower())

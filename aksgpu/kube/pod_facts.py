@@ -18,8 +18,10 @@ __all__ = [
     "ended",
     "ended_by_deletion",
     "gpus",
+    "job_name",
     "last_failure",
     "owner",
+    "readable_message",
     "restarts",
     "state",
 ]
@@ -27,7 +29,10 @@ __all__ = [
 UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 """Waiting reasons of containers whose image cannot be pulled."""
 STUCK = (*UNPULLABLE, "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
-"""Waiting reasons of containers that do not start without a change by a person."""
+"""Waiting reasons of containers that do not start until somebody changes something."""
+
+_RECORD = "\naksgpu1."
+"""Beginning of such a record: see :mod:`aksgpu.payload.records`."""
 
 
 class State(NamedTuple):
@@ -69,12 +74,23 @@ def containers(status: Object) -> tuple[Object, ...]:
 def _container_states(status: Object) -> Iterator[State]:
     """Yield the states of containers that wait or failed, the most important first."""
     for entry in containers(status):
-        waiting = (entry.get("state") or {}).get("waiting")
-        ended = (entry.get("state") or {}).get("terminated")
+        current = entry.get("state") or {}
+        waiting = current.get("waiting")
+        ended = current.get("terminated")
         if waiting and waiting.get("reason") not in (None, "PodInitializing"):
             yield State(waiting["reason"], waiting.get("message") or "")
         elif ended and ended.get("exitCode"):
-            yield State(ended.get("reason") or "Error", ended.get("message") or f"exit code {ended.get('exitCode')}")
+            message = readable_message(ended) or f"exit code {ended.get('exitCode')}"
+            yield State(ended.get("reason") or "Error", message)
+
+
+def readable_message(ended: Mapping[str, Any]) -> str:
+    """Return the termination message of a container, without the record that the runner of an Executor adds.
+
+    Args:
+        ended: the container's ``terminated`` state.
+    """
+    return str(ended.get("message") or "").partition(_RECORD)[0]
 
 
 def ended(pod: Object) -> bool:
@@ -130,7 +146,8 @@ def _moment(stamp: Any) -> datetime | None:
 
 def restarts(pod: Object) -> int:
     """Return how often the containers of a pod were restarted."""
-    return sum(int(e.get("restartCount") or 0) for e in (pod.get("status") or {}).get("containerStatuses") or ())
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return sum(int(entry.get("restartCount") or 0) for entry in statuses)
 
 
 def owner(pod: Object) -> str:
@@ -140,6 +157,14 @@ def owner(pod: Object) -> str:
         if reference.get("controller"):
             return f"{metadata['namespace']}/{reference['name']}"
     return f"{metadata['namespace']}/{metadata['name']}"
+
+
+def job_name(pod: Object) -> str:
+    """Return the name of the Job that a pod belongs to; empty if it belongs to none."""
+    for reference in pod["metadata"].get("ownerReferences") or ():
+        if reference.get("kind") == "Job":
+            return str(reference["name"])
+    return ""
 
 
 def gpus(spec: Object) -> dict[str, int]:

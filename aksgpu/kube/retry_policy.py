@@ -1,12 +1,12 @@
 """Which failed requests are repeated, and for how long.
 
 Temporary failures are a connection that is refused, broken or silent, a response that ends early, and the statuses 408,
-429, 500, 502, 503 and 504. For some seconds after its start an API server also returns 403 to users who have the right,
-because it has not read its roles yet. After a 401, :mod:`aksgpu.kube.transport` tries once more with new credentials.
-All other errors are raised at once.
+429, 500, 502, 503 and 504. For some seconds after its start, an API server also returns 403 to users who have the
+permission, because it has not read its roles yet. After a 401, :mod:`aksgpu.kube.transport` tries once
+more with new credentials. All other errors are raised at once.
 
 A read is repeated after each temporary failure. A write is repeated in three cases: the server certainly did not apply
-it, a second time changes nothing, or the caller can find out afterwards whether the first attempt was applied.
+it, a second attempt changes nothing, or the caller can check afterwards whether the first attempt was applied.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from aksgpu.errors import Forbidden, Invalid, KubernetesError, Unreachable
 from aksgpu.kube.backoff import Backoff
 
 __all__ = [
+    "DEFAULT_TIMEOUT",
     "FIRST_PAUSE",
     "LONGEST_PAUSE",
-    "PATIENCE",
-    "ROLES_PATIENCE",
+    "ROLES_TIMEOUT",
     "TRANSIENT_STATUSES",
     "call",
+    "default_deadline",
     "is_transient",
     "is_unsent",
-    "patience",
     "roles_are_missing",
+    "single_attempt",
 ]
 
 T = TypeVar("T")
 
-PATIENCE = 65.0
+DEFAULT_TIMEOUT = 65.0
 """Seconds for which a call outside a wait is repeated. An API server that restarts may refuse connections for 60."""
-ROLES_PATIENCE = 20.0
+ROLES_TIMEOUT = 20.0
 """Seconds for which a 403 may come from an API server that has not read its roles yet."""
 TRANSIENT_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
 """HTTP statuses of temporary failures."""
@@ -60,7 +61,7 @@ def is_transient(failed: KubernetesError) -> bool:
 
 
 def roles_are_missing(failed: KubernetesError) -> bool:
-    """Return whether a 403 says that a role was not found, as it happens after the start of an API server."""
+    """Return whether a 403 says that a role was not found, which happens after the start of an API server."""
     return isinstance(failed, Forbidden) and "RBAC: " in failed.message and "not found" in failed.message
 
 
@@ -74,11 +75,11 @@ def is_unsent(failed: KubernetesError) -> bool:
 def call(attempt: Callable[[bool], T], what: str, *, repeat_lost: bool = True) -> T:
     """Call ``attempt`` until it succeeds, fails permanently, or the time is up.
 
-    The limit is the innermost :func:`aksgpu.waiting.deadline`, or else :data:`PATIENCE`.
+    The limit is the innermost :func:`aksgpu.waiting.deadline`, or else :data:`DEFAULT_TIMEOUT`.
 
     Args:
         attempt: sends the request once. Its argument is whether the server may have processed an earlier attempt.
-        what: the request in words, for errors.
+        what: a description of the request, for errors.
         repeat_lost: whether to repeat a request that the server may have processed.
 
     Raises:
@@ -86,15 +87,15 @@ def call(attempt: Callable[[bool], T], what: str, *, repeat_lost: bool = True) -
         Unreachable: the last failure when the time was up, or when a request that the server may have processed must
             not be repeated.
     """
-    with patience():
+    with default_deadline():
         return _call(attempt, what, repeat_lost)
 
 
 @contextlib.contextmanager
-def patience() -> Iterator[None]:
-    """Limit the requests in a ``with`` block to :data:`PATIENCE`, unless there is a deadline already."""
+def default_deadline() -> Iterator[None]:
+    """Limit the requests in a ``with`` block to :data:`DEFAULT_TIMEOUT`, unless a deadline is already set."""
     if waiting.time_left() is None:
-        with waiting.deadline(PATIENCE):
+        with waiting.deadline(DEFAULT_TIMEOUT):
             yield
     else:
         yield
@@ -131,13 +132,16 @@ def _call(attempt: Callable[[bool], T], what: str, repeat_lost: bool) -> T:
                     if not repeat_lost:
                         raise
                 passed = time.monotonic() - began
-                if roles_are_missing(failed) and passed > ROLES_PATIENCE:
+                if roles_are_missing(failed) and passed > ROLES_TIMEOUT:
                     raise
                 if pause.over:
                     raise _given_up(failed, what, tries, passed) from None
                 notice.say(f"{failed.message.splitlines()[0]}; trying again")
-                wanted = failed.retry_after
-            waiting.pause(wanted) if wanted is not None else pause.sleep()
+                retry_after = failed.retry_after
+            if retry_after is not None:
+                waiting.pause(retry_after)
+            else:
+                pause.sleep()
 
 
 def _given_up(failed: KubernetesError, what: str, tries: int, seconds: float) -> Unreachable:

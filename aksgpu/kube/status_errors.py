@@ -23,12 +23,12 @@ from aksgpu.errors import (
 __all__ = ["STALE_HINT", "UNREACHABLE_HINT", "from_failure", "from_response", "from_status"]
 
 _LONGEST_TEXT = 500
-"""Characters of a response that is not a Status object that an error shows."""
+"""Characters that an error shows of a response that is not a Status object."""
 
 STALE_HINT = (
-    "The cluster may have been deleted or created again, or the credentials have expired: "
-    "aks = cluster.get(azure, name, resource_group=...) shows, and fetches new ones. "
-    "In a kubeconfig of your own: cluster.get_credentials(aks, overwrite_existing=True)."
+    "The cluster may have been deleted or created again, or the credentials have expired. "
+    "Get the cluster again with aks = cluster.get(azure, name, resource_group=...). "
+    "For a kubeconfig of your own, renew the credentials with cluster.get_credentials(aks, overwrite_existing=True)."
 )
 UNREACHABLE_HINT = (
     f"{connection_errors.CONNECT_AGAIN}, aks = cluster.get(azure, name, resource_group=...); then run the cell again. "
@@ -57,27 +57,27 @@ def from_status(status: Mapping[str, Any]) -> KubernetesError:
 
 def _classify(code: int, reason: str, message: str) -> tuple[type[KubernetesError], str]:
     # Server-side apply reports unknown fields as an internal error, create and update as a bad request.
-    unfit = ("strict decoding error", "not declared in schema", "cannot be handled as a ")
-    if code == 422 or any(sign in message for sign in unfit):
-        return Invalid, "Correct the field that the message names; kubectl explain shows which fields there are."
+    signs = ("strict decoding error", "not declared in schema", "cannot be handled as a ")
+    if code == 422 or any(sign in message for sign in signs):
+        return Invalid, "Correct the field that the message names; kubectl explain shows the fields that exist."
     if code == 409:
         if reason == "AlreadyExists":
             return AlreadyExists, ""
-        return Conflict, "The object changed in between or another program manages the field: read it and try again."
+        return Conflict, "The object was changed, or another program manages the field. Read the object and try again."
     if code == 403 and reason == "Forbidden" and "exceeded quota" in message:
-        return Forbidden, "The namespace's ResourceQuota is used up: delete a Job, or have the quota raised."
+        return Forbidden, "The namespace's ResourceQuota is used up. Delete a Job, or ask for a higher quota."
     if code == 404 and message.startswith("namespaces "):
         return (
             NotFound,
-            'Make it with aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ...}}).',
+            'Create it with aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ...}}).',
         )
     if code == 504 and "Too large resource version" in message:
-        return KubernetesError, "The API server has not come so far: list again without a resourceVersion."
+        return KubernetesError, "The resourceVersion is newer than the server's. List again without one."
     known: dict[int, tuple[type[KubernetesError], str]] = {
         401: (Unauthorized, STALE_HINT),
         403: (Forbidden, "Ask the cluster's administrator for a role that allows this, or use another namespace."),
         404: (NotFound, ""),
-        410: (Expired, "The list or watch took too long: start it again."),
+        410: (Expired, "The list or watch took too long. Start it again."),
         # A load balancer returns these while the API server is restarted, upgraded or stopped. Waits continue.
         **dict.fromkeys((502, 503, 504), (Unreachable, UNREACHABLE_HINT)),
     }
@@ -91,7 +91,7 @@ def from_failure(failed: BaseException, what: str, url: str) -> Unreachable:
 
     Args:
         failed: the HTTP library's exception; it becomes ``.original``.
-        what: the server in words.
+        what: a description of the server.
         url: its address.
     """
     from urllib3.exceptions import SSLError

@@ -14,14 +14,14 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlencode
 
 from aksgpu import waiting
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError, Unauthorized, Unreachable
-from aksgpu.kube import impersonation, kubeconfig, login, path_names
+from aksgpu.kube import impersonation, kubeconfig, login, path_names, websockets
 from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_failure, from_response
 
 __all__ = ["Stream", "Transport"]
@@ -29,13 +29,13 @@ __all__ = ["Stream", "Transport"]
 CONNECT_TIMEOUT = 10.0
 """Seconds that a connection may take."""
 READ_TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as broken. API servers report a hanging etcd earlier."""
+"""Default seconds without a byte after which a connection counts as broken. API servers report a slow etcd earlier."""
 SHORTEST_TIMEOUT = 1.0
-"""Seconds that a request gets although its deadline has passed, so that a wait with timeout=0 polls once."""
+"""Seconds for a request whose deadline has passed, so that a wait with timeout=0 polls once."""
 BLOCK_SIZE = 65536
-"""Bytes that are read from a response at once, at most."""
+"""Maximum number of bytes that are read from a response at once."""
 LONGEST_RETRY_AFTER = 30.0
-"""Seconds that a server's Retry-After may ask for; a longer one is shortened."""
+"""Longest Retry-After in seconds that is respected. A longer one is shortened."""
 
 
 class Stream:
@@ -113,19 +113,11 @@ class Stream:
 class Transport:
     """A connection to one API server, as one user.
 
-    Args:
-        path: kubeconfig file, or several as in ``KUBECONFIG``; None means that variable or ``~/.kube/config``.
-        context: name of a context in it; None means the current one.
-        refresh: returns a bearer token. Called now, and again after each 401. Then no login program or provider that
-            the kubeconfig names is used.
+    The arguments and errors are those of :meth:`aksgpu.kube.Kube.from_kubeconfig`.
 
     Attributes:
         context: name of the context.
         namespace: the context's namespace, or ``default``.
-
-    Raises:
-        InvalidInput: there is no such file or context, or it cannot be used.
-        Unauthorized: the login that the kubeconfig asks for does not work.
     """
 
     def __init__(
@@ -204,8 +196,7 @@ class Transport:
             body: sent as JSON, also for apply patches, since JSON is YAML.
             content_type: media type of the body.
             accept: media type of the response.
-            read_timeout: seconds without a byte after which the connection counts as broken; None means
-                :data:`READ_TIMEOUT`. :func:`aksgpu.waiting.deadline` may allow less.
+            read_timeout: as for :data:`READ_TIMEOUT`, which None means. :func:`aksgpu.waiting.deadline` may allow less.
 
         Raises:
             KubernetesError: the subclass for the server's error; Unreachable if there was no response.
@@ -230,6 +221,38 @@ class Transport:
         refused.retry_after = _retry_after(response.headers.get("Retry-After"), refused)
         raise refused
 
+    def open_websocket(
+        self, path: str, params: Sequence[tuple[str, Any]], protocols: Sequence[str]
+    ) -> websockets.ChannelSocket:
+        """Open a WebSocket once, and once more with new credentials after a 401.
+
+        Args:
+            path: Kubernetes path of a subresource such as ``exec``.
+            params: query parameters; a name may occur several times.
+            protocols: the subprotocols that the caller speaks, the best first.
+
+        Raises:
+            KubernetesError: the subclass for the server's error; Unreachable if there was no response.
+        """
+        query = urlencode([(name, _text(value)) for name, value in params])
+        url = f"{self.host}{path_names.check_path(path, 'GET')}?{query}"
+        try:
+            return self._connect(url, protocols, f"GET {path}")
+        except Unauthorized:
+            self._renew()
+            return self._connect(url, protocols, f"GET {path}")
+
+    def _connect(self, url: str, protocols: Sequence[str], where: str) -> websockets.ChannelSocket:
+        left = waiting.time_left()
+        timeout = CONNECT_TIMEOUT if left is None else min(CONNECT_TIMEOUT, max(left, SHORTEST_TIMEOUT))
+        headers = [("User-Agent", "aksgpu"), *self._credentials()]
+        return websockets.connect(self._configuration, url, headers, protocols, timeout=timeout, where=where)
+
+    def _credentials(self) -> list[tuple[str, str]]:
+        """Return the headers that say who sends a request."""
+        login_headers = [(each["key"], each["value"]) for each in self._configuration.auth_settings().values()]
+        return [*login_headers, *self._impersonation]
+
     def _send(
         self, method: str, url: str, content: bytes | None, content_type: str, accept: str, read_timeout: float
     ) -> Any:
@@ -239,9 +262,7 @@ class Transport:
         headers = HTTPHeaderDict({"Accept": accept, "User-Agent": "aksgpu"})
         if content is not None:
             headers["Content-Type"] = content_type
-        for setting in self._configuration.auth_settings().values():
-            headers[setting["key"]] = setting["value"]
-        for name, value in self._impersonation:
+        for name, value in self._credentials():
             headers.add(name, value)
         left = waiting.time_left()
         most = math.inf if left is None else max(left, SHORTEST_TIMEOUT)

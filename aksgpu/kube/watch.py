@@ -1,7 +1,7 @@
 """The loop of :meth:`aksgpu.kube.Kube.watch`.
 
 A server closes each watch after a while, a broken connection may stay silent, and a position becomes too old. The loop
-hides this and yields one stream of changes.
+handles this and yields one stream of changes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["GRACE", "Event", "Watch"]
 Event = tuple[str, Object]
 
 GRACE = 15.0
-"""Seconds after the server's end of a watch request after which a silent connection counts as broken."""
+"""Seconds without a byte after the end time of a watch request until the connection counts as broken."""
 
 
 SHORTEST_REQUEST = 1.0
-"""Seconds. After a shorter watch request there is a pause, since a server may end each request at once."""
+"""Length in seconds of a watch request below which a pause follows, since a server may end each request at once."""
 
 
 class Watch:
@@ -54,7 +54,7 @@ class Watch:
         self._position: str | None = None
 
     def events(self, position: str | None, timeout: waiting.Timeout) -> Iterator[Event]:
-        """See :meth:`aksgpu.kube.Kube.watch`."""
+        """Yield the changes; see :meth:`aksgpu.kube.Kube.watch`."""
         timer = waiting.Timer(timeout)
         may_relist = position is None
         self._position = position
@@ -80,7 +80,7 @@ class Watch:
                 self._position = None
                 pause.sleep()
             except KubernetesError as failed:
-                if not retry_policy.is_transient(failed) or roles.are_missing_for_good(failed):
+                if not retry_policy.is_transient(failed) or roles.are_missing_permanently(failed):
                     raise
                 failure = None if self._has_response else failed
                 pause.sleep()
@@ -151,7 +151,7 @@ class Watch:
 
 
 class _MissingRoles:
-    """Decides when a 403 is not caused by the start of an API server any more."""
+    """Decides when a 403 is no longer caused by the start of an API server."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -159,13 +159,13 @@ class _MissingRoles:
     def reset(self) -> None:
         self._since = None
 
-    def are_missing_for_good(self, failed: KubernetesError) -> bool:
+    def are_missing_permanently(self, failed: KubernetesError) -> bool:
         if not retry_policy.roles_are_missing(failed):
             self._since = None
             return False
         if self._since is None:
             self._since = time.monotonic()
-        return time.monotonic() - self._since > retry_policy.ROLES_PATIENCE
+        return time.monotonic() - self._since > retry_policy.ROLES_TIMEOUT
 
 
 def _no_response(failure: KubernetesError, seconds: float) -> Unreachable:

@@ -1,10 +1,10 @@
-"""The laptop AKS: Azure Resource Manager and Kubernetes, served by one background process of this machine.
+"""The laptop AKS: Azure Resource Manager and Kubernetes, served by one background process on this machine.
 
     >>> endpoint = local.start()      # starts the process unless it is running
     >>> local.status()["clusters"]
     >>> local.stop()
 
-:func:`laptop` provides a private one for a block of code. Submodules are imported on first use.
+:func:`laptop` provides a private laptop AKS for a block of code. Submodules are imported on first use.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader where it is installed: it is about ten times as fast."""
+from aksgpu.common import yaml_loader
 
 
 @cache
@@ -19,7 +18,7 @@ def load(name: str) -> Any:
     """Return the content of a YAML or JSON file in ``api/data``; the JSON may be compressed."""
     content = files("aksgpu.local.api").joinpath("data", name).read_bytes()
     if name.endswith(".yaml"):
-        return yaml.load(content, YAML_LOADER)
+        return yaml.load(content, yaml_loader.LOADER)
     if name.endswith(".gz"):
         content = gzip.decompress(content)
     return json.loads(content)

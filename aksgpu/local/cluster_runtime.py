@@ -33,7 +33,7 @@ from aksgpu.local.status_error import StatusError
 
 ADMINISTRATOR = User(tls.ADMINISTRATOR, (tls.ADMINISTRATORS,))
 ENTRA_USER = User("laptop", ("system:masters",), role="cluster-admin")
-"""The user of every Entra ID token. The laptop has one user, with all roles."""
+"""The user of every Entra ID token. The laptop has one user, who has all roles."""
 
 
 class KubeCluster:
@@ -80,7 +80,7 @@ class KubeCluster:
             raise
 
     async def stop(self, *, end_pods: bool = True) -> None:
-        """Stop all parts. Pods that are not ended keep running, and are found again at the next start."""
+        """Stop all parts. With ``end_pods=False``, pods keep running and are resumed at the next start."""
         await self.controllers.stop()
         await self.agent.stop(end_pods=end_pods)
         await self.registry.close()
@@ -144,7 +144,7 @@ class Clusters:
         self._locks.pop(cluster_id, None)
 
     def unload_roles(self, seconds: float) -> None:
-        """Let every running API server answer for some seconds as if it had not loaded RBAC's roles yet."""
+        """Make every running API server behave for some seconds as if it had not loaded the RBAC roles yet."""
         for cluster in self._running.values():
             cluster.api.unload_roles(seconds)
 
@@ -174,7 +174,7 @@ class Clusters:
         return found[0] if len(found) == 1 else ""
 
     async def handle(self, request: web.Request, cluster_id: str, path: str, *, exists: bool) -> web.StreamResponse:
-        """Answer a request to a cluster's API server.
+        """Handle a request to a cluster's API server.
 
         Args:
             request: the request.
@@ -186,7 +186,7 @@ class Clusters:
         if cluster:
             return await cluster.api.handle(request, path)
         if exists:
-            error = StatusError(503, "ServiceUnavailable", "the cluster is stopped, or is not running yet")
+            error = StatusError(503, "ServiceUnavailable", "the cluster is stopped or has not started yet")
         else:
             error = StatusError(401, "Unauthorized", "Unauthorized")
         return web.json_response(error.status, status=error.code)

@@ -15,13 +15,13 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 MAX_CONNECTIONS = 1000
-"""Number of open connections. Further ones are closed at once."""
+"""Maximum number of open connections. Further connections are closed at once."""
 MAX_SILENT_CONNECTIONS = 100
-"""Number of connections that have not sent a request yet."""
+"""Maximum number of connections that have not sent a request yet."""
 FIRST_REQUEST_SECONDS = 30.0
-"""Time until the first request, including the TLS handshake."""
+"""Timeout for the first request, including the TLS handshake."""
 FIRST_REQUEST_SECONDS_WHEN_FULL = 1.0
-"""The same while other clients wait to be accepted."""
+"""The same timeout while other clients wait to be accepted."""
 RETRY_SECONDS = 0.05
 """Pause after a connection could not be accepted."""
 
@@ -74,7 +74,7 @@ class ConnectionLimiter:
                 task.cancel()
 
     async def _make_room(self) -> None:
-        """Wait until a silent connection sends a request or ends, or close the oldest if its time is over."""
+        """Wait until a silent connection sends a request or ends, or close the oldest one after its timeout."""
         oldest, accepted = next(iter(self._silent.items()))
         remaining = accepted + FIRST_REQUEST_SECONDS_WHEN_FULL - asyncio.get_running_loop().time()
         if remaining > 0:
@@ -84,7 +84,7 @@ class ConnectionLimiter:
             oldest.cancel()
 
     async def _wait_for_request(self, connection: socket.socket) -> None:
-        """Do the TLS handshake and wait for the first request. Close the connection if it does not come in time."""
+        """Do the TLS handshake and wait for the first request. Close the connection if it does not arrive in time."""
         protocol = self._server()
         received = asyncio.Event()
         self._first_request[protocol] = received

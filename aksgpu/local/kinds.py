@@ -1,7 +1,7 @@
 """The kinds that the laptop's API server serves, one per row of :data:`KINDS`.
 
-A row holds what differs between kinds: names, scope, verbs, subresources and the fields that field selectors accept.
-Behaviour that only one kind has is in :mod:`aksgpu.local.api.strategy`.
+A row has the properties that differ between kinds: names, scope, verbs, subresources and the fields that field
+selectors accept. The behaviour of single kinds is in :mod:`aksgpu.local.api.strategy`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Type:
 
     @cached_property
     def kind_and_group(self) -> str:
-        """``Job.batch``, as validation errors name the type."""
+        """The name of the type in validation errors, such as ``Job.batch``."""
         return f"{self.kind}.{self.group}" if self.group else self.kind
 
     @cached_property
     def package(self) -> str:
-        """``batch``: the Go package that defines the type."""
+        """The Go package that defines the type, such as ``batch``."""
         return self.group.partition(".")[0] or "core"
 
     @cached_property
@@ -46,7 +46,7 @@ class Type:
         return f"{root}.{self.package}.{self.version}.{self.kind}"
 
     def decode_error(self, why: str, given: str = "") -> StatusError:
-        """Return a 400 error: a body of kind ``given`` cannot be decoded as this type."""
+        """Return a 400 error for a body of kind ``given`` that cannot be decoded as this type."""
         head = f'{given or self.kind} in version "{self.version}" cannot be handled as a {self.kind}'
         return bad_request(f"{head}: {why}")
 
@@ -82,12 +82,12 @@ class Kind(Type):
 
     @cached_property
     def qualified(self) -> str:
-        """``jobs.batch``, as error texts name the resource."""
+        """The name of the resource in error texts, such as ``jobs.batch``."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @cached_property
     def json_prefix(self) -> bytes:
-        """The first bytes of every stored object of this kind. In lists they are left out."""
+        """The first bytes of every stored object of this kind. Lists omit them."""
         return f'{{"kind":"{self.kind}","apiVersion":"{self.api_version}",'.encode()
 
 
@@ -112,12 +112,27 @@ _POD_PARTS = {
     **_status("Pod"),
 }
 _POD_FIELDS = (
-    "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase "
-    "status.podIP status.nominatedNodeName"
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
 )
 _EVENT_FIELDS = (
-    "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion "
-    "involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type"
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
 )
 _FINALIZE = {**_status("Namespace"), "finalize": Subresource("", "v1", "Namespace", ("update",))}
 
@@ -125,7 +140,7 @@ _FINALIZE = {**_status("Namespace"), "finalize": Subresource("", "v1", "Namespac
 KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", ("cm",)),
     Kind("", "v1", "Endpoints", "endpoints", ("ep",)),
-    Kind("", "v1", "Event", "events", ("ev",), fields=tuple(_EVENT_FIELDS.split())),
+    Kind("", "v1", "Event", "events", ("ev",), fields=_EVENT_FIELDS),
     Kind("", "v1", "Namespace", "namespaces", ("ns",), namespaced=False, verbs=_NO_COLLECTION,
          subresources=_FINALIZE, fields=("status.phase",), name_format="label", delete_returns_object=True),
     Kind("", "v1", "Node", "nodes", ("no",), namespaced=False, subresources=_status("Node"),
@@ -133,7 +148,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", ("pvc",),
          subresources=_status("PersistentVolumeClaim"), delete_returns_object=True),
     Kind("", "v1", "Pod", "pods", ("po",), ("all",), subresources=_POD_PARTS, delete_returns_object=True,
-         fields=tuple(_POD_FIELDS.split())),
+         fields=_POD_FIELDS),
     Kind("", "v1", "ResourceQuota", "resourcequotas", ("quota",),
          subresources=_status("ResourceQuota"), delete_returns_object=True),
     Kind("", "v1", "Secret", "secrets", fields=("type",)),

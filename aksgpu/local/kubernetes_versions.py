@@ -19,6 +19,6 @@ def is_offered(version: str) -> bool:
 
 
 def patch_version(version: str | None) -> str:
-    """Return the patch version that is served for a version; the default one for None and for one not offered."""
+    """Return the patch version that is served for a version. It is the default one for None and unknown versions."""
     minor = ".".join((version or "").split(".")[:2])
     return PATCH_VERSIONS.get(minor, DEFAULT_VERSION)

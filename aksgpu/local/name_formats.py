@@ -11,7 +11,7 @@ from aksgpu.local import api_data
 
 
 def format_problems(form: str, value: str) -> list[str]:
-    """Return the ways in which a value breaks a format; empty if it does not."""
+    """Return the reasons why a value does not match a format; empty if it does."""
     if form == "qualified-name":
         return qualified_name_problems(value)
     if form == "annotation":
@@ -28,19 +28,19 @@ def format_problems(form: str, value: str) -> list[str]:
 
 
 def _parent_directory_problems(key: str) -> list[str]:
-    """Return why a key of a ConfigMap or Secret would leave the directory of its volume; empty if it would not."""
+    """Return the problem of a ConfigMap's or Secret's key whose file would be outside its volume; empty if none."""
     if key in (".", ".."):
         return [f"must not be '{key}'"]
     return ["must not start with '..'"] if key.startswith("..") else []
 
 
 def label_value_problems(value: str) -> list[str]:
-    """Return what is wrong with the value of a label."""
+    """Return the problems of the value of a label."""
     return format_problems("label-value", value)
 
 
 def qualified_name_problems(value: str) -> list[str]:
-    """Return what is wrong with a label key or resource name: a name with an optional domain and slash before it."""
+    """Return the problems of a label key or resource name, which has an optional prefix: a domain and a slash."""
     prefix, slash, name = value.rpartition("/")
     if slash and (not prefix or "/" in prefix):
         text = format_problems("name-part", "")[0].replace("name part", "a qualified name", 1)

@@ -3,8 +3,8 @@
 Controllers, the scheduler, the node agent and Resource Manager use only :class:`Objects`. The API server's registry
 implements it in the same process. The tests also implement it over HTTP.
 
-Objects are plain dicts. Returned objects are shared: copy one before you change it. A resource is named by its plural,
-such as ``pods`` or ``jobs``; every plural is unique on the laptop.
+Objects are plain dicts. Returned objects are shared, so copy an object before you change it. The name of a resource is
+its plural, such as ``pods`` or ``jobs``. Plurals are unique on the laptop.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Objects(ABC):
 
     @abstractmethod
     async def list(
-        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """Return all objects that match, and the resourceVersion to watch from.
 
@@ -62,9 +62,7 @@ class Objects(ABC):
         """
 
     @abstractmethod
-    def watch(
-        self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    def watch(self, resource: str, namespace: str | None = None, *, resource_version: str) -> AsyncIterator[WatchEvent]:
         """Yield the changes after ``resource_version``, without end.
 
         Raises Expired (410) if that version is too old.
@@ -122,7 +120,7 @@ class Objects(ABC):
     ) -> Object:
         """Delete an object as the API does: finalizers and a pod's grace period are respected.
 
-        If ``uid`` is given and the object has another one, Conflict is raised.
+        Raises Conflict if ``uid`` is given and the object has another one.
         """
         options = {
             "propagationPolicy": propagation_policy,

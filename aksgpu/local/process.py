@@ -1,8 +1,8 @@
-"""Starting, finding and stopping the background process of the laptop AKS.
+"""Starts, finds and stops the background process of the laptop AKS.
 
-A lock on ``laptop.lock`` says whether the process is running. The starter takes the lock and passes it to the process,
-which holds it until it ends in whatever way. ``laptop.json`` says where the process listens, as soon as it does. The
-process itself is :mod:`aksgpu.local.server`.
+A lock on ``laptop.lock`` shows whether the process is running. The caller of :func:`start` takes the lock and passes it
+to the process, which holds it until it ends for any reason. ``laptop.json`` contains the process's address once it
+listens. The process itself is :mod:`aksgpu.local.server`.
 """
 
 from __future__ import annotations
@@ -30,29 +30,50 @@ from typing import Any
 import psutil
 
 from aksgpu import __version__
+from aksgpu.common.home import home as user_home
+from aksgpu.common.home import private
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import LaptopError
-from aksgpu.local.home import home as user_home
-from aksgpu.local.home import private
 from aksgpu.local.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 SUBSCRIPTION_ID = "00000000-0000-0000-0000-000000000000"
 START_SECONDS = 30.0
-"""How long a process may take until it answers."""
+"""Timeout for a process that has been started to respond."""
 LEAST_FREE_BYTES = 1 << 20
 """Free space below which a process that did not start has probably filled the disk."""
 LEAST_OPEN_FILES = 256
 """Open files that the process needs for a small cluster."""
 ANSWER_SECONDS = 5.0
-"""Timeout of a request to the process, and of ending it with SIGKILL."""
+"""Timeout for a request to the process, and for its end after SIGKILL."""
 POLL_SECONDS = 0.02
 INHERITED = (
-    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV "
-    "CONDA_PREFIX CUDA_VISIBLE_DEVICES CUDA_HOME OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS XDG_CACHE_HOME "
-    "MPLCONFIGDIR COVERAGE_PROCESS_START LC_ALL LC_CTYPE"
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_HOME",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "XDG_CACHE_HOME",
+    "MPLCONFIGDIR",
+    "COVERAGE_PROCESS_START",
+    "LC_ALL",
+    "LC_CTYPE",
 )
-"""Environment variables that the process inherits. All others, such as credentials, are withheld."""
+"""Environment variables that the process inherits. It does not get any others, such as credentials."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +96,17 @@ class Endpoint:
 
 
 def start(home: Path | str | None = None, *, settings: Settings | None = None) -> Endpoint:
-    """Start the laptop AKS unless it is running. An idle one of another version of aksgpu is replaced.
+    """Start the laptop AKS unless it is running. An idle process of another version of aksgpu is replaced.
 
     Args:
         home: the directory of its files. None uses aksgpu's user data directory.
         settings: settings of a process that is started. A running process keeps its own. None reads the environment.
 
     Returns:
-        Where it listens.
+        The address and the credentials.
 
     Raises:
-        LaptopError: it does not start, its directory cannot be used, or one of another version is in use there.
+        LaptopError: it does not start, its directory cannot be used, or a process of another version is in use there.
 
     Example:
         >>> endpoint = local.start()
@@ -104,9 +125,9 @@ def start(home: Path | str | None = None, *, settings: Settings | None = None) -
         if state["version"] == __version__:
             return endpoint
         if state["busy"]:
-            versions = f"is of aksgpu {state['version']}, this is aksgpu {__version__}"
             raise LaptopError(
-                f"the laptop AKS in {directory} {versions}, and something is still running on it",
+                f"the laptop AKS in {directory} was started by aksgpu {state['version']} and is in use, "
+                f"and this is aksgpu {__version__}",
                 hint="Run `aksgpu local stop` and try again. It keeps the clusters and ends the pods.",
             )
         stop(home=directory)
@@ -137,7 +158,7 @@ def status(home: Path | str | None = None) -> dict[str, Any]:
         ``note`` (a message for the user, or empty).
 
     Raises:
-        LaptopError: it is running and does not answer.
+        LaptopError: it is running and does not respond.
     """
     directory = _resolve(home)
     found = _find(directory)
@@ -145,10 +166,10 @@ def status(home: Path | str | None = None) -> dict[str, Any]:
 
 
 def stop(timeout: float = 15.0, *, home: Path | str | None = None) -> None:
-    """Stop the laptop AKS if it is running. Pods end. Everything else is kept for the next start.
+    """Stop the laptop AKS if it is running. Its pods are ended. Everything else is kept for the next start.
 
     Args:
-        timeout: seconds to wait for a graceful end. The process is killed after that, which loses nothing either.
+        timeout: seconds to wait for a graceful end. After that, the process is killed. No data is lost.
         home: the directory of its files. None uses aksgpu's user data directory.
 
     Raises:
@@ -163,7 +184,7 @@ def stop(timeout: float = 15.0, *, home: Path | str | None = None) -> None:
                 return
             sent = sent or _send_signal(directory, number)
             time.sleep(POLL_SECONDS)
-    raise LaptopError(f"the laptop AKS in {directory} does not end", hint=f"Look at {directory / 'laptop.log'}.")
+    raise LaptopError(f"the laptop AKS in {directory} did not stop", hint=f"See {directory / 'laptop.log'}.")
 
 
 def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str:
@@ -180,16 +201,16 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
     - ``gpu-driver`` (``node``, ``message``): break the NVIDIA driver of a node now.
     - ``gpu-driver`` (``vm_size``, ``exit_code``): the set-up of the next GPU nodes fails.
     - ``kubelet-away`` (``node``, ``cause``): logs and exec get status 500 from now on. The cause is ``kubelet`` or
-      AKS' ``tunnel``; without a node, all nodes are concerned.
-    - ``node-gone`` (``node``): remove a node with its pods now, and their logs with them.
-    - ``rbac-not-loaded`` (``seconds``): API servers answer as if they had just started, and refuse all users but the
-      local administrator because their roles are not found. The default is 5 seconds.
+      AKS' ``tunnel``. Without a node, all nodes are affected.
+    - ``node-gone`` (``node``): remove a node with its pods and their logs now.
+    - ``rbac-not-loaded`` (``seconds``): API servers behave as if they had just started. They refuse all users except
+      the local administrator, because they do not find the users' roles. The default is 5 seconds.
     - ``none``: cancel all faults, and repair all drivers and connections.
 
     Args:
         fault: one of the above.
         home: the directory of the laptop's files. None uses aksgpu's user data directory.
-        **details: the fault's details. ``times`` is how often it happens, once by default.
+        **details: the fault's details. ``times`` is the number of times that it happens, 1 by default.
 
     Returns:
         A text that says what was done.
@@ -206,7 +227,7 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
 
 @contextlib.contextmanager
 def laptop(**settings: Any) -> Iterator[Endpoint]:
-    """A private laptop AKS with its own directory and port. It is stopped and deleted at the end of the block.
+    """Provide a private laptop AKS with its own directory and port. It is stopped and deleted after the block.
 
     Args:
         **settings: fields of :class:`~aksgpu.local.settings.Settings`, such as ``time_scale=0.05``.
@@ -232,10 +253,10 @@ def laptop(**settings: Any) -> Iterator[Endpoint]:
 
 @contextlib.contextmanager
 def own(directory: Path) -> Iterator[int | None]:
-    """Own a home during a block of code.
+    """Hold the lock of a home during a block of code.
 
     Yields:
-        The file descriptor of the lock, or None if a process owns the home already.
+        The file descriptor of the lock, or None if another process holds it.
     """
     with _lock(directory, fcntl.LOCK_EX) as lock:
         if lock is not None:
@@ -245,7 +266,7 @@ def own(directory: Path) -> Iterator[int | None]:
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Return the content of ``laptop.json``. It has no ``pid`` while no process listens."""
+    """Return the content of ``laptop.json``. It has a ``pid`` only while a process listens."""
     with contextlib.suppress(OSError, ValueError):
         record = json.loads((directory / "laptop.json").read_bytes())
         if isinstance(record, dict):  # users can edit the file
@@ -263,8 +284,8 @@ def _resolve(home: Path | str | None) -> Path:
     return user_home() if home is None else Path(home).expanduser().resolve()
 
 
-# The process inherits the lock's descriptor, and several callers test the lock at once with a shared one. The filelock
-# package can do neither.
+# The process inherits the lock's descriptor, and several callers can test the lock at once with a shared lock. The
+# filelock package supports neither.
 @contextlib.contextmanager
 def _lock(directory: Path, kind: int) -> Iterator[int | None]:
     with open(directory / "laptop.lock", "a", opener=private) as file:
@@ -282,7 +303,7 @@ def _explain_os_errors(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LaptopError(
-            f"the laptop AKS cannot keep its files in {directory}: {error.strerror or error}",
+            f"the laptop AKS cannot store its files in {directory}: {error.strerror or error}",
             hint="Set AKSGPU_HOME to a directory that you own and can write to.",
         ) from error
 
@@ -294,7 +315,7 @@ def _protect(directory: Path) -> None:
     """
     status = directory.stat()
     if status.st_uid != os.getuid():
-        raise PermissionError(errno.EPERM, "it belongs to another user")
+        raise PermissionError(errno.EPERM, "the directory belongs to another user")
     if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return
     names = {path.name for path in directory.iterdir()}
@@ -317,7 +338,7 @@ def _check_limits() -> None:
 
 
 def _is_running(directory: Path) -> bool:
-    """Return whether a process owns this home, even if it does not listen yet."""
+    """Return whether a process holds the lock of this home, even if it does not listen yet."""
     with _explain_os_errors(directory):
         if not (directory / "laptop.lock").exists():
             return False
@@ -339,13 +360,13 @@ def _send_signal(directory: Path, number: int) -> bool:
 
 
 def _find(directory: Path) -> tuple[Endpoint, dict[str, Any]] | None:
-    """Wait until the running process answers.
+    """Wait until the running process responds.
 
     Returns:
-        Its endpoint and state, or None if no process is running, or it ended meanwhile.
+        Its endpoint and state, or None if no process is running or it has ended in the meantime.
     """
     deadline = time.monotonic() + START_SECONDS
-    problem = "laptop.json does not say where it listens"
+    problem = "laptop.json does not contain its address"
     while _is_running(directory):
         record = read_record(directory)
         if record.get("pid"):
@@ -358,7 +379,7 @@ def _find(directory: Path) -> tuple[Endpoint, dict[str, Any]] | None:
                 problem = str(error)
         if time.monotonic() > deadline:
             hint = f"Run `aksgpu local stop` and try again. The log is {directory / 'laptop.log'}."
-            raise LaptopError(f"the laptop AKS in {directory} is running but does not answer: {problem}", hint=hint)
+            raise LaptopError(f"the laptop AKS in {directory} is running but does not respond: {problem}", hint=hint)
         time.sleep(POLL_SECONDS)
     return None
 
@@ -382,7 +403,7 @@ def _request(endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | 
 
 
 def _spawn(directory: Path, settings: Settings) -> bool:
-    """Start the process, and return whether it was started. It is not if another process owns the home."""
+    """Start the process unless one is running, and return whether it was started."""
     with _explain_os_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _protect(directory)
@@ -390,7 +411,7 @@ def _spawn(directory: Path, settings: Settings) -> bool:
         with own(directory) as lock, open(directory / "laptop.log", "ab", opener=private) as log:
             if lock is None:
                 return False
-            inherited = {name: os.environ[name] for name in INHERITED.split() if name in os.environ}
+            inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
             # The child forks once more and exits, so that the laptop's process is not a child of this one.
             subprocess.run(
                 [sys.executable, "-P", "-m", "aksgpu.local.server", str(lock)],

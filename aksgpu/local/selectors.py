@@ -111,8 +111,8 @@ def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
     return key, operator, values
 
 
-_ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.succeeded": "0"}
-"""What some fields count as if they do not exist."""
+_DEFAULT_FIELD_VALUES = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.succeeded": "0"}
+"""Values of fields that do not exist, as field selectors compare them."""
 
 
 @lru_cache(maxsize=512)
@@ -146,12 +146,12 @@ def field_value(obj: Mapping[str, Any], path: str) -> str:
         return get_path(obj, "source.component") or obj.get("reportingComponent") or ""
     value = get_path(obj, path)
     if value is None:
-        return _ABSENT.get(path, "")
+        return _DEFAULT_FIELD_VALUES.get(path, "")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def get_path(obj: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path such as ``status.phase``, or None if there is none."""
+    """Return the value at a path such as ``status.phase``, or None if it does not exist."""
     value: Any = obj
     for key in path.split("."):
         value = value.get(key)

@@ -1,7 +1,7 @@
 """The background process of the laptop AKS: one asyncio loop that serves Resource Manager and every cluster over TLS.
 
-:func:`aksgpu.local.start` starts it, and passes it the lock of its home and the environment. It stops on SIGTERM, and
-after an hour without anything to do.
+:func:`aksgpu.local.start` starts it and passes it the lock of its home and the environment. It stops on SIGTERM and
+after an hour without activity.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 from aiohttp import HttpVersion11, web
 
 from aksgpu import __version__
+from aksgpu.common.home import home as user_home
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import AksGpuError, LaptopError
 from aksgpu.local import managed_identity, server_log, tls
@@ -35,7 +36,6 @@ from aksgpu.local.arm.reference_data import TENANT
 from aksgpu.local.arm.resource_manager import METADATA, PRICES
 from aksgpu.local.cluster_runtime import Clusters
 from aksgpu.local.connection_limit import ConnectionLimiter
-from aksgpu.local.home import home as user_home
 from aksgpu.local.process import LOOPBACK, read_record, write_record
 from aksgpu.local.settings import Settings
 
@@ -46,11 +46,11 @@ KUBERNETES_ROOTS = ("api", "apis", "healthz", "livez", "openapi", "readyz", "ver
 """First segments of Kubernetes' paths. Resource Manager has none of them, apart from the prices."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
 SHUTDOWN_SECONDS = 0.5
-"""Time that open requests get to end when the process stops."""
+"""Timeout for open requests when the process stops."""
 MAX_OPEN_FILES = 65_536
 """The limit on open files that the process sets for itself, if the system allows as many."""
 IDLE_CHECK_SECONDS = 5.0
-"""Longest time between two checks whether the process is still needed."""
+"""Maximum time between two checks whether the process is still in use."""
 
 
 class Laptop:
@@ -110,7 +110,7 @@ class Laptop:
             write_record(self._home, port=port)
 
     def _bind(self) -> socket.socket:
-        """Bind the last port if it is free, because kubeconfig files contain it, and any other port if not."""
+        """Bind the last port if it is free, because kubeconfig files contain it. Otherwise, bind any port."""
         last_port = read_record(self._home).get("port") or 0
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,12 +118,13 @@ class Laptop:
             listener.bind((LOOPBACK, last_port))
         except OSError:
             listener.bind((LOOPBACK, 0))
-            self._note = f"another program uses port {last_port}: fetch the kubeconfig files that contain it again"
+            reason = f"another program uses port {last_port}"
+            self._note = f"{reason}: get new kubeconfig files, because the existing ones contain this port"
             log.warning(self._note)
         return listener
 
     def _owns_home(self) -> bool:
-        """Return whether the home is still this process's. A user may have removed it and created it anew."""
+        """Return whether this process still holds the lock of the home. A user may have deleted the directory."""
         with contextlib.suppress(OSError):
             return os.path.samestat((self._home / "laptop.lock").stat(), os.fstat(self._lock))
         return False
@@ -132,7 +133,7 @@ class Laptop:
         """Wait until the process is stopped, has been idle for too long, or has lost its home.
 
         Args:
-            **record: the content of ``laptop.json`` meanwhile. The file is written again if it changes.
+            **record: the content of ``laptop.json`` during that time. The file is written again if it changes.
         """
         idle = self._settings.idle_seconds
         while not self._stopping.is_set() and self._owns_home() and time.monotonic() - self._last_request < idle:
@@ -179,7 +180,7 @@ class Laptop:
         return _unauthorized(request)
 
     async def _complete(self, work: Coroutine[Any, Any, web.Response]) -> web.Response:
-        """Complete a request even if its client disconnects, so that no change is left half done."""
+        """Complete a request even if its client disconnects, so that no change is left incomplete."""
         task = asyncio.create_task(work)
         self._management_requests.add(task)
         task.add_done_callback(self._management_requests.discard)

@@ -1,6 +1,6 @@
-"""The log file of the background process: bounded in size, without errors that clients cause.
+"""The log file of the background process. Its size is limited, and it contains no errors that clients cause.
 
-Anything that can reach the port can send bytes that are not HTTP. That must neither fill the disk nor hide real errors.
+Any program that can reach the port can send bytes that are not HTTP. They must not fill the disk or hide real errors.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import IO, Any
 
 from aiohttp.http_exceptions import HttpProcessingError
 
-from aksgpu.local.home import private
+from aksgpu.common.home import private
 
 LOG_BYTES = 5 * 1024 * 1024
 """Size at which the file is rotated."""
 
 _CLIENT_ERRORS = (HttpProcessingError, SSLError, ConnectionError, TimeoutError)
-"""What a connection raises when its client sends invalid data or disconnects."""
+"""Exceptions of a connection whose client sends invalid data or disconnects."""
 
 
 class _PrivateFileHandler(RotatingFileHandler):

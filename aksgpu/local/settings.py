@@ -19,9 +19,9 @@ class Settings:
     Args:
         time_scale: factor for every simulated duration, such as long-running operations and image pulls. The default
             1 is a good pace for notebooks. Tests use 0.05.
-        idle_seconds: seconds without a request, an open watch or a running pod after which the process stops.
-        container_log_max_mb: size in megabytes at which a container's log is rotated. Only what was written since
-            can be read then. The default is AKS' 50 MB.
+        idle_seconds: the process stops after this many seconds without a request, an open watch or a running pod.
+        container_log_max_mb: size in megabytes at which a container's log is rotated. Older output can no longer be
+            read after that. The default is AKS' 50 MB.
     """
 
     time_scale: float = 1.0

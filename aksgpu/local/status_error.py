@@ -22,10 +22,10 @@ class StatusError(Exception):
             "status": "Failure",
             "message": message,
             "reason": reason,
-            **({"details": details} if details is not None else {}),
-            "code": code,
-            **fields,
         }
+        if details is not None:
+            self.status["details"] = details
+        self.status |= {"code": code, **fields}
 
 
 class ignoring:  # noqa: N801 - lower case, as contextlib.suppress
@@ -45,33 +45,36 @@ def _qualified(plural: str, group: str) -> str:
 
 
 def details(plural: str, group: str, name: str, **more: Any) -> dict[str, Any]:
-    """Return the details of a Status: the object that the error is about, and ``more`` fields."""
-    return {"name": name, **({"group": group} if group else {}), "kind": plural, **more}
+    """Return the details of a Status: the name and kind of the object, and ``more`` fields."""
+    found: dict[str, Any] = {"name": name}
+    if group:
+        found["group"] = group
+    return found | {"kind": plural, **more}
 
 
 def not_found(plural: str, name: str, group: str = "") -> StatusError:
-    """404: the object does not exist."""
+    """Return a 404 error for an object that does not exist."""
     message = f'{_qualified(plural, group)} "{name}" not found'
     return StatusError(404, "NotFound", message, details(plural, group, name))
 
 
 def already_exists(plural: str, name: str, group: str = "") -> StatusError:
-    """409: an object of this name already exists."""
+    """Return a 409 error for an object whose name is already in use."""
     message = f'{_qualified(plural, group)} "{name}" already exists'
     return StatusError(409, "AlreadyExists", message, details(plural, group, name))
 
 
 def conflict(plural: str, name: str, why: str, group: str = "") -> StatusError:
-    """409: the object has changed, or a precondition is not met."""
+    """Return a 409 error for an object that has changed, or does not meet a precondition."""
     message = f'Operation cannot be fulfilled on {_qualified(plural, group)} "{name}": {why}'
     return StatusError(409, "Conflict", message, details(plural, group, name))
 
 
 def bad_request(message: str) -> StatusError:
-    """400: the request is malformed."""
+    """Return a 400 error for a malformed request."""
     return StatusError(400, "BadRequest", message)
 
 
 def expired(message: str) -> StatusError:
-    """410: the requested resourceVersion is no longer available."""
+    """Return a 410 error for a resourceVersion that is no longer available."""
     return StatusError(410, "Expired", message)

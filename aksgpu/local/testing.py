@@ -17,6 +17,6 @@ from aksgpu.local.process import laptop as private_laptop
 
 @pytest.fixture(scope="session")
 def laptop() -> Iterator[Endpoint]:
-    """A private laptop AKS for the whole session, on a free port. Simulated time runs at 20 times the usual speed."""
+    """Provide a private laptop AKS for the whole session. Simulated time runs at 20 times the usual speed."""
     with private_laptop(time_scale=0.05) as endpoint:
         yield endpoint

@@ -1,4 +1,4 @@
-"""Which run of a container a pod's status describes, and whether another run may follow. Sends nothing."""
+"""Which run of a container a pod's status describes, and whether another run may follow. Sends no requests."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Run:
     started: float | None = None
     """Seconds since 1970 by the node's clock, truncated; None if the status does not have it."""
     finished: float | None = None
-    """The same for its end; None also while it is running."""
+    """The same for its end; None while it is running too."""
 
     def is_same(self, other: Run) -> bool:
         """Return whether both describe the same run."""
@@ -70,24 +70,24 @@ class Run:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a Pod object says about one of its containers."""
+    """The state of one container according to a Pod object."""
 
     state: State
     run: Run | None = None
     """The newest run; None before the first."""
     previous: Run | None = None
-    """The run before it, which ``previous=true`` asks for. None while the container waits for its restart."""
+    """The run before it, which ``previous=true`` requests. None while the container waits for its restart."""
     final: bool = False
     """Whether no further run can follow."""
     restarts_possible: bool = True
-    """Whether the kubelet restarts this container in place at all."""
+    """Whether the kubelet may restart this container in its pod."""
     awaits_restart: bool = False
     """Whether a run has ended, and the container waits for its next run. The log, with ``previous=true`` too, is that
     of the ended run. The runs before that cannot be read."""
 
 
 def observe(pod: Object, container: str) -> Observation:
-    """Return what a Pod object says about one of its containers."""
+    """Return the state of one container according to a Pod object."""
     status = pod.get("status") or {}
     has_ended = status.get("phase") in ("Succeeded", "Failed")
     policy = _restart_policy(pod, container)
@@ -99,7 +99,7 @@ def observe(pod: Object, container: str) -> Observation:
 
 
 def _observe_status(entry: Object, policy: str, pod_has_ended: bool) -> Observation:
-    """Return what a container's status says."""
+    """Return the state of a container according to its status."""
     state = entry.get("state") or {}
     restarts = int(entry.get("restartCount") or 0)
     restarts_possible = policy != "Never"
@@ -165,11 +165,11 @@ def _restart_policy(pod: Object, container: str) -> str:
 
 
 def remember_first_line(container_id: str, timestamp: str) -> None:
-    """Remember how a run begins, so that a later read can tell that the node has rotated its first lines away.
+    """Remember how a run begins, so that a later read can tell whether the node has rotated its first lines away.
 
     Args:
-        container_id: of the run; nothing is remembered if it is empty.
-        timestamp: of the run's first line.
+        container_id: the runtime's ID of the container; if it is empty, nothing is remembered.
+        timestamp: timestamp of the run's first line.
     """
     if not container_id or container_id in _first_lines:
         return

@@ -1,9 +1,9 @@
-"""Tell the new lines of a container's log from those that were read before.
+"""Find the new lines of a container's log, as opposed to those that were read before.
 
 The log endpoint has no positions. It filters by ``sinceTime``, which the API server truncates to seconds, and serves
-only the newest file of the newest run. So a line is identified by its timestamp in nanoseconds, its text, and the
-number of times that both occurred. :class:`SeenLines` remembers the lines of one run; :class:`Response` compares one
-response with them.
+only the newest file of the newest run. A line is therefore identified by its timestamp in nanoseconds, its text, and
+the number of times that both occurred. :class:`SeenLines` remembers the lines of one run. :class:`Response` compares
+one response with them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class LogGap(NamedTuple):
 
 
 class LogLine(NamedTuple):
-    """One line of a container's log, or a marker in the place of missing lines."""
+    """One line of a container's log, or a marker instead of missing lines."""
 
     timestamp: str
     """When the node stored the line, RFC 3339 with nanoseconds; empty for a marker."""
@@ -93,7 +93,7 @@ class SeenLines:
         self.first = ""
         self.last = ""
         self._hashes = array("q")
-        # One entry whenever a line has another second than the line before it.
+        # One entry for each line whose second differs from that of the line before it.
         self._seconds = array("q")
         self._starts = array("q")
         self._second_text = ""
@@ -143,9 +143,12 @@ class SeenLines:
     @property
     def resume_time(self) -> datetime | None:
         """The ``sinceTime`` with which a response includes the last line; None before the first line."""
+        return self.resume_time_with(SHORT_LOG_MARGIN if self.size <= SHORT_LOG_BYTES else MARGIN)
+
+    def resume_time_with(self, margin: int) -> datetime | None:
+        """Return the ``sinceTime`` that is a number of seconds before the last line; None before the first line."""
         if not self.lines:
             return None
-        margin = SHORT_LOG_MARGIN if self.size <= SHORT_LOG_BYTES else MARGIN
         seconds = self._seconds[-1] - margin
         if not self.remembers_all:
             seconds = max(seconds, self._seconds[0] + 1)
@@ -197,7 +200,7 @@ class Response:
         ends_with_last: whether the newest line of the response is the last one seen before it.
         unfinished: what follows the last newline. Either the connection broke there, or the program ended without a
             newline.
-        kubelet_message: the kubelet's own text in place of the log, or after it; empty if there is none.
+        kubelet_message: the kubelet's own text instead of the log, or after it; empty if there is none.
     """
 
     def __init__(self, seen: SeenLines, since: datetime | None) -> None:
@@ -277,7 +280,7 @@ def seconds_of(timestamp: str) -> float:
 
 
 def _epoch(timestamp: str) -> int:
-    """Return the same in whole seconds, also for fractions that ``datetime`` does not parse."""
+    """Return the same in whole seconds, even for fractions that ``datetime`` does not parse."""
     zone = timestamp[19:].lstrip(".0123456789")
     return int(datetime.fromisoformat(timestamp[:19] + zone).timestamp())
 

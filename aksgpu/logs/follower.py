@@ -1,14 +1,15 @@
 """Follow one container of one pod through all its runs.
 
-The end of a log stream means nothing, and the log endpoint serves the container's newest run even while the pod's
-status still describes the run before it. The follower therefore keeps three questions apart:
+The end of a log stream does not mean that the run has ended, and the log endpoint serves the container's newest run
+even while the pod's status still describes the run before it. The follower therefore answers three questions
+separately:
 
 - Which run does the status describe? (:mod:`aksgpu.logs.container_runs`)
 - Which run does a response belong to? One that begins with a line that was seen belongs to the run of that line.
-- Is a run read to its end? It is if its status is final or a newer run exists, and a response after that has the last
+- Has a run been read to its end? It has if its status is final or a newer run exists, and a later response has the last
   line that was seen and no new one.
 
-What can no longer be read becomes a marker (:class:`~aksgpu.logs.deduplication.LogGap`).
+For lines that can no longer be read, it yields a marker (:class:`~aksgpu.logs.deduplication.LogGap`).
 """
 
 from __future__ import annotations
@@ -49,27 +50,27 @@ LIMITS = Limits(silent=900.0, refused=120.0, denied=60.0)
 POLL_SECONDS = 0.5
 """Seconds between two requests for a pod that has no log yet."""
 STATUS_LAG_SECONDS = 2.0
-"""How far a pod's status may be behind its log endpoint."""
-DOUBT_SECONDS = 10.0
-"""How long a newer run is expected after a response lacks a line that was seen before."""
+"""Seconds by which a pod's status may be behind its log endpoint."""
+NEWER_RUN_SECONDS = 10.0
+"""Seconds for which a newer run is expected after a response lacks a line that was seen before."""
 MISSING_LOG_SECONDS = 45.0
-"""How long the log of a pod that exists may be missing, or lack lines that were seen before."""
+"""Seconds for which the log of a pod that exists may be missing, or lack lines that were seen before."""
 EMPTY_RESPONSES = 3
 """Empty responses in a row after which the log of an ended container counts as empty."""
 LAST_LINES = 2
-"""Lines from the end that are compared with those seen: the last complete one, and one without a newline."""
+"""Number of last lines that are compared with those seen: the last complete one, and one without a newline."""
 NOTICE_SECONDS = 30.0
-"""How long the kubelet may answer with its own message before a marker shows it."""
+"""Seconds for which the kubelet may return a message instead of the log before a marker shows it."""
 UNSEEN_SECONDS = 5.0
-"""Time without an observation in which a container may have run again before its pod was removed."""
+"""Seconds without an observation in which a container may have run again before its pod was deleted."""
 REREAD_BYTES = 8 << 20
 """Size up to which the whole log is read again at a run's end. This finds lines that a clock set back has hidden."""
 CLOCK_SLACK_SECONDS = 1.5
-"""How far a line's timestamp may be beyond the end of its run, which is truncated to seconds."""
+"""Seconds by which a line's timestamp may exceed the end of its run, which is truncated to seconds."""
 
 
 class _OtherRun(Exception):  # control flow within this module
-    """The response belongs to another run than the one that is being read."""
+    """The response belongs to a different run than the one that is being read."""
 
 
 class _LinesOfNewestRun(Exception):  # control flow within this module
@@ -87,7 +88,7 @@ class Follower:
         kube: the cluster's API.
         pod: the Pod object.
         container: name of the container.
-        read_timeout: seconds of silence after which a stream is renewed.
+        read_timeout: seconds without a byte after which a stream is opened again.
     """
 
     def __init__(self, kube: Kube, pod: Object, container: str, read_timeout: float) -> None:
@@ -103,20 +104,20 @@ class Follower:
         self._had_started = container_runs.observe(pod, container).run is not None
         self._last_observation = time.monotonic()
         self._unseen = 0.0
-        self._answered = False
+        self._has_succeeded = False
         self._before: SeenLines | None = None
         self._seen = SeenLines()
         self._begin(None)
 
     def _begin(self, run: Run | None, seen: SeenLines | None = None) -> None:
-        """Turn to a run, of which these lines were seen."""
+        """Switch to a run. ``seen`` has the lines of it that were seen before."""
         self._run = run
         if self._seen.lines:
             self._before = self._seen
         self._seen = seen or SeenLines()
         self._seen_of_newest: SeenLines | None = None
         self._is_complete = False
-        self._doubted_since: float | None = None
+        self._mismatch_since: float | None = None
         self._unavailable_since: float | None = None
         self._has_noticed = False
         self._response = Response(self._seen, None)
@@ -136,7 +137,7 @@ class Follower:
                     return
                 observed = Observation(State.ENDED, self._run, final=True)
             if observed.run is not None and (self._run is None or not observed.run.is_same(self._run)):
-                yield from self._turn_to_newest_run(observed)
+                yield from self._switch_to_newest_run(observed)
             if observed.state is State.WAITING:
                 time.sleep(POLL_SECONDS)
             elif observed.state is State.RUNNING:
@@ -192,13 +193,13 @@ class Follower:
     # Read the log
 
     def _stream(self, observed: Observation) -> Iterator[LogLine]:
-        """Yield what the newest run logs, until the stream ends for whatever reason."""
+        """Yield what the newest run logs, until the stream ends for any reason."""
         began = time.monotonic()
         if self._seen.lines or not observed.restarts_possible:
             yield from self._read(observed, follow=True)
         else:
-            # The first lines of a run are requested without `follow`. They are held back until their run is certain,
-            # and a stream would hold back everything after them.
+            # The first lines of a run are requested without `follow`. They are not yielded until their run is certain,
+            # and with `follow` everything after them would be delayed too.
             yield from self._read(observed)
             if self._ended_cleanly and not self._seen.lines:
                 self._await_line()
@@ -216,7 +217,7 @@ class Follower:
             self._record_failure(failed)
 
     def _notice_unavailable_log(self) -> Iterator[LogLine]:
-        """Yield a marker if the kubelet has answered with its own message for a while."""
+        """Yield a marker if the kubelet has returned a message instead of the log for a while."""
         if not isinstance(self._failure, LogUnavailable):
             self._unavailable_since = None
             return
@@ -236,8 +237,8 @@ class Follower:
     ) -> Iterator[LogLine]:
         """Yield the new lines of one response.
 
-        Sets ``_new_lines``, ``_ended_cleanly``, ``_failure`` and ``_response``. Failures that may pass by themselves
-        are recorded there, and the caller reads again.
+        Sets ``_new_lines``, ``_ended_cleanly``, ``_failure`` and ``_response``. Temporary failures are recorded
+        there, and the caller reads again.
         """
         self._new_lines = 0
         self._ended_cleanly = False
@@ -250,7 +251,7 @@ class Follower:
         except _OtherRun:
             return
         except _LinesOfNewestRun:
-            # The lines of this run follow late, but none is lost.
+            # The lines of this run are delayed, but none is lost.
             self._seen_of_newest = self._seen
             self._seen = SeenLines()
             return
@@ -264,7 +265,7 @@ class Follower:
             self._record_failure(log_unavailable(self._response.kubelet_message))
             return
         self._ended_cleanly = True
-        self._answered = True
+        self._has_succeeded = True
         self._log_retries.reset()
 
     def _new_lines_of(self, stream: Stream, observed: Observation, previous: bool) -> Iterator[LogLine]:
@@ -279,14 +280,14 @@ class Follower:
             yield line
 
     def _record_failure(self, failed: KubernetesError) -> None:
-        """Record a failure and pause. Raise it if another attempt is of no use, or failures have lasted too long."""
+        """Record a failure and pause. Raise it if another attempt cannot succeed, or failures have lasted too long."""
         _log.debug("log of pod %s: %s", self._name, failed.message)
         self._failure = failed
         if self._new_lines:
-            self._answered = True
+            self._has_succeeded = True
             self._log_retries.reset()
         missing = is_missing_log(failed)
-        kind = Failure.SILENT if missing else retrying.kind_of_failure(failed, answered=self._answered)
+        kind = Failure.SILENT if missing else retrying.kind_of_failure(failed, succeeded_before=self._has_succeeded)
         if kind is None:
             raise failed
         if self._log_retries.is_over(kind):
@@ -327,14 +328,14 @@ class Follower:
         if not self._seen.lines:
             if self._before is not None and digest in self._before:
                 # Either the endpoint does not serve the new run yet, or the status was behind before.
-                raise _LinesOfRunBefore if self._has_doubted_for(STATUS_LAG_SECONDS) else _OtherRun
+                raise _LinesOfRunBefore if self._has_mismatched_for(STATUS_LAG_SECONDS) else _OtherRun
             if not self._is_first_line(timestamp, observed, previous):
                 raise _OtherRun
             return
         if previous or not observed.final:
             now = None
             if previous or observed.restarts_possible:
-                now = self._await_change(DOUBT_SECONDS, observed)
+                now = self._await_change(NEWER_RUN_SECONDS, observed)
             if now is not None and now.state is not State.GONE:
                 raise _OtherRun
         if previous and self._is_newest():
@@ -351,7 +352,7 @@ class Follower:
         if run is not None and _is_before_end(timestamp, run):
             return True
         may_be_newer = run is not None and _is_after_end(timestamp, run) and (previous or not observed.final)
-        if may_be_newer and not self._has_doubted_for(DOUBT_SECONDS):
+        if may_be_newer and not self._has_mismatched_for(NEWER_RUN_SECONDS):
             self._await_change(STATUS_LAG_SECONDS, observed)
             return False
         if previous:
@@ -360,11 +361,11 @@ class Follower:
             return True
         else:
             now = self._await_change(STATUS_LAG_SECONDS, observed, timestamp)
-        # If the pod is gone, this cannot be decided any more. Its lines are yielded.
+        # If the pod no longer exists, this cannot be decided. Its lines are yielded.
         return now is None or now.state is State.GONE
 
     def _is_confirmed(self, observed: Observation) -> bool:
-        """Return whether the log that the node serves as the previous run's proves that the newest run is this one.
+        """Return whether the log of the previous run, as the node serves it, proves that the newest run is this one.
 
         The kubelet chooses both logs by its own, current status. If the log of the previous run begins before this
         run's start, then the newest run was this one when its first line was read. The same is true if this is run 0,
@@ -396,12 +397,12 @@ class Follower:
             self._record_failure(failed)
         return response.matched > 0
 
-    def _has_doubted_for(self, seconds: float) -> bool:
-        """Return whether responses have counted as another run's for so long."""
+    def _has_mismatched_for(self, seconds: float) -> bool:
+        """Return whether responses have appeared to belong to another run for this long."""
         now = time.monotonic()
-        if self._doubted_since is None:
-            self._doubted_since = now
-        return now - self._doubted_since > seconds
+        if self._mismatch_since is None:
+            self._mismatch_since = now
+        return now - self._mismatch_since > seconds
 
     def _relabel(self) -> Iterator[LogLine]:
         """Count the lines of the run before as this run's: the endpoint was one run ahead of the status."""
@@ -416,13 +417,13 @@ class Follower:
     def _read_to_end(self, observed: Observation, *, previous: bool = False) -> Generator[LogLine, None, bool]:
         """Yield the rest of a run that has ended.
 
-        A response can be cut off without a sign. So the run is complete when a response has the last line that was
-        seen and no new one, and a second, short response ends with the same line.
+        A response can be truncated without an error. The run is therefore complete when a response has the last line
+        that was seen and no new one, and a second, short response ends with the same line.
 
         Returns:
             Whether the run is finished: False if the responses are another run's, or if the pod is gone.
         """
-        missing = RetryTimer(Limits.of(MISSING_LOG_SECONDS))
+        missing = RetryTimer(Limits.same(MISSING_LOG_SECONDS))
         empty_responses = 0
         while True:
             yield from self._read(observed, previous=previous, since=self._since_at_end(observed))
@@ -454,13 +455,13 @@ class Follower:
         return True
 
     def _is_log_missing(self) -> bool:
-        """Return whether the last response says that there is no log, or lacks lines, rather than that it failed."""
+        """Return whether the log does not exist or lacks lines, according to the last response."""
         if self._failure is None or isinstance(self._failure, LogUnavailable):
             return True
         return is_missing_log(self._failure)
 
     def _ends_there(self, unfinished: bytes, previous: bool) -> bool:
-        """Return whether the log's last lines, requested alone, are the last ones seen and the unfinished one."""
+        """Return whether the log's last lines, requested separately, are the last ones seen and the unfinished one."""
         response = Response(self._seen, None)
         try:
             with self._open(None, previous=previous, tail_lines=LAST_LINES) as stream:
@@ -476,7 +477,7 @@ class Follower:
         return ends_with_last and response.unfinished == unfinished
 
     def _since_at_end(self, observed: Observation) -> datetime | None:
-        """Return from when to read at a run's end: all of a log that is small, or of which a clock may hide lines."""
+        """Return the time from which to read at a run's end; None for a small log, or if a clock may hide lines."""
         seen = self._seen
         if not seen.lines or not seen.remembers_all:
             return seen.resume_time
@@ -496,10 +497,10 @@ class Follower:
             return f"the rest of {run} of container {self._container} after {self._seen.last}"
         return f"{run} of container {self._container}"
 
-    # Turn from run to run
+    # Switch between runs
 
-    def _turn_to_newest_run(self, observed: Observation) -> Iterator[LogLine]:
-        """Finish the run that was followed, with what the node still has of it, and turn to the newest."""
+    def _switch_to_newest_run(self, observed: Observation) -> Iterator[LogLine]:
+        """Finish the run that was followed, with the lines that the node still has, and switch to the newest run."""
         assert observed.run is not None
         newest = observed.run
         if observed.awaits_restart:
@@ -520,7 +521,7 @@ class Follower:
             self._begin(newest, self._seen_of_newest)
 
     def _skip_to(self, run: Run) -> Iterator[LogLine]:
-        """Turn to a later run. Yield markers for the runs before it that cannot be read any more."""
+        """Switch to a later run. Yield markers for the runs before it that can no longer be read."""
         first = 0
         if self._run is not None:
             first = self._run.number + 1
@@ -542,7 +543,7 @@ class Follower:
 
     def _read_previous(self, observed: Observation) -> Iterator[LogLine]:
         """Read the run before the newest to its end."""
-        deadline = time.monotonic() + DOUBT_SECONDS
+        deadline = time.monotonic() + NEWER_RUN_SECONDS
         while not (yield from self._read_to_end(observed, previous=True)):
             if self._observe_change(observed) or time.monotonic() > deadline:
                 yield self._lost_rest()
@@ -551,7 +552,7 @@ class Follower:
         self._is_complete = True
 
     def _report_removed_pod(self) -> Iterator[LogLine]:
-        """Yield a marker for what may not have been read of a pod that was removed."""
+        """Yield a marker for lines of a deleted pod that may not have been read."""
         if not self._is_complete and (self._run is not None or self._had_started):
             yield self._marker(
                 f"pod {self._name} was removed before its log was read to the end: "
@@ -559,8 +560,8 @@ class Follower:
             )
         elif self._run is not None and self._unseen > UNSEEN_SECONDS:
             yield self._marker(
-                f"pod {self._name} was removed: container {self._container} may have run again, unseen, "
-                f"in its last {self._unseen:.0f} s"
+                f"pod {self._name} was removed: container {self._container} may have run again "
+                f"in its last {self._unseen:.0f} s, without being observed"
             )
 
     def _marker(self, reason: str, until: str = "") -> LogLine:
@@ -569,7 +570,7 @@ class Follower:
 
 
 def _shows_other_run(now: Observation, before: Observation) -> bool:
-    """Return whether the newest run is another one than before."""
+    """Return whether the newest run is a different one than before."""
     return now.run is not None and (before.run is None or not now.run.is_same(before.run))
 
 
@@ -587,13 +588,13 @@ def _is_after_end(timestamp: str, run: Run) -> bool:
 def log_unavailable(message: str) -> LogUnavailable:
     """Return the error for a response that is the kubelet's own message."""
     return LogUnavailable(
-        f"the kubelet answered in place of the log: {message}",
-        hint="The node may have removed the container, or lack resources. job.why() finds out more.",
+        f"the kubelet returned a message instead of the log: {message}",
+        hint="The node may have removed the container, or lack resources. job.why() explains more.",
     )
 
 
 def is_missing_log(failed: KubernetesError) -> bool:
-    """Return whether the server says that there is no such log."""
+    """Return whether the server says that the log does not exist."""
     return isinstance(failed, NotFound) or _has_not_started(failed) or _has_no_previous_run(failed)
 
 

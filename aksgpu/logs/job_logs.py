@@ -1,12 +1,12 @@
 """Read and follow the logs of pods and Jobs without losing or repeating a line.
 
-The end of a log stream means nothing: load balancers drop idle streams, servers cut long ones, and both look like the
-end of the program. Only the pod's status says that a container has ended. Every line is requested with its timestamp
-in nanoseconds, which identifies it together with its text. After an interruption, the stream is resumed, and lines
-that were yielded before are dropped. A container's restarts are followed, and a Job's later pods.
+The end of a log stream does not mean that the program has ended: load balancers drop idle streams, and servers close
+long ones. Only the pod's status says that a container has ended. Every line is requested with its timestamp in
+nanoseconds, which identifies it together with its text. After an interruption, the stream is resumed, and lines that
+were yielded before are dropped. Restarts of a container and later pods of a Job are followed too.
 
-A log that cannot be read raises an error; it never looks like an empty one. Lines that are lost for good, such as
-those of a pod that was removed, are yielded as a marker: a :class:`LogLine` with ``gap``.
+A log that cannot be read raises an error; it never looks like an empty one. For lines that are permanently lost, such
+as those of a deleted pod, a marker is yielded: a :class:`LogLine` with ``gap``.
 """
 
 from __future__ import annotations
@@ -14,28 +14,72 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from aksgpu.common.arguments import integer
-from aksgpu.errors import InvalidInput, LogsGone, NotFound
+from aksgpu.errors import InvalidInput, KubernetesError, LogsGone, NotFound
 from aksgpu.kube.client import HasKube, Kube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.pod_facts import restarts
 from aksgpu.logs import retrying
-from aksgpu.logs.container_runs import choose_container
+from aksgpu.logs.container_runs import choose_container, observe
 from aksgpu.logs.deduplication import LogGap, LogLine, marker
-from aksgpu.logs.follower import LIMITS, POLL_SECONDS, Follower
-from aksgpu.logs.log_request import PATIENCE_SECONDS, LogRequest, read_text
+from aksgpu.logs.follower import LIMITS, POLL_SECONDS, Follower, is_missing_log
+from aksgpu.logs.log_request import DEFAULT_TIMEOUT, LogRequest, read_text
 from aksgpu.logs.retrying import Failure, Limits, RetryTimer
-from aksgpu.waiting import Interrupted, check_timeout
+from aksgpu.waiting import Interrupted, Timeout, check_timeout
 
-__all__ = ["follow", "follow_job", "job_pods", "read", "read_job"]
+__all__ = [
+    "AttemptLog",
+    "AttemptLogs",
+    "choose_pods",
+    "count_ended",
+    "first_attempts",
+    "follow",
+    "follow_job",
+    "has_pod_ended",
+    "has_run",
+    "job_pods",
+    "logs_gone",
+    "read",
+    "read_attempts",
+    "read_job",
+]
 
 T = TypeVar("T")
 
 READ_TIMEOUT = 45.0
-"""Seconds of silence before a stream is renewed. AKS drops a silent stream after four minutes without a sign."""
+"""Seconds without a byte after which a stream is opened again. AKS silently drops idle streams after four minutes."""
 _COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+_FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
+"""Annotations of a pod that count the pods of its index that failed before it."""
+
+
+@dataclass(frozen=True)
+class AttemptLog:
+    """The log of one run of a Job's program in one pod."""
+
+    pod: str
+    """Name of the pod."""
+    index: int | None
+    """Completion index of the pod; None if the Job has no indexes."""
+    attempt: int
+    """Number of runs of the same part of the Job before it, restarts in place included."""
+    text: str
+    """The log. Each line begins with the time at which the node stored it (RFC 3339) and a space."""
+
+
+@dataclass(frozen=True)
+class AttemptLogs:
+    """The logs of a Job's runs."""
+
+    logs: list[AttemptLog]
+    """The logs that can be read, by index and attempt."""
+    pods_gone: int
+    """Number of pods that ran and were removed with their logs."""
 
 
 def read(
@@ -46,42 +90,42 @@ def read(
     container: str | None = None,
     tail_lines: int | None = None,
     previous: bool = False,
-    patience: float = PATIENCE_SECONDS,
+    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> str:
-    """Return what a container has logged until now.
+    """Return the log of a container so far.
 
     Args:
         aks: the cluster.
         pod: name of the pod.
-        namespace: of the pod; None is the context's.
-        container: name of the container; None is the pod's default or first one.
-        tail_lines: return only this number of lines from the end.
+        namespace: the pod's namespace; None uses the context's namespace.
+        container: name of the container; None uses the pod's default or first one.
+        tail_lines: number of last lines to return; None means all.
         previous: read the log of the run before the last restart.
-        patience: seconds for which the request is repeated while a server or a node does not serve the log. With 0,
-            the first failure is raised.
+        timeout: seconds, or text such as ``"2m"``, for which the request is repeated while the API server or the node
+            does not serve the log; None means no limit. With 0, the first failure is raised.
 
     Returns:
-        The text. It is empty only if the container has not started or has printed nothing. If the node has rotated
-        away lines that this process has read or followed before, the text begins with a line ``[aksgpu: ...]`` that
-        says so.
+        The log as one string. It is empty only if the container has not started or has not printed anything. If the
+        node has rotated away lines that this process has read or followed before, the log begins with a line
+        ``[aksgpu: ...]`` that says so.
 
     Raises:
-        InvalidInput: an argument is wrong; nothing was sent. Also if the pod has no such container.
+        InvalidInput: an argument is not valid, or the pod does not have the container.
         NotFound: the pod does not exist.
-        LogUnavailable: the node's kubelet did not serve the log for ``patience`` seconds; the message has its last
-            answer.
-        Unreachable: the API server did not answer for ``patience`` seconds.
+        LogUnavailable: the node's kubelet did not serve the log within the timeout; the message has its last
+            response.
+        Unreachable: the API server did not respond within the timeout.
 
     Warns:
-        LogIncomplete: the log begins long after its container, so the node may have rotated its beginning away. That
-            is a guess.
+        LogIncomplete: the log begins long after its container started, so the node may have rotated its beginning
+            away. This is a guess.
 
     Example:
         >>> text = logs.read(aks, "samples-tf-mnist-demo-k2x5b", tail_lines=100)
     """
     check_cluster(aks)
     lines = _check_tail_lines(tail_lines)
-    seconds = check_timeout(patience, "patience")
+    seconds = check_timeout(timeout)
     request = LogRequest(aks.kube, pod, namespace, container, lines, previous)
     with _interruptible(f"reading the log of pod {pod} was interrupted"):
         return read_text(request, seconds)
@@ -93,23 +137,76 @@ def read_job(
     *,
     namespace: str | None = None,
     tail_lines: int | None = None,
-    patience: float = PATIENCE_SECONDS,
+    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> str:
-    """Return what a Job has logged until now.
+    """Return the log of a Job so far.
 
-    For a Job with one pod at a time, this is the log of its newest attempt. For a Job with several, it is the logs of
-    all its pods, by index or else by age. ``job.logs()``, ``job.metrics()``, ``job.plot()`` and the live view read a
-    Job's log with this function.
+    If the Job runs one pod at a time, this is the log of the newest pod. If it runs several pods, this is the log of
+    each pod, ordered by completion index, or by age if the Job is not Indexed. ``job.logs()``, ``job.metrics()``,
+    ``job.plot()`` and the live view read a Job's log with this function.
+
+    Args:
+        aks: the cluster.
+        job: name of the Job.
+        namespace: the Job's namespace; None uses the context's namespace.
+        tail_lines: number of last lines to return, for each pod; None means all.
+        timeout: as for :func:`read`.
+
+    Returns:
+        The log as one string. It is empty only if the Job has not started or has not printed anything.
+
+    Raises:
+        InvalidInput: an argument is not valid; nothing was sent.
+        NotFound: the Job does not exist.
+        LogsGone: the Job has run, and its pods were deleted with their logs.
+        LogUnavailable: as for :func:`read`.
+        Unreachable: as for :func:`read`.
+    """
+    check_cluster(aks)
+    lines = _check_tail_lines(tail_lines)
+    limits = Limits.same(check_timeout(timeout))
+    with _interruptible(f"reading the log of job {job} was interrupted"):
+        return _read_pods(aks.kube, job, namespace, lines, limits)
+
+
+def _read_pods(kube: Kube, job: str, namespace: str | None, tail_lines: int | None, limits: Limits) -> str:
+    retries = RetryTimer(limits)
+    removed = RetryTimer(limits)
+    while True:
+        found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", succeeded_before=False)
+        pods = _list_pods(kube, found, retries)
+        chosen = choose_pods(found, pods)
+        if not chosen and has_run(found):
+            raise logs_gone(job)
+        try:
+            texts = [_read_whole_lines(kube, pod, tail_lines, limits.silent) for pod in chosen]
+        except NotFound:  # deleted since they were listed: the next list decides
+            if removed.is_over(Failure.SILENT):
+                raise logs_gone(job) from None
+            removed.sleep()
+            continue
+        lost = int((found.get("status") or {}).get("succeeded") or 0) - _count_succeeded(pods)
+        if len(chosen) > 1 and lost > 0:
+            texts.insert(0, f"[aksgpu: {lost} of the pods of job {job} were deleted with their logs]\n")
+        return "".join(texts)
+
+
+def read_attempts(
+    aks: HasKube, job: str, *, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT
+) -> AttemptLogs:
+    """Return the logs of all runs of a Job's program that the cluster still has.
+
+    :func:`read_job` returns the newest run of each part of the Job. This function returns the earlier ones as well:
+    those of pods that failed, and the run before the last restart of a container.
 
     Args:
         aks: the cluster.
         job: name of the Job.
         namespace: of the Job; None is the context's.
-        tail_lines: return only this number of lines from the end (of each pod).
-        patience: as for :func:`read`.
+        timeout: as for :func:`read`.
 
     Returns:
-        The text; empty only if the Job has not started or has printed nothing.
+        The logs, and the number of pods whose logs are gone.
 
     Raises:
         InvalidInput: an argument is wrong; nothing was sent.
@@ -119,32 +216,90 @@ def read_job(
         Unreachable: as for :func:`read`.
     """
     check_cluster(aks)
-    lines = _check_tail_lines(tail_lines)
-    limits = Limits.of(check_timeout(patience, "patience"))
+    limits = Limits.same(check_timeout(timeout))
     with _interruptible(f"reading the log of job {job} was interrupted"):
-        return _read_pods(aks.kube, job, namespace, lines, limits)
+        return _read_attempts(aks.kube, job, namespace, limits)
 
 
-def _read_pods(kube: Kube, job: str, namespace: str | None, tail_lines: int | None, limits: Limits) -> str:
+def _read_attempts(kube: Kube, job: str, namespace: str | None, limits: Limits) -> AttemptLogs:
     retries = RetryTimer(limits)
-    removed = RetryTimer(limits)
-    while True:
-        found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", answered=False)
-        pods = _list_pods(kube, found, retries)
-        chosen = _choose_pods(found, pods)
-        if not chosen and _has_run(found):
-            raise _logs_gone(job)
+    found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", succeeded_before=False)
+    pods = _list_pods(kube, found, retries)
+    started = [pod for pod in pods if pod["spec"].get("nodeName")]
+    if not started and has_run(found) and count_ended(found):
+        raise logs_gone(job)
+    logs: list[AttemptLog] = []
+    gone = max(count_ended(found) - sum(has_pod_ended(pod) for pod in pods), 0)
+    for pod, index, first in first_attempts(found, started):
         try:
-            texts = [_read_whole_lines(kube, pod, tail_lines, limits.silent) for pod in chosen]
-        except NotFound:  # removed since they were listed: the next list decides
-            if removed.is_over(Failure.SILENT):
-                raise _logs_gone(job) from None
-            removed.sleep()
-            continue
-        lost = int((found.get("status") or {}).get("succeeded") or 0) - _count_succeeded(pods)
-        if len(chosen) > 1 and lost > 0:
-            texts.insert(0, f"[aksgpu: {lost} of the pods of job {job} are gone, and their logs with them]\n")
-        return "".join(texts)
+            logs.extend(_read_runs(kube, pod, index, first, limits.silent))
+        except NotFound:  # removed since the pods were listed
+            gone += 1
+    if gone and not logs:
+        raise logs_gone(job)
+    logs.sort(key=lambda log: (-1 if log.index is None else log.index, log.attempt))
+    return AttemptLogs(logs, gone)
+
+
+def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, int | None, int]]:
+    """Yield each pod with its completion index and the number of its first run among those of its index."""
+    seen: Counter[int | None] = Counter()
+    spec = job["spec"]
+    side_by_side = (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1
+    for pod in sorted(pods, key=_order):
+        annotations = pod["metadata"].get("annotations") or {}
+        text = annotations.get(_COMPLETION_INDEX)
+        index = None if text is None else int(text)
+        counts = [annotations[name] for name in _FAILURE_COUNTS if name in annotations]
+        if counts:
+            first = sum(int(count) for count in counts)
+        elif index is None and side_by_side:
+            first = 0  # nothing says which pod a pod replaces
+        else:
+            first = seen[index]
+        seen[index] = max(first, seen[index]) + 1 + restarts(pod)
+        yield pod, index, first
+
+
+def _order(pod: Object) -> tuple[str, str, str]:
+    """Return a key that sorts pods by their age. Of two of the same second, the one that ended first is older."""
+    metadata = pod["metadata"]
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    ends = [((entry.get("state") or {}).get("terminated") or {}).get("finishedAt") for entry in statuses]
+    has_failed = (pod.get("status") or {}).get("phase") == "Failed"
+    end = max((end for end in ends if end), default="")
+    return metadata["creationTimestamp"], f"{not has_failed:d}{end}", metadata["name"]
+
+
+def _read_runs(kube: Kube, pod: Object, index: int | None, first: int, timeout: float) -> list[AttemptLog]:
+    """Read the run of a container before its last restart, if the node still has it, and its newest run."""
+    metadata = pod["metadata"]
+    container = choose_container(pod, None)
+    number = observe(pod, container).run
+    newest = first if number is None else first + number.number
+    request = LogRequest(kube, metadata["name"], metadata["namespace"], container, None, False, timestamps=True)
+    logs = []
+    if newest > first:
+        text = _read_previous(replace(request, previous=True), timeout)
+        if text is not None:
+            logs.append(AttemptLog(metadata["name"], index, newest - 1, text))
+    logs.append(AttemptLog(metadata["name"], index, newest, read_text(request, timeout)))
+    return logs
+
+
+def _read_previous(request: LogRequest, timeout: float) -> str | None:
+    """Return the log of the run before a restart; None if the node has removed it."""
+    try:
+        return read_text(request, 0)
+    except KubernetesError as failed:
+        if is_missing_log(failed):
+            return None
+    return read_text(request, timeout)
+
+
+def has_pod_ended(pod: Object) -> bool:
+    """Return whether a pod has ended."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def follow(
@@ -155,31 +310,31 @@ def follow(
     container: str | None = None,
     read_timeout: float = READ_TIMEOUT,
 ) -> Iterator[LogLine]:
-    """Yield every line of a container, from its first until it has ended for good, restarts included.
+    """Yield every line of a container, from the first line until the container ends and will not be restarted.
 
     Args:
         aks: the cluster.
-        pod: name of the pod. A pod that has not started is waited for.
-        namespace: of the pod; None is the context's.
-        container: name of the container; None is the pod's default or first one.
-        read_timeout: seconds of silence after which the stream is renewed.
+        pod: name of the pod. If it has not started, the iteration waits for it.
+        namespace: the pod's namespace; None uses the context's namespace.
+        container: name of the container; None uses the pod's default or first one.
+        read_timeout: seconds without a byte after which the stream is opened again.
 
     Yields:
         Complete lines. A line with ``gap`` marks lines that can no longer be read.
 
     Raises:
-        InvalidInput: an argument is wrong; nothing was sent. Also if the pod has no such container.
+        InvalidInput: an argument is not valid, or the pod does not have the container.
         NotFound: the pod does not exist.
-        StreamLost: there was no log for a quarter of an hour, or the server refused connections for two minutes.
+        StreamLost: the log was not served for 15 minutes, or the server refused connections for two minutes.
 
     Example:
         >>> for line in logs.follow(aks, "samples-tf-mnist-demo-k2x5b"):
         ...     print(line.timestamp, line.text)
     """
     check_cluster(aks)
-    silence = _check_read_timeout(read_timeout)
+    seconds = _check_read_timeout(read_timeout)
     found = _get_first(aks.kube, "Pod", pod, namespace)
-    follower = Follower(aks.kube, found, choose_container(found, container), silence)
+    follower = Follower(aks.kube, found, choose_container(found, container), seconds)
     return _interruptible_lines(follower.lines(), f"pod {pod}")
 
 
@@ -191,29 +346,29 @@ def follow_job(
     container: str | None = None,
     read_timeout: float = READ_TIMEOUT,
 ) -> Iterator[tuple[str, LogLine]]:
-    """Yield every line of a Job's pods until the Job has ended: one pod after the other, oldest first.
+    """Yield every line of a Job's pods until the Job ends: one pod after the other, oldest first.
 
     Args:
         aks: the cluster.
         job: name of the Job.
-        namespace: of the Job; None is the context's.
+        namespace: the Job's namespace; None uses the context's namespace.
         container: as for :func:`follow`.
         read_timeout: as for :func:`follow`.
 
     Yields:
-        The pod's name and the line. Pods that were removed before they were read are reported by a marker (a line
-        with ``gap``) with an empty pod name.
+        The pod's name and the line. If pods were deleted before their logs were read, a marker (a line with ``gap``)
+        with an empty pod name says so.
 
     Raises:
         InvalidInput: as for :func:`follow`.
         NotFound: the Job does not exist.
-        LogsGone: the Job has ended, and all its pods are gone.
+        LogsGone: the Job has ended, and all its pods were deleted with their logs.
         StreamLost: as for :func:`follow`.
     """
     check_cluster(aks)
-    silence = _check_read_timeout(read_timeout)
+    seconds = _check_read_timeout(read_timeout)
     found = _get_first(aks.kube, "Job", job, namespace)
-    return _interruptible_lines(_follow_pods(aks.kube, found, container, silence), f"job {job}")
+    return _interruptible_lines(_follow_pods(aks.kube, found, container, seconds), f"job {job}")
 
 
 @contextlib.contextmanager
@@ -226,7 +381,7 @@ def _interruptible(message: str) -> Iterator[None]:
 
 
 def _interruptible_lines(lines: Iterator[T], what: str) -> Iterator[T]:
-    with _interruptible(f"following {what} was interrupted; following it again begins at its first line"):
+    with _interruptible(f"following {what} was interrupted; following it again starts from the first line"):
         yield from lines
 
 
@@ -245,21 +400,21 @@ def _check_read_timeout(read_timeout: float) -> float:
 
 
 def _get_first(kube: Kube, kind: str, name: str, namespace: str | None) -> Object:
-    """Get an object that was not asked for before, so that a missing permission is raised at once."""
-    retries = RetryTimer(Limits.of(PATIENCE_SECONDS))
-    return retrying.call(lambda: kube.get(kind, name, namespace), retries, f"{kind} {name}", answered=False)
+    """Get an object for the first time. A missing permission is raised at once."""
+    retries = RetryTimer(Limits.same(DEFAULT_TIMEOUT))
+    return retrying.call(lambda: kube.get(kind, name, namespace), retries, f"{kind} {name}", succeeded_before=False)
 
 
-def _read_whole_lines(kube: Kube, pod: Object, tail_lines: int | None, patience: float) -> str:
+def _read_whole_lines(kube: Kube, pod: Object, tail_lines: int | None, timeout: float) -> str:
     """Read the log of a pod, and end it with a newline unless it is empty."""
     metadata = pod["metadata"]
     request = LogRequest(kube, metadata["name"], metadata["namespace"], None, tail_lines, False)
-    text = read_text(request, patience)
+    text = read_text(request, timeout)
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _choose_pods(job: Object, pods: list[Object]) -> list[Object]:
-    """Return the pods whose logs are the Job's: the newest attempt of each part of it."""
+def choose_pods(job: Object, pods: list[Object]) -> list[Object]:
+    """Return the pods whose logs are the Job's log, as :func:`read_job` describes. Of each index, it is the newest."""
     newest: dict[str, Object] = {}
     for pod in pods:
         index = (pod["metadata"].get("annotations") or {}).get(_COMPLETION_INDEX)
@@ -274,10 +429,10 @@ def _choose_pods(job: Object, pods: list[Object]) -> list[Object]:
     return (started or pods)[-1:]
 
 
-def _has_run(job: Object) -> bool:
+def has_run(job: Object) -> bool:
     """Return whether the Job has, or had, pods."""
     status = job.get("status") or {}
-    return bool(_count_ended(job) or status.get("active") or _has_ended(job))
+    return bool(count_ended(job) or status.get("active") or _has_ended(job))
 
 
 def _count_succeeded(pods: list[Object]) -> int:
@@ -296,7 +451,7 @@ def _follow_pods(
         pods = _list_pods(kube, owner, retries)
         has_ended = now is None or _has_ended(now)
         left = [pod for pod in pods if pod["metadata"]["uid"] not in followed]
-        # A pod that waits for a GPU does not hold up one that runs. The list is read again after each pod.
+        # A pod that waits for a GPU does not block one that runs. The list is read again after each pod.
         chosen = next((pod for pod in left if has_ended or pod["spec"].get("nodeName")), None)
         if chosen is not None:
             followed.add(chosen["metadata"]["uid"])
@@ -316,18 +471,19 @@ def _report_unseen_pods(job: Object | None, name: str, followed: int) -> Iterato
         if not followed:
             yield "", marker(LogGap(f"job {name} was deleted before the log of a pod could be read"))
         return
-    missing = _count_ended(job) - followed
+    missing = count_ended(job) - followed
     if missing <= 0:
         return
     if not followed:
-        raise _logs_gone(name)
+        raise logs_gone(name)
     pods = "1 pod" if missing == 1 else f"{missing} pods"
     yield "", marker(LogGap(f"{pods} of job {name} could not be read: removed before their logs were followed"))
 
 
-def _logs_gone(name: str) -> LogsGone:
+def logs_gone(name: str) -> LogsGone:
+    """Return the error of a Job whose pods are gone."""
     return LogsGone(
-        f"the pods of job {name} are gone, and their logs with them",
+        f"the pods of job {name} were deleted with their logs",
         hint="Follow the next run while it is running: for line in job.follow(): print(line). "
         "A Job with the restart policy OnFailure loses its pod at its last failure.",
     )
@@ -356,6 +512,7 @@ def _has_ended(job: Object) -> bool:
     return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
 
 
-def _count_ended(job: Object) -> int:
+def count_ended(job: Object) -> int:
+    """Return the number of a Job's pods that have ended, those that are gone included."""
     status = job.get("status") or {}
     return int(status.get("succeeded") or 0) + int(status.get("failed") or 0)

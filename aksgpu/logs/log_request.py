@@ -1,7 +1,7 @@
-"""Read the log of one container once, and make sure that it is complete.
+"""Read the log of one container once, and check that it is complete.
 
-A response of the log endpoint can be cut off without a sign, be empty although there are lines, or be the kubelet's own
-message with status 200. So responses are checked.
+A response of the log endpoint can be truncated without an error, can be empty although the log has lines, or can be a
+message of the kubelet with status 200. Each response is therefore checked.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LogIncomplete", "LogRequest", "read_text"]
 
-PATIENCE_SECONDS = 60.0
-"""How long a read is repeated while a server, or a node's kubelet, does not serve the log."""
+DEFAULT_TIMEOUT = 60.0
+"""Seconds for which a read is repeated while the API server or the node's kubelet does not serve the log."""
 LATE_START_SECONDS = 60.0
-"""Time between a container's start and the first line of its log after which the log may have been rotated."""
+"""Seconds between a container's start and the first line of its log from which the log may have been rotated."""
 LATE_START_FACTOR = 10
-"""How many times longer that must be than the average time between two lines."""
+"""How many times longer than the average time between two lines that time must also be."""
 MAX_RESPONSES = 12
-"""Responses after which a log that ends at another line each time counts as unreadable."""
+"""Number of contradictory responses after which a log counts as unreadable."""
 PAUSE_SECONDS = 0.1
-"""Pause between two responses that contradict each other."""
+"""Seconds between two requests after contradictory responses."""
 
 
 class LogIncomplete(UserWarning):
-    """A log begins long after its container: the node may have rotated its beginning away."""
+    """A log begins long after its container started, so the node may have rotated its beginning away."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,21 @@ class LogRequest:
     container: str | None
     tail_lines: int | None
     previous: bool
+    timestamps: bool = False
+    """Whether each line begins with the time at which the node stored it, and a space."""
 
     def get_pod(self) -> Object:
         """Return the Pod object."""
         return self.kube.get("Pod", self.pod, self.namespace)
 
 
-def read_text(request: LogRequest, patience: float) -> str:
+def read_text(request: LogRequest, timeout: float) -> str:
     """Return the text of a log; see :func:`aksgpu.logs.read`."""
-    limits = Limits.of(patience)
+    limits = Limits.same(timeout)
     log_retries = RetryTimer(limits)
     pod_retries = RetryTimer(limits)
     what = f"the log of pod {request.pod}"
-    pod = retrying.call(request.get_pod, pod_retries, what, answered=False)
+    pod = retrying.call(request.get_pod, pod_retries, what, succeeded_before=False)
     container = choose_container(pod, request.container)
     log_retries.reset()
     while True:
@@ -79,7 +81,8 @@ def read_text(request: LogRequest, patience: float) -> str:
                 raise _unreadable(what, failed) from None
             retry_after = failed.retry_after
         else:
-            text = b"".join(line.partition(b" ")[2] for line in lines).decode("utf-8", "replace")
+            kept = lines if request.timestamps else [line.partition(b" ")[2] for line in lines]
+            text = b"".join(kept).decode("utf-8", "replace")
             return _note_missing_beginning(request, observed, lines) + text
         log_retries.sleep(retry_after)
         pod = retrying.call(request.get_pod, pod_retries, what)
@@ -88,8 +91,8 @@ def read_text(request: LogRequest, patience: float) -> str:
 def _read_lines(request: LogRequest, container: str, observed: Observation) -> list[bytes]:
     """Return the lines with their timestamps and newlines; the last one may have no newline.
 
-    The log of a running container is read once. That of an ended one is read until its last lines, requested alone,
-    are the last ones that were read: a response can be cut off without a sign.
+    The log of a running container is read once. The log of a container that has ended is read until its last lines,
+    requested separately, are the last ones that were read, because a response can be truncated without an error.
     """
     has_ended = request.previous or observed.state is State.ENDED
     empty_responses = 0
@@ -107,11 +110,11 @@ def _read_lines(request: LogRequest, container: str, observed: Observation) -> l
             rest = [unfinished] if has_timestamp(unfinished) else []
             return [*(line + b"\n" for line in lines), *rest]
         time.sleep(PAUSE_SECONDS)
-    raise LogUnavailable("its responses end at another line each time", hint="Read the log again.")
+    raise LogUnavailable("each response ended at a different line", hint="Read the log again.")
 
 
 def _ends_there(request: LogRequest, container: str, seen: SeenLines, unfinished: bytes) -> bool:
-    """Return whether the log's last lines, requested alone, are those that were read."""
+    """Return whether the log's last lines, requested separately, are those that were read."""
     response = _read_response(request, container, seen, LAST_LINES, None)
     ends_with_last = response.ends_with_last or not seen.lines
     return not response.new and ends_with_last and response.unfinished == unfinished
@@ -143,7 +146,7 @@ def _read_response(
 
 
 def _has_not_started(failed: KubernetesError, request: LogRequest) -> bool:
-    """Return whether the container has not started, so that there is no log. A run that is gone is an error."""
+    """Return whether the container has not started, so that it has no log. A run that no longer exists is an error."""
     return is_missing_log(failed) and not isinstance(failed, NotFound) and not request.previous
 
 
@@ -153,7 +156,7 @@ def _unreadable(what: str, failed: KubernetesError) -> KubernetesError:
         return failed
     if isinstance(failed, Unauthorized | Forbidden):
         return failed
-    hint = "The node, its kubelet or the connection to it does not work at the moment. Read the log again."
+    hint = "The node, its kubelet or the connection to it does not work at present. Read the log again."
     return LogUnavailable(
         f"{what} could not be read: {failed.message}",
         status=failed.status,
@@ -180,7 +183,7 @@ def _note_missing_beginning(request: LogRequest, observed: Observation, lines: l
     if late > LATE_START_SECONDS and late > LATE_START_FACTOR * average:
         warnings.warn(
             f"the log of pod {request.pod} begins {late:.0f} s after its container started. If the program printed "
-            "before that, the node has rotated those lines away (a guess: the node does not say)",
+            "earlier lines, the node has rotated them away. This is a guess, because the node does not report it",
             LogIncomplete,
             stacklevel=5,
         )

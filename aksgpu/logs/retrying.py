@@ -1,8 +1,8 @@
-"""How long a reader of logs repeats its requests, and after which failures. Sends nothing.
+"""How long a reader of logs repeats its requests, and after which failures. This module sends no requests.
 
-:mod:`aksgpu.kube.retry_policy` says which failures pass by themselves. A reader of logs adds three: 401 and 410, and
-403 to a question that was answered before. Each request is sent with
-:func:`aksgpu.kube.retry_policy.single_attempt`, so that the pauses of two places do not multiply.
+:mod:`aksgpu.kube.retry_policy` defines which failures are temporary. A reader of logs adds three: 401, 410, and a 403
+for a request that was allowed before. Each request is sent with :func:`aksgpu.kube.retry_policy.single_attempt`, so
+that only one of the two modules repeats it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 class Failure(StrEnum):
-    """Kinds of failures that another attempt may cure."""
+    """Kinds of failures after which another attempt may succeed."""
 
     SILENT = "silent"
-    """There was no answer, or the answer of a server that cannot serve now."""
+    """There was no response, or the response of a server that is temporarily unavailable."""
     REFUSED = "refused"
-    """The address refused the connection."""
+    """The connection was refused."""
     DENIED = "denied"
-    """The permission or the login was refused by a server that may just have started."""
+    """A server that may have just started refused the login or the permission."""
 
 
 FIRST_PAUSE = 0.1
@@ -39,7 +39,7 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 """Seconds of the longest pause."""
 LONGEST_ATTEMPT = 60.0
-"""Seconds that one attempt counts at most. A computer that was suspended has not waited."""
+"""Longest time in seconds that is counted for one attempt, so that a suspended computer does not count as waiting."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ class Limits:
     denied: float
 
     @classmethod
-    def of(cls, seconds: float) -> Limits:
-        """The same limit for each kind."""
+    def same(cls, seconds: float) -> Limits:
+        """Return limits that are the same for each kind."""
         return cls(seconds, seconds, seconds)
 
 
-def kind_of_failure(failed: KubernetesError, *, answered: bool = False) -> Failure | None:
-    """Return the kind of a failure; None if another attempt cannot cure it.
+def kind_of_failure(failed: KubernetesError, *, succeeded_before: bool = False) -> Failure | None:
+    """Return the kind of a failure; None if another attempt cannot succeed.
 
     Args:
         failed: the failure.
-        answered: whether the same question was answered before, so that the caller has the right to ask.
+        succeeded_before: whether the same request succeeded before, so that the caller has the permission.
     """
     if isinstance(failed, Unauthorized) or retry_policy.roles_are_missing(failed):
         return Failure.DENIED
     if isinstance(failed, Forbidden):
-        return Failure.DENIED if answered else None
+        return Failure.DENIED if succeeded_before else None
     if isinstance(failed, Expired):
         return Failure.SILENT
     if not retry_policy.is_transient(failed):
@@ -88,7 +88,7 @@ class RetryTimer:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew after an answer."""
+        """Start again after a response."""
         self._last = time.monotonic()
         self._waited = dict.fromkeys(Failure, 0.0)
         self._pause = FIRST_PAUSE
@@ -108,7 +108,7 @@ class RetryTimer:
         """Pause, longer each time, with jitter.
 
         Args:
-            retry_after: seconds that the server asked for; None if it did not.
+            retry_after: seconds that the server asked to wait; None if it did not.
         """
         if retry_after is not None:
             waiting.pause(min(retry_after, LONGEST_ATTEMPT))
@@ -117,27 +117,27 @@ class RetryTimer:
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
 
-def call(ask: Callable[[], T], timer: RetryTimer, what: str, *, answered: bool = True) -> T:
-    """Call ``ask`` until there is an answer.
+def call(send: Callable[[], T], timer: RetryTimer, what: str, *, succeeded_before: bool = True) -> T:
+    """Call ``send`` until the request succeeds.
 
     Args:
-        ask: sends the request.
+        send: sends the request.
         timer: limits the failures in a row. It is reset first.
-        what: names what is asked for, for the error.
-        answered: whether the same question was answered before.
+        what: what is requested, for the error.
+        succeeded_before: whether the same request succeeded before.
 
     Raises:
         StreamLost: the failures lasted too long.
-        KubernetesError: another attempt is of no use.
+        KubernetesError: another attempt cannot succeed.
     """
     timer.reset()
     with waiting.Notice("the Kubernetes API server") as notice:
         while True:
             try:
                 with retry_policy.single_attempt():
-                    return ask()
+                    return send()
             except KubernetesError as failed:
-                kind = kind_of_failure(failed, answered=answered)
+                kind = kind_of_failure(failed, succeeded_before=succeeded_before)
                 if kind is None:
                     raise
                 if timer.is_over(kind):
@@ -152,9 +152,9 @@ def gave_up(what: str, failed: KubernetesError) -> KubernetesError:
     if isinstance(failed, Unauthorized | Forbidden):
         return failed
     return StreamLost(
-        f"{what}: there was no answer for too long; the last failure was: {failed.message}",
+        f"{what}: there was no response for too long; the last failure was: {failed.message}",
         status=failed.status,
-        hint=f"Nothing is lost: the log can be followed again. {failed.hint}".strip(),
+        hint=f"Follow the log again; no line is lost. {failed.hint}".strip(),
         refused=isinstance(failed, Unreachable) and failed.refused,
         original=failed.original or failed,
     )

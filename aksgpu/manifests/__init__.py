@@ -16,8 +16,9 @@ import yaml
 
 from aksgpu.common.arguments import integer, shown
 from aksgpu.errors import InvalidInput
+from aksgpu.manifests.convert import as_jobs
 
-__all__ = ["Version", "device_plugin", "mnist", "path"]
+__all__ = ["Version", "as_jobs", "device_plugin", "mnist", "path"]
 
 Version = Literal["current", "2020"]
 """The versions of each manifest."""
@@ -26,8 +27,8 @@ _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _LONGEST_NAME = 63
 """Characters of a container's name."""
-_MOST_STEPS = 10**9
-"""Training steps; far more than anybody waits for."""
+_MAX_STEPS = 10**9
+"""Largest number of training steps."""
 
 
 def __dir__() -> list[str]:
@@ -42,7 +43,7 @@ def path(name: str) -> Path:
             ``mnist-2020``.
 
     Raises:
-        InvalidInput: there is no such manifest.
+        InvalidInput: the manifest does not exist.
 
     Example:
         >>> manifests.path("mnist").name
@@ -69,7 +70,7 @@ def device_plugin(version: Version = "current", *, pass_device_specs: bool = Fal
         The objects of the file, new at each call.
 
     Raises:
-        InvalidInput: there is no such version, or ``pass_device_specs`` is not a boolean.
+        InvalidInput: the version does not exist, or ``pass_device_specs`` is not a boolean.
     """
     if not isinstance(pass_device_specs, bool):
         raise InvalidInput(
@@ -104,13 +105,13 @@ def mnist(
         The Job, new at each call.
 
     Raises:
-        InvalidInput: there is no such version, or an argument is not valid.
+        InvalidInput: the version does not exist, or an argument is not valid.
 
     Example:
         >>> manifests.mnist(max_steps=100, name="quick")["metadata"]["name"]
         'quick'
     """
-    steps = integer("max_steps", max_steps, 1, _MOST_STEPS)
+    steps = integer("max_steps", max_steps, 1, _MAX_STEPS)
     if learning_rate is not None and not _is_rate(learning_rate):
         raise InvalidInput(
             f"`learning_rate` must be a positive number, got {shown(learning_rate)}", hint="learning_rate=0.001"

@@ -22,10 +22,10 @@ def documents(manifest: Manifest) -> list[dict[str, Any]]:
 
     Args:
         manifest: an object, a list of objects, the path of a YAML file, or YAML text. YAML may have several documents.
-            The items of a ``kind: List`` take its place.
+            A ``kind: List`` is replaced by its items.
 
     Raises:
-        InvalidInput: there is no such file, it is not YAML, it exceeds a limit of :mod:`aksgpu.common.yaml_loader`,
+        InvalidInput: the file does not exist, it is not YAML, it exceeds a limit of :mod:`aksgpu.common.yaml_loader`,
             or it does not hold objects.
     """
     if isinstance(manifest, Path | str):
@@ -36,7 +36,7 @@ def documents(manifest: Manifest) -> list[dict[str, Any]]:
         found = manifest
     if not isinstance(found, Sequence) or isinstance(found, bytes | bytearray):
         raise InvalidInput(
-            f"`manifest` must be a dict, a list of dicts, a text or a path, got {type(found).__name__}",
+            f"`manifest` must be a dict, a list of dicts, YAML text or a path, got {type(found).__name__}",
             hint=_EXPECTED,
         )
     objects = _objects(found)
@@ -46,7 +46,7 @@ def documents(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _objects(found: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return copies of the objects, with the items of a ``kind: List`` in its place."""
+    """Return copies of the objects. A ``kind: List`` is replaced by its items."""
     objects: list[dict[str, Any]] = []
     for obj in found:
         if not isinstance(obj, Mapping):
@@ -105,7 +105,7 @@ def _content(name: str | Path) -> bytes:
             hint=f"Relative paths start at {Path.cwd()}. {_EXPECTED}",
         ) from failed
     except UnicodeDecodeError as failed:
-        # A content that is too long may end within a character. Its length is an error of its own.
+        # Content that is too long may end within a character. Its length is reported separately.
         if len(content) <= MAX_BYTES:
             raise InvalidInput(f"the manifest {str(name)!r} is not text in UTF-8", hint=_EXPECTED) from failed
     except (ValueError, RuntimeError) as failed:

@@ -1,22 +1,25 @@
-"""The forms that a log comes in, as pieces of bytes."""
+"""Split a log, in any of its forms, into pieces of bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import AnyStr
 
 import pandas as pd
 
 from aksgpu.errors import InvalidInput
 
+__all__ = ["PIECE", "Log", "pieces"]
+
 Log = str | bytes | bytearray | memoryview | Iterable[str] | Iterable[bytes]
 """A whole log, or its lines with or without their newlines."""
 
 PIECE = 4 << 20
-"""Characters or bytes of a log that are read in one go."""
+"""Characters or bytes of a log that are read at once."""
 
 
 def pieces(log: Log) -> Iterator[bytes]:
-    """Return a log in pieces, each of them whole lines. The memory that reading takes is a piece's, not the log's.
+    """Yield a log in pieces of whole lines, so that reading takes the memory of one piece.
 
     Raises:
         InvalidInput: ``log`` is neither text nor lines of text.
@@ -24,37 +27,28 @@ def pieces(log: Log) -> Iterator[bytes]:
     if isinstance(log, bytearray | memoryview):
         log = bytes(log)
     if isinstance(log, str):
-        yield from _cut(log)
+        for piece in _cut(log, "\n"):
+            yield piece.encode("utf-8", "replace")
     elif isinstance(log, bytes):
-        yield from _cut_bytes(log)
+        yield from _cut(log, b"\n")
     else:
         yield from _batches(log)
 
 
-def _cut(log: str) -> Iterator[bytes]:
+def _cut(log: AnyStr, newline: AnyStr) -> Iterator[AnyStr]:
+    """Yield pieces of a log that end after a newline."""
     start = 0
     while start < len(log):
         stop = start + PIECE
         if stop < len(log):
-            newline = log.find("\n", stop)
-            stop = newline + 1 if newline >= 0 else len(log)
-        yield log[start:stop].encode("utf-8", "replace")
-        start = stop
-
-
-def _cut_bytes(log: bytes) -> Iterator[bytes]:
-    start = 0
-    while start < len(log):
-        stop = start + PIECE
-        if stop < len(log):
-            newline = log.find(b"\n", stop)
-            stop = newline + 1 if newline >= 0 else len(log)
+            end = log.find(newline, stop)
+            stop = end + 1 if end >= 0 else len(log)
         yield log[start:stop]
         start = stop
 
 
 def _batches(lines: object) -> Iterator[bytes]:
-    # A table or a mapping would give its column names or keys, which read as a log without any metric.
+    # Iterating a table or a mapping yields its column names or keys, which look like a log without metrics.
     if not isinstance(lines, Iterable) or isinstance(lines, Mapping | pd.DataFrame | pd.Series):
         raise InvalidInput(
             f"`text` must be a log as str or bytes, or an iterable of its lines, got {_shown(lines)}",

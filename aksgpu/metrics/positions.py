@@ -1,9 +1,11 @@
-"""Where in the training a line belongs: the epoch and the step that its words name."""
+"""Find the epoch and the step in the words of a line."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
+
+__all__ = ["Position", "find"]
 
 _NUMBERED = r"(?:[ _]?(?:no\.?|number|num|\#))?\s{0,3}[:=#]?\s{0,4}[\[(]?\s{0,12}"
 _OF = r"(?:\s{0,3}(?:/|\bof\b)\s{0,12}\d{1,15})"
@@ -24,19 +26,21 @@ _PAIR = re.compile(r"\s{0,4}\[(?P<epoch>\d{1,15}),\s{1,8}(?P<step>\d{1,15})\]")
 _NOT_THIS = re.compile(
     r"(?i:\b(?:best|per|each|every|max|total|last|resum\w{0,4}|from|until|after|num|number of|at|in)\s{0,4})$"
 )
-"""What stands before an epoch that is not the line's own: ``best epoch: 3``."""
+"""Words before an epoch that is not the one of the line: ``best epoch: 3``."""
 _KINDS = {"batch": "batch", "batches": "batch", "episode": "episode", "episodes": "episode", "round": "round"}
+_PLURALS = ("steps", "batches", "iterations", "updates", "rounds", "episodes")
+"""Words before a total, unless the total follows the step: ``steps 3/100``."""
 _LETTER = re.compile(r"[A-Za-z]")
 
 
 class Position(NamedTuple):
-    """The place that a line names.
+    """The position in the training that a line names.
 
     Attributes:
         epoch: as printed, or None.
         step: as printed, or None.
         step_kind: what the step counts.
-        alone: the line has nothing but its position.
+        alone: whether the line has nothing but its position.
     """
 
     epoch: float | None
@@ -59,11 +63,9 @@ def find(text: str) -> Position:
         step = None
     kind = "step"
     if step:
-        kind = _KINDS.get(step["kind"].lower(), "step")
-        if (
-            step["kind"].lower() in ("steps", "batches", "iterations", "updates", "rounds", "episodes")
-            and not step["of"]
-        ):
+        word = step["kind"].lower()
+        kind = _KINDS.get(word, "step")
+        if word in _PLURALS and not step["of"]:
             step = None
     return Position(
         float(epoch["epoch"] or epoch["several"]) if epoch else None,

@@ -1,13 +1,15 @@
-"""What stands before a program's own words in a line: the tools that showed the log, ranks, and logging prefixes."""
+"""Prefixes before a program's own text in a line: those of tools that show logs, of ranks, and of logging."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
+__all__ = ["Prefixes", "server_time", "strip"]
+
 
 class Prefixes(NamedTuple):
-    """A line without its prefixes, and what they said.
+    """A line without its prefixes, and the content of the prefixes.
 
     Attributes:
         text: the rest of the line.
@@ -65,7 +67,7 @@ _LOGGING = re.compile(
     rf"|\[{_CLOCK} (?:{_LEVEL} ?)?(?:{_PLACE}|{_LOGGER})?\]:?\s{{1,4}}"
     # [LEVEL|file.py:10] clock >>
     rf"|\[{_LEVEL}\|[\w./-]{{1,128}}:\d{{1,7}}\] (?:{_CLOCK} )?>> "
-    # clock message, with whatever separates them
+    # clock message, with any separator
     rf"|{_CLOCK},?(?: - |: | \| |\s{{1,4}})(?=\S)"
     # logging.basicConfig: LEVEL:name:message
     rf"|{_LEVEL}:[\w.<>/-]{{0,128}}:(?:\d{{1,7}}:(?!\s?\t))? ?"
@@ -81,20 +83,20 @@ _LOGGING = re.compile(
     # Ray
     r"|\((?:[\w.-]{1,64} )?pid=\d{1,9}(?:, ip=[\d.]{7,15})?\) "
 )
-_MOST = 8
-"""Prefixes that one line may carry."""
-_FIRST = frozenset("[(0123456789IWEFTDSNC+>\u203a-idwrRabcdefghijklmnopqrstuvwxyz")
+_MAX_PREFIXES = 8
+"""Prefixes that are removed from one line."""
+_FIRST_CHARACTERS = frozenset("[(0123456789IWEFTDSNC+>\u203a-idwrRabcdefghijklmnopqrstuvwxyz")
 """Characters that a prefix can begin with."""
 
 
 def strip(line: str) -> Prefixes:
-    """Take the prefixes off a line."""
+    """Remove the prefixes of a line."""
     time = None
     pod = None
     rank = None
     text = line.lstrip(" \t")
-    for _ in range(_MOST):
-        if text[:1] not in _FIRST:
+    for _ in range(_MAX_PREFIXES):
+        if text[:1] not in _FIRST_CHARACTERS:
             break
         found = _SERVER_TIME.match(text)
         if found:

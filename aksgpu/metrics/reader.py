@@ -1,4 +1,4 @@
-"""Reads a log as it grows: pieces of text in, a DataFrame out, no line read twice."""
+"""Read a log piece by piece into a DataFrame. Each line is read once."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ import pandas as pd
 
 from aksgpu.errors import InvalidInput
 from aksgpu.metrics import positions, prefixes, screen, templates
-from aksgpu.metrics.facts import FactsReader
 from aksgpu.metrics.formats import FORMATS, Bar, Context, Row, json_lines, progress_bars
+from aksgpu.metrics.gpu_facts import FactsReader
 from aksgpu.metrics.table import NO_STEP, Place, Rows
 from aksgpu.metrics.templates import Reading, Template
 from aksgpu.metrics.values import canonical, of_percent
 
-LONGEST_LINE = 16 * 1024
-"""Characters of one state of a line that are read. What lies beyond is not."""
-MOST_NAMES = 200
-"""Columns of metrics. Values of further names are counted in ``attrs["dropped_names"]``."""
-LONGEST_TEMPLATE = 1024
-"""Bytes of a line of which a template is made."""
-_MOST_HEADS = 4
+__all__ = ["MetricsReader"]
+
+MAX_LINE = 16 * 1024
+"""Characters of one state of a line that are read. The rest is ignored."""
+MAX_NAMES = 200
+"""Maximum number of columns of metrics. Values of further names are counted in ``attrs["dropped_names"]``."""
+MAX_TEMPLATE = 1024
+"""Bytes of the longest line for which a template is made."""
+_MAX_HEADS = 4
+"""Prefixes in bytes that are removed from one line."""
 SHOWN_UNREAD = 5
-"""Unread lines that are kept verbatim."""
+"""Number of unread lines that are stored."""
 SHOWN_CHARACTERS = 200
-"""Characters of an unread line that are kept."""
+"""Characters of an unread line that are stored."""
 
 _DIGIT = re.compile(r"\d")
 _HEAD = re.compile(
@@ -40,15 +43,15 @@ _HEAD = re.compile(
     rb"|\[\d{1,5}(?:,\d{1,5})?\]<std(?:out|err)>: ?"
     rb"|\[\d{1,5}\]: ?"
 )
-"""Prefixes that name the pod or the rank, in bytes. Each is read once and remembered."""
+"""Prefixes that name the pod or the rank, in bytes. Each is parsed once and remembered."""
 _NODE_MESSAGE = re.compile(
     r"failed to create fsnotify watcher: |unable to retrieve container logs for |rpc error: code = \w+ desc = "
 )
-"""Texts that the kubelet writes into the answer of the log endpoint."""
+"""Texts that the kubelet writes into the response of the log endpoint."""
 
 
 class _Source(NamedTuple):
-    """Where the caller says that the lines come from."""
+    """The source of lines, according to the caller."""
 
     pod: str | None
     number: int | None
@@ -56,10 +59,10 @@ class _Source(NamedTuple):
 
 
 class _Origin(NamedTuple):
-    """Where a line comes from.
+    """The source of a line.
 
     Attributes:
-        source: what the caller says.
+        source: the source according to the caller.
         pod: the pod that the line's prefix names, or None.
         rank: the rank that the line's prefix names, or None.
         time: the server's time of the line, or None.
@@ -81,11 +84,11 @@ class _Stream:
         self.finished: dict[str, dict[str, float]] = {}
         self.counts: Counter[str] = Counter()
         self.last: Template | None = None
-        """The template of the line before, which most often fits the next line too. A plainly read line, which may
-        begin a table, unsets it."""
+        """The template of the line before, which most often matches the next line too. None after a line without a
+        template, which may begin a table."""
 
     def copy(self) -> _Stream:
-        """Return a stream that goes on without this one."""
+        """Return an independent copy."""
         other = _Stream(self.place)
         other.context = dataclasses.replace(self.context)
         other.pending = dict(self.pending)
@@ -108,12 +111,12 @@ class _Pending(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class _Shape:
-    """Lines that are alike but for their digits.
+    """Lines that differ only in their digits.
 
     Attributes:
-        lines: how many were read by the plain reader since the last template.
-        tries: templates that were tried.
-        templates: the newest used one first.
+        lines: number of lines that were read without a template since the last template was tried.
+        tries: number of templates that were tried.
+        templates: the templates, the most recently used one first.
     """
 
     lines: int = 0
@@ -122,11 +125,11 @@ class _Shape:
 
 
 class MetricsReader:
-    """Turns log lines into a DataFrame, piece by piece. The frame is the same whatever the pieces were.
+    """Turns log lines into a DataFrame, piece by piece. The result does not depend on how the log is split.
 
     Args:
-        patterns: forms to read before the built-in ones: a mapping from a metric's name to a regular expression with
-            one group, or SageMaker's list of ``{"Name": ..., "Regex": ...}``.
+        patterns: additional formats, tried before the built-in ones: a mapping from a metric's name to a regular
+            expression with one group, or SageMaker's list of ``{"Name": ..., "Regex": ...}``.
 
     Raises:
         InvalidInput: a pattern is not a regular expression with exactly one group.
@@ -161,13 +164,13 @@ class MetricsReader:
     def feed(
         self, text: str | bytes, *, pod: str | None = None, index: int | None = None, attempt: int | None = None
     ) -> None:
-        """Read the next piece of a log. A line that is cut is completed by the next piece of the same source.
+        """Read the next piece of a log. The next piece of the same source completes an incomplete line.
 
         Args:
-            text: of any length; it may end within a line.
-            pod: the pod's name, where it is known.
-            index: of the pod within an Indexed Job.
-            attempt: ordinal of the program's run, from 0.
+            text: text of any length, which may end within a line.
+            pod: the pod's name, if it is known.
+            index: completion index of the pod in an Indexed Job.
+            attempt: number of the program's run, from 0.
         """
         source = _Source(pod, index, attempt)
         piece = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
@@ -193,7 +196,7 @@ class MetricsReader:
             self._lines(whole.removesuffix(b"\n").split(b"\n"), source)
 
     def frame(self) -> pd.DataFrame:
-        """Return what was read so far. A last line without its newline counts if it reads as a whole one."""
+        """Return the metrics that were read so far. A last line without a newline is read as if it were complete."""
         if not any(self._partial.values()) and not any(stream.pending for stream in self._streams.values()):
             return self._table()
         ended = self._copy()
@@ -207,7 +210,7 @@ class MetricsReader:
         return ended._table()
 
     def _copy(self) -> MetricsReader:
-        """Return a reader that goes on without this one. What was learned of shapes is shared."""
+        """Return an independent copy, which shares the templates."""
         other = copy.copy(self)
         other._streams = {key: stream.copy() for key, stream in self._streams.items()}
         other._places = self._places[:]
@@ -246,11 +249,11 @@ class MetricsReader:
                 self._text(line, None, origin, stream)
 
     def _without_head(self, line: bytes, source: _Source) -> tuple[bytes, _Origin]:
-        """Take off the server's time and the prefixes that name a pod or a rank."""
+        """Remove the server's time and the prefixes that name a pod or a rank."""
         time = None
         pod = None
         rank = None
-        for _ in range(_MOST_HEADS):
+        for _ in range(_MAX_HEADS):
             stamp = prefixes.server_time(line)
             if stamp:
                 time = time or stamp
@@ -278,16 +281,16 @@ class MetricsReader:
         stream = self._stream(origin.source, origin.pod, origin.rank)
         for state in progress_bars.without_replaced(screen.states(line)):
             self._order += 1
-            self._text(state[:LONGEST_LINE].encode("utf-8", "replace"), state, origin, stream)
+            self._text(state[:MAX_LINE].encode("utf-8", "replace"), state, origin, stream)
 
     def _text(self, line: bytes, text: str | None, origin: _Origin, stream: _Stream) -> None:
-        """Read a line, or one state of it: by a template where there is one, else by the plain way."""
+        """Read a line, or one state of it, by a template if one matches, and otherwise with the formats."""
         context = stream.context
         key = (line.translate(None, templates.DIGITS), context.header, context.columns)
         shape = self._shapes.get(key)
         if shape is None:
             shape = _Shape()
-            if len(self._shapes) < templates.MOST_SHAPES and not self._patterns:
+            if len(self._shapes) < templates.MAX_SHAPES and not self._patterns:
                 self._shapes[key] = shape
         for template in shape.templates:
             found = template.pattern.fullmatch(line)
@@ -305,22 +308,22 @@ class MetricsReader:
             self._learn(shape, line, context)
 
     def _learn(self, shape: _Shape, line: bytes, context: Context) -> None:
-        """Try to make a template of a line whose shape has come often enough."""
+        """Try to make a template from a line whose shape has occurred often enough."""
         shape.lines = templates.LEARN_AFTER // 2
-        if shape.tries >= templates.MOST_VARIANTS or self._tries >= templates.MOST_TEMPLATES:
+        if shape.tries >= templates.MAX_VARIANTS or self._tries >= templates.MAX_TEMPLATES:
             return
-        if len(line) > LONGEST_TEMPLATE or len(self._names) >= MOST_NAMES:
+        if len(line) > MAX_TEMPLATE or len(self._names) >= MAX_NAMES:
             return
         template = templates.learn(line, lambda text: self._probe(text, context))
         self._tries += 1
         if template is None:
-            shape.tries += templates.MOST_VARIANTS // 4
+            shape.tries += templates.MAX_VARIANTS // 4
         else:
             shape.tries += 1
             shape.templates.insert(0, template)
 
     def _probe(self, text: str, context: Context) -> Reading | None:
-        """Read a line as the plain reader does, and change nothing."""
+        """Read a line with the formats, without changing the reader."""
         stripped = prefixes.strip(text)
         if stripped.pod is not None or stripped.rank is not None or stripped.time is not None:
             return None
@@ -383,8 +386,8 @@ class MetricsReader:
         self._place(step_or_none, template.step_kind, epoch, template.names, values, bar, time, stream)
 
     def _plain(self, text: str, origin: _Origin) -> None:
-        """Read one line, or one state of it, by the plain way."""
-        own = prefixes.strip(text[:LONGEST_LINE])
+        """Read one line, or one state of it, with the formats."""
+        own = prefixes.strip(text[:MAX_LINE])
         body = own.text.rstrip()
         if not body:
             return
@@ -415,7 +418,7 @@ class MetricsReader:
         return stream
 
     def _read(self, text: str, context: Context) -> tuple[list[Row] | None, str]:
-        """Return the rows of a line and the name of the format that claims it; None where no format does."""
+        """Return the rows of a line and the name of the format that claims it; None if no format does."""
         found, name = self._read_formats(text, context)
         own: dict[str, float] = {}
         for metric, pattern in self._patterns:
@@ -449,7 +452,7 @@ class MetricsReader:
         return None, ""
 
     def _read_bar(self, drawn: progress_bars.Drawn, context: Context) -> tuple[list[Row], str]:
-        """Read a bar, and what a program printed after it in the same line."""
+        """Read a bar, and the text after it in the same line."""
         rest = prefixes.strip(drawn.rest).text
         after: list[Row] | None = None
         name = "progress bar"
@@ -485,7 +488,7 @@ class MetricsReader:
         time: str | None,
         stream: _Stream,
     ) -> None:
-        """Keep the values of a line as a row, or as the newest state of its bar."""
+        """Store the values of a line as a row, or as the newest state of its bar."""
         if step is not None and bar is None:
             stream.context.position = None
         if step is None:
@@ -501,7 +504,7 @@ class MetricsReader:
         stream.pending[bar.key] = _Pending(bar, self._order, time, step, kind, epoch, found)
 
     def _finish(self, pending: _Pending, stream: _Stream) -> None:
-        """Keep the last state of a bar as a row."""
+        """Store the last state of a bar as a row."""
         bar = pending.bar
         values = pending.values
         before = stream.finished.get(bar.key)
@@ -510,7 +513,7 @@ class MetricsReader:
                 # The bar advances after an epoch, and shows the epoch's values once more.
                 values = {} if bar.done == bar.total and values == before else values
             elif bar.done != bar.total:
-                # A bar that begins again shows values of the epoch before until there are new ones.
+                # A bar that begins again shows values of the previous epoch until it has new ones.
                 values = {name: value for name, value in values.items() if before.get(name) != value}
         if not values:
             return
@@ -522,7 +525,7 @@ class MetricsReader:
         )
 
     def _step(self, kind: str, epoch: float, first: str, stream: _Stream) -> tuple[int, str]:
-        """Return the step of a row that does not name one: that of the line before, else a running number."""
+        """Return the step of a row that has none: that of the line before, or otherwise a count."""
         position = stream.context.position
         if position is not None and position[2] == stream.context.epoch:
             return position[0], position[1]
@@ -535,7 +538,7 @@ class MetricsReader:
     def _keeps(self, name: str) -> bool:
         if name in self._names:
             return True
-        if len(self._names) >= MOST_NAMES:
+        if len(self._names) >= MAX_NAMES:
             self._dropped[name] += 1
             return False
         self._names[name] = None
@@ -561,7 +564,7 @@ class MetricsReader:
 
 
 def _joined(origin: _Origin, stripped: prefixes.Prefixes) -> _Origin:
-    """Return where a line comes from, with what its own prefixes say."""
+    """Return the source of a line, with the content of its own prefixes."""
     if stripped.pod is None and stripped.rank is None and stripped.time is None:
         return origin
     rank = stripped.rank if stripped.rank is not None else origin.rank
@@ -577,7 +580,7 @@ def _number(source: templates.Source, groups: tuple[Any, ...]) -> float:
 
 
 def _replaces(bar: Bar, epoch: float, before: _Pending) -> bool:
-    """Return whether a bar's state replaces an older one: the same bar of the same epoch, no step back."""
+    """Return whether a bar's state replaces an older one: same bar, same epoch, and no smaller step."""
     same_epoch = epoch == before.epoch or (math.isnan(epoch) and math.isnan(before.epoch))
     return same_epoch and bar.run == before.bar.run and bar.total == before.bar.total and bar.done >= before.bar.done
 

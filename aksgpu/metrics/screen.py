@@ -1,8 +1,10 @@
-"""What a terminal shows of a line: carriage returns, backspaces and ANSI escapes taken into account."""
+"""Apply the carriage returns, backspaces and ANSI escapes in a line, as a terminal does."""
 
 from __future__ import annotations
 
 import re
+
+__all__ = ["states"]
 
 _ESCAPE = re.compile(
     r"\x1b(?:"
@@ -19,11 +21,11 @@ _CONTROL = ("\r", "\b", "\x1b")
 
 
 def states(line: str) -> list[str]:
-    """Return what a line showed, one text for each time that it was drawn anew, in order.
+    """Return the states of a line that was redrawn, in order.
 
     A program that draws a progress bar writes its states into one line, separated by carriage returns or by as many
-    backspaces as the state has characters. The states that other states replaced are returned as well: whether a state
-    was replaced or ended an epoch is for the reader of that bar to decide.
+    backspaces as the state has characters. All states are returned. The reader of the bar decides which of them were
+    replaced by later ones, and which ended an epoch.
 
     Args:
         line: a line without its newline.
@@ -62,7 +64,7 @@ def _without_backspaces(text: str) -> list[str]:
 
 
 def _erase(parts: list[str], count: int) -> None:
-    """Take the last characters off a text that is kept in parts."""
+    """Remove the last characters of a string that is stored in parts."""
     while count:
         last = parts.pop()
         if len(last) > count:

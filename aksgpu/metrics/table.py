@@ -1,37 +1,43 @@
-"""The rows that a reader has found, kept by column so that a long log takes little memory."""
+"""The rows that a reader has found, stored by column so that a long log takes little memory."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-POSITION_COLUMNS = ("step", "epoch", "time", "pod", "index", "rank", "attempt")
-_TYPES: dict[Hashable, Any] = {
+__all__ = ["NO_STEP", "POSITION_COLUMNS", "Place", "Rows"]
+
+_POSITION_TYPES = {
     "step": "Int64",
     "epoch": "Float64",
+    "time": "datetime64[ns, UTC]",
     "pod": "string",
     "index": "Int64",
     "rank": "Int64",
     "attempt": "Int64",
 }
+"""The columns before the metrics, with their dtypes. The last ones are attributes of a :class:`Place`."""
+POSITION_COLUMNS = tuple(_POSITION_TYPES)
+_PLACE_COLUMNS = ("pod", "index", "rank", "attempt")
 _PACKED_AT = 4096
-"""New rows of a block that are moved into its arrays together."""
+"""Number of new rows of a block that are moved into its arrays together."""
 NO_STEP = -(2**62)
 """Marks a row without a step."""
 
 
 class Place:
-    """Where lines come from: the same object for all rows of one source.
+    """The source of lines. All rows of one source have the same object.
 
     Attributes:
+        ordinal: number of the source, from 0.
         pod: the pod's name, or None.
-        index: of the pod within an Indexed Job, or None.
-        rank: of the process, or None.
-        attempt: ordinal of the program's run, or None.
+        index: completion index of the pod in an Indexed Job, or None.
+        rank: rank of the process, or None.
+        attempt: number of the program's run, or None.
     """
 
     __slots__ = ("attempt", "index", "ordinal", "pod", "rank")
@@ -47,7 +53,7 @@ class Place:
 class _Block:
     """Rows that have the same metrics.
 
-    New rows are tuples, which are quick to append. From time to time they move into arrays, which take less memory.
+    New rows are tuples, which are fast to append. They are moved into arrays, which take less memory, many at a time.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -75,7 +81,7 @@ class _Block:
         self.new = []
 
     def copy(self) -> _Block:
-        """Return a block that grows without this one."""
+        """Return an independent copy."""
         other = _Block(self.names)
         other.new = self.new[:]
         other.orders = self.orders[:]
@@ -88,7 +94,7 @@ class _Block:
 
 
 class Rows:
-    """Rows, kept in blocks of the same metrics. A row is appended and never changed."""
+    """Rows, stored in blocks with the same metrics. Rows are appended and never changed."""
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[str, ...], _Block] = {}
@@ -106,13 +112,13 @@ class Rows:
         """Append one row.
 
         Args:
-            order: of the line in the log.
+            order: number of the line in the log.
             place: ordinal of the row's source.
             time: the server's time of the line, or None.
-            step: or :data:`NO_STEP`.
-            epoch: or NaN.
-            names: of the metrics, at least one.
-            values: of the metrics.
+            step: the step, or :data:`NO_STEP`.
+            epoch: the epoch, or NaN.
+            names: names of the metrics, at least one.
+            values: values of the metrics.
         """
         block = self._blocks.get(names)
         if block is None:
@@ -123,7 +129,7 @@ class Rows:
             block.pack()
 
     def copy(self) -> Rows:
-        """Return rows that grow without these."""
+        """Return an independent copy."""
         other = Rows()
         other._blocks = {names: block.copy() for names, block in self._blocks.items()}
         return other
@@ -144,9 +150,10 @@ class Rows:
             "epoch": pd.arrays.FloatingArray(epochs, np.isnan(epochs)),
             "time": _times(times, order),
         }
-        for name in POSITION_COLUMNS[3:]:
-            of_place = pd.array([getattr(each, name) for each in places], dtype=_TYPES[name])
-            columns[name] = of_place.take(place) if len(places) else pd.array([], dtype=_TYPES[name])
+        for name in _PLACE_COLUMNS:
+            dtype: Any = _POSITION_TYPES[name]
+            of_place = pd.array([getattr(each, name) for each in places], dtype=dtype)
+            columns[name] = of_place.take(place) if len(places) else pd.array([], dtype=dtype)
         numbers = {name: np.full(len(orders), np.nan) for name in names}
         start = 0
         for block in blocks:
@@ -170,10 +177,10 @@ _LAST_YEAR = 2261
 
 def _times(times: list[str | None], order: Any) -> pd.Series:
     if not any(times):
-        return pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[ns, UTC]")
+        return pd.Series(pd.NaT, index=range(len(times)), dtype=_POSITION_TYPES["time"])
     series = pd.Series(times, dtype="object").iloc[order].reset_index(drop=True)
     parsed = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
-    # Nanoseconds reach from 1677 to 2262. A time outside is not a server's.
+    # Timestamps in nanoseconds range from 1677 to 2262. A time outside this range is not a server's.
     outside = (parsed.dt.year < _FIRST_YEAR) | (parsed.dt.year > _LAST_YEAR)
-    exact: pd.Series = parsed.mask(outside).astype("datetime64[ns, UTC]")
+    exact: pd.Series = parsed.mask(outside).astype(_POSITION_TYPES["time"])
     return exact

@@ -1,10 +1,10 @@
-"""A fast way for lines that differ from an earlier line in their digits only.
+"""A fast path for lines that differ from an earlier line only in their digits.
 
-Most lines of a log have one of a few shapes. When a shape has come several times, the plain reader is asked what it
-makes of the line with other digits in it. Where each result is one of those numbers again, the shape becomes a
-template: a pattern whose groups are the numbers. Later lines of the shape are read by that pattern alone.
+Most lines of a log have one of a few shapes. When a shape has occurred several times, the formats read the line with
+other digits in it. If each value in the result is one of these numbers, the shape becomes a template: a pattern whose
+groups are the numbers. Later lines of the shape are read with that pattern alone.
 
-A run of digits may have another length in a later line only if the plain reader does not mind: that is tried as well.
+A template accepts runs of digits of other lengths only if the formats read lines with these lengths in the same way.
 Digits within a word, as in ``Acc@1``, belong to the shape.
 """
 
@@ -21,21 +21,38 @@ from typing import NamedTuple
 from aksgpu.metrics.formats.model import Row
 from aksgpu.metrics.values import of_percent
 
+__all__ = [
+    "CONSTANT",
+    "CONTEXT_EPOCH",
+    "DIGITS",
+    "FROM_CONTEXT",
+    "LEARN_AFTER",
+    "MAX_SHAPES",
+    "MAX_TEMPLATES",
+    "MAX_VARIANTS",
+    "NO_NUMBERS",
+    "Read",
+    "Reading",
+    "Source",
+    "Template",
+    "learn",
+]
+
 DIGITS = b"0123456789"
 LEARN_AFTER = 4
 """Lines of one shape after which a template is tried."""
-MOST_SHAPES = 4096
-"""Shapes that are remembered. A log with more has no shapes worth remembering."""
-MOST_TEMPLATES = 512
-"""Shapes for which a template is tried. To try one takes some milliseconds."""
-MOST_VARIANTS = 24
-"""Templates of one shape, which differ in the lengths of their numbers."""
+MAX_SHAPES = 4096
+"""Maximum number of shapes that are remembered. In a log with more shapes, few of them repeat."""
+MAX_TEMPLATES = 512
+"""Maximum number of templates that are tried. Each takes some milliseconds."""
+MAX_VARIANTS = 24
+"""Maximum number of templates of one shape, which differ in the lengths of their numbers."""
 CONTEXT_EPOCH = 918273.6455
-"""The epoch of the lines before, while a template is tried. A row that has it takes its epoch from there."""
+"""The epoch of earlier lines while a template is tried. A row with this epoch takes its epoch from them."""
 NO_NUMBERS = "no numbers"
-"""Format of lines that nobody claims and that have no numbers behind their prefixes. They are not counted."""
+"""Format of lines that no format claims and that have no numbers after their prefixes. They are not counted."""
 FROM_CONTEXT = -2
-"""Group of a value that comes from the lines before."""
+"""Group of a value that comes from earlier lines."""
 CONSTANT = -1
 """Group of a value that is the same in each line of the shape."""
 
@@ -43,29 +60,27 @@ _RUN = re.compile(rb"[0-9]+")
 _NUMBER = re.compile(rb"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _WORD = re.compile(rb"[A-Za-z_@]")
 _LONGEST_FRACTION = 24
-"""Digits behind a point that a template takes."""
+"""Digits after the decimal point that a template accepts."""
 _LONGEST_RUN = 15
-"""Digits in a row that a template takes. A line with a longer run is read by the plain reader."""
+"""Digits in a row that a template accepts. A line with a longer run is read with the formats."""
 _GROUP_BEFORE = re.compile(rb"[0-9][-:/,T]")
 _GROUP_AFTER = re.compile(rb"[-:/,T][0-9]")
-_LENGTHS: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 15)
+"""A digit and a separator of dates and times, before and after a run of digits."""
+_LENGTHS = (1, 2, 3, 4, 5, 8, 15)
 """Lengths of a whole number that are tried."""
-_FRACTION_LENGTHS: tuple[int, ...] = (1, 2, 3, 6, 17, 24)
-"""Lengths of digits behind a point that are tried."""
-_FRACTION_GROUP_BEFORE = re.compile(rb"[0-9][-:/,T]")
-_GROUP_AFTER = re.compile(rb"[-:/,T][0-9]")
-_LENGTHS = (1, 2, 3, 6, 17)
-"""Lengths of digits behind a point that are tried."""
+_FRACTION_LENGTHS = (1, 2, 3, 6, 17, 24)
+"""Numbers of digits after the decimal point that are tried."""
 _PROBES = 3
+"""Lines with other digits from which a template is made."""
 
 
 class Reading(NamedTuple):
-    """What the plain reader makes of a line: the one row, or None where nobody claims the line.
+    """The result of the formats for a line: its only row, or None if no format claims the line.
 
     Attributes:
         row: the row.
-        format: name of the format that claimed the line; empty where none did.
-        sets_epoch: the line's epoch is the epoch of the lines after it.
+        format: name of the format that claimed the line; empty if none did.
+        sets_epoch: whether the line's epoch is the epoch of the lines after it.
     """
 
     row: Row | None
@@ -78,8 +93,8 @@ class Source(NamedTuple):
 
     Attributes:
         group: ordinal of the number in the line, or :data:`CONSTANT` or :data:`FROM_CONTEXT`.
-        constant: the value where there is no group.
-        is_percent: a percent sign was seen.
+        constant: the value if no group has it.
+        is_percent: whether the value has a percent sign.
     """
 
     group: int
@@ -93,11 +108,11 @@ class Template:
 
     Attributes:
         pattern: matches such a line; each number is a group.
-        format: name of the format; empty where no format claims such a line.
+        format: name of the format; empty if no format claims such a line.
         step: where the step comes from, or None.
         step_kind: what the step counts.
         epoch: where the epoch comes from, or None.
-        sets_epoch: the line's epoch is the epoch of the lines after it.
+        sets_epoch: whether the line's epoch is the epoch of the lines after it.
         names: the metrics' printed names.
         sources: where each metric's value comes from.
         is_percent: names whose values are percentages.
@@ -121,12 +136,12 @@ class Template:
 
     @cached_property
     def step_group(self) -> int:
-        """The group of the step of a line that is a row by itself; -1 where there is no step, or a bar."""
+        """The group of the step of a line that is a row by itself; -1 if the line has no step, or is a bar."""
         return self.step.group if self.step is not None and self.bar_key is None else -1
 
     @cached_property
     def groups(self) -> tuple[int, ...] | None:
-        """The groups of the metrics' values, or None where one is a percentage or a constant."""
+        """The groups of the metrics' values, or None if one is a percentage or a constant."""
         if any(source.is_percent or source.group < 0 for source in self.sources):
             return None
         return tuple(source.group for source in self.sources)
@@ -136,12 +151,12 @@ Read = Callable[[str], Reading | None]
 
 
 def learn(line: bytes, read: Read) -> Template | None:
-    """Return a template for the lines of this shape, or None where there can be none.
+    """Return a template for the lines of this shape, or None if none is possible.
 
     Args:
         line: one line of the shape.
-        read: what the plain reader makes of a line, without changing the reader; None where the line gives
-            anything but one row or none.
+        read: reads a line with the formats, without changing the reader; returns None if the line gives more than one
+            row.
     """
     runs = _runs(line)
     if any(len(run.digits) > _LONGEST_FRACTION for run in runs):
@@ -162,9 +177,9 @@ class _Run(NamedTuple):
     """A run of digits in a line.
 
     Attributes:
-        start: place of its first digit.
+        start: index of its first digit.
         digits: the digits.
-        is_word: a part of a word, and not of a number.
+        is_word: whether it is a part of a word, and not of a number.
     """
 
     start: int
@@ -181,7 +196,7 @@ def _runs(line: bytes) -> list[_Run]:
 
 
 def _fit(probes: list[bytes], first: Reading, read: Read) -> Template | None:
-    """Return the template that explains what the plain reader makes of each probe; its pattern is still empty."""
+    """Return the template that gives the formats' result for each probe. Its pattern is still empty."""
     readings = [read(probe.decode("utf-8", "replace")) for probe in probes]
     outline = _outline(first)
     rows = []
@@ -255,7 +270,7 @@ def _kind(
     read: Read,
     chooser: random.Random,
 ) -> bytes:
-    """Return the pattern of a run of digits: what may stand there, for all that the plain reader makes of the line."""
+    """Return the pattern of a run of digits: the digits with which the formats read the line in the same way."""
     if run.is_word:
         return run.digits
 
@@ -270,16 +285,16 @@ def _kind(
     is_fraction = line[run.start - 1 : run.start] == b"."
     has_zero = run.digits[:1] == b"0" and count > 1
     if template.format in ("", NO_NUMBERS):
-        # Several numbers may each be a reason why nobody reads the line. Nothing is tried for them one by one.
+        # Each of several numbers may be the reason why no format claims the line, so they are not tried one by one.
         if count == 1 or b"{" not in line:
             return b"[0-9]{%d}" % count
         return (b"0" if has_zero else b"[1-9]") + b"[0-9]{%d}" % (count - 1)
-    may_begin_otherwise = count == 1 or agrees((count,), "123456789" if has_zero else "0")
+    may_begin_differently = count == 1 or agrees((count,), "123456789" if has_zero else "0")
     if _is_in_a_group(line, run) or not agrees(_FRACTION_LENGTHS if is_fraction else _LENGTHS, "123456789"):
-        if may_begin_otherwise:
+        if may_begin_differently:
             return b"[0-9]{%d}" % count
         return (b"0" if has_zero else b"[1-9]") + b"[0-9]{%d}" % (count - 1)
-    if has_zero and not may_begin_otherwise:
+    if has_zero and not may_begin_differently:
         return b"0[0-9]{%d}" % (count - 1)
     if is_fraction:
         return b"[0-9]{1,%d}" % _LONGEST_FRACTION
@@ -289,7 +304,7 @@ def _kind(
 
 
 def _is_in_a_group(line: bytes, run: _Run) -> bool:
-    """Return whether a run belongs to a date, a clock or the like, which several numbers make up together."""
+    """Return whether a run belongs to a date, a time or a similar value that has several numbers."""
     end = run.start + len(run.digits)
     return bool(_GROUP_BEFORE.match(line[run.start - 2 : run.start]) or _GROUP_AFTER.match(line[end : end + 2]))
 
@@ -339,7 +354,7 @@ def _pattern(line: bytes, runs: list[_Run], kinds: list[bytes]) -> re.Pattern[by
 
 
 def _source(values: list[float], numbers: list[list[float]]) -> Source | None:
-    """Return the number that gives this value in each probe, or None where several or none do."""
+    """Return the source of a value: the number that equals it in each probe. None if there is not exactly one."""
     if all(value == CONTEXT_EPOCH for value in values):
         return Source(FROM_CONTEXT, 0.0, False)
     if all(math.isnan(value) for value in values):

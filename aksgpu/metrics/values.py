@@ -1,9 +1,28 @@
-"""Numbers and names as training programs print them: which names are metrics, and what each is called in general."""
+"""Numbers and names as training programs print them: which names are metrics, and the general name of each."""
 
 from __future__ import annotations
 
 import math
 import re
+from typing import Literal
+
+__all__ = [
+    "END",
+    "EPOCH_NAMES",
+    "MEASURES",
+    "NAME",
+    "NUMBER",
+    "PAIR",
+    "RATES",
+    "SETTINGS",
+    "STEP_NAMES",
+    "canonical",
+    "integer",
+    "is_metric",
+    "names_a_measure",
+    "of_percent",
+    "share",
+]
 
 NUMBER = (
     r"(?:[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,4})?(?![\d.]{0,80}\d)"
@@ -13,7 +32,7 @@ NUMBER = (
 NAME = r"[A-Za-z][\w@/.\-]{0,63}"
 """A pattern for a metric's name in ``name=value``."""
 END = r"(?!\w|[/:\-]\d|[.,]\d)"
-"""What does not follow a whole number: a unit, or more of a date, a time, a version or a thousand."""
+"""A pattern for the end of a whole number: no unit follows, and no rest of a date, a time, a version or a thousand."""
 
 PAIR = re.compile(rf"(?<![\w@/.\-])(?P<name>{NAME})\s?[=:]\s{{0,3}}(?P<value>{NUMBER})(?:(?P<unit>\s?%)|{END})")
 """``name=value`` or ``name: value`` with a bare number or a percentage."""
@@ -139,7 +158,7 @@ _NOT_METRICS = frozenset(
         "total",
     )
 )
-"""Names that are followed by a number and are no metric: times, sizes, versions, counts of the run itself."""
+"""Names before a number that are not metrics: times, sizes, versions, counts of the run itself."""
 EPOCH_NAMES = frozenset({"epoch", "ep", "current_epoch", "train_epoch"})
 STEP_NAMES = frozenset(
     {
@@ -168,7 +187,7 @@ MEASURES = (
 )
 """Words that name a metric."""
 SETTINGS = r"lr|learning[ _-]rate|entropy|momentum|norm|weight[ _-]decay|loss[ _-]scale"
-"""Words of numbers that belong to a metric's line, and that a printed configuration has as well."""
+"""Words of numbers that occur in lines of metrics, and in printed configurations too."""
 RATES = (
     r"throughput|tps|wps|ups|fps|tflops"
     r"|(?:tokens?|tok|samples?|images?|imgs?|img|steps?|examples?|batch(?:es)?|it(?:er)?s?)"
@@ -186,7 +205,7 @@ _OF_A_SETTING = re.compile(
     r"|type|interval|freq(?:uency)?|every|steps?|size|ratio|split|frac(?:tion)?|samples?|seed|len(?:gth)?|id|idx|count|num"
     r"|runtime|batch|(?:data)?loader|dataset|data|batches|images|dir|file|path|workers|epochs?|limit|port|version|time|seconds|secs?|ms))"
 )
-"""A name with a metric's word in it that is a setting: ``loss_weight``, ``val_split``, ``eval_steps``."""
+"""Names of settings that contain a metric's word: ``loss_weight``, ``val_split``, ``eval_steps``."""
 
 _DIGITS_OF_SHARES = 15
 _CANONICAL = {
@@ -249,7 +268,7 @@ def canonical(name: str) -> str:
         name: as the program printed it, such as ``Train-accuracy``, ``eval_loss`` or ``Acc@1``.
 
     Returns:
-        The general name; where none is known, the printed one in lower case with underscores.
+        The general name. If it is not known, the printed name in lower case with underscores.
 
     Example:
         >>> canonical("Validation-accuracy")
@@ -265,32 +284,68 @@ def canonical(name: str) -> str:
     return split + _CANONICAL.get(plain, plain)
 
 
+_BETTER_WHEN_HIGH = (
+    "acc",
+    "auc",
+    "f1",
+    "precision",
+    "recall",
+    "map",
+    "iou",
+    "dice",
+    "bleu",
+    "rouge",
+    "reward",
+    "score",
+    "psnr",
+    "ssim",
+)
+"""Beginnings of words in the names of metrics that a training raises."""
+_BETTER_WHEN_LOW = ("loss", "error", "err", "mae", "mse", "rmse", "ppl", "perplexity", "wer", "cer", "nll", "fid")
+"""Beginnings of words in the names of metrics that a training lowers."""
+
+
+def better_value(name: str) -> Literal["max", "min"] | None:
+    """Return whether a training raises or lowers a metric, by the words of its name; None if they do not say.
+
+    Example:
+        >>> better_value("val_accuracy")
+        'max'
+    """
+    words = canonical(name).split("_")
+    high = any(word.startswith(_BETTER_WHEN_HIGH) for word in words)
+    low = any(word.startswith(_BETTER_WHEN_LOW) for word in words)
+    if high == low:
+        return None
+    return "max" if high else "min"
+
+
 def is_metric(name: str) -> bool:
-    """Return whether a printed name may be a metric's: not a time, a size, a version or a count of the run itself."""
+    """Return whether a printed name may be a metric, and not a time, a size, a version or a count of the run itself."""
     return re.sub(r"[\s\-]{1,64}", "_", name.strip().lower()) not in _NOT_METRICS
 
 
 def names_a_measure(name: str) -> bool:
-    """Return whether a name is a loss's, an accuracy's or another measure's. A line that has one is about training."""
+    """Return whether a name is that of a loss, an accuracy or another measure. Its line is then about training."""
     if not is_metric(name) or _OF_A_SETTING.fullmatch(name):
         return False
     return bool(_MEASURE_NAME.fullmatch(name) or _NAMED_MEASURE.fullmatch(name) or _SPLIT_NAME.fullmatch(name))
 
 
 def share(value: float, unit: str | None) -> float:
-    """Return a value as it is, or a percentage as a share of 1 where the percent sign was seen."""
+    """Return a value unchanged, or as a fraction of 1 if its unit is a percent sign."""
     if unit is not None and unit.strip() == "%":
         return of_percent(value)
     return value
 
 
 def of_percent(value: float) -> float:
-    """Return a percentage as a share of 1, without the last digit's noise of a division: 98.24 becomes 0.9824."""
+    """Return a percentage as a fraction of 1, without the rounding error of the division: 98.24 becomes 0.9824."""
     return round(value / 100, _DIGITS_OF_SHARES)
 
 
 def integer(value: float) -> int | None:
-    """Return a step as an integer, or None where it is none."""
+    """Return a step as an integer, or None if it is not one."""
     if math.isfinite(value) and value == int(value) and abs(value) < 2**62:
         return int(value)
     return None

@@ -11,7 +11,7 @@ import pandas as pd
 __all__ = ["SizeTable"]
 
 _NOT_KNOWN = "NA"
-_MOST_ROWS = 60
+_MAX_ROWS = 60
 """Number of rows that the HTML of a table with selected columns shows."""
 
 
@@ -35,7 +35,7 @@ class SizeTable(pd.DataFrame):
         if not rows:
             return None
         table = pd.DataFrame(rows, index=self.index)
-        has_values = ~table.isin(["", _NOT_KNOWN]).all()  # an empty column would take room from the others
+        has_values = ~table.isin(["", _NOT_KNOWN]).all()  # an empty column would take space from the others
         return table.loc[:, has_values]
 
     def __repr__(self) -> str:
@@ -45,7 +45,7 @@ class SizeTable(pd.DataFrame):
     def _repr_html_(self) -> str:
         table = self._shortened()
         if table is None:
-            return self.to_html(notebook=True, max_rows=_MOST_ROWS)
+            return self.to_html(notebook=True, max_rows=_MAX_ROWS)
         return table.to_html(index=False).replace("<td>", "<td style='white-space:nowrap'>")
 
 

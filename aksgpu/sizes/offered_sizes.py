@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.azure import resource_names
-from aksgpu.azure.azure_arguments import check_integer
 from aksgpu.azure.calls import call
 from aksgpu.azure.throttling import READ_TIMEOUT
+from aksgpu.common.arguments import integer, shown
 from aksgpu.common.frames import frame
 from aksgpu.common.gpu_size_table import GpuSize, is_gpu_size, table
 from aksgpu.errors import AzureUnreachable, InvalidInput, LocationNotAvailable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["gpu_sizes", "preflight", "require_available"]
 
 _SHORT_TIMEOUT = 20.0
-"""Seconds for a check that only serves to refuse early."""
+"""Time limit in seconds of :func:`require_available`, which only refuses earlier than AKS would."""
 
 _COLUMNS = {
     "vm_size": "string",
@@ -91,7 +91,7 @@ def gpu_sizes(azure: Azure, location: str, *, timeout: Timeout = READ_TIMEOUT) -
         - ``aks`` (boolean): whether AKS lists the size as supported; NA for sizes newer than this package.
 
     Raises:
-        InvalidInput: an argument is wrong.
+        InvalidInput: an argument is not valid.
         LocationNotAvailable: the location offers no VM sizes.
         AzureUnreachable: Azure gave no usable response in time.
         AzureError: Azure refused the request.
@@ -181,7 +181,7 @@ def preflight(
         vm_size: such as ``Standard_NC4as_T4_v3``.
         count: number of nodes; for an autoscaled pool, the maximum.
         spot: check for spot VMs, which have a separate quota.
-        zones: availability zones that must offer the size, such as ``["1", "2"]``; a single zone may be a text.
+        zones: availability zones that must offer the size, such as ``["1", "2"]``; or a single string.
         surge: additional nodes during an upgrade: a number, or a share of ``count`` in AKS' form, such as ``"33%"``.
         needs_gpu: whether the size must have a GPU.
         look_in: other locations to search for alternatives, or one location. Each costs two requests.
@@ -192,8 +192,8 @@ def preflight(
         The verdict, with reasons, numbers and alternatives that are available.
 
     Raises:
-        InvalidInput: an argument is wrong.
-        AzureError: the request failed. If Azure does not answer the question (403, 429, 5xx), the verdict is
+        InvalidInput: an argument is not valid.
+        AzureError: the request failed. After HTTP status 403, 429 or 5xx nothing is raised, and the verdict is
             ``unknown``.
 
     Example:
@@ -202,7 +202,7 @@ def preflight(
     """
     name = vm_size.strip() if isinstance(vm_size, str) else vm_size
     vm_size = resource_names.check(resource_names.SIZE, name, "vm_size")
-    count = check_integer("count", count, 0)
+    count = integer("count", count, 0)
     nodes = count + _surge_nodes(surge, count)
     wanted_zones = tuple(dict.fromkeys(_check_zone(zone) for zone in _check_list("zones", zones)))
     here = resource_names.check_location(location)
@@ -220,8 +220,8 @@ def _check_list(argument: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, Iterable):
         return tuple(value)
     raise InvalidInput(
-        f"`{argument}` must be a list of texts, got {resource_names.shown(value)}",
-        hint=f"Pass a list of texts: {argument}=[...].",
+        f"`{argument}` must be a list of strings, got {shown(value)}",
+        hint=f"Pass a list of strings: {argument}=[...].",
     )
 
 
@@ -231,7 +231,7 @@ def _check_zone(zone: Any) -> str:
     if isinstance(zone, str) and zone.strip():
         return zone.strip()
     raise InvalidInput(
-        f"`zones` must be a list of availability zones, got an item {resource_names.shown(zone)}",
+        f"`zones` must be a list of availability zones, got an item {shown(zone)}",
         hint='For example: zones=["1", "2"].',
     )
 
@@ -243,7 +243,7 @@ def _surge_nodes(surge: Any, count: int) -> int:
         if share is not None:
             return -(-int(share[1]) * count // 100)
     try:
-        return check_integer("surge", surge, 0)
+        return integer("surge", surge, 0)
     except InvalidInput as error:
         error.hint = 'Pass a number of nodes, such as surge=1, or a share, such as surge="33%".'
         raise
@@ -261,7 +261,7 @@ def require_available(
 ) -> None:
     """Raise the error of a failed :func:`preflight`, before a request that costs money is sent.
 
-    Unknown values do not fail. Azure is asked for a short time only. Arguments and errors are those of
+    Unknown values never fail the check. It takes at most 20 seconds. Arguments and errors are those of
     :func:`preflight`.
     """
     try:

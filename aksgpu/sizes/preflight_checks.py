@@ -1,4 +1,4 @@
-"""The verdict whether a number of VMs is available, from what Azure says about a location. Sends no request."""
+"""Decide whether a number of VMs is available in a location, from what Azure reports. Sends no requests."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from aksgpu import errors
-from aksgpu.azure.error_rules import QUOTA_PAGE
+from aksgpu.azure.refusal import QUOTA_PAGE, shell, size_table, skus_command
 from aksgpu.common import gpu_size_table
 from aksgpu.common.frames import facts_html
 from aksgpu.sizes.skus_and_quota import Location, VmSku
 
 __all__ = ["Preflight", "check_availability"]
 
-_MOST_ALTERNATIVES = 3
+_MAX_ALTERNATIVES = 3
 """Number of alternatives that a hint lists."""
 
 
@@ -23,7 +23,7 @@ class Preflight:
     """Whether a number of VMs of a size is available in a location.
 
     Attributes:
-        verdict: ``yes``, ``no``, or ``unknown`` if Azure did not say enough. ``unknown`` blocks nothing.
+        verdict: ``yes``, ``no``, or ``unknown`` if Azure's responses do not decide it. ``unknown`` never fails a check.
         vm_size: the requested size.
         location: the location.
         count: the requested number of VMs, surge included.
@@ -150,7 +150,7 @@ def _refuse(result: Preflight, error: errors.AzureError, alternatives: tuple[str
     """Return the verdict ``no``, with an error whose hint lists the alternatives that are available."""
     available = [each for each in alternatives if " in " in each]
     if available:
-        error.hint = f"Available instead: {'; '.join(available[:_MOST_ALTERNATIVES])}. {error.hint}".strip()
+        error.hint = f"Available instead: {'; '.join(available[:_MAX_ALTERNATIVES])}. {error.hint}".strip()
     return replace(result, verdict="no", reasons=(error.message,), alternatives=alternatives, error=error)
 
 
@@ -163,7 +163,7 @@ def _not_offered(place: Location, vm_size: str, *, in_table: bool, needs_gpu: bo
     else:
         names = [sku.vm_size for sku in place.skus.values() if sku.gpus or not needs_gpu]
         alternatives = tuple(gpu_size_table.nearest_names(vm_size, names))
-        message = f"there is no VM size {vm_size!r} in {place.name}"
+        message = f"VM size {vm_size!r} does not exist in {place.name}"
         hint = "sizes.gpu_sizes(azure, location) lists the GPU sizes of a location."
         if alternatives:
             hint = f"Did you mean {' or '.join(map(repr, alternatives))}?"
@@ -180,10 +180,11 @@ def _restriction(
         hint = "Choose a size from sizes.gpu_sizes(azure, location)."
     elif sku.restriction:
         message = f"{size} is not offered to this subscription in {place.name} ({sku.restriction})"
-        hint = f"Ask for access at {QUOTA_PAGE}, or choose another size or location."
+        hint = f"Ask for access at {QUOTA_PAGE}, or choose another size from {size_table(place.name)}."
+        hint += shell(skus_command(place.name))
     elif spot and not sku.spot:
         message = f"{size} is not available as a spot VM"
-        hint = "Omit spot=True, or choose another size."
+        hint = f"Omit spot=True, or choose another size from {size_table(place.name)}."
     else:
         return _zone_problem(place, sku, zones)
     return errors.SizeNotAvailable(message, vm_size=size, location=place.name, hint=hint)
@@ -195,7 +196,8 @@ def _zone_problem(place: Location, sku: VmSku, zones: tuple[str, ...]) -> errors
         return None
     hint = f"No zone of {place.name} offers it. Omit zones."
     if sku.zones:
-        hint = f"Zones of {place.name} that offer it: {', '.join(sku.zones)}."
+        hint = f"Pass zones=({', '.join(map(repr, sku.zones))},) instead, or omit zones."
+    hint += shell(f"{skus_command(place.name)} --zone")
     return errors.ZoneNotAvailable(
         f"{sku.vm_size} is not offered in zone {', '.join(missing)} of {place.name}",
         vm_size=sku.vm_size,
@@ -236,7 +238,10 @@ def _quota_problem(place: Location, sku: VmSku, quota: _Quota) -> errors.QuotaEx
         used=quota.limit - quota.left,
         family=quota.name,
         location=place.name,
-        hint=f"Ask for more at {QUOTA_PAGE}, or choose another size or location.",
+        hint=(
+            f"Ask for more at {QUOTA_PAGE}, or choose another size or location: {size_table(place.name)}."
+            + shell(f"az vm list-usage --location {place.name} --output table")
+        ),
     )
 
 

@@ -32,8 +32,8 @@ _USAGES_API = "2024-11-01"
 _PRICES_TIMEOUT = 10.0
 """Seconds for reading prices. No function depends on prices."""
 
-_MOST_SINGLE_QUERIES = 3
-"""Number of sizes up to which prices are read size by size."""
+_MAX_SINGLE_QUERIES = 3
+"""Largest number of sizes whose prices are read one by one."""
 
 _DAYS_PER_MONTH = 730 / 24
 """Days per month in Azure's monthly prices, which count 730 hours."""
@@ -84,7 +84,7 @@ class Usage:
     """A quota and its use.
 
     Attributes:
-        name: as the usages API spells it.
+        name: the name in the usages API.
         used: vCPUs in use.
         limit: vCPUs allowed.
     """
@@ -157,7 +157,7 @@ def read_location(azure: Azure, name: str) -> Location:
     try:
         pages = list(azure.pages(f"{base}/locations/{name}/usages", api_version=_USAGES_API))
     except AzureError:
-        pages = []  # a role may list sizes, but not usages; the quota is then unknown, which blocks nothing
+        pages = []  # a role may list sizes, but not usages; the quota is then unknown, which never fails a check
     usages = [_parse_usage(item) for item in pages]
     return Location(
         name,
@@ -221,12 +221,12 @@ def _parse_restrictions(sku: Mapping[str, Any], location: str) -> tuple[set[str]
 
 
 def prices(azure: Azure, location: str, vm_sizes: Iterable[str]) -> dict[str, Price]:
-    """Return prices by size. Sizes whose price the Retail Prices API does not give in time are missing.
+    """Return prices by size. Sizes are missing if the Retail Prices API does not return their price in time.
 
     Args:
         azure: the subscription, which keeps the prices that were read.
         location: the VMs' location.
-        vm_sizes: exact names. A few are read one by one; many GPU sizes with one query for all of the location's.
+        vm_sizes: exact names. A few are read one by one; many GPU sizes with one query for the whole location.
     """
     wanted = {vm_size for vm_size in vm_sizes if vm_size}
     to_read = sorted(vm_size for vm_size in wanted if (location, vm_size) not in azure.price_cache)
@@ -250,7 +250,7 @@ def prices(azure: Azure, location: str, vm_sizes: Iterable[str]) -> dict[str, Pr
 def _price_queries(location: str, vm_sizes: list[str]) -> list[str]:
     vms = f"serviceName eq 'Virtual Machines' and armRegionName eq '{location}' and priceType eq 'Consumption'"
     only_gpu_sizes = all(vm_size.startswith("Standard_N") for vm_size in vm_sizes)
-    if len(vm_sizes) > _MOST_SINGLE_QUERIES and only_gpu_sizes:
+    if len(vm_sizes) > _MAX_SINGLE_QUERIES and only_gpu_sizes:
         return [f"{vms} and contains(armSkuName, 'Standard_N')"]
     return [f"{vms} and armSkuName eq '{vm_size}'" for vm_size in vm_sizes]
 

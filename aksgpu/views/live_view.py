@@ -10,9 +10,7 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from aksgpu import metrics, notebook
+from aksgpu import curves, notebook
 from aksgpu.errors import AksGpuError, Forbidden, NotFound, Unauthorized, Unreachable
 from aksgpu.jobs.watchers import watchers
 from aksgpu.views import logtext, markup
@@ -24,26 +22,34 @@ from aksgpu.waiting import deadline
 if TYPE_CHECKING:
     from aksgpu.jobs.job import Job
 
-_WINDOW = 2000
-"""Lines of the log that each poll reads. A longer log costs no more."""
+__all__ = ["JobView", "job_view"]
+
+_GPU_SECONDS = 10.0
+"""Seconds between two reads of the GPUs' use."""
 _KEPT_LINES = 8
 """Lines of the log in the static copy."""
 _POLL_SECONDS = 5.0
-"""Seconds that displaying a view waits for a poll of the Job."""
-_ANSWER_SECONDS = 5.0
-"""Seconds that one request may take before the view shows that there is no answer."""
-_PATIENCE = 900.0
-"""Seconds without an answer before the view gives up."""
+"""Seconds for which displaying a view waits for a poll of the Job."""
+_REQUEST_TIMEOUT = 5.0
+"""Seconds that one request may take before the view shows a problem."""
+_GIVE_UP_AFTER = 900.0
+"""Seconds without a response after which the view ends."""
 _FINAL_READ = 60.0
 """Seconds for which reading the log of a Job that has ended is retried."""
-_CLOSE = 2.0
-"""Seconds that closing a view waits for a running poll."""
+_CLOSE_TIMEOUT = 2.0
+"""Seconds for which closing a view waits for a running poll."""
+_EXPLAINED = ("Pending", "Suspended", "Failed")
+"""Phases for which the view shows the verdict of ``job.why()``."""
+_EXPLAIN_AFTER = 3.0
+"""Seconds for which a Job may wait before its view explains why."""
+_EXPLAIN_EVERY = 15.0
+"""Seconds between two explanations."""
 _COPY_EVERY = timedelta(seconds=10)
 """How often the static copy is updated while a Job runs."""
-_SLOWEST = 10
-"""Limit of the interval between two polls, in multiples of the first interval."""
+_MAX_INTERVAL_FACTOR = 10
+"""Longest interval between two polls, as a multiple of the first interval."""
 _STALE_AFTER = 45.0
-"""Seconds without a poll after which the page calls the view stale. With long intervals it is three intervals."""
+"""Seconds without a poll after which the page calls the view stale. With long intervals, it is three intervals."""
 
 
 def job_view(job: Job) -> JobView:
@@ -53,7 +59,7 @@ def job_view(job: Job) -> JobView:
         job: the Job to watch.
 
     Returns:
-        The view that already watches this Job object, or else a new one.
+        The view that already watches this Job object, or otherwise a new one.
     """
     view = watchers.get(id(job))
     return view if isinstance(view, JobView) else JobView(job)
@@ -75,20 +81,24 @@ class JobView:
         self._log_problem_since: datetime | None = None
         self._ended_at: float | None = None
         self._log = ""
+        self._feed = job._feed()
+        self._next_gpu = 0.0
         self._lock = threading.Lock()
         """Guards the note, the thread and the widgets."""
         self._note: str | None = None
-        """How the view ended; None while it has not."""
+        """How the view ended; None if it has not ended."""
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
-        self._turn = threading.Condition()
+        self._poll_counts = threading.Condition()
         """Guards the two counts of polls."""
         self._requested = 0
-        self._answered = 0.0
+        self._finished_polls = 0.0
         self._widgets: LiveWidgets | None = None
         self._display: TwinDisplay | None = None
         self._copied: tuple[str, bool, bool] | None = None
         self._copied_at: datetime | None = None
+        self._waits_since = 0.0
+        self._explained_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<live view of Job {self._job.name} in {self._job.namespace}>"
@@ -112,11 +122,11 @@ class JobView:
 
     def refresh(self) -> None:
         """Poll the Job now, and wait a few seconds for the result."""
-        with self._turn:
+        with self._poll_counts:
             self._requested += 1
             requested = self._requested
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: self._answered >= requested, _POLL_SECONDS)
+            self._poll_counts.notify_all()
+            self._poll_counts.wait_for(lambda: self._finished_polls >= requested, _POLL_SECONDS)
 
     def close(self) -> None:
         """Stop watching. The display becomes static and shows the time of its state."""
@@ -128,10 +138,10 @@ class JobView:
 
     def _close(self, note: str) -> None:
         self._closed.set()
-        with self._turn:
-            self._turn.notify_all()
+        with self._poll_counts:
+            self._poll_counts.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=_CLOSE)
+            self._thread.join(timeout=_CLOSE_TIMEOUT)
         self._end(note)
 
     def _static(self) -> Static:
@@ -143,10 +153,10 @@ class JobView:
         if note is None:
             note = "This is a copy of a live view, made while the Job was watched."
         if self._seen.phase != "Deleted":
-            note = f"{note} {self._again()}"
+            note = f"{note} {self._reopen_hint()}"
         return note
 
-    def _again(self) -> str:
+    def _reopen_hint(self) -> str:
         attach = f"job = aksgpu.jobs.get(aks, {self._job.name!r}, namespace={self._job.namespace!r})"
         return f"To see the Job now: {markup.code(attach)}, then {markup.code('job')} as the last line of a cell."
 
@@ -162,9 +172,9 @@ class JobView:
         """Return the display of the live widget, or None if the view has ended."""
         with self._lock:
             if self._note is None and self._display is None:
-                self._widgets = LiveWidgets(max(_STALE_AFTER, 3 * _SLOWEST * self._interval))
+                self._widgets = LiveWidgets(max(_STALE_AFTER, 3 * _MAX_INTERVAL_FACTOR * self._interval))
                 self._widgets.show(self._seen, self._log)
-                if self._answered:
+                if self._finished_polls:
                     self._widgets.stamp(datetime.now(UTC))
                 self._display = TwinDisplay(self._widgets.box)
             return self._display
@@ -193,54 +203,60 @@ class JobView:
         try:
             note = self._poll_until_the_end()
         except Exception as error:
-            note = escape(f"This view stopped because of a defect: {type(error).__name__}: {error}.")
+            note = escape(f"This view stopped because of an error in aksgpu: {type(error).__name__}: {error}.")
             raise
         finally:
             if not self._closed.is_set():
                 self._end(note)
-            self._answer(math.inf)
+            self._finish_poll(math.inf)
 
     def _poll_until_the_end(self) -> str:
-        """Poll until the end. Return why the view ends before the Job, or an empty text if the Job has ended."""
+        """Poll until the Job or the view ends. Return why the view ends before the Job; empty if the Job has ended."""
         pause = self._interval
-        answered = time.monotonic()
+        last_response = time.monotonic()
         while not self._closed.is_set():
             requested = self._requested
             try:
                 if self._poll():
                     return ""
-                answered = time.monotonic()
+                last_response = time.monotonic()
             except NotFound:
-                self._seen = replace(self._seen, phase="Deleted", words="", problem="")
+                self._seen = replace(self._seen, phase="Deleted", detail="", problem="")
                 return "This view ended when the Job was deleted."
             except AksGpuError as error:
                 self._problem_since = self._problem_since or datetime.now(UTC)
                 self._seen = replace(self._seen, problem=_problem(error, self._problem_since))
-                if time.monotonic() - answered > _PATIENCE:
-                    return f"This view gave up at {markup.date(datetime.now(UTC))}."
+                if time.monotonic() - last_response > _GIVE_UP_AFTER:
+                    return f"This view ended at {markup.date(datetime.now(UTC))}, because the cluster did not respond."
             self._show()
-            self._answer(requested, pause)
-            pause = min(pause * 1.02, _SLOWEST * self._interval)
+            self._finish_poll(requested, pause)
+            pause = min(pause * 1.02, _MAX_INTERVAL_FACTOR * self._interval)
         return ""
 
-    def _answer(self, requested: float, pause: float = 0) -> None:
-        """Report that a poll is done, and pause until the next one is due or requested."""
-        with self._turn:
-            self._answered = requested
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: self._closed.is_set() or self._requested > requested, pause)
+    def _finish_poll(self, requested: float, pause: float = 0) -> None:
+        """Report that a poll is done, and wait until the next one is due or requested."""
+        with self._poll_counts:
+            self._finished_polls = requested
+            self._poll_counts.notify_all()
+            self._poll_counts.wait_for(lambda: self._closed.is_set() or self._requested > requested, pause)
 
     def _poll(self) -> bool:
-        """Read the state and the log. Return whether there is nothing more to read."""
-        with deadline(_ANSWER_SECONDS):
+        """Read the state and the log. Return whether everything was read after the Job's end."""
+        with deadline(_REQUEST_TIMEOUT):
             status = self._job.status()
-        words = ": ".join(word for word in (status.reason, status.message) if word)
+        detail = ": ".join(part for part in (status.reason, status.message) if part)
+        if status.phase != self._seen.phase:
+            self._seen = replace(self._seen, verdict="", fix="")
+            self._waits_since = time.monotonic()
+            self._explained_at = -math.inf
         self._seen = replace(
-            self._seen, phase=status.phase, words=words, ended=status.ended, seen=datetime.now(UTC), problem=""
+            self._seen, phase=status.phase, detail=detail, ended=status.ended, observed_at=datetime.now(UTC), problem=""
         )
         self._problem_since = None
         final = self._read_log()
         self._read_object()
+        self._read_gpu()
+        self._read_verdict()
         if not status.ended:
             self._ended_at = None
             return False
@@ -249,31 +265,50 @@ class JobView:
         return final or time.monotonic() - self._ended_at > _FINAL_READ
 
     def _read_log(self) -> bool:
-        """Read the log. Return whether reading it again after the Job's end would give nothing new."""
+        """Read what is new in the log. Return whether another read after the Job's end would return nothing new."""
         try:
-            with deadline(_FINAL_READ if self._seen.ended else _ANSWER_SECONDS):
-                text = self._job.logs() if self._seen.ended else self._job.logs(tail_lines=_WINDOW)
+            with deadline(_FINAL_READ if self._seen.ended else _REQUEST_TIMEOUT):
+                self._feed.read()
         except AksGpuError as error:
             self._log_problem_since = self._log_problem_since or datetime.now(UTC)
             self._seen = replace(self._seen, log_problem=_problem(error, self._log_problem_since))
+            self._take_log()
             return isinstance(error, NotFound)
         self._log_problem_since = None
-        points = _accuracies(metrics.parse(text))
-        lines = logtext.split(text)
-        if not self._seen.ended and len(lines) >= _WINDOW:
-            points = {**self._seen.points, **points}  # earlier polls read the beginning of the log
-        last = tuple(logtext.clean(line) for line in lines[-_KEPT_LINES:])
-        self._seen = replace(self._seen, points=points, lines=last, log_problem="")
-        self._log = text
+        self._seen = replace(self._seen, log_problem="")
+        self._take_log()
         return True
 
+    def _take_log(self) -> None:
+        """Take over what was read of the log."""
+        text = self._feed.text()
+        last = tuple(logtext.clean(line) for line in logtext.split(text)[-_KEPT_LINES:])
+        self._seen = replace(self._seen, curves=tuple(curves.select({"": self._feed.table()})), lines=last)
+        self._log = text
+
+    def _read_gpu(self) -> None:
+        """Read the use of the GPUs. Most polls do not, because it runs a program in the pods."""
+        if self._seen.ended:
+            self._seen = replace(self._seen, gpu="", warnings=())
+            return
+        if self._seen.phase != "Running" or time.monotonic() < self._next_gpu:
+            return
+        try:
+            with deadline(_REQUEST_TIMEOUT):
+                notes = self._job._notes(self._feed)
+        except AksGpuError:
+            return  # the state was read; only the use of the GPUs is missing
+        finally:
+            self._next_gpu = time.monotonic() + _GPU_SECONDS
+        self._seen = replace(self._seen, gpu=notes.line, warnings=notes.warnings)
+
     def _read_object(self) -> None:
-        """Read what only the Job object contains: its number of steps, its start and its end."""
-        running = self._seen.phase == "Running" and self._seen.points and not self._seen.started
+        """Read the facts that only the Job object has: its number of steps, its start and its end."""
+        running = self._seen.phase == "Running" and self._seen.curves and not self._seen.started
         if not running and not self._seen.ended:
             return
         try:
-            with deadline(_ANSWER_SECONDS):
+            with deadline(_REQUEST_TIMEOUT):
                 job = self._job.cluster.kube.get("Job", self._job.name, self._job.namespace)
         except AksGpuError:
             return  # the state was read; only the times are missing
@@ -285,15 +320,30 @@ class JobView:
             finished=_time(_end_time(status)) if self._seen.ended else None,
         )
 
+    def _read_verdict(self) -> None:
+        """Ask what keeps the Job from running, or why it failed, from time to time."""
+        now = time.monotonic()
+        if self._seen.phase not in _EXPLAINED or now - self._explained_at < _EXPLAIN_EVERY:
+            return
+        if not self._seen.ended and now - self._waits_since < _EXPLAIN_AFTER:
+            return
+        self._explained_at = now
+        try:
+            with deadline(_REQUEST_TIMEOUT):
+                found = self._job.why()
+        except AksGpuError:
+            return  # the state was read; only its explanation is missing
+        self._seen = replace(self._seen, verdict=found.verdict, fix=found.fix)
+
     def _show(self) -> None:
-        """Update the widget, and from time to time the static copy."""
+        """Update the widget, and less often the static copy."""
         now = datetime.now(UTC)
         with self._lock:
             if self._note is not None or self._widgets is None or self._display is None:
                 return
             self._widgets.show(self._seen, self._log)
             self._widgets.stamp(now)
-        shown = self._seen.phase, bool(self._seen.problem), bool(self._seen.points)
+        shown = self._seen.phase, bool(self._seen.problem), bool(self._seen.curves or self._seen.verdict)
         if shown != self._copied or self._copied_at is None or now - self._copied_at > _COPY_EVERY:
             self._copied = shown
             self._copied_at = now
@@ -331,13 +381,3 @@ def _end_time(status: dict[str, Any]) -> str | None:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
-
-
-def _accuracies(table: pd.DataFrame) -> dict[int, float]:
-    """Return the accuracies by step; empty if the log has none."""
-    if "accuracy" not in table:
-        return {}
-    # A row in which every value is NaN is a NaN that the program printed. Others are rows of other metrics.
-    is_nan = table[list(table.attrs["canonical"])].isna().all(axis="columns")
-    rows = table[table["step"].notna() & (table["accuracy"].notna() | is_nan)]
-    return dict(zip(rows["step"].tolist(), rows["accuracy"].tolist(), strict=True))

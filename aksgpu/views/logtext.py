@@ -1,9 +1,11 @@
-"""Lines of a log as a page shows them, and which of them are new."""
+"""Split a log into lines, clean them for display, and find the new ones."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+__all__ = ["added", "clean", "split"]
 
 _LINE_LENGTH = 300
 """Characters of a line that are shown."""
@@ -13,7 +15,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def split(text: str) -> list[str]:
-    """The lines of a log, as they are. Only a newline ends a line."""
+    """Return the lines of a log unchanged. Only a newline ends a line."""
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -21,21 +23,21 @@ def split(text: str) -> list[str]:
 
 
 def clean(line: str) -> str:
-    """A line as a terminal shows it: text after a carriage return replaces the text before it."""
+    """Return a line as a terminal shows it: text after a carriage return replaces the text before it."""
     shown = line.rstrip("\r").rpartition("\r")[2]
     shown = _CONTROL.sub("", _ESCAPES.sub("", shown))
     return shown if len(shown) <= _LINE_LENGTH else shown[:_LINE_LENGTH] + "…"
 
 
 def added(before: Sequence[str], now: Sequence[str]) -> list[str] | None:
-    """The lines of ``now`` that follow those of ``before``.
+    """Return the lines of ``now`` that follow those of ``before``.
 
     Args:
         before: lines read earlier.
         now: lines read later, which may begin later in the log.
 
     Returns:
-        The new lines; None when no line of ``before`` is left in ``now``, so that lines between them may be missing.
+        The new lines; None if ``now`` has no line of ``before``, so that lines between them may be missing.
     """
     before = list(before)
     now = list(now)

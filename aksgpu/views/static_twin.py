@@ -1,9 +1,10 @@
 """A widget in a notebook with a static copy beside it.
 
-JupyterLab shows a widget without its kernel as "Error displaying widget" and does not fall back to the other content of
-the output. So a view has two outputs: static HTML, which a style hides while the widget is in the page, and the widget.
-A notebook that is saved and reopened has no widget in its page and shows the static HTML. The style also hides the
-error in the output after it. At the end, the static HTML is replaced by the final one and the widget by nothing.
+Without its kernel, JupyterLab shows a widget as "Error displaying widget" and does not fall back to the other content
+of the output. A view therefore has two outputs: static HTML, which a style hides while the widget is in the page, and
+the widget. A notebook that is saved and reopened has no widget in its page and shows the static HTML. The style also
+hides the error in the output after it. At the end, the static HTML is replaced by the final one, and the widget is
+removed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 import ipywidgets
 
 from aksgpu.notebook import EMPTY, Output
+
+__all__ = ["Static", "TwinDisplay"]
 
 
 class Static(NamedTuple):
@@ -29,7 +32,7 @@ class Static(NamedTuple):
 
 
 class TwinDisplay:
-    """Shows one widget and its static copy, in as many cells as it is asked to, until it ends.
+    """Shows one widget and its static copy, in any number of cells, until it ends.
 
     Args:
         widget: the widget to show while the kernel runs.
@@ -43,10 +46,10 @@ class TwinDisplay:
         self._ended = False
 
     def show(self, copy: Static) -> bool:
-        """Show both in the cell that runs. Only the main thread may call this.
+        """Show both in the running cell. Only the main thread may call this.
 
         Returns:
-            False if the display has ended. Then nothing is shown.
+            False if the display has ended and nothing is shown.
         """
         with self._lock:
             if self._ended:
@@ -71,7 +74,7 @@ class TwinDisplay:
                 place.static.replace(place.hide(copy).bundle())
 
     def end(self, final: Static) -> None:
-        """Replace the static copy by the final one and the widget by nothing. A second call does nothing."""
+        """Replace the static copy by the final one and remove the widget. A second call does nothing."""
         with self._lock:
             if self._ended:
                 return
@@ -93,7 +96,7 @@ class _Place:
         self._static_class = f"aksgpu-static-{key}"
 
     def hide(self, copy: Static) -> Static:
-        """Return the copy with a style that hides it while the widget is in the page, and else the widget's error."""
+        """Return the copy with a style that hides it while the page has the widget, or else hides the widget error."""
         static = f".{self._static_class}"
         live = f".{self.live_class}"
         dead = f".jp-OutputArea-child:has({static})+.jp-OutputArea-child:not(:has({live}))"

@@ -10,12 +10,14 @@ import ipywidgets
 from aksgpu.views import curve, logtext, markup
 from aksgpu.views.observation import Observation
 
+__all__ = ["LiveWidgets"]
+
 _STAMP_EVERY = timedelta(seconds=5)
-"""The shown time of the last poll changes at most this often, so that it does not flicker."""
+"""Shortest time between two updates of the time of the last poll, so that it does not flicker."""
 _SHOWN_LINES = 500
-"""Lines of the log that can be scrolled to."""
+"""Number of log lines that a user can scroll to."""
 _MAX_CHUNKS = 100
-"""Widgets of the log before they are joined into one."""
+"""Maximum number of widgets of the log. More are joined into one."""
 
 
 class LiveWidgets:
@@ -47,7 +49,7 @@ class LiveWidgets:
         _set(self._heading, markup.heading(seen))
         _set(self._problems, markup.problems(seen))
         _set(self._numbers, markup.numbers(seen))
-        _set(self._curve, curve.svg(seen.points))
+        _set(self._curve, curve.svg(seen.curves))
         self._log.show(logtext.split(log))
 
     def stamp(self, now: datetime) -> None:
@@ -57,7 +59,7 @@ class LiveWidgets:
             self._stamp.value = markup.stamp(now, self._stale_after)
 
     def end(self, html: str) -> None:
-        """Show the final state, for a page that was reloaded and so misses the replacement of its output."""
+        """Show the final state, for a reloaded page, in which the output is not replaced."""
         self.box.children = [ipywidgets.HTML(html)]
 
 
@@ -67,7 +69,7 @@ class _LogWidget:
     def __init__(self) -> None:
         self._known: list[str] = []
         self._chunks = ipywidgets.VBox(layout={"margin": "0", "overflow": "visible"})
-        # A line without its end changes, as progress bars do. So the last line has a widget of its own.
+        # A line without a newline may still change, like a progress bar. The last line therefore has its own widget.
         self._last = ipywidgets.HTML(layout={"margin": "0"})
         inner = ipywidgets.VBox([self._chunks, self._last], layout={"overflow": "visible", "flex": "0 0 auto"})
         # In a reversed column, the browser keeps the end in view, unless the user has scrolled away from it.

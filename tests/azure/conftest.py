@@ -1,4 +1,4 @@
-"""Fixtures: a scripted Resource Manager over real HTTPS, for what the laptop AKS does not do, and the laptop."""
+"""Fixtures: a laptop AKS, and a scripted Resource Manager over HTTPS for responses that the laptop does not give."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Seen:
 
 
 class Script(Server):
-    """A scripted Resource Manager. ``{base}`` in an answer's headers and body is the server's own address."""
+    """A scripted Resource Manager. In headers and bodies, ``{base}`` is replaced by the server's own address."""
 
     def __init__(self, folder: Path, *, tls: bool = True) -> None:
         super().__init__(self._respond)
@@ -66,13 +66,13 @@ class Script(Server):
         self.stop()
 
     def stop(self) -> None:
-        """Stop the server, if it runs."""
+        """Stop the server if it is running."""
         if self._running:
             self._running = False
             super().__exit__()
 
     def on(self, method: str, pattern: str, *answers: Answer) -> None:
-        """Give these answers in turn, and then the last one again. A later rule for the same request goes first."""
+        """Give these answers in turn, and repeat the last one. A later rule for the same request comes first."""
         self.rules.insert(0, (method, re.compile(pattern, re.I), list(answers)))
 
     def count(self, method: str, pattern: str) -> int:
@@ -116,11 +116,11 @@ def plain_script(tmp_path: Path) -> Iterator[Script]:
 
 @pytest.fixture
 def scripted(script: Script, tmp_path: Path) -> Azure:
-    """The library's view of the scripted Resource Manager."""
+    """A connection to the scripted Resource Manager."""
     return aksgpu.connect(Endpoint(script.base_url, SUBSCRIPTION, "secret-token", script.ca_file, tmp_path / "home"))
 
 
 @pytest.fixture
 def azure(laptop: Endpoint) -> Azure:  # noqa: F811
-    """The library's view of the laptop AKS."""
+    """A connection to the laptop AKS."""
     return aksgpu.connect(laptop)

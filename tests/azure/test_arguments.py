@@ -1,4 +1,4 @@
-"""Arguments of the wrong type or out of range are refused before anything is sent."""
+"""Arguments of the wrong type or out of range are refused before a request is sent."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ VALUES: list[tuple[Any, str]] = [
     (lambda azure, aks: create(azure, node_count=1.5), "`node_count` must be an integer, 1 to 1000, got 1.5"),
     (lambda azure, aks: create(azure, node_count="2"), "`node_count` must be an integer, 1 to 1000, got '2'"),
     (lambda azure, aks: create(azure, node_count=True), "`node_count` must be an integer, 1 to 1000, got True"),
-    (lambda azure, aks: create(azure, kubernetes_version=1.36), "`kubernetes_version` must be a text such as '1.36'"),
-    (lambda azure, aks: create(azure, tags=["a"]), "`tags` must map names to texts, got"),
-    (lambda azure, aks: create(azure, tags={"a": SURROGATE}), "`tags` must map names to texts, got"),
+    (lambda azure, aks: create(azure, kubernetes_version=1.36), "`kubernetes_version` must be a string such as '1.36'"),
+    (lambda azure, aks: create(azure, tags=["a"]), "`tags` must map names to strings, got"),
+    (lambda azure, aks: create(azure, tags={"a": SURROGATE}), "`tags` must map names to strings, got"),
     (lambda azure, aks: create(azure, delete_after="soon"), "`delete_after` must be a number of seconds, text"),
     (lambda azure, aks: create(azure, preflight="no"), "`preflight` must be True or False, got 'no'"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, count="two"), "`count` must be an integer, 0 to 1000, got 'two'"),
@@ -64,15 +64,15 @@ VALUES: list[tuple[Any, str]] = [
     (lambda azure, aks: cluster.add_gpu_pool(aks, count=True), "`count` must be an integer, 0 to 1000, got True"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, count=1.5), "`count` must be an integer, 0 to 1000, got 1.5"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, min_count="0", max_count=3), "`min_count` must be an integer"),
-    (lambda azure, aks: cluster.add_gpu_pool(aks, zones=1), "`zones` must be a list of texts, got 1"),
-    (lambda azure, aks: cluster.add_gpu_pool(aks, zones=[None]), "`zones` must be a list of texts, got an item None"),
+    (lambda azure, aks: cluster.add_gpu_pool(aks, zones=1), "`zones` must be a list of strings, got 1"),
+    (lambda azure, aks: cluster.add_gpu_pool(aks, zones=[None]), "`zones` must be a list of strings, got an item None"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, spot="yes"), "`spot` must be True or False, got 'yes'"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, spot=True, spot_max_price=0), "`spot_max_price` must be a number"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, eviction_policy="Keep"), "`eviction_policy` must be 'Delete' or"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, scale_down_mode="x"), "`scale_down_mode` must be 'Delete' or"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, os_disk_type="SSD"), "`os_disk_type` must be 'Managed' or"),
     (lambda azure, aks: cluster.add_gpu_pool(aks, os_disk_size_gb="128"), "`os_disk_size_gb` must be an integer"),
-    (lambda azure, aks: cluster.add_gpu_pool(aks, os_sku=5), "`os_sku` must be a text, got 5"),
+    (lambda azure, aks: cluster.add_gpu_pool(aks, os_sku=5), "`os_sku` must be a string, got 5"),
     (lambda azure, aks: cluster.scale_pool(aks, "gpunp", "3"), "`count` must be an integer, 0 to 1000, got '3'"),
     (lambda azure, aks: cluster.scale_pool(aks, "gpunp", 1001), "`count` must be an integer, 0 to 1000, got 1001"),
     (lambda azure, aks: cluster.scale_pool(aks, "gpunp"), "`count` must be given, or `min_count` and `max_count`"),
@@ -110,7 +110,7 @@ SWAPPED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("call", "words"), [*NAMES, *VALUES, *SWAPPED])
-def test_what_cannot_be_right_is_refused(scripted: Azure, script: Script, call: Any, words: str) -> None:
+def test_invalid_arguments_are_refused(scripted: Azure, script: Script, call: Any, words: str) -> None:
     aks = Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id="/subscriptions/0/aks")
     with pytest.raises(InvalidInput, match=re.escape(words)) as caught:
         call(scripted, aks)
@@ -119,7 +119,7 @@ def test_what_cannot_be_right_is_refused(scripted: Azure, script: Script, call: 
     assert script.seen == []
 
 
-def test_a_handle_with_a_hostile_name_reaches_nothing(scripted: Azure, script: Script) -> None:
+def test_a_cluster_object_with_a_hostile_name_sends_no_request(scripted: Azure, script: Script) -> None:
     for name, group in (("..", "rg"), ("aks", ".."), ("a/b", "rg"), ("", "rg"), ("aks", "")):
         aks = Cluster(name, resource_group=group, azure=scripted, id="x")
         for call in (
@@ -163,7 +163,7 @@ CALLS: dict[str, Any] = {
 
 @pytest.mark.parametrize("timeout", ["5", math.nan, True, -1, [5]], ids=repr)
 @pytest.mark.parametrize("name", CALLS)
-def test_a_timeout_that_is_none_is_refused_at_entry(scripted: Azure, script: Script, name: str, timeout: Any) -> None:
+def test_an_invalid_timeout_is_refused_at_once(scripted: Azure, script: Script, name: str, timeout: Any) -> None:
     aks = Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id="x")
     with pytest.raises(InvalidInput, match="`timeout` must be a number of seconds, 0 or more, text such as"):
         CALLS[name](scripted, aks, timeout)

@@ -11,7 +11,7 @@ from azure.core.exceptions import ClientAuthenticationError, ServiceResponseErro
 
 import aksgpu
 from aksgpu.azure import Azure, StaticToken, sdk_errors
-from aksgpu.azure.subscription import _with_only_subscription
+from aksgpu.azure.subscription import _choose_only_subscription
 from aksgpu.azure.throttling import limit
 from aksgpu.errors import AzureAuthError, AzureError, AzureNotFound, AzureUnreachable, InvalidInput
 
@@ -33,7 +33,7 @@ def test_nothing_is_imported_or_sent_before_it_is_needed() -> None:
     assert said.stdout == "[]\n"
 
 
-def test_the_laptop_is_the_default_and_azure_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_laptop_is_the_default_and_azure_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("azur", 5):
         with pytest.raises(InvalidInput, match=f"`target` must be .*, got {wrong!r}"):
             aksgpu.connect(wrong)  # type: ignore[arg-type]
@@ -44,14 +44,14 @@ def test_the_laptop_is_the_default_and_azure_is_asked_for_by_name(monkeypatch: p
     )
 
 
-def test_an_empty_target_is_none(monkeypatch: pytest.MonkeyPatch, laptop: aksgpu.local.Endpoint) -> None:
+def test_an_empty_target_means_no_target(monkeypatch: pytest.MonkeyPatch, laptop: aksgpu.local.Endpoint) -> None:
     monkeypatch.setenv("AKSGPU_TARGET", "")
     monkeypatch.setattr("aksgpu.local.start", lambda: laptop)
     assert aksgpu.connect().endpoint == laptop.base_url
 
 
 @pytest.mark.parametrize("name", ["a/b", "my subscription", "../x", "a?b", 5])
-def test_what_cannot_be_a_subscription(monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
+def test_invalid_subscriptions(monkeypatch: pytest.MonkeyPatch, name: Any) -> None:
     with pytest.raises(InvalidInput, match="`subscription_id` must be the id of a subscription"):
         aksgpu.connect("azure", subscription_id=name)
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", str(name) + " ")
@@ -59,7 +59,7 @@ def test_what_cannot_be_a_subscription(monkeypatch: pytest.MonkeyPatch, name: An
         aksgpu.connect("azure")
 
 
-def test_no_login_is_told_once() -> None:
+def test_login_warnings_of_the_sdk_are_shown_only_on_request() -> None:
     code = """if True:
         import logging
         from aksgpu.azure import default_credential
@@ -72,9 +72,10 @@ def test_no_login_is_told_once() -> None:
     assert "twenty lines" not in done.stderr and "asked for" in done.stderr
 
 
-def test_the_only_subscription_is_taken(scripted: Azure, script: Script) -> None:
+def test_the_only_subscription_is_used(scripted: Azure, script: Script) -> None:
     script.on("GET", "^/subscriptions$", Answer(200, {"value": [{"subscriptionId": "abc", "displayName": "Mine"}]}))
-    assert _with_only_subscription(scripted).subscription_id == "abc"
+    _choose_only_subscription(scripted)
+    assert scripted.subscription_id == "abc"
     assert scripted.client._config.subscription_id == "abc"
 
 
@@ -86,16 +87,16 @@ def test_several_subscriptions_are_listed(scripted: Azure, script: Script) -> No
         "GET", "^/subscriptions/more$", Answer(200, {"value": [{"subscriptionId": "def", "displayName": "Yours"}]})
     )
     with pytest.raises(InvalidInput, match=r"(?s)abc  Mine.*def  Yours.*AZURE_SUBSCRIPTION_ID"):
-        _with_only_subscription(scripted)
+        _choose_only_subscription(scripted)
 
 
 def test_no_subscription_is_an_error(scripted: Azure, script: Script) -> None:
     script.on("GET", "^/subscriptions$", Answer(200, {"value": []}))
     with pytest.raises(AzureNotFound, match="az login"):
-        _with_only_subscription(scripted)
+        _choose_only_subscription(scripted)
 
 
-def test_request_sends_json_and_gives_json(scripted: Azure, script: Script) -> None:
+def test_request_sends_and_returns_json(scripted: Azure, script: Script) -> None:
     script.on("PUT", "/things/1", Answer(201, {"name": "1"}))
     script.on("DELETE", "/things/1", Answer(204))
     assert scripted.request("PUT", "/things/1", api_version="2021-04-01", body={"a": 1}) == {"name": "1"}
@@ -105,7 +106,7 @@ def test_request_sends_json_and_gives_json(scripted: Azure, script: Script) -> N
     assert sent.headers["Authorization"] == "Bearer secret-token"
 
 
-def test_a_refusal_is_translated_and_keeps_the_original(scripted: Azure, script: Script) -> None:
+def test_a_refusal_becomes_an_exception_and_keeps_the_original(scripted: Azure, script: Script) -> None:
     error = {"error": {"code": "AuthorizationFailed", "message": "no role"}}
     script.on("GET", "/things", Answer(403, error))
     with pytest.raises(AzureAuthError, match="looking: no role") as caught:
@@ -121,7 +122,7 @@ def test_a_public_address_gets_no_token(scripted: Azure, plain_script: Script) -
         scripted.public(f"{plain_script.base_url}/elsewhere")
 
 
-def test_no_answer_and_no_login_are_told_apart() -> None:
+def test_no_response_and_no_login_are_different_errors() -> None:
     gone = sdk_errors.translate(ServiceResponseError("connection refused"), "listing clusters")
     assert isinstance(gone, AzureUnreachable)
     assert str(gone).startswith("listing clusters: the endpoint does not answer: connection refused")
@@ -131,7 +132,7 @@ def test_no_answer_and_no_login_are_told_apart() -> None:
     assert sdk_errors.translate(nobody) is nobody
 
 
-def test_an_endpoint_that_is_gone_says_to_connect_again_and_keeps_the_original(scripted: Azure, script: Script) -> None:
+def test_a_missing_endpoint_gets_a_hint_to_connect_again(scripted: Azure, script: Script) -> None:
     script.stop()
     with pytest.raises(AzureUnreachable) as caught, limit(0.5):
         scripted.request("GET", "/subscriptions/x/resourcegroups/rg", api_version="1", what="resource group rg")

@@ -1,4 +1,4 @@
-"""One fault at a time on every request of every public call that talks to Azure, by a proxy before the laptop AKS."""
+"""Every public call to Azure, with one fault on each of its requests, caused by a proxy in front of the laptop AKS."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ FAULTS = {
     "trickle": trickle(200, 0.001),
 }
 QUICK = ("500", "401 once", "no answer", "cut body", "truncated JSON")
-"""Those that every run tries; the others take minutes together."""
+"""Faults that every run tries. The others take minutes together."""
 
 WITHIN = 60.0
-"""Seconds that each call gets; a fault costs one or two of them."""
+"""Timeout of each call in seconds. A fault takes one or two of them."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def quiet(proxy: FaultProxy) -> Iterator[None]:
 
 
 def life(azure: Azure, name: str, folder: Path, before: Callable[[], None]) -> None:
-    """Every public call once, each checked; ``before`` runs before each call."""
+    """Make every public call once and check its result. ``before`` runs before each call."""
 
     def do(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         before()
@@ -113,7 +113,7 @@ def life(azure: Azure, name: str, folder: Path, before: Callable[[], None]) -> N
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in FAULTS]
 )
-def test_each_call_goes_on_after_one_fault_on_each_of_its_requests(
+def test_each_call_continues_after_one_fault_on_each_of_its_requests(
     azure: Azure, proxy: FaultProxy, tmp_path: Path, kind: str
 ) -> None:
     name = "fault" + "".join(letter for letter in kind if letter.isalnum()).lower()
@@ -127,7 +127,7 @@ def test_each_call_goes_on_after_one_fault_on_each_of_its_requests(
         proxy.plan = each_once(fault) if kind != "trickle" else always(fault)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a deletion that succeeded says nothing of a missing name
+        warnings.simplefilter("error")  # a deletion that succeeds does not warn about a missing name
         life(azure, name, tmp_path, once_more)
     assert len(proxy.faults) - before > 40
 
@@ -158,14 +158,14 @@ WRITES: dict[str, Callable[[Azure, Cluster, float], Any]] = {
 
 @pytest.fixture
 def aks(azure: Azure) -> Cluster:
-    """A handle; nothing is behind it that these tests reach."""
+    """A cluster object. The tests never reach the cluster itself."""
     base = f"/subscriptions/{azure.subscription_id}/resourceGroups/silent"
     full = f"{base}/providers/Microsoft.ContainerService/managedClusters/silent"
     return Cluster("silent", resource_group="silent", location="eastus", azure=azure, id=full)
 
 
 def in_time(call: Callable[[], Any], seconds: float) -> BaseException | None:
-    """What a call raised, which must end within the seconds."""
+    """Return what a call raises. The call must end within ``seconds``."""
     raised: list[BaseException | None] = []
 
     def run() -> None:
@@ -184,18 +184,18 @@ def in_time(call: Callable[[], Any], seconds: float) -> BaseException | None:
 
 
 @pytest.mark.parametrize("name", [*READS, *WRITES])
-def test_a_timeout_holds_on_a_silent_server(azure: Azure, aks: Cluster, proxy: FaultProxy, name: str) -> None:
+def test_a_timeout_applies_to_a_silent_server(azure: Azure, aks: Cluster, proxy: FaultProxy, name: str) -> None:
     proxy.plan = always(half_open(None))
     call = {**READS, **WRITES}[name]
     error = in_time(lambda: call(azure, aks, 1.5), 20)
     assert isinstance(error, AzureUnreachable | InvalidInput), error
     if name != "get_credentials":
         assert isinstance(error, AzureUnreachable)
-        assert "does not answer: the time ran out" in error.message
+        assert "does not answer: the request timed out" in error.message
 
 
 @pytest.mark.parametrize("name", ["list", "add_gpu_pool", "kubeconfig"])
-def test_a_timeout_holds_on_a_server_that_sends_a_byte_now_and_then(
+def test_a_timeout_applies_to_a_server_that_sends_a_byte_now_and_then(
     azure: Azure, aks: Cluster, proxy: FaultProxy, name: str
 ) -> None:
     proxy.plan = always(trickle(1, 0.5))
@@ -205,7 +205,9 @@ def test_a_timeout_holds_on_a_server_that_sends_a_byte_now_and_then(
 
 
 @pytest.mark.parametrize("name", [name for name in (*READS, *WRITES) if name not in ("get_credentials", "preflight")])
-def test_the_last_answer_is_told_when_time_is_up(azure: Azure, aks: Cluster, proxy: FaultProxy, name: str) -> None:
+def test_the_last_response_is_in_the_error_after_the_timeout(
+    azure: Azure, aks: Cluster, proxy: FaultProxy, name: str
+) -> None:
     proxy.plan = always(status(503, "the gateway is away"))
     call = {**READS, **WRITES}[name]
     with pytest.raises(AzureUnreachable, match="the last one was HTTP 503 Service Unavailable: the gateway is away"):
@@ -213,14 +215,14 @@ def test_the_last_answer_is_told_when_time_is_up(azure: Azure, aks: Cluster, pro
 
 
 @pytest.mark.parametrize("fault", [half_open(None), half_open(0), half_open(40)], ids=["status", "body", "middle"])
-def test_a_read_that_meets_one_half_open_connection_goes_on(azure: Azure, proxy: FaultProxy, fault: Fault) -> None:
+def test_a_read_continues_after_a_half_open_connection(azure: Azure, proxy: FaultProxy, fault: Fault) -> None:
     proxy.plan = first(fault)
     cluster.list(azure, timeout=12)
     assert len(proxy.faults) and proxy.faults[-1][1] == fault
 
 
 @pytest.mark.parametrize("fault", [half_open(None), no_answer(), cut(10), status(500)], ids=lambda fault: fault.kind)
-def test_a_write_whose_answer_is_lost_is_settled_by_looking(azure: Azure, proxy: FaultProxy, fault: Fault) -> None:
+def test_after_a_lost_response_a_write_reads_the_resource(azure: Azure, proxy: FaultProxy, fault: Fault) -> None:
     name = "lost" + "".join(letter for letter in fault.kind if letter.isalnum())
     group = f"/subscriptions/{azure.subscription_id}/resourcegroups/{name}"
     azure.request("PUT", group, api_version="2021-04-01", body={"location": "eastus"})
@@ -236,7 +238,9 @@ def test_a_write_whose_answer_is_lost_is_settled_by_looking(azure: Azure, proxy:
     azure.request("DELETE", group, api_version="2021-04-01")
 
 
-def test_what_is_waited_for_is_said(azure: Azure, proxy: FaultProxy, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_names_what_the_call_waits_for(
+    azure: Azure, proxy: FaultProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
     proxy.plan = first(status(503, "the gateway is away"), times=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AKSGPU_PROGRESS", "1")
@@ -246,7 +250,7 @@ def test_what_is_waited_for_is_said(azure: Azure, proxy: FaultProxy, capsys: pyt
     assert "HTTP 503 Service Unavailable: the gateway is away" in shown
 
 
-def test_no_limit_is_no_limit(azure: Azure, proxy: FaultProxy) -> None:
+def test_timeout_none_has_no_limit(azure: Azure, proxy: FaultProxy) -> None:
     proxy.plan = always(status(503))
     ended = threading.Event()
 

@@ -27,14 +27,14 @@ from aksgpu.errors import (
 
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
-    """One cluster for the tests that leave it as they found it."""
+    """One cluster for the tests that do not change it."""
     azure = aksgpu.connect(request.getfixturevalue("laptop"))
     aks = cluster.create(azure, "shared", resource_group="shared-group", location="eastus")
     yield aks
     cluster.delete(aks)
 
 
-def test_the_walk_of_the_tutorial(azure: Azure) -> None:
+def test_the_tutorial_from_start_to_end(azure: Azure) -> None:
     aks = cluster.create(azure, "walk", resource_group="walk-group", location="East US", tags={"who": "me"})
     assert repr(aks) == "Cluster(walk in walk-group (eastus))"
     assert cluster.usd_per_hour(aks) == 0.096
@@ -52,21 +52,24 @@ def test_the_walk_of_the_tutorial(azure: Azure) -> None:
     assert left[["usd_per_hour", "disks_usd_per_day", "usd_per_day"]].values.tolist()[0] == [0.526, 0.65, 13.27]
     assert cluster.delete_pool(aks, "gpunp") is True
     with pytest.warns(
-        UserWarning, match=r"no node pool 'gpunp' in cluster walk, so none was deleted. Existing names: nodepool1"
+        UserWarning,
+        match=r"node pool 'gpunp' does not exist in cluster walk, so nothing was deleted. Existing names: nodepool1",
     ):
         assert cluster.delete_pool(aks, pool) is False
     assert cluster.list_pools(aks)["pool"].tolist() == ["nodepool1"]
     assert repr(cluster.delete(aks)) == "Deletion(deleted cluster walk and resource group walk-group)"
     with pytest.raises(AzureNotFound):
         cluster.usd_per_hour(aks)
-    with pytest.warns(UserWarning, match="no cluster 'walk' in resource group 'walk-group', so none was deleted"):
+    with pytest.warns(
+        UserWarning, match="cluster 'walk' does not exist in resource group 'walk-group', so nothing was deleted"
+    ):
         again = cluster.delete(aks)
-    assert repr(again) == "Deletion(nothing deleted; resource group walk-group does not exist any more)"
+    assert repr(again) == "Deletion(nothing deleted; resource group walk-group no longer exists)"
     assert not again
     assert "walk" not in cluster.leftovers(azure)["cluster"].tolist()
 
 
-def test_the_shape_of_2020_is_one_gpu_pool_without_a_taint(azure: Azure) -> None:
+def test_the_cluster_of_2020_has_one_gpu_pool_without_a_taint(azure: Azure) -> None:
     aks = cluster.create(
         azure, "old", resource_group="old", location="eastus", vm_size="Standard_NC4as_T4_v3", node_count=1
     )
@@ -77,14 +80,14 @@ def test_the_shape_of_2020_is_one_gpu_pool_without_a_taint(azure: Azure) -> None
     cluster.delete(aks)
 
 
-def test_creating_what_exists_and_matches_returns_it(shared: cluster.Cluster, azure: Azure) -> None:
+def test_creating_an_existing_cluster_that_matches_returns_it(shared: cluster.Cluster, azure: Azure) -> None:
     again = cluster.create(azure, "shared", resource_group="shared-group", location="eastus", kubernetes_version="1.36")
     assert again.id == shared.id
     assert cluster.get(azure, "shared", resource_group="shared-group").id == shared.id
     assert cluster.create(azure, "shared", resource_group="shared-group").id == shared.id
 
 
-def test_creating_what_exists_and_differs_names_the_differences(shared: cluster.Cluster, azure: Azure) -> None:
+def test_creating_an_existing_cluster_that_differs_names_the_differences(shared: cluster.Cluster, azure: Azure) -> None:
     with pytest.raises(AzureConflict, match=r"location is 'eastus', requested 'westus2'; node_count is 1, requested 2"):
         cluster.create(
             azure, "shared", resource_group="shared-group", location="westus2", node_count=2, kubernetes_version="1.35"
@@ -110,28 +113,28 @@ def test_two_kernels_may_create_the_same_cluster(azure: Azure) -> None:
     cluster.delete(made[0])
 
 
-def test_a_resource_group_with_other_use_stays(azure: Azure) -> None:
+def test_a_resource_group_with_other_resources_is_kept(azure: Azure) -> None:
     path = f"/subscriptions/{azure.subscription_id}/resourcegroups/theirs"
     azure.request("PUT", path, api_version="2021-04-01", body={"location": "westus2"})
     aks = cluster.create(azure, "guest", resource_group="theirs")
     assert aks.location == "westus2"
     assert repr(cluster.delete(aks)) == (
-        "Deletion(deleted cluster guest; resource group theirs stays: it existed before)"
+        "Deletion(deleted cluster guest; resource group theirs was kept: it existed before)"
     )
-    with pytest.warns(UserWarning, match="no cluster 'guest'"):
+    with pytest.warns(UserWarning, match="cluster 'guest' does not exist"):
         assert repr(cluster.delete(aks, delete_group=True)) == "Deletion(deleted resource group theirs)"
 
 
-def test_a_resource_group_with_another_cluster_stays(azure: Azure) -> None:
+def test_a_resource_group_with_another_cluster_is_kept(azure: Azure) -> None:
     first = cluster.create(azure, "first", resource_group="both", location="eastus")
     second = cluster.create(azure, "second", resource_group="both")
-    assert "stays: it has 1 more resource" in repr(cluster.delete(first))
+    assert "was kept: it has 1 more resource" in repr(cluster.delete(first))
     assert cluster.delete(second).resource_group == "both"
 
 
-def test_no_such_cluster(shared: cluster.Cluster, azure: Azure) -> None:
+def test_a_cluster_that_does_not_exist(shared: cluster.Cluster, azure: Azure) -> None:
     with pytest.raises(
-        AzureNotFound, match=r"(?s)no cluster 'myAKS' in resource group 'nowhere'.*shared \(shared-group\)"
+        AzureNotFound, match=r"(?s)cluster 'myAKS' does not exist in resource group 'nowhere'.*shared \(shared-group\)"
     ):
         cluster.get(azure, "myAKS", resource_group="nowhere")
 
@@ -147,18 +150,18 @@ def test_wrong_location(azure: Azure) -> None:
 
 
 @pytest.mark.parametrize("name", ["GPU", "1gpu", "gpu-pool", "gpupoolnumber1", "", "gpü"])
-def test_pool_name_against_the_rules(shared: cluster.Cluster, name: str) -> None:
+def test_invalid_pool_names(shared: cluster.Cluster, name: str) -> None:
     with pytest.raises(InvalidInput, match="12 lower case letters"):
         cluster.add_gpu_pool(shared, name)
 
 
 @pytest.mark.parametrize("name", ["-aks", "aks-", "a" * 64, "aks.one", ""])
-def test_cluster_name_against_the_rules(azure: Azure, name: str) -> None:
+def test_invalid_cluster_names(azure: Azure, name: str) -> None:
     with pytest.raises(InvalidInput, match="must be the name of a cluster"):
         cluster.create(azure, name, resource_group="rg", location="eastus")
 
 
-def test_group_name_and_counts_against_the_rules(azure: Azure, shared: cluster.Cluster) -> None:
+def test_invalid_group_names_and_counts(azure: Azure, shared: cluster.Cluster) -> None:
     with pytest.raises(InvalidInput, match="must be the name of a resource group"):
         cluster.create(azure, "aks", resource_group="rg.", location="eastus")
     with pytest.raises(InvalidInput, match="1 to 1000"):
@@ -206,12 +209,18 @@ def test_quota(shared: cluster.Cluster, preflight: bool) -> None:
     assert (error.requested, error.remaining, error.family) == (400, 64, "Standard NCASv3_T4 Family")
 
 
-def test_what_only_azure_knows_is_left_to_azure(shared: cluster.Cluster) -> None:
+def test_checks_that_only_azure_can_make_are_left_to_azure(shared: cluster.Cluster) -> None:
     with pytest.raises(InvalidParameter, match="does not support MIG"):
         cluster.add_gpu_pool(shared, gpu_instance_profile="MIG1g")
 
 
-def test_a_pool_with_everything(shared: cluster.Cluster) -> None:
+def test_a_pool_with_its_own_subnet_beside_a_managed_one(shared: cluster.Cluster) -> None:
+    with pytest.raises(InvalidParameter, match="Omit vnet_subnet_id") as caught:
+        cluster.add_gpu_pool(shared, "own", vnet_subnet_id="/subscriptions/0/subnets/gpus")
+    assert caught.value.parameter == "vnetSubnetID"
+
+
+def test_a_pool_with_every_option(shared: cluster.Cluster) -> None:
     wish = {
         "spot": True,
         "spot_max_price": 0.2,
@@ -268,7 +277,7 @@ def test_scaling_stopping_and_starting_a_pool(shared: cluster.Cluster) -> None:
     assert left[["state", "count", "usd_per_hour", "usd_per_day"]].values.tolist() == [["Stopped", 2, 0.0, 1.3]]
     assert cluster.start_pool(shared, stopped).power == "Running"
     cluster.delete_pool(shared, "gpus")
-    with pytest.raises(AzureNotFound, match="no node pool 'gpus'"):
+    with pytest.raises(AzureNotFound, match="node pool 'gpus' does not exist"):
         cluster.scale_pool(shared, "gpus", 1)
     with pytest.raises(AzureConflict, match=r"cluster\.delete\(aks\)"):
         cluster.delete_pool(shared, "nodepool1")
@@ -292,10 +301,10 @@ def test_stopping_and_starting_a_cluster(azure: Azure) -> None:
         cluster.stop(aks)
 
 
-def test_a_typo_in_a_pools_name_is_visible_and_deletes_nothing(shared: cluster.Cluster) -> None:
+def test_a_mistyped_pool_name_warns_and_deletes_nothing(shared: cluster.Cluster) -> None:
     cluster.add_gpu_pool(shared, "gpunp", count=0)
     with pytest.warns(
-        UserWarning, match=r"no node pool 'gpump'.*Did you mean 'gpunp'\? Existing names: gpunp, nodepool1"
+        UserWarning, match=r"node pool 'gpump' does not exist.*Did you mean 'gpunp'\? Existing names: gpunp, nodepool1"
     ) as seen:
         assert cluster.delete_pool(shared, "gpump") is False
     assert seen[0].filename == __file__
@@ -305,9 +314,9 @@ def test_a_typo_in_a_pools_name_is_visible_and_deletes_nothing(shared: cluster.C
     assert cluster.delete_pool(shared, "gpunp", missing="error") is True
 
 
-def test_a_typo_in_a_clusters_name_is_visible_and_deletes_nothing(shared: cluster.Cluster, azure: Azure) -> None:
+def test_a_mistyped_cluster_name_warns_and_deletes_nothing(shared: cluster.Cluster, azure: Azure) -> None:
     wrong = cluster.Cluster("shred", resource_group="shared-group", azure=azure, id=f"{shared.id[:-6]}shred")
-    with pytest.warns(UserWarning, match=r"no cluster 'shred'.*Did you mean 'shared'\?") as seen:
+    with pytest.warns(UserWarning, match=r"cluster 'shred' does not exist.*Did you mean 'shared'\?") as seen:
         assert not cluster.delete(wrong)
     assert seen[0].filename == __file__
     with pytest.raises(AzureNotFound, match="Did you mean 'shared'"):
@@ -315,7 +324,7 @@ def test_a_typo_in_a_clusters_name_is_visible_and_deletes_nothing(shared: cluste
     assert cluster.get(azure, "shared", resource_group="shared-group").id == shared.id
 
 
-def test_what_a_stopped_cluster_refuses_says_to_start_it(azure: Azure) -> None:
+def test_errors_of_a_stopped_cluster_have_a_hint_to_start_it(azure: Azure) -> None:
     aks = cluster.create(azure, "asleep", resource_group="asleep", location="eastus")
     cluster.stop(aks)
     with pytest.raises(AzureConflict, match=r"cluster\.start\(aks\)"):
@@ -323,7 +332,7 @@ def test_what_a_stopped_cluster_refuses_says_to_start_it(azure: Azure) -> None:
     cluster.delete(aks)
 
 
-def test_the_laptop_killed_in_the_middle_of_creating() -> None:
+def test_the_laptop_is_killed_during_a_creation() -> None:
     with local.laptop(time_scale=1.0) as endpoint:
         azure = aksgpu.connect(endpoint)
         wish = {"resource_group": "kill", "location": "eastus"}
@@ -354,7 +363,7 @@ def test_tables_have_the_same_columns_and_dtypes_with_and_without_rows(azure: Az
     assert isinstance(cluster.list(azure), pd.DataFrame)
 
 
-def test_reprs_escape_and_tell_more_in_html(shared: cluster.Cluster) -> None:
+def test_html_reprs_escape_text_and_show_more(shared: cluster.Cluster) -> None:
     assert "Azure Resource Manager" in shared._repr_html_()
     pool = cluster.NodePool("<b>", "aks", "Standard_NC4as_T4_v3", 2)
     assert "&lt;b&gt;" in pool._repr_html_()

@@ -1,4 +1,4 @@
-"""Many callers, in threads and in two processes, do the same at once: each returns soon after it is done."""
+"""Many threads, and two processes, do the same thing at the same time. Each call returns soon after it is done."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from aksgpu.local import Endpoint
 
 CALLERS = 20
 LONGEST = 60.0
-"""Seconds that all callers together may take; one operation takes less than one second here."""
+"""Seconds that all callers together may take. One operation takes less than a second."""
 
 
 def at_once(call: Callable[[], Any], callers: int = CALLERS) -> list[Any]:
-    """Call in many threads at once, and return all results; the first error is raised."""
+    """Call in many threads at once and return all results, or raise the first error."""
     results: list[Any] = []
     errors: list[BaseException] = []
     together = threading.Barrier(callers)
@@ -48,7 +48,7 @@ def at_once(call: Callable[[], Any], callers: int = CALLERS) -> list[Any]:
 
 
 def processes(laptop: Endpoint, line: str) -> list[str]:
-    """Run a line in two processes at once, and return what they print."""
+    """Run a line of code in two processes at once, and return what they print."""
     program = f"""if True:
         import json, sys
         from pathlib import Path
@@ -87,7 +87,7 @@ def create(azure: Azure, name: str) -> cluster.Cluster:
     return cluster.create(azure, name, resource_group="crowd", location="eastus")
 
 
-def test_one_cluster_is_created_pooled_scaled_and_deleted_by_many(azure: Azure) -> None:
+def test_many_threads_create_scale_and_delete_one_cluster(azure: Azure) -> None:
     made = at_once(lambda: create(azure, "threads"))
     assert len({aks.id for aks in made}) == 1
     aks = made[0]

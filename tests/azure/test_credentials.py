@@ -46,7 +46,7 @@ def aks(scripted: Azure) -> Cluster:
     return Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id=ID)
 
 
-def test_a_file_of_its_own_that_only_its_owner_reads(aks: Cluster, script: Script) -> None:
+def test_each_cluster_has_a_kubeconfig_that_only_its_owner_can_read(aks: Cluster, script: Script) -> None:
     give(script, config())
     path = cluster.kubeconfig(aks)
     assert path.parent.name == "kubeconfigs"
@@ -58,7 +58,7 @@ def test_a_file_of_its_own_that_only_its_owner_reads(aks: Cluster, script: Scrip
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_merging_keeps_what_is_there_and_sets_the_context(
+def test_merging_keeps_existing_entries_and_sets_the_context(
     aks: Cluster, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(script, config())
@@ -115,7 +115,7 @@ def test_a_new_file_is_private_and_the_default_one_is_in_the_home(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_another_cluster_of_the_same_name_is_not_overwritten_unasked(
+def test_another_cluster_of_the_same_name_is_not_overwritten_without_overwrite(
     aks: Cluster, script: Script, tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine"
@@ -131,7 +131,9 @@ def test_another_cluster_of_the_same_name_is_not_overwritten_unasked(
 
 
 @pytest.mark.parametrize("text", ["- a list", "clusters: word", "a: [broken", "\x00"])
-def test_what_is_no_kubeconfig_is_left_alone(aks: Cluster, script: Script, tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_kubeconfig_is_not_changed(
+    aks: Cluster, script: Script, tmp_path: Path, text: str
+) -> None:
     give(script, config())
     mine = tmp_path / "mine"
     mine.write_text(text)
@@ -192,7 +194,7 @@ def test_entra_id_works_without_kubelogin_and_the_token_is_renewed(aks: Cluster,
     login = Login()
     assert aks.azure is not None
     assert aks.kube is aks.kube
-    assert aks.azure.client  # it keeps the endpoint's credential; the cluster's tokens are asked of the login below
+    assert aks.azure.client  # the endpoint's own credential is kept; the login below gives the tokens for the cluster
     aks.azure._credential = login
     aks._kube = None
     assert list(aks.kube.list("Node")) == []
@@ -222,7 +224,7 @@ def test_from_kubeconfig_without_context(tmp_path: Path) -> None:
 
 
 def _made_with(azure: Azure, name: str, **properties: Any) -> Cluster:
-    """A cluster as others make it, with what the library itself does not ask for."""
+    """A cluster with settings that the library itself does not offer."""
     body = {
         "location": "eastus",
         "identity": {"type": "SystemAssigned"},
@@ -265,7 +267,7 @@ def test_the_laptop_has_clusters_that_do_not_answer(
         _ = _made_with(azure, name, apiServerAccessProfile=access).kube
 
 
-def test_a_range_that_this_machine_is_in(azure: Azure) -> None:
+def test_an_authorised_range_that_includes_this_machine(azure: Azure) -> None:
     aks = _made_with(azure, "inside", apiServerAccessProfile={"authorizedIPRanges": ["127.0.0.1/32"]})
     assert aks.kube.list("Node")
 
@@ -274,14 +276,14 @@ def test_a_range_that_this_machine_is_in(azure: Azure) -> None:
     ("access", "says"),
     [
         ({"enablePrivateCluster": True}, "is private"),
-        ({"authorizedIPRanges": ["203.0.113.0/24"]}, "answers only 203.0.113.0/24"),
+        ({"authorizedIPRanges": ["203.0.113.0/24"]}, "accepts connections only from 203.0.113.0/24"),
     ],
 )
-def test_a_cluster_that_does_not_answer_everybody_says_why(
+def test_a_restricted_cluster_that_does_not_respond_is_explained(
     aks: Cluster, script: Script, access: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aksgpu.cluster.credentials._PROBE_TIMEOUT", 0.2)
-    give(script, config())  # nothing listens there
+    give(script, config())  # no server listens there
     aks.access = access
     with pytest.raises(ApiServerRestricted, match=says):
         _ = aks.kube

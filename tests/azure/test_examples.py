@@ -10,7 +10,7 @@ from aksgpu import local
 ROOT = Path(__file__).parents[2]
 
 
-def test_before_you_spend_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_example_before_you_spend_runs_unchanged(tmp_path: Path) -> None:
     env = {**os.environ, "AKSGPU_HOME": str(tmp_path), "AKSGPU_TIME_SCALE": "0.05"}
     command = [sys.executable, str(ROOT / "examples" / "before_you_spend.py")]
     try:

@@ -1,4 +1,4 @@
-"""What Azure does on a bad day, ordered from the laptop AKS, met by the library."""
+"""Azure's failures, injected into the laptop AKS, and how the library handles them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     cluster.delete(cluster.get(azure, "faults", resource_group="faults"))
 
 
-def test_no_capacity_and_then_there_is_some(aks: cluster.Cluster, laptop: Endpoint) -> None:
+def test_an_allocation_fails_and_then_succeeds(aks: cluster.Cluster, laptop: Endpoint) -> None:
     local.inject("allocation", home=laptop.home)
     with pytest.raises(AllocationFailed) as caught:
         cluster.add_gpu_pool(aks, "scarce")
-    assert "try" in caught.value.hint
+    assert (caught.value.vm_size, caught.value.location) == ("Standard_NC4as_T4_v3", "eastus2")
+    assert "such as Standard_NC8as_T4_v3" in caught.value.hint
+    assert "az vm list-skus --location eastus2" in caught.value.hint
     assert cluster.list_pools(aks).set_index("pool").loc["scarce", "state"] == "Failed"
     assert cluster.add_gpu_pool(aks, "scarce").state == "Succeeded"
     cluster.delete_pool(aks, "scarce")
 
 
-def test_quota_that_is_used_up_is_met_before_anything_is_sent(aks: cluster.Cluster, laptop: Endpoint) -> None:
+def test_exhausted_quota_is_found_before_a_request_is_sent(aks: cluster.Cluster, laptop: Endpoint) -> None:
     family = "Standard NCASv3_T4 Family"
     local.inject("quota", home=laptop.home, family=family, limit=4)
     assert sizes.preflight(aks.azure, "eastus2", "Standard_NC4as_T4_v3", 2).verdict == "no"
@@ -47,13 +49,13 @@ def test_quota_that_is_used_up_is_met_before_anything_is_sent(aks: cluster.Clust
     assert (caught.value.requested, caught.value.remaining, caught.value.family) == (8, 4, family)
 
 
-def test_throttling_is_waited_out(aks: cluster.Cluster, laptop: Endpoint) -> None:
+def test_a_throttled_call_waits_and_succeeds(aks: cluster.Cluster, laptop: Endpoint) -> None:
     local.inject("throttle", home=laptop.home, method="PUT", seconds=1)
     assert cluster.add_gpu_pool(aks, "patient").state == "Succeeded"
     cluster.delete_pool(aks, "patient")
 
 
-def test_an_operation_that_is_stuck_can_be_aborted_and_begun_again(azure: Azure, laptop: Endpoint) -> None:
+def test_a_stuck_operation_can_be_aborted_and_repeated(azure: Azure, laptop: Endpoint) -> None:
     wish = {"resource_group": "stuck", "location": "eastus2"}
     local.inject("stuck", home=laptop.home)
     with pytest.raises(WaitTimeout, match="Creating"):

@@ -1,4 +1,4 @@
-"""Kubeconfigs as people have them: other programs' logins, broken entries, files that are none."""
+"""Kubeconfigs of users: login programs, broken entries, and files that are not kubeconfigs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_both_forms_of_an_option_and_another_program_of_the_same_name() -> None:
 @pytest.mark.parametrize(
     "text", ["1e5", "0o17", "12", ".5", "-1e3", "y", "N", "yes", "null", "a b", "e5", "1 und\nzwei"]
 )
-def test_texts_that_kubectl_would_read_as_something_else_are_quoted(tmp_path: Path, text: str) -> None:
+def test_texts_that_yaml_would_read_as_another_type_are_quoted(tmp_path: Path, text: str) -> None:
     document = config() | {"users": [{"name": text, "user": {"token": text}}]}
     kubeconfig_files.write(tmp_path / "config", document)
     assert yaml.safe_load((tmp_path / "config").read_text()) == document
@@ -42,7 +42,7 @@ def test_texts_that_kubectl_would_read_as_something_else_are_quoted(tmp_path: Pa
 @pytest.mark.parametrize(
     "user", [{"exec": "kubelogin"}, {"auth-provider": "azure"}, {"exec": {"command": "kubelogin", "args": "x"}}, "x"]
 )
-def test_users_that_are_no_mappings(tmp_path: Path, user: Any) -> None:
+def test_users_that_are_not_mappings(tmp_path: Path, user: Any) -> None:
     document = config()
     document["users"][0]["user"] = user
     path = tmp_path / "config"
@@ -60,7 +60,7 @@ def test_entries_without_a_name(aks: Cluster, script: Script, tmp_path: Path, en
         cluster.get_credentials(aks, mine)
 
 
-def test_a_directory_is_no_kubeconfig(aks: Cluster, script: Script, tmp_path: Path) -> None:
+def test_a_directory_is_not_a_kubeconfig(aks: Cluster, script: Script, tmp_path: Path) -> None:
     give(script, config())
     with pytest.raises(InvalidInput, match="cannot be read as a kubeconfig: Is a directory"):
         cluster.get_credentials(aks, tmp_path)
@@ -85,7 +85,7 @@ def test_a_directory_is_no_kubeconfig(aks: Cluster, script: Script, tmp_path: Pa
     ],
     ids=str,
 )
-def test_what_is_not_a_kubeconfig_is_an_error_and_replaces_no_file(aks: Cluster, script: Script, answer: Any) -> None:
+def test_an_invalid_kubeconfig_is_an_error_and_replaces_no_file(aks: Cluster, script: Script, answer: Any) -> None:
     give(script, config())
     path = cluster.kubeconfig(aks)
     before = path.read_text()
@@ -97,7 +97,7 @@ def test_what_is_not_a_kubeconfig_is_an_error_and_replaces_no_file(aks: Cluster,
 
 
 @pytest.mark.parametrize("answer", [{"kubeconfigs": []}, {}])
-def test_no_credentials_yet(aks: Cluster, script: Script, answer: Any) -> None:
+def test_a_cluster_that_has_no_credentials_yet(aks: Cluster, script: Script, answer: Any) -> None:
     script.on("POST", "/listClusterUserCredential$", Answer(200, answer))
     with pytest.raises(AzureNotFound, match="has no credentials yet"):
         cluster.kubeconfig(aks)

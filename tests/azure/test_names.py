@@ -1,4 +1,4 @@
-"""A name is data: hostile names reach nothing, whichever call gets them."""
+"""Hostile names are refused by every call, before they reach a path."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ OTHERS = [None, 0, 1, True, 1.5, b"victim", [], ["victim"], {}, object()]
 
 
 def is_hostile(text: str) -> bool:
-    """Whether a text is a valid name nowhere."""
+    """Return whether a text is not a valid name of anything."""
     return not re.fullmatch(r"[-\w.()]*[-\w()]|\s*\w+\s*", text)
 
 
@@ -133,11 +133,11 @@ CALLS: dict[str, Call] = {
         else azure.request("DELETE", "/subscriptions/../x", api_version="1")
     ),
 }
-"""Every public call with a hostile name in each place that takes one."""
+"""Every public call, with a hostile name for each argument that is a name."""
 
 
 def there(azure: Azure) -> set[str]:
-    """Ids of all groups, clusters and pools, with their counts and states."""
+    """Return the ids of all groups, clusters and pools, with their counts and states."""
     path = f"/subscriptions/{azure.subscription_id}/resourcegroups"
     found = {str(group["id"]) for group in azure.pages(path, api_version="2021-04-01")}
     for shown in azure.client.managed_clusters.list():
@@ -159,7 +159,7 @@ def victim(request: pytest.FixtureRequest) -> Any:
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(bad=hostile)
-def test_no_call_reaches_more_than_it_names(victim: Cluster, bad: Any) -> None:
+def test_no_call_changes_more_than_the_named_resource(victim: Cluster, bad: Any) -> None:
     azure = victim.azure
     assert azure is not None
     before = there(azure)
@@ -171,14 +171,14 @@ def test_no_call_reaches_more_than_it_names(victim: Cluster, bad: Any) -> None:
             except InvalidInput as error:
                 assert error.hint, what
             except AksGpuError:
-                pass  # a valid name of nothing that exists
+                pass  # a valid name, but nothing has it
             else:
                 raise AssertionError(f"{what} took {bad!r}")
     assert there(azure) == before
 
 
 @pytest.mark.parametrize("bad", [*SAMPLES, *OTHERS], ids=lambda bad: ascii(bad).partition(" at 0x")[0])
-def test_every_rule_refuses(bad: Any) -> None:
+def test_every_name_rule_refuses_invalid_names(bad: Any) -> None:
     for rule in RULES:
         with pytest.raises(InvalidInput):
             resource_names.check(rule, bad, "name")
@@ -196,7 +196,7 @@ def test_every_rule_refuses(bad: Any) -> None:
     ],
 )
 @given(value=st.text(max_size=100))
-def test_what_a_rule_takes_stays_one_segment(rule: resource_names.Rule, value: str) -> None:
+def test_a_valid_name_stays_one_segment_of_the_path(rule: resource_names.Rule, value: str) -> None:
     try:
         resource_names.check(rule, value, "name")
     except InvalidInput as error:
@@ -209,11 +209,11 @@ def test_what_a_rule_takes_stays_one_segment(rule: resource_names.Rule, value: s
 @pytest.mark.parametrize(
     "path", ["/a/../b", "/a/./b", "/a//b", "/a/%2e%2e/b", "/a/b%2fc", "/a/%252e", "/a/b%3Fc", "/a\\b"]
 )
-def test_paths_that_mean_something_else(azure: Azure, path: str) -> None:
+def test_paths_whose_meaning_would_change_are_refused(azure: Azure, path: str) -> None:
     with pytest.raises(InvalidInput, match="`path` must not have the segment"):
         azure.request("DELETE", path, api_version="1")
 
 
-def test_the_login_goes_to_no_other_host(azure: Azure) -> None:
+def test_the_login_is_sent_to_no_other_host(azure: Azure) -> None:
     with pytest.raises(InvalidInput, match="`path` must begin with"):
         azure.request("GET", "https://example.org/subscriptions", api_version="1")

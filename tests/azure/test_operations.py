@@ -59,7 +59,7 @@ def client_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if "process_request_thread" not in thread.name}
 
 
-def test_an_operation_is_followed_to_its_end_and_leaves_nothing_behind(scripted: Azure, script: Script) -> None:
+def test_an_operation_is_polled_to_its_end_and_leaves_no_thread(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
     script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
     script.on("GET", "/operations/1", RUNNING, RUNNING, DONE)
@@ -83,7 +83,7 @@ def test_an_operation_is_followed_to_its_end_and_leaves_nothing_behind(scripted:
         ),
     ],
 )
-def test_an_operation_that_fails_arrives_with_status_200(
+def test_a_failed_operation_is_reported_with_status_200(
     scripted: Azure, script: Script, error: dict[str, str], kind: type[AzureError]
 ) -> None:
     script.on("GET", CLUSTER, NOT_FOUND)
@@ -96,7 +96,7 @@ def test_an_operation_that_fails_arrives_with_status_200(
     assert not SavedOperation(scripted.home, ID).path.exists()
 
 
-def test_time_runs_out_and_the_same_call_goes_on_waiting(scripted: Azure, script: Script) -> None:
+def test_after_a_timeout_the_same_call_continues_the_wait(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
     script.on("GET", "/operations/1", RUNNING)
@@ -113,7 +113,7 @@ def test_time_runs_out_and_the_same_call_goes_on_waiting(scripted: Azure, script
     assert not kept.exists()
 
 
-def test_progress_tells_the_state_and_what_is_waited_for_and_asks_no_more_often_than_it_polls(
+def test_progress_shows_the_state_without_additional_requests(
     scripted: Azure, script: Script, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Creating")))
@@ -123,7 +123,7 @@ def test_progress_tells_the_state_and_what_is_waited_for_and_asks_no_more_often_
     said = capsys.readouterr().err
     assert "creating cluster aks [00:00], Creating, node pools ready 0/1" in said
     assert "InProgress" not in said
-    # One look before each poll, and the reads at the beginning and the end.
+    # One read before each poll, and reads at the start and the end.
     assert script.count("GET", "/operations/1") == 4
     assert script.count("GET", CLUSTER) == 4 + 2
 
@@ -135,7 +135,7 @@ def test_progress_tells_the_state_and_what_is_waited_for_and_asks_no_more_often_
         ("POST", "https://x/aks/stop?a=1", "Stopping"),
     ],
 )
-def test_an_operation_without_a_body_is_named_by_its_request(method: str, url: str, words: str) -> None:
+def test_an_operation_without_a_body_is_named_after_its_request(method: str, url: str, words: str) -> None:
     polling = CallerPolling(1)
     request = SimpleNamespace(method=method, url=url)
     polling._initial_response = SimpleNamespace(http_response=SimpleNamespace(text=lambda: "", request=request))
@@ -143,7 +143,7 @@ def test_an_operation_without_a_body_is_named_by_its_request(method: str, url: s
     assert polling.state() == words
 
 
-def test_a_failure_is_told_to_the_call_that_picks_the_operation_up(scripted: Azure, script: Script) -> None:
+def test_a_failure_is_reported_to_the_call_that_continues_the_operation(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Creating")))
     script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
     script.on("GET", "/operations/1", RUNNING)
@@ -155,13 +155,13 @@ def test_a_failure_is_told_to_the_call_that_picks_the_operation_up(scripted: Azu
         create(scripted)
 
 
-def test_an_operation_begun_elsewhere_is_waited_for(scripted: Azure, script: Script) -> None:
+def test_an_operation_started_elsewhere_is_awaited(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, *[Answer(200, shown("Creating"))] * 2, Answer(200, shown("Succeeded")))
     assert create(scripted).name == "aks"
     assert script.count("PUT", CLUSTER) == 0
 
 
-def test_a_failure_of_an_operation_begun_elsewhere_tells_its_reason(scripted: Azure, script: Script) -> None:
+def test_a_failed_operation_started_elsewhere_is_reported_with_its_reason(scripted: Azure, script: Script) -> None:
     error = {"code": "AllocationFailed", "message": "Allocation failed."}
     failed = shown("Failed", status={"provisioningError": error})
     script.on("GET", CLUSTER, Answer(200, shown("Creating")), Answer(200, failed))
@@ -183,7 +183,7 @@ def test_a_cluster_whose_creation_failed_is_created_again(scripted: Azure, scrip
     assert script.count("PUT", CLUSTER) == 1
 
 
-def test_an_interrupt_leaves_the_operation_running_and_says_how_to_go_on(scripted: Azure, script: Script) -> None:
+def test_an_interrupt_leaves_the_operation_running_and_says_how_to_continue(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
     script.on("GET", "/operations/1", Answer(200, {"name": "1", "status": "InProgress"}, {"Retry-After": "30"}))
@@ -201,14 +201,14 @@ def test_an_interrupt_leaves_the_operation_running_and_says_how_to_go_on(scripte
     assert SavedOperation(scripted.home, ID).path.exists()
 
 
-def test_an_interrupt_before_anything_was_sent_says_so(scripted: Azure, script: Script) -> None:
+def test_an_interrupt_before_the_first_request_reports_that_nothing_was_sent(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, Answer(503, None, {"Retry-After": "30"}))
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(Interrupted) as caught:
         create(scripted)
     timer.join()
-    assert str(caught.value) == "creating cluster aks: nothing was begun in Azure."
+    assert str(caught.value) == "creating cluster aks: nothing was started in Azure."
     assert caught.value.__context__ is None
 
 
@@ -221,14 +221,14 @@ BUSY = {
 }
 
 
-def test_another_callers_creation_is_waited_for_and_taken(scripted: Azure, script: Script) -> None:
+def test_a_creation_by_another_caller_is_awaited_and_returned(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Updating")), Answer(200, shown("Succeeded")))
     script.on("PUT", CLUSTER, Answer(409, BUSY))
     assert create(scripted).name == "aks"
     assert script.count("PUT", CLUSTER) == 1
 
 
-def test_another_operation_is_waited_for(scripted: Azure, script: Script) -> None:
+def test_another_operation_is_awaited(scripted: Azure, script: Script) -> None:
     others = Answer(200, shown("Failed"))
     script.on(
         "GET", CLUSTER, NOT_FOUND, Answer(200, shown("Updating")), others, others, Answer(200, shown("Succeeded"))
@@ -246,7 +246,7 @@ def test_waiting_for_another_operation_has_a_limit(scripted: Azure, script: Scri
     assert caught.value.operation == "Updating"
 
 
-def test_throttling_waits_as_told(scripted: Azure, script: Script) -> None:
+def test_throttling_waits_for_the_requested_time(scripted: Azure, script: Script) -> None:
     throttled = {"error": {"code": "Throttled", "message": "please retry again in 1 seconds."}}
     script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(429, throttled, {"Retry-After": "1"}), Answer(200, shown("Succeeded")))
@@ -254,7 +254,7 @@ def test_throttling_waits_as_told(scripted: Azure, script: Script) -> None:
     assert script.count("PUT", CLUSTER) == 2
 
 
-def test_a_throttled_creation_that_another_caller_made_is_not_sent_again(scripted: Azure, script: Script) -> None:
+def test_a_throttled_creation_that_another_caller_completed_is_not_repeated(scripted: Azure, script: Script) -> None:
     throttled = {"error": {"code": "Throttled", "message": "please retry again in 1 seconds."}}
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))
     script.on("PUT", CLUSTER, Answer(429, throttled, {"Retry-After": "1"}))
@@ -262,7 +262,7 @@ def test_a_throttled_creation_that_another_caller_made_is_not_sent_again(scripte
     assert script.count("PUT", CLUSTER) == 1
 
 
-def test_a_deletion_that_runs_is_waited_for_before_creating(scripted: Azure, script: Script) -> None:
+def test_a_running_deletion_is_awaited_before_a_creation(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, *[Answer(200, shown("Deleting"))] * 2, NOT_FOUND)
     script.on("PUT", CLUSTER, Answer(200, shown("Succeeded")))
     assert create(scripted).name == "aks"

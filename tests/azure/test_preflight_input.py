@@ -1,4 +1,4 @@
-"""What preflight takes, what it refuses before anything is sent, and what Azure's silence does."""
+"""Arguments of preflight, and its verdict if Azure does not respond."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SIZE = "Standard_NC4as_T4_v3"
         (("eastus", SIZE), {"surge": "a third"}, "`surge` must be an integer, 0 or more, got 'a third'"),
         (("eastus", SIZE), {"surge": 0.3}, "`surge` must be an integer, 0 or more, got 0.3"),
         (("eastus", SIZE), {"zones": (None,)}, "`zones` must be a list of availability zones, got an item None"),
-        (("eastus", SIZE), {"zones": 1}, "`zones` must be a list of texts, got 1"),
-        (("eastus", SIZE), {"look_in": 5}, "`look_in` must be a list of texts, got 5"),
+        (("eastus", SIZE), {"zones": 1}, "`zones` must be a list of strings, got 1"),
+        (("eastus", SIZE), {"look_in": 5}, "`look_in` must be a list of strings, got 5"),
         (("eastus", SIZE), {"look_in": (5,)}, "`look_in` must be the name of a location"),
         ((None, SIZE), {}, "`location` must be the name of a location"),
         ((5, SIZE), {}, "`location` must be the name of a location"),
         (("eastus", None), {}, "`vm_size` must be the name of a VM size"),
     ],
 )
-def test_what_cannot_be_right(
+def test_invalid_arguments(
     scripted: Azure, script: Script, arguments: Any, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InvalidInput, match=words):
@@ -43,13 +43,13 @@ def test_what_cannot_be_right(
 
 
 @pytest.mark.parametrize("location", [None, 5])
-def test_gpu_sizes_wants_a_name(scripted: Azure, script: Script, location: Any) -> None:
+def test_gpu_sizes_needs_the_name_of_a_location(scripted: Azure, script: Script, location: Any) -> None:
     with pytest.raises(InvalidInput, match="must be the name of a location"):
         sizes.gpu_sizes(scripted, location)
     assert script.seen == []
 
 
-def test_zones_surges_and_locations_in_more_than_one_way(scripted: Azure, script: Script) -> None:
+def test_zones_surges_and_locations_have_several_forms(scripted: Azure, script: Script) -> None:
     script.on("GET", "/skus$", Answer(200, {"value": [sku("Standard_NEW1")]}))
     script.on("GET", "/usages$", Answer(403))
     found = sizes.preflight(scripted, "East US", "Standard_NEW1", 4, zones=(1, "2", 2), surge="33%", look_in="eastus2")
@@ -61,7 +61,7 @@ def test_zones_surges_and_locations_in_more_than_one_way(scripted: Azure, script
 
 
 @pytest.mark.parametrize("status", [403, 429, 503])
-def test_sizes_that_azure_does_not_tell_block_nothing(
+def test_unknown_sizes_do_not_fail_the_check(
     scripted: Azure, script: Script, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = {"error": {"code": "Refused", "message": "not now"}}
@@ -80,7 +80,7 @@ def test_sizes_that_azure_does_not_tell_block_nothing(
     assert cluster.create(scripted, "aks", resource_group="rg", location="eastus").name == "aks"
 
 
-def test_a_throttled_look_at_sizes_is_not_waited_for(scripted: Azure, script: Script) -> None:
+def test_a_throttled_request_for_sizes_is_not_repeated(scripted: Azure, script: Script) -> None:
     script.on(
         "GET", "/skus$", Answer(429, {"error": {"code": "Throttled", "message": "later"}}, {"Retry-After": "300"})
     )
@@ -88,7 +88,7 @@ def test_a_throttled_look_at_sizes_is_not_waited_for(scripted: Azure, script: Sc
     assert script.count("GET", "/skus$") == 1
 
 
-def test_without_a_login_nothing_is_unknown(scripted: Azure, script: Script) -> None:
+def test_a_missing_login_is_an_error_and_not_unknown(scripted: Azure, script: Script) -> None:
     script.on("GET", "/skus$", Answer(401, {"error": {"code": "InvalidAuthenticationToken", "message": "no"}}))
     with pytest.raises(AzureError):
         sizes.preflight(scripted, "eastus", SIZE)

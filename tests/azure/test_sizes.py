@@ -13,28 +13,28 @@ from aksgpu.sizes.skus_and_quota import Location, Usage, VmSku
 from .conftest import Answer, Script
 
 
-def test_lookup_does_not_regard_case() -> None:
+def test_lookup_ignores_case() -> None:
     size = sizes.lookup("standard_nc4AS_T4_v3")
     assert (size.vm_size, size.gpu_model, size.gpus, size.vcpus) == ("Standard_NC4as_T4_v3", "Tesla T4", 1.0, 4)
     assert sizes.lookup("Standard_NV6ads_A10_v5").devices == 1
     assert sizes.lookup("Standard_NC6").use_instead == "Standard_NC4as_T4_v3"
 
 
-def test_an_unknown_size_gets_near_names() -> None:
+def test_an_unknown_size_gets_similar_names() -> None:
     with pytest.raises(SizeNotAvailable, match="Did you mean 'Standard_NC4as_T4_v3'"):
         sizes.lookup("NC4as_T4v3")
     with pytest.raises(SizeNotAvailable, match=r"gpu_sizes\(azure, location\)"):
         sizes.lookup("zzz")
 
 
-def test_alternatives_begin_with_the_advised_size_and_have_its_gpu() -> None:
+def test_alternatives_begin_with_the_recommended_size_and_have_the_same_gpu() -> None:
     assert sizes.alternatives("Standard_NC6")[0] == "Standard_NC4as_T4_v3"
     others = sizes.alternatives("Standard_NC4as_T4_v3")
     assert others[0] == "Standard_NC8as_T4_v3"
     assert {sizes.lookup(other).gpu_model for other in others} == {"Tesla T4"}
 
 
-def test_every_size_of_the_table_is_whole() -> None:
+def test_every_size_in_the_table_is_complete() -> None:
     for size in gpu_size_table.table().values():
         assert size.gpus > 0 and size.vcpus > 0 and size.family and size.arch in ("amd64", "arm64")
         assert bool(size.retired_on) == bool(size.use_instead)
@@ -158,7 +158,7 @@ def test_zones_restrictions_and_spot() -> None:
     assert ask(place(spot=False), spot=True).verdict == "no"
 
 
-def test_a_preflight_tells_all_in_html() -> None:
+def test_the_html_of_a_preflight_shows_everything() -> None:
     page = ask(place(), 3)._repr_html_()
     assert "vCPUs requested" in page and ">12<" in page and "8 of 64" in page
 
@@ -190,7 +190,7 @@ def test_the_table_of_sizes_fits_a_screen_and_stays_a_table(azure: Azure) -> Non
     assert table["usd_per_hour"].dtype == "Float64"
 
 
-def test_prices_are_asked_for_once(azure: Azure, scripted: Azure, script: Script) -> None:
+def test_prices_are_requested_once(azure: Azure, scripted: Azure, script: Script) -> None:
     item = {"armSkuName": "Standard_X", "skuName": "X", "unitOfMeasure": "1 Hour", "retailPrice": 1.5}
     script.on("GET", "/retail/prices", Answer(200, {"Items": [item]}))
     for _ in range(2):
@@ -198,7 +198,7 @@ def test_prices_are_asked_for_once(azure: Azure, scripted: Azure, script: Script
     assert script.count("GET", "/retail/prices") == 1
 
 
-def test_a_size_that_a_region_does_not_sell_is_looked_for_elsewhere(azure: Azure) -> None:
+def test_a_size_that_a_region_does_not_offer_is_searched_elsewhere(azure: Azure) -> None:
     found = sizes.preflight(azure, "eastus", "Standard_NC40ads_H100_v5", look_in=["eastus2", "westeurope"])
     assert (found.verdict, found.alternatives[0]) == ("no", "Standard_NC40ads_H100_v5 in eastus2")
     with pytest.raises(SizeNotAvailable, match="Available instead: Standard_NC40ads_H100_v5 in eastus2; "):

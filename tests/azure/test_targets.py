@@ -1,4 +1,4 @@
-"""AKSGPU_TARGET names a kubeconfig: notebooks and the example run on its cluster, and nothing of it is deleted."""
+"""AKSGPU_TARGET is a kubeconfig: the notebooks and the example run on its cluster, and delete nothing there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aksgpu.local import Endpoint
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("03",)
-"""The notebook that every run executes; the others take longer."""
+"""The notebook that every run executes. The others take longer."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def theirs() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def kubeconfig(theirs: Endpoint) -> Path:
-    """The kubeconfig of a cluster with one GPU node, as somebody else may have made it."""
+    """The kubeconfig of a cluster with one GPU node that was not created with aksgpu."""
     aks = cluster.create(aksgpu.connect(theirs), "theirs", resource_group="theirs", location="eastus")
     cluster.add_gpu_pool(aks, "gpus")
     return cluster.kubeconfig(aks)
@@ -44,12 +44,14 @@ def environment(kubeconfig: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def pools(theirs: Endpoint) -> list[Any]:
-    """What there is in Azure's view."""
+    """Return the resources in Azure."""
     aks = cluster.get(aksgpu.connect(theirs), "theirs", resource_group="theirs")
     return cluster.list_pools(aks)[["pool", "count"]].values.tolist()
 
 
-def test_what_each_call_does(kubeconfig: Path, theirs: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_effect_of_each_call_on_a_kubeconfig(
+    kubeconfig: Path, theirs: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AKSGPU_TARGET", str(kubeconfig))
     azure = aksgpu.connect()
     assert isinstance(azure, KubeconfigTarget)
@@ -77,7 +79,7 @@ def test_what_each_call_does(kubeconfig: Path, theirs: Endpoint, monkeypatch: py
     assert pools(theirs) == [["gpus", 1], ["nodepool1", 1]]
 
 
-def test_what_only_azure_has_is_refused_plainly(kubeconfig: Path) -> None:
+def test_calls_that_need_azure_are_refused(kubeconfig: Path) -> None:
     azure = aksgpu.connect(kubeconfig)
     aks = cluster.from_kubeconfig(kubeconfig)
     for call in (
@@ -102,14 +104,14 @@ def test_what_only_azure_has_is_refused_plainly(kubeconfig: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["lokal", "", ".", "/nowhere/config", "a\x00b", "x" * 5000, 5, ["local"]])
-def test_targets_that_there_are_not(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_that_do_not_exist(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if target == "":
         target = " "
     with pytest.raises(InvalidInput, match="`target` must be 'local', 'azure' or the path of a kubeconfig, got"):
         aksgpu.connect(target)
 
 
-def test_a_subscription_is_not_looked_for_on_the_laptop() -> None:
+def test_a_subscription_is_not_accepted_for_the_laptop() -> None:
     with pytest.raises(InvalidInput, match="`subscription_id` must be used with the target 'azure'") as caught:
         aksgpu.connect(subscription_id="00000000-1111-2222-3333-444444444444")
     assert 'aksgpu.connect("azure", subscription_id=...)' in caught.value.hint

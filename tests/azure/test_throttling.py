@@ -1,4 +1,4 @@
-"""Azure asks to slow down: whoever waits anyway waits as told, up to his deadline, and forgets nothing."""
+"""Throttling: a wait pauses for as long as Azure asks, up to its deadline, and keeps track of the operation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def begun(script: Script) -> Script:
     return script
 
 
-def test_polling_goes_on_after_more_refusals_than_the_sdk_repeats(scripted: Azure, begun: Script) -> None:
+def test_polling_continues_after_more_refusals_than_the_sdk_retries(scripted: Azure, begun: Script) -> None:
     begun.on("GET", "/operations/1", RUNNING, *[THROTTLED] * 6, DONE)
     assert create(scripted).name == "aks"
     assert begun.count("GET", "/operations/1") == 8
@@ -58,7 +58,9 @@ def test_a_refused_poll_leaves_the_operation_known(scripted: Azure, begun: Scrip
     assert not SavedOperation(scripted.home, ID).path.exists()
 
 
-def test_beginning_is_tried_again_as_told(scripted: Azure, script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_throttled_start_is_retried_after_the_requested_time(
+    scripted: Azure, script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
     script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, *[THROTTLED] * 6, Answer(200, shown("Succeeded")))
     assert create(scripted, progress=True).name == "aks"
@@ -66,7 +68,7 @@ def test_beginning_is_tried_again_as_told(scripted: Azure, script: Script, capsy
     assert "Azure asks to wait 0.03 s" in capsys.readouterr().err
 
 
-def test_beginning_does_not_wait_beyond_its_time(scripted: Azure, script: Script) -> None:
+def test_a_throttled_start_does_not_wait_beyond_its_timeout(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, NOT_FOUND)
     script.on("PUT", CLUSTER, FOR_LONG)
     with pytest.raises(Throttled) as caught:
@@ -75,7 +77,7 @@ def test_beginning_does_not_wait_beyond_its_time(scripted: Azure, script: Script
     assert script.count("PUT", CLUSTER) == 1
 
 
-def test_reading_until_it_settles_waits_as_told_and_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_wait_for_the_requested_time_with_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[tuple[str, float]] = []
     monkeypatch.setattr("random.uniform", lambda least, most: most)
     monkeypatch.setattr("aksgpu.azure.throttling.pause", lambda _, state, length: pauses.append((state, length)))
@@ -105,7 +107,7 @@ def test_another_operation_that_outlasts_the_timeout(scripted: Azure, script: Sc
     assert not isinstance(caught.value, WaitTimeout)
 
 
-def test_an_interrupted_wait_for_a_deletion_says_how_to_go_on(scripted: Azure, script: Script) -> None:
+def test_an_interrupted_wait_for_a_deletion_says_how_to_continue(scripted: Azure, script: Script) -> None:
     script.on("GET", CLUSTER, Answer(200, shown("Deleting")))
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -115,7 +117,7 @@ def test_an_interrupted_wait_for_a_deletion_says_how_to_go_on(scripted: Azure, s
     assert "cluster.create(...) with the same arguments waits for it" in str(caught.value)
 
 
-def test_a_group_deletion_is_begun_as_told(scripted: Azure, script: Script) -> None:
+def test_a_throttled_group_deletion_is_retried_after_the_requested_time(scripted: Azure, script: Script) -> None:
     script.on("DELETE", "/resourcegroups/rg$", *[THROTTLED] * 2, Answer(200))
     resources.delete_group(scripted, "rg")
     assert script.count("DELETE", "/resourcegroups/rg$") == 3

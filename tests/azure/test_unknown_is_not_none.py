@@ -1,4 +1,4 @@
-"""What Azure does not tell is an error, never an empty list: clusters that cannot be read cost money too."""
+"""What cannot be read from Azure is an error, never an empty list. Clusters that cannot be read cost money too."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ CASES = [(call, answer) for call in CALLS for answer in ANSWERS if (call, answer
 
 
 @pytest.mark.parametrize(("call", "answer"), CASES)
-def test_a_subscription_that_does_not_tell_is_an_error(scripted: Azure, script: Script, call: str, answer: str) -> None:
+def test_a_subscription_that_cannot_be_read_is_an_error(
+    scripted: Azure, script: Script, call: str, answer: str
+) -> None:
     script.on("GET", ".*", ANSWERS[answer])
     aks = cluster.Cluster("aks", resource_group="rg", location="eastus", azure=scripted, id="/subscriptions/0/aks")
     with pytest.raises(errors.AzureError) as raised:
@@ -42,6 +44,6 @@ def test_a_subscription_that_does_not_tell_is_an_error(scripted: Azure, script: 
     assert not isinstance(raised.value, errors.AzureNotFound), "nobody said that it does not exist"
 
 
-def test_a_preflight_that_may_not_ask_does_not_say_yes(scripted: Azure, script: Script) -> None:
+def test_the_verdict_of_preflight_without_permissions_is_not_yes(scripted: Azure, script: Script) -> None:
     script.on("GET", ".*", ANSWERS["forbidden"])
     assert sizes.preflight(scripted, "eastus", "Standard_NC4as_T4_v3").verdict == "unknown"

@@ -91,9 +91,9 @@ class Writer:
         self._make = make
         self._limit = limit
         self.acknowledged: dict[str, str] = {}
-        """The value of each object that is there."""
+        """The value of each object that exists."""
         self.doubt: tuple[str, str | None] | None = None
-        """The object, and its value, of a request without an answer; None is an object that is gone."""
+        """The object and value of a request without a response. None means that the object is deleted."""
         self.versions: dict[str, int] = {}
         self.acknowledgements = 0
         self._number = 0
@@ -303,7 +303,7 @@ class Arena:
             assert self.groups <= {group["name"] for group in page["value"]}
 
     def container(self, name: str) -> dict[str, Any] | None:
-        """A pod's container, if it runs."""
+        """Return a pod's container if it is running."""
         client = self.client()
         with contextlib.closing(client.connection):
             status = client.send("GET", f"{PODS}/{name}")["status"]

@@ -9,19 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.metric_rows import rows
 
 from aksgpu import metrics
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((LOGS / "expected.json").read_text())
-
-
-def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The values of a frame, without what is missing."""
-    found = []
-    for record in frame.drop(columns="time").to_dict("records"):
-        found.append({name: value for name, value in record.items() if not pd.isna(value)})
-    return found
 
 
 def without_nan(expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -31,12 +24,12 @@ def without_nan(expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def test_each_log_has_its_values() -> None:
+def test_each_log_has_the_expected_values() -> None:
     assert sorted(EXPECTED) == sorted(path.name for path in LOGS.glob("*.txt"))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_log_reads_as_it_says(name: str) -> None:
+def test_a_log_gives_the_expected_rows_and_attributes(name: str) -> None:
     expected = EXPECTED[name]
     frame = metrics.parse((LOGS / name).read_bytes())
     assert rows(frame) == without_nan(expected["rows"])
@@ -53,7 +46,7 @@ def test_windows_line_ends_change_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_the_servers_time_of_each_line_is_kept(name: str) -> None:
+def test_the_servers_timestamp_of_each_line_is_kept(name: str) -> None:
     log = (LOGS / name).read_bytes()
     lines = log.split(b"\n")
     stamped = b"\n".join(b"2026-11-24T06:%02d:00.123456789Z %s" % (number, line) for number, line in enumerate(lines))
@@ -63,7 +56,7 @@ def test_the_servers_time_of_each_line_is_kept(name: str) -> None:
     pd.testing.assert_frame_equal(frame.drop(columns="time"), plain.drop(columns="time"))
 
 
-def test_what_the_node_wrote_is_told_apart() -> None:
+def test_messages_of_the_node_are_separate() -> None:
     frame = metrics.parse((LOGS / "fsnotify-tail.txt").read_bytes())
     assert frame.attrs["node_messages"] == ["failed to create fsnotify watcher: too many open files"]
 

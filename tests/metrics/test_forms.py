@@ -1,22 +1,24 @@
-"""Lines of the frameworks, written down from their sources, and what each of them says. Then lines that say nothing."""
+"""Lines of frameworks, written from their sources, and the row of each. Then lines that have no metrics."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
+from support import metric_rows
 
 from aksgpu import metrics
+from aksgpu.metrics import formats
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 def rows(text: str) -> list[dict[str, Any]]:
-    """What each row of a log has: its position, and its metrics."""
-    frame = metrics.parse(text)
-    found = []
-    for record in frame.drop(columns=["time", "pod", "index", "attempt"]).to_dict("records"):
-        found.append({name: value for name, value in record.items() if not pd.isna(value)})
-    return found
+    """Return each row of a log: its position and its metrics."""
+    return metric_rows.rows(metrics.parse(text), ("step", "epoch", "rank"))
 
 
 # One line each, with its one row.
@@ -288,11 +290,45 @@ LINES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_line_has_its_numbers(line: str) -> None:
+def test_a_line_gives_its_numbers(line: str) -> None:
     expected = LINES[line]
     assert rows(line + "\n") == ([expected] if expected else [])
 
 
+# Logs whose lines belong together, such as a table below its header, each with its rows.
+TABLES: dict[str, list[dict[str, Any]]] = {
+    # spaCy
+    "E    #       LOSS TOK2VEC  LOSS NER  ENTS_F  ENTS_P  ENTS_R  SCORE \n"
+    "---  ------  ------------  --------  ------  ------  ------  ------\n"
+    "  0       0          0.00     46.58    0.00    0.00    0.00    0.00\n"
+    "122     600      17885.16   4397.02   92.00   91.50   92.50    0.92\n": [
+        {
+            "step": 0,
+            "epoch": 0,
+            "LOSS TOK2VEC": 0,
+            "LOSS NER": 46.58,
+            "ENTS_F": 0,
+            "ENTS_P": 0,
+            "ENTS_R": 0,
+            "SCORE": 0,
+        },
+        {
+            "step": 600,
+            "epoch": 122,
+            "LOSS TOK2VEC": 17885.16,
+            "LOSS NER": 4397.02,
+            "ENTS_F": 92,
+            "ENTS_P": 91.5,
+            "ENTS_R": 92.5,
+            "SCORE": 0.92,
+        },
+    ],
+    "E    #       LOSS TAGGER  TAG_ACC  SCORE \n"
+    "---  ------  -----------  -------  ------\n"
+    "  0   10000    694829.12    94.41    0.94                                        \n": [
+        {"step": 10000, "epoch": 0, "LOSS TAGGER": 694829.12, "TAG_ACC": 94.41, "SCORE": 0.94},
+    ],
+}
 NOTHING = [
     "TensorFlow version 2.16.1",
     "Using torch 2.3.0+cu121, accuracy checks on",
@@ -387,17 +423,37 @@ NOTHING = [
 ]
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_has_its_rows(table: str) -> None:
+    assert rows(table) == TABLES[table]
+    assert rows(table.replace("\n", "\r\n")) == TABLES[table]
+
+
 @pytest.mark.parametrize("line", NOTHING)
-def test_what_is_not_a_metric_gives_nothing(line: str) -> None:
+def test_other_lines_give_no_metrics(line: str) -> None:
     assert rows(line + "\n") == []
     assert rows("epoch=1 loss=0.5\n" + line + "\n")[1:] == []
 
 
 @pytest.mark.parametrize("line", NOTHING)
-def test_what_is_not_a_metric_moves_nothing(line: str) -> None:
-    """The row after such a line is what it would be without the line."""
+def test_other_lines_do_not_change_the_next_row(line: str) -> None:
+    """The next row is the same as it would be without the line."""
     before = "Epoch 7\n"
     after = "val_acc=0.5\n"
     if line.startswith("Epoch"):
         return
     assert rows(before + line + "\n" + after) == rows(before + after)
+
+
+def test_every_format_of_the_package_is_asked() -> None:
+    names = {module.name for module in pkgutil.iter_modules(formats.__path__)} - {"model"}
+    modules = [importlib.import_module(f"{formats.__name__}.{name}") for name in sorted(names)]
+    missing = [form.name for module in modules for form in module.FORMATS if form not in formats.FORMATS]
+    assert missing == [], "add FORMATS of the module to the list in aksgpu/metrics/formats/__init__.py"
+
+
+def test_every_format_reads_a_line_of_the_tests() -> None:
+    logs = [*(DATA / "logs").glob("*.txt"), *(DATA / "recorded-logs").glob("*.log")]
+    texts = [*LINES, *TABLES, *(path.read_bytes() for path in logs)]
+    read = {name for text in texts for name in metrics.parse(text).attrs["formats"]}
+    assert {form.name for form in formats.FORMATS} - read == set(), "add a line with its row to LINES or TABLES"

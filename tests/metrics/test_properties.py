@@ -1,4 +1,4 @@
-"""Properties of the reader: pieces read as the whole does, and the fast path as the plain one."""
+"""Properties of the reader: pieces give the same rows as the whole log, and the fast path the same as the plain one."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read(log: bytes, cuts: list[int]) -> pd.DataFrame:
 
 @settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=12).map(sorted), st.booleans())
-def test_pieces_read_as_the_whole(cuts: list[int], look: bool) -> None:
+def test_pieces_give_the_same_rows_as_the_whole(cuts: list[int], look: bool) -> None:
     whole = metrics.parse(WHOLE)
     reader = metrics.MetricsReader()
     for start, end in zip([0, *cuts], [*cuts, len(WHOLE)], strict=True):
@@ -80,7 +80,7 @@ def test_pieces_read_as_the_whole(cuts: list[int], look: bool) -> None:
 
 
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.name)
-def test_each_byte_alone_reads_as_the_whole(path: Path) -> None:
+def test_single_bytes_give_the_same_rows_as_the_whole(path: Path) -> None:
     log = path.read_bytes()[:3000]
     same(read(log, list(range(1, len(log)))), metrics.parse(log))
 
@@ -92,7 +92,7 @@ def plain(log: str, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 
 
 def other_digits(line: str, chooser: random.Random) -> str:
-    """A line of nearly the same shape: other digits, mostly as many, now and then nan or another sign."""
+    """Return a line of nearly the same shape: other digits, sometimes more or fewer, and sometimes nan."""
 
     def digits(run: re.Match[str]) -> str:
         kind = chooser.random()
@@ -111,7 +111,7 @@ def other_digits(line: str, chooser: random.Random) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_fast_path_reads_as_the_plain_one(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_path_gives_the_same_rows_as_the_plain_one(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chooser = random.Random(example)
     for prefix in chooser.sample(PREFIXES, 3):
         lines = [other_digits(prefix, chooser) + other_digits(example, chooser) for _ in range(30)]
@@ -122,21 +122,21 @@ def test_the_fast_path_reads_as_the_plain_one(example: str, monkeypatch: pytest.
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from(EXAMPLES), min_size=2, max_size=4), st.integers(0, 2**32))
-def test_families_mixed_read_as_plainly(examples: list[str], seed: int) -> None:
+def test_mixed_families_give_the_same_rows_on_both_paths(examples: list[str], seed: int) -> None:
     chooser = random.Random(seed)
     log = "".join(other_digits(chooser.choice(examples), chooser) + "\n" for _ in range(80))
     with pytest.MonkeyPatch.context() as patch:
         same(metrics.parse(log), plain(log, patch))
 
 
-def test_recorded_logs_many_times_read_as_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_recorded_logs_give_the_same_rows_on_both_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     log = (WHOLE * 3).decode()
     same(metrics.parse(log), plain(log, monkeypatch))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=200))
-def test_no_text_makes_the_reader_fail(text: str) -> None:
+def test_no_text_raises_an_exception(text: str) -> None:
     frame = metrics.parse(text)
     assert frame.columns[:2].tolist() == ["step", "epoch"]
 
@@ -148,7 +148,7 @@ def test_no_text_makes_the_reader_fail(text: str) -> None:
     ),
     st.integers(0, 2**53),
 )
-def test_every_number_of_a_json_line_comes_back(values: dict[str, float], step: int) -> None:
+def test_every_number_of_a_json_line_is_returned(values: dict[str, float], step: int) -> None:
     frame = metrics.parse(json.dumps({"step": step, **values}) + "\n")
     assert frame["step"].tolist() == [step]
     found = frame.iloc[0][list(values)].astype(float)
@@ -157,7 +157,7 @@ def test_every_number_of_a_json_line_comes_back(values: dict[str, float], step: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_fast_path_reads_as_the_plain_one_behind_each_prefix(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_path_gives_the_same_rows_after_each_prefix(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chooser = random.Random(f"{example} again")
     for prefix in PREFIXES:
         lines = [other_digits(prefix, chooser) + other_digits(example, chooser) for _ in range(60)]

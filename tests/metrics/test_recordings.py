@@ -1,4 +1,4 @@
-"""Logs recorded from real frameworks against the values that the frameworks' own callbacks saw."""
+"""Logs recorded from real frameworks, compared with the values in the frameworks' own callbacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORDINGS = scores.recordings()
 
 
 def at(frame: pd.DataFrame, value: dict[str, Any]) -> pd.Series:
-    """The values of a metric at the position that the framework names."""
+    """Return the values of a metric at the position that the framework names."""
     rows = frame[frame[value["metric"]].notna()]
     for name in ("step", "epoch"):
         if name in value:
@@ -39,7 +39,7 @@ def test_every_value_of_the_framework_is_found_at_its_position(recording: scores
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording.name)
-def test_nothing_is_found_that_the_framework_never_had(recording: scores.Recording) -> None:
+def test_no_value_is_reported_that_the_framework_never_had(recording: scores.Recording) -> None:
     assert scores.score(recording, scores.with_aksgpu(recording)) == "right"
 
 
@@ -55,5 +55,5 @@ def test_at_least_eight_frameworks_were_recorded() -> None:
     assert len({next(iter(recording.versions)) for recording in RECORDINGS}) >= 8
 
 
-def test_the_page_is_what_the_generator_writes() -> None:
+def test_the_page_matches_its_generator() -> None:
     assert write_page.PAGE.read_text() == write_page.page(), "run python tests/recordings/write_page.py"

@@ -1,4 +1,4 @@
-"""What a terminal shows of a line."""
+"""The text that a terminal shows for a line."""
 
 from __future__ import annotations
 

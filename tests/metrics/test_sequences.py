@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import pytest
+from support import metric_rows
 
 from aksgpu import metrics
 from aksgpu.errors import InvalidInput
+from aksgpu.metrics.table import POSITION_COLUMNS
 
 
 def rows(text: str) -> list[dict[str, Any]]:
-    found = []
-    for record in metrics.parse(text).drop(columns="time").to_dict("records"):
-        found.append({name: value for name, value in record.items() if not pd.isna(value)})
-    return found
+    return metric_rows.rows(metrics.parse(text))
 
 
-def test_bars_within_a_bar_over_epochs() -> None:
+def test_nested_bars() -> None:
     log = (
         "Epochs:   0%|          | 0/2 [00:00<?, ?it/s]\r"
         "Train:  50%|##   | 1/2 [00:00<00:00, loss=0.5]\rTrain: 100%|####| 2/2 [00:01<00:00, loss=0.4]\r"
@@ -54,7 +52,7 @@ def test_a_bar_that_shows_the_epoch_before_until_it_has_new_values() -> None:
     ], "the validation loss is the epoch's before"
 
 
-def test_keras_fitted_again_and_again() -> None:
+def test_repeated_calls_of_keras_fit() -> None:
     log = (
         "Epoch 1/1\n10/10 [=====] - 3s 2ms/step - loss: 0.29\n3/3 [=====] - 0s 1ms/step - loss: 0.14\n"
         "Epoch 1/1\n10/10 [=====] - 3s 2ms/step - loss: 0.19\n3/3 [=====] - 0s 1ms/step - loss: 0.13\n"
@@ -78,7 +76,7 @@ def test_keras_without_headers_of_epochs() -> None:
     ]
 
 
-def test_the_tutorials_of_pytorch() -> None:
+def test_pytorch_tutorials() -> None:
     log = (
         "Epoch 1\n-------------------------------\nloss: 2.303494  [   64/60000]\n"
         "Test Error: \n Accuracy: 44.2%, Avg loss: 2.158019 \n\n"
@@ -136,7 +134,7 @@ def test_pods_and_ranks_keep_their_own_epoch() -> None:
     ]
 
 
-def test_what_the_caller_says_of_its_lines_is_kept() -> None:
+def test_positions_given_by_the_caller_are_kept() -> None:
     reader = metrics.MetricsReader()
     reader.feed("step=1 loss=0.5\nstep=2 lo", pod="a", index=0, attempt=0)
     reader.feed("step=1 loss=0.7\n", pod="b", index=1, attempt=0)
@@ -179,12 +177,12 @@ def test_bad_patterns(patterns: Any, message: str) -> None:
 def test_more_names_than_columns() -> None:
     log = "".join(f'{{"step": 1, "m{number}": 0.5}}\n' for number in range(300))
     frame = metrics.parse(log)
-    assert len(frame.columns) == 7 + 200
+    assert len(frame.columns) == len(POSITION_COLUMNS) + 200
     assert len(frame.attrs["dropped_names"]) == 100
     assert sum(frame.attrs["dropped_names"].values()) == 100
 
 
-def test_lines_that_nobody_reads_are_counted_and_shown() -> None:
+def test_unread_lines_are_counted_and_shown() -> None:
     log = "hello\n" + "".join(f"processed {number} files\n" for number in range(50))
     frame = metrics.parse(log)
     assert frame.attrs["unread"]["lines"] == 50

@@ -1,4 +1,4 @@
-"""Accelerate: a loop as in its examples, with the metrics of an epoch printed as a dict."""
+"""Accelerate: a loop like those in its examples, which prints the metrics of an epoch as a dict."""
 
 import torch
 from accelerate import Accelerator

@@ -1,4 +1,4 @@
-"""fastai: ``fit`` with its recorder's table."""
+"""fastai: ``fit``, whose recorder prints a table."""
 
 import torch
 from fastai.callback.progress import ProgressCallback  # noqa: F401 - prints the table, as in fastai.vision.all

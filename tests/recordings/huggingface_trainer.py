@@ -16,7 +16,7 @@ data = [{"input_ids": row, "labels": int(row[0] > 25)} for row in tokens]
 
 
 class Record(TrainerCallback):
-    """Takes what the trainer logs."""
+    """Records what the trainer logs."""
 
     def on_log(self, args, state, control, logs=None, **others):
         for name in ("loss", "eval_loss", "eval_accuracy", "grad_norm", "learning_rate", "train_loss"):

@@ -1,4 +1,4 @@
-"""Keras 3 with one line an epoch."""
+"""Keras 3 with one line per epoch."""
 
 from keras_common import train
 

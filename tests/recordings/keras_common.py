@@ -1,4 +1,4 @@
-"""A small classifier, and its history as truth."""
+"""A small classifier whose history gives the true values."""
 
 import os
 

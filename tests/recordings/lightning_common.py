@@ -40,7 +40,7 @@ class Module(lightning.LightningModule):
 
 
 class Record(Callback):
-    """Takes what the trainer has at the end of an epoch."""
+    """Records the trainer's metrics at the end of an epoch."""
 
     def __init__(self):
         self.epochs = []
@@ -52,7 +52,7 @@ class Record(Callback):
 
 
 def train(family, tolerance, bar, *, only_last_epoch=False):
-    """Train for three epochs, then test. Without a terminal, rich prints the last epoch only."""
+    """Train for three epochs, then test. Without a terminal, rich prints only the last epoch."""
     truth = Truth(family, "lightning", "torch", tolerance=tolerance)
     record = Record()
     lightning.seed_everything(0)

@@ -1,4 +1,4 @@
-"""Lightning with rich's bars, as they come out without a terminal."""
+"""Lightning with rich's bars, as they are printed without a terminal."""
 
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning_common import train

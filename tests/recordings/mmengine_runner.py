@@ -28,7 +28,7 @@ class Model(BaseModel):
 
 
 class Accuracy(BaseMetric):
-    """The share of right answers."""
+    """The fraction of correct predictions."""
 
     def process(self, data_batch, data_samples):
         scores, labels = data_samples
@@ -39,7 +39,7 @@ class Accuracy(BaseMetric):
 
 
 class Record(Hook):
-    """Takes the values that the logger hook is about to print."""
+    """Records the values that the logger hook is about to print."""
 
     priority = "VERY_LOW"
 

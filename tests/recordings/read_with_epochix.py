@@ -1,4 +1,4 @@
-"""Reads the recorded logs with epochix, another reader of training output, and keeps what it found.
+"""Read the recorded logs with epochix, another reader of training output, and store what it finds.
 
 /tmp/recordings/bin/python tests/recordings/read_with_epochix.py
 """

@@ -1,11 +1,11 @@
-"""Records what real frameworks print, and what they report to their own callbacks.
+"""Record what real frameworks print, and what they report to their own callbacks.
 
     python -m venv /tmp/recordings
     /tmp/recordings/bin/pip install -r tests/recordings/requirements.txt
     /tmp/recordings/bin/python tests/recordings/record.py [NAME ...]
 
-Each script in this directory trains a tiny model on random numbers. Its standard output and standard error go into one
-pipe, as a container's do, and the log is what comes out of it. A script runs without a terminal, unbuffered.
+Each script in this directory trains a tiny model on random numbers. Its standard output and standard error are written
+to one pipe, as in a container, and the log is the content of the pipe. A script runs unbuffered and without a terminal.
 """
 
 from __future__ import annotations

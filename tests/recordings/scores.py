@@ -1,4 +1,4 @@
-"""Compares what a reader found in a recorded log with the framework's own values."""
+"""Compare what a reader finds in a recorded log with the framework's own values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from aksgpu import metrics
+from aksgpu.metrics.table import POSITION_COLUMNS
 
 LOGS = Path(__file__).parent.parent / "data" / "recorded-logs"
 KATIB = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)")
@@ -24,21 +25,20 @@ ALIASES = {
     "map50_b": "map50",
     "map50_95_b": "map",
 }
-"""General names that other readers give to CatBoost's and Ultralytics' values. They count as well."""
-POSITIONS = ("step", "epoch", "time", "pod", "index", "rank", "attempt")
+"""General names that other readers give to CatBoost's and Ultralytics' values. These names also count."""
 
 Found = tuple[frozenset[str], float]
-"""The names of a value, in one spelling, and the value."""
+"""The normalised names of a value, and the value."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded log and its truth.
+    """A recorded log and its true values.
 
     Attributes:
-        name: of the script that recorded it.
-        family: as the page of scores calls it.
-        versions: of the packages.
+        name: the name of the script that recorded it.
+        family: the framework's name on the page of scores.
+        versions: the versions of the packages.
         tolerance: half a unit of the last digit that the framework prints.
         values: the framework's own values.
     """
@@ -65,7 +65,7 @@ def recordings() -> list[Recording]:
 
 
 def spelled(name: str) -> str:
-    """Return a name in the one spelling in which names are compared."""
+    """Return the normalised name, which is used for comparisons."""
     plain = re.sub(r"[^a-z0-9]+", "_", metrics.canonical(name).lower()).strip("_")
     return re.sub(r"^val_\d+_", "val_", plain)
 
@@ -73,7 +73,7 @@ def spelled(name: str) -> str:
 def with_aksgpu(recording: Recording) -> list[Found]:
     """Return what aksgpu finds."""
     frame = metrics.parse(recording.log)
-    names = [name for name in frame.columns if name not in POSITIONS]
+    names = [name for name in frame.columns if name not in POSITION_COLUMNS]
     found = []
     for row in frame[names].to_dict("records"):
         for name, value in row.items():
@@ -104,7 +104,7 @@ def score(recording: Recording, found: Iterable[Found]) -> str:
     """Return ``right``, ``partial``, ``wrong`` or ``nothing``.
 
     ``wrong`` is a value under the name of one of the framework's metrics that the framework never had. Other names do
-    not count. A percentage counts as its share, and the printed name as well as the one that tells more.
+    not count. A percentage is equal to its fraction, and both the printed and the more specific name count.
     """
     open_values = [(_names(value, recording.family), value["value"]) for value in recording.values]
     known = list(open_values)
@@ -129,7 +129,7 @@ def _names(value: dict[str, Any], family: str) -> frozenset[str]:
     names = {spelled(value[key]) for key in ("metric", "printed") if key in value}
     names |= {ALIASES[name] for name in names if name in ALIASES}
     if family == "fastai" and value["metric"] == "accuracy":
-        names.add("val_accuracy")  # fastai measures it on the validation's data
+        names.add("val_accuracy")  # fastai measures it on the validation data
     return frozenset(names)
 
 

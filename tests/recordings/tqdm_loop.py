@@ -1,4 +1,4 @@
-"""tqdm: nested bars with numbers behind them."""
+"""tqdm: nested bars that are followed by numbers."""
 
 import math
 

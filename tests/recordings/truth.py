@@ -1,4 +1,4 @@
-"""What each recording script shares: where it writes the values that the framework itself reports."""
+"""Code that the recording scripts share: it writes the values that the framework itself reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Truth:
     """Values from a framework's own callbacks, written beside the log that it prints.
 
     Args:
-        family: as the page of scores calls it.
+        family: the framework's name on the page of scores.
         packages: distributions whose versions are recorded; the first is the framework.
         tolerance: half a unit of the last digit that the framework prints.
     """
@@ -33,9 +33,9 @@ class Truth:
         step: int | None = None,
         printed: str | None = None,
     ) -> None:
-        """Add one value that the log is to show, with the position that the log prints for it.
+        """Add one value that the log must show, with the position that the log prints for it.
 
-        ``printed`` is the name in the log, where ``metric`` says more than that.
+        ``printed`` is the name in the log if ``metric`` is more specific.
         """
         entry: dict[str, Any] = {"metric": metric, "value": float(value)}
         if epoch is not None:

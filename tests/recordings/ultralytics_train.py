@@ -1,4 +1,4 @@
-"""Ultralytics: YOLO from its configuration, with random pictures and without weights."""
+"""Ultralytics: YOLO from its configuration, with random images and without pre-trained weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from page.md, the formats of the package and the recorded logs.
+"""Write docs/metrics.md from page.md, the formats of the package and the recorded logs.
 
 python tests/recordings/write_page.py
 """

@@ -72,9 +72,9 @@ class Call:
     ordinal: int
     """Number of requests that the proxy received before this one."""
     nth: int
-    """The same, of requests with this method and path."""
+    """The same for requests with this method and path."""
     random: random.Random = field(repr=False, compare=False)
-    """The proxy's seeded generator."""
+    """The proxy's seeded random generator."""
 
     def matches(self, path: str = "", method: str = "") -> bool:
         """Return whether the method is equal, and the regular expression matches in the path with its query."""
@@ -89,18 +89,18 @@ class Fault:
     """What happens to one request. The functions below return the usual faults."""
 
     kind: str
-    """Name of the fault, for the record."""
+    """Name of the fault, for :attr:`FaultProxy.faults`."""
     status: int | None = None
     """Status of a response of the proxy's own; None forwards the request."""
     body: bytes = b""
     """Body of that response."""
     headers: Mapping[str, str] = field(default_factory=dict)
     at: int | None = None
-    """Bytes of the server's body that pass before the fault."""
+    """Bytes of the server's body that are forwarded before the fault."""
     seconds: float = 0.0
     """Length of a silence, of a pause, or of the time for which connections are refused."""
     size: int = 0
-    """Bytes of one piece of a slow body."""
+    """Bytes in one piece of a slow body."""
     forwarded: bool = True
     """Whether the server receives the request."""
 
@@ -211,7 +211,7 @@ def early_end(at: int = 0) -> Fault:
 
 
 def half_open(at: int | None = 0, *, seconds: float = DEFAULT_SILENCE) -> Fault:
-    """Send nothing after ``at`` bytes of the body, and keep the connection open. None: nothing, not even the status."""
+    """Send nothing after ``at`` bytes of the body, and keep the connection open. None: not even the status."""
     return Fault("half-open", at=at, seconds=seconds)
 
 
@@ -258,7 +258,7 @@ def first(fault: Fault, *, times: int = 1, path: str = "", method: str = "") -> 
 
 
 def in_turn(faults: Iterable[Fault | None], *, path: str = "", method: str = "") -> Plan:
-    """Plan one fault after the other for the matching requests. None forwards a request."""
+    """Plan the faults for the matching requests in order. None forwards a request."""
     waiting = list(faults)
 
     def plan(call: Call) -> Fault | None:
@@ -299,7 +299,7 @@ class FaultProxy:
     Args:
         server: address of the real server, such as ``https://127.0.0.1:8443``.
         plan: decides what happens to each request; can be set later.
-        seed: of the generator that plans use. None chooses one, which is printed.
+        seed: the seed of the generator that plans use. None chooses a seed and prints it.
         ca_file: certificate authority of the real server, for HTTPS.
         ca_data: the same as PEM text.
         tls: serve HTTPS; ``ca_pem`` is the authority to trust.
@@ -338,7 +338,7 @@ class FaultProxy:
 
     @classmethod
     def for_kubeconfig(cls, path: str | Path, plan: Plan = nothing, *, seed: int | None = None) -> Self:
-        """Return a proxy for the server of a kubeconfig. Use the one of :meth:`kubeconfig` in its place."""
+        """Return a proxy for the server of a kubeconfig. Clients use the file that :meth:`kubeconfig` writes."""
         config = read_kubeconfig(path)
         context = next(each for each in config["contexts"] if each["name"] == config["current-context"])
         cluster = next(each for each in config["clusters"] if each["name"] == context["context"]["cluster"])["cluster"]
@@ -490,7 +490,7 @@ class FaultProxy:
         try:
             return await self._forward(request, fault)
         except aiohttp.ClientError:
-            return _break(request)  # the server closed the connection or does not answer; the proxy does the same
+            return _break(request)  # the server closed the connection or does not respond, and the proxy does the same
 
     async def _forward(self, request: web.BaseRequest, fault: Fault | None) -> web.StreamResponse:
         content = await request.read()

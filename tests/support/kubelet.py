@@ -1,12 +1,12 @@
 """A scripted API server whose pods' logs follow the rules of a kubelet and of CRI log files.
 
 - The log endpoint serves the newest run at once; the pod's status follows ``status_lag`` seconds later.
-- ``previous=true`` is the run before the newest. Older runs are gone.
-- While a container waits for its restart, both are the run that has ended.
+- ``previous=true`` serves the run before the newest. Older runs cannot be read.
+- While a container waits for its restart, both serve the run that has ended.
 - A log file has entries: a timestamp in nanoseconds, a tag (``P`` for a part of a line, ``F`` for its end), and at most
   16 KiB of text. With ``timestamps=true``, only the beginning of a line has a timestamp.
 - ``sinceTime`` is truncated to seconds. It selects entries, not lines, so a response can begin inside a line.
-- Rotation leaves the newest file. A stream with ``follow`` continues in it.
+- After a rotation, only the newest file is served. A stream with ``follow`` continues in it.
 - A stream with ``follow`` ends when its run ends.
 
 Times are those of the real clock, which can be set back for a pod.
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     at: int
     """Nanoseconds since 1970."""
     text: bytes
-    """With the newline where a line ends here."""
+    """Includes the newline if the line ends in this entry."""
 
 
 def stamp(nanoseconds: int) -> str:
@@ -77,11 +77,11 @@ class Pod:
         self.runs: list[Run] = []
         self.phase = "Pending"
         self.waiting = ""
-        """The reason for which the container waits for its restart; empty if it does not."""
+        """The reason why the container waits for its restart; empty if it does not wait."""
         self.deleted = False
         self.changed = threading.Condition()
         self.texts: list[str] = []
-        """All lines that were written, in all runs."""
+        """All lines of all runs."""
         self._offset = 0
         self._last_stamp = 0
         self._history: list[tuple[float, dict[str, Any]]] = []
@@ -156,14 +156,14 @@ class Pod:
         return self
 
     def fail(self) -> Self:
-        """Let the pod fail, as its deadline does, while its container waits for its restart."""
+        """Let the pod fail, as after its deadline, while its container waits for its restart."""
         with self.changed:
             self.phase = "Failed"
             self._record()
         return self
 
     def rotate(self) -> Self:
-        """Begin a new log file. Earlier lines are no longer served."""
+        """Start a new log file. Earlier lines are no longer served."""
         with self.changed:
             run = self.runs[-1]
             run.rotated = len(run.entries)
@@ -288,7 +288,7 @@ class Pod:
 
 
 def _is_closed(request: Request) -> bool:
-    """Whether the client has closed its side."""
+    """Return whether the client has closed its side."""
     readable, _, _ = select.select([request.connection], [], [], 0)
     return bool(readable) and not request.connection.recv(1, socket.MSG_PEEK)
 
@@ -304,7 +304,7 @@ def _terminated(run: Run) -> dict[str, Any]:
 
 
 class Job:
-    """A Job whose pods the test makes."""
+    """A Job whose pods the test creates."""
 
     def __init__(self, name: str = "j", **spec: Any) -> None:
         self.name = name

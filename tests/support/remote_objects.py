@@ -85,13 +85,14 @@ class RemoteObjects(Objects):
         return await self._request(method, url, orjson.dumps(request.body), request.content_type)
 
     async def list(
-        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """Return all objects that match, read in pages, and the resourceVersion to watch from."""
         kind = self._kinds[resource]
         items: list[Object] = []
-        params = {"limit": str(_PAGE_LIMIT), "labelSelector": label_selector, "fieldSelector": field_selector}
-        params = {key: value for key, value in params.items() if value}
+        params = {"limit": str(_PAGE_LIMIT)}
+        if field_selector:
+            params["fieldSelector"] = field_selector
         while True:
             page = await self._request("GET", self._url(resource, namespace), params=params)
             # The items of a list have no apiVersion and kind.
@@ -102,27 +103,24 @@ class RemoteObjects(Objects):
             params["continue"] = token
 
     async def watch(
-        self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, resource_version: str
     ) -> AsyncIterator[WatchEvent]:
         """Yield the changes after ``resource_version``, over as many connections as necessary."""
         while True:
             try:
-                async for event in self._stream(resource, namespace, resource_version, field_selector):
+                async for event in self._stream(resource, namespace, resource_version):
                     resource_version = event.object["metadata"]["resourceVersion"]
                     yield event
             except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(_RETRY_DELAY)
 
-    async def _stream(
-        self, resource: str, namespace: str | None, version: str, field_selector: str
-    ) -> AsyncIterator[WatchEvent]:
+    async def _stream(self, resource: str, namespace: str | None, version: str) -> AsyncIterator[WatchEvent]:
         assert self._session, "use it as an async context manager"
         params = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(_WATCH_SECONDS),
-            **({"fieldSelector": field_selector} if field_selector else {}),
         }
         # A half-open connection never delivers anything: give up soon after the server should have ended the watch.
         timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=_WATCH_SECONDS + 30)

@@ -1,4 +1,4 @@
-"""Count what makes the code dense, and where its lines are, as docs/architecture.md shows it.
+"""Count the lines of each package and the constructs that make code dense, as shown in docs/architecture.md.
 
 python tests/support/style_counts.py [aksgpu]
 """
@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 MAX_FUNCTION_LINES = 40
-"""Lines of a function without its docstring. A longer function is counted."""
+"""Functions with more lines than this, without the docstring, are counted."""
 _NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -41,14 +41,14 @@ def code_lines(text: str) -> int:
         if token.type not in _NOT_CODE:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(text)):
-        # A text that is a statement of its own is a docstring, also that of a constant.
+        # A string that is a statement is a docstring, also after a constant.
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return len(lines)
 
 
 def package(path: Path, root: Path) -> str:
-    """Return the package of the library that a file belongs to; for the laptop, also its own package."""
+    """Return the package that a file belongs to, with the subpackage for ``local``."""
     folders = path.relative_to(root).parts[:-1]
     depth = 2 if folders[:1] == ("local",) else 1
     return "/".join(folders[:depth]) or "."

@@ -17,9 +17,7 @@ from aksgpu.local.status_error import StatusError, bad_request
 ADMIN_GROUP = "system:masters"
 """Members of this group may do everything."""
 _AUTHENTICATED_GROUP = "system:authenticated"
-
-
-_ROLES_OF_ALL_USERS = ("system:basic-user", "system:discovery", "system:public-info-viewer")
+_DEFAULT_ROLES = ("system:basic-user", "system:discovery", "system:public-info-viewer")
 """Cluster roles that every authenticated user has."""
 
 
@@ -85,11 +83,11 @@ def _impersonate(request: web.Request, user: User) -> User:
     """Return the user that the request's headers name, if an administrator sent it; otherwise the caller."""
     name = request.headers.get("Impersonate-User", "")
     groups = request.headers.getall("Impersonate-Group", [])
-    asked = sorted({header for header in request.headers if header.lower().startswith("impersonate-")})
-    if not asked:
+    headers = sorted({header for header in request.headers if header.lower().startswith("impersonate-")})
+    if not headers:
         return user
     if not name:
-        raise bad_request(f"requested {groups or asked} without impersonating a user")
+        raise bad_request(f"requested {groups or headers} without impersonating a user")
     if ADMIN_GROUP not in user.groups:
         reason = f'User "{user.name}" cannot impersonate resource "users" in API group "" at the cluster scope'
         raise StatusError(403, "Forbidden", f'users "{name}" is forbidden: {reason}', {"name": name, "kind": "users"})
@@ -100,7 +98,7 @@ def _impersonate(request: web.Request, user: User) -> User:
 
 
 class Attributes(NamedTuple):
-    """What a request wants to do: the attributes that authorization decides on."""
+    """What a request wants to do. Authorization depends on these attributes."""
 
     verb: str
     group: str = ""
@@ -113,7 +111,7 @@ class Attributes(NamedTuple):
 
     @property
     def full_resource(self) -> str:
-        """``pods/log``, or the resource alone if there is no subresource."""
+        """The resource, with the subresource if there is one, such as ``pods/log``."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
@@ -123,9 +121,9 @@ DISCOVERY_PATHS = ("/api/", "/apis/", "/healthz/", "/livez/", "/openapi/", "/rea
 
 
 def allow_reason(store: Store, user: User, attributes: Attributes) -> str | None:
-    """Return why the user may do this, or None if they may not.
+    """Return the reason why the user may do this, or None if they may not.
 
-    The reason is empty if no binding is necessary.
+    The reason is empty if the user needs no binding.
     """
     if ADMIN_GROUP in user.groups:
         return ""
@@ -214,8 +212,8 @@ def authorize(store: Store, user: User, attributes: Attributes, *, with_roles: b
 
 
 def _missing_roles(store: Store, user: User, namespace: str) -> str:
-    """Return the errors of an authorizer that finds none of the user's roles."""
-    roles = [("clusterrole", name) for name in _ROLES_OF_ALL_USERS]
+    """Return the errors that the authorizer reports if it finds none of the user's roles."""
+    roles = [("clusterrole", name) for name in _DEFAULT_ROLES]
     if user.role:
         roles.append(("clusterrole", user.role))
     bindings = list(store.entries("clusterrolebindings"))
@@ -240,7 +238,10 @@ def review_access(store: Store, user: User, spec: Object) -> Object:
     fields = given[0]
     attributes = Attributes(**{field: str(fields.get(field) or "") for field in Attributes._fields})
     reason = allow_reason(store, user, attributes)
-    return {"allowed": reason is not None, **({"reason": reason} if reason else {})}
+    status: Object = {"allowed": reason is not None}
+    if reason:
+        status["reason"] = reason
+    return status
 
 
 def _matching_subject(subject: Object, namespace: str, user: User) -> str | None:
@@ -251,8 +252,10 @@ def _matching_subject(subject: Object, namespace: str, user: User) -> str | None
         namespace = subject.get("namespace") or namespace
         is_user = user.name == f"system:serviceaccount:{namespace}:{name}"
         name = f"{name}/{namespace}"
+    elif kind == "Group":
+        is_user = name in user.groups
     else:
-        is_user = name in user.groups if kind == "Group" else kind == "User" and name == user.name
+        is_user = kind == "User" and name == user.name
     return f'{kind} "{name}"' if is_user else None
 
 

@@ -1,7 +1,7 @@
-"""Admission: what a new object may and must contain, given the other objects of the cluster.
+"""Admission: checks and completes a new object, based on the other objects of the cluster.
 
-It covers existing namespaces, priorities, default tolerations and service accounts, as the admission plug-ins of those
-names do. Quotas are in :mod:`aksgpu.local.api.quota`.
+It covers namespaces, priorities, default tolerations and service accounts, as the admission plug-ins of those names do.
+Quotas are in :mod:`aksgpu.local.api.quota`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _DEFAULT_TOLERATION_SECONDS = 300
 
 
 def forbidden(kind: Kind, name: str, why: str, causes: list[dict[str, str]] | None = None) -> StatusError:
-    """403: an admission plug-in refuses the object."""
-    about = details(kind.plural, kind.group, name, **({"causes": causes} if causes else {}))
-    return StatusError(403, "Forbidden", f'{kind.qualified} "{name}" is forbidden: {why}', about)
+    """Return the error for an object that an admission plug-in refuses."""
+    extra = {"causes": causes} if causes else {}
+    message = f'{kind.qualified} "{name}" is forbidden: {why}'
+    return StatusError(403, "Forbidden", message, details(kind.plural, kind.group, name, **extra))
 
 
 def admit_namespace(store: Store, kind: Kind, obj: Object) -> None:
@@ -52,7 +53,7 @@ def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
     spec = pod["spec"]
     namespace = pod["metadata"]["namespace"]
     name = pod["metadata"].get("name", "")
-    _priority(store, kind, spec, name)
+    _set_priority(store, kind, spec, name)
     _refuse_unserved(kind, spec, name)
     account = spec.setdefault("serviceAccountName", spec.get("serviceAccount", "default"))
     spec["serviceAccount"] = account
@@ -92,7 +93,7 @@ def _with_default_tolerations(tolerations: Iterable[Object]) -> list[Object]:
     return result
 
 
-def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
+def _set_priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
     """Set a pod's priority and preemption policy from its PriorityClass or the default one."""
     priority_class: Object = {"value": 0, "preemptionPolicy": "PreemptLowerPriority"}
     defaults = [each.obj for each in store.entries("priorityclasses") if each.obj.get("globalDefault")]
@@ -116,21 +117,23 @@ def _priority(store: Store, kind: Kind, spec: Object, name: str) -> None:
 def pod_resources(spec: Mapping[str, Any], field: str) -> Amounts:
     """Return what a pod requests or is limited to; ``field`` is ``requests`` or ``limits``.
 
-    A limit is also the request if no request is given. Containers add up. Init containers run one after the other
-    before them, so only the largest counts. Init containers with ``restartPolicy: Always`` (sidecars) keep running and
-    add to everything that starts later. The pod's overhead is added.
+    If a container has a limit and no request, the limit is its request. The containers' amounts are added. Init
+    containers run one after another before the containers, so only the largest amount counts. Init containers with
+    ``restartPolicy: Always`` (sidecars) keep running, so their amounts are added to everything that starts later. The
+    pod's overhead is added at the end.
     """
     total = Amounts(Decimal)
-    start = Amounts(Decimal)
+    init_peak = Amounts(Decimal)
     for container in spec.get("initContainers") or ():
         sidecar = container.get("restartPolicy") == "Always"
         for name, amount in _container_resources(container, field).items():
-            start[name] = max(start[name], total[name] + amount)
-            total[name] += amount if sidecar else 0
+            init_peak[name] = max(init_peak[name], total[name] + amount)
+            if sidecar:
+                total[name] += amount
     for container in spec.get("containers") or ():
         for name, amount in _container_resources(container, field).items():
             total[name] += amount
-    for name, amount in start.items():
+    for name, amount in init_peak.items():
         total[name] = max(total[name], amount)
     for name, value in (spec.get("overhead") or {}).items():
         total[name] += quantities.parse(value)

@@ -46,7 +46,7 @@ from aksgpu.local.status_error import StatusError, details
 log = logging.getLogger(__name__)
 
 MAX_WATCHES = 800
-"""Watches at the same time. Further ones get 429."""
+"""Number of concurrent watches. Further requests get HTTP status 429."""
 
 
 class NodeAgent(PodLogs, PodExec, PodPorts, Protocol):
@@ -65,7 +65,9 @@ class ApiRequest(NamedTuple):
     @property
     def namespace(self) -> str | None:
         """The namespace; None for a cluster-scoped kind or a list of all namespaces."""
-        return self.attributes.namespace or None if self.kind.namespaced else None
+        if not self.kind.namespaced:
+            return None
+        return self.attributes.namespace or None
 
     def object_filter(self) -> selectors.ObjectFilter | None:
         """Return the request's selectors as a predicate, or None if they select everything."""
@@ -124,7 +126,7 @@ class KubeApi:
         return access.find_token_user(token, self._static_tokens) or self._accounts.find_user(token)
 
     def unload_roles(self, seconds: float) -> None:
-        """Answer as a server that has just started, and has not loaded RBAC's roles yet, for some seconds."""
+        """Behave for some seconds like a server that has just started and has not loaded the RBAC roles yet."""
         self._roles_load_at = time.monotonic() + seconds
 
     async def handle(self, request: web.Request, path: str) -> web.StreamResponse:
@@ -166,7 +168,8 @@ class KubeApi:
         query = call.request.query
         version = request_bodies.query_int(query, "resourceVersion")
         current = self._registry.store.revision
-        if version > current:  # The store may have been lost. A client must notice that it would go back in time.
+        if version > current:
+            # The store may have been lost. The client must not get an older state without noticing it.
             message = f"Timeout: Too large resource version: {version}, current: {current}"
             cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
             raise StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
@@ -200,7 +203,7 @@ class KubeApi:
             call.namespace,
             object_filter,
             resource_version=version,
-            bookmark_seconds=streaming.PULSE,
+            bookmark_seconds=streaming.CHECK_SECONDS,
             initial_events=initial,
         )
         watch = streaming.Watch(encode, bookmarks=request_bodies.query_flag(query, "allowWatchBookmarks"))

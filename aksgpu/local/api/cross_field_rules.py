@@ -1,8 +1,8 @@
 """Validation rules that involve several fields of one part of an object, such as a container.
 
 The functions in :data:`VALIDATORS` are called for each such part that a client sends, together with the rules for
-single fields in ``data/rules.yaml``, so that all problems are reported at once. Required fields may still be missing;
-that is reported elsewhere.
+single fields in ``data/rules.yaml``, so that all problems are reported at once. They must tolerate missing required
+fields, which are reported elsewhere.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.objects import Object
 
 Validator = Callable[[Object, str, Causes], None]
-"""Reports what is wrong with a part.
+"""Function that reports the problems of a part.
 
-The second argument is its path: with a trailing dot, or empty for the whole object.
+The second argument is the path of the part, with a trailing dot. It is empty for the whole object.
 """
 
-_NATIVE = ("cpu", "memory", "ephemeral-storage")
+_NATIVE_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 _SOURCES = ("name", "emptyDir", "hostPath", "secret", "persistentVolumeClaim", "downwardAPI", "configMap", "projected")
 """The fields of a volume, in the order in which the API server looks for its source."""
 _SECRET_KEYS = {
-    "kubernetes.io/dockercfg": ".dockercfg",
-    "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
-    "kubernetes.io/ssh-auth": "ssh-privatekey",
-    "kubernetes.io/tls": "tls.crt tls.key",
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
 }
 """Keys that Secrets of these types must have."""
 
@@ -107,7 +107,7 @@ def _resources(resources: Object, prefix: str, causes: Causes) -> None:
     requests = resources.get("requests", {})
     for field, amounts in (("limits", limits), ("requests", requests)):
         for name, value in amounts.items():
-            if "/" not in name and name not in _NATIVE and not name.startswith("hugepages-"):
+            if "/" not in name and name not in _NATIVE_RESOURCES and not name.startswith("hugepages-"):
                 causes.invalid(f"{prefix}{field}[{name}]", name, "must be a standard resource for containers")
             amount = quantities.parse(value)
             if name_formats.is_extended_resource(name) and amount != amount.to_integral_value():
@@ -151,7 +151,7 @@ def _role_rule(rule: Object, prefix: str, causes: Causes) -> None:
 
 
 def _secret(secret: Object, prefix: str, causes: Causes) -> None:
-    for key in _SECRET_KEYS.get(secret["type"], "").split():
+    for key in _SECRET_KEYS.get(secret["type"], ()):
         if key not in secret.get("data", {}):
             causes.required(f"{prefix}data[{key}]")
 

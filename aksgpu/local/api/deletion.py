@@ -1,7 +1,7 @@
 """Deletion: at once, after a grace period, or once all finalizers are removed.
 
-These functions only decide; the registry writes. Garbage collection and the deletion of a namespace's content are done
-by controllers, which add and remove finalizers for that.
+These functions decide what happens to an object, and do not write it. Controllers collect garbage and delete the
+content of namespaces. They use finalizers for that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aksgpu.local.objects import Object
 from aksgpu.local.status_error import conflict
 
 MAX_GRACE = 10**9
-"""Seconds, about 30 years; a timestamp can hold it."""
+"""Longest grace period, in seconds. It is about 30 years, so that a timestamp can hold the result."""
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -80,7 +80,7 @@ def start_deletion(kind: Kind, old: Object, options: Mapping[str, Any], warnings
 
 
 def is_complete(kind: Kind, obj: Object) -> bool:
-    """Return whether nothing delays the deletion of an object any longer, so that the next write removes it."""
+    """Return whether an object that is being deleted has no grace period and no finalizers left."""
     metadata = obj["metadata"]
     is_due = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
     return is_due and not _has_finalizers(kind, obj)
@@ -93,7 +93,7 @@ def _has_finalizers(kind: Kind, obj: Object) -> bool:
 
 
 def _remaining_finalizers(kind: Kind, metadata: Object, options: Mapping[str, Any], warnings: list[str]) -> list[str]:
-    """Return the finalizers that the object has once its deletion has begun."""
+    """Return the finalizers of an object after its deletion has begun."""
     policy = options.get("propagationPolicy")
     if policy is None and options.get("orphanDependents") is not None:
         policy = "Orphan" if options["orphanDependents"] else "Background"
@@ -105,7 +105,11 @@ def _remaining_finalizers(kind: Kind, metadata: Object, options: Mapping[str, An
         warnings.append(_JOB_WARNING)
         policy = "Orphan"
     kept = [each for each in kept if each not in (FOREGROUND, ORPHAN)]
-    return kept + {"Foreground": [FOREGROUND], "Orphan": [ORPHAN]}.get(policy, [])
+    if policy == "Foreground":
+        kept.append(FOREGROUND)
+    elif policy == "Orphan":
+        kept.append(ORPHAN)
+    return kept
 
 
 def _grace_seconds(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:

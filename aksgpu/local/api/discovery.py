@@ -1,7 +1,7 @@
-"""What clients ask for first: health, version, discovery (aggregated and legacy) and OpenAPI v2 and v3.
+"""Health, version, discovery (aggregated and legacy) and OpenAPI v2 and v3.
 
-OpenAPI contains the published schemas, for ``kubectl explain`` and ``kubectl apply``. Its paths contain only what
-kubectl looks for: the kind, and the ``fieldValidation`` parameter, which tells it that the server validates.
+The OpenAPI documents contain the published schemas, for ``kubectl explain`` and ``kubectl apply``. Their paths contain
+only what kubectl looks for: the kind, and the ``fieldValidation`` parameter, which shows that the server validates.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ for _kind in KINDS:
 
 
 def serve(request: web.Request, path: str, version: str) -> web.Response:
-    """Answer a request that is not about a resource.
+    """Handle a request that is not about a resource.
 
     Args:
         request: The request.
         path: The path of the URL.
         version: The Kubernetes version that the server reports.
     """
-    parts = path.strip("/").split("/")
     served_path = path.strip("/")
+    parts = served_path.split("/") if request.method == "GET" else []
     document: Object | None = None
-    match parts if request.method == "GET" else ():
+    match parts:
         case ["healthz" | "livez" | "readyz", *_]:
             return web.Response(text="ok", headers=NO_CACHE)
         case ["version"]:
@@ -112,22 +112,28 @@ def _resource(kind: Kind) -> Object:
     # An empty group and version mean those of the resource.
     own = {"group": "", "version": ""}
     subresources = [
-        {"subresource": name, "responseKind": {**own, **_foreign(kind, part), "kind": part.kind}, "verbs": part.verbs}
+        {
+            "subresource": name,
+            "responseKind": {**own, **_other_group_version(kind, part), "kind": part.kind},
+            "verbs": part.verbs,
+        }
         for name, part in sorted(kind.subresources.items())
     ]
-    return {
+    resource = {
         "resource": kind.plural,
         "responseKind": {**own, "kind": kind.kind},
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.kind.lower(),
         "verbs": kind.verbs,
         **_names(kind),
-        **({"subresources": subresources} if subresources else {}),
     }
+    if subresources:
+        resource["subresources"] = subresources
+    return resource
 
 
-def _foreign(kind: Kind, part: Subresource) -> Object:
-    """Return group and version of a subresource's kind if they differ from the resource's."""
+def _other_group_version(kind: Kind, part: Subresource) -> Object:
+    """Return the group and version of a subresource's kind if they differ from those of the resource."""
     return {} if part.api_version == kind.api_version else {"group": part.group, "version": part.version}
 
 
@@ -144,7 +150,7 @@ def _resources(kinds: list[Kind]) -> Object:
         resources.append({**row, "verbs": kind.verbs, **_names(kind)})
         for name, part in sorted(kind.subresources.items()):
             row |= {"name": f"{kind.plural}/{name}", "singularName": "", "kind": part.kind}
-            resources.append({**row, "verbs": part.verbs, **_foreign(kind, part)})
+            resources.append({**row, "verbs": part.verbs, **_other_group_version(kind, part)})
     head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": kinds[0].api_version}
     return {**head, "resources": resources}
 

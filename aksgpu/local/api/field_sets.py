@@ -1,4 +1,4 @@
-"""Sets of fields, as in metadata.managedFields: the fields of an object, and those in which two objects differ.
+"""Sets of fields, as in metadata.managedFields. Lists the fields of an object, and compares two objects.
 
 A field is a path of elements in the notation of ``FieldsV1``: ``f:name`` for a field or key, ``k:{"name":"x"}`` for an
 item of a list with keys, ``v:"x"`` for a member of a set. The schemas say which lists have keys and which values are
@@ -20,14 +20,14 @@ Fields = set[Path]
 
 _LEAF = SchemaNode("any")
 _MAX_DEPTH = 64
-"""Elements of a path."""
+"""Maximum number of elements of a path."""
 
 
 def path_element(node: SchemaNode, item: Any) -> str:
     """Return the path element of an item of a list."""
     if node.list_type == "set":
         return "v:" + json.dumps(item, separators=(",", ":"), ensure_ascii=False)
-    # A key that is not given has its default, such as the protocol of a port.
+    # A missing key has its default, such as the protocol of a port.
     defaults = node.item.defaults if node.item else {}
     keys = {key: item.get(key, defaults.get(key)) for key in sorted(node.keys) if key in item or key in defaults}
     return "k:" + json.dumps(keys, separators=(",", ":"), ensure_ascii=False)
@@ -128,7 +128,7 @@ def load(fields_v1: Any, path: Path = ()) -> Fields:
 
 
 def format_path(path: Path) -> str:
-    """Return a field as error texts show it: ``.spec.containers[name="main"].image``."""
+    """Return a field in the notation of error texts: ``.spec.containers[name="main"].image``."""
     shown = ""
     for name in path:
         rest = name[2:]
@@ -136,6 +136,6 @@ def format_path(path: Path) -> str:
             shown += f".{rest}"
         elif name.startswith("v:"):
             shown += f"[={rest}]"
-        else:
+        else:  # {"name":"main"} becomes name="main".
             shown += "[" + re.sub(r'^\{"|\}$', "", rest).replace('":', "=").replace(',"', ",") + "]"
     return shown

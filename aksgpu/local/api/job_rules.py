@@ -1,6 +1,6 @@
-"""Validation rules for the spec of a Job that involve several of its fields.
+"""Validation rules that involve several fields of the spec of a Job.
 
-They are those of Kubernetes 1.36, with its error texts.
+The rules and the error texts are those of Kubernetes 1.36.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from aksgpu.local import name_formats
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.objects import Object
 
-_MOST_INDEXES = 100_000
+_MAX_INDEXES = 100_000
 """Largest parallelism and maxFailedIndexes of an Indexed Job."""
 _MANY_COMPLETIONS = 100_000
 """Completions above which a Job with limits per index has tighter limits."""
-_MOST_WITH_MANY_COMPLETIONS = 10_000
-"""Largest parallelism and maxFailedIndexes of such a Job."""
-_MOST_RULES = 20
-"""Rules of a policy, and conditions of a rule."""
-_MOST_EXIT_CODES = 255
-_MOST_INDEX_BYTES = 64 * 1024
-"""Bytes of ``succeededIndexes``."""
-_MOST_MANAGER_BYTES = 63
-"""Bytes of ``managedBy``."""
+_MAX_WITH_MANY_COMPLETIONS = 10_000
+"""Largest parallelism and maxFailedIndexes of a Job above this number of completions."""
+_MAX_RULES = 20
+"""Maximum number of rules of a policy, and of conditions of a rule."""
+_MAX_EXIT_CODES = 255
+_MAX_INDEX_BYTES = 64 * 1024
+"""Maximum number of bytes of ``succeededIndexes``."""
+_MAX_MANAGER_BYTES = 63
+"""Maximum number of bytes of ``managedBy``."""
 
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _OPERATORS = ("In", "NotIn")
@@ -32,7 +32,7 @@ _STATUSES = ("False", "True", "Unknown")
 
 
 def check_job(spec: Object, prefix: str, causes: Causes) -> None:
-    """Report what is wrong with the spec of a Job, apart from its selector and template."""
+    """Report the problems of the spec of a Job, apart from its selector and template."""
     _limits_per_index(spec, prefix, causes)
     if spec["completionMode"] == "Indexed":
         _indexed(spec, prefix, causes)
@@ -67,25 +67,25 @@ def _indexed(spec: Object, prefix: str, causes: Causes) -> None:
     parallelism = spec["parallelism"]
     if completions is None:
         causes.required(f"{prefix}completions", "when completion mode is Indexed")
-    if parallelism > _MOST_INDEXES:
-        why = f"must be less than or equal to {_MOST_INDEXES} when completion mode is Indexed"
+    if parallelism > _MAX_INDEXES:
+        why = f"must be less than or equal to {_MAX_INDEXES} when completion mode is Indexed"
         causes.invalid(f"{prefix}parallelism", parallelism, why)
     if max_failed is not None:
         if completions is not None and max_failed > completions:
             causes.invalid(f"{prefix}maxFailedIndexes", max_failed, "must be less than or equal to completions")
-        if max_failed > _MOST_INDEXES:
-            causes.invalid(f"{prefix}maxFailedIndexes", max_failed, f"must be less than or equal to {_MOST_INDEXES}")
+        if max_failed > _MAX_INDEXES:
+            causes.invalid(f"{prefix}maxFailedIndexes", max_failed, f"must be less than or equal to {_MAX_INDEXES}")
     if completions is None or completions <= _MANY_COMPLETIONS or "backoffLimitPerIndex" not in spec:
         return
     if max_failed is None:
         why = f"must be specified when completions is above {_MANY_COMPLETIONS}"
         causes.required(f"{prefix}maxFailedIndexes", why)
     why = (
-        f"must be less than or equal to {_MOST_WITH_MANY_COMPLETIONS} when completions are above {_MANY_COMPLETIONS} "
+        f"must be less than or equal to {_MAX_WITH_MANY_COMPLETIONS} when completions are above {_MANY_COMPLETIONS} "
         "and used with backoff limit per index"
     )
     for field in ("parallelism", "maxFailedIndexes"):
-        if spec.get(field, 0) > _MOST_WITH_MANY_COMPLETIONS:
+        if spec.get(field, 0) > _MAX_WITH_MANY_COMPLETIONS:
             causes.invalid(f"{prefix}{field}", spec[field], why)
 
 
@@ -98,8 +98,8 @@ def _manager(name: str, path: str, causes: Causes) -> None:
     else:
         for problem in name_formats.format_problems("subdomain", domain):
             causes.invalid(path, domain, problem)
-    if len(name.encode()) > _MOST_MANAGER_BYTES:
-        causes.too_long(path, _MOST_MANAGER_BYTES)
+    if len(name.encode()) > _MAX_MANAGER_BYTES:
+        causes.too_long(path, _MAX_MANAGER_BYTES)
 
 
 # Pod failure policy
@@ -107,8 +107,8 @@ def _manager(name: str, path: str, causes: Causes) -> None:
 
 def _failure_policy(spec: Object, path: str, causes: Causes) -> None:
     rules = spec["podFailurePolicy"].get("rules") or []
-    if len(rules) > _MOST_RULES:
-        causes.too_many(f"{path}.rules", len(rules), _MOST_RULES)
+    if len(rules) > _MAX_RULES:
+        causes.too_many(f"{path}.rules", len(rules), _MAX_RULES)
     for index, rule in enumerate(rules):
         _failure_rule(spec, rule, f"{path}.rules[{index}]", causes)
 
@@ -124,8 +124,8 @@ def _failure_rule(spec: Object, rule: Object, path: str, causes: Causes) -> None
     conditions = rule.get("onPodConditions", [])
     if "onExitCodes" in rule:
         _exit_codes(spec, rule["onExitCodes"], f"{path}.onExitCodes", causes)
-    if len(conditions) > _MOST_RULES:
-        causes.too_many(f"{path}.onPodConditions", len(conditions), _MOST_RULES)
+    if len(conditions) > _MAX_RULES:
+        causes.too_many(f"{path}.onPodConditions", len(conditions), _MAX_RULES)
     for index, pattern in enumerate(conditions):
         _pod_condition(pattern, f"{path}.onPodConditions[{index}]", causes)
     if "onExitCodes" in rule and conditions:
@@ -150,15 +150,15 @@ def _exit_codes(spec: Object, exits: Object, path: str, causes: Causes) -> None:
         causes.unsupported(f"{path}.operator", operator, _OPERATORS)
     pod = spec["template"]["spec"]
     names = {each.get("name") for group in ("containers", "initContainers") for each in pod.get(group) or ()}
-    if exits.get("containerName", None) is not None and exits["containerName"] not in names:
+    if exits.get("containerName") is not None and exits["containerName"] not in names:
         why = "must be one of the container or initContainer names in the pod template"
         causes.invalid(f"{path}.containerName", exits["containerName"], why)
     codes = exits.get("values")
     if not codes:
         causes.invalid(f"{path}.values", codes, "at least one value is required")
         return
-    if len(codes) > _MOST_EXIT_CODES:
-        causes.too_many(f"{path}.values", len(codes), _MOST_EXIT_CODES)
+    if len(codes) > _MAX_EXIT_CODES:
+        causes.too_many(f"{path}.values", len(codes), _MAX_EXIT_CODES)
     seen: set[int] = set()
     for index, code in enumerate(codes):
         if code == 0 and operator == "In":
@@ -185,9 +185,9 @@ def _success_policy(spec: Object, path: str, causes: Causes) -> None:
     rules = policy.get("rules") or []
     if not rules:
         causes.required(f"{path}.rules", "at least one rules must be specified when the successPolicy is specified")
-    if len(rules) > _MOST_RULES:
-        causes.too_many(f"{path}.rules", len(rules), _MOST_RULES)
-    if "completions" in spec:  # It is reported elsewhere if they are missing.
+    if len(rules) > _MAX_RULES:
+        causes.too_many(f"{path}.rules", len(rules), _MAX_RULES)
+    if "completions" in spec:  # Missing completions are reported elsewhere.
         for index, rule in enumerate(rules):
             _success_rule(rule, spec["completions"], f"{path}.rules[{index}]", causes)
 
@@ -199,8 +199,8 @@ def _success_rule(rule: Object, completions: int, path: str, causes: Causes) -> 
         causes.required(path, "at least one of succeededCount or succeededIndexes must be specified")
     total = 0
     if indexes is not None:
-        if len(indexes.encode()) > _MOST_INDEX_BYTES:
-            causes.too_long(f"{path}.succeededIndexes", _MOST_INDEX_BYTES)
+        if len(indexes.encode()) > _MAX_INDEX_BYTES:
+            causes.too_long(f"{path}.succeededIndexes", _MAX_INDEX_BYTES)
         try:
             total = _count_indexes(indexes, completions)
         except ValueError as error:
@@ -218,7 +218,7 @@ def _success_rule(rule: Object, completions: int, path: str, causes: Causes) -> 
 
 
 def _count_indexes(text: str, completions: int) -> int:
-    """Return how many indexes a text such as ``1,3-5`` names.
+    """Return the number of indexes in a text such as ``1,3-5``.
 
     Raises:
         ValueError: The text is not valid.

@@ -1,8 +1,8 @@
-"""Writes: from what a client sent to what the store keeps.
+"""Writes: turns the object that a client sent into the object that the store keeps.
 
-Each write is one synchronous step from reading the old object to changing the memory, so that no other write comes in
-between. The caller then waits for the disk. The order of the steps is the API server's: decode, defaults, managed
-fields, completions of the kind, admission, validation, store.
+Each write reads the old object and changes the memory without awaiting anything, so no other write can happen in
+between. The caller then waits for the disk. The order of the steps is that of the API server: decoding, defaults,
+managed fields, the kind's strategy, admission, validation, storage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from aksgpu.local.status_error import StatusError, already_exists, bad_request, 
 
 STALE_MESSAGE = "the object has been modified; please apply your changes to the latest version and try again"
 _SUFFIX_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""Characters of generated name suffixes. Without vowels, no words can result."""
+"""Characters of generated name suffixes. There are no vowels, so that the suffixes contain no words."""
 _SERVER_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 """Metadata that only the server sets."""
 _EVICTION_CONDITION = {
@@ -48,7 +48,7 @@ class WriteOptions:
     """How unknown and duplicate fields are handled: ``Strict``, ``Warn`` or ``Ignore``."""
     dry_run: bool = False
     force: bool = False
-    """Whether an apply takes fields over from other managers."""
+    """Whether server-side apply takes ownership of fields that other managers own."""
     warnings: list[str] = field(default_factory=list)
     """Warnings for the response; the write adds to them."""
 
@@ -67,10 +67,10 @@ def decode(
 
     The result is a copy, except that it shares parts with ``previous`` that have not changed.
     """
-    body = obj.get("kind") or kind.kind
-    if body != kind.kind:
-        why = f"converting ({kind.version}.{body}) to ({kind.package}.{kind.kind}): unknown conversion"
-        raise kind.decode_error(why, body)
+    given_kind = obj.get("kind") or kind.kind
+    if given_kind != kind.kind:
+        why = f"converting ({kind.version}.{given_kind}) to ({kind.package}.{kind.kind}): unknown conversion"
+        raise kind.decode_error(why, given_kind)
     version = obj.get("apiVersion") or kind.api_version
     if version != kind.api_version:
         expected = f"the expected API version ({kind.api_version})"
@@ -142,7 +142,8 @@ class Writer:
         old_managed = old["metadata"].get("managedFields")
         metadata = body.get("metadata")
         if isinstance(metadata, dict) and metadata.get("managedFields") == old_managed:
-            body = {**body, "metadata": {**metadata, "managedFields": None}}  # Unchanged: need not be decoded.
+            # They are unchanged, so they are not decoded again.
+            body = {**body, "metadata": {**metadata, "managedFields": None}}
         obj, causes = decode(kind, body, options, previous=old)
         managed = obj["metadata"].pop("managedFields", old_managed)
         if managed is not old_managed:
@@ -188,12 +189,12 @@ class Writer:
         if live is None and (subresource or metadata.get("resourceVersion")):
             raise not_found(kind.plural, key[1], kind.group)
 
-        def merged(old: Object) -> Object:
+        def merge(old: Object) -> Object:
             return server_side_apply.apply(kind, old, applied, options.manager, subresource, force=options.force)
 
         if live is not None:
-            return self.update(kind, key, merged, subresource, options, applied=True), False
-        new = merged({"metadata": {}})
+            return self.update(kind, key, merge, subresource, options, applied=True), False
+        new = merge({"metadata": {}})
         managed = new["metadata"].pop("managedFields")
         return self.create(kind, new, key[0], options, managed=managed), True
 
@@ -208,7 +209,7 @@ class Writer:
     ) -> tuple[Entry, bool]:
         """Delete an object or mark it for deletion. The second value is whether the object is gone.
 
-        ``condition`` is added to the status of a pod, to say why it is deleted.
+        ``condition`` is added to the status of a pod. It gives the reason for the deletion.
         """
         entry = self._get_entry(kind, key)
         if body:  # Every group and version has DeleteOptions.
@@ -229,7 +230,7 @@ class Writer:
         return entry, True
 
     def review(self, kind: Kind, body: Object, options: WriteOptions) -> Entry:
-        """Return an object of a kind that is not stored, completed, with the status that it came with."""
+        """Return the completed object of a kind that is not stored. It keeps the status in the body."""
         obj, _ = decode(kind, {key: value for key, value in body.items() if key != "status"}, options)
         self._update_managed_fields(kind, None, obj, options, "")
         obj["status"] = body.get("status") or {"allowed": True}
@@ -259,7 +260,7 @@ class Writer:
         self.delete(kind, key, delete_options, options, condition=_EVICTION_CONDITION)
 
     def decode_subresource(self, kind: Kind, key: Key, name: str, body: Object, options: WriteOptions) -> Object:
-        """Decode the body of a subresource that has its own type. It must be about the object in the URL."""
+        """Decode the body of a subresource that has its own type. Its name must be the one in the URL."""
         obj = {"metadata": {}, **decode(kind.subresources[name], body, options)[0]}
         self._check_identity(kind, key, obj, None)
         return obj
@@ -285,7 +286,7 @@ class Writer:
             obj["metadata"]["managedFields"] = managed
 
     def _check_identity(self, kind: Kind, key: Key, obj: Object, old: Object | None) -> None:
-        """Raise unless a body is about the object in the URL and, if it names one, the stored version."""
+        """Raise unless a body has the name in the URL and, if it has a resourceVersion, the stored one."""
         metadata = obj["metadata"]
         name = metadata.setdefault("name", key[1])
         if name != key[1]:
@@ -313,7 +314,7 @@ def _version_given() -> StatusError:
 
 
 def _with_condition(pod: Object, condition: Object) -> Object:
-    """Return the pod with a condition set to True, unless it is already."""
+    """Return the pod with a condition set to True, or the pod itself if the condition is already True."""
     conditions = pod["status"].get("conditions", ())
     if any(each["type"] == condition["type"] and each["status"] == "True" for each in conditions):
         return pod
@@ -327,14 +328,14 @@ def _set_namespace(kind: Kind, metadata: Object, namespace: str) -> None:
     if not kind.namespaced:
         metadata.pop("namespace", None)
         return
-    body = metadata.get("namespace")
-    if body and namespace and body != namespace:
+    given = metadata.get("namespace")
+    if given and namespace and given != namespace:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    metadata["namespace"] = namespace or body or "default"
+    metadata["namespace"] = namespace or given or "default"
 
 
 def _keep_server_fields(obj: Object, old: Object) -> None:
-    """Set the metadata that only the server writes to the old values, in place."""
+    """Copy the metadata that only the server sets from the old object, in place."""
     metadata = {name: value for name, value in obj["metadata"].items() if name not in _SERVER_FIELDS}
     for name in (*_SERVER_FIELDS, "resourceVersion"):
         if name in old["metadata"]:
@@ -343,7 +344,10 @@ def _keep_server_fields(obj: Object, old: Object) -> None:
 
 
 def _keep_other_parts(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
-    """Keep the status when the object is written, and everything but its part when a subresource is written."""
+    """Return ``obj`` with the old values of everything that this write must not change.
+
+    That is the status when the object itself is written, and everything outside a subresource when that is written.
+    """
     if subresource == "status":
         combined = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}
         if "ownerReferences" in old["metadata"]:

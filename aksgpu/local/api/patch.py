@@ -16,9 +16,9 @@ from aksgpu.local.api.schema import SchemaNode
 from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_OPERATIONS = 10_000
-"""Operations in a JSON patch, as in Kubernetes."""
+"""Maximum number of operations in a JSON patch, as in Kubernetes."""
 MAX_COPIED = 3 * 1024 * 1024
-"""Bytes that the copy operations of one JSON patch may copy, as in Kubernetes."""
+"""Maximum number of bytes that the copy operations of one JSON patch copy, as in Kubernetes."""
 _MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 """Exceptions that jsonpatch raises for malformed operations."""
 _ORDER = "$setElementOrder/"
@@ -89,7 +89,7 @@ def strategic_patch(node: SchemaNode | None, target: Any, patch: Any) -> Any:
             result[key] = value
         else:
             result[key] = strategic_patch(field, result.get(key), value)
-    return _directives(node, result, patch)
+    return _apply_list_directives(node, result, patch)
 
 
 def _field(node: SchemaNode | None, key: str) -> SchemaNode | None:
@@ -98,7 +98,7 @@ def _field(node: SchemaNode | None, key: str) -> SchemaNode | None:
     return node.item if node.type == "map" else node.fields.get(key)
 
 
-def _directives(node: SchemaNode | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+def _apply_list_directives(node: SchemaNode | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     retained = patch.get(_RETAIN)
     if isinstance(retained, list):
         kept = set(map(str, retained))
@@ -124,7 +124,7 @@ def _identity(field: SchemaNode | None, item: Any) -> Any:
 
 
 def _ordered(field: SchemaNode | None, items: list[Any], order: list[Any]) -> list[Any]:
-    """Return items in the patch's order. An item that it does not name keeps its place after the one before it."""
+    """Return the items in the patch's order. An item that is not in the order stays after its predecessor."""
     positions = {str(_identity(field, each)): position for position, each in enumerate(order)}
     position = -1
     keys: list[int] = []

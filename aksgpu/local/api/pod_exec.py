@@ -1,9 +1,9 @@
 """The subresources ``exec`` and ``attach``: a command in a container, or the container's own one, over a WebSocket.
 
-It speaks versions 5 and 4 of Kubernetes' remote command protocol. Each message is the number of a channel and data. The
-channels are standard input (0), output (1), error output (2), the final Status (3) and the terminal's size (4). Version
-5 adds the end of a channel (255). The older protocol over SPDY, which kubectl up to 1.29 uses by default, is not
-supported.
+It supports versions 5 and 4 of Kubernetes' remote command protocol. A message consists of a channel number and data.
+The channels are standard input (0), output (1), error output (2), the final Status (3) and the terminal's size (4).
+Version 5 adds a message that closes a channel (255). The older protocol over SPDY, which kubectl up to 1.29 uses by
+default, is not supported.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ OUTPUTS = {"stdout": 1, "stderr": 2}
 _HEARTBEAT = 60
 """Seconds between pings."""
 _NO_SPDY = (
-    "Upgrade request required: exec and attach are served over WebSockets alone. kubectl speaks them from 1.30 on, and "
-    "1.29 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true"
+    "Upgrade request required: exec and attach are only supported over WebSockets. Use kubectl 1.30 or later, or "
+    "kubectl 1.29 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true"
 )
 
 
@@ -73,7 +73,7 @@ class _Options(NamedTuple):
     container: str
     stdin: bool
     streams: list[str]
-    """``stdout`` and ``stderr``, or those of them that the client wants."""
+    """The output streams that the client wants: ``stdout``, ``stderr`` or both."""
     tty: bool
 
 
@@ -169,7 +169,7 @@ async def _serve(
     finally:
         for task in tasks:
             task.cancel()
-        # An error here means that the client has left, so there is nobody to report it to.
+        # An error here means that the client has disconnected, so it cannot be reported.
         await asyncio.gather(*tasks, return_exceptions=True)
         await command.close()
     # The connection stays open until the client has answered the closing message.

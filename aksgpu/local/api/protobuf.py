@@ -3,8 +3,8 @@
 Responses are always JSON, which every client that sends protobuf accepts. The wire format is generic; the fields of the
 served kinds are in ``data/protobuf-1.36.json``, whose README describes the notation.
 
-A field that Go holds by value is sent even if it is zero, and JSON omits it then. A field that Go holds by pointer is
-sent only if it was set, so an explicit 0, false or {} is kept.
+If Go holds a field by value, protobuf contains it even if it is zero, and JSON does not. If Go holds a field by
+pointer, protobuf contains it only if it was set, so an explicit 0, false or {} is kept.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ class _Field(NamedTuple):
 
 @cache
 def _messages() -> dict[str, dict[int, _Field]]:
-    lines = api_data.load("protobuf-1.36.json").items()
-    return {message: dict(map(_row, filter(None, line.split(", ")))) for message, line in lines}
+    messages: dict[str, dict[int, _Field]] = {}
+    for message, line in api_data.load("protobuf-1.36.json").items():
+        messages[message] = dict(_row(field) for field in line.split(", ") if field)
+    return messages
 
 
 def _row(text: str) -> tuple[int, _Field]:

@@ -1,4 +1,4 @@
-"""ResourceQuotas: what objects use, and the refusal of what would exceed a quota."""
+"""ResourceQuotas: measures what objects use, and refuses an object that would exceed a quota."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from aksgpu.local.objects import Object
 from aksgpu.local.status_error import StatusError
 
 _COUNTED_BY_PLURAL = ("configmaps", "persistentvolumeclaims", "resourcequotas", "secrets", "services")
-"""Resources whose number can also be limited without ``count/`` before the name. Pods that have ended do not count."""
+"""Resources that a quota can also count by their plain name, without ``count/``.
+
+Pods are not among them, because pods that have ended do not count.
+"""
 _STORAGE_CLASS = "storageclass.storage.k8s.io"
 
 # Usage
@@ -65,7 +68,7 @@ def _add_claim(spec: Object, total: Amounts) -> None:
 
 
 def is_measured(name: str, spec: Object) -> bool:
-    """Return whether the use of a resource that a quota limits is measured and reported."""
+    """Return whether a quota measures and reports the usage of a resource that it limits."""
     if not has_scopes(spec):
         return True
     return not name.startswith(("count/", "services", "requests.storage")) and name not in _COUNTED_BY_PLURAL
@@ -130,10 +133,10 @@ def _missing_quantities(spec: Object, hard: Mapping[str, Any]) -> str:
 
 
 def _namespace_usage(store: Store, kind: Kind, namespace: str, spec: Object) -> Amounts:
-    """Return what the objects of a kind that a quota is about use in a namespace.
+    """Return the usage in a namespace, added up over the objects of a kind to which a quota applies.
 
-    The result is kept in the store and updated with the changes since, so that the cost does not grow with the number
-    of objects.
+    The result is cached in the store. Later calls only add the changes since then, so the cost does not grow with the
+    number of objects.
     """
 
     def add(obj: Object | None, sign: int) -> None:
@@ -146,7 +149,7 @@ def _namespace_usage(store: Store, kind: Kind, namespace: str, spec: Object) -> 
     try:
         since, used = store.derived[cache_key]
         changed = store.changes_since(kind.plural, since)
-    except (KeyError, StatusError):  # Not computed yet, or the changes since are no longer kept.
+    except (KeyError, StatusError):  # Not computed yet, or the later changes are no longer kept.
         used = Amounts(Decimal)
         changed = {}
         for entry in store.entries(kind.plural, namespace):

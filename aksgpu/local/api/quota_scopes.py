@@ -1,4 +1,4 @@
-"""Scopes of ResourceQuotas: which pods a quota is about."""
+"""Scopes of ResourceQuotas: the pods to which a quota applies."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SCOPES: dict[str, Callable[[Object], bool]] = {
     "BestEffort": _is_best_effort,
     "NotBestEffort": lambda pod: not _is_best_effort(pod),
 }
-"""Whether a pod is in a scope, for scopes without values."""
+"""Functions that return whether a pod is in a scope, for scopes without values."""
 _PRIORITY_CLASS = "PriorityClass"
 _OPPOSITES = (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating"))
 
 
 def has_scopes(spec: Object) -> bool:
-    """Return whether a quota is only about some of the pods."""
+    """Return whether a quota applies only to some of the pods."""
     return bool(spec.get("scopes") or spec.get("scopeSelector"))
 
 
@@ -45,7 +45,7 @@ def requirements(spec: Object) -> list[Object]:
 
 
 def matches(spec: Object, plural: str, obj: Object) -> bool:
-    """Return whether a quota is about an object. One with scopes is about the pods in all of them."""
+    """Return whether a quota applies to an object. A quota with scopes applies to the pods that are in all of them."""
     required = requirements(spec)
     if not required:
         return True
@@ -61,7 +61,7 @@ def _is_in_scope(requirement: Object, pod: Object) -> bool:
 
 
 def check_scopes(spec: Object, prefix: str, causes: Causes) -> None:
-    """Report what is wrong with the scopes of a quota."""
+    """Report the problems of the scopes of a quota."""
     scopes = spec.get("scopes") or []
     hard = spec.get("hard") or {}
     for scope in scopes:

@@ -1,6 +1,6 @@
 """Reads: objects, consistent pages of lists, and watches, all from memory.
 
-Every read waits until what it returns is on disk, so that a crash never takes it back.
+Every read waits until what it returns is on disk, so that a crash cannot undo it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aksgpu.local.selectors import ObjectFilter
 from aksgpu.local.status_error import StatusError, bad_request, not_found
 
 _CURRENT = -1
-"""In a continue token: continue with the current state of the list, not with an older version."""
+"""The version in a continue token that continues with the current state of the list."""
 
 
 class Page(NamedTuple):
@@ -85,11 +85,11 @@ class Reader:
         return Page(entries, str(rv), next_token, remaining if remaining and match is None else None)
 
     def _changes_since(self, resource: str, rv: int, start: Key) -> dict[Key, Entry | None]:
-        """Return what the store returns, but add to an Expired error how the client can continue."""
+        """Return the changes from the store. An Expired error also tells the client how to continue."""
         try:
             return self.store.changes_since(resource, rv)
         except StatusError as error:
-            if start == ("", ""):  # This is not a later page but a list at an exact version.
+            if start == ("", ""):  # The request is for a list at an exact version, not for a later page.
                 error.status |= {"metadata": {}, "message": "The resourceVersion for the provided list is too old."}
             else:
                 # As in Kubernetes, the client can continue with the current state of the list.
@@ -140,7 +140,7 @@ class Reader:
 
 
 def _filtered_event(event: Event, match: ObjectFilter | None) -> Event | None:
-    """Return what an event means to a watch with selectors, or None if it does not concern the watch."""
+    """Return the event for a watch with selectors, or None if it does not concern the watch."""
     if match is None:
         return event
     matched = event.before is not None and match(event.before.obj)

@@ -1,7 +1,7 @@
-"""The core of the API server: every verb on every kind, on dicts.
+"""The core of the API server: every verb for every kind, on dicts.
 
 The laptop's other parts use :class:`Registry` in the same process, through :class:`aksgpu.local.objects.Objects`. The
-HTTP interface translates requests into its methods. HTTP, authentication, tables and discovery are elsewhere.
+HTTP interface translates requests into calls of its methods.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Registry(Reader, Objects):
         self._expiry_task: asyncio.Task[None] | None = None
 
     def with_manager(self, manager: str) -> Registry:
-        """Return the same registry, whose plain verbs write as another field manager, such as ``kubelet``."""
+        """Return a view of the registry that writes as another field manager, such as ``kubelet``."""
         other = copy.copy(self)
         other._manager = manager
         return other
@@ -51,7 +51,7 @@ class Registry(Reader, Objects):
     async def open(self) -> None:
         """Open the store and create the objects that every cluster has."""
         await self.store.open()
-        for resource, rows in api_data.load("rules.yaml")["first"].items():
+        for resource, rows in api_data.load("rules.yaml")["initialObjects"].items():
             for name, obj in rows.items():
                 if self.store.get(resource, ("", name)) is None:
                     metadata = {**obj.get("metadata", {}), "name": name}
@@ -59,7 +59,7 @@ class Registry(Reader, Objects):
         self._expiry_task = asyncio.create_task(self._expire_events())
 
     async def close(self) -> None:
-        """Write what is pending, close the store and end all watches."""
+        """Commit pending writes, close the store and end all watches."""
         if self._expiry_task is not None:
             self._expiry_task.cancel()
         await self.store.close()
@@ -73,7 +73,7 @@ class Registry(Reader, Objects):
             await asyncio.sleep(_EVENT_TTL / 12)
 
     async def call(self, request: Request) -> Object:
-        """Send one request of :class:`~aksgpu.local.objects.Objects`."""
+        """Execute one request of :class:`~aksgpu.local.objects.Objects`."""
         verb, resource, name, namespace, body, subresource, media = request
         if verb == "get":
             return (await self.entry(resource, name or "", namespace)).obj
@@ -81,20 +81,17 @@ class Registry(Reader, Objects):
         return entry.obj
 
     async def list(
-        self, resource: str, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, field_selector: str = ""
     ) -> tuple[list[Object], str]:
         """Return all objects that match, and the resourceVersion to watch from."""
-        page = await self.list_page(
-            resource, namespace, object_filter(get_kind(resource), label_selector, field_selector)
-        )
+        page = await self.list_page(resource, namespace, object_filter(get_kind(resource), "", field_selector))
         return [entry.obj for entry in page.entries], page.resource_version
 
     async def watch(
-        self, resource: str, namespace: str | None = None, *, resource_version: str, field_selector: str = ""
+        self, resource: str, namespace: str | None = None, *, resource_version: str
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the changes after ``resource_version``, without end; raises Expired (410) if that is too old."""
-        match = object_filter(get_kind(resource), "", field_selector)
-        async with aclosing(self.stream(resource, namespace, match, resource_version=int(resource_version))) as events:
+        async with aclosing(self.stream(resource, namespace, resource_version=int(resource_version))) as events:
             async for event in events:
                 yield WatchEvent(event.type, event.entry.obj)
 

@@ -21,13 +21,12 @@ from aksgpu.common import yaml_loader
 from aksgpu.local.api import protobuf
 from aksgpu.local.api.registry import WriteOptions
 from aksgpu.local.api.status_causes import Causes
-from aksgpu.local.api_data import YAML_LOADER
 from aksgpu.local.kinds import Type
 from aksgpu.local.objects import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Object
 from aksgpu.local.status_error import StatusError, bad_request
 
 MAX_BODY = 3 * 1024 * 1024
-"""Bytes of a request body, as in Kubernetes."""
+"""Maximum size of a request body in bytes, as in Kubernetes."""
 BODY_TIMEOUT = 60.0
 """Seconds in which a body must arrive."""
 
@@ -79,8 +78,10 @@ async def read_patch(request: web.Request) -> tuple[Any, str]:
         patch = _decode_yaml(body) if media == APPLY_PATCH else orjson.loads(body)
     except ValueError as error:
         raise bad_request(f"error decoding patch: {error}") from None
-    if not isinstance(patch, list if media == JSON_PATCH else dict):
-        raise bad_request(f"error decoding patch: it must be {'a list' if media == JSON_PATCH else 'an object'}")
+    if media == JSON_PATCH and not isinstance(patch, list):
+        raise bad_request("error decoding patch: it must be a list")
+    if media != JSON_PATCH and not isinstance(patch, dict):
+        raise bad_request("error decoding patch: it must be an object")
     return patch, media
 
 
@@ -88,7 +89,8 @@ async def read_delete_options(request: web.Request) -> tuple[Object, WriteOption
     """Return the DeleteOptions of a request, from its body or its query, and its write options."""
     query = request.query
     delete_options = dict[str, Any]()
-    if request.body_exists and (body := await read_body(request)):
+    body = await read_body(request) if request.body_exists else b""
+    if body:
         delete_options = _decode_body(request, body, "DeleteOptions")
     else:
         if "propagationPolicy" in query:
@@ -191,7 +193,7 @@ def _decode_body(request: web.Request, body: bytes, kind: str) -> Object:
 
 
 def _duplicate_fields(body: bytes) -> list[str]:
-    """Return a message for each key that occurs twice in a JSON object of the body."""
+    """Return a message for each key that occurs more than once in a JSON object of the body."""
     found: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> None:
@@ -199,7 +201,7 @@ def _duplicate_fields(body: bytes) -> list[str]:
             counts = Counter(key for key, _ in items)
             found.extend(f'duplicate field "{key}"' for key in counts if counts[key] > 1)
 
-    with suppress(ValueError, RecursionError):  # orjson accepts larger numbers and deeper nesting.
+    with suppress(ValueError, RecursionError):  # orjson accepts numbers and nesting that json does not.
         json.loads(body, object_pairs_hook=pairs)
     return found
 
@@ -207,8 +209,8 @@ def _duplicate_fields(body: bytes) -> list[str]:
 def _decode_yaml(body: bytes) -> Any:
     """Return the value of a YAML body. Aliases are refused, because they could expand to a huge value.
 
-    Size and depth are checked before anything is built: libyaml's composer is recursive, could overflow the stack, and
-    would block the event loop.
+    Size and depth are checked first, because libyaml's composer is recursive. A deep document could overflow the stack,
+    and a large one would block the event loop.
     """
     try:
         return orjson.loads(body)
@@ -216,7 +218,7 @@ def _decode_yaml(body: bytes) -> Any:
         pass  # Most bodies that are declared as YAML are JSON.
     try:
         yaml_loader.check_limits(body, aliases=False)
-        value = yaml.load(body, YAML_LOADER)
+        value = yaml.load(body, yaml_loader.LOADER)
         return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise ValueError(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None

@@ -1,4 +1,4 @@
-"""What a request is about: kind, namespace, name, subresource and verb, from its method and path."""
+"""Parses the method and path of a request into kind, namespace, name, subresource and verb."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLLECTION_VERBS = ("list", "watch", "create", "deletecollection")
 
 
 def parse_request(method: str, path: str, watch: bool) -> tuple[Kind, Attributes] | None:
-    """Return kind and attributes of a request for a resource, or None for any other path.
+    """Return the kind and the attributes of a request for a resource, or None for any other path.
 
     Raises:
         StatusError: The resource does not exist or does not have the verb.

@@ -23,11 +23,11 @@ _CONVERSIONS = {
     "PartialObjectMetadataList": "v1",
     AGGREGATED_DISCOVERY: "v2",
 }
-"""What a response can be converted to, with the API version."""
+"""The API version of each kind that a response can be converted to."""
 
 
 class ResponseFormat(NamedTuple):
-    """What a response is converted to."""
+    """The format that a response is converted to."""
 
     shape: str = ""
     """The kind to convert to, such as ``Table``; empty for the object itself."""
@@ -52,7 +52,7 @@ def negotiate(request: web.Request) -> ResponseFormat:
 def json_response(
     body: Any, status: int = 200, warnings: Sequence[str] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Return a response with any JSON value, or with JSON as bytes."""
+    """Return a response whose body is a JSON value, or bytes that are JSON already."""
     data = body if isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
     response = web.Response(body=data, status=status, headers={"Content-Type": JSON, **NO_CACHE, **(headers or {})})
     for text in dict.fromkeys(warnings):
@@ -88,7 +88,7 @@ def _encode(form: ResponseFormat, entry: Entry, rows: list[Object], *, headers: 
 
 
 def list_response(form: ResponseFormat, kind: Kind, entries: Iterable[Entry], metadata: Object) -> web.Response:
-    """Return a response with a list. The JSON of its items comes from the store as it is."""
+    """Return a response with a list. The JSON of the items is taken from the store without decoding it."""
     if form.shape == "Table":
         return json_response(table(kind.plural, (entry.obj for entry in entries), metadata, include=form.include))
     if form.shape:

@@ -1,8 +1,9 @@
 """Kubernetes' published schemas, compiled into a tree that decodes objects, sets defaults and checks values.
 
-The schemas are in ``data/schemas-1.36.json.gz``. What only Go's types say, such as which fields are written even if
-they are empty, is in ``data/rules.yaml``. A :class:`Decoder` copies an object as the API server reads it: it finds
-unknown fields, checks types, makes quantities canonical, omits empty optional fields, sets defaults and checks values.
+The schemas are in ``data/schemas-1.36.json.gz``. Rules that are only in Go's types, such as which fields are written
+even if they are empty, are in ``data/rules.yaml``. A :class:`Decoder` copies an object as the API server reads it. It
+finds unknown fields, checks types, makes quantities canonical, omits empty optional fields, sets defaults and checks
+values.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from aksgpu.local.kinds import Kind, Type
 
 REF = "#/components/schemas/"
 _SCALARS = {"Quantity": "quantity", "Time": "time", "MicroTime": "microtime", "IntOrString": "intstr"}
-"""The types of definitions that JSON writes as one value."""
+"""The types of definitions that are a single value in JSON."""
 _ZERO_VALUES: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "intstr": 0, "quantity": "0"}
-"""What Go writes for a field that was never set, by type."""
+"""The value that Go writes for a field that was never set, by type."""
 _GO_TYPES = {"string": "string", "boolean": "bool", "number": "float64", "time": "v1.Time", "microtime": "v1.MicroTime"}
 """The Go types that error texts name, by type."""
 _OMITTED_IF_EMPTY = frozenset({"array", "map", "string", "bytes"})
 """Types whose empty values Go's ``omitempty`` omits."""
 _MAX_DEPTH = 64
-"""Levels of nesting in an object."""
+"""Maximum nesting depth of an object."""
 
 
 def definitions() -> dict[str, Any]:
@@ -53,12 +54,12 @@ class SchemaNode:
         self.go = _GO_TYPES.get(kind, kind)
         """The Go type, for error texts."""
         self.name = ""
-        """The last part of the definition's name; empty for other types than objects."""
+        """The last part of the definition's name; empty for types other than objects."""
         self.fields: dict[str, SchemaNode] = {}
         self.item: SchemaNode | None = None
         """The schema of the items of an array or the values of a map."""
         self.atomic = False
-        """Whether an object or map has only one owner as a whole."""
+        """Whether an object or map can only have one owner as a whole."""
         self.list_type = "atomic"
         """``atomic``, ``set`` or ``map``."""
         self.keys: tuple[str, ...] = ()
@@ -94,7 +95,8 @@ def compiled_definition(name: str) -> SchemaNode:
     node.atomic = schema.get("x-kubernetes-map-type") == "atomic"
     rules = api_data.load("rules.yaml")["types"]
     extra = rules.get(f"{name.split('.')[-3]}.{short}") or rules.get(short, {})
-    node.always_written = tuple(extra.get("zero", ()))
+    is_object = {"apiVersion", "kind", "metadata"} <= schema["properties"].keys()
+    node.always_written = tuple(dict.fromkeys([*(["metadata"] if is_object else ()), *extra.get("zero", ())]))
     node.omit_zero = frozenset(extra.get("omitZero", ()))
     node.defaults = extra.get("defaults", {})
     node.rules = extra.get("rules", {})
@@ -141,19 +143,19 @@ def schema_for(kind: Type) -> SchemaNode:
 
 
 def new_status(kind: Kind) -> Any:
-    """Return the status of a new object. What the client sent is ignored."""
+    """Return the status of a new object. A status that the client sent is ignored."""
     return Decoder().decode(schema_for(kind).fields["status"], {})
 
 
 def zero_value(node: SchemaNode) -> Any:
-    """Return what Go writes for a field of this type that was never set."""
+    """Return the value that Go writes for a field of this type that was never set."""
     if node.type == "object":
         return {field: zero_value(node.fields[field]) for field in node.always_written}
     return _ZERO_VALUES.get(node.type)
 
 
 class DecodeError(Exception):
-    """The object does not have the form of its type. The text is the API server's."""
+    """The object does not match the schema of its type. The text is that of the API server."""
 
 
 class Decoder:
@@ -201,8 +203,8 @@ class Decoder:
     def _decode_object(self, node: SchemaNode, value: dict[str, Any], path: str, go: str, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         fields = node.fields
-        prefix = path and path + "."
-        go_prefix = go and go + "."
+        prefix = f"{path}." if path else ""
+        go_prefix = f"{go}." if go else ""
         for key, given in value.items():
             field = fields.get(key)
             if field is None:
@@ -214,7 +216,7 @@ class Decoder:
                 result[key] = given
                 continue
             decoded = self.decode(field, given, prefix + key, go_prefix + key, node.name, depth + 1)
-            # As Go's omitempty: an empty optional field is omitted.
+            # Like Go's omitempty, omit an empty optional field.
             is_omitted = not decoded and (field.type in _OMITTED_IF_EMPTY or key in node.omit_zero)
             if key in node.kept_if_empty or not is_omitted:
                 result[key] = decoded
@@ -231,7 +233,7 @@ class Decoder:
             if key in result:
                 continue
             field = node.fields[key]
-            if field.type == "object":  # It may have defaults itself.
+            if field.type == "object":  # The object may have defaults of its own.
                 result[key] = self._decode_object(field, {}, prefix + key, "", depth + 1)
             else:
                 result[key] = zero_value(field)

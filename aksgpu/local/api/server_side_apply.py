@@ -1,8 +1,8 @@
 """Field ownership: metadata.managedFields, and server-side apply, which is based on it.
 
 Every other write makes its manager the owner of the fields that it changed (:func:`managed_fields_after_update`). Apply
-merges an object into the live one, refuses to change what others own unless it is forced, and removes what its manager
-applied before and no longer applies (:func:`apply`).
+merges an object into the live one. It refuses to change fields that others own unless it is forced. It removes fields
+that its manager applied before and no longer applies (:func:`apply`).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _UNMANAGED = frozenset(
 
 @dataclass(frozen=True)
 class ManagedFieldsEntry:
-    """One entry of managedFields. Its FieldsV1 is parsed only on demand: most writes concern few owners."""
+    """One entry of managedFields. Its FieldsV1 is parsed on demand, because most writes concern few owners."""
 
     entry: dict[str, Any]
 
     @cached_property
     def fields(self) -> Fields:
-        """The fields that it owns."""
+        """The fields that the manager owns."""
         return field_sets.load(self.entry.get("fieldsV1"))
 
     @property
@@ -61,12 +61,14 @@ class ManagedFieldsEntry:
         return ManagedFieldsEntry({**self.entry, "fieldsV1": field_sets.dump(self.fields - fields)})
 
     def describe(self) -> str:
-        """Return the entry as the text of a conflict names it."""
+        """Return the text that names the entry in a conflict."""
         manager, operation, subresource = self.identity
-        describe = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
+        text = f'"{manager}"'
+        if subresource:
+            text += f' with subresource "{subresource}"'
         if operation != "Update":
-            return describe
-        return f"{describe} using {self.entry.get('apiVersion', '')}"
+            return text
+        return f"{text} using {self.entry.get('apiVersion', '')}"
 
 
 def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
@@ -77,27 +79,27 @@ def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
 def _new_entry(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> ManagedFieldsEntry:
     manager, operation, subresource = identity
     entry: dict[str, Any] = {"manager": manager, "operation": operation, "apiVersion": kind.api_version}
-    if time:  # An entry that a client has written itself may have none.
+    if time:  # An entry that a client wrote may have no time.
         entry["time"] = time
     entry |= {"fieldsType": "FieldsV1", "fieldsV1": field_sets.dump(fields)}
     return ManagedFieldsEntry({**entry, "subresource": subresource} if subresource else entry)
 
 
 def client_managed_fields(given: Any, before: Any) -> Any:
-    """Return the managedFields after a client has set them: the client's, or the old ones if the client's are invalid.
+    """Return the managedFields that a client has set, or the old ones if those are invalid.
 
     A list with one empty entry removes all owners.
     """
     if given == [{}]:
         return []
-    readable = given and all(
+    is_valid = given and all(
         each.get("operation") in ("Apply", "Update")
         and each.get("fieldsType") == "FieldsV1"
         and "apiVersion" in each
         and isinstance(each.get("fieldsV1", {}), dict)
         for each in given
     )
-    return given if readable else before
+    return given if is_valid else before
 
 
 def dump(entries: list[ManagedFieldsEntry]) -> list[dict[str, Any]]:
@@ -112,7 +114,7 @@ def dump(entries: list[ManagedFieldsEntry]) -> list[dict[str, Any]]:
 def _managed_only(fields: Fields, kind: Kind, subresource: str) -> Fields:
     """Return the fields that can have owners.
 
-    Those are not the object's identity and, if it has a status, not the part that is not being written.
+    The object's identity has no owner. If the kind has a status, neither has the part that is not being written.
     """
     ignored = {"f:apiVersion", "f:kind"}
     if subresource == "status":
@@ -158,7 +160,7 @@ def apply(
     time = now()
     fields = _managed_only(field_sets.all_fields(node, applied, applied=True), kind, subresource)
     merged: dict[str, Any] = merge(node, live, applied)
-    # A field that is applied with its current value is no conflict: both managers own it.
+    # Applying the current value of a field causes no conflict, and both managers own the field.
     changed = _managed_only(field_sets.compare(node, live, merged)[0], kind, subresource)
     identity = (manager, "Apply", subresource)
     before: Fields = set()

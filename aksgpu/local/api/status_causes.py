@@ -1,4 +1,4 @@
-"""Collects what is wrong with the values of an object, for one 422 response with a cause per field."""
+"""Collects the problems of an object's values, for one 422 response with a cause per field."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aksgpu.local.status_error import StatusError
 
 
 def _format_value(value: Any) -> str:
-    """Return a value as the server prints it in error texts: as JSON."""
+    """Return a value as JSON, the format of values in error texts."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class Causes:
-    """The causes of a Status: everything that is wrong with an object."""
+    """The causes of a Status: all problems of an object."""
 
     def __init__(self) -> None:
         self.found: list[dict[str, str]] = []
@@ -39,16 +39,16 @@ class Causes:
         self._add("FieldValueRequired", field, "Required value" + (f": {why}" if why else ""))
 
     def duplicate(self, field: str, value: Any) -> None:
-        """Add a value that may occur only once."""
+        """Add a value that occurs more than once."""
         self._add("FieldValueDuplicate", field, f"Duplicate value: {_format_value(value)}")
 
-    def too_long(self, field: str, most: int) -> None:
+    def too_long(self, field: str, maximum: int) -> None:
         """Add a value with too many bytes."""
-        self._add("FieldValueTooLong", field, f"Too long: may not be more than {most} bytes")
+        self._add("FieldValueTooLong", field, f"Too long: may not be more than {maximum} bytes")
 
-    def too_many(self, field: str, count: int, most: int) -> None:
+    def too_many(self, field: str, count: int, maximum: int) -> None:
         """Add a list with too many items."""
-        self._add("FieldValueTooMany", field, f"Too many: {count}: must have at most {most} items")
+        self._add("FieldValueTooMany", field, f"Too many: {count}: must have at most {maximum} items")
 
     def unsupported(self, field: str, value: Any, supported: Iterable[str]) -> None:
         """Add a value that is not in an enumeration."""

@@ -1,8 +1,8 @@
 """The API server's store: SQLite for durability, memory for speed.
 
-A write changes the memory at once, takes the next resourceVersion and joins the open batch. One thread commits a batch
-after the other (WAL, ``synchronous=FULL``), so that many writers share one sync of the disk. Watchers see an event
-after its commit, and a caller who awaits :meth:`Store.durable` never sees what a crash could take back.
+A write changes the memory at once, gets the next resourceVersion and is added to the open batch. One thread commits one
+batch after another (WAL, ``synchronous=FULL``), so that many writers share one sync of the disk. Watchers see an event
+after its commit. A caller that awaits :meth:`Store.durable` never sees a change that a crash could undo.
 
 The store does not interpret objects: names, validation and conflicts are checked by the registry. All methods must be
 called in one event loop. Only the commit runs in another thread.
@@ -28,9 +28,9 @@ from aksgpu.local.kinds import Kind, get_kind
 from aksgpu.local.status_error import StatusError, bad_request, expired
 
 WATCH_CACHE_SIZE = 2048
-"""Events that are kept per resource.
+"""Number of events that are kept per resource.
 
-This limits how old a watch or a continue token may be, and how far a slow watcher may fall behind.
+It limits the age of a watch or a continue token, and the backlog of a slow watcher.
 """
 
 Key = tuple[str, str]
@@ -115,7 +115,7 @@ class _WatchCache:
         self.events.append(event)
 
     def since(self, rv: int) -> list[Event]:
-        """Return the events after a version, oldest first. Its cost is proportional to their number."""
+        """Return the events after a version, oldest first. The cost is proportional to the number of events."""
         return list(takewhile(lambda event: event.entry.rv > rv, reversed(self.events)))[::-1]
 
 
@@ -180,7 +180,7 @@ class Store:
         self.revision = 0
         """The last resourceVersion."""
         self.derived: dict[str, Any] = {}
-        """Cached results that others have computed from the objects. Cleared when the objects are read again."""
+        """Cache for results that other modules compute. It is cleared when the objects are read again."""
         self.durable_revision = 0
         """The version of the last write that is on disk and has been sent to watchers."""
         self._objects: dict[str, dict[Key, Entry]] = defaultdict(dict)
@@ -200,7 +200,7 @@ class Store:
         await self._load()
 
     async def close(self) -> None:
-        """Commit what is pending, end all watches and close the database."""
+        """Commit pending writes, end all watches and close the database."""
         if self._flusher is not None:
             await self._flusher
         self._end_watches(None)

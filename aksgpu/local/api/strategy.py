@@ -1,8 +1,8 @@
-"""What the API server sets in objects, beyond the constant defaults in ``data/rules.yaml``.
+"""Values that the API server computes, in addition to the constant defaults in ``data/rules.yaml``.
 
-The functions in :data:`DEFAULTERS` complete a part of an object whenever a client sends it, as ``SetDefaults``
-functions do in Kubernetes. :func:`prepare_create` and :func:`prepare_update` complete a whole object before it is
-validated and stored. What depends on other objects is part of admission.
+The functions in :data:`DEFAULTERS` complete a part of an object whenever a client sends it, like the ``SetDefaults``
+functions of Kubernetes. :func:`prepare_create` and :func:`prepare_update` complete a whole object before it is
+validated and stored. Values that depend on other objects are set by admission.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _job(spec: Object) -> None:
     spec.setdefault("podReplacementPolicy", replacement)
 
 
-def _rolling(strategy: Object) -> None:
+def _update_strategy(strategy: Object) -> None:
     if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
         strategy["rollingUpdate"] = {"maxUnavailable": 1, "maxSurge": 0} | strategy.get("rollingUpdate", {})
 
@@ -105,7 +105,7 @@ def _service(spec: Object) -> None:
 DEFAULTERS: dict[str, Defaulter] = {
     "Container": _container,
     "DaemonSet": _daemon_set,
-    "DaemonSetUpdateStrategy": _rolling,
+    "DaemonSetUpdateStrategy": _update_strategy,
     "EphemeralContainer": _container,
     "JobSpec": _job,
     "Namespace": _namespace,

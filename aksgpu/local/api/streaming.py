@@ -1,8 +1,9 @@
-"""Responses that continue: watches and followed logs, sent in chunks.
+"""Streaming responses: watches and followed logs, sent in chunks.
 
-A client may read slowly, stop reading or disappear. A slow client is slowed down by its socket, and its watch ends when
-it falls too far behind. A client that has disappeared is noticed within :data:`PULSE` seconds, even if nothing happens.
-One that has stopped reading is disconnected when its time is up.
+A client may read slowly, stop reading or disappear. Data is sent to a slow client as fast as it reads, and its watch
+ends when it falls too far behind. The connection is checked every :data:`CHECK_SECONDS`, so a client that has
+disappeared is noticed even if there is nothing to send. A client that has stopped reading is disconnected when its time
+is up.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from aksgpu.local.status_error import StatusError
 
 log = logging.getLogger(__name__)
 
-PULSE = 5.0
+CHECK_SECONDS = 5.0
 """Seconds without data after which the connection is checked."""
 BOOKMARK_SECONDS = 45.0
-"""Seconds between bookmarks. Many clients give up a connection after a minute without data."""
+"""Seconds between bookmarks. Many clients close a connection after a minute without data."""
 _STUCK_BYTES = 1 << 16
-"""Unsent bytes from which on a client counts as having stopped reading."""
+"""A client with more unsent bytes than this is assumed to have stopped reading."""
 
 
 class Watch:
@@ -46,7 +47,7 @@ class Watch:
         self._newest: Entry | None = None
 
     async def lines(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
-        """Yield a line per event. ``events`` contains more bookmarks than clients want; the others are dropped."""
+        """Yield a line per event. Most bookmarks in ``events`` are dropped, because clients need fewer of them."""
         marked = time.monotonic()
         try:
             async with aclosing(events):
@@ -80,14 +81,14 @@ async def send(
     seconds: float = inf,
     last: Callable[[], bytes] = bytes,
 ) -> web.StreamResponse:
-    """Send pieces as they come, until there are no more, the time is up or the client leaves.
+    """Send pieces as they arrive, until the last one, a timeout or the end of the connection.
 
     Args:
         request: The client's request.
         pieces: What to send. It is closed at the end.
         media: The media type of the response.
-        seconds: How long the response may take.
-        last: Returns what to send at the end when the time is up.
+        seconds: The maximum duration of the response.
+        last: Returns the data to send when the time is up.
     """
     response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": media})
     try:
@@ -101,9 +102,9 @@ async def send(
         if line:
             await response.write(line)
     except ConnectionError:
-        pass  # The client has left.
+        pass  # The client has disconnected.
     except Exception:
-        # The client must notice the error, so the connection is cut instead of ended properly.
+        # The client must notice the error, so the connection is aborted instead of closed.
         log.exception("%s %s failed while sending", request.method, request.path)
         if request.transport is not None:
             request.transport.abort()
@@ -113,7 +114,7 @@ async def send(
 async def _write_pieces(
     request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None], seconds: float
 ) -> bool:
-    """Write pieces until there are no more. Returns False if the time is up or the client has left before that."""
+    """Write all pieces. Return False if the time is up or the client has disconnected before the end."""
 
     async def write() -> None:
         async with aclosing(pieces):
@@ -123,8 +124,8 @@ async def _write_pieces(
     end = time.monotonic() + seconds
     writing = asyncio.create_task(write())
     try:
-        while not _client_left(request) and time.monotonic() < end:
-            done, _ = await asyncio.wait((writing,), timeout=min(end - time.monotonic(), PULSE))
+        while not _is_disconnected(request) and time.monotonic() < end:
+            done, _ = await asyncio.wait((writing,), timeout=min(end - time.monotonic(), CHECK_SECONDS))
             if done:
                 await writing
                 return True
@@ -134,5 +135,5 @@ async def _write_pieces(
         await asyncio.gather(writing, return_exceptions=True)
 
 
-def _client_left(request: web.Request) -> bool:
+def _is_disconnected(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()

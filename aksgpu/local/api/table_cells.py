@@ -25,7 +25,7 @@ _STEPS = (
     (691_200, "d", "h"),
     (inf, "d", ""),
 )
-"""A duration below so many seconds is shown in this unit, or these two units."""
+"""Upper limit in seconds, unit, and second unit or an empty string: how a duration below the limit is shown."""
 _ACCESS_MODES = {
     "ReadWriteOnce": "RWO",
     "ReadOnlyMany": "ROX",
@@ -35,7 +35,7 @@ _ACCESS_MODES = {
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as in the AGE column: in two units at most, and less precise the longer it is."""
+    """Return a duration as in the AGE column: in at most two units. Longer durations are less precise."""
     total = int(seconds)
     if total < -1:
         return "<invalid>"
@@ -90,7 +90,7 @@ def last_seen(event: Object, now: datetime) -> str:
 
 
 def event_count(event: Object, now: datetime) -> int:
-    """Return how often an event occurred."""
+    """Return the number of times that an event occurred."""
     return get_path(event, "series.count") or event.get("count") or 1
 
 
@@ -169,7 +169,7 @@ def _address(addresses: Any, kind: str) -> str:
     return next((each["address"] for each in addresses or () if each.get("type") == kind), _NONE)
 
 
-# Claims, quotas, bindings, services.
+# Claims, quotas, bindings, services, endpoints.
 
 
 def claim_status(claim: Object, now: datetime) -> str:
@@ -185,7 +185,7 @@ def access_modes(modes: Any, now: datetime) -> str:
 
 
 def class_name(storage_class: Object, now: datetime) -> str:
-    """Return the name of a StorageClass, which says whether it is the default one."""
+    """Return the name of a StorageClass, followed by ``(default)`` if it is the default one."""
     name = str(storage_class["metadata"]["name"])
     annotations = storage_class["metadata"].get("annotations") or {}
     is_default = annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
@@ -193,12 +193,12 @@ def class_name(storage_class: Object, now: datetime) -> str:
 
 
 def quota_requests(quota: Object, now: datetime) -> str:
-    """Return what is used of a quota's resources, except limits."""
+    """Return the usage of a quota's resources, except limits."""
     return _quota(quota, limits=False)
 
 
 def quota_limits(quota: Object, now: datetime) -> str:
-    """Return what is used of a quota's limits."""
+    """Return the usage of a quota's limits."""
     return _quota(quota, limits=True)
 
 
@@ -223,9 +223,6 @@ def ports(value: Any, now: datetime) -> str:
     return ",".join(parts) or _NONE
 
 
-# Pods.
-
-
 def endpoints(obj: Object, now: datetime) -> str:
     """Return the first three addresses of Endpoints, with their ports."""
     found: list[str] = []
@@ -248,6 +245,9 @@ def slice_ports(value: Any, now: datetime) -> str:
 def _first_three(texts: list[str]) -> str:
     more = f" + {len(texts) - 3} more..." if len(texts) > 3 else ""
     return (",".join(texts[:3]) + more) or _NONE
+
+
+# Pods.
 
 
 def pod_ready(pod: Object, now: datetime) -> str:

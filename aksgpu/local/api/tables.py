@@ -1,8 +1,8 @@
-"""Objects in the forms that kubectl prints: Table and PartialObjectMetadata.
+"""Converts objects to Table and PartialObjectMetadata, which kubectl prints.
 
 The columns of a resource are in ``data/columns.yaml``, which explains its notation. A resource without columns there
-gets name and creation time, as in Kubernetes for kinds without a printer. Cells that are not just a field's value are
-computed in :mod:`aksgpu.local.api.table_cells`.
+has the columns name and creation time, as in Kubernetes for kinds without a printer. Cells that are not the value of a
+single field are computed in :mod:`aksgpu.local.api.table_cells`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from aksgpu.local.selectors import get_path
 
 META_VERSION = "meta.k8s.io/v1"
 _FINISHED = {
-    phase: [{"type": "Completed", "status": "True", "reason": phase, "message": message}]
-    for phase, message in (("Succeeded", "The pod has completed successfully."), ("Failed", "The pod failed."))
+    "Succeeded": [
+        {
+            "type": "Completed",
+            "status": "True",
+            "reason": "Succeeded",
+            "message": "The pod has completed successfully.",
+        }
+    ],
+    "Failed": [{"type": "Completed", "status": "True", "reason": "Failed", "message": "The pod failed."}],
 }
 """The conditions of a finished pod's row, by phase. Clients may use them to hide the row."""
 
@@ -35,7 +42,7 @@ class Column(NamedTuple):
 
 
 def partial_metadata(obj: Object) -> Object:
-    """Return an object's metadata alone."""
+    """Return only an object's metadata."""
     return {"kind": "PartialObjectMetadata", "apiVersion": META_VERSION, "metadata": obj["metadata"]}
 
 
@@ -86,13 +93,13 @@ def _column(row: Object, schema: str) -> Column:
         "name": row["name"],
         "type": kind,
         "format": "name" if row["name"] == "Name" else "",
-        "description": row.get("about") or _description(schema, path),
+        "description": row.get("description") or _description(schema, path),
         "priority": int(row.get("wide", False)),
     }
     if "whole" in row:
         return Column(definition, getattr(table_cells, row["whole"]))
-    convert = getattr(table_cells, row["as"]) if "as" in row else None
-    default = row.get("none", {"integer": 0, "boolean": False}.get(kind, ""))
+    convert = getattr(table_cells, row["convert"]) if "convert" in row else None
+    default = row.get("default", {"integer": 0, "boolean": False}.get(kind, ""))
 
     def cell(obj: Object, now: datetime) -> Any:
         value = get_path(obj, path)

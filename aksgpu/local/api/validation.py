@@ -16,15 +16,15 @@ from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path, labels_match
 
 _IMMUTABLE = "field is immutable"
-_MOVABLE = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
+_MUTABLE_WHILE_SUSPENDED = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
 """Fields of the template that may change while a Job is suspended, besides its metadata and containers' resources."""
 _FIXED_IN_JOBS = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
 """Fields of a Job's spec that must not change, apart from those with rules of their own."""
-_HIGHEST_PRIORITY = 1_000_000_000
+_MAX_PRIORITY = 1_000_000_000
 
 
 def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
-    """Return what is wrong with an object, including what decoding its fields has found (``given``)."""
+    """Return the problems of an object, including those that were found while its fields were decoded (``given``)."""
     causes = Causes()
     name = obj["metadata"].get("name", "")
     if not name:
@@ -55,13 +55,13 @@ def _owner_references(references: list[Object], causes: Causes) -> None:
 
 
 def _priority_class(priority_class: Object, name: str, causes: Causes) -> None:
-    if name in api_data.load("rules.yaml")["first"]["priorityclasses"]:
+    if name in api_data.load("rules.yaml")["initialObjects"]["priorityclasses"]:
         return
     if name.startswith("system-"):
         why = "priority class names with 'system-' prefix are reserved for system use only"
         causes.forbidden("metadata.name", why)
-    if priority_class["value"] > _HIGHEST_PRIORITY:
-        why = f"maximum allowed value of a user defined priority is {_HIGHEST_PRIORITY}"
+    if priority_class["value"] > _MAX_PRIORITY:
+        why = f"maximum allowed value of a user defined priority is {_MAX_PRIORITY}"
         causes.forbidden("value", why)
 
 
@@ -84,7 +84,7 @@ def _daemon_set(spec: Object, causes: Causes) -> None:
 
 
 def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Causes:
-    """Return what is wrong with an object that replaces ``old``."""
+    """Return the problems of an object that replaces ``old``."""
     causes = validate(kind, obj, given)
     if "deletionTimestamp" in old["metadata"]:
         _no_new_finalizers(obj["metadata"], old["metadata"], causes)
@@ -99,7 +99,7 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
         if value != get_path(old, path):
             causes.invalid(path, value, rules.get("text", _IMMUTABLE))
     mutable = rules.get("free")
-    if mutable and _without(_imageless(obj["spec"]), mutable) != _without(_imageless(old["spec"]), mutable):
+    if mutable and _without(_without_images(obj["spec"]), mutable) != _without(_without_images(old["spec"]), mutable):
         causes.forbidden("spec", rules["text"])
     match kind.plural:
         case "pods":
@@ -135,7 +135,7 @@ def _without(spec: Object, fields: Collection[str]) -> Object:
     return {key: value for key, value in spec.items() if key not in fields}
 
 
-def _imageless(spec: Object) -> Object:
+def _without_images(spec: Object) -> Object:
     groups = [group for group in ("containers", "initContainers") if group in spec]
     return spec | {group: [{**each, "image": ""} for each in spec[group]] for group in groups}
 
@@ -180,7 +180,7 @@ def _job_template_update(template: Object, old_job: Object, causes: Causes) -> N
         return
     if not old["suspend"] or not _is_stopped(old_job["status"]):
         causes.invalid("spec.template", template, _IMMUTABLE)
-    elif _unsettable(template["spec"]) != _unsettable(before["spec"]):
+    elif _immutable_part(template["spec"]) != _immutable_part(before["spec"]):
         causes.invalid("spec.template.spec", template["spec"], _IMMUTABLE)
 
 
@@ -190,10 +190,10 @@ def _is_stopped(status: Object) -> bool:
     return not status.get("active") and (is_marked or "startTime" not in status)
 
 
-def _unsettable(spec: Object) -> Object:
-    """Return the part of a template's spec that must not change even while the Job is suspended."""
+def _immutable_part(spec: Object) -> Object:
+    """Return the part of a template's spec that must not change, even while the Job is suspended."""
     groups = [group for group in ("containers", "initContainers") if group in spec]
-    return _without(spec, _MOVABLE) | {
+    return _without(spec, _MUTABLE_WHILE_SUSPENDED) | {
         group: [_without(each, ("resources",)) for each in spec[group]] for group in groups
     }
 
@@ -206,7 +206,7 @@ def _template(spec: Object, policies: tuple[str, ...], causes: Causes) -> None:
     labels = template["metadata"].get("labels", {})
     if not labels_match(selector, labels) or not any(selector.values()):
         causes.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    if policy == "Always" and policy not in policies:  # The default, so the field was probably not given.
+    if policy == "Always" and policy not in policies:  # This is the default, so the field was probably missing.
         choices = ", ".join(f'"{each}"' for each in policies)
         causes.required("spec.template.spec.restartPolicy", f"valid values: {choices}")
     elif policy not in policies:

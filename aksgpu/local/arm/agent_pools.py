@@ -1,4 +1,4 @@
-"""Requests on agent pools and their machines."""
+"""Request handlers for agent pools and their machines."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def put(context: Context, call: Call) -> Answer:
     location = cluster["location"]
     check_etag(call, representations.show_pool(cluster, old) if old else None)
     pool = build_pool(context, old, name, (call.body or {}).get("properties") or {}, location)
+    if old is None:
+        rules.check_subnet(cluster["pools"], pool["properties"])
     rules.check_system_pool({**cluster["pools"], name: pool})
     check_ready(context, cluster)
     vcpu_quota.check(context, location, [pool], instead_of=[old] if old else [])

@@ -1,7 +1,7 @@
 """Errors of Resource Manager, with the texts of ``refusals.yaml``.
 
 Azure Resource Manager wraps an error in ``{"error": {...}}``. The AKS resource provider behind it sends the error's
-fields at the top level. Clients meet both shapes, so the laptop sends each where Azure does.
+fields at the top level. The laptop sends each error in the form that Azure uses for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ArmError(Exception):
         code: Azure's error code.
         message: Azure's text.
         flat: whether the AKS resource provider sends it, so that the body is not wrapped.
-        target: the field at fault; empty if the error names none.
+        target: the field that caused the error; empty if the error names none.
 
     Attributes:
         headers: further headers of the response.
@@ -49,7 +49,7 @@ def refuse_if(condition: object, name: str, /, **facts: Any) -> None:
 
 
 def refusal(name: str, /, **facts: Any) -> ArmError:
-    """Return the error that ``refusals.yaml`` defines under this name, filled in with the facts."""
+    """Return the error with this name in ``refusals.yaml``. The facts fill the placeholders of its text."""
     sections = table("refusals")
     if name in sections["values"]:
         ((field, why),) = sections["values"][name].items()

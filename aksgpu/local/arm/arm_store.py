@@ -1,7 +1,7 @@
 """The persistent state of Resource Manager: resource groups, clusters with their pools, and operations.
 
 Documents are plain dicts in memory. :meth:`State.save` writes changed documents to ``arm.db`` in one transaction, which
-is on disk when it returns. Handlers save before they answer, so a killed process loses nothing that it acknowledged.
+is on disk when it returns. Handlers save before they respond, so a killed process loses nothing that it acknowledged.
 """
 
 from __future__ import annotations

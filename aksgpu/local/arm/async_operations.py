@@ -1,8 +1,8 @@
 """Long-running operations: started by a request handler, run in the background, polled by the client.
 
-An operation is a document that says what to do to which cluster. Its work only moves the cluster towards the state that
-the cluster's own document describes. An operation that was interrupted by the end of the process can therefore simply
-be run again. As in AKS, one operation runs on a cluster at a time.
+An operation is a document with the kind of the work and the cluster. The work moves the cluster towards the state in
+the cluster's own document, so an operation that was interrupted by the end of the process can be run again. As in AKS,
+one operation runs on a cluster at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aksgpu.local.arm.resource_ids import cluster_key
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 24 * 3600.0
-"""How long an operation that has ended can be polled."""
+"""Time for which an operation that has ended can be polled."""
 MAX_POLL_MILLISECONDS = 1000
 MIN_POLL_MILLISECONDS = 50
 
@@ -34,8 +34,8 @@ class OperationKind:
     """A kind of operation.
 
     Attributes:
-        work: does the work of one operation.
-        seconds: how long it takes, before the laptop's time scale.
+        work: the function that does the work of one operation.
+        seconds: its duration, before the laptop's time scale.
         state: the provisioning state of the cluster while it runs.
     """
 
@@ -45,7 +45,7 @@ class OperationKind:
 
 
 def now() -> str:
-    """Return the current time as Azure writes it."""
+    """Return the current time in Azure's format."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -81,14 +81,14 @@ class Operations:
                 self._start_task(operation)
 
     async def stop(self) -> None:
-        """Stop working. :meth:`resume` continues the unfinished operations."""
+        """Interrupt the operations. :meth:`resume` continues them."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def start(self, kind: str, location: str, cluster: Document | None = None, **fields: Any) -> Document:
-        """Save an operation together with what it changes, and start it.
+        """Save an operation together with the documents that it changes, and start it.
 
         Args:
             kind: a key of the table of operation kinds.
@@ -98,7 +98,7 @@ class Operations:
         """
         slow = self._faults.take("slow")
         factor = float(slow.get("factor", 10)) if slow is not None else 1.0
-        # Only an operation on a cluster can be aborted, so no other gets stuck.
+        # Only operations on a cluster get stuck, because others cannot be aborted.
         stuck = cluster is not None and self._faults.take("stuck") is not None
         operation: Document = {
             "id": str(uuid.uuid4()),
@@ -129,7 +129,7 @@ class Operations:
         return found if found and found["status"] == "InProgress" else None
 
     async def cancel(self, operation: Document) -> None:
-        """End an operation as ``Canceled``. What it has done so far stays."""
+        """End an operation as ``Canceled``. Its changes so far are kept."""
         task = self._tasks.get(operation["id"])
         self._end(operation, "Canceled", {"code": "Canceled", "message": "The operation was canceled."})
         if task is not None:
@@ -139,8 +139,8 @@ class Operations:
     def retry_after(self, operation: Document) -> dict[str, str]:
         """Return the header that says when to poll again.
 
-        ``Retry-After`` counts whole seconds. Clients that know ``retry-after-ms`` too prefer ``Retry-After``, so only
-        one of them is sent: the finer one when the operation is nearly done.
+        ``Retry-After`` is in whole seconds. Clients that support both headers prefer it to ``retry-after-ms``, so only
+        one of them is sent: ``retry-after-ms`` when the operation is nearly done.
         """
         remaining = operation["begun"] + operation["seconds"] - time.time()
         milliseconds = max(MIN_POLL_MILLISECONDS, int(remaining * 500))
@@ -167,7 +167,7 @@ class Operations:
             self._end(operation, "Succeeded")
 
     def _end(self, operation: Document, status: str, error: Any = None) -> None:
-        """Save the outcome of an operation, for the cluster and the pool as well."""
+        """Save the outcome of an operation in the operation, the cluster and the pool."""
         if operation["status"] != "InProgress":
             return
         operation |= {"status": status, "endTime": now(), "ended": time.time()}
@@ -186,7 +186,7 @@ class Operations:
         self._save(operation)
 
     def _save(self, operation: Document) -> None:
-        """Write an operation and what it changes in one transaction."""
+        """Write an operation and the documents that it changes in one transaction."""
         changed = [("operations", operation["id"])]
         if operation["cluster"]:
             changed.append(("clusters", operation["cluster"]))

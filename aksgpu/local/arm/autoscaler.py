@@ -1,9 +1,9 @@
 """The cluster autoscaler: pools that grow when pods wait for a node, and shrink when nodes stay empty.
 
-AKS runs the Kubernetes cluster autoscaler. This is a smaller version of it. It does not act as an operation of Resource
-Manager, and leaves a cluster alone while an operation is in progress. It is simpler in three ways: it removes only
-empty nodes, not nodes of low utilization; of several pools that could grow it chooses the one that helps most pods,
-where AKS chooses at random; and it ignores the pods that DaemonSets will place on a new node.
+AKS runs the Kubernetes cluster autoscaler. This is a smaller version of it. It is not an operation of Resource Manager,
+and does nothing to a cluster while an operation is in progress. It is simpler in three ways. It removes only empty
+nodes, not nodes with low utilization. If several pools could grow, it chooses the one that helps the most pods, while
+AKS chooses at random. It ignores the pods that DaemonSets will place on a new node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
 from aksgpu.local.arm.operation_steps import reconcile_pool
 from aksgpu.local.control import event_recorder, filters
-from aksgpu.local.control.controller_runtime import get_condition, is_finished
+from aksgpu.local.control.controller_runtime import get_condition, is_finished, is_ready
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import StatusError
@@ -32,9 +32,9 @@ COMPONENT = "cluster-autoscaler"
 SCAN_SECONDS = 10.0
 """Time between two scans."""
 BACKOFF_SECONDS = 300.0
-"""How long a pool does not grow after a scale-up failed."""
+"""Time for which a pool does not grow after a scale-up has failed."""
 RECONCILE_SECONDS = 2.0
-"""How long it takes to create the nodes of a scale-up."""
+"""Time in which the nodes of a scale-up are created."""
 UNNEEDED = ("scale-down-unneeded-time", 600.0)
 """Profile option and default: seconds after which an empty node is removed."""
 UNREADY = ("scale-down-unready-time", 1200.0)
@@ -54,8 +54,8 @@ class Pool:
         nodes: its nodes.
         group: the name of its scale set.
         template: the Node object of a new node.
-        room: how many nodes it can grow by.
-        blocked: why it cannot grow; empty if it can.
+        room: number of nodes that it can grow by.
+        blocked: the reason why it cannot grow; empty if it can.
     """
 
     def __init__(self, cluster: Document, pool: Document, nodes: list[Object], backoff: bool) -> None:
@@ -75,14 +75,14 @@ class Pool:
             self.blocked = MAX_SIZE_REACHED
 
     def new_view(self) -> filters.NodeInfo:
-        """Return the scheduler's view of a node that the pool does not have yet."""
+        """Return the scheduler's view of a new node of the pool."""
         view = filters.NodeInfo(self.template["metadata"]["name"])
         view.set_node(self.template)
         return view
 
     def is_ready(self, node: Object) -> bool:
         """Return whether the node is ready and has all devices of the template. Other nodes are still starting."""
-        ready = not pool_nodes.is_deallocated(node) and get_condition(node, "Ready").get("status") == "True"
+        ready = not pool_nodes.is_deallocated(node) and is_ready(node)
         return ready and _devices(node).keys() >= _devices(self.template).keys()
 
     def pack(self, pods: list[PendingPod], starting: int, additional: int) -> tuple[list[Object], int]:
@@ -99,20 +99,20 @@ class Pool:
         placed = []
         views = [self.new_view() for _ in range(starting)]
         first_candidate = Counter[bytes]()
-        for pod, shape in pods:
-            # A node that was too full for a pod of this shape stays too full for the next.
-            index = first_candidate[shape.key]
-            while index < len(views) and filters.filter_node(shape, views[index]).reasons:
+        for pod, requirements in pods:
+            # A node without room for a pod has no room for later pods with the same requirements.
+            index = first_candidate[requirements.key]
+            while index < len(views) and filters.filter_node(requirements, views[index]).reasons:
                 index += 1
-            first_candidate[shape.key] = index
+            first_candidate[requirements.key] = index
             if index == len(views):
                 view = self.new_view()
-                if index >= starting + additional or filters.filter_node(shape, view).reasons:
+                if index >= starting + additional or filters.filter_node(requirements, view).reasons:
                     continue
                 views.append(view)
-            views[index].add_pod(
-                filters.AssignedPod(pod["metadata"]["uid"], object_key(pod), shape.priority, shape.requests)
-            )
+            uid = pod["metadata"]["uid"]
+            assigned = filters.AssignedPod(uid, object_key(pod), requirements.priority, requirements.requests)
+            views[index].add_pod(assigned)
             placed.append(pod)
         return placed, len(views) - starting
 
@@ -147,11 +147,11 @@ class Scaler:
         self._cluster = cluster
         self._scale = context.settings.time_scale
         self._messages: dict[str, str] = {}  # by pod uid: the last NotTriggerScaleUp message
-        self._empty_since: dict[tuple[str, bool], float] = {}  # by node name and readiness
+        self._empty_since: dict[tuple[str, bool], float] = {}  # by node name and whether the node is ready
         self._backoff_until: dict[str, float] = {}  # by pool name
 
     async def scan(self) -> None:
-        """Grow one pool. If no pod needs that, remove empty nodes."""
+        """Grow one pool. If no pod needs a new node, remove empty nodes."""
         documents = [
             pool
             for pool in self._cluster["pools"].values()
@@ -184,32 +184,32 @@ class Scaler:
     async def _choose(
         self, objects: Objects, pools: list[Pool], waiting: list[Object]
     ) -> tuple[Pool | None, list[Object], int]:
-        """Choose the pool that helps most pods, and record an event for the pods that no pool helps.
+        """Choose the pool that helps the most pods, and record an event for the pods that no pool helps.
 
         Returns:
             The pool or None, the pods that it helps, and the number of nodes to add.
         """
         pending = [(pod, filters.PodRequirements(pod["spec"])) for pod in waiting]
-        for pool in pools:  # pods that will fit on nodes that are starting need no new node
+        for pool in pools:  # a pod that fits on a node that is starting needs no new node
             starting = pool.properties["count"] - sum(map(pool.is_ready, pool.nodes))
             settled = _uids(pool.pack(pending, starting, 0)[0])
-            pending = [(pod, shape) for pod, shape in pending if pod["metadata"]["uid"] not in settled]
+            pending = [each for each in pending if each[0]["metadata"]["uid"] not in settled]
         options = [(pool, *pool.pack(pending, 0, pool.room)) for pool in pools if not pool.blocked]
         helped = {uid for _, placed, _ in options for uid in _uids(placed)}
         last_messages = self._messages
         self._messages = {}
-        for pod, shape in pending:
+        for pod, requirements in pending:
             uid = pod["metadata"]["uid"]
             if uid in helped:
                 continue
-            message = f"pod didn't trigger scale-up: {_reasons(shape, pools)}"
+            message = f"pod didn't trigger scale-up: {_reasons(requirements, pools)}"
             self._messages[uid] = message
             if last_messages.get(uid) != message:
                 await event_recorder.write_event(objects, COMPONENT, pod, "Normal", "NotTriggerScaleUp", message)
         return max(options, key=lambda option: len(option[1])) if helped else (None, [], 0)
 
     async def _grow(self, objects: Objects, pool: Pool, placed: list[Object], added: int) -> bool:
-        """Raise the pool's count and record events for the pods. Return whether Azure allows it."""
+        """Raise the pool's count and record events for the pods. Return whether Azure allowed it."""
         document = pool.document
         properties = pool.properties
         before = properties["count"]
@@ -278,14 +278,14 @@ class Scaler:
         return same and self._context.operations.get_running(self._cluster) is None
 
 
-def _reasons(shape: filters.PodRequirements, pools: list[Pool]) -> str:
-    """Return why no pool helps pods of this shape, with the number of pools for each reason."""
+def _reasons(requirements: filters.PodRequirements, pools: list[Pool]) -> str:
+    """Return the reasons why no pool helps pods with these requirements, with the number of pools for each."""
     counts: Counter[str] = Counter()
     for pool in pools:
         if pool.blocked:
             counts[pool.blocked] += 1
         else:
-            counts.update(filters.filter_node(shape, pool.new_view()).reasons or [MAX_SIZE_REACHED])
+            counts.update(filters.filter_node(requirements, pool.new_view()).reasons or [MAX_SIZE_REACHED])
     return ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
 
 

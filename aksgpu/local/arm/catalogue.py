@@ -1,4 +1,4 @@
-"""Requests on what Azure offers: Kubernetes versions, resource providers, VM sizes, quota usage and retail prices."""
+"""Request handlers for Kubernetes versions, resource providers, VM sizes, quota usage and retail prices."""
 
 from __future__ import annotations
 
@@ -93,18 +93,22 @@ def list_usages(context: Context, call: Call) -> Answer:
     """
     location = check_location(call.path["location"], "locations/usages")
     used = vcpu_quota.usage(context, location)
-    names = {vcpu_quota.REGION: "Total Regional vCPUs", vcpu_quota.SPOT: "Total Regional Low-priority vCPUs"}
-    for family in dict.fromkeys(size.family for size in reference_data.sizes().values()):
-        names[family if " " in family else family[0].lower() + family[1:]] = f"{family} vCPUs"
-    rows = [
-        {
-            "name": {"value": name, "localizedValue": shown},
-            "currentValue": used[name if name in (vcpu_quota.REGION, vcpu_quota.SPOT) else name.lower()],
+
+    def row(name: str, localized: str, key: str) -> dict[str, Any]:
+        return {
+            "name": {"value": name, "localizedValue": localized},
+            "currentValue": used[key],
             "limit": vcpu_quota.limit(context, name),
             "unit": "Count",
         }
-        for name, shown in names.items()
+
+    rows = [
+        row(vcpu_quota.REGION, "Total Regional vCPUs", vcpu_quota.REGION),
+        row(vcpu_quota.SPOT, "Total Regional Low-priority vCPUs", vcpu_quota.SPOT),
     ]
+    for family in dict.fromkeys(size.family for size in reference_data.sizes().values()):
+        name = family if " " in family else family[0].lower() + family[1:]
+        rows.append(row(name, f"{family} vCPUs", name.lower()))
     return Answer(200, {"value": rows})
 
 

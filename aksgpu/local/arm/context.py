@@ -1,7 +1,7 @@
-"""What every request handler of Resource Manager receives and returns.
+"""The arguments and the return type of Resource Manager's request handlers.
 
-A handler takes the :class:`Context` and a :class:`Call`, and returns an :class:`Answer`. It knows nothing of the HTTP
-server, and reaches Kubernetes only through :class:`Clusters`.
+A handler takes the :class:`Context` and a :class:`Call`, and returns an :class:`Answer`. It does not depend on the HTTP
+server, and uses Kubernetes only through :class:`Clusters`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Clusters(Protocol):
         ...
 
     def unload_roles(self, seconds: float) -> None:
-        """Let every running API server answer for some seconds as if it had not loaded RBAC's roles yet."""
+        """Make every running API server behave for some seconds as if it had not loaded the RBAC roles yet."""
         ...
 
     async def close(self, cluster_id: str) -> None:
@@ -135,7 +135,7 @@ class Context:
         return cluster, cluster["pools"][name.lower()]
 
     def accept(self, call: Call, operation: Document, *, status: int = 202, body: Any = None) -> Answer:
-        """Return the response that starts a long-running operation: where to poll, and when."""
+        """Return the response for a long-running operation, with headers that say where and when to poll."""
         version = f"?api-version={quote(call.query.get('api-version', '2017-08-31'))}"
         address = f"{call.base_url}{operations_path(operation)}"
         headers = {"Azure-AsyncOperation": f"{address}/operations/{operation['id']}{version}"}

@@ -1,7 +1,7 @@
 """Faults on demand, for tests and notebooks: quota, capacity, throttling, broken drivers, lost nodes, spot evictions.
 
-Most faults wait in :class:`~aksgpu.local.arm.faults.Faults` until a request or an operation meets them. What happens to
-a node happens at once.
+Most faults are kept in :class:`~aksgpu.local.arm.faults.Faults` until a request or an operation triggers them. Faults
+of nodes and API servers happen at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aksgpu.local.arm import pool_nodes
 from aksgpu.local.arm.arm_errors import refusal
 from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
-from aksgpu.local.arm.json_schema import WrongField, require
+from aksgpu.local.arm.json_schema import InvalidField, require
 from aksgpu.local.arm.reference_data import table
 from aksgpu.local.control import event_recorder
 from aksgpu.local.node_annotations import GPU_DRIVER_ERROR, KUBELET_AWAY
@@ -25,14 +25,14 @@ from aksgpu.local.objects import Object, Objects
 DRIVER_ERROR = "Driver/library version mismatch"
 
 ROLES_LOAD_SECONDS = 5.0
-"""Time for which an API server that has just started has no roles, unless the fault says otherwise."""
+"""Default time for which an API server has no roles."""
 
 NOTICE_SECONDS = 1.0
-"""Time between the notice of an eviction and the eviction, before the time scale. Azure gives at most 30 seconds."""
+"""Time between the notice of an eviction and the eviction, before the time scale. Azure waits at most 30 seconds."""
 
 
 async def inject(context: Context, kind: str, details: dict[str, Any]) -> str:
-    """Inject a fault, or cause it at once if its kind does not wait.
+    """Add a fault to those that have not happened yet, or cause it at once.
 
     Args:
         context: the subscription.
@@ -86,8 +86,8 @@ def _check(kind: str, details: dict[str, Any]) -> None:
         raise refusal("no_fault", fault=kind, fields=sorted(details.keys() - fields) or "nothing", known=known)
     try:
         require(schemas[kind], details)
-    except WrongField as wrong:
-        raise refusal("bad_fault", fault=kind, why=wrong) from None
+    except InvalidField as error:
+        raise refusal("bad_fault", fault=kind, why=error) from None
 
 
 async def _running_nodes(context: Context) -> AsyncIterator[tuple[Document, Document, Objects, Object]]:
@@ -123,7 +123,7 @@ async def _set_annotation(
         name: the node; empty for all nodes.
         key: the annotation.
         value: its value; None removes it.
-        with_driver: whether only nodes with an NVIDIA driver count.
+        with_driver: whether to skip nodes without an NVIDIA driver.
     """
     found = False
     async for _, pool, objects, node in _running_nodes(context):
@@ -136,7 +136,7 @@ async def _set_annotation(
 
 
 async def remove_node_at_once(context: Context, name: str) -> str:
-    """Remove a machine with its pods, logs included, as when Azure loses it. Nothing announces it.
+    """Remove a machine with its pods and their logs without notice, as when Azure loses it.
 
     Args:
         context: the subscription.
@@ -163,8 +163,8 @@ async def remove_node_at_once(context: Context, name: str) -> str:
 async def evict_spot_node(context: Context, details: dict[str, Any]) -> str:
     """Evict one node of a spot pool, as Azure does when it needs the capacity.
 
-    The node announces the eviction as AKS' node problem detector does. Then the machine is deleted or deallocated, as
-    the pool's eviction policy says.
+    The node announces the eviction as AKS' node problem detector does. Then the machine is deleted or deallocated,
+    depending on the pool's eviction policy.
 
     Returns:
         The node's name.

@@ -1,6 +1,6 @@
-"""Injected faults that wait for the request or operation that they make fail.
+"""Injected faults that have not happened yet.
 
-A fault is used up when it happens. All faults are forgotten when the process ends.
+A fault is removed when it happens. All faults are forgotten when the process ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Faults:
         self._pending += [(kind, details)] * details.get("times", 1)
 
     def take(self, kind: str, **facts: str) -> dict[str, Any] | None:
-        """Use up a fault of this kind whose details match the facts. Return its details, or None without one."""
+        """Remove a fault of this kind whose details match the facts. Return its details, or None if there is none."""
         for fault in self._pending:
             details = fault[1]
             compared = {name: value for name, value in facts.items() if name in details}
@@ -67,7 +67,7 @@ def throttled(name: str, seconds: float) -> ArmError:
 
     Args:
         name: AKS' name of the kind of request.
-        seconds: how long the client should wait.
+        seconds: the time that the client should wait.
     """
     wait = max(1, round(seconds))
     error = refusal("throttled", what=name, wait=wait)

@@ -20,12 +20,12 @@ TYPES: dict[str, Any] = {
 }
 
 
-class WrongField(ValueError):
+class InvalidField(ValueError):
     """A value that does not match its schema.
 
     Args:
         path: the path of the field, separated by dots.
-        why: what is wrong, and what is allowed.
+        why: the problem, and the allowed values.
     """
 
     def __init__(self, path: str, why: str) -> None:
@@ -35,18 +35,18 @@ class WrongField(ValueError):
 
 
 def require(schema: Mapping[str, Any], value: Any, path: str = "") -> None:
-    """Raise WrongField if the value does not match the schema."""
+    """Raise InvalidField if the value does not match the schema."""
     kind = schema["type"]
     if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        raise WrongField(path, f"cannot unmarshal {_json_type(value)} into a field of type {kind}.")
+        raise InvalidField(path, f"cannot unmarshal {_json_type(value)} into a field of type {kind}.")
     if isinstance(value, str) and value:  # Azure treats an empty string as absent
         if value not in schema.get("enum", [value]):
-            raise WrongField(path, f"'{value}' is not one of {', '.join(schema['enum'])}.")
+            raise InvalidField(path, f"'{value}' is not one of {', '.join(schema['enum'])}.")
         if "pattern" in schema and re.fullmatch(schema["pattern"], value) is None:
-            raise WrongField(path, f"'{value}' is not {schema['description']}.")
+            raise InvalidField(path, f"'{value}' is not {schema['description']}.")
     if "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
         limits = f"it must be between {schema['minimum']} and {schema['maximum']}"
-        raise WrongField(path, f"{value} is not allowed: {limits}.")
+        raise InvalidField(path, f"{value} is not allowed: {limits}.")
     prefix = schema.get("title", path)
     for name, field in schema.get("properties", {}).items():
         if value.get(name) is not None:

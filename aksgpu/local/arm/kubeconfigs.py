@@ -2,7 +2,7 @@
 
 The login is a client certificate and a bearer token, or on clusters with Entra ID the ``kubelogin`` program that
 fetches a token, as on AKS. The laptop has no Entra ID. Clients always receive its own Resource Manager token, which
-clusters accept as Entra token.
+clusters accept as an Entra ID token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests on managed clusters."""
+"""Request handlers for managed clusters."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def put(context: Context, call: Call) -> Answer:
 def _build_pools(
     context: Context, old_pools: dict[str, Document], body: Document, location: str
 ) -> dict[str, Document]:
-    """Return the existing pools with the changes and the new pools of a request on a cluster."""
+    """Return the existing pools with a request's changes, and its new pools."""
     pools = dict(old_pools)
     for profile in (body.get("properties") or {}).get("agentPoolProfiles") or []:
         pool = build_pool(context, old_pools.get(profile.get("name")), profile.get("name") or "", profile, location)
@@ -67,7 +67,7 @@ def _create_node_group(context: Context, group: Document, cluster: Document) -> 
     key = str(name.lower())
     refuse_if(rules.GROUP_NAME.fullmatch(name) is None, "bad_group_name", name=name)
     refuse_if(key == group["name"].lower(), "node_group_same", name=name)
-    refuse_if(key in context.state.groups, "node_group_there", name=name)
+    refuse_if(key in context.state.groups, "node_group_exists", name=name)
     context.state.groups[key] = {
         "name": name,
         "location": cluster["location"],
@@ -79,7 +79,7 @@ def _create_node_group(context: Context, group: Document, cluster: Document) -> 
 
 
 def build_pool(context: Context, old: Document | None, name: str, given: Document, location: str) -> Document:
-    """Return a pool with the changes that a request asks for. The existing document is not modified."""
+    """Return a pool with the changes in a request. The existing document is not modified."""
     if old is None:
         if not given.get("vmSize") and given.get("type") in (None, "VirtualMachineScaleSets"):
             given = {**given, "vmSize": vcpu_quota.default_size(context, location, given)}
@@ -93,7 +93,10 @@ def build_pool(context: Context, old: Document | None, name: str, given: Documen
 
 
 def check_etag(call: Call, shown: Document | None) -> None:
-    """Raise ArmError if ``If-Match`` or ``If-None-Match`` forbids the change of a resource, None if it is new."""
+    """Raise ArmError if ``If-Match`` or ``If-None-Match`` forbids a change.
+
+    ``shown`` is the representation of the resource, or None if the request creates it.
+    """
     etag = (shown or {}).get("eTag") or (shown or {}).get("properties", {}).get("eTag")
     match = call.headers.get("If-Match", "").strip('"')
     none_match = call.headers.get("If-None-Match", "").strip('"')
@@ -174,7 +177,7 @@ async def abort(context: Context, call: Call) -> Answer:
 
 
 def credential(name: str) -> Callable[[Context, Call], Answer]:
-    """Return the handler that answers with the kubeconfig of this name."""
+    """Return the handler that responds with the kubeconfig of this name."""
 
     def handler(context: Context, call: Call) -> Answer:
         cluster = context.get_cluster(call)

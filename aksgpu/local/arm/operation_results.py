@@ -1,4 +1,4 @@
-"""Requests that poll a long-running operation."""
+"""Request handlers for polling a long-running operation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aksgpu.local.arm.resource_ids import operations_path
 
 
 def get_status(context: Context, call: Call) -> Answer:
-    """Answer ``GET .../operations/{operation}``."""
+    """Handle ``GET .../operations/{operation}``."""
     operation = _get_operation(context, call)
     shown = {key: operation[key] for key in ("status", "startTime", "endTime", "error") if key in operation}
     identity = f"{operations_path(operation)}/operations/{operation['id']}"
@@ -18,7 +18,7 @@ def get_status(context: Context, call: Call) -> Answer:
 
 
 def get_result(context: Context, call: Call) -> Answer:
-    """Answer ``GET .../operationresults/{operation}``: 202 while it is in progress, then 204 or the error."""
+    """Handle ``GET .../operationresults/{operation}``: 202 while it is in progress, then 204 or the error."""
     operation = _get_operation(context, call)
     if operation["status"] == "InProgress":
         address = f"{call.base_url}{call.path['raw']}"

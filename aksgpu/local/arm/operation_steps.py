@@ -17,7 +17,7 @@ from aksgpu.local.arm.context import Context
 from aksgpu.local.arm.resource_ids import cluster_id
 
 CONTROL_PLANE_SHARE = 0.3
-"""The fraction of an operation's time that passes before the first node appears."""
+"""The fraction of an operation's time before its first node is created."""
 
 
 def operation_kinds(context: Context) -> dict[str, OperationKind]:
@@ -67,7 +67,7 @@ async def delete_machines(context: Context, operation: Document) -> None:
 
 
 async def upgrade_pool(context: Context, operation: Document) -> None:
-    """Replace the pool's nodes by nodes with the newest image, one after another."""
+    """Replace the pool's nodes with nodes of the newest image, one after another."""
     cluster, (pool,) = _get_targets(context, operation)
     objects = await context.get_objects(cluster)
     context.faults.check_machines(pool["properties"])
@@ -125,7 +125,7 @@ async def delete_group(context: Context, operation: Document) -> None:
 
 
 async def only_wait(context: Context, operation: Document) -> None:
-    """Wait for the operation's time and change nothing."""
+    """Wait for the duration of the operation, and change nothing."""
     await asyncio.sleep(operation["seconds"])
 
 
@@ -136,6 +136,6 @@ async def reconcile_pool(context: Context, cluster: Document, pool: Document, se
 
 
 def _get_targets(context: Context, operation: Document) -> tuple[Document, list[Document]]:
-    """Return the cluster that an operation changes, and the pools: one of them, or all."""
+    """Return the cluster that an operation changes, and its pool or, without one, all pools."""
     cluster = context.state.clusters[operation["cluster"]]
     return cluster, [pool for name, pool in cluster["pools"].items() if operation["pool"] in ("", name)]

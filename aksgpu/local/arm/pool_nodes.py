@@ -30,7 +30,7 @@ DIGITS = string.digits + string.ascii_lowercase
 SHUTDOWN_TAINT = {"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}
 """The taint that Azure's cloud provider adds to a node while its virtual machine is deallocated."""
 POD_GRACE_SECONDS = 2
-"""Termination grace period of evicted pods, and how long a drain waits for them."""
+"""Termination grace period of evicted pods. A drain waits for them as long."""
 FIRST_HOST = 4
 """Azure reserves the first four addresses of a subnet."""
 
@@ -68,7 +68,10 @@ def parse_taint(text: str) -> dict[str, str]:
     key, value, effect = match.groups()
     if name_formats.qualified_name_problems(key) or name_formats.label_value_problems(value or ""):
         raise ValueError(text)
-    return {"key": key, **({"value": value} if value else {}), "effect": effect}
+    taint = {"key": key, "effect": effect}
+    if value:
+        taint["value"] = value
+    return taint
 
 
 def _size(pool: Document) -> reference_data.Size:
@@ -144,13 +147,13 @@ def gpu_annotations(pool: Document) -> dict[str, str]:
 
 
 def _kubelet_annotations(pool: Document) -> dict[str, str]:
-    """Return the annotations for those fields of the kubelet's configuration that the node agent uses."""
+    """Return annotations for the fields of the kubelet's configuration that the node agent uses."""
     size = (pool["properties"].get("kubeletConfig") or {}).get("containerLogMaxSizeMB")
     return {node_annotations.CONTAINER_LOG_MAX_MB: str(size)} if size else {}
 
 
 def gpu_resources(pool: Document) -> dict[str, str]:
-    """Return the extended resources of a node once its device plugin runs, as the autoscaler expects them."""
+    """Return the extended resources that the autoscaler expects of a node whose device plugin is running."""
     size = _size(pool)
     described = gpu_annotations(pool)
     if not size.nvidia:
@@ -209,7 +212,7 @@ def internal_ip(node: Object) -> str:
 
 
 def _resources(size: reference_data.Size, max_pods: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Return capacity and allocatable by AKS' rules for reserved resources."""
+    """Return capacity and allocatable, computed with AKS' rules for reserved resources."""
     memory = int(size.ram_gb * 1024 * 1024 * 0.975)
     reserved = min((20 * max_pods + 50) * 1024, memory // 4) + 100 * 1024
     steps = reference_data.table("offer")["cpu_reserved"]
@@ -219,14 +222,14 @@ def _resources(size: reference_data.Size, max_pods: int) -> tuple[dict[str, str]
 
 
 async def list_nodes(objects: Objects, pool: Document) -> list[Object]:
-    """Return the pool's nodes by index. They are found by name, since users can change labels."""
+    """Return the pool's nodes, ordered by index. They are found by name, because users can change labels."""
     pattern = re.compile(rf"aks-{pool['name']}-\d{{8}}-vmss[0-9a-z]{{6}}")
     found = [node for node in (await objects.list("nodes"))[0] if pattern.fullmatch(node["metadata"]["name"])]
     return sorted(found, key=lambda node: node_index(node["metadata"]["name"]))
 
 
 async def reconcile(objects: Objects, cluster: Document, pool: Document, seconds: float) -> None:
-    """Create, update and remove nodes until they match the pool's document, spread over ``seconds``."""
+    """Create, update and remove nodes until they match the pool's document. The changes are spread over ``seconds``."""
     nodes = await list_nodes(objects, pool)
     deallocated = [node for node in nodes if is_deallocated(node)]
     running = [node for node in nodes if not is_deallocated(node)]
@@ -258,7 +261,7 @@ async def reconcile(objects: Objects, cluster: Document, pool: Document, seconds
 async def cordon(objects: Objects, names: Iterable[str]) -> None:
     """Cordon nodes before the first of them is drained, so that its pods do not move to the next one.
 
-    Nodes that do not exist or that are cordoned already are left as they are.
+    Nodes that do not exist or that are already cordoned are skipped.
     """
     for name in names:
         with ignoring(404):
@@ -272,7 +275,7 @@ async def cordon(objects: Objects, names: Iterable[str]) -> None:
 async def remove_node(objects: Objects, name: str, *, deallocate: bool = False) -> None:
     """Drain a node, then delete it.
 
-    With ``deallocate``, the node stays and is not ready, because its machine keeps its disks and can be started again.
+    With ``deallocate``, the node is kept and is not ready, because its machine has its disks and can be started again.
     """
     await cordon(objects, [name])
     await _drain(objects, name)
@@ -315,14 +318,14 @@ async def _mark_deallocated(objects: Objects, name: str) -> None:
 
 
 async def replace_nodes(objects: Objects, cluster: Document, pool: Document, surge: int, seconds: float) -> None:
-    """Replace every running node of the pool by one with the newest image.
+    """Replace every running node of the pool with one of the newest image.
 
     Args:
         objects: the cluster's objects.
         cluster: the cluster.
         pool: the pool.
         surge: nodes to add while others are replaced.
-        seconds: how long it takes.
+        seconds: the duration of the replacement.
     """
     running = [node for node in await list_nodes(objects, pool) if not is_deallocated(node)]
     pause = seconds / (len(running) + 1)

@@ -1,4 +1,4 @@
-"""What the laptop's Azure offers: regions, VM sizes, zones and quota, read from the YAML files beside this module.
+"""The regions, VM sizes, zones and quota of the laptop's Azure, read from the YAML files in this package.
 
 The GPU sizes come from the library's own table, ``gpu_sizes.csv``.
 """
@@ -13,15 +13,16 @@ from typing import Any
 
 import yaml
 
+from aksgpu.common import yaml_loader
+
 NODE_IMAGE = "AKSUbuntu-2404gen2containerd-202610.13.0"
 
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """Return the content of a YAML file beside this module. Callers must not modify it."""
+    """Return the content of a YAML file in this package. Callers must not modify it."""
     text = resources.files("aksgpu.local.arm").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast but optional
-    found: dict[str, Any] = yaml.load(text, loader)
+    found: dict[str, Any] = yaml.load(text, yaml_loader.LOADER)
     return found
 
 

@@ -22,7 +22,7 @@ SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
 def new_cluster(group: str, name: str, location: str) -> Document:
     """Return the document of a new cluster with AKS' defaults."""
     node_group = f"MC_{group}_{name}_{location}"
-    if len(node_group) > 80:  # AKS cuts the name here. The hash keeps names apart that differ after the cut.
+    if len(node_group) > 80:  # AKS truncates the name here. The hash makes truncated names unique.
         node_group = f"{node_group[:71]}_{_guid(node_group.lower())[:8]}"
     return {
         "id": secrets.token_hex(6),
@@ -145,11 +145,13 @@ def show_cluster(cluster: Document) -> Document:
         "name": cluster["name"],
         "type": CLUSTER_TYPE,
         "location": cluster["location"],
-        **({"tags": cluster["tags"]} if "tags" in cluster else {}),
-        **({"identity": _identity(cluster)} if "identity" in cluster else {}),
         "sku": cluster.get("sku") or {"name": "Base", "tier": "Free"},
         "properties": properties,
     }
+    if "tags" in cluster:
+        shown["tags"] = cluster["tags"]
+    if "identity" in cluster:
+        shown["identity"] = _identity(cluster)
     return {**shown, "eTag": _etag(shown)}
 
 

@@ -1,4 +1,4 @@
-"""Requests on subscriptions and resource groups."""
+"""Request handlers for subscriptions and resource groups."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from aksgpu.local.arm.rules import GROUP_NAME, check_location
 
 def show_group(group: Document) -> Document:
     """Return the representation of a resource group."""
-    return {
+    shown: Document = {
         "id": group_id(group["name"]),
         "name": group["name"],
         "type": "Microsoft.Resources/resourceGroups",
         "location": group["location"],
-        **({"tags": group["tags"]} if group.get("tags") is not None else {}),
-        **({"managedBy": group["managedBy"]} if group.get("managedBy") else {}),
         "properties": {"provisioningState": group["state"]},
     }
+    if group.get("tags") is not None:
+        shown["tags"] = group["tags"]
+    if group.get("managedBy"):
+        shown["managedBy"] = group["managedBy"]
+    return shown
 
 
 def put(context: Context, call: Call) -> Answer:
@@ -94,7 +97,7 @@ def delete(context: Context, call: Call) -> Answer:
 
 def check_not_deleting(group: Document) -> None:
     """Raise ArmError if the resource group is being deleted."""
-    refuse_if(group["state"] == "Deleting", "group_going", name=group["name"])
+    refuse_if(group["state"] == "Deleting", "group_deleting", name=group["name"])
 
 
 def list_resources(context: Context, call: Call) -> Answer:
@@ -130,6 +133,6 @@ def get_subscription(context: Context, call: Call) -> Answer:
 
 
 def list_subscriptions(context: Context, call: Call) -> Answer:
-    """Return a list of the laptop's only subscription."""
+    """Return a list with the laptop's only subscription."""
     subscriptions = [reference_data.table("offer")["subscription"]]
     return Answer(200, {"value": subscriptions, "count": {"type": "Total", "value": 1}})

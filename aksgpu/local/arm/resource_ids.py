@@ -1,4 +1,4 @@
-"""Resource ids of Azure Resource Manager, and the keys under which the state keeps resources."""
+"""Resource ids of Azure Resource Manager, and the keys of resources in the state."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def cluster_key(group: str, name: str) -> str:
 
 
 def operations_path(operation: Document) -> str:
-    """Return the path below which an operation's status and result are found."""
+    """Return the path prefix of an operation's status and result."""
     return f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/{operation['location']}"

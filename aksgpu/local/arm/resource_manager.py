@@ -1,7 +1,7 @@
-"""The HTTP interface of Resource Manager: from a request to its handler and back.
+"""The HTTP interface of Resource Manager: passes requests to handlers and builds their responses.
 
 It checks what Azure checks before a request reaches a resource provider (api-version, subscription, JSON), and adds the
-headers of every Azure response. The server authenticates callers before.
+headers of every Azure response. The server has already authenticated the caller.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aksgpu.local.arm.arm_store import Document, State
 from aksgpu.local.arm.async_operations import Operations
 from aksgpu.local.arm.context import Answer, Call, Clusters, Context
 from aksgpu.local.arm.faults import Faults
-from aksgpu.local.arm.json_schema import WrongField, require
+from aksgpu.local.arm.json_schema import InvalidField, require
 from aksgpu.local.arm.reference_data import SUBSCRIPTION, table
 from aksgpu.local.arm.token_buckets import Throttle
 from aksgpu.local.control.controller_runtime import Tasks
@@ -37,7 +37,7 @@ GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 PRICES = "/api/retail/prices"
 METADATA = "/metadata/endpoints"
 MAX_DEPTH = 50
-"""Nesting of JSON that Azure accepts. Documents are copied and serialized recursively."""
+"""Maximum nesting depth of JSON in requests. Documents are copied and serialized recursively."""
 
 
 class ResourceManager:
@@ -81,7 +81,7 @@ class ResourceManager:
         self._background.spawn(autoscaler.run(self._context))
 
     async def stop(self) -> None:
-        """Stop operations where they are, and close the state. The caller stops the clusters."""
+        """Interrupt the operations and close the state. The caller stops the clusters."""
         await self._background.cancel()
         await self._context.operations.stop()
         self._state.close()
@@ -118,7 +118,7 @@ class ResourceManager:
         return await fault_injection.inject(self._context, fault, details)
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer an HTTP request."""
+        """Handle an HTTP request."""
         try:
             answer = await self._dispatch(request)
         except ArmError as error:
@@ -126,7 +126,7 @@ class ResourceManager:
             answer = Answer(error.status, error.body(), headers | error.headers)
         except Exception:
             log.exception("%s %s", request.method, request.path)
-            message = "The request failed inside the laptop AKS; its log, laptop.log, has the details."
+            message = "The request failed in the laptop AKS. Its log, laptop.log, has the details."
             answer = Answer(500, {"error": {"code": "InternalServerError", "message": message}})
         return _build_response(answer, request.headers)
 
@@ -185,8 +185,8 @@ def _parse_body(body: bytes, schema: str) -> object:
     try:
         if schema:
             require(table("fields")[schema], parsed)
-    except WrongField as wrong:
-        raise refusal("invalid", field=wrong.path, why=wrong.why) from None
+    except InvalidField as error:
+        raise refusal("invalid", field=error.path, why=error.why) from None
     return parsed
 
 

@@ -1,6 +1,6 @@
 """AKS' validation of names, regions, sizes, counts, taints, versions and immutable fields.
 
-The functions raise ArmError and change nothing. ``fields.yaml`` says what each field may contain by itself. Quota is in
+The functions raise ArmError and change nothing. ``fields.yaml`` has the rules for single fields. Quota is in
 :mod:`aksgpu.local.arm.vcpu_quota`.
 """
 
@@ -57,11 +57,11 @@ def check_new_cluster(name: str, body: Document) -> None:
 
 
 def check_cluster(name: str, given: Document) -> None:
-    """Check the properties in a request on a cluster, without its pools."""
+    """Check the properties of a cluster in a request, without its pools."""
     check_version(given.get("kubernetesVersion"), name)
     names = [str(profile.get("name")) for profile in given.get("agentPoolProfiles") or []]
     duplicate = next((name for name in names if names.count(name) > 1), None)
-    refuse_if(duplicate, "pool_twice", name=duplicate)
+    refuse_if(duplicate, "pool_duplicate", name=duplicate)
     for text in (given.get("apiServerAccessProfile") or {}).get("authorizedIPRanges") or []:
         try:
             ip_network(text, strict=False)
@@ -76,10 +76,10 @@ def check_version(version: Any, name: str) -> None:
 
 def check_same_version(old: Document, given: Document, name: str) -> None:
     """Check that a request does not change the Kubernetes version of a cluster. The laptop does not upgrade."""
-    asked = given.get("kubernetesVersion")
-    there = kubernetes_versions.patch_version(old["kubernetesVersion"])
-    changes = asked and kubernetes_versions.patch_version(asked) != there
-    refuse_if(changes, "version_fixed", name=name, there=there, version=asked)
+    requested = given.get("kubernetesVersion")
+    current = kubernetes_versions.patch_version(old["kubernetesVersion"])
+    changes = requested and kubernetes_versions.patch_version(requested) != current
+    refuse_if(changes, "version_fixed", name=name, there=current, version=requested)
 
 
 def check_size(name: Any, location: str) -> reference_data.Size:
@@ -97,7 +97,7 @@ def check_size(name: Any, location: str) -> reference_data.Size:
 
 
 def check_pool(name: str, properties: Document, location: str) -> None:
-    """Check everything about a pool that does not depend on other pools."""
+    """Check all rules for a pool that do not depend on other pools."""
     max_length = 6 if properties["osType"] == "Windows" else 12
     valid_name = POOL_NAME.fullmatch(name) and len(name) <= max_length
     refuse_if(not valid_name, "pool_name", name=name, longest=max_length)
@@ -154,7 +154,10 @@ def _check_spot(properties: Document) -> None:
 
 
 def surge_count(properties: Document) -> int:
-    """Return how many nodes an upgrade adds temporarily: a number, or a percentage of the count, rounded up."""
+    """Return the number of nodes that an upgrade adds temporarily.
+
+    ``maxSurge`` is a number, or a percentage of the count, which is rounded up.
+    """
     max_surge = str((properties.get("upgradeSettings") or {}).get("maxSurge") or "10%")
     if max_surge.endswith("%"):
         return ceil(int(properties["count"]) * int(max_surge[:-1]) / 100)
@@ -182,6 +185,12 @@ def check_fixed(kind: str, old: Document, given: Document) -> None:
 
 def _fold_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
+
+
+def check_subnet(pools: dict[str, Document], properties: Document) -> None:
+    """Check that a new pool has a subnet of its own only if the other pools of the cluster have one."""
+    managed = [pool["name"] for pool in pools.values() if not pool["properties"].get("vnetSubnetID")]
+    refuse_if(properties.get("vnetSubnetID") and managed, "subnet_managed", pool=next(iter(managed), ""))
 
 
 def check_system_pool(pools: dict[str, Document]) -> None:

@@ -1,7 +1,7 @@
 """AKS' request limits as token buckets, with the values of its documentation.
 
-There is a bucket for each kind of request and each resource that the limit applies to. Buckets refill faster with a
-smaller time scale.
+Each kind of request has a bucket for each resource that its limit applies to. Buckets refill faster with a smaller time
+scale.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Limit:
 
     Attributes:
         name: AKS' name of the kind.
-        burst: requests that can be sent at once.
+        burst: number of requests that can be sent at once.
         per_second: requests per second after that.
         by: the placeholders of the path that select the bucket.
     """
@@ -44,7 +44,7 @@ LIMITS: dict[Callable[..., Any], Limit] = {
 
 
 def request_name(handler: Callable[..., Any], method: str) -> str:
-    """Return AKS' name of the kind of request that a handler answers."""
+    """Return AKS' name for the kind of request that a handler handles."""
     limit = LIMITS.get(handler)
     return limit.name if limit is not None else f"{method.capitalize()}Handler.{method}"
 

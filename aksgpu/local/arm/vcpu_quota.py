@@ -1,6 +1,6 @@
-"""vCPU quota: usage, limits, and the check whether a request fits.
+"""vCPU quota: usage, limits, and the check of a request.
 
-Usage is computed from the clusters themselves on each request, so it cannot drift.
+Usage is computed from the clusters on each request, so it is always current.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def usage(context: Context, location: str) -> Counter[str]:
 
 
 def check(context: Context, location: str, requested_pools: Pools, *, instead_of: Pools = (), surge: int = 0) -> None:
-    """Raise ArmError if the quota has no room for the pools.
+    """Raise ArmError if the pools would exceed the quota.
 
     Args:
         context: the subscription.
         location: the region.
         requested_pools: the pools as requested.
-        instead_of: the same pools as they are now. Their usage is subtracted.
+        instead_of: the current versions of the same pools. Their usage is subtracted.
         surge: temporary nodes of each pool in addition to its count.
     """
     used = usage(context, location)
@@ -84,7 +84,7 @@ def default_size(context: Context, location: str, given: Document) -> str:
 
 
 def pool_vcpus(pool: Document, surge: int = 0) -> dict[str, int]:
-    """Return the vCPUs of a pool by the quota that they count against."""
+    """Return the vCPUs of a pool, by the quotas that they count against."""
     properties = pool["properties"]
     size = reference_data.sizes()[properties["vmSize"].lower()]
     vcpus = 0 if pool["power"] == "Stopped" else size.vcpus * (int(properties["count"]) + surge)

@@ -1,6 +1,6 @@
 """The controllers and the scheduler of the laptop AKS.
 
-They read and write through :mod:`aksgpu.local.objects` alone, so they also work with another API server. The tests run
+They read and write only through :mod:`aksgpu.local.objects`, so they also work with another API server. The tests run
 them over HTTP.
 """
 

@@ -1,7 +1,7 @@
-"""Where a pod's volume claims allow it to run.
+"""The nodes on which a pod's volume claims allow it to run.
 
-An Azure disk that is not zone redundant can be attached in its own zone only. The claim's annotation
-:data:`ZONE_ANNOTATION` stands for the node affinity of a PersistentVolume, which the laptop does not have.
+An Azure disk that is not zone-redundant can be attached only in its own zone. The claim's annotation
+:data:`ZONE_ANNOTATION` replaces the node affinity of a PersistentVolume, which the laptop does not have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DISK_PROVISIONER = "disk.csi.azure.com"
 FILE_PROVISIONER = "file.csi.azure.com"
 PROVISIONER_ANNOTATION = "volume.kubernetes.io/storage-provisioner"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
-"""The annotation by which the scheduler asks for a volume that the pod's node can use."""
+"""The annotation with which the scheduler requests a volume that the pod's node can use."""
 ZONE_ANNOTATION = "aksgpu.dev/disk-zone"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
@@ -24,12 +24,12 @@ ZONE_CONFLICT = "node(s) had volume node affinity conflict"
 
 
 class VolumeRequirements(NamedTuple):
-    """What the claims of a pod require of its node."""
+    """The requirements that the claims of a pod have for its node."""
 
     problem: str = ""
-    """Why no node can run the pod; empty if the zones decide."""
+    """The reason why no node can run the pod; empty if only the zones matter."""
     zones: tuple[str, ...] = ()
-    """The zones of the pod's disks. A node must be in all of them."""
+    """The zones of the pod's disks. A node must match all of them, so two zones exclude every node."""
 
     def allow(self, zone: str) -> bool:
         """Return whether a node in this zone can use the volumes."""
@@ -59,7 +59,7 @@ def waits_for_pod(claim: Object, classes: Informer) -> bool:
 
 
 def volume_requirements(pod: Object, claims: Informer, classes: Informer) -> VolumeRequirements:
-    """Return what a pod's claims require of its node.
+    """Return the requirements that a pod's claims have for its node.
 
     Args:
         pod: the pod.

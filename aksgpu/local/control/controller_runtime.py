@@ -34,8 +34,13 @@ _WORKERS = 4
 
 
 def is_finished(pod: Object) -> bool:
-    """Return whether a pod has ended: none of its containers will run again."""
+    """Return whether a pod has ended, so that none of its containers will run again."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def is_ready(obj: Object) -> bool:
+    """Return whether the condition Ready of a pod or node is true."""
+    return get_condition(obj, "Ready").get("status") == "True"
 
 
 def get_condition(obj: Object, kind: str) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def get_condition(obj: Object, kind: str) -> dict[str, Any]:
 
 
 class WorkQueue:
-    """Keys to reconcile. A key is in the queue at most once, and only one worker has it at a time."""
+    """Keys to reconcile. A key is in the queue at most once, and only one worker processes it at a time."""
 
     def __init__(self) -> None:
         self._ready: asyncio.Queue[str] = asyncio.Queue()
@@ -57,14 +62,14 @@ class WorkQueue:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def add(self, key: str) -> None:
-        """Add a key. If a worker has it now, it is handed out again afterwards."""
+        """Add a key. If a worker is processing it, it is processed again afterwards."""
         if key not in self._waiting:
             self._waiting.add(key)
             if key not in self._busy:
                 self._ready.put_nowait(key)
 
     def add_after(self, key: str, delay: float) -> None:
-        """Add a key after ``delay`` seconds, unless it is due earlier already."""
+        """Add a key after ``delay`` seconds, unless it is already due earlier."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None:
@@ -126,7 +131,7 @@ class Tasks:
 
 
 class Cluster:
-    """What controllers share: informers to read from, and writes that update the informers' caches."""
+    """The parts that controllers share: informers to read from, and writes that update the informers' caches."""
 
     def __init__(self, objects: Objects, settings: Settings) -> None:
         self.objects = objects
@@ -157,21 +162,21 @@ class Cluster:
     async def create(self, resource: str, obj: Object) -> Object:
         """Create an object."""
         created = await self.objects.create(resource, obj, obj["metadata"].get("namespace"))
-        return self._note(resource, created)
+        return self._update_cache(resource, created)
 
     async def update_status(self, resource: str, obj: Object, status: dict[str, Any]) -> Object:
         """Replace the status of an object if it differs."""
         if status == obj.get("status"):
             return obj
         updated = await self.objects.update(resource, {**obj, "status": status}, subresource="status")
-        return self._note(resource, updated)
+        return self._update_cache(resource, updated)
 
     async def patch(self, resource: str, obj: Object, patch: Object, **options: Any) -> Object:
         """Patch an object. The server refuses if another object now has its name."""
         meta = obj["metadata"]
         patch = {**patch, "metadata": {"uid": meta["uid"], **patch.get("metadata", {})}}
         patched = await self.objects.patch(resource, meta["name"], patch, meta.get("namespace"), **options)
-        return self._note(resource, patched)
+        return self._update_cache(resource, patched)
 
     async def delete(self, resource: str, obj: Object, **options: Any) -> None:
         """Delete an object. It is not an error if it no longer exists or another object now has its name."""
@@ -181,7 +186,7 @@ class Cluster:
                 resource, meta["name"], meta.get("namespace"), uid=meta["uid"], **options
             )
             if (response.get("metadata") or {}).get("deletionTimestamp"):
-                self._note(resource, response)
+                self._update_cache(resource, response)
 
     async def set_condition(self, pod: Object, condition: dict[str, Any], **status: Any) -> None:
         """Set one condition of a pod, and other fields of its status, if the pod still exists."""
@@ -190,7 +195,7 @@ class Cluster:
             await self.patch("pods", pod, patch, content_type=STRATEGIC_PATCH, subresource="status")
 
     async def disrupt(self, pod: Object, reason: str, message: str, **status: Any) -> None:
-        """Set a pod's condition DisruptionTarget: the cluster ends the pod."""
+        """Set a pod's condition DisruptionTarget, because the cluster is going to end the pod."""
         condition = {
             "type": "DisruptionTarget",
             "status": "True",
@@ -209,10 +214,10 @@ class Cluster:
         with ignoring(404):
             await self.patch(resource, obj, {"metadata": patch})
 
-    def _note(self, resource: str, obj: Object) -> Object:
+    def _update_cache(self, resource: str, obj: Object) -> Object:
         informer = self._informers.get(resource)
         if informer is not None:
-            informer.note(obj)
+            informer.update_cache(obj)
         return obj
 
 
@@ -251,7 +256,7 @@ class Controller(ABC):
         return informer
 
     def change_delay(self, old: Object | None, new: Object | None) -> float:
-        """Return the seconds for which to wait after a change before its key is queued."""
+        """Return the seconds to wait after a change before its key is queued."""
         return 0.0
 
     @abstractmethod
@@ -267,7 +272,7 @@ class Controller(ABC):
         self.cluster.events.record_event(self.component, obj, kind, reason, message)
 
     async def start(self) -> None:
-        """Start the workers. The cluster's informers have listed."""
+        """Start the workers. The cluster's informers must have listed their objects."""
         for _ in range(_WORKERS):
             self._tasks.spawn(self._work())
 
@@ -291,7 +296,7 @@ class Controller(ABC):
 
     def _delay_after(self, error: Exception, key: str, failures: int) -> float:
         """Log an error of a sync and return the seconds to wait before the next one."""
-        # A conflict or a missing object means that the cache was out of date: it will have changed soon.
+        # A conflict or a missing object means that the cache is out of date. It will be updated soon.
         # Other errors, such as an exceeded quota, usually need a user to change something.
         first = _CONFLICT_DELAY
         if not (isinstance(error, StatusError) and error.code in (404, 409)):
@@ -301,14 +306,14 @@ class Controller(ABC):
         return min(_MAX_DELAY, first * 2.0 ** min(failures, 13))
 
 
-async def run_all(work: Iterable[Awaitable[Any]], limit: int = 32, *, slowly: bool = False) -> None:
-    """Await all, ``limit`` at a time. The first error is raised after its batch has ended.
+async def run_all(work: Iterable[Awaitable[Any]], limit: int = 32, *, slow_start: bool = False) -> None:
+    """Await all, at most ``limit`` at a time. The first error is raised after its batch has ended.
 
-    With ``slowly``, the batches start at one and double: if the server refuses everything, few requests are made. Pass
-    a generator, so that each coroutine is created only when its turn comes.
+    With ``slow_start``, the size of the batches starts at one and doubles, so that few requests are made if the server
+    refuses everything. Pass a generator, so that each coroutine is created only when it is awaited.
     """
     remaining = iter(work)
-    size = 1 if slowly else limit
+    size = 1 if slow_start else limit
     while batch := list(itertools.islice(remaining, size)):
         size = min(2 * size, limit)
         for result in await asyncio.gather(*batch, return_exceptions=True):

@@ -17,7 +17,7 @@ import orjson
 from aksgpu.common.tolerations import tolerates
 from aksgpu.local.api.strategy import TEMPLATE_GENERATION
 from aksgpu.local.control import filters
-from aksgpu.local.control.controller_runtime import Cluster, get_condition, is_finished, run_all
+from aksgpu.local.control.controller_runtime import Cluster, is_finished, is_ready, run_all
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import PodController, controller_of, from_template, reference_to
 from aksgpu.local.objects import Object
@@ -65,7 +65,7 @@ def new_pod(daemonset: Object, node: str) -> Object:
 
 
 def target_node(pod: Object) -> str:
-    """Return the node that a pod of a DaemonSet runs on or is meant for; empty if there is none."""
+    """Return the node that a pod of a DaemonSet runs on or is created for; empty if it has none."""
     if pod["spec"].get("nodeName"):
         return str(pod["spec"]["nodeName"])
     names = filters.PodRequirements(pod["spec"]).node_names
@@ -91,7 +91,7 @@ def eligible_nodes(spec: dict[str, Any], nodes: Iterable[Object], *effects: str)
 
 
 def unavailable_limit(daemonset: Object, desired: int) -> int:
-    """Return how many nodes may lack an available pod during an update."""
+    """Return the number of nodes that may have no available pod during an update."""
     update = daemonset["spec"].get("updateStrategy") or {}
     limit = str((update.get("rollingUpdate") or {}).get("maxUnavailable", 1))
     if limit.endswith("%"):
@@ -100,14 +100,14 @@ def unavailable_limit(daemonset: Object, desired: int) -> int:
 
 
 def nodes_to_update(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> list[str]:
-    """Return the nodes whose pod has an old template and is to be deleted now.
+    """Return the nodes whose pod has an old template and must be deleted now.
 
-    Pods that are not ready are deleted at once, ready ones as far as ``maxUnavailable`` allows.
+    Pods that are not ready are deleted at once. Ready pods are deleted up to the limit of ``maxUnavailable``.
     """
     if (daemonset["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
         return []
     old = [name for name in desired if name in kept and not _is_current(kept[name], daemonset)]
-    ready = {name for name in desired if name in kept and _is_ready(kept[name])}
+    ready = {name for name in desired if name in kept and is_ready(kept[name])}
     unavailable = len(desired) - len(ready)
     allowed = max(0, unavailable_limit(daemonset, len(desired)) - unavailable)
     old_ready = [name for name in old if name in ready]
@@ -118,7 +118,7 @@ def nodes_to_update(daemonset: Object, desired: list[str], kept: dict[str, Objec
 def build_status(daemonset: Object, desired: list[str], kept: dict[str, Object]) -> dict[str, Any]:
     """Return the status. Fields that Kubernetes omits when they are zero are omitted."""
     pods = [kept[name] for name in desired if name in kept]
-    ready = sum(map(_is_ready, pods))
+    ready = sum(map(is_ready, pods))
     status = {
         "currentNumberScheduled": len(pods),
         "numberMisscheduled": len(kept) - len(pods),
@@ -133,10 +133,6 @@ def build_status(daemonset: Object, desired: list[str], kept: dict[str, Object])
         "numberUnavailable": len(desired) - ready,
     }
     return status | {name: number for name, number in optional.items() if number}
-
-
-def _is_ready(pod: Object) -> bool:
-    return get_condition(pod, "Ready").get("status") == "True"
 
 
 def _is_current(pod: Object, daemonset: Object) -> bool:
@@ -158,7 +154,7 @@ class DaemonSetController(PodController):
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         if old and new and _placement_fields(old) == _placement_fields(new):
-            return  # Nothing but a heartbeat.
+            return  # Only a heartbeat.
         for daemonset in self.informer:
             self.queue.add(object_key(daemonset))
 
@@ -192,7 +188,7 @@ class DaemonSetController(PodController):
         try:
             self._report_failed(daemonset, surplus)
             await self.delete_pods(daemonset, surplus)
-            await run_all((create(name) for name in desired if name not in occupied), slowly=True)
+            await run_all((create(name) for name in desired if name not in occupied), slow_start=True)
             outdated = nodes_to_update(daemonset, desired, kept)
             await self.delete_pods(daemonset, [kept.pop(name) for name in outdated])
         finally:  # The status counts the pods that exist, even if the server refused a write.
@@ -206,7 +202,7 @@ class DaemonSetController(PodController):
                 self.record_event(daemonset, "Warning", "FailedDaemonPod", message)
 
     async def _adopt(self, daemonset: Object) -> None:
-        """Become the controller of selected pods that have none, such as those of a DaemonSet deleted with Orphan."""
+        """Become the controller of selected pods without one, such as those of a DaemonSet deleted with Orphan."""
         selector = daemonset["spec"]["selector"]
         for pod in self._orphans[daemonset["metadata"]["namespace"]]:
             meta = pod["metadata"]

@@ -1,7 +1,7 @@
 """The Endpoints controller: keeps the Endpoints and the EndpointSlice of each Service that has a selector.
 
-The node agent derives the names that pods can look up from the Endpoints. An EndpointSlice can hold any number of pods
-here, where Kubernetes begins a new one after 100.
+The node agent derives the names that pods can look up from the Endpoints. Here, an EndpointSlice can have any number of
+pods. Kubernetes starts a new one after 100.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aksgpu.local.control.controller_runtime import Cluster, Controller, get_condition, is_finished
+from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished, is_ready
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import reference_to
 from aksgpu.local.objects import Object
@@ -20,8 +20,8 @@ _MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _SLICES = "endpointslices"
 PORT_NOT_FORWARDED = (
-    "The laptop AKS does not forward ports: the name {name} leads to the pods themselves, which listen on port "
-    "{target}. Connect to {name}:{target}, or set `port` to {target}. On AKS, {name}:{port} works"
+    "The laptop AKS does not forward ports: the name {name} resolves to the pods' addresses, and the pods listen on "
+    "port {target}. Connect to {name}:{target}, or set `port` to {target}. On AKS, {name}:{port} works"
 )
 
 
@@ -105,7 +105,7 @@ def _service_key(endpoint_slice: Object) -> str:
 
 
 def _is_owned(obj: Object) -> bool:
-    """Return whether a controller made the endpoints, rather than a user for a Service without a selector."""
+    """Return whether a controller created the endpoints, and not a user for a Service without a selector."""
     labels = obj["metadata"].get("labels") or {}
     return "endpoints.kubernetes.io/managed-by" in labels or _MANAGED_LABEL in labels
 
@@ -121,18 +121,13 @@ def _has_address(pod: Object) -> bool:
     return bool((pod.get("status") or {}).get("podIP")) and not is_finished(pod)
 
 
-def is_ready(pod: Object) -> bool:
-    """Return whether the pod's condition Ready is true."""
-    return get_condition(pod, "Ready").get("status") == "True"
-
-
 def _reference(pod: Object) -> Object:
     meta = pod["metadata"]
     return {"kind": "Pod", "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
 
 
 def _hostname(service: Object, pod: Object) -> dict[str, str]:
-    """Return the pod's host name if it has a name of its own below the Service's."""
+    """Return the pod's host name if the pod has its own name in the Service's domain."""
     spec = pod["spec"]
     has_name = spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]
     return {"hostname": spec["hostname"]} if has_name else {}
@@ -148,7 +143,7 @@ def _address(service: Object, pod: Object) -> Object:
 
 
 def target_port(service_port: Object, pod: Object) -> int | None:
-    """Return the port of a pod that a Service's port leads to; None if the pod has no port of that name."""
+    """Return the pod's port that a Service's port is mapped to; None if the pod has no port of that name."""
     target = service_port.get("targetPort") or service_port["port"]
     if isinstance(target, int):
         return target
@@ -175,7 +170,7 @@ def _ports(service: Object, pod: Object) -> list[Object]:
 def build_endpoints(service: Object, pods: Iterable[Object]) -> Object:
     """Return the Endpoints of a Service.
 
-    Pods with equal ports are in one subset. As in Kubernetes, ``publishNotReadyAddresses`` makes all pods ready ones.
+    Pods with equal ports are in one subset. As in Kubernetes, ``publishNotReadyAddresses`` counts all pods as ready.
 
     Args:
         service: the Service.
@@ -209,7 +204,7 @@ def build_endpoints(service: Object, pods: Iterable[Object]) -> Object:
 
 
 def build_slice(service: Object, pods: Iterable[Object]) -> Object:
-    """Return the EndpointSlice of a Service, which also shows pods that are being deleted.
+    """Return the EndpointSlice of a Service. It includes pods that are being deleted.
 
     Args:
         service: the Service.

@@ -1,7 +1,7 @@
-"""Events: what controllers report about an object, as ``kubectl describe`` shows them.
+"""Records events about objects, which ``kubectl describe`` shows.
 
-Repeating an event raises the count of the existing one. Events are written in the background, in batches. An event is
-lost if the server refuses it or too many are pending, as on a real cluster.
+Repeating an event increases the count of the existing one. Events are written in the background, in batches. An event
+is lost if the server refuses it or too many are pending, as on a real cluster.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from aksgpu.local.status_error import StatusError, ignoring
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 20_000
-"""Events that wait to be written; further ones are dropped."""
+"""Maximum number of events that wait to be written. Further events are dropped."""
 MAX_REMEMBERED = 4_096
-"""Written events that are remembered, so that a repetition raises their count."""
+"""Number of written events that are remembered, so that a repetition increases their count."""
 MAX_MESSAGE = 1_024
-"""Characters."""
+"""Maximum characters of a message."""
 _BATCH = 64
 """Events that are written at the same time."""
 
 _name_suffixes = itertools.count(time.time_ns(), 1_000)
-"""Event names end in a time in nanoseconds. A counter makes sure that no two are equal."""
+"""Suffixes of event names. They start at the current time in nanoseconds, and a counter makes them unique."""
 
 
 class EventRecorder:

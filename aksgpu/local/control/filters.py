@@ -1,7 +1,7 @@
-"""Which pods may run on which nodes, by resources, taints and selectors.
+"""Filters of the scheduler: whether a node can run a pod, by resources, taints and selectors.
 
-These are pure functions, with the texts of the Kubernetes scheduler. Inter-pod affinity, topology spread constraints,
-host ports and the zones of volumes are not supported.
+These are pure functions. The texts are those of the Kubernetes scheduler. Inter-pod affinity, topology spread
+constraints and host ports are not supported.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def _amount(resource: str, value: str | int | float) -> int:
 
 
 def integer_quantities(quantities: Mapping[str, Any] | None) -> Counter[str]:
-    """Return quantities, such as a node's allocatable ones, as integers, rounded up."""
+    """Return quantities, such as a node's allocatable resources, as integers, rounded up."""
     return Counter({name: _amount(name, value) for name, value in (quantities or {}).items()})
 
 
 def pod_requests(spec: Mapping[str, Any]) -> Amounts:
-    """Return what a pod's spec requests of a node."""
+    """Return the resources that a pod's spec requests."""
     amounts: Counter[str] = Counter()
     for name, value in pod_resources(spec, "requests").items():
         if value:
@@ -84,24 +84,27 @@ _NO_VOLUMES = VolumeRequirements()
 
 
 class PodRequirements:
-    """What the scheduler uses of a pod's spec and its claims. Pods with the same ``key`` fit the same nodes."""
+    """The part of a pod's spec and claims that the scheduler uses. Pods with the same ``key`` fit the same nodes."""
 
     def __init__(self, spec: Mapping[str, Any], volumes: VolumeRequirements = _NO_VOLUMES) -> None:
         affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
         required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
         self.requests = pod_requests(spec)
         self.selector: Mapping[str, str] = spec.get("nodeSelector") or {}
-        self.terms: list[dict[str, Any]] | None = None if required is None else required.get("nodeSelectorTerms") or []
-        """The terms of the required node affinity, one of which must match; None if there is no such affinity."""
+        self.terms: list[dict[str, Any]] | None = None
+        """The terms of the required node affinity, one of which must match; None without such an affinity."""
+        if required is not None:
+            self.terms = required.get("nodeSelectorTerms") or []
         self.tolerations: list[dict[str, Any]] = spec.get("tolerations") or []
         self.priority = int(spec.get("priority") or 0)
         self.preempts = spec.get("preemptionPolicy") != "Never"
+        self.has_claims = bool(spec.get("resourceClaims"))
         self.key = orjson.dumps([vars(self), list(volumes)], option=orjson.OPT_SORT_KEYS)
         self.volumes = volumes
 
     @property
     def node_names(self) -> set[str] | None:
-        """The only nodes that can match if every term names its nodes, as with the pods of a DaemonSet; else None."""
+        """The only nodes that can match if every term names nodes, as in the pods of a DaemonSet; otherwise None."""
         if not self.terms:
             return None
         names: set[str] = set()
@@ -121,7 +124,7 @@ class PodRequirements:
 
 @dataclass(frozen=True, eq=False)
 class AssignedPod:
-    """A pod that is assigned to a node, and what it requests."""
+    """A pod that is assigned to a node, and its requests."""
 
     uid: str
     key: str
@@ -168,10 +171,11 @@ class NodeInfo:
             self.used[name] += sign * value
 
     def score(self, pod: PodRequirements) -> float:
-        """Return how well a pod fits; more is better.
+        """Return how well a pod fits. A higher score is better.
 
         The score is the mean share of CPU, memory and pods that would stay free, 0 to 1, minus 1 for each
-        PreferNoSchedule taint that the pod does not tolerate. Pods count so that pods without requests spread too.
+        PreferNoSchedule taint that the pod does not tolerate. The number of pods counts, so that pods without requests
+        are spread too.
         """
         resources = ("cpu", "memory", "pods")
         score = 0.0
@@ -187,7 +191,7 @@ class NodeInfo:
 
 
 class FilterResult(NamedTuple):
-    """Why a node cannot run a pod; no reasons if it can."""
+    """The reasons why a node cannot run a pod; empty if it can."""
 
     reasons: tuple[str, ...] = ()
     preemption_may_help: bool = False
@@ -205,6 +209,9 @@ def filter_node(pod: PodRequirements, node: NodeInfo, without: Collection[Assign
             return FilterResult(("node(s) had untolerated taint(s)",))
     if not pod.selects(node.name, node.labels):
         return FilterResult(("node(s) didn't match Pod's node affinity/selector",))
+    if pod.has_claims:
+        # The laptop does not allocate devices through dynamic resource allocation (DRA).
+        return FilterResult(("cannot allocate all claims",))
     reasons: list[str] = []
     if node.used["pods"] - len(without) >= node.allocatable.get("pods", 0):
         reasons.append("Too many pods")
@@ -220,7 +227,7 @@ def filter_node(pod: PodRequirements, node: NodeInfo, without: Collection[Assign
 def select_victims(pod: PodRequirements, node: NodeInfo) -> list[AssignedPod]:
     """Return the pods of lower priority to preempt: as few as possible, and those of the lowest priority.
 
-    Empty if preemption would not help.
+    The list is empty if preemption would not help.
     """
     victims = {each for each in node.pods.values() if each.priority < pod.priority}
     if not victims or filter_node(pod, node, victims).reasons:

@@ -16,7 +16,7 @@ from aksgpu.local.objects import Object
 from aksgpu.local.status_error import ignoring
 
 _KINDS = {(kind.group, kind.kind): kind for kind in KINDS if "watch" in kind.verbs and kind.plural != "events"}
-"""Kinds that may be or have owners. There are many events, and they have neither."""
+"""Kinds that may have owners or dependents. Events have neither, and there are many of them."""
 
 
 def _owners(obj: Object | None) -> list[dict[str, Any]]:
@@ -101,10 +101,10 @@ class GarbageCollector(Controller):
             await self._remove_owners(key, gone)
             return
         # An owner in foreground deletion also waits for the dependents of its dependents. If one of these is itself in
-        # foreground deletion, the references form a circle.
+        # foreground deletion, the references form a cycle.
         owned = [each for each in map(self._get, dependents) if each is not None]
-        is_circle = any(_is_deleting_with(each, FOREGROUND) for each in owned)
-        policy = "Foreground" if any(owners.values()) and owned and not is_circle else "Background"
+        is_cycle = any(_is_deleting_with(each, FOREGROUND) for each in owned)
+        policy = "Foreground" if any(owners.values()) and owned and not is_cycle else "Background"
         await self.cluster.delete(resource, obj, propagation_policy=policy)
 
     async def _get_owner(self, owner: dict[str, Any], obj: Object) -> Object | None:

@@ -1,7 +1,7 @@
 """Informers: caches that hold all objects of a resource, filled by one list and one watch.
 
-The response to a write is put into the cache at once (:meth:`Informer.note`), so that later reads include it. A
-response that is older than the watch is ignored: within one resource, versions arrive in order.
+The response to a write is put into the cache at once (:meth:`Informer.update_cache`), so that later reads include it. A
+response that is older than the last watch event is ignored, because the versions of a resource arrive in order.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from aksgpu.local.status_error import StatusError
 log = logging.getLogger(__name__)
 
 _FIRST_DELAY = 0.02
-"""Seconds; the pause before listing again starts at twice this and doubles with each failure."""
+"""Half of the first pause before listing again, in seconds. The pause doubles with each failure."""
 _MAX_DELAY = 30.0
-"""Seconds."""
+"""Longest pause before listing again, in seconds."""
 
 Change = Callable[[Object | None, Object | None], None]
 """Callback with the old and new state of an object; None if it did not or does not exist. It must not block."""
@@ -86,8 +86,8 @@ class Informer:
         self.on_change(index.change)
         return index
 
-    def note(self, obj: Object) -> None:
-        """Store the response to a write, unless the watch has already passed it."""
+    def update_cache(self, obj: Object) -> None:
+        """Store the response to a write, unless the watch has already delivered a later version."""
         if _version(obj) > self._seen:
             self._set(object_key(obj), obj)
 

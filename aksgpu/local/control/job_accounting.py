@@ -1,4 +1,4 @@
-"""The rules of a Job: how its pods are counted, and what follows for the Job. These are pure functions.
+"""The rules of a Job: they count its pods and decide how the Job continues. These are pure functions.
 
 A pod that has ended is counted in three steps, so that it is counted exactly once even if the process is killed in
 between. First its uid is added to ``status.uncountedTerminatedPods``. Then its finalizer is removed. Then the count
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aksgpu.common import times
-from aksgpu.local.control.controller_runtime import get_condition, is_finished
+from aksgpu.local.control.controller_runtime import get_condition, is_finished, is_ready
 from aksgpu.local.control.job_backoff import ended_at
 from aksgpu.local.control.job_indexes import (
     completion_index,
@@ -50,13 +50,19 @@ def replaces_only_failed(job: Object) -> bool:
 
 
 def is_tracked(pod: Object) -> bool:
-    """Return whether a pod has the finalizer of its Job: it has not been counted."""
+    """Return whether a pod has the finalizer of its Job, so that it has not been counted yet."""
     return TRACKING_FINALIZER in (pod["metadata"].get("finalizers") or ())
 
 
 def _counts_as_ended(job: Object, pod: Object) -> bool:
-    """Return whether a pod has ended, or is being deleted and counts as failed already."""
-    return is_finished(pod) or (bool(pod["metadata"].get("deletionTimestamp")) and not replaces_only_failed(job))
+    """Return whether a pod has ended, or is being deleted and counts as failed already.
+
+    No kubelet ends a pod that was not scheduled. Kubernetes' garbage collector of pods ends it.
+    """
+    if is_finished(pod):
+        return True
+    is_scheduled = bool(pod["spec"].get("nodeName"))
+    return bool(pod["metadata"].get("deletionTimestamp")) and not (replaces_only_failed(job) and is_scheduled)
 
 
 def end_condition(job: Object) -> dict[str, Any]:
@@ -91,20 +97,20 @@ class PodCounts:
     has_unsaved: bool = False
     """Whether there are uids or indexes that the status does not have yet."""
     fail_job: str = ""
-    """Why the pod failure policy fails the Job; empty if it does not."""
+    """The reason why the pod failure policy fails the Job; empty if it does not."""
     failed_indexes: set[int] | None = None
-    """The indexes that have failed for good; None if the Job does not limit the failures of each index."""
+    """The indexes that have failed permanently; None if the Job does not limit the failures of each index."""
     delayed: dict[int, Object] = field(default_factory=dict)
     """By index, failed pods that keep their finalizer until they are replaced."""
     delayed_failures: int = 0
-    """How many of these count as failed."""
+    """Number of these pods that count as failed."""
 
     def total(self, kind: str) -> int:
-        """Return how many pods ended in this way, whether the status counts them already or not."""
+        """Return the number of pods that ended in this way, including those that the status does not count yet."""
         return self.recorded(kind) + (self.delayed_failures if kind == "failed" else 0)
 
     def recorded(self, kind: str) -> int:
-        """Return how many pods ended in this way, without those that keep their finalizer."""
+        """Return the number of pods that ended in this way, without those that keep their finalizer."""
         return self.counted[kind] + len(self.uncounted[kind])
 
 
@@ -122,7 +128,8 @@ def count_pods(job: Object, pods: list[Object]) -> PodCounts:
     for pod in pods:
         is_deleted = bool(pod["metadata"].get("deletionTimestamp"))
         if not is_finished(pod):
-            (counts.terminating if is_deleted else counts.active).append(pod)
+            group = counts.terminating if is_deleted else counts.active
+            group.append(pod)
         if _counts_as_ended(job, pod) and pod["metadata"]["uid"] in tracked:
             ended.append(pod)
     for pod in ended:
@@ -139,7 +146,8 @@ def count_pods(job: Object, pods: list[Object]) -> PodCounts:
         if match.action == "FailJob":
             counts.fail_job = counts.fail_job or match.message
         if counts.delayed.get(completion_index(pod)) is pod:
-            counts.delayed_failures += match.action != "Ignore"
+            if match.action != "Ignore":
+                counts.delayed_failures += 1
         else:
             _count_failure(job, pod, counts)
     return counts
@@ -172,10 +180,10 @@ def _count(pod: Object, counts: PodCounts, kind: str) -> None:
 
 
 def _count_indexes(job: Object, failed: list[Object], counts: PodCounts) -> None:
-    """Find the indexes that have failed for good, and the failed pods that must stay until they are replaced."""
+    """Find the indexes that have failed permanently, and the failed pods that are kept until they are replaced."""
     before = parse_indexes((job.get("status") or {}).get("failedIndexes"), job["spec"]["completions"])
     indexes = set(before)
-    if not get_condition(job, "FailureTarget"):  # Afterwards, the controller itself ends the pods.
+    if not get_condition(job, "FailureTarget"):  # Later failures are caused by the controller, which ends the pods.
         indexes |= {completion_index(pod) for pod in failed if is_index_failed(job, pod)}
     counts.failed_indexes = {index for index in indexes if 0 <= index < job["spec"]["completions"]}
     counts.has_unsaved |= counts.failed_indexes != before
@@ -194,7 +202,7 @@ def _failure_order(pod: Object) -> tuple[int, float]:
 
 
 def count_delayed(job: Object, counts: PodCounts) -> None:
-    """Count the failed pods that stay until they are replaced, because no replacement will come."""
+    """Count the failed pods that were kept for their replacement, because they will not be replaced."""
     for pod in counts.delayed.values():
         _count_failure(job, pod, counts)
     counts.delayed.clear()
@@ -202,7 +210,7 @@ def count_delayed(job: Object, counts: PodCounts) -> None:
 
 
 def count_unfinished(job: Object, counts: PodCounts) -> None:
-    """Count the pods that run as failed, because the Job has failed and ends them."""
+    """Count running pods as failed, because the Job has failed and ends them."""
     released = {pod["metadata"]["uid"] for pod in counts.to_release}
     for pod in (*counts.active, *counts.terminating):
         if is_tracked(pod) and pod["metadata"]["uid"] not in released:
@@ -265,7 +273,7 @@ def deadline_left(job: Object) -> float:
 
 
 def wanted_active(job: Object, counts: PodCounts) -> int:
-    """Return how many pods should run."""
+    """Return the number of pods that should be running."""
     parallelism = job["spec"].get("parallelism", 1)
     completions = job["spec"].get("completions")
     if completions is None:
@@ -277,15 +285,14 @@ def wanted_active(job: Object, counts: PodCounts) -> int:
 def surplus(job: Object, active: list[Object], wanted: int) -> list[Object]:
     """Return the active pods to delete.
 
-    Those whose index no longer exists come first, then those that have made the least progress.
+    Pods whose index no longer exists come first, then pods with the least progress.
     """
     removed = [pod for pod in active if is_indexed(job) and completion_index(pod) >= job["spec"]["completions"]]
 
     def progress(pod: Object) -> tuple[Any, ...]:
         phase = (pod.get("status") or {}).get("phase")
-        is_ready = get_condition(pod, "Ready").get("status") == "True"
         created = times.seconds(pod["metadata"]["creationTimestamp"])
-        return pod not in removed, "nodeName" in pod["spec"], phase == "Running", is_ready, -created
+        return pod not in removed, "nodeName" in pod["spec"], phase == "Running", is_ready(pod), -created
 
     return sorted(active, key=progress)[: max(len(active) - wanted, len(removed))]
 
@@ -306,7 +313,7 @@ def build_status(counts: PodCounts, conditions: list[dict[str, Any]], start: str
     if counts.failed_indexes is not None:
         status["failedIndexes"] = format_indexes(counts.failed_indexes)
     status["uncountedTerminatedPods"] = {kind: uids for kind, uids in counts.uncounted.items() if uids}
-    status["ready"] = sum(get_condition(pod, "Ready").get("status") == "True" for pod in counts.active)
+    status["ready"] = sum(map(is_ready, counts.active))
     return status
 
 
@@ -324,7 +331,7 @@ def new_condition(kind: str, reason: str, message: str, status: str = "True") ->
 
 
 def with_condition(conditions: list[dict[str, Any]], condition: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the conditions with one added, or put in the place of that of its type."""
+    """Return the conditions with one added. It replaces a condition of the same type."""
     if all(each["type"] != condition["type"] for each in conditions):
         return [*conditions, condition]
     return [condition if each["type"] == condition["type"] else each for each in conditions]

@@ -10,10 +10,10 @@ from aksgpu.local.control.controller_runtime import get_condition, is_finished
 from aksgpu.local.control.job_indexes import index_failures
 from aksgpu.local.objects import Object
 
-_FIRST = 10.0
-"""Seconds before the first replacement of a failed pod. Each further failure doubles them."""
-_LONGEST = 600.0
-"""Seconds before a later replacement, at most."""
+_FIRST_DELAY = 10.0
+"""Seconds before the first replacement of a failed pod. Each further failure doubles the delay."""
+_MAX_DELAY = 600.0
+"""Longest delay, in seconds."""
 
 
 def terminated_state(container: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -38,8 +38,8 @@ def ended_at(pod: Object) -> float:
 
 
 def _seconds(failures: int) -> float:
-    """Return the pause after so many failures in a row."""
-    return min(_FIRST * 2.0 ** min(failures - 1, 10), _LONGEST)
+    """Return the delay after a number of consecutive failures."""
+    return min(_FIRST_DELAY * 2.0 ** min(failures - 1, 10), _MAX_DELAY)
 
 
 def seconds_left_for_index(failed: Object | None, now: float, scale: float) -> float:
@@ -61,7 +61,7 @@ class _Ending(NamedTuple):
 
 
 class PodEndings:
-    """When the pods of one Job have ended. Pods that no longer exist count too.
+    """The times at which the pods of one Job ended. Pods that no longer exist are included.
 
     Args:
         job_uid: the Job's uid.
@@ -90,5 +90,4 @@ class PodEndings:
         for ending in sorted(self._endings.values()):
             failures = 0 if ending.succeeded else failures + 1
             last = ending.when
-        # Timestamps in Kubernetes are in whole seconds.
         return last + scale * _seconds(failures) - now if failures else 0.0

@@ -29,15 +29,17 @@ from aksgpu.local.control.pod_control import PodController, controller_of, from_
 from aksgpu.local.objects import Object
 
 _DEADLINE_MARGIN = 0.05
-"""Seconds after a Job's deadline at which it is synced, so that the deadline has passed by then."""
+"""Seconds between a Job's deadline and its sync, so that the deadline has passed by then."""
 _GENERATED_NAME_BYTES = 58
 """Bytes of a generated name without its five random characters."""
 _INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 _MAX_CREATES_PER_SYNC = 500
 """Pods that are created before the status is written. The next sync creates more."""
 _BATCH_DELAY = 1.0
-"""Seconds for which changes of a Job's pods and of its status are collected before the Job is synced, before the time
-scale. A Job that is new or has a new spec is synced at once."""
+"""Seconds, before the time scale, for which changes of a Job's pods and status are collected until the Job is synced.
+
+A Job that is new or has a new spec is synced at once.
+"""
 _MANAGER = "kubernetes.io/job-controller"
 """The value of ``managedBy`` of the Jobs that this controller runs, besides those without one."""
 
@@ -61,8 +63,8 @@ def new_pod(job: Object, index: int | None = None, replaced: Object | None = Non
     if has_limit_per_index(job):
         meta["annotations"] |= failure_annotations(job, replaced)
     name = job["metadata"]["name"]
-    ending = f"-{index}-"
-    meta["generateName"] = f"{name[: _GENERATED_NAME_BYTES - len(ending)]}{ending}"
+    suffix = f"-{index}-"
+    meta["generateName"] = f"{name[: _GENERATED_NAME_BYTES - len(suffix)]}{suffix}"
     spec["hostname"] = f"{name}-{index}"
     source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}
     for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
@@ -82,7 +84,7 @@ class JobController(PodController):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._endings: dict[str, PodEndings] = {}
-        """By the key of a Job that runs, when its pods have ended."""
+        """When the pods of running Jobs ended, by the Job's key."""
 
     def change_delay(self, old: Object | None, new: Object | None) -> float:
         """Return the seconds to wait after a change: none if a Job is created or deleted or has a new spec."""
@@ -134,7 +136,7 @@ class JobController(PodController):
         try:
             if end:
                 if end.final == "Complete":
-                    # Pods that are not needed any more do not count as failed.
+                    # Pods that are no longer needed do not count as failed.
                     await self._remove_finalizers(counts.active)
                 else:
                     job_accounting.count_unfinished(job, counts)
@@ -172,7 +174,7 @@ class JobController(PodController):
     # Pods
 
     def _pod_endings(self, job: Object) -> PodEndings:
-        """Return when pods of a Job have ended, as far as this controller has seen."""
+        """Return the times at which this controller saw pods of a Job end."""
         key = object_key(job)
         uid = job["metadata"]["uid"]
         if key not in self._endings or self._endings[key].job_uid != uid:
@@ -197,25 +199,25 @@ class JobController(PodController):
             indexes, delay = self._indexes_to_create(job, counts, missing)
         else:
             delay = self._pod_endings(job).seconds_left(time.time(), self.cluster.settings.time_scale)
-            indexes = [None] * (missing if delay <= 0 else 0)
+            indexes = [] if delay > 0 else [None] * missing
 
         async def create(index: int | None) -> None:
             if self._is_unchanged(job):
                 replaced = None if index is None else counts.delayed.get(index)
                 counts.active.append(await self.create_pod(job, new_pod(job, index, replaced)))
 
-        await run_all(map(create, indexes), slowly=True)
+        await run_all(map(create, indexes), slow_start=True)
         if delay > 0:
             return delay
         return 0.0 if has_more else math.inf
 
     def _indexes_to_create(self, job: Object, counts: PodCounts, missing: int) -> tuple[list[int | None], float]:
-        """Return the indexes that get a pod now, and the seconds until further ones may get one.
+        """Return the indexes that get a pod now, and the seconds until others may get a pod.
 
-        The seconds are 0 if there are no further ones.
+        The seconds are 0 if no other index waits.
         """
-        leaving = counts.terminating if job_accounting.replaces_only_failed(job) else []
-        taken = {completion_index(pod) for pod in [*counts.active, *leaving]}
+        terminating = counts.terminating if job_accounting.replaces_only_failed(job) else []
+        taken = {completion_index(pod) for pod in [*counts.active, *terminating]}
         taken |= counts.completed | (counts.failed_indexes or set())
         untaken = (index for index in range(job["spec"]["completions"]) if index not in taken)
         pending = list(itertools.islice(untaken, missing))

@@ -1,7 +1,7 @@
-"""Completion indexes of Indexed Jobs: their texts, the success policy, and the failures that each index has had.
+"""Completion indexes of Indexed Jobs: their text form, the success policy, and the failures of each index.
 
-A Job with ``backoffLimitPerIndex`` counts failures for each index. A pod carries the number of failures before it in
-two annotations. The last failed pod of an index keeps its finalizer until its replacement carries the count on.
+A Job with ``backoffLimitPerIndex`` counts failures for each index. A pod has the number of failures before it in two
+annotations. The last failed pod of an index keeps its finalizer until a replacement has the new count.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from aksgpu.local.objects import Object
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 FAILURE_COUNT = "batch.kubernetes.io/job-index-failure-count"
-"""The annotation with the number of failures of the index before this pod that count."""
+"""The annotation with the number of counted failures of the index before this pod."""
 IGNORED_FAILURE_COUNT = "batch.kubernetes.io/job-index-ignored-failure-count"
-"""The annotation with the number of failures of the index before this pod that the failure policy ignores."""
+"""The annotation with the number of failures of the index before this pod that the failure policy ignored."""
 _INTERVAL = re.compile(r"(?P<first>\d{1,10})(-(?P<last>\d{1,10}))?", re.ASCII)
 
 
 def is_indexed(job: Object) -> bool:
-    """Return whether the Job is an Indexed one: each completion has an index."""
+    """Return whether the Job is an Indexed Job, in which each completion has an index."""
     return bool(job["spec"].get("completionMode") == "Indexed")
 
 
@@ -42,7 +42,7 @@ def _annotation(pod: Object, name: str, default: int) -> int:
 
 
 def parse_indexes(text: str | None, completions: int) -> set[int]:
-    """Parse ``1,3-5``. Indexes from ``completions`` on and parts that are not valid are left out."""
+    """Parse ``1,3-5``. Indexes that are not less than ``completions`` and invalid parts are skipped."""
     numbers: set[int] = set()
     for part in (text or "").split(","):
         match = _INTERVAL.fullmatch(part)
@@ -70,12 +70,12 @@ def format_indexes(numbers: Iterable[int]) -> str:
 
 
 def index_failures(pod: Object) -> int:
-    """Return how many failures its index had before this pod, ignored ones included."""
+    """Return the number of failures of the pod's index before this pod, including ignored failures."""
     return _annotation(pod, FAILURE_COUNT, 0) + _annotation(pod, IGNORED_FAILURE_COUNT, 0)
 
 
 def is_index_failed(job: Object, pod: Object) -> bool:
-    """Return whether the index of a failed pod has failed for good."""
+    """Return whether the index of a failed pod has failed permanently."""
     action = match_failure_policy(job, pod).action
     if action == "FailIndex":
         return True

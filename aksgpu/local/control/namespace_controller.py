@@ -17,7 +17,7 @@ _RESOURCES = sorted(
     ((kind.plural, kind.group) for kind in KINDS if kind.namespaced and {"list", "delete"} <= set(kind.verbs)),
     key=lambda resource: resource[0] == "pods",
 )
-"""Plural and group of what is deleted. Pods come last, because their controllers would replace them."""
+"""Plural and group of the resources to delete. Pods come last, because their controllers would replace them."""
 _DELETED = "All content successfully deleted, may be waiting on finalization"
 _CLEAR_CONDITIONS = {
     "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered"),

@@ -1,4 +1,4 @@
-"""The node lifecycle: taints nodes that are lost, not ready or cordoned, and evicts pods that do not tolerate it.
+"""The node lifecycle: taints nodes that are lost, not ready or cordoned, and evicts pods without a toleration.
 
 A node is lost when its lease is no longer renewed. Pods of nodes that no longer exist are deleted.
 """
@@ -31,7 +31,7 @@ def taints_for(node: Object) -> list[dict[str, Any]]:
     if ready != "True":
         key = filters.UNREACHABLE if ready == "Unknown" else filters.NOT_READY
         wanted.append((key, "NoSchedule"))
-        if ready:  # A new node that has not reported yet evicts nothing.
+        if ready:  # Pods of a new node that has not reported yet are not evicted.
             wanted.append((key, "NoExecute"))
     if spec.get("unschedulable"):
         wanted.append((filters.UNSCHEDULABLE, "NoSchedule"))
@@ -53,7 +53,7 @@ class NodeController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._leases = cluster.informer("leases")
-        # The last heartbeat of each node, and when it was seen by the monotonic clock: the system clock may jump.
+        # The last heartbeat of each node, and when it was seen by the monotonic clock. The system clock may jump.
         self._heartbeats: dict[str, tuple[Any, float]] = {}
         self._leases.on_change(self._lease_changed)
 
@@ -84,7 +84,8 @@ class NodeController(Controller):
             version = {"resourceVersion": node["metadata"]["resourceVersion"]}
             with ignoring(404):
                 await self.cluster.patch("nodes", node, {"metadata": version, "spec": {"taints": taints}})
-        return remaining if remaining > 0 else None  # A node that comes back changes its status.
+        # A lost node that comes back changes its status, which queues it again.
+        return remaining if remaining > 0 else None
 
     def _grace_left(self, node: Object) -> float:
         """Return the seconds until the node is lost."""
@@ -123,7 +124,10 @@ class NodeController(Controller):
 
 
 class TaintEvictionController(Controller):
-    """Deletes pods from nodes whose NoExecute taints they do not tolerate, and from nodes that no longer exist."""
+    """Deletes pods from nodes whose NoExecute taints they do not tolerate, and from nodes that no longer exist.
+
+    A pod that is deleted before it has a node is marked as failed, as PodGC does it. Its Job then releases it.
+    """
 
     component = "taint-eviction-controller"
 
@@ -142,13 +146,20 @@ class TaintEvictionController(Controller):
 
     def _evictable_key(self, pod: Object) -> str:
         name = pod["spec"].get("nodeName")
-        node = self._nodes.get(name) if name else None
-        return object_key(pod) if name and (node is None or _no_execute_taints(node)) else ""
+        if not name:
+            is_deleted = pod["metadata"].get("deletionTimestamp") and not is_finished(pod)
+            return object_key(pod) if is_deleted else ""
+        node = self._nodes.get(name)
+        return object_key(pod) if node is None or _no_execute_taints(node) else ""
 
     async def sync(self, key: str) -> float | None:
         """Delete one pod if its node is gone or it no longer tolerates the node's taints."""
         pod = self._pods.get(key)
-        if pod is None or not pod["spec"].get("nodeName"):
+        if pod is None:
+            return None
+        if not pod["spec"].get("nodeName"):
+            if pod["metadata"].get("deletionTimestamp") and not is_finished(pod):
+                await self.cluster.update_status("pods", pod, {**pod["status"], "phase": "Failed"})
             return None
         name = pod["spec"]["nodeName"]
         node = self._nodes.get(name)
@@ -167,7 +178,7 @@ class TaintEvictionController(Controller):
         return None
 
     async def _delete_orphan(self, pod: Object, name: str) -> None:
-        """Delete a pod whose node no longer exists, so that no node agent can end it."""
+        """Delete a pod whose node no longer exists. No node agent can end it."""
         with ignoring(404):
             await self.cluster.objects.get("nodes", name)
             return  # The node is missing only from the cache.

@@ -1,4 +1,4 @@
-"""What the Job and DaemonSet controllers share: creating pods from a template, finding them and deleting them."""
+"""Code that the Job and DaemonSet controllers share: creates pods from a template, finds them and deletes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pod failure policy of a Job: what follows from a failed pod."""
+"""The pod failure policy of a Job: the consequence of a failed pod."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class FailureMatch(NamedTuple):
     action: str
     """``Count``, ``FailIndex``, ``FailJob`` or ``Ignore``. It is ``Count`` if no rule matches."""
     message: str
-    """Why the rule matches; empty if none does."""
+    """The reason why the rule matches; empty if no rule matches."""
 
 
 def match_failure_policy(job: Object, pod: Object) -> FailureMatch:
-    """Return what the Job's pod failure policy says about a failed pod. The first rule that matches decides."""
+    """Return the result of the Job's pod failure policy for a failed pod. The first matching rule applies."""
     for number, rule in enumerate((job["spec"].get("podFailurePolicy") or {}).get("rules") or ()):
         reason = _matches(rule, pod)
         if reason:

@@ -1,7 +1,6 @@
 """The ResourceQuota controller: writes what a namespace uses into the status of its quotas.
 
-Refusing an object that would exceed a quota is part of :mod:`aksgpu.local.api.quota`, and so is computing what an
-object uses.
+:mod:`aksgpu.local.api.quota` computes what an object uses, and refuses an object that would exceed a quota.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from aksgpu.local.kinds import KINDS, Kind
 from aksgpu.local.objects import Object
 
 _SYNC_DELAY = 0.1
-"""Seconds for which changes in a namespace are collected before its objects are summed up once."""
+"""Seconds for which changes in a namespace are collected before its usage is computed."""
 _KINDS = [kind for kind in KINDS if kind.namespaced and "watch" in kind.verbs and kind.plural != "events"]
 """The kinds that quotas count."""
 
@@ -39,14 +38,14 @@ class QuotaController(Controller):
             informer.on_change(partial(self._changed, kind))
 
     def _changed(self, kind: Kind, old: Object | None, new: Object | None) -> None:
-        """Queue the quotas of the namespace of an object that now uses something else."""
+        """Queue the quotas in the namespace of an object whose usage has changed."""
         quotas = self._quotas[_namespace(new or old or {})]
         if quotas and _usage(kind, old) != _usage(kind, new):
             for each in quotas:
                 self.queue.add_after(object_key(each), _SYNC_DELAY)
 
     async def sync(self, key: str) -> float | None:
-        """Sum up what the namespace of one quota uses."""
+        """Compute the usage of one quota."""
         found = self.informer.get(key)
         if found is None or found["metadata"].get("deletionTimestamp"):
             return None

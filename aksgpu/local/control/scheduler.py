@@ -2,8 +2,8 @@
 
 The filters are in :mod:`aksgpu.local.control.filters`, the cached state of the cluster is in
 :mod:`aksgpu.local.control.scheduler_queue`, and this module reads and writes the API. A pod counts as assigned at once
-and is bound in the background, so that a slow write delays no other pod. That is also true of a pod that waits for
-others to be preempted.
+and is bound in the background, so that a slow write does not delay other pods. The same applies to a pod that waits
+until others have been preempted.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from aksgpu.local.status_error import StatusError, ignoring
 log = logging.getLogger(__name__)
 
 _MAX_WRITES = 64
-"""Bindings that are written at the same time."""
+"""Maximum number of bindings that are written at the same time."""
 _MAX_REPORTS = 16
-"""Pods whose status is written at the same time to report why they are pending."""
+"""Maximum number of pending pods whose status is written at the same time."""
 _BIND_SECONDS = 600.0
-"""How long the volumes of a pod may take until they exist, before the time scale."""
+"""Timeout for the creation of a pod's volumes, before the time scale."""
 _RETRY_DELAY = 1.0
-"""Seconds before a pod that could not be bound is tried again."""
+"""Seconds before another attempt to bind a pod."""
 
 
 class _VolumeError(Exception):
@@ -53,12 +53,12 @@ class Scheduler:
         self._classes = cluster.informer("storageclasses")
         self._queue = SchedulerQueue(lambda pod: volume_requirements(pod, self._claims, self._classes))
         self._binding_events = asyncio.Event()
-        """Set when a claim changes or a pod goes, and replaced."""
+        """Set when a claim changes or a pod ends, and then replaced with a new event."""
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._slots = asyncio.Semaphore(_MAX_WRITES)
         self._tasks = Tasks()
-        # Set when a preempted pod has gone, by uid.
+        # By uid of a preempted pod, an event that is set when the pod has ended.
         self._departures: dict[str, asyncio.Event] = {}
         self._pods = cluster.informer("pods")
         cluster.informer("nodes").on_change(self._node_changed)
@@ -67,7 +67,7 @@ class Scheduler:
         self._classes.on_change(self._class_changed)
 
     async def start(self) -> None:
-        """Start scheduling. The informers have listed."""
+        """Start scheduling. The informers must have listed their objects."""
         self._tasks.spawn(self._run())
         self._tasks.spawn(self._report_reasons())
 
@@ -130,13 +130,13 @@ class Scheduler:
             self._report_due.set()
 
     async def _bind_when_free(self, placement: Placement) -> None:
-        """Bind a pod after its victims, if any, have gone. If that fails, requeue the pod."""
+        """Bind a pod after its victims, if any, have ended. If that fails, requeue the pod."""
         pod = placement.pod
         uid = pod["metadata"]["uid"]
         try:
             if placement.victims:
                 await self._preempt(placement)
-            # A pod of higher priority may have taken the room in the meantime.
+            # A pod of higher priority may have been assigned to the node in the meantime.
             if self._queue.assumed.get(uid) == placement.node:
                 await self._bind_claims(pod, placement.node)
                 async with self._slots:
@@ -156,10 +156,10 @@ class Scheduler:
         self._wake.set()
 
     async def _bind_claims(self, pod: Object, node: str) -> None:
-        """Let the volumes be created that wait for the pod's node, and wait until they exist.
+        """Request the volumes that wait for the pod's node, and wait until they exist.
 
         Raises:
-            _VolumeError: a volume was not created in time, or another pod has got it in another zone meanwhile.
+            _VolumeError: a volume was not created in time, or was created in another zone for another pod.
         """
         keys = claim_keys(pod)
         for key in keys:
@@ -194,7 +194,7 @@ class Scheduler:
         self._record_event(pod, "Normal", "Scheduled", f"Successfully assigned {namespace}/{name} to {node}", "Binding")
 
     async def _preempt(self, placement: Placement) -> None:
-        """Delete the victims of a placement and wait until they have gone."""
+        """Delete the victims of a placement and wait until they have ended."""
         await self._set_unschedulable(placement.pod, placement.reason)
         with ignoring(404, 409):
             nominated = {"status": {"nominatedNodeName": placement.node}}
@@ -223,9 +223,9 @@ class Scheduler:
     # Reports about pending pods
 
     async def _report_reasons(self) -> None:
-        """Write into pending pods why they are pending.
+        """Write the reasons into the status of pending pods.
 
-        This is a task of its own, so that it never delays scheduling.
+        This is a separate task, so that it never delays scheduling.
         """
         held_back = False
         while True:

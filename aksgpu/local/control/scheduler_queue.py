@@ -1,7 +1,7 @@
 """The scheduler's cache of the cluster: nodes with their pods, and pending pods in groups with equal requirements.
 
-A change affects one node, which is then evaluated once per group rather than once per pod. So the cost of a change does
-not grow with the number of pods or nodes. Nothing in this module reads or writes the API.
+A change affects one node, which is evaluated once per group rather than once per pod. The cost of a change therefore
+does not grow with the number of pods or nodes. Nothing in this module reads or writes the API.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ REPORT_INTERVAL = 1.0
 """Seconds between two messages to the same pending pods."""
 
 _MAX_IDLE_GROUPS = 16
-"""Groups without pods that are kept, so that the next such pod does not need all nodes evaluated again."""
+"""Number of groups without pods that are kept, so that not all nodes must be evaluated for the next such pod."""
 _MAX_NODES_COMPARED = 100
-"""Feasible nodes that are compared, as in the Kubernetes scheduler."""
+"""Maximum number of feasible nodes that are compared, as in the Kubernetes scheduler."""
 
 _NO_CLAIMS = "no new claims to deallocate"
-"""What the scheduler's plug-in for resource claims reports about every pod that fits nowhere."""
+"""The report of the scheduler's plug-in for resource claims about every pod that no node can run."""
 _NOT_HELPFUL = "Preemption is not helpful for scheduling"
 _NO_VICTIMS = "No preemption victims found for incoming pod"
 _OTHER_NODE = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
@@ -77,7 +77,8 @@ class PendingGroup:
         if result is None:
             return
         self._reasons.subtract(result.reasons)
-        self.full_nodes -= result.preemption_may_help
+        if result.preemption_may_help:
+            self.full_nodes -= 1
         self.feasible.pop(name, None)
         self.preemptable.pop(name, None)
 
@@ -87,7 +88,7 @@ class PendingGroup:
         return -self.requirements.priority, first["metadata"].get("creationTimestamp") or ""
 
     def reasons(self, nodes: int) -> str:
-        """Return why no node can run these pods, in the words of the Kubernetes scheduler."""
+        """Return why no node can run these pods, as the text of the Kubernetes scheduler."""
         if self.requirements.volumes.problem:
             return f"0/{nodes} nodes are available: {self.requirements.volumes.problem}."
         reasons = {**self._reasons, _OTHER_NODE: nodes - len(self._results)}
@@ -121,7 +122,7 @@ class SchedulerQueue:
     """Nodes, pods that are assigned to them, and pending pods.
 
     Args:
-        volumes: returns what a pod's claims require of its node.
+        volumes: returns the requirements that a pod's claims have for its node.
     """
 
     def __init__(self, volumes: Callable[[Object], VolumeRequirements] = lambda _: VolumeRequirements()) -> None:
@@ -139,14 +140,17 @@ class SchedulerQueue:
     def node_changed(self, name: str, node: Object | None) -> None:
         """Handle a node that was added, changed or, with None, deleted."""
         info = self.nodes.get(name) or NodeInfo(name)
-        self._node_count += (node is not None) - (info.node is not None)
         if node is None:
+            if info.node is not None:
+                self._node_count -= 1
             info.node = None
             if not info.pods:
                 self.nodes.pop(name, None)
             for group in self._groups.values():
                 group.forget(name)
             return
+        if info.node is None:
+            self._node_count += 1
         self.nodes[name] = info
         if info.set_node(node):
             self._evaluate(info)
@@ -176,7 +180,7 @@ class SchedulerQueue:
             self._enqueue(pod)
 
     def claim_changed(self, key: str) -> None:
-        """Evaluate the pending pods again that use a claim."""
+        """Evaluate again the pending pods that use a claim."""
         for group in list(self._groups.values()):
             for pod in list(group.pods.values()):
                 if key in claim_keys(pod):
@@ -210,8 +214,8 @@ class SchedulerQueue:
     def unreported(self, now: float) -> tuple[list[tuple[Object, str]], bool]:
         """Return the pending pods whose message is new, with the message, at the time ``now`` in seconds.
 
-        Messages change often while nodes come and go, so a pod gets a new one only after :data:`REPORT_INTERVAL`. The
-        second value is whether messages were held back for that reason.
+        Messages change often while nodes are added or removed, so a pod gets a new one only after
+        :data:`REPORT_INTERVAL`. The second value is whether messages were held back for that reason.
         """
         reports: list[tuple[Object, str]] = []
         held_back = False

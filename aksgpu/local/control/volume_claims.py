@@ -1,6 +1,6 @@
-"""The PersistentVolumeClaim controller: provides each claim with a volume, as its StorageClass says.
+"""The PersistentVolumeClaim controller: provides each claim with a volume according to its StorageClass.
 
-A volume is a directory that the node agent keeps for the claim. There are no PersistentVolume objects.
+A volume is a directory that the node agent keeps for the claim. PersistentVolume objects do not exist.
 ``spec.volumeName`` is the name that a provisioner would choose.
 """
 
@@ -84,7 +84,7 @@ class ClaimController(Controller):
         return None
 
     def _check(self, claim: Object) -> Object | None:
-        """Return the class that can provide the claim with a volume now. Without one, record why."""
+        """Return the class that can provide the claim with a volume now. If none can, record why."""
         name = claim["spec"].get("storageClassName") or ""
         if not name:
             self._record(claim, "Normal", "FailedBinding", _NO_CLASS)
@@ -113,7 +113,7 @@ class ClaimController(Controller):
         return storage_class
 
     def _record(self, claim: Object, kind: str, reason: str, message: str) -> None:
-        """Record why a claim has no volume, once as long as the reason stays the same."""
+        """Record why a claim has no volume, unless the same reason was recorded last."""
         key = object_key(claim)
         text = f"{claim['metadata']['uid']} {message}"
         if self._recorded.get(key) != text:
@@ -140,7 +140,7 @@ class ClaimController(Controller):
         return claim
 
     def _disk_zone(self, claim: Object, storage_class: Object) -> str | None:
-        """Return the zone in which a new disk can be used; None if it is a file share, or redundant over zones."""
+        """Return the zone in which a new disk can be used; None for a file share or a zone-redundant disk."""
         parameters = {key.lower(): value for key, value in (storage_class.get("parameters") or {}).items()}
         sku = str(parameters.get("skuname") or parameters.get("storageaccounttype") or "")
         if storage_class["provisioner"] != DISK_PROVISIONER or sku.upper().endswith("_ZRS"):

@@ -4,11 +4,11 @@ It connects to ``/var/lib/kubelet/device-plugins/kubelet.sock`` as plugins of a 
 sends a line of JSON, ``{"resource_name", "devices": [{"id", "health"}]}``, first and after each change, and keeps the
 connection open. The devices are lost when the connection closes.
 
-Like the real plugin, it registers again if ``kubelet.sock`` is created anew. On a node without GPUs it ends with an
-error, or with ``FAIL_ON_INIT_ERROR=false`` keeps running and offers nothing. With MIG, ``MIG_STRATEGY`` selects what it
-offers: ``none``, NVIDIA's default, offers whole GPUs, ``single`` offers slices under the name of a GPU, and ``mixed``
-offers slices under names of their own. All devices are unhealthy while the driver is broken. The time slicing in the
-file of ``--config-file`` offers each GPU several times.
+Like the real plugin, it registers again if ``kubelet.sock`` is created again. On a node without GPUs, it ends with an
+error. With ``FAIL_ON_INIT_ERROR=false``, it keeps running and offers nothing. With MIG, ``MIG_STRATEGY`` selects what
+it offers: ``none``, NVIDIA's default, offers whole GPUs, ``single`` offers slices under the name of a GPU, and
+``mixed`` offers slices under their own names. A configuration file (``CONFIG_FILE``) with time-slicing offers each
+device several times. All devices are unhealthy while the driver is broken.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def read_config(path: str) -> dict[str, Any]:
     """Return the configuration in a file; empty without one."""
     if not path:
         return {}
-    import yaml  # seldom needed
+    import yaml  # only plugins with a file need it
 
-    config: dict[str, Any] = yaml.safe_load(Path(path).read_text()) or {}
+    config: dict[str, Any] = yaml.safe_load(Path(os.environ.get("AKSGPU_ROOT", "") + path).read_text()) or {}
     if (config.get("sharing") or {}).get("mps"):
         log("sharing.mps has no effect on the laptop AKS", "W")
     return config
@@ -81,7 +81,7 @@ def log(text: str, level: str = "I") -> None:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """A path of the same socket with fewer than 100 characters, which is the system's limit."""
+    """Yield a short path of the same socket. The system limits the length to about 100 characters."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
@@ -90,7 +90,7 @@ def short_path(path: Path) -> Iterator[str]:
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a listening Unix socket. An old one at this path is replaced."""
+    """Return a listening Unix socket. It replaces a socket at this path."""
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX)
     with short_path(path) as name:
@@ -132,7 +132,7 @@ async def _send_devices(
 
 
 def main() -> int:
-    """Run the plugin until it is killed. It returns an exit code only without GPUs."""
+    """Run the plugin until it is killed. Without GPUs, return an exit code."""
     parser = argparse.ArgumentParser(prog="nvidia-device-plugin", description="Offers a node's GPUs to Kubernetes.")
     default = os.environ.get("FAIL_ON_INIT_ERROR", "true")
     parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)

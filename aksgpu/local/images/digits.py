@@ -1,12 +1,13 @@
 """Images of digits in the format of MNIST, for machines that do not have the MNIST files.
 
-``digits.npz`` holds the digits of fonts, which ``tests/extract_digits.py`` made. Each image is one of them, randomly
-sheared, rotated, scaled and shifted, with noise. Training and test images come from different fonts, so that the
-accuracy on the test images says how well the shapes of digits were learned, and not how well fonts were memorized.
+``digits.npz`` contains digits of several fonts. ``tests/extract_digits.py`` creates the file. Each image is one of the
+digits, randomly sheared, rotated, scaled and shifted, with noise. Training and test images come from different fonts,
+so that the accuracy on the test images measures how well the shapes of digits were learned, and not how well fonts were
+memorized.
 
-The images are the same to the last bit on every machine. The computation uses only additions, multiplications,
-divisions and square roots, which IEEE 754 rounds in one way, unlike ``sin`` and ``exp``. NumPy guarantees the numbers
-of ``RandomState``.
+The images are identical on every machine. The computation uses only additions, multiplications, divisions and square
+roots. IEEE 754 defines their rounding, unlike that of ``sin`` and ``exp``. NumPy guarantees the numbers of
+``RandomState``.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy.typing as npt
 SIZE = 28
 """Pixels per side."""
 PARTS = 64
-"""Parts of a pixel. The file holds how many of them are ink."""
+"""Parts of a pixel. The file contains the number of parts that are ink."""
 CHUNK = 500
-"""Images that are drawn at a time, which limits the memory of temporary arrays."""
+"""Number of images that are drawn at a time, to limit the memory of temporary arrays."""
 
 TRAIN_FONTS = (
     "DejaVuSans",
@@ -75,7 +76,7 @@ def _distort(glyphs: Floats, chosen: npt.NDArray[np.int64], random: np.random.Ra
     def uniform(low: float, high: float) -> Floats:
         return low + (high - low) * random.random_sample((len(chosen), 1, 1))
 
-    half = uniform(-0.08, 0.08)  # the tangent of half the angle gives its sine and cosine without calling them
+    half = uniform(-0.08, 0.08)  # sine and cosine follow from the tangent of half the angle
     cosine = (1 - half * half) / (1 + half * half)
     sine = 2 * half / (1 + half * half)
     shear = uniform(-0.25, 0.25)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aksgpu.common.home import home as user_home
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import InvalidInput
-from aksgpu.local.home import home as user_home
 
 _REFERENCE = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
@@ -33,8 +33,8 @@ class Image:
 
     Attributes:
         reference: the normalized image reference.
-        entrypoint: what a container without ``command`` runs.
-        cmd: its arguments if the container has none.
+        entrypoint: the command of a container without ``command``.
+        cmd: its arguments if the container has no ``args``.
         directory: the working directory if the container has none, or None.
         all_gpus: whether it has access to every GPU of its node without requesting one, as a device plugin has.
     """
@@ -52,7 +52,7 @@ class Image:
 
 
 def _module(name: str) -> tuple[str, ...]:
-    # -P prevents that files in the working directory shadow modules. With more threads, pods slow each other down.
+    # -P keeps files in the working directory from shadowing modules. With more threads, pods slow each other down.
     return ("env", "OPENBLAS_NUM_THREADS=1", sys.executable, "-P", "-m", f"aksgpu.local.images.{name}")
 
 
@@ -69,7 +69,7 @@ _BUILTIN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (r"docker\.io/library/bash", (), ("bash",)),
     (r"docker\.io/library/python", (), ("python3",)),
 )
-"""Pattern of the normalized name without tag, entrypoint, cmd."""
+"""Pattern of the normalized name without the tag, entrypoint, and cmd."""
 
 
 def normalise(reference: str) -> str:
@@ -115,7 +115,7 @@ def pull_error(reference: str) -> str:
 
 
 def advice(reference: str) -> str:
-    """Return what to do about an image that no program replaces."""
+    """Return advice for an image that no program replaces."""
     call = f'aksgpu.local.images.register("{reference}", ["python", "train.py"])'
     return f"Register a program of this machine for the image: {call}"
 
@@ -135,7 +135,7 @@ def register(
         reference: the image reference, as in a manifest.
         command: the program and its first arguments. ``python`` is the Python that runs aksgpu.
         directory: the working directory unless the container has one. None uses the current directory.
-        home: the directory of the laptop's files. None uses ``$AKSGPU_HOME`` or its default.
+        home: the directory of the laptop's files. None uses ``$AKSGPU_HOME`` or the default directory.
 
     Raises:
         InvalidInput: the reference cannot be parsed, or the command is not a list of strings or is empty.
@@ -159,7 +159,7 @@ def install_tools(directory: Path) -> tuple[Path, Path]:
     """Write the commands on the PATH of every container, and those on the PATH of containers with a GPU.
 
     Returns:
-        The directories of the two.
+        The directory of the common commands, and the directory of those for containers with a GPU.
     """
     common = directory / "bin"
     gpu = directory / "gpu-bin"

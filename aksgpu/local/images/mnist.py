@@ -1,9 +1,9 @@
 """The program for the tutorial's image ``samples-tf-mnist-demo:gpu`` on the laptop AKS.
 
-It takes the arguments of TensorFlow's ``mnist_with_summaries.py``, logs in its format, and trains a network. Every
+It accepts the arguments of TensorFlow's ``mnist_with_summaries.py``, logs in its format, and trains a network. Every
 accuracy is measured on held-out images. It does not use a GPU: NumPy computes on the CPU, and the log says so. It reads
-the MNIST files in ``--data_dir``. Without them it draws digits, see :mod:`aksgpu.local.images.digits`. A seed makes a
-run repeatable on any machine, see :mod:`aksgpu.local.images.network`.
+the MNIST files in ``--data_dir``. Without them, it draws digits (see :mod:`aksgpu.local.images.digits`). With the same
+seed, a run has the same results on every machine (see :mod:`aksgpu.local.images.network`).
 
     python -m aksgpu.local.images.mnist --max_steps 500
 """
@@ -31,7 +31,7 @@ _BATCH = 100
 """Images per step."""
 _TRAIN_IMAGES = 6000
 _TEST_IMAGES = 2000
-"""Number of images that are drawn without the MNIST files."""
+"""Numbers of images to draw if the MNIST files do not exist."""
 _FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -41,9 +41,9 @@ _FILES = (
 
 _NUMBERS: dict[str, tuple[type, float, float, float, str]] = {
     "max_steps": (int, 1, 10**9, 500, "training steps"),
-    "learning_rate": (float, 1e-9, 1, 0.001, "of Adam"),
-    "dropout": (float, 1e-9, 1, 0.9, "probability to keep a unit in training"),
-    "seed": (int, 0, 2**32 - 1, 0, "of all chance"),
+    "learning_rate": (float, 1e-9, 1, 0.001, "step size of Adam"),
+    "dropout": (float, 1e-9, 1, 0.9, "probability of keeping a unit in training"),
+    "seed": (int, 0, 2**32 - 1, 0, "seed of all random numbers"),
 }
 """Numeric arguments: type, minimum, maximum, default, help."""
 
@@ -63,10 +63,10 @@ class Data(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and log. The exit code is 0, 1 for unusable data, or 2 for invalid arguments."""
-    options = _arguments(argv)
+    options = _parse_arguments(argv)
     try:
         _log_devices(given_gpus())
-        data = load(options.data_dir) or _drawn()
+        data = load(options.data_dir) or _draw_data()
     except BadData as error:
         print(f"mnist: {error}", file=sys.stderr)
         return 1
@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(data: Data, options: argparse.Namespace) -> Iterator[str]:
-    """Train, and yield the lines to log. As in the original, every tenth step measures the accuracy instead."""
-    random = np.random.RandomState(options.seed)  # NumPy does not guarantee the numbers of default_rng
+    """Train, and yield the lines to log. As in the original, every tenth step only measures the accuracy."""
+    random = np.random.RandomState(options.seed)  # unlike default_rng, its numbers never change
     network = Network(data.train_images.shape[1], _HIDDEN, 10, learning_rate=options.learning_rate, random=random)
     test_images = scale(data.test_images)
     batches = _batches(len(data.train_images), random)
@@ -99,7 +99,7 @@ def _batches(count: int, random: np.random.RandomState) -> Iterator[npt.NDArray[
             yield order[start : start + size]
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mnist", description="Train a small network on images of digits.")
     for name, (kind, _, _, default, what) in _NUMBERS.items():
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{what} (%(default)s)")
@@ -112,12 +112,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     for name, (_, low, high, _, _) in _NUMBERS.items():
         if not low <= getattr(options, name) <= high:
-            parser.error(f"argument --{name}: {getattr(options, name)} is not from {low} to {high}")
+            parser.error(f"argument --{name}: must be from {low} to {high}, got {getattr(options, name)}")
     return options
 
 
 def _log_devices(gpus: list[dict[str, Any]]) -> None:
-    """Log the GPUs as TensorFlow does, and what computes in fact.
+    """Log the GPUs as TensorFlow does, and the device that computes.
 
     Args:
         gpus: the value of AKSGPU_GPUS, see :mod:`aksgpu.local.images`.
@@ -146,7 +146,7 @@ def _log(text: str) -> None:
     print(f"{now}: I aksgpu/local/images/mnist.py] {text}", flush=True)
 
 
-def _drawn() -> Data:
+def _draw_data() -> Data:
     sizes = f"{_TRAIN_IMAGES} digits to train with and {_TEST_IMAGES}, in other fonts, to test with"
     print(f"Drawing {sizes} (not MNIST)", flush=True)
     train_images, train_labels = digits.draw(digits.TRAIN_FONTS, _TRAIN_IMAGES, seed=0)
@@ -164,7 +164,7 @@ def load(folder: Path) -> Data | None:
         None if none of the files exists.
 
     Raises:
-        BadData: some are missing, or one is damaged or does not match the others.
+        BadData: some of the files are missing, or one is damaged or does not match the others.
     """
     found = {name: file for name in _FILES for file in (folder / f"{name}.gz", folder / name) if file.is_file()}
     if not found:
@@ -176,7 +176,7 @@ def load(folder: Path) -> Data | None:
     for images, labels in (data[:2], data[2:]):
         if len(images) != len(labels) or len(labels) == 0 or labels.max() > 9 or images[0].size != 784:
             both = f"{len(images)} images and {len(labels)} labels"
-            raise BadData(f"{folder}: {both} do not go together, or images are not of 28x28 pixels")
+            raise BadData(f"{folder}: {both} do not match, or the images do not have 28x28 pixels")
     return data
 
 

@@ -1,22 +1,22 @@
-"""A small neural network that learns the same, to the last bit, on every machine.
+"""A small neural network whose training gives identical results on every machine.
 
 It has one hidden layer of rectified units, softmax, cross-entropy, dropout and Adam, like the network of the tutorial's
 TensorFlow program. Only :mod:`aksgpu.local.images.mnist` uses it.
 
-Notebooks store accuracies, which are compared with those of other machines. A different CPU, BLAS or number of threads
-adds up a matrix product in a different order. Floating-point addition is not associative, and training amplifies the
-last bit into a visible digit within a few hundred steps. Therefore every factor of a matrix product is a multiple of a
-power of two and bounded, such that all partial sums fit into the 53 bits of a double. Products are then *exact*
-in any order. The table gives (bits after the point, bits before it). The bits of a product are those of its factors and
-of its number of terms.
+Notebooks store accuracies, which are compared with those of other machines. The order in which a matrix product is
+added up depends on the CPU, BLAS and the number of threads. Floating-point addition is not associative, and training
+amplifies the last bit into a visible digit within a few hundred steps. Therefore every factor of a matrix product is
+bounded and a multiple of a power of two, so that all partial sums fit into the 53 bits of a double. Products are then
+*exact* in any order. The table shows (fraction bits, integer bits). The bits of a product are the sum of the bits of
+its factors and of its number of terms.
 
     images     (8, 0)     first weights   (26, 3)     784 terms, 10 bits: 47
     hidden    (14, 6)     second weights  (22, 2)     512 terms,  9 bits: 53
     error     (18, 0)     times hidden, 4096 terms:   12 bits: 50; times second weights, 10 terms: 4 bits: 46
     back      (18, 4)     times images, 4096 terms:   12 bits: 42
 
-Everything else is elementwise and uses only +, -, *, / and square roots, which IEEE 754 rounds in one way. It does not
-define ``exp``, so :func:`_exp` computes it from those.
+Everything else is elementwise and uses only +, -, *, / and square roots, whose rounding IEEE 754 defines. IEEE 754 does
+not define ``exp``, so :func:`_exp` computes it from these operations.
 """
 
 from __future__ import annotations
@@ -97,31 +97,32 @@ class Network:
 class _Parameter:
     """Weights or biases, with Adam's two moments."""
 
-    def __init__(self, value: Floats, behind: int, before: int, rate: float) -> None:
-        self._behind = behind
-        self._before = before
+    def __init__(self, value: Floats, fraction_bits: int, integer_bits: int, rate: float) -> None:
+        self._fraction_bits = fraction_bits
+        self._integer_bits = integer_bits
         self._rate = rate
         self._mean = np.zeros(value.shape)
         self._square = np.zeros(value.shape)
-        self._fade_1 = 1.0
-        self._fade_2 = 1.0
-        self.value = _on_grid(value, behind, before)
+        self._beta_1_power = 1.0
+        self._beta_2_power = 1.0
+        self.value = _on_grid(value, fraction_bits, integer_bits)
 
     def learn(self, gradient: Floats) -> None:
         """Do one step of Adam (Kingma and Ba 2015) with its usual constants."""
-        self._fade_1 *= 0.9  # 0.9**step would call the C library's pow
-        self._fade_2 *= 0.999
+        self._beta_1_power *= 0.9  # 0.9**step would call the C library's pow
+        self._beta_2_power *= 0.999
         self._mean += 0.1 * (gradient - self._mean)
         self._square += 0.001 * (gradient * gradient - self._square)
-        rate = self._rate * math.sqrt(1 - self._fade_2) / (1 - self._fade_1)
+        rate = self._rate * math.sqrt(1 - self._beta_2_power) / (1 - self._beta_1_power)
         value = self.value - rate * self._mean / (np.sqrt(self._square) + 1e-8)
-        self.value = _on_grid(value, self._behind, self._before)
+        self.value = _on_grid(value, self._fraction_bits, self._integer_bits)
 
 
-def _on_grid(values: Floats, behind: int, before: int) -> Floats:
-    """Round to multiples of 2**-behind, and clip to -2**before..2**before."""
-    scaled = np.rint(values * 2.0**behind)
-    return np.clip(scaled, -(2.0 ** (before + behind)), 2.0 ** (before + behind)) * 2.0**-behind
+def _on_grid(values: Floats, fraction_bits: int, integer_bits: int) -> Floats:
+    """Round to multiples of 2**-fraction_bits, and clip to -2**integer_bits..2**integer_bits."""
+    scaled = np.rint(values * 2.0**fraction_bits)
+    limit = 2.0 ** (integer_bits + fraction_bits)
+    return np.clip(scaled, -limit, limit) * 2.0**-fraction_bits
 
 
 def _softmax(scores: Floats) -> Floats:

@@ -1,6 +1,6 @@
-"""``ping`` for containers, on machines that have none. It needs no right to open raw sockets.
+"""``ping`` for containers, on machines without it. It does not need permission to open raw sockets.
 
-It looks up the name. An address of this machine, such as a pod's, always answers. Others are not tried.
+It looks up the name. An address of this machine, such as a pod's, always answers. Other addresses are not contacted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 
 def main() -> int:
-    """Run the command. Return 0 if the host answers, 1 if its name is not known, and 2 otherwise."""
+    """Run the command. Return 0 if the host answers, 1 if its name is unknown, and 2 otherwise."""
     parser = argparse.ArgumentParser(prog="ping")
     parser.add_argument("-c", dest="count", type=int, default=0, help="number of packets; endless by default")
     parser.add_argument("-i", dest="interval", type=float, default=1.0, help="seconds between packets")

@@ -1,4 +1,4 @@
-"""Which node each Azure disk is attached to. A disk that is used on one node cannot be used on another."""
+"""Records the node that each Azure disk is attached to. A disk can be used on one node at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aksgpu.local.control.claim_topology import DISK_PROVISIONER, PROVISIONER_AN
 from aksgpu.local.objects import Object
 
 COMPONENT = "attachdetach-controller"
-"""The component that reports what happens to disks."""
+"""The component that records events about disks."""
 
 
 class _User(NamedTuple):
@@ -33,7 +33,7 @@ class Attachments:
             node: the name of its node.
 
         Returns:
-            Why a disk cannot be attached, in Kubernetes' words; empty if all are attached.
+            Kubernetes' message if a disk cannot be attached; empty if all disks are attached.
         """
         disks = [claim for claim in claims if _is_exclusive(claim)]
         for claim in disks:

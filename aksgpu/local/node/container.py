@@ -1,7 +1,7 @@
 """One container of a pod: its image, its runs, and whether it is restarted.
 
 The delays between restarts and between pulls are those of a kubelet: 10 seconds, doubled each time up to five minutes,
-multiplied by the laptop's time scale. The delay starts anew after a run of ten minutes.
+multiplied by the laptop's time scale. After a run of ten minutes, the delay is reset.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ BACKOFF_RESET_SECONDS = 600.0
 PULL_SECONDS = 0.3
 """Simulated duration of pulling an image."""
 ERR_IMAGE_PULL_SECONDS = 4.0
-"""How long the reason is ErrImagePull before it is ImagePullBackOff."""
+"""Time for which the reason is ErrImagePull before it becomes ImagePullBackOff."""
 FIRST_OUTPUT_SECONDS = 2.0
-"""How long after its start a command is expected to write for the first time. A log read waits as long for that."""
+"""Time after its start in which a command is expected to write for the first time. A log read waits for that."""
 OUTPUT_CHECK_SECONDS = 0.02
 """How often a log is checked for the first output."""
 DEADLINE_CHECK_SECONDS = 0.1
-"""How often an ending container checks whether the pod's deadline has become earlier."""
+"""Time between two checks whether the deadline of an ending container has become earlier."""
 
 _OCI_START_ERROR = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
@@ -49,7 +49,7 @@ _OCI_START_ERROR = (
 
 
 class ContainerRunner:
-    """Runs one container, and restarts it as the pod's restart policy says.
+    """Runs one container, and restarts it according to the pod's restart policy.
 
     Args:
         context: the container's pod.
@@ -58,7 +58,7 @@ class ContainerRunner:
 
     Attributes:
         status: the container's status in the pod's status. It is replaced as a whole when it changes.
-        sidecar: whether it is an init container that keeps running beside the containers after it.
+        sidecar: whether it is an init container that keeps running while the later containers run.
         started: set when its command has been started.
     """
 
@@ -67,14 +67,14 @@ class ContainerRunner:
         self._spec = spec
         self._init = init
         self.name: str = spec["name"]
-        self.sidecar: bool = spec.get("restartPolicy") == "Always"  # only sidecars have a policy of their own
+        self.sidecar: bool = spec.get("restartPolicy") == "Always"  # only sidecars have their own policy
         if init and not self.sidecar and context.restart_policy == "Always":
             self._restart_policy = "OnFailure"
         else:
             self._restart_policy = spec.get("restartPolicy") or context.restart_policy
         self._directory = context.directory / "containers" / self.name
         self._run: ContainerRun | None = None
-        self._next_number = 0  # of the run that starts next
+        self._next_number = 0  # the number of the next run
         self._from_before_restart = False
         self._backoff = 0.0
         self._advice_recorded = False
@@ -93,7 +93,7 @@ class ContainerRunner:
     def _set_state(self, state: Object, **fields: Any) -> None:
         """Set the container's state, and further fields of its status.
 
-        An ended run becomes the last one when the container waits for its restart, or when another run is shown.
+        The state of an ended run moves to ``lastState`` when the container waits for its restart or has a new run.
         """
         ended = self.status["state"].get("terminated")
         if ended and ("waiting" in state or fields.get("restartCount", 0) > self.status["restartCount"]):
@@ -129,13 +129,13 @@ class ContainerRunner:
         self.status = next((status for status in statuses if status["name"] == self.name), self.status)
         numbers = list_runs(self._directory)
         if numbers:
-            # The status follows when the run is found again, so that it never mixes two runs.
+            # The status is updated once the run has been resumed, so that it never mixes two runs.
             self._next_number = max(numbers)
             self._run = ContainerRun(self._directory, max(numbers))
             self._from_before_restart = True
 
     async def run(self) -> bool:
-        """Run the container until it is not restarted any more. Return whether it succeeded."""
+        """Run the container until it is no longer restarted. Return whether it succeeded."""
         succeeded_before = self._from_before_restart and pod_status.exit_code(self.status) == 0
         if self._init and not self.sidecar and succeeded_before:
             return True
@@ -168,7 +168,7 @@ class ContainerRunner:
             except ConfigError as error:
                 reason = "CreateContainerConfigError"
                 message = str(error)
-            except OSError as error:  # for example, the disk is full
+            except OSError as error:  # such as a full disk
                 reason = "CreateContainerError"
                 message = str(error)
             self._record_event("Warning", "Failed", f"Error: {message}")
@@ -185,7 +185,7 @@ class ContainerRunner:
         if run.started:
             self._set_running(run)
             self._record_event("Normal", "Started", f"Started container {self.name}")
-        self._delete_old_run(run.number - 2)  # its log could be read as the previous one until now
+        self._delete_old_run(run.number - 2)  # until now, its log was the previous one
         return run
 
     def _set_running(self, run: ContainerRun) -> None:
@@ -193,7 +193,7 @@ class ContainerRunner:
         self.started.set()
 
     def _run_fields(self, run: ContainerRun) -> Object:
-        """Return the fields of the status that change together with the state when another run is shown."""
+        """Return the fields of the status that identify a run. They change together with the state."""
         return {"containerID": f"containerd://{run.container_id}", "restartCount": run.number}
 
     def _delete_old_run(self, number: int) -> None:
@@ -217,7 +217,7 @@ class ContainerRunner:
         self._set_state(state, **self._run_fields(run))
 
     async def _back_off(self, result: Exit) -> None:
-        """Wait before the next run. The first restart comes at once."""
+        """Wait before the next run. The first restart has no delay."""
         if result.finished - result.started > BACKOFF_RESET_SECONDS * 1e9:
             self._backoff = 0.0
         if self._backoff:
@@ -268,7 +268,7 @@ class ContainerRunner:
         node.images.add(image.reference)
         duration = f"{(time.monotonic() - begin) * 1000:.0f}ms"
         message = f'Successfully pulled image "{reference}" in {duration} ({duration} including waiting).'
-        self._record_event("Normal", "Pulled", f"{message} A program of this machine stands in for it.")
+        self._record_event("Normal", "Pulled", f"{message} It is replaced by a program of this machine.")
 
     async def _fail_pull(self, reference: str, delay: float) -> None:
         error = image_registry.pull_error(reference)
@@ -297,7 +297,7 @@ class ContainerRunner:
         """Run another command in the container, as ``kubectl exec`` does; raises ExecError."""
         run = self._run
         if run is None or not self.running:
-            raise ExecError("the container does not run")
+            raise ExecError("the container is not running")
         rewritten = run.read("spec.json").get("rewritten", [])
         words = [volumes.rewrite_paths(word, run.directory / "root", rewritten) for word in argv]
         return await execute(run.directory, words, tty=tty)
@@ -331,7 +331,7 @@ class ContainerRunner:
         """Stop supervising the current run.
 
         Args:
-            deadline: when the run ends, as a time of the monotonic clock. None lets it go on.
+            deadline: when the run ends, as a time of the monotonic clock. None leaves it running.
         """
         if self._run is None:
             return
@@ -342,7 +342,7 @@ class ContainerRunner:
         self._run.detach()
 
     def find_log(self, *, previous: bool) -> Path | None:
-        """Return the path of the log of the current run, or of the one before. Return None if it has not run."""
+        """Return the path of the log of the current or the previous run, or None if there was no such run."""
         number = self.status["restartCount"]
         if previous and "waiting" not in self.status["state"]:  # a waiting container has no current run
             number -= 1
@@ -357,7 +357,7 @@ class ContainerRunner:
             await asyncio.sleep(OUTPUT_CHECK_SECONDS)
 
     def may_write(self, path: Path) -> bool:
-        """Return whether more can be written to a log."""
+        """Return whether the container may still write to a log."""
         return self.running and self._run is not None and self._run.log == path
 
 

@@ -1,8 +1,8 @@
-"""Reading of a container's CRI log: a part of it, and what is written later.
+"""Reads a container's CRI log, and follows it.
 
 :mod:`aksgpu.local.node.shim` writes the files as segments ``PATH.0``, ``PATH.1`` and so on. The segment with the
-highest number is the current one. As on a kubelet, a log begins with the current segment: what was written before the
-log was rotated cannot be read any more. A reader that follows the log continues with the next segment.
+highest number is the current one. As on a kubelet, a log begins with the current segment: text from before the last
+rotation can no longer be read. A reader that follows the log continues with the next segment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SECOND = 1_000_000_000
 
 
 def _first_timestamp(since_time: str | None, since_seconds: int | None) -> bytes:
-    """Return the first timestamp to show. All have the same width, so they can be compared as texts."""
+    """Return the first timestamp to show. All timestamps have the same length, so they can be compared as text."""
     if since_seconds is None:
         return (since_time or "").rstrip("Z").encode()
     seconds, nanoseconds = divmod(max(0, time.time_ns() - since_seconds * _SECOND), _SECOND)
@@ -28,7 +28,7 @@ def _first_timestamp(since_time: str | None, since_seconds: int | None) -> bytes
 
 
 class _LogReader:
-    """Reads the segments of a log in order, as far as they are written."""
+    """Reads the segments of a log in order, up to what has been written so far."""
 
     def __init__(self, path: Path, since: bytes, timestamps: bool) -> None:
         self._path = path
@@ -96,7 +96,7 @@ async def read(
         ended: returns whether nothing more will be written.
         follow: whether to continue until the container ends.
         since_time: the first time to show, in UTC and RFC 3339.
-        since_seconds: the same as seconds before now.
+        since_seconds: the first time to show, in seconds before now.
         tail_lines: the number of lines to show from the end of what has been written so far.
         limit_bytes: the number of bytes to show.
         timestamps: whether to begin each line with its time.

@@ -1,4 +1,4 @@
-"""One run of a container: start its shim, or find it again after a restart of the laptop, and wait for its end.
+"""One run of a container: starts its shim, or finds it after a restart of the laptop, and waits for its end.
 
 :mod:`aksgpu.local.node.container` decides whether a container is restarted.
 """
@@ -23,7 +23,10 @@ import psutil
 from aksgpu.local.node.exec_command import wait_for_descriptor
 
 SHIM_COMMAND = (
-    *(sys.executable, "-I", "-S", "-c"),
+    sys.executable,
+    "-I",
+    "-S",
+    "-c",
     f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from shim import supervisor; supervisor.main()",
 )
 """The command line of :mod:`aksgpu.local.node.shim`, without its arguments."""
@@ -31,9 +34,9 @@ CONTAINER_ID_VARIABLE = "AKSGPU_CONTAINER"
 """An environment variable of all processes of a container. It identifies processes that a killed shim left behind."""
 
 LOG_MAX_FILES = 5
-"""Files of a log that are kept, for readers that follow it slowly."""
+"""Number of log files that are kept, for slow readers."""
 KILL_SECONDS = 8.0
-"""How long a shim may take to kill its processes and to record their end, before it is killed itself."""
+"""Time in which a shim must kill its processes and record their end, before it is killed itself."""
 
 
 class Exit(NamedTuple):
@@ -53,14 +56,14 @@ async def _wait_until_readable(fd: int) -> None:
 
 
 class ContainerRun:
-    """A run of a container, in a directory of its own.
+    """A run of a container, in its own directory.
 
     Args:
         container: the container's directory.
         number: 0 for the first run, 1 for the first restart.
 
     Attributes:
-        number: as above.
+        number: the number of the run.
         directory: the run's directory.
         log: the path of its log, without the number of a segment.
         container_id: the run's id, 64 hexadecimal digits.
@@ -125,7 +128,7 @@ class ContainerRun:
                 pass_fds=descriptors,
             )
         self._child = process.pid
-        process.returncode = 0  # this class waits for the process, which may outlive this one
+        process.returncode = 0  # Popen must not wait for the process: wait() does, and the laptop may end first
         self._pidfd = os.pidfd_open(self._child)
 
     def _open_lock(self) -> int:
@@ -167,7 +170,7 @@ class ContainerRun:
         if run and self._is_locked():
             with contextlib.suppress(ProcessLookupError):
                 self._pidfd = os.pidfd_open(run["pid"])
-            if self._pidfd >= 0 and not self._is_locked():  # it has ended, so the pid may belong to another process
+            if self._pidfd >= 0 and not self._is_locked():  # the shim has ended: the pid may be of another process
                 self._close()
         return bool(run)
 
@@ -180,7 +183,7 @@ class ContainerRun:
         if record:
             return Exit(*(record[key] for key in Exit._fields))
         self._kill_orphans()
-        message = "The container's process is gone, and left no exit status"
+        message = "The container's process has ended without an exit status"
         now = time.time_ns()
         return Exit(137, "ContainerStatusUnknown", message, self.started or now, now)
 
@@ -202,7 +205,7 @@ class ContainerRun:
                 os.waitpid(self._child, 0)
 
     def detach(self) -> None:
-        """Stop supervising the run, which goes on."""
+        """Stop supervising the run. It keeps running."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -1,4 +1,4 @@
-"""The specification of a container's run, as its shim reads it."""
+"""Builds the specification of a container's run, which its shim reads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def build_run_spec(context: PodContext, container: Object, image: Image, d
     work.mkdir(parents=True, exist_ok=True)
     cwd = container.get("workingDir") or image.directory
     if cwd and not _is_directory(cwd) and not any(mount.target == cwd for mount in mounts):
-        mounts.append(volumes.Mount(str(work), cwd, False))  # a directory that only exists in the real image
+        mounts.append(volumes.Mount(str(work), cwd, False))  # the directory exists only in the real image
     spec: dict[str, Any] = {
         "argv": environment.command_line(container, image, own_env),
         "env": {**common_env, **({"TERM": "xterm"} if container.get("tty") else {}), **own_env},
@@ -82,7 +82,7 @@ def _termination_log(container: Object, mounts: list[volumes.Mount], directory: 
 
 
 def _rewrite_paths(spec: dict[str, Any], own_env: dict[str, str], root: Path) -> dict[str, Any]:
-    """Return the fields that change where mount paths are replaced by paths below ``root``."""
+    """Return the fields in which mount paths are replaced with paths below ``root``."""
     volumes.create_links(root, spec["mounts"])
     targets = [mount.target for mount in spec["mounts"]]
 

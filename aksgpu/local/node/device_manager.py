@@ -1,4 +1,4 @@
-"""The devices of a node: plugins register them, and each is assigned to at most one pod.
+"""The devices of a node. Plugins register them, and each device is assigned to at most one pod.
 
 This is the node's side of the protocol in :mod:`aksgpu.local.images.device_plugin`. Plugins can offer any resource,
 not only GPUs.
@@ -24,7 +24,7 @@ from aksgpu.local.images import device_plugin as protocol
 log = logging.getLogger(__name__)
 
 REGISTRATION_SECONDS = 5.0
-"""How long plugins have to register again after a restart of the laptop, before their devices count as lost."""
+"""Time in which plugins must register again after a restart of the laptop, or their devices are lost."""
 
 
 class AdmissionError(Exception):
@@ -40,7 +40,7 @@ class _Resource:
         users: the uid of the pod that uses a device, by the device's id.
         plugin: the connection of its plugin.
         is_service: whether a service of the node offers the devices, not a plugin.
-        registered: set when a plugin has registered, or is not expected any more.
+        registered: set when a plugin has registered, or is no longer expected.
     """
 
     devices: dict[str, bool] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class DeviceManager:
         return self._resources.setdefault(name, _Resource())
 
     def offer(self, resource: str, ids: list[str], *, healthy: bool) -> None:
-        """Offer devices of a service of the node, which replaces a plugin."""
+        """Offer devices on behalf of a service of the node, which replaces a plugin."""
         offered = self._get_resource(resource)
         offered.devices = dict.fromkeys(ids, healthy)
         offered.is_service = True
@@ -108,13 +108,13 @@ class DeviceManager:
         await self._tasks.cancel()
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Return capacity and allocatable of each resource that has ever been offered here."""
+        """Return capacity and allocatable of each resource that has ever been offered on this node."""
         return {
             name: (len(resource.devices), sum(resource.devices.values())) for name, resource in self._resources.items()
         }
 
     def restore(self, pod: str, devices: Mapping[str, Mapping[str, list[str]]]) -> None:
-        """Record the devices that a pod has had since before a restart.
+        """Record the devices of a pod that has been running since before a restart.
 
         Args:
             pod: the pod's uid.
@@ -138,7 +138,7 @@ class DeviceManager:
     async def allocate(self, pod: str, spec: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
         """Assign the devices in a pod's limits.
 
-        Init containers share the devices of the other containers, because they run before them.
+        Init containers share the devices of the other containers, because they end before those start.
 
         Args:
             pod: the pod's uid.
@@ -208,7 +208,7 @@ class DeviceManager:
         self._changed()
 
     async def _serve_plugin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read the messages of a plugin. As in a kubelet, the plugin that registered last for a resource counts."""
+        """Read the messages of a plugin. As in a kubelet, a plugin replaces an earlier one for the same resource."""
         resource: _Resource | None = None
         try:
             while line := await reader.readline():

@@ -18,21 +18,34 @@ from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import StatusError
 
 _INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
-"""Variables of this machine that containers inherit: those that programs need, and no secrets."""
+"""Variables of this machine that containers inherit. Programs need them, and they contain no secrets."""
 _FIELDS = (
-    *("metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations"),
-    *("spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "metadata.labels",
+    "metadata.annotations",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 )
+"""Fields of a pod that the downward API provides."""
 _REFERENCE = re.compile(r"\$\$|\$\((?P<name>[^)]*)(?P<end>\)|\Z)")
-"""A reference, up to the end of the text where it has no bracket at its end: so each character is read once."""
+"""``$$`` or a reference.
+
+An unclosed reference extends to the end of the text, so that the text is scanned only once.
+"""
 
 
 class ConfigError(Exception):
-    """The container cannot be created as its spec says (reason CreateContainerConfigError)."""
+    """The container cannot be created from its spec (reason CreateContainerConfigError)."""
 
 
 def expand(text: str, known: Mapping[str, str]) -> str:
-    """Replace ``$(NAME)`` if the variable is known, and ``$$`` by a dollar sign."""
+    """Replace ``$(NAME)`` with the variable if it exists, and ``$$`` with a dollar sign."""
 
     def replacement(match: re.Match[str]) -> str:
         name = match.group(1)
@@ -67,7 +80,7 @@ def common_environment(
         **inherited,
         "PATH": os.pathsep.join([*map(str, tools), os.environ.get("PATH", os.defpath)]),
         "HOSTNAME": hostname,
-        "PYTHONUNBUFFERED": "1",  # so that a log can be followed
+        "PYTHONUNBUFFERED": "1",  # so that clients can follow the log
         "NVIDIA_VISIBLE_DEVICES": uuids or "void",
         "CUDA_VISIBLE_DEVICES": uuids,
         "AKSGPU_GPUS": json.dumps([asdict(gpu) for gpu in gpus]),

@@ -20,7 +20,7 @@ from typing import Any
 from aksgpu.local.images.device_plugin import short_path
 
 DRAIN_SECONDS = 1.0
-"""How long to read output after the command has ended. Its child processes may keep the pipe open."""
+"""Time for which output is read after the command has ended. Its child processes may keep the pipe open."""
 CHUNK_BYTES = 64 * 1024
 
 
@@ -57,10 +57,11 @@ class Execution:
 
     async def _receive_code(self) -> int:
         message = await _receive(self._connection)
-        return int(message.get("code", 137))  # no message: the container has ended, so the command was killed
+        # Without a message, the container has ended, so the command was killed.
+        return int(message.get("code", 137))
 
     async def output(self, stream: str) -> AsyncIterator[bytes]:
-        """Yield what it writes to ``stdout`` or ``stderr`` until it ends. A terminal has only ``stdout``."""
+        """Yield the output of ``stdout`` or ``stderr`` until the command ends. A terminal has only ``stdout``."""
         fd = self._outputs.get(stream, -1)
         loop = asyncio.get_running_loop()
         while fd in self._open:
@@ -75,14 +76,14 @@ class Execution:
                     if ended:
                         return
                 continue
-            except OSError:  # no process has the terminal open any more
+            except OSError:  # no process has the terminal open
                 return
             if not data:
                 return
             yield data
 
     async def write(self, data: bytes) -> None:
-        """Write to its standard input. Input that it does not read is dropped."""
+        """Write to the command's standard input. Input that it does not read is dropped."""
         view = memoryview(data)
         loop = asyncio.get_running_loop()
         while view and self._stdin in self._open:
@@ -94,7 +95,7 @@ class Execution:
                 return
 
     def end_input(self) -> None:
-        """Close its standard input, unless it is a terminal, which has a control character for that."""
+        """Close the standard input. A terminal is not closed, because it has a control character for that."""
         if not self._tty and self._stdin in self._open:
             self._open.remove(self._stdin)
             os.close(self._stdin)
@@ -105,13 +106,13 @@ class Execution:
             fcntl.ioctl(self._stdin, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     async def code(self) -> int:
-        """Wait for its end and return its exit code."""
+        """Wait until the command ends, and return its exit code."""
         return await asyncio.shield(self._code)
 
     async def close(self) -> None:
         """Disconnect from the command.
 
-        A command with a terminal receives a hangup. Any other goes on until it or its container ends.
+        A command with a terminal receives a hangup. Other commands keep running until they or their container end.
         """
         self._code.cancel()
         await asyncio.wait({self._code})
@@ -138,7 +139,7 @@ async def execute(directory: Path, argv: Sequence[str], *, tty: bool) -> Executi
         tty: whether it gets a terminal.
 
     Raises:
-        ExecError: it could not be started.
+        ExecError: the command could not be started.
     """
     own_fds, command_fds = _open_terminal() if tty else _open_pipes()
     request = {"argv": list(argv), "env": {"TERM": "xterm"} if tty else {}, "tty": tty}
@@ -201,8 +202,8 @@ async def _request(
         socket.send_fds(connection, [json.dumps(request).encode()], fds)
         await wait_for_descriptor(loop.add_reader, loop.remove_reader, connection.fileno())
         data, received, _, _ = socket.recv_fds(connection, CHUNK_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-        answer: dict[str, Any] = dict(json.loads(data)) if data else {}
-        error_text = answer.get("error", "the container has ended")
+        response: dict[str, Any] = dict(json.loads(data)) if data else {}
+        error_text = response.get("error", "the container has ended")
         if error_text:
             raise ExecError(error_text)
     except BaseException as error:
@@ -215,7 +216,7 @@ async def _request(
     finally:
         for fd in set(fds):
             os.close(fd)
-    return connection, answer, received
+    return connection, response, received
 
 
 def _open_terminal() -> tuple[list[int], list[int]]:

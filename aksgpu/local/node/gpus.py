@@ -1,4 +1,4 @@
-"""The GPUs of a node: GPUs of this machine that NVML finds, or simulated ones that are marked as such.
+"""The GPUs of a node: GPUs of this machine that NVML finds, or simulated GPUs.
 
 Resource Manager derives the number and model from the VM size, and writes them into the node's annotations.
 :mod:`aksgpu.local.node.device_manager` assigns GPUs to containers.
@@ -35,7 +35,7 @@ _CAPABILITIES = {
     "H200": "9.0",
     "GB200": "10.0",
 }
-"""CUDA compute capabilities by a part of the model's name. The first match counts, so A100 comes before A10."""
+"""CUDA compute capabilities by a part of the model's name. The first match is used, so A100 comes before A10."""
 _DEFAULT_CAPABILITY = "7.5"
 
 
@@ -54,7 +54,7 @@ class Gpu:
 
 
 def find_machine_gpus() -> list[Gpu]:
-    """Return the GPUs of this machine. There are none without a driver, or if ``CUDA_VISIBLE_DEVICES`` hides them."""
+    """Return the GPUs of this machine. The list is empty without a driver or if ``CUDA_VISIBLE_DEVICES`` hides them."""
     import pynvml  # loads a library of the driver
 
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # NVML itself ignores the variable
@@ -85,7 +85,7 @@ def _read_gpu(nvml: Any, index: int) -> Gpu:
 
 
 def simulate_gpus(node: Object) -> list[Gpu]:
-    """Return the GPUs that a node's annotations describe, then their MIG slices. They are the same each time."""
+    """Return the GPUs that a node's annotations describe, then their MIG slices. Every call returns the same ones."""
     metadata = node["metadata"]
     annotations = metadata.get("annotations") or {}
     model = annotations.get(node_annotations.GPU_MODEL, "NVIDIA GPU")
@@ -118,7 +118,7 @@ def simulate_gpus(node: Object) -> list[Gpu]:
 def assign_gpus(node: Object, machine_gpus: list[Gpu], nodes: Path) -> list[Gpu]:
     """Return the GPUs of a node: GPUs of this machine if enough are free, otherwise simulated ones.
 
-    ``gpus.json`` in the node's directory records the GPUs of this machine that it has.
+    ``gpus.json`` in the node's directory records which GPUs of this machine the node has.
 
     Args:
         node: the Node object.

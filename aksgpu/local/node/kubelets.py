@@ -1,4 +1,4 @@
-"""A node as its kubelet maintains it: conditions, heartbeats, devices, pulled images.
+"""The kubelet's part of a node: conditions, heartbeats, devices, pulled images.
 
 Resource Manager creates and deletes nodes. Pods are in :mod:`aksgpu.local.node.pod`.
 """
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0
 """Time between two renewals of a node's lease."""
 LEASE_DURATION_SECONDS = 40
-"""How long a lease is valid."""
+"""Time for which a lease is valid."""
 STATUS_SECONDS = 300.0
-"""Time between two posts of a node's status that has not changed."""
+"""Time between two writes of a node's status that has not changed."""
 MAX_STATUS_RETRY_SECONDS = 30.0
 _LEASE_NAMESPACE = "kube-node-lease"
 _SHUTDOWN_TAINT = "node.cloudprovider.kubernetes.io/shutdown"
@@ -59,7 +59,7 @@ class Node:
 
     Attributes:
         object: the latest version of the Node object.
-        gpus: its GPUs, whether or not a device plugin offers them.
+        gpus: its GPUs, even if no device plugin offers them.
         images: the images that were pulled since the laptop started.
         devices: the devices that plugins offer, and the pods that use them.
         kubelet: the node's own ``/var/lib/kubelet``.
@@ -87,7 +87,7 @@ class Node:
 
     @property
     def container_log_max_mb(self) -> float | None:
-        """Size at which logs are rotated, in megabytes; None if the laptop's setting counts."""
+        """Size at which logs are rotated, in megabytes; None to use the laptop's setting."""
         size = self._annotations.get(node_annotations.CONTAINER_LOG_MAX_MB)
         with contextlib.suppress(TypeError, ValueError):
             return float(size) if size else None
@@ -95,9 +95,9 @@ class Node:
 
     @property
     def connection_error(self) -> str:
-        """Why the API server cannot reach the kubelet, in the words of its error; empty if it can."""
+        """The API server's error text if it cannot reach the kubelet; empty if it can."""
         cause = self._annotations.get(node_annotations.KUBELET_AWAY, "")
-        return _CONNECTION_ERRORS[cause].format(self.ip) if cause in _CONNECTION_ERRORS else ""
+        return _CONNECTION_ERRORS.get(cause, "").format(self.ip)
 
     @property
     def driver_error_file(self) -> Path | None:
@@ -109,7 +109,7 @@ class Node:
         return self.object["metadata"].get("annotations") or {}
 
     def update(self, node: Object) -> None:
-        """Take a new version of the Node object, and break or repair the driver as its annotation says."""
+        """Store a new version of the Node object, and break or repair the driver according to its annotation."""
         self.object = node
         if get_condition(node, "Ready").get("status") == "Unknown":
             self._dirty.set()  # the node controller considers the node lost
@@ -141,7 +141,7 @@ class Node:
         return next((entry["address"] for entry in addresses if entry["type"] == "InternalIP"), "127.0.0.1")
 
     def start(self) -> None:
-        """Start to renew the lease and to post the status."""
+        """Start renewing the lease and posting the status."""
         self.devices.start()
         self._offer_managed_gpus()
         self.update(self.object)
@@ -149,7 +149,7 @@ class Node:
         self._tasks.spawn(self._post_status_periodically())
 
     async def stop(self) -> None:
-        """Stop to renew the lease and to post the status."""
+        """Stop renewing the lease and posting the status."""
         await self._tasks.cancel()
         await self.devices.stop()
 
@@ -205,7 +205,9 @@ class Node:
         await self._update_gpu_labels(node)
         old = {condition["type"]: condition for condition in (node.get("status") or {}).get("conditions") or []}
         became_ready = (old.get("Ready") or {}).get("status") != "True"
-        own = [self._condition(*row, old.pop(row[0], None)) for row in (*_CONDITIONS, *self._gpu_service_conditions())]
+        own: list[dict[str, Any]] = []
+        for kind, state, reason, message in (*_CONDITIONS, *self._gpu_service_conditions()):
+            own.append(self._condition(kind, state, reason, message, old.pop(kind, None)))
         status: dict[str, Any] = {"conditions": [*old.values(), *own]}
         for resource, (capacity, allocatable) in self.devices.counts().items():
             status.setdefault("capacity", {})[resource] = str(capacity)
@@ -228,8 +230,8 @@ class Node:
     async def _update_gpu_labels(self, node: Object) -> None:
         """Label the node with the kind of its GPUs.
 
-        With real GPUs, the model and memory are those of this machine and not of the VM size. The product label is the
-        one of NVIDIA's GPU feature discovery.
+        With real GPUs, the model and memory are those of this machine and not of the VM size. The product label is that
+        of NVIDIA's GPU feature discovery.
         """
         if not self.gpus:
             return

@@ -1,7 +1,7 @@
 """The node agent: one for all nodes of a cluster. It maintains the nodes and runs their pods.
 
 It uses Kubernetes only through :class:`~aksgpu.local.objects.Objects`. Pods keep running when it stops, or when the
-laptop is killed. The next agent on the same directory finds them again.
+laptop is killed. The next agent on the same directory resumes them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from aksgpu.local.status_error import StatusError, bad_request, not_found
 log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 2.0
-"""How long pods have to end by themselves when their cluster is stopped or deleted."""
+"""Grace period of pods when their cluster is stopped or deleted."""
 KEEP_FILES_SECONDS = 1.0
-"""How long the files of a deleted pod are kept, so that clients that follow its log receive the end."""
+"""Time for which the files of a deleted pod are kept, so that clients can read its log to the end."""
 
 NO_SERVICE_NAMES = (
-    "No pod can look up the name of the Service {}: this system allows no mount namespaces, so that a pod's /etc/hosts "
-    "cannot differ from this machine's. Use the pods' addresses"
+    "Pods cannot look up the name of the Service {}: this system does not allow mount namespaces, so a pod's "
+    "/etc/hosts cannot differ from this machine's. Use the pods' addresses"
 )
 
 _OCI_EXEC_ERROR = (
@@ -85,7 +85,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
         self._cluster: ClusterContext
 
     async def start(self) -> None:
-        """Start the nodes, find pods from before a restart again, and run new pods."""
+        """Start the nodes, resume the pods from before a restart, and run new pods."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         tools, gpu_tools = install_tools(self._root / "tools")
         self._machine_gpus = await asyncio.to_thread(gpus.find_machine_gpus)
@@ -125,7 +125,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
         """Stop maintaining nodes and pods.
 
         Args:
-            end_pods: whether the pods' processes end, without a change in the API. Otherwise they keep running.
+            end_pods: whether to end the pods' processes, without a change in the API. Otherwise they keep running.
         """
         await self._watches.cancel()
         await self._tasks.cancel()
@@ -143,7 +143,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
         """Return a container's log; see :class:`~aksgpu.local.api.pod_logs.PodLogs`.
 
         Raises:
-            StatusError: the kubelet is away, or the pod, the container, or the previous run does not exist.
+            StatusError: the kubelet cannot be reached, or the pod, the container or the previous run does not exist.
         """
         node = self._find_pod(namespace, pod).context.node
         if node.connection_error:
@@ -167,7 +167,8 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
         """Run a command in a container; see :class:`~aksgpu.local.api.pod_exec.PodExec`.
 
         Raises:
-            StatusError: the kubelet is away, the pod or the container does not exist, or the command did not start.
+            StatusError: the kubelet cannot be reached, the pod or the container does not exist, or the command did not
+                start.
         """
         query = urlencode([("command", word) for word in argv])
         self._check_connection(namespace, pod, f"exec/{namespace}/{pod}/{container}", query)
@@ -223,7 +224,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
                 return container
         raise bad_request(f"container {name} is not valid for pod {pod}")
 
-    # Informers call the next three methods, which therefore must not block.
+    # Informers call the next four methods, so they must not block.
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         if new is None:
@@ -260,7 +261,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
             self._tasks.spawn(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
     def _warn_about_names(self, old: Object | None, new: Object | None) -> None:
-        """Record an event about each pod that has joined a Service, whose name cannot be looked up."""
+        """Record an event for each new pod of a Service, because the Service's name cannot be looked up."""
         known = pod_uids(old) if old else set()
         for uid in (pod_uids(new) if new else set()) - known:
             runner = self._runners.get(uid)
@@ -303,12 +304,12 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
             run.kill()
         for run in runs:
             await run.wait()
-        if pod.name not in self._runners:  # its node may have been created again meanwhile
+        if pod.name not in self._runners:  # its node may have been created again
             await asyncio.to_thread(shutil.rmtree, pod, ignore_errors=True)
 
 
 def _log_query(**options: Any) -> str:
-    """Return the query with which the API server asks a kubelet for a log."""
+    """Return the query of the API server's request to a kubelet for a log."""
     names = {
         "since_time": "sinceTime",
         "since_seconds": "sinceSeconds",
@@ -323,7 +324,7 @@ def _log_query(**options: Any) -> str:
 
 
 def _kubelet_error(method: str, node: Node, path: str, query: str) -> StatusError:
-    """Return the API server's error if it cannot reach a kubelet. It has no reason."""
+    """Return the API server's error if it cannot reach a kubelet. The error has no ``reason``."""
     url = f"https://{node.ip}:10250/{path}{'?' if query else ''}{query}"
     error = StatusError(500, "", f'{method} "{url}": {node.connection_error}')
     del error.status["reason"]
@@ -331,7 +332,7 @@ def _kubelet_error(method: str, node: Node, path: str, query: str) -> StatusErro
 
 
 def _has_mount_namespaces(directory: Path) -> bool:
-    """Return whether this system allows mount namespaces. A process of its own tries it."""
+    """Return whether this system allows mount namespaces, by creating one in a separate process."""
     probe = [*SHIM_COMMAND, "--probe", str(directory)]
     with contextlib.suppress(subprocess.TimeoutExpired):
         return subprocess.run(probe, capture_output=True, timeout=10, check=False).returncode == 0

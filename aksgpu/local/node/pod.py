@@ -1,7 +1,7 @@
 """One pod on its node: admission, order of containers, deletion, status.
 
-Each pod has a :class:`PodRunner` with a task of its own. ``pod.json`` and the directories of the containers' runs hold
-what it needs to continue after a restart of the laptop. :mod:`aksgpu.local.node.container` runs a single container.
+Each pod has a :class:`PodRunner` with its own task. ``pod.json`` and the directories of the containers' runs hold the
+state that it needs to continue after a restart of the laptop. :mod:`aksgpu.local.node.container` runs one container.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from aksgpu.local.status_error import StatusError, ignoring
 log = logging.getLogger(__name__)
 
 REJECTIONS = ("NamesNotSupported", "UnexpectedAdmissionError")
-"""Reasons of pods that the node has not accepted."""
+"""Reasons in the status of pods that the node has rejected."""
 NO_NAMES = (
-    "its `subdomain` gives it a name that other pods look up, and this system allows no mount namespaces, so that its "
+    "its `subdomain` gives it a name that other pods look up, and this system does not allow mount namespaces, so its "
     "/etc/hosts cannot differ from this machine's. Remove `subdomain`, or run the laptop AKS where `unshare -Ur "
     "--mount` works"
 )
 MIN_SIDECAR_SECONDS = 2.0
-"""Time that a sidecar gets to end even if the other containers used the whole grace period, as on a kubelet."""
+"""Minimum grace period of a sidecar, even if the other containers used the whole grace period, as on a kubelet."""
 FIRST_MOUNT_RETRY_SECONDS = 0.5
 MAX_MOUNT_RETRY_SECONDS = 122.0
 FIRST_REQUEST_RETRY_SECONDS = 0.05
@@ -52,7 +52,7 @@ class PodRunner:
     """Runs one pod.
 
     Args:
-        cluster: what all pods share.
+        cluster: the state that all pods share.
         node: the pod's node.
         pod: the pod.
 
@@ -69,7 +69,7 @@ class PodRunner:
         ]
         self._containers = [ContainerRunner(self.context, container) for container in spec["containers"]]
         self.all_containers = [*self._init_containers, *self._containers]
-        self._admitted: str = ""  # when the pod was admitted; empty before
+        self._admitted: str = ""  # timestamp of the admission; empty before it
         self._has_sandbox = False
         self._initialized = False
         self._failure: tuple[str, str] | None = None  # reason and message
@@ -84,13 +84,13 @@ class PodRunner:
         return [pid for pid in pids if pid]
 
     def start(self) -> None:
-        """Run the pod. Continue where it was before a restart of the laptop."""
+        """Run the pod, or continue it after a restart of the laptop."""
         self._restore()
         self.update(self.context.pod)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def _restore(self) -> None:
-        """Read the state on disk. All pods do this before any runs, so that no device is assigned twice."""
+        """Read the state on disk. All pods do this before the first one runs, so that no device is assigned twice."""
         context = self.context
         with contextlib.suppress(FileNotFoundError, ValueError):
             state = json.loads((context.directory / "pod.json").read_text())
@@ -109,20 +109,20 @@ class PodRunner:
         self._initialized = any(container.has_run for container in self._containers)
 
     def update(self, pod: Object) -> None:
-        """Take a new version of the pod from the API. End the pod if it is deleted."""
+        """Store a new version of the pod from the API. End the pod if it is being deleted."""
         self.context.pod = pod
         metadata = pod["metadata"]
         if "deletionTimestamp" in metadata:
             self.end(float(metadata.get("deletionGracePeriodSeconds") or 0))
 
     def end(self, grace: float) -> None:
-        """End the pod within ``grace`` seconds. The earliest deadline counts."""
+        """End the pod within ``grace`` seconds. If there is an earlier deadline, it is kept."""
         self._deadline = min(self._deadline, time.monotonic() + grace)
         self.context.node.devices.mark_ending(self.context.uid)
         self._stop.set()
 
     async def kill(self) -> None:
-        """End the pod at once, and wait until none of its processes is left."""
+        """End the pod at once, and wait until all its processes have ended."""
         self.end(0)
         await asyncio.wait([self._task])
 
@@ -293,14 +293,14 @@ class PodRunner:
         await container.end(lambda: max(self._deadline, earliest))
 
     async def _delete(self) -> None:
-        """Delete the pod from the API, because none of its processes is left."""
+        """Delete the pod from the API. All its processes have ended."""
         context = self.context
         await context.cluster.objects.delete(
             "pods", context.name, context.namespace, grace_period_seconds=0, uid=context.uid
         )
 
     async def _retry(self, request: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a request until it succeeds, or the pod is gone or replaced by another of the same name."""
+        """Repeat a request until it succeeds, or until the pod no longer exists or another one has its name."""
         pause = FIRST_REQUEST_RETRY_SECONDS
         while True:
             try:
@@ -322,13 +322,13 @@ class PodRunner:
                 await self._retry(self._post_status)
 
     def _build_status(self, pod: Object) -> dict[str, Any]:
-        """Return the pod's status, with the fields that others have set in ``pod``."""
+        """Return the pod's status, including the fields of ``pod`` that other components have set."""
         init: list[Object] = []
         containers: list[Object] = []
         if self._failure is None or self._failure[0] not in REJECTIONS:
             count = len(self.all_containers)
-            init = [termination_message.cut(container.status, count) for container in self._init_containers]
-            containers = [termination_message.cut(container.status, count) for container in self._containers]
+            init = [termination_message.truncate(container.status, count) for container in self._init_containers]
+            containers = [termination_message.truncate(container.status, count) for container in self._containers]
         own_fields: Object = self.context.addresses()
         own_fields["startTime"] = self._admitted or times.now()
         if self._failure:
@@ -349,7 +349,7 @@ class PodRunner:
         context = self.context
         objects = context.cluster.objects
         while True:
-            # Others set conditions too, and the watch may not have delivered them yet. So read the pod first.
+            # Read the pod first, because the watch may not have delivered conditions that others have set.
             pod = await objects.get("pods", context.name, context.namespace)
             if pod["metadata"]["uid"] != context.uid:
                 return
@@ -363,10 +363,10 @@ class PodRunner:
                 return
 
     async def detach(self, grace: float | None) -> None:
-        """Stop supervising the pod without telling the API.
+        """Stop supervising the pod. Nothing changes in the API.
 
         Args:
-            grace: seconds in which its processes must end. None lets them go on.
+            grace: seconds in which its processes must end. None leaves them running.
         """
         self._task.cancel()
         await asyncio.wait([self._task])

@@ -1,4 +1,4 @@
-"""What the containers of a pod share, and what all pods of a cluster share."""
+"""The state that the containers of a pod share, and the state that all pods of a cluster share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aksgpu.local.settings import Settings
 
 @dataclass(frozen=True)
 class ClusterContext:
-    """What all pods of a cluster share.
+    """The state that all pods of a cluster share.
 
     Attributes:
         objects: the cluster's objects.
@@ -56,10 +56,10 @@ class ClusterContext:
 
 @dataclass
 class PodContext:
-    """What the containers of a pod share.
+    """The state that the containers of a pod share.
 
     Attributes:
-        cluster: what all pods share.
+        cluster: the state that all pods share.
         node: the pod's node.
         pod: the latest version of the pod.
         status_changed: set when the pod's status must be posted.
@@ -93,7 +93,7 @@ class PodContext:
 
     @property
     def hostname(self) -> str:
-        """The host name that the pod's programs see."""
+        """The pod's host name."""
         return pod_hostname(self.pod, self.node.name)
 
     @property
@@ -114,7 +114,7 @@ class PodContext:
     def container_gpus(self, container: str) -> list[Gpu]:
         """Return the GPUs that are assigned to a container."""
         devices = [device for each in self.devices.get(container, {}).values() for device in each]
-        ids = {device.partition(REPLICA)[0] for device in devices}
+        ids = {device.partition(REPLICA)[0] for device in devices}  # time-slicing adds a number to a GPU's id
         return [gpu for gpu in self.node.gpus if gpu.uuid in ids]
 
     def addresses(self) -> dict[str, Any]:

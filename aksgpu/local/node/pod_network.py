@@ -1,6 +1,6 @@
-"""The network of pods: their addresses, and the files ``/etc/hosts`` and ``/etc/hostname`` that they see.
+"""The network of pods: their addresses, and their files ``/etc/hosts`` and ``/etc/hostname``.
 
-All pods use this machine's network. Each has an address of its own in 127.64.0.0/10, so that programs in different
+All pods use this machine's network. Each pod has its own address in 127.64.0.0/10, so that programs in different
 pods can listen on the same port if each binds its own address.
 
 :class:`HostsFiles` replaces the cluster's DNS. It writes the names of Services and of their pods into the
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 DOMAIN = "cluster.local"
 CACHE_SECONDS = 30.0
-"""How long the name of a pod can still be looked up after the pod has ended, as in the cache of AKS' CoreDNS."""
+"""Time for which the name of an ended pod can still be looked up, as in the cache of AKS' CoreDNS."""
 WRITE_INTERVAL_SECONDS = 0.05
 """Shortest time between two updates of the files."""
 MAX_HOSTNAME = 64
@@ -46,7 +46,7 @@ _LOCALHOST = (
 class AddressPool:
     """The addresses of the pods of all clusters of a laptop.
 
-    They are chosen at random, so that the pods of two laptops on one machine have different ones too.
+    They are chosen at random, so that the pods of two laptops on one machine have different addresses too.
     """
 
     def __init__(self) -> None:
@@ -68,12 +68,12 @@ class AddressPool:
         self._used.add(address)
 
     def release(self, address: str) -> None:
-        """Return the address of a pod that has ended."""
+        """Make the address of an ended pod available again."""
         self._used.discard(address)
 
 
 def pod_hostname(pod: Object, node: str) -> str:
-    """Return the host name that a pod's programs see.
+    """Return a pod's host name.
 
     Args:
         pod: the pod.
@@ -110,7 +110,7 @@ def _own_lines(pod: Object, address: str) -> list[str]:
 
 
 def _machine_lines() -> list[str]:
-    """Return the entries of this machine's own file, because pods use its network."""
+    """Return the entries of this machine's ``/etc/hosts``, because pods use its network."""
     try:
         lines = Path("/etc/hosts").read_text(errors="replace").splitlines()
     except OSError:
@@ -122,7 +122,7 @@ def _machine_lines() -> list[str]:
 def write_in_place(path: Path, text: str) -> None:
     """Replace the content of a mounted file. A reader sees the old text or the new one.
 
-    The text is padded to the old length before the file is cut, so that no reader sees a part of an old line.
+    The text is padded to the old length before the file is truncated, so that no reader sees part of an old line.
     """
     data = text.encode()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -142,11 +142,12 @@ class ServiceNames:
         self._former: dict[tuple[str, str, str], tuple[str, float]] = {}
 
     def change(self, old: Object | None, new: Object | None) -> None:
-        """Take a new version of an Endpoints object."""
+        """Store a new version of an Endpoints object."""
         meta = (new or old or {})["metadata"]
         key = (meta["namespace"], meta["name"])
         hosts = _hosts(new) if new else {}
-        for host, address in (_hosts(old) if old else {}).items():
+        old_hosts = _hosts(old) if old else {}
+        for host, address in old_hosts.items():
             if host not in hosts:
                 self._former[(*key, host)] = (address, time.monotonic() + CACHE_SECONDS)
         for host in hosts:
@@ -158,7 +159,7 @@ class ServiceNames:
             self._endpoints[key] = new
 
     def lines(self, namespace: str) -> list[str]:
-        """Return the lines for a pod in this namespace. It can leave out the namespace in names of its own."""
+        """Return the lines for a pod in this namespace. Names in the same namespace have a short form too."""
         lines: list[str] = []
         now = time.monotonic()
         self._former = {key: value for key, value in self._former.items() if value[1] > now}
@@ -207,7 +208,7 @@ class HostsFiles:
         self._changed = asyncio.Event()
 
     def start(self) -> None:
-        """Read the Endpoints. The informer has listed."""
+        """Read the Endpoints. The informer must have listed them."""
         self._endpoints.on_change(self._endpoints_changed)
 
     def _endpoints_changed(self, old: Object | None, new: Object | None) -> None:
@@ -231,7 +232,7 @@ class HostsFiles:
             await asyncio.sleep(WRITE_INTERVAL_SECONDS)
 
     def add(self, pod: Object, address: str, directory: Path) -> None:
-        """Write the file of a pod, and keep it up to date from now on.
+        """Write the file of a pod, and keep it up to date.
 
         Args:
             pod: the pod.
@@ -244,7 +245,7 @@ class HostsFiles:
         self._write(uid, self._names.lines(pod["metadata"]["namespace"]))
 
     def remove(self, uid: str) -> None:
-        """Stop to update the file of a pod that has ended."""
+        """Stop updating the file of a pod that has ended."""
         self._pods.pop(uid, None)
         self._written.pop(uid, None)
 

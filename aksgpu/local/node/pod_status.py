@@ -1,4 +1,4 @@
-"""A pod's status, computed from the statuses of its containers as a kubelet does.
+"""Computes a pod's status from the statuses of its containers, as a kubelet does.
 
 These are pure functions on plain data.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from aksgpu.common import times
 from aksgpu.local.objects import Object
 
-_ORDER = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+_CONDITION_ORDER = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
 def timestamp(nanoseconds: int) -> str:
@@ -40,17 +40,17 @@ def new_container_status(spec: Object, image: str, state: Object) -> Object:
     }
     mounts = []
     for mount in spec.get("volumeMounts") or []:
-        shown = {"mountPath": mount["mountPath"], "name": mount["name"]}
+        mount_status = {"mountPath": mount["mountPath"], "name": mount["name"]}
         if mount.get("readOnly"):
-            shown |= {"readOnly": True, "recursiveReadOnly": "Disabled"}
-        mounts.append(shown)
+            mount_status |= {"readOnly": True, "recursiveReadOnly": "Disabled"}
+        mounts.append(mount_status)
     if mounts:
         status["volumeMounts"] = mounts
     return status
 
 
 def waiting(reason: str, message: str = "") -> Object:
-    """Return the state of a container that is not running yet, or not again."""
+    """Return the state of a container that waits for its first start or for a restart."""
     return {"waiting": _reason_fields(reason, message)}
 
 
@@ -71,7 +71,7 @@ def terminated(container_id: str, code: int, reason: str, message: str, started:
 
 
 def _reason_fields(reason: str, message: str) -> Object:
-    """Return those of the two fields that are not empty."""
+    """Return the fields that are not empty."""
     return {key: text for key, text in (("message", message), ("reason", reason)) if text}
 
 
@@ -106,7 +106,7 @@ def build_status(
     initialized: bool,
     final_phase: str = "",
 ) -> Object:
-    """Return the pod's new status. Fields and conditions that others have set are kept.
+    """Return the pod's new status. Fields and conditions that other components have set are kept.
 
     Args:
         pod: the pod with its current status.
@@ -115,7 +115,7 @@ def build_status(
         own_fields: the fields that the node sets: addresses, start time, and reason and message of a failure.
         has_sandbox: whether the pod's volumes are mounted and its processes can run.
         initialized: whether all init containers have succeeded.
-        final_phase: the phase of a pod that has ended; empty before.
+        final_phase: the phase of a pod that has ended; empty for other pods.
     """
     old = pod.get("status") or {}
     sidecars = [each for each in init if each["ready"] and each["started"]]
@@ -130,7 +130,10 @@ def build_status(
         status["containerStatuses"] = containers
     own_conditions = _conditions(phase, init, containers, has_sandbox, initialized)
     old_conditions = {condition["type"]: condition for condition in old.get("conditions") or []}
-    status["conditions"] = [_condition(kind, *own_conditions[kind], old_conditions.pop(kind, {})) for kind in _ORDER]
+    status["conditions"] = []
+    for kind in _CONDITION_ORDER:
+        value, reason, message = own_conditions[kind]
+        status["conditions"].append(_condition(kind, value, reason, message, old_conditions.pop(kind, {})))
     status["conditions"] += old_conditions.values()
     return status
 

@@ -1,6 +1,6 @@
 """The message of an ended container, which it writes to ``terminationMessagePath`` or, if it failed, to its log.
 
-The limits are the kubelet's. A message that is too long is cut without a notice.
+The limits are those of the kubelet. A message that is too long is truncated without a notice.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _read_end(path: Path) -> bytes:
         return file.read(FILE_BYTES)
 
 
-def cut(status: Object, containers: int) -> Object:
-    """Return a container's status with messages that are not longer than its share of the pod's limit.
+def truncate(status: Object, containers: int) -> Object:
+    """Return a container's status with its messages truncated to its share of the pod's limit.
 
     Args:
         status: the status.

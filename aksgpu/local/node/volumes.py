@@ -2,8 +2,8 @@
 
 A hostPath below ``/var/lib/kubelet`` is a directory of the simulated node, so that the device plugin sockets of several
 nodes are separate. Any other hostPath is a path of this machine. A persistent volume claim is a directory that is
-deleted with it. The content of ConfigMaps, Secrets and the downward API is written when the pod starts, and does not
-change later. A serviceAccountToken in a projected volume is left out.
+deleted with the claim. The content of ConfigMaps, Secrets and the downward API is written when the pod starts, and does
+not change later. A serviceAccountToken in a projected volume is left out.
 
 :mod:`aksgpu.local.node.shim` mounts the volumes. If the system does not allow mount namespaces, :func:`rewrite_paths`
 replaces mount paths in the container's command, arguments and environment.
@@ -24,7 +24,7 @@ from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import StatusError
 
 KUBELET = "/var/lib/kubelet"
-_WRITTEN = ("configMap", "secret", "downwardAPI", "projected")
+_READ_ONLY_KINDS = ("configMap", "secret", "downwardAPI", "projected")
 """Volumes whose content the node agent writes. Containers can only read them."""
 _HOST_PATHS = {
     "Directory": ("a directory", Path.is_dir),
@@ -98,7 +98,7 @@ async def _create_volume(objects: Objects, pod: Object, node: Object, directorie
         case "emptyDir":
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o777)
-        case _ if kind in _WRITTEN:
+        case _ if kind in _READ_ONLY_KINDS:
             path.mkdir(parents=True, exist_ok=True)
             parts = (source.get("sources") or []) if kind == "projected" else [volume]
             for part in parts:
@@ -184,7 +184,7 @@ def _write_file(directory: Path, relative: str, data: bytes, mode: int) -> None:
 
 
 def container_mounts(
-    container: Object, volumes: Sequence[Object], paths: Mapping[str, Path], known: Mapping[str, str]
+    container: Object, volumes: Sequence[Object], paths: Mapping[str, Path], env: Mapping[str, str]
 ) -> list[Mount]:
     """Return the mounts of a container.
 
@@ -192,17 +192,17 @@ def container_mounts(
         container: the container in the pod's spec.
         volumes: the volumes in the pod's spec.
         paths: the paths of the volumes by name.
-        known: the container's environment, for ``subPathExpr``.
+        env: the container's environment, for ``subPathExpr``.
 
     Raises:
         ConfigError: a subPath is outside its volume.
     """
-    read_only = {volume["name"] for volume in volumes if any(kind in volume for kind in _WRITTEN)}
+    read_only = {volume["name"] for volume in volumes if any(kind in volume for kind in _READ_ONLY_KINDS)}
     found = []
     for mount in container.get("volumeMounts") or []:
         name = mount["name"]
         source = paths[name]
-        sub_path = mount.get("subPath") or expand(mount.get("subPathExpr") or "", known)
+        sub_path = mount.get("subPath") or expand(mount.get("subPathExpr") or "", env)
         if sub_path:
             if ".." in Path(sub_path).parts or Path(sub_path).is_absolute():
                 raise ConfigError(f"subPath {sub_path} must stay inside the volume")
@@ -214,17 +214,20 @@ def container_mounts(
 
 
 def create_links(root: Path, mounts: Sequence[Mount]) -> None:
-    """Create links to the volumes below ``root``, for systems without mount namespaces."""
+    """Create symbolic links to the volumes below ``root``, for systems without mount namespaces."""
     for mount in sorted(mounts, key=lambda mount: len(Path(mount.target).parts)):
         path = root / mount.target.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            path.unlink() if path.is_symlink() else path.rmdir()
+            if path.is_symlink():
+                path.unlink()
+            else:
+                path.rmdir()
         path.symlink_to(mount.source)
 
 
 def quotable_path(path: Path) -> Path:
-    """Return a path of the same directory that needs no quotes in a shell, because commands will contain it."""
+    """Return a path of the same directory that needs no quotes in a shell. Commands will contain it."""
     if shlex.quote(str(path)) == str(path):
         return path
     link = Path(tempfile.mkdtemp(prefix="aksgpu-"), "root")
@@ -233,7 +236,7 @@ def quotable_path(path: Path) -> Path:
 
 
 def rewrite_paths(text: str, root: Path, targets: Sequence[str]) -> str:
-    """Replace the mount paths ``targets`` in a text by their paths below ``root``."""
+    """Replace the mount paths ``targets`` in a text with their paths below ``root``."""
     if not targets:
         return text
     paths = sorted((target.rstrip("/") for target in targets), key=len, reverse=True)

@@ -14,6 +14,7 @@ from aksgpu.metrics.formats import (
     large_models,
     progress_bars,
     pytorch,
+    spacy,
     tensorflow,
     vision,
 )
@@ -28,9 +29,14 @@ FORMATS: tuple[Format, ...] = (
     *pytorch.FORMATS,
     *keras.FORMATS,
     *vision.FORMATS,
+    *spacy.FORMATS,
     *large_models.FORMATS,
     *boosting.FORMATS,
     *progress_bars.FORMATS,
     *key_values.FORMATS,
 )
-"""In the order in which they are asked. The first that claims a line reads it, and no other does."""
+"""In the order in which they are tried. Only the first that claims a line reads it."""
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,6 +7,8 @@ import re
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import NUMBER
 
+__all__ = ["FORMATS", "read_catboost", "read_lightgbm", "read_xgboost"]
+
 _LIGHTGBM_PAIR = re.compile(
     rf"(?<!\S)(?P<set>[\w.\-]{{1,60}})'s (?P<metric>(?:train |valid )?[\w@.\-:]{{1,60}}): "
     rf"(?P<value>{NUMBER})(?=\s|$)"
@@ -20,7 +22,7 @@ _BEST_FOLLOWS = re.compile(
     r"(?:Early stopping, b|Did not meet early stopping\. B|Stopping\. B|B)est iteration(?: is)?:\s{0,4}$"
 )
 _REPEATED = ("best iteration",)
-"""Header of a table while the line to come repeats an earlier one."""
+"""Header of a table while the next line repeats an earlier one."""
 _XGBOOST_PAIR = re.compile(
     rf"(?P<name>[\w.]{{1,60}}-[\w@.\-]{{1,60}}):(?P<value>{NUMBER})(?:\+\d{{1,20}}\.?\d{{0,20}})?(?=\s|$|#011)"
 )
@@ -30,7 +32,7 @@ _CATBOOST_END = re.compile(r"bestTest = |bestIteration = |Shrink model to first 
 
 
 def _is_repeated(text: str, context: Context) -> bool:
-    """Return whether a line announces a repetition or is one, so that the steps do not seem to begin again."""
+    """Return whether a line announces a repeated line or is one. Repeated lines are skipped."""
     if _BEST_FOLLOWS.match(text):
         context.header = _REPEATED
         context.header_kind = "boosting"

@@ -1,4 +1,4 @@
-"""Hugging Face Trainer and Accelerate: a Python dict a line, numbers bare or quoted; and the summary at the end."""
+"""Hugging Face Trainer and Accelerate: one Python dict per line, with or without quoted numbers, and the summary."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from aksgpu.metrics import positions
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, STEP_NAMES, integer, is_metric, names_a_measure
+
+__all__ = ["FORMATS", "read", "read_summary"]
 
 _DICT = re.compile(r"\{'[^{}\n]{1,8000}\}")
 _ITEM = re.compile(
@@ -26,7 +28,7 @@ _PREFIXED = re.compile(r"(?i:train|val|eval|test|dev)")
 
 
 def read(text: str, context: Context) -> list[Row] | None:
-    """Read a line that has a dict with quoted names. What stands before the dict may name its epoch."""
+    """Read a line that has a dict with quoted names. The text before the dict may name its epoch."""
     found = _DICT.search(text)
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, such as those of ``aksgpu.log``, fairseq, timm and many loggers."""
+"""JSON lines: one object per line, such as those of ``aksgpu.log``, fairseq, timm and many loggers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, STEP_NAMES, integer, is_metric, names_a_measure, share
 
+__all__ = ["FORMATS", "message", "read"]
+
 _NUMERIC_TEXT = re.compile(rf"\s{{0,8}}({NUMBER})\s{{0,4}}(%?)\s{{0,8}}")
-_DEEPEST = 4
+_MAX_DEPTH = 4
 """Levels of nested objects that are read; ``{"train": {"loss": 1}}`` becomes ``train/loss``."""
-_LOGGERS_KEYS = frozenset({"level", "levelname", "severity", "msg", "message", "logger", "lvl", "log.level", "event"})
-"""Names that a structured log of any program has. Of such a line only names of measures are read."""
+_LOGGER_KEYS = frozenset({"level", "levelname", "severity", "msg", "message", "logger", "lvl", "log.level", "event"})
+"""Names in structured logs of any program. From a line with one of them, only measures are read."""
 _STRONG_STEPS = ("num_updates", "global_step")
-"""Names of steps that win over others in the same object."""
+"""Names of steps that take precedence over others in the same object."""
 
 
 def read(text: str, context: Context) -> list[Row] | None:
@@ -55,7 +57,7 @@ def _row(found: dict[str, Any], context: Context) -> list[Row] | None:
                 others.append(name)
     if not has_measure and row.epoch is None and row.step is None:
         return None
-    if not _LOGGERS_KEYS.isdisjoint(found):
+    if not _LOGGER_KEYS.isdisjoint(found):
         for name in others:
             del row.values[name]
     if row.epoch is not None:
@@ -77,7 +79,7 @@ def _numbers(found: Mapping[str, Any], path: str, level: int) -> Iterator[tuple[
             match = _NUMERIC_TEXT.fullmatch(value)
             if match:
                 yield name, share(float(match[1]), match[2])
-        elif isinstance(value, dict) and level < _DEEPEST:
+        elif isinstance(value, dict) and level < _MAX_DEPTH:
             yield from _numbers(value, name, level + 1)
 
 

@@ -1,4 +1,4 @@
-"""Keras 1, 2 and 3: progress bars (``verbose=1``) and one line an epoch (``verbose=2``)."""
+"""Keras 1, 2 and 3: progress bars (``verbose=1``) and one line per epoch (``verbose=2``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 
 from aksgpu.metrics.formats.model import Bar, Context, Format, Row
 from aksgpu.metrics.values import NUMBER, is_metric
+
+__all__ = ["FORMATS", "read_bar", "read_epoch"]
 
 _EPOCH = re.compile(r"Epoch (?P<epoch>\d{1,15})(?:/\d{1,15})?\s{0,8}")
 _BAR = re.compile(
@@ -34,7 +36,7 @@ def read_epoch(text: str, context: Context) -> list[Row] | None:
 
 
 def read_bar(text: str, context: Context) -> list[Row] | None:
-    """Read a state of an epoch's bar, or the one line of an epoch.
+    """Read a state of an epoch's bar, or the only line of an epoch.
 
     ``model.evaluate`` draws a bar that looks the same. It has no header, so a bar that begins after another one has
     ended is an evaluation. Its names get the prefix ``eval_``.
@@ -67,7 +69,7 @@ def read_bar(text: str, context: Context) -> list[Row] | None:
 
 
 def _is_evaluation(state: Bar, values: dict[str, float], context: Context) -> bool:
-    """Return whether a bar belongs to ``model.evaluate``: an epoch's bar came to its end before it."""
+    """Return whether a bar belongs to ``model.evaluate``: the bar of an epoch ended before it."""
     before = context.bar
     if before is None or not values:
         return False

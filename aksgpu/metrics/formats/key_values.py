@@ -1,7 +1,8 @@
-"""``name=value`` lines (logfmt, Katib's text form), and guarded prose such as ``train loss 1.03, val acc 0.9``.
+"""``name=value`` lines (logfmt, Katib's text format), and sentences such as ``train loss 1.03, val acc 0.9``.
 
-A line is read from left to right, number by number. The words before a number are its label. A line counts when at
-least one label is a measure's: a loss, an accuracy or the like. Other numbers are kept only where their name is plain.
+A line is read from left to right, number by number. The words before a number are its label. A line is claimed if at
+least one label names a measure, such as a loss or an accuracy. Other numbers of the line are used only if they have a
+simple name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from aksgpu.metrics.values import (
     of_percent,
 )
 
+__all__ = ["FORMATS", "numbers", "read", "unwrapped"]
+
 _NUMBER = re.compile(rf"(?<![\w.@])(?<![A-Za-z]-){NUMBER}")
 _WRAPPED = re.compile(
     rf"(?:np\.|numpy\.|torch\.)?(?:float\d{{0,2}}|[tT]ensor|[aA]rray)\(\[?({NUMBER})\]?(?:,[^()\n]{{0,120}})?\)"
@@ -32,7 +35,7 @@ _WRAPPED = re.compile(
 _MEASURE = re.compile(rf"(?i:{MEASURES})(?:@\d{{1,3}}|[@_]?\d{{1,2}})?")
 _SECONDARY = re.compile(rf"(?i:{SETTINGS}|{RATES}|cost)")
 _CASE_MATTERS = frozenset({"map", "ap"})
-"""Words that are a measure's only with capitals: ``mAP``, ``AP``."""
+"""Words that name a measure only with capitals: ``mAP``, ``AP``."""
 _SPLIT = re.compile(
     r"(?<![\w./\-])(?i:(?P<word>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test(?:ing)?|dev))(?![\w/]|\.\w)"
 )
@@ -72,7 +75,7 @@ _QUALIFIERS = frozenset(
         "episode",
     )
 )
-"""Words that belong to a measure's name wherever they stand before it."""
+"""Words that belong to a measure's name in any position before it."""
 _STOP_WORDS = frozenset(
     (
         "a",
@@ -163,12 +166,12 @@ _OTHER_LOSSES = frozenset(
         "credit",
     )
 )
-"""Words before a measure's that make it another thing: ``packet loss``, ``target accuracy``."""
+"""Words before a measure's name with which it means something else: ``packet loss``, ``target accuracy``."""
 _CONNECTIVES = frozenset({"is", "was", "of", "now", "equals", "at", "=", "~", "->", "=>"})
 _WITHOUT_WHOLE_NUMBERS = re.compile(
     r"(?i:(?:.{0,60}[_ ])?(?:err|error|return|precision|prec|top[1-9]|score|norm|map|ap))"
 )
-"""Names for which a whole number is mostly something else: ``error: 404``, ``precision: 16``."""
+"""Names for which a whole number mostly means something else: ``error: 404``, ``precision: 16``."""
 _UNIT_AFTER = re.compile(
     r"\s{0,2}(?i:ms|s|secs?|seconds?|mins?|minutes?|hours?|h|days?|[KMGT]i?B|bytes?|bits?|decimals?|digits?|places?|px"
     r"|points?|files?|items?|errors?|tests?|USD|EUR|dollars?|x|times|packets?)(?![\w/])"
@@ -180,7 +183,7 @@ _REST_OF_TOKEN = re.compile(r"[\w:./,\-]{0,64}")
 _END_OF_ITEM = re.compile(r"\s{0,4}(?:$|[,;|)\]}\t])|\s{2}|\s-\s|\s(?=[A-Za-z])")
 _WHOLE_NUMBER = re.compile(r"[-+]?\d{1,40}")
 _NEEDS_SIGN = re.compile(r"(?i:score|return|err|error|norm|cost|momentum|prec|it/s|steps?/s)")
-"""Words that name a measure only in front of a sign."""
+"""Words that name a measure only before ``=`` or ``:``."""
 _AMBIGUOUS = re.compile(r"(?i:precision|error|return|score|map|ap)")
 _SHARE = re.compile(r"(?i:acc|correct)")
 _COLUMN = re.compile(r"[A-Za-z][\w@/.\-]{0,63}")
@@ -196,20 +199,20 @@ _KATIB = re.compile(
 )
 _SENTENCE = re.compile(r"[A-Za-z']{2,40}")
 _LONGEST_LABEL = 80
-"""Characters before a number in which its label is looked for."""
-_MOST_WORDS = 14
-"""Words of a line of guarded prose, apart from its numbers. A longer line is a sentence that mentions a number."""
+"""Characters before a number that may contain its label."""
+_MAX_WORDS = 14
+"""Words of a line, apart from those that its metrics need. A longer line is a sentence that mentions a number."""
 
 
 class _Label(NamedTuple):
     """The words before a number.
 
     Attributes:
-        name: as it becomes a column; empty where the words name nothing.
+        name: the name of the column; empty if the words name nothing.
         sign: ``=``, ``:`` or empty.
-        is_measure: the name is a loss's, an accuracy's or the like.
-        is_word: the name's last word is one of the measures' own words.
-        is_secondary: a learning rate, a speed or the like.
+        is_measure: whether the name is that of a measure, such as a loss or an accuracy.
+        is_word: whether the last word of the name is one of the measures' words.
+        is_secondary: whether the name is that of a learning rate, a speed or similar.
     """
 
     name: str
@@ -223,7 +226,7 @@ _NOTHING = _Label("", "", False, False, False)
 
 
 def read(text: str, context: Context) -> list[Row] | None:
-    """Read ``name=value`` pairs of which at least one has a measure's name, and guarded prose."""
+    """Read ``name=value`` pairs of which at least one names a measure, and sentences with measures."""
     if "metricName" in text:
         katib = {found["name"]: float(found["value"]) for found in _KATIB.finditer(text)}
         if katib:
@@ -246,18 +249,18 @@ def read(text: str, context: Context) -> list[Row] | None:
 
 
 def unwrapped(text: str) -> str:
-    """Return a text with the numbers that stand in a tensor or a NumPy scalar in their place."""
+    """Return a text in which each tensor and NumPy scalar is replaced by its number."""
     return _WRAPPED.sub(r"\1", text) if "(" in text else text
 
 
 def numbers(text: str) -> Row | None:
-    """Return the metrics in a text that is a part of a line, or None where it names no measure."""
+    """Return the metrics in a part of a line, or None if it does not name a measure."""
     row = Row({})
     return row if _scan(unwrapped(text), row, False) else None
 
 
 def _remember(position: positions.Position, context: Context) -> list[Row]:
-    """Keep the place that a line without metrics names, such as ``Epoch 0/100, Batch 16/29316``."""
+    """Store the position in a line without metrics, such as ``Epoch 0/100, Batch 16/29316``."""
     context.position = None
     if position.epoch is not None:
         context.epoch = position.epoch
@@ -267,7 +270,7 @@ def _remember(position: positions.Position, context: Context) -> list[Row]:
 
 
 def _scan(text: str, row: Row, has_position: bool) -> bool:
-    """Put the numbers of a line into a row, and return whether the line is about training."""
+    """Add the numbers of a line to a row, and return whether the line is about training."""
     claims = False
     split = ""
     before = 0
@@ -295,11 +298,11 @@ def _scan(text: str, row: Row, has_position: bool) -> bool:
         claims = claims or (label.is_measure and not label.is_secondary) or has_position
     if not row.values or not claims:
         return False
-    return len(_SENTENCE.findall(text)) <= _MOST_WORDS + 3 * len(row.values)
+    return len(_SENTENCE.findall(text)) <= _MAX_WORDS + 3 * len(row.values)
 
 
 def _take_position(name: str, sign: str, value: float | None, row: Row) -> bool:
-    """Take ``step=3`` or ``epoch=1`` of logfmt. Positions in other forms are found before."""
+    """Store ``step=3`` or ``epoch=1`` of logfmt. Positions in other forms were found before."""
     if value is None or sign != "=":
         return False
     if name in EPOCH_NAMES:
@@ -310,7 +313,7 @@ def _take_position(name: str, sign: str, value: float | None, row: Row) -> bool:
 
 
 def _label(region: str) -> _Label:
-    """Return what the words before a number name."""
+    """Return the label in the words before a number."""
     body = region.rstrip()
     sign = ""
     if body.endswith(("=", ":")):
@@ -356,7 +359,7 @@ def _is_word(text: str) -> bool:
 
 
 def _qualifiers(words: list[str], *, free: bool) -> list[str] | None:
-    """Return the words before a measure that belong to its name; None where they make it another thing."""
+    """Return the words before a measure that belong to its name; None if they change its meaning."""
     found: list[str] = []
     others = 0
     for word in reversed(words):
@@ -376,7 +379,7 @@ def _qualifiers(words: list[str], *, free: bool) -> list[str] | None:
 
 
 def _value(text: str, number: re.Match[str], label: _Label, has_position: bool) -> tuple[float | None, int]:
-    """Return a number's value, None where it is not a metric's, and where the text after it begins."""
+    """Return the value of a number (None if it is not a metric), and the index of the text after it."""
     end = number.end()
     printed = number[0]
     percent = _PERCENT.match(text, end)

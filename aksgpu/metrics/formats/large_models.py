@@ -7,6 +7,8 @@ import re
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import NUMBER, PAIR, is_metric, share
 
+__all__ = ["FORMATS", "read_deepspeed", "read_fairseq", "read_megatron", "read_nanogpt"]
+
 _NANOGPT = re.compile(
     rf"iter (?P<step>\d{{1,15}}): loss (?P<loss>{NUMBER})(?:, time (?P<time>{NUMBER})\s?ms)?"
     rf"(?:, mfu (?P<mfu>{NUMBER})(?P<unit>\s?%)?)?"
@@ -47,7 +49,7 @@ def read_nanogpt(text: str, context: Context) -> list[Row] | None:
 
 
 def read_megatron(text: str, context: Context) -> list[Row] | None:
-    """Read Megatron's line an iteration."""
+    """Read Megatron's line per iteration."""
     found = _MEGATRON.match(text)
     prefix = ""
     if not found:
@@ -78,7 +80,7 @@ def read_deepspeed(text: str, context: Context) -> list[Row] | None:
 def read_fairseq(text: str, context: Context) -> list[Row] | None:
     """Read fairseq's lines within and after an epoch. The step is ``num_updates``.
 
-    A validation's names have its subset before them, where fairseq does not print it itself.
+    The names of a validation get its subset as prefix, unless fairseq prints it itself.
     """
     found = _FAIRSEQ.match(text)
     pattern = PAIR

@@ -1,4 +1,4 @@
-"""What a format is: how it claims a line, and what it makes of it."""
+"""The types of formats and of the rows that they return."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+__all__ = ["Bar", "Context", "Format", "Row"]
+
 
 class Bar(NamedTuple):
     """A state of a progress bar, which a later state of the same bar replaces.
 
     Attributes:
-        key: tells the bars of one program apart, such as a bar's description.
-        done: steps that are done.
-        total: steps that the bar has, or None where it does not say.
-        run: tells bars with the same key apart, where a line before them says that a new one begins.
+        key: distinguishes the bars of one program, such as a bar's description.
+        done: number of steps that are done.
+        total: number of all steps, or None if the bar does not show it.
+        run: distinguishes bars with the same key, if a line before them announces a new one.
     """
 
     key: str
@@ -25,15 +27,15 @@ class Bar(NamedTuple):
 
 @dataclass(slots=True)
 class Row:
-    """What one line tells: numbers by the printed names, and where in the training they belong.
+    """The numbers of one line, and their position in the training.
 
     Attributes:
         values: numbers by printed name.
-        step: as printed; None where the line does not say.
+        step: as printed; None if the line does not have it.
         step_kind: what the step counts: ``step``, ``batch``, ``samples`` or ``bar``.
-        epoch: as printed, so it begins with 0 or 1 as the program does; None where the line does not say.
-        bar: set where a later line replaces this one.
-        is_percent: printed names whose values are percentages although no percent sign stands in the line.
+        epoch: as printed, so it starts at 0 or 1 as in the program; None if the line does not have it.
+        bar: set if a later line replaces this one.
+        is_percent: printed names whose values are percentages although they have no percent sign.
     """
 
     values: dict[str, float]
@@ -46,17 +48,17 @@ class Row:
 
 @dataclass(slots=True)
 class Context:
-    """What the lines before told about the ones after, for one stream of lines.
+    """What earlier lines of one stream say about later ones.
 
     Attributes:
         epoch: the newest epoch that a line named.
-        position: step, its kind and the epoch from the newest line that gave a position and no numbers.
-        bar: the newest bar, where a format tells its bars apart by the one before.
-        run: how many headers of bars came.
-        bar_is_final: that bar had values that only its last state has.
+        position: step, its kind and the epoch from the newest line with a position and no numbers.
+        bar: the newest bar, for formats that need the previous bar.
+        run: number of headers of bars.
+        bar_is_final: whether that bar had values that only its last state has.
         header: column names of a table that has begun.
         header_kind: the format that the table belongs to.
-        columns: names of the values in a second table, which comes and goes within the first.
+        columns: names of the values in a second table within the first.
     """
 
     epoch: float | None = None
@@ -75,7 +77,7 @@ class Format:
 
     Attributes:
         name: as ``attrs["formats"]`` of a frame shows it.
-        signs: substrings of which a line has at least one, so that most lines are passed over quickly.
+        signs: substrings of which each line of the family has at least one, so that other lines are skipped quickly.
         read: returns the rows of a line; an empty list for a line of this family that has no numbers to keep; None for
             a line of another family.
         example: a line of the family.

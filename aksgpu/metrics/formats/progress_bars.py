@@ -1,4 +1,4 @@
-"""Progress bars of tqdm, Lightning and rich: the numbers that stand before and behind the bar; Lightning's tables."""
+"""Progress bars of tqdm, Lightning and rich, with the numbers before and after the bar, and Lightning's tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import NamedTuple
 from aksgpu.metrics.formats import key_values
 from aksgpu.metrics.formats.model import Bar, Context, Format, Row
 from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, PAIR, STEP_NAMES, is_metric, names_a_measure, share
+
+__all__ = ["FORMATS", "OVER_EPOCHS", "Drawn", "find", "read", "read_table", "rows", "without_replaced"]
 
 _COUNT = r"(?P<done>\d{1,15})(?:\.\d{0,3})?[kMG]?/(?P<total>\d{1,15})(?:\.\d{0,3})?[kMG]?"
 _POSTFIX_END = r"\](?=\s|$|\[|\{|[^,\w.\]])"
@@ -47,11 +49,11 @@ class Drawn(NamedTuple):
     """A bar as a line shows it.
 
     Attributes:
-        bar: its key and how far it is.
-        epoch: that its description names, or None.
+        bar: its key and its progress.
+        epoch: the epoch in its description, or None.
         name: its description.
-        postfix: the text behind it, with the numbers.
-        rest: what a program printed after it in the same line.
+        postfix: the text after it, with the numbers.
+        rest: the text after the postfix in the same line.
     """
 
     bar: Bar
@@ -89,9 +91,9 @@ def find(text: str) -> Drawn | None:
 
 
 def without_replaced(states: list[str]) -> list[str]:
-    """Return the states of a line without those in the midst of a bar, which the next one replaced, name for name.
+    """Return the states of a line without those that a later state of the same bar replaces.
 
-    The first state of a bar is kept, because it says that the bar began again.
+    The first state of each bar is kept, because it shows that the bar began again.
     """
     if len(states) < 3:
         return states
@@ -100,20 +102,20 @@ def without_replaced(states: list[str]) -> list[str]:
     outline = _outline(states[0])
     for number, state in enumerate(states):
         after = _outline(states[number + 1]) if number + 1 < len(states) else None
-        if not _goes_on(before, outline) or not _goes_on(outline, after):
+        if not _is_later_state(before, outline) or not _is_later_state(outline, after):
             kept.append(state)
         before = outline
         outline = after
     return kept
 
 
-def _goes_on(one: tuple[str, str, str, int] | None, other: tuple[str, str, str, int] | None) -> bool:
-    """Return whether a state is a later one of the same bar."""
+def _is_later_state(one: tuple[str, str, str, int] | None, other: tuple[str, str, str, int] | None) -> bool:
+    """Return whether the second state is a later state of the same bar."""
     return one is not None and other is not None and one[:3] == other[:3] and one[3] <= other[3]
 
 
 def _outline(state: str) -> tuple[str, str, str, int] | None:
-    """Return what two states have in common when one replaces the other, and how far the bar is."""
+    """Return what is the same in two states of which one replaces the other, and the progress of the bar."""
     drawn = state.find("%|")
     if drawn > 0:
         description = state[:drawn].rstrip("0123456789 ")
@@ -127,13 +129,13 @@ def _outline(state: str) -> tuple[str, str, str, int] | None:
 
 
 def read(text: str, context: Context) -> list[Row] | None:
-    """Read a state of a bar, apart from what stands after it."""
+    """Read a state of a bar, without the text after it."""
     drawn = find(text)
     return None if drawn is None else rows(drawn, context)
 
 
 def rows(drawn: Drawn, context: Context) -> list[Row]:
-    """Return the row of a bar, or none where it has no metrics."""
+    """Return the row of a bar, or no row if it has no metrics."""
     epoch = context.epoch if drawn.epoch is None else drawn.epoch
     row = Row({}, step=drawn.bar.done, step_kind="bar", epoch=epoch, bar=drawn.bar)
     name = drawn.name

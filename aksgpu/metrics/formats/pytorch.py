@@ -7,6 +7,16 @@ import re
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import NUMBER, is_metric, of_percent
 
+__all__ = [
+    "FORMATS",
+    "read_language_model",
+    "read_meters",
+    "read_mnist",
+    "read_mnist_test",
+    "read_summary",
+    "read_tutorials",
+]
+
 _MNIST = re.compile(
     r"Train Epoch: (?P<epoch>\d{1,15}) \[\s{0,8}(?P<done>\d{1,15})/\d{1,15} \(\s{0,4}[\d.]{1,8}%\)\]\s{0,8}"
     rf"(?P<name>[Ll]oss)[:=]\s?(?P<value>{NUMBER})(?=\s|$|,)"

@@ -7,6 +7,8 @@ import re
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import END, NUMBER, is_metric
 
+__all__ = ["FORMATS", "read_benchmark", "read_estimator", "read_tutorial"]
+
 _TUTORIAL = re.compile(rf"Accuracy at step (?P<step>\d{{1,15}}):\s{{0,4}}(?P<value>{NUMBER})")
 _ITEM = re.compile(rf"(?<!\S)(?P<name>[A-Za-z][\w@/.\-]{{0,63}}) = (?P<value>{NUMBER}){END}")
 _TRAIN = re.compile(r"(?=[A-Za-z][\w@/.\-]{0,63} = [-+\d.ni])")
@@ -26,7 +28,7 @@ _HOROVOD = re.compile(rf"Iter #(?P<step>\d{{1,15}}): (?P<rate>{NUMBER}) (?P<name
 
 
 def read_tutorial(text: str, context: Context) -> list[Row] | None:
-    """Read the tutorial's form. Its column is ``accuracy``."""
+    """Read the tutorial's line. Its column is ``accuracy``."""
     found = _TUTORIAL.fullmatch(text.strip())
     if not found:
         return None
@@ -34,7 +36,7 @@ def read_tutorial(text: str, context: Context) -> list[Row] | None:
 
 
 def read_estimator(text: str, context: Context) -> list[Row] | None:
-    """Read what an Estimator logs while it trains and after it evaluated."""
+    """Read the lines that an Estimator logs during training and after evaluation."""
     rate = _RATE.match(text)
     if rate:
         return [Row({"global_step/sec": float(rate["value"])})]

@@ -7,6 +7,8 @@ import re
 from aksgpu.metrics.formats.model import Bar, Context, Format, Row
 from aksgpu.metrics.values import NUMBER, PAIR, is_metric, share
 
+__all__ = ["FORMATS", "read_fastai", "read_mxnet", "read_openmmlab", "read_ultralytics"]
+
 _FASTAI_NAMES = re.compile(r"epoch(?:\s{1,20}[A-Za-z_]\w{0,60}){1,30}\s{0,80}$")
 _FASTAI_LIST = re.compile(
     rf"\[(?P<epoch>\d{{1,15}}), (?P<values>(?:(?:{NUMBER}|None), ){{1,20}})'(?:\d{{1,3}}:)?\d{{1,2}}:\d\d'\]"
@@ -35,7 +37,7 @@ _DONE = re.compile(r"(?P<done>\d{1,15})/(?P<total>\d{1,15})\s?\[?")
 
 
 def read_fastai(text: str, context: Context) -> list[Row] | None:
-    """Read fastai's and skorch's tables: names, then a line of values an epoch."""
+    """Read fastai's and skorch's tables: names, then a line of values per epoch."""
     listed = _FASTAI_LIST.fullmatch(text)
     if listed:
         return _fastai_list(listed, context)
@@ -65,7 +67,7 @@ def read_fastai(text: str, context: Context) -> list[Row] | None:
 
 
 def _fastai_list(found: re.Match[str], context: Context) -> list[Row]:
-    """Return the row of a list. fastai does not print its metrics' names there, so they are numbered."""
+    """Return the row of a list. fastai does not print the names of its metrics there, so they are numbered."""
     context.epoch = float(found["epoch"])
     cells = found["values"].rstrip(", ").split(", ")
     names = ["train_loss", "valid_loss", *(f"metric_{number}" for number in range(1, len(cells)))]
@@ -122,7 +124,7 @@ def read_mxnet(text: str, context: Context) -> list[Row] | None:
 
 
 def read_ultralytics(text: str, context: Context) -> list[Row] | None:
-    """Read the two tables of Ultralytics: losses of an epoch while its bar runs, then metrics of the validation."""
+    """Read the two tables of Ultralytics: the losses in the bar of an epoch, then the metrics of the validation."""
     words = text.split()
     if words[:2] == ["Epoch", "GPU_mem"] or words[:2] == ["Epoch", "gpu_mem"]:
         context.header = tuple(words[2:-2])
@@ -157,7 +159,7 @@ def read_ultralytics(text: str, context: Context) -> list[Row] | None:
 
 
 def _ultralytics_columns(words: list[str]) -> tuple[str, ...]:
-    """Return the names that Ultralytics' own results have for the columns of a validation."""
+    """Return the names of a validation's columns in Ultralytics' own results."""
     if words[0] == "classes":
         return ("top1_acc", "top5_acc")
     kinds = [_ULTRALYTICS_KINDS[word] for word in words if word in _ULTRALYTICS_KINDS] or ["B"]

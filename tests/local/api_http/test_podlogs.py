@@ -1,4 +1,4 @@
-"""The ``log`` subresource: what the node agent is requested for, and error texts."""
+"""The ``log`` subresource: what the node agent is asked for, and error texts."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_bad_options(server: Server, query: str, code: int) -> None:
 
 
 def test_a_follower_that_disconnects_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "PULSE", 0.1)
+    monkeypatch.setattr(streaming, "CHECK_SECONDS", 0.1)
     make(server, "long", RUNNING)
     server.logs.closed.clear()
     monkeypatch.setattr(server.logs, "keep_open", True)

@@ -46,12 +46,12 @@ def names(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(event["type"], event["object"]["metadata"].get("name", "")) for event in events]
 
 
-def test_without_a_version_existing_objects_come_first(server: Server) -> None:
+def test_a_watch_without_a_version_sends_existing_objects_first(server: Server) -> None:
     assert names(watch(server, "labelSelector=team")) == [("ADDED", "a"), ("ADDED", "b")]
     assert names(watch(server, "resourceVersion=0&fieldSelector=metadata.name%3Db")) == [("ADDED", "b")]
 
 
-def test_from_a_version_only_later_events_come(server: Server) -> None:
+def test_a_watch_from_a_version_sends_only_later_events(server: Server) -> None:
     version = server.send("GET", MAPS).json["metadata"]["resourceVersion"]
     first = make(server, "late")
     server.send("DELETE", f"{MAPS}/late")
@@ -142,7 +142,7 @@ class Raw:
 
 @pytest.fixture
 def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
-    monkeypatch.setattr(streaming, "PULSE", 0.1)
+    monkeypatch.setattr(streaming, "CHECK_SECONDS", 0.1)
     created = Raw(server)
     yield created
     created.socket.close()

@@ -433,7 +433,7 @@ def test_nodes_of_managed_and_mig_pools(arm: Arm) -> None:
     assert by_pool["bare"]["labels"]["accelerator"] == "nvidia"
 
 
-def test_the_size_of_logs_reaches_the_nodes(arm: Arm) -> None:
+def test_the_log_size_is_passed_to_the_nodes(arm: Arm) -> None:
     small = pool(kubeletConfig={"containerLogMaxSizeMB": 10})
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", body(small)).result()
     (node,) = arm.nodes()

@@ -252,7 +252,7 @@ def test_an_example(arm: Arm, contract: Any, name: str) -> None:
         assert parsed.as_dict() == document
 
 
-def test_what_is_secret_is_not_shown(arm: Arm) -> None:
+def test_secrets_are_not_returned(arm: Arm) -> None:
     given = filled(example("ManagedClustersCreate_Update")["parameters"]["parameters"])
     answer = arm.send("PUT", CLUSTER, given)
     assert answer.status_code == 201

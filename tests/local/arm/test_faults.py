@@ -155,7 +155,7 @@ def test_kubelets_that_are_away(arm: Arm) -> None:
         notes = {node["metadata"]["name"]: node["metadata"].get("annotations") or {} for node in arm.nodes()}
         return {name: note[KUBELET_AWAY] for name, note in notes.items() if KUBELET_AWAY in note}
 
-    with pytest.raises(ArmError, match="no running node 'nowhere'"):
+    with pytest.raises(ArmError, match="no node 'nowhere' is running"):
         inject(arm, "kubelet-away", node="nowhere")
     assert first in inject(arm, "kubelet-away", node=first, cause="tunnel")
     assert away() == {first: "tunnel"}
@@ -165,7 +165,7 @@ def test_kubelets_that_are_away(arm: Arm) -> None:
     assert away() == {}
 
 
-def test_a_node_goes_with_its_pods(arm: Arm) -> None:
+def test_a_node_is_removed_with_its_pods(arm: Arm) -> None:
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=2))).result()
     first, second = sorted(node["metadata"]["name"] for node in arm.nodes())
@@ -173,7 +173,7 @@ def test_a_node_goes_with_its_pods(arm: Arm) -> None:
     for name, node in (("there", first), ("elsewhere", second)):
         spec = {"nodeName": node, "containers": [{"name": "main", "image": "busybox"}]}
         arm.run(registry.create("pods", {"metadata": {"name": name}, "spec": spec}, "default"))
-    with pytest.raises(ArmError, match="no running node 'nowhere'"):
+    with pytest.raises(ArmError, match="no node 'nowhere' is running"):
         inject(arm, "node-gone", node="nowhere")
     assert first in inject(arm, "node-gone", node=first)
     assert [node["metadata"]["name"] for node in arm.nodes()] == [second]

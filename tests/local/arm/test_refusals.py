@@ -319,6 +319,24 @@ def test_invalid_requests_are_refused_even_while_an_operation_is_in_progress(arm
     assert refused(arm, body())[1] == "OperationNotAllowed"
 
 
+def test_a_subnet_of_ones_own_needs_pools_that_have_one(arm: Arm) -> None:
+    gpu = {"properties": {"vmSize": "Standard_NC4as_T4_v3", "vnetSubnetID": "/subscriptions/0/subnets/gpus"}}
+    arm.client().managed_clusters.begin_create_or_update("rg", "aks", body()).result()
+    answer = arm.send("PUT", f"{CLUSTER}/agentPools/gpunp", gpu)
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidParameter")
+    assert "because agent pool nodepool1 is using a managed subnet" in answer.json()["message"]
+    assert arm.send("GET", f"{CLUSTER}/agentPools/gpunp").status_code == 404
+
+
+def test_a_subnet_beside_another_one(arm: Arm) -> None:
+    gpu = {"properties": {"vmSize": "Standard_NC4as_T4_v3", "vnetSubnetID": "/subscriptions/0/subnets/gpus"}}
+    document = body(pool(vnetSubnetID="/subscriptions/0/subnets/system"))
+    arm.client().managed_clusters.begin_create_or_update("rg", "aks", document).result()
+    answer = arm.send("PUT", f"{CLUSTER}/agentPools/gpunp", gpu)
+    assert answer.status_code == 201
+    assert answer.json()["properties"]["vnetSubnetID"] == "/subscriptions/0/subnets/gpus"
+
+
 def test_every_error_text_is_used_and_every_used_one_exists() -> None:
     folder = Path(arm_errors.__file__).parent
     rows = reference_data.table("refusals")

@@ -92,7 +92,7 @@ def test_pod_of_the_device_plugin() -> None:
     assert pod["spec"]["tolerations"][0]["key"] == "sku" and len(pod["spec"]["tolerations"]) == 7
 
 
-def test_text_of_a_pod_that_wants_too_many_gpus() -> None:
+def test_message_of_a_pod_that_requests_too_many_gpus() -> None:
     described = next(
         step["stdout"]
         for step in _steps("05-job-life")

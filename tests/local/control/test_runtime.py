@@ -76,9 +76,9 @@ async def test_own_writes_are_in_the_cache_at_once(driver: ClusterDriver) -> Non
         return (informer.get("a") or {"metadata": {}})["metadata"].get("resourceVersion") == "3"
 
     await driver.eventually(modified)
-    informer.note(_object("new", 4))
+    informer.update_cache(_object("new", 4))
     assert informer.get("new")
-    informer.note(_object("late", 3))  # The watch has passed it: it was created and deleted.
+    informer.update_cache(_object("late", 3))  # The watch has passed it: it was created and deleted.
     assert informer.get("late") is None
     await tasks.cancel()
 
@@ -90,7 +90,7 @@ async def test_a_recreated_object_is_deleted_and_added() -> None:
     first = _object("a", 4, uid="first")
     second = _object("a", 6, uid="second")
     for each in (first, second, _object("a", 5, uid="first")):
-        informer.note(each)
+        informer.update_cache(each)
     assert seen == [(None, first["metadata"]), (first["metadata"], None), (None, second["metadata"])]
 
 

@@ -175,7 +175,7 @@ async def test_a_volume_that_is_not_created_in_time(driver: ClusterDriver, contr
 async def test_a_pod_that_is_deleted_while_it_waits_for_its_volume(
     driver: ClusterDriver, controllers: ControllerManager
 ) -> None:
-    """It gives its place back at once."""
+    """Its resources are free at once."""
     await driver.create_node()
     await create_claim(driver, "data", "managed-csi", "ReadWriteMany")
     await create_pod(driver, "waits", "data", gpus=1)

@@ -74,7 +74,7 @@ def test_the_log_has_the_tutorials_format(whole: str) -> None:
         assert re.fullmatch(pattern, line), line
 
 
-def test_the_log_says_what_computes(whole: str) -> None:
+def test_the_log_names_the_device(whole: str) -> None:
     assert metrics.facts(whole) == {
         "gpu_model": "Tesla T4",
         "device": "/device:GPU:0",
@@ -108,8 +108,8 @@ def test_results_do_not_depend_on_the_machine(whole: str, machine: dict[str, str
 
 
 def test_seed_and_arguments_matter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    drawn = mnist._drawn()
-    monkeypatch.setattr(mnist, "_drawn", lambda: drawn)
+    drawn = mnist._draw_data()
+    monkeypatch.setattr(mnist, "_draw_data", lambda: drawn)
 
     def curve(*args: str) -> list[float]:
         assert mnist.main(["--max_steps", "11", *args]) == 0
@@ -125,11 +125,11 @@ def test_seed_and_arguments_matter(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ("args", "message"),
     [
         (["--max_steps", "many"], "invalid int value: 'many'"),
-        (["--max_steps", "0"], "0 is not from 1 to"),
-        (["--learning_rate", "0"], "0.0 is not from 1e-09 to 1"),
-        (["--learning_rate", "nan"], "nan is not from 1e-09"),
-        (["--dropout", "1.1"], "1.1 is not from 1e-09 to 1"),
-        (["--seed", "-1"], "-1 is not from 0"),
+        (["--max_steps", "0"], "must be from 1 to 1000000000, got 0"),
+        (["--learning_rate", "0"], "must be from 1e-09 to 1, got 0.0"),
+        (["--learning_rate", "nan"], "must be from 1e-09 to 1, got nan"),
+        (["--dropout", "1.1"], "must be from 1e-09 to 1, got 1.1"),
+        (["--seed", "-1"], "must be from 0 to 4294967295, got -1"),
         (["--max_step", "1", "--bogus"], "unrecognized arguments: --bogus"),
     ],
 )
@@ -180,7 +180,7 @@ def test_training_and_test_fonts_differ() -> None:
     assert not set(digits.TRAIN_FONTS) & set(digits.TEST_FONTS)
 
 
-def test_the_file_of_digits_is_what_its_tool_makes() -> None:
+def test_the_file_of_digits_matches_its_generator() -> None:
     for font in (*digits.TRAIN_FONTS, *digits.TEST_FONTS):
         assert (digits._load_glyphs((font,)) == extract(font) / digits.PARTS).all()
 

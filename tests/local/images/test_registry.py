@@ -118,6 +118,6 @@ def test_nvidia_smi() -> None:
     assert (none.returncode, none.stdout) == (6, "No devices were found\n")
 
 
-def test_the_call_in_the_advice_works() -> None:
+def test_the_call_in_the_hint_works() -> None:
     program = "import aksgpu; print(aksgpu.local.images.register.__name__)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "register\n"

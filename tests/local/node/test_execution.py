@@ -87,7 +87,7 @@ async def test_a_client_that_disconnects(lab: Lab) -> None:
 async def test_a_command_in_a_container_that_has_ended(lab: Lab) -> None:
     await lab.run("p", "true")
     await lab.phase("p", "Succeeded")
-    with pytest.raises(StatusError, match="the container does not run"):
+    with pytest.raises(StatusError, match="the container is not running"):
         await run(lab, "true")
 
 

@@ -166,7 +166,7 @@ def test_simulated_gpus_of_a_node(tmp_path: Path) -> None:
 
 
 async def test_labels_of_a_node_with_gpus_of_this_machine(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Without a GPU, only the answer of NVML must be replaced.
+    # Without a GPU, only NVML's response is replaced.
     found = [gpus.Gpu(n, f"GPU-{n}", "NVIDIA H100 NVL", 95830, False, f"0000:0{n}:00.0", "9.0") for n in range(2)]
     monkeypatch.setattr(gpus, "find_machine_gpus", lambda: found)
     await lab.restart()

@@ -34,7 +34,7 @@ peer.shutdown(socket.SHUT_WR)
 connection, address = server.accept()
 print("met", connection.recv(100).decode(), "at", socket.gethostbyaddr(own)[0])
 """
-"""Resolves the own host name, listens on that address, and connects to the other pod by its name."""
+"""Resolves its own host name, listens on that address, and connects to the other pod by its name."""
 
 
 def service(name: str, labels: dict[str, str], **spec: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def needs_namespaces(lab: Lab) -> None:
 
 
 async def lookup(lab: Lab, pod: str, name: str) -> list[str]:
-    """Return the addresses of a name as a program in a running pod sees them."""
+    """Return the addresses to which a program in a running pod resolves a name."""
     code = f"import socket; print(*sorted({{each[4][0] for each in socket.getaddrinfo({name!r}, 1)}}))"
     command = await lab.agent.execute("default", pod, "main", ["python3", "-c", code], tty=False)
     found = b"".join([data async for data in command.output("stdout")]).decode().split()
@@ -67,7 +67,7 @@ async def address(lab: Lab, name: str) -> str:
     return str(pod["status"]["podIP"])
 
 
-async def test_a_pod_finds_itself(lab: Lab) -> None:
+async def test_a_pod_resolves_its_own_name(lab: Lab) -> None:
     needs_namespaces(lab)
     code = "import socket; print('found', socket.gethostname(), socket.gethostbyname(socket.gethostname()))"
     script = f'hostname; cat /etc/hostname /etc/hosts; python3 -c "{code}"'
@@ -94,7 +94,7 @@ async def test_addresses_differ(lab: Lab) -> None:
     assert await address(lab, "pod-0") == found[0]
 
 
-async def test_two_groups_meet_by_name_on_one_port(lab: Lab) -> None:
+async def test_two_groups_find_each_other_by_name_on_one_port(lab: Lab) -> None:
     needs_namespaces(lab)
     for group in ("red", "blue"):
         await lab.objects.create("services", service(group, {"app": group}, publishNotReadyAddresses=True), "default")
@@ -137,8 +137,8 @@ async def test_names_of_a_service_follow_its_pods(lab: Lab) -> None:
     await until_found(lab, "watcher", "data", [])
 
 
-async def test_names_follow_after_the_laptop_was_killed(lab: Lab) -> None:
-    """A pod that goes on running sees the pods that are made after the restart, and each name leads to one pod."""
+async def test_names_are_updated_after_the_laptop_was_killed(lab: Lab) -> None:
+    """A pod that keeps running sees the pods that are created after the restart, and each name leads to one pod."""
     needs_namespaces(lab)
     await lab.objects.create("services", service("data", {"app": "data"}), "default")
     spec = {"metadata": {"labels": {"app": "data"}}, "hostname": "first", "subdomain": "data"}

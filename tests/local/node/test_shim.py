@@ -67,7 +67,7 @@ def test_output_and_exit(tmp_path: Path) -> None:
     assert end["started"] <= end["finished"]
 
 
-def test_the_start_is_not_awaited(tmp_path: Path) -> None:
+def test_the_start_does_not_wait_for_the_laptop(tmp_path: Path) -> None:
     """The laptop is killed while a container starts."""
     _, end, log = run_shim(tmp_path, "sh", "-c", "sleep 0.1; echo done", listen=False)
     assert (end["code"], log.endswith(" stdout F done\n")) == (0, True)

@@ -1,4 +1,4 @@
-"""Examples from Kubernetes' documentation, as they stand, and programs that meet by name, with kubectl."""
+"""Unchanged examples from Kubernetes' documentation, and programs that find each other by name, with kubectl."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_the_reason_of_a_failure(live_cluster: LiveCluster) -> None:
     run(live_cluster, "delete", "pod", "termination-demo", "--grace-period=0", "--force")
 
 
-def test_two_jobs_meet_by_name_at_the_same_time(live_cluster: LiveCluster) -> None:
+def test_two_jobs_find_each_other_by_name_at_the_same_time(live_cluster: LiveCluster) -> None:
     code = json.dumps(PEERS + MEET)
     manifests = {name: GROUP.replace("CODE", code).replace("NAME", name) for name in ("red", "blue")}
     for manifest in manifests.values():

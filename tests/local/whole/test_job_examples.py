@@ -61,7 +61,7 @@ def conditions(job: client.V1Job) -> list[tuple[str, str, str]]:
 
 
 def wait_for_pods(core: client.CoreV1Api, job: str, phase: str, count: int) -> list[Any]:
-    """Wait until a Job has so many pods in a phase that are not being deleted."""
+    """Wait until a Job has ``count`` pods in a phase that are not being deleted."""
 
     def poll() -> tuple[list[Any] | None, str]:
         found = core.list_namespaced_pod("default", label_selector=f"job-name={job}").items

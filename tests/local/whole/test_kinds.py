@@ -8,6 +8,8 @@ import pytest
 from support.live_cluster import LiveCluster, kubectls
 from support.polling import wait_for
 
+from aksgpu.local.kinds import KINDS
+
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
 KUBECTLS = kubectls()
@@ -50,12 +52,28 @@ MAKE = (
     ("clusterrole", "kinds", "--verb=get", "--resource=nodes"),
     ("clusterrolebinding", "kinds", "--clusterrole=kinds", "--user=me"),
 )
+ELSEWHERE = {
+    "daemonset",
+    "endpoints",
+    "endpointslice",
+    "job",
+    "node",
+    "pod",
+    "resourcequota",
+    "selfsubjectaccessreview",
+}
+"""Kinds with tests of their own in this directory and in ``tests/local/control``."""
 SHOWN = {
     "persistentvolumeclaim/data": ["data", "Bound", "pvc-", "5Gi", "RWX", "azurefile-csi"],
     "storageclass/fast": ["fast", "disk.csi.azure.com", "Delete", "Immediate"],
     "lease/turn": ["turn", "me"],
     "event/recorded.1": ["Normal", "Recorded", "pod/none", "something"],
 }
+
+
+def test_no_kind_is_left_out() -> None:
+    tried = {*(name.partition("/")[0] for name in SHOWN), *(words[0] for words in MAKE), *ELSEWHERE}
+    assert tried == {kind.kind.lower() for kind in KINDS}, "add the kind to OBJECTS and SHOWN, or to MAKE"
 
 
 def test_every_kind(live_cluster: LiveCluster) -> None:

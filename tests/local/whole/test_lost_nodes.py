@@ -1,4 +1,4 @@
-"""Faults of nodes that are ordered with ``local.inject``, as kubectl shows them."""
+"""Faults of nodes that are caused with ``local.inject``, as kubectl shows them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def until(cluster: LiveCluster, text: str, *args: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_node_that_cannot_be_reached_and_then_goes(laptop: Endpoint, tmp_path: Path) -> None:
+def test_a_node_that_cannot_be_reached_and_is_then_removed(laptop: Endpoint, tmp_path: Path) -> None:
     with new_cluster(laptop, "lost", tmp_path) as cluster:
         run(cluster, "create", "-f", "-", stdin=POD)
         until(cluster, "one\n", "logs", "talks")

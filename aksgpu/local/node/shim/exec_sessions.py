@@ -1,11 +1,11 @@
 """Additional commands in the running container, for ``kubectl exec``, and clients of ``kubectl attach``.
 
-The node agent connects to the socket ``exec.sock`` beside the container's specification. It sends one message with the
-command's three streams: a JSON object with ``argv``, ``env`` (in addition to the container's) and ``tty``. The answer
-is ``{"error": TEXT}``, where the text is empty if the command was started. After its end comes ``{"code": NUMBER}``.
-The command goes on if the node agent disconnects. It ends with the container.
+The node agent connects to the socket ``exec.sock`` in the directory of the container's specification. It sends one
+message with the command's three streams: a JSON object with ``argv``, ``env`` (in addition to the container's) and
+``tty``. The response is ``{"error": TEXT}``, where the text is empty if the command was started. When the command ends,
+``{"code": NUMBER}`` follows. The command keeps running if the node agent disconnects. It ends with the container.
 
-A message with ``attach`` and ``stdin`` connects to the container's own command instead. Its answer also has ``tty``
+A message with ``attach`` and ``stdin`` connects to the container's own command instead. Its response also has ``tty``
 and, if the client wants to write, a file descriptor of the command's input.
 """
 
@@ -24,7 +24,7 @@ from .mounts import join_namespaces
 SOCKET = "exec.sock"
 MAX_REQUEST_BYTES = 1 << 17
 _REQUEST_SECONDS = 5.0
-"""Timeout of receiving a request."""
+"""Timeout for receiving a request."""
 
 
 class ExecSessions:

@@ -1,4 +1,4 @@
-"""Starting a command: the container's own, or an additional one in the container."""
+"""Starts a command: the container's own, or an additional one in the container."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def launch(
         tty: whether its streams are a terminal that controls it.
 
     Returns:
-        Its pid, and the reason if it could not be started.
+        Its pid, and the reason if it could not be started; empty if it was.
     """
     parent = os.getpid()
     receive, send = os.pipe()
@@ -63,7 +63,7 @@ def _reset_process() -> None:
 
 
 def _explain(error: BaseException, stage: str, program: str) -> str:
-    """Return an error's text as a container runtime words it."""
+    """Return the text that a container runtime has for an error."""
     # A directory of the PATH that belongs to another user causes a PermissionError.
     not_found = isinstance(error, FileNotFoundError | PermissionError)
     if not_found and stage.startswith("exec") and "/" not in program:

@@ -1,4 +1,4 @@
-"""Writing of a container's output to log files, which :mod:`aksgpu.local.node.container_logs` reads."""
+"""Writes a container's output to log files, which :mod:`aksgpu.local.node.container_logs` reads."""
 
 # ruff: noqa: PTH108, PTH110
 
@@ -8,7 +8,7 @@ import os
 import time
 
 LINE_LIMIT = 16 * 1024
-"""Bytes of an entry's text. Longer lines are split into several entries."""
+"""Maximum bytes of an entry's text. Longer lines are split into several entries."""
 
 
 class LogWriter:
@@ -31,7 +31,7 @@ class LogWriter:
         self._last_time = 0
         self._formatted_second = 0
         self._formatted = b""
-        self._rest = {b"stdout": b"", b"stderr": b""}  # the begun line of each stream
+        self._rest = {b"stdout": b"", b"stderr": b""}  # the incomplete line of each stream
         self._open()
 
     def _open(self) -> None:
@@ -40,7 +40,7 @@ class LogWriter:
         self._size = 0
 
     def feed(self, stream: bytes, data: bytes) -> None:
-        """Write output. Empty data is the end of the stream."""
+        """Write output. Empty data means the end of the stream."""
         lines = (self._rest[stream] + data).split(b"\n")
         rest = lines.pop()
         out: list[bytes] = []

@@ -1,7 +1,7 @@
-"""Namespaces of a container: creating them, mounting volumes in them, and joining them."""
+"""Creates the namespaces of a container, mounts volumes in them, and joins them."""
 
 # pathlib would double the start-up time.
-# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH123, PTH208, PTH211
+# ruff: noqa: PTH102, PTH103, PTH106, PTH108, PTH112, PTH114, PTH115, PTH120, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def check(result: int, what: str) -> None:
 class MountNamespace:
     """A mount namespace with a container's volumes at their mount paths, and a host name.
 
-    Nothing changes outside of it. If a mount path does not exist, the deepest ancestor that exists is replaced, only in
-    the namespace, by an empty directory in which all entries of the ancestor are mounted again.
+    Nothing changes outside the namespace. If a mount path does not exist, its deepest existing ancestor is replaced
+    with an empty directory in which all entries of the ancestor are mounted again.
 
     Args:
         staging: an empty directory.
@@ -44,7 +44,7 @@ class MountNamespace:
 
     def __init__(self, staging: str, hostname: str) -> None:
         self._staging = staging
-        self._private: set[str] = set()  # directories in which entries can be created
+        self._private: set[str] = set()  # directories in which mount points can be created
         user = os.getuid()
         group = os.getgid()
         root = os.geteuid() == 0
@@ -102,7 +102,7 @@ class MountNamespace:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
 
     def _replace_directory(self, base: str) -> None:
-        """Replace a directory by an empty one, and mount its entries there again."""
+        """Replace a directory with an empty one, and mount its entries in it."""
         old = os.open(base, os.O_PATH | os.O_DIRECTORY)
         new = self._staging if base == "/" else base
         if base == "/dev":
@@ -129,7 +129,10 @@ class MountNamespace:
             try:
                 self._mount(source, target, MS_BIND | MS_REC)
             except FileNotFoundError:  # it was deleted after it was listed
-                (os.rmdir if os.path.isdir(target) else os.unlink)(target)
+                if os.path.isdir(target):
+                    os.rmdir(target)
+                else:
+                    os.unlink(target)
         os.close(old)
         if base == "/":
             os.chroot(new)
@@ -139,7 +142,8 @@ class MountNamespace:
     def _link_terminals(self) -> None:
         """Make ``/dev/ptmx`` a link into a copy of the old ``/dev``, which is mounted at the staging directory.
 
-        Linux looks for ``pts`` beside the file that a program opens, and does not find it beside a mounted file.
+        Linux looks for ``pts`` in the directory of the file that a program opens. It does not find it next to a mounted
+        file.
         """
         copy = "/dev/.machine"
         os.mkdir(copy, 0o755)

@@ -1,4 +1,4 @@
-"""Process trees and their memory, read from ``/proc``. The shim cannot use psutil, because it must start fast."""
+"""Process trees and their memory, read from ``/proc``. The shim cannot use psutil, because it must start quickly."""
 
 # ruff: noqa: PTH110, PTH123, PTH208
 
@@ -44,7 +44,7 @@ def _scan_parents() -> Callable[[int], list[int]]:
 
 
 def memory_bytes(pids: list[int], proportional: bool) -> int:
-    """Return the memory of processes: the proportional set size, or the resident set size. Ended ones count 0."""
+    """Return the memory of processes: the proportional or the resident set size. Ended processes count as 0."""
     total = 0
     name = "smaps_rollup" if proportional else "statm"
     for pid in pids:

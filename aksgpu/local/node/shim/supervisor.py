@@ -1,14 +1,14 @@
-"""The supervisor of one container: starts its command, writes its output and its end to files, and outlives the laptop.
+"""The supervisor of one container: starts its command and writes its output and exit status to files.
 
-Its arguments are SPEC READY LOCK: the path of the specification and two inherited file descriptors. It has a session
-of its own and holds the container's lock file until it ends, so that the next node agent finds it. A lock that can be
-taken means that the supervisor has ended. Beside SPEC it writes ``run.json`` (pids, start) and ``exit.json`` (exit
-code, reason, times), each atomically. It writes a byte to READY when the command is running. It does not use
-Kubernetes.
+Its arguments are SPEC READY LOCK: the path of the specification and two inherited file descriptors. It keeps running
+when the laptop ends. It has its own session and holds the container's lock file until it ends, so that the next node
+agent finds it. If the lock can be taken, the supervisor has ended. In the directory of SPEC, it writes ``run.json``
+(pids, start) and ``exit.json`` (exit code, reason, times), each atomically. It writes a byte to READY when the command
+is running. It does not use Kubernetes.
 
-Signals: SIGTERM is passed on to the command only. SIGUSR1 kills everything. When the command ends, all processes that
-it started end too, because the supervisor is the subreaper of the whole tree. A signal that comes before the command's
-pid is known takes effect when it is.
+Signals: SIGTERM is forwarded to the command only. SIGUSR1 kills everything. When the command ends, all processes that
+it started end too, because the supervisor is the subreaper of the whole tree. A signal that arrives before the
+command's pid is known takes effect once it is known.
 
 The memory limit works without a cgroup. Twice a second, the resident memory of the tree is added up. If it exceeds the
 limit and so does the proportional set size, which counts shared pages once, the tree is killed (OOMKilled).
@@ -37,7 +37,7 @@ from .process_tree import descendants, memory_bytes
 
 PR_SET_CHILD_SUBREAPER = 36
 DRAIN_SECONDS = 5.0
-"""How long to read output after the command has ended. A process outside the tree may hold the streams open."""
+"""Time for which output is read after the command has ended. A process outside the tree may hold the streams."""
 MEMORY_CHECK_SECONDS = 0.5
 CHUNK_BYTES = 64 * 1024
 
@@ -134,7 +134,7 @@ class Supervisor:
                 drain_deadline = time.monotonic() + DRAIN_SECONDS
 
     def _read(self, fd: int, streams: dict[int, bytes]) -> bool:
-        """Read a file descriptor, and return whether it stays open. Only streams end."""
+        """Read a file descriptor, and return whether it stays open. Only the output streams end."""
         try:
             data = os.read(fd, CHUNK_BYTES)
         except OSError:  # no process has the terminal open any more
@@ -142,7 +142,7 @@ class Supervisor:
         if fd not in streams:
             return True
         self._streams.feed(streams[fd], data)
-        with contextlib.suppress(OSError):  # a full disk costs output, not the container
+        with contextlib.suppress(OSError):  # if the disk is full, output is lost but the container continues
             self._log.feed(streams[fd], data)
         return bool(data)
 
@@ -160,7 +160,7 @@ class Supervisor:
                 elif self._exec_sessions:
                     self._exec_sessions.report_exit(pid, code)
         except ChildProcessError:
-            if self._child and self._code is None:  # no process is left, and the exit code is lost
+            if self._child and self._code is None:  # all processes have ended, and the exit code is lost
                 self._code = 137
 
     def _check_memory(self, limit: int) -> None:
@@ -177,11 +177,11 @@ class Supervisor:
 
     def _kill_all(self, *_: object) -> None:
         self._killed = True
-        if self._child:  # without its pid, its exit code could not be recognized
+        if self._child:  # without the pid, the exit code could not be assigned to the command
             self._kill_tree()
 
     def _kill_tree(self) -> None:
-        """Kill all processes. Repeat, because they may have started others meanwhile."""
+        """Kill all processes. Repeat this, because they may have started others in the meantime."""
         for _ in range(200):
             pids = descendants(os.getpid())
             for pid in pids:

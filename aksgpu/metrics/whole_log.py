@@ -1,4 +1,4 @@
-"""One call for a whole log."""
+"""Parse a whole log with one call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pandas as pd
 from aksgpu.metrics.lines import Log, pieces
 from aksgpu.metrics.reader import MetricsReader
 
+__all__ = ["parse"]
+
 
 def parse(text: Log, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None) -> pd.DataFrame:
     r"""Return the metrics in a log of any training program.
@@ -18,21 +20,21 @@ def parse(text: Log, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]
 
     Args:
         text: a whole log; or its lines with or without newlines, such as an open file or ``job.follow()``.
-        patterns: more forms, asked before the built-in ones: a mapping from a metric's name to a regular expression
-            with one group, or SageMaker's list of ``{"Name": ..., "Regex": ...}``.
+        patterns: additional formats, tried before the built-in ones: a mapping from a metric's name to a regular
+            expression with one group, or SageMaker's list of ``{"Name": ..., "Regex": ...}``.
 
     Returns:
-        One row a line that has metrics, in the order of the lines. First the position:
+        One row for each line with metrics, in the order of the lines. The first columns are the position:
 
-        - ``step`` (Int64): as printed; else the step that the line before names, else a running number from 0 where
-          there is no epoch either; NA where the line belongs to a whole epoch. ``attrs["step_kind"]`` says what was
+        - ``step`` (Int64): the step in the line, or otherwise in the line before it. If neither has one, it is a count
+          from 0 for lines without an epoch, and NA for lines about a whole epoch. ``attrs["step_kind"]`` says what is
           counted: ``step``, ``batch``, ``samples``, ``bar`` or ``count``;
-        - ``epoch`` (Float64): as printed, so it begins with 0 or 1 as the program does;
-        - ``time`` (datetime64[ns, UTC]): the server's time of the line, where the log has it;
-        - ``pod`` (string), ``index`` (Int64), ``rank`` (Int64), ``attempt`` (Int64): where they are known.
+        - ``epoch`` (Float64): as printed, so it starts at 0 or 1 as in the program;
+        - ``time`` (datetime64[ns, UTC]): the server's time of the line, if the log has it;
+        - ``pod`` (string), ``index`` (Int64), ``rank`` (Int64), ``attempt`` (Int64): if they are known.
 
-        Then a float64 column for each metric, under its printed name, NaN where the line does not have it. A value with
-        a percent sign is a share of 1; other percentages stay as printed and are listed in ``attrs["percent"]``.
+        Then there is a float64 column for each metric, with its printed name; NaN if the line does not have it. A value
+        with a percent sign becomes a fraction of 1. Other percentages are unchanged and listed in ``attrs["percent"]``.
 
         ``attrs`` has ``formats`` (lines read by each format), ``unread`` (lines with numbers that no format claimed:
         how many, and the first few), ``canonical`` (each column's general name), ``node_messages`` (lines that the

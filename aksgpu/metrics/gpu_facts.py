@@ -7,10 +7,12 @@ from typing import Any
 
 from aksgpu.metrics.lines import Log, pieces
 
-EDGE = 256 * 1024
-"""Bytes at either end of a log in which facts are looked for."""
+__all__ = ["EDGE", "FactsReader", "facts"]
 
-# Each of these reads a text in linear time. A pattern of two of them, with .* in between, would backtrack.
+EDGE = 256 * 1024
+"""Bytes at each end of a log that are searched for facts."""
+
+# Each of these patterns takes linear time. One pattern for two of them, with .* in between, would backtrack.
 _DEVICE = re.compile(r"Creat(?:ing|ed) (?:TensorFlow )?device \(?(?P<device>/\S*?device:GPU:\d+)")
 _DEVICE_MODEL = re.compile(r" -> \(?device: \d+, name: (?P<model>[^,\n]+),")
 _NAME = "name: "
@@ -22,12 +24,12 @@ _DRIVER_ERRORS = (
     "no CUDA-capable device is detected",
     "couldn't communicate with the NVIDIA driver",
 )
-"""Texts of CUDA, TensorFlow and nvidia-smi about a driver that is missing or does not fit."""
+"""Texts of CUDA, TensorFlow and nvidia-smi about a driver that is missing or does not match."""
 _SIMULATED = " (simulated)"
 
 
 class FactsReader:
-    """Keeps the two ends of a log, in which facts are looked for."""
+    """Keeps the two ends of a log, which are searched for facts."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -45,7 +47,7 @@ class FactsReader:
     def facts(self) -> dict[str, Any]:
         """Return what :func:`facts` returns."""
         text = (self._head + self._tail).decode(errors="replace")
-        # A search for a fixed text is many times as fast as one for a pattern.
+        # A search for a fixed string is many times faster than a search for a pattern.
         device, model = _first_device(text) if "device:GPU:" in text else (None, None)
         if model is None and " major: " in text:
             model = _model(text)
@@ -70,7 +72,7 @@ def facts(text: Log) -> dict[str, Any]:
         - ``device`` (str or None): TensorFlow's name of it, such as ``/device:GPU:0``;
         - ``memory`` (str or None): such as ``11.17GiB``;
         - ``simulated`` (bool): the log says that the GPU is simulated;
-        - ``error`` (str or None): the first line about a driver that is missing or does not fit.
+        - ``error`` (str or None): the first line about a driver that is missing or does not match.
 
     Raises:
         InvalidInput: ``text`` is neither text nor lines of text.

@@ -1,4 +1,4 @@
-"""The laptop's data directory."""
+"""The directory of this user's files: the laptop AKS and the history of runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import platformdirs
 
 from aksgpu.errors import LaptopError
+
+__all__ = ["home", "private"]
 
 
 def home() -> Path:

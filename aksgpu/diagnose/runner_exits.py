@@ -1,0 +1,54 @@
+"""Explain how the program of an Executor's pod ended, from the exit code and the message of its runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aksgpu.kube import pod_facts
+from aksgpu.kube.client import Object
+from aksgpu.payload import records
+
+__all__ = ["explain_runner"]
+
+_LABEL = "aksgpu.dev/executor"
+"""Label of the pods of an Executor."""
+_FIXES = {
+    records.PYTHON_DIFFERS: "Use an image with the Python of the kernel that submitted it: without image=, that is the "
+    "default.",
+    records.NO_PACKAGES: "Correct `packages`, or use an image that has them.",
+    records.TIMED_OUT: "Give it more time with Executor(timeout=), or save checkpoints.",
+    records.PAYLOAD_DAMAGED: "The image or `packages` must have the modules that the function imports.",
+    records.VANISHED: "Let the function return instead of calling os._exit(0).",
+    records.PYTHON_MISSING: "Use an image with Python 3.8 or newer, or name its path with Executor(python=).",
+    records.STOPPED: "Submit it again to run it.",
+    records.NO_OUTPUT: "The image's user must be able to write to the claim of `out`, which needs free space.",
+}
+"""What to do, by the runner's own exit codes."""
+_TEXTS = {
+    records.PYTHON_DIFFERS: "the image's Python differs",
+    records.NO_PACKAGES: "the packages could not be installed",
+    records.TIMED_OUT: "the program ran longer than its time limit",
+    records.PAYLOAD_DAMAGED: "the function could not be loaded",
+    records.VANISHED: "the program ended before the function returned",
+    records.PYTHON_MISSING: "the image has no Python",
+    records.STOPPED: "the program was stopped by job.cancel()",
+    records.NO_OUTPUT: "the claim for output cannot be written",
+}
+"""What the codes mean, for a pod without a message."""
+
+
+def explain_runner(obj: Object, failure: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what ended the program and what to do, if the runner of an Executor says it; None otherwise.
+
+    Args:
+        obj: the Pod object.
+        failure: the ``terminated`` state of the container that failed.
+    """
+    if _LABEL not in (obj["metadata"].get("labels") or {}):
+        return None
+    code = int(failure.get("exitCode") or 0)
+    text = pod_facts.readable_message(failure).strip() or _TEXTS.get(code, "")
+    if not text:
+        return None
+    return text, _FIXES.get(code, "")

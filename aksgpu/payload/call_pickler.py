@@ -1,0 +1,169 @@
+"""Pickle a call: the project's functions, classes and modules by value, everything else by reference."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import io
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from aksgpu.errors import InvalidInput
+from aksgpu.payload.modules import is_notebook_open
+
+__all__ = ["Pickled", "pickle_call"]
+
+_NO_FILE_NAME = "<dynamic-code>"
+"""What cloudpickle 3.1 writes in place of a code's file name. A traceback needs the name to show source lines."""
+_MODULE_FIELDS = ("__builtins__", "__cached__", "__loader__", "__spec__")
+"""Attributes of a module that its import sets, and that other processes cannot use."""
+_REGISTRY_LOCK = threading.RLock()
+"""cloudpickle has one registry of modules for the whole process."""
+
+
+class Pickled(NamedTuple):
+    """A pickle."""
+
+    content: bytes
+    file_names: frozenset[str]
+    """Files of the code that it holds by value."""
+    by_value: tuple[str, ...]
+    """Functions, classes and modules that it holds by value."""
+    by_reference: tuple[str, ...]
+    """Functions, classes and modules that are imported when it is loaded."""
+
+
+def pickle_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], by_value: Mapping[str, ModuleType]
+) -> Pickled:
+    """Pickle a call for the same minor version of Python.
+
+    Args:
+        function: the function.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        by_value: the modules whose objects are pickled by value, by name.
+
+    Raises:
+        InvalidInput: the function or an argument cannot be pickled; the message names the one.
+    """
+    file = io.BytesIO()
+    pickler = _Pickler(file, by_value)
+    with _REGISTRY_LOCK, _registered(by_value):
+        try:
+            pickler.dump((function, args, dict(kwargs)))
+        except Exception as error:
+            raise InvalidInput(
+                f"{_guilty(function, args, kwargs)} cannot be pickled: {error}",
+                hint="Create the object inside the function, or pass what it is made from.",
+            ) from error
+    return Pickled(
+        file.getvalue(),
+        frozenset(pickler.file_names),
+        _without_machinery(pickler.values),
+        _without_machinery(pickler.references - pickler.values),
+    )
+
+
+@contextlib.contextmanager
+def _registered(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Let cloudpickle pickle the objects of modules by value."""
+    for module in modules.values():
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules.values():
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _without_machinery(names: set[str]) -> tuple[str, ...]:
+    """Return names without those of Python itself and of cloudpickle, which every pod has."""
+    return tuple(sorted(name for name in names if not name.startswith(("builtins.", "cloudpickle."))))
+
+
+def _guilty(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return which part of a call cannot be pickled."""
+    named = [(f"argument {number + 1}", value) for number, value in enumerate(args)]
+    named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    for name, value in named:
+        if not _can_pickle(value):
+            return name
+    for name, value in _captured(function).items():
+        if not isinstance(value, ModuleType) and not _can_pickle(value):
+            return f"the variable {name!r}, which the function uses,"
+    return "the function"
+
+
+def _captured(function: Callable[..., Any]) -> dict[str, Any]:
+    code = getattr(function, "__code__", None)
+    scope = getattr(function, "__globals__", {})
+    names = code.co_names if isinstance(code, CodeType) else ()
+    return {name: scope[name] for name in names if name in scope}
+
+
+def _can_pickle(value: object) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """A pickler that notes what travels how, keeps the file names of code, and accepts modules with cycles.
+
+    Attributes:
+        file_names: the files of the code that was pickled by value.
+        values: names of what was pickled by value.
+        references: names of what was pickled by reference.
+    """
+
+    def __init__(self, file: io.BytesIO, by_value: Mapping[str, ModuleType]) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._by_value = by_value
+        self.file_names: set[str] = set()
+        self.values: set[str] = set()
+        self.references: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is pickled."""
+        if is_notebook_open(obj):
+            return getattr, (builtins, "open")
+        if isinstance(obj, CodeType):
+            self.file_names.add(obj.co_filename)
+            make, arguments = self.dispatch_table[CodeType](obj)
+            return make, tuple(obj.co_filename if each == _NO_FILE_NAME else each for each in arguments)
+        if isinstance(obj, ModuleType):
+            return self._reduce_module(obj)
+        if isinstance(obj, functools._lru_cache_wrapper) and self._is_own(obj):
+            return functools.lru_cache(**obj.cache_parameters()), (obj.__wrapped__,)
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, FunctionType | type | BuiltinFunctionType):
+            name = _full_name(obj)
+            (self.references if reduced is NotImplemented else self.values).add(name)
+        return reduced
+
+    def _is_own(self, obj: Any) -> bool:
+        """Return whether an object belongs to ``__main__`` or to a module that travels by value."""
+        return obj.__module__ == "__main__" or obj.__module__ in self._by_value
+
+    def _reduce_module(self, module: ModuleType) -> Any:
+        if self._by_value.get(module.__name__) is not module:
+            self.references.add(module.__name__)
+            return NotImplemented
+        self.values.add(module.__name__)
+        state = {name: value for name, value in vars(module).items() if name not in _MODULE_FIELDS}
+        # The state follows the object, so that it may contain the module itself.
+        return ModuleType, (module.__name__, module.__doc__), state
+
+
+def _full_name(obj: Any) -> str:
+    module = getattr(obj, "__module__", None) or "builtins"
+    return f"{module}.{getattr(obj, '__qualname__', type(obj).__name__)}"

@@ -1,0 +1,190 @@
+"""The packages that a pod installs: from a list, a requirements file, or the modules that a function uses."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from aksgpu.common.arguments import shown
+from aksgpu.errors import InvalidInput
+
+__all__ = ["NONE", "Packages", "from_file", "from_list", "from_modules"]
+
+_PASSED_ON = (
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_TRUSTED_HOST",
+    "PIP_FIND_LINKS",
+    "PIP_NO_INDEX",
+    "UV_INDEX_URL",
+    "UV_EXTRA_INDEX_URL",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_FIND_LINKS",
+    "UV_NO_INDEX",
+    "UV_INSECURE_HOST",
+)
+"""Variables of this process that say where packages come from. They may hold logins, so they travel in a Secret."""
+_TRAVELLING = frozenset({"aksgpu", "cloudpickle"})
+"""Distributions of which the payload brings what a function needs."""
+_INCLUDES = ("-r", "--requirement")
+_CONSTRAINTS = ("-c", "--constraint")
+_EDITABLE = ("-e", "--editable")
+_MOST_FILES = 50
+"""Requirements files that include each other."""
+
+
+class Packages(NamedTuple):
+    """What a pod installs."""
+
+    requirements: tuple[str, ...] = ()
+    """Requirements, such as ``torch==2.9.1``."""
+    options: tuple[str, ...] = ()
+    """Lines with options of a requirements file, such as ``--extra-index-url URL``."""
+    constraints: tuple[str, ...] = ()
+    """Lines of constraints files."""
+
+    def content(self) -> bytes:
+        """Return the file of the payload, with this process' settings of where packages come from."""
+        variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        return json.dumps({**self._asdict(), "env": variables}).encode()
+
+
+NONE = Packages()
+"""No packages."""
+
+
+def from_list(lines: Sequence[str]) -> Packages:
+    """Return the packages of a list of requirements and options.
+
+    Raises:
+        InvalidInput: an item is a local path or an editable installation, which the pod does not have.
+    """
+    return _sorted(_checked(line.strip(), "packages") for line in lines)
+
+
+def from_file(path: Path) -> Packages:
+    """Return the packages of a requirements file and of those that it includes.
+
+    Raises:
+        InvalidInput: a file cannot be read, or names something that the pod does not have.
+    """
+    constraints: list[str] = []
+    lines = list(_lines(path, constraints, []))
+    return _sorted(lines)._replace(constraints=tuple(constraints))
+
+
+def _lines(path: Path, constraints: list[str], including: list[Path]) -> Iterator[str]:
+    if path.resolve() in including or len(including) >= _MOST_FILES:
+        raise InvalidInput(f"`packages`: {path} includes itself", hint="Remove the line that includes the file.")
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"`packages`: {path} cannot be read: {error}", hint="Check the path.") from error
+    for line in _logical_lines(text):
+        option, value = _option(line)
+        if option in _INCLUDES:
+            yield from _lines(path.parent / value, constraints, [*including, path.resolve()])
+        elif option in _CONSTRAINTS:
+            constraints += _lines(path.parent / value, constraints, [*including, path.resolve()])
+        else:
+            yield _checked(line, str(path))
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Yield the lines of a requirements file without comments, and joined where they end with a backslash."""
+    for line in text.replace("\\\n", " ").splitlines():
+        stripped = re.sub(r"(^|\s+)#.*", "", line).strip()
+        if stripped:
+            yield stripped
+
+
+def _option(line: str) -> tuple[str, str]:
+    """Return the option at the beginning of a line, and its value; empty if the line is a requirement."""
+    if not line.startswith("-"):
+        return "", ""
+    words = line.split(None, 1)
+    name, _, value = words[0].partition("=")
+    if not value and len(words) > 1:
+        value = words[1].strip()
+    if not name.startswith("--") and len(name) > 2:  # -rfile
+        return name[:2], name[2:]
+    return name, value
+
+
+def _checked(line: str, where: str) -> str:
+    """Return a line that a pod can install from."""
+    option, value = _option(line)
+    local = value if option in _EDITABLE else line
+    first = re.split(r"[\s;]", local)[0]
+    is_path = first.startswith((".", "/", "~", "file:")) or first.endswith((".whl", ".tar.gz", ".zip"))
+    if option in _EDITABLE or (not option and is_path and "://" not in first.removeprefix("file://")):
+        raise InvalidInput(
+            f"`{where}` must name packages of an index, got {shown(line)}, which is on this machine",
+            hint="Modules of your project travel with the function. Leave the line out.",
+        )
+    return line
+
+
+def _sorted(lines: Iterable[str]) -> Packages:
+    """Return lines as requirements and options."""
+    requirements: list[str] = []
+    options: list[str] = []
+    for line in lines:
+        (options if line.startswith("-") else requirements).append(line)
+    return Packages(tuple(requirements), tuple(options))
+
+
+# The modules of a function
+
+
+def from_modules(names: Iterable[str]) -> Packages:
+    """Return the installed distributions that provide modules, pinned to their versions.
+
+    Args:
+        names: full names of modules, functions and classes.
+
+    Raises:
+        InvalidInput: a distribution is installed from this machine or from version control.
+    """
+    provided = importlib.metadata.packages_distributions()
+    found: set[str] = set()
+    for name in names:
+        found.update(provided.get(name.partition(".")[0], ()))
+    distributions = sorted(found, key=str.lower)
+    return Packages(tuple(_pinned(name) for name in distributions if _normal(name) not in _TRAVELLING))
+
+
+def _pinned(name: str) -> str:
+    distribution = importlib.metadata.distribution(name)
+    source = _source(distribution)
+    if source:
+        raise InvalidInput(
+            f"`packages` 'auto' must find packages of an index, and {name} is installed from {source}",
+            hint="Give packages=[...] by hand, or build an image with it.",
+        )
+    # A local label, such as +cpu or +cu128, names a build that the package's usual index does not have.
+    return f"{name}=={distribution.version.partition('+')[0]}"
+
+
+def _source(distribution: importlib.metadata.Distribution) -> str:
+    """Return from where a distribution was installed, if that is not an index; empty otherwise."""
+    text = distribution.read_text("direct_url.json")
+    if not text:
+        return ""
+    try:
+        url = json.loads(text)
+    except ValueError:
+        return ""
+    if "dir_info" in url or str(url.get("url")).startswith("file:"):
+        return f"the directory {url.get('url')}"
+    return f"{url.get('url')} by version control" if "vcs_info" in url else ""
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,199 @@
+"""How a program can end, and what result() and why() say about it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aksgpu import errors, jobs
+from aksgpu.cluster import Cluster
+from aksgpu.payload import records
+
+TIMEOUT = 120
+HERE = Path(__file__).parent
+
+
+def leave(code: object) -> None:
+    sys.exit(code)
+
+
+def vanish(code: int) -> None:
+    os._exit(code)
+
+
+def kill(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def sleep(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+def fail_before(attempt: int, folder: str) -> int:
+    own = int(os.environ["AKSGPU_ATTEMPT"])
+    (Path(folder) / str(own)).write_text("")
+    if own < attempt:
+        raise RuntimeError(f"attempt {own}")
+    return own
+
+
+class Strange(Exception):
+    """An exception that cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def raise_strange() -> None:
+    raise Strange("very strange")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(3, "sys.exit(3)"), (0, "sys.exit(0)"), ("no data", "sys.exit('no data')")]
+)
+def test_sys_exit_is_a_remote_error(cpu: jobs.Executor, code: object, words: str) -> None:
+    job = cpu.submit(leave, code)
+    with pytest.raises(errors.RemoteError) as raised:
+        job.result(TIMEOUT)
+    assert words in raised.value.message
+    assert raised.value.type_name == "SystemExit"
+    if code:
+        with pytest.raises(errors.JobFailed):
+            job.wait(TIMEOUT)
+        assert words in job.why().verdict
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_os_exit_is_explained(cpu: jobs.Executor, code: int) -> None:
+    job = cpu.submit(vanish, code)
+    with pytest.raises(errors.JobFailed, match=f"exit code {code} before the function returned"):
+        job.result(TIMEOUT)
+    expected = code or records.VANISHED
+    assert job.pods().exit_code.tolist() == [expected]
+    with pytest.raises(errors.JobFailed):
+        job.wait(TIMEOUT)
+    assert f"exit code {code} before the function returned" in job.why().verdict
+
+
+def test_a_signal_is_explained(cpu: jobs.Executor) -> None:
+    job = cpu.submit(kill, int(signal.SIGSEGV))
+    with pytest.raises(errors.JobFailed, match="SIGSEGV"):
+        job.result(TIMEOUT)
+    with pytest.raises(errors.JobFailed):
+        job.wait(TIMEOUT)
+    assert "SIGSEGV" in job.why().verdict
+
+
+def test_a_container_that_is_killed_for_its_memory_is_a_failed_job(aks: Cluster) -> None:
+    gpu = jobs.Executor(aks, gpus=0, memory="256Mi", root=HERE)
+    job = gpu.submit(lambda: len(bytearray(2**30)) and time.sleep(60))
+    with pytest.raises(errors.JobFailed, match="memory"):
+        job.result(TIMEOUT)
+
+
+def test_the_time_limit_ends_the_program_and_keeps_its_log(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0, timeout=1, root=HERE).submit(sleep, 3600)
+    with pytest.raises(errors.RunTimeout, match="time limit of 1 s"):
+        job.result(TIMEOUT)
+    assert job.pods().exit_code.tolist() == [records.TIMED_OUT]
+    assert "the time limit of 1 s is over" in job.logs()
+
+
+def test_retries_know_their_attempt(aks: Cluster, tmp_path: Path) -> None:
+    gpu = jobs.Executor(aks, gpus=0, retries=2, root=HERE)
+    assert gpu.submit(fail_before, 2, str(tmp_path)).result(TIMEOUT) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]
+
+
+def test_without_retries_left_the_last_exception_is_raised(aks: Cluster, tmp_path: Path) -> None:
+    gpu = jobs.Executor(aks, gpus=0, retries=1, root=HERE)
+    with pytest.raises(RuntimeError, match="attempt 1"):
+        gpu.submit(fail_before, 9, str(tmp_path)).result(TIMEOUT)
+
+
+def test_an_exception_that_cannot_be_pickled_comes_back_as_text(cpu: jobs.Executor) -> None:
+    with pytest.raises(errors.RemoteError) as raised:
+        cpu.submit(raise_strange).result(TIMEOUT)
+    assert raised.value.type_name.endswith("Strange")
+    assert raised.value.arguments == ("'very strange'",)
+    assert 'raise Strange("very strange")' in raised.value.traceback
+
+
+def test_a_message_that_utf8_cannot_encode_comes_back(cpu: jobs.Executor) -> None:
+    with pytest.raises(ValueError, match="\udcff"):
+        cpu.submit(raise_text, "\udcff").result(TIMEOUT)
+
+
+def raise_text(text: str) -> None:
+    raise ValueError(text)
+
+
+def test_a_value_that_cannot_be_pickled_is_named(cpu: jobs.Executor) -> None:
+    with pytest.raises(errors.ResultUnpicklable, match="lock"):
+        cpu.submit(threading.Lock).result(TIMEOUT)
+
+
+def test_an_argument_that_cannot_be_pickled_is_named_before_anything_is_sent(cpu: jobs.Executor, aks: Cluster) -> None:
+    before = len(aks.kube.list("Job"))
+    with pytest.raises(errors.InvalidInput, match="argument 2 cannot be pickled"):
+        cpu.submit(print, 1, threading.Lock())
+    with pytest.raises(errors.InvalidInput, match="argument 'file' cannot be pickled"):
+        cpu.submit(print, file=threading.Lock())
+    assert len(aks.kube.list("Job")) == before
+
+
+def test_a_class_that_this_process_cannot_import_has_its_bytes(cpu: jobs.Executor, tmp_path: Path) -> None:
+    (tmp_path / "only_there.py").write_text("class Model:\n    layers = 3\n")
+    job = cpu.submit(make_model, str(tmp_path))
+    with pytest.raises(errors.ResultUnpicklable, match="only_there"):
+        job.result(TIMEOUT)
+    assert b"only_there" in job.result(TIMEOUT, raw=True)
+
+
+def make_model(folder: str) -> Any:
+    sys.path.insert(0, folder)
+    import only_there  # type: ignore[import-not-found]  # it exists in the pod only
+
+    return only_there.Model()
+
+
+def test_an_image_without_python_is_explained(aks: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    job = jobs.Executor(aks, gpus=0, env={"PATH": str(tmp_path)}, root=HERE).submit(sleep, 0)
+    with pytest.raises(errors.JobFailed, match="the image has no Python") as raised:
+        job.result(TIMEOUT)
+    assert "Python 3.8 or newer" in raised.value.hint
+    assert job.pods().exit_code.tolist() == [records.PYTHON_MISSING]
+
+
+def test_an_image_that_cannot_be_pulled_fails_at_once(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0, image="registry.example/none:1", root=HERE).submit(sleep, 0)
+    with pytest.raises(errors.JobFailed, match="cannot be pulled"):
+        job.result(TIMEOUT)
+
+
+def test_files_that_the_program_leaves_are_named(cpu: jobs.Executor) -> None:
+    job = cpu.submit(Path("model.pt").write_text, "weights")
+    assert job.result(TIMEOUT) == 7
+    assert "files in the working directory are deleted with this pod: model.pt" in job.logs()
+
+
+def test_included_files_are_in_the_working_directory(
+    aks: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "a.yaml").write_text("rate: 1")
+    monkeypatch.chdir(tmp_path)
+    gpu = jobs.Executor(aks, gpus=0, include=["configs"], root=HERE)
+    job = gpu.submit(Path("configs/a.yaml").read_text)
+    assert job.result(TIMEOUT) == "rate: 1"
+    assert "are deleted" not in job.logs()

@@ -1,0 +1,295 @@
+"""What travels by value and what by reference, and what explain() says about it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import math
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aksgpu import errors, jobs
+from aksgpu.payload.modules import find_root, project_modules
+from aksgpu.payload.packing import pack_call
+
+from . import helper_module
+from .pod_process import pack, run_payload
+
+HERE = Path(__file__).parent
+
+
+def uses_helper(number: int) -> float:
+    return math.sqrt(helper_module.scaled(number))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project with a package whose modules import each other, and a virtual environment inside it."""
+    root = tmp_path / "project"
+    package = root / "own_package"
+    installed = root / ".venv" / "lib" / "python3" / "site-packages"
+    package.mkdir(parents=True)
+    installed.mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text(
+        "import own_package.second\nRATE = 2\n\ndef double(x):\n    return x * RATE + own_package.second.one()\n"
+    )
+    (package / "second.py").write_text(
+        "import own_package.first\n\ndef one():\n    return own_package.first.RATE - 1\n"
+    )
+    (installed / "installed_module.py").write_text("def three():\n    return 3\n")
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.syspath_prepend(installed)
+    yield root
+    for name in [name for name in sys.modules if name.startswith(("own_package", "installed_module"))]:
+        del sys.modules[name]
+
+
+def test_the_root_is_the_nearest_parent_with_a_mark(project: Path) -> None:
+    assert find_root(project / "own_package") == project
+    (project / "own_package" / ".git").mkdir()
+    assert find_root(project / "own_package") == project / "own_package"
+
+
+def test_modules_of_the_project_travel_and_those_of_its_environment_do_not(project: Path) -> None:
+    importlib.import_module("own_package.first")
+    importlib.import_module("installed_module")
+    names = set(project_modules(project))
+    assert {"own_package", "own_package.first", "own_package.second"} <= names
+    assert "installed_module" not in names
+    assert not any(name.partition(".")[0] in ("aksgpu", "cloudpickle", "json", "pytest") for name in names)
+
+
+@pytest.mark.parametrize("mode", ["pickle", "source"])
+def test_modules_that_import_each_other_arrive(project: Path, tmp_path: Path, mode: str) -> None:
+    first = importlib.import_module("own_package.first")
+    payload = pack_call(first.double, (5,), {}, root=project, mode=mode)
+    run = run_payload(payload, tmp_path / "pod")
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    assert pickle.loads(run.record.body) == 11
+
+
+def test_a_changed_variable_of_a_module_travels(project: Path, tmp_path: Path) -> None:
+    first = importlib.import_module("own_package.first")
+    first.RATE = 10
+    run = run_payload(pack_call(first.double, (5,), {}, root=project), tmp_path / "pod")
+    assert run.record is not None, run.output
+    assert pickle.loads(run.record.body) == 59
+
+
+def test_an_edited_function_runs_in_its_new_form(project: Path, tmp_path: Path) -> None:
+    first = importlib.import_module("own_package.first")
+    path = project / "own_package" / "first.py"
+    path.write_text(path.read_text().replace("x * RATE", "x * RATE * 1000"))
+    importlib.reload(first)
+    run = run_payload(pack_call(first.double, (5,), {}, root=project), tmp_path / "pod")
+    assert run.record is not None, run.output
+    assert pickle.loads(run.record.body) == 10_001
+
+
+def test_a_module_that_the_pod_does_not_have_is_named(project: Path, tmp_path: Path) -> None:
+    module = importlib.import_module("installed_module")
+    run = run_payload(pack_call(module.three, (), {}, root=project), tmp_path / "pod")
+    assert run.record is not None
+    assert run.record.header["kind"] == "unloadable"
+    assert "No module named 'installed_module'" in run.record.header["text"]
+
+
+def test_editable_installations_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    information = tmp_path / "site" / "editable_one-1.0.dist-info"
+    elsewhere.mkdir()
+    information.mkdir(parents=True)
+    (elsewhere / "editable_one.py").write_text("def one():\n    return 1\n")
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: editable-one\nVersion: 1.0\n")
+    (information / "direct_url.json").write_text(f'{{"url": "file://{elsewhere}", "dir_info": {{"editable": true}}}}')
+    monkeypatch.syspath_prepend(elsewhere)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    module = importlib.import_module("editable_one")
+    run = run_payload(pack_call(module.one, (), {}, root=HERE), tmp_path / "pod")
+    assert run.record is not None, run.output
+    assert pickle.loads(run.record.body) == 1
+
+
+class Adder:
+    """A callable object, with a method."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    def __call__(self, number: int) -> int:
+        return number + self.offset
+
+    def add(self, number: int) -> int:
+        return self(number)
+
+
+def add(number: int, offset: int) -> int:
+    return number + offset
+
+
+CALLABLES = [Adder(2), Adder(2).add, functools.partial(add, offset=2), lambda number: number + 2]
+
+
+@pytest.mark.parametrize("mode", ["pickle", "source"])
+@pytest.mark.parametrize("function", CALLABLES, ids=["object", "method", "partial", "lambda"])
+def test_each_kind_of_callable_travels(function: Any, mode: str, tmp_path: Path) -> None:
+    run = run_payload(pack(function, 40, mode=mode), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    assert pickle.loads(run.record.body) == 42
+
+
+def in_new_processes(count: int) -> list[int]:
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
+        return pool.map(math.factorial, range(count))
+
+
+def test_a_function_may_start_processes_anew(tmp_path: Path) -> None:
+    run = run_payload(pack(in_new_processes, 3), tmp_path)
+    assert run.record is not None, run.output
+    assert pickle.loads(run.record.body) == [1, 1, 2]
+
+
+def test_a_pod_with_safe_paths_finds_the_runners_files(tmp_path: Path) -> None:
+    run = run_payload(pack(math.factorial, 3), tmp_path, env={"PYTHONSAFEPATH": "1"})
+    assert run.exit_code == 0, run.output
+
+
+FINGERPRINT = """
+import sys
+sys.path.insert(0, {tests!r})
+from jobs_functions import test_payload
+from jobs_functions.pod_process import pack
+word = "".join(["l", "r"])
+values = [word, word] if {same} else ["".join(["l", "r"]), "".join(["l", "r"])]
+print(pack(test_payload.uses_set, values, names={{"b": 1, "a": 2}}).fingerprint)
+"""
+
+
+def uses_set(values: list[str], names: dict[str, int]) -> bool:
+    return values[0] in {"lr", "momentum", "decay"} and helper_module.scaled(names["a"]) > 0
+
+
+def test_the_fingerprint_is_the_same_in_each_kernel() -> None:
+    found = set()
+    for seed, same in (("1", True), ("2", False), ("3", True)):
+        program = FINGERPRINT.format(tests=str(HERE.parent), same=same)
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=150, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+# Explain
+
+
+def test_explain_names_what_travels(cpu: jobs.Executor) -> None:
+    found = cpu.explain(uses_helper, 2)
+    assert f"{__name__}.uses_helper" in found.by_value
+    assert helper_module.__name__ in found.by_value
+    assert "math" in found.by_reference
+    assert found.mode == "pickle"
+    assert found.secrets == 1
+    assert found.largest is None
+    assert found.source_problem == ""
+    assert found.image == cpu.options.image
+    text = str(found)
+    assert "by value" in text
+    assert "uses_helper" in text
+    table = found.table()
+    assert dict(zip(table.name, table.how, strict=True))["math"] == "by reference"
+
+
+def test_explain_sends_nothing_and_names_what_is_large(cpu: jobs.Executor) -> None:
+    found = cpu.explain(len, bytes(range(256)) * 4000 + pickle.dumps(list(range(200_000))))
+    assert found.largest is not None
+    assert found.largest[0] == "argument 1"
+    assert "largest part" in str(found)
+
+
+def test_explain_refuses_what_cannot_travel(cpu: jobs.Executor) -> None:
+    with pytest.raises(errors.InvalidInput, match="argument 1"):
+        cpu.explain(print, sys.stdout.buffer)
+
+
+# Notebook cells
+
+
+CELLS = '''
+import json, pickle, sys
+from pathlib import Path
+from IPython.core.interactiveshell import InteractiveShell
+
+sys.path.insert(0, {tests!r})
+shell = InteractiveShell.instance()
+
+def run(cell):
+    done = shell.run_cell(cell, store_history=True)
+    done.raise_error()
+
+run("""
+import math
+from dataclasses import dataclass
+LIMIT = 3
+
+@dataclass
+class Point:
+    x: float
+
+def helper(point):
+    return Point(math.sqrt(point.x) + LIMIT)
+""")
+run("""
+def train(point):
+    moved = helper(point)
+    if moved.x > 100:
+        raise ValueError("too far")  # a line of the cell
+    return moved.x
+""")
+from jobs_functions.pod_process import pack, run_payload
+
+def outcome(*args, mode, name):
+    run_ = run_payload(pack(shell.user_ns["train"], *args, mode=mode), Path({folder!r}) / name)
+    kind = run_.record.header["kind"]
+    body = pickle.loads(run_.record.body) if kind == "value" else json.loads(run_.record.body)["traceback"]
+    return [kind, body]
+
+Point = shell.user_ns["Point"]
+found = {{mode: outcome(Point(4), mode=mode, name=mode) for mode in ("pickle", "source")}}
+found["fails"] = [outcome(Point(10**6), mode=mode, name="fails-" + mode) for mode in ("pickle", "source")]
+run("""
+def helper(point):
+    return Point(point.x * 10)
+""")
+found["edited"] = [outcome(Point(4), mode=mode, name="edited-" + mode)[1] for mode in ("pickle", "source")]
+print(json.dumps(found))
+'''
+
+
+def test_functions_of_cells_travel_and_edited_cells_count(tmp_path: Path) -> None:
+
+    program = textwrap.dedent(CELLS).format(tests=str(HERE.parent), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["pickle"] == ["value", 5.0]
+    assert found["source"] == ["value", 5.0]
+    for kind, text in found["fails"]:
+        assert kind == "exception"
+        assert 'raise ValueError("too far")  # a line of the cell' in text
+    assert found["edited"] == [40, 40]
