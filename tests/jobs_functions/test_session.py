@@ -23,6 +23,7 @@ from support.relay import relayed_kubeconfig
 
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.jobs import session_connection
 from aksgpu.jobs.session import Session
 from aksgpu.payload.session_packing import pack_cell
 
@@ -386,5 +387,42 @@ def test_a_broken_connection_is_taken_up_again_without_loss(
     assert (tmp_path / "starts").read_text() == "x"
     relay.cut()
     assert session(len, "abcd") == 4
+    session.close()
+    relay.stop()
+
+
+@pytest.mark.slow
+def test_a_connection_that_falls_silent_is_made_again(
+    aks: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session_connection, "_PING_SECONDS", 0.1)
+    monkeypatch.setattr(session_connection, "_READ_SECONDS", 0.2)
+    monkeypatch.setattr(session_connection, "_SILENCE_SECONDS", 5.0)
+
+    def wait(path: str) -> str:
+        print("begun", flush=True)
+        while not Path(path).exists():
+            time.sleep(0.02)
+        print("ended")
+        return "done"
+
+    config = tmp_path / "config"
+    relay = relayed_kubeconfig(aks, config)
+    session = jobs.Executor(cluster.from_kubeconfig(config), gpus=0, root=HERE).session()
+    assert session(len, "abc") == 3
+
+    def stall() -> None:
+        wait_for(lambda: "begun" in session.job.logs(), 60)
+        relay.stall()
+        (tmp_path / "go").touch()
+
+    thread = threading.Thread(target=stall)
+    thread.start()
+    assert session(wait, str(tmp_path / "go")) == "done"
+    thread.join(TIMEOUT)
+    assert capsys.readouterr().out == "begun\nended\n"
+    relay.stall()
+    data = os.urandom(1024) * 20_000
+    assert session(len, data) == len(data)
     session.close()
     relay.stop()

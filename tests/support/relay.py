@@ -29,6 +29,7 @@ class Relay(threading.Thread):
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
+        self._stalled: set[socket.socket] = set()
         self.port = self._listener.getsockname()[1]
         self.start()
 
@@ -44,7 +45,13 @@ class Relay(threading.Thread):
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if source in self._stalled:
+                    threading.Event().wait()
                 target.sendall(data)
+
+    def stall(self) -> None:
+        """Pass on nothing more of the present connections, without closing them. New ones work."""
+        self._stalled |= set(self._sockets)
 
     def cut(self) -> None:
         """Cut all present connections. New ones are accepted."""
