@@ -10,19 +10,21 @@
     │   │   ├── OperationInProgress    another operation runs on the cluster
     │   │   └── ResourceChanged        another client changed the resource after it was read
     │   ├── AzureAuthError             the login is missing or is not allowed to do this
-    │   │   └── LocalAccountsDisabled  the cluster has no static credentials
+    │   │   ├── LocalAccountsDisabled  the cluster has no static credentials
+    │   │   └── SubscriptionDisabled   the subscription is disabled, and therefore read only
     │   ├── ApiServerRestricted        the cluster's API does not respond to this machine
     │   ├── InvalidParameter           Azure refused a name or a field
     │   ├── QuotaExceeded              the vCPU quota of the family or region is used up
     │   ├── SizeNotAvailable           the VM size is unknown, retired, or not offered here
     │   │   └── ZoneNotAvailable       the size is not offered in this zone
+    │   ├── SubnetTooSmall             the subnet has too few IP addresses for the nodes and pods
     │   ├── LocationNotAvailable       the location does not exist, or is closed to this subscription
     │   ├── AllocationFailed           Azure has no capacity for the size at present
-    │   ├── SubnetFull                 the subnet has too few free addresses for the nodes
     │   ├── NodeBootstrapFailed        nodes started, but their set-up (GPU driver included) failed
     │   ├── VersionNotSupported        AKS does not offer the Kubernetes version here
     │   ├── PolicyDenied               an Azure Policy of the organisation forbids the request
     │   ├── ProviderNotRegistered      the subscription has not registered a resource provider
+    │   │   └── FeatureNotRegistered   the subscription has not registered a preview feature
     │   ├── OperationCanceled          the operation was canceled
     │   └── Throttled                  too many requests; has the number of seconds to wait
     ├── KubernetesError                the Kubernetes API refused a request; has its Status
@@ -58,6 +60,8 @@
     │   ├── ResultLost                 the value is gone, or arrived incomplete
     │   ├── ResultTooLarge             the value is too large for the ways back
     │   └── ResultUnpicklable          the value cannot be pickled there, or not be unpickled here
+    ├── StorageError                   files could not be copied to or from a claim
+    │   └── StorageFull                the claim has too little space left
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
 
 Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it. The errors of Azure and Kubernetes have
@@ -84,6 +88,7 @@ __all__ = [
     "Conflict",
     "DriverMismatch",
     "Expired",
+    "FeatureNotRegistered",
     "Forbidden",
     "GpuLost",
     "GpuNotAdvertised",
@@ -123,8 +128,11 @@ __all__ = [
     "SecondGpuStack",
     "SessionEnded",
     "SizeNotAvailable",
+    "StorageError",
+    "StorageFull",
     "StreamLost",
-    "SubnetFull",
+    "SubnetTooSmall",
+    "SubscriptionDisabled",
     "Throttled",
     "Unauthorized",
     "Unreachable",
@@ -273,6 +281,10 @@ class LocalAccountsDisabled(AzureAuthError):
     """The cluster's local accounts are disabled: it has no static credentials, only Entra ID tokens."""
 
 
+class SubscriptionDisabled(AzureAuthError):
+    """The subscription is disabled, and therefore read only: its spending limit or its payment is the usual reason."""
+
+
 class ApiServerRestricted(AzureError):
     """The cluster's Kubernetes API does not respond to this machine.
 
@@ -307,14 +319,15 @@ class InvalidParameter(AzureError):
 
 
 class QuotaExceeded(AzureError):
-    """The vCPU quota of a VM family or of the region is used up.
+    """The vCPU quota of a VM family or of the region, or another limit of the subscription, is used up.
 
     Attributes:
-        requested: requested vCPUs (or clusters, if the number of clusters is limited); None if unknown.
+        requested: requested vCPUs, or resources of another limit; None if unknown.
         remaining: vCPUs left; None if unknown.
-        limit: the quota in vCPUs; None if unknown.
-        used: vCPUs in use; None if unknown.
-        family: the VM family's quota name, such as ``Standard NCASv3_T4 Family``; ``cores`` is the region's total.
+        limit: the quota in vCPUs, or the number of resources; None if unknown.
+        used: vCPUs or resources in use; None if unknown.
+        family: the VM family's quota name, such as ``Standard NCASv3_T4 Family``; ``cores`` is the region's total,
+            ``LowPriorityCores`` that of spot VMs; for a limit on resources their name, such as ``public IP addresses``.
         location: the region; empty if unknown.
     """
 
@@ -429,54 +442,67 @@ class AllocationFailed(AzureError):
 
     Attributes:
         constraints: the constraints of the allocation, as Azure lists them.
+        vm_size: the VM size; empty if Azure does not name it.
+        location: the region; empty if Azure does not name it.
     """
 
     constraints: tuple[str, ...] = ()
-
-    def __init__(
-        self, message: str, *, constraints: tuple[str, ...] = (), **details: Unpack[AzureErrorDetails]
-    ) -> None:
-        super().__init__(message, **details)
-        self.constraints = constraints
-
-
-class SubnetFull(AzureError):
-    """A subnet has too few free addresses for the nodes.
-
-    Attributes:
-        subnet: the name of the subnet; empty if unknown.
-        cidr: its address range, such as ``10.0.1.0/24``; empty if unknown.
-        requested: number of addresses that the nodes need; None if unknown.
-        available: number of addresses that the subnet has; None if unknown.
-    """
-
-    subnet: str = ""
-    cidr: str = ""
-    requested: int | None = None
-    available: int | None = None
+    vm_size: str = ""
+    location: str = ""
 
     def __init__(
         self,
         message: str,
         *,
-        subnet: str = "",
-        cidr: str = "",
-        requested: int | None = None,
-        available: int | None = None,
+        constraints: tuple[str, ...] = (),
+        vm_size: str = "",
+        location: str = "",
         **details: Unpack[AzureErrorDetails],
     ) -> None:
         super().__init__(message, **details)
-        self.subnet = subnet
-        self.cidr = cidr
+        self.constraints = constraints
+        self.vm_size = vm_size
+        self.location = location
+
+
+class SubnetTooSmall(AzureError):
+    """The subnet has too few IP addresses for the nodes and their pods.
+
+    Attributes:
+        requested: addresses that are needed; None if unknown.
+        available: addresses that the subnet has; None if unknown.
+        subnet: name of the subnet; empty if unknown. ``networkProfile.podCIDR`` is the range of the pods' addresses.
+        cidr: the subnet's range, such as ``10.10.0.0/24``; empty if unknown.
+    """
+
+    requested: int | None = None
+    available: int | None = None
+    subnet: str = ""
+    cidr: str = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        requested: int | None = None,
+        available: int | None = None,
+        subnet: str = "",
+        cidr: str = "",
+        **details: Unpack[AzureErrorDetails],
+    ) -> None:
+        super().__init__(message, **details)
         self.requested = requested
         self.available = available
+        self.subnet = subnet
+        self.cidr = cidr
 
 
 class NodeBootstrapFailed(AzureError):
     """The virtual machines started, but setting them up as nodes failed.
 
     Attributes:
-        exit_code: exit code of the node's set-up script (vmssCSE); 83 to 87 mean the GPU driver. None if unknown.
+        exit_code: exit code of the node's set-up script (vmssCSE); 83 to 87 mean the GPU driver, 50 to 53 the network.
+            None if unknown.
     """
 
     exit_code: int | None = None
@@ -491,7 +517,17 @@ class VersionNotSupported(AzureError):
 
 
 class PolicyDenied(AzureError):
-    """An Azure Policy of the organisation forbids the request."""
+    """An Azure Policy of the organisation forbids the request.
+
+    Attributes:
+        policies: names of the policies; empty if Azure does not name them.
+    """
+
+    policies: tuple[str, ...] = ()
+
+    def __init__(self, message: str, *, policies: tuple[str, ...] = (), **details: Unpack[AzureErrorDetails]) -> None:
+        super().__init__(message, **details)
+        self.policies = policies
 
 
 class ProviderNotRegistered(AzureError):
@@ -506,6 +542,22 @@ class ProviderNotRegistered(AzureError):
     def __init__(self, message: str, *, provider: str = "", **details: Unpack[AzureErrorDetails]) -> None:
         super().__init__(message, **details)
         self.provider = provider
+
+
+class FeatureNotRegistered(ProviderNotRegistered):
+    """The subscription has not registered a preview feature.
+
+    Attributes:
+        feature: the feature's name, such as ``ManagedGPUExperiencePreview``.
+    """
+
+    feature: str = ""
+
+    def __init__(
+        self, message: str, *, provider: str = "", feature: str = "", **details: Unpack[AzureErrorDetails]
+    ) -> None:
+        super().__init__(message, provider=provider, **details)
+        self.feature = feature
 
 
 class OperationCanceled(AzureError):
@@ -691,7 +743,23 @@ class DriverMismatch(GpuStackError):
 
 
 class GpuLost(GpuStackError):
-    """A GPU was lost while a container used it."""
+    """A GPU was lost while a container used it.
+
+    Attributes:
+        xid: the number of the driver's error (XID); None if not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        nodes: tuple[str, ...] = (),
+        xid: int | None = None,
+        hint: str = "",
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, nodes=nodes, hint=hint, original=original)
+        self.xid = xid
 
 
 class SecondGpuStack(GpuStackError):
@@ -815,6 +883,14 @@ class ResultTooLarge(ResultError):
 
 class ResultUnpicklable(ResultError):
     """The value cannot be pickled in the pod, or not be unpickled in this process."""
+
+
+class StorageError(AksGpuError):
+    """Files could not be copied to or from a claim."""
+
+
+class StorageFull(StorageError):
+    """The claim has too little space left."""
 
 
 class LaptopError(AksGpuError):

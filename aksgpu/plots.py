@@ -1,4 +1,4 @@
-"""Figures of training metrics, ready for publication.
+"""Figures of training metrics and of a cluster's GPUs, ready for publication.
 
 Figures are drawn through matplotlib's objects, without pyplot: no global state changes, no window opens, and they can
 be drawn in any thread. The colours are those of Okabe and Ito, which colour-blind people can distinguish. The colours
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -23,12 +23,11 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from aksgpu.curves import Curve, hundred_percent, last_value, select, tables_by_run
 from aksgpu.errors import InvalidInput
-from aksgpu.metrics import canonical
-from aksgpu.metrics.table import POSITION_COLUMNS
 from aksgpu.metrics.values import better_value
 
-__all__ = ["curve"]
+__all__ = ["curve", "gpus", "with_gpu"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _COLOURS_ON_DARK = ("#56B4E9", "#FF9E4A", "#2FD6A5", "#F0A6CE", "#A6DCFF", "#F5D04C")
@@ -46,11 +45,12 @@ _LONGEST_LABEL = 32
 """Characters of a curve's name in the legend."""
 _SIZE = (7.2, 4.2)
 """Width and height of a new figure in inches."""
+_STACKED_SIZE = (7.2, 6.4)
+"""Width and height of a new figure with three axes in inches."""
+_GAP_SECONDS = 200.0
+"""Time between two samples of a GPU from which on its line has a gap."""
 _SPAN_FROM_ZERO = 0.4
 """Smallest span of values, as a fraction of 1, with which the axis begins at zero. A smaller span is enlarged."""
-_COMPANION_SHARE = 0.95
-"""Fraction of a metric's rows that must have another metric, so that both count as printed in one line."""
-_POSITIONS = frozenset({*POSITION_COLUMNS, "run"})
 
 
 class NotebookFigure(Figure):
@@ -65,17 +65,6 @@ class NotebookFigure(Figure):
         """Save the figure, as ``matplotlib.figure.Figure.savefig`` does."""
         with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42}):
             super().savefig(fname, **options)
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """One line of a figure."""
-
-    label: str
-    metric: str
-    axis: str
-    x: np.ndarray[Any, Any]
-    y: np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -128,8 +117,8 @@ def curve(
         raise InvalidInput(f"`smooth` must be a number from 0 up to, but not including, 1, got {smooth!r}")
     if x not in (None, "step", "epoch", "time"):
         raise InvalidInput(f"`x` must be 'step', 'epoch', 'time' or None, got {x!r}")
-    runs = _runs(data)
-    curves = _curves(runs, metrics, x)
+    runs = tables_by_run(data)
+    curves = select(runs, metrics, x)
     if ax is None:
         more_columns = max(0, len(curves) - 1) // _LEGEND_ROWS
         size = (_SIZE[0] + more_columns * _LEGEND_COLUMN, _SIZE[1])
@@ -156,149 +145,328 @@ def curve(
     return found
 
 
-# Select the data
+_GPU_PARTS = ("used", "free", "not available")
+"""The parts of a bar: GPUs that pods use, GPUs that are free, and those that are unhealthy or on a node in need."""
+_BAR_INCHES = 0.42
+"""Height that a bar adds to a new figure."""
+_KEYS = ("pool", "gpu_model", "namespace")
+"""Columns whose values name the bars, in the order in which they are looked for in a grouped table."""
 
 
-def _runs(data: Any) -> dict[str, pd.DataFrame]:
-    """Return the tables by the runs' names."""
-    if isinstance(data, Mapping):
-        if not data:
-            raise InvalidInput("`data` must have at least one run, got an empty dict")
-        return {str(name): _table(run, f"run {name!r}") for name, run in data.items()}
-    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        if not data:
-            raise InvalidInput("`data` must have at least one run, got an empty list")
-        names = [str(getattr(run, "name", f"run {number}")) for number, run in enumerate(data, 1)]
-        unique = names if len(set(names)) == len(names) else [f"{name} ({n})" for n, name in enumerate(names, 1)]
-        return {name: _table(run, f"run {name!r}") for name, run in zip(unique, data, strict=True)}
-    table = _table(data, "`data`")
-    if "run" in table and len(table):
-        parts = {}
-        for name, part in table.groupby("run", sort=False):
-            part.attrs.update(table.attrs)
-            parts[str(name)] = part
-        return parts
-    return {"": table}
+def gpus(table: pd.DataFrame, *, by: str = "pool", title: str | None = None, ax: Axes | None = None) -> Figure:
+    """Draw the GPUs of a cluster as bars: used, free, and not available.
+
+    Args:
+        table: a DataFrame of :func:`aksgpu.capacity.gpus`, by node, pool, model or namespace.
+        by: column that names the bars, for a table by node: ``pool``, ``gpu_model`` or ``node``. Other tables have
+            one already.
+        title: above the figure; None for none.
+        ax: draw here, and not into a new figure.
+
+    Returns:
+        The figure. As a cell's last line, a notebook shows it.
+
+    Raises:
+        InvalidInput: ``table`` is not a table of GPUs, or has no such column.
+
+    Example:
+        >>> plots.gpus(capacity.gpus(aks))  # doctest: +SKIP
+    """
+    counts = _gpu_counts(table, by)
+    if ax is None:
+        height = 1.6 + _BAR_INCHES * max(1, len(counts))
+        figure = NotebookFigure(figsize=(_SIZE[0], height), dpi=110, layout="constrained")
+        FigureCanvasAgg(figure)
+        ax = figure.add_subplot()
+    theme = _theme(ax)
+    _draw_bars(ax, theme, counts)
+    if title:
+        ax.set_title(title, loc="left", color=theme.text, fontsize=12.5, fontweight="bold").set_parse_math(False)
+    found = ax.get_figure(root=True)
+    if found is None:
+        raise InvalidInput("`ax` must belong to a figure")
+    return found
 
 
-def _table(data: Any, what: str) -> pd.DataFrame:
-    if not isinstance(data, pd.DataFrame) and callable(getattr(data, "metrics", None)):
-        data = data.metrics()
-    if not isinstance(data, pd.DataFrame):
-        raise InvalidInput(
-            f"{what} must be a DataFrame of metrics or a Job, got {type(data).__name__}",
-            hint="job.metrics() returns such a table.",
-        )
-    return data
+def _gpu_counts(table: Any, by: str) -> pd.DataFrame:
+    """Return the numbers of GPUs by bar and part. GPUs whose use is unknown count as not available."""
+    if not isinstance(table, pd.DataFrame) or "used" not in table or "resource" not in table:
+        raise InvalidInput("`table` must be a DataFrame of capacity.gpus", hint="plots.gpus(capacity.gpus(aks))")
+    key = by if "node" in table else next((name for name in _KEYS if name in table), by)
+    if key not in table:
+        raise InvalidInput(f"`by` must be a column of the table, got {by!r}", hint='For example by="pool".')
+    plain = pd.DataFrame(table)
+    used = plain["used"].fillna(0).astype(int)
+    total = plain["capacity"].fillna(0).astype(int) if "capacity" in plain else used
+    free = plain["free"].fillna(0).astype(int) if "free" in plain else total - used
+    if "schedulable" in plain:
+        free = free.where(plain["schedulable"].fillna(False).astype(bool), 0)
+    parts = pd.DataFrame({"used": used, "free": free, "not available": (total - used - free).clip(lower=0)})
+    names = plain[key].fillna("unknown").astype(str)
+    resources = plain["resource"].astype(str)
+    if resources.nunique() > 1:
+        names = names + " (" + resources + ")"
+    return parts.groupby(names, sort=True).sum()
 
 
-def _curves(runs: Mapping[str, pd.DataFrame], metrics: Sequence[str], x: str | None) -> list[_Curve]:
-    wanted = list(metrics) or _usual_metrics(runs)
-    curves = []
-    for run, table in runs.items():
-        for metric in wanted:
-            column = _column(table, metric)
-            if column is None:
-                if metrics and len(runs) == 1 and len(table):
-                    raise InvalidInput(
-                        f"the run has no metric {metric!r}",
-                        hint=f"It has {', '.join(_metric_columns(table)) or 'none'}.",
-                    )
-                continue
-            for part, rows in _parts(table, column):
-                label = ", ".join(filter(None, (run, column if len(wanted) > 1 else "", part)))
-                curves.append(_line(label, column, rows, x))
-    if metrics and not curves and any(len(table) for table in runs.values()):
-        names = sorted({name for table in runs.values() for name in _metric_columns(table)})
-        raise InvalidInput(f"no run has a metric {metrics[0]!r}", hint=f"They have {', '.join(names)}.")
-    return curves
+def _draw_bars(ax: Axes, theme: _Theme, counts: pd.DataFrame) -> None:
+    colours = (theme.colours[0], theme.colours[2], theme.grid)
+    left = np.zeros(len(counts))
+    for part, colour in zip(_GPU_PARTS, colours, strict=True):
+        values = counts[part].to_numpy(float)
+        bars = ax.barh(counts.index, values, left=left, color=colour, height=0.62, label=f"{part} ({values.sum():.0f})")
+        labels = ax.bar_label(bars, [f"{value:.0f}" if value else "" for value in values], label_type="center")
+        for label in labels:
+            label.set_color(theme.text if part == "not available" else theme.background)
+        left = left + values
+    ax.invert_yaxis()
+    ax.set_xlabel("GPUs", color=theme.text, fontsize=11)
+    ax.set_xlim(0, max(1.0, float(left.max()) if len(left) else 1.0))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.tick_params(colors=theme.grey, labelcolor=theme.text, labelsize=10, length=0)
+    for side in ("top", "right", "left", "bottom"):
+        ax.spines[side].set_visible(False)
+    legend = ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_GPU_PARTS), frameon=False)
+    for text in legend.get_texts():
+        text.set_color(theme.text)
 
 
-def _metric_columns(table: pd.DataFrame) -> list[str]:
-    return [name for name in table.columns if name not in _POSITIONS and pd.api.types.is_numeric_dtype(table[name])]
+def with_gpu(
+    table: pd.DataFrame,
+    gpu: pd.DataFrame,
+    facts: Mapping[str, Any],
+    *metrics: str,
+    log: bool = False,
+    smooth: float = 0.0,
+    best: bool = False,
+    title: str | None = None,
+) -> Figure:
+    """Draw metrics, the utilization of the GPUs and the cost so far, above each other on one axis of time.
+
+    ``job.plot(gpu=True)`` and ``runs.get("NAME").plot(gpu=True)`` call this function.
+
+    Args:
+        table: metrics with their times, from ``job.metrics()``.
+        gpu: samples from ``job.gpu()``.
+        facts: from ``job.facts()``.
+        metrics: as for :func:`curve`.
+        log: as for :func:`curve`.
+        smooth: as for :func:`curve`.
+        best: as for :func:`curve`.
+        title: as for :func:`curve`.
+
+    Returns:
+        The figure. Each GPU has a thin line, and their mean has a thick one. What is not known is written into its
+        axes, and nothing is drawn for it.
+
+    Raises:
+        InvalidInput: as for :func:`curve`.
+    """
+    if not 0 <= smooth < 1:
+        raise InvalidInput(f"`smooth` must be a number from 0 up to, but not including, 1, got {smooth!r}")
+    figure = NotebookFigure(figsize=_STACKED_SIZE, dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 1.4))
+    theme = _theme(top)
+    spans = _spans(facts)
+    begin = _begin(table, gpu, spans)
+    runs = tables_by_run(table)
+    seconds = _seconds(begin, table, gpu, spans)
+    unit, name = _time_unit(seconds)
+    curves = [replace(each, x=each.x / unit) for each in select(runs, metrics, "time", begin)]
+    _prepare(top, theme, curves, log, title)
+    if not any(np.isfinite(each.y).any() for each in curves):
+        _explain_empty(top, theme, runs)
+    for number, each in enumerate(curves):
+        colour = theme.colours[number % len(theme.colours)]
+        _draw(top, each, number, colour, smooth, labelled=len(curves) > 1)
+        if best:
+            _mark_best(top, each, colour, theme)
+    if len(curves) > 1:
+        _legend(top, theme, len(curves))
+    elif not best:
+        _name_last_value(top, curves, theme)
+    _name_gpu(top, theme, runs)
+    _draw_utilization(middle, theme, gpu, begin, unit)
+    _draw_cost(bottom, theme, spans, begin, unit)
+    top.set_xlabel("")
+    bottom.set_xlabel(f"Time since the start ({name})", color=theme.text, fontsize=11)
+    bottom.xaxis.set_major_locator(MaxNLocator(6))
+    bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    bottom.set_xlim(0, max(seconds / unit, 1e-3))
+    figure.align_ylabels()
+    return figure
 
 
-def _usual_metrics(runs: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return the metrics that are drawn by default."""
-    columns = list(dict.fromkeys(name for table in runs.values() for name in _metric_columns(table)))
-    for word in ("accuracy", "loss"):
-        found = [name for name in columns if word in canonical(name).split("_")]
-        if found:
-            return found[:4]
-    return columns[:1]
+# The GPU and the cost
 
 
-def _column(table: pd.DataFrame, metric: str) -> str | None:
-    """Return the column of a metric: by its printed name, or otherwise by its general name."""
-    if metric in table.columns:
-        return metric
-    for name in _metric_columns(table):
-        if canonical(name) == metric:
-            return name
+@dataclass(frozen=True)
+class _Span:
+    """The time of one pod, and what it costs in US dollars per hour."""
+
+    started: pd.Timestamp
+    ended: pd.Timestamp
+    usd_per_hour: float
+
+
+def _spans(facts: Mapping[str, Any]) -> list[_Span]:
+    """Return the times of a run's pods with their prices; an empty list if a price is not known."""
+    found = facts.get("spans") or []
+    if any(each["usd_per_hour"] is None for each in found):
+        return []
+    last = _last_known(facts)
+    spans = []
+    for each in found:
+        started = pd.Timestamp(each["started"])
+        ended = pd.Timestamp(each["ended"]) if each["ended"] else last
+        spans.append(_Span(started, max(started, ended or started), float(each["usd_per_hour"])))
+    return spans
+
+
+def _last_known(facts: Mapping[str, Any]) -> pd.Timestamp | None:
+    """Return when the run had ended, or when its facts were read."""
+    if facts.get("ended"):
+        return pd.Timestamp(facts["ended"])
+    if facts.get("started") and facts.get("seconds") is not None:
+        return pd.Timestamp(facts["started"]) + pd.Timedelta(seconds=float(facts["seconds"]))
     return None
 
 
-def _parts(table: pd.DataFrame, column: str) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Split a table by index and rank, if several of them have values."""
-    keys = [key for key in ("index", "rank") if key in table and table.loc[table[column].notna(), key].nunique() > 1]
-    if not keys:
-        yield "", table
+def _begin(table: pd.DataFrame, gpu: pd.DataFrame, spans: list[_Span]) -> pd.Timestamp:
+    times = [each.started for each in spans]
+    times += [each["time"].min() for each in (table, gpu) if each["time"].notna().any()]
+    return min(times, default=pd.Timestamp(0, tz="UTC"))
+
+
+def _seconds(begin: pd.Timestamp, table: pd.DataFrame, gpu: pd.DataFrame, spans: list[_Span]) -> float:
+    """Return the length of the axis of time in seconds."""
+    times = [each.ended for each in spans]
+    times += [each["time"].max() for each in (table, gpu) if each["time"].notna().any()]
+    return max(((time - begin).total_seconds() for time in times), default=1.0)
+
+
+def _time_unit(seconds: float) -> tuple[float, str]:
+    """Return the unit of an axis of time in seconds, and its name."""
+    for unit, name in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * unit:
+            return unit, name
+    return 1.0, "s"
+
+
+def _draw_utilization(ax: Axes, theme: _Theme, gpu: pd.DataFrame, begin: pd.Timestamp, unit: float) -> None:
+    _dress(ax, theme)
+    ax.set_ylabel("GPU (%)", color=theme.text, fontsize=11)
+    known = gpu[gpu["utilization"].notna()]
+    if known.empty:
+        _say(ax, theme, _why_no_utilization(gpu))
         return
-    for values, rows in table.groupby(keys, sort=True, dropna=True):
-        yield " ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True)), rows
-
-
-def _line(label: str, column: str, rows: pd.DataFrame, x: str | None) -> _Curve:
-    rows = rows[rows[column].notna() | _is_printed_nan(rows, column)]
-    axis = x or _axis(rows, column)
-    if axis in ("step", "epoch"):
-        rows = _without_repeated(rows, axis)
-    if axis == "time":
-        at = (rows["time"] - rows["time"].min()).dt.total_seconds().to_numpy(dtype=float, na_value=np.nan)
-    elif axis == "row":
-        at = np.arange(len(rows), dtype=float)
+    ax.set_ylim(-2, 104)
+    ax.set_yticks([0, 50, 100])
+    colour = theme.colours[2]
+    parts = [rows for _, rows in known.groupby(["pod", "attempt", "gpu"], dropna=False, sort=False)]
+    lines = [_utilization_line(rows, begin, unit) for rows in parts]
+    longest = _GAP_SECONDS / unit
+    mean = _mean_line(lines, longest)
+    if len(lines) > 1:
+        for at, values in lines:
+            ax.plot(*_broken(at, values, longest), color=colour, linewidth=0.8, alpha=0.5)
     else:
-        at = rows[axis].to_numpy(dtype=float, na_value=np.nan)
-    values = rows[column].to_numpy(dtype=float, na_value=np.nan).copy()
-    values[~np.isfinite(values)] = np.nan
-    known = np.isfinite(at)
-    return _Curve(label, column, axis, at[known], values[known])
+        low, high = (parts[0][name].to_numpy(dtype=float) for name in ("utilization_min", "utilization_max"))
+        if (high > low).any():
+            ax.fill_between(lines[0][0], low, high, color=colour, alpha=0.2, linewidth=0)
+    ax.plot(*mean, color=colour, linewidth=2.2)
+    alone = _isolated(mean[1])
+    if alone.any():
+        ax.plot(mean[0][alone], mean[1][alone], color=colour, linestyle="none", marker="o", markersize=4)
+    of_several = f" of {len(lines)} GPUs" if len(lines) > 1 else ""
+    _corner(ax, theme, f"mean {_mean_over_time(*mean):.0f} %{of_several}")
 
 
-def _without_repeated(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Return the rows without those that a later attempt has done again, such as the steps after a checkpoint."""
-    if "attempt" not in rows or rows["attempt"].nunique() < 2:
-        return rows
-    kept: list[pd.DataFrame] = []
-    for _, later in rows.groupby("attempt", sort=True):
-        begin = later[axis].min()
-        kept = [part[~(part[axis] >= begin).fillna(False)] for part in kept]
-        kept.append(later)
-    return pd.concat(kept)
+def _utilization_line(rows: pd.DataFrame, begin: pd.Timestamp, unit: float) -> tuple[Any, Any]:
+    """Return the times and the utilization of one GPU."""
+    at = (rows["time"] - begin).dt.total_seconds().to_numpy(dtype=float) / unit
+    return at, rows["utilization"].to_numpy(dtype=float)
 
 
-def _is_printed_nan(rows: pd.DataFrame, column: str) -> Any:
-    """Return in which rows a metric is NaN because the program printed NaN, and not because the row has other metrics.
-
-    These are the rows with the metrics that otherwise always come with this one, and the rows without any metric.
-    """
-    others = [name for name in _metric_columns(rows) if name != column]
-    if not others:
-        return rows[column].isna()
-    there = rows[others].notna()
-    measured = there[rows[column].notna()]
-    companions = [name for name in others if len(measured) and measured[name].mean() >= _COMPANION_SHARE]
-    alone = ~there.any(axis="columns")
-    return alone | there[companions].all(axis="columns") if companions else alone
+def _mean_over_time(at: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> float:
+    """Return the mean of a line, weighted by time. Gaps do not count."""
+    widths = np.diff(at)
+    middles = (values[1:] + values[:-1]) / 2
+    there = np.isfinite(middles) & np.isfinite(widths)
+    total = widths[there].sum()
+    if not total:
+        return float(np.nanmean(values))
+    return float((middles[there] * widths[there]).sum() / total)
 
 
-def _axis(rows: pd.DataFrame, column: str) -> str:
-    """Return the axis of a metric: steps, or else epochs, or else the row number."""
-    measured = rows[rows[column].notna()]
-    for name in ("step", "epoch"):
-        if name in measured and len(measured) and measured[name].notna().all():
-            return name
-    return "row"
+def _why_no_utilization(gpu: pd.DataFrame) -> str:
+    """Return why there is no utilization to draw."""
+    if len(gpu):
+        return "the GPU does not report its utilization"
+    reasons = sorted({str(text).removeprefix("none: ") for text in gpu.attrs.get("sources", {}).values()})
+    return "no GPU samples: " + ("; ".join(reasons) if reasons else "none were taken")
+
+
+def _broken(at: np.ndarray[Any, Any], values: np.ndarray[Any, Any], longest: float) -> tuple[Any, Any]:
+    """Return a line with gaps where samples are missing."""
+    gaps = np.flatnonzero(np.diff(at) > longest) + 1
+    return np.insert(at, gaps, np.nan), np.insert(values, gaps, np.nan)
+
+
+def _mean_line(lines: list[tuple[Any, Any]], longest: float) -> tuple[Any, Any]:
+    """Return the mean of several GPUs at the times of all samples, of those that have samples around that time."""
+    times = np.unique(np.concatenate([at for at, _ in lines]))
+    values = [np.interp(times, at, value, left=np.nan, right=np.nan) for at, value in lines]
+    count = np.sum(~np.isnan(values), axis=0)
+    mean = np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
+    return _broken(times, mean, longest)
+
+
+def _draw_cost(ax: Axes, theme: _Theme, spans: list[_Span], begin: pd.Timestamp, unit: float) -> None:
+    _dress(ax, theme)
+    ax.set_ylabel("Cost (USD)", color=theme.text, fontsize=11)
+    if not spans:
+        _say(ax, theme, "cost unknown: no price is known for the node")
+        return
+    moments = sorted({moment for each in spans for moment in (each.started, each.ended)})
+    cost = [
+        sum(
+            each.usd_per_hour * max((min(moment, each.ended) - each.started).total_seconds(), 0) / 3600
+            for each in spans
+        )
+        for moment in moments
+    ]
+    at = [(moment - begin).total_seconds() / unit for moment in moments]
+    colour = theme.colours[1]
+    ax.plot(at, cost, color=colour, linewidth=2)
+    ax.fill_between(at, 0, cost, color=colour, alpha=0.15, linewidth=0)
+    ax.set_ylim(0, max(max(cost) * 1.1, 1e-6))
+    ax.yaxis.set_major_locator(MaxNLocator(3))
+    _corner(ax, theme, f"{cost[-1]:.2g} USD so far" if cost[-1] < 0.01 else f"{cost[-1]:.2f} USD so far")
+
+
+def _say(ax: Axes, theme: _Theme, text: str) -> None:
+    """Write into axes why they are empty."""
+    wrapped = textwrap.fill(text, _LONGEST_LINE)
+    said = ax.text(0.5, 0.5, wrapped, transform=ax.transAxes, ha="center", va="center", color=theme.grey)
+    said.set_parse_math(False)
+    ax.set_yticks([])
+
+
+def _corner(ax: Axes, theme: _Theme, text: str) -> None:
+    """Write a number above the right corner of axes."""
+    ax.annotate(
+        text,
+        (1, 1),
+        xycoords="axes fraction",
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=theme.text,
+        fontsize=10,
+    )
 
 
 # Draw
@@ -319,7 +487,7 @@ def _theme(ax: Axes) -> _Theme:
     return _Theme("#EEEEEE", "#AAAAAA", "#444444", _COLOURS_ON_DARK, (red, green, blue))
 
 
-def _prepare(ax: Axes, theme: _Theme, curves: list[_Curve], log: bool, title: str | None) -> None:
+def _prepare(ax: Axes, theme: _Theme, curves: list[Curve], log: bool, title: str | None) -> None:
     if log:
         ax.set_yscale("log")
     else:
@@ -328,23 +496,32 @@ def _prepare(ax: Axes, theme: _Theme, curves: list[_Curve], log: bool, title: st
     ax.set_ylabel(_y_label(curves), color=theme.text, fontsize=11)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _dress(ax, theme)
+    if title:
+        _set_title(ax, theme, title)
+
+
+def _dress(ax: Axes, theme: _Theme) -> None:
+    """Draw the grid and the axes in the colours of the theme."""
     ax.grid(axis="y", color=theme.grid, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(colors=theme.grey, labelcolor=theme.text, labelsize=10, length=3, which="both")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color(theme.grey)
-    if title:
-        wrapped = textwrap.fill(title, 68, break_long_words=True)
-        heading = ax.set_title(wrapped, loc="left", color=theme.text, fontsize=12.5, fontweight="bold", pad=12)
-        heading.set_parse_math(False)
 
 
-def _set_value_axis(ax: Axes, curves: list[_Curve]) -> None:
+def _set_title(ax: Axes, theme: _Theme, title: str) -> None:
+    wrapped = textwrap.fill(title, 68, break_long_words=True)
+    heading = ax.set_title(wrapped, loc="left", color=theme.text, fontsize=12.5, fontweight="bold", pad=12)
+    heading.set_parse_math(False)
+
+
+def _set_value_axis(ax: Axes, curves: list[Curve]) -> None:
     """Set the limits of the values. An axis of accuracies begins at zero, unless the curve would then be flat."""
     values = np.concatenate([each.y[np.isfinite(each.y)] for each in curves]) if curves else np.empty(0)
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    whole = _whole(curves, values)
+    whole = hundred_percent(curves, values)
     if whole is None:
         return
     low = float(values.min()) / whole
@@ -363,29 +540,20 @@ def _set_value_axis(ax: Axes, curves: list[_Curve]) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=whole, decimals=digits, symbol=" %"))
 
 
-def _whole(curves: list[_Curve], values: np.ndarray[Any, Any]) -> float | None:
-    """Return what 100 % is where all curves are accuracies: 1, or 100; None if they are something else."""
-    if not len(values) or values.min() < 0 or values.max() > 100:
-        return None
-    if not all("accuracy" in canonical(each.metric) for each in curves):
-        return None
-    return 1.0 if values.max() <= 1 else 100.0
-
-
-def _x_label(curves: list[_Curve]) -> str:
+def _x_label(curves: list[Curve]) -> str:
     axes = {each.axis for each in curves}
     names = {"step": "Training step", "epoch": "Epoch", "time": "Time since the first value (s)", "row": "Value"}
     return " / ".join(names[axis] for axis in ("step", "epoch", "time", "row") if axis in axes) or "Training step"
 
 
-def _y_label(curves: list[_Curve]) -> str:
+def _y_label(curves: list[Curve]) -> str:
     names = list(dict.fromkeys(each.metric for each in curves))
     if len(names) > 3:
         return ", ".join(names[:3]) + ", ..."
     return ", ".join(names)
 
 
-def _draw(ax: Axes, each: _Curve, number: int, colour: str, smooth: float, *, labelled: bool) -> None:
+def _draw(ax: Axes, each: Curve, number: int, colour: str, smooth: float, *, labelled: bool) -> None:
     restarts = np.flatnonzero(np.diff(each.x) < 0) + 1
     at = np.insert(each.x, restarts, np.nan)
     values = np.insert(each.y, restarts, np.nan)
@@ -396,7 +564,7 @@ def _draw(ax: Axes, each: _Curve, number: int, colour: str, smooth: float, *, la
     name = textwrap.shorten(each.label, _LONGEST_LABEL, placeholder="...") or each.label[:_LONGEST_LABEL]
     # Matplotlib omits names that begin with an underscore from a legend.
     shown_name = f" {name}" if name.startswith("_") else name
-    label = f"{shown_name}, {_text(each, _last(each.y))}" if labelled else None
+    label = f"{shown_name}, {_text(each, last_value(each.y))}" if labelled else None
     dashes = _DASHES[(number // len(_COLOURS)) % len(_DASHES)]
     ax.plot(at, shown, color=colour, linestyle=dashes, linewidth=2, solid_joinstyle="round", label=label)
     alone = _isolated(shown)
@@ -429,21 +597,16 @@ def _smoothed(values: np.ndarray[Any, Any], weight: float) -> np.ndarray[Any, An
     return smoothed
 
 
-def _last(values: np.ndarray[Any, Any]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite[-1]) if len(finite) else float("nan")
-
-
-def _text(each: _Curve, value: float) -> str:
+def _text(each: Curve, value: float) -> str:
     if not np.isfinite(value):
         return "none yet"
-    whole = _whole([each], each.y[np.isfinite(each.y)])
+    whole = hundred_percent([each], each.y[np.isfinite(each.y)])
     if whole is None:
         return f"{value:.4g}"
     return f"{100 * value / whole:.2f} %"
 
 
-def _mark_best(ax: Axes, each: _Curve, colour: str, theme: _Theme) -> None:
+def _mark_best(ax: Axes, each: Curve, colour: str, theme: _Theme) -> None:
     finite = np.flatnonzero(np.isfinite(each.y))
     better = better_value(each.metric)
     if not len(finite) or better is None:
@@ -453,19 +616,20 @@ def _mark_best(ax: Axes, each: _Curve, colour: str, theme: _Theme) -> None:
     _point(ax, each, int(place), colour, f"best {_text(each, each.y[place])}", theme, above=better == "min")
 
 
-def _name_last_value(ax: Axes, curves: list[_Curve], theme: _Theme) -> None:
+def _name_last_value(ax: Axes, curves: list[Curve], theme: _Theme) -> None:
     """Write the last value next to its point."""
     for each in curves:
         finite = np.flatnonzero(np.isfinite(each.y))
         if len(finite):
             place = int(finite[-1])
-            where = {"step": "at step", "epoch": "in epoch"}.get(each.axis, "at")
-            text = f"{_text(each, each.y[place])} {where} {each.x[place]:,.10g}"
+            where = {"step": "at step", "epoch": "in epoch", "row": "at"}.get(each.axis)
+            value = _text(each, each.y[place])
+            text = f"{value} {where} {each.x[place]:,.10g}" if where else value
             low, high = ax.get_ylim()
             _point(ax, each, place, theme.colours[0], text, theme, above=each.y[place] < (low + high) / 2)
 
 
-def _point(ax: Axes, each: _Curve, place: int, colour: str, text: str, theme: _Theme, *, above: bool) -> None:
+def _point(ax: Axes, each: Curve, place: int, colour: str, text: str, theme: _Theme, *, above: bool) -> None:
     late = each.x[place] > (np.nanmin(each.x) + np.nanmax(each.x)) / 2
     ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
     ax.annotate(

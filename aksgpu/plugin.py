@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import capacity, manifests
+from aksgpu.capacity.dra_devices import DeviceUse, read_devices
 from aksgpu.common.frames import frame
 from aksgpu.diagnose.cluster_reader import has_azure
 from aksgpu.diagnose.gpu_failures import from_log
@@ -24,6 +25,7 @@ from aksgpu.errors import (
     Forbidden,
     GpuNotAdvertised,
     GpuStackError,
+    Invalid,
     InvalidInput,
     KubernetesError,
     NotFound,
@@ -53,6 +55,24 @@ NAME = "nvidia-device-plugin-daemonset"
 """Name of the DaemonSet."""
 _IMAGE = "k8s-device-plugin"
 """Part of the image's name of every NVIDIA device plugin."""
+_OTHER_VENDORS = ("rocm/", "amd/")
+"""Parts of the names of other vendors' images, which NVIDIA's plugin does not conflict with."""
+_OTHER_PROGRAMS = ("gpu-feature-discovery", "mps-control-daemon", "config-manager")
+"""Programs of the same image that are no device plugin."""
+_CLUSTER_SCOPED = (
+    "Namespace",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "DeviceClass",
+    "PriorityClass",
+    "RuntimeClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
+"""Kinds without a namespace that manifests of device plugins have."""
+_SAFEGUARDS = ("aks-managed-", "gatekeeper", "azurepolicy", "Deployment Safeguards", "PodSecurity")
+"""Parts of the messages with which AKS Automatic, Azure Policy and Pod Security refuse objects."""
 _OPERATOR = "/apis/nvidia.com/v1"
 """Path at which the API server lists the kinds of the GPU Operator."""
 _COLUMNS = {
@@ -97,14 +117,17 @@ def install(
     """Install the plugin and wait until every ready GPU node advertises its GPUs.
 
     A second call, also one in another kernel at the same time, finds the plugin and waits for it too. Tolerations for
-    the taints of the cluster's GPU nodes are added to the manifest.
+    the taints of the cluster's GPU nodes are added to the manifest. Its objects are applied in their order, in
+    ``namespace``; bindings to its service accounts are adapted. Nodes without a GPU do not matter: NVIDIA's manifests
+    run the plugin there too, and it fails there.
 
     GPUs that :func:`aksgpu.capacity.advertise` wrote are removed first, so that the nodes then advertise the GPUs that
     the plugin finds. If it finds none, they are written again and the call raises.
 
     Args:
         aks: the cluster.
-        manifest: objects, YAML text or a YAML file, with one DaemonSet; None uses ``manifests.device_plugin()``.
+        manifest: objects, YAML text or a YAML file, with one DaemonSet that runs a device plugin, such as those of
+            NVIDIA; None uses ``manifests.device_plugin()``. A ConfigMap for time-slicing belongs into it.
         namespace: namespace to install into; created if it is missing.
         timeout: seconds, or text such as ``"10m"``; None means no limit.
         progress: False shows no progress; None reads ``AKSGPU_PROGRESS``.
@@ -124,7 +147,7 @@ def install(
     path_names.check_namespace(namespace)
     timer = Timer(timeout)
     objects = _prepared(_load(manifest), namespace)
-    (daemon,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
+    daemon = _plugin_of(objects)
     _let_removal_end(aks, daemon, timer, progress)
     by_hand: dict[str, int] = {}
 
@@ -168,14 +191,14 @@ def _let_removal_end(aks: HasKube, daemon: Object, timer: Timer, progress: bool 
 def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
     """Return the nodes with pods of a plugin that is being deleted; None if it is not being deleted."""
     namespace, name = _key(daemon)
-    there = aks.kube.find("Namespace", namespace)
-    if there is None:
+    found = aks.kube.find("Namespace", namespace)
+    if found is None:
         return None
     live = aks.kube.find("DaemonSet", name, namespace)
     if live is not None and not live["metadata"].get("deletionTimestamp"):
-        return set() if there["metadata"].get("deletionTimestamp") else None
+        return set() if found["metadata"].get("deletionTimestamp") else None
     pods = _pods_of(aks, daemon)
-    ending = pods or live is not None or there["metadata"].get("deletionTimestamp")
+    ending = pods or live is not None or found["metadata"].get("deletionTimestamp")
     return {_node_of(pod) for pod in pods} if ending else None
 
 
@@ -243,8 +266,8 @@ def _applied(aks: HasKube, objects: list[Object], force: bool, timer: Timer, pro
 
     def poll() -> tuple[str | None, str]:
         nonlocal uid
-        there = aks.kube.find("Namespace", namespace)
-        if there and there["metadata"].get("deletionTimestamp"):
+        found = aks.kube.find("Namespace", namespace)
+        if found and found["metadata"].get("deletionTimestamp"):
             return None, f"namespace {namespace} is being deleted"
         for obj in objects:
             try:
@@ -273,13 +296,29 @@ def _apply(aks: HasKube, obj: Object, force: bool) -> Object:
             f"{obj['kind']} {obj['metadata']['name']} is managed by another program: {taken.message}",
             hint="plugin.install(aks, force=True) takes it over.",
         ) from taken
+    except (Forbidden, Invalid) as refused:
+        if not any(part in refused.message for part in _SAFEGUARDS):
+            raise
+        raise GpuStackError(
+            f"the cluster's policies refuse {obj['kind']} {obj['metadata']['name']}: {refused.message}",
+            hint=_SAFEGUARDS_HINT,
+        ) from refused
+
+
+_SAFEGUARDS_HINT = (
+    "AKS Automatic and policies refuse DaemonSets in system namespaces and hostPath volumes, which a device plugin "
+    'needs. A managed GPU pool needs no DaemonSet: cluster.add_gpu_pool(aks, "gpunp", management_mode="Managed"). '
+    "In a shell: az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp "
+    "--node-vm-size Standard_NC4as_T4_v3 --enable-managed-gpu=true"
+)
 
 
 def _load(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path | None) -> list[Object]:
     objects = manifests.device_plugin() if manifest is None else documents(manifest)
-    if [obj.get("kind") for obj in objects].count("DaemonSet") != 1:
+    if not any(obj.get("kind") == "DaemonSet" for obj in objects):
         raise InvalidInput(
-            "`manifest` must have exactly one DaemonSet", hint="plugin.install(aks) uses manifests.device_plugin()."
+            "`manifest` must have exactly one DaemonSet, got none",
+            hint="plugin.install(aks) uses manifests.device_plugin().",
         )
     for obj in objects:
         missing = _missing(obj)
@@ -288,7 +327,37 @@ def _load(manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Path
                 f"`manifest` must have {missing} in each {obj.get('kind') or 'object'}, got none",
                 hint="manifests.device_plugin() is a complete one.",
             )
+    _plugin_of(objects)
     return objects
+
+
+def _plugin_of(objects: list[Object]) -> Object:
+    """Return the DaemonSet of a manifest that runs the device plugin.
+
+    Raises:
+        InvalidInput: it has none, or several.
+    """
+    daemons = [obj for obj in objects if obj["kind"] == "DaemonSet"]
+    plugins = [obj for obj in daemons if _runs_plugin(obj)] or daemons
+    if len(plugins) != 1:
+        names = ", ".join(obj["metadata"]["name"] for obj in plugins)
+        raise InvalidInput(
+            f"`manifest` must have exactly one DaemonSet that runs a device plugin, got {names}",
+            hint="plugin.install(aks) uses manifests.device_plugin().",
+        )
+    return plugins[0]
+
+
+def _runs_plugin(daemon: Object) -> bool:
+    """Return whether a DaemonSet runs NVIDIA's device plugin."""
+    for container in daemon["spec"]["template"]["spec"]["containers"]:
+        image = str(container.get("image"))
+        words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
+        is_other = any(vendor in image for vendor in _OTHER_VENDORS)
+        is_other = is_other or any(program in word for program in _OTHER_PROGRAMS for word in words)
+        if _IMAGE in image and not is_other:
+            return True
+    return False
 
 
 def _missing(obj: Object) -> str:
@@ -309,10 +378,20 @@ def _missing(obj: Object) -> str:
 
 
 def _prepared(objects: list[Object], namespace: str) -> list[Object]:
-    """Return copies of the objects in the namespace, and the namespace itself as the first object."""
+    """Return copies of the objects in the namespace, and the namespace itself as the first object.
+
+    Bindings to service accounts of the manifest bind them in the new namespace.
+    """
     rest = [copy.deepcopy(obj) for obj in objects if obj["kind"] != "Namespace"]
+    accounts = {obj["metadata"]["name"] for obj in rest if obj["kind"] == "ServiceAccount"}
     for obj in rest:
-        obj["metadata"]["namespace"] = namespace
+        if obj["kind"] in _CLUSTER_SCOPED:
+            obj["metadata"].pop("namespace", None)
+        else:
+            obj["metadata"]["namespace"] = namespace
+        for subject in obj.get("subjects") or ():
+            if subject.get("kind") == "ServiceAccount" and subject.get("name") in accounts:
+                subject["namespace"] = namespace
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *rest]
 
 
@@ -321,9 +400,9 @@ def _prepared(objects: list[Object], namespace: str) -> list[Object]:
 
 def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
     own = _key(daemon)
-    again = "plugin.install(aks, force=True) installs nevertheless."
+    again = "plugin.install(aks, force=True) installs it anyway."
     try:
-        there = _daemons(aks)
+        daemons = _daemons(aks)
         operator = _has_operator(aks)
     except Forbidden as refused:
         refused.hint = (
@@ -331,15 +410,23 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
             "plugin.install(aks, force=True)."
         )
         raise
-    others = ["/".join(_key(d)) for d in there if _key(d) != own]
+    others = ["/".join(_key(d)) for d in daemons if _key(d) != own]
     if others:
         raise SecondGpuStack(
             f"another device plugin is installed: DaemonSet {', '.join(others)}",
             hint=f"Use it as it is, or delete it first. {again}",
         )
+    by_driver = sorted(read_devices(aks))
+    if by_driver:
+        raise SecondGpuStack(
+            f"GPUs are allocated through dynamic resource allocation (DRA) on {', '.join(by_driver)}",
+            nodes=tuple(by_driver),
+            hint=f"Such GPUs need no device plugin: capacity.gpus(aks) shows them. {again} In a shell: "
+            "kubectl get resourceslices",
+        )
     if operator:
         raise SecondGpuStack("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
-    if any(_key(d) == own for d in there):
+    if any(_key(d) == own for d in daemons):
         return
     serving = [node.name for node in nodes if node.nvidia and not node.by_hand and any(node.allocatable.values())]
     if serving:
@@ -365,11 +452,7 @@ def _key(obj: Object) -> tuple[str, str]:
 def _daemons(aks: HasKube) -> list[Object]:
     """Return the DaemonSets that run a device plugin."""
     found = aks.kube.list("DaemonSet", all_namespaces=True)
-    return [d for d in found if _key(d) == (NAMESPACE, NAME) or any(_IMAGE in image for image in _images(d))]
-
-
-def _images(daemon: Object) -> list[str]:
-    return [container["image"] for container in daemon["spec"]["template"]["spec"]["containers"]]
+    return [daemon for daemon in found if _key(daemon) == (NAMESPACE, NAME) or _runs_plugin(daemon)]
 
 
 def _has_operator(aks: HasKube) -> bool:
@@ -389,16 +472,19 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
     def poll() -> tuple[Plugin | None, str]:
-        there = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
-        nodes = [node for node in there if node.ready]
+        gpu_nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
+        nodes = [node for node in gpu_nodes if node.ready]
         current = _observed(aks, namespace, name, uid)
         pods = _pods_by_node(aks, daemon)
-        for pod in pods.values():
-            _refuse_stuck(aks, pod)
+        with_gpu = {node.name for node in gpu_nodes}
+        for name_of_node, pod in pods.items():
+            # A manifest without a node selector runs the plugin on nodes without a GPU too, where it fails.
+            if name_of_node in with_gpu:
+                _refuse_stuck(aks, pod)
         ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
         gpus = sum(sum(node.allocatable.values()) for node in nodes)
         served = [node for node in ready if any(node.allocatable.values())]
-        if current and len(served) == len(nodes) and (nodes or not there):
+        if current and len(served) == len(nodes) and (nodes or not gpu_nodes):
             return Plugin(name, namespace, image, len(nodes), gpus), ""
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
@@ -422,7 +508,10 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
 _EXPLAINING = 5.0
 """Seconds for finding the reason after the wait ran out of time."""
 
-_LATE_HINT = "plugin.status(aks) shows each node; plugin.install(aks) continues the wait."
+_LATE_HINT = (
+    "plugin.status(aks) shows each node; plugin.install(aks) continues the wait. "
+    "In a shell: kubectl get pods --all-namespaces --selector name=nvidia-device-plugin-ds --output wide"
+)
 
 
 def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
@@ -433,7 +522,7 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
     names = tuple(sorted(node.name for node in unserved))
     without_pod = [node for node in unserved if node.name not in pods]
     if without_pod:
-        return _not_scheduled(daemon, without_pod, names, message)
+        return _not_created(aks, daemon, names, message) or _not_scheduled(daemon, without_pod, names, message)
     tails = {node: _tail(aks, pod) for node, pod in sorted(pods.items()) if node in names}
     lines = [f"{message}."]
     for node, tail in tails.items():
@@ -448,6 +537,23 @@ def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
     return failure.kind(text, hint=failure.fix_for(has_azure(aks)), nodes=names, **failure.facts)
 
 
+def _not_created(aks: HasKube, daemon: Object, names: tuple[str, ...], message: str) -> GpuStackError | None:
+    """Return the error for pods that the API server refuses to create; None if it does not."""
+    namespace, name = _key(daemon)
+    selector = f"involvedObject.kind=DaemonSet,involvedObject.name={name}"
+    try:
+        events = aks.kube.list("Event", namespace, field_selector=selector)
+    except KubernetesError:
+        return None
+    refusals = [event.get("message") or "" for event in events if event.get("reason") == "FailedCreate"]
+    if not refusals:
+        return None
+    hint = f"Correct what the message names. In a shell: kubectl describe daemonset {name} --namespace {namespace}"
+    if any(part in refusals[-1] for part in _SAFEGUARDS):
+        hint = _SAFEGUARDS_HINT
+    return PluginNotScheduled(f"{message}. Its pods are refused: {refusals[-1]}", hint=hint, nodes=names)
+
+
 def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ...], message: str) -> PluginNotScheduled:
     """Return the error for nodes on which the plugin has no pod."""
     tolerated = daemon["spec"]["template"]["spec"].get("tolerations") or ()
@@ -458,7 +564,10 @@ def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ..
     nodes = ", ".join(node.name for node in without_pod)
     return PluginNotScheduled(
         f"{message}. It has no pod on {nodes}: {reason}.",
-        hint="plugin.install(aks) adds the tolerations of the nodes that exist: run it again.",
+        hint=(
+            "plugin.install(aks) adds the tolerations of the nodes that exist: run it again. "
+            f"In a shell: kubectl describe daemonset {_key(daemon)[1]} --namespace {_key(daemon)[0]}"
+        ),
         nodes=names,
         taints=tuple(sorted(against)),
     )
@@ -564,7 +673,8 @@ def status(aks: HasKube) -> pd.DataFrame:
 
         - node, pool (string).
         - plugin (string): the DaemonSet of the plugin's pod as namespace/name; ``service`` if the kubelet advertises
-          GPUs without a pod, as on managed GPU pools; NA if there is no plugin.
+          GPUs without a pod, as on managed GPU pools; the driver, such as ``gpu.nvidia.com``, for GPUs of dynamic
+          resource allocation; NA without a plugin.
         - state (string): state of the plugin's pod, such as ``Running`` or ``ImagePullBackOff``; NA without a pod.
         - allocatable (Int64): number of healthy GPUs of all resources; NA if the node has not reported its resources.
         - ok (boolean): whether the node is ready, and a ready plugin or service advertises its GPUs. GPUs that
@@ -585,12 +695,15 @@ def status(aks: HasKube) -> pd.DataFrame:
     for daemon in _daemons(aks):
         for node, pod in _pods_by_node(aks, daemon).items():
             pods.setdefault(node, {})["/".join(_key(daemon))] = pod
-    rows = [_verdict(node, pods[node.name]) for node in nodes]
+    devices = read_devices(aks)
+    rows = [_verdict(node, pods[node.name], devices.get(node.name, {})) for node in nodes]
     return frame(sorted(rows, key=lambda row: (row["pool"], row["node"])), _COLUMNS)
 
 
-def _verdict(node: Node, pods: Mapping[str, Object | None]) -> dict[str, Any]:
+def _verdict(node: Node, pods: Mapping[str, Object | None], devices: Mapping[str, DeviceUse]) -> dict[str, Any]:
     count = sum(node.allocatable.values()) if node.reported else None
+    if devices and not count and not pods:
+        return _driver_verdict(node, devices)
     states = {plugin: _pods.state(pod) for plugin, pod in pods.items() if pod is not None}
     failing = [plugin for plugin, pod in pods.items() if pod is not None and not _ready(pod)]
     plugin = ", ".join(sorted(states)) or None
@@ -607,6 +720,23 @@ def _verdict(node: Node, pods: Mapping[str, Object | None]) -> dict[str, Any]:
         "pool": node.pool,
         "plugin": plugin,
         "state": ", ".join(states[plugin].word for plugin in sorted(states)) or None,
+        "allocatable": count,
+        "ok": problem is None,
+        "problem": problem,
+    }
+
+
+def _driver_verdict(node: Node, devices: Mapping[str, DeviceUse]) -> dict[str, Any]:
+    """Return the row of a node whose GPUs are allocated through dynamic resource allocation, without a plugin."""
+    count = sum(use.usable for use in devices.values())
+    problem = _node_problem(node)
+    if problem is None and not count:
+        problem = "its driver lists no healthy GPU: kubectl get resourceslices shows them"
+    return {
+        "node": node.name,
+        "pool": node.pool,
+        "plugin": ", ".join(sorted(devices)),
+        "state": None,
         "allocatable": count,
         "ok": problem is None,
         "problem": problem,
@@ -670,9 +800,9 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: Timeout = 300, prog
         (daemon,) = found
         uid = daemon["metadata"]["uid"]
         left = [pod for pod in _pods_of(aks, daemon) if _owned_by(pod, uid)]
-        there = aks.kube.find("DaemonSet", NAME, NAMESPACE)
-        still = there is not None and there["metadata"]["uid"] == uid
-        return (None if left or still else True), f"{len(left)} pods left"
+        live = aks.kube.find("DaemonSet", NAME, NAMESPACE)
+        exists = live is not None and live["metadata"]["uid"] == uid
+        return (None if left or exists else True), f"{len(left)} pods left"
 
     wait_until(delete, what, timeout=timer, progress=progress)
     if found:
@@ -710,17 +840,17 @@ def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None) -> None
 
     def poll() -> tuple[bool | None, str]:
         nonlocal uid
-        there = aks.kube.find("Namespace", NAMESPACE)
-        if there is None or uid not in ("", there["metadata"]["uid"]):
+        live = aks.kube.find("Namespace", NAMESPACE)
+        if live is None or uid not in ("", live["metadata"]["uid"]):
             return True, ""
-        if not there["metadata"].get("deletionTimestamp"):
+        if not live["metadata"].get("deletionTimestamp"):
             if not _is_empty(aks):
                 return True, ""
             # Another kernel may delete it at the same moment.
             with suppress(NotFound, Conflict):
                 aks.kube.delete("Namespace", NAMESPACE)
-        uid = there["metadata"]["uid"]
-        return None, str((there.get("status") or {}).get("phase"))
+        uid = live["metadata"]["uid"]
+        return None, str((live.get("status") or {}).get("phase"))
 
     wait_until(poll, f"deleting namespace {NAMESPACE}", timeout=timer, progress=progress)
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 
 from aksgpu import notebook
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "note"]
 
 _STATE_LENGTH = 100
 """Characters of a state that are shown. Errors contain the whole state."""
@@ -65,6 +65,15 @@ class Progress:
         if len(state) > _STATE_LENGTH:
             state = state[: _STATE_LENGTH - 1] + "…"
         self._bar.say(state, done)
+
+
+def note(text: str) -> None:
+    """Write a line about what was done, which stays visible; nothing with ``AKSGPU_PROGRESS=0``."""
+    if os.environ.get("AKSGPU_PROGRESS") == "0":
+        return
+    from tqdm import tqdm
+
+    tqdm.write(text)
 
 
 class _Bar(Protocol):

@@ -3,10 +3,10 @@
     runs.list()
     runs.compare([job_a, job_b])
 
-``job.wait()``, ``job.result()`` and the live view save a Job's log, metrics and facts when the Job has ended, and
-``job.delete()`` does so before it deletes the Job. They are saved in one directory, :func:`directory`. It keeps the
-newest 500 runs and at most 1 GiB. :func:`clear` deletes them. ``AKSGPU_HISTORY=0`` in the environment turns saving
-off.
+``job.wait()``, ``job.result()`` and the live view save a Job's log, metrics, GPU samples and facts when the Job has
+ended, and ``job.delete()`` does so before it deletes the Job. They are saved in one directory, :func:`directory`. It
+keeps the newest 500 runs and at most 1 GiB. :func:`clear` deletes them. ``AKSGPU_HISTORY=0`` in the environment turns
+saving off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import warnings
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ import numpy as np
 from aksgpu import history
 from aksgpu.common.arguments import integer, shown
 from aksgpu.common.frames import frame
-from aksgpu.errors import InvalidInput, LogsGone, NotFound
+from aksgpu.errors import InvalidInput, KubernetesError, NotFound
+from aksgpu.jobs.gpu_table import gpu_table
 from aksgpu.jobs.job import Job
 from aksgpu.metrics import canonical
 from aksgpu.metrics.values import better_value
@@ -95,12 +97,25 @@ class Run:
             return metrics.parse("")
         return found
 
-    def plot(self, *metrics: str, **options: Any) -> Figure:
-        """Draw the run's metrics. The arguments are those of :func:`aksgpu.plots.curve`."""
+    def gpu(self) -> pd.DataFrame:
+        """Return the GPU samples, as ``job.gpu()`` did when the run was saved.
+
+        Returns:
+            The table of :meth:`aksgpu.jobs.Job.gpu`. ``attrs["sources"]`` says why there are no samples.
+        """
+        found = self._stored.table("gpu")
+        return gpu_table([], {}) if found is None else found
+
+    def plot(self, *metrics: str, gpu: bool = False, **options: Any) -> Figure:
+        """Draw the run's metrics. The arguments are those of :meth:`aksgpu.jobs.Job.plot`."""
         from aksgpu import plots
 
         options.setdefault("title", self.name)
-        figure: Figure = plots.curve(self.metrics(), *metrics, **options)
+        figure: Figure
+        if gpu:
+            figure = plots.with_gpu(self.metrics(), self.gpu(), self.facts, *metrics, **options)
+        else:
+            figure = plots.curve(self.metrics(), *metrics, **options)
         return figure
 
 
@@ -217,11 +232,16 @@ def compare(runs: Sequence[Job | Run | str] | Mapping[str, Job | Run | str]) -> 
         InvalidInput: there are fewer than two runs, or one is none of these.
         NotFound: a run is neither in the cluster nor in the history.
 
+    Warns:
+        UserWarning: a Job cannot be read, for example because the cluster was deleted. Its newest saved run is used.
+
     Example:
         >>> runs.compare({"lr 0.1": first, "lr 0.01": second})  # doctest: +SKIP
     """
     given = _named(runs)
-    sides = {name: _side(run) for name, run in given.items()}
+    sides = {}
+    for name, run in given.items():
+        sides[name] = _side(run)
     return Comparison({name: facts for name, (facts, _) in sides.items()}, {name: t for name, (_, t) in sides.items()})
 
 
@@ -249,9 +269,9 @@ class Comparison:
         """Return what differs: one row for each fact that is not the same in all runs, one column for each run.
 
         Returns:
-            The index has the names of the facts: ``--lr`` for an argument, ``env LR`` for an environment variable,
-            and ``phase``, ``seconds``, ``usd``, ``image``, ``gpus``, ``gpu_model``, ``vm_size`` ... A value is text;
-            NA if the run does not have it, or if it is unknown.
+            The index has the names of the facts: ``--lr`` for an argument of a program, ``argument lr`` for one of a
+            function, ``env LR`` for an environment variable, and ``phase``, ``seconds``, ``usd``, ``image``, ``gpus``,
+            ``gpu_model``, ``vm_size`` and others. A value is text; NA if the run does not have it, or if it is unknown.
         """
         import pandas as pd
 
@@ -337,10 +357,13 @@ def _side(run: Any) -> tuple[Mapping[str, Any], pd.DataFrame]:
         raise InvalidInput(f"each of `runs` must be a Job, a Run or the name of a run, got {shown(run)}")
     try:
         return run.facts(), run.metrics()
-    except (NotFound, LogsGone):
+    except KubernetesError as failed:
         stored = _newest(run)
         if stored is None:
             raise
+        if not isinstance(failed, NotFound):
+            text = f"job {run.name} cannot be read, so its newest saved run is used, {stored.id}: {failed.message}"
+            warnings.warn(text, stacklevel=3)
         return stored.facts, Run(stored).metrics()
 
 
@@ -359,12 +382,26 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
     for name, value in (facts.get("env") or {}).items():
         flat[f"env {name}"] = str(value)
     for name, value in (facts.get("annotations") or {}).items():
-        flat[name] = str(value)
+        if name == "parameters":
+            flat.update(_parameters(str(value)))
+        else:
+            flat[name] = str(value)
     for name in _COMPARED:
         known = facts.get(name)
         if known is not None:
             flat[name] = f"{known:.4g}" if isinstance(known, float) else str(known)
     return flat
+
+
+def _parameters(text: str) -> dict[str, str]:
+    """Return the arguments of a function's call."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {"parameters": text}
+    if not isinstance(found, dict):
+        return {"parameters": text}
+    return {f"argument {name}": str(value) for name, value in found.items()}
 
 
 def _arguments(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -24,6 +24,10 @@ from aksgpu.notebook import EMPTY
 
 __all__ = ["Tutorial", "copy", "execute", "further", "notebooks"]
 
+_TUTORIAL = "0[1-6]-*.ipynb"
+"""Names of the tutorial's notebooks."""
+_NOTEBOOKS = "[0-9][0-9]-*.ipynb"
+"""Names of all notebooks."""
 _CELL_SECONDS = 600
 """Seconds after which a cell counts as hanging."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -54,12 +58,13 @@ def notebooks() -> list[Path]:
     Raises:
         AksGpuError: the notebooks are in neither place.
     """
-    return _found("0[1-6]*.ipynb")
+    return _found(_TUTORIAL)
 
 
 def further() -> list[Path]:
     """Return the further notebooks in order. They are not steps of the tutorial, but are copied with it."""
-    return _found("0[7-9]*.ipynb")
+    steps = _found(_TUTORIAL)
+    return [notebook for notebook in _found(_NOTEBOOKS) if notebook not in steps]
 
 
 def _found(pattern: str) -> list[Path]:
@@ -198,6 +203,7 @@ def _client(notebook: Any, folder: Path, on_cell: Any) -> Any:
         timeout=_CELL_SECONDS,
         record_timing=False,
         store_widget_state=False,
+        coalesce_streams=True,  # how a program's output is divided depends on the moment
         resources={"metadata": {"path": str(folder)}},
         on_cell_executed=on_cell,
     )

@@ -26,6 +26,7 @@ QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 ROOTS = (
     *(kind.definition for kind in KINDS),
+    "io.k8s.api.authentication.v1.TokenRequest",
     "io.k8s.api.core.v1.Binding",
     "io.k8s.api.policy.v1.Eviction",
     f"{META}DeleteOptions",

@@ -108,10 +108,12 @@ LAYERS: tuple[set[str], ...] = (
     {"views"},
     {"magic", "runs"},
     {"jobs"},
+    {"storage"},
     {"plugin"},
     {"diagnose"},
     {"plots"},
-    {"capacity", "logs", "manifests", "metrics", "payload", "training_log"},
+    {"capacity", "curves"},
+    {"logs", "manifests", "metrics", "payload", "training_log"},
     {"cluster"},
     {"sizes"},
     {"azure", "kube"},
@@ -147,6 +149,14 @@ def test_the_files_that_the_recipes_name_exist() -> None:
     missing = [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
     assert len(named) > 30
     assert missing == []
+
+
+def test_the_page_shows_the_layers() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    shown = [set(re.findall(r"`(\w+)(?:/|\.py)`:", row)) for _, row in rows]
+    assert shown == list(LAYERS)
+    assert [int(number) for number, _ in rows] == list(range(1, len(LAYERS) + 1))
 
 
 def test_every_module_has_a_layer() -> None:

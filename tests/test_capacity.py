@@ -10,6 +10,7 @@ import pytest
 from scripted import Request, Server
 
 from aksgpu import capacity, errors, jobs
+from aksgpu.capacity import gpu_table
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
 from aksgpu.kube import node_facts as _nodes
@@ -57,11 +58,12 @@ def table(tmp_path: Path, nodes: list[Any], pods: list[Any] | None, use: Callabl
 
 def test_a_gpu_node_of_the_laptop(aks: Cluster) -> None:
     found = capacity.gpus(aks)
-    assert dict(found.dtypes.astype(str)) == {**capacity._GPU_COLUMNS}
+    assert dict(found.dtypes.astype(str)) == {**gpu_table.COLUMNS}
     row = found.iloc[0].to_dict()
     assert re.fullmatch(r"aks-gpunp-\d{8}-vmss000000", row.pop("node"))
     assert row == {
         "pool": "gpunp",
+        "nap": False,
         "vm_size": "Standard_NC4as_T4_v3",
         "gpu_model": "Tesla T4",
         "simulated": True,
@@ -70,6 +72,8 @@ def test_a_gpu_node_of_the_laptop(aks: Cluster) -> None:
         "allocatable": 1,
         "used": 0,
         "free": 1,
+        "health": None,
+        "problem": None,
         "ready": True,
         "schedulable": True,
         "taints": "sku=gpu:NoSchedule",

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from support.polling import wait_for
-from support.relay import relayed_kubeconfig
+from support.tcp_relay import relayed
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
-from aksgpu.kube import Kube
 from aksgpu.kube.exec_stream import STDERR, STDOUT
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
@@ -95,9 +94,8 @@ def test_a_container_of_another_name(aks: Cluster, pod: str) -> None:
 
 
 def test_a_connection_that_breaks_is_not_the_end_of_the_program(aks: Cluster, pod: str, tmp_path: Path) -> None:
-    path = tmp_path / "config"
-    relay = relayed_kubeconfig(aks, path)
-    with Kube.from_kubeconfig(path).exec(pod, ["sh", "-c", "echo begun; sleep 600"]) as program:
+    kube, relay = relayed(aks, tmp_path / "config")
+    with kube.exec(pod, ["sh", "-c", "echo begun; sleep 600"]) as program:
         assert program.read(60) == (STDOUT, b"begun\n")
         relay.stop()
         with pytest.raises(errors.Unreachable, match=r"sh in pod|exec"):

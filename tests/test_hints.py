@@ -37,6 +37,7 @@ from aksgpu import (
     metrics,
     plots,
     plugin,
+    runs,
     sizes,
     tutorial,
     views,
@@ -51,6 +52,7 @@ MEANINGS: dict[str, tuple[Any, ...]] = {
     "azure": (azure.Azure,),  # in all texts, the subscription
     "aks": (cluster.Cluster,),
     "job": (jobs.Job,),
+    "gpu": (jobs.Executor,),
     "kube": (kube, kube.Kube),
     "connect": (aksgpu.connect,),
     "capacity": (capacity,),
@@ -65,6 +67,7 @@ MEANINGS: dict[str, tuple[Any, ...]] = {
     "metrics": (metrics,),
     "plots": (plots,),
     "plugin": (plugin,),
+    "runs": (runs,),
     "sizes": (sizes,),
     "tutorial": (tutorial,),
     "views": (views,),

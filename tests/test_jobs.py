@@ -237,7 +237,7 @@ def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:
 def test_gpus_must_be_a_whole_number(aks: Cluster) -> None:
     half = manifest("half", **{"limits: {cpu: 1,": "limits: {nvidia.com/gpu: 500m,"})
     with pytest.raises(
-        errors.InvalidInput, match=r"'main': resources\.limits: nvidia\.com/gpu must .*'500m'"
+        errors.InvalidInput, match=r"containers\[0\]\.resources\.limits`: nvidia\.com/gpu must .*'500m'"
     ) as raised:
         jobs.apply(aks, half)
     assert "MIG" in raised.value.hint
@@ -247,6 +247,17 @@ def test_gpus_must_be_a_whole_number(aks: Cluster) -> None:
         assert "gpus=1" in raised.value.hint
     with pytest.raises(errors.InvalidInput, match=r"`retries` must .*got -1"):
         jobs.submit(aks, image=BUSYBOX, retries=-1)
+
+
+def test_a_submitted_job_reserves_resources_and_is_not_evicted(aks: Cluster, name: str) -> None:
+    job = jobs.submit(aks, image=BUSYBOX, command=["true"], name=name, gpus=0)
+    job.wait(60)
+    (pod,) = aks.kube.list("Pod", "default", label_selector=f"job-name={name}")
+    (container,) = pod["spec"]["containers"]
+    assert container["resources"] == {"requests": {"cpu": "100m", "memory": "256Mi"}}
+    annotations = pod["metadata"]["annotations"]
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
 
 
 def test_the_same_call_names_the_same_job_and_another_call_another(aks: Cluster) -> None:
@@ -352,7 +363,7 @@ def test_a_gateways_refusals_do_not_end_a_wait(tmp_path: Path, status: int, monk
             SimpleNamespace(name="c", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path))), "j", namespace="default"
         )
         assert waiting.wait(20) is waiting
-        assert len(server.requests) == 3
+        assert [request.route.rpartition("/")[2] for request in server.requests[:3]] == ["j"] * 3
 
 
 def test_a_notebook_gets_a_live_view(aks: Cluster, name: str) -> None:
@@ -659,6 +670,7 @@ def test_wait_timeout_stays_wait_timeout_when_its_reason_cannot_be_read(tmp_path
     ("job", "pods", "phase", "reason"),
     [
         (job_object(active=1, ready=0), [pod_object("Succeeded")], "Running", "Completing"),
+        (job_object(active=1, ready=1), [pod_object("Succeeded")], "Running", "Completing"),
         (job_object({"type": "SuccessCriteriaMet"}), [pod_object("Succeeded")], "Running", "Completing"),
         (job_object(succeeded=1), [], "Running", "Completing"),
         (job_object(active=1), [pod_object("Failed", OOM)], "Running", "Failing"),
@@ -691,10 +703,12 @@ def test_namespace_none_is_the_contexts_namespace_everywhere(tmp_path: Path) -> 
         asked.append(request.route)
         if request.command == "POST":
             request.json(request.body, 201)
-        elif request.route.endswith("/nodes"):
+        elif request.route.endswith("/nodes") or request.route.endswith(("/pods", "/events")):
             request.json({"metadata": {}, "items": []})
         elif request.route.endswith("/jobs"):
-            request.json({"metadata": {}, "items": [job_object()]})
+            listed = job_object()
+            listed["metadata"]["namespace"] = "team"
+            request.json({"metadata": {}, "items": [listed]})
         else:
             request.json(job_object()) if looking else request.refuse(404, "NotFound", "not found")
 
@@ -708,7 +722,12 @@ def test_namespace_none_is_the_contexts_namespace_everywhere(tmp_path: Path) -> 
         jobs.list(aks)
         assert Job(aks, "j").namespace == "team"
     places = {route for route in asked if "nodes" not in route}
-    assert places == {"/apis/batch/v1/namespaces/team/jobs", "/apis/batch/v1/namespaces/team/jobs/j"}
+    assert places == {
+        "/api/v1/namespaces/team/events",
+        "/api/v1/namespaces/team/pods",
+        "/apis/batch/v1/namespaces/team/jobs",
+        "/apis/batch/v1/namespaces/team/jobs/j",
+    }
 
 
 def test_a_user_of_one_namespace_lists_its_jobs_and_is_refused_the_others(tmp_path: Path) -> None:
@@ -898,7 +917,7 @@ def test_numbers_and_paths_are_arguments(aks: Cluster, name: str) -> None:
     with pytest.warns(UserWarning, match="the old run"):
         jobs.submit(aks, image=BUSYBOX, command=["echo"], args=given, name=name, gpus=0, cpu=0.1 + 0.2)
     spec = aks.kube.get("Job", name, "default")["spec"]["template"]["spec"]
-    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "300m"}
+    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "300m", "memory": "256Mi"}
 
 
 # The rules for repeated calls, in the same sentences everywhere

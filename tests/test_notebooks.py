@@ -21,6 +21,8 @@ CHANGING = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6}| UTC)", "TIME"),
     (r"(aks-[a-z0-9]+)-\d{8}-vmss", r"\1-NUMBER-vmss"),
     (r"(>ran for</span>)[^<]+", r"\1DURATION"),
+    (r'"[^"]*ipykernel_\d+/', '"'),
+    (r"\d+ s on a Tesla T4: USD \d\.\d{4}", "COST"),
 )
 LIVE = {("04-run-the-workload", "04-05")}
 """Cells whose output nbval ignores. test_it_runs_alone compares their final output."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 from support.polling import wait_for
 
-from aksgpu import errors, jobs, runs
+from aksgpu import cluster, errors, jobs, runs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
 
@@ -54,6 +57,38 @@ def test_runs_are_compared_after_their_jobs_are_deleted(aks: Cluster, names: lis
     assert listed["gpu_model"] == "Tesla T4"
     assert 0 < listed["usd"] < 1
     assert runs.get(names[0]).logs() == "epoch 1 loss=0.8\nepoch 2 loss=0.4\n"
+
+
+def test_jobs_of_a_cluster_that_cannot_be_read_are_compared_with_a_warning(
+    aks: Cluster, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs_ = [train(aks, name, 0.4, gpus=0).wait() for name in names]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise errors.Unauthorized("Unauthorized")  # the answer of a cluster that was created again
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="its newest saved run is used"):
+        patch.setattr(Job, "facts", refuse)
+        compared = runs.compare(jobs_)
+    assert set(compared.metrics()["run"]) == set(names)
+
+
+def test_functions_are_compared_by_their_arguments(aks: Cluster) -> None:
+    def learn(lr: float, api_key: str, steps: int = 3) -> None:
+        sys.stdout.write(f"step={steps} loss={lr}\n")
+
+    executor = jobs.Executor(aks, gpus=0)
+    found = [executor.submit(learn, lr, api_key="private") for lr in (0.1, 0.2)]
+    try:
+        for job in found:
+            job.result("2m")
+        differences = runs.compare(found).differences()
+        assert differences.loc["argument lr"].tolist() == ["0.1", "0.2"]
+        assert "argument steps" not in differences.index
+        assert runs.get(found[0].name).facts["annotations"]["parameters"] == '{"lr": 0.1, "steps": 3}'
+    finally:
+        for job in found:
+            job.delete()
 
 
 def test_a_running_job_and_a_saved_run_are_compared(aks: Cluster, names: list[str]) -> None:
@@ -180,3 +215,21 @@ def test_a_function_is_saved_with_its_result(aks: Cluster) -> None:
         assert run.metrics()["loss"].tolist() == [0.25]
     finally:
         job.delete()
+
+
+def test_a_program_that_ends_at_once_saves_its_run(aks: Cluster, names: list[str], tmp_path: Path) -> None:
+    """The save is the first to load pandas, while Python exits."""
+    program = (
+        "import sys\n"
+        "from aksgpu import cluster, jobs\n"
+        f"aks = cluster.from_kubeconfig({str(cluster.kubeconfig(aks))!r})\n"
+        f"job = jobs.submit(aks, image={BUSYBOX!r}, command=['echo', 'loss=0.5'], name={names[0]!r}, gpus=0)\n"
+        "job.wait(timeout=120)\n"
+        "sys.exit('pandas' in sys.modules)\n"
+    )
+    environment = {**os.environ, "AKSGPU_HISTORY": str(tmp_path / "history")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=150
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert runs.get(names[0]).metrics()["loss"].tolist() == [0.5]

@@ -8,14 +8,19 @@ from base64 import b64decode
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.polling import wait_for
 
-from aksgpu import views
+from aksgpu import metrics, views
+from aksgpu.curves import Curve
+from aksgpu.diagnose import Diagnosis
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
 from aksgpu.jobs import JobStatus
+from aksgpu.jobs.gpu_notes import GpuNotes
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.views import curve, live_view, logtext, markup
 from aksgpu.views.observation import Observation
@@ -23,6 +28,24 @@ from aksgpu.views.widgets import LiveWidgets
 
 LOG = "starting <script>alert(1)</script>\nAccuracy at step 0: 0.1\nAccuracy at step 10: 0.75\n"
 TIMES = {"startTime": "2026-11-28T12:00:00Z", "completionTime": "2026-11-28T12:01:05Z"}
+
+
+class ScriptedFeed:
+    """What reads a scripted Job's log. Each read takes the next log; the last one stays."""
+
+    def __init__(self, job: ScriptedJob) -> None:
+        self._job = job
+        self._text = ""
+
+    def read(self) -> None:
+        self._job.reads += 1
+        self._text = str(taken(self._job.log))
+
+    def text(self) -> str:
+        return self._text
+
+    def table(self) -> pd.DataFrame:
+        return metrics.parse(self._text)
 
 
 class ScriptedJob:
@@ -34,7 +57,8 @@ class ScriptedJob:
     def __init__(self, *states: Any, log: Any = "", args: tuple[str, ...] = ("--max_steps", "30")) -> None:
         self.states = list(states)
         self.log = log if isinstance(log, list) else [log]
-        self.tails: list[int | None] = []
+        self.reads = 0
+        self.notes: list[Any] = [GpuNotes()]
         container = {"args": list(args)}
         job = {"spec": {"template": {"spec": {"containers": [container]}}}, "status": TIMES}
         self.cluster = SimpleNamespace(kube=SimpleNamespace(get=lambda *_: job))
@@ -45,9 +69,15 @@ class ScriptedJob:
         reason, message = [*words, "", ""][:2]
         return JobStatus(phase, reason, message)
 
-    def logs(self, *, tail_lines: int | None = None) -> str:
-        self.tails.append(tail_lines)
-        return str(taken(self.log))
+    def _feed(self) -> ScriptedFeed:
+        return ScriptedFeed(self)
+
+    def _notes(self, feed: ScriptedFeed) -> GpuNotes:
+        found: GpuNotes = taken(self.notes)
+        return found
+
+    def why(self) -> Diagnosis:
+        return Diagnosis("The GPU is taken.", "Wait.")
 
     @notifies_watcher
     def wait(self, ends_in: BaseException | None = None) -> ScriptedJob:
@@ -111,6 +141,17 @@ def test_a_failed_job_shows_its_reason_and_the_end_of_its_log() -> None:
     assert "CUDA out of memory" in words
 
 
+def test_a_job_that_waits_shows_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_view, "_EXPLAIN_AFTER", 0.0)
+    view = watch(ScriptedJob("Pending"))
+    wait_for(lambda: "why The GPU is taken. fix Wait." in " ".join(shown(view).split()), timeout=60)
+    view.close()
+    assert "why" not in markup.numbers(Observation("mnist", "default", phase="Running"))
+    long = markup.numbers(Observation("mnist", "default", verdict="word " * 1000))
+    assert "job.why() has all of it" in long
+    assert len(long) < 2000
+
+
 def test_from_pending_to_complete() -> None:
     pending = ("Pending", "Unschedulable", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     job = ScriptedJob(*[pending] * 20, *["Running"] * 20, "Complete", log=LOG)
@@ -119,8 +160,6 @@ def test_from_pending_to_complete() -> None:
     wait_for(lambda: "step 10 of 30" in shown(view))
     wait_for(lambda: ended(view))
     assert "Complete" in shown(view)
-    assert job.tails[0] == live_view._WINDOW, "a long log costs no more than a short one"
-    assert job.tails[-1] is None, "in the end, all of it"
 
 
 def test_progress_without_max_steps() -> None:
@@ -157,23 +196,32 @@ def test_showing_a_job_twice_starts_one_thread() -> None:
     assert views.job_view(job) is not view, "a new one watches again"
 
 
-def test_points_are_kept_when_their_lines_are_no_longer_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_view, "_WINDOW", 2)
-    job = ScriptedJob("Running", log="begin\nAccuracy at step 0: 0.1\n")
-    view = watch(job)
-    job.log = ["Accuracy at step 10: nan\nAccuracy at step 20: 0.8\n"]
-    wait_for(lambda: "80.00 % at step 20" in shown(view))
+def test_any_metric_is_shown() -> None:
+    log = "epoch 1 loss=0.9 val_loss=1.1\nepoch 2 loss=0.4 val_loss=0.6\n"
+    view = watch(ScriptedJob("Running", log=log))
+    wait_for(lambda: "epoch 2" in shown(view))
+    words = " ".join(shown(view).split())
+    assert "loss 0.4 at epoch 2 val_loss 0.6 at epoch 2" in words
+    html = view._static().html
+    assert 'alt="loss 0.4 at epoch 2; val_loss 0.6 at epoch 2"' in html
+    assert drawn(html).count("<polyline") == 2
+    assert ">val_loss</text>" in drawn(html)
     view.close()
-    assert view._seen.points.keys() == {0, 10, 20}
 
 
-def test_a_restart_starts_a_new_curve() -> None:
+def test_the_use_of_the_gpu_and_its_waste_are_shown_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_view, "_GPU_SECONDS", 0.0)
     job = ScriptedJob("Running", log=LOG)
+    warning = 'Training on the CPU although a GPU is paid for: the log says "<cpu>"'
+    job.notes = [Forbidden("no right"), GpuNotes("GPU 87 %, 12.1 of 16.0 GB", (warning,))]
     view = watch(job)
-    job.log = ["Accuracy at step 0: 0.2\n"]
-    wait_for(lambda: "20.00 % at step 0" in shown(view))
-    assert view._seen.points.keys() == {0}
-    view.close()
+    wait_for(lambda: "12.1 of 16.0 GB" in shown(view))
+    words = " ".join(shown(view).split())
+    assert "GPU Training on the CPU although a GPU is paid for: the log says &quot;&lt;cpu&gt;&quot;" in words
+    assert "now GPU 87 %, 12.1 of 16.0 GB" in words
+    job.states = ["Complete"]
+    wait_for(lambda: ended(view))
+    assert "GPU 87 %" not in shown(view), "a Job that has ended uses no GPU"
 
 
 # What cannot be read
@@ -224,7 +272,7 @@ def test_the_last_read_of_the_log_is_retried() -> None:
     wait_for(lambda: ended(view))
     assert "75.00 % at step 10" in shown(view)
     assert "Log" not in shown(view)
-    assert len(job.tails) == 6
+    assert job.reads == 6
 
 
 def test_a_log_that_stays_unreadable_is_reported_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +287,7 @@ def test_a_log_whose_pod_is_gone_ends_the_view() -> None:
     job = ScriptedJob("Failed", log=NotFound("its pods are gone"))
     words = text(view_of(job)._repr_html_())
     assert "its pods are gone" in words
-    assert len(job.tails) == 1
+    assert job.reads == 1
 
 
 def test_a_view_of_a_server_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +382,7 @@ def changes(widgets: LiveWidgets) -> list[Any]:
 
 def test_nothing_is_sent_when_nothing_has_changed() -> None:
     widgets = LiveWidgets(45)
-    seen = Observation("mnist", "default", phase="Running", detail="", points={0: 0.5})
+    seen = Observation("mnist", "default", phase="Running", detail="", curves=accuracy({0: 0.5}))
     widgets.show(seen, LOG)
     sent = changes(widgets)
     widgets.show(seen, LOG)
@@ -402,9 +450,15 @@ def test_new_lines_follow_the_known_ones(lines: list[str], read: int, left: int)
 # The curve
 
 
+def accuracy(points: dict[int, float], label: str = "") -> tuple[Curve, ...]:
+    x = np.array(list(points), dtype=float)
+    y = np.array(list(points.values()), dtype=float)
+    return (Curve(label, "accuracy", "step", x, y),)
+
+
 def test_a_long_curve_is_downsampled_and_keeps_its_end() -> None:
     points = dict.fromkeys(range(100000), 0.5) | {99_999: 0.75}
-    drawing = curve.svg(points)
+    drawing = curve.svg(accuracy(points))
     found = re.search(r'<polyline points="([^"]*)"', drawing)
     assert found
     assert len(found[1].split()) <= 401
@@ -412,12 +466,22 @@ def test_a_long_curve_is_downsampled_and_keeps_its_end() -> None:
     assert "accuracy 75.00 % at step 99,999" in drawing
 
 
-def test_values_that_are_not_fractions_are_counted_and_not_drawn() -> None:
-    seen = Observation("mnist", "default", points={0: 0.5, 1: 50.0, 2: float("nan")})
+def test_values_that_are_not_finite_are_counted_and_interrupt_the_line() -> None:
+    nan = float("nan")
+    seen = Observation("mnist", "default", curves=accuracy({0: 0.5, 1: 0.6, 2: nan, 3: 0.7, 4: 0.8}))
     html = markup.static(seen)
-    assert "not drawn" in html
-    assert "2 outside 0 to 1" in html
-    assert curve.svg({1: 50.0}) == curve.image({}) == curve.summary({}) == ""
+    assert "1 not finite" in html
+    assert drawn(html).count("<polyline") == 2
+    assert curve.svg(accuracy({1: nan})) == curve.image(()) == curve.summary(()) == ""
+
+
+def test_a_constant_curve_and_one_that_begins_again() -> None:
+    x = np.array([0.0, 10.0, 0.0, 10.0])
+    again = Curve("", "loss", "step", x, np.full(4, 3.0))
+    drawing = curve.svg([again])
+    assert drawing.count("<polyline") == 2
+    assert "nan" not in drawing
+    assert ">2.7</text>" in drawing
 
 
 def test_durations() -> None:

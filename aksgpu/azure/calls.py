@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from aksgpu.azure import azure_arguments, throttling
+from aksgpu.common.notices import warn
 from aksgpu.waiting import Interrupted
 
 __all__ = ["call", "warn"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_PACKAGE = str(Path(__file__).parents[1])
-"""Folder of this package."""
 
 
 def call(doing: str, continues: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -64,16 +60,6 @@ def call(doing: str, continues: str = "") -> Callable[[Callable[P, R]], Callable
         return limited
 
     return decorate
-
-
-def warn(message: str) -> None:
-    """Issue a warning that points at the line of the user's program that called the library."""
-    stacklevel = 1
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        stacklevel += 1
-        frame = frame.f_back
-    warnings.warn(message, stacklevel=stacklevel)
 
 
 def _resource_name(arguments: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from azure.core.exceptions import ClientAuthenticationError, ServiceResponseErro
 
 from aksgpu import errors
 from aksgpu.azure.error_parsing import recognise, shorten
-from aksgpu.azure.error_rules import LOGIN
+from aksgpu.azure.refusal import LOGIN
 from aksgpu.common import connection_errors
 from aksgpu.errors import AzureError
 

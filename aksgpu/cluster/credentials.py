@@ -19,7 +19,6 @@ from aksgpu.azure.calls import call
 from aksgpu.azure.subscription import AKS_SERVER_SCOPE, default_credential, translated
 from aksgpu.azure.throttling import READ_TIMEOUT
 from aksgpu.cluster.cluster_model import Cluster, azure_of
-from aksgpu.common.private_files import write_private
 from aksgpu.errors import ApiServerRestricted, AzureError, AzureNotFound, InvalidInput, Unreachable
 from aksgpu.kube import kubeconfig as kubeconfig_files
 from aksgpu.waiting import Timeout
@@ -64,7 +63,7 @@ def kubeconfig(aks: Cluster, *, admin: bool = False, timeout: Timeout = READ_TIM
         response = fetch(aks.resource_group, aks.name)
     text = _kubeconfig_text(response, aks.name, what)
     path = _file_of(aks, admin)
-    write_private(path, text)
+    kubeconfig_files.write_text(path, text)
     return path
 
 
@@ -135,8 +134,9 @@ def get_credentials(
 ) -> Path:
     """Merge a cluster's credentials into the user's kubeconfig, and make the cluster the current context.
 
-    This is what ``az aks get-credentials`` does. The file is either written completely or does not change, and it keeps
-    its mode. Comments in it are lost, as with ``az`` and ``kubectl``.
+    This is what ``az aks get-credentials`` does. The context has the cluster's name, followed by ``-admin`` for the
+    administrator. The file is either written completely or does not change, and only its owner can read it then.
+    Comments in it are lost, as with ``az`` and ``kubectl``.
 
     Args:
         aks: the cluster.
@@ -151,12 +151,14 @@ def get_credentials(
 
     Raises:
         AzureConflict: the file has different entries of the same names.
-        InvalidInput: the file is not a kubeconfig.
+        InvalidInput: the file is not a kubeconfig, or cannot be written.
         AzureError: the errors of :func:`kubeconfig`.
     """
-    target = Path(file).expanduser() if file is not None else kubeconfig_files.default_file()
+    target = kubeconfig_files.expanded(file) if file is not None else kubeconfig_files.default_file()
     existing = kubeconfig_files.read(target)
     addition = kubeconfig_files.read(kubeconfig(aks, admin=admin))
+    if admin:
+        addition = kubeconfig_files.with_admin_context(addition)
     merged = kubeconfig_files.merge(existing, addition, where=str(target), overwrite=overwrite_existing)
     kubeconfig_files.write(target, merged)
     return target

@@ -19,7 +19,7 @@ from aksgpu.waiting import Timeout
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["NodePool", "from_properties", "list_pools", "priced", "priced_pool", "usd_per_hour"]
+__all__ = ["NodePool", "from_properties", "list_pools", "priced", "priced_pool", "read_pools", "usd_per_hour"]
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,16 @@ def list_pools(aks: Cluster, *, timeout: Timeout = READ_TIMEOUT) -> pd.DataFrame
         AzureNotFound: the cluster does not exist.
         AzureUnreachable: Azure gave no usable response in time.
     """
+    rows = [_row(pool) for pool in priced(azure_of(aks), aks.location, read_pools(aks))]
+    return frame(rows, _COLUMNS).sort_values("pool", ignore_index=True)
+
+
+def read_pools(aks: Cluster) -> list[NodePool]:
+    """Return the node pools of a cluster, without prices."""
     azure = azure_of(aks)
     with translated(f"node pools of {aks.name}"):
         found = [dict(model.as_dict()) for model in azure.client.agent_pools.list(aks.resource_group, aks.name)]
-    pools = [from_properties(aks.name, item["name"], item["properties"]) for item in found]
-    rows = [_row(pool) for pool in priced(azure, aks.location, pools)]
-    return frame(rows, _COLUMNS).sort_values("pool", ignore_index=True)
+    return [from_properties(aks.name, item["name"], item["properties"]) for item in found]
 
 
 def _row(pool: NodePool) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from aksgpu.azure import resource_names, resources
 from aksgpu.azure.calls import call, warn
+from aksgpu.azure.size_rules import complete_allocation
 from aksgpu.azure.throttling import READ_TIMEOUT
 from aksgpu.cluster import pool_fields, unmanaged
 from aksgpu.cluster.cluster_model import Cluster, azure_of
 from aksgpu.cluster.node_pool_model import NodePool, priced_pool
 from aksgpu.cluster.pool_fields import GpuPoolRequest
 from aksgpu.cluster.provisioning_detail import PoolNodes
-from aksgpu.errors import AzureNotFound, InvalidInput
+from aksgpu.errors import AllocationFailed, AzureNotFound, InvalidInput
 from aksgpu.sizes.offered_sizes import require_available
 from aksgpu.waiting import Timeout
 
@@ -80,7 +81,11 @@ def add_gpu_pool(aks: Cluster, request: GpuPoolRequest) -> NodePool:
                 spot=request.spot,
                 zones=tuple(properties.get("availabilityZones", ())),
             )
-        existing = target.put(properties, target.adding, partial(target.ready, request))
+        try:
+            existing = target.put(properties, target.adding, partial(target.ready, request))
+        except AllocationFailed as refused:
+            complete_allocation(refused, request.vm_size, aks.location)
+            raise
     return priced_pool(aks, existing)
 
 

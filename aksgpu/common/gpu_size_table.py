@@ -134,7 +134,8 @@ def nearest_names(vm_size: str, names: Sequence[str]) -> list[str]:
 def alternatives(vm_size: str) -> tuple[str, ...]:
     """Return the current sizes that can replace a GPU size, best first.
 
-    The size that Azure recommends comes first, then the other sizes with the same GPU model. No request is sent.
+    The size that Azure recommends comes first, then the other sizes with the same GPU model that AKS supports. No
+    request is sent.
 
     Args:
         vm_size: such as ``Standard_NC6``; upper and lower case do not matter.
@@ -147,7 +148,7 @@ def alternatives(vm_size: str) -> tuple[str, ...]:
     candidates = [
         other
         for other in table().values()
-        if not other.retired_on and other.gpu_model == wanted.gpu_model and other.vm_size != size.vm_size
+        if other.aks and not other.retired_on and other.gpu_model == wanted.gpu_model and other.vm_size != size.vm_size
     ]
     candidates.sort(key=lambda other: (other.vm_size != wanted.vm_size, other.gpus != wanted.gpus, other.vcpus))
     return tuple(other.vm_size for other in candidates)

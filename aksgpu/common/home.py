@@ -7,15 +7,26 @@ from pathlib import Path
 
 import platformdirs
 
+from aksgpu.errors import LaptopError
+
 __all__ = ["home", "private"]
 
 
 def home() -> Path:
-    """Return ``$AKSGPU_HOME`` or aksgpu's directory in the user's data directory. It is not created."""
+    """Return ``$AKSGPU_HOME`` or aksgpu's directory in the user's data directory. It is not created.
+
+    Raises:
+        LaptopError: the user has no home directory.
+    """
     configured = os.environ.get("AKSGPU_HOME")
-    if configured:
-        return Path(configured).expanduser().resolve()
-    return platformdirs.user_data_path("aksgpu", appauthor=False)
+    try:
+        found = Path(configured) if configured else platformdirs.user_data_path("aksgpu", appauthor=False)
+        return found.expanduser().resolve() if configured else found.expanduser()
+    except RuntimeError as error:  # ~ cannot be resolved
+        raise LaptopError(
+            "your home directory is not known: HOME is not set, and the system does not know your user",
+            hint="Set AKSGPU_HOME to a directory that you own and can write to.",
+        ) from error
 
 
 def private(path: str, flags: int, mode: int = 0o600) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html import escape
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from aksgpu.common.frames import frame
@@ -24,7 +25,7 @@ _EVIDENCE_COLUMNS = {"what": "string", "says": "string"}
 class Diagnosis:
     """What is wrong, the evidence for it, and what to do.
 
-    A notebook shows it as a table; ``print`` shows the verdict and the fix.
+    A notebook shows it as a table; ``print`` shows the verdict, the fix and the code.
 
     Attributes:
         verdict: one sentence that says what is wrong, or that nothing is.
@@ -35,6 +36,10 @@ class Diagnosis:
             as attributes. None if nothing is wrong, or if no exception class represents it.
         unknown: what could not be read, and why, such as ``the events of p: events is forbidden``. The verdict was made
             without it. Empty if everything could be read.
+        python: code that carries out the fix, with ``aks`` as the cluster; empty if there is none.
+        shell: the commands that do the same without this library; empty if there are none.
+        cause: the name of the cause in the tables of failures, such as ``/dev/shm is too small``; empty if it is not
+            one of them. ``docs/failures.md`` lists them.
     """
 
     verdict: str
@@ -42,6 +47,9 @@ class Diagnosis:
     rows: Rows = field(default=(), repr=False)
     error: AksGpuError | None = field(default=None, repr=False, compare=False)
     unknown: tuple[str, ...] = field(default=(), repr=False)
+    python: str = field(default="", repr=False)
+    shell: str = field(default="", repr=False)
+    cause: str = field(default="", repr=False)
 
     @property
     def evidence(self) -> pd.DataFrame:
@@ -66,6 +74,9 @@ class Diagnosis:
         lines = [self.verdict]
         if self.fix:
             lines.append(f"Fix: {self.fix}")
+        for label, code in (("Python", self.python), ("Shell", self.shell)):
+            if code:
+                lines.append(f"{label}:\n{indent(code, '    ')}")
         lines += [f"Not known: {each}" for each in self.unknown]
         return "\n".join(lines)
 
@@ -73,6 +84,9 @@ class Diagnosis:
         html = f"<p><b>{escape(self.verdict)}</b></p>"
         if self.fix:
             html += f"<p><b>Fix:</b> {escape(self.fix)}</p>"
+        for label, code in (("Python", self.python), ("Shell", self.shell)):
+            if code:
+                html += f"<p><b>{label}:</b></p><pre>{escape(code)}</pre>"
         rows = "".join(
             f"<tr><td style='text-align:left;vertical-align:top'>{escape(what)}</td>"
             f"<td style='text-align:left;white-space:pre-wrap'>{escape(says)}</td></tr>"

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import NamedTuple
+
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.diagnosis import Rows
 from aksgpu.kube.client import Object
 
-__all__ = ["Event", "event_rows", "preemptions", "warnings"]
-
-Event = tuple[str, str]
-"""Reason and message of an event."""
+__all__ = ["Event", "event_rows", "events_about", "moment_of", "preemptions"]
 
 _SHOWN_WARNINGS = 5
 """Warnings that are evidence: the newest."""
 _CREATED_POD = "Created pod: "
 """Beginning of the Job controller's message for a pod that it created."""
+_SHOWN_REASONS = ("ScaleUp", "Nominated", "NodeClaim", "Disruption", "Preempted", "Evicted", "Workload", "Quota")
+"""Parts of the reasons of events that are evidence although some are not warnings."""
 
 
-def warnings(reader: ClusterReader, obj: Object) -> list[Event]:
-    """Return the warnings about an object, newest last, each once.
+class Event(NamedTuple):
+    """An event.
 
-    The autoscaler's events about adding nodes count as well, although some of them are not warnings.
+    Attributes:
+        reason: its reason, such as ``FailedScheduling``.
+        message: its message.
+        time: when it last happened; None if it does not say.
+        warning: whether it is a warning.
     """
-    events = [
-        (str(event.get("reason")), str(event.get("message")))
-        for event in _events_of(reader, obj)
-        if event.get("type") == "Warning" or "ScaleUp" in str(event.get("reason"))
-    ]
-    return list(dict.fromkeys(events))[-_SHOWN_WARNINGS:]
+
+    reason: str
+    message: str
+    time: datetime | None = None
+    warning: bool = True
+
+
+def events_about(reader: ClusterReader, obj: Object) -> list[Event]:
+    """Return the events about an object, newest last, each text once."""
+    newest: dict[tuple[str, str], Event] = {}
+    for event in _events_of(reader, obj):
+        found = _read(event)
+        newest.pop((found.reason, found.message), None)
+        newest[found.reason, found.message] = found
+    return list(newest.values())
+
+
+def event_rows(events: list[Event]) -> Rows:
+    """Return the newest warnings, and the newest events about adding nodes, as evidence."""
+    shown = [event for event in events if event.warning or any(part in event.reason for part in _SHOWN_REASONS)]
+    return tuple((f"event {event.reason}", event.message) for event in shown[-_SHOWN_WARNINGS:])
 
 
 def preemptions(reader: ClusterReader, job: Object) -> list[tuple[str, str]]:
@@ -49,16 +70,30 @@ def preemptions(reader: ClusterReader, job: Object) -> list[tuple[str, str]]:
     return preempted
 
 
-def event_rows(events: list[Event]) -> Rows:
-    """Return events as evidence."""
-    return tuple((f"event {reason}", message) for reason, message in events)
+def moment_of(stamp: object) -> datetime | None:
+    """Return a timestamp of the API server; None if it is missing or has no time zone."""
+    try:
+        found = datetime.fromisoformat(str(stamp)) if stamp else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
+
+
+def _read(event: Object) -> Event:
+    return Event(
+        str(event.get("reason")),
+        str(event.get("message")),
+        moment_of(event.get("lastTimestamp") or event.get("eventTime")),
+        event.get("type") == "Warning",
+    )
 
 
 def _events_of(reader: ClusterReader, obj: Object) -> list[Object]:
     """Return all events about an object, newest last."""
     metadata = obj["metadata"]
     what = f"the events of {metadata['name']}"
-    return _selected_events(reader, what, metadata["namespace"], f"involvedObject.uid={metadata['uid']}")
+    namespace = metadata.get("namespace") or "default"
+    return _selected_events(reader, what, namespace, f"involvedObject.uid={metadata['uid']}")
 
 
 def _selected_events(reader: ClusterReader, what: str, namespace: str, selector: str) -> list[Object]:

@@ -1,139 +1,121 @@
-"""Recognise GPU failures in the text of a log or a container's message. One rule for each failure.
+"""The table of failure texts, and the functions that recognise them.
 
-This module reads texts and sends nothing. Azure's own refusals are in :mod:`aksgpu.azure.error_rules`, the events of
-the scheduler and the autoscaler in :mod:`aksgpu.diagnose.scheduling_events`. The texts are from users' reports and are
-kept as test data.
+The rows are in modules by subject: :mod:`~aksgpu.diagnose.gpu_texts`, :mod:`~aksgpu.diagnose.program_texts`,
+:mod:`~aksgpu.diagnose.start_texts` and :mod:`~aksgpu.diagnose.node_texts`. Nothing here sends a request. Azure's own
+refusals are in :mod:`aksgpu.azure.error_rules`, the events of schedulers and autoscalers in
+:mod:`aksgpu.diagnose.scheduling_events`.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from typing import Any
+from aksgpu.diagnose.failure_text import Failure, FailureText, Place, first_match
+from aksgpu.diagnose.first_error import find_first_error
+from aksgpu.diagnose.gpu_texts import GPU_TEXTS, MEMORY_TEXTS
+from aksgpu.diagnose.node_texts import NODE_TEXTS
+from aksgpu.diagnose.program_texts import DISTRIBUTED_TEXTS, IMAGE_CONTENT_TEXTS, STORAGE_TEXTS, WRAPPER_TEXTS
+from aksgpu.diagnose.start_texts import ADMISSION_TEXTS, IMAGE_TEXTS, REFUSED_TEXTS, START_TEXTS, VOLUME_TEXTS
 
-from aksgpu import errors
+__all__ = [
+    "LOG_RULES",
+    "Failure",
+    "FailureText",
+    "from_condition",
+    "from_container",
+    "from_event",
+    "from_log",
+    "from_pod",
+]
 
-__all__ = ["LOG_RULES", "Failure", "LogRule", "from_log"]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A failure that a text shows.
-
-    Attributes:
-        kind: the exception class that represents it.
-        verdict: what is wrong, as a clause.
-        fix: what to do, as an action, on a cluster that is managed through Azure.
-        other_fix: what to do on any other cluster; empty if that is the same.
-        facts: attributes of the exception, read from the text.
-    """
-
-    kind: type[errors.AksGpuError]
-    verdict: str
-    fix: str
-    other_fix: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def fix_for(self, has_azure: bool) -> str:
-        """Return what to do, as an action.
-
-        Args:
-            has_azure: whether the cluster is managed through Azure.
-        """
-        if has_azure or not self.other_fix:
-            return self.fix
-        return self.other_fix
-
-    def error(self, message: str = "", *, has_azure: bool = True) -> errors.AksGpuError:
-        """Return the exception, with the verdict as its message if none is given."""
-        text = message or f"{self.verdict[0].upper()}{self.verdict[1:]}."
-        return self.kind(text, hint=self.fix_for(has_azure), **self.facts)
-
-
-@dataclass(frozen=True)
-class LogRule:
-    """A failure, and how its text is recognised.
-
-    Attributes:
-        pattern: regular expression that the text contains. Its named groups become attributes of the exception.
-        kind: the exception class that represents the failure.
-        verdict: what is wrong, as a clause.
-        fix: what to do, as an action, on a cluster that is managed through Azure.
-        other_fix: what to do on any other cluster; empty if that is the same.
-    """
-
-    pattern: str
-    kind: type[errors.AksGpuError]
-    verdict: str
-    fix: str
-    other_fix: str = ""
-
-    def failure(self, text: str) -> Failure | None:
-        """Return the failure if the text shows it, else None."""
-        match = re.search(self.pattern, text, re.S)
-        if match is None:
-            return None
-        facts = {name: value for name, value in match.groupdict().items() if value}
-        return Failure(self.kind, self.verdict, self.fix, self.other_fix, facts)
-
-
-_UPGRADE = "az aks nodepool upgrade --resource-group GROUP --cluster-name CLUSTER --name POOL --node-image-only"
-
-LOG_RULES = (
-    LogRule(
-        pattern=r"Driver/library version mismatch(?:.{0,400}?NVML library version: (?P<library>[\d.]+))?",
-        kind=errors.DriverMismatch,
-        verdict="the node's driver and its libraries are of different versions",
-        fix=f"Take a newer node image: {_UPGRADE}. Image 202607.02.0 is known for this.",
-        other_fix="Install the same version of driver and libraries on the node, and restart it.",
-    ),
-    LogRule(
-        pattern=r"CUDA driver version is insufficient for CUDA runtime",
-        kind=errors.DriverMismatch,
-        verdict="the image's CUDA and the node's driver do not fit together",
-        fix=f"Use an image built for an older CUDA, or nodes with a newer node image: {_UPGRADE}.",
-        other_fix="Use an image built for an older CUDA, or install a newer driver on the node.",
-    ),
-    LogRule(
-        pattern=r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|OutOfMemoryError",
-        kind=errors.JobFailed,
-        verdict="the GPU's memory is too small",
-        fix="Use a smaller batch, or a VM size with more GPU memory: sizes.gpu_sizes(aks.azure, aks.location).",
-        other_fix="Use a smaller batch, or a node whose GPU has more memory.",
-    ),
-    LogRule(
-        pattern=r"Failed to initialize NVML: Unknown Error|GPU has fallen off the bus|NVRM: Xid"
-        r"|no healthy devices present",
-        kind=errors.GpuLost,
-        verdict="the container lost its GPU while it ran",
-        fix="Run it again. If it recurs: "
-        "plugin.install(aks, manifest=manifests.device_plugin(pass_device_specs=True)).",
-    ),
-    LogRule(
-        pattern=r"[Cc]ould not unload NVIDIA driver kernel modules, driver is in use",
-        kind=errors.SecondGpuStack,
-        verdict="the GPU Operator installs a driver where one is installed already",
-        fix='Keep one: add the pool with gpu_driver="none", or install the operator with driver.enabled=false.',
-        other_fix="Keep one: install the operator with driver.enabled=false, or remove the node's own driver.",
-    ),
-    LogRule(
-        pattern=r"could not load NVML library|ERROR_LIBRARY_NOT_FOUND|Failed to initialize NVML|NVIDIA-SMI has failed"
-        r"|no CUDA-capable device|libnvidia-ml\.so\.1: cannot open",
-        kind=errors.NoGpuDriver,
-        verdict="it finds no GPU driver",
-        fix='A pool with gpu_driver="none" needs a driver of your own. Otherwise plugin.status(aks) shows each GPU '
-        "node: delete the pool whose driver does not come up, and add it again.",
-        other_fix="Install the driver on the node and restart the device plugin; plugin.status(aks) shows each GPU "
-        "node.",
-    ),
+LOG_RULES: tuple[FailureText, ...] = (
+    *STORAGE_TEXTS,
+    *DISTRIBUTED_TEXTS,
+    *MEMORY_TEXTS,
+    *GPU_TEXTS,
+    *IMAGE_CONTENT_TEXTS,
+    *WRAPPER_TEXTS,
+    *ADMISSION_TEXTS,
+    *START_TEXTS,
+    *VOLUME_TEXTS,
+    *IMAGE_TEXTS,
+    *REFUSED_TEXTS,
+    *NODE_TEXTS,
 )
-"""The known failures. The first rule that recognises a text counts, so more specific patterns come first."""
+"""The table. The first row of a place that recognises a text counts, so more specific texts come first."""
+
+_IMAGE_ROWS = (*(row for row in IMAGE_CONTENT_TEXTS if Place.EVENT in row.places), *IMAGE_TEXTS)
+"""Rows for a container whose image is not there."""
+_OTHER_ROWS = (
+    *STORAGE_TEXTS,
+    *DISTRIBUTED_TEXTS,
+    *MEMORY_TEXTS,
+    *GPU_TEXTS,
+    *START_TEXTS,
+    *ADMISSION_TEXTS,
+    *VOLUME_TEXTS,
+    *IMAGE_CONTENT_TEXTS,
+)
+"""Rows for a container that is not started, and for events."""
+_VOLUME_REASONS = ("FailedMount", "FailedAttachVolume", "ProvisioningFailed", "FailedBinding")
+_IMAGE_REASONS = ("ErrImagePull", "ErrImageNeverPull", "Failed", "FailedPull", "InspectFailed")
 
 
 def from_log(text: str) -> Failure | None:
-    """Return the failure that a log or a container's message shows; None if it shows no known one."""
-    for rule in LOG_RULES:
-        failure = rule.failure(text)
-        if failure is not None:
-            return failure
-    return None
+    """Return the failure that a log shows; None if it shows no known one.
+
+    Args:
+        text: the log, or its end.
+    """
+    found = find_first_error(text, LOG_RULES)
+    return found.failure if found else None
+
+
+def from_container(message: str, *, image: bool = False) -> Failure | None:
+    """Return the failure that the message of a container shows; None if it shows no known one.
+
+    Args:
+        message: the message of a container that waits or has ended.
+        image: whether the container waits for its image.
+    """
+    return first_match(_IMAGE_ROWS if image else _OTHER_ROWS, message, Place.CONTAINER)
+
+
+def from_event(reason: str, message: str) -> Failure | None:
+    """Return the failure that an event of a pod or a Job shows; None if it shows no known one.
+
+    Args:
+        reason: the event's reason, such as ``FailedMount``.
+        message: the event's message.
+    """
+    rows: tuple[FailureText, ...] = _OTHER_ROWS
+    if reason in _VOLUME_REASONS:
+        rows = (*VOLUME_TEXTS, *_OTHER_ROWS)
+    elif reason in _IMAGE_REASONS:
+        rows = (*_IMAGE_ROWS, *_OTHER_ROWS)
+    elif reason == "FailedCreate":
+        rows = (*REFUSED_TEXTS, *_OTHER_ROWS)
+    return first_match(rows, message, Place.EVENT)
+
+
+def from_pod(reason: str, message: str) -> Failure | None:
+    """Return the failure that the status of a refused or evicted pod shows; None if it shows no known one.
+
+    Args:
+        reason: the pod's reason, such as ``UnexpectedAdmissionError``.
+        message: the pod's message.
+    """
+    return first_match(LOG_RULES, f"{reason}: {message}" if reason else message, Place.POD)
+
+
+def from_condition(kind: str, reason: str, message: str) -> Failure | None:
+    """Return the failure that a condition of a node shows, if its status is ``True``; None if it shows no known one.
+
+    Args:
+        kind: the condition's type, such as ``GPUMissing``.
+        reason: the condition's reason.
+        message: the condition's message.
+    """
+    return first_match(NODE_TEXTS, f"{kind}: {reason}: {message}", Place.CONDITION)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

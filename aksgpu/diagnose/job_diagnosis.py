@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from aksgpu.diagnose import gpu_failures, program_log
+from aksgpu.diagnose import job_pods as pods_of_job
 from aksgpu.diagnose.cluster_reader import ClusterReader
+from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import Event, event_rows, preemptions, warnings
-from aksgpu.diagnose.pod_diagnosis import RUN_AGAIN, diagnose_pod
+from aksgpu.diagnose.events import event_rows, events_about, preemptions
+from aksgpu.diagnose.kueue_workloads import explain_queued
+from aksgpu.diagnose.pod_diagnosis import diagnose_pod
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs.job_logs import job_pods
 
-__all__ = ["explain_job", "job"]
+__all__ = ["explain_job", "explain_with", "job"]
 
 Condition = Mapping[str, Any]
 _CANCELLED = "aksgpu.dev/cancelled"
@@ -53,7 +57,19 @@ def explain_job(aks: HasKube, obj: Object, remembered: Diagnosis | None = None) 
         remembered: the diagnosis of the Job's pod that failed last, made before that pod was deleted. It is used for a
             failed Job whose pods are gone.
     """
-    reader = ClusterReader(aks)
+    return explain_with(ClusterReader(aks), obj, remembered)
+
+
+def explain_with(reader: ClusterReader, obj: Object, remembered: Diagnosis | None = None) -> Diagnosis:
+    """Explain the state of a Job object with a reader that has read the nodes for other Jobs already.
+
+    Args:
+        reader: reads the cluster.
+        obj: the Job object.
+        remembered: as for :func:`explain_job`.
+    """
+    metadata = obj["metadata"]
+    reader.know(JOB=metadata["name"], NAMESPACE=metadata["namespace"])
     return reader.finish(_diagnose_job(reader, obj, remembered))
 
 
@@ -61,19 +77,21 @@ def _diagnose_job(reader: ClusterReader, obj: Object, remembered: Diagnosis | No
     name = obj["metadata"]["name"]
     conditions = _true_conditions(obj)
     if "Complete" in conditions:
-        return Diagnosis(f"Job {name} is complete: nothing is wrong.")
+        return _complete(reader, obj)
     if "Failed" in conditions:
         return _failed(reader, obj, conditions["Failed"], remembered)
     if obj["metadata"].get("deletionTimestamp"):
         return Diagnosis(f"Job {name} is being deleted, with its pods.", "Wait until it is gone.")
     if obj["spec"].get("suspend"):
-        return _suspended(obj)
+        return _suspended(reader, obj)
     pods = job_pods(reader.aks.kube, obj)
     if not pods:
         return _no_pods(reader, obj)
     alive = [pod for pod in pods if not pod_facts.ended(pod)]
     if not alive:
-        return _between_pods(reader, obj, pods[-1], about_to_fail="FailureTarget" in conditions)
+        return _between_pods(reader, obj, pods, about_to_fail="FailureTarget" in conditions)
+    if len(alive) > 1:
+        return _several_pods(reader, obj, pods, alive)
     newest = alive[-1]
     diagnosis = diagnose_pod(reader, newest)
     if newest["spec"].get("nodeName") or not _lost_pods(obj, pods):
@@ -87,14 +105,62 @@ def _true_conditions(obj: Object) -> dict[str, Condition]:
     return {condition["type"]: condition for condition in conditions if condition["status"] == "True"}
 
 
-def _suspended(obj: Object) -> Diagnosis:
+def _complete(reader: ClusterReader, obj: Object) -> Diagnosis:
+    """Explain a Job that is complete. Its program may not have used the GPU that it held."""
+    name = obj["metadata"]["name"]
+    fine = Diagnosis(f"Job {name} is complete: nothing is wrong.")
+    if not pod_facts.gpus(obj["spec"]["template"]["spec"]):
+        return fine
+    pods = reader.attempt("its pods", lambda: job_pods(reader.aks.kube, obj))
+    for pod in (pods or ())[-1:]:
+        found = program_log.fallback(reader, pod)
+        if found is not None:
+            failure, line = found
+            return reader.known_failure(f"Job {name} is complete, but {failure.verdict}.", failure, (("log", line),))
+    return fine
+
+
+def _suspended(reader: ClusterReader, obj: Object) -> Diagnosis:
+    """Explain a Job that is suspended, by a queue or by a person."""
+    queued = explain_queued(reader, obj, ())
+    if queued is not None:
+        return queued
     metadata = obj["metadata"]
     name = metadata["name"]
     if _CANCELLED in (metadata.get("annotations") or {}):
         return Diagnosis(f"Job {name} was cancelled before its program started.", "Submit it again to run it.")
     patch = '{"spec": {"suspend": False}}'
     resume = f'aks.kube.patch("Job", "{name}", {patch}, namespace="{metadata["namespace"]}")'
-    return Diagnosis(f"Job {name} is suspended: it creates no pods.", resume)
+    shell = (
+        f"kubectl patch job {name} --namespace {metadata['namespace']} --type=merge -p "
+        '\'{"spec":{"suspend":false}}\''
+    )
+    return reader.diagnosis(
+        f"Job {name} is suspended: it creates no pods.", Cure(resume, resume, shell), (), cause="a suspended Job"
+    )
+
+
+def _several_pods(reader: ClusterReader, obj: Object, pods: list[Object], alive: list[Object]) -> Diagnosis:
+    """Explain a Job with several pods that have not ended: by the first that failed, or by one that does not run."""
+    failed = [pod for pod in pods if _has_failed(pod) and not pod_facts.ended_by_deletion(pod, _failure_of(pod))]
+    if failed:
+        return pods_of_job.explain_failed(reader, failed, alive)
+    waiting = [pod for pod in alive if (pod.get("status") or {}).get("phase") != "Running"]
+    if not waiting:
+        return pods_of_job.explain_running(reader, alive)
+    diagnosis = diagnose_pod(reader, waiting[0])
+    running = len(alive) - len(waiting)
+    noun = "pod does" if len(waiting) == 1 else "pods do"
+    verdict = (
+        f"{len(waiting)} of {len(alive)} {noun} not run yet. Pod {waiting[0]['metadata']['name']}: {diagnosis.verdict}"
+    )
+    if running:
+        verdict += f" {running} {'runs' if running == 1 else 'run'} and may wait for the others."
+    return replace(diagnosis, verdict=verdict)
+
+
+def _failure_of(pod: Object) -> Object:
+    return pod_facts.last_failure(pod) or {}
 
 
 def _lost_pods(obj: Object, pods: list[Object]) -> bool:
@@ -114,10 +180,15 @@ def _after_preemption(reader: ClusterReader, obj: Object, diagnosis: Diagnosis) 
     return replace(diagnosis, verdict=verdict + diagnosis.verdict, rows=rows)
 
 
-def _between_pods(reader: ClusterReader, obj: Object, newest: Object, *, about_to_fail: bool) -> Diagnosis:
+def _between_pods(reader: ClusterReader, obj: Object, pods: list[Object], *, about_to_fail: bool) -> Diagnosis:
     """Explain a Job whose pods have all ended while the Job itself has not."""
     name = obj["metadata"]["name"]
-    diagnosis = diagnose_pod(reader, newest)
+    newest = pods[-1]
+    failed = [pod for pod in pods if _has_failed(pod)]
+    if (newest.get("status") or {}).get("phase") != "Succeeded" and failed:
+        diagnosis = pods_of_job.explain_failed(reader, failed, [])
+    else:
+        diagnosis = diagnose_pod(reader, newest)
     if (newest.get("status") or {}).get("phase") == "Succeeded":
         return Diagnosis(
             f"Job {name} is completing: its pods have succeeded, and the Job controller has not recorded it yet.",
@@ -137,11 +208,11 @@ def _failed(reader: ClusterReader, obj: Object, condition: Condition, remembered
     reason = condition.get("reason") or "Failed"
     rows: Rows = ((f"Job {name}", f"{reason}: {condition.get('message') or ''}"),)
     if reason == "DeadlineExceeded":
-        return _deadline_exceeded(obj, rows)
+        return _deadline_exceeded(reader, obj, rows)
     pods = reader.attempt("its pods", lambda: job_pods(reader.aks.kube, obj))
     failed = [pod for pod in pods or () if _has_failed(pod)]
     if failed:
-        diagnosis = diagnose_pod(reader, failed[-1])
+        diagnosis = pods_of_job.explain_failed(reader, failed, [])
     elif remembered is not None:
         diagnosis = remembered
     elif pods is None:
@@ -156,14 +227,18 @@ def _has_failed(pod: Object) -> bool:
     return pod_facts.last_failure(pod) is not None or (pod.get("status") or {}).get("phase") == "Failed"
 
 
-def _deadline_exceeded(obj: Object, rows: Rows) -> Diagnosis:
+def _deadline_exceeded(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
     seconds = obj["spec"].get("activeDeadlineSeconds")
-    return Diagnosis(
-        f"Job {obj['metadata']['name']} failed: it ran longer than the {seconds} s that activeDeadlineSeconds allows. "
-        "The time that it waits for a node counts.",
+    cure = Cure(
         f"Raise spec.activeDeadlineSeconds, or have the program do less; {RUN_AGAIN}",
-        rows,
+        edit_job('manifest["spec"]["activeDeadlineSeconds"] = 86400'),
+        EDIT_JOB_SHELL,
     )
+    verdict = (
+        f"Job {obj['metadata']['name']} failed: it ran longer than the {seconds} s that activeDeadlineSeconds allows. "
+        "The time that it waits for a node counts."
+    )
+    return reader.diagnosis(verdict, cure, rows, cause="DeadlineExceeded")
 
 
 def _failure_message(obj: Object, condition: Condition) -> str:
@@ -202,14 +277,14 @@ def _pods_gone(reader: ClusterReader, obj: Object, condition: Condition, rows: R
 
 def _no_pods(reader: ClusterReader, obj: Object) -> Diagnosis:
     """Explain a Job that has not ended and has no pod."""
-    events = warnings(reader, obj)
+    events = events_about(reader, obj)
     rows = event_rows(events)
     preempted = preemptions(reader, obj)
     if preempted:
         rows = (*rows, ("event Preempted", preempted[-1][1]))
-    refusals = [message for reason, message in events if reason == "FailedCreate"]
+    refusals = [event.message for event in events if event.reason == "FailedCreate"]
     if refusals:
-        return _pod_refused(obj, refusals[-1], rows)
+        return _pod_refused(reader, obj, refusals[-1], rows)
     if preempted:
         return _pod_preempted(obj, preempted[-1], rows)
     name = obj["metadata"]["name"]
@@ -217,23 +292,34 @@ def _no_pods(reader: ClusterReader, obj: Object) -> Diagnosis:
         verdict = f"Job {name} has no pod: the last one failed and is gone. The Job controller creates another one."
         return Diagnosis(verdict, "Wait: the pause before an attempt grows up to six minutes.", rows)
     verdict = f"Job {name} has no pod yet: the Job controller has not created one."
-    return Diagnosis(verdict, "Wait a moment.", rows)
+    return reader.diagnosis(verdict, _NO_POD_YET, rows)
 
 
-def _pod_refused(obj: Object, message: str, rows: Rows) -> Diagnosis:
+_NO_POD_YET = Cure(
+    "Wait a moment. If it stays like this for a minute, kubectl describe job JOB --namespace NAMESPACE shows why.",
+    "",
+    "kubectl describe job JOB --namespace NAMESPACE",
+)
+_REFUSED = Cure(
+    f"Correct what the message names; {RUN_AGAIN}",
+    edit_job("print(pod)"),
+    EDIT_JOB_SHELL,
+)
+
+
+def _pod_refused(reader: ClusterReader, obj: Object, message: str, rows: Rows) -> Diagnosis:
     """Explain a Job whose pods the API server refuses."""
     name = obj["metadata"]["name"]
-    if "exceeded quota" in message:
-        return Diagnosis(
-            f"Job {name} has no pod: the namespace's ResourceQuota is used up.",
-            "Delete a Job that uses what is limited (jobs.list(aks) shows them), or have the quota raised.",
-            rows,
-        )
-    verdict = f"Job {name} has no pod: the API server refuses it: {message}"
-    return Diagnosis(verdict, f"Correct what the message names; {RUN_AGAIN}", rows)
+    known = gpu_failures.from_event("FailedCreate", message)
+    if known is None:
+        return reader.diagnosis(f"Job {name} has no pod: the API server refuses it: {message}", _REFUSED, rows)
+    verdict = f"Job {name} has no pod: {known.verdict}."
+    if known.name != "the quota is used up":
+        verdict = f"{verdict} The API server says: {message}"
+    return reader.known_failure(verdict, known, rows)
 
 
-def _pod_preempted(obj: Object, preempted: Event, rows: Rows) -> Diagnosis:
+def _pod_preempted(obj: Object, preempted: tuple[str, str], rows: Rows) -> Diagnosis:
     """Explain a Job whose pod was preempted and is gone."""
     pod_name, _ = preempted
     return Diagnosis(

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from aksgpu.capacity import Usage, holders
 from aksgpu.common.tolerations import tolerates
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import Node, taint_text
+from aksgpu.kube.taint_kinds import TaintKind, meaning
 
 __all__ = ["Obstacle", "ObstacleKind", "obstacles"]
 
-_NODE_CONDITION_TAINTS = "node.kubernetes.io/"
-"""Prefix of the taints that Kubernetes adds for a node's condition. The condition itself is an obstacle of its own."""
+_CORDONED_TAINT = "node.kubernetes.io/unschedulable"
 
 
 class ObstacleKind(StrEnum):
@@ -30,7 +29,17 @@ class ObstacleKind(StrEnum):
     SELECTOR = "selector"
     """The node lacks a label that the pod's nodeSelector or required node affinity asks for."""
     TAINT = "taint"
-    """The node has a taint that the pod does not tolerate."""
+    """The node has a taint of its pool that the pod does not tolerate."""
+    SYSTEM = "system"
+    """The node is reserved for the system's pods by a taint that no other pod may tolerate."""
+    STARTING = "starting"
+    """The node is being set up, which a taint says."""
+    PRESSURE = "pressure"
+    """The node lacks disk, memory or process numbers."""
+    LEAVING = "leaving"
+    """The node is about to be removed, repaired or upgraded."""
+    UNHEALTHY = "unhealthy"
+    """The node has GPUs, and none of them is healthy."""
     NO_GPU = "no gpu"
     NO_PLUGIN = "no plugin"
     """The node has a GPU and advertises none."""
@@ -74,8 +83,10 @@ def obstacles(pod_spec: Object, requested: Mapping[str, int], node: Node, use: U
         found.append(Obstacle(ObstacleKind.SELECTOR, f"the node has no label {requirement}"))
     tolerations = pod_spec.get("tolerations") or ()
     for taint in node.taints:
-        if _keeps_pods_off(taint) and not tolerates(tolerations, taint):
-            found.append(Obstacle(ObstacleKind.TAINT, f"taint {taint_text(taint)} is not tolerated"))
+        if taint["effect"] != "PreferNoSchedule" and not tolerates(tolerations, taint):
+            obstacle = _taint_obstacle(taint, node)
+            if obstacle is not None and obstacle not in found:
+                found.append(obstacle)
     for resource, count in requested.items():
         obstacle = _gpu_obstacle(resource, count, node, use)
         if obstacle is not None:
@@ -83,9 +94,26 @@ def obstacles(pod_spec: Object, requested: Mapping[str, int], node: Node, use: U
     return found
 
 
-def _keeps_pods_off(taint: Mapping[str, Any]) -> bool:
-    """Whether a taint is an obstacle for pods that do not tolerate it."""
-    return taint["effect"] != "PreferNoSchedule" and not taint["key"].startswith(_NODE_CONDITION_TAINTS)
+_OBSTACLE_OF_TAINT = {
+    TaintKind.SYSTEM: ObstacleKind.SYSTEM,
+    TaintKind.STARTING: ObstacleKind.STARTING,
+    TaintKind.NOT_READY: ObstacleKind.NOT_READY,
+    TaintKind.PRESSURE: ObstacleKind.PRESSURE,
+    TaintKind.REPAIRED: ObstacleKind.LEAVING,
+    TaintKind.LEAVING: ObstacleKind.LEAVING,
+}
+
+
+def _taint_obstacle(taint: Object, node: Node) -> Obstacle | None:
+    """Return the obstacle of a taint that the pod does not tolerate; None if the node's state says the same."""
+    found = meaning(taint["key"])
+    if found.kind == TaintKind.POOL:
+        return Obstacle(ObstacleKind.TAINT, f"taint {taint_text(taint)} is not tolerated")
+    if found.kind == TaintKind.NOT_READY and not node.ready:
+        return None
+    if taint["key"] == _CORDONED_TAINT and node.cordoned:
+        return None
+    return Obstacle(_OBSTACLE_OF_TAINT[found.kind], f"the node {found.text} (taint {taint_text(taint)})")
 
 
 def _gpu_obstacle(resource: str, count: int, node: Node, use: Usage | None) -> Obstacle | None:
@@ -106,6 +134,8 @@ def _not_advertised(resource: str, node: Node) -> Obstacle:
     """Return why a node advertises nothing of a GPU resource."""
     if not node.gpu:
         return Obstacle(ObstacleKind.NO_GPU, "the node has no GPU")
+    if node.capacity.get(resource):
+        return Obstacle(ObstacleKind.UNHEALTHY, f"0 of {node.capacity[resource]} {resource} are healthy")
     others = [name for name, count in sorted(node.allocatable.items()) if count]
     if others:
         return Obstacle(ObstacleKind.OTHER_GPU, f"the node has {', '.join(others)} and no {resource}")

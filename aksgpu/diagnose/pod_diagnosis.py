@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from aksgpu.diagnose import gpu_failures, program_log
 from aksgpu.diagnose.cluster_reader import ClusterReader
+from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import event_rows, warnings
-from aksgpu.diagnose.gpu_failures import Failure, from_log
-from aksgpu.diagnose.pod_scheduling import MOUNT_FIX, explain_unscheduled
+from aksgpu.diagnose.events import Event, event_rows, events_about, moment_of
+from aksgpu.diagnose.exit_codes import meaning_of
+from aksgpu.diagnose.failure_text import Failure
+from aksgpu.diagnose.kueue_workloads import QUEUE_LABEL, explain_queued
+from aksgpu.diagnose.node_problems import problems_of
+from aksgpu.diagnose.pod_scheduling import explain_unscheduled
 from aksgpu.diagnose.runner_exits import explain_runner
+from aksgpu.diagnose.start_texts import PULL_WAIT
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
@@ -19,57 +26,156 @@ from aksgpu.kube.node_facts import read
 
 __all__ = ["RUN_AGAIN", "diagnose_pod", "explain_failure", "explain_pod", "pod"]
 
-RUN_AGAIN = "then run it again with replace=True."
-"""End of a fix that changes the program or the manifest."""
-
 
 class _Disruption(NamedTuple):
     """Why the cluster ended a pod."""
 
     cause: str
-    fix: str
+    cure: Cure
 
+
+_SHOW_NODES = "from aksgpu import capacity\ncapacity.nodes(aks)"
+_KEEP_NODE = edit_job(
+    'annotations = manifest["spec"]["template"].setdefault("metadata", {}).setdefault("annotations", {})',
+    'annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] = "false"',
+    'annotations["karpenter.sh/do-not-disrupt"] = "true"',
+)
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": _Disruption(
         "the scheduler gave its place to a pod of higher priority",
-        "Wait for a free GPU: capacity.gpus(aks); or give the Job's pods a higher priorityClassName.",
+        Cure(
+            "Wait for a free GPU: capacity.gpus(aks); or give the Job's pods a higher priorityClassName.",
+            edit_job('pod["priorityClassName"] = "PRIORITY-CLASS"'),
+            "kubectl get priorityclasses",
+        ),
     ),
     "DeletionByTaintManager": _Disruption(
         "its node got a taint that it does not tolerate",
-        "capacity.nodes(aks) shows the nodes; the Job controller starts another pod elsewhere.",
+        Cure(
+            "capacity.nodes(aks) shows the nodes; the Job controller starts another pod elsewhere.",
+            _SHOW_NODES,
+            "kubectl get nodes",
+        ),
     ),
     "EvictionByEvictionAPI": _Disruption(
-        "it was evicted, as the autoscaler and kubectl drain do",
-        'Set the annotation cluster-autoscaler.kubernetes.io/safe-to-evict: "false" in spec.template.metadata, so that '
-        "the autoscaler leaves its node alone.",
+        "it was evicted, as the autoscaler, node auto-provisioning and kubectl drain do",
+        Cure(
+            'Set the annotations cluster-autoscaler.kubernetes.io/safe-to-evict: "false" and '
+            "karpenter.sh/do-not-disrupt: "
+            '"true" in spec.template.metadata, so that the autoscalers leave its node alone.',
+            _KEEP_NODE,
+            EDIT_JOB_SHELL,
+        ),
     ),
     "DeletionByPodGC": _Disruption(
         "its node is gone",
-        "capacity.nodes(aks) shows the nodes; the Job controller starts another pod elsewhere.",
+        Cure(
+            "capacity.nodes(aks) shows the nodes; the Job controller starts another pod elsewhere.",
+            _SHOW_NODES,
+            "kubectl get nodes",
+        ),
     ),
     "TerminationByKubelet": _Disruption(
         "its node ended it, for lack of memory or disk or because the node shuts down",
-        "Ask for the memory and disk that it uses (resources.requests): capacity.nodes(aks) shows the nodes.",
+        Cure(
+            "Ask for the memory and disk that it uses (resources.requests): capacity.nodes(aks) shows the nodes.",
+            edit_job(
+                'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {}).update({"memory": "32Gi", '
+                '"ephemeral-storage": "100Gi"})',
+            ),
+            EDIT_JOB_SHELL,
+        ),
     ),
 }
 """Reasons of the condition DisruptionTarget."""
 
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 """States of a pod whose container cannot be created or started."""
-_START_ERRORS = ("StartError", "ContainerCannotRun")
+_START_ERRORS = ("StartError", "ContainerCannotRun", "ContainerStatusUnknown")
 """Reasons of a container that ended because its program could not be started."""
+_LONG_START = timedelta(minutes=30)
+"""Time after which a pod that is not started yet needs somebody to look at it."""
+_SHOWN_LOG = 20
+"""Lines of a log that are evidence."""
 
-_CONFIG_FIX = "Create what the message names (a ConfigMap, a Secret, a key in one), or correct the manifest."
-_MEMORY_FIX = f"Raise resources.limits.memory, or have the program use less; {RUN_AGAIN}"
-_COMMAND_FIX = f"Correct command and args: the program must be in the image; {RUN_AGAIN}"
-_NODE_FIX = "capacity.nodes(aks) shows the nodes; Kubernetes starts the pod elsewhere after five minutes."
-_PULL_WAIT = "Wait: a GPU image has several GB, and its first pull on a node takes minutes."
-_FAILED_POD_FIXES = {
-    "Evicted": "Ask for the memory or disk that it uses (resources.requests), so that it is not the first to go.",
-    "UnexpectedAdmissionError": "The node lost its GPU in the meantime: plugin.status(aks).",
+_CONFIG = Cure(
+    "Create what the message names (a ConfigMap, a Secret, a key in one), or correct the manifest.",
+    "",
+    "kubectl describe pod POD --namespace NAMESPACE",
+)
+_NOT_STARTED = Cure(
+    "The text is not one of those that are known here. Read the message: it comes from the node's container runtime. "
+    "diagnose.node(aks, 'NODE') shows whether the node is healthy.",
+    'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
+    "kubectl describe pod POD --namespace NAMESPACE\nkubectl describe node NODE",
+)
+_MEMORY = Cure(
+    f"Raise resources.limits.memory, or have the program use less; {RUN_AGAIN}",
+    edit_job('pod["containers"][0].setdefault("resources", {}).setdefault("limits", {})["memory"] = "32Gi"'),
+    EDIT_JOB_SHELL,
+)
+_COMMAND = Cure(
+    f"Correct command and args: the program must be in the image; {RUN_AGAIN}",
+    edit_job('pod["containers"][0]["command"] = ["python", "train.py"]'),
+    EDIT_JOB_SHELL,
+)
+_NODE = Cure(
+    "capacity.nodes(aks) shows the nodes; Kubernetes starts the pod elsewhere after five minutes. diagnose.node(aks, "
+    "'NODE') "
+    "shows what the node lacks.",
+    'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
+    "kubectl describe node NODE",
+)
+_PULL = Cure(
+    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs its "
+    "pull "
+    "secret, or az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
+    edit_job('pod["containers"][0]["image"] = "REGISTRY/NAME:TAG"'),
+    "docker manifest inspect IMAGE",
+    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs its "
+    "pull "
+    "secret.",
+)
+_RUN_AGAIN = Cure(
+    "Run it again.",
+    'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), replace=True)',
+    EDIT_JOB_SHELL,
+)
+_READ_LOG = Cure(
+    f"Read the end of its log in the evidence, correct the program, {RUN_AGAIN}",
+    'from aksgpu import logs\nprint(logs.read(aks, "POD", namespace="NAMESPACE", tail_lines=200))',
+    "kubectl logs POD --namespace NAMESPACE --all-containers --tail=200",
+)
+_NO_LOG = Cure(
+    f"Its log is empty or could not be read: the program printed nothing before it ended. Have it print what it does, "
+    f"{RUN_AGAIN}",
+    edit_job('pod["containers"][0].setdefault("env", []).append({"name": "PYTHONUNBUFFERED", "value": "1"})'),
+    "kubectl logs POD --namespace NAMESPACE --all-containers",
+)
+_FAILED_POD_CURES = {
+    "Evicted": Cure(
+        "Ask for the memory or disk that it uses (resources.requests), so that it is not the first to go.",
+        edit_job(
+            'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {}).update({"memory": "32Gi", '
+            '"ephemeral-storage": "100Gi"})',
+        ),
+        EDIT_JOB_SHELL,
+    ),
+    "UnexpectedAdmissionError": Cure(
+        "The node could not give the pod what it had advertised: plugin.status(aks) and diagnose.node(aks, 'NODE') "
+        "show its "
+        "GPUs. Run it again.",
+        'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
+        "kubectl describe node NODE",
+    ),
+    "DeadlineExceeded": Cure(
+        f"Raise spec.template.spec.activeDeadlineSeconds, or have the program do less; {RUN_AGAIN}",
+        edit_job('pod.pop("activeDeadlineSeconds", None)'),
+        EDIT_JOB_SHELL,
+    ),
 }
-"""What to do about a failed pod, by its state."""
+"""What to do about a failed pod, by its reason, if its message is not known."""
 
 
 def pod(aks: HasKube, name: str, *, namespace: str | None = None) -> Diagnosis:
@@ -108,11 +214,12 @@ def explain_failure(aks: HasKube, obj: Object) -> Diagnosis | None:
         obj: the Pod object.
     """
     reader = ClusterReader(aks)
+    reader.know_pod(obj)
     if pod_facts.disruption(obj):
-        return reader.finish(_disrupted(obj, _pod_rows(reader, obj)))
+        return reader.finish(_disrupted(reader, obj, _pod_rows(obj, events_about(reader, obj))))
     failure = pod_facts.last_failure(obj)
     if failure and not pod_facts.ended_by_deletion(obj, failure):
-        return reader.finish(_crashed(reader, obj, failure, _pod_rows(reader, obj)))
+        return reader.finish(_crashed(reader, obj, failure, _pod_rows(obj, events_about(reader, obj))))
     if (obj.get("status") or {}).get("phase") == "Failed":
         return reader.finish(diagnose_pod(reader, obj))
     return None
@@ -125,13 +232,15 @@ def diagnose_pod(reader: ClusterReader, obj: Object) -> Diagnosis:
         reader: reads the cluster and collects what could not be read.
         obj: the Pod object.
     """
+    reader.know_pod(obj)
     word, message = pod_facts.state(obj)
-    rows = _pod_rows(reader, obj)
+    events = events_about(reader, obj)
+    rows = _pod_rows(obj, events)
     phase = (obj.get("status") or {}).get("phase")
     if phase == "Succeeded":
-        return Diagnosis("The pod has succeeded: nothing is wrong.", "", rows)
+        return _succeeded(reader, obj, rows)
     if pod_facts.disruption(obj):
-        return _disrupted(obj, rows)
+        return _disrupted(reader, obj, rows)
     if word in pod_facts.UNPULLABLE:
         return _unpullable(reader, obj, message, rows)
     if word in _UNSTARTABLE:
@@ -140,36 +249,52 @@ def diagnose_pod(reader: ClusterReader, obj: Object) -> Diagnosis:
     if failure and word not in ("Running", "Completed") and not pod_facts.ended_by_deletion(obj, failure):
         return _crashed(reader, obj, failure, rows)
     if phase == "Failed":
-        return _failed(reader, word, message, rows)
+        return _failed(reader, obj, rows)
     if not obj["spec"].get("nodeName") and word != "Terminating":
-        return explain_unscheduled(reader, obj, rows)
-    return _on_a_node(reader, obj, word, rows)
+        return _unscheduled(reader, obj, rows, events)
+    return _on_a_node(reader, obj, word, rows, events)
 
 
-def _pod_rows(reader: ClusterReader, obj: Object) -> Rows:
+def _unscheduled(reader: ClusterReader, obj: Object, rows: Rows, events: list[Event]) -> Diagnosis:
+    """Explain a pod without a node: a queue may hold it."""
+    gated = obj["spec"].get("schedulingGates")
+    if gated or (obj["metadata"].get("labels") or {}).get(QUEUE_LABEL):
+        queued = explain_queued(reader, obj, rows)
+        if queued is not None:
+            return queued
+    return explain_unscheduled(reader, obj, rows, events)
+
+
+def _pod_rows(obj: Object, events: list[Event]) -> Rows:
     """Return the pod's state and its events as evidence."""
     word, message = pod_facts.state(obj)
     state = (f"pod {obj['metadata']['name']}", f"{word}: {message}" if message else word)
-    return (state, *event_rows(warnings(reader, obj)))
+    return (state, *event_rows(events))
 
 
-# Pods with a node whose program has not failed
+# Pods whose program has not failed
 
 
-def _on_a_node(reader: ClusterReader, obj: Object, word: str, rows: Rows) -> Diagnosis:
+def _succeeded(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
+    """Explain a pod that has succeeded. It may not have used the GPU that it held."""
+    found = program_log.fallback(reader, obj)
+    if found is None:
+        return Diagnosis("The pod has succeeded: nothing is wrong.", "", rows)
+    failure, line = found
+    verdict = f"The pod has succeeded, but {failure.verdict}."
+    return reader.known_failure(verdict, failure, (*rows, ("log", line)))
+
+
+def _on_a_node(reader: ClusterReader, obj: Object, word: str, rows: Rows, events: list[Event]) -> Diagnosis:
     node_name = obj["spec"].get("nodeName")
     problem = _node_problem(reader, node_name) if node_name else ""
     if problem:
-        return Diagnosis(f"The pod's node {problem}.", _NODE_FIX, rows)
+        return reader.diagnosis(f"The pod's node {problem}.", _NODE, rows, cause="the node is lost")
     if word == "Terminating":
-        return _terminating(obj, rows)
+        return _terminating(reader, obj, rows)
     if (obj.get("status") or {}).get("phase") == "Running":
         return _running(reader, obj, rows)
-    mounting = [text for what, text in rows if what in ("event FailedMount", "event FailedAttachVolume")]
-    if mounting:
-        return Diagnosis(f"The pod waits for a volume: {mounting[-1]}", MOUNT_FIX, rows)
-    verdict = f"The pod is being started on {node_name}: its image is pulled, or its volumes are mounted."
-    return Diagnosis(verdict, _PULL_WAIT, rows)
+    return _starting(reader, obj, rows, events)
 
 
 def _node_problem(reader: ClusterReader, name: str) -> str:
@@ -179,10 +304,85 @@ def _node_problem(reader: ClusterReader, name: str) -> str:
         return ""
     if not node:
         return f"{name} is gone"
+    reader.know(POOL=read(node).pool)
     return "" if read(node).ready else f"{name} is not ready"
 
 
+def _starting(reader: ClusterReader, obj: Object, rows: Rows, events: list[Event]) -> Diagnosis:
+    """Explain a pod that has a node and no running container yet."""
+    # What failed before the image was pulled has succeeded since.
+    pulled = max((number for number, event in enumerate(events) if event.reason == "Pulled"), default=-1)
+    events = events[pulled + 1 :]
+    for event in reversed(events):
+        failure = gpu_failures.from_event(event.reason, event.message) if event.warning else None
+        if failure is not None:
+            waits = (
+                "waits for a volume" if event.reason in ("FailedMount", "FailedAttachVolume") else "cannot be started"
+            )
+            verdict = f"The pod {waits}: {failure.verdict} ({event.message})"
+            if waits == "waits for a volume":
+                verdict = f"The pod waits for a volume: {event.message}"
+            return _known_failure(reader, obj, verdict, failure, rows)
+    unknown = [event for event in events if event.warning and event.reason.startswith("Failed")]
+    if unknown:
+        event = unknown[-1]
+        if event.reason in ("FailedMount", "FailedAttachVolume"):
+            return reader.diagnosis(f"The pod waits for a volume: {event.message}", _MOUNT, rows, cause="a volume")
+        verdict = f"The pod cannot be started ({event.reason}): {event.message}"
+        return reader.diagnosis(verdict, _NOT_STARTED, rows)
+    return _being_started(reader, obj, rows, events)
+
+
+_MOUNT = Cure(
+    "Create what the message names (a Secret, a ConfigMap, a claim), or correct the manifest's volumes.",
+    'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+    "kubectl describe pod POD --namespace NAMESPACE\nkubectl get pvc --namespace NAMESPACE",
+)
+
+
+def _being_started(reader: ClusterReader, obj: Object, rows: Rows, events: list[Event]) -> Diagnosis:
+    """Explain a pod whose image is pulled or whose volumes are mounted. After a while, waiting does not help."""
+    node_name = obj["spec"]["nodeName"]
+    pulling = [event for event in events if event.reason == "Pulling"]
+    what = f"{pulling[-1].message}" if pulling else "its image is pulled, or its volumes are mounted"
+    since = _scheduled_at(obj)
+    age = None if since is None else datetime.now(UTC) - since
+    if age is not None and age > _LONG_START:
+        minutes = int(age.total_seconds() // 60)
+        verdict = f"The pod has been starting on {node_name} for {minutes} minutes: {what}."
+        return reader.diagnosis(verdict, _LOOK, rows, cause="a start that takes too long")
+    verdict = f"The pod is being started on {node_name}: {what}."
+    return reader.diagnosis(verdict, PULL_WAIT, rows, cause="the pod is being started")
+
+
+_LOOK = Cure(
+    "It takes longer than any image should. Look at the node and the pod's events; with a very large image use "
+    "artifact "
+    "streaming, a smaller image, or a larger OS disk, whose speed grows with its size.",
+    'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
+    "kubectl describe pod POD --namespace NAMESPACE\nkubectl describe node NODE",
+)
+
+
+def _scheduled_at(obj: Object) -> datetime | None:
+    """Return when the pod got its node; None if that is not known."""
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "True":
+            return moment_of(condition.get("lastTransitionTime"))
+    return None
+
+
 def _running(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
+    """Explain a running pod: its node's GPUs may be sick, or its program may use the CPU only."""
+    sick = _sick_node(reader, obj)
+    if sick is not None:
+        failure, text = sick
+        verdict = f"The pod is running, but {failure.verdict}."
+        return reader.known_failure(verdict, failure, (*rows, (f"node {obj['spec']['nodeName']}", text)))
+    found = program_log.fallback(reader, obj)
+    if found is not None:
+        failure, line = found
+        return reader.known_failure(f"The pod is running, but {failure.verdict}.", failure, (*rows, ("log", line)))
     verdict = "The pod is running: nothing is wrong."
     if reader.unknown:
         verdict = "The pod is running: nothing is known to be wrong, but not all of it could be read."
@@ -191,15 +391,26 @@ def _running(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
     return Diagnosis(verdict, "", rows)
 
 
-def _terminating(obj: Object, rows: Rows) -> Diagnosis:
+def _sick_node(reader: ClusterReader, obj: Object) -> tuple[Failure, str] | None:
+    """Return what the node of a pod with GPUs reports about them, and its text; None if it reports nothing."""
+    if not pod_facts.gpus(obj["spec"]) or not obj["spec"].get("nodeName"):
+        return None
+    node = reader.node(obj["spec"]["nodeName"])
+    for problem in problems_of(node or {}):
+        if problem.about_gpus:
+            return problem.failure, f"{problem.condition}: {problem.text}"
+    return None
+
+
+def _terminating(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
     """Explain a pod that a person or a controller is deleting."""
     metadata = obj["metadata"]
     grace = metadata.get("deletionGracePeriodSeconds")
     if grace is None:
         grace = obj["spec"].get("terminationGracePeriodSeconds", 30)
-    return Diagnosis(
+    return reader.diagnosis(
         f"The pod is being deleted: its program was asked to end, and is killed after {metadata['deletionTimestamp']}.",
-        f"Wait until it has ended, {grace} s at most; a program that handles SIGTERM ends sooner.",
+        Cure(f"Wait until it has ended, {grace} s at most; a program that handles SIGTERM ends sooner."),
         rows,
     )
 
@@ -207,31 +418,43 @@ def _terminating(obj: Object, rows: Rows) -> Diagnosis:
 # Pods that the cluster ended, or that cannot start
 
 
-def _disrupted(obj: Object, rows: Rows) -> Diagnosis:
+def _disrupted(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
     """Explain a pod that the cluster ended. Its program did not fail."""
     condition = pod_facts.disruption(obj) or {}
     reason = condition.get("reason") or ""
-    other = _Disruption(f"the cluster ended it ({reason})", "Run it again.")
+    message = condition.get("message") or ""
+    other = _Disruption(f"the cluster ended it ({reason})", _RUN_AGAIN)
     disruption = _DISRUPTIONS.get(reason, other)
     state = "was ended" if pod_facts.ended(obj) else "is being deleted"
     verdict = f"The pod {state}: {disruption.cause}"
-    if condition.get("message"):
-        verdict += f" ({condition['message']})"
-    return Diagnosis(f"{verdict}.", disruption.fix, rows)
+    if message:
+        verdict += f" ({message})"
+    status = obj.get("status") or {}
+    known = gpu_failures.from_pod(str(status.get("reason") or ""), str(status.get("message") or message))
+    if known is not None:
+        return _known_failure(reader, obj, f"{verdict}: {known.verdict}.", known, rows)
+    return reader.diagnosis(f"{verdict}.", disruption.cure, rows, cause=reason)
 
 
 def _unpullable(reader: ClusterReader, obj: Object, message: str, rows: Rows) -> Diagnosis:
     """Explain a pod whose image cannot be pulled."""
     cause = re.sub(r'^Back-off pulling image "[^"]*": (?:ErrImagePull: )?', "", message)
+    if not cause or cause.startswith("Back-off pulling image"):
+        # Older versions of Kubernetes have the reason in the events alone.
+        texts = [text for what, text in rows if what == "event Failed" and "Error: " not in text]
+        cause = texts[-1] if texts else cause
     verdict = f"The image {_waiting_image(obj)} cannot be pulled: {cause}"
     # A cluster that provides images in its own way says with this event what to do.
     advice = [text for what, text in rows if what == "event ImageUnavailable"]
     if advice:
-        return Diagnosis(verdict, advice[-1], rows)
-    fix = "Check the image's name and tag. A private registry needs its pull secret"
-    if reader.has_azure:
-        fix += ", or az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY"
-    return Diagnosis(verdict, f"{fix}.", rows)
+        return Diagnosis(verdict, advice[-1], rows, cause="the image is not provided")
+    registry = re.search(r"\b([a-z0-9]{5,50})\.azurecr\.", cause)
+    reader.know(REGISTRY=registry[1] if registry else None)
+    known = gpu_failures.from_container(cause, image=True) or gpu_failures.from_container(cause)
+    if known is None:
+        return reader.diagnosis(verdict, _PULL, rows)
+    clause = f"{verdict.rstrip('.')}. {known.verdict[0].upper()}{known.verdict[1:]}."
+    return reader.known_failure(clause, known, rows)
 
 
 def _waiting_image(obj: Object) -> str:
@@ -246,24 +469,28 @@ def _waiting_image(obj: Object) -> str:
 def _unstartable(reader: ClusterReader, obj: Object, message: str, rows: Rows) -> Diagnosis:
     """Explain a pod whose container cannot be created or started."""
     verdict = f"The container cannot be started: {message}"
-    known = from_log(message)
-    if known is None:
-        return Diagnosis(verdict, _CONFIG_FIX, rows)
-    return _known_failure(reader, obj, verdict, known, rows)
+    known = gpu_failures.from_container(message)
+    if known is not None:
+        return _known_failure(reader, obj, f"{verdict.rstrip('.')}. {_sentence(known)}", known, rows)
+    cure = _CONFIG if "not found" in message or "key" in message else _NOT_STARTED
+    return reader.diagnosis(verdict, cure, rows)
+
+
+def _sentence(failure: Failure) -> str:
+    return f"{failure.verdict[0].upper()}{failure.verdict[1:]}."
 
 
 # Pods that failed
 
 
-def _failed(reader: ClusterReader, word: str, message: str, rows: Rows) -> Diagnosis:
+def _failed(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
     """Explain a failed pod of which no container failed."""
+    word, message = pod_facts.state(obj)
     verdict = f"The pod failed: {word}: {message}" if message else f"The pod failed: {word}."
-    fix = _FAILED_POD_FIXES.get(word, "")
-    known = from_log(message)
-    if known is None:
-        return Diagnosis(verdict, fix or "Run it again.", rows)
-    error = known.error(verdict, has_azure=reader.has_azure)
-    return Diagnosis(verdict, fix or known.fix_for(reader.has_azure), rows, error)
+    known = gpu_failures.from_pod(word, message)
+    if known is not None:
+        return _known_failure(reader, obj, f"{verdict.rstrip('. ')}. {_sentence(known)}", known, rows)
+    return reader.diagnosis(verdict, _FAILED_POD_CURES.get(word, _RUN_AGAIN), rows, cause=word)
 
 
 def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], rows: Rows) -> Diagnosis:
@@ -275,33 +502,51 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], row
         failure: the ``terminated`` state of the container that failed, with the container's name.
         rows: the evidence that is known already.
     """
-    # While the next run goes on, the log of the failed run is the previous one.
-    previous = pod_facts.state(obj).word == "Running"
-    tail = reader.tail(obj, failure["container"], previous=previous)
-    if tail:
-        rows = (*rows, ("log", tail))
     again = f", and was started again {_restart_count(obj)}" if pod_facts.restarts(obj) else ""
     reason = failure.get("reason")
-    if reason == "OOMKilled":
-        return Diagnosis(f"The container used more memory than its limit (OOMKilled){again}.", _MEMORY_FIX, rows)
+    message = str(failure.get("message") or "")
     if reason in _START_ERRORS:
-        return Diagnosis(f"The program cannot be started{again}: {failure.get('message')}", _COMMAND_FIX, rows)
+        verdict = f"The program cannot be started{again}: {message}"
+        known = gpu_failures.from_container(message)
+        if known is None:
+            return reader.diagnosis(verdict, _COMMAND if "exec" in message or not message else _NOT_STARTED, rows)
+        return _known_failure(reader, obj, f"{verdict.rstrip('.')}. {_sentence(known)}", known, rows)
     runner = explain_runner(obj, failure)
     if runner is not None and runner[1]:
         verdict = f"The program ended with exit code {failure.get('exitCode')}{again}: {runner[0]}"
         return Diagnosis(verdict, runner[1], rows)
-    known = from_log(tail)
-    if known is not None:
-        verdict = f"The program ended with exit code {failure.get('exitCode')}{again}: {known.verdict}."
-        return _known_failure(reader, obj, verdict, known, rows)
+    # While the next run is in progress, the log of the failed run is the previous one.
+    previous = pod_facts.state(obj).word == "Running"
+    log = program_log.read(reader, obj, failure["container"], previous=previous)
+    rows = (*rows, *log.rows(_SHOWN_LOG))
+    if reason == "OOMKilled":
+        verdict = f"The container used more memory than its limit (OOMKilled){again}."
+        return reader.diagnosis(verdict, _MEMORY, rows, cause="the container's memory limit")
+    known = log.failure or gpu_failures.from_log(message)
     init = "" if _is_main_container(obj, failure["container"]) else "init container's "
-    verdict = f"The {init}program ended with exit code {failure.get('exitCode')}{again}"
+    ended = f"The {init}program ended with exit code {failure.get('exitCode')}{again}"
+    if known is not None:
+        how = known.verdict if runner is None else f"{runner[0].rstrip('.')} ({known.verdict})"
+        return _known_failure(reader, obj, f"{ended}: {how}.", known, rows)
     if runner is not None:
-        return Diagnosis(f"{verdict}: {runner[0]}", "Correct the function, then submit it again.", rows)
-    if not tail:
-        return Diagnosis(f"{verdict}.", f"Correct the program, {RUN_AGAIN}", rows)
-    fix = f"Read the end of its log in the evidence, correct the program, {RUN_AGAIN}"
-    return Diagnosis(f"{verdict}: {tail.splitlines()[-1].strip()}", fix, rows)
+        return Diagnosis(f"{ended}: {runner[0]}", "Correct the function, then submit it again.", rows)
+    return _unknown_crash(reader, ended, log, failure, rows)
+
+
+def _unknown_crash(
+    reader: ClusterReader, ended: str, log: program_log.ProgramLog, failure: Mapping[str, Any], rows: Rows
+) -> Diagnosis:
+    """Explain a program whose log shows no known failure, by the first error of the log or by the exit code."""
+    code = meaning_of(failure.get("exitCode"), failure.get("signal"))
+    line = log.line or str(failure.get("message") or "").strip().rpartition("\n")[2]
+    if code is not None and not log.has_error:
+        verdict = f"{ended}: {code.meaning}."
+        if line:
+            verdict = f"{ended}: {line}. The exit code says: {code.meaning}."
+        return reader.diagnosis(verdict, code.cure, rows, cause=code.name)
+    if not line:
+        return reader.diagnosis(f"{ended}.", _NO_LOG, rows)
+    return reader.diagnosis(f"{ended}: {line}", _READ_LOG, rows)
 
 
 def _is_main_container(obj: Object, name: str) -> bool:
@@ -314,11 +559,11 @@ def _known_failure(reader: ClusterReader, obj: Object, verdict: str, known: Fail
     node_name = obj["spec"].get("nodeName")
     node = reader.node(node_name) if node_name else None
     labels = ((node or {}).get("metadata") or {}).get("labels") or {}
+    reader.know(POOL=labels.get("kubernetes.azure.com/agentpool") or labels.get("agentpool"))
     image = labels.get("kubernetes.azure.com/node-image-version")
     if image:
         rows = (*rows, ("node image", image))
-    error = known.error(verdict, has_azure=reader.has_azure)
-    return Diagnosis(verdict, known.fix_for(reader.has_azure), rows, error)
+    return reader.known_failure(verdict, known, rows, nodes=(node_name,) if node_name else ())
 
 
 def _restart_count(obj: Object) -> str:

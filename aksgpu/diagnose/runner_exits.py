@@ -22,6 +22,7 @@ _FIXES = {
     records.VANISHED: "Let the function return instead of calling os._exit(0).",
     records.PYTHON_MISSING: "Use an image with Python 3.8 or newer, or name its path with Executor(python=).",
     records.STOPPED: "Submit it again to run it.",
+    records.NO_OUTPUT: "The image's user must be able to write to the claim of `out`, which needs free space.",
 }
 """What to do, by the runner's own exit codes."""
 _TEXTS = {
@@ -32,6 +33,7 @@ _TEXTS = {
     records.VANISHED: "the program ended before the function returned",
     records.PYTHON_MISSING: "the image has no Python",
     records.STOPPED: "the program was stopped by job.cancel()",
+    records.NO_OUTPUT: "the claim for output cannot be written",
 }
 """What the codes mean, for a pod without a message."""
 

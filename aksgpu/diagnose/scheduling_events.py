@@ -1,26 +1,57 @@
-"""Read why no node takes a pod from the events of the scheduler and the cluster autoscaler. Sends nothing."""
+"""Read why no node takes a pod from the events of the scheduler and of the autoscalers. Sends nothing."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from aksgpu import errors
+from aksgpu.diagnose import scheduling_texts
+from aksgpu.diagnose.cures import Cure, fill
 
-__all__ = ["DEFAULT_POOL", "add_nodes_call", "from_event", "insufficient_resource"]
+__all__ = ["DEFAULT_POOL", "EventReading", "add_nodes_call", "from_event", "read_event"]
 
-_UNSCHEDULED = re.compile(
-    r"0/(?P<nodes>\d{1,9}) nodes are available: (?P<causes>.*?)(?:\. (?:[^.]*, )?preemption: .*|\.?)$", re.S
+_UNSCHEDULED = re.compile(r"0/(?P<nodes>\d{1,9}) nodes are available(?::|\b)\s*(?P<causes>.*)", re.S)
+_NO_NODES = "no nodes available to schedule pods"
+_PREEMPTION = "preemption:"
+"""Where the causes end."""
+_ABOUT_CLAIMS = ("no new claims to deallocate", "still not schedulable", "deallocation of ResourceClaim completed")
+"""What Kubernetes 1.34 and later say before that about claims of devices. These are no causes."""
+_NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^()]*\))?:?(?P<causes>.*)", re.S)
+_KARPENTER = re.compile(
+    r"(?:Failed to schedule pod|Could not schedule pod|no nodepools found)[,:]?\s*(?P<causes>.*)", re.S
 )
-_NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^()]*\))?: (?P<causes>.*)", re.S)
-_CAUSE = re.compile(r"(?<!\d)(?P<count>\d{1,9}) (?P<cause>(?:\{[^{}]*\}|[^,{])+)")
-_INSUFFICIENT = re.compile(r"Insufficient (?P<resource>cpu|memory|ephemeral-storage|pods)|Too many pods")
+_CAUSE = re.compile(r"(?<![\d.])(?P<count>\d{1,9}) (?P<cause>(?:\{[^{}]*\}|[^,{])+)")
+_BINDING = re.compile(r"binding volumes: (?:timed out|context deadline|failed)|persistentvolumeclaim \"")
 
 DEFAULT_POOL = "gpunp"
 """The tutorial's GPU pool. Hints use it when the pod's pool is not known."""
 
 
+@dataclass(frozen=True)
+class EventReading:
+    """What an event says about a pod that has no node.
+
+    Attributes:
+        error: the exception that represents it, with a hint.
+        name: the name of the cause that matters.
+        cure: what helps.
+    """
+
+    error: errors.PodPending
+    name: str
+    cure: Cure
+
+
 def from_event(
-    reason: str, message: str, *, pool: str = DEFAULT_POOL, has_azure: bool = True
+    reason: str,
+    message: str,
+    *,
+    pool: str = DEFAULT_POOL,
+    has_azure: bool = True,
+    tolerations: Iterable[Mapping[str, Any]] = (),
 ) -> errors.PodPending | None:
     """Return the exception for an event that says why no node takes a pod; None for other events.
 
@@ -29,80 +60,73 @@ def from_event(
         message: the event's message.
         pool: the node pool that the hint names.
         has_azure: whether the cluster is managed through Azure, so that there are node pools.
+        tolerations: the pod's tolerations. Taints that they match are not the cause.
     """
-    if reason == "FailedScheduling":
-        match = _UNSCHEDULED.search(message)
-        if match is not None:
-            return _pending(match, pool, has_azure)
-    if reason == "NotTriggerScaleUp":
-        match = _NOT_SCALED.search(message)
-        if match is not None:
-            return _not_scaled(match, pool, has_azure)
+    reading = read_event(reason, message, pool=pool, has_azure=has_azure, tolerations=tolerations)
+    return None if reading is None else reading.error
+
+
+def read_event(
+    reason: str,
+    message: str,
+    *,
+    pool: str = DEFAULT_POOL,
+    has_azure: bool = True,
+    tolerations: Iterable[Mapping[str, Any]] = (),
+) -> EventReading | None:
+    """Return what an event says about a pod that has no node; None for other events. The arguments are those above."""
+    not_scaled = _NOT_SCALED.search(message) if reason == "NotTriggerScaleUp" else None
+    if not_scaled is None and reason in ("FailedScheduling", "NodePoolNotFound", "NoCompatibleNodePools"):
+        not_scaled = _KARPENTER.search(message)
+    if not_scaled is not None:
+        causes = not_scaled["causes"].strip(" .:\n")
+        name, cure = scheduling_texts.advice(causes, autoscaler=True, tolerations=tolerations)
+        counted = _causes(causes) if reason == "NotTriggerScaleUp" else {}
+        reasons = ", ".join(counted) or causes
+        text = f": {reasons}" if reasons else ", and gives no reason"
+        hint = fill(cure.advice_for(has_azure), {"POOL": pool})
+        error = errors.NoScaleUp(f"the autoscaler adds no node for the pod{text}", hint=hint, causes=counted)
+        return EventReading(error, name, cure)
+    if reason in ("FailedScheduling", "Unschedulable"):
+        return _read_unscheduled(message, pool, has_azure, tolerations)
     return None
 
 
-def _pending(match: re.Match[str], pool: str, has_azure: bool) -> errors.PodPending:
-    """Return the exception for the scheduler's event."""
-    causes = _causes(match["causes"])
-    nodes = int(match["nodes"])
-    message = f"no node of {nodes} takes the pod: {', '.join(causes)}"
-    return errors.PodPending(message, hint=_scheduler_hint(causes, pool, has_azure), causes=causes, nodes=nodes)
+def _read_unscheduled(
+    message: str, pool: str, has_azure: bool, tolerations: Iterable[Mapping[str, Any]]
+) -> EventReading | None:
+    """Return what an event of a scheduler says; None if it is about something else, such as a node that changed."""
+    match = _UNSCHEDULED.search(message)
+    nodes = int(match["nodes"]) if match else None
+    if match is not None:
+        causes = _without_preemption(match["causes"])
+    elif _NO_NODES in message:
+        nodes = 0
+        causes = "the cluster has no nodes"
+    elif _BINDING.search(message):
+        causes = message.strip(" .\n")
+    else:
+        return None
+    name, cure = scheduling_texts.advice(causes, tolerations=tolerations)
+    counted = _causes(causes) or ({causes: nodes} if causes and nodes else {})
+    takes = "no node takes the pod" if nodes is None else f"no node of {nodes} takes the pod"
+    text = f"{takes}: {', '.join(counted) or causes}" if causes else takes
+    hint = fill(cure.advice_for(has_azure), {"POOL": pool})
+    error = errors.PodPending(text, hint=hint, causes=counted, nodes=nodes)
+    return EventReading(error, name, cure)
 
 
-def _not_scaled(match: re.Match[str], pool: str, has_azure: bool) -> errors.NoScaleUp:
-    """Return the exception for the autoscaler's event."""
-    causes = _causes(match["causes"])
-    message = f"the autoscaler adds no node for the pod: {', '.join(causes)}"
-    return errors.NoScaleUp(message, hint=_autoscaler_hint(causes, pool, has_azure), causes=causes)
+def _without_preemption(text: str) -> str:
+    """Return the causes without the parts about preemption and about claims of devices."""
+    causes = text.partition(_PREEMPTION)[0].strip(" .,\n")
+    for words in _ABOUT_CLAIMS:
+        causes = causes.removesuffix(words).strip(" .,\n")
+    return causes
 
 
 def _causes(text: str) -> dict[str, int]:
     """Return the causes in an event, with the number of nodes for each."""
-    return {match["cause"].strip(" ."): int(match["count"]) for match in _CAUSE.finditer(text)}
-
-
-def _autoscaler_hint(causes: dict[str, int], pool: str, has_azure: bool) -> str:
-    """Return what to do if the autoscaler adds no node."""
-    text = ", ".join(causes)
-    if "max node group size" in text or "max limit reached" in text:
-        if not has_azure:
-            return "Raise the maximum size of the autoscaler's node group."
-        return (
-            f"cluster.scale_pool(aks, {pool!r}, min_count=0, max_count=5), for example, raises the autoscaler's limit."
-        )
-    if "taint" not in text and "Insufficient nvidia.com/" in text:
-        keep_one = (
-            "The autoscaler does not know that a new node would have GPUs: keep one node until a device plugin has run "
-            "there"
-        )
-        if not has_azure:
-            return f"{keep_one}."
-        return f"{keep_one}: cluster.scale_pool(aks, {pool!r}, min_count=1, max_count=5)."
-    return _scheduler_hint(causes, pool, has_azure)
-
-
-def _scheduler_hint(causes: dict[str, int], pool: str, has_azure: bool) -> str:
-    """Return what to do about the causes that the scheduler names."""
-    text = ", ".join(causes)
-    if "taint" in text:
-        return "jobs.apply(aks, manifest, replace=True) adds the tolerations that the GPU nodes call for."
-    add_nodes = add_nodes_call(pool, nodes=1, has_azure=has_azure)
-    if "Insufficient nvidia.com/" in text:
-        return f"capacity.gpus(aks) shows which pods use the GPUs; wait, or {add_nodes}."
-    resource = insufficient_resource(text)
-    if resource:
-        return f"Ask for less {resource}, wait until other pods end, or {add_nodes}."
-    if "selector" in text or "affinity" in text:
-        return "Correct the manifest's nodeSelector or affinity: capacity.nodes(aks) shows the nodes."
-    return "capacity.nodes(aks) shows the nodes."
-
-
-def insufficient_resource(message: str) -> str:
-    """Return the resource other than GPUs that the scheduler calls insufficient, such as ``cpu``; empty if none is."""
-    match = _INSUFFICIENT.search(message)
-    if match is None:
-        return ""
-    return match["resource"] or "pods"
+    return {" ".join(match["cause"].split()).strip(" ."): int(match["count"]) for match in _CAUSE.finditer(text)}
 
 
 def add_nodes_call(pool: str | None, *, nodes: int, has_azure: bool) -> str:

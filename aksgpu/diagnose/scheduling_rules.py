@@ -13,14 +13,22 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aksgpu.capacity import Usage
+from aksgpu.diagnose.cures import EDIT_JOB_SHELL, Cure, edit_job, fill
 from aksgpu.diagnose.placement import Obstacle, ObstacleKind
 from aksgpu.diagnose.scheduling_events import add_nodes_call
-from aksgpu.errors import AksGpuError, GpuNotAdvertised, PodPending
+from aksgpu.diagnose.scheduling_texts import (
+    NODE_LEAVING,
+    NODE_PRESSURE,
+    NODE_STARTING,
+    ONLY_SYSTEM_NODES,
+    TOLERATE,
+)
+from aksgpu.errors import AksGpuError, GpuLost, GpuNotAdvertised, PodPending
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import GPU, Node
 
-__all__ = ["RULES", "Kinds", "SchedulingRule", "Situation", "first_rule"]
+__all__ = ["NO_PLUGIN", "RULES", "UNHEALTHY", "Kinds", "SchedulingRule", "Situation", "first_rule", "first_user"]
 
 Kinds = AbstractSet[ObstacleKind]
 """The kinds of obstacles between a pod and one node. A rule is never asked about a node without obstacles."""
@@ -37,6 +45,7 @@ class Situation:
         obstacles: what keeps the pod off each node, by node name.
         usage: GPUs in use, by node name; None if that is not known.
         has_azure: whether the cluster is managed through Azure, so that there are node pools.
+        user_kind: the kind of the first user of the GPUs: ``Job`` or ``Pod``, or empty if it is another or not known.
     """
 
     pod: Object
@@ -45,6 +54,7 @@ class Situation:
     obstacles: Mapping[str, list[Obstacle]]
     usage: Mapping[str, Usage] | None
     has_azure: bool
+    user_kind: str = ""
 
     @property
     def resource(self) -> str:
@@ -72,12 +82,6 @@ class Situation:
         """The node pool of the first candidate; None if no candidate belongs to one."""
         return next((node.pool for node in self.candidates if node.pool), None)
 
-    @property
-    def add_nodes(self) -> str:
-        """The call that adds a node, as the end of a sentence."""
-        in_pool = sum(node.pool == self.pool for node in self.nodes)
-        return add_nodes_call(self.pool, nodes=in_pool, has_azure=self.has_azure)
-
     def kinds(self, node: Node) -> Kinds:
         """Return the kinds of obstacles between the pod and a node."""
         return {obstacle.kind for obstacle in self.obstacles[node.name]}
@@ -95,14 +99,14 @@ class SchedulingRule:
     Attributes:
         name: a few words.
         applies: whether the obstacles between the pod and one node mean this explanation.
-        fix: makes the action that helps.
+        cure: makes what helps.
         summary: makes the verdict, as a clause; None uses the texts of the obstacles.
         error: the exception class that represents it.
     """
 
     name: str
     applies: Callable[[Kinds], bool]
-    fix: Callable[[Situation], str]
+    cure: Callable[[Situation], Cure]
     summary: Callable[[Situation], str] | None = None
     error: type[AksGpuError] = PodPending
 
@@ -114,6 +118,14 @@ class SchedulingRule:
 
 
 # Predicates
+
+
+_STARTING = frozenset({ObstacleKind.STARTING, ObstacleKind.NOT_READY, ObstacleKind.NO_PLUGIN})
+
+
+def node_is_starting(kinds: Kinds) -> bool:
+    """The node is being set up, and nothing else keeps the pod off it."""
+    return ObstacleKind.STARTING in kinds and kinds <= _STARTING
 
 
 def only_gpus_taken(kinds: Kinds) -> bool:
@@ -141,6 +153,41 @@ def taint_and_gpus_taken(kinds: Kinds) -> bool:
     return kinds == {ObstacleKind.TAINT, ObstacleKind.TAKEN}
 
 
+def taint_and_starting(kinds: Kinds) -> bool:
+    """The pod does not tolerate a taint of the node's pool, and the node is being set up."""
+    return {ObstacleKind.TAINT, ObstacleKind.STARTING} <= kinds and kinds <= {ObstacleKind.TAINT, *_STARTING}
+
+
+def gpus_unhealthy(kinds: Kinds) -> bool:
+    """The node has GPUs, and none is healthy; at most a taint is in the way besides."""
+    return ObstacleKind.UNHEALTHY in kinds and kinds <= {ObstacleKind.UNHEALTHY, ObstacleKind.TAINT}
+
+
+def system_node(kinds: Kinds) -> bool:
+    """The node is reserved for the system, and no label or GPU is missing."""
+    return ObstacleKind.SYSTEM in kinds and not kinds & {
+        ObstacleKind.SELECTOR,
+        ObstacleKind.TOO_SMALL,
+        ObstacleKind.NO_GPU,
+    }
+
+
+def node_under_pressure(kinds: Kinds) -> bool:
+    """The node lacks disk or memory, and is the right node for the pod."""
+    return ObstacleKind.PRESSURE in kinds and not kinds & _WRONG_NODE
+
+
+def node_leaving(kinds: Kinds) -> bool:
+    """The node is about to be removed, repaired or upgraded, and is the right node for the pod."""
+    return ObstacleKind.LEAVING in kinds and not kinds & _WRONG_NODE
+
+
+_WRONG_NODE = frozenset(
+    {ObstacleKind.SELECTOR, ObstacleKind.TOO_SMALL, ObstacleKind.OTHER_GPU, ObstacleKind.NO_GPU, ObstacleKind.SYSTEM}
+)
+"""Obstacles that stay when the node is available."""
+
+
 def label_missing(kinds: Kinds) -> bool:
     """The node lacks a label that the pod asks for, and at most a taint is in the way besides."""
     return ObstacleKind.SELECTOR in kinds and kinds <= {ObstacleKind.SELECTOR, ObstacleKind.TAINT}
@@ -154,8 +201,7 @@ def too_few_gpus(kinds: Kinds) -> bool:
 def node_unavailable(kinds: Kinds) -> bool:
     """The node is cordoned or not ready, and is the right node for the pod: its labels and GPUs match."""
     unavailable = bool(kinds & {ObstacleKind.CORDONED, ObstacleKind.NOT_READY})
-    wrong_node = {ObstacleKind.SELECTOR, ObstacleKind.TOO_SMALL, ObstacleKind.OTHER_GPU, ObstacleKind.NO_GPU}
-    return unavailable and not kinds & wrong_node
+    return unavailable and not kinds & _WRONG_NODE
 
 
 def label_missing_and_more(kinds: Kinds) -> bool:
@@ -179,21 +225,58 @@ def _largest_node(situation: Situation) -> str:
     return f"no node has {situation.count} {situation.resource}; the largest has {situation.largest_count}"
 
 
-# Fixes
+# Cures
 
 
-def _wait_or_make_room(situation: Situation) -> str:
-    """Wait, delete the Job that uses the GPU, or add a node."""
-    user = _first_user(situation)
+def _wait_or_make_room(situation: Situation) -> Cure:
+    """Wait, delete what uses the GPU, or add a node. Only a Job ends by itself."""
+    add = add_nodes_call(situation.pool, nodes=_nodes_in_pool(situation), has_azure=situation.has_azure)
+    user = first_user(situation)
+    code, shell = _add_node(situation)
     if not user:
-        return f"Wait, or {situation.add_nodes}."
+        return Cure(f"Wait until a GPU is free, or {add}.", code, shell)
     namespace, _, name = user.partition("/")
-    delete = f"jobs.get(aks, {name!r}, namespace={namespace!r}).delete()"
-    return f"Wait, delete {user} (a Job: {delete}), or {situation.add_nodes}."
+    if situation.user_kind == "Job":
+        delete = f"jobs.get(aks, {name!r}, namespace={namespace!r}).delete()"
+        advice = f"Wait until {user} ends, delete it (a Job: {delete}), or {add}."
+        return _either(advice, code, shell, delete, f"kubectl delete job {name} --namespace {namespace}")
+    if situation.user_kind == "Pod":
+        delete = f'aks.kube.delete("Pod", {name!r}, {namespace!r})'
+        advice = f"{user} is a pod without a Job and may never end: delete it ({delete}), or {add}."
+        return _either(advice, code, shell, delete, f"kubectl delete pod {name} --namespace {namespace}")
+    advice = f"{user} is not a Job and may never end: scale it down or delete it, or {add}."
+    return _either(advice, code, shell, "", f"kubectl get all --namespace {namespace}")
 
 
-def _first_user(situation: Situation) -> str:
-    """Return ``namespace/name`` of a Job or pod that uses the GPUs, the first by name; empty if none is known."""
+def _either(advice: str, add_code: str, add_shell: str, delete: str, delete_shell: str) -> Cure:
+    """Return a cure that adds a node, with the deletion as a comment: it ends the work of somebody."""
+    code = [add_code or "from aksgpu import capacity\ncapacity.gpus(aks)"]
+    if delete:
+        module = "from aksgpu import jobs; " if delete.startswith("jobs.") else ""
+        code.append(f"# or: {module}{delete}")
+    return Cure(advice, "\n".join(code), "\n".join(part for part in (add_shell, f"# or: {delete_shell}") if part))
+
+
+def _nodes_in_pool(situation: Situation) -> int:
+    return sum(node.pool == situation.pool for node in situation.nodes)
+
+
+def _add_node(situation: Situation) -> tuple[str, str]:
+    """Return the code and the command that add a node to the pool; empty if there is no pool."""
+    if not situation.has_azure:
+        return "", ""
+    if situation.pool is None:
+        return "from aksgpu import cluster\ncluster.add_gpu_pool(aks, count=1)", ""
+    count = _nodes_in_pool(situation) + 1
+    return (
+        f"from aksgpu import cluster\ncluster.scale_pool(aks, {situation.pool!r}, count={count})",
+        "az aks nodepool scale --resource-group GROUP --cluster-name CLUSTER "
+        f"--name {situation.pool} --node-count {count}",
+    )
+
+
+def first_user(situation: Situation) -> str:
+    """Return ``namespace/name`` of what uses the GPUs, the first by name; empty if none is known."""
     users: Counter[str] = Counter()
     for use in (situation.usage or {}).values():
         users.update(use.by[situation.resource])
@@ -201,60 +284,126 @@ def _first_user(situation: Situation) -> str:
     return next((name for name in sorted(users) if name != own), "")
 
 
-def _tolerate(situation: Situation) -> str:
-    return (
-        "jobs.apply(aks, manifest, replace=True) adds the tolerations; in a manifest for kubectl, add them under "
-        "spec.template.spec.tolerations."
+def _tolerate(situation: Situation) -> Cure:
+    return TOLERATE
+
+
+def _install_plugin(situation: Situation) -> Cure:
+    return Cure(
+        "plugin.install(aks)",
+        "from aksgpu import plugin\nplugin.install(aks)",
+        "kubectl get daemonsets --all-namespaces | grep device-plugin",
     )
 
 
-def _install_plugin(situation: Situation) -> str:
-    return "plugin.install(aks)"
+def _ask_for_other_resource(situation: Situation) -> Cure:
+    return Cure(
+        "Ask for what capacity.gpus(aks) shows, or add a pool that has it (slices: gpu_instance_profile=...).",
+        "from aksgpu import capacity\ncapacity.gpus(aks)",
+        "kubectl get nodes -o custom-columns=NAME:.metadata.name,RESOURCES:.status.allocatable",
+        "Ask for what capacity.gpus(aks) shows, or add a node that has it.",
+    )
 
 
-def _ask_for_other_resource(situation: Situation) -> str:
-    if situation.has_azure:
-        return "Ask for what capacity.gpus(aks) shows, or add a pool that has it (slices: gpu_instance_profile=...)."
-    return "Ask for what capacity.gpus(aks) shows, or add a node that has it."
+def _correct_selector(situation: Situation) -> Cure:
+    return Cure(
+        "Correct spec.template.spec.nodeSelector (or affinity): capacity.nodes(aks) shows the nodes.",
+        edit_job('pod["nodeSelector"] = {}'),
+        "kubectl get nodes --show-labels\n" + EDIT_JOB_SHELL,
+    )
 
 
-def _correct_selector(situation: Situation) -> str:
-    return "Correct spec.template.spec.nodeSelector (or affinity): capacity.nodes(aks) shows the nodes."
+def _correct_selector_first(situation: Situation) -> Cure:
+    return Cure(
+        "Correct the nodeSelector: capacity.nodes(aks) shows the labels that nodes of this kind have.",
+        edit_job('pod["nodeSelector"] = {}'),
+        "kubectl get nodes --show-labels\n" + EDIT_JOB_SHELL,
+    )
 
 
-def _correct_selector_first(situation: Situation) -> str:
-    return "Correct the nodeSelector: capacity.nodes(aks) shows the labels that nodes of this kind have."
-
-
-def _ask_for_less(situation: Situation) -> str:
+def _ask_for_less(situation: Situation) -> Cure:
     at_most = f"Ask for at most {situation.largest_count} for each pod"
-    if not situation.has_azure:
-        return f"{at_most}, or add a node that has {situation.count}."
-    return (
+    line = f'pod["containers"][0]["resources"]["limits"]["{situation.resource}"] = "{situation.largest_count}"'
+    return Cure(
         f"{at_most}, or add a pool whose VM size has {situation.count}: "
-        "sizes.gpu_sizes(aks.azure, aks.location) shows the sizes."
+        "sizes.gpu_sizes(aks.azure, aks.location) shows the sizes.",
+        edit_job(line),
+        EDIT_JOB_SHELL,
+        f"{at_most}, or add a node that has {situation.count}.",
     )
 
 
-def _make_node_available(situation: Situation) -> str:
+def _make_node_available(situation: Situation) -> Cure:
     cordoned = [node.name for node in situation.candidates if node.cordoned]
     if not cordoned:
-        return "Wait until the node is ready: capacity.nodes(aks) shows it."
+        names = [node.name for node in situation.candidates if not node.ready] or ["NODE"]
+        return Cure(
+            f"diagnose.node(aks, {names[0]!r}) shows what the node lacks. A new node becomes ready after some minutes; "
+            f"one "
+            "that stays like this must be replaced.",
+            f"from aksgpu import diagnose\ndiagnose.node(aks, {names[0]!r})",
+            f"kubectl describe node {names[0]}",
+        )
     call = f'aks.kube.patch("Node", "{cordoned[0]}", {{"spec": {{"unschedulable": None}}}})'
-    return f"{call} (kubectl uncordon) lets the node take pods again, unless somebody is maintaining it."
+    return Cure(
+        f"{call} (kubectl uncordon) lets the node take pods again, unless somebody is maintaining it.",
+        call,
+        f"kubectl uncordon {cordoned[0]}",
+    )
 
+
+def _node_named(cure: Cure, kind: ObstacleKind) -> Callable[[Situation], Cure]:
+    """Return a function that gives the cure with the name of the first node that has an obstacle of a kind."""
+
+    def cure_for(situation: Situation) -> Cure:
+        for node in situation.candidates:
+            if kind in situation.kinds(node):
+                names = {"NODE": node.name, "POOL": node.pool}
+                return Cure(
+                    fill(cure.advice, names),
+                    fill(cure.python, names),
+                    fill(cure.shell, names),
+                    fill(cure.other_advice, names),
+                )
+        return cure
+
+    return cure_for
+
+
+_RESTART_PLUGIN = Cure(
+    "Restart the device plugin on NODE, which reads the state of the GPUs again; if they stay unhealthy, replace the "
+    "node: "
+    "diagnose.node(aks, 'NODE') and plugin.status(aks) show what is wrong with them.",
+    'from aksgpu import diagnose, plugin\ndiagnose.node(aks, "NODE")\nplugin.status(aks)',
+    "kubectl rollout restart daemonset/nvidia-device-plugin-daemonset --namespace gpu-resources\nkubectl describe node "
+    "NODE",
+)
+
+
+NO_PLUGIN = SchedulingRule(
+    "no device plugin", no_device_plugin, _install_plugin, summary=_nothing_advertised, error=GpuNotAdvertised
+)
+"""No device plugin serves the GPUs."""
+UNHEALTHY = "the GPUs are unhealthy"
+"""Name of the rule for nodes that have GPUs of which none is healthy."""
 
 RULES = (
+    SchedulingRule("the node is being set up", node_is_starting, _node_named(NODE_STARTING, ObstacleKind.STARTING)),
     SchedulingRule("the GPUs are taken", only_gpus_taken, _wait_or_make_room),
     SchedulingRule("a taint is not tolerated", only_taint, _tolerate),
-    SchedulingRule(
-        "no device plugin", no_device_plugin, _install_plugin, summary=_nothing_advertised, error=GpuNotAdvertised
-    ),
+    SchedulingRule("a taint, and the node is being set up", taint_and_starting, _tolerate),
+    NO_PLUGIN,
+    SchedulingRule(UNHEALTHY, gpus_unhealthy, _node_named(_RESTART_PLUGIN, ObstacleKind.UNHEALTHY), error=GpuLost),
     SchedulingRule("another GPU resource", other_gpu_resource, _ask_for_other_resource, summary=_no_node_has_resource),
     SchedulingRule("a taint, and the GPUs are taken", taint_and_gpus_taken, _tolerate),
     SchedulingRule("a label is missing", label_missing, _correct_selector),
     SchedulingRule("too few GPUs", too_few_gpus, _ask_for_less, summary=_largest_node),
+    SchedulingRule(
+        "the node is under pressure", node_under_pressure, _node_named(NODE_PRESSURE, ObstacleKind.PRESSURE)
+    ),
+    SchedulingRule("the node is about to leave", node_leaving, _node_named(NODE_LEAVING, ObstacleKind.LEAVING)),
     SchedulingRule("the node is not available", node_unavailable, _make_node_available),
+    SchedulingRule("only nodes of the system", system_node, lambda _: ONLY_SYSTEM_NODES),
     SchedulingRule("a label is missing, and more", label_missing_and_more, _correct_selector_first),
 )
 """The explanations, in the order in which they are tried."""

@@ -1,4 +1,4 @@
-"""The history of runs on this machine: log, metrics and facts of Jobs that have ended.
+"""The history of runs on this machine: log, metrics, GPU samples and facts of Jobs that have ended.
 
 The history is one directory: ``$AKSGPU_HOME/history``, or ``history`` in aksgpu's directory of the user's data. It has
 a directory for each run, and its size is bounded. :mod:`aksgpu.runs` lists, compares and deletes runs.
@@ -6,9 +6,31 @@ a directory for each run, and its size is bounded. :mod:`aksgpu.runs` lists, com
 
 from __future__ import annotations
 
-from aksgpu.history.store import MOST_BYTES, MOST_RUNS, StoredRun, delete, directory, is_enabled, load, save, save_later
+from aksgpu.history.store import (
+    MOST_BYTES,
+    MOST_RUNS,
+    StoredRun,
+    delete,
+    directory,
+    find,
+    is_enabled,
+    load,
+    save,
+    save_later,
+)
 
-__all__ = ["MOST_BYTES", "MOST_RUNS", "StoredRun", "delete", "directory", "is_enabled", "load", "save", "save_later"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_RUNS",
+    "StoredRun",
+    "delete",
+    "directory",
+    "find",
+    "is_enabled",
+    "load",
+    "save",
+    "save_later",
+]
 
 
 def __dir__() -> list[str]:

@@ -34,6 +34,7 @@ __all__ = [
     "StoredRun",
     "delete",
     "directory",
+    "find",
     "is_enabled",
     "load",
     "save",
@@ -156,6 +157,8 @@ def _merged(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any
 
 def save_later(save: Callable[[], None]) -> None:
     """Call a function that saves a run in a thread of its own. Python waits for the thread before it exits."""
+    # pandas imports this module, which is impossible while Python exits. The save may be the first to load pandas.
+    import concurrent.futures.thread  # noqa: F401  # loaded for pandas
 
     def run() -> None:
         try:
@@ -198,6 +201,18 @@ def load() -> list[StoredRun]:
             continue
         runs.append(StoredRun(path.name, path, facts))
     return runs
+
+
+def find(uid: str, name: str) -> pd.DataFrame | None:
+    """Return a saved table of a Job by the Job's uid; None if there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    for path in _run_directories():
+        if path.name.endswith(f"-{uid[:8]}") and _saved_facts(path).get("uid") == uid:
+            return StoredRun(path.name, path, {}).table(name)
+    return None
 
 
 def delete(run: StoredRun) -> None:

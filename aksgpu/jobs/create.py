@@ -7,7 +7,6 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from aksgpu.errors import AlreadyExists
@@ -16,14 +15,26 @@ from aksgpu.jobs.apply_rules import REPLACE
 from aksgpu.jobs.gpu_tolerations import read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_ending import describe_ending
-from aksgpu.jobs.job_manifest import check_job_manifest
+from aksgpu.jobs.job_manifest import check_job
+from aksgpu.jobs.job_references import missing_objects
 from aksgpu.jobs.manifest_diff import different_fields, with_applied_manifest
+from aksgpu.jobs.other_objects import apply_others, split_job
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.node_facts import GPU
+from aksgpu.manifests.load import Manifest
 
 __all__ = ["apply", "submit"]
+
+_DO_NOT_EVICT = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+"""Annotations of pods that keep the cluster autoscaler and node auto-provisioning (Karpenter) from evicting them."""
+_REQUESTED_CORES = "100m"
+_REQUESTED_MEMORY = "256Mi"
+"""What a container reserves by default. AKS Automatic refuses containers without requests."""
 
 _NAME_PREFIX_LENGTH = 40
 """Characters of the image's name in a name that :func:`submit` makes."""
@@ -33,7 +44,7 @@ _NAME_DIGEST_LENGTH = 6
 
 def apply(
     aks: HasKube,
-    manifest: Mapping[str, Any] | str | Path,
+    manifest: Manifest,
     *,
     namespace: str | None = None,
     tolerate: bool = True,
@@ -54,15 +65,21 @@ def apply(
     The same call with ``replace=True`` deletes the existing Job with its pods and logs, and creates a new one.
 
     A manifest with ``generateName`` is refused, because each call would create another Job;
-    ``aks.kube.create(manifest)`` does that. A manifest must hold exactly one Job: call ``jobs.apply(aks, obj)`` for
-    each Job, and ``aks.kube.apply(obj)`` for each other object.
+    ``jobs.get(aks, aks.kube.create(manifest)["metadata"]["name"])`` does that. A manifest must hold exactly one Job:
+    call ``jobs.apply(aks, obj)`` for each Job. Other objects in the manifest are applied before the Job, in their
+    order. A line of output says what was applied, and ``job.applied`` lists it.
+    :func:`aksgpu.manifests.as_jobs` writes Pods, CronJobs and other objects with a pod template as Jobs.
+
+    If the Job names an object that the cluster does not have, such as a Secret or a RuntimeClass, a ``UserWarning``
+    says what to do, because its pods wait for that object.
 
     The call does not wait for the Job. A Job that no node can take now is accepted, because nodes may be added:
     ``job.why()`` explains what keeps it from running, and so does ``job.wait()`` when its time runs out.
 
     Args:
         aks: the cluster.
-        manifest: one Job, as a dict, YAML text, or the path of a YAML file.
+        manifest: a Job, with the other objects that it needs: a dict, a list of dicts, YAML text, or the path of a
+            YAML file.
         namespace: the namespace to run in; None uses the manifest's, or else the context's namespace.
         tolerate: add tolerations for the taints of the cluster's GPU nodes, if the Job asks for GPUs. False leaves
             the manifest as it is.
@@ -74,7 +91,8 @@ def apply(
 
     Raises:
         InvalidInput: the manifest is not one Job, or a value in it is not valid; the message names the field, and
-            nothing was sent.
+            nothing was created.
+        NotFound: the cluster does not have the kind of another object; nothing was created.
         Invalid: the API server does not accept the manifest; the message names the field.
         AlreadyExists: the Job of that name differs; the message names the fields.
 
@@ -82,7 +100,8 @@ def apply(
         >>> job = jobs.apply(aks, aksgpu.manifests.mnist(max_steps=100))  # doctest: +SKIP
     """
     check_cluster(aks)
-    return _create_or_return(aks, check_job_manifest(manifest), namespace, tolerate, replace)
+    job, others = split_job(aks, manifest)
+    return _create_or_return(aks, check_job(job), namespace, tolerate, replace, others)
 
 
 def submit(
@@ -104,7 +123,8 @@ def submit(
 ) -> Job:
     """Run an image as a Job, without writing a manifest.
 
-    A repeated call does the same as for :func:`apply`.
+    A repeated call does the same as for :func:`apply`. The pods carry the annotations that keep the cluster autoscaler
+    and node auto-provisioning from evicting them while they run.
 
     Args:
         aks: the cluster.
@@ -116,8 +136,9 @@ def submit(
         gpus: number of GPUs (``nvidia.com/gpu``); 0 for none.
         env: environment variables by name: strings and numbers.
         namespace: the namespace to run in; None uses the context's namespace.
-        cpu: cores to reserve, such as 2 or ``"500m"``.
-        memory: memory to reserve, which is also the limit, with its unit, such as ``"8Gi"``.
+        cpu: cores to reserve, such as 2 or ``"500m"``; None reserves 0.1.
+        memory: memory to reserve, which is also the limit, with its unit, such as ``"8Gi"``; None reserves 256 MiB
+            without a limit.
         node_selector: labels that the node must have.
         retries: how often to run the program again after a failure.
         tolerate: as for :func:`apply`.
@@ -169,13 +190,16 @@ def _resources(gpus: int, cpu: float | str | None, memory: str | None) -> Object
     gpu_count = job_arguments.count("gpus", gpus)
     memory_text = job_arguments.memory(memory)
     limits = {GPU: str(gpu_count) if gpu_count else None, "memory": memory_text}
-    requests = {"cpu": job_arguments.cpu(cpu), "memory": memory_text}
+    requests = {
+        "cpu": job_arguments.cpu(cpu) or _REQUESTED_CORES,
+        "memory": memory_text or _REQUESTED_MEMORY,
+    }
     return {"limits": _without_none(limits), "requests": _without_none(requests)}
 
 
 def _job_manifest(name: str, pod_spec: Object, retries: int) -> Object:
     labels = {"app": name}
-    template = {"metadata": {"labels": labels}, "spec": pod_spec}
+    template = {"metadata": {"labels": labels, "annotations": dict(_DO_NOT_EVICT)}, "spec": pod_spec}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -202,9 +226,23 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _create_or_return(
-    aks: HasKube, manifest: Object, namespace: str | None, tolerate: bool, replace: bool | None
+    aks: HasKube,
+    manifest: Object,
+    namespace: str | None,
+    tolerate: bool,
+    replace: bool | None,
+    others: Sequence[Object] = (),
 ) -> Job:
-    """Carry out :func:`apply` for a manifest whose fields were checked."""
+    """Carry out :func:`apply` for a manifest whose fields were checked.
+
+    Args:
+        aks: the cluster.
+        manifest: the Job.
+        namespace: as for :func:`apply`.
+        tolerate: as for :func:`apply`.
+        replace: as for :func:`apply`.
+        others: the other objects of the manifest, which are applied first.
+    """
     job_arguments.flag("tolerate", tolerate)
     if replace is not None:
         job_arguments.flag("replace", replace)
@@ -215,10 +253,17 @@ def _create_or_return(
         metadata["namespace"] = aks.kube.namespace
     job = Job(aks, metadata["name"], namespace=metadata["namespace"])
     completed = _completed(aks, manifest, tolerate)
-    live = _create_unless_exists(job, completed, replace=bool(replace))
+    live = _existing(job, replace=bool(replace))
+    if live is not None:
+        _refuse_different(aks, manifest, completed, live)
+    job.applied = apply_others(aks, others, metadata["namespace"])
     if live is None:
-        return job
-    _refuse_different(aks, manifest, completed, live)
+        for sentence in missing_objects(aks, manifest, {(obj["kind"], obj["metadata"]["name"]) for obj in others}):
+            warnings.warn(sentence, stacklevel=3)
+        live = _create(job, completed)
+        if live is None:
+            return job
+        _refuse_different(aks, manifest, completed, live)
     ending = describe_ending(aks, live) if replace is None else ""
     if ending:
         # The stack level of the caller of `apply` or `submit`.
@@ -226,21 +271,18 @@ def _create_or_return(
     return job
 
 
-def _create_unless_exists(job: Job, completed: Object, *, replace: bool) -> Object | None:
-    """Create the Job and return None, or return the Job object that exists.
-
-    Args:
-        job: the Job.
-        completed: the object to create.
-        replace: delete the Job that exists first.
-    """
-    kube = job.cluster.kube
-    live = kube.find("Job", job.name, namespace=job.namespace)
-    if live is not None and (replace or live["metadata"].get("deletionTimestamp")):
-        job.delete()
-        live = None
-    if live is not None:
+def _existing(job: Job, *, replace: bool) -> Object | None:
+    """Return the Job object that exists and stays; None if there is none. One that is to be replaced is deleted."""
+    live = job.cluster.kube.find("Job", job.name, namespace=job.namespace)
+    if live is None or not (replace or live["metadata"].get("deletionTimestamp")):
         return live
+    job.delete()
+    return None
+
+
+def _create(job: Job, completed: Object) -> Object | None:
+    """Create the Job and return None, or return the Job object that another program has created meanwhile."""
+    kube = job.cluster.kube
     try:
         kube.create(completed)
     except AlreadyExists:
@@ -248,7 +290,8 @@ def _create_unless_exists(job: Job, completed: Object, *, replace: bool) -> Obje
         live = kube.find("Job", job.name, namespace=job.namespace)
         if live is None:
             raise
-    return live
+        return live
+    return None
 
 
 def _completed(aks: HasKube, manifest: Object, tolerate: bool) -> Object:

@@ -12,6 +12,8 @@ from typing import Any
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import job_arguments
+from aksgpu.jobs.call_parameters import parameters
+from aksgpu.jobs.executor_manifest import PARAMETERS
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
@@ -53,8 +55,11 @@ class Executor:
         cpu: cores to reserve, such as 2 or ``"500m"``. None reserves the node's share for the GPUs.
         memory: memory to reserve, which is also the limit, such as ``"8Gi"``. None reserves the node's share.
         shm: size of ``/dev/shm``, such as ``"2Gi"``. None allows as much as the pod's memory.
-        volumes: claims by the path at which the program finds them.
-        out: claim for the program's output.
+        volumes: names of claims by the path at which the program finds them, such as ``{"/data": "data"}``. See
+            :func:`aksgpu.storage.create`.
+        out: name of a claim for output. ``$AKSGPU_OUT`` is a directory of the Job on it, with the Job's name. The next
+            attempt finds there what an earlier one wrote, and so does a later Job of the same name. Results of any
+            size come back through it, and none is lost with its node.
         timeout: how long the program may run: seconds, or text such as ``"2h"``; None means no limit. The time of
             waiting for a node does not count.
         retries: how often to run the function again after a failure.
@@ -316,7 +321,8 @@ class Executor:
             )
             # The level is that of the caller of `submit` or `map`.
             warnings.warn(text, stacklevel=3)
-        return launch(self.cluster, payload, options, what=_name_of(fn))
+        annotations = {PARAMETERS: parameters(fn, args, kwargs)}
+        return launch(self.cluster, payload, options, what=_name_of(fn), annotations=annotations)
 
     def _pack(
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]

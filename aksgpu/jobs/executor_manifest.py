@@ -19,7 +19,10 @@ __all__ = [
     "FUNCTION",
     "LAUNCHING",
     "MAIN",
+    "OUTPUT",
+    "OUT_PATH",
     "PACKAGES",
+    "PARAMETERS",
     "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
@@ -39,6 +42,8 @@ CANCELLED = "aksgpu.dev/cancelled"
 """Annotation of a Job that was cancelled before its program started."""
 FUNCTION = "aksgpu.dev/function"
 """Annotation with the name of the function."""
+PARAMETERS = "aksgpu.dev/parameters"
+"""Annotation with the plain arguments of the call, as JSON."""
 FINGERPRINT = "aksgpu.dev/fingerprint"
 """Annotation with a checksum of the call and the options."""
 PACKAGES = "aksgpu.dev/packages"
@@ -46,6 +51,10 @@ PACKAGES = "aksgpu.dev/packages"
 PAYLOAD_SECRET = "aksgpu.dev/payload"
 """Annotation with the name of the first Secret of the payload. It holds the key of the HMACs."""
 
+OUTPUT = "aksgpu.dev/out"
+"""Annotation with the name of the claim for output."""
+OUT_PATH = "/aksgpu/out"
+"""Where that claim is mounted. ``AKSGPU_OUT`` is the Job's directory on it."""
 _PAYLOAD_PATH = "/aksgpu/payload"
 _RUN_PATH = "/aksgpu/run"
 _MESSAGE_PATH = "/dev/termination-log"
@@ -101,11 +110,13 @@ def build_manifest(
         "labels": {**labels, LAUNCHING: "true"},
         "annotations": {PAYLOAD_SECRET: secrets[0]},
     }
+    if options.out:
+        metadata["annotations"][OUTPUT] = options.out  # type: ignore[index]  # it is a dict
     if options.queue:
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = options.queue  # type: ignore[index]  # it is a dict
     template = {
         "metadata": {"labels": labels, "annotations": dict(_SAFE_FROM_AUTOSCALERS)},
-        "spec": _pod_spec(options, secrets, environment_secret),
+        "spec": _pod_spec(name, options, secrets, environment_secret),
     }
     spec = {
         "suspend": True,
@@ -130,8 +141,8 @@ def _failure_rules() -> list[Object]:
     ]
 
 
-def _pod_spec(options: ExecutorOptions, secrets: Sequence[str], environment_secret: str) -> Object:
-    main = _main_container(options, environment_secret)
+def _pod_spec(name: str, options: ExecutorOptions, secrets: Sequence[str], environment_secret: str) -> Object:
+    main = _main_container(name, options, environment_secret)
     spec: Object = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
@@ -160,12 +171,12 @@ def _command(options: ExecutorOptions, task: str, without_python: str) -> list[s
     return ["sh", "-c", _START + without_python, "sh", _RUNNER, task]
 
 
-def _main_container(options: ExecutorOptions, environment_secret: str) -> Object:
+def _main_container(name: str, options: ExecutorOptions, environment_secret: str) -> Object:
     container: Object = {
         "name": MAIN,
         "image": options.image,
         "command": _command(options, "run", _NO_PYTHON),
-        "env": _env(options, environment_secret),
+        "env": _env(name, options, environment_secret),
         "resources": _resources(options),
         "volumeMounts": [*_own_mounts(), *_user_mounts(options)],
     }
@@ -195,7 +206,7 @@ def _paths() -> list[Object]:
     ]
 
 
-def _env(options: ExecutorOptions, environment_secret: str) -> list[Object]:
+def _env(job: str, options: ExecutorOptions, environment_secret: str) -> list[Object]:
     variables = {
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "200",
@@ -206,6 +217,8 @@ def _env(options: ExecutorOptions, environment_secret: str) -> list[Object]:
         variables["AKSGPU_TIMEOUT"] = str(options.timeout)
     if options.python:
         variables["AKSGPU_PYTHON"] = options.python
+    if options.out:
+        variables["AKSGPU_OUT"] = f"{OUT_PATH}/{job}"
     if options.workdir:
         variables["AKSGPU_WORKDIR"] = options.workdir
     found = [*_paths(), *({"name": name, "value": value} for name, value in variables.items())]
@@ -242,7 +255,18 @@ def _own_mounts() -> list[Object]:
 
 
 def _user_mounts(options: ExecutorOptions) -> list[Object]:
-    return [{"name": "aksgpu-shm", "mountPath": _SHM_PATH}]
+    mounts: list[Object] = [{"name": "aksgpu-shm", "mountPath": _SHM_PATH}]
+    names = _claim_volumes(options)
+    mounts += [{"name": names[claim], "mountPath": path} for path, claim in options.volumes.items()]
+    if options.out:
+        mounts.append({"name": names[options.out], "mountPath": OUT_PATH})
+    return mounts
+
+
+def _claim_volumes(options: ExecutorOptions) -> dict[str, str]:
+    """Return the names of the pod's volumes by claim."""
+    claims = sorted({*options.volumes.values(), options.out} - {""})
+    return {claim: f"claim-{number}" for number, claim in enumerate(claims)}
 
 
 def _volumes(options: ExecutorOptions, secrets: Sequence[str]) -> list[Object]:
@@ -253,6 +277,10 @@ def _volumes(options: ExecutorOptions, secrets: Sequence[str]) -> list[Object]:
         {"name": "aksgpu-payload", "projected": {"sources": [{"secret": {"name": each}} for each in secrets]}},
         {"name": "aksgpu-run", "emptyDir": {}},
         {"name": "aksgpu-shm", "emptyDir": memory},
+        *(
+            {"name": name, "persistentVolumeClaim": {"claimName": claim}}
+            for claim, name in _claim_volumes(options).items()
+        ),
     ]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aksgpu.common.arguments import integer, shown
+from aksgpu.common.default_image import default_image
 from aksgpu.common.gpu_size_table import table
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
@@ -27,9 +29,11 @@ _VERSION = re.compile(r"3\.([0-9]{1,2})")
 _LEAST_MINOR = 8
 """Oldest minor version of Python 3 that the runner supports."""
 _RESOURCE = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[a-zA-Z0-9](?:[-_.a-zA-Z0-9]*[a-zA-Z0-9])?")
-_DEFAULT_IMAGE = "docker.io/library/python:{}-slim"
-_IMAGE_VARIABLE = "AKSGPU_IMAGE"
-_RESERVED = frozenset({"AKSGPU_PAYLOAD", "AKSGPU_RUN", "AKSGPU_MESSAGE", "AKSGPU_ATTEMPT", "AKSGPU_TIMEOUT"})
+_OWN_PATHS = ("/aksgpu", "/dev", "/proc", "/sys", "/usr", "/bin", "/lib", "/etc")
+"""Directories in which nothing may be mounted: the runner or the image needs them."""
+_RESERVED = frozenset(
+    {"AKSGPU_OUT", "AKSGPU_PAYLOAD", "AKSGPU_RUN", "AKSGPU_MESSAGE", "AKSGPU_ATTEMPT", "AKSGPU_TIMEOUT"}
+)
 """Variables that the runner uses."""
 _LARGEST_TIMEOUT = 10 * 365 * 86400
 """Seconds."""
@@ -248,10 +252,7 @@ def _mode(value: object, version: str) -> str:
 def _image(value: object, version: str) -> str:
     if value is not None:
         return job_arguments.image(value)
-    configured = os.environ.get(_IMAGE_VARIABLE)
-    if configured and not version:
-        return job_arguments.image(configured)
-    return _DEFAULT_IMAGE.format(version or own_python())
+    return job_arguments.image(default_image(version))
 
 
 def _packages(value: object) -> Packages | None:
@@ -382,5 +383,15 @@ def _absolute(argument: str, value: object) -> str:
 
 
 def _volumes(values: object) -> dict[str, str]:
-    found = job_arguments.pairs("volumes", values)
-    return {_absolute("volumes", path): _object_name("volumes", claim) for path, claim in found.items()}
+    found = {}
+    for path, claim in job_arguments.pairs("volumes", values).items():
+        target = posixpath.normpath(_absolute("volumes", path)).replace("//", "/")
+        taken = next((each for each in _OWN_PATHS if target == each or target.startswith(f"{each}/")), "")
+        if taken or target == "/" or ":" in target:
+            raise InvalidInput(
+                f"`volumes` must have paths of their own, got {shown(path)}: "
+                + ("it has a ':'" if ":" in target else f"{taken or '/'} is in use"),
+                hint=f'For example volumes={{"/data": {claim!r}}}.',
+            )
+        found[target] = _object_name("volumes", claim)
+    return found

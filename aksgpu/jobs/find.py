@@ -7,6 +7,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from aksgpu.common.frames import frame
+from aksgpu.diagnose.cluster_reader import ClusterReader
+from aksgpu.diagnose.job_diagnosis import explain_with
 from aksgpu.errors import Forbidden, InvalidInput, KubernetesError, NotFound
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.job import Job
@@ -14,6 +16,7 @@ from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.waiting import deadline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +32,14 @@ _LIST_COLUMNS = {
     "completions": "Int64",
     "gpus": "Int64",
     "image": "string",
+    "why": "string",
 }
+_EXPLAINED = ("Pending", "Suspended", "Failed")
+"""Phases of Jobs that are explained."""
+_MOST_EXPLAINED = 10
+"""Jobs that are explained: the newest."""
+_EXPLAINING = 20.0
+"""Seconds that explaining them may take."""
 
 
 def get(aks: HasKube, name: str, *, namespace: str | None = None) -> Job:
@@ -76,6 +86,8 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
         - succeeded, completions (Int64): pods that succeeded, and pods that must succeed.
         - gpus (Int64): GPUs of one pod.
         - image (string): the image of the first container.
+        - why (string): what keeps the Job from running, or why it failed, as in ``job.why().verdict``; NA for Jobs that
+          run or are complete, and for all but the ten newest others.
 
     Raises:
         InvalidInput: an argument is not valid; nothing was sent.
@@ -99,7 +111,9 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
     else:
         found = _in_namespace(aks, namespace or aks.kube.namespace)
     found.sort(key=lambda job: (job["metadata"]["creationTimestamp"], job["metadata"]["name"]))
-    return frame([_row(job) for job in found], _LIST_COLUMNS)
+    rows = [_row(job) for job in found]
+    _explain(aks, found, rows)
+    return frame(rows, _LIST_COLUMNS)
 
 
 def _row(job: Object) -> dict[str, object]:
@@ -115,7 +129,19 @@ def _row(job: Object) -> dict[str, object]:
         "completions": status.completions,
         "gpus": sum(pod_facts.gpus(pod_spec).values()),
         "image": pod_spec["containers"][0]["image"],
+        "why": None,
     }
+
+
+def _explain(aks: HasKube, found: builtins.list[Object], rows: builtins.list[dict[str, object]]) -> None:
+    """Add the verdicts of the newest Jobs that do not run. What cannot be found out in time stays NA."""
+    waiting = [number for number, row in enumerate(rows) if row["phase"] in _EXPLAINED]
+    reader = ClusterReader(aks)
+    with deadline(_EXPLAINING), contextlib.suppress(KubernetesError):
+        for number in reversed(waiting[-_MOST_EXPLAINED:]):
+            diagnosis = explain_with(reader.for_another(), found[number])
+            unknown = " (Not all of it could be read.)" if diagnosis.unknown else ""
+            rows[number]["why"] = f"{diagnosis.verdict}{unknown}"
 
 
 def _in_namespace(aks: HasKube, namespace: str) -> builtins.list[Object]:

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import NamedTuple
 
 from aksgpu.common import quantities
 from aksgpu.errors import Forbidden
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
-from aksgpu.kube.node_facts import GPU, add_tolerations, read, tolerations
+from aksgpu.kube.node_facts import GPU, Node, add_tolerations, read, tolerations
 
 __all__ = ["NodeFacts", "node_share", "read_nodes", "tolerate_gpu_nodes"]
 
 _PART = Decimal("0.75")
 """Part of a node's share that is reserved for a program. DaemonSets and the sidecar need the rest."""
 
-NodeFacts = Object
-"""A Node object."""
+
+class NodeFacts(NamedTuple):
+    """What is kept of a node."""
+
+    node: Node
+    cores: Decimal
+    """Allocatable cores; 0 if the node does not report them."""
+    memory: Decimal
+    """Allocatable memory in bytes; 0 if the node does not report it."""
 
 
 def read_nodes(aks: HasKube) -> list[NodeFacts] | None:
     """Return the cluster's nodes; None if the user may not list them, as with rights in one namespace only."""
     try:
-        return aks.kube.list("Node")
+        return aks.kube.list("Node", pick=_facts)
     except Forbidden:
         return None
+
+
+def _facts(node: Object) -> NodeFacts:
+    allocatable = (node.get("status") or {}).get("allocatable") or {}
+    return NodeFacts(
+        read(node),
+        quantities.parse(str(allocatable.get("cpu") or "0")),
+        quantities.parse(str(allocatable.get("memory") or "0")),
+    )
 
 
 def tolerate_gpu_nodes(pod_spec: Object, nodes: list[NodeFacts] | None) -> None:
@@ -35,7 +52,7 @@ def tolerate_gpu_nodes(pod_spec: Object, nodes: list[NodeFacts] | None) -> None:
         nodes: the cluster's nodes; None tolerates the documented taints.
     """
     if pod_facts.gpus(pod_spec):
-        add_tolerations(pod_spec, tolerations([read(node) for node in nodes or ()]))
+        add_tolerations(pod_spec, tolerations([facts.node for facts in nodes or ()]))
 
 
 def node_share(nodes: list[NodeFacts] | None, gpus: int) -> tuple[str, str]:
@@ -49,12 +66,11 @@ def node_share(nodes: list[NodeFacts] | None, gpus: int) -> tuple[str, str]:
         Two quantities; both empty if no node is known or no GPU is asked for.
     """
     shares = []
-    for node in nodes or ():
-        allocatable = (node.get("status") or {}).get("allocatable") or {}
-        count = int(quantities.parse(str(allocatable.get(GPU) or "0")))
-        if gpus and count >= gpus and "cpu" in allocatable and "memory" in allocatable:
+    for facts in nodes or ():
+        count = facts.node.allocatable.get(GPU, 0)
+        if gpus and count >= gpus and facts.cores and facts.memory:
             part = _PART * gpus / count
-            shares.append((quantities.parse(allocatable["cpu"]) * part, quantities.parse(allocatable["memory"]) * part))
+            shares.append((facts.cores * part, facts.memory * part))
     if not shares:
         return "", ""
     cores = min(cores for cores, _ in shares)

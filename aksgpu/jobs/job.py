@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aksgpu import history
+from aksgpu import history, storage
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
@@ -25,16 +27,30 @@ from aksgpu.errors import (
     WaitTimeout,
 )
 from aksgpu.history import StoredRun
-from aksgpu.jobs import job_arguments, job_cancellation, job_outcome, run_record
+from aksgpu.jobs import (
+    gpu_samples,
+    job_arguments,
+    job_cancellation,
+    job_outcome,
+    output_claim,
+    pod_ports,
+    run_record,
+)
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
+from aksgpu.jobs.gpu_notes import GpuNotes, gpu_notes
+from aksgpu.jobs.gpu_table import joined_tables
+from aksgpu.jobs.job_feed import JobFeed
 from aksgpu.jobs.job_status import JobStatus
+from aksgpu.jobs.live_manifest import manifest_of
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.port_forward import PortForward
 from aksgpu.logs import AttemptLogs
 from aksgpu.logs.job_logs import follow_job, job_pods, read_attempts, read_job
 from aksgpu.payload.records import Record
+from aksgpu.storage import Transfer, storage_arguments
 from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
 
 # Views, metrics and plots are imported inside the methods that need them: they load ipywidgets, pandas and matplotlib.
@@ -86,6 +102,8 @@ class Job:
         cluster: the cluster.
         name: the Job's name.
         namespace: the Job's namespace.
+        applied: the other objects that :func:`aksgpu.jobs.apply` applied before the Job, such as ``Service train-svc``,
+            in order; empty for a Job that was not made by this call.
 
     Raises:
         InvalidInput: ``aks`` is not a cluster, or a name is not valid.
@@ -96,6 +114,7 @@ class Job:
         self.cluster = aks
         self.name = job_arguments.job_name(name, new=False)
         self.namespace = aks.kube.namespace if namespace is None else job_arguments.namespace(namespace)
+        self.applied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, namespace={self.namespace!r})"
@@ -179,6 +198,7 @@ class Job:
 
         def poll() -> tuple[Job | None, str]:
             status, pods = self._read()
+            gpu_samples.watch(self.cluster, pods)
             with deadline(_DIAGNOSIS_TIMEOUT):
                 failures.observe(pods)
             if status.ended:
@@ -399,14 +419,14 @@ class Job:
             ResultLost: the outcome is gone.
         """
         history.save_later(self._save_quietly)
-        record = job_outcome.read_outcome(self.cluster, job, pods)
+        record = job_outcome.read_whole_outcome(self.cluster, job, pods)
         if record is not None:
             return record
         if status.phase == "Failed":
             raise self._failure_error(status, failures)
         raise ResultLost(
             f"job {self.name} is complete, and its result is gone with its pod",
-            hint="Run the function again, and call job.result() soon after its end.",
+            hint='Run the function again, and read the result soon after its end. Executor(aks, out="runs") keeps it.',
         )
 
     def _refuse_unpullable(self, status: JobStatus, pods: list[Object], pulls: PullRecord) -> None:
@@ -592,27 +612,142 @@ class Job:
         found = read_attempts(self.cluster, self.name, namespace=self.namespace)
         return _metrics_of(found, patterns)
 
-    def plot(self, *metrics: str, **options: Any) -> Figure:
+    def gpu(self) -> pd.DataFrame:
+        """Return samples of the GPUs of the Job's pods.
+
+        The pods of an :class:`Executor` sample their GPUs themselves, every five seconds for ten minutes and then in
+        rows of a minute. Their samples can be read while they run and after that. In other pods, this process runs
+        ``nvidia-smi``, if the image has it: in this call, and while it waits for the Job or shows it as a live view.
+
+        Returns:
+            One row for each GPU and sample, oldest first:
+
+            - time (datetime64[ns, UTC]): when the sample was taken; of a row of several samples, the last one.
+            - pod (string): name of the pod.
+            - index (Int64): completion index of the pod; NA if the Job has no indexes.
+            - attempt (Int64): number of earlier runs of the same part of the Job.
+            - gpu (Int64): number of the GPU in the pod, from 0.
+            - utilization (Float64): mean share of time in which the GPU computed, in percent.
+            - utilization_min, utilization_max (Float64): its least and most, in percent. In a row of one sample they
+              are equal.
+            - memory_used_gb, memory_total_gb (Float64): in GB of 10^9 bytes.
+            - power_w (Float64): in W.
+            - temperature_c (Float64): in degrees Celsius.
+
+            What a GPU does not report, such as the utilization of a MIG instance, is NA. ``attrs["sources"]`` says for
+            each pod where its samples are from, or why there are none.
+
+        Raises:
+            NotFound: the Job was deleted. ``runs.get("NAME").gpu()`` returns what was saved.
+
+        Example:
+            >>> job.gpu().groupby("gpu")["utilization"].mean()  # doctest: +SKIP
+        """
+        job = self._object()
+        table = gpu_samples.read_gpu(self.cluster, job, job_pods(self.cluster.kube, job))
+        return joined_tables(table, self._saved_table(job, "gpu"))
+
+    def _saved_table(self, job: Object, name: str) -> pd.DataFrame | None:
+        """Return a table that this machine's history has of the Job."""
+        if not history.is_enabled():
+            return None
+        try:
+            return history.find(job["metadata"]["uid"], name)
+        except (OSError, ValueError):
+            return None
+
+    def plot(self, *metrics: str, gpu: bool = False, **options: Any) -> Figure:
         """Draw the Job's metrics. The arguments are those of :func:`aksgpu.plots.curve`.
+
+        Args:
+            metrics: names of metrics.
+            gpu: draw the utilization of the GPUs and the cost so far below the metrics, on one axis of time; see
+                :func:`aksgpu.plots.with_gpu`, which has fewer options.
+            options: further arguments of that function.
 
         Example:
             >>> job.plot("loss", "val_loss", log=True)  # doctest: +SKIP
+            >>> job.plot("loss", gpu=True)  # doctest: +SKIP
         """
         from aksgpu import plots
 
         options.setdefault("title", self.name)
-        figure: Figure = plots.curve(self.metrics(), *metrics, **options)
+        figure: Figure
+        if gpu:
+            figure = plots.with_gpu(self.metrics(), self.gpu(), self.facts(), *metrics, **options)
+        else:
+            figure = plots.curve(self.metrics(), *metrics, **options)
         return figure
 
+    def manifest(self) -> Object:
+        """Return the manifest with which the Job can be run again, without what the cluster added to it.
+
+        Raises:
+            NotFound: the Job was deleted.
+
+        Example:
+            >>> manifest = job.manifest()  # doctest: +SKIP
+            >>> manifest["spec"]["backoffLimit"] = 3  # doctest: +SKIP
+            >>> jobs.apply(aks, manifest, replace=True)  # doctest: +SKIP
+        """
+        return manifest_of(self._object())
+
     def why(self) -> Diagnosis:
-        """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`."""
-        return job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
+        """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`.
+
+        Of a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains on
+        the CPU although the Job has a GPU.
+        """
+        diagnosis = job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
+        try:
+            with deadline(_DIAGNOSIS_TIMEOUT):
+                job, pods = self._read_running()
+                if job is None:
+                    return diagnosis
+                feed = JobFeed(self.cluster, self.name, self.namespace)
+                feed.read()
+                notes = self._gpu_notes(feed, job, pods)
+        except KubernetesError as failed:
+            unknown = (*diagnosis.unknown, f"the use of its GPUs: {failed.message}")
+            return replace(diagnosis, unknown=unknown)
+        rows = [("GPU", text) for text in (notes.line, *notes.warnings) if text]
+        verdict = " ".join([diagnosis.verdict, *(f"{text}." for text in notes.warnings)])
+        fix = diagnosis.fix or ("job.cancel() or job.delete() frees the GPU." if notes.warnings else "")
+        return replace(diagnosis, verdict=verdict, fix=fix, rows=(*diagnosis.rows, *rows))
+
+    def _read_running(self) -> tuple[Object | None, list[Object]]:
+        """Return the Job object and its pods if a pod with a GPU runs; None if none does."""
+        job = self._object()
+        if JobStatus.from_objects(job, None).ended:
+            return None, []
+        pods = job_pods(self.cluster.kube, job)
+        runs = any((pod.get("status") or {}).get("phase") == "Running" and pod_facts.gpus(pod["spec"]) for pod in pods)
+        return (job, pods) if runs else (None, [])
+
+    def _gpu_notes(self, feed: JobFeed, job: Object, pods: list[Object]) -> GpuNotes:
+        """Return what is worth saying about the GPUs of the Job, which runs."""
+        samples = gpu_samples.read_gpu(self.cluster, job, pods)
+        facts = run_record.read_facts(self.cluster, job, pods)
+        return gpu_notes(samples, facts, feed.devices, feed.table())
+
+    def _feed(self) -> JobFeed:
+        """Return what reads the Job's metrics and log while they grow."""
+        return JobFeed(self.cluster, self.name, self.namespace)
+
+    def _notes(self, feed: JobFeed) -> GpuNotes:
+        """Return what is worth saying about the GPUs of the Job now; nothing if it does not run."""
+        job, pods = self._read_running()
+        if job is None:
+            return GpuNotes()
+        gpu_samples.watch(self.cluster, pods)
+        return self._gpu_notes(feed, job, pods)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the run that :mod:`aksgpu.runs` compares.
 
         Returns:
-            ``phase``, ``started``, ``ended``, ``seconds``, ``image``, ``args``, ``gpu_model``, ``usd`` and more; see
+            ``phase``, ``started``, ``ended``, ``seconds``, ``image``, ``args``, ``gpu_model``, ``usd``,
+            ``usd_per_hour`` and more; see
             :func:`aksgpu.jobs.run_record.read_facts`. What cannot be found out is None.
 
         Raises:
@@ -622,7 +757,7 @@ class Job:
         return run_record.read_facts(self.cluster, job, job_pods(self.cluster.kube, job))
 
     def save(self) -> StoredRun:
-        """Save the Job's log, metrics and facts in the history of this machine; see :mod:`aksgpu.runs`.
+        """Save the Job's log, metrics, GPU samples and facts in the history of this machine; see :mod:`aksgpu.runs`.
 
         ``job.wait()`` and the live view do so when the Job has ended, and ``job.delete()`` before it deletes the Job.
         What was saved before is replaced. A log that the cluster no longer has is kept.
@@ -641,7 +776,11 @@ class Job:
         except LogsGone:
             return history.save(facts, None, {})
         log = "".join(each.text for each in found.logs)
-        return history.save(facts, log, {"metrics": _metrics_of(found, None)})
+        tables = {"metrics": _metrics_of(found, None)}
+        if facts["gpus"]:
+            with contextlib.suppress(KubernetesError):
+                tables["gpu"] = self.gpu()
+        return history.save(facts, log, tables)
 
     def _save_quietly(self) -> None:
         """Save the run if that is possible. The caller's work does not depend on it."""
@@ -652,6 +791,97 @@ class Job:
                 self.save()
         except (KubernetesError, OSError) as failed:
             _logger.info("Job %s was not saved in the history: %s", self.name, failed)
+
+    def files(self, *, progress: bool | None = None) -> pd.DataFrame:
+        """List the files that the function has written to ``$AKSGPU_OUT``, its directory on the claim for output.
+
+        Args:
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            The columns of :func:`aksgpu.storage.ls`, one row for each file and directory. Paths begin in that
+            directory. It is empty before the program starts.
+
+        Raises:
+            InvalidInput: the Job was submitted without ``Executor(out=)``.
+            NotFound: the Job or the claim was deleted.
+            Forbidden: you may not create Jobs or run programs in pods.
+
+        Example:
+            >>> job.files()  # doctest: +SKIP
+        """
+        claim = output_claim.require_output(self._object())
+        return output_claim.list_output(self.cluster, claim, self.name, self.namespace, progress)
+
+    def download(
+        self,
+        path: str = "",
+        *,
+        to: str | os.PathLike[str] | None = None,
+        timeout: Timeout = None,
+        progress: bool | None = None,
+    ) -> Transfer:
+        """Copy the files that the function has written to ``$AKSGPU_OUT`` to this machine.
+
+        It resumes and checks as :func:`aksgpu.storage.download` does.
+
+        Args:
+            path: a file or directory in that directory; empty for all of it.
+            to: path on this machine; None uses the own name of what is copied, which is the Job's name for all files.
+            timeout: seconds, or text such as ``"2h"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            What was copied.
+
+        Raises:
+            InvalidInput: an argument is not valid, or the Job was submitted without ``Executor(out=)``.
+            NotFound: the Job or the claim was deleted, or the path does not exist.
+            Forbidden: you may not create Jobs or run programs in pods.
+
+        Example:
+            >>> job.download("checkpoints", to="results/")  # doctest: +SKIP
+        """
+        claim = output_claim.require_output(self._object())
+        inner = storage_arguments.claim_path(path, "path")
+        return storage.download(
+            self.cluster,
+            claim,
+            f"{self.name}/{inner}".rstrip("/"),
+            to=to,
+            namespace=self.namespace,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def forward(
+        self, port: int, *, local_port: int = 0, timeout: Timeout = 600, progress: bool | None = None
+    ) -> PortForward:
+        """Open a port of this machine that leads to a port of the Job's pod, such as TensorBoard's.
+
+        Waits until the pod runs. Each connection goes to the pod that runs at that moment, so that it also reaches a
+        later attempt. The program in the pod must listen on all addresses or on its loopback address.
+
+        Args:
+            port: the port in the pod.
+            local_port: the port on this machine; 0 for one that is free.
+            timeout: how long to wait for the pod: seconds, or text such as ``"10m"``; None means no limit.
+            progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
+
+        Returns:
+            The open port, with ``port``, ``url`` and ``last_error``. It is a context manager that closes it.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            NotFound: the Job was deleted, or has ended.
+            WaitTimeout: no pod runs.
+            OSError: the local port is in use.
+
+        Example:
+            >>> with job.forward(6006) as forward:  # doctest: +SKIP
+            ...     print(forward.url)
+        """
+        return pod_ports.forward(self.cluster, self.name, self.namespace, port, local_port, timeout, progress)
 
     def delete(self, *, timeout: Timeout = 300, progress: bool | None = None) -> None:
         """Delete the Job with its pods and their logs, and wait until they are gone.

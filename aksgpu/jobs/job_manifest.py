@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
-from aksgpu.jobs.apply_rules import GENERATED_NAME, ONE_JOB
+from aksgpu.jobs.apply_rules import GENERATED_NAME
 from aksgpu.jobs.manifest_diff import quantities_as_text
 from aksgpu.kube.client import Object
-from aksgpu.manifests.load import documents
+from aksgpu.kube.node_facts import gpus_of
 
-__all__ = ["check_job_manifest"]
+__all__ = ["check_job"]
 
 _EXAMPLE = "aksgpu.manifests.mnist() is an example."
-_SHOWN_KINDS = 10
-"""Maximum number of kinds in the error for a manifest with several objects."""
+_OLD_GPU = "alpha.kubernetes.io/nvidia-gpu"
+"""The resource of GPUs before Kubernetes 1.11. No node has it."""
 
 
-def check_job_manifest(manifest: Mapping[str, Any] | str | Path) -> Object:
-    """Return the Job of a manifest as a copy, with its quantities as strings.
+def check_job(job: Object) -> Object:
+    """Check a Job's fields, and return the Job with its quantities as strings. It is changed in place.
 
     Raises:
-        InvalidInput: the manifest does not hold exactly one Job, or a field is not valid.
+        InvalidInput: a field is not valid.
     """
-    job = _only_job(documents(manifest))
     if job.get("apiVersion") != "batch/v1":
         raise InvalidInput(
             f"`apiVersion` must be 'batch/v1', got {job.get('apiVersion')!r}", hint="Write apiVersion: batch/v1."
@@ -37,19 +34,6 @@ def check_job_manifest(manifest: Mapping[str, Any] | str | Path) -> Object:
     job_arguments.quantities(job["spec"], "spec")
     quantities_as_text(job)
     return job
-
-
-def _only_job(objects: list[Object]) -> Object:
-    """Return the only object, which must be a Job."""
-    kinds = [str(obj.get("kind") or "an object without `kind`") for obj in objects]
-    if kinds == ["Job"]:
-        return objects[0]
-    listed = ", ".join(kinds[:_SHOWN_KINDS])
-    if len(kinds) > _SHOWN_KINDS:
-        listed += f" and {len(kinds) - _SHOWN_KINDS} more"
-    has_kind = any(obj.get("kind") for obj in objects)
-    hint = ONE_JOB if has_kind else f"Is `kind: Job` missing? {_EXAMPLE}"
-    raise InvalidInput(f"`manifest` must hold exactly one Job, got {listed}", hint=hint)
 
 
 def _check_metadata(metadata: Any) -> None:
@@ -92,6 +76,9 @@ def _check_pod_spec(pod_spec: Object, path: str) -> None:
         containers = _mappings(pod_spec.get(field), f"{path}.{field}", hint="- name: main")
         for index, container in enumerate(containers):
             _check_container(container, f"{path}.{field}[{index}]")
+            for name in ("limits", "requests"):
+                where = f"`{path}.{field}[{index}].resources.{name}`"
+                gpus_of((container.get("resources") or {}).get(name), where)
 
 
 def _mappings(value: Any, path: str, *, hint: str) -> list[Object]:
@@ -129,3 +116,9 @@ def _check_resources(resources: Any, path: str) -> None:
         amounts = resources.get(field) or {}
         if not isinstance(amounts, dict):
             raise InvalidInput(f"`{path}.{field}` must be a mapping, got {amounts!r:.80}", hint="limits: {cpu: 1}")
+        if _OLD_GPU in amounts:
+            raise InvalidInput(
+                f"`{path}.{field}` must name GPUs as nvidia.com/gpu, got {_OLD_GPU}, which no node has",
+                hint=f"limits: {{nvidia.com/gpu: {amounts[_OLD_GPU]}}}. In a shell: "
+                f"sed --in-place s,{_OLD_GPU},nvidia.com/gpu, FILE",
+            )

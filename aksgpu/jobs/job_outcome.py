@@ -22,12 +22,15 @@ from aksgpu.errors import (
     ResultUnpicklable,
     RunTimeout,
 )
+from aksgpu.jobs import output_claim
 from aksgpu.jobs.executor_manifest import CANCELLED, EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
+from aksgpu.jobs.missing_files import missing_file_note
 from aksgpu.jobs.outcome_copy import keep_copy, read_copy
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.log_request import LogIncomplete, LogRequest, read_text
 from aksgpu.payload import records
+from aksgpu.payload.packing import own_python
 from aksgpu.payload.records import BadRecord, Record
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "is_executor_job",
     "lost_files",
     "read_outcome",
+    "read_whole_outcome",
     "value_of",
     "was_cancelled",
 ]
@@ -48,6 +52,11 @@ _TRACEBACK_LINES = 20
 
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
+
+_GPU_ADVICE = "Return tensors of the CPU, such as tensor.cpu()."
+_MODULE_ADVICE = "Install the missing module here, or return plain data."
+_CODE_MARK = b"cloudpickle"
+"""Part of each pickle that holds code by value."""
 
 Body = dict[str, Any]
 """The fields of a failure's body."""
@@ -114,6 +123,33 @@ def read_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None
         return records.decode(text, key)
     except BadRecord as error:
         raise _lost(job["metadata"]["name"], str(error)) from error
+
+
+def read_whole_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None:
+    """Return the outcome as :func:`read_outcome` does, or from the claim for output if the pod could not report it.
+
+    Args:
+        aks: the cluster.
+        job: the Job object.
+        pods: its pods, oldest first.
+
+    Raises:
+        ResultLost: there is an outcome, and it cannot be read completely.
+    """
+    if not output_claim.claim_for_output(job):
+        return read_outcome(aks, job, pods)
+    lost: ResultLost | None = None
+    record: Record | None = None
+    try:
+        record = read_outcome(aks, job, pods)
+    except ResultLost as error:
+        lost = error
+    if record is not None and record.header["where"] not in ("file", "nowhere"):
+        return record
+    kept = output_claim.read_kept_outcome(aks, job, _key(aks, job))
+    if kept is None and lost is not None:
+        raise lost
+    return kept or record
 
 
 def _text_of(pod: Object) -> str:
@@ -189,19 +225,46 @@ def value_of(record: Record, name: str, *, raw: bool) -> Any:
         raise error
     if raw:
         return record.body
+    _refuse_code_of_another_python(record, name)
     try:
         return pickle.loads(record.body)
     except Exception as failed:
+        advice = _GPU_ADVICE if "CUDA" in str(failed) else _MODULE_ADVICE
         raise ResultUnpicklable(
             f"the value of job {name} cannot be unpickled here: {type(failed).__name__}: {failed}",
-            hint="job.result(raw=True) returns its bytes. Install the missing module here, or return plain data.",
+            hint=f"{advice} job.result(raw=True) returns its bytes.",
         ) from failed
+
+
+def _refuse_code_of_another_python(record: Record, name: str) -> None:
+    """Raise ResultUnpicklable for a pickle with code by another Python. Loading it could end this process."""
+    python = record.header.get("python")
+    if python in (None, own_python()) or _CODE_MARK not in record.body:
+        return
+    raise ResultUnpicklable(
+        f"the value of job {name} holds functions or classes of Python {python}, and this is Python {own_python()}",
+        hint="Read it with that Python, or return plain data. job.result(raw=True) returns its bytes.",
+    )
 
 
 def exception_of(record: Record, name: str) -> BaseException | None:
     """Return the exception of an outcome; None if the function returned a value that can be had."""
+    error = _error_of(record, name)
+    if error is not None and record.header["kind"] in ("exception", "script"):
+        note = missing_file_note(str(_body(record).get("text") or ""))
+        if note:
+            error.add_note(f"[aksgpu] {note}")
+    return error
+
+
+def _error_of(record: Record, name: str) -> BaseException | None:
     kind = record.header["kind"]
     text = str(record.header.get("text") or "")
+    if record.header["where"] == "file":
+        return ResultLost(
+            f"the result of job {name} was written to its claim for output, and is not there any more",
+            hint="Run the function again.",
+        )
     if record.header["where"] == "nowhere":
         size = record.header["size"]
         return ResultTooLarge(
@@ -286,9 +349,11 @@ def lost_files(record: Record) -> str:
 def _rebuilt(record: Record, name: str) -> BaseException:
     """Return the original exception with the remote traceback as its cause, as concurrent.futures does."""
     body = _body(record)
-    if body.get("pickle"):
+    content = base64.b64decode(body.get("pickle") or "")
+    is_readable = record.header.get("python") in (None, own_python()) or _CODE_MARK not in content
+    if content and is_readable:
         with contextlib.suppress(Exception):
-            error = pickle.loads(base64.b64decode(body["pickle"]))
+            error = pickle.loads(content)
             if isinstance(error, BaseException):
                 error.__cause__ = RemoteTraceback(str(body.get("traceback") or ""))
                 return error

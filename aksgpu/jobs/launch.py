@@ -29,6 +29,7 @@ from aksgpu.jobs.executor_manifest import (
 from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
+from aksgpu.jobs.output_claim import require_claims, warn_of_lost_results
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.payload.packing import Payload
 from aksgpu.waiting import Timer, deadline, wait_until
@@ -50,7 +51,9 @@ _ABANDONED = timedelta(minutes=10)
 """Age of an unfinished launch from which on it counts as abandoned."""
 
 
-def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str) -> Job:
+def launch(
+    aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str, annotations: Mapping[str, str] | None = None
+) -> Job:
     """Start a Job for a payload, and return it without waiting for it.
 
     With ``options.name``, the Job of that name is returned if it is the same run.
@@ -60,9 +63,11 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
         payload: what travels to the pod.
         options: the Executor's options.
         what: the name of the function or script, for names and messages.
+        annotations: further annotations of the Job.
 
     Raises:
         AlreadyExists: the Job of that name runs something else.
+        NotFound: a claim of ``volumes`` or ``out`` does not exist.
         Invalid: the API server does not accept the Job.
         Forbidden: the user may not create Jobs or Secrets, or a quota does not allow it.
     """
@@ -73,8 +78,10 @@ def launch(aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: st
         existing = _existing(aks, name, namespace, fingerprint, what)
         if existing is not None:
             return existing
+    require_claims(aks, options, namespace)
+    warn_of_lost_results(aks, options)
     try:
-        return _create(aks, name, namespace, payload, options, fingerprint, what)
+        return _create(aks, name, namespace, payload, options, fingerprint, what, annotations or {})
     except AlreadyExists:
         # Another kernel created a Job of the user's name since it was looked up.
         existing = _existing(aks, name, namespace, fingerprint, what) if options.name else None
@@ -114,6 +121,7 @@ def _create(
     options: ExecutorOptions,
     fingerprint: str,
     what: str,
+    annotations: Mapping[str, str],
 ) -> Job:
     token = _token()
     contents: dict[str, Mapping[str, bytes]] = {}
@@ -124,7 +132,8 @@ def _create(
     if options.secrets:
         contents[environment_secret] = {key: value.encode() for key, value in options.secrets.items()}
     manifest = build_manifest(name, namespace, options, payload_secrets, environment_secret=environment_secret)
-    manifest["metadata"]["annotations"] |= {FUNCTION: what[:_LONGEST_NAME_SHOWN], FINGERPRINT: fingerprint}
+    described = {FUNCTION: what[:_LONGEST_NAME_SHOWN], FINGERPRINT: fingerprint}
+    manifest["metadata"]["annotations"] |= {**annotations, **described}
     if payload.packages.requirements:
         manifest["metadata"]["annotations"][PACKAGES] = " ".join(payload.packages.requirements)[:_LONGEST_LIST]
     if options.gpus:
@@ -140,15 +149,14 @@ def _create(
         _start(aks, created, options)
     except BaseException:
         # Also after an interrupt: a run that was not started leaves nothing behind.
-        with contextlib.suppress(KubernetesError), deadline(_CLEANING_SECONDS):
-            aks.kube.delete("Job", name, namespace)
+        _delete_own(aks, manifest)
         raise
     _delete_abandoned(aks, created)
     return Job(aks, name, namespace=namespace)
 
 
 def _delete_own(aks: HasKube, manifest: Object) -> None:
-    """Delete the Job of a request whose response did not arrive, if there is one."""
+    """Delete the Job of a manifest, if it was created and is still the same one."""
     metadata = manifest["metadata"]
     with contextlib.suppress(KubernetesError), deadline(_CLEANING_SECONDS):
         found = aks.kube.find("Job", metadata["name"], metadata["namespace"])

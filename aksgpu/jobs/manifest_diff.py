@@ -14,7 +14,14 @@ from aksgpu.common.quantities import parse
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube.client import Object
 
-__all__ = ["differences", "different_fields", "dropped", "quantities_as_text", "with_applied_manifest"]
+__all__ = [
+    "applied_before",
+    "differences",
+    "different_fields",
+    "dropped",
+    "quantities_as_text",
+    "with_applied_manifest",
+]
 
 _APPLIED = "aksgpu.dev/applied-configuration"
 """Annotation with the manifest from which this library created an object."""
@@ -55,7 +62,7 @@ def different_fields(manifest: Object, completed: Object, live: Object) -> list[
     """
     wanted = {"spec": _copy(manifest["spec"])}
     own_tolerations = wanted["spec"]["template"]["spec"].pop("tolerations", None) or []
-    fields = [*differences(wanted, live), *dropped(_applied_before(live), {"spec": manifest["spec"]})]
+    fields = [*differences(wanted, live), *dropped(applied_before(live), {"spec": manifest["spec"]})]
     for key in ("labels", "annotations"):
         live_values = live["metadata"].get(key) or {}
         fields += differences(manifest["metadata"].get(key), live_values, f"metadata.{key}")
@@ -84,7 +91,7 @@ def _has_not_started(live: Object) -> bool:
     return not ready and not JobStatus.from_objects(live, None).ended
 
 
-def _applied_before(live: Object) -> Object:
+def applied_before(live: Object) -> Object:
     """Return the manifest from which a Job was created, if its annotations have it; empty otherwise."""
     annotations = live["metadata"].get("annotations") or {}
     text = annotations.get(_APPLIED) or annotations.get(_KUBECTL_APPLIED) or "{}"

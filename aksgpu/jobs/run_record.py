@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from aksgpu.errors import AksGpuError
+from aksgpu.jobs.call_parameters import SECRET_NAME
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import node_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -18,8 +18,6 @@ __all__ = ["read_facts"]
 
 _READING_NODES = 10.0
 """Seconds that reading the nodes and their prices may take."""
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
-"""Names of environment variables whose values are not saved."""
 _ENDINGS = {"Completing": "Complete", "Failing": "Failed"}
 """Phase of a Job whose pods have ended, before the Job controller has recorded it."""
 _ANNOTATIONS = {
@@ -52,6 +50,9 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         - ``gpus``: GPUs of one pod. ``pods``: number of pods.
         - ``nodes``: names; ``vm_size``, ``gpu_model``, ``spot``: of the first node.
         - ``usd``: the nodes' prices for the time of the pods, by their share of the nodes' GPUs.
+        - ``usd_per_hour``: what one pod, the newest, costs in an hour: the node's price, by the share of its GPUs.
+        - ``spans``: when each pod ran: ``pod``, ``started``, ``ended`` (None while it runs), and ``usd_per_hour``.
+          None if a price is not known.
     """
     container = job["spec"]["template"]["spec"]["containers"][0]
     times = [time for time in map(_container_times, pods) if time is not None]
@@ -85,7 +86,7 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
 def _environment(container: Object) -> dict[str, str]:
     found = {}
     for each in container.get("env") or ():
-        if "value" in each and not _SECRET_NAME.search(each["name"]):
+        if "value" in each and not SECRET_NAME.search(each["name"]):
             found[each["name"]] = str(each["value"])
     return found
 
@@ -98,7 +99,8 @@ def _annotations(job: Object) -> dict[str, str]:
 def _node_facts(aks: HasKube, pods: Sequence[Object]) -> dict[str, Any]:
     """Return the facts about the pods' nodes, and what the pods cost. None where they cannot be read."""
     names = sorted({pod["spec"]["nodeName"] for pod in pods if pod["spec"].get("nodeName")})
-    facts: dict[str, Any] = {"nodes": names, "vm_size": None, "gpu_model": None, "spot": None, "usd": None}
+    facts: dict[str, Any] = {"nodes": names, "vm_size": None, "gpu_model": None, "spot": None}
+    facts.update(_costs(pods, {}))
     try:
         with deadline(_READING_NODES):
             nodes = {name: node_facts.read(aks.kube.get("Node", name)) for name in names}
@@ -110,7 +112,7 @@ def _node_facts(aks: HasKube, pods: Sequence[Object]) -> dict[str, Any]:
         facts["gpu_model"] = node.gpu_model or None
         facts["spot"] = _is_spot(node)
         break
-    facts["usd"] = _cost(pods, nodes, prices)
+    facts.update(_costs(pods, _prices_of_pods(pods, nodes, prices)))
     return facts
 
 
@@ -134,22 +136,38 @@ def _prices_per_hour(aks: HasKube, nodes: Mapping[str, node_facts.Node]) -> dict
     return prices
 
 
-def _cost(pods: Sequence[Object], nodes: Mapping[str, node_facts.Node], prices: Mapping[str, float]) -> float | None:
-    """Return what the pods' share of their nodes cost in US dollars; None if a part of it is not known."""
-    total = 0.0
+def _prices_of_pods(
+    pods: Sequence[Object], nodes: Mapping[str, node_facts.Node], prices: Mapping[str, float]
+) -> dict[str, float]:
+    """Return what each pod costs in US dollars per hour, as far as it is known: its share of its node's GPUs."""
+    found = {}
     for pod in pods:
-        times = _container_times(pod)
-        name = pod["spec"].get("nodeName")
-        if times is None or name is None:
+        node = pod["spec"].get("nodeName")
+        if node not in prices:
             continue
         gpus = sum(pod_facts.gpus(pod["spec"]).values())
-        on_node = sum(nodes[name].capacity.values())
-        if name not in prices or not gpus or not on_node:
-            return None
-        start, end = times
-        seconds = ((end or datetime.now(UTC)) - start).total_seconds()
-        total += prices[name] * seconds / 3600 * min(gpus / on_node, 1)
-    return total if pods else None
+        on_node = sum(nodes[node].capacity.values())
+        if gpus and on_node:
+            found[pod["metadata"]["name"]] = prices[node] * min(gpus / on_node, 1)
+    return found
+
+
+def _costs(pods: Sequence[Object], per_hour: Mapping[str, float]) -> dict[str, Any]:
+    """Return the facts about the cost. ``usd`` is None if a part of it is not known."""
+    total: float | None = 0.0 if pods else None
+    spans = []
+    for pod in pods:
+        times = _container_times(pod)
+        if times is None or not pod["spec"].get("nodeName"):
+            continue
+        started, ended = times
+        price = per_hour.get(pod["metadata"]["name"])
+        span = {"pod": pod["metadata"]["name"], "started": _text(started), "ended": _text(ended)}
+        spans.append({**span, "usd_per_hour": price})
+        seconds = ((ended or datetime.now(UTC)) - started).total_seconds()
+        total = None if price is None or total is None else total + price * seconds / 3600
+    price_now = spans[-1]["usd_per_hour"] if spans else None
+    return {"usd": total, "usd_per_hour": price_now, "spans": None if total is None else spans}
 
 
 def _container_times(pod: Object) -> tuple[datetime, datetime | None] | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from aksgpu import waiting
-from aksgpu.common.arguments import shown
+from aksgpu.common.arguments import integer, shown
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import (
     AlreadyExists,
@@ -23,13 +23,15 @@ from aksgpu.errors import (
     NotFound,
     Unreachable,
 )
-from aksgpu.kube import path_names, retry_policy
+from aksgpu.kube import path_names, port_forward, retry_policy
 from aksgpu.kube.backoff import Backoff
 from aksgpu.kube.decoding import decode
 from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
+from aksgpu.kube.port_forward import PortForward
 from aksgpu.kube.status_errors import UNREACHABLE_HINT
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
+from aksgpu.kube.websockets import ChannelSocket
 
 __all__ = ["KINDS", "HasKube", "Kind", "Kube", "Object"]
 
@@ -43,6 +45,7 @@ WATCH_SECONDS = 120
 """Seconds of one watch request. Servers end them anyway, and a short one notices a dead connection early."""
 LOG_RETRY_SECONDS = 10.0
 """Seconds for which opening a log is repeated. :mod:`aksgpu.logs` has its own rules for a longer outage."""
+LARGEST_PORT = 65535
 MANAGER = "aksgpu"
 """Field manager of the fields that this library sets."""
 
@@ -527,6 +530,38 @@ class Kube:
         if container is not None:
             params.append(("container", container))
         return ExecStream(self._transport.open_websocket(path, params, PROTOCOLS), f"{words[0]} in pod {pod}")
+
+    def port_forward(self, pod: str, port: int, namespace: str | None = None, *, local_port: int = 0) -> PortForward:
+        """Open a port of this machine whose connections lead to a port of a pod.
+
+        The program in the pod must listen on all addresses or on its loopback address.
+
+        Args:
+            pod: name of the pod.
+            port: the port in the pod.
+            namespace: the pod's namespace; None means the context's namespace.
+            local_port: the port on this machine; 0 for one that is free.
+
+        Returns:
+            The open port; use it as a context manager.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            OSError: the local port is in use.
+
+        Example:
+            >>> with aks.kube.port_forward("train-x2vbn", 6006) as forward:  # doctest: +SKIP
+            ...     print(forward.url)
+        """
+        number = integer("port", port, 1, LARGEST_PORT)
+        local = integer("local_port", local_port, 0, LARGEST_PORT)
+        self._path("Pod", namespace, pod, "portforward", argument="pod")
+        return PortForward(lambda: self.open_port(pod, number, namespace), local)
+
+    def open_port(self, pod: str, port: int, namespace: str | None = None) -> ChannelSocket:
+        """Open one connection to a port of a pod. :meth:`port_forward` uses it for each of its connections."""
+        path = self._path("Pod", namespace, pod, "portforward", argument="pod")
+        return self._transport.open_websocket(path, [("ports", port)], port_forward.PROTOCOLS)
 
     def request(
         self,

@@ -14,7 +14,19 @@ from typing import Any
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import AzureConflict, InvalidInput
 
-__all__ = ["default_file", "entra_server", "load", "mapping", "merge", "read", "user_of", "write"]
+__all__ = [
+    "default_file",
+    "entra_server",
+    "expanded",
+    "load",
+    "mapping",
+    "merge",
+    "read",
+    "user_of",
+    "with_admin_context",
+    "write",
+    "write_text",
+]
 
 _SECTIONS = ("clusters", "users", "contexts")
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
@@ -23,9 +35,24 @@ _WRONG_FILE_HINT = "Correct the file, or name another one."
 
 
 def default_file() -> Path:
-    """Return the file that kubectl writes to: the first of ``KUBECONFIG``, or ``~/.kube/config``."""
+    """Return the file that kubectl writes to: the first of ``KUBECONFIG``, or ``~/.kube/config``.
+
+    Raises:
+        InvalidInput: the user has no home directory.
+    """
     named = [name for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]
-    return Path(named[0] if named else "~/.kube/config").expanduser()
+    return expanded(named[0] if named else "~/.kube/config")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` replaced; raises InvalidInput if the user has no home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"{os.fspath(path)} cannot be resolved: HOME is not set, and the system does not know your user",
+            hint="Set HOME or KUBECONFIG, or name a file.",
+        ) from error
 
 
 def load(path: str | os.PathLike[str] | None) -> dict[str, Any]:
@@ -39,7 +66,7 @@ def load(path: str | os.PathLike[str] | None) -> dict[str, Any]:
         InvalidInput: no file exists, or one is not a kubeconfig.
     """
     listed = os.fspath(path) if path is not None else os.environ.get("KUBECONFIG") or "~/.kube/config"
-    files = [Path(name).expanduser() for name in listed.split(os.pathsep) if name]
+    files = [expanded(name) for name in listed.split(os.pathsep) if name]
     found = [file for file in files if file.is_file()]
     if not found:
         raise InvalidInput(
@@ -102,7 +129,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, config: Mapping[str, Any]) -> None:
-    """Replace a kubeconfig file in one step. A new file has mode 0600; an existing one keeps its mode."""
+    """Replace a kubeconfig file in one step. Only its owner can read it then, because it has credentials.
+
+    Raises:
+        InvalidInput: the file cannot be written.
+    """
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -114,8 +145,35 @@ def write(path: Path, config: Mapping[str, Any]) -> None:
 
     Dumper.add_representer(str, quoted)
     target = path.resolve()  # a symbolic link is kept
-    mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-    write_private(target, yaml.dump(dict(config), Dumper=Dumper, sort_keys=False), mode)
+    write_text(target, yaml.dump(dict(config), Dumper=Dumper, sort_keys=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file with credentials in one step; raises InvalidInput if it cannot be written."""
+    try:
+        write_private(path, text)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="Free some space on its disk, correct its permissions, or name another file.",
+        ) from error
+
+
+def with_admin_context(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a kubeconfig whose administrators' contexts have names of their own, ending in ``-admin``.
+
+    AKS gives the contexts of users and administrators the same name. ``az aks get-credentials`` renames them too.
+    """
+    names: dict[str, str] = {}
+    contexts: list[dict[str, Any]] = []
+    for entry in config.get("contexts") or ():
+        name = entry["name"]
+        user = str(mapping(entry.get("context"), f"context {name!r}").get("user") or "")
+        if user.startswith("clusterAdmin") and not name.endswith("-admin"):
+            names[name] = f"{name}-admin"
+        contexts.append({**entry, "name": names.get(name, name)})
+    current = config.get("current-context")
+    return {**config, "contexts": contexts, "current-context": names.get(str(current), current)}
 
 
 def merge(into: Mapping[str, Any], addition: Mapping[str, Any], *, where: str, overwrite: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aksgpu.common import quantities
@@ -12,22 +12,29 @@ from aksgpu.common.arguments import shown
 from aksgpu.common.gpu_size_table import is_gpu_size, lookup
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
+from aksgpu.kube import taint_kinds
+from aksgpu.kube.node_health import GpuHealth, gpu_health
 
-__all__ = ["GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "tolerates", "tolerations"]
+__all__ = ["AMD_GPU", "GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "tolerates", "tolerations"]
 
 GPU = "nvidia.com/gpu"
 """The resource that a Job requests."""
-_VENDORS = ("nvidia.com/", "amd.com/gpu")
+AMD_GPU = "amd.com/gpu"
+"""The resource of AMD's GPUs."""
+_VENDORS = ("nvidia.com/", "amd.com/")
 """Prefixes of the resource names of GPUs."""
 _GPU_LABELS = {
     "kubernetes.azure.com/accelerator": ("nvidia", "amd"),
     "accelerator": ("nvidia", "amd"),
     "nvidia.com/gpu.present": ("true",),
     "aksgpu.dev/gpu": ("simulated", "nvml"),
+    "karpenter.azure.com/sku-gpu-manufacturer": ("nvidia", "amd"),
 }
 """Labels of GPU nodes, with the values that mean a GPU."""
-_TEMPORARY = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeleted", "DeletionCandidate")
-"""Prefixes of taints that Kubernetes and the autoscaler add and remove. A workload must not tolerate them."""
+_POOL_LABELS = ("kubernetes.azure.com/agentpool", "agentpool", "karpenter.sh/nodepool")
+"""Labels with the name of a node's pool, in the order in which they are read."""
+_MODEL_LABELS = ("nvidia.com/gpu.product", "amd.com/gpu.product-name", "beta.amd.com/gpu.product-name")
+"""Labels with the model of a node's GPUs."""
 _SYSTEM = "CriticalAddonsOnly"
 """Taint of AKS system pools."""
 _DOCUMENTED: list[dict[str, Any]] = [
@@ -57,6 +64,7 @@ class Node:
         reported: whether its status has resources. If not, the number of GPUs is unknown.
         readiness: why the node is not ready; empty if it is ready.
         by_hand: program that wrote the GPUs into its status, such as ``aksgpu``; empty if it was the kubelet.
+        health: health of its GPUs.
     """
 
     name: str
@@ -72,20 +80,39 @@ class Node:
     reported: bool = True
     readiness: str = ""
     by_hand: str = ""
+    health: GpuHealth = field(default_factory=GpuHealth)
 
     @property
     def gpu_model(self) -> str:
         """Model of the GPUs, from a label or from the VM size; empty if neither has it."""
-        product = self.labels.get("nvidia.com/gpu.product")
-        if product:
-            return product.replace("-", " ")
-        return lookup(self.vm_size).gpu_model if self.gpu and is_gpu_size(self.vm_size) else ""
+        for label in _MODEL_LABELS:
+            if self.labels.get(label):
+                return self.labels[label].replace("-", " ").replace("_", " ")
+        if self.gpu and is_gpu_size(self.vm_size):
+            return lookup(self.vm_size).gpu_model
+        return self.labels.get("karpenter.azure.com/sku-gpu-name", "") if self.gpu else ""
+
+    @property
+    def auto_provisioned(self) -> bool:
+        """Whether node auto-provisioning (Karpenter) created the node."""
+        return "karpenter.sh/nodepool" in self.labels
+
+    @property
+    def amd(self) -> bool:
+        """Whether the GPUs are AMD's."""
+        labels = ("kubernetes.azure.com/accelerator", "accelerator", "karpenter.azure.com/sku-gpu-manufacturer")
+        by_size = is_gpu_size(self.vm_size) and lookup(self.vm_size).gpu_model.startswith("AMD")
+        return self.gpu and (by_size or "amd" in map(self.labels.get, labels) or AMD_GPU in self.capacity)
+
+    @property
+    def resource(self) -> str:
+        """The resource of whole GPUs of this kind."""
+        return AMD_GPU if self.amd else GPU
 
     @property
     def nvidia(self) -> bool:
         """Whether NVIDIA's device plugin supports the node, which must not have AMD GPUs or run Windows."""
-        is_amd = "amd" in (self.labels.get("kubernetes.azure.com/accelerator"), self.labels.get("accelerator"))
-        return self.gpu and not is_amd and self.labels.get("kubernetes.io/os", "linux") == "linux"
+        return self.gpu and not self.amd and self.labels.get("kubernetes.io/os", "linux") == "linux"
 
     @property
     def simulated(self) -> bool:
@@ -103,7 +130,7 @@ class Node:
         return tuple(
             taint
             for taint in self.taints
-            if taint["effect"] != "PreferNoSchedule" and taint["key"].startswith(_TEMPORARY)
+            if taint["effect"] != "PreferNoSchedule" and taint_kinds.is_temporary(taint["key"])
         )
 
 
@@ -118,7 +145,7 @@ def read(node: Object) -> Node:
     ready, readiness = _readiness(status)
     return Node(
         name=metadata["name"],
-        pool=labels.get("kubernetes.azure.com/agentpool") or labels.get("agentpool") or "",
+        pool=next((labels[label] for label in _POOL_LABELS if labels.get(label)), ""),
         vm_size=labels.get("node.kubernetes.io/instance-type") or "",
         labels=labels,
         taints=tuple(spec.get("taints") or ()),
@@ -130,6 +157,7 @@ def read(node: Object) -> Node:
         reported=status.get("allocatable") is not None,
         readiness=readiness,
         by_hand=_written_by(metadata) if any(capacity.values()) else "",
+        health=gpu_health(status.get("conditions") or ()),
     )
 
 
@@ -208,7 +236,7 @@ def tolerations(nodes: Iterable[Node], *, system: bool = False) -> list[dict[str
     taints = [taint for node in gpu_nodes for taint in node.taints]
     for taint in sorted(taints, key=taint_text):
         key = taint["key"]
-        if taint["effect"] == "PreferNoSchedule" or key.startswith(_TEMPORARY) or (key == _SYSTEM and not system):
+        if taint["effect"] == "PreferNoSchedule" or taint_kinds.is_temporary(key) or (key == _SYSTEM and not system):
             continue
         value = {"operator": "Equal", "value": taint["value"]} if taint.get("value") else {"operator": "Exists"}
         toleration = {"key": key, **value, "effect": taint["effect"]}

@@ -18,6 +18,7 @@ __all__ = [
     "ended",
     "ended_by_deletion",
     "gpus",
+    "job_name",
     "last_failure",
     "owner",
     "readable_message",
@@ -156,6 +157,14 @@ def owner(pod: Object) -> str:
         if reference.get("controller"):
             return f"{metadata['namespace']}/{reference['name']}"
     return f"{metadata['namespace']}/{metadata['name']}"
+
+
+def job_name(pod: Object) -> str:
+    """Return the name of the Job that a pod belongs to; empty if it belongs to none."""
+    for reference in pod["metadata"].get("ownerReferences") or ():
+        if reference.get("kind") == "Job":
+            return str(reference["name"])
+    return ""
 
 
 def gpus(spec: Object) -> dict[str, int]:

@@ -11,13 +11,15 @@ import hmac
 import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from aksgpu.errors import LaptopError
-from aksgpu.local.api.access import User
+from aksgpu.local import tls
+from aksgpu.local.api.access import CertificateAuthenticator, User, bearer_token, peer_certificate
 from aksgpu.local.api.api_server import KubeApi
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.api.store import Store
@@ -29,7 +31,7 @@ from aksgpu.local.objects import Objects
 from aksgpu.local.settings import Settings
 from aksgpu.local.status_error import StatusError
 
-ADMINISTRATOR = User("masterclient", ("system:masters",))
+ADMINISTRATOR = User(tls.ADMINISTRATOR, (tls.ADMINISTRATORS,))
 ENTRA_USER = User("laptop", ("system:masters",), role="cluster-admin")
 """The user of every Entra ID token. The laptop has one user, who has all roles."""
 
@@ -41,6 +43,8 @@ class KubeCluster:
         root: the directory of its files.
         settings: the laptop's settings.
         tokens: returns the user of a bearer token, or None for an invalid one.
+        certificates: returns the user of a client certificate.
+        secret: what the tokens of ServiceAccounts are signed with.
         addresses: the addresses of the pods of all clusters.
         version: the Kubernetes version.
     """
@@ -50,6 +54,8 @@ class KubeCluster:
         root: Path,
         settings: Settings,
         tokens: Callable[[str], User | None],
+        certificates: CertificateAuthenticator,
+        secret: bytes,
         addresses: AddressPool,
         version: str,
     ) -> None:
@@ -57,7 +63,7 @@ class KubeCluster:
         self.registry = Registry(Store(root / "kube.db"))
         self.agent = NodeAgent(self.registry.with_manager("kubelet"), root, settings, addresses)
         self.controllers = ControllerManager(self.registry.with_manager("kube-controller-manager"), settings)
-        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens, version=version)
+        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens, certificates=certificates, version=version)
 
     async def start(self) -> None:
         """Open the store and start all parts; raises LaptopError if the store cannot be read."""
@@ -111,10 +117,15 @@ class Clusters:
                 return ADMINISTRATOR
             return ENTRA_USER if self._is_entra_token(cluster_id, given) else None
 
+        def find_certificate_user(peer: Mapping[str, Any]) -> User | None:
+            return ADMINISTRATOR if tls.administered_cluster(peer) == cluster_id else None
+
         async with self._locks[cluster_id]:
             if cluster_id not in self._running:
                 root = self._root / cluster_id
-                cluster = KubeCluster(root, self._settings, find_user, self._addresses, version)
+                cluster = KubeCluster(
+                    root, self._settings, find_user, find_certificate_user, token.encode(), self._addresses, version
+                )
                 await cluster.start()
                 self._running[cluster_id] = cluster
             return self._running[cluster_id].registry
@@ -149,6 +160,18 @@ class Clusters:
                 if pod.get("status", {}).get("phase") == "Running" and not owned_by_daemon_set(pod):
                     return True
         return False
+
+    def find_cluster(self, request: web.Request) -> str:
+        """Return the id of the only running cluster that knows the request's certificate or token; empty without one.
+
+        ``kubectl proxy`` and ``kubectl get --raw`` leave out the path of the server's address, which has the id.
+        """
+        named = tls.administered_cluster(peer_certificate(request))
+        token = bearer_token(request)
+        if named or not token:
+            return named
+        found = [each for each, cluster in self._running.items() if cluster.api.find_user(token)]
+        return found[0] if len(found) == 1 else ""
 
     async def handle(self, request: web.Request, cluster_id: str, path: str, *, exists: bool) -> web.StreamResponse:
         """Handle a request to a cluster's API server.

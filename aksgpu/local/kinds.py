@@ -95,16 +95,20 @@ def _status(kind: str, group: str = "") -> dict[str, Subresource]:
     return {"status": Subresource(group, "v1", kind)}
 
 
+_AUTHENTICATION = "authentication.k8s.io"
+_AUTHORIZATION = "authorization.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _SCHEDULING = "scheduling.k8s.io"
 _COORDINATION = "coordination.k8s.io"
 _STORAGE = "storage.k8s.io"
 _NO_COLLECTION = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
 _POD_PARTS = {
+    "attach": Subresource("", "v1", "PodAttachOptions", ("create", "get")),
     "binding": Subresource("", "v1", "Binding", ("create",)),
     "eviction": Subresource("policy", "v1", "Eviction", ("create",)),
     "exec": Subresource("", "v1", "PodExecOptions", ("create", "get")),
     "log": Subresource("", "v1", "Pod", ("get",)),
+    "portforward": Subresource("", "v1", "PodPortForwardOptions", ("create", "get")),
     **_status("Pod"),
 }
 _POD_FIELDS = (
@@ -150,10 +154,15 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "Secret", "secrets", fields=("type",)),
     Kind("", "v1", "Service", "services", ("svc",), ("all",), subresources=_status("Service"),
          fields=("spec.clusterIP", "spec.type"), name_format="service", delete_returns_object=True),
-    Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), delete_returns_object=True),
+    Kind("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), delete_returns_object=True,
+         subresources={"token": Subresource(_AUTHENTICATION, "v1", "TokenRequest", ("create",))}),
     Kind("apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), generation=True,
          subresources=_status("DaemonSet", "apps")),
-    Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
+    Kind(_AUTHENTICATION, "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=("create",)),
+    Kind(_AUTHENTICATION, "v1", "TokenReview", "tokenreviews", namespaced=False, verbs=("create",)),
+    Kind(_AUTHORIZATION, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
+         verbs=("create",)),
+    Kind(_AUTHORIZATION, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", namespaced=False,
          verbs=("create",)),
     Kind("batch", "v1", "Job", "jobs", (), ("all",), generation=True, subresources=_status("Job", "batch"),
          fields=("status.successful",)),

@@ -13,9 +13,11 @@ import fcntl
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,10 @@ LOOPBACK = "127.0.0.1"
 SUBSCRIPTION_ID = "00000000-0000-0000-0000-000000000000"
 START_SECONDS = 30.0
 """Timeout for a process that has been started to respond."""
+LEAST_FREE_BYTES = 1 << 20
+"""Free space below which a process that did not start has probably filled the disk."""
+LEAST_OPEN_FILES = 256
+"""Open files that the process needs for a small cluster."""
 ANSWER_SECONDS = 5.0
 """Timeout for a request to the process, and for its end after SIGKILL."""
 POLL_SECONDS = 0.02
@@ -130,6 +136,11 @@ def start(home: Path | str | None = None, *, settings: Settings | None = None) -
 def _start_error(directory: Path) -> LaptopError:
     log = directory / "laptop.log"
     record = read_record(directory)
+    if not record.get("error") and shutil.disk_usage(directory).free < LEAST_FREE_BYTES:
+        return LaptopError(
+            f"the laptop AKS did not start: no space is left on the disk of {directory}",
+            hint="Free some space, or set AKSGPU_HOME to a directory on another disk.",
+        )
     tail = log.read_text(errors="replace")[-2000:].strip()
     error = record.get("error") or f"the laptop AKS did not start\n{tail}"
     return LaptopError(error, hint=record.get("hint") or f"The whole log is {log}.")
@@ -297,6 +308,35 @@ def _explain_os_errors(directory: Path) -> Iterator[None]:
         ) from error
 
 
+def _protect(directory: Path) -> None:
+    """Raise an error if others may write into a home, unless it can be closed to them.
+
+    It has tokens, private keys and programs. A directory that holds other files too keeps its mode.
+    """
+    status = directory.stat()
+    if status.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "the directory belongs to another user")
+    if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    names = {path.name for path in directory.iterdir()}
+    if names and "laptop.lock" not in names:
+        raise LaptopError(
+            f"the laptop AKS cannot keep its files in {directory}: other users may write into it",
+            hint=f"Run `chmod go-w {directory}`, or set AKSGPU_HOME to a directory that only you can write to.",
+        )
+    directory.chmod(0o700)
+
+
+def _check_limits() -> None:
+    """Raise LaptopError if the system allows too few open files. The process raises its own limit as far as allowed."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        raise LaptopError(
+            f"the laptop AKS needs at least {LEAST_OPEN_FILES} open files, and this system allows {most}",
+            hint="Raise the limit, for example with `ulimit -n 4096`, and start this program again.",
+        )
+
+
 def _is_running(directory: Path) -> bool:
     """Return whether a process holds the lock of this home, even if it does not listen yet."""
     with _explain_os_errors(directory):
@@ -366,8 +406,8 @@ def _spawn(directory: Path, settings: Settings) -> bool:
     """Start the process unless one is running, and return whether it was started."""
     with _explain_os_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if directory.stat().st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, "the directory belongs to another user")
+        _protect(directory)
+        _check_limits()
         with own(directory) as lock, open(directory / "laptop.log", "ab", opener=private) as log:
             if lock is None:
                 return False

@@ -12,6 +12,7 @@ import gc
 import hmac
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -22,16 +23,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from aksgpu import __version__
 from aksgpu.common.home import home as user_home
 from aksgpu.common.private_files import write_private
 from aksgpu.errors import AksGpuError, LaptopError
-from aksgpu.local import server_log, tls
+from aksgpu.local import managed_identity, server_log, tls
 from aksgpu.local.arm import ResourceManager
 from aksgpu.local.arm.arm_errors import ArmError
-from aksgpu.local.arm.resource_manager import PRICES
+from aksgpu.local.arm.reference_data import TENANT
+from aksgpu.local.arm.resource_manager import METADATA, PRICES
 from aksgpu.local.cluster_runtime import Clusters
 from aksgpu.local.connection_limit import ConnectionLimiter
 from aksgpu.local.process import LOOPBACK, read_record, write_record
@@ -40,9 +42,13 @@ from aksgpu.local.settings import Settings
 log = logging.getLogger("aksgpu.local.server")  # this module runs as __main__
 
 CLUSTERS = "/k8s/clusters/"
+KUBERNETES_ROOTS = ("api", "apis", "healthz", "livez", "openapi", "readyz", "version")
+"""First segments of Kubernetes' paths. Resource Manager has none of them, apart from the prices."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
 SHUTDOWN_SECONDS = 0.5
 """Timeout for open requests when the process stops."""
+MAX_OPEN_FILES = 65_536
+"""The limit on open files that the process sets for itself, if the system allows as many."""
 IDLE_CHECK_SECONDS = 5.0
 """Maximum time between two checks whether the process is still in use."""
 
@@ -81,7 +87,7 @@ class Laptop:
         gc.freeze()
         gc.enable()
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", "/{path:.*}", self._handle, expect_handler=_answer_expectation)
         # aiohttp would refuse unknown encodings with a plain text before a handler could refuse them with JSON.
         runner = web.AppRunner(
             app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS
@@ -93,6 +99,7 @@ class Laptop:
         port = listener.getsockname()[1]
         log.info("serving on port %s, process %s", port, os.getpid())
         started = datetime.now(UTC).isoformat()
+        self._last_request = time.monotonic()  # the start may have taken longer than the process may be idle
         await self._wait_until_unused(pid=os.getpid(), port=port, started=started, version=__version__)
         log.info("stopping")
         accepting.cancel()
@@ -143,6 +150,7 @@ class Laptop:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self._limiter.request_received(request)
+        _check_headers(request)
         if request.path.startswith("/laptop/"):
             return await self._administer(request) if self._is_authorized(request) else _unauthorized(request)
         self._open_requests += 1
@@ -154,13 +162,20 @@ class Laptop:
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         path = request.path
-        if path.startswith(CLUSTERS):
-            cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
+        is_short = path.split("/")[1] in KUBERNETES_ROOTS and path.lower() != PRICES
+        if path.startswith(CLUSTERS) or is_short:
+            if is_short:
+                cluster_id = self._clusters.find_cluster(request)
+                slash, rest = path[:1], path[1:]
+            else:
+                cluster_id, slash, rest = path.removeprefix(CLUSTERS).partition("/")
             if not self._manager.allows_address(cluster_id, request.remote or LOOPBACK):
                 return _abort_connection(request)
             exists = self._manager.has_cluster(cluster_id)
             return await self._clusters.handle(request, cluster_id, slash + rest, exists=exists)
-        if self._is_authorized(request) or path.lower() == PRICES:
+        if path == managed_identity.PATH:
+            return self._issue_token(request)
+        if self._is_authorized(request) or path.lower() in (METADATA, PRICES):
             return await self._complete(self._manager.handle(request))
         return _unauthorized(request)
 
@@ -176,7 +191,16 @@ class Laptop:
         return scheme.lower() == "bearer" and self._is_token(given.strip())
 
     def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(errors="surrogateescape"), self._token)
+        is_own = hmac.compare_digest(given.encode(errors="surrogateescape"), self._token)
+        return is_own or managed_identity.is_valid(self._token, given)
+
+    def _issue_token(self, request: web.Request) -> web.Response:
+        """Answer a request of a client that logs in with the managed identity."""
+        given = request.headers.get("X-IDENTITY-HEADER", "")
+        if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._token):
+            message = "IDENTITY_HEADER must be the content of the file `token` in the laptop's directory"
+            return web.json_response({"statusCode": 401, "message": message}, status=401)
+        return web.json_response(managed_identity.token_response(self._token, TENANT, request.query))
 
     def _is_entra_token(self, cluster_id: str, given: str) -> bool:
         return self._manager.uses_entra(cluster_id) and self._is_token(given)
@@ -195,6 +219,31 @@ class Laptop:
         except (ValueError, TypeError, RecursionError, web.RequestPayloadError) as error:
             return web.json_response(ArmError(400, "BadRequest", str(error)).body(), status=400)
         return web.json_response({"done": done})
+
+
+def _check_headers(request: web.Request) -> None:
+    """Raise a 400 error for a header that is not UTF-8, except for a token. Many parts of a response quote headers."""
+    for name, value in request.raw_headers:
+        if value.isascii() or name.lower() == b"authorization":
+            continue
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            text = f"400 Bad Request: the header {name.decode(errors='replace')} is not valid UTF-8\n"
+            raise web.HTTPBadRequest(text=text) from None
+
+
+async def _answer_expectation(request: web.Request) -> None:
+    """Answer a request with an ``Expect`` header before its body arrives."""
+    if request.version < HttpVersion11:
+        return
+    expected = request.headers.get("Expect", "")
+    if not expected.isascii():
+        raise web.HTTPBadRequest(text="400 Bad Request: the header Expect has a character that is not ASCII\n")
+    if expected.lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text=f"417 Expectation Failed: only 100-continue is known, got {expected}\n")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # The 100 response is not part of the response.
 
 
 def _abort_connection(request: web.Request) -> web.Response:
@@ -221,6 +270,14 @@ def _read_token(path: Path) -> bytes:
     return path.read_bytes().strip()
 
 
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system does. Each connection and each pod needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main() -> None:
     """Serve in the background. The only argument is the file descriptor of the home's lock."""
     if os.fork():
@@ -230,6 +287,7 @@ def main() -> None:
     os.set_inheritable(lock, False)
     os.chdir(home)
     server_log.set_up(home / "laptop.log")
+    _raise_file_limit()
     try:
         asyncio.run(Laptop(home, Settings.from_environment(), lock).run())
     except Exception as error:

@@ -143,9 +143,12 @@ class SeenLines:
     @property
     def resume_time(self) -> datetime | None:
         """The ``sinceTime`` with which a response includes the last line; None before the first line."""
+        return self.resume_time_with(SHORT_LOG_MARGIN if self.size <= SHORT_LOG_BYTES else MARGIN)
+
+    def resume_time_with(self, margin: int) -> datetime | None:
+        """Return the ``sinceTime`` that is a number of seconds before the last line; None before the first line."""
         if not self.lines:
             return None
-        margin = SHORT_LOG_MARGIN if self.size <= SHORT_LOG_BYTES else MARGIN
         seconds = self._seconds[-1] - margin
         if not self.remembers_all:
             seconds = max(seconds, self._seconds[0] + 1)

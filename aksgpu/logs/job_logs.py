@@ -32,7 +32,22 @@ from aksgpu.logs.log_request import DEFAULT_TIMEOUT, LogRequest, read_text
 from aksgpu.logs.retrying import Failure, Limits, RetryTimer
 from aksgpu.waiting import Interrupted, Timeout, check_timeout
 
-__all__ = ["AttemptLog", "AttemptLogs", "follow", "follow_job", "job_pods", "read", "read_attempts", "read_job"]
+__all__ = [
+    "AttemptLog",
+    "AttemptLogs",
+    "choose_pods",
+    "count_ended",
+    "first_attempts",
+    "follow",
+    "follow_job",
+    "has_pod_ended",
+    "has_run",
+    "job_pods",
+    "logs_gone",
+    "read",
+    "read_attempts",
+    "read_job",
+]
 
 T = TypeVar("T")
 
@@ -160,14 +175,14 @@ def _read_pods(kube: Kube, job: str, namespace: str | None, tail_lines: int | No
     while True:
         found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", succeeded_before=False)
         pods = _list_pods(kube, found, retries)
-        chosen = _choose_pods(found, pods)
-        if not chosen and _has_run(found):
-            raise _logs_gone(job)
+        chosen = choose_pods(found, pods)
+        if not chosen and has_run(found):
+            raise logs_gone(job)
         try:
             texts = [_read_whole_lines(kube, pod, tail_lines, limits.silent) for pod in chosen]
         except NotFound:  # deleted since they were listed: the next list decides
             if removed.is_over(Failure.SILENT):
-                raise _logs_gone(job) from None
+                raise logs_gone(job) from None
             removed.sleep()
             continue
         lost = int((found.get("status") or {}).get("succeeded") or 0) - _count_succeeded(pods)
@@ -211,22 +226,22 @@ def _read_attempts(kube: Kube, job: str, namespace: str | None, limits: Limits) 
     found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", succeeded_before=False)
     pods = _list_pods(kube, found, retries)
     started = [pod for pod in pods if pod["spec"].get("nodeName")]
-    if not started and _has_run(found) and _count_ended(found):
-        raise _logs_gone(job)
+    if not started and has_run(found) and count_ended(found):
+        raise logs_gone(job)
     logs: list[AttemptLog] = []
-    gone = max(_count_ended(found) - sum(_has_pod_ended(pod) for pod in pods), 0)
-    for pod, index, first in _first_attempts(found, started):
+    gone = max(count_ended(found) - sum(has_pod_ended(pod) for pod in pods), 0)
+    for pod, index, first in first_attempts(found, started):
         try:
             logs.extend(_read_runs(kube, pod, index, first, limits.silent))
         except NotFound:  # removed since the pods were listed
             gone += 1
     if gone and not logs:
-        raise _logs_gone(job)
+        raise logs_gone(job)
     logs.sort(key=lambda log: (-1 if log.index is None else log.index, log.attempt))
     return AttemptLogs(logs, gone)
 
 
-def _first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, int | None, int]]:
+def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, int | None, int]]:
     """Yield each pod with its completion index and the number of its first run among those of its index."""
     seen: Counter[int | None] = Counter()
     spec = job["spec"]
@@ -282,7 +297,8 @@ def _read_previous(request: LogRequest, timeout: float) -> str | None:
     return read_text(request, timeout)
 
 
-def _has_pod_ended(pod: Object) -> bool:
+def has_pod_ended(pod: Object) -> bool:
+    """Return whether a pod has ended."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
@@ -397,7 +413,7 @@ def _read_whole_lines(kube: Kube, pod: Object, tail_lines: int | None, timeout: 
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _choose_pods(job: Object, pods: list[Object]) -> list[Object]:
+def choose_pods(job: Object, pods: list[Object]) -> list[Object]:
     """Return the pods whose logs are the Job's log, as :func:`read_job` describes. Of each index, it is the newest."""
     newest: dict[str, Object] = {}
     for pod in pods:
@@ -413,10 +429,10 @@ def _choose_pods(job: Object, pods: list[Object]) -> list[Object]:
     return (started or pods)[-1:]
 
 
-def _has_run(job: Object) -> bool:
+def has_run(job: Object) -> bool:
     """Return whether the Job has, or had, pods."""
     status = job.get("status") or {}
-    return bool(_count_ended(job) or status.get("active") or _has_ended(job))
+    return bool(count_ended(job) or status.get("active") or _has_ended(job))
 
 
 def _count_succeeded(pods: list[Object]) -> int:
@@ -455,16 +471,17 @@ def _report_unseen_pods(job: Object | None, name: str, followed: int) -> Iterato
         if not followed:
             yield "", marker(LogGap(f"job {name} was deleted before the log of a pod could be read"))
         return
-    missing = _count_ended(job) - followed
+    missing = count_ended(job) - followed
     if missing <= 0:
         return
     if not followed:
-        raise _logs_gone(name)
+        raise logs_gone(name)
     pods = "1 pod" if missing == 1 else f"{missing} pods"
     yield "", marker(LogGap(f"{pods} of job {name} could not be read: removed before their logs were followed"))
 
 
-def _logs_gone(name: str) -> LogsGone:
+def logs_gone(name: str) -> LogsGone:
+    """Return the error of a Job whose pods are gone."""
     return LogsGone(
         f"the pods of job {name} were deleted with their logs",
         hint="Follow the next run while it is running: for line in job.follow(): print(line). "
@@ -495,6 +512,7 @@ def _has_ended(job: Object) -> bool:
     return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
 
 
-def _count_ended(job: Object) -> int:
+def count_ended(job: Object) -> int:
+    """Return the number of a Job's pods that have ended, those that are gone included."""
     status = job.get("status") or {}
     return int(status.get("succeeded") or 0) + int(status.get("failed") or 0)

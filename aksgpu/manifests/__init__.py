@@ -16,8 +16,9 @@ import yaml
 
 from aksgpu.common.arguments import integer, shown
 from aksgpu.errors import InvalidInput
+from aksgpu.manifests.convert import as_jobs
 
-__all__ = ["Version", "device_plugin", "mnist", "path"]
+__all__ = ["Version", "as_jobs", "device_plugin", "mnist", "path"]
 
 Version = Literal["current", "2020"]
 """The versions of each manifest."""

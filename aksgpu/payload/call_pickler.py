@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import functools
 import io
 import pickle
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
+from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
 
@@ -19,6 +23,8 @@ _NO_FILE_NAME = "<dynamic-code>"
 """What cloudpickle 3.1 writes in place of a code's file name. A traceback needs the name to show source lines."""
 _MODULE_FIELDS = ("__builtins__", "__cached__", "__loader__", "__spec__")
 """Attributes of a module that its import sets, and that other processes cannot use."""
+_REGISTRY_LOCK = threading.RLock()
+"""cloudpickle has one registry of modules for the whole process."""
 
 
 class Pickled(NamedTuple):
@@ -49,24 +55,37 @@ def pickle_call(
     """
     file = io.BytesIO()
     pickler = _Pickler(file, by_value)
-    for module in by_value.values():
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        pickler.dump((function, args, dict(kwargs)))
-    except Exception as error:
-        raise InvalidInput(
-            f"{_guilty(function, args, kwargs)} cannot be pickled: {error}",
-            hint="Create the object inside the function, or pass what it is made from.",
-        ) from error
-    finally:
-        for module in by_value.values():
-            cloudpickle.unregister_pickle_by_value(module)
+    with _REGISTRY_LOCK, _registered(by_value):
+        try:
+            pickler.dump((function, args, dict(kwargs)))
+        except Exception as error:
+            raise InvalidInput(
+                f"{_guilty(function, args, kwargs)} cannot be pickled: {error}",
+                hint="Create the object inside the function, or pass what it is made from.",
+            ) from error
     return Pickled(
         file.getvalue(),
         frozenset(pickler.file_names),
-        tuple(sorted(pickler.values)),
-        tuple(sorted(pickler.references - pickler.values)),
+        _without_machinery(pickler.values),
+        _without_machinery(pickler.references - pickler.values),
     )
+
+
+@contextlib.contextmanager
+def _registered(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Let cloudpickle pickle the objects of modules by value."""
+    for module in modules.values():
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules.values():
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _without_machinery(names: set[str]) -> tuple[str, ...]:
+    """Return names without those of Python itself and of cloudpickle, which every pod has."""
+    return tuple(sorted(name for name in names if not name.startswith(("builtins.", "cloudpickle."))))
 
 
 def _guilty(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -115,6 +134,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled."""
+        if is_notebook_open(obj):
+            return getattr, (builtins, "open")
         if isinstance(obj, CodeType):
             self.file_names.add(obj.co_filename)
             make, arguments = self.dispatch_table[CodeType](obj)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import site
@@ -11,15 +12,17 @@ import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["find_root", "is_installed", "project_modules"]
+__all__ = ["find_root", "is_installed", "is_notebook_open", "project_modules"]
 
 _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
 _ALWAYS_INSTALLED = ("aksgpu", "cloudpickle")
 """Packages that never travel by value, even from a checkout. The payload brings what a function needs of them."""
+_MAIN = ("__main__", "__mp_main__")
+"""Names of the main module. Its objects always travel by value."""
 _LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
 
 
@@ -48,8 +51,10 @@ def project_modules(root: Path) -> dict[str, ModuleType]:
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
-        if name == "__main__" or name.partition(".")[0] in _ALWAYS_INSTALLED:
+        if name in _MAIN or name.partition(".")[0] in _ALWAYS_INSTALLED:
             continue
+        if getattr(module, "__name__", None) != name:
+            continue  # an alias, such as os.path
         path = _file_of(module)
         if path is not None and str(path).startswith(directories) and not is_installed(path, libraries):
             found[name] = module
@@ -80,6 +85,13 @@ def _editable_directories(search_path: tuple[str, ...]) -> tuple[Path, ...]:
         if (url.get("dir_info") or {}).get("editable") and address.startswith("file://"):
             found.append(Path(unquote(urlsplit(address).path)).resolve())
     return tuple(found)
+
+
+def is_notebook_open(value: object) -> bool:
+    """Return whether a value is the function by which IPython replaces ``open`` in a notebook."""
+    if not isinstance(value, FunctionType) or getattr(value, "__wrapped__", None) is not io.open:
+        return False
+    return str(value.__globals__.get("__name__")).startswith("IPython.")
 
 
 @cache

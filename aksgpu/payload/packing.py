@@ -50,6 +50,7 @@ RUNNER_FILES = {
     "aksgpu_records.py": "records.py",
     "aksgpu_source.py": "source_loader.py",
     "aksgpu_installer.py": "installer.py",
+    "aksgpu_gpu_sampler.py": "gpu_sampler.py",
 }
 """Files of the payload, and the files of this package that they are."""
 

@@ -23,6 +23,7 @@ __all__ = [
     "LARGEST_FRAMED_BODY",
     "LARGEST_MESSAGE",
     "MARK",
+    "NO_OUTPUT",
     "NO_PACKAGES",
     "PAYLOAD_DAMAGED",
     "PYTHON_DIFFERS",
@@ -34,9 +35,12 @@ __all__ = [
     "Record",
     "decode",
     "encode",
+    "from_file",
     "from_frames",
     "message",
+    "output_file",
     "readable",
+    "to_file",
     "to_frames",
 ]
 
@@ -65,6 +69,9 @@ PYTHON_MISSING = 218
 """Exit code: the image has no Python."""
 STOPPED = 219
 """Exit code: the program was stopped by ``job.cancel()``."""
+
+NO_OUTPUT = 220
+"""Exit code: the claim for output cannot be written."""
 
 
 class BadRecord(ValueError):
@@ -125,7 +132,8 @@ def _mac(header: bytes, stored: bytes, key: bytes) -> bytes:
 
 def message(summary: str, text: str) -> str:
     """Return a termination message: a line that people read, and the text of a record."""
-    line = " ".join(summary.split())
+    # A text of the program may have characters that UTF-8 cannot encode.
+    line = " ".join(summary.encode("utf-8", "replace").decode().split())
     while len(line.encode()) > LARGEST_SUMMARY:
         line = line[:-10] + "..." if len(line) > 20 else ""
     return line + "\n" + text
@@ -140,6 +148,33 @@ def record_text(termination_message: str) -> str:
     """Return the text of the record in a termination message; empty if it has none."""
     _, mark, rest = termination_message.partition("\n" + MARK + ".")
     return MARK + "." + rest if mark else ""
+
+
+# Files
+
+
+def output_file(key: bytes) -> str:
+    """Return the name of the file with the outcome of a run, from the run's key."""
+    return "outcome-" + hashlib.sha256(key).hexdigest()[:16]
+
+
+def to_file(header: dict[str, Any], body: bytes, key: bytes) -> bytes:
+    """Return the content of a file with a record: the record without its body in the first line, then the body."""
+    whole = {**header, "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    return encode(whole, b"", key).encode() + b"\n" + body
+
+
+def from_file(content: bytes, key: bytes) -> Record:
+    """Return the record of a file.
+
+    Raises:
+        BadRecord: the file is incomplete, or its MAC or checksum is wrong.
+    """
+    line, _, body = content.partition(b"\n")
+    header = decode(line.decode(errors="replace"), key).header
+    if hashlib.sha256(body).hexdigest() != header.get("sha256"):
+        raise BadRecord("the checksum of the result's file is wrong")
+    return Record(header, body)
 
 
 # Frames

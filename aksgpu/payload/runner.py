@@ -1,13 +1,16 @@
 """The program that runs in the pod: it checks the payload, runs it in a process of its own, and reports the outcome.
 
 It uses the standard library only and works with Python 3.8, because the image is the user's. The file
-``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`.
+``aksgpu_records.py`` beside it is :mod:`aksgpu.payload.records`, and ``aksgpu_gpu_sampler.py`` is
+:mod:`aksgpu.payload.gpu_sampler`.
 
     python runner.py run       the main container: run the payload
     python runner.py task      the process of the payload, which ``run`` starts
-    python runner.py result    the sidecar: write a large result to its log when the main container has ended
+    python runner.py result    the sidecar: write a large result and the GPU samples to its log when the main container
+                               has ended
     python runner.py cancel    stop the program; job.cancel() runs this in the main container
     python runner.py connect   join standard input and output with a session; session() runs this
+    python runner.py gpu [T]   print the GPU samples that are later than T; job.gpu() runs this in the main container
 
 Paths come from the environment: ``AKSGPU_PAYLOAD`` is the read-only directory of the payload, ``AKSGPU_RUN`` a writable
 one that the containers share, and ``AKSGPU_MESSAGE`` the file of the termination message.
@@ -172,6 +175,7 @@ def run() -> int:
     body = b""
     try:
         prepare()
+        prepare_output(key)
         header = read_header()
         check_python(header)
         entries = read_body(header, key)
@@ -179,7 +183,8 @@ def run() -> int:
         directory = workspace()
         install_files(entries, "work/", directory)
         given = file_states(directory)
-        exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
+        with own_module("aksgpu_gpu_sampler").sampling(RUN):
+            exit_code = supervisor.run([interpreter, __file__, "task"], directory, time_limit())
         outcome, body = read_outcome(supervisor, exit_code, header["task"])
         lost = report_lost_files(directory, given)
         if lost:
@@ -187,9 +192,10 @@ def run() -> int:
     except Refused as refused:
         say(str(refused))
         exit_code = refused.exit_code
-        outcome = {"kind": refused.kind, "text": str(refused)}
+        outcome = cancelled_outcome() or {"kind": refused.kind, "text": str(refused)}
     outcome["seconds"] = round(time.monotonic() - began, 3)
     outcome["attempt"] = attempt()
+    outcome["python"] = ".".join(map(str, sys.version_info[:2]))
     outcome["exit_code"] = outcome.get("exit_code", exit_code)
     report(outcome, body, key)
     return int(outcome["exit_code"])
@@ -321,8 +327,9 @@ def install_packages(packages: dict[str, Any], supervisor: Supervisor) -> str:
 
 def read_outcome(supervisor: Supervisor, exit_code: int, kind: str) -> tuple[dict[str, Any], bytes]:
     """Return the outcome that the task's process left, or what its end means."""
-    if CANCELLED.exists():
-        return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}, b""
+    cancelled = cancelled_outcome()
+    if cancelled:
+        return cancelled, b""
     if OUTCOME.exists():
         first, _, body = OUTCOME.read_bytes().partition(b"\n")
         outcome = dict(json.loads(first))
@@ -340,6 +347,13 @@ def read_outcome(supervisor: Supervisor, exit_code: int, kind: str) -> tuple[dic
         return {"kind": "exit_code" if exit_code else "value", "text": text}, b"" if exit_code else pickle.dumps(None)
     text = f"the {kind}'s process ended with exit code {exit_code} before the {kind} returned"
     return {"kind": "died", "text": text, "exit_code": exit_code or records.VANISHED}, b""
+
+
+def cancelled_outcome() -> dict[str, Any] | None:
+    """Return the outcome of a program that ``cancel`` has stopped; None if it has not."""
+    if not CANCELLED.exists():
+        return None
+    return {"kind": "cancelled", "text": "the program was stopped", "exit_code": records.STOPPED}
 
 
 def who_sent(number: int, supervisor: Supervisor) -> str:
@@ -362,24 +376,59 @@ def killed_for_memory() -> bool:
 
 def report(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
     """Write the outcome where the client finds it: the termination message, or the sidecar's log."""
-    keep_in_output(outcome, body, key)
+    is_kept = keep_in_output(outcome, body, key)
     text = records.encode({**outcome, "where": "message"}, body, key)
     summary = str(outcome.get("text") or "")
     whole = records.message(summary, text)
     if len(whole.encode()) > records.LARGEST_MESSAGE:
         stored, _ = records.compress(body)
-        where = "log" if len(stored) <= records.LARGEST_FRAMED_BODY else "nowhere"
+        where = "file" if is_kept else "nowhere"
+        if len(stored) <= records.LARGEST_FRAMED_BODY:
+            where = "log"
         header = {**outcome, "text": summary[: records.LARGEST_SUMMARY], "size": len(body), "stored": len(stored)}
         header["where"] = where
         if where == "log":
             write_whole(RESULT, records.encode(header, body, key).encode())
             wait_for_sidecar()
         whole = records.message(summary, records.encode(header, b"", key))
-    MESSAGE.write_text(whole)
+    MESSAGE.write_text(whole, encoding="utf-8")
 
 
-def keep_in_output(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
-    """Write the outcome to the output directory of the Job, if it has one."""
+def keep_in_output(outcome: dict[str, Any], body: bytes, key: bytes) -> bool:
+    """Write the outcome to the claim for output, and return whether that was done."""
+    file = output_file(key)
+    if file is None:
+        return False
+    try:
+        made(file.parent)
+        write_whole(file, records.to_file({**outcome, "where": "message"}, body, key))
+    except OSError as error:
+        say(f"the result could not be written to the claim for output: {error}")
+        return False
+    return True
+
+
+def output_file(key: bytes) -> Path | None:
+    """Return the file for the outcome on the claim for output; None without such a claim."""
+    directory = os.environ.get("AKSGPU_OUT")
+    if not directory:
+        return None
+    own = Path(directory)
+    return own.parent / ".aksgpu" / own.name / records.output_file(key)
+
+
+def prepare_output(key: bytes) -> None:
+    """Make the Job's directory on the claim for output, and delete the outcome of an earlier attempt."""
+    file = output_file(key)
+    if file is None:
+        return
+    try:
+        made(Path(os.environ["AKSGPU_OUT"]))
+        if file.exists():
+            file.unlink()
+    except OSError as error:
+        text = f"the claim for output cannot be written: {error}"
+        raise Refused("output", text, records.NO_OUTPUT) from None
 
 
 def wait_for_sidecar() -> None:
@@ -410,7 +459,8 @@ def report_lost_files(directory: Path, given: dict[str, tuple[int, int]]) -> str
         return ""
     more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
     names = ", ".join(name[-LONGEST_SHOWN_NAME:] for name in files[:SHOWN_FILES]) + more
-    say(f"files in the working directory are deleted with this pod: {names}")
+    place = ". What is written to $AKSGPU_OUT stays" if os.environ.get("AKSGPU_OUT") else ""
+    say(f"files in the working directory are deleted with this pod: {names}{place}")
     return names
 
 
@@ -599,7 +649,10 @@ def failure_body(error: BaseException) -> bytes:
 
 
 def result() -> int:
-    """Wait for SIGTERM, which comes when the main container has ended; then write a large result to the log."""
+    """Wait for SIGTERM, which comes when the main container has ended; then write to the log.
+
+    The log gets a large result, and the GPU samples after it.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     made(RUN)
     READY.touch()
@@ -607,8 +660,7 @@ def result() -> int:
     if RESULT.exists():
         for line in records.to_frames(RESULT.read_text()):
             sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    return 0
+    return gpu()
 
 
 def cancel() -> int:
@@ -632,7 +684,16 @@ def connect() -> int:
     return int(aksgpu_session.connect(RUN))
 
 
-COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "connect": connect}
+def gpu() -> int:
+    """Print the GPU samples; those after a time if one is given."""
+    since = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    for line in own_module("aksgpu_gpu_sampler").read_lines(RUN, since):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+COMMANDS = {"run": run, "task": task, "result": result, "cancel": cancel, "connect": connect, "gpu": gpu}
 
 if __name__ == "__main__":
     sys.exit(COMMANDS[sys.argv[1]]())

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from aksgpu.errors import InvalidInput
 from aksgpu.payload.module_source import class_definition, function_definition, lambda_definition
+from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["SourceCall", "express"]
 
@@ -134,6 +135,8 @@ class _Writer:
         if (module, name) in self._seen:
             return
         self._seen.add((module, name))
+        if is_notebook_open(value):
+            return  # the pod's Python has its own
         self.modules.add(module)
         if isinstance(value, ModuleType):
             self.use_module(value)
@@ -303,6 +306,8 @@ class _DataPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled."""
+        if is_notebook_open(obj):
+            return getattr, (_ModuleReference("builtins"), "open")
         if isinstance(obj, ModuleType):
             self._writer.use_module(obj)
             return importlib.import_module, (obj.__name__,)

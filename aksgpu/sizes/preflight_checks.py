@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from aksgpu import errors
-from aksgpu.azure.error_rules import QUOTA_PAGE
+from aksgpu.azure.refusal import QUOTA_PAGE, shell, size_table, skus_command
 from aksgpu.common import gpu_size_table
 from aksgpu.common.frames import facts_html
 from aksgpu.sizes.skus_and_quota import Location, VmSku
@@ -180,10 +180,11 @@ def _restriction(
         hint = "Choose a size from sizes.gpu_sizes(azure, location)."
     elif sku.restriction:
         message = f"{size} is not offered to this subscription in {place.name} ({sku.restriction})"
-        hint = f"Ask for access at {QUOTA_PAGE}, or choose another size or location."
+        hint = f"Ask for access at {QUOTA_PAGE}, or choose another size from {size_table(place.name)}."
+        hint += shell(skus_command(place.name))
     elif spot and not sku.spot:
         message = f"{size} is not available as a spot VM"
-        hint = "Omit spot=True, or choose another size."
+        hint = f"Omit spot=True, or choose another size from {size_table(place.name)}."
     else:
         return _zone_problem(place, sku, zones)
     return errors.SizeNotAvailable(message, vm_size=size, location=place.name, hint=hint)
@@ -195,7 +196,8 @@ def _zone_problem(place: Location, sku: VmSku, zones: tuple[str, ...]) -> errors
         return None
     hint = f"No zone of {place.name} offers it. Omit zones."
     if sku.zones:
-        hint = f"Zones of {place.name} that offer it: {', '.join(sku.zones)}."
+        hint = f"Pass zones=({', '.join(map(repr, sku.zones))},) instead, or omit zones."
+    hint += shell(f"{skus_command(place.name)} --zone")
     return errors.ZoneNotAvailable(
         f"{sku.vm_size} is not offered in zone {', '.join(missing)} of {place.name}",
         vm_size=sku.vm_size,
@@ -236,7 +238,10 @@ def _quota_problem(place: Location, sku: VmSku, quota: _Quota) -> errors.QuotaEx
         used=quota.limit - quota.left,
         family=quota.name,
         location=place.name,
-        hint=f"Ask for more at {QUOTA_PAGE}, or choose another size or location.",
+        hint=(
+            f"Ask for more at {QUOTA_PAGE}, or choose another size or location: {size_table(place.name)}."
+            + shell(f"az vm list-usage --location {place.name} --output table")
+        ),
     )
 
 

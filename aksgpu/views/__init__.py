@@ -1,4 +1,4 @@
-"""Live views in notebooks: a Job's state, the end of its log and its accuracy curve.
+"""Live views in notebooks: a Job's state, the end of its log, the curves of its metrics and the use of its GPUs.
 
 While a Job is watched, a widget shows it. The view ends when the Job ends, when the view is closed, or when a wait for
 the Job is interrupted. Plain HTML with the same content then replaces the widget, so a saved notebook shows how the Job

@@ -10,9 +10,7 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from aksgpu import metrics, notebook
+from aksgpu import curves, notebook
 from aksgpu.errors import AksGpuError, Forbidden, NotFound, Unauthorized, Unreachable
 from aksgpu.jobs.watchers import watchers
 from aksgpu.views import logtext, markup
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JobView", "job_view"]
 
-_WINDOW = 2000
-"""Last lines of the log that each poll reads."""
+_GPU_SECONDS = 10.0
+"""Seconds between two reads of the GPUs' use."""
 _KEPT_LINES = 8
 """Lines of the log in the static copy."""
 _POLL_SECONDS = 5.0
@@ -40,6 +38,12 @@ _FINAL_READ = 60.0
 """Seconds for which reading the log of a Job that has ended is retried."""
 _CLOSE_TIMEOUT = 2.0
 """Seconds for which closing a view waits for a running poll."""
+_EXPLAINED = ("Pending", "Suspended", "Failed")
+"""Phases for which the view shows the verdict of ``job.why()``."""
+_EXPLAIN_AFTER = 3.0
+"""Seconds for which a Job may wait before its view explains why."""
+_EXPLAIN_EVERY = 15.0
+"""Seconds between two explanations."""
 _COPY_EVERY = timedelta(seconds=10)
 """How often the static copy is updated while a Job runs."""
 _MAX_INTERVAL_FACTOR = 10
@@ -77,6 +81,8 @@ class JobView:
         self._log_problem_since: datetime | None = None
         self._ended_at: float | None = None
         self._log = ""
+        self._feed = job._feed()
+        self._next_gpu = 0.0
         self._lock = threading.Lock()
         """Guards the note, the thread and the widgets."""
         self._note: str | None = None
@@ -91,6 +97,8 @@ class JobView:
         self._display: TwinDisplay | None = None
         self._copied: tuple[str, bool, bool] | None = None
         self._copied_at: datetime | None = None
+        self._waits_since = 0.0
+        self._explained_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<live view of Job {self._job.name} in {self._job.namespace}>"
@@ -237,12 +245,18 @@ class JobView:
         with deadline(_REQUEST_TIMEOUT):
             status = self._job.status()
         detail = ": ".join(part for part in (status.reason, status.message) if part)
+        if status.phase != self._seen.phase:
+            self._seen = replace(self._seen, verdict="", fix="")
+            self._waits_since = time.monotonic()
+            self._explained_at = -math.inf
         self._seen = replace(
             self._seen, phase=status.phase, detail=detail, ended=status.ended, observed_at=datetime.now(UTC), problem=""
         )
         self._problem_since = None
         final = self._read_log()
         self._read_object()
+        self._read_gpu()
+        self._read_verdict()
         if not status.ended:
             self._ended_at = None
             return False
@@ -251,27 +265,46 @@ class JobView:
         return final or time.monotonic() - self._ended_at > _FINAL_READ
 
     def _read_log(self) -> bool:
-        """Read the log. Return whether another read after the Job's end would return nothing new."""
+        """Read what is new in the log. Return whether another read after the Job's end would return nothing new."""
         try:
             with deadline(_FINAL_READ if self._seen.ended else _REQUEST_TIMEOUT):
-                text = self._job.logs() if self._seen.ended else self._job.logs(tail_lines=_WINDOW)
+                self._feed.read()
         except AksGpuError as error:
             self._log_problem_since = self._log_problem_since or datetime.now(UTC)
             self._seen = replace(self._seen, log_problem=_problem(error, self._log_problem_since))
+            self._take_log()
             return isinstance(error, NotFound)
         self._log_problem_since = None
-        points = _accuracies(metrics.parse(text))
-        lines = logtext.split(text)
-        if not self._seen.ended and len(lines) >= _WINDOW:
-            points = {**self._seen.points, **points}  # earlier polls read the beginning of the log
-        last = tuple(logtext.clean(line) for line in lines[-_KEPT_LINES:])
-        self._seen = replace(self._seen, points=points, lines=last, log_problem="")
-        self._log = text
+        self._seen = replace(self._seen, log_problem="")
+        self._take_log()
         return True
+
+    def _take_log(self) -> None:
+        """Take over what was read of the log."""
+        text = self._feed.text()
+        last = tuple(logtext.clean(line) for line in logtext.split(text)[-_KEPT_LINES:])
+        self._seen = replace(self._seen, curves=tuple(curves.select({"": self._feed.table()})), lines=last)
+        self._log = text
+
+    def _read_gpu(self) -> None:
+        """Read the use of the GPUs. Most polls do not, because it runs a program in the pods."""
+        if self._seen.ended:
+            self._seen = replace(self._seen, gpu="", warnings=())
+            return
+        if self._seen.phase != "Running" or time.monotonic() < self._next_gpu:
+            return
+        try:
+            with deadline(_REQUEST_TIMEOUT):
+                notes = self._job._notes(self._feed)
+        except AksGpuError:
+            return  # the state was read; only the use of the GPUs is missing
+        finally:
+            self._next_gpu = time.monotonic() + _GPU_SECONDS
+        self._seen = replace(self._seen, gpu=notes.line, warnings=notes.warnings)
 
     def _read_object(self) -> None:
         """Read the facts that only the Job object has: its number of steps, its start and its end."""
-        running = self._seen.phase == "Running" and self._seen.points and not self._seen.started
+        running = self._seen.phase == "Running" and self._seen.curves and not self._seen.started
         if not running and not self._seen.ended:
             return
         try:
@@ -287,6 +320,21 @@ class JobView:
             finished=_time(_end_time(status)) if self._seen.ended else None,
         )
 
+    def _read_verdict(self) -> None:
+        """Ask what keeps the Job from running, or why it failed, from time to time."""
+        now = time.monotonic()
+        if self._seen.phase not in _EXPLAINED or now - self._explained_at < _EXPLAIN_EVERY:
+            return
+        if not self._seen.ended and now - self._waits_since < _EXPLAIN_AFTER:
+            return
+        self._explained_at = now
+        try:
+            with deadline(_REQUEST_TIMEOUT):
+                found = self._job.why()
+        except AksGpuError:
+            return  # the state was read; only its explanation is missing
+        self._seen = replace(self._seen, verdict=found.verdict, fix=found.fix)
+
     def _show(self) -> None:
         """Update the widget, and less often the static copy."""
         now = datetime.now(UTC)
@@ -295,7 +343,7 @@ class JobView:
                 return
             self._widgets.show(self._seen, self._log)
             self._widgets.stamp(now)
-        shown = self._seen.phase, bool(self._seen.problem), bool(self._seen.points)
+        shown = self._seen.phase, bool(self._seen.problem), bool(self._seen.curves or self._seen.verdict)
         if shown != self._copied or self._copied_at is None or now - self._copied_at > _COPY_EVERY:
             self._copied = shown
             self._copied_at = now
@@ -333,13 +381,3 @@ def _end_time(status: dict[str, Any]) -> str | None:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
-
-
-def _accuracies(table: pd.DataFrame) -> dict[int, float]:
-    """Return the accuracies by step; empty if the log has none."""
-    if "accuracy" not in table:
-        return {}
-    # A row in which every value is NaN is a NaN that the program printed. Others are rows of other metrics.
-    is_nan = table[list(table.attrs["canonical"])].isna().all(axis="columns")
-    rows = table[table["step"].notna() & (table["accuracy"].notna() | is_nan)]
-    return dict(zip(rows["step"].tolist(), rows["accuracy"].tolist(), strict=True))

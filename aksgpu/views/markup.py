@@ -35,6 +35,10 @@ _COLOURS = {
 _OTHER_COLOUR = "#8A8A8A"
 _PROBLEM_COLOUR = "#D55E00"
 _LABEL_WIDTH = "6.5em"
+_LONGEST_VERDICT = 600
+"""Characters of a verdict that a view shows. job.why() has all of it."""
+_LONGEST_LABEL = 10
+"""Characters that fit into this width."""
 
 
 def moment(when: datetime) -> str:
@@ -69,9 +73,10 @@ def heading(seen: Observation) -> str:
 
 
 def problems(seen: Observation) -> str:
-    """Return what could not be read, and since when. The text is empty if everything was read."""
+    """Return what could not be read, and since when, and what wastes money. The text is empty if there is nothing."""
     parts = []
-    for title, text in (("State", seen.problem), ("Log", seen.log_problem)):
+    found = [("State", seen.problem), ("Log", seen.log_problem), *(("GPU", text) for text in seen.warnings)]
+    for title, text in found:
         if text:
             label = f'<b style="color:{_PROBLEM_COLOUR}">{title}</b>'
             parts.append(f'<div style="{_FONT};line-height:1.7">{label} {escape(text)}</div>')
@@ -81,12 +86,16 @@ def problems(seen: Observation) -> str:
 def numbers(seen: Observation) -> str:
     """Return the Job's numbers, one per line."""
     rows = [("namespace", seen.namespace)]
-    summary = curve.summary(seen.points)
-    if summary:
-        rows.append(("accuracy", summary))
-    hidden = len(seen.points) - len(curve.drawable(seen.points))
+    if seen.verdict:
+        rows.append(("why", _shortened(seen.verdict)))
+    if seen.fix:
+        rows.append(("fix", _shortened(seen.fix)))
+    rows += curve.summaries(seen.curves)
+    hidden = sum(len(each.y) - len(curve.drawable(each)) for each in seen.curves)
     if hidden:
-        rows.append(("not drawn", f"{hidden} outside 0 to 1"))
+        rows.append(("not drawn", f"{hidden} not finite"))
+    if seen.gpu:
+        rows.append(("now", seen.gpu))
     if seen.started and seen.finished:
         rows.append(("ran for", duration((seen.finished - seen.started).total_seconds())))
     if seen.finished:
@@ -145,7 +154,7 @@ def static(seen: Observation, note: str = "") -> str:
     parts = [heading(seen), problems(seen), numbers(seen)]
     if not seen.ended and seen.observed_at is not None:
         parts.append(_row("as of", date(seen.observed_at)))
-    parts.append(curve.image(seen.points))
+    parts.append(curve.image(seen.curves))
     if seen.lines:
         parts.append(f'<div style="margin-top:4px;overflow-x:auto">{log(seen.lines)}</div>')
     if note:
@@ -159,21 +168,32 @@ def plain(seen: Observation) -> str:
     detail = _state_detail(seen)
     if detail:
         parts.append(detail)
-    summary = curve.summary(seen.points)
-    if summary:
-        parts.append(f"accuracy {summary}")
+    parts += [f"{name} {text}" for name, text in curve.summaries(seen.curves)]
+    if seen.gpu:
+        parts.append(seen.gpu)
+    parts += seen.warnings
     if not seen.ended and seen.observed_at is not None:
         parts.append(f"as of {date(seen.observed_at)}")
     return ", ".join(parts)
 
 
 def _row(label: str, value: str) -> str:
-    name = f'<span style="display:inline-block;width:{_LABEL_WIDTH};{_QUIET}">{label}</span>'
+    width = "width" if len(label) <= _LONGEST_LABEL else "padding-right:1em;min-width"
+    name = f'<span style="display:inline-block;{width}:{_LABEL_WIDTH};{_QUIET}">{escape(label)}</span>'
     return f'<div style="{_FONT};line-height:1.5">{name}{escape(value)}</div>'
 
 
+def _shortened(text: str) -> str:
+    one_line = " ".join(text.split())
+    if len(one_line) <= _LONGEST_VERDICT:
+        return one_line
+    return f"{one_line[:_LONGEST_VERDICT]}... (job.why() has all of it)"
+
+
 def _state_detail(seen: Observation) -> str:
-    if seen.phase == "Running" and seen.points:
-        step = max(seen.points)
-        return f"step {step:,} of {seen.max_steps:,}" if seen.max_steps else f"step {step:,}"
-    return seen.detail
+    reached = curve.position(seen.curves) if seen.phase == "Running" else None
+    if reached is None:
+        return seen.detail
+    axis, at = reached
+    total = f" of {seen.max_steps:,}" if axis == "step" and seen.max_steps else ""
+    return f"{axis} {at:,.10g}{total}"

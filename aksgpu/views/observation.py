@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+
+from aksgpu.curves import Curve
 
 __all__ = ["Observation"]
 
@@ -21,12 +22,16 @@ class Observation:
         ended: whether the Job is complete or has failed.
         observed_at: time of the last response about the Job's state; None before the first one.
         problem: why the state cannot be read at present; empty if it can.
-        points: accuracy (0 to 1) by training step.
+        curves: the metrics, as :func:`aksgpu.plots.curve` draws them.
         max_steps: number of steps that the program trains; 0 if its arguments do not have it.
         lines: last lines of the log, without control characters.
         log_problem: why the log could not be read; empty if it could.
+        gpu: use of the GPUs now, such as ``GPU 87 %, 12.1 of 16.0 GB``; empty if it is not known.
+        warnings: sentences about money that is wasted.
         started: start time of the Job, if known.
         finished: end time of the Job, if known.
+        verdict: what keeps the Job from running, or why it failed; empty if it runs, or if that is not known yet.
+        fix: what to do about it; may be empty.
     """
 
     name: str
@@ -36,9 +41,13 @@ class Observation:
     ended: bool = False
     observed_at: datetime | None = None
     problem: str = ""
-    points: Mapping[int, float] = field(default_factory=dict)
+    curves: tuple[Curve, ...] = ()
     max_steps: int = 0
     lines: tuple[str, ...] = ()
     log_problem: str = ""
+    gpu: str = ""
+    warnings: tuple[str, ...] = ()
     started: datetime | None = None
     finished: datetime | None = None
+    verdict: str = ""
+    fix: str = ""

@@ -49,7 +49,7 @@ class LiveWidgets:
         _set(self._heading, markup.heading(seen))
         _set(self._problems, markup.problems(seen))
         _set(self._numbers, markup.numbers(seen))
-        _set(self._curve, curve.svg(seen.points))
+        _set(self._curve, curve.svg(seen.curves))
         self._log.show(logtext.split(log))
 
     def stamp(self, now: datetime) -> None:

@@ -64,7 +64,7 @@ def test_merging_keeps_existing_entries_and_sets_the_context(
     give(script, config())
     mine = tmp_path / "mine"
     mine.write_text(yaml.safe_dump(config("other") | {"preferences": {"colors": True}}))
-    mine.chmod(0o640)
+    mine.chmod(0o644)
     link = tmp_path / "link"
     link.symlink_to(mine)
     monkeypatch.setenv("KUBECONFIG", f"{link}:{tmp_path / 'second'}")
@@ -74,7 +74,35 @@ def test_merging_keeps_existing_entries_and_sets_the_context(
     assert [entry["name"] for entry in merged["contexts"]] == ["other", "aks"]
     assert (merged["current-context"], merged["preferences"]) == ("aks", {"colors": True})
     assert link.is_symlink()
-    assert mine.stat().st_mode & 0o777 == 0o640
+    assert mine.stat().st_mode & 0o777 == 0o600, "it has credentials now"
+
+
+def test_a_file_that_cannot_be_written(aks: Cluster, script: Script, tmp_path: Path) -> None:
+    give(script, config())
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match="file/config cannot be") as caught:
+        cluster.get_credentials(aks, tmp_path / "file" / "config")
+    assert caught.value.hint
+
+
+def test_users_and_administrators_in_one_file(aks: Cluster, script: Script, tmp_path: Path) -> None:
+    """AKS gives both contexts the same name. They must not conflict."""
+    mine = tmp_path / "mine"
+    for credential in ("clusterUser", "clusterAdmin"):
+        document = config()
+        document["users"][0]["name"] = f"{credential}_rg_aks"
+        document["contexts"][0]["context"]["user"] = f"{credential}_rg_aks"
+        value = base64.b64encode(yaml.safe_dump(document).encode()).decode()
+        answer = Answer(200, {"kubeconfigs": [{"name": credential, "value": value}]})
+        script.on("POST", f"/list{credential[0].upper()}{credential[1:]}Credential$", answer)
+    cluster.get_credentials(aks, mine)
+    cluster.get_credentials(aks, mine, admin=True)
+    cluster.get_credentials(aks, mine)
+    cluster.get_credentials(aks, mine, admin=True)
+    merged = yaml.safe_load(mine.read_text())
+    users = {entry["name"]: entry["context"]["user"] for entry in merged["contexts"]}
+    assert users == {"aks": "clusterUser_rg_aks", "aks-admin": "clusterAdmin_rg_aks"}
+    assert merged["current-context"] == "aks-admin"
 
 
 def test_a_new_file_is_private_and_the_default_one_is_in_the_home(

@@ -30,7 +30,9 @@ def test_an_allocation_fails_and_then_succeeds(aks: cluster.Cluster, laptop: End
     local.inject("allocation", home=laptop.home)
     with pytest.raises(AllocationFailed) as caught:
         cluster.add_gpu_pool(aks, "scarce")
-    assert "try" in caught.value.hint
+    assert (caught.value.vm_size, caught.value.location) == ("Standard_NC4as_T4_v3", "eastus2")
+    assert "such as Standard_NC8as_T4_v3" in caught.value.hint
+    assert "az vm list-skus --location eastus2" in caught.value.hint
     assert cluster.list_pools(aks).set_index("pool").loc["scarce", "state"] == "Failed"
     assert cluster.add_gpu_pool(aks, "scarce").state == "Succeeded"
     cluster.delete_pool(aks, "scarce")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import socket
 import time
 from pathlib import Path
 
@@ -71,6 +72,33 @@ def test_cancel_keeps_a_job_without_a_node_from_starting(aks: Cluster) -> None:
         job.result(TIMEOUT)
 
 
+def test_cancel_stops_the_installation_of_packages(aks: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"--index-url=http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        job = jobs.Executor(aks, gpus=0, packages=[index, "no-such-distribution"]).submit(square, 2)
+        wait_for(lambda: "installing packages" in job.logs(), 60)
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        assert job.cancel(timeout=TIMEOUT)
+        connection.close()
+    assert job.cancelled()
+
+
+def test_a_wait_for_a_job_that_was_cancelled_before_its_start_ends(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0, node_selector={"disk": "none"}).submit(square, 2)
+    assert job.cancel(timeout=TIMEOUT)
+    with pytest.raises(errors.JobCancelled):
+        job.wait(TIMEOUT)
+    assert "was cancelled" in job.why().verdict
+
+
+def test_a_job_without_a_node_is_deleted(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0, node_selector={"disk": "none"}).submit(square, 2)
+    wait_for(lambda: len(job.pods()) == 1, 60)
+    job.delete(timeout=TIMEOUT)
+    assert aks.kube.find("Job", job.name) is None
+
+
 def test_cancel_of_a_finished_job_does_nothing(cpu: jobs.Executor) -> None:
     job = cpu.submit(square, 3)
     assert job.result(TIMEOUT) == 9
@@ -83,6 +111,23 @@ def test_map_gives_results_in_the_order_of_the_items(cpu: jobs.Executor) -> None
     results = cpu.map(square, [3, 1, 2])
     assert list(results) == [9, 1, 4]
     assert len({job.name for job in results.jobs}) == 3
+
+
+def stop(number: int) -> int:
+    raise StopIteration(number)
+
+
+def test_a_function_that_raises_stop_iteration_does_not_end_the_results(cpu: jobs.Executor) -> None:
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(cpu.map(stop, [1]))
+
+
+def test_as_completed_gives_a_deleted_job_too(cpu: jobs.Executor) -> None:
+    job = cpu.submit(square, 2)
+    job.delete()
+    assert [each.name for each in jobs.as_completed([job], timeout=TIMEOUT)] == [job.name]
+    with pytest.raises(errors.NotFound):
+        job.result(TIMEOUT)
 
 
 def test_as_completed_gives_jobs_in_the_order_of_their_end(cpu: jobs.Executor, tmp_path: Path) -> None:

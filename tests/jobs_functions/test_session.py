@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support.polling import wait_for
-from support.relay import relayed_kubeconfig
+from support.tcp_relay import relayed
 
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
@@ -27,6 +27,7 @@ from aksgpu.jobs import session_connection
 from aksgpu.jobs.session import Session
 from aksgpu.payload.session_packing import pack_cell
 
+from .limited_user import limited
 from .pod_process import interpreters
 
 HERE = Path(__file__).parent
@@ -350,6 +351,17 @@ def test_a_session_without_a_client_ends_by_itself(aks: Cluster, tmp_path: Path)
     job.delete()
 
 
+# Few rights
+
+
+def test_the_edit_role_of_a_namespace_suffices(aks: Cluster, tmp_path: Path) -> None:
+    team = limited(aks, tmp_path)
+    with jobs.Executor(team, gpus=0, namespace="team", root=HERE).session() as session:
+        process, _ = session(remember, "limited")
+        assert session(os.getpid) == process
+        assert session.cost() is None
+
+
 # Broken connections
 
 
@@ -369,7 +381,7 @@ def test_a_broken_connection_is_taken_up_again_without_loss(
 
     lines = 8000
     config = tmp_path / "config"
-    relay = relayed_kubeconfig(aks, config)
+    _, relay = relayed(aks, config)
     session = jobs.Executor(cluster.from_kubeconfig(config), gpus=0, root=HERE).session()
     assert session(len, "abc") == 3
 
@@ -407,7 +419,7 @@ def test_a_connection_that_falls_silent_is_made_again(
         return "done"
 
     config = tmp_path / "config"
-    relay = relayed_kubeconfig(aks, config)
+    _, relay = relayed(aks, config)
     session = jobs.Executor(cluster.from_kubeconfig(config), gpus=0, root=HERE).session()
     assert session(len, "abc") == 3
 

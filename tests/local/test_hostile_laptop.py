@@ -104,7 +104,9 @@ def test_hostile_objects_do_not_stop_controllers_and_node(target: Target) -> Non
         if turn % 500 == 0:
             fuzzer.create_samples(target)
         sent, answer = fuzzer.send(target)
-        assert answer.status < 500 or answer.status == 504, (sent, answer.body)
+        # Kubernetes answers 500 to a new object with a version.
+        refused = answer.status in (500, 504) and b"Internal error" not in answer.body
+        assert answer.status < 500 or refused, (sent, answer.body)
         assert b"Traceback" not in answer.body
     assert target.well
     assert target.memory() - before < GROWTH

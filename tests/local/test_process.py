@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -385,3 +386,75 @@ def test_a_private_laptop_that_does_not_start_keeps_its_log(tmp_path: Path, monk
     (place,) = tmp_path.glob("aksgpu-*")
     assert failed.value.hint == f"The whole log is {place / 'laptop.log'}."
     assert (place / "laptop.log").exists()
+
+
+def test_a_home_that_others_may_write_into_is_closed_to_them(home: Path) -> None:
+    home.mkdir(mode=0o777)
+    home.chmod(0o777)
+    local.start(home, settings=FAST)
+    assert home.stat().st_mode & 0o777 == 0o700
+    local.stop(home=home)
+    home.chmod(0o775)
+    local.start(home, settings=FAST)
+    assert home.stat().st_mode & 0o777 == 0o700, "it was a home before"
+
+
+def test_a_shared_directory_is_refused(home: Path) -> None:
+    home.mkdir()
+    home.chmod(0o775)
+    (home / "notes.txt").touch()
+    with pytest.raises(LaptopError, match="other users may write into it") as caught:
+        local.start(home, settings=FAST)
+    assert f"chmod go-w {home}" in caught.value.hint
+    assert home.stat().st_mode & 0o777 == 0o775
+    home.chmod(0o755)
+    assert local.start(home, settings=FAST).home == home
+
+
+def test_too_few_open_files(home: Path) -> None:
+    program = (
+        "import resource\n"
+        "from aksgpu import local\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "try:\n    local.start()\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    env = {**os.environ, "AKSGPU_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("LaptopError the laptop AKS needs at least 256 open files, and this system allows 64")
+    assert "ulimit -n" in done.stdout
+
+
+def test_a_low_limit_that_may_be_raised_is_raised(home: Path) -> None:
+    program = (
+        "import resource\n"
+        "from aksgpu import local\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "local.start()\n"
+        "print(local.status()['pid'])\n"
+    )
+    env = {**os.environ, "AKSGPU_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    limits = Path(f"/proc/{done.stdout.strip()}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert int(line.split()[3]) >= 256
+
+
+def test_a_user_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "AKSGPU_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(LaptopError, match="home directory is not known") as caught:
+        local.status()
+    assert "AKSGPU_HOME" in caught.value.hint
+
+
+def test_a_full_disk_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir()
+    usage = shutil.disk_usage(home)._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    error = process._start_error(home)
+    assert "no space is left on the disk of" in str(error)

@@ -26,20 +26,20 @@ from aksgpu.local import Endpoint
 
 T4 = "Standard_NC4as_T4_v3"
 
-_WITHOUT_OPENAPI_V3 = (".1.27", ".1.28")
-"""These versions of kubectl need OpenAPI v2 in protobuf, which the laptop does not serve."""
 
-
-def kubectls() -> list[str]:
+def kubectls(*, oldest: int = 29) -> list[str]:
     """Return the kubectl binaries of this machine, the newest last.
 
     These are the binaries ``kubectl.1.*`` in the directory of the one on PATH, or that one itself.
+
+    Args:
+        oldest: the minor version of the oldest one. Those before 1.29 cannot use WebSockets.
     """
     found = shutil.which("kubectl")
     if not found:
         return []
     versions = sorted(str(path) for path in Path(found).resolve().parent.glob("kubectl.1.*"))
-    return [path for path in versions if not path.endswith(_WITHOUT_OPENAPI_V3)] or [found]
+    return [path for path in versions if int(path.rpartition(".")[2]) >= oldest] or [found]
 
 
 def version_of(binary: str) -> str:

@@ -1,10 +1,10 @@
-"""Authentication by bearer token, and authorization by the cluster's roles and bindings (RBAC)."""
+"""Authentication by client certificate or bearer token, and authorization by roles and bindings (RBAC)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -31,20 +31,52 @@ class User(NamedTuple):
 
 
 TokenAuthenticator = Mapping[str, User] | Callable[[str], User | None]
+CertificateAuthenticator = Callable[[Mapping[str, Any]], User | None]
+"""Returns the user of a verified certificate, as ``ssl.SSLSocket.getpeercert`` returns it."""
 
 
-def authenticate(request: web.Request, tokens: TokenAuthenticator) -> User:
-    """Return the user of the request's bearer token, or the user whom they impersonate.
+def no_certificates(peer: Mapping[str, Any]) -> User | None:
+    """Return None: the certificate belongs to no user."""
+    return None
 
-    Raises Unauthorized if the token is missing or unknown.
+
+def authenticate(request: web.Request, tokens: TokenAuthenticator, certificates: CertificateAuthenticator) -> User:
+    """Return the user of the request's client certificate or bearer token, or the user whom they impersonate.
+
+    Raises Unauthorized if there is neither, or they are unknown.
     """
+    user = _certificate_user(request, certificates) or find_token_user(bearer_token(request), tokens)
+    if user is None:
+        raise StatusError(401, "Unauthorized", "Unauthorized")
+    return _impersonate(request, authenticated(user))
+
+
+def authenticated(user: User) -> User:
+    """Return the user with the group that every authenticated user has."""
+    return user._replace(groups=(*user.groups, _AUTHENTICATED_GROUP))
+
+
+def _certificate_user(request: web.Request, certificates: CertificateAuthenticator) -> User | None:
+    peer = peer_certificate(request)
+    return certificates(peer) if peer else None
+
+
+def peer_certificate(request: web.Request) -> Mapping[str, Any]:
+    """Return the client's verified certificate; empty if it has none."""
+    return (request.transport.get_extra_info("peercert") if request.transport else None) or {}
+
+
+def bearer_token(request: web.Request) -> str:
+    """Return the request's bearer token; empty if it has none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    token = token.strip()
-    if scheme.lower() == "bearer" and token:
-        user = tokens(token) if callable(tokens) else tokens.get(token)
-        if user is not None:
-            return _impersonate(request, user._replace(groups=(*user.groups, _AUTHENTICATED_GROUP)))
-    raise StatusError(401, "Unauthorized", "Unauthorized")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def find_token_user(token: str, tokens: TokenAuthenticator) -> User | None:
+    """Return the user of a bearer token, or None if it is empty or unknown."""
+    if not token:
+        return None
+    return tokens(token) if callable(tokens) else tokens.get(token)
 
 
 def _impersonate(request: web.Request, user: User) -> User:
@@ -109,6 +141,25 @@ def allow_reason(store: Store, user: User, attributes: Attributes) -> str | None
             name = "/".join(filter(None, (binding["metadata"]["name"], namespace)))
             return f'RBAC: allowed by {entry.kind.kind} "{name}" of {role["kind"]} "{role["name"]}" to {subject}'
     return None
+
+
+def user_rules(store: Store, user: User, namespace: str) -> list[Object]:
+    """Return the rules of everything that a user may do in a namespace."""
+    everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+    if ADMIN_GROUP in user.groups:
+        return [everything, {"verbs": ["*"], "nonResourceURLs": ["*"]}]
+    own = {
+        "authentication.k8s.io": ["selfsubjectreviews"],
+        "authorization.k8s.io": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+    }
+    rules = [{"verbs": ["create"], "apiGroups": [group], "resources": names} for group, names in own.items()]
+    paths = [path for each in DISCOVERY_PATHS for path in (each.rstrip("/"), f"{each}*")]
+    rules.append({"verbs": ["get"], "nonResourceURLs": paths})
+    for entry in [*store.entries("clusterrolebindings"), *store.entries("rolebindings", namespace)]:
+        own_namespace = entry.obj["metadata"].get("namespace", "")
+        if _binding_subject(entry.obj, own_namespace, user):
+            rules += _role_rules(store, entry.obj["roleRef"], own_namespace)
+    return rules
 
 
 def _binding_subject(binding: Object, namespace: str, user: User) -> str | None:

@@ -54,12 +54,25 @@ def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
     namespace = pod["metadata"]["namespace"]
     name = pod["metadata"].get("name", "")
     _set_priority(store, kind, spec, name)
+    _refuse_unserved(kind, spec, name)
     account = spec.setdefault("serviceAccountName", spec.get("serviceAccount", "default"))
     spec["serviceAccount"] = account
     if account != "default" and store.get("serviceaccounts", (namespace, account)) is None:
         missing = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
         raise forbidden(kind, name, missing)
     spec["tolerations"] = _with_default_tolerations(spec.get("tolerations", ()))
+
+
+def _refuse_unserved(kind: Kind, spec: Object, name: str) -> None:
+    """Raise for fields that refer to objects of kinds that are not served. No such pod could run."""
+    runtime = spec.get("runtimeClassName")
+    if runtime:
+        raise forbidden(kind, name, f'pod rejected: RuntimeClass "{runtime}" not found')
+    claims = spec.get("resourceClaims")
+    if claims:
+        names = ", ".join(str(claim.get("name")) for claim in claims)
+        why = f"spec.resourceClaims ({names}): the laptop AKS serves no resource claims. Request nvidia.com/gpu instead"
+        raise forbidden(kind, name, why)
 
 
 def _with_default_tolerations(tolerations: Iterable[Object]) -> list[Object]:

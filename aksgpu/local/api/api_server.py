@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, cast
 
 from aiohttp import web
 
+from aksgpu.common.times import now
 from aksgpu.local import selectors
-from aksgpu.local.api import access, discovery, request_bodies, streaming
-from aksgpu.local.api.access import Attributes, TokenAuthenticator, User
-from aksgpu.local.api.pod_exec import PodExec, serve_exec
+from aksgpu.local.api import access, discovery, request_bodies, reviews, streaming
+from aksgpu.local.api.access import Attributes, CertificateAuthenticator, TokenAuthenticator, User
+from aksgpu.local.api.pod_exec import PodExec, serve_attach, serve_exec
 from aksgpu.local.api.pod_logs import PodLogs, open_log
+from aksgpu.local.api.pod_port_forward import serve_port_forward
+from aksgpu.local.api.port_forward_channels import PodPorts
 from aksgpu.local.api.reads import continue_token
 from aksgpu.local.api.registry import SUCCESS, Registry, WriteOptions
 from aksgpu.local.api.request_info import parse_request
@@ -32,6 +36,7 @@ from aksgpu.local.api.responses import (
     object_response,
     status_response,
 )
+from aksgpu.local.api.service_account_tokens import ServiceAccountTokens
 from aksgpu.local.api.store import Entry
 from aksgpu.local.kinds import ALL_VERBS, Kind
 from aksgpu.local.kubernetes_versions import DEFAULT_VERSION
@@ -43,10 +48,8 @@ log = logging.getLogger(__name__)
 MAX_WATCHES = 800
 """Number of concurrent watches. Further requests get HTTP status 429."""
 
-_ACCESS_REVIEWS = "selfsubjectaccessreviews"
 
-
-class NodeAgent(PodLogs, PodExec, Protocol):
+class NodeAgent(PodLogs, PodExec, PodPorts, Protocol):
     """The part of the node agent that the API server uses."""
 
 
@@ -85,22 +88,42 @@ class KubeApi:
 
     Args:
         registry: The cluster's objects.
-        node: The node agent, which serves logs and runs commands in containers.
+        node: The node agent, which serves logs, runs commands in containers, and connects to ports of pods.
         tokens: The users by bearer token, or a function that returns the user of a token.
+        certificates: Returns the user of a client certificate.
+        secret: What the tokens of ServiceAccounts are signed with. None chooses one, which is lost with this object.
         version: The Kubernetes version that the server reports, such as ``1.36.2``.
     """
 
     def __init__(
-        self, registry: Registry, *, node: NodeAgent, tokens: TokenAuthenticator, version: str = DEFAULT_VERSION
+        self,
+        registry: Registry,
+        *,
+        node: NodeAgent,
+        tokens: TokenAuthenticator,
+        certificates: CertificateAuthenticator = access.no_certificates,
+        secret: bytes | None = None,
+        version: str = DEFAULT_VERSION,
     ) -> None:
         self._registry = registry
         self._node = node
-        self._tokens = tokens
+        self._accounts = ServiceAccountTokens(registry.store, secret or secrets.token_bytes(32))
+        self._static_tokens = tokens
+        self._certificates = certificates
         self._version = version
         self._watch_count = 0
         self._roles_load_at = 0.0
         self._verbs: dict[str, Verb] = {each: getattr(self, f"_{each}") for each in ALL_VERBS}
-        self._streams: dict[str, Verb] = {"log": self._log, "exec": self._exec}
+        self._streams: dict[str, Verb] = {
+            "attach": self._attach,
+            "exec": self._exec,
+            "log": self._log,
+            "portforward": self._port_forward,
+        }
+
+    def find_user(self, token: str) -> User | None:
+        """Return the user of a bearer token, or None if it is not valid."""
+        return access.find_token_user(token, self._static_tokens) or self._accounts.find_user(token)
 
     def unload_roles(self, seconds: float) -> None:
         """Behave for some seconds like a server that has just started and has not loaded the RBAC roles yet."""
@@ -114,11 +137,11 @@ class KubeApi:
             path: The Kubernetes path, such as ``/api/v1/nodes``, without a prefix that the server puts before it.
         """
         try:
-            user = access.authenticate(request, self._tokens)
+            user = access.authenticate(request, self.find_user, self._certificates)
             target = parse_request(request.method, path, request_bodies.query_flag(request.query, "watch"))
             kind, attributes = target or (None, Attributes(request.method.lower(), path=path))
             with_roles = time.monotonic() >= self._roles_load_at
-            if attributes.resource != _ACCESS_REVIEWS or not with_roles:
+            if attributes.resource not in reviews.OWN or not with_roles:
                 attributes = access.with_selected_name(attributes, request.query)
                 access.authorize(self._registry.store, user, attributes, with_roles=with_roles)
             if kind is None:
@@ -201,6 +224,14 @@ class KubeApi:
         pod = await self._registry.get("pods", call.attributes.name, call.namespace)
         return await serve_exec(self._node, pod, call.request)
 
+    async def _attach(self, call: ApiRequest) -> web.StreamResponse:
+        pod = await self._registry.get("pods", call.attributes.name, call.namespace)
+        return await serve_attach(self._node, pod, call.request)
+
+    async def _port_forward(self, call: ApiRequest) -> web.StreamResponse:
+        pod = await self._registry.get("pods", call.attributes.name, call.namespace)
+        return await serve_port_forward(self._node, pod, call.request)
+
     # Writes
 
     async def _write(self, call: ApiRequest, body: Any, options: WriteOptions, media: str = "") -> tuple[Entry, bool]:
@@ -220,16 +251,29 @@ class KubeApi:
         attributes = call.attributes
         options = request_bodies.write_options(call.request, "CreateOptions")
         body = await call.body(options)
+        if attributes.subresource == "token":
+            return await self._create_token(call, body)
         delete_options = body.get("deleteOptions")
         if attributes.subresource == "eviction" and isinstance(delete_options, dict):
             options = request_bodies.with_dry_run(options, delete_options.get("dryRun"))
         entry, _ = await self._write(call, body, options)
-        if attributes.resource == _ACCESS_REVIEWS:
-            status = access.review_access(self._registry.store, call.user, entry.obj.get("spec") or {})
+        if attributes.resource in reviews.KINDS:
+            spec = entry.obj.get("spec") or {}
+            status = reviews.status(attributes.resource, self._registry.store, self.find_user, call.user, spec)
             return json_response({**entry.obj, "status": status}, 201, options.warnings)
         if attributes.subresource:
             return json_response(entry.obj, 201)
         return object_response(call.form, entry, 201, options.warnings)
+
+    async def _create_token(self, call: ApiRequest, body: Object) -> web.StreamResponse:
+        """Answer a TokenRequest, which is not stored."""
+        account = await self._registry.get("serviceaccounts", call.attributes.name, call.namespace)
+        part = call.kind.subresources["token"]
+        metadata = {"name": call.attributes.name, "namespace": call.namespace, "creationTimestamp": now()}
+        spec = body.get("spec") or {}
+        status = self._accounts.status(account, spec)
+        answer = {"kind": part.kind, "apiVersion": part.api_version, "metadata": metadata, "spec": spec}
+        return json_response({**answer, "status": status}, 201)
 
     async def _update(self, call: ApiRequest) -> web.StreamResponse:
         options = request_bodies.write_options(call.request, "UpdateOptions")

@@ -55,14 +55,17 @@ def check_precondition(kind: Kind, metadata: Object, field: str, label: str, exp
 
 
 def start_deletion(kind: Kind, old: Object, options: Mapping[str, Any], warnings: list[str]) -> Object | None:
-    """Return the object with its deletion timestamp, or None if it is deleted at once."""
+    """Return the object with its deletion timestamp, or None if it is deleted at once.
+
+    A pod always gets a timestamp, also if the next write removes it.
+    """
     obj = {**old, "metadata": copy.deepcopy(old["metadata"])}
     metadata = obj["metadata"]
     metadata["finalizers"] = _remaining_finalizers(kind, metadata, options, warnings)
     if not metadata["finalizers"]:
         del metadata["finalizers"]
     grace = _grace_seconds(kind, old, options)
-    if grace == 0 and not _has_finalizers(kind, obj):
+    if grace == 0 and kind.plural != "pods" and not _has_finalizers(kind, obj):
         return None
     is_marked = "deletionTimestamp" in metadata
     if not is_marked and metadata.get("generation"):

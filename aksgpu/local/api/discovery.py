@@ -1,4 +1,4 @@
-"""Health, version, discovery (aggregated and legacy) and OpenAPI v3.
+"""Health, version, discovery (aggregated and legacy) and OpenAPI v2 and v3.
 
 The OpenAPI documents contain the published schemas, for ``kubectl explain`` and ``kubectl apply``. Their paths contain
 only what kubectl looks for: the kind, and the ``fieldValidation`` parameter, which shows that the server validates.
@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from aksgpu.local.api import openapi_v2
 from aksgpu.local.api.responses import AGGREGATED_DISCOVERY, JSON, NO_CACHE, json_response, negotiate
 from aksgpu.local.api.schema import REF, definitions
 from aksgpu.local.kinds import KINDS, Kind, Subresource
@@ -40,6 +41,8 @@ def serve(request: web.Request, path: str, version: str) -> web.Response:
             return web.Response(text="ok", headers=NO_CACHE)
         case ["version"]:
             document = _version(version)
+        case ["openapi", "v2"]:
+            return _openapi_v2(request, version)
         case ["openapi", "v3"]:
             urls = {each: {"serverRelativeURL": f"/openapi/v3/{each}?hash={_openapi(each)[1]}"} for each in _PATHS}
             document = {"paths": urls}
@@ -59,6 +62,12 @@ def serve(request: web.Request, path: str, version: str) -> web.Response:
         case ["apis", group] if group:
             groups = [_group(kinds[0]) for kinds in _PATHS.values() if kinds[0].group == group]
             document = {"kind": "APIGroup", "apiVersion": "v1", **groups[0]} if groups else None
+        case ["apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"] if "watch" not in request.query:
+            # kubectl looks whether a kind that is not served is a custom one. There are none.
+            metadata = {"resourceVersion": "1"}
+            group_version = "apiextensions.k8s.io/v1"
+            document = {"kind": "CustomResourceDefinitionList", "apiVersion": group_version, "metadata": metadata}
+            document["items"] = []
         case ["api" | "apis", *_] if served_path in _PATHS:
             document = _resources(_PATHS[served_path])
     if document is not None:
@@ -146,6 +155,21 @@ def _resources(kinds: list[Kind]) -> Object:
     return {**head, "resources": resources}
 
 
+def _collection_path(path: str, kind: Kind) -> str:
+    """Return the path of the objects of a kind whose group and version have this path."""
+    return f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
+
+
+def _openapi_v2(request: web.Request, version: str) -> web.Response:
+    """Return the OpenAPI v2 document in the first form that the client accepts."""
+    media = [clause.partition(";")[0].strip() for clause in request.headers.get("Accept", "").split(",")]
+    paths = {f"{_collection_path(path, kind)}/{{name}}": kind for path, kinds in _PATHS.items() for kind in kinds}
+    if openapi_v2.PROTOBUF in media:
+        headers = {**NO_CACHE, "Content-Type": openapi_v2.PROTOBUF_RESPONSE}
+        return web.Response(body=openapi_v2.protobuf(paths, version), headers=headers)
+    return json_response(openapi_v2.document(paths, definitions(), version))
+
+
 @cache
 def _openapi(path: str) -> tuple[bytes, str]:
     """Return the OpenAPI document of ``api/v1`` or ``apis/GROUP/VERSION``, and its hash."""
@@ -163,7 +187,7 @@ def _openapi(path: str) -> tuple[bytes, str]:
     for kind in _PATHS[path]:
         identity = {"group": kind.group, "kind": kind.kind, "version": kind.version}
         operation = {"x-kubernetes-group-version-kind": identity, "parameters": parameters, "responses": {}}
-        collection = f"/{path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{path}/{kind.plural}"
+        collection = _collection_path(path, kind)
         paths[collection] = {"post": operation}
         paths[f"{collection}/{{name}}"] = {"patch": operation}
     info = {"title": "Kubernetes", "version": "unversioned"}

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aksgpu.common.times import now
-from aksgpu.local.api import admission, deletion, quota, schema, server_side_apply, strategy
+from aksgpu.local.api import admission, deletion, deprecations, quota, schema, server_side_apply, strategy
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.api.store import Entry, Key, Store, encode
 from aksgpu.local.api.validation import validate, validate_update
 from aksgpu.local.kinds import DELETE_OPTIONS, Kind, Type
 from aksgpu.local.objects import Object
-from aksgpu.local.status_error import already_exists, bad_request, conflict, not_found
+from aksgpu.local.status_error import StatusError, already_exists, bad_request, conflict, not_found
 
 STALE_MESSAGE = "the object has been modified; please apply your changes to the latest version and try again"
 _SUFFIX_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -100,8 +100,8 @@ class Writer:
         """
         obj, causes = decode(kind, body, options)
         metadata = obj["metadata"]
-        if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+        if _is_version(metadata.get("resourceVersion")):
+            raise _version_given()
         for name in (*_SERVER_FIELDS, "managedFields", "resourceVersion", "selfLink"):
             metadata.pop(name, None)
         _set_namespace(kind, metadata, namespace)
@@ -122,6 +122,7 @@ class Writer:
             admission.admit_pod(self._store, kind, obj)
         name = metadata.get("name", "")
         validate(kind, obj, causes).raise_if_any(kind, name)
+        options.warnings.extend(deprecations.warnings(kind, obj))
         if self._store.get(kind.plural, (metadata.get("namespace", ""), name)) is not None:
             raise already_exists(kind.plural, name, kind.group)
         quota.admit(self._store, kind, obj)
@@ -161,6 +162,7 @@ class Writer:
         if not subresource:
             strategy.prepare_update(kind.plural, obj, old)
             validate_update(kind, obj, old, causes).raise_if_any(kind, key[1])
+            options.warnings.extend(deprecations.warnings(kind, obj))
         if obj == old:
             return entry
         if kind.generation and obj["spec"] != old["spec"]:
@@ -215,15 +217,17 @@ class Writer:
         deletion.check_delete_options(kind, entry.obj, body)
         obj = _with_condition(entry.obj, condition) if condition else entry.obj
         marked = deletion.start_deletion(kind, obj, body, options.warnings)
+        gone = marked is None or deletion.is_complete(kind, marked)
         if options.dry_run:
-            return entry, marked is None
-        if marked is None:
-            # The store writes the new resourceVersion into the metadata.
-            deleted = {**obj, "metadata": {**obj["metadata"]}}
-            return self._store.write(kind, deleted, delete=True), True
-        if marked == entry.obj:
+            return entry, gone
+        if marked is not None and marked != entry.obj:
+            entry = self._store.write(kind, marked)
+        if not gone:
             return entry, False
-        return self._store.write(kind, marked), False
+        # The store writes the new resourceVersion into the metadata.
+        deleted = {**entry.obj, "metadata": {**entry.obj["metadata"]}}
+        self._store.write(kind, deleted, delete=True)
+        return entry, True
 
     def review(self, kind: Kind, body: Object, options: WriteOptions) -> Entry:
         """Return the completed object of a kind that is not stored. It keeps the status in the body."""
@@ -295,6 +299,18 @@ class Writer:
         if version and version != stored["resourceVersion"]:
             raise conflict(kind.plural, name, STALE_MESSAGE, kind.group)
         deletion.check_precondition(kind, stored, "uid", "UID", metadata.get("uid"))
+
+
+def _is_version(text: str | None) -> bool:
+    """Return whether this is the version of an object. Kubernetes ignores 0 and anything that is not a number."""
+    return bool(text) and str(text).isascii() and str(text).isdigit() and int(str(text)) > 0
+
+
+def _version_given() -> StatusError:
+    """Return the error for an object to create that has a version. A real server has no reason for it either."""
+    error = StatusError(500, "", "resourceVersion should not be set on objects to be created")
+    del error.status["reason"]
+    return error
 
 
 def _with_condition(pod: Object, condition: Object) -> Object:

@@ -1,4 +1,4 @@
-"""The ``exec`` subresource: runs a command in a container over a WebSocket.
+"""The subresources ``exec`` and ``attach``: a command in a container, or the container's own one, over a WebSocket.
 
 It supports versions 5 and 4 of Kubernetes' remote command protocol. A message consists of a channel number and data.
 The channels are standard input (0), output (1), error output (2), the final Status (3) and the terminal's size (4).
@@ -9,7 +9,7 @@ default, is not supported.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -30,8 +30,8 @@ OUTPUTS = {"stdout": 1, "stderr": 2}
 _HEARTBEAT = 60
 """Seconds between pings."""
 _NO_SPDY = (
-    "Upgrade request required: exec is only supported over WebSockets. Use kubectl 1.30 or later, or kubectl 1.29 with "
-    "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true"
+    "Upgrade request required: exec and attach are only supported over WebSockets. Use kubectl 1.30 or later, or "
+    "kubectl 1.29 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true"
 )
 
 
@@ -63,37 +63,45 @@ class PodExec(Protocol):
     async def execute(self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool) -> Command:
         """Start a command; raises StatusError if it cannot be started."""
 
+    async def attach(self, namespace: str, pod: str, container: str, *, stdin: bool) -> Command:
+        """Connect to the container's own command; raises StatusError if that is not possible."""
 
-class _ExecOptions(NamedTuple):
-    """What an ``exec`` request asks for."""
+
+class _Options(NamedTuple):
+    """What a request asks for."""
 
     container: str
-    argv: list[str]
     stdin: bool
     streams: list[str]
     """The output streams that the client wants: ``stdout``, ``stderr`` or both."""
     tty: bool
 
 
-def _parse_options(pod: Object, request: web.Request) -> _ExecOptions:
-    """Return the options of a request; raises StatusError if the command cannot run."""
+def _parse_options(pod: Object, request: web.Request, missing: str) -> _Options:
+    """Return the options of a request.
+
+    Args:
+        pod: The pod.
+        request: The request.
+        missing: The error if the container does not run, with a place for its name.
+
+    Raises:
+        StatusError: The request is not valid, or the container does not run.
+    """
     query = request.query
     tty = query_flag(query, "tty")
-    options = _ExecOptions(
+    options = _Options(
         container=select_container(pod, query.get("container", "")),
-        argv=query.getall("command", []),
         stdin=query_flag(query, "stdin"),
         streams=[each for each in OUTPUTS if query_flag(query, each) and not (tty and each == "stderr")],
         tty=tty,
     )
     if not pod["spec"].get("nodeName"):
         raise bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
-    if not options.argv:
-        raise bad_request("you must specify at least 1 word of a command")
     if not options.streams and not options.stdin:
         raise bad_request("you must specify at least 1 of stdin, stdout, stderr")
     if get_path(container_status(pod, options.container), "state.running") is None:
-        reason = f'unable to upgrade connection: container not found ("{options.container}")'
+        reason = f"unable to upgrade connection: {missing.format(options.container)}"
         raise StatusError(500, "InternalError", f"Internal error occurred: {reason}")
     return options
 
@@ -104,22 +112,57 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
     Raises:
         StatusError: The command cannot run, or the request is not one for a WebSocket.
     """
-    options = _parse_options(pod, request)
+    argv = request.query.getall("command", [])
+    options = _parse_options(pod, request, 'container not found ("{}")')
+    if not argv:
+        raise bad_request("you must specify at least 1 word of a command")
+    meta = pod["metadata"]
+
+    async def start() -> Command:
+        return await runner.execute(meta["namespace"], meta["name"], options.container, argv, tty=options.tty)
+
+    return await _serve(request, options, start, argv)
+
+
+async def serve_attach(runner: PodExec, pod: Object, request: web.Request) -> web.StreamResponse:
+    """Answer a request for ``attach``.
+
+    Raises:
+        StatusError: The container does not run, or the request is not one for a WebSocket.
+    """
+    meta = pod["metadata"]
+    options = _parse_options(pod, request, f"container {{}} not found in pod {meta['name']}_{meta['namespace']}")
+
+    async def start() -> Command:
+        return await runner.attach(meta["namespace"], meta["name"], options.container, stdin=options.stdin)
+
+    return await _serve(request, options, start, None)
+
+
+async def _serve(
+    request: web.Request, options: _Options, start: Callable[[], Awaitable[Command]], argv: Sequence[str] | None
+) -> web.StreamResponse:
+    """Connect the client to a command until it ends or the client leaves.
+
+    Args:
+        request: The request.
+        options: The request's options.
+        start: Returns the command.
+        argv: Its words, or None for a container's own command, whose exit code is the pod's concern.
+    """
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=_HEARTBEAT)
     if not socket.can_prepare(request):
         raise bad_request(_NO_SPDY)
     await socket.prepare(request)
-    meta = pod["metadata"]
     try:
-        command = await runner.execute(
-            meta["namespace"], meta["name"], options.container, options.argv, tty=options.tty
-        )
+        command = await start()
     except StatusError as error:
         await _send_status(socket, error.status)
+        await socket.close()
         return socket
     tasks = [
         asyncio.create_task(_receive_input(socket, command, options.stdin)),
-        asyncio.create_task(_send_output(socket, command, options.streams, options.argv)),
+        asyncio.create_task(_send_output(socket, command, options.streams, argv)),
     ]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -129,11 +172,13 @@ async def serve_exec(runner: PodExec, pod: Object, request: web.Request) -> web.
         # An error here means that the client has disconnected, so it cannot be reported.
         await asyncio.gather(*tasks, return_exceptions=True)
         await command.close()
+    # The connection stays open until the client has answered the closing message.
+    await socket.close()
     return socket
 
 
 async def _send_output(
-    socket: web.WebSocketResponse, command: Command, streams: Sequence[str], argv: Sequence[str]
+    socket: web.WebSocketResponse, command: Command, streams: Sequence[str], argv: Sequence[str] | None
 ) -> None:
     """Send what the command writes and, at the end, its exit status."""
 
@@ -144,7 +189,7 @@ async def _send_output(
     await asyncio.gather(*map(send, streams))
     status: Object = {"metadata": {}, "status": "Success"}
     exit_code = await command.code()
-    if exit_code:
+    if exit_code and argv is not None:
         head = "command terminated with non-zero exit code: error executing command"
         message = f"{head} [{' '.join(argv)}], exit code {exit_code}"
         status |= {"status": "Failure", "reason": "NonZeroExitCode", "message": message}
@@ -154,7 +199,6 @@ async def _send_output(
 
 async def _send_status(socket: web.WebSocketResponse, status: Object) -> None:
     await socket.send_bytes(bytes((ERROR,)) + orjson.dumps(status))
-    await socket.close()
 
 
 async def _receive_input(socket: web.WebSocketResponse, command: Command, stdin: bool) -> None:

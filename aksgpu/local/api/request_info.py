@@ -9,6 +9,7 @@ from aksgpu.local.status_error import StatusError
 _GROUP_VERSIONS = {(kind.group, kind.version) for kind in KINDS}
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+_CONNECTIONS = ("attach", "exec", "portforward")
 _COLLECTION_VERBS = ("list", "watch", "create", "deletecollection")
 
 
@@ -53,7 +54,7 @@ def parse_request(method: str, path: str, watch: bool) -> tuple[Kind, Attributes
 
 def _request_verb(method: str, name: str, subresource: str, watch: bool) -> str:
     match method:
-        case "GET" if subresource == "exec":
+        case "GET" if subresource in _CONNECTIONS:
             # A WebSocket starts with GET. Users who may only read must not be able to run commands.
             return "create"
         case "GET" if name:

@@ -18,6 +18,8 @@ from aksgpu.local.selectors import get_path, labels_match
 _IMMUTABLE = "field is immutable"
 _MUTABLE_WHILE_SUSPENDED = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
 """Fields of the template that may change while a Job is suspended, besides its metadata and containers' resources."""
+_FIXED_IN_JOBS = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
+"""Fields of a Job's spec that must not change, apart from those with rules of their own."""
 _MAX_PRIORITY = 1_000_000_000
 
 
@@ -86,6 +88,9 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
     causes = validate(kind, obj, given)
     if "deletionTimestamp" in old["metadata"]:
         _no_new_finalizers(obj["metadata"], old["metadata"], causes)
+    if kind.plural == "jobs":
+        # Kubernetes reports all causes of a Job: a replaced one usually lacks its generated selector and labels.
+        _job_update(obj["spec"], old, causes)
     if causes.found:
         return causes
     rules = api_data.load("rules.yaml")["updates"].get(kind.plural, {})
@@ -97,8 +102,6 @@ def validate_update(kind: Kind, obj: Object, old: Object, given: Causes) -> Caus
     if mutable and _without(_without_images(obj["spec"]), mutable) != _without(_without_images(old["spec"]), mutable):
         causes.forbidden("spec", rules["text"])
     match kind.plural:
-        case "jobs":
-            _job_update(obj["spec"], old, causes)
         case "pods":
             _pod_update(obj["spec"], old["spec"], causes)
         case "configmaps" | "secrets" if old.get("immutable"):
@@ -141,12 +144,11 @@ def _job(job: Object, causes: Causes) -> None:
     spec = job["spec"]
     selector = job["spec"].get("selector", {})
     name = job["metadata"].get("name", "")
-    if not selector:
-        causes.required("spec.selector")
-        return
     uid = job["metadata"].get("uid")
     generated = selector.get("matchLabels", {}).get("batch.kubernetes.io/controller-uid") == uid
-    if not spec["manualSelector"] and not generated:
+    if not selector:
+        causes.required("spec.selector")
+    elif not spec["manualSelector"] and not generated:
         causes.invalid("spec.selector", selector, "`selector` not auto-generated")
     last_hostname = f"{name}-{spec.get('completions', 0) - 1}"
     is_indexed = spec["completionMode"] == "Indexed" and spec.get("completions", 0) > 0
@@ -163,7 +165,16 @@ def _job_update(spec: Object, old_job: Object, causes: Causes) -> None:
     scaled = old["completionMode"] == "Indexed" and spec.get("completions") == spec["parallelism"]
     if not scaled and spec.get("completions") != old.get("completions"):
         causes.invalid("spec.completions", spec.get("completions"), _IMMUTABLE)
-    template = spec["template"]
+    if spec.get("selector") != old.get("selector"):
+        causes.invalid("spec.selector", spec.get("selector") or "null", _IMMUTABLE)
+    _job_template_update(spec["template"], old_job, causes)
+    for field in _FIXED_IN_JOBS:
+        if spec.get(field) != old.get(field):
+            causes.invalid(f"spec.{field}", spec.get(field), _IMMUTABLE)
+
+
+def _job_template_update(template: Object, old_job: Object, causes: Causes) -> None:
+    old = old_job["spec"]
     before = old["template"]
     if template == before:
         return
@@ -190,7 +201,7 @@ def _immutable_part(spec: Object) -> Object:
 def _template(spec: Object, policies: tuple[str, ...], causes: Causes) -> None:
     """Check that the selector of a Job or DaemonSet matches its template, and that the restart policy is allowed."""
     template = spec["template"]
-    selector = spec["selector"]
+    selector = spec.get("selector") or {}
     policy = spec["template"]["spec"]["restartPolicy"]
     labels = template["metadata"].get("labels", {})
     if not labels_match(selector, labels) or not any(selector.values()):

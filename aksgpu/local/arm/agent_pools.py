@@ -18,7 +18,7 @@ def put(context: Context, call: Call) -> Answer:
     old = cluster["pools"].get(name)
     location = cluster["location"]
     check_etag(call, representations.show_pool(cluster, old) if old else None)
-    pool = build_pool(old, name, (call.body or {}).get("properties") or {}, location)
+    pool = build_pool(context, old, name, (call.body or {}).get("properties") or {}, location)
     if old is None:
         rules.check_subnet(cluster["pools"], pool["properties"])
     rules.check_system_pool({**cluster["pools"], name: pool})

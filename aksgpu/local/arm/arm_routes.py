@@ -61,6 +61,7 @@ ROUTES: tuple[Route, ...] = (
     ("POST", _SUBSCRIPTION + "/providers/{namespace}/register", catalogue.get_provider, ""),
     ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/skus", catalogue.list_skus, ""),
     ("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/usages", catalogue.list_usages, ""),
+    ("GET", "/metadata/endpoints", catalogue.get_metadata, ""),
     ("GET", "/api/retail/prices", catalogue.list_prices, ""),
 )
 

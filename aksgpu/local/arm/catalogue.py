@@ -167,3 +167,21 @@ def _price(region: str, price: float) -> dict[str, Any]:
         "armRegionName": region,
         "location": reference_data.REGIONS[region],
     }
+
+
+def get_metadata(context: Context, call: Call) -> Answer:
+    """Return the addresses of this cloud, as ``az cloud register`` reads them. The login is the managed identity."""
+    cloud = {
+        "name": "aksgpu-laptop",
+        "portal": call.base_url,
+        "resourceManager": call.base_url,
+        "authentication": {
+            "loginEndpoint": call.base_url,
+            "audiences": ["https://management.core.windows.net/", "https://management.azure.com/"],
+            "tenant": reference_data.TENANT,
+            "identityProvider": "AAD",
+        },
+        "suffixes": {},
+    }
+    is_list = call.query.get("api-version", "") < "2020"  # older versions list all clouds
+    return Answer(200, [cloud] if is_list else cloud)

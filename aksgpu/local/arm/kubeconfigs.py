@@ -1,8 +1,8 @@
 """Kubeconfig files: a cluster's address on this machine, the laptop's certificate authority, and the login.
 
-The login is a bearer token, or on clusters with Entra ID the ``kubelogin`` program that fetches one, as on AKS. The
-laptop has no Entra ID. Clients always receive its own Resource Manager token, which clusters accept as an Entra ID
-token.
+The login is a client certificate and a bearer token, or on clusters with Entra ID the ``kubelogin`` program that
+fetches a token, as on AKS. The laptop has no Entra ID. Clients always receive its own Resource Manager token, which
+clusters accept as an Entra ID token.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network
 
 import yaml
 
+from aksgpu.local import tls
 from aksgpu.local.arm import reference_data
 from aksgpu.local.arm.arm_errors import refuse_if
 from aksgpu.local.arm.arm_store import Document
@@ -37,9 +38,14 @@ def allows_address(cluster: Document, address: str) -> bool:
     return not ranges or any(ip_address(address) in ip_network(text, strict=False) for text in ranges)
 
 
-def _user(cluster: Document, credential: str, style: str) -> Document:
+def _user(context: Context, cluster: Document, credential: str, style: str) -> Document:
     if credential == "clusterAdmin" or not uses_entra(cluster):
-        return {"token": cluster["token"]}
+        certificate, key = tls.client_certificate(context.ca_file.parent, cluster["id"])
+        return {
+            "client-certificate-data": base64.b64encode(certificate).decode(),
+            "client-key-data": base64.b64encode(key).decode(),
+            "token": cluster["token"],
+        }
     tenant = cluster["properties"]["aadProfile"].get("tenantID") or reference_data.TENANT
     cloud = {"environment": "AzurePublicCloud"}
     ids = {"client-id": CLIENT_ID, "tenant-id": tenant}
@@ -66,16 +72,15 @@ def kubeconfig(context: Context, base_url: str, cluster: Document, credential: s
     refuse_if(style not in ("exec", "azure"), "format", given=style)
     name = cluster["name"]
     user = f"{credential}_{cluster['group']}_{cluster['name']}"
-    context_name = name if credential == "clusterUser" else f"{name}-admin"
     authority = base64.b64encode(context.ca_file.read_bytes()).decode()
     server = {"certificate-authority-data": authority, "server": f"{base_url}/k8s/clusters/{cluster['id']}"}
     config: Document = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": name, "cluster": server}],
-        "contexts": [{"name": context_name, "context": {"cluster": name, "user": user}}],
-        "current-context": context_name,
+        "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
+        "current-context": name,
         "preferences": {},
-        "users": [{"name": user, "user": _user(cluster, credential, style)}],
+        "users": [{"name": user, "user": _user(context, cluster, credential, style)}],
     }
     return base64.b64encode(yaml.safe_dump(config, sort_keys=False).encode()).decode()

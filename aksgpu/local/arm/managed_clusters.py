@@ -32,7 +32,7 @@ def put(context: Context, call: Call) -> Answer:
     if old:
         rules.check_same_version(old["properties"], body.get("properties") or {}, name)
     old_pools: dict[str, Document] = old["pools"] if old else {}
-    pools = _build_pools(old_pools, body, location)
+    pools = _build_pools(context, old_pools, body, location)
     if old:
         check_ready(context, old)
     vcpu_quota.check(context, location, pools.values(), instead_of=old_pools.values())
@@ -49,11 +49,13 @@ def put(context: Context, call: Call) -> Answer:
     return context.accept(call, operation, status=201, body=representations.show_cluster(cluster))
 
 
-def _build_pools(old_pools: dict[str, Document], body: Document, location: str) -> dict[str, Document]:
+def _build_pools(
+    context: Context, old_pools: dict[str, Document], body: Document, location: str
+) -> dict[str, Document]:
     """Return the existing pools with a request's changes, and its new pools."""
     pools = dict(old_pools)
     for profile in (body.get("properties") or {}).get("agentPoolProfiles") or []:
-        pool = build_pool(old_pools.get(profile.get("name")), profile.get("name") or "", profile, location)
+        pool = build_pool(context, old_pools.get(profile.get("name")), profile.get("name") or "", profile, location)
         pools[pool["name"]] = pool
     rules.check_system_pool(pools)
     return pools
@@ -76,9 +78,11 @@ def _create_node_group(context: Context, group: Document, cluster: Document) -> 
     return key
 
 
-def build_pool(old: Document | None, name: str, given: Document, location: str) -> Document:
+def build_pool(context: Context, old: Document | None, name: str, given: Document, location: str) -> Document:
     """Return a pool with the changes in a request. The existing document is not modified."""
     if old is None:
+        if not given.get("vmSize") and given.get("type") in (None, "VirtualMachineScaleSets"):
+            given = {**given, "vmSize": vcpu_quota.default_size(context, location, given)}
         pool = representations.new_pool(name, given)
     else:
         rules.check_fixed("pool", old["properties"], given)

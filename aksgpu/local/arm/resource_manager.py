@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 API_VERSION = re.compile(r"20[12]\d-\d\d-\d\d(-preview)?")
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 PRICES = "/api/retail/prices"
+METADATA = "/metadata/endpoints"
 MAX_DEPTH = 50
 """Maximum nesting depth of JSON in requests. Documents are copied and serialized recursively."""
 
@@ -133,7 +134,7 @@ class ResourceManager:
         method = request.method
         path = request.rel_url.raw_path  # still encoded, because names may contain slashes
         query = {key.lower(): value for key, value in request.query.items()}
-        if path.lower() != PRICES:
+        if path.lower() not in (METADATA, PRICES):
             _check_address(path, query.get("api-version", ""))
         route, names, allowed = arm_routes.find_route(method, path)
         refuse_if(route is None and allowed, "no_method", method=method, path=path, allowed=", ".join(allowed))

@@ -101,6 +101,8 @@ def check_pool(name: str, properties: Document, location: str) -> None:
     max_length = 6 if properties["osType"] == "Windows" else 12
     valid_name = POOL_NAME.fullmatch(name) and len(name) <= max_length
     refuse_if(not valid_name, "pool_name", name=name, longest=max_length)
+    kind = properties["type"]
+    refuse_if(kind != "VirtualMachineScaleSets", "pool_type", name=name, type=kind)
     size = check_size(properties.get("vmSize"), location)
     _check_count(properties)
     _check_zones(properties, size, location)

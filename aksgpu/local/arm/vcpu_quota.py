@@ -62,6 +62,27 @@ def check(context: Context, location: str, requested_pools: Pools, *, instead_of
             raise refusal(kind, requested=requested, remaining=max(0, remaining), family=family, location=location)
 
 
+def default_size(context: Context, location: str, given: Document) -> str:
+    """Return the VM size of a new pool that names none, as AKS chooses it: one that is offered and within the quota.
+
+    Args:
+        context: the subscription.
+        location: the region.
+        given: the properties of the pool in the request.
+    """
+    offered: list[str] = reference_data.table("offer")["default_sizes"]
+    used = usage(context, location)
+    count = int(given.get("count") or 1)
+    for name in offered:
+        size = reference_data.sizes()[name.lower()]
+        needed = size.vcpus * count
+        quotas = (size.family.lower(), REGION)
+        has_room = all(needed <= limit(context, quota) - used[quota] for quota in quotas)
+        if size.is_offered(location) and not size.restricted and has_room:
+            return name
+    return offered[0]
+
+
 def pool_vcpus(pool: Document, surge: int = 0) -> dict[str, int]:
     """Return the vCPUs of a pool, by the quotas that they count against."""
     properties = pool["properties"]

@@ -55,8 +55,14 @@ def is_tracked(pod: Object) -> bool:
 
 
 def _counts_as_ended(job: Object, pod: Object) -> bool:
-    """Return whether a pod has ended, or is being deleted and already counts as failed."""
-    return is_finished(pod) or (bool(pod["metadata"].get("deletionTimestamp")) and not replaces_only_failed(job))
+    """Return whether a pod has ended, or is being deleted and counts as failed already.
+
+    No kubelet ends a pod that was not scheduled. Kubernetes' garbage collector of pods ends it.
+    """
+    if is_finished(pod):
+        return True
+    is_scheduled = bool(pod["spec"].get("nodeName"))
+    return bool(pod["metadata"].get("deletionTimestamp")) and not (replaces_only_failed(job) and is_scheduled)
 
 
 def end_condition(job: Object) -> dict[str, Any]:

@@ -124,7 +124,10 @@ class NodeController(Controller):
 
 
 class TaintEvictionController(Controller):
-    """Deletes pods from nodes whose NoExecute taints they do not tolerate, and from nodes that no longer exist."""
+    """Deletes pods from nodes whose NoExecute taints they do not tolerate, and from nodes that no longer exist.
+
+    A pod that is deleted before it has a node is marked as failed, as PodGC does it. Its Job then releases it.
+    """
 
     component = "taint-eviction-controller"
 
@@ -143,13 +146,20 @@ class TaintEvictionController(Controller):
 
     def _evictable_key(self, pod: Object) -> str:
         name = pod["spec"].get("nodeName")
-        node = self._nodes.get(name) if name else None
-        return object_key(pod) if name and (node is None or _no_execute_taints(node)) else ""
+        if not name:
+            is_deleted = pod["metadata"].get("deletionTimestamp") and not is_finished(pod)
+            return object_key(pod) if is_deleted else ""
+        node = self._nodes.get(name)
+        return object_key(pod) if node is None or _no_execute_taints(node) else ""
 
     async def sync(self, key: str) -> float | None:
         """Delete one pod if its node is gone or it no longer tolerates the node's taints."""
         pod = self._pods.get(key)
-        if pod is None or not pod["spec"].get("nodeName"):
+        if pod is None:
+            return None
+        if not pod["spec"].get("nodeName"):
+            if pod["metadata"].get("deletionTimestamp") and not is_finished(pod):
+                await self.cluster.update_status("pods", pod, {**pod["status"], "phase": "Failed"})
             return None
         name = pod["spec"]["nodeName"]
         node = self._nodes.get(name)

@@ -84,12 +84,21 @@ class Scheduler:
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         uid = (new or old or {})["metadata"]["uid"]
         self._queue.pod_changed(uid, new)
+        if old is None and new is not None:
+            self._report_other_scheduler(new)
         if new is None or is_finished(new):
             departure = self._departures.pop(uid, None)
             if departure is not None:
                 departure.set()
             self._notify_bindings()
         self._wake.set()
+
+    def _report_other_scheduler(self, pod: Object) -> None:
+        """Record an event about a pod that waits for a scheduler which does not run."""
+        name = pod["spec"].get("schedulerName", SCHEDULER)
+        if name != SCHEDULER and not pod["spec"].get("nodeName"):
+            text = f"the laptop AKS runs no scheduler {name!r}, so that the pod stays pending. Leave out schedulerName"
+            self._record_event(pod, "Warning", "FailedScheduling", text, "Scheduling")
 
     def _claim_changed(self, old: Object | None, new: Object | None) -> None:
         self._queue.claim_changed(object_key(new or old or {}))

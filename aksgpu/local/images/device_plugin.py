@@ -7,7 +7,8 @@ connection open. The devices are lost when the connection closes.
 Like the real plugin, it registers again if ``kubelet.sock`` is created again. On a node without GPUs, it ends with an
 error. With ``FAIL_ON_INIT_ERROR=false``, it keeps running and offers nothing. With MIG, ``MIG_STRATEGY`` selects what
 it offers: ``none``, NVIDIA's default, offers whole GPUs, ``single`` offers slices under the name of a GPU, and
-``mixed`` offers slices under their own names. All devices are unhealthy while the driver is broken.
+``mixed`` offers slices under their own names. A configuration file (``CONFIG_FILE``) with time-slicing offers each
+device several times. All devices are unhealthy while the driver is broken.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from typing import Any
 from aksgpu.local.images import driver_problem, given_gpus
 
 RESOURCE = "nvidia.com/gpu"
+REPLICA = "::"
+"""Comes between the id of a shared GPU and the number of its replica."""
 POLL_SECONDS = 0.2
 NO_GPUS = (
     "Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file: "
@@ -44,6 +47,30 @@ def offered_devices(gpus: list[dict[str, Any]], strategy: str) -> tuple[str, lis
         return RESOURCE, [gpu["uuid"] for gpu in gpus if not gpu["mig"]]
     name = RESOURCE if strategy == "single" else f"nvidia.com/mig-{slices[0]['mig']}"
     return name, [gpu["uuid"] for gpu in slices]
+
+
+def shared_devices(resource: str, ids: list[str], config: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return the resource and the ids that a plugin offers with the time slicing of its configuration file."""
+    slicing = (config.get("sharing") or {}).get("timeSlicing") or {}
+    for row in slicing.get("resources") or ():
+        if row.get("name") == resource:
+            replicas = int(row.get("replicas") or 1)
+            renamed = bool(row.get("rename")) or slicing.get("renameByDefault")
+            name = (row.get("rename") or f"{resource}.shared") if renamed else resource
+            return name, [f"{uuid}{REPLICA}{number}" for uuid in ids for number in range(replicas)]
+    return resource, ids
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return the configuration in a file; empty without one."""
+    if not path:
+        return {}
+    import yaml  # only plugins with a file need it
+
+    config: dict[str, Any] = yaml.safe_load(Path(os.environ.get("AKSGPU_ROOT", "") + path).read_text()) or {}
+    if (config.get("sharing") or {}).get("mps"):
+        log("sharing.mps has no effect on the laptop AKS", "W")
+    return config
 
 
 def log(text: str, level: str = "I") -> None:
@@ -110,14 +137,17 @@ def main() -> int:
     default = os.environ.get("FAIL_ON_INIT_ERROR", "true")
     parser.add_argument("--fail-on-init-error", nargs="?", const="true", default=default)
     parser.add_argument("--mig-strategy", default=os.environ.get("MIG_STRATEGY", "none"))
+    parser.add_argument("--config-file", default=os.environ.get("CONFIG_FILE", ""))
     options, _ = parser.parse_known_args()
+    config = read_config(options.config_file)
+    strategy = (config.get("flags") or {}).get("migStrategy") or options.mig_strategy
     gpus = given_gpus()
     problem = driver_problem()
     if gpus and not problem:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
         kubelet = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins/kubelet.sock")
-        asyncio.run(offer(kubelet, *offered_devices(gpus, options.mig_strategy)))
+        asyncio.run(offer(kubelet, *shared_devices(*offered_devices(gpus, strategy), config)))
     for text in [f"Failed to initialize NVML: {problem}"] if problem else NO_GPUS:
         log(text, "E")
     if options.fail_on_init_error.lower() not in ("false", "0", "f"):

@@ -68,6 +68,12 @@ def _fields(index: int, gpu: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _only_own(gpus: list[dict[str, Any]]) -> list[str]:
+    """Return the option that leaves the other GPUs of this machine out of a query, as in a container on a real node."""
+    is_query = any(word.startswith("--query-gpu") for word in sys.argv)
+    return ["-i", ",".join(gpu["uuid"] for gpu in gpus)] if gpus and is_query else []
+
+
 def main() -> int:
     """Print the container's GPUs, and return the exit code of the real program."""
     problem = driver_problem()
@@ -78,7 +84,7 @@ def main() -> int:
     simulated = any(gpu["simulated"] for gpu in found)
     real_program = os.environ.get("AKSGPU_REAL_SMI")
     if real_program and not simulated:
-        os.execv(real_program, ["nvidia-smi", *sys.argv[1:]])
+        os.execv(real_program, ["nvidia-smi", *_only_own(found), *sys.argv[1:]])
     parser = argparse.ArgumentParser(prog="nvidia-smi", description="Shows the GPUs of this container.")
     parser.add_argument("-L", "--list-gpus", action="store_true")
     parser.add_argument("--query-gpu", default="")

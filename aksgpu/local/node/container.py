@@ -23,7 +23,7 @@ from aksgpu.local.node import pod_status, termination_message, volumes
 from aksgpu.local.node.container_run import ContainerRun, Exit, list_runs
 from aksgpu.local.node.container_spec import build_run_spec
 from aksgpu.local.node.environment import ConfigError
-from aksgpu.local.node.exec_command import ExecError, Execution, execute
+from aksgpu.local.node.exec_command import ExecError, Execution, attach, execute
 from aksgpu.local.node.pod_context import PodContext
 from aksgpu.local.objects import Object
 
@@ -35,6 +35,10 @@ PULL_SECONDS = 0.3
 """Simulated duration of pulling an image."""
 ERR_IMAGE_PULL_SECONDS = 4.0
 """Time for which the reason is ErrImagePull before it becomes ImagePullBackOff."""
+FIRST_OUTPUT_SECONDS = 2.0
+"""Time after its start in which a command is expected to write for the first time. A log read waits for that."""
+OUTPUT_CHECK_SECONDS = 0.02
+"""How often a log is checked for the first output."""
 DEADLINE_CHECK_SECONDS = 0.1
 """Time between two checks whether the deadline of an ending container has become earlier."""
 
@@ -110,6 +114,13 @@ class ContainerRunner:
     def running(self) -> bool:
         """Whether its command is running."""
         return bool(self.status["started"])
+
+    @property
+    def supervisor_pid(self) -> int:
+        """The pid of the supervisor of its current run, or 0 if it is not running."""
+        if self._run is None or not self.running:
+            return 0
+        return int(self._run.read("run.json").get("pid", 0))
 
     def restore(self) -> None:
         """Restore the status and the last run from before a restart of the laptop."""
@@ -291,6 +302,13 @@ class ContainerRunner:
         words = [volumes.rewrite_paths(word, run.directory / "root", rewritten) for word in argv]
         return await execute(run.directory, words, tty=tty)
 
+    async def attach(self, *, stdin: bool) -> Execution:
+        """Connect to the container's own command, as ``kubectl attach`` does; raises ExecError."""
+        run = self._run
+        if run is None or not self.running:
+            raise ExecError("the container does not run")
+        return await attach(run.directory, stdin=stdin)
+
     async def end(self, deadline: Callable[[], float]) -> None:
         """End the current run: SIGTERM, then SIGKILL at the deadline.
 
@@ -329,6 +347,14 @@ class ContainerRunner:
         if previous and "waiting" not in self.status["state"]:  # a waiting container has no current run
             number -= 1
         return self._directory / f"{number}.log" if number in list_runs(self._directory) else None
+
+    async def wait_for_output(self, path: Path) -> None:
+        """Wait for the first output of a command that has just been started, or for its end."""
+        while self.may_write(path) and self._run is not None:
+            age = time.time() - self._run.started / 1e9
+            if age > FIRST_OUTPUT_SECONDS or any(file.stat().st_size for file in path.parent.glob(path.name + ".*")):
+                return
+            await asyncio.sleep(OUTPUT_CHECK_SECONDS)
 
     def may_write(self, path: Path) -> bool:
         """Return whether the container may still write to a log."""

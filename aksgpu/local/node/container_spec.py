@@ -44,10 +44,13 @@ async def build_run_spec(context: PodContext, container: Object, image: Image, d
         mounts.append(volumes.Mount(str(work), cwd, False))  # the directory exists only in the real image
     spec: dict[str, Any] = {
         "argv": environment.command_line(container, image, own_env),
-        "env": {**common_env, **own_env},
+        "env": {**common_env, **({"TERM": "xterm"} if container.get("tty") else {}), **own_env},
         "cwd": cwd or str(work),
         "memory_limit": _memory_limit(container),
         "mounts": mounts,
+        "stdin": bool(container.get("stdin")),
+        "stdin_once": bool(container.get("stdinOnce")),
+        "tty": bool(container.get("tty")),
         "rewritten": [],
         "hostname": hostname if cluster.mount_namespaces else "",
     }

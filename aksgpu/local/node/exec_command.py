@@ -1,4 +1,7 @@
-"""Additional commands in a container, for ``kubectl exec``. The container's shim starts them."""
+"""Additional commands in a container, for ``kubectl exec``, and connections to its own one, for ``kubectl attach``.
+
+The container's shim starts the commands and copies what its own one writes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +45,14 @@ async def wait_for_descriptor(add: Callable[..., Any], remove: Callable[[int], A
 
 
 class Execution:
-    """A running command. :func:`execute` starts it."""
+    """A running command. :func:`execute` starts it, and :func:`attach` connects to a container's own one."""
 
     def __init__(self, connection: socket.socket, stdin: int, outputs: dict[str, int], tty: bool) -> None:
         self._connection = connection
         self._stdin = stdin
         self._outputs = outputs
         self._tty = tty
-        self._open = [stdin, *outputs.values()]
+        self._open = [fd for fd in (stdin, *outputs.values()) if fd >= 0]
         self._code = asyncio.get_running_loop().create_task(self._receive_code())
 
     async def _receive_code(self) -> int:
@@ -99,7 +102,7 @@ class Execution:
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the terminal in characters."""
-        if self._tty:
+        if self._tty and self._stdin in self._open:
             fcntl.ioctl(self._stdin, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     async def code(self) -> int:
@@ -139,31 +142,81 @@ async def execute(directory: Path, argv: Sequence[str], *, tty: bool) -> Executi
         ExecError: the command could not be started.
     """
     own_fds, command_fds = _open_terminal() if tty else _open_pipes()
+    request = {"argv": list(argv), "env": {"TERM": "xterm"} if tty else {}, "tty": tty}
+    with _closing_on_error(own_fds):
+        connection, _, _ = await _request(directory, request, command_fds)
+    outputs = {"stdout": own_fds[1]}
+    if not tty:
+        outputs["stderr"] = own_fds[2]
+    return Execution(connection, own_fds[0], outputs, tty)
+
+
+async def attach(directory: Path, *, stdin: bool) -> Execution:
+    """Connect to a container's own command.
+
+    Args:
+        directory: the directory of the container's current run.
+        stdin: whether to write to its input. A container without ``stdin`` has none.
+
+    Raises:
+        ExecError: the container has ended.
+    """
+    own_fds, command_fds = _open_pipes()
+    os.close(own_fds.pop(0))
+    with _closing_on_error(own_fds):
+        connection, answer, received = await _request(directory, {"attach": True, "stdin": stdin}, command_fds)
+    own_stdin = received[0] if received else -1
+    if received:
+        os.set_blocking(own_stdin, False)
+    return Execution(connection, own_stdin, {"stdout": own_fds[0], "stderr": own_fds[1]}, bool(answer.get("tty")))
+
+
+@contextlib.contextmanager
+def _closing_on_error(fds: list[int]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for fd in set(fds):
+            os.close(fd)
+        raise
+
+
+async def _request(
+    directory: Path, request: dict[str, Any], fds: list[int]
+) -> tuple[socket.socket, dict[str, Any], list[int]]:
+    """Send a request with file descriptors, which are closed here, to a container's shim.
+
+    Returns:
+        The connection, the answer, and the file descriptors that came with it.
+
+    Raises:
+        ExecError: the shim refuses the request, or does not run any more.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.setblocking(False)
+    received: list[int] = []
+    loop = asyncio.get_running_loop()
     try:
         with short_path(directory / "exec.sock") as path:
             connection.connect(path)
-        request = {"argv": list(argv), "env": {"TERM": "xterm"} if tty else {}, "tty": tty}
-        socket.send_fds(connection, [json.dumps(request).encode()], command_fds)
-        response = await _receive(connection)
+        socket.send_fds(connection, [json.dumps(request).encode()], fds)
+        await wait_for_descriptor(loop.add_reader, loop.remove_reader, connection.fileno())
+        data, received, _, _ = socket.recv_fds(connection, CHUNK_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        response: dict[str, Any] = dict(json.loads(data)) if data else {}
         error_text = response.get("error", "the container has ended")
         if error_text:
             raise ExecError(error_text)
     except BaseException as error:
         connection.close()
-        for fd in set(own_fds):
+        for fd in received:
             os.close(fd)
         if isinstance(error, OSError):
             raise ExecError(str(error.strerror)) from error
         raise
     finally:
-        for fd in set(command_fds):
+        for fd in set(fds):
             os.close(fd)
-    outputs = {"stdout": own_fds[1]}
-    if not tty:
-        outputs["stderr"] = own_fds[2]
-    return Execution(connection, own_fds[0], outputs, tty)
+    return connection, response, received
 
 
 def _open_terminal() -> tuple[list[int], list[int]]:

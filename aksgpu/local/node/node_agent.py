@@ -18,11 +18,12 @@ from urllib.parse import urlencode
 
 from aksgpu.local.api.pod_exec import PodExec
 from aksgpu.local.api.pod_logs import PodLogs
+from aksgpu.local.api.port_forward_channels import PodPorts, Streams
 from aksgpu.local.control.controller_runtime import Tasks
 from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
 from aksgpu.local.images.image_registry import install_tools
-from aksgpu.local.node import container_logs, gpus
+from aksgpu.local.node import container_logs, gpus, pod_ports
 from aksgpu.local.node.attachments import Attachments
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.container_run import SHIM_COMMAND, ContainerRun, list_runs
@@ -54,7 +55,7 @@ _OCI_EXEC_ERROR = (
 )
 
 
-class NodeAgent(PodLogs, PodExec):
+class NodeAgent(PodLogs, PodExec, PodPorts):
     """Runs pods as processes of this machine.
 
     Args:
@@ -153,6 +154,8 @@ class NodeAgent(PodLogs, PodExec):
         if path is None:
             what = "previous terminated container" if previous else "container"
             raise bad_request(f'{what} "{container}" in pod "{pod}" not found')
+        if not follow:
+            await found.wait_for_output(path)
 
         def ended() -> bool:
             # The API server ends the response if the connection to the kubelet breaks.
@@ -167,17 +170,47 @@ class NodeAgent(PodLogs, PodExec):
             StatusError: the kubelet cannot be reached, the pod or the container does not exist, or the command did not
                 start.
         """
-        node = self._find_pod(namespace, pod).context.node
-        if node.connection_error:
-            query = urlencode([("command", word) for word in argv])
-            error = _kubelet_error("Post", node, f"exec/{namespace}/{pod}/{container}", query)
-            prefix = "Internal error occurred: error sending request: "
-            raise StatusError(500, "InternalError", prefix + error.message)
+        query = urlencode([("command", word) for word in argv])
+        self._check_connection(namespace, pod, f"exec/{namespace}/{pod}/{container}", query)
         try:
             return await self._find_container(namespace, pod, container).execute(argv, tty=tty)
         except ExecError as error:
             prefix = "Internal error occurred: Internal error occurred: error executing command in container: "
             raise StatusError(500, "InternalError", prefix + _OCI_EXEC_ERROR.format(error)) from error
+
+    async def attach(self, namespace: str, pod: str, container: str, *, stdin: bool) -> Execution:
+        """Connect to a container's own command; see :class:`~aksgpu.local.api.pod_exec.PodExec`.
+
+        Raises:
+            StatusError: the kubelet is away, the pod or the container does not exist, or the container has ended.
+        """
+        self._check_connection(namespace, pod, f"attach/{namespace}/{pod}/{container}")
+        try:
+            return await self._find_container(namespace, pod, container).attach(stdin=stdin)
+        except ExecError as error:
+            message = f"Internal error occurred: error attaching to container: {error}"
+            raise StatusError(500, "InternalError", message) from error
+
+    async def connect(self, namespace: str, pod: str, port: int) -> Streams:
+        """Connect to a port of a pod; see :class:`~aksgpu.local.api.port_forward_channels.PodPorts`.
+
+        Raises:
+            StatusError: the pod does not exist or the kubelet is away.
+            ConnectionRefusedError: no process of the pod listens on the port.
+        """
+        runner = self._find_pod(namespace, pod)
+        context = runner.context
+        self._check_connection(namespace, pod, f"portForward/{namespace}/{pod}")
+        own_ip = "" if context.pod["spec"].get("hostNetwork") else context.ip
+        return await pod_ports.connect(runner.supervisor_pids(), own_ip, context.uid, port)
+
+    def _check_connection(self, namespace: str, pod: str, path: str, query: str = "") -> None:
+        """Raise StatusError if the API server cannot reach the kubelet of a pod."""
+        node = self._find_pod(namespace, pod).context.node
+        if node.connection_error:
+            error = _kubelet_error("Post", node, path, query)
+            prefix = "Internal error occurred: error sending request: "
+            raise StatusError(500, "InternalError", prefix + error.message)
 
     def _find_pod(self, namespace: str, pod: str) -> PodRunner:
         for runner in reversed(self._runners.values()):  # an older pod of the same name may still be ending

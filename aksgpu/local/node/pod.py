@@ -17,7 +17,7 @@ from typing import Any
 from aksgpu.common import times
 from aksgpu.local.control.claim_topology import claim_keys
 from aksgpu.local.control.controller_runtime import is_finished
-from aksgpu.local.node import attachments, pod_status, termination_message
+from aksgpu.local.node import attachments, ignored_fields, pod_status, termination_message
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
 from aksgpu.local.node.kubelets import Node
@@ -77,6 +77,11 @@ class PodRunner:
         self._stop = asyncio.Event()
         self._deadline = float("inf")
         self._task: asyncio.Task[None]
+
+    def supervisor_pids(self) -> list[int]:
+        """Return the pids of the supervisors of the containers that are running."""
+        pids = [container.supervisor_pid for container in self.all_containers]
+        return [pid for pid in pids if pid]
 
     def start(self) -> None:
         """Run the pod, or continue it after a restart of the laptop."""
@@ -213,6 +218,9 @@ class PodRunner:
         temporary = context.directory / "pod.json.new"
         temporary.write_text(json.dumps(state))
         temporary.replace(context.directory / "pod.json")
+        ignored = ignored_fields.find(spec)
+        if ignored:
+            context.record_event("Normal", ignored_fields.REASON, ignored_fields.message(ignored))
         return True
 
     async def _mount_volumes(self) -> None:

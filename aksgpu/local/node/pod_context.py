@@ -10,6 +10,7 @@ from typing import Any
 
 from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.control.informer import Informer
+from aksgpu.local.images.device_plugin import REPLICA
 from aksgpu.local.node.attachments import Attachments
 from aksgpu.local.node.gpus import Gpu
 from aksgpu.local.node.kubelets import Node
@@ -112,7 +113,8 @@ class PodContext:
 
     def container_gpus(self, container: str) -> list[Gpu]:
         """Return the GPUs that are assigned to a container."""
-        ids = {device for devices in self.devices.get(container, {}).values() for device in devices}
+        devices = [device for each in self.devices.get(container, {}).values() for device in each]
+        ids = {device.partition(REPLICA)[0] for device in devices}  # time-slicing adds a number to a GPU's id
         return [gpu for gpu in self.node.gpus if gpu.uuid in ids]
 
     def addresses(self) -> dict[str, Any]:

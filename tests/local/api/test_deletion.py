@@ -46,6 +46,23 @@ async def test_a_running_pod_gets_its_grace_period(registry: Registry, pod: Obje
     assert await absent(registry, "pods", "p")
 
 
+@pytest.mark.parametrize("scheduled", [True, False])
+async def test_a_pod_is_marked_before_it_disappears(registry: Registry, pod: Object, scheduled: bool) -> None:
+    if scheduled:
+        await bound(registry, pod)
+    else:
+        await registry.create("pods", pod, "default")
+    changes = registry.store.subscribe("pods", "default", registry.store.revision)
+    deleted = await registry.delete("pods", "p", "default", grace_period_seconds=0)
+    assert deleted["metadata"]["deletionGracePeriodSeconds"] == 0
+    assert "deletionTimestamp" in deleted["metadata"]
+    seen = [(event.type, event.entry.obj["metadata"]) for event in await changes.next(60) or ()]
+    assert [type_ for type_, _ in seen] == ["MODIFIED", "DELETED"]
+    assert all(metadata["deletionGracePeriodSeconds"] == 0 for _, metadata in seen)
+    assert seen[0][1]["resourceVersion"] == deleted["metadata"]["resourceVersion"]
+    assert int(seen[1][1]["resourceVersion"]) > int(seen[0][1]["resourceVersion"])
+
+
 async def test_a_finished_pod_is_deleted_at_once(registry: Registry, pod: Object) -> None:
     await bound(registry, pod)
     await registry.patch("pods", "p", {"status": {"phase": "Succeeded"}}, "default", subresource="status")

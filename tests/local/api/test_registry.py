@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -458,3 +459,61 @@ async def test_text_that_json_cannot_represent_is_refused(registry: Registry) ->
         )
         assert status["code"] == 400
     assert registry.store.revision == revision
+
+
+async def test_a_new_object_must_not_have_a_version(registry: Registry) -> None:
+    async def create(name: str, version: str) -> Object:
+        return await registry.create("configmaps", {"metadata": {"name": name, "resourceVersion": version}}, "default")
+
+    with pytest.raises(StatusError) as caught:
+        await create("a", "12")
+    assert caught.value.code == 500
+    assert "reason" not in caught.value.status
+    assert caught.value.message == "resourceVersion should not be set on objects to be created"
+    for name, version in (("zero", "0"), ("text", "abc"), ("empty", "")):
+        assert (await create(name, version))["metadata"]["resourceVersion"] not in ("0", "abc", "")
+
+
+async def test_a_replaced_job_gets_all_causes(registry: Registry, job: Object) -> None:
+    """A manifest lacks the selector and the labels that were generated when the Job was created."""
+    given = copy.deepcopy(job)
+    given["spec"]["template"]["metadata"] = {"labels": {"app": "a"}}
+    await registry.create("jobs", copy.deepcopy(given), "default")
+    with pytest.raises(StatusError) as caught:
+        await registry.update("jobs", {**given, "metadata": {"name": "train", "namespace": "default"}})
+    causes = caught.value.status["details"]["causes"]
+    mismatch = 'Invalid value: {"app":"a"}: `selector` does not match template `labels`'
+    assert [(cause["field"], cause["message"]) for cause in causes[:3]] == [
+        ("spec.selector", "Required value"),
+        ("spec.template.metadata.labels", mismatch),
+        ("spec.selector", 'Invalid value: "null": field is immutable'),
+    ]
+    assert causes[3]["field"] == "spec.template"
+    assert causes[3]["message"].endswith(": field is immutable")
+    assert len(causes) == 4
+
+
+async def test_pods_that_need_kinds_that_are_not_served(registry: Registry, pod: Object) -> None:
+    runtime = copy.deepcopy(pod)
+    runtime["spec"]["runtimeClassName"] = "nvidia"
+    status = await refused(registry.create("pods", runtime, "default"))
+    assert (status["code"], status["message"]) == (
+        403,
+        'pods "p" is forbidden: pod rejected: RuntimeClass "nvidia" not found',
+    )
+    claims = copy.deepcopy(pod)
+    claims["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": "t"}]
+    status = await refused(registry.create("pods", claims, "default"))
+    assert status["code"] == 403
+    assert "serves no resource claims. Request nvidia.com/gpu instead" in status["message"]
+
+
+async def test_a_warning_about_an_annotation_that_has_lost_its_effect(registry: Registry, job: Object) -> None:
+    critical = "scheduler.alpha.kubernetes.io/critical-pod"
+    job["spec"]["template"]["metadata"] = {"annotations": {critical: ""}}
+    options = WriteOptions(manager="test")
+    await registry.write("create", "jobs", job, "train", "default", options=options)
+    assert options.warnings == [
+        f"spec.template.metadata.annotations[{critical}]: non-functional in v1.16+; "
+        'use the "priorityClassName" field instead'
+    ]

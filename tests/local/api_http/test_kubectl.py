@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 import pytest
-from support.live_cluster import kubectls
+from support.live_cluster import kubectls, version_of
 from support.recorded import RECORDINGS
 
 from .conftest import ADMIN, DEV, Server, run_kubectl
 
 SUPPORTED = kubectls()
+EVERY = kubectls(oldest=27)
+every_kubectl = pytest.mark.parametrize("binary", EVERY, ids=map(version_of, EVERY))
 
 MANIFESTS = RECORDINGS / "manifests"
 Run = Callable[..., str]
@@ -55,6 +58,32 @@ def test_apply_create_and_refuse(run: Run) -> None:
     assert "daemonset.apps/nvidia-device-plugin-daemonset created" in run(
         "apply", "-f", str(MANIFESTS / "nvidia-device-plugin-ds.yaml")
     )
+
+
+@every_kubectl
+@pytest.mark.parametrize(("kind", "version"), [("Deployment", "apps/v1"), ("PyTorchJob", "kubeflow.org/v1")])
+def test_a_kind_that_is_not_served(server: Server, binary: str, kind: str, version: str) -> None:
+    run = runner(binary, server)
+    given = f'{{"apiVersion": "{version}", "kind": "{kind}", "metadata": {{"name": "x"}}}}'
+    for verb in ("apply", "create"):
+        error = run(verb, "-f", "-", stdin=given, code=1)
+        assert f'no matches for kind "{kind}" in version "{version}"' in error
+
+
+@every_kubectl
+def test_fields_are_validated_by_the_server(server: Server, binary: str) -> None:
+    run = runner(binary, server)
+    name = "fields-" + version_of(binary).replace(".", "-")
+
+    def config_map(field: str, value: str) -> str:
+        map_ = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, field: {"a": value}}
+        return json.dumps(map_)
+
+    refused = run("apply", "-f", "-", stdin=config_map("date", "b"), code=1)
+    assert 'strict decoding error: unknown field "date"' in refused
+    assert run("apply", "-f", "-", stdin=config_map("data", "b")) == f"configmap/{name} created\n"
+    assert run("apply", "-f", "-", stdin=config_map("data", "c")) == f"configmap/{name} configured\n"
+    assert run("get", "configmap", name, "-o", "jsonpath={.data.a}") == "c"
 
 
 def test_output_formats_of_get(run: Run) -> None:
@@ -134,6 +163,20 @@ def test_authorization(run: Run) -> None:
     assert 'cannot impersonate resource "users"' in run("get", "pods", "--as=clusterAdmin", token=DEV, code=1)
     assert "You must be logged in to the server" in run("get", "nodes", token="wrong", code=1)
     assert "Role/reader" in run("get", "rolebindings", "-o", "wide")
+
+
+def test_who_am_i_and_what_may_i_do(run: Run) -> None:
+    shown = run("auth", "whoami", "-o", "json", token=DEV)
+    assert json.loads(shown)["status"]["userInfo"] == {"username": "dev", "groups": ["system:authenticated"]}
+    assert "system:masters" in run("auth", "whoami")
+    run("create", "role", "lister", "--verb=list,watch", "--resource=jobs.batch", "--resource-name=j")
+    run("create", "rolebinding", "dev-lists", "--role=lister", "--user=dev")
+    listed = run("auth", "can-i", "--list", token=DEV)
+    assert re.search(r"jobs\.batch +\[\] +\[j\] +\[list watch\]", listed)
+    assert re.search(r"selfsubjectreviews\.authentication\.k8s\.io +\[\] +\[\] +\[create\]", listed)
+    assert "/openapi" in listed
+    assert re.search(r"^\*\.\* +\[\] +\[\] +\[\*\]", run("auth", "can-i", "--list"), re.MULTILINE)
+    assert "Error" not in run("auth", "can-i", "--list", "-n", "nowhere", token=DEV)
 
 
 def test_roles_that_every_cluster_has(run: Run) -> None:

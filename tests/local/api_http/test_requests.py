@@ -51,7 +51,7 @@ def test_requests_without_a_token_are_refused(server: Server, token: str | None,
         "/apis/nothing/v1",
         "/apis/apps/v2/daemonsets",
         "/api/v2",
-        "/openapi/v2",
+        "/openapi/v1",
         "/openapi/v3/apis/nothing/v1",
         "/api/v1/pods/x/log/y/z",
     ],
@@ -69,7 +69,7 @@ def test_unknown_paths(server: Server, path: str) -> None:
         "/api/v1/namespaces/default/nodes",
         "/api/v1/pods/x",
         "/api/v1/namespaces/default/configmaps/a/status",
-        "/api/v1/namespaces/default/pods/p/attach",
+        "/api/v1/namespaces/default/pods/p/proxy",
     ],
 )
 def test_unknown_resources(server: Server, path: str) -> None:
@@ -218,6 +218,22 @@ def test_a_version_in_the_future(server: Server) -> None:
 def test_access_reviews_need_exactly_one_subject(server: Server, spec: dict[str, Any]) -> None:
     response = server.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": spec})
     assert (response.status, "exactly one of" in response.json["message"]) == (422, True)
+
+
+def test_token_reviews(server: Server) -> None:
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+
+    def status(token: str, **options: Any) -> Any:
+        return server.send("POST", path, {"spec": {"token": token}}, **options).json["status"]
+
+    user = {"username": "dev", "groups": ["system:authenticated"]}
+    assert status(DEV) == {"authenticated": True, "user": user}
+    assert status("none") == {"user": {}, "error": "[invalid bearer token]"}
+    refused = server.send("POST", path, {"spec": {}})
+    assert (refused.status, refused.json["message"]) == (400, "token is required for TokenReview in authentication")
+    assert server.send("POST", path, {"spec": {"token": DEV}}, token=DEV).status == 403
+    rules = server.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {"spec": {}})
+    assert (rules.status, rules.json["message"]) == (400, "no namespace on request")
 
 
 def test_the_size_of_a_body_is_limited(server: Server) -> None:
@@ -390,6 +406,15 @@ def test_openapi_documents(server: Server) -> None:
     patch = document.json["paths"]["/apis/batch/v1/namespaces/{namespace}/jobs/{name}"]["patch"]
     assert {"fieldValidation"} <= {each["name"] for each in patch["parameters"]}
     assert "io.k8s.api.core.v1.PodSpec" in document.json["components"]["schemas"]
+
+
+def test_openapi_v2(server: Server) -> None:
+    document = server.send("GET", "/openapi/v2", accept="application/json").json
+    assert document["swagger"] == "2.0"
+    job = document["definitions"]["io.k8s.api.batch.v1.Job"]
+    assert job["properties"]["spec"]["$ref"] == "#/definitions/io.k8s.api.batch.v1.JobSpec"
+    patch = document["paths"]["/apis/batch/v1/namespaces/{namespace}/jobs/{name}"]["patch"]
+    assert [each["name"] for each in patch["parameters"]] == ["fieldValidation"]
 
 
 def test_an_internal_error_is_a_status_without_details(

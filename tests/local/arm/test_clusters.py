@@ -165,7 +165,28 @@ def test_credentials(arm: Arm, call: str) -> None:
     cluster = config["clusters"][0]["cluster"]
     assert cluster["server"].startswith(f"{arm.base_url}/k8s/clusters/")
     assert base64.b64decode(cluster["certificate-authority-data"]) == (arm.home / "ca.pem").read_bytes()
-    assert config["current-context"] == ("aks" if "user" in call else "aks-admin")
+    assert config["current-context"] == "aks"
+    (user,) = config["users"]
+    assert user["name"] == ("clusterUser_rg_aks" if "user" in call else "clusterAdmin_rg_aks")
+    assert set(user["user"]) == {"client-certificate-data", "client-key-data", "token"}
+    (again,) = getattr(client.managed_clusters, call)("rg", "aks").kubeconfigs
+    assert again.value == result.value
+
+
+def test_a_pool_without_a_size_gets_one_that_fits(arm: Arm) -> None:
+    client = arm.client()
+    sizes: list[str] = []
+    quota = reference_data.FAMILIES["standardddsv5family"]["quota"]  # of vCPUs; a machine has four
+    for name, count in (("one", 1), ("two", quota // 4 - 1), ("three", 1)):
+        document = body(pool(vmSize=None, count=count), dnsPrefix=name)
+        client.managed_clusters.begin_create_or_update("rg", name, document).result()
+        (made,) = client.managed_clusters.get("rg", name).agent_pool_profiles
+        sizes.append(made.vm_size)
+    assert sizes == ["Standard_D4ds_v5", "Standard_D4ds_v5", "Standard_D4s_v5"]
+    pool_ = client.agent_pools.begin_create_or_update("rg", "one", "more", {"properties": {"count": 1}}).result()
+    assert pool_.vm_size
+    kept = client.agent_pools.begin_create_or_update("rg", "one", "more", {"properties": {"count": 2}}).result()
+    assert (kept.vm_size, kept.count) == (pool_.vm_size, 2)
 
 
 def test_no_static_credentials_without_local_accounts(arm: Arm) -> None:

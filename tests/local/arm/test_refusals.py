@@ -42,7 +42,11 @@ def refused(arm: Arm, document: dict[str, Any], path: str = CLUSTER) -> tuple[in
         (body(pool(count="3")), "InvalidParameter", "string into a field of type integer"),
         (body(pool(enableAutoScaling=True, minCount=3, maxCount=1)), "InvalidParameter", "minCount <= maxCount"),
         (body(pool(enableAutoScaling=True, minCount=2, maxCount=3)), "InvalidParameter", "minCount:2"),
-        (body(pool(vmSize=None)), "InvalidParameter", "Required parameter agentPoolProfile.vmSize is missing"),
+        (
+            body(pool(type="VirtualMachines", vmSize=None)),
+            "OperationNotAllowed",
+            "is of type VirtualMachines. The laptop AKS serves only pools of type VirtualMachineScaleSets",
+        ),
         (body(pool(vmSize="Standard_NC5")), "BadRequest", "The VM size of Standard_NC5 is not allowed in your"),
         (body(pool(vmSize="Standard_NC6")), "VMSizeNotSupported", "The size was retired on 2022-08-31"),
         (

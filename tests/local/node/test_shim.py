@@ -225,7 +225,7 @@ import os, signal
 supervisor.DRAIN_SECONDS = 0.1
 launch = supervisor.launch
 
-def held(spec, streams, enter):
+def held(spec, streams, enter, *, tty):
     for stream in streams:
         os.dup(stream)
     child = launch(spec, streams, enter)

@@ -19,6 +19,7 @@ from kubernetes import client, config
 from kubernetes.stream import stream
 from support.live_cluster import LiveCluster, kubectls, version_of
 from support.polling import wait_for
+from websocket import ABNF, WebSocketConnectionClosedException, WebSocketTimeoutException
 
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
@@ -144,6 +145,22 @@ def test_with_the_official_client(api: client.CoreV1Api, shell: str) -> None:
     assert (open_one.read_stdout(), open_one.returncode) == ("got hello\n", 5)
     with pytest.raises(client.ApiException, match="400"):
         api.connect_get_namespaced_pod_exec(shell, "default", command=["true"], container="main", stdout=True)
+
+
+def test_the_closing_handshake_comes_before_the_end_of_the_connection(api: client.CoreV1Api, shell: str) -> None:
+    """A client that finds the connection closed, while it waits to answer, reports an error."""
+    call = api.connect_get_namespaced_pod_exec
+    options = {"command": ["true"], "container": "main", "stdout": True, "stdin": True, "_preload_content": False}
+    socket = stream(call, shell, "default", **options).sock
+    while (frame := socket.recv_frame()).opcode != ABNF.OPCODE_CLOSE:
+        pass
+    socket.settimeout(0.5)
+    with pytest.raises(WebSocketTimeoutException):  # The server waits for the answer.
+        socket.recv_frame()
+    socket.settimeout(60)
+    socket.send(frame.data, ABNF.OPCODE_CLOSE)
+    with pytest.raises(WebSocketConnectionClosedException):
+        socket.recv_frame()
 
 
 def test_exec_ends_with_its_container(live_cluster: LiveCluster, api: client.CoreV1Api, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
-"""Additional commands in the running container, for ``kubectl exec``.
+"""Additional commands in the running container, for ``kubectl exec``, and clients of ``kubectl attach``.
 
 The node agent connects to the socket ``exec.sock`` in the directory of the container's specification. It sends one
 message with the command's three streams: a JSON object with ``argv``, ``env`` (in addition to the container's) and
 ``tty``. The response is ``{"error": TEXT}``, where the text is empty if the command was started. When the command ends,
 ``{"code": NUMBER}`` follows. The command keeps running if the node agent disconnects. It ends with the container.
+
+A message with ``attach`` and ``stdin`` connects to the container's own command instead. Its response also has ``tty``
+and, if the client wants to write, a file descriptor of the command's input.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import socket
 from typing import Any
 
+from .container_streams import ContainerStreams
 from .launch import launch
 from .mounts import join_namespaces
 
@@ -29,10 +33,12 @@ class ExecSessions:
     Args:
         spec: the container's specification.
         directory: the directory of the run.
+        own_streams: the streams of the container's own command.
     """
 
-    def __init__(self, spec: dict[str, Any], directory: str) -> None:
+    def __init__(self, spec: dict[str, Any], directory: str, own_streams: ContainerStreams) -> None:
         self._spec = spec
+        self._own_streams = own_streams
         self._running: dict[int, socket.socket] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.chdir(directory)  # the length of a socket's path is limited
@@ -57,10 +63,14 @@ class ExecSessions:
         error = "the container has ended"
         try:
             data, streams, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
+            request = json.loads(data)
+            if container_pid and request.get("attach"):
+                self._own_streams.attach(connection, (streams[1], streams[2]), stdin=request["stdin"])
+                return
             if container_pid and len(streams) == 3:
-                pid, error = self._start(json.loads(data), (streams[0], streams[1], streams[2]), container_pid)
+                pid, error = self._start(request, (streams[0], streams[1], streams[2]), container_pid)
             connection.send(json.dumps({"error": error}).encode())
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError):
             connection.close()  # disconnected, or not a node agent
         finally:
             for stream in streams:

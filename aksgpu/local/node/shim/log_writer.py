@@ -45,6 +45,7 @@ class LogWriter:
         rest = lines.pop()
         out: list[bytes] = []
         for line in lines:
+            line = line.removesuffix(b"\r")  # as containerd does
             while len(line) > LINE_LIMIT:
                 out.append(self._entry(stream, b"P", line[:LINE_LIMIT]))
                 line = line[LINE_LIMIT:]

@@ -28,6 +28,7 @@ import sys
 import time
 from typing import Any
 
+from .container_streams import ContainerStreams
 from .exec_sessions import ExecSessions
 from .launch import launch
 from .log_writer import LogWriter
@@ -64,6 +65,7 @@ class Supervisor:
         self._code: int | None = None
         self._reason = ""
         self._child = 0
+        self._streams = ContainerStreams(spec)
         self._exec_sessions: ExecSessions | None = None
         self._terminated = False
         self._killed = False
@@ -79,29 +81,27 @@ class Supervisor:
         Args:
             ready: the file descriptor that receives a byte when the command is running.
         """
-        stdout, stdout_end = os.pipe()
-        stderr, stderr_end = os.pipe()
-        null = os.open("/dev/null", os.O_RDONLY)
-        self._child, error = launch(self._spec, (null, stdout_end, stderr_end), self._create_namespaces)
+        streams = self._streams
+        self._child, error = launch(self._spec, streams.child, self._create_namespaces, tty=streams.tty)
         if self._killed:
             self._kill_tree()
-        for fd in (null, stdout_end, stderr_end):
-            os.close(fd)
+        streams.close_child()
         if error:
             with contextlib.suppress(ChildProcessError):  # _kill_tree has waited for it
                 os.waitpid(self._child, 0)
             self._write_exit(128, "StartError", error)
             return
-        self._exec_sessions = ExecSessions(self._spec, self._directory)
+        self._exec_sessions = ExecSessions(self._spec, self._directory, streams)
         write_json(f"{self._directory}/run.json", {"pid": os.getpid(), "child": self._child, "started": self._started})
         with contextlib.suppress(BrokenPipeError):  # the laptop was killed
             os.write(ready, b"1")
         os.close(ready)
         if self._terminated:
             self._terminate()
-        self._supervise({stdout: b"stdout", stderr: b"stderr"}, self._exec_sessions)
+        self._supervise(streams.outputs, self._exec_sessions)
         code = 137 if self._code is None else self._code
         self._write_exit(code, self._reason or ("Error" if code else "Completed"), "")
+        streams.end(code)
 
     def _create_namespaces(self) -> None:
         if self._spec["hostname"] or self._spec["mounts"]:
@@ -135,9 +135,13 @@ class Supervisor:
 
     def _read(self, fd: int, streams: dict[int, bytes]) -> bool:
         """Read a file descriptor, and return whether it stays open. Only the output streams end."""
-        data = os.read(fd, CHUNK_BYTES)
+        try:
+            data = os.read(fd, CHUNK_BYTES)
+        except OSError:  # no process has the terminal open any more
+            data = b""
         if fd not in streams:
             return True
+        self._streams.feed(streams[fd], data)
         with contextlib.suppress(OSError):  # if the disk is full, output is lost but the container continues
             self._log.feed(streams[fd], data)
         return bool(data)

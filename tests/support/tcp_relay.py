@@ -1,4 +1,4 @@
-"""A TCP relay before a server, whose connections a test can cut."""
+"""A relay of TCP connections to a cluster's API server, which breaks them when a test wants it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import yaml
 
 from aksgpu import cluster
 from aksgpu.cluster import Cluster
+from aksgpu.kube import Kube
+
+BLOCK = 65536
 
 
 class Relay(threading.Thread):
-    """Passes the bytes of TCP connections on to a local port.
-
-    Args:
-        port: the server's port on 127.0.0.1.
+    """Passes the bytes of TCP connections on to the API server, until it is stopped.
 
     Attributes:
-        port: the relay's port.
+        cuts: after how many bytes of one connection all connections are broken; one number for each time.
     """
 
     def __init__(self, port: int) -> None:
@@ -30,6 +30,8 @@ class Relay(threading.Thread):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self._stalled: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.cuts: list[int] = []
         self.port = self._listener.getsockname()[1]
         self.start()
 
@@ -43,35 +45,54 @@ class Relay(threading.Thread):
                     threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
 
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        passed = 0
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := source.recv(BLOCK):
                 if source in self._stalled:
                     threading.Event().wait()
                 target.sendall(data)
+                passed += len(data)
+                if self._is_time_to_cut(passed):
+                    self.cut()
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _is_time_to_cut(self, passed: int) -> bool:
+        with self._lock:
+            if self.cuts and passed > self.cuts[0]:
+                self.cuts.pop(0)
+                return True
+        return False
 
     def stall(self) -> None:
         """Pass on nothing more of the present connections, without closing them. New ones work."""
         self._stalled |= set(self._sockets)
 
     def cut(self) -> None:
-        """Cut all present connections. New ones are accepted."""
-        present = list(self._sockets)
-        self._sockets = []
-        for each in present:
+        """Break all connections. New ones are accepted."""
+        broken = list(self._sockets)
+        self._sockets.clear()
+        for each in broken:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
 
     def stop(self) -> None:
-        """Cut all connections, and accept no more."""
+        """Break all connections, and refuse new ones."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
 
 
-def relayed_kubeconfig(aks: Cluster, path: Path) -> Relay:
-    """Write a kubeconfig that reaches a cluster through a new relay, and return the relay."""
+def relayed(aks: Cluster, path: Path) -> tuple[Kube, Relay]:
+    """Return the API of a cluster through a relay, and the relay.
+
+    Args:
+        aks: the cluster.
+        path: the kubeconfig to write.
+    """
     cluster.get_credentials(aks, file=path)
     config = yaml.safe_load(path.read_text())
     server = config["clusters"][0]["cluster"]["server"]
@@ -80,4 +101,4 @@ def relayed_kubeconfig(aks: Cluster, path: Path) -> Relay:
     relay = Relay(address.port)
     config["clusters"][0]["cluster"]["server"] = server.replace(f":{address.port}", f":{relay.port}")
     path.write_text(yaml.safe_dump(config))
-    return relay
+    return Kube.from_kubeconfig(path), relay

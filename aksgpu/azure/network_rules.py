@@ -1,0 +1,105 @@
+"""Azure's refusals because of a virtual network or a subnet."""
+
+from __future__ import annotations
+
+import re
+
+from aksgpu.azure.refusal import Refusal, number, shell
+from aksgpu.errors import AzureConflict, AzureError, InvalidParameter, SubnetTooSmall
+
+__all__ = ["network_rule", "subnet_rule"]
+
+_PREALLOCATED = re.compile(
+    r"Pre-?allocated IPs (?P<requested>\d{1,9}) exceeds IPs available (?:in Subnet )?(?P<available>\d{1,9})"
+    r"(?: in Subnet Cidr (?P<cidr>[0-9a-f.:/]{3,60}))?(?:,? Subnet Name (?P<subnet>[\w.-]{1,80}))?",
+    re.I,
+)
+_FULL = re.compile(
+    r"Subnet (?P<subnet>\S{1,400}) with address prefix (?P<cidr>[0-9a-f.:/]{3,60}) does not have enough capacity for"
+    r" (?P<requested>\d{1,9}) IP addresses",
+    re.I,
+)
+_CAPACITY = re.compile(r"does not have enough capacity for (?P<requested>\d{1,9}) IP addresses", re.I)
+_CODES = {"insufficientsubnetsize", "subnetisfull"}
+_POD_CIDR = "networkProfile.podCIDR"
+"""The name that Azure gives to the range of the pods' addresses."""
+
+
+def subnet_rule(refusal: Refusal) -> AzureError | None:
+    """Recognise a subnet with too few addresses for the nodes and pods."""
+    text = refusal.message
+    found = _PREALLOCATED.search(text) or _FULL.search(text) or _CAPACITY.search(text)
+    if not found and refusal.code.lower() not in _CODES:
+        return None
+    groups = found.groupdict() if found else {}
+    # The name may be a resource id, or be followed by the full stop of the sentence.
+    subnet = (groups.get("subnet") or "").rstrip(".").rpartition("/")[2]
+    return SubnetTooSmall(
+        "",
+        hint=_hint(subnet),
+        requested=number(groups.get("requested")),
+        available=number(groups.get("available")),
+        subnet=subnet,
+        cidr=groups.get("cidr") or "",
+    )
+
+
+def _hint(subnet: str) -> str:
+    fewer = (
+        "Use fewer nodes or a smaller max_count, which counts in full: "
+        'cluster.add_gpu_pool(aks, "gpunp", count=1, min_count=0, max_count=1), or '
+        'cluster.scale_pool(aks, "gpunp", min_count=0, max_count=1) for a pool that exists.'
+    )
+    if subnet.lower() == _POD_CIDR.lower():
+        larger = " The range of a cluster's pods cannot be changed: create a cluster with a larger one." + shell(
+            _NEW_CLUSTER
+        )
+    else:
+        larger = (
+            ' Or add the pool in a larger subnet: cluster.add_gpu_pool(aks, "gpunp", vnet_subnet_id="ID").'
+            + shell(
+                "az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp --vnet-subnet-id ID"
+            )
+        )
+    return fewer + larger
+
+
+_NEW_CLUSTER = "az aks create --resource-group GROUP --name CLUSTER --pod-cidr 10.244.0.0/16"
+
+_MANAGED = "Cannot use a custom subnet"
+_DELEGATED = re.compile(r"delegated subnet|subnet is delegated", re.I)
+_NETWORK_STATE = re.compile(
+    r"virtualNetworks?/(?P<network>[\w.-]{1,80}) is in (?P<state>\w{1,20}) state|needs to be in Succeeded state", re.I
+)
+_OVERLAP = re.compile(r"service CIDR .{0,100}?overlaps? with|ServiceCidrOverlap|CIDR .{0,60} overlaps", re.I | re.S)
+
+
+def network_rule(refusal: Refusal) -> AzureError | None:
+    """Recognise a virtual network or a subnet that cannot be used."""
+    code = refusal.code.lower()
+    if _MANAGED in refusal.message:
+        hint = "Omit vnet_subnet_id. AKS manages the subnet of this cluster's pools."
+        return InvalidParameter("", hint=hint, parameter="vnetSubnetID")
+    if code == "subnetisdelegated" or _DELEGATED.search(refusal.message):
+        command = (
+            "az network vnet subnet update --resource-group GROUP --vnet-name NETWORK --name SUBNET "
+            "--remove delegations 0"
+        )
+        hint = f"Use a subnet that is not delegated to another service, or remove its delegation.{shell(command)}"
+        return InvalidParameter("", hint=hint, parameter="agentPoolProfile.vnetSubnetID")
+    state = _NETWORK_STATE.search(refusal.message)
+    if state or code == "virtualnetworknotinsucceededstate":
+        command = "az network vnet show --resource-group GROUP --name NETWORK --query provisioningState --output tsv"
+        hint = (
+            "Another operation runs on the virtual network, or the last one failed. Run the cell again when its state "
+            f"is Succeeded.{shell(command)}"
+        )
+        return AzureConflict("", hint=hint)
+    if code.startswith("servicecidroverlap") or _OVERLAP.search(refusal.message):
+        hint = "Create the cluster with a range of services that overlaps no subnet of the virtual network."
+        command = (
+            "az aks create --resource-group GROUP --name CLUSTER --service-cidr 172.20.0.0/16 "
+            "--dns-service-ip 172.20.0.10"
+        )
+        return InvalidParameter("", hint=hint + shell(command), parameter="networkProfile.serviceCidr")
+    return None

@@ -1,0 +1,588 @@
+"""Texts of programs about shared memory, disks, other processes of a training, parts of an image, and networks."""
+
+from __future__ import annotations
+
+from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
+from aksgpu.diagnose.failure_text import FailureText, Place, Weight
+
+__all__ = ["DISTRIBUTED_TEXTS", "IMAGE_CONTENT_TEXTS", "SHARED_MEMORY_CURE", "STORAGE_TEXTS", "WRAPPER_TEXTS"]
+
+_NCCL_HELP = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html"
+
+SHARED_MEMORY_CURE = Cure(
+    "Mount an emptyDir with medium: Memory at /dev/shm, whose default size is 64 MB in a container; or use no worker "
+    f"processes (num_workers=0); {RUN_AGAIN}",
+    edit_job(
+        'pod.setdefault("volumes", []).append({"name": "shm", "emptyDir": {"medium": "Memory"}})',
+        'mount = {"name": "shm", "mountPath": "/dev/shm"}',
+        'pod["containers"][0].setdefault("volumeMounts", []).append(mount)',
+    ),
+    "kubectl get job JOB --namespace NAMESPACE -o yaml > job.yaml\n"
+    "# Add to spec.template.spec:   volumes: [{name: shm, emptyDir: {medium: Memory}}]\n"
+    "# and to the container:        volumeMounts: [{name: shm, mountPath: /dev/shm}]\n"
+    "# Remove status, spec.selector and the labels with controller-uid.\n"
+    "kubectl replace --force -f job.yaml",
+)
+"""A larger /dev/shm."""
+
+
+def _in_image(what: str, command: str) -> Cure:
+    """Return the cure for something that the image lacks.
+
+    Args:
+        what: what to add to the image, as the end of a sentence.
+        command: the line of a Dockerfile that adds it.
+    """
+    return Cure(
+        f"Add {what} to the image: {command}. Or use an image that has it; {RUN_AGAIN}",
+        edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-WHAT-IS-MISSING"'),
+        EDIT_JOB_SHELL,
+    )
+
+
+STORAGE_TEXTS = (
+    FailureText(
+        name="/dev/shm is too small",
+        pattern=r"insufficient shared memory \(shm\)|(?:DataLoader worker"
+        r"|worker process)[^\n]{0,60}killed by signal: Bus error"
+        r"|out of shared memory\. Please|raise your shared memory limit"
+        r"|unable to (?:write to file|open shared memory object|mmap \d{1,20} bytes from file) </?torch_"
+        r"|extend /dev/shm|creating shared memory segment /dev/shm|/dev/shm[^\n]{0,160}No space left on device"
+        r"|No space left on device[^\n]{0,120}/dev/shm|shared memory segment[^\n]{0,120}(?:size|No space left)"
+        r"|unexpected bus error encountered in worker|/dev/shm has only|ERROR: Unexpected bus error"
+        r"|shm_open[^\n]{0,60}(?:No space left|failed)|unable to allocate shared memory\(shm\)"
+        r"|posix_fallocate[^\n]{0,60}(?:No space left|shm)|Error: failed to (?:extend|open|mmap) [^\n]{0,10}/dev/shm",
+        verdict="the container's /dev/shm (shared memory) is too small",
+        cure=SHARED_MEMORY_CURE,
+        example="RuntimeError: DataLoader worker (pid 125) is killed by signal: Bus error. It is possible that "
+        "dataloader's workers are out of shared memory. Please try to raise your shared memory limit.",
+        near_miss="the bus schedule has an error in the worker's timetable",
+        source="https://github.com/pytorch/pytorch/issues/5040",
+    ),
+    FailureText(
+        name="the disk is full",
+        pattern=r"No space left on device|Disk quota exceeded|OSError: \[Errno 28\]|Not enough (?:free )?disk space"
+        r"|PytorchStreamWriter failed writing file|not enough space on the disk|ENOSPC"
+        r"|enforce fail at inline_container\.cc[^\n]{0,60}unexpected pos",
+        verdict="the disk is full",
+        cure=Cure(
+            "Write to a volume (a PersistentVolumeClaim) instead of the container's file system, delete old "
+            "checkpoints, "
+            "or use a pool with a larger OS disk: os_disk_size_gb in cluster.add_gpu_pool(aks, ...).",
+            'from aksgpu import cluster\ncluster.add_gpu_pool(aks, "gpunp2", vm_size="Standard_NC4as_T4_v3", '
+            "os_disk_size_gb=256)",
+            "kubectl debug node/NODE --image=mcr.microsoft.com/cbl-mariner/busybox:2.0 -it -- df -h /host",
+            "Write to a volume (a PersistentVolumeClaim) instead of the container's file system, delete old "
+            "checkpoints, "
+            "or use a node with a larger disk.",
+        ),
+        places=frozenset({Place.LOG, Place.CONTAINER, Place.EVENT}),
+        example="OSError: [Errno 28] No space left on device: '/checkpoints/step-1000.pt'",
+        near_miss="12 GB of space left on the device",
+        source="https://kubernetes.io/docs/concepts/storage/ephemeral-volumes/",
+    ),
+    FailureText(
+        name="a file system is read-only",
+        pattern=r"Read-only file system|\[Errno 30\]",
+        verdict="the program writes to a read-only file system",
+        cure=Cure(
+            "Write to a mounted volume: an emptyDir for scratch files, a PersistentVolumeClaim for results; and set "
+            f"HF_HOME, TORCH_HOME, XDG_CACHE_HOME or TMPDIR to it; {RUN_AGAIN}",
+            edit_job(
+                'pod.setdefault("volumes", []).append({"name": "scratch", "emptyDir": {}})',
+                'mount = {"name": "scratch", "mountPath": "/tmp"}',
+                'pod["containers"][0].setdefault("volumeMounts", []).append(mount)',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        example="OSError: [Errno 30] Read-only file system: '/opt/model'",
+        near_miss="opened the file system read-write",
+        source="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
+    ),
+)
+"""Shared memory and disks. Shared memory comes first: its text may contain that of a full disk."""
+
+_RENDEZVOUS = Cure(
+    "Make sure that all pods run at the same time and find each other: a headless Service with the Job's subdomain, "
+    "MASTER_ADDR set to the name of pod 0, and the same number of pods and processes everywhere. "
+    "jobs.get(aks, 'JOB', namespace='NAMESPACE').pods() shows which pods do not run.",
+    'from aksgpu import jobs\njobs.get(aks, "JOB", namespace="NAMESPACE").pods()',
+    "kubectl get pods --namespace NAMESPACE -l batch.kubernetes.io/job-name=JOB -o wide\n"
+    "kubectl get endpoints --namespace NAMESPACE",
+)
+_OTHER_RANK = Cure(
+    "Look for the first error of the process that failed first: this one only lost its connection to it. "
+    "jobs.get(aks, 'JOB', namespace='NAMESPACE').pods() shows the pods, and NCCL_DEBUG=INFO in env makes NCCL name the "
+    "cause.",
+    edit_job('pod["containers"][0].setdefault("env", []).append({"name": "NCCL_DEBUG", "value": "INFO"})'),
+    "kubectl logs --namespace NAMESPACE -l batch.kubernetes.io/job-name=JOB --prefix --tail=-1 | grep -m 20 -E "
+    "'Error|NCCL WARN'",
+)
+
+DISTRIBUTED_TEXTS = (
+    FailureText(
+        name="NCCL may not lock memory",
+        pattern=r"ibv_(?:reg_mr|create_cq|create_qp|alloc_pd)\w{0,20} failed[^\n]{0,60}Cannot allocate memory"
+        r"|ibv_(?:reg_mr|create_cq)\w{0,12}[^\n]{0,40}ENOMEM",
+        verdict="NCCL may not lock the memory that InfiniBand needs",
+        cure=Cure(
+            f"Add the capability IPC_LOCK to the container's securityContext; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["securityContext"] = {"capabilities": {"add": ["IPC_LOCK"]}}'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="NCCL WARN Call to ibv_reg_mr failed with error Cannot allocate memory",
+        near_miss="NCCL INFO NET/IB : Using [0]mlx5_0:1/IB",
+        source=_NCCL_HELP,
+    ),
+    FailureText(
+        name="NCCL finds no network",
+        pattern=r"NCCL WARN (?:Bootstrap : )?no socket interface found|No usable listening interface found"
+        r"|NCCL WARN NET/(?:Socket|IB) ?: ?[Nn]o (?:interface|device) found",
+        verdict="NCCL finds no network interface: NCCL_SOCKET_IFNAME or NCCL_IB_HCA names one that the pod does not "
+        "have",
+        cure=Cure(
+            f"Remove NCCL_SOCKET_IFNAME from env, or set it to eth0, the interface of pods on AKS; {RUN_AGAIN}",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "NCCL_SOCKET_IFNAME", "value": "eth0"})'
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="NCCL WARN Bootstrap : no socket interface found",
+        near_miss="NCCL INFO Bootstrap : Using eth0:10.244.1.7<0>",
+        source=_NCCL_HELP,
+    ),
+    FailureText(
+        name="the port is in use",
+        pattern=r"EADDRINUSE|[Aa]ddress already in use|failed to (?:bind|listen) [^\n]{0,80}(?:in use|EADDR)",
+        verdict="another process listens on the port already",
+        cure=Cure(
+            "Use another port (torchrun --master-port, --rdzv-endpoint), and one launcher for each pod; "
+            "hostNetwork: true makes the pods of a node share their ports.",
+            edit_job('pod.pop("hostNetwork", None)'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="RuntimeError: The server socket has failed to listen on any local network address. port: 29500, "
+        "useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use",
+        near_miss="the server listens on port 29500",
+        source="https://docs.pytorch.org/docs/stable/elastic/run.html",
+    ),
+    FailureText(
+        name="the processes do not find each other",
+        pattern=r"client socket has timed out after|RendezvousTimeoutError|RendezvousConnectionError"
+        r"|Timed out (?:after \d{1,6} seconds )?waiting for clients|TCPStore[^\n]{0,80}(?:timed out|timeout)"
+        r"|wait timeout after \d{1,9}ms, keys|client socket has failed to connect to|DeadlineExceededError: Barrier"
+        r"|Error initializing torch\.distributed using env:// rendezvous|"
+        r"(?:Barrier|Coordination service)[^\n]{0,60}(?:timed out|DEADLINE_EXCEEDED)",
+        verdict="the processes of the training do not find each other",
+        cure=_RENDEZVOUS,
+        places=frozenset({Place.LOG}),
+        example="torch.distributed.DistNetworkError: The client socket has timed out after 600000ms while trying to "
+        "connect to (train-0.train, 29500).",
+        near_miss="Rendezvous complete for workers. Result: restart_count=0 master_addr=train-0.train",
+        source="https://docs.pytorch.org/docs/stable/elastic/rendezvous.html",
+    ),
+    FailureText(
+        name="NCCL versions differ",
+        pattern=r"NCCL WARN (?:[^\n]{0,60})(?:version mismatch|Mismatched)|NCCL version mismatch"
+        r"|Inconsistent NCCL versions?",
+        verdict="the processes use different versions of NCCL",
+        cure=Cure(
+            f"Use the same image, by its digest, in all pods; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "IMAGE@sha256:DIGEST"'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="NCCL WARN NET/Plugin: version mismatch",
+        near_miss="NCCL version 2.21.5+cuda12.4",
+        source=_NCCL_HELP,
+    ),
+    FailureText(
+        name="another process of the training failed",
+        pattern=r"unhandled (?:system|cuda) error|remote process exited or there was a network error"
+        r"|Watchdog caught collective operation timeout|Connection closed by (?:remote )?peer"
+        r"|socketProgress: Connection closed|Broken pipe|[Cc]onnection reset by peer|DistBackendError|ncclRemoteError"
+        r"|ncclSystemError|ncclInternalError|Some NCCL operations have failed or timed out|recvValue failed"
+        r"|[Ss]ocket [Tt]imeout|Process group watchdog thread terminated|NCCL communicator was aborted"
+        r"|HeartbeatMonitor|NCCL WARN [^\n]{0,80}Connection refused|Aborted due to (?:an )?exception in another"
+        r"|[Aa]nother (?:rank|process"
+        r"|worker) (?:has )?failed"
+        r"|tasks? reported to be (?:stuck|unhealthy)|Terminating process because the JAX distributed service"
+        r"|horovodrun[^\n]{0,80}aborted|Horovod has been shut down|ORTE has lost communication|MPI_ABORT was invoked"
+        r"|Detected at least one worker (?:died|failed)|The actor (?:died|is dead)|ActorDiedError|WorkerCrashedError",
+        verdict="it lost the connection to another process of the training, which had failed before or does not answer",
+        cure=_OTHER_RANK,
+        weight=Weight.SYMPTOM,
+        places=frozenset({Place.LOG}),
+        example="[rank0]:[E ProcessGroupNCCL.cpp:607] [Rank 0] Watchdog caught collective operation timeout: "
+        "WorkNCCL(SeqNum=7753, OpType=ALLREDUCE, Timeout(ms)=600000) ran for 600061 milliseconds before timing out.",
+        near_miss="NCCL INFO comm 0x55d6 rank 0 nranks 8 - Init COMPLETE",
+        source="https://github.com/pytorch/pytorch/issues/118369",
+    ),
+)
+"""Trainings with several processes."""
+
+_APT = "RUN apt-get update && apt-get install -y"
+
+IMAGE_CONTENT_TEXTS = (
+    FailureText(
+        name="no C compiler",
+        pattern=r"Failed to find C compiler|InvalidCxxCompiler|No working C\+\+ compiler found"
+        r"|(?<![\w.-])(?:gcc|cc|g\+\+|c\+\+|clang|x86_64-linux-gnu-gcc)(?:: command|['\"]?:? ?(?:command )?)not found"
+        r"|No such file or directory: '(?:gcc|cc|g\+\+|c\+\+|clang)'|command '(?:gcc|cc|g\+\+"
+        r"|x86_64-linux-gnu-gcc)' failed"
+        r": No such file|Python\.h: No such file|unable to execute '(?:gcc|cc|x86_64-linux-gnu-gcc)'"
+        r"|error: [Mm]icrosoft Visual C\+\+ [\d.]{1,6} or greater is required",
+        verdict="the image has no C compiler, which torch.compile, Triton and extensions need",
+        cure=_in_image("a compiler", f"{_APT} build-essential python3-dev"),
+        example="RuntimeError: Failed to find C compiler. Please specify via CC environment variable.",
+        near_miss="gcc (Debian 12.2.0-14) 12.2.0",
+        source="https://github.com/apple/ml-cross-entropy/issues/5",
+    ),
+    FailureText(
+        name="no CUDA toolkit",
+        pattern=r"CUDA_HOME environment variable is not set|nvcc: (?:command )?not found|nvcc[^\n]{0,20}No such file"
+        r"|[Cc]ould not find (?:nvcc|CUDA toolkit)|No such file or directory: '[^'\n]{0,80}/nvcc'"
+        r"|ptxas: (?:command )?not found|[Cc]ouldn't invoke ptxas|libdevice not found at"
+        r"|Cannot find (?:CUDA )?libdevice"
+        r"|Can't find libdevice|Ninja is required to load C\+\+ extensions",
+        verdict="the image has no CUDA compiler (nvcc, ptxas or libdevice), which the program uses to build kernels",
+        cure=Cure(
+            f"Use an image with the CUDA toolkit, such as a devel tag of nvidia/cuda or nvcr.io/nvidia/pytorch; "
+            f"{RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-CUDA-TOOLKIT"'),
+            EDIT_JOB_SHELL,
+        ),
+        example="OSError: CUDA_HOME environment variable is not set. Please set it to your CUDA install root.",
+        near_miss="CUDA_HOME=/usr/local/cuda",
+        source="https://hub.docker.com/r/nvidia/cuda",
+    ),
+    FailureText(
+        name="libGL is missing",
+        pattern=r"lib(?:GL|gthread-2\.0|SM|Xext|Xrender|glib-2\.0)\.so\.\d: cannot open shared object file",
+        verdict="the image lacks a system library that OpenCV needs (libGL.so.1 or one of its companions)",
+        cure=_in_image(
+            "the library", f"{_APT} libgl1 libglib2.0-0, or install opencv-python-headless instead of opencv-python"
+        ),
+        example="ImportError: libGL.so.1: cannot open shared object file: No such file or directory",
+        near_miss="libGL.so.1 => /usr/lib/x86_64-linux-gnu/libGL.so.1",
+        source="https://github.com/opencv/opencv-python/issues/370",
+    ),
+    FailureText(
+        name="a CUDA library is missing",
+        pattern=r"(?P<library_>lib(?:cudart|cublas(?:Lt)?|cudnn\w{0,20}|cufft|curand|cusolver|cusparse(?:Lt)?|cupti"
+        r"|nccl|"
+        r"nvrtc|nvJitLink|nvinfer\w{0,20}|nvToolsExt|nvshmem\w{0,10})\.so[.\d]{0,12}): cannot open shared object file"
+        r"|Could not load library libcudnn|Unable to load any of \{?libcudnn|Could not load dynamic library 'lib(?:cu"
+        r"|nv)",
+        verdict="the image lacks a CUDA library[: {library_}]",
+        cure=Cure(
+            "Use an image with the CUDA libraries for which the framework was built, such as a runtime tag of "
+            "nvidia/cuda "
+            f"(with cudnn) or nvcr.io/nvidia/pytorch; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-CUDA-LIBRARIES"'),
+            EDIT_JOB_SHELL,
+        ),
+        weight=Weight.CAUSE,
+        example="ImportError: libcudnn.so.9: cannot open shared object file: No such file or directory",
+        near_miss="Successfully opened dynamic library libcudnn.so.8",
+        source="https://github.com/tensorflow/tensorflow/issues/60646",
+    ),
+    FailureText(
+        name="a system library is missing",
+        pattern=r"(?P<library_>lib[\w.+-]{1,60}\.so[.\d]{0,12}): cannot open shared object file",
+        verdict="the image lacks the library {library_}",
+        cure=_in_image("the library", f"{_APT} PACKAGE (apt-file search FILE names the package)"),
+        example="error while loading shared libraries: libnuma.so.1: cannot open shared object file: No such file or "
+        "directory",
+        near_miss="loading shared libraries from /opt/lib",
+        source="https://man7.org/linux/man-pages/man8/ld.so.8.html",
+    ),
+    FailureText(
+        name="git is missing",
+        pattern=r"(?:^|\n|: |')git: (?:command )?not found|No such file or directory: 'git'|Cannot find command 'git'"
+        r"|[Bb]ad git executable|git executable (?:was )?not found|exec: \"git\": executable file not found"
+        r"|git(?:\.exe)? (?:is|was) not (?:found"
+        r"|installed)",
+        verdict="the image has no git",
+        cure=_in_image("git", f"{_APT} git"),
+        example="FileNotFoundError: [Errno 2] No such file or directory: 'git'",
+        near_miss="Cloning into 'git-tools'...",
+        source="https://gitpython.readthedocs.io/en/stable/intro.html#requirements",
+    ),
+    FailureText(
+        name="a Python module is missing",
+        pattern=r"ModuleNotFoundError: No module named '?(?P<module_>[\w.]{1,80})"
+        r"|ImportError: No module named (?P<old_>[\w.]{1,80})"
+        r"|PackageNotFoundError: No package metadata was found for (?P<package_>[\w.-]{1,80})",
+        verdict="the image lacks the Python module[ {module_}][ {old_}][ {package_}]",
+        cure=_in_image("the module", "RUN pip install MODULE"),
+        example="ModuleNotFoundError: No module named 'transformers'",
+        near_miss="no module is named in the list of exports",
+        source="https://docs.python.org/3/library/exceptions.html#ModuleNotFoundError",
+    ),
+    FailureText(
+        name="packages of the image do not fit together",
+        pattern=r"undefined symbol: |numpy\.dtype size changed"
+        r"|module that was compiled using NumPy 1\.x cannot be run in"
+        r"|version `(?:GLIBC|GLIBCXX|CXXABI)_[\d.]{1,8}' not found|ImportError: cannot import name '"
+        r"|operator torchvision::nms does not exist|Detected that PyTorch and (?:torchvision"
+        r"|torchaudio) were compiled with "
+        r"different CUDA|incompatible (?:with|version of) (?:torch|numpy|transformers|jaxlib)"
+        r"|jaxlib version [\d.]{1,10} is "
+        r"(?:newer|older|incompatible)|Descriptors cannot (?:not )?be created directly|binary incompatibility"
+        r"|CUDA Setup failed despite GPU being available",
+        verdict="packages in the image do not fit together",
+        cure=Cure(
+            "Install the packages in versions that were built for each other (pip install with one requirements file "
+            "and "
+            "fixed versions, extensions such as flash-attn rebuilt for the image's torch), or use a framework image of "
+            f"nvcr.io/nvidia; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-FITTING-PACKAGES"'),
+            EDIT_JOB_SHELL,
+        ),
+        example="ImportError: flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so: undefined symbol: "
+        "_ZN3c104cuda9SetDeviceEi",
+        near_miss="the symbol table is undefined for this language",
+        source="https://github.com/Dao-AILab/flash-attention/issues/451",
+    ),
+    FailureText(
+        name="the image is for another processor",
+        pattern=r"exec format error|Exec format error|no match for platform in manifest|Illegal instruction"
+        r"|does not match the specified platform|image operating system [^\n]{1,40} cannot be used on this platform",
+        verdict="the image is built for another processor than the node's",
+        cure=Cure(
+            "Build the image for the node's processor (docker buildx build --platform linux/amd64,linux/arm64): most "
+            "GPU "
+            "sizes are amd64, and GB200 and GB300 are arm64. capacity.nodes(aks) shows the sizes.",
+            "from aksgpu import capacity\ncapacity.nodes(aks)",
+            "kubectl get nodes -L kubernetes.io/arch\ndocker buildx build --platform linux/amd64,linux/arm64 -t IMAGE "
+            "--push .",
+        ),
+        places=frozenset({Place.LOG, Place.CONTAINER, Place.EVENT}),
+        example="exec /usr/bin/python: exec format error",
+        near_miss="date format error in column 3",
+        source="https://docs.docker.com/build/building/multi-platform/",
+    ),
+    FailureText(
+        name="the program's file is missing",
+        pattern=r"can't open file '(?P<file_>[^'\n]{1,200})': \[Errno 2\]"
+        r"|: (?P<script_>/[\w./-]{1,120}): No such file or directory$"
+        r"|No module named __main__",
+        verdict="the program's file is not in the container[: {file_}][: {script_}]",
+        cure=Cure(
+            f"Correct command and args, copy the file into the image, or mount the volume that has it; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["command"] = ["python", "/path/in/the/image/train.py"]'),
+            EDIT_JOB_SHELL,
+        ),
+        example="python: can't open file '/workspace/train.py': [Errno 2] No such file or directory",
+        near_miss="opened file '/workspace/train.py'",
+        source="https://docs.python.org/3/using/cmdline.html",
+    ),
+    FailureText(
+        name="arguments that the program does not know",
+        pattern=r"error: unrecognized arguments: |error: the following arguments are required: "
+        r"|error: argument -{1,2}[\w-]{1,40}"
+        r": (?:invalid|expected)|Error: No such option: |FATAL Flags parsing error",
+        verdict="the program does not accept its arguments",
+        cure=Cure(
+            f"Correct args in the manifest; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["args"] = ["--help"]'),
+            EDIT_JOB_SHELL,
+        ),
+        example="train.py: error: unrecognized arguments: --epoch 3",
+        near_miss="arguments: --epochs 3",
+        source="https://docs.python.org/3/library/argparse.html",
+    ),
+    FailureText(
+        name="a model or data set needs a login",
+        pattern=r"GatedRepoError|Access to model [^\n]{1,120} is restricted|Cannot access gated repo"
+        r"|You are trying to access a "
+        r"gated repo|401 Client Error[^\n]{0,80}huggingface\.co|RepositoryNotFoundError: 401|Invalid user token"
+        r"|api_key not configured \(no-tty\)|wandb: ERROR api_key|Invalid credentials in Authorization header",
+        verdict="a download needs a login that the container does not have",
+        cure=Cure(
+            "Create a Secret with the token and pass it to the container as HF_TOKEN (Hugging Face) or WANDB_API_KEY "
+            f"(Weights & Biases; WANDB_MODE=offline works without one); {RUN_AGAIN}",
+            edit_job(
+                'secret = {"secretKeyRef": {"name": "hf", "key": "token"}}',
+                'pod["containers"][0].setdefault("env", []).append({"name": "HF_TOKEN", "valueFrom": secret})',
+            ),
+            "kubectl create secret generic hf --namespace NAMESPACE --from-literal=token=$HF_TOKEN",
+        ),
+        example="huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url",
+        near_miss="gated recurrent unit with 128 cells",
+        source="https://huggingface.co/docs/hub/models-gated",
+    ),
+    FailureText(
+        name="the internet is not reachable",
+        pattern=r"Temporary failure in name resolution|Name or service not known|Network is unreachable"
+        r"|No route to host"
+        r"|NameResolutionError|Could not resolve host|Max retries exceeded with url|getaddrinfo (?:EAI_AGAIN|ENOTFOUND)"
+        r"|couldn't connect to '?https?://|CERTIFICATE_VERIFY_FAILED|ConnectTimeoutError|LocalEntryNotFoundError"
+        r"|URLError: <urlopen error|Connection timed out|Failed to establish a new connection",
+        verdict="the program cannot reach a server that it needs",
+        cure=Cure(
+            "Check the name of the server, the cluster's outbound rules (firewall, network policy, user-defined route) "
+            "and, "
+            "for a name inside the cluster, its Service. Or put the data into the image or on a volume, so that no "
+            "download "
+            "is needed.",
+            'from aksgpu import jobs\njobs.submit(aks, image="mcr.microsoft.com/cbl-mariner/busybox:2.0", gpus=0, '
+            'command=["wget", "-q", "-O", "-", "https://example.com"])',
+            "kubectl run reach --rm -it --restart=Never --image=mcr.microsoft.com/cbl-mariner/busybox:2.0 -- wget -qO- "
+            "https://example.com",
+        ),
+        example="urllib.error.URLError: <urlopen error [Errno -3] Temporary failure in name resolution>",
+        near_miss="resolved 12 names in 0.3 s",
+        source="https://learn.microsoft.com/azure/aks/outbound-rules-control-egress",
+    ),
+    FailureText(
+        name="a server refuses a download",
+        pattern=r"HTTP Error (?P<status_>403|404|410|429|503)|(?P<code_>403|404|410|429) (?:Client Error|Forbidden"
+        r"|Too Many Requests)"
+        r"|status code (?P<number_>403|404|410|429)",
+        verdict="a server refuses the program's download[ (HTTP {status_})][ (HTTP {code_})][ (HTTP {number_})]",
+        cure=Cure(
+            "Download from a place that still serves the data (for MNIST: "
+            "https://storage.googleapis.com/cvdf-datasets/mnist/), log in, or put the data on a volume.",
+            edit_job('pod["containers"][0].setdefault("env", []).append({"name": "HF_TOKEN", "value": "TOKEN"})'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="urllib.error.HTTPError: HTTP Error 403: Forbidden",
+        near_miss="HTTP 200 OK",
+        source="https://github.com/cvdfoundation/mnist/issues/4",
+    ),
+    FailureText(
+        name="no permission for a file",
+        pattern=r"PermissionError: \[Errno 13\]|Permission denied: '|: Permission denied$",
+        verdict="the container's user may not read or write a file",
+        cure=Cure(
+            "Set securityContext.fsGroup to the group of the volume, or write to a directory that the image's user "
+            "owns "
+            f"(HOME, TMPDIR and HF_HOME on an emptyDir); {RUN_AGAIN}",
+            edit_job('pod["securityContext"] = {"fsGroup": 1000}'),
+            EDIT_JOB_SHELL,
+        ),
+        example="PermissionError: [Errno 13] Permission denied: '/data/out'",
+        near_miss="permission granted for /data/out",
+        source="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
+    ),
+    FailureText(
+        name="a checkpoint that torch does not load",
+        pattern=r"Weights only load failed|WeightsUnpickler error|size mismatch for [\w.]{1,120}: copying a param"
+        r"|PytorchStreamReader failed|Error\(s\) in loading state_dict for",
+        verdict="a checkpoint cannot be loaded: it is damaged, of another model, or has objects that torch.load "
+        "refuses",
+        cure=Cure(
+            "Use the checkpoint of the same model and version. A checkpoint that you made yourself and that has more "
+            "than "
+            f"weights: torch.load(..., weights_only=False); {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["args"] = ["--checkpoint", "/path/to/a/fitting/checkpoint"]'),
+            EDIT_JOB_SHELL,
+        ),
+        example="_pickle.UnpicklingError: Weights only load failed. This file can still be loaded",
+        near_miss="loaded weights from checkpoint step-100",
+        source="https://docs.pytorch.org/docs/stable/generated/torch.load.html",
+    ),
+    FailureText(
+        name="too many open files or processes",
+        pattern=r"Too many open files|\[Errno 24\]|can't start new thread|Resource temporarily unavailable"
+        r"|pthread_create failed",
+        verdict="the container has reached the limit of open files or processes",
+        cure=Cure(
+            "Use fewer worker processes and threads (num_workers, OMP_NUM_THREADS=1), or "
+            f"torch.multiprocessing.set_sharing_strategy('file_system'); {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("env", []).append({"name": "OMP_NUM_THREADS", "value": "1"})'),
+            EDIT_JOB_SHELL,
+        ),
+        example="OSError: [Errno 24] Too many open files",
+        near_miss="opened 12 files",
+        source="https://docs.pytorch.org/docs/stable/multiprocessing.html#sharing-strategies",
+    ),
+    FailureText(
+        name="the program waits for a keyboard",
+        pattern=r"EOFError: EOF when reading a line|the input device is not a TTY",
+        verdict="the program asks a question, and a Job has no keyboard",
+        cure=Cure(
+            f"Give the answer as an argument or an environment variable; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("args", []).append("--yes")'),
+            EDIT_JOB_SHELL,
+        ),
+        example="EOFError: EOF when reading a line",
+        near_miss="reading 100 lines",
+        source="https://docs.python.org/3/library/exceptions.html#EOFError",
+    ),
+)
+"""What an image lacks, and what a program cannot reach."""
+
+WRAPPER_TEXTS = (
+    FailureText(
+        name="a bus error",
+        pattern=r"^Bus error\b|\nBus error\b|: Bus error \(core dumped\)|Fatal Python error: Bus error",
+        verdict="the program had a bus error; in a container this is often a full /dev/shm, which is a guess",
+        cure=SHARED_MEMORY_CURE,
+        places=frozenset({Place.LOG}),
+        weight=Weight.SYMPTOM,
+        example="Bus error (core dumped)",
+        near_miss="the bus error rate is 0",
+        source="https://github.com/pytorch/pytorch/issues/5040",
+    ),
+    FailureText(
+        name="a process was killed",
+        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exited with code -9\b|^Killed$|\nKilled$"
+        r"|: \d{1,9} Killed\b|SIGKILL: 9",
+        verdict="a process of the training was killed (SIGKILL), probably because the node's memory was full: the log "
+        "does "
+        "not say why",
+        cure=Cure(
+            "Ask for more memory (resources.requests.memory and limits.memory) or use fewer worker processes. "
+            "diagnose.node(aks, 'NODE') shows whether the node reports a lack of memory.",
+            edit_job(
+                'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {})["memory"] = "32Gi"',
+            ),
+            "kubectl describe node NODE",
+        ),
+        places=frozenset({Place.LOG}),
+        weight=Weight.SYMPTOM,
+        example="  traceback : Signal 9 (SIGKILL) received by PID 39",
+        near_miss="  traceback : Signal 15 (SIGTERM) received by PID 39",
+        source="https://docs.pytorch.org/docs/stable/elastic/errors.html",
+    ),
+    FailureText(
+        name="a segmentation fault",
+        pattern=r"Signal 11 \(SIGSEGV\)|exitcode ?: -11\b|Segmentation fault|SIGSEGV"
+        r"|Fatal Python error: Segmentation fault",
+        verdict="a library of the program crashed (segmentation fault)",
+        cure=Cure(
+            "Run it with python -X faulthandler (or PYTHONFAULTHANDLER=1 in env), which prints where it crashed. Often "
+            "two "
+            f"packages of the image do not fit together: use fixed versions or a framework image; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("env", []).append({"name": "PYTHONFAULTHANDLER", "value": "1"})'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        weight=Weight.SYMPTOM,
+        example="Fatal Python error: Segmentation fault",
+        near_miss="segmentation model loaded",
+        source="https://docs.python.org/3/library/faulthandler.html",
+    ),
+    FailureText(
+        name="the process was asked to end",
+        pattern=r"got signal: 15|Signal 15 \(SIGTERM\) received|Received SIGTERM"
+        r"|SignalException: Process \d{1,9} got signal",
+        verdict="the process was asked to end (SIGTERM): its pod was deleted or evicted, or its launcher ended it "
+        "because "
+        "another process had failed",
+        cure=_OTHER_RANK,
+        places=frozenset({Place.LOG}),
+        weight=Weight.SYMPTOM,
+        example="torch.distributed.elastic.multiprocessing.api.SignalException: Process 17 got signal: 15",
+        near_miss="signal processing finished",
+        source="https://docs.pytorch.org/docs/stable/elastic/agent.html",
+    ),
+)
+"""What launchers print about the processes that they started."""

@@ -1,0 +1,37 @@
+"""The arguments of a call as text for people: kept in an annotation, and compared between runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["SECRET_NAME", "parameters"]
+
+SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
+"""Names whose values are not shown or saved."""
+_LONGEST_TEXT = 100
+"""Characters of a text. A longer one is not kept."""
+_LONGEST = 4000
+"""Characters of all arguments together."""
+
+
+def parameters(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return the arguments that are numbers, short texts, booleans or None, as JSON by the parameters' names.
+
+    Defaults are included. Other arguments, and those whose names are like a secret's, are left out.
+    """
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return "{}"
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        is_short_text = isinstance(value, str) and len(value) <= _LONGEST_TEXT
+        if (is_short_text or value is None or type(value) in (bool, int, float)) and not SECRET_NAME.search(name):
+            found[name] = value
+    text = json.dumps(found)
+    return text if len(text) <= _LONGEST else "{}"

@@ -1,0 +1,36 @@
+"""Note on an exception of a pod that a file was missing there which exists on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["missing_file_note"]
+
+
+def missing_file_note(text: str) -> str:
+    """Return what to do about a file that the pod did not have and this machine has; empty in all other cases.
+
+    Args:
+        text: the exception in one line, as Python prints it.
+    """
+    name = _file_of(text.strip())
+    try:
+        exists = bool(name) and Path(name).exists()
+    except (OSError, ValueError):
+        return ""
+    if not exists:
+        return ""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return (
+            f"{name} exists on this machine, but not in the pod. Put it on a claim, or include= it by a relative path."
+        )
+    return f"{name} exists on this machine, but not in the pod. include=[{name!r}] takes it along."
+
+
+def _file_of(text: str) -> str:
+    """Return the file that the text of a FileNotFoundError ends with, in quotes; empty if there is none."""
+    quote = text[-1:]
+    if "FileNotFoundError: " not in text or quote not in ("'", '"'):
+        return ""
+    _, colon, name = text[:-1].rpartition(f": {quote}")
+    return name if colon else ""

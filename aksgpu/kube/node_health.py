@@ -1,0 +1,59 @@
+"""The health of a node's GPUs, from the conditions that AKS' node problem detector writes. Sends no requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aksgpu.common.kubernetes_objects import Object
+
+__all__ = ["GpuHealth", "gpu_health"]
+
+_GPU_CONDITION = re.compile(r"gpu|nvlink|xid|nvidia|dcgm|ib_?link|infiniband|grid_?licen|\becc", re.I)
+"""Types of conditions about GPUs, such as ``GPUMissing``, ``XIDErrors`` and ``UnhealthyNvidiaDevicePlugin``."""
+
+
+@dataclass(frozen=True)
+class GpuHealth:
+    """The health of a node's GPUs.
+
+    Attributes:
+        problems: conditions with the status True, each with its message, such as ``GPUMissing: 1 GPU is missing``.
+        unknown: types of the conditions whose check has no result yet.
+        checked: whether the node has conditions about GPUs at all.
+    """
+
+    problems: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    checked: bool = False
+
+    @property
+    def state(self) -> str:
+        """``healthy``, ``unhealthy`` or ``unknown``; empty if the node has no conditions about GPUs."""
+        if self.problems:
+            return "unhealthy"
+        if self.unknown:
+            return "unknown"
+        return "healthy" if self.checked else ""
+
+    @property
+    def text(self) -> str:
+        """The problems and the checks without a result, as text; empty if there are none."""
+        parts = list(self.problems)
+        if self.unknown:
+            parts.append(f"no result yet: {', '.join(self.unknown)}")
+        return "; ".join(parts)
+
+
+def gpu_health(conditions: Iterable[Object]) -> GpuHealth:
+    """Return the health of a node's GPUs from the node's conditions."""
+    about_gpus = [each for each in conditions if _GPU_CONDITION.search(str(each.get("type") or ""))]
+    problems = tuple(_text(each) for each in about_gpus if each.get("status") == "True")
+    unknown = tuple(str(each["type"]) for each in about_gpus if each.get("status") not in ("True", "False"))
+    return GpuHealth(problems, unknown, bool(about_gpus))
+
+
+def _text(condition: Object) -> str:
+    message = condition.get("message") or condition.get("reason") or ""
+    return f"{condition['type']}: {message}" if message else str(condition["type"])

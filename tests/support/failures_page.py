@@ -1,0 +1,173 @@
+"""Write docs/failures.md from the tables of failures.
+
+python tests/support/failures_page.py           # write the page
+python tests/support/failures_page.py --score   # print how many cases are diagnosed rightly
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from aksgpu.diagnose.cures import Cure
+from aksgpu.diagnose.exit_codes import EXIT_CODES
+from aksgpu.diagnose.failure_text import FailureText
+from aksgpu.diagnose.gpu_texts import GPU_TEXTS, MEMORY_TEXTS
+from aksgpu.diagnose.kueue_workloads import KUEUE_TEXTS
+from aksgpu.diagnose.node_texts import NODE_TEXTS
+from aksgpu.diagnose.program_texts import DISTRIBUTED_TEXTS, IMAGE_CONTENT_TEXTS, STORAGE_TEXTS, WRAPPER_TEXTS
+from aksgpu.diagnose.scheduling_rules import RULES
+from aksgpu.diagnose.scheduling_texts import AUTOSCALER_TEXTS, RESOURCE_TEXTS, SCHEDULER_TEXTS
+from aksgpu.diagnose.start_texts import ADMISSION_TEXTS, IMAGE_TEXTS, REFUSED_TEXTS, START_TEXTS, VOLUME_TEXTS
+from aksgpu.kube.taint_kinds import TAINTS
+
+PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
+
+BEGINNING = """# Failures, and what helps
+
+`job.why()`, `diagnose.pod(aks, name)`, `diagnose.node(aks, name)` and `diagnose.cluster(aks)` recognise these failures.
+A `Diagnosis` has the verdict, the fix as a sentence (`fix`), as code (`python`) and as commands (`shell`), and the
+name of the cause (`cause`), which is the first column of the tables below. Where the evidence is not enough, the
+verdict says so, and the fix says what to look at.
+
+This page is made from the tables in `aksgpu/diagnose`: `python tests/support/failures_page.py` writes it. Names in
+capital letters, such as `POOL`, are placeholders here. A diagnosis has the names of the cluster, the pool, the node and
+the Job instead.
+"""
+
+SCORE = """## Score
+
+The cases in `tests/data/failures` are texts that programs, Azure and Kubernetes print, each after a public report of a
+user. `python tests/support/failures_page.py --score` diagnoses them and prints this line. A case is *half* right if
+only the cause or only the fix is right. The cases were known when the tables were written, so other texts may do worse.
+
+"""
+
+RULES_TEXT = """Texts of the scheduler, of the cluster autoscaler and of node auto-provisioning. The nodes themselves
+say more: the rules that compare a pod with each node are tried first. They are, in their order:
+
+"""
+
+PROGRAM_TABLES: tuple[tuple[str, str, tuple[FailureText, ...]], ...] = (
+    ("GPUs, drivers and CUDA", "In logs, in messages of containers and pods, and in events.", GPU_TEXTS),
+    ("Memory", "", MEMORY_TEXTS),
+    ("Shared memory and disks", "", STORAGE_TEXTS),
+    (
+        "Several processes",
+        "The first error of the process that failed first is what counts. The others only lose their connection.",
+        (*DISTRIBUTED_TEXTS, *WRAPPER_TEXTS),
+    ),
+    ("What an image lacks, and what a program cannot reach", "", IMAGE_CONTENT_TEXTS),
+    ("Image pulls", "", IMAGE_TEXTS),
+    ("Containers that do not start", "", START_TEXTS),
+    ("Volumes", "", VOLUME_TEXTS),
+    ("Pods that a node refuses or ends", "", ADMISSION_TEXTS),
+    ("Pods that the API server refuses", "", REFUSED_TEXTS),
+    (
+        "Conditions of nodes",
+        "`diagnose.node(aks, name)` reports those whose status is `True`, and names those that are `Unknown`.",
+        NODE_TEXTS,
+    ),
+)
+
+
+def page() -> str:
+    """Return the page."""
+    parts = [BEGINNING, *_score(), *_scheduling()]
+    for title, text, rows in PROGRAM_TABLES:
+        parts.append(
+            _section(title, text, ((row.name, row.example, row.verdict, row.cure, row.source) for row in rows))
+        )
+    kueue = ((row.name, row.example, row.meaning, row.cure, row.source) for row in KUEUE_TEXTS)
+    parts += [
+        _section("Queues of Kueue", "The Job is suspended until Kueue admits its Workload.", kueue),
+        _exit_codes(),
+    ]
+    return "\n".join(parts)
+
+
+def _score() -> Iterator[str]:
+    from support.failure_cases import outcomes
+
+    counts = Counter(outcome.mark for outcome in outcomes())
+    yield f"{SCORE}{score_line(counts)}\n"
+
+
+def score_line(counts: Counter[str]) -> str:
+    total = sum(counts.values())
+    return f"Cases tried: {total}. Right: {counts['right']}. Half: {counts['half']}. Wrong: {counts['wrong']}."
+
+
+def _scheduling() -> Iterator[str]:
+    rows = (*AUTOSCALER_TEXTS, *SCHEDULER_TEXTS, *RESOURCE_TEXTS)
+    yield _section(
+        "Pods without a node",
+        RULES_TEXT + "\n".join(f"{number}. {rule.name}" for number, rule in enumerate(RULES, 1)),
+        ((row.name, row.example, row.meaning, row.cure, row.source) for row in rows),
+    )
+    lines = [
+        "## Taints\n",
+        "Only taints of pools are to be tolerated. These mean something else, and no workload should tolerate them:\n",
+        "| Taint | The node ... |",
+        "|---|---|",
+    ]
+    lines += [f"| `{key}` | {found.text} |" for key, found in TAINTS]
+    yield "\n".join(lines) + "\n"
+
+
+def _section(title: str, text: str, rows: Iterable[tuple[str, str, str, Cure, str]]) -> str:
+    lines = [f"## {title}\n"]
+    if text:
+        lines.append(f"{text}\n")
+    lines += ["| Cause | Text | Meaning | What helps | Source |", "|---|---|---|---|---|"]
+    for name, example, meaning, cure, source in rows:
+        cells = (name, f"`{_shortened(example)}`", _plain(meaning), cure.advice, f"[link]({source})")
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _exit_codes() -> str:
+    lines = [
+        "## Exit codes\n",
+        "What an exit code means if the log does not say more.\n",
+        "| Exit code | Meaning | What helps |",
+        "|---|---|---|",
+    ]
+    for code, found in EXIT_CODES.items():
+        lines.append(f"| {code} | {_cell(found.meaning)} | {_cell(found.cure.advice)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(meaning: str) -> str:
+    """Return a verdict without the parts that a text fills in."""
+    return re.sub(r" ?\{\w+\}", "", re.sub(r"\[[^\[\]]*\]", "", meaning)).replace("  ", " ")
+
+
+def _shortened(text: str) -> str:
+    one_line = " ".join(text.replace("`", "'").split())
+    return one_line if len(one_line) <= 160 else f"{one_line[:157]}..."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def main() -> None:
+    if "--score" in sys.argv:
+        from support.failure_cases import outcomes
+
+        sys.stdout.write(score_line(Counter(outcome.mark for outcome in outcomes())) + "\n")
+        for outcome in outcomes():
+            if outcome.mark != "right":
+                problems = "; ".join([*outcome.cause_wrong, *outcome.fix_wrong])
+                sys.stdout.write(f"{outcome.mark}: {outcome.case.name}: {problems}\n")
+        return
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    main()
