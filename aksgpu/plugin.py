@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aksgpu import capacity, manifests
+from aksgpu.capacity.dra_devices import DeviceUse, read_devices
 from aksgpu.common.frames import frame
 from aksgpu.diagnose.cluster_reader import has_azure
 from aksgpu.diagnose.gpu_failures import from_log
@@ -190,14 +191,14 @@ def _let_removal_end(aks: HasKube, daemon: Object, timer: Timer, progress: bool 
 def _removal(aks: HasKube, daemon: Object) -> set[str] | None:
     """Return the nodes with pods of a plugin that is being deleted; None if it is not being deleted."""
     namespace, name = _key(daemon)
-    there = aks.kube.find("Namespace", namespace)
-    if there is None:
+    found = aks.kube.find("Namespace", namespace)
+    if found is None:
         return None
     live = aks.kube.find("DaemonSet", name, namespace)
     if live is not None and not live["metadata"].get("deletionTimestamp"):
-        return set() if there["metadata"].get("deletionTimestamp") else None
+        return set() if found["metadata"].get("deletionTimestamp") else None
     pods = _pods_of(aks, daemon)
-    ending = pods or live is not None or there["metadata"].get("deletionTimestamp")
+    ending = pods or live is not None or found["metadata"].get("deletionTimestamp")
     return {_node_of(pod) for pod in pods} if ending else None
 
 
@@ -265,8 +266,8 @@ def _applied(aks: HasKube, objects: list[Object], force: bool, timer: Timer, pro
 
     def poll() -> tuple[str | None, str]:
         nonlocal uid
-        there = aks.kube.find("Namespace", namespace)
-        if there and there["metadata"].get("deletionTimestamp"):
+        found = aks.kube.find("Namespace", namespace)
+        if found and found["metadata"].get("deletionTimestamp"):
             return None, f"namespace {namespace} is being deleted"
         for obj in objects:
             try:
@@ -399,9 +400,9 @@ def _prepared(objects: list[Object], namespace: str) -> list[Object]:
 
 def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
     own = _key(daemon)
-    again = "plugin.install(aks, force=True) installs it all the same."
+    again = "plugin.install(aks, force=True) installs it anyway."
     try:
-        there = _daemons(aks)
+        daemons = _daemons(aks)
         operator = _has_operator(aks)
     except Forbidden as refused:
         refused.hint = (
@@ -409,15 +410,23 @@ def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
             "plugin.install(aks, force=True)."
         )
         raise
-    others = ["/".join(_key(d)) for d in there if _key(d) != own]
+    others = ["/".join(_key(d)) for d in daemons if _key(d) != own]
     if others:
         raise SecondGpuStack(
             f"another device plugin is installed: DaemonSet {', '.join(others)}",
             hint=f"Use it as it is, or delete it first. {again}",
         )
+    by_driver = sorted(read_devices(aks))
+    if by_driver:
+        raise SecondGpuStack(
+            f"GPUs are allocated through dynamic resource allocation (DRA) on {', '.join(by_driver)}",
+            nodes=tuple(by_driver),
+            hint=f"Such GPUs need no device plugin: capacity.gpus(aks) shows them. {again} In a shell: "
+            "kubectl get resourceslices",
+        )
     if operator:
         raise SecondGpuStack("the NVIDIA GPU Operator is installed; it brings its own device plugin", hint=again)
-    if any(_key(d) == own for d in there):
+    if any(_key(d) == own for d in daemons):
         return
     serving = [node.name for node in nodes if node.nvidia and not node.by_hand and any(node.allocatable.values())]
     if serving:
@@ -463,19 +472,19 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
     image = daemon["spec"]["template"]["spec"]["containers"][0]["image"]
 
     def poll() -> tuple[Plugin | None, str]:
-        there = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
-        nodes = [node for node in there if node.ready]
+        gpu_nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
+        nodes = [node for node in gpu_nodes if node.ready]
         current = _observed(aks, namespace, name, uid)
         pods = _pods_by_node(aks, daemon)
-        gpu_nodes = {node.name for node in there}
+        with_gpu = {node.name for node in gpu_nodes}
         for name_of_node, pod in pods.items():
             # A manifest without a node selector runs the plugin on nodes without a GPU too, where it fails.
-            if name_of_node in gpu_nodes:
+            if name_of_node in with_gpu:
                 _refuse_stuck(aks, pod)
         ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
         gpus = sum(sum(node.allocatable.values()) for node in nodes)
         served = [node for node in ready if any(node.allocatable.values())]
-        if current and len(served) == len(nodes) and (nodes or not there):
+        if current and len(served) == len(nodes) and (nodes or not gpu_nodes):
             return Plugin(name, namespace, image, len(nodes), gpus), ""
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
@@ -499,7 +508,10 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
 _EXPLAINING = 5.0
 """Seconds for finding the reason after the wait ran out of time."""
 
-_LATE_HINT = "plugin.status(aks) shows each node; plugin.install(aks) continues the wait."
+_LATE_HINT = (
+    "plugin.status(aks) shows each node; plugin.install(aks) continues the wait. "
+    "In a shell: kubectl get pods --all-namespaces --selector name=nvidia-device-plugin-ds --output wide"
+)
 
 
 def _too_late(aks: HasKube, daemon: Object, message: str) -> GpuStackError:
@@ -552,7 +564,10 @@ def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ..
     nodes = ", ".join(node.name for node in without_pod)
     return PluginNotScheduled(
         f"{message}. It has no pod on {nodes}: {reason}.",
-        hint="plugin.install(aks) adds the tolerations of the nodes that exist: run it again.",
+        hint=(
+            "plugin.install(aks) adds the tolerations of the nodes that exist: run it again. "
+            f"In a shell: kubectl describe daemonset {_key(daemon)[1]} --namespace {_key(daemon)[0]}"
+        ),
         nodes=names,
         taints=tuple(sorted(against)),
     )
@@ -658,7 +673,8 @@ def status(aks: HasKube) -> pd.DataFrame:
 
         - node, pool (string).
         - plugin (string): the DaemonSet of the plugin's pod as namespace/name; ``service`` if the kubelet advertises
-          GPUs without a pod, as on managed GPU pools; NA if there is no plugin.
+          GPUs without a pod, as on managed GPU pools; the driver, such as ``gpu.nvidia.com``, for GPUs of dynamic
+          resource allocation; NA without a plugin.
         - state (string): state of the plugin's pod, such as ``Running`` or ``ImagePullBackOff``; NA without a pod.
         - allocatable (Int64): number of healthy GPUs of all resources; NA if the node has not reported its resources.
         - ok (boolean): whether the node is ready, and a ready plugin or service advertises its GPUs. GPUs that
@@ -679,12 +695,15 @@ def status(aks: HasKube) -> pd.DataFrame:
     for daemon in _daemons(aks):
         for node, pod in _pods_by_node(aks, daemon).items():
             pods.setdefault(node, {})["/".join(_key(daemon))] = pod
-    rows = [_verdict(node, pods[node.name]) for node in nodes]
+    devices = read_devices(aks)
+    rows = [_verdict(node, pods[node.name], devices.get(node.name, {})) for node in nodes]
     return frame(sorted(rows, key=lambda row: (row["pool"], row["node"])), _COLUMNS)
 
 
-def _verdict(node: Node, pods: Mapping[str, Object | None]) -> dict[str, Any]:
+def _verdict(node: Node, pods: Mapping[str, Object | None], devices: Mapping[str, DeviceUse]) -> dict[str, Any]:
     count = sum(node.allocatable.values()) if node.reported else None
+    if devices and not count and not pods:
+        return _driver_verdict(node, devices)
     states = {plugin: _pods.state(pod) for plugin, pod in pods.items() if pod is not None}
     failing = [plugin for plugin, pod in pods.items() if pod is not None and not _ready(pod)]
     plugin = ", ".join(sorted(states)) or None
@@ -701,6 +720,23 @@ def _verdict(node: Node, pods: Mapping[str, Object | None]) -> dict[str, Any]:
         "pool": node.pool,
         "plugin": plugin,
         "state": ", ".join(states[plugin].word for plugin in sorted(states)) or None,
+        "allocatable": count,
+        "ok": problem is None,
+        "problem": problem,
+    }
+
+
+def _driver_verdict(node: Node, devices: Mapping[str, DeviceUse]) -> dict[str, Any]:
+    """Return the row of a node whose GPUs are allocated through dynamic resource allocation, without a plugin."""
+    count = sum(use.usable for use in devices.values())
+    problem = _node_problem(node)
+    if problem is None and not count:
+        problem = "its driver lists no healthy GPU: kubectl get resourceslices shows them"
+    return {
+        "node": node.name,
+        "pool": node.pool,
+        "plugin": ", ".join(sorted(devices)),
+        "state": None,
         "allocatable": count,
         "ok": problem is None,
         "problem": problem,
@@ -764,9 +800,9 @@ def remove(aks: HasKube, *, namespace: bool = True, timeout: Timeout = 300, prog
         (daemon,) = found
         uid = daemon["metadata"]["uid"]
         left = [pod for pod in _pods_of(aks, daemon) if _owned_by(pod, uid)]
-        there = aks.kube.find("DaemonSet", NAME, NAMESPACE)
-        still = there is not None and there["metadata"]["uid"] == uid
-        return (None if left or still else True), f"{len(left)} pods left"
+        live = aks.kube.find("DaemonSet", NAME, NAMESPACE)
+        exists = live is not None and live["metadata"]["uid"] == uid
+        return (None if left or exists else True), f"{len(left)} pods left"
 
     wait_until(delete, what, timeout=timer, progress=progress)
     if found:
@@ -804,17 +840,17 @@ def _remove_namespace(aks: HasKube, timer: Timer, progress: bool | None) -> None
 
     def poll() -> tuple[bool | None, str]:
         nonlocal uid
-        there = aks.kube.find("Namespace", NAMESPACE)
-        if there is None or uid not in ("", there["metadata"]["uid"]):
+        live = aks.kube.find("Namespace", NAMESPACE)
+        if live is None or uid not in ("", live["metadata"]["uid"]):
             return True, ""
-        if not there["metadata"].get("deletionTimestamp"):
+        if not live["metadata"].get("deletionTimestamp"):
             if not _is_empty(aks):
                 return True, ""
             # Another kernel may delete it at the same moment.
             with suppress(NotFound, Conflict):
                 aks.kube.delete("Namespace", NAMESPACE)
-        uid = there["metadata"]["uid"]
-        return None, str((there.get("status") or {}).get("phase"))
+        uid = live["metadata"]["uid"]
+        return None, str((live.get("status") or {}).get("phase"))
 
     wait_until(poll, f"deleting namespace {NAMESPACE}", timeout=timer, progress=progress)
 

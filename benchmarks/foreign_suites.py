@@ -141,9 +141,8 @@ def replay() -> str:
     lines = (ROOT / "docs" / "differences.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| ") and not line.startswith("| Difference")]
     return (
-        f"Recorded exchanges with a real cluster: {len(exchanges)}. Compared: {len(compared)}, {result}. "
-        "The others are\n"
-        f"about what is meant to differ, such as discovery. Meant differences: {len(rows)}.\n"
+        f"Recorded exchanges with a real cluster: {len(exchanges)}. Compared: {len(compared)}, {result}. The others\n"
+        f"are about what is meant to differ, such as discovery. Meant differences: {len(rows)}.\n"
     )
 
 

@@ -3,8 +3,8 @@
     python benchmarks/metrics.py [LINES]
 
 The columns are MB/s, the ratio to one re.findall of a pattern for the family's numbers over the same bytes, the ratio
-of the times for twice the bytes and for once, and the ratios to pandas and polars (if it is installed) that read the
-same numbers from CSV. Times are CPU seconds of this process, the best of three.
+of the times for twice the bytes and for once, and the ratios to pandas and polars (of the extra `benchmark`), which
+read the same numbers from CSV. Times are CPU seconds of this process, the best of three.
 """
 
 from __future__ import annotations

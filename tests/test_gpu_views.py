@@ -10,7 +10,7 @@ import pytest
 from scripted import Request, Server
 from support.polling import wait_for
 
-from aksgpu import capacity, errors, jobs, plots
+from aksgpu import capacity, errors, jobs, plots, plugin
 from aksgpu.capacity import smoke
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube, node_facts
@@ -225,6 +225,21 @@ def test_claims_that_may_not_be_listed_leave_the_use_unknown(tmp_path: Path) -> 
     table = dra(None).table(tmp_path)
     assert table["capacity"].tolist() == [3]
     assert table[["used", "free", "used_by"]].isna().all(axis=None)
+
+
+def test_a_node_of_dynamic_resource_allocation_needs_no_plugin(tmp_path: Path) -> None:
+    answers = dra([claim("c", "n", "gpu-0", pod="train-0")])
+    answers.lists["daemonsets"] = []
+    with Server(answers) as server:
+        stub = Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        (row,) = plugin.status(stub).to_dict("records")
+        assert (row["plugin"], row["allocatable"], row["ok"]) == ("gpu.nvidia.com", 2, True)
+        with pytest.raises(errors.SecondGpuStack, match="dynamic resource allocation") as second:
+            plugin.install(stub, timeout=PATIENCE, progress=False)
+        assert second.value.nodes == ("n",)
+        with pytest.raises(errors.WaitTimeout, match=r"allocated by gpu\.nvidia\.com through resource claims") as late:
+            capacity.wait_schedulable(stub, timeout=0, progress=False)
+        assert "resourceClaims" in late.value.hint
 
 
 # Sums

@@ -11,7 +11,7 @@ import yaml
 from aksgpu import manifests
 from aksgpu.errors import InvalidInput
 
-TUTORIAL = Path(__file__).parents[1].parent / "shared" / "tutorial" / "use-gpus-on-aks-2020-it.md"
+TUTORIAL = Path(__file__).parent / "data" / "tutorial" / "use-gpus-on-aks-2020-it.md"
 
 
 def pod_spec(obj: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +19,6 @@ def pod_spec(obj: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-@pytest.mark.skipif(not TUTORIAL.exists(), reason="the tutorial's text is not here")
 @pytest.mark.parametrize("name", ["device-plugin-2020", "mnist-2020"])
 def test_the_2020_files_are_the_tutorials(name: str) -> None:
     printed = [block.split("```")[0] for block in TUTORIAL.read_text().split("```yaml\n")[1:]]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aksgpu.capacity.dra_devices import DeviceUse, read_devices
 from aksgpu.capacity.gpu_table import gpu_nodes, gpu_table
 from aksgpu.capacity.gpu_usage import Usage, holders, usage_or_none
 from aksgpu.common.arguments import integer
@@ -56,7 +57,8 @@ def wait_schedulable(
     def poll() -> tuple[pd.DataFrame | None, str]:
         found = gpu_nodes(aks)
         using = usage_or_none(aks)
-        obstacles[:] = _obstacles(found, gpus, using)
+        without = any(not any(node.capacity.values()) for node in found)
+        obstacles[:] = _obstacles(found, gpus, using, read_devices(aks) if without else {})
         if len(obstacles) < len(found):
             return gpu_table(aks, found, using), ""
         return None, _in_words(obstacles)
@@ -84,18 +86,23 @@ class _Obstacle:
     action: str
 
 
-def _obstacles(nodes: Iterable[Node], gpus: int, using: Mapping[str, Usage] | None) -> list[_Obstacle]:
+def _obstacles(
+    nodes: Iterable[Node],
+    gpus: int,
+    using: Mapping[str, Usage] | None,
+    devices: Mapping[str, Mapping[str, DeviceUse]],
+) -> list[_Obstacle]:
     """Return the obstacles of the nodes that cannot take a pod with that many GPUs."""
     found = []
     for node in sorted(nodes, key=lambda node: (node.pool, node.name)):
         use = None if using is None else using.get(node.name, Usage())
-        obstacle = _obstacle(node, gpus, use)
+        obstacle = _obstacle(node, gpus, use, sorted(devices.get(node.name, ())))
         if obstacle is not None:
             found.append(obstacle)
     return found
 
 
-def _obstacle(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
+def _obstacle(node: Node, gpus: int, use: Usage | None, drivers: list[str]) -> _Obstacle | None:
     """Return why a pod with that many GPUs cannot be scheduled onto a node; None if it can."""
     uncordon = f"kubectl uncordon {node.name} lets pods onto it again."
     describe = f"kubectl describe node {node.name} shows its conditions."
@@ -111,6 +118,12 @@ def _obstacle(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
         return _Obstacle(node.name, f"taint {taints}", wait)
     if not node.reported:
         return _Obstacle(node.name, "no resources reported yet", "Wait until its kubelet has started.")
+    if drivers and not any(node.capacity.values()):
+        return _Obstacle(
+            node.name,
+            f"its GPUs are allocated by {', '.join(drivers)} through resource claims, not as {node.resource}",
+            "Ask for them with resourceClaims in the pod's spec: kubectl get deviceclasses shows the classes.",
+        )
     if not any(node.capacity.values()):
         return _Obstacle(
             node.name,
@@ -125,19 +138,19 @@ def _shortage(node: Node, gpus: int, use: Usage | None) -> _Obstacle | None:
     reasons: list[str] = []
     action = "capacity.gpus(aks) shows who uses the GPUs."
     for resource in sorted(node.capacity):
-        there = node.allocatable.get(resource, 0)
+        healthy = node.allocatable.get(resource, 0)
         taken = use.taken[resource] if use is not None else 0
-        if there - taken >= gpus:
+        if healthy - taken >= gpus:
             return None
-        if not there:
+        if not healthy:
             reasons.append(f"0 of {node.capacity[resource]} {resource} healthy")
             action = "plugin.status(aks) shows what is wrong with its GPUs."
-        elif there < gpus:
-            reasons.append(f"{there} {resource}, fewer than {gpus}")
-            action = f"Ask for {there} or fewer, or add nodes of a larger size."
+        elif healthy < gpus:
+            reasons.append(f"{healthy} {resource}, fewer than {gpus}")
+            action = f"Ask for {healthy} or fewer, or add nodes of a larger size."
         else:
             holding = f" by {holders(use, resource)}" if use is not None else ""
-            reasons.append(f"{taken} of {there} {resource} taken{holding}")
+            reasons.append(f"{taken} of {healthy} {resource} taken{holding}")
     return _Obstacle(node.name, ", ".join(reasons), action)
 
 
@@ -165,7 +178,11 @@ def _hint(aks: HasKube, obstacles: list[_Obstacle]) -> str:
     if obstacles:
         return " ".join(dict.fromkeys(obstacle.action for obstacle in obstacles[:_NAMED_NODES]))
     if getattr(aks, "azure", None) is not None:
-        return 'cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1) adds a GPU node.'
+        return (
+            'cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC4as_T4_v3", count=1) adds a GPU node. '
+            "In a shell: az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp "
+            "--node-count 1 --node-vm-size Standard_NC4as_T4_v3 --node-taints sku=gpu:NoSchedule"
+        )
     return (
         "Add a node with a GPU to the cluster. In a test cluster without one, "
         "capacity.advertise(aks, node, gpus=1) makes pods that ask for a GPU schedulable."

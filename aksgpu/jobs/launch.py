@@ -149,15 +149,14 @@ def _create(
         _start(aks, created, options)
     except BaseException:
         # Also after an interrupt: a run that was not started leaves nothing behind.
-        with contextlib.suppress(KubernetesError), deadline(_CLEANING_SECONDS):
-            aks.kube.delete("Job", name, namespace)
+        _delete_own(aks, manifest)
         raise
     _delete_abandoned(aks, created)
     return Job(aks, name, namespace=namespace)
 
 
 def _delete_own(aks: HasKube, manifest: Object) -> None:
-    """Delete the Job of a request whose response did not arrive, if there is one."""
+    """Delete the Job of a manifest, if it was created and is still the same one."""
     metadata = manifest["metadata"]
     with contextlib.suppress(KubernetesError), deadline(_CLEANING_SECONDS):
         found = aks.kube.find("Job", metadata["name"], metadata["namespace"])

@@ -17,6 +17,8 @@ __all__ = ["MapResults", "as_completed"]
 
 _INTERVAL = 0.5
 """Seconds between two lists of Jobs."""
+_GONE = ""
+"""In place of a time: the Job was deleted, or cancelled before its start."""
 
 
 class MapResults(Iterator[Any]):
@@ -35,7 +37,11 @@ class MapResults(Iterator[Any]):
         if self._next >= len(self.jobs):
             raise StopIteration
         job = self.jobs[self._next]
-        value = job.result(self._timer.left)
+        try:
+            value = job.result(self._timer.left)
+        except StopIteration as error:
+            # It would end the iteration, as if there were no further values.
+            raise RuntimeError(f"the function of job {job.name} raised StopIteration") from error
         self._next += 1
         return value
 
@@ -103,22 +109,20 @@ def _ended(waiting: list[Job]) -> list[Job]:
     found: list[tuple[str, Job]] = []
     places = {(id(job.cluster), job.namespace): job.cluster for job in waiting}
     for (cluster_id, namespace), cluster in places.items():
-        objects = {job["metadata"]["name"]: job for job in cluster.kube.list("Job", namespace)}
-        for job in waiting:
-            if (id(job.cluster), job.namespace) != (cluster_id, namespace):
-                continue
-            time = _end_time(objects.get(job.name))
+        here = [job for job in waiting if (id(job.cluster), job.namespace) == (cluster_id, namespace)]
+        # Only the times are kept of what may be many Jobs.
+        times = dict(cluster.kube.list("Job", namespace, pick=lambda job: (job["metadata"]["name"], _end_time(job))))
+        for job in here:
+            time = times.get(job.name, _GONE)
             if time is not None:
                 found.append((time, job))
     return [job for _, job in sorted(found, key=lambda pair: pair[0])]
 
 
-def _end_time(job: Object | None) -> str | None:
-    """Return when a Job ended, as the API server writes it; empty if it is gone, None if it has not ended."""
-    if job is None:
-        return ""
+def _end_time(job: Object) -> str | None:
+    """Return when a Job ended, as the API server writes it; None if it has not ended."""
     if job_outcome.was_cancelled(job):
-        return ""
+        return _GONE
     if not JobStatus.from_objects(job, None).ended:
         return None
     conditions = (job.get("status") or {}).get("conditions") or ()

@@ -43,6 +43,8 @@ class SessionConnection:
         self._received: queue.Queue[Message | Unreachable] = queue.Queue()
         self._last = time.monotonic()
         self._closed = threading.Event()
+        self._expects_answers = False
+        self._sending = threading.Lock()
         self._error_output = b""
         threading.Thread(target=self._read, name="aksgpu-session-reader", daemon=True).start()
 
@@ -53,6 +55,8 @@ class SessionConnection:
 
     def keep_open(self) -> None:
         """Send a message every few seconds from now on, and notice when no answer comes."""
+        self._last = time.monotonic()
+        self._expects_answers = True
         threading.Thread(target=self._ping, name="aksgpu-session-ping", daemon=True).start()
 
     def send(self, header: dict[str, Any], body: bytes = b"") -> None:
@@ -64,7 +68,8 @@ class SessionConnection:
         if self._closed.is_set():
             raise self._broken("the connection to the session has ended")
         try:
-            self._stream.write(session_frames.encode(header, body))
+            with self._sending:
+                self._stream.write(session_frames.encode(header, body))
         except BaseException:
             # A message that was sent in part, also by an interrupt, makes the connection useless.
             self.close()
@@ -93,20 +98,23 @@ class SessionConnection:
         """Close the connection. A second call does nothing."""
         if not self._closed.is_set():
             self._closed.set()
-            with contextlib.suppress(Exception):
-                self._stream.close()
+            self._stream.abort()
 
     def _read(self) -> None:
         decoder = session_frames.Decoder()
         failure = self._broken("the session has closed the connection")
         try:
             while not self._closed.is_set():
-                with contextlib.suppress(TimeoutError):
+                try:
                     piece = self._stream.read(_READ_SECONDS)
-                    if piece is None:
-                        failure = self._broken("the session has closed the connection")
+                except TimeoutError:
+                    if self._expects_answers and time.monotonic() - self._last > _SILENCE_SECONDS:
+                        failure = self._broken("the session does not answer")
                         break
-                    self._take(decoder, *piece)
+                    continue
+                if piece is None:
+                    break
+                self._take(decoder, *piece)
         except KubernetesError as error:
             failure = error if isinstance(error, Unreachable) else self._broken(error.message)
         except Exception as error:  # a connection that is closed while it is read
@@ -125,11 +133,10 @@ class SessionConnection:
 
     def _ping(self) -> None:
         while not self._closed.wait(_PING_SECONDS):
-            if time.monotonic() - self._last > _SILENCE_SECONDS:
-                self.close()
-                return
-            with contextlib.suppress(KubernetesError):
-                self.send({"op": "ping"})
+            # While a large message is sent, the session shows by itself that it receives.
+            if not self._sending.locked():
+                with contextlib.suppress(KubernetesError):
+                    self.send({"op": "ping"})
 
     def _broken(self, text: str) -> Unreachable:
         output = self._error_output.decode(errors="replace").strip()

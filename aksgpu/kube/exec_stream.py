@@ -156,6 +156,10 @@ class ExecStream:
         """Close the connection. A second call does nothing."""
         self._socket.close()
 
+    def abort(self) -> None:
+        """End the connection at once, also while another thread reads or writes. A second call does nothing."""
+        self._socket.abort()
+
     def __enter__(self) -> Self:
         return self
 

@@ -5,7 +5,9 @@ Each message begins with one byte that names its channel.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,6 +74,12 @@ class ChannelSocket:
     def close(self) -> None:
         """Close the connection without waiting for the server. A second call does nothing."""
         self._connection.close(timeout=0)
+
+    def abort(self) -> None:
+        """End the connection at once, also while another thread sends or receives. A second call does nothing."""
+        with contextlib.suppress(OSError, AttributeError):  # it has ended already
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._connection.shutdown()
 
     def _broken(self, error: Exception) -> Unreachable:
         message = f"{self._where}: the connection broke ({type(error).__name__})"

@@ -132,7 +132,8 @@ def _mac(header: bytes, stored: bytes, key: bytes) -> bytes:
 
 def message(summary: str, text: str) -> str:
     """Return a termination message: a line that people read, and the text of a record."""
-    line = " ".join(summary.split())
+    # A text of the program may have characters that UTF-8 cannot encode.
+    line = " ".join(summary.encode("utf-8", "replace").decode().split())
     while len(line.encode()) > LARGEST_SUMMARY:
         line = line[:-10] + "..." if len(line) > 20 else ""
     return line + "\n" + text

@@ -391,7 +391,7 @@ def report(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
             write_whole(RESULT, records.encode(header, body, key).encode())
             wait_for_sidecar()
         whole = records.message(summary, records.encode(header, b"", key))
-    MESSAGE.write_text(whole)
+    MESSAGE.write_text(whole, encoding="utf-8")
 
 
 def keep_in_output(outcome: dict[str, Any], body: bytes, key: bytes) -> bool:

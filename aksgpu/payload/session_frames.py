@@ -19,7 +19,7 @@ The session sends:
 - ``output``: records of the call's output that begin at ``offset``; the body is a part of their text.
 - ``outcome``: the call has ended. ``outcome`` and the body are those of :mod:`aksgpu.payload.records`.
 - ``unknown``: the session does not know call ``id``.
-- ``pong``.
+- ``pong``, also from time to time while a large message arrives.
 
 A record of the output is the number of the stream (1, 2, or 3 for objects to display), the length, and the bytes.
 """

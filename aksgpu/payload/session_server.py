@@ -44,6 +44,8 @@ LARGEST_OUTPUT = 1024 * 1024 * 1024
 """Bytes of one call's output that are kept. Further output is in the container's log only."""
 SILENCE_SECONDS = 120.0
 """Seconds without a message after which ``connect`` ends. Clients send a message every few seconds."""
+SIGN_SECONDS = 2.0
+"""Seconds after which a client that sends a large message is told that it arrives."""
 POLL_SECONDS = 0.02
 CUT = b"\n[aksgpu] more output than 1 GiB: the rest is in the log of the Job\n"
 
@@ -399,6 +401,7 @@ class Connection:
         self._call: Call | None = None
         self._offset = 0
         self._is_open = True
+        self._last_sign = time.monotonic()
         threading.Thread(target=self._send_news, daemon=True).start()
 
     def serve(self) -> None:
@@ -410,6 +413,8 @@ class Connection:
                 data = self._client.recv(CHUNK_BYTES * 16)
                 if not data:
                     break
+                if time.monotonic() - self._last_sign > SIGN_SECONDS:
+                    self._send({"op": "pong"})
                 for header, body in decoder.feed(data):
                     self._receive(header, body)
         with self._server.changed:
@@ -451,6 +456,7 @@ class Connection:
 
     def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
         with self._sending:
+            self._last_sign = time.monotonic()
             self._client.sendall(frames.encode(header, body))
 
     def _send_news(self) -> None:

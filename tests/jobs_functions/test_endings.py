@@ -128,6 +128,15 @@ def test_an_exception_that_cannot_be_pickled_comes_back_as_text(cpu: jobs.Execut
     assert 'raise Strange("very strange")' in raised.value.traceback
 
 
+def test_a_message_that_utf8_cannot_encode_comes_back(cpu: jobs.Executor) -> None:
+    with pytest.raises(ValueError, match="\udcff"):
+        cpu.submit(raise_text, "\udcff").result(TIMEOUT)
+
+
+def raise_text(text: str) -> None:
+    raise ValueError(text)
+
+
 def test_a_value_that_cannot_be_pickled_is_named(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.ResultUnpicklable, match="lock"):
         cpu.submit(threading.Lock).result(TIMEOUT)

@@ -113,6 +113,23 @@ def test_map_gives_results_in_the_order_of_the_items(cpu: jobs.Executor) -> None
     assert len({job.name for job in results.jobs}) == 3
 
 
+def stop(number: int) -> int:
+    raise StopIteration(number)
+
+
+def test_a_function_that_raises_stop_iteration_does_not_end_the_results(cpu: jobs.Executor) -> None:
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(cpu.map(stop, [1]))
+
+
+def test_as_completed_gives_a_deleted_job_too(cpu: jobs.Executor) -> None:
+    job = cpu.submit(square, 2)
+    job.delete()
+    assert [each.name for each in jobs.as_completed([job], timeout=TIMEOUT)] == [job.name]
+    with pytest.raises(errors.NotFound):
+        job.result(TIMEOUT)
+
+
 def test_as_completed_gives_jobs_in_the_order_of_their_end(cpu: jobs.Executor, tmp_path: Path) -> None:
     first = cpu.submit(wait_for_file, str(tmp_path / "first"))
     second = cpu.submit(wait_for_file, str(tmp_path / "second"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import subprocess
@@ -20,11 +19,11 @@ import aksgpu
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import job_outcome
-from aksgpu.kube import Kube, kubeconfig
 from aksgpu.local.process import laptop as private_laptop
 from aksgpu.payload import records, runner
 from aksgpu.payload.records import BadRecord
 
+from .limited_user import limited
 from .pod_process import pack, run_payload
 
 TIMEOUT = 150
@@ -122,6 +121,11 @@ def test_frames_that_are_not_complete_are_no_value(damage: str) -> None:
         frames = []
     with pytest.raises(BadRecord):
         records.decode(records.from_frames(frames), KEY)
+
+
+def test_a_text_that_cannot_be_encoded_does_not_lose_the_outcome(report: Any) -> None:
+    assert records.message("\udcff failed", "aksgpu1.x").startswith("? failed\n")
+    assert report(b"value")[1].body == b"value"
 
 
 def test_a_cut_or_forged_message_is_no_value() -> None:
@@ -259,33 +263,6 @@ def test_the_edit_role_of_a_namespace_suffices(aks: Cluster, tmp_path: Path) -> 
         assert gpu.submit(pid).result(TIMEOUT) != os.getpid()
     for each in (job, waiting):
         each.delete()
-
-
-class Limited:
-    """A cluster as a user sees it who has a role in one namespace."""
-
-    name = "limited"
-
-    def __init__(self, kube: Kube) -> None:
-        self.kube = kube
-
-
-def limited(aks: Cluster, folder: Path) -> Limited:
-    aks.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": "dev", "namespace": "team"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-        "subjects": [{"kind": "User", "name": "dev", "apiGroup": "rbac.authorization.k8s.io"}],
-    }
-    aks.kube.apply(binding)
-    config = kubeconfig.load(aks.kube._transport._path)
-    for entry in config["users"]:
-        entry["user"] = {**entry["user"], "as": "dev"}
-    path = folder / "dev"
-    path.write_text(json.dumps(config))
-    return Limited(Kube.from_kubeconfig(path))
 
 
 # The container's system

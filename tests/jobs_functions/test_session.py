@@ -23,9 +23,11 @@ from support.tcp_relay import relayed
 
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.jobs import session_connection
 from aksgpu.jobs.session import Session
 from aksgpu.payload.session_packing import pack_cell
 
+from .limited_user import limited
 from .pod_process import interpreters
 
 HERE = Path(__file__).parent
@@ -349,6 +351,17 @@ def test_a_session_without_a_client_ends_by_itself(aks: Cluster, tmp_path: Path)
     job.delete()
 
 
+# Few rights
+
+
+def test_the_edit_role_of_a_namespace_suffices(aks: Cluster, tmp_path: Path) -> None:
+    team = limited(aks, tmp_path)
+    with jobs.Executor(team, gpus=0, namespace="team", root=HERE).session() as session:
+        process, _ = session(remember, "limited")
+        assert session(os.getpid) == process
+        assert session.cost() is None
+
+
 # Broken connections
 
 
@@ -386,5 +399,42 @@ def test_a_broken_connection_is_taken_up_again_without_loss(
     assert (tmp_path / "starts").read_text() == "x"
     relay.cut()
     assert session(len, "abcd") == 4
+    session.close()
+    relay.stop()
+
+
+@pytest.mark.slow
+def test_a_connection_that_falls_silent_is_made_again(
+    aks: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session_connection, "_PING_SECONDS", 0.1)
+    monkeypatch.setattr(session_connection, "_READ_SECONDS", 0.2)
+    monkeypatch.setattr(session_connection, "_SILENCE_SECONDS", 5.0)
+
+    def wait(path: str) -> str:
+        print("begun", flush=True)
+        while not Path(path).exists():
+            time.sleep(0.02)
+        print("ended")
+        return "done"
+
+    config = tmp_path / "config"
+    _, relay = relayed(aks, config)
+    session = jobs.Executor(cluster.from_kubeconfig(config), gpus=0, root=HERE).session()
+    assert session(len, "abc") == 3
+
+    def stall() -> None:
+        wait_for(lambda: "begun" in session.job.logs(), 60)
+        relay.stall()
+        (tmp_path / "go").touch()
+
+    thread = threading.Thread(target=stall)
+    thread.start()
+    assert session(wait, str(tmp_path / "go")) == "done"
+    thread.join(TIMEOUT)
+    assert capsys.readouterr().out == "begun\nended\n"
+    relay.stall()
+    data = os.urandom(1024) * 20_000
+    assert session(len, data) == len(data)
     session.close()
     relay.stop()

@@ -29,6 +29,7 @@ class Relay(threading.Thread):
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
+        self._stalled: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.cuts: list[int] = []
         self.port = self._listener.getsockname()[1]
@@ -47,6 +48,8 @@ class Relay(threading.Thread):
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(BLOCK):
+                if source in self._stalled:
+                    threading.Event().wait()
                 target.sendall(data)
                 passed += len(data)
                 if self._is_time_to_cut(passed):
@@ -61,6 +64,10 @@ class Relay(threading.Thread):
                 self.cuts.pop(0)
                 return True
         return False
+
+    def stall(self) -> None:
+        """Pass on nothing more of the present connections, without closing them. New ones work."""
+        self._stalled |= set(self._sockets)
 
     def cut(self) -> None:
         """Break all connections. New ones are accepted."""

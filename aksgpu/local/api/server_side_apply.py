@@ -68,9 +68,7 @@ class ManagedFieldsEntry:
             text += f' with subresource "{subresource}"'
         if operation != "Update":
             return text
-        text += f" using {self.entry.get('apiVersion', '')}"
-        time = self.entry.get("time")
-        return f"{text} at {time}" if time else text
+        return f"{text} using {self.entry.get('apiVersion', '')}"
 
 
 def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
@@ -174,7 +172,7 @@ def apply(
                 time = owner.entry.get("time", "")
         else:
             others.append(owner)
-    conflicts = [(owner, path) for owner in others for path in sorted(owner.fields & changed)]
+    conflicts = [(owner, path) for owner in others for path in sorted(owner.fields & changed, key=_conflict_order)]
     if conflicts and not force:
         raise _conflict(conflicts)
     others = [owner.without(changed) for owner in others]
@@ -188,6 +186,11 @@ def apply(
         "managedFields": dump([*others, _new_entry(kind, identity, time, fields)]),
     }
     return merged
+
+
+def _conflict_order(path: Path) -> list[tuple[bool, Any]]:
+    """Return the sort key of a path. Kubernetes lists the fields of a level before what is inside of others."""
+    return [(index < len(path) - 1, element) for index, element in enumerate(path)]
 
 
 def _conflict(conflicts: list[tuple[ManagedFieldsEntry, Path]]) -> StatusError:

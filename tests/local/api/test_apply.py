@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -103,9 +104,22 @@ async def test_conflicts_name_every_field(registry: Registry) -> None:
     with pytest.raises(StatusError) as raised:
         await apply(registry, config(a="x", b="y"), "one")
     lines = raised.value.message.splitlines()
-    assert lines[0].startswith('Apply failed with 2 conflicts: conflicts with "writer" using v1 at 2')
+    assert lines[0] == 'Apply failed with 2 conflicts: conflicts with "writer" using v1:'
     assert lines[1:] == ["- .data.a", "- .data.b"]
     assert [each["field"] for each in raised.value.status["details"]["causes"]] == [".data.a", ".data.b"]
+
+
+async def test_conflicts_list_the_fields_of_a_level_before_what_is_inside_of_others(
+    registry: Registry, job: Object
+) -> None:
+    await registry.with_manager("writer").create("jobs", copy.deepcopy(job), "default")
+    changed = copy.deepcopy(job)
+    changed["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
+    changed["spec"] |= {"suspend": True, "parallelism": 7}
+    with pytest.raises(StatusError) as raised:
+        await apply(registry, changed, "one", resource="jobs")
+    fields = [each["field"] for each in raised.value.status["details"]["causes"]]
+    assert fields.index(".spec.suspend") < fields.index(".spec.template.spec.restartPolicy")
 
 
 async def test_lists_are_owned_item_by_item(registry: Registry, job: Object) -> None:

@@ -19,8 +19,7 @@ from azure.mgmt.resource.resources.models import ResourceGroup
 
 from .conftest import CLUSTER, SUBSCRIPTION, VERSION, Arm, body, pool
 
-EXAMPLES = Path(__file__).parents[4] / "shared" / "azure-examples"
-pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the published Azure examples are not here")
+EXAMPLES = Path(__file__).parents[2] / "data" / "azure-examples"
 
 RESOURCE = {"type": "object", "properties": {key: {"type": "string"} for key in ("id", "name", "type", "location")}}
 COMMON = {  # the definitions of common types

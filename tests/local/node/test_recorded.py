@@ -11,8 +11,7 @@ import pytest
 
 from .conftest import Lab
 
-RECORDINGS = Path(__file__).parents[4] / "shared" / "kube-recordings"
-pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings are not beside the project")
+RECORDINGS = Path(__file__).parents[2] / "data" / "kube-recordings"
 
 
 def recorded(step: int) -> dict[str, Any]:
