@@ -149,6 +149,15 @@ def test_code_of_another_python_is_not_loaded() -> None:
     assert job_outcome.value_of(plain, "name", raw=False) == [1]
 
 
+def test_a_function_that_the_pod_could_not_load_says_what_is_missing() -> None:
+    body = {"type": "ModuleNotFoundError", "module": "builtins", "text": "No module named 'timm'", "traceback": "..."}
+    header = {"kind": "unloadable", "where": "message", "text": "the function could not be loaded: No module 'timm'"}
+    with pytest.raises(errors.RemoteError, match="timm") as raised:
+        job_outcome.value_of(records.Record(header, json.dumps(body).encode()), "name", raw=False)
+    assert raised.value.type_name == "ModuleNotFoundError"
+    assert "packages" in raised.value.hint
+
+
 # Arguments
 
 
