@@ -65,3 +65,30 @@ def test_a_function(endpoint: Endpoint, tmp_path: Path) -> None:
         "Deletion(deleted cluster myAKSCluster and resource group myResourceGroup)",
     ]
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_script_with_its_project(endpoint: Endpoint, tmp_path: Path) -> None:
+    lines = run(endpoint, tmp_path, str(REPO / "examples" / "own_script.py"), "curve.png").splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["epoch", "loss", "val_accuracy"],
+        ["18.0", "0.2371", "0.965"],
+        ["19.0", "0.2305", "0.967"],
+        ["20.0", "0.2244", "0.967"],
+    ]
+    assert lines[4:] == ["Deletion(deleted cluster myAKSCluster and resource group myResourceGroup)"]
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(REPO.glob("examples/project/**/__pycache__"))
+
+
+def test_the_script_also_runs_here() -> None:
+    project = REPO / "examples" / "project"
+    done = subprocess.run(
+        [sys.executable, "-B", "train.py", "--epochs", "20"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines()[-1] == "epoch 20: loss=0.2244 val_loss=0.2336 val_accuracy=0.967"

@@ -23,6 +23,7 @@ CHANGING = (
     (r"(>ran for</span>)[^<]+", r"\1DURATION"),
     (r'"[^"]*ipykernel_\d+/', '"'),
     (r"\d+ s on a Tesla T4: USD \d\.\d{4}", "COST"),
+    (r"session-\w+: 1 GPU, \d+:\d\d:\d\d, \$\d+\.\d\d", "SESSION"),
 )
 LIVE = {("04-run-the-workload", "04-05")}
 """Cells whose output nbval ignores. test_it_runs_alone compares their final output."""

@@ -58,11 +58,14 @@ _OTHER = {
     100: "The virtual machine did not receive the script.",
 }
 
-_NAMES_NETWORK = re.compile(
-    r"Unable to establish outbound connection|Agents are unable to (?:resolve|connect)|ERR_OUTBOUND_CONN_FAIL"
-    r"|Bootstrap Container Registry is not reachable",
-    re.I,
-)
+_SENTENCES = {
+    "unable to establish outbound connection": 50,
+    "err_outbound_conn_fail": 50,
+    "unable to establish connection from agents": 51,
+    "agents are unable to resolve": 52,
+    "bootstrap container registry is not reachable": 211,
+}
+"""Parts of AKS' sentences about a failed set-up, with the exit code that they mean."""
 _TEXT = re.compile(r"vmssCSE|VMExtension(?:Provisioning)?Error|VMExtensionProvisioningTimeout", re.I)
 _TABLE = "https://aka.ms/aks-vmssCSE-errors"
 """The page that lists the exit codes."""
@@ -73,32 +76,37 @@ _RULES = "https://aka.ms/aks-required-ports-and-addresses"
 def node_setup_rule(refusal: Refusal) -> AzureError | None:
     """Recognise a failed set-up of a node, with its exit code."""
     text = refusal.message
-    by_name = _named_code(f"{refusal.code} {text[:200]}")
-    known = _TEXT.search(refusal.code) or _TEXT.search(text) or _NAMES_NETWORK.search(text)
+    by_name = _named_code(f"{refusal.code} {text[:200]}") or _code_of_sentence(text)
+    known = _TEXT.search(refusal.code) or _TEXT.search(text)
     if not known and by_name is None:
         return None
     found = _EXIT_CODE.search(text)
     exit_code = by_name
     if found:
         exit_code = int(found["code"] or found["json"] or found["words"])
-    return NodeBootstrapFailed("", hint=_hint(exit_code, text), exit_code=exit_code)
+    return NodeBootstrapFailed("", hint=_hint(exit_code), exit_code=exit_code)
 
 
 def _named_code(text: str) -> int | None:
     """Return the exit code that AKS' name of an error means; None if the text has no such name."""
-    if "vmextension" not in text.lower():
+    lower = text.lower()
+    if "vmextension" not in lower:
         return None
-    squeezed = text.lower()
-    return next((code for name, code in _CODE_NAMES.items() if name in squeezed), None)
+    return next((code for name, code in _CODE_NAMES.items() if name in lower), None)
 
 
-def _hint(exit_code: int | None, text: str) -> str:
-    if exit_code in _NETWORK or _NAMES_NETWORK.search(text):
-        meaning = _NETWORK.get(exit_code or 50, _NETWORK[50])
+def _code_of_sentence(text: str) -> int | None:
+    """Return the exit code that a sentence of AKS means; None if the text has no such sentence."""
+    lower = text.lower()
+    return next((code for sentence, code in _SENTENCES.items() if sentence in lower), None)
+
+
+def _hint(exit_code: int | None) -> str:
+    if exit_code in _NETWORK:
         return (
-            f"{meaning} Open outbound traffic from the nodes' subnet in the firewall, the network security group and "
-            f"the routes, and check DNS: {_RULES} lists the addresses. To delete the pool and add it again does not "
-            "help before that." + shell("az network nsg list --output table")
+            f"{_NETWORK[exit_code]} Open outbound traffic from the nodes' subnet in the firewall, the network security "
+            f"group and the routes, and check DNS: {_RULES} lists the addresses. A new pool fails in the same way "
+            "before that." + shell("az network nsg list --output table")
         )
     again = (
         'Delete the pool and add it again: cluster.delete_pool(aks, "gpunp"), then cluster.add_gpu_pool(aks, "gpunp").'

@@ -43,6 +43,7 @@ _REFUSED = [
         re.I,
     ),
     re.compile(rf"value '?(?P<size>{_SIZE})'? provided for the VM size is not valid", re.I),
+    re.compile(rf"(?:size|SKU) '?(?P<size>{_SIZE})'? (?:is|was|has been|will be) retired", re.I),
     re.compile(r"VM SKUs? chosen for agentpool\(s\) .{1,100}? (?:is|are) restricted by AKS", re.I | re.S),
 ]
 _UNAVAILABLE = re.compile(

@@ -16,7 +16,7 @@ _ON_CPU = re.compile(
     r"|falling back to cpu\b"
     r"|\bCUDA (?:is )?not available"
     r"|\bCUDA available ?[:=] ?False"
-    r"|\bis_available\(\)\W{1,4}False"
+    r"|\bis_available\(\)[:= ]{1,4}False"
     r"|Num GPUs Available:? {0,4}0\b"
     r"|No visible GPU is found"
     r"|\btorch-\S{1,40} CPU \(",

@@ -22,8 +22,8 @@ from typing import Any
 
 __all__ = ["InstallFailed", "install"]
 
-_NAME = r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
-_REQUIREMENT = re.compile(rf"{_NAME}\s*(?P<specifiers>(?:[<>=!~]=?\s*[0-9][0-9A-Za-z.+*!_-]*\s*,?\s*)*)")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ANY_SPECIFIER = re.compile(r"(?:[<>=!~]=|[<>])\s*[0-9][0-9A-Za-z.+*!_-]*")
 _SPECIFIER = re.compile(r"(?P<operator><=|>=|==|!=|<|>)\s*(?P<version>[0-9]+(?:\.[0-9]+)*)")
 _SHOWN_LINES = 15
 """Lines of the installer's output that an error has."""
@@ -179,14 +179,15 @@ def _normal(name: str) -> str:
 
 def is_satisfied(line: str) -> bool:
     """Return whether the image has what a requirement asks for; False for a line that is not understood."""
-    match = _REQUIREMENT.fullmatch(line.strip())
-    if match is None:
+    requirement = line.strip()
+    name = _NAME.match(requirement)
+    if name is None:
         return False
-    version = _installed().get(_normal(match["name"]))
-    if version is None:
+    version = _installed().get(_normal(name[0]))
+    specifiers = [each.strip() for each in requirement[name.end() :].split(",") if each.strip()]
+    if version is None or not all(_ANY_SPECIFIER.fullmatch(each) for each in specifiers):
         return False
-    specifiers = [each.strip() for each in match["specifiers"].split(",") if each.strip()]
-    return all(_meets(version, specifier) for specifier in specifiers)
+    return all(_meets(version, each) for each in specifiers)
 
 
 def _meets(version: str, specifier: str) -> bool:

@@ -99,9 +99,17 @@ def _lines(path: Path, constraints: list[str], including: list[Path]) -> Iterato
 def _logical_lines(text: str) -> Iterator[str]:
     """Yield the lines of a requirements file without comments, and joined where they end with a backslash."""
     for line in text.replace("\\\n", " ").splitlines():
-        stripped = re.sub(r"(^|\s+)#.*", "", line).strip()
+        stripped = _without_comment(line).strip()
         if stripped:
             yield stripped
+
+
+def _without_comment(line: str) -> str:
+    """Return a line without its comment, which begins with ``#`` at the beginning or after a space."""
+    start = line.find("#")
+    while start > 0 and not line[start - 1].isspace():
+        start = line.find("#", start + 1)
+    return line if start < 0 else line[:start]
 
 
 def _option(line: str) -> tuple[str, str]:

@@ -118,6 +118,22 @@ def test_what_is_on_this_machine_is_refused(line: str, tmp_path: Path) -> None:
         from_file(tmp_path / "requirements.txt")
 
 
+@pytest.mark.parametrize(
+    ("line", "requirement"),
+    [
+        ("torch==2.9  # a comment", "torch==2.9"),
+        ("# a comment", None),
+        ("one @ https://example.com/one.zip#sha256=0", "one @ https://example.com/one.zip#sha256=0"),
+        ("one\t#two", "one"),
+        ("one#two #three", "one#two"),
+    ],
+)
+def test_comments_of_a_requirements_file(line: str, requirement: str | None, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text(f"{line}\n")
+    expected = () if requirement is None else (requirement,)
+    assert from_file(tmp_path / "requirements.txt").requirements == expected
+
+
 def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("-r requirements.txt\n")
     with pytest.raises(errors.InvalidInput, match="includes itself"):
