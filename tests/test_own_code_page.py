@@ -15,7 +15,7 @@ from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import executor_options
 from aksgpu.kube import Kube, kubeconfig
-from aksgpu.payload import included, packing, records, runner
+from aksgpu.payload import packing, project_files, records, runner
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
@@ -36,7 +36,7 @@ LIMITS = {
     "a call, compressed": (
         f"{packing.LARGEST_PAYLOAD // MIB} MiB; a warning above {packing.WARN_ABOVE // 1024} KiB names the largest part"
     ),
-    "files of `include`, before compression": f"{included._LARGEST // MIB} MiB",
+    "files of `include`, before compression": f"{project_files.LARGEST_TOTAL // MIB} MiB",
     "one Secret of a call": f"{packing._SECRET_BYTES // 1024} KiB; a call uses as many as it needs",
     "a value in the pod's termination message": (
         f"the encoded message has at most {records.LARGEST_MESSAGE:,} bytes, which is about 2.7 KB of value"
