@@ -87,6 +87,19 @@ def check_exception(gpu: jobs.Executor) -> bool:
     return check("an exception from CUDA comes back", good, f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
+def check_session(gpu: jobs.Executor) -> bool:
+    """Run a function twice in a session: the second call finds torch and CUDA loaded."""
+    with gpu.session(idle="5m") as session:
+        took = []
+        found = []
+        for _ in range(3):
+            began = time.monotonic()
+            found.append(session(multiply, 4096))
+            took.append(time.monotonic() - began)
+    good = len({each["pid"] for each in found}) == 1 and took[1] < 1
+    return check("a second call in a session finds CUDA loaded", good, [f"{seconds:.2f} s" for seconds in took])
+
+
 def check_resumed(aks: Any) -> bool:
     """Delete the pod of a training, and look where the next attempt begins."""
     storage.create(aks, "runs", size_gb=4)
@@ -106,7 +119,7 @@ def main() -> int:
         cluster.add_gpu_pool(aks, "gpunp", vm_size="Standard_NC40ads_H100_v5", count=1)
         plugin.install(aks)
         gpu = jobs.Executor(aks, gpus=1)
-        results = [check_value(gpu), check_exception(gpu), check_resumed(aks)]
+        results = [check_value(gpu), check_exception(gpu), check_session(gpu), check_resumed(aks)]
     return 0 if all(results) else 1
 
 

@@ -39,6 +39,7 @@ from aksgpu import (
     plugin,
     runs,
     sizes,
+    storage,
     tutorial,
     views,
 )
@@ -69,6 +70,7 @@ MEANINGS: dict[str, tuple[Any, ...]] = {
     "plugin": (plugin,),
     "runs": (runs,),
     "sizes": (sizes,),
+    "storage": (storage,),
     "tutorial": (tutorial,),
     "views": (views,),
 }

@@ -15,7 +15,7 @@ from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import executor_options
 from aksgpu.kube import Kube, kubeconfig
-from aksgpu.payload import included, packing, records, runner
+from aksgpu.payload import packing, project_files, records, runner
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
@@ -36,14 +36,18 @@ LIMITS = {
     "a call, compressed": (
         f"{packing.LARGEST_PAYLOAD // MIB} MiB; a warning above {packing.WARN_ABOVE // 1024} KiB names the largest part"
     ),
-    "files of `include`, before compression": f"{included._LARGEST // MIB} MiB",
+    "files of `include`, before compression": (
+        f"{project_files.LARGEST_TOTAL // MIB} MiB, and at most {project_files.MOST_FILES:,} files"
+    ),
     "one Secret of a call": f"{packing._SECRET_BYTES // 1024} KiB; a call uses as many as it needs",
     "a value in the pod's termination message": (
         f"the encoded message has at most {records.LARGEST_MESSAGE:,} bytes, which is about 2.7 KB of value"
     ),
     "a larger value, compressed": (
-        f"{records.LARGEST_FRAMED_BODY // MIB} MiB, through the log of a sidecar; a larger one raises `ResultTooLarge`"
+        f"{records.LARGEST_FRAMED_BODY // MIB} MiB, through the log of a sidecar; a larger one raises "
+        "`ResultTooLarge`. With `out=` there is no limit"
     ),
+    "the source that is sent in case the pod's Python differs": f"{packing._LARGEST_SPARE_SOURCE // 1024} KiB",
     "a name": (
         f"{executor_options.LONGEST_NAME} characters: lower case letters, digits and `-`, beginning with a letter"
     ),
@@ -84,7 +88,7 @@ def limited(aks: Cluster, tmp_path: Path) -> Limited:
     """Return the cluster for a user who has exactly the rights of the page's table."""
     rules = [
         {"apiGroups": [group.strip("`")], "resources": [resource.strip("`")], "verbs": verbs.split(", ")}
-        for group, resource, verbs, _ in table("What you need to be allowed")
+        for group, resource, verbs, _ in table("Permissions")
     ]
     assert len(rules) > 4
     place = {"name": "researcher", "namespace": "page"}

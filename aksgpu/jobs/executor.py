@@ -184,6 +184,10 @@ class Executor:
             AlreadyExists: the Job of the executor's ``name`` runs something else.
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
+        Warns:
+            UserWarning: the call is large; the cluster's nodes may not be listed; or a value that nobody reads is lost
+                with its node.
+
         Example:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
         """

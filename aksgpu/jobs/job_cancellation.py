@@ -11,6 +11,8 @@ __all__ = ["stop"]
 
 _CANCEL = "cancel"
 """The runner's command that stops the program."""
+_CONTAINER_GONE = (400, 500)
+"""Statuses for a container that does not run any more."""
 _ASKING = 30.0
 """Seconds that this command may take."""
 
@@ -53,7 +55,7 @@ def _ask(aks: HasKube, pod: Object) -> bool:
     except (NotFound, TimeoutError):
         return False
     except KubernetesError as error:
-        if error.http_status == 500 or error.http_status == 400:
+        if error.http_status in _CONTAINER_GONE:
             return False
         raise
     return result.returncode == 0

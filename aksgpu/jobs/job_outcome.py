@@ -55,6 +55,10 @@ _LOG_PATIENCE = 60.0
 
 _GPU_ADVICE = "Return CPU tensors, such as tensor.cpu()."
 _MODULE_ADVICE = "Install the missing module here, or return plain data."
+_LOADING_ADVICE = (
+    "The image must have the modules that the function imports, or Executor(packages=) must name them. "
+    "Executor(...).explain(fn) lists them."
+)
 _CODE_MARK = b"cloudpickle"
 """Part of each pickle that holds code by value."""
 
@@ -301,12 +305,14 @@ def _failure(kind: str, text: str, name: str, record: Record) -> AksGpuError:
             return RunTimeout(f"job {name}: {text}", reason="Timeout", hint="Raise Executor(timeout=).")
         case "cancelled":
             return JobCancelled(f"job {name} was cancelled", reason="Cancelled")
-        case "exit" | "unloadable":
+        case "exit":
             return _remote_error(_body(record), f"job {name}: {text}")
         case "script":
             return _script_error(_body(record), f"job {name}: {text}")
         case "exit_code":
             return JobFailed(f"job {name}: {text}", reason="ExitCode", hint="job.logs() has its output.")
+        case "unloadable":
+            return _remote_error(_body(record), f"job {name}: {text}", hint=_LOADING_ADVICE)
     return JobFailed(f"job {name}: {text}", reason="Died", hint="job.why() explains it, and job.logs() has its output.")
 
 
@@ -316,7 +322,7 @@ def _body(record: Record) -> Body:
     return {}
 
 
-def _remote_error(body: Body, message: str) -> RemoteError:
+def _remote_error(body: Body, message: str, *, hint: str = "") -> RemoteError:
     module = body.get("module") or ""
     type_name = str(body.get("type") or "")
     if module not in ("", "builtins"):
@@ -326,6 +332,7 @@ def _remote_error(body: Body, message: str) -> RemoteError:
         type_name=type_name,
         arguments=tuple(body.get("arguments") or ()),
         traceback=str(body.get("traceback") or ""),
+        hint=hint,
     )
     error.__cause__ = RemoteTraceback(error.traceback)
     return error

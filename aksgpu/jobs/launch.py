@@ -45,6 +45,8 @@ _LONGEST_NAME_SHOWN = 200
 """Characters of a function's name in an annotation."""
 _LONGEST_LIST = 10_000
 """Characters of a list of packages in an annotation."""
+_CALLER = 6
+"""Level of the user's call of ``submit`` or ``map``, for warnings."""
 _CLEANING_SECONDS = 10.0
 """Seconds that removing an unfinished launch may take."""
 _ABANDONED = timedelta(minutes=10)
@@ -173,7 +175,7 @@ def _fit_to_nodes(aks: HasKube, pod_spec: Object, options: ExecutorOptions) -> N
         warnings.warn(
             "You may not list the cluster's nodes. The documented taints of GPU nodes are tolerated, and without cpu= "
             "and memory= nothing is reserved.",
-            stacklevel=5,
+            stacklevel=_CALLER,
         )
     tolerate_gpu_nodes(pod_spec, nodes)
     cores, memory = node_share(nodes, options.gpus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import platform
 import sys
 import threading
 import uuid
@@ -34,7 +35,7 @@ from aksgpu.payload.packing import own_python
 from aksgpu.payload.records import Record
 from aksgpu.payload.session_frames import RecordDecoder
 from aksgpu.payload.session_packing import PackedCall, pack_cell, pack_session, pack_session_call
-from aksgpu.waiting import Interrupted, Timeout, check_timeout, deadline, wait_until
+from aksgpu.waiting import Interrupted, Timeout, Timer, check_timeout, deadline, wait_until
 
 __all__ = ["Session", "check_idle", "open_session"]
 
@@ -172,10 +173,11 @@ class Session:
             return
         connection = self._connection
         if connection is not None and not connection.is_broken:
-            with contextlib.suppress(AksGpuError, TimeoutError), deadline(_CLOSING_SECONDS):
+            timer = Timer(_CLOSING_SECONDS)
+            with contextlib.suppress(AksGpuError, TimeoutError):
                 connection.send({"op": "close"})
-                while True:
-                    connection.receive(_CLOSING_SECONDS)
+                while timer.left:
+                    connection.receive(timer.left)
         self._drop()
         self.job.delete()
         self._is_closed = True
@@ -245,7 +247,8 @@ class Session:
                 hint="Close it, and open another one: gpu.session().",
             )
         self._instance = hello["instance"]
-        self._is_same_python = hello["python"] == own_python()
+        theirs = (hello["python"], hello["implementation"])
+        self._is_same_python = theirs == (own_python(), platform.python_implementation())
         self._connection = connection
         connection.keep_open()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,20 @@ def test_the_same_call_with_a_name_returns_the_job_that_exists(named: jobs.Execu
     uid = aks.kube.get("Job", "named")["metadata"]["uid"]
     assert named.submit(value, 1).result(TIMEOUT) == 1
     assert aks.kube.get("Job", "named")["metadata"]["uid"] == uid
+
+
+def test_two_kernels_that_submit_under_one_name_get_one_job(named: jobs.Executor, aks: Cluster) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        values = list(pool.map(lambda _: named.submit(value, 1).result(TIMEOUT), range(2)))
+    assert values == [1, 1]
+    uid = aks.kube.get("Job", "named")["metadata"]["uid"]
+    # Secrets of an earlier Job of this name may still be removed.
+    wait_for(lambda: owners_of_secrets(aks, "named") == {uid}, 60)
+
+
+def owners_of_secrets(aks: Cluster, job: str) -> set[str]:
+    secrets = aks.kube.list("Secret", label_selector=f"aksgpu.dev/executor={job}")
+    return {secret["metadata"]["ownerReferences"][0]["uid"] for secret in secrets}
 
 
 def test_another_call_with_the_same_name_is_refused(named: jobs.Executor, aks: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -147,6 +148,15 @@ def test_code_of_another_python_is_not_loaded() -> None:
     assert job_outcome.value_of(record, "name", raw=True) == body
     plain = records.Record({"kind": "value", "where": "message", "python": "3.7"}, pickle.dumps([1]))
     assert job_outcome.value_of(plain, "name", raw=False) == [1]
+
+
+def test_a_function_that_the_pod_could_not_load_says_what_is_missing() -> None:
+    body = {"type": "ModuleNotFoundError", "module": "builtins", "text": "No module named 'timm'", "traceback": "..."}
+    header = {"kind": "unloadable", "where": "message", "text": "the function could not be loaded: No module 'timm'"}
+    with pytest.raises(errors.RemoteError, match="timm") as raised:
+        job_outcome.value_of(records.Record(header, json.dumps(body).encode()), "name", raw=False)
+    assert raised.value.type_name == "ModuleNotFoundError"
+    assert "packages" in raised.value.hint
 
 
 # Arguments

@@ -9,6 +9,7 @@ import traceback
 from typing import Any
 
 import pytest
+from support.polling import wait_for
 
 import aksgpu
 from aksgpu import errors, jobs
@@ -101,4 +102,4 @@ def test_the_job_and_its_secrets_disappear_together(cpu: jobs.Executor, aks: Clu
     selector = f"aksgpu.dev/executor={job.name}"
     assert aks.kube.list("Secret", label_selector=selector)
     job.delete()
-    assert aks.kube.list("Secret", label_selector=selector) == []
+    wait_for(lambda: aks.kube.list("Secret", label_selector=selector) == [], 60)
