@@ -5,7 +5,7 @@
     %%gpu --gpus 1 -i x,y -o model
     model = train(x, y)
 
-Cells with the same options share a session, so that names stay defined between them. ``%gpu stop`` ends the sessions.
+Cells with the same options share a session, so names stay defined between them. ``%gpu stop`` ends the sessions.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class _GpuMagics(Magics):  # type: ignore[misc]  # IPython has no types
         except Exception as failed:
             raise ResultUnpicklable(
                 f"the outputs {', '.join(outputs)} cannot be unpickled here: {type(failed).__name__}: {failed}",
-                hint="Install the missing module here, or bring plain data back.",
+                hint="Install the missing module here, or return plain data.",
             ) from failed
         self.shell.push(values)
 
@@ -204,7 +204,7 @@ class _GpuMagics(Magics):  # type: ignore[misc]  # IPython has no types
                 return key, session
             except JobFailed as ended:
                 del self._state.sessions[key]
-                _say(f"{ended.message}. A new session starts; the names of the former one are gone.")
+                _say(f"{ended.message}. A new session starts; the names of the old one are gone.")
         session = _executor(target, given).session(idle=options.idle or self._state.idle)
         self._state.sessions[key] = session
         try:

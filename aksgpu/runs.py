@@ -82,9 +82,9 @@ class Run:
         return f"Run({self.id!r})"
 
     def logs(self) -> str:
-        """Return the log as it was saved, without the times of its lines. Of a long log, parts are omitted.
+        """Return the log as it was saved, without the times of its lines. The middle of a long log is omitted.
 
-        A line ``[aksgpu: ...]`` stands where they were.
+        A line ``[aksgpu: ...]`` marks the gap.
         """
         return "".join(_without_time(line) for line in self._stored.log().splitlines(keepends=True))
 
@@ -183,7 +183,7 @@ def get(run: str) -> Run:
 
 
 def delete(run: str) -> None:
-    """Delete a saved run from the history. The Job is not touched.
+    """Delete a saved run from the history. The Job in the cluster is not deleted.
 
     Args:
         run: its name in the history.
@@ -199,7 +199,7 @@ def delete(run: str) -> None:
 
 
 def clear(*, keep: int = 0) -> int:
-    """Delete the saved runs. The Jobs are not touched.
+    """Delete the saved runs. The Jobs in the cluster are not deleted.
 
     Args:
         keep: number of the newest runs that stay.
@@ -229,7 +229,7 @@ def compare(runs: Sequence[Job | Run | str] | Mapping[str, Job | Run | str]) -> 
         The comparison. As a cell's last line, it shows the curves and the differences.
 
     Raises:
-        InvalidInput: there are fewer than two runs, or one is none of these.
+        InvalidInput: there are fewer than two runs, or one of them is something else.
         NotFound: a run is neither in the cluster nor in the history.
 
     Warns:
@@ -247,7 +247,7 @@ def compare(runs: Sequence[Job | Run | str] | Mapping[str, Job | Run | str]) -> 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs beside each other. Returned by :func:`compare`.
+    """A comparison of runs. Returned by :func:`compare`.
 
     Attributes:
         facts: the facts of each run, by its name.

@@ -142,7 +142,7 @@ def replay() -> str:
     rows = [line for line in lines if line.startswith("| ") and not line.startswith("| Difference")]
     return (
         f"Recorded exchanges with a real cluster: {len(exchanges)}. Compared: {len(compared)}, {result}. The others\n"
-        f"are about what is meant to differ, such as discovery. Meant differences: {len(rows)}.\n"
+        f"cover intended differences, such as discovery. Intended differences: {len(rows)}.\n"
     )
 
 

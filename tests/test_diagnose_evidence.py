@@ -482,7 +482,7 @@ def test_the_cause_is_found_far_above_the_end_of_the_log(tmp_path: Path) -> None
     [
         (137, "", "was killed (SIGKILL)"),
         (137, "step 10\n", "exit code 137: step 10. The exit code says: the program was killed"),
-        (135, "", "which is a guess"),
+        (135, "", "a guess: in a container"),
         (1, "", "exit code 1."),
         (1, "all is lost\n", "exit code 1: all is lost"),
         (139, 'Traceback (most recent call last):\n  File "t.py", line 1\nKeyError: 7\n', "exit code 139: KeyError: 7"),

@@ -20,7 +20,7 @@ from aksgpu.diagnose.start_texts import IMAGE_TEXTS, REFUSED_TEXTS, VOLUME_TEXTS
 from aksgpu.kube.taint_kinds import TAINTS, TaintKind, is_temporary, meaning
 
 NAMES = [row.name for row in LOG_RULES]
-WAITS = (" if ", "until", "minute", "does not help", "is free", "how far it is", "moment")
+WAITS = (" if ", "until", "minute", "does not help", "is free", "its progress", "moment")
 """Parts of advice that says how long to wait, or that waiting does not help."""
 SCHEDULING = (*AUTOSCALER_TEXTS, *SCHEDULER_TEXTS, *RESOURCE_TEXTS)
 CURES = [

@@ -47,7 +47,7 @@ LIMITS = {
         f"{records.LARGEST_FRAMED_BODY // MIB} MiB, through the log of a sidecar; a larger one raises "
         "`ResultTooLarge`. With `out=` there is no limit"
     ),
-    "the source that travels in case the pod's Python differs": f"{packing._LARGEST_SPARE_SOURCE // 1024} KiB",
+    "the source that is sent in case the pod's Python differs": f"{packing._LARGEST_SPARE_SOURCE // 1024} KiB",
     "a name": (
         f"{executor_options.LONGEST_NAME} characters: lower case letters, digits and `-`, beginning with a letter"
     ),
@@ -88,7 +88,7 @@ def limited(aks: Cluster, tmp_path: Path) -> Limited:
     """Return the cluster for a user who has exactly the rights of the page's table."""
     rules = [
         {"apiGroups": [group.strip("`")], "resources": [resource.strip("`")], "verbs": verbs.split(", ")}
-        for group, resource, verbs, _ in table("What you need to be allowed")
+        for group, resource, verbs, _ in table("Permissions")
     ]
     assert len(rules) > 4
     place = {"name": "researcher", "namespace": "page"}

@@ -105,8 +105,8 @@ def _hint(exit_code: int | None) -> str:
     if exit_code in _NETWORK:
         return (
             f"{_NETWORK[exit_code]} Open outbound traffic from the nodes' subnet in the firewall, the network security "
-            f"group and the routes, and check DNS: {_RULES} lists the addresses. A new pool fails in the same way "
-            "before that." + shell("az network nsg list --output table")
+            f"group and the routes, and check DNS: {_RULES} lists the addresses. Until then, a new pool fails in "
+            "the same way." + shell("az network nsg list --output table")
         )
     again = (
         'Delete the pool and add it again: cluster.delete_pool(aks, "gpunp"), then cluster.add_gpu_pool(aks, "gpunp").'

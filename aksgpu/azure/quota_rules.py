@@ -162,8 +162,8 @@ def _count_hint(what: str, addresses: bool) -> str:
     if addresses:
         command = 'az network public-ip list --query "[?ipConfiguration==null].id" --output tsv'
         return (
-            f"Delete public IP addresses that nothing uses, or {ask} (provider Microsoft.Network), or create the "
+            f"Delete unused public IP addresses, or {ask} (provider Microsoft.Network), or create the "
             f"cluster in another location.{shell(command)}"
         )
     of_what = f" of {what}" if what else ""
-    return f"Delete resources{of_what} that nothing uses, or {ask}.{shell('az resource list --output table')}"
+    return f"Delete unused resources{of_what}, or {ask}.{shell('az resource list --output table')}"

@@ -258,7 +258,7 @@ def complete_allocation(error: errors.AllocationFailed, vm_size: str, location: 
 
 
 def _circumstances(error: errors.AllocationFailed) -> dict[str, bool]:
-    """Return what the hint about capacity depends on beside the size and the location."""
+    """Return what the hint about capacity depends on besides the size and the location."""
     listed = " ".join(error.constraints)
     is_zonal = "zonal" in error.code.lower() or "zone" in listed.lower() or "in this zone" in error.message.lower()
     return {"is_zonal": is_zonal, "is_ephemeral": "Ephemeral" in listed}

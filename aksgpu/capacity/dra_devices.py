@@ -1,6 +1,6 @@
 """GPUs that Kubernetes allocates through dynamic resource allocation (DRA): the ResourceSlices of their drivers.
 
-Such GPUs are no resource of the node. A driver lists them as devices in ResourceSlices, and ResourceClaims name the
+Such GPUs are not resources of the node. A driver lists them as devices in ResourceSlices, and ResourceClaims name the
 devices that pods use.
 """
 

@@ -1,4 +1,4 @@
-"""Wait until a pod with a number of GPUs could be scheduled, and say what is in the way."""
+"""Wait until a pod with a number of GPUs could be scheduled, and name what prevents it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _obstacle(node: Node, gpus: int, use: Usage | None, drivers: list[str]) -> _
         return _Obstacle(node.name, f"not ready ({node.readiness})", describe)
     if node.temporary_taints:
         taints = ", ".join(map(taint_text, node.temporary_taints))
-        wait = f"Kubernetes removes {taints} when its cause is gone: kubectl describe node {node.name} shows it."
+        wait = f"Kubernetes removes {taints} when the cause is gone: kubectl describe node {node.name} shows the cause."
         return _Obstacle(node.name, f"taint {taints}", wait)
     if not node.reported:
         return _Obstacle(node.name, "no resources reported yet", "Wait until its kubelet has started.")

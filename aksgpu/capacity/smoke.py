@@ -66,7 +66,7 @@ class _Test:
         pod: name of the pod; empty if it is not tested.
         problem: why it is not tested, or what is wrong.
         skipped: whether the node says nothing about its GPUs, because it is not tested.
-        output: the log of the pod that ended well; None before.
+        output: the log of the pod if it succeeded; None before.
         done: whether the pod has ended or cannot start.
     """
 

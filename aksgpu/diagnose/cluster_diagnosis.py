@@ -45,7 +45,9 @@ def cluster(aks: HasKube) -> Diagnosis:
 def _diagnose(reader: ClusterReader) -> Diagnosis:
     nodes = reader.nodes()
     if nodes is None:
-        return Diagnosis("What is wrong with the cluster could not be found out: its nodes could not be read.")
+        return Diagnosis(
+            "It could not be found out whether anything is wrong with the cluster: its nodes could not be read."
+        )
     sick = _sick_nodes(reader, nodes)
     waiting = _waiting_pods(reader)
     claims = _claim_rows(reader)

@@ -57,14 +57,13 @@ EXIT_CODES = {
     ),
     135: ExitCode(
         "a bus error",
-        "the program had a bus error (SIGBUS); in a container this is often a full /dev/shm, which is a guess",
+        "the program had a bus error (SIGBUS); a guess: in a container, /dev/shm is often full",
         SHARED_MEMORY_CURE,
     ),
     137: ExitCode(
         "a killed program",
         "the program was killed (SIGKILL): by its node for lack of memory, or because it did not end when it was asked "
-        "to; "
-        "which of them, the cluster does not say",
+        "to; the cluster does not say which",
         Cure(
             "Ask for more memory (resources.requests.memory and limits.memory). diagnose.node(aks, 'NODE') shows "
             "whether "
@@ -76,8 +75,8 @@ EXIT_CODES = {
     139: ExitCode("a segmentation fault", "a library of the program crashed (SIGSEGV)", _FAULT_HANDLER),
     143: ExitCode(
         "a program that was asked to end",
-        "the program was asked to end (SIGTERM); the pod itself was not deleted, so that a launcher, a time limit or a "
-        "script in the container did it",
+        "the program was asked to end (SIGTERM); the pod itself was not deleted, so a launcher, a time limit or a "
+        "script in the container asked it",
         Cure(
             f"Look in its log for what ended it (a launcher whose other process failed, timeout), correct the program, "
             f"{RUN_AGAIN}",

@@ -132,7 +132,7 @@ GPU_TEXTS = (
         kind=errors.DriverMismatch,
         verdict="the node's driver and its libraries are of different versions",
         cure=Cure(
-            f"Take a newer node image: {_UPGRADE}. Image 202607.02.0 is known for this.",
+            f"Use a newer node image: {_UPGRADE}. Image 202607.02.0 has this defect.",
             "from aksgpu import capacity\ncapacity.nodes(aks)",
             _UPGRADE,
             "Install the same version of driver and libraries on the node, and restart it.",
@@ -461,7 +461,7 @@ GPU_TEXTS = (
         kind=errors.GpuStackError,
         verdict="the device plugin shares its GPUs by time-slicing and gives a pod at most {most_} of a GPU's shares",
         cure=Cure(
-            "Ask for nvidia.com/gpu: 1. Several shares give no more time; set failRequestsGreaterThanOne: false in the "
+            "Ask for nvidia.com/gpu: 1. More shares give no extra time; set failRequestsGreaterThanOne: false in the "
             "plugin's configuration to allow them.",
             edit_job('pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "1"'),
             EDIT_JOB_SHELL,

@@ -180,8 +180,8 @@ _NO_KUEUE = Cure(
     "kubectl get pods --namespace kueue-system\nkubectl get workloads.kueue.x-k8s.io --namespace NAMESPACE",
 )
 _CHECKS = Cure(
-    "Kueue waits for an admission check, such as a ProvisioningRequest that adds nodes: its message says how far "
-    "it is.",
+    "Kueue waits for an admission check, such as a ProvisioningRequest that adds nodes: its message shows its "
+    "progress.",
     _SHOW_PYTHON,
     "kubectl describe workloads.kueue.x-k8s.io --namespace NAMESPACE\n"
     "kubectl get provisioningrequests.autoscaling.x-k8s.io --namespace NAMESPACE",

@@ -24,7 +24,8 @@ _REPLACE = Cure(
     "Replace the node, or repair it and reboot it.",
 )
 _LOOK = Cure(
-    "Look at the node: kubectl describe node NODE shows since when, and the events around it. If it stays, replace it.",
+    "Look at the node: kubectl describe node NODE shows since when, and its events. If the condition stays, replace "
+    "the node.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe node NODE",
 )
@@ -78,8 +79,7 @@ NODE_TEXTS = (
         pattern=r"^IBLinkFlapping\b",
         case=False,
         kind=errors.GpuStackError,
-        verdict="the node's InfiniBand link is not stable (IBLinkFlapping): trainings on several nodes fail or "
-        "are slow",
+        verdict="the node's InfiniBand link is not stable (IBLinkFlapping): training on several nodes fails or is slow",
         cure=_REPLACE,
         places=_CONDITION,
         example="IBLinkFlapping: IBLinkFlapping: mlx5_0 flapped 4 times",
@@ -91,7 +91,7 @@ NODE_TEXTS = (
         pattern=r"^GPUClockThrottling\b",
         case=False,
         kind=errors.GpuStackError,
-        verdict="a GPU of the node is throttled (GPUClockThrottling): it works, more slowly",
+        verdict="a GPU of the node is throttled (GPUClockThrottling): it works, but more slowly",
         cure=_LOOK,
         places=_CONDITION,
         example="GPUClockThrottling: HwSlowdown: GPU 2 is throttled",

@@ -155,7 +155,7 @@ _NO_LOG = Cure(
 )
 _FAILED_POD_CURES = {
     "Evicted": Cure(
-        "Ask for the memory or disk that it uses (resources.requests), so that it is not the first to go.",
+        "Ask for the memory or disk that it uses (resources.requests), so that it is not evicted first.",
         edit_job(
             'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {}).update({"memory": "32Gi", '
             '"ephemeral-storage": "100Gi"})',

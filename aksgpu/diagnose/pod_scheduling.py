@@ -32,7 +32,7 @@ _SCALE_UP_TIME = timedelta(minutes=20)
 _FIRST_LOOK = timedelta(minutes=2)
 """Time after which the scheduler has looked at each new pod."""
 _ASK_AGAIN = Cure(
-    "Somebody who may list nodes can find out more with the same call.",
+    "A user who may list nodes can find out more with the same call.",
     "",
     "kubectl auth can-i list nodes",
 )

@@ -94,7 +94,7 @@ def describe(claims: Iterable[ZonedClaim], nodes: Iterable[Node]) -> str:
     """Return where the disks and the nodes are, as a sentence."""
     texts = [f"claim {claim.claim} is in zone {' or '.join(claim.zones)}" for claim in claims]
     if not texts:
-        return "A disk of the pod is in another zone than the nodes; which zone, could not be read."
+        return "A disk of the pod is in another zone than the nodes; its zone could not be read."
     places = ", ".join(sorted({zone_of(node) or "no zone" for node in nodes})) or "no zone"
     return f"The disk of {' and of '.join(texts)}; the nodes that the pod could use are in: {places}."
 

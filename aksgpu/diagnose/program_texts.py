@@ -478,9 +478,8 @@ IMAGE_CONTENT_TEXTS = (
         verdict="a checkpoint cannot be loaded: it is damaged, of another model, or has objects that torch.load "
         "refuses",
         cure=Cure(
-            "Use the checkpoint of the same model and version. A checkpoint that you made yourself and that has more "
-            "than "
-            f"weights: torch.load(..., weights_only=False); {RUN_AGAIN}",
+            "Use the checkpoint of the same model and version. For a checkpoint that you made yourself and that has "
+            f"more than weights, use torch.load(..., weights_only=False); {RUN_AGAIN}",
             edit_job('pod["containers"][0]["args"] = ["--checkpoint", "/path/to/a/fitting/checkpoint"]'),
             EDIT_JOB_SHELL,
         ),
@@ -523,7 +522,7 @@ WRAPPER_TEXTS = (
     FailureText(
         name="a bus error",
         pattern=r"^Bus error\b|\nBus error\b|: Bus error \(core dumped\)|Fatal Python error: Bus error",
-        verdict="the program had a bus error; in a container this is often a full /dev/shm, which is a guess",
+        verdict="the program had a bus error; a guess: in a container, /dev/shm is often full",
         cure=SHARED_MEMORY_CURE,
         places=frozenset({Place.LOG}),
         weight=Weight.SYMPTOM,

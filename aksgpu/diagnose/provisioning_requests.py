@@ -31,7 +31,7 @@ _FAILED = Cure(
     "No nodes can be added for it, for lack of quota or capacity, or because the autoscaler's limit is reached.",
 )
 _WAIT = Cure(
-    "Wait: the autoscaler tries to add all nodes of the request together. The request's conditions show how far it is.",
+    "Wait: the autoscaler tries to add all nodes of the request together. The request's conditions show its progress.",
     'aks.kube.request("GET", "/apis/autoscaling.x-k8s.io/v1/namespaces/NAMESPACE/provisioningrequests")',
     _SHOW,
 )

@@ -103,7 +103,7 @@ NODE_STARTING = Cure(
 )
 NODE_NOT_READY = Cure(
     "The nodes are not ready yet: wait some minutes if they are new, and otherwise look at them: capacity.nodes(aks), "
-    "diagnose.node(aks, 'NODE'). No pod should run on them before.",
+    "diagnose.node(aks, 'NODE'). No pod should run on them until then.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl get nodes\nkubectl describe node NODE",
 )
@@ -204,7 +204,7 @@ SCHEDULER_TEXTS = (
         pattern=r"scheduling gates|SchedulingGated",
         meaning="The pod has scheduling gates, which a queue or another controller removes.",
         cure=Cure(
-            "What set spec.schedulingGates, such as a queue, removes them again; or leave them out.",
+            "Wait until the queue or controller that set spec.schedulingGates removes them, or leave them out.",
             edit_job('pod.pop("schedulingGates", None)'),
             "kubectl get pod POD --namespace NAMESPACE -o jsonpath='{.spec.schedulingGates}'\n"
             "kubectl get workloads.kueue.x-k8s.io --namespace NAMESPACE",
@@ -298,7 +298,7 @@ RESOURCE_TEXTS = (
         pattern=r"Insufficient pods|Too many pods",
         meaning="The nodes run as many pods as they may.",
         cure=Cure(
-            "Ask for less pods on each node, wait until other pods end, or add nodes: cluster.scale_pool(aks, 'POOL', "
+            "Ask for fewer pods on each node, wait until other pods end, or add nodes: cluster.scale_pool(aks, 'POOL', "
             "count=2).",
             'from aksgpu import cluster\ncluster.scale_pool(aks, "POOL", count=2)',
             "az aks nodepool scale --resource-group GROUP --cluster-name CLUSTER --name POOL --node-count 2",

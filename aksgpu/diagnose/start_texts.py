@@ -34,22 +34,19 @@ _LARGER_DISK = Cure(
     "Use a node with a larger disk, or a smaller image.",
 )
 _MORE_DISK_REQUESTED = Cure(
-    "Ask for the disk that the program uses (resources.requests: ephemeral-storage), so that the pod comes to a node "
-    "with "
-    "enough of it and is not the first to go; write checkpoints to a volume; or use a pool with a larger OS disk "
+    "Ask for the disk that the program uses (resources.requests: ephemeral-storage), so that the pod gets a node with "
+    "enough of it and is not evicted first; write checkpoints to a volume; or use a pool with a larger OS disk "
     "(os_disk_size_gb).",
     edit_job(
         'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {})["ephemeral-storage"] = "100Gi"',
     ),
     EDIT_JOB_SHELL,
-    "Ask for the disk that the program uses (resources.requests: ephemeral-storage), so that the pod comes to a node "
-    "with "
-    "enough of it and is not the first to go; or write checkpoints to a volume.",
+    "Ask for the disk that the program uses (resources.requests: ephemeral-storage), so that the pod gets a node with "
+    "enough of it and is not evicted first; or write checkpoints to a volume.",
 )
 _MORE_MEMORY_REQUESTED = Cure(
-    "Ask for the memory that the program uses (resources.requests.memory), so that the pod comes to a node with enough "
-    "of "
-    f"it and is not the first to go; {RUN_AGAIN}",
+    "Ask for the memory that the program uses (resources.requests.memory), so that the pod gets a node with enough "
+    f"of it and is not evicted first; {RUN_AGAIN}",
     edit_job('pod["containers"][0].setdefault("resources", {}).setdefault("requests", {})["memory"] = "32Gi"'),
     EDIT_JOB_SHELL,
 )
@@ -303,7 +300,7 @@ START_TEXTS = (
         verdict="the node's subnet has no free address for the pod",
         cure=Cure(
             "Use a larger subnet, or Azure CNI Overlay, whose pods need no address of the subnet: az aks update "
-            "--network-plugin-mode overlay. Nodes that nobody needs hold addresses too: cluster.scale_pool(aks, "
+            "--network-plugin-mode overlay. Unused nodes hold addresses too: cluster.scale_pool(aks, "
             "'POOL', "
             "count=1).",
             "from aksgpu import cluster\ncluster.list_pools(aks)",
@@ -379,7 +376,7 @@ VOLUME_TEXTS = (
         cure=Cure(
             "Check the Secret with the account's key, the share's name, and the storage account's network rules and "
             "key "
-            "access; the claim with storage class azurefile-csi makes all of them by itself.",
+            "access. A claim with storage class azurefile-csi sets all of them up by itself.",
             "",
             "kubectl describe pod POD --namespace NAMESPACE\naz storage account show --name ACCOUNT --query "
             "'{keys:allowSharedKeyAccess,network:networkRuleSet.defaultAction}'",

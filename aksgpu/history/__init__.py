@@ -1,6 +1,6 @@
 """The history of runs on this machine: log, metrics, GPU samples and facts of Jobs that have ended.
 
-The history is one directory: ``$AKSGPU_HOME/history``, or ``history`` in aksgpu's directory of the user's data. It has
+The history is one directory: ``$AKSGPU_HOME/history``, or ``history`` in aksgpu's user data directory. It has
 a directory for each run, and its size is bounded. :mod:`aksgpu.runs` lists, compares and deletes runs.
 """
 

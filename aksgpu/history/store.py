@@ -216,7 +216,7 @@ def find(uid: str, name: str) -> pd.DataFrame | None:
 
 
 def delete(run: StoredRun) -> None:
-    """Delete a run from the history. It may be gone already."""
+    """Delete a run from the history. Does nothing if it does not exist."""
     (run.path / "run.json").unlink(missing_ok=True)
     shutil.rmtree(run.path, ignore_errors=True)
 

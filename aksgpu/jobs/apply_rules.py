@@ -8,7 +8,7 @@ REPLACE = "The same call with replace=True deletes the existing Job with its pod
 """For a Job that exists, whether it has ended or differs."""
 GENERATED_NAME = (
     "A manifest with generateName is refused, because each call would create another Job; "
-    'jobs.get(aks, aks.kube.create(manifest)["metadata"]["name"]) does that.'
+    'jobs.get(aks, aks.kube.create(manifest)["metadata"]["name"]) creates one and returns it.'
 )
 ONE_JOB = (
     "A manifest must hold exactly one Job: call jobs.apply(aks, obj) for each Job. Other objects in the manifest are "

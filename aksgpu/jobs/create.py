@@ -65,9 +65,9 @@ def apply(
     The same call with ``replace=True`` deletes the existing Job with its pods and logs, and creates a new one.
 
     A manifest with ``generateName`` is refused, because each call would create another Job;
-    ``jobs.get(aks, aks.kube.create(manifest)["metadata"]["name"])`` does that. A manifest must hold exactly one Job:
-    call ``jobs.apply(aks, obj)`` for each Job. Other objects in the manifest are applied before the Job, in their
-    order. A line of output says what was applied, and ``job.applied`` lists it.
+    ``jobs.get(aks, aks.kube.create(manifest)["metadata"]["name"])`` creates one and returns it. A manifest must hold
+    exactly one Job: call ``jobs.apply(aks, obj)`` for each Job. Other objects in the manifest are applied before the
+    Job, in their order. A line of output says what was applied, and ``job.applied`` lists it.
     :func:`aksgpu.manifests.as_jobs` writes Pods, CronJobs and other objects with a pod template as Jobs.
 
     If the Job names an object that the cluster does not have, such as a Secret or a RuntimeClass, a ``UserWarning``

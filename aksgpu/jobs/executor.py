@@ -34,8 +34,8 @@ __all__ = ["Executor"]
 class Executor:
     """Runs functions as Jobs of the cluster. Each call is a Job of its own, with the options of the executor.
 
-    The function travels by value, so the image needs neither it nor this library. Its modules that are not installed
-    packages travel with it. Everything else that it imports must be in the image, or in ``packages``.
+    The function is sent by value, so the image needs neither it nor this library. Its modules that are not installed
+    packages are sent with it. Everything else that it imports must be in the image, or in ``packages``.
 
     Args:
         aks: the cluster.
@@ -63,7 +63,7 @@ class Executor:
         timeout: how long the program may run: seconds, or text such as ``"2h"``; None means no limit. The time of
             waiting for a node does not count.
         retries: how often to run the function again after a failure.
-        mode: how the function travels. ``"pickle"`` needs the same minor version of Python in the image;
+        mode: how the function is sent. ``"pickle"`` needs the same minor version of Python in the image;
             ``"source"`` sends the source of the function and its helpers. ``"auto"`` sends both, and the pod uses the
             source if its Python differs.
         name: name of the Job. The same call with the same name returns the Job that exists. None makes a new Job for
@@ -77,7 +77,7 @@ class Executor:
         queue: the name of Kueue's local queue. Kueue then starts the Job.
         priority: the name of a PriorityClass.
         resources: further resources by name, such as ``{"rdma/ib": 1}``.
-        root: the project's directory; its modules travel with the function. None uses the nearest parent directory
+        root: the project's directory; its modules are sent with the function. None uses the nearest parent directory
             with ``pyproject.toml`` or ``.git``, or else the working directory.
         include: files and directories below the working directory that the program finds in its own, at most 8 MiB
             compressed with the function.
@@ -201,12 +201,12 @@ class Executor:
     ) -> Job:
         """Run a Python file as a Job, as ``python script.py ARGS`` does, and return the Job without waiting for it.
 
-        The modules of the project that it imports travel with it, and so do the files of ``include``. The project's
+        The modules of the project that it imports are sent with it, and so are the files of ``include``. The project's
         layout is kept: the script runs in the directory that corresponds to the working directory of this process. The
         executor's ``root`` is the project's directory.
 
         Of an included directory, these are left out: version control, virtual environments, caches, and files that
-        usually hold credentials, such as ``.env``. A file that is named itself always travels.
+        usually hold credentials, such as ``.env``. A file that ``include`` names directly is always sent.
 
         Args:
             script: path of the file.
@@ -232,7 +232,7 @@ class Executor:
         found = read_script(script, root=self.options.root)
         payload, left_out = pack_script(found, words, [*self.options.include, *further], packages=self.options.packages)
         if left_out:
-            text = f"these files usually hold credentials and do not travel: {', '.join(left_out)}. Use secrets=."
+            text = f"these files usually hold credentials and are not sent: {', '.join(left_out)}. Use secrets=."
             warnings.warn(text, stacklevel=2)
         return launch(self.cluster, payload, self.options, what=found.path.stem)
 
@@ -259,7 +259,7 @@ class Executor:
         return open_session(self.cluster, self.options, idle)
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
-        """Return what would travel for a call, without sending anything.
+        """Return what would be sent for a call, without sending anything.
 
         Args:
             fn: the function.
@@ -267,7 +267,7 @@ class Executor:
             kwargs: its keyword arguments.
 
         Returns:
-            What travels by value, what the pod imports, the sizes, the packages and the image.
+            What is sent by value, what the pod imports, the sizes, the packages and the image.
 
         Raises:
             InvalidInput: as for :meth:`submit`.

@@ -50,7 +50,7 @@ class ExecutorOptions:
         interpreter: path of the image's Python; empty for the first ``python3`` or ``python`` on its PATH.
         packages: what the pod installs; None for the installed distributions of the modules that a call uses.
         env: environment variables.
-        secrets: values of environment variables that travel in a Secret.
+        secrets: values of environment variables that are sent in a Secret.
         secret_names: existing Secrets whose keys become environment variables.
         image_pull_secrets: names of Secrets with credentials of registries.
         cpu: cores to reserve; empty for the node's share.
@@ -58,7 +58,7 @@ class ExecutorOptions:
         shm: size of ``/dev/shm``; empty for the pod's memory.
         timeout: seconds that the program may run; None for no limit.
         retries: how often to run again after a failure.
-        mode: how functions travel: ``auto``, ``pickle`` or ``source``.
+        mode: how functions are sent: ``auto``, ``pickle`` or ``source``.
         name: name of the Job; empty for a new name for each run.
         namespace: namespace to run in; empty for the context's.
         service_account: service account of the pod; empty for the namespace's default.
@@ -69,8 +69,8 @@ class ExecutorOptions:
         queue: Kueue's local queue; empty for none.
         priority: name of a PriorityClass; empty for none.
         resources: further resources by name, such as ``rdma/ib``.
-        root: directory of the project; its modules travel by value.
-        include: files and directories to take along.
+        root: directory of the project; its modules are sent by value.
+        include: further files and directories to send.
         workdir: working directory in the pod; empty for one of the runner's own.
         volumes: claims by mount path.
         out: claim for output; empty for none.
@@ -234,7 +234,7 @@ def _python(value: object) -> tuple[str, str]:
 
 
 def _mode(value: object, version: str) -> str:
-    """Return how functions travel. A pickle of this Python is of no use to another one."""
+    """Return how functions are sent. Another minor version of Python cannot load a pickle of this one."""
     if value not in MODES:
         raise InvalidInput(
             f"`mode` must be one of {', '.join(map(repr, MODES))}, got {shown(value)}", hint="For example mode='auto'."
@@ -265,7 +265,7 @@ def _packages(value: object) -> Packages | None:
         if path.is_file():
             return from_file(path)
         raise InvalidInput(
-            f"`packages` must be a list, a requirements file or 'auto', got {shown(str(value))}, which is no file",
+            f"`packages` must be a list, a requirements file or 'auto', got {shown(str(value))}, which is not a file",
             hint='For example packages=["numpy==2.3.1"].',
         )
     return from_list(job_arguments.texts("packages", value) or ())

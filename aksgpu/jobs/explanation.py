@@ -1,4 +1,4 @@
-"""What would travel for a call of an Executor."""
+"""What would be sent for a call of an Executor."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Explanation:
-    """What would travel for a call.
+    """What would be sent for a call.
 
     Attributes:
         mode: ``pickle`` or ``source``.
-        by_value: the functions, classes and modules that travel.
+        by_value: the functions, classes and modules that are sent by value.
         by_reference: the functions, classes and modules that the pod imports. The image or the packages must have them.
         size: bytes of the compressed payload.
         secrets: number of Secrets that hold it.

@@ -99,7 +99,7 @@ def _idle(samples: pd.DataFrame, seconds: pd.Series, facts: Mapping[str, Any]) -
 
 
 def _idle_seconds(samples: pd.DataFrame, seconds: pd.Series) -> float:
-    """Return for how many seconds until now all samples show 0 %."""
+    """Return for how many seconds up to now all samples show 0 %."""
     if samples.empty or samples["utilization_max"].isna().any():
         return 0.0
     used = samples["utilization_max"] > 0

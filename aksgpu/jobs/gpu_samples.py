@@ -82,10 +82,10 @@ class _PodSamples:
             return  # the pod has just ended
         except (Forbidden, Unauthorized) as refused:
             self.problem = (
-                f"you may not run programs in pods: {refused.message}. They can be read when the pod has ended"
+                f"you may not run programs in pods: {refused.message}. The samples can be read when the pod has ended"
             )
         except KubernetesError as failed:
-            self.problem = f"the pod could not be asked: {failed.message}"
+            self.problem = f"the pod's sampler could not be read: {failed.message}"
         else:
             self.problem = ""
             self._take(done.stdout.decode("utf-8", "replace"))

@@ -250,7 +250,7 @@ class Job:
             JobCancelled: the program was stopped by :meth:`cancel`.
             ResultLost: the value is gone with its pod, or arrived incomplete.
             ResultTooLarge: the value is too large.
-            ResultUnpicklable: the value cannot be pickled there, or not be unpickled here.
+            ResultUnpicklable: the value cannot be pickled in the pod or unpickled here.
             WaitTimeout: time ran out. The Job continues.
             NotFound: the Job was deleted.
             InvalidInput: an argument is not valid, or no Executor made the Job.
@@ -368,7 +368,7 @@ class Job:
         job = self._object()
         if not job_outcome.is_executor_job(job):
             raise InvalidInput(
-                f"job {self.name!r} must be made by jobs.Executor, and it was made in another way",
+                f"job {self.name!r} must be created by jobs.Executor, and it was created in another way",
                 hint="job.wait() waits for its end, job.logs() returns its output, and job.delete() ends it.",
             )
         return job, job_pods(self.cluster.kube, job)
@@ -425,8 +425,8 @@ class Job:
         if status.phase == "Failed":
             raise self._failure_error(status, failures)
         raise ResultLost(
-            f"job {self.name} is complete, and its result is gone with its pod",
-            hint='Run the function again, and read the result soon after its end. Executor(aks, out="runs") keeps it.',
+            f"job {self.name} is complete, and its result was lost with its pod",
+            hint='Run the function again, and read the result soon after it ends. Executor(aks, out="runs") keeps it.',
         )
 
     def _refuse_unpullable(self, status: JobStatus, pods: list[Object], pulls: PullRecord) -> None:
@@ -661,7 +661,7 @@ class Job:
 
         Args:
             metrics: names of metrics.
-            gpu: draw the utilization of the GPUs and the cost so far below the metrics, on one axis of time; see
+            gpu: draw the utilization of the GPUs and the cost so far below the metrics, with a common time axis; see
                 :func:`aksgpu.plots.with_gpu`, which has fewer options.
             options: further arguments of that function.
 
@@ -827,7 +827,7 @@ class Job:
 
         Args:
             path: a file or directory in that directory; empty for all of it.
-            to: path on this machine; None uses the own name of what is copied, which is the Job's name for all files.
+            to: path on this machine; None uses the name of what is copied, which is the Job's name for all files.
             timeout: seconds, or text such as ``"2h"``; None means no limit.
             progress: False shows no progress; None uses the environment variable ``AKSGPU_PROGRESS``.
 
@@ -857,7 +857,7 @@ class Job:
     def forward(
         self, port: int, *, local_port: int = 0, timeout: Timeout = 600, progress: bool | None = None
     ) -> PortForward:
-        """Open a port of this machine that leads to a port of the Job's pod, such as TensorBoard's.
+        """Open a port of this machine that forwards to a port of the Job's pod, such as TensorBoard's.
 
         Waits until the pod runs. Each connection goes to the pod that runs at that moment, so that it also reaches a
         later attempt. The program in the pod must listen on all addresses or on its loopback address.

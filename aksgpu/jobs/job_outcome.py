@@ -53,7 +53,7 @@ _TRACEBACK_LINES = 20
 _LOG_PATIENCE = 60.0
 """Seconds for which reading the sidecar's log is repeated."""
 
-_GPU_ADVICE = "Return tensors of the CPU, such as tensor.cpu()."
+_GPU_ADVICE = "Return CPU tensors, such as tensor.cpu()."
 _MODULE_ADVICE = "Install the missing module here, or return plain data."
 _LOADING_ADVICE = (
     "The image must have the modules that the function imports, or Executor(packages=) must name them. "
@@ -182,7 +182,7 @@ def _whole_text(aks: HasKube, pod: Object, key: bytes) -> str:
     except BadRecord as error:
         raise _lost(name, str(error)) from error
     except NotFound as gone:
-        raise _lost(name, "the pod is gone, and the result with it") from gone
+        raise _lost(name, "the pod is gone, with its result") from gone
 
 
 def _lost(name: str, why: str) -> ResultLost:
@@ -252,7 +252,7 @@ def _refuse_code_of_another_python(record: Record, name: str) -> None:
 
 
 def exception_of(record: Record, name: str) -> BaseException | None:
-    """Return the exception of an outcome; None if the function returned a value that can be had."""
+    """Return the exception of an outcome; None if the function returned a value that can be read."""
     error = _error_of(record, name)
     if error is not None and record.header["kind"] in ("exception", "script"):
         note = missing_file_note(str(_body(record).get("text") or ""))
@@ -266,7 +266,7 @@ def _error_of(record: Record, name: str) -> BaseException | None:
     text = str(record.header.get("text") or "")
     if record.header["where"] == "file":
         return ResultLost(
-            f"the result of job {name} was written to its claim for output, and is not there any more",
+            f"the result of job {name} was written to its claim for output, and is no longer there",
             hint="Run the function again.",
         )
     if record.header["where"] == "nowhere":
@@ -297,7 +297,7 @@ def _failure(kind: str, text: str, name: str, record: Record) -> AksGpuError:
             return PythonMismatch(
                 f"job {name}: {text}",
                 reason="PythonMismatch",
-                hint="Use an image with the Python of this kernel, or let the function travel as source.",
+                hint="Use an image with the Python of this kernel, or send the source: Executor(aks, mode='source').",
             )
         case "packages":
             return PackageError(f"job {name}: {text}", reason="PackageError", hint="Correct `packages`.")

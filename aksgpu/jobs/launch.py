@@ -62,7 +62,7 @@ def launch(
 
     Args:
         aks: the cluster.
-        payload: what travels to the pod.
+        payload: what is sent to the pod.
         options: the Executor's options.
         what: the name of the function or script, for names and messages.
         annotations: further annotations of the Job.

@@ -62,7 +62,7 @@ def require_output(job: Object) -> str:
 
 
 def require_claims(aks: HasKube, options: ExecutorOptions, namespace: str) -> None:
-    """Check that the claims of an Executor exist. A pod without its claim would wait for ever.
+    """Check that the claims of an Executor exist. A pod without its claim would wait forever.
 
     Raises:
         NotFound: one does not.
@@ -132,7 +132,7 @@ def read_kept_outcome(aks: HasKube, job: Object, key: bytes) -> Record | None:
 
 
 def warn_of_lost_results(aks: HasKube, options: ExecutorOptions) -> None:
-    """Warn once if results can disappear with their nodes: a GPU pool shrinks, and there is no claim for output."""
+    """Warn once if results can be lost with their nodes: a GPU pool scales down, and there is no claim for output."""
     if options.out or not options.gpus or not isinstance(aks, Cluster) or not aks.has_azure:
         return
     identity = (aks.name, aks.resource_group)
@@ -148,7 +148,7 @@ def warn_of_lost_results(aks: HasKube, options: ExecutorOptions) -> None:
         pool = shrinking[0]
         warn(
             f"Pool {pool.name} shrinks to {pool.min_count} nodes when it is idle, about 10 minutes after its last Job. "
-            "A result that nobody has read by then is lost with its node. A claim keeps it: "
+            "A result that has not been read by then is lost with its node. A claim keeps it: "
             'storage.create(aks, "runs"), then Executor(aks, out="runs").'
         )
 

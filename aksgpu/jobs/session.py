@@ -101,7 +101,7 @@ class Session:
             RemoteError: the function raised an exception that cannot be rebuilt in this process.
             SessionEnded: the session has ended: it was closed or idle, or its pod was replaced.
             JobFailed: the session's pod has failed, for example because its memory was used up.
-            InvalidInput: ``fn`` is not callable, or the call cannot travel.
+            InvalidInput: ``fn`` is not callable, or the call cannot be sent.
             Interrupted: the wait was interrupted again, while the function did not react to the first interrupt.
 
         Example:
@@ -145,7 +145,7 @@ class Session:
         return self._perform(pack_cell(name, source, inputs, outputs, root=root, is_same_python=self._is_same_python))
 
     def cost(self) -> float | None:
-        """Return what the session has cost until now in US dollars; None if the price of its node is not known."""
+        """Return what the session has cost so far in US dollars; None if the price of its node is not known."""
         usd = self.job.facts()["usd"]
         return None if usd is None else float(usd)
 
@@ -330,7 +330,7 @@ class Session:
     def _perform(self, packed: PackedCall) -> Record:
         """Run a call, show its output as it comes, and return its outcome.
 
-        An interrupt is passed on to the function. A broken connection is made anew, and the output goes on where it
+        An interrupt is passed on to the function. A broken connection is reopened, and the output continues where it
         was.
         """
         with self._calling:
@@ -375,7 +375,7 @@ class _RunningCall:
         """Send the call if that has not been done, and return its outcome.
 
         Raises:
-            Unreachable: the connection broke. The call goes on.
+            Unreachable: the connection broke. The call continues.
         """
         if connection is not self._connection:
             if self.may_run:

@@ -51,7 +51,7 @@ def pickle_call(
         by_value: the modules whose objects are pickled by value, by name.
 
     Raises:
-        InvalidInput: the function or an argument cannot be pickled; the message names the one.
+        InvalidInput: the function or an argument cannot be pickled; the message names it.
     """
     file = io.BytesIO()
     pickler = _Pickler(file, by_value)
@@ -117,7 +117,7 @@ def _can_pickle(value: object) -> bool:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """A pickler that notes what travels how, keeps the file names of code, and accepts modules with cycles.
+    """A pickler that records how each object is sent, keeps the file names of code, and accepts modules with cycles.
 
     Attributes:
         file_names: the files of the code that was pickled by value.
@@ -151,7 +151,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return reduced
 
     def _is_own(self, obj: Any) -> bool:
-        """Return whether an object belongs to ``__main__`` or to a module that travels by value."""
+        """Return whether an object belongs to ``__main__`` or to a module that is sent by value."""
         return obj.__module__ == "__main__" or obj.__module__ in self._by_value
 
     def _reduce_module(self, module: ModuleType) -> Any:

@@ -1,4 +1,4 @@
-"""What a function captures: the code that it calls, and the sizes of the variables that travel with it."""
+"""What a function captures: the code that it calls, and the sizes of the variables that are sent with it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Run notebook cells in the pod: names stay defined between cells, and the last expression is displayed.
 
-The file travels as ``aksgpu_cells.py``. It uses the standard library only, and works with Python 3.8.
+In the pod it is the file ``aksgpu_cells.py``. It uses the standard library only, and works with Python 3.8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Import the project's modules again whose files have changed, so that a session runs the new code."""
+"""Import those modules of the project again whose files have changed, so that a session runs the new code."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _checksum(text: str) -> str:
 
 
 def _differs(module: ModuleType, text: str) -> bool:
-    """Return whether a function of a module has other code than its file. A change outside functions is not seen."""
+    """Return whether the code of a module's functions differs from its file. Other changes are not noticed."""
     if type(module.__loader__) is not SourceFileLoader:
         return False  # another loader may make other code of the same text
     try:

@@ -46,7 +46,7 @@ INTERVAL_SECONDS = 5.0
 FINE_SECONDS = 600.0
 """Seconds for which each sample is a row of its own."""
 COARSE_SECONDS = 60.0
-"""Seconds of which a row has the least, the mean and the most after that."""
+"""Seconds of which a row has the minimum, the mean and the maximum after that."""
 MOST_ROWS = 6000
 """Rows that are kept, at about 200 bytes each. Beyond that, the rows of twice as many seconds are joined."""
 _LIBRARY = "libnvidia-ml.so.1"

@@ -15,7 +15,7 @@ from aksgpu.payload.modules import is_installed
 __all__ = ["Imported", "find_imported"]
 
 _ALWAYS_THERE = ("aksgpu", "cloudpickle")
-"""Packages that travel with every payload."""
+"""Packages that are in every payload."""
 
 
 class Imported(NamedTuple):

@@ -1,4 +1,4 @@
-"""Files of the working directory that travel with a function."""
+"""Files of the working directory that are sent with a function."""
 
 from __future__ import annotations
 

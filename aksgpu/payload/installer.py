@@ -28,7 +28,7 @@ _SPECIFIER = re.compile(r"(?P<operator><=|>=|==|!=|<|>)\s*(?P<version>[0-9]+(?:\
 _SHOWN_LINES = 15
 """Lines of the installer's output that an error has."""
 _BASIC = frozenset({"pip", "setuptools", "wheel", "uv"})
-"""Distributions that images have without being asked."""
+"""Distributions that images have by default."""
 _NO_WHEEL = ("no matching distribution", "has no wheels", "requires-python", "requires python", "no wheels with a")
 """Parts of messages of an index that has no file of the package for this Python."""
 
@@ -153,7 +153,9 @@ def _explain(output: str) -> str:
     lowered = output.lower()
     if any(sign in lowered for sign in _NO_WHEEL):
         own = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        lines.append(f"There may be no wheel of the package for this Python ({own}): another image or version may do.")
+        lines.append(
+            f"There may be no wheel of the package for this Python ({own}): another image or version may work."
+        )
     return "the packages could not be installed:\n" + "\n".join(lines)
 
 

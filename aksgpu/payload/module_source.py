@@ -60,7 +60,7 @@ def lambda_definition(function: FunctionType, name: str) -> Definition:
     segments = _lambdas("".join(file_lines), code)
     if len(segments) != 1:
         reason = "its source was not found" if not segments else "several lambdas of its line are alike"
-        raise InvalidInput(f"a lambda cannot travel as source: {reason}", hint="Define it with def.")
+        raise InvalidInput(f"a lambda cannot be sent as source: {reason}", hint="Define it with def.")
     text = f"{name} = ({segments[0]}\n)\n"
     return _definition(text, code.co_filename, code.co_firstlineno, "a lambda", code.co_flags & _ANNOTATIONS)
 
@@ -111,7 +111,7 @@ def class_definition(cls: type) -> Definition:
             text = "".join(lines[first - 1 : node.end_lineno])
             flags = _ANNOTATIONS if _has_future_annotations("".join(lines)) else 0
             return _definition(text, name, first, cls.__qualname__, flags)
-    raise InvalidInput(f"class {cls.__qualname__!r} cannot travel as source: its source was not found", hint=_HINT)
+    raise InvalidInput(f"class {cls.__qualname__!r} cannot be sent as source: its source was not found", hint=_HINT)
 
 
 def _file_of_methods(cls: type) -> str:
@@ -147,17 +147,17 @@ def _lines_of(code: CodeType, name: str) -> tuple[list[str], int]:
     try:
         return inspect.getsourcelines(code)
     except (OSError, TypeError, SyntaxError) as error:
-        raise InvalidInput(f"function {name!r} cannot travel as source: {error}", hint=_HINT) from error
+        raise InvalidInput(f"function {name!r} cannot be sent as source: {error}", hint=_HINT) from error
 
 
 def _definition(text: str, file_name: str, line: int, name: str, flags: int) -> Definition:
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        raise InvalidInput(f"{name!r} cannot travel as source: {error}", hint=_HINT) from error
+        raise InvalidInput(f"{name!r} cannot be sent as source: {error}", hint=_HINT) from error
     if any(isinstance(node, ast.Nonlocal) for node in _outermost(tree)):
         raise InvalidInput(
-            f"function {name!r} cannot travel as source, because it changes a variable of an enclosing function",
+            f"function {name!r} cannot be sent as source, because it changes a variable of an enclosing function",
             hint="Pass the value as an argument and return the new one.",
         )
     names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]

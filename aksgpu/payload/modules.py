@@ -1,4 +1,4 @@
-"""Which modules travel by value: the project's own, and never those of an installed package or the standard library."""
+"""Which modules are sent by value: the project's own, but never installed packages or the standard library."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["find_root", "is_installed", "is_notebook_open", "project_modules"]
 _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
 _ALWAYS_INSTALLED = ("aksgpu", "cloudpickle")
-"""Packages that never travel by value, even from a checkout. The payload brings what a function needs of them."""
+"""Packages that are never sent by value, even from a checkout. The payload brings what a function needs of them."""
 _MAIN = ("__main__", "__mp_main__")
-"""Names of the main module. Its objects always travel by value."""
+"""Names of the main module. Its objects are always sent by value."""
 _LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
 
 

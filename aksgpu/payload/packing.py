@@ -35,13 +35,13 @@ __all__ = ["FORMAT", "LARGEST_PAYLOAD", "MODES", "RUNNER_FILES", "Payload", "own
 FORMAT = 1
 """Format of the payload. The runner refuses any other."""
 MODES = ("auto", "pickle", "source")
-"""How a function may travel."""
+"""How a function may be sent."""
 LARGEST_PAYLOAD = 8 * 1024 * 1024
 """Bytes of a compressed body. etcd is made for small objects."""
 WARN_ABOVE = 256 * 1024
 """Bytes of a compressed body from which on a warning says what is large."""
 _LARGEST_SPARE_SOURCE = 64 * 1024
-"""Bytes of the source form that travels beside a pickle, in case the pod's Python differs."""
+"""Bytes of the source form that is sent beside a pickle, in case the pod's Python differs."""
 _SECRET_BYTES = 900 * 1024
 """Bytes of data in one Secret. Kubernetes allows 1 MiB for the whole object."""
 _KEY_BYTES = 32
@@ -57,14 +57,14 @@ RUNNER_FILES = {
 
 @dataclass(frozen=True)
 class Payload:
-    """What travels to the pod.
+    """What is sent to the pod.
 
     Attributes:
         header: how to read the body: format, task, mode, Python, number of parts, checksums.
         body: the compressed content, a ZIP archive.
         key: the key of the HMACs of the payload and of its outcome.
         fingerprint: a checksum of the call. The same call from another kernel has the same one.
-        by_value: names of the functions, classes and modules that travel by value.
+        by_value: names of the functions, classes and modules that are sent by value.
         by_reference: names of those that the pod imports.
         largest: the largest captured variable and its bytes; None if nothing large is captured.
         packages: what the pod installs.
@@ -120,13 +120,13 @@ def pack_call(
         function: the function.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        root: the directory of the project, whose modules travel by value.
+        root: the directory of the project, whose modules are sent by value.
         mode: ``pickle``, ``source``, or ``auto`` for a pickle and, if it is small, the source for another Python.
         packages: what the pod installs; None for the installed distributions of the modules that the call uses.
         include: files and directories of the working directory that are put into the pod's.
 
     Raises:
-        InvalidInput: the function or an argument cannot travel, or they are too large.
+        InvalidInput: the function or an argument cannot be sent, or they are too large.
     """
     modules = project_modules(root)
     contents = _call_contents(function, args, kwargs, modules, mode)
@@ -163,7 +163,7 @@ def pack_call(
 
 
 def _fingerprint(call: str, included: Mapping[str, bytes]) -> str:
-    """Return the checksum of a call with files that travel with it."""
+    """Return the checksum of a call with files that are sent with it."""
     if not included:
         return call
     digest = hashlib.sha256(call.encode())
@@ -202,7 +202,7 @@ def _spare_source(
         return {}, error.message
     entries = _source_entries(call)
     if sum(map(len, entries.values())) > _LARGEST_SPARE_SOURCE:
-        return {}, "its data is too large to travel twice"
+        return {}, "its data is too large to be sent twice"
     return entries, ""
 
 
@@ -221,7 +221,7 @@ def seal(header: Mapping[str, Any], entries: Mapping[str, bytes], *, fingerprint
     """
     key = secrets.token_bytes(_KEY_BYTES)
     always = {"packages.json": NONE.content(), "sources.json": b"{}"}
-    body = _archive({**always, **_travelling_files(), **entries})
+    body = _archive({**always, **_pod_files(), **entries})
     complete = {
         "source_problem": "",
         **header,
@@ -265,7 +265,7 @@ def _own_file(name: str) -> bytes:
     return resources.files("aksgpu.payload").joinpath(name).read_bytes()
 
 
-def _travelling_files() -> dict[str, bytes]:
+def _pod_files() -> dict[str, bytes]:
     """Return the modules that the image need not have: cloudpickle, and ``aksgpu`` with ``log``.
 
     Those in ``spare`` are used only if the image does not have them.

@@ -1,6 +1,6 @@
-"""Files of the user's project that travel to a pod: which ones, and how large they may be.
+"""Files of the user's project that are sent to a pod: which ones, and how large they may be.
 
-A directory is taken along without what does not belong to a program: version control, virtual environments, caches,
+A directory is sent without what does not belong to a program: version control, virtual environments, caches,
 and files that hold credentials.
 """
 
@@ -45,7 +45,7 @@ _SKIPPED_DIRECTORIES = (
     ".kube",
     ".ssh",
 )
-"""Directories that do not travel with a directory around them: history, environments, caches and credentials."""
+"""Directories that are not sent with a directory around them: history, environments, caches and credentials."""
 _ENVIRONMENT_MARK = "pyvenv.cfg"
 """A file in the directory of a virtual environment."""
 _CREDENTIALS = (
@@ -85,12 +85,12 @@ _GLOB_CHARACTERS = frozenset("*?[")
 
 @dataclass
 class ProjectFiles:
-    """Files that travel, by their path below the root.
+    """Files to send, by their path below the root.
 
     Attributes:
         root: the directory of the project.
         files: the files by path below the root, with ``/`` between its parts.
-        directories: the directories that travel, also the empty ones.
+        directories: the directories to send, also the empty ones.
         left_out: files with credentials that were left out of a directory.
     """
 

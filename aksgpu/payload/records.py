@@ -47,7 +47,7 @@ __all__ = [
 MARK = "aksgpu1"
 """The first word of a record's text: the name of the format and its version."""
 LARGEST_MESSAGE = 4000
-"""Bytes of a termination message. Kubernetes cuts a message after 4,096 bytes without a word."""
+"""Bytes of a termination message. Kubernetes cuts a message after 4,096 bytes without a warning."""
 LARGEST_SUMMARY = 400
 """Bytes of the readable line before the record in a termination message."""
 LARGEST_FRAMED_BODY = 4 * 1024 * 1024
@@ -122,7 +122,7 @@ def decode(text: str, key: bytes) -> Record:
     except (binascii.Error, ValueError) as error:
         raise BadRecord(f"the record is not valid base64: {error}") from None
     if not hmac.compare_digest(mac, _mac(header_bytes, stored, key)):
-        raise BadRecord("the record's HMAC is wrong: it is incomplete, or was changed on its way")
+        raise BadRecord("the record's HMAC is wrong: it is incomplete or was changed in transit")
     header = json.loads(header_bytes)
     body = zlib.decompress(stored) if header["encoding"] == "zlib" else stored
     return Record(header, body)

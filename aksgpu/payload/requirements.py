@@ -29,7 +29,7 @@ _PASSED_ON = (
     "UV_NO_INDEX",
     "UV_INSECURE_HOST",
 )
-"""Variables of this process that say where packages come from. They may hold logins, so they travel in a Secret."""
+"""Variables of this process that say where packages come from. They may hold logins, so they are sent in a Secret."""
 _TRAVELLING = frozenset({"aksgpu", "cloudpickle"})
 """Distributions of which the payload brings what a function needs."""
 _INCLUDES = ("-r", "--requirement")
@@ -134,7 +134,7 @@ def _checked(line: str, where: str) -> str:
     if option in _EDITABLE or (not option and is_path and "://" not in first.removeprefix("file://")):
         raise InvalidInput(
             f"`{where}` must name packages of an index, got {shown(line)}, which is on this machine",
-            hint="Modules of your project travel with the function. Leave the line out.",
+            hint="Modules of your project are sent with the function. Leave the line out.",
         )
     return line
 

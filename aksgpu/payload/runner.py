@@ -135,7 +135,7 @@ def check_python(header: dict[str, Any]) -> str:
         return "source"
     text = (
         f"the function was pickled by {header['implementation']} {wanted}, and the image has {implementation} {own}. "
-        f"Nothing was unpickled. It did not travel as source, because: {header['source_problem']}"
+        f"Nothing was unpickled. It was not sent as source, because: {header['source_problem']}"
     )
     raise Refused("python", text, records.PYTHON_DIFFERS)
 

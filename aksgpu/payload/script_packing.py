@@ -124,7 +124,7 @@ def _check_file(file: Path, text: str) -> None:
     if file.is_dir():
         raise InvalidInput(
             f"`{_ARGUMENT}` must be a Python file, got the directory {name}",
-            hint=f"Name the file in it, and take the rest along: script('{text.rstrip('/')}/train.py', include=[...]).",
+            hint=f"Name the file in it, and include the rest: script('{text.rstrip('/')}/train.py', include=[...]).",
         )
     if not file.exists():
         raise InvalidInput(f"`{_ARGUMENT}` must be a file that exists, got {name}, which is not in {Path.cwd()}")

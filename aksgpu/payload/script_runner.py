@@ -1,6 +1,6 @@
 """Run a script in the pod as ``python script.py`` does.
 
-The file travels as ``aksgpu_script.py``. It uses the standard library only, and works with Python 3.8.
+In the pod it is the file ``aksgpu_script.py``. It uses the standard library only, and works with Python 3.8.
 """
 
 from __future__ import annotations

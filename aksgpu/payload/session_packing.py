@@ -77,12 +77,12 @@ def pack_session_call(
         function: the function.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        root: the directory of the project, whose modules travel by value.
-        is_same_python: whether the session has the minor version of this Python. A call for another one travels as
+        root: the directory of the project, whose modules are sent by value.
+        is_same_python: whether the session has the minor version of this Python. A call for another one is sent as
             source.
 
     Raises:
-        InvalidInput: the function or an argument cannot travel.
+        InvalidInput: the function or an argument cannot be sent.
     """
     modules = project_modules(root)
     if is_same_python:
@@ -118,11 +118,11 @@ def pack_cell(
         source: its text.
         inputs: objects that it uses, by name.
         outputs: names to return.
-        root: the directory of the project, whose modules travel by value.
-        is_same_python: whether the session has the minor version of this Python. Otherwise, only plain data travels.
+        root: the directory of the project, whose modules are sent by value.
+        is_same_python: whether the session has the minor version of this Python. Otherwise, only plain data is sent.
 
     Raises:
-        InvalidInput: an input cannot travel.
+        InvalidInput: an input cannot be sent.
     """
     entries = {"cell": source.encode(), "outputs.json": json.dumps(list(outputs)).encode()}
     if inputs and is_same_python:

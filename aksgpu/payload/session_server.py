@@ -1,6 +1,6 @@
 """The process of a session in the pod: it runs calls one after another, and keeps their output and outcome.
 
-The file travels as ``aksgpu_session.py``. It uses the standard library only, and works with Python 3.8.
+In the pod it is the file ``aksgpu_session.py``. It uses the standard library only, and works with Python 3.8.
 
 Clients connect through a socket in the run directory. A client that comes back gets the rest of the output of its call,
 because the output is kept in a file until the next call. :func:`connect` is the program that joins the socket with the
@@ -45,7 +45,7 @@ LARGEST_OUTPUT = 1024 * 1024 * 1024
 SILENCE_SECONDS = 120.0
 """Seconds without a message after which ``connect`` ends. Clients send a message every few seconds."""
 SIGN_SECONDS = 2.0
-"""Seconds after which a client that sends a large message is told that it arrives."""
+"""Seconds after which a client that sends a large message gets a sign that it arrives."""
 POLL_SECONDS = 0.02
 CUT = b"\n[aksgpu] more output than 1 GiB: the rest is in the log of the Job\n"
 
@@ -343,7 +343,7 @@ class Server:
         return f"the output {', '.join(names)}"
 
     def _update_project(self, entries: dict[str, bytes]) -> None:
-        """Write modules that travel as source, and forget those that have changed."""
+        """Write modules that are sent as source, and forget those that have changed."""
         top = self.runner.RUN / "project"
         for name, content in entries.items():
             if name.startswith("project/"):

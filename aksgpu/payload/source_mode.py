@@ -1,8 +1,8 @@
 """Express a call as source: for a pod with another minor version of Python, where a pickle of code is not safe.
 
-Functions and classes of the project travel as their source, what they import as import statements, and plain data as
-data. What cannot be expressed is refused by name. :mod:`aksgpu.payload.source_loader` makes the call from it in the
-pod.
+Functions and classes of the project are sent as their source, what they import as import statements, and plain data as
+data. What cannot be expressed raises an error that names it. :mod:`aksgpu.payload.source_loader` makes the call from it
+in the pod.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SourceCall(NamedTuple):
     file_names: frozenset[str]
     """Files that the source comes from."""
     by_value: frozenset[str]
-    """Functions, classes and modules whose source travels."""
+    """Functions, classes and modules whose source is sent."""
     by_reference: frozenset[str]
     """Functions, classes and modules that are imported in the pod."""
 
@@ -74,7 +74,7 @@ def express(
         used = _with_imported(writer.used_modules, by_value)
         if used <= whole:
             break
-        # A module that is used as such must be whole, so it travels as its file, with those that it imports.
+        # A module that is used as such must be whole, so its file is sent, with those that it imports.
         whole |= used
     content = {
         "modules": sorted(writer.modules),
@@ -98,7 +98,7 @@ class _Writer:
 
     Args:
         by_value: the project's modules, by name.
-        whole: names of those that travel as files. Of the others, only the source of what is used travels.
+        whole: names of those that are sent as files. Of the others, only the source of what is used is sent.
     """
 
     def __init__(self, by_value: Mapping[str, ModuleType], whole: set[str]) -> None:
@@ -127,7 +127,7 @@ class _Writer:
         except InvalidInput:
             raise
         except Exception as error:
-            raise InvalidInput(f"{what} cannot travel as source: {error}", hint=_HINT) from error
+            raise InvalidInput(f"{what} cannot be sent as source: {error}", hint=_HINT) from error
         return base64.b64encode(file.getvalue()).decode()
 
     def add_name(self, module: str, name: str, value: object) -> None:
@@ -155,7 +155,7 @@ class _Writer:
         self.data.append((module, name, self.pickled(value, f"{name!r}")))
 
     def use_module(self, module: ModuleType) -> None:
-        """Note that a module is used as such: one of the project travels as its file."""
+        """Note that a module is used as such: the file of a project module is sent."""
         if self._by_value.get(module.__name__) is module:
             self.used_modules.add(module.__name__)
             self.values.add(module.__name__)
@@ -191,7 +191,7 @@ class _Writer:
             return None
         if not is_top_level:
             raise InvalidInput(
-                f"class {value.__qualname__!r} cannot travel as source, because it is not at the top level of its "
+                f"class {value.__qualname__!r} cannot be sent as source, because it is not at the top level of its "
                 "module",
                 hint=_HINT,
             )
@@ -316,7 +316,7 @@ class _DataPickler(pickle.Pickler):
             if place is not None:
                 return _reduced(place)
         if isinstance(obj, CodeType):
-            raise InvalidInput("code objects cannot travel as source", hint=_HINT)
+            raise InvalidInput("code objects cannot be sent as source", hint=_HINT)
         if isinstance(obj, MethodType):
             return getattr, (obj.__self__, obj.__func__.__name__)
         return NotImplemented

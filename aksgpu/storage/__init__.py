@@ -1,4 +1,4 @@
-"""Storage for files that stays when pods and nodes go: claims, and the files in them.
+"""Storage for files that stays when pods and nodes are gone: claims, and the files in them.
 
     storage.create(aks, "data", size_gb=64)
     storage.upload(aks, "data", "images/")

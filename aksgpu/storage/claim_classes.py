@@ -86,7 +86,7 @@ def choose(classes: list[StorageClass], *, shared: bool, name: str | None) -> St
         name: the class that the user asks for; None for a suitable one.
 
     Raises:
-        InvalidInput: there is no such class, or none that serves the claim.
+        InvalidInput: the class does not exist, or no class serves the claim.
     """
     names = ", ".join(sorted(each.name for each in classes)) or "none"
     if name is not None:
@@ -96,7 +96,7 @@ def choose(classes: list[StorageClass], *, shared: bool, name: str | None) -> St
                     raise InvalidInput(
                         f"`storage_class` must serve several pods if the claim is shared, got {name!r}: an Azure disk "
                         "serves one node",
-                        hint="Write shared=False, or storage_class='azurefile-csi'.",
+                        hint="Pass shared=False, or storage_class='azurefile-csi'.",
                     )
                 return each
         raise InvalidInput(
@@ -113,13 +113,13 @@ def choose(classes: list[StorageClass], *, shared: bool, name: str | None) -> St
         kind = "several pods at the same time" if shared else "a pod"
         raise InvalidInput(
             f"`storage_class` must be given, because no class of the cluster is known to serve {kind}",
-            hint=f"The cluster has: {names}." + (" For one pod at a time, write shared=False." if shared else ""),
+            hint=f"The cluster has: {names}." + (" For one pod at a time, pass shared=False." if shared else ""),
         )
     return found[0]
 
 
 def usd_per_day(storage: StorageClass | None, size_gb: float) -> float | None:
-    """Return about what a volume costs in US dollars a day, by the list prices of East US; None if not known.
+    """Return an estimate of a volume's cost in US dollars per day, at the list prices of East US; None if not known.
 
     A standard file share costs what is stored on it. The price is that of a full one, without its transactions.
     """

@@ -55,7 +55,7 @@ class Claim:
         shared: whether pods on several nodes can use it at the same time.
         storage_class: the class that provides its volume; empty if it has none.
         state: ``Bound``, or ``Pending``: the volume is made when it is first used.
-        usd_per_day: about what it costs in US dollars a day, by the list prices of East US; None if not known.
+        usd_per_day: an estimate of its cost in US dollars per day, at the list prices of East US; None if not known.
     """
 
     name: str
@@ -100,7 +100,7 @@ def create(
     storage_class: str | None = None,
     namespace: str | None = None,
 ) -> Claim:
-    """Create a claim: storage for files that stays when pods and nodes go. An equal claim that exists is returned.
+    """Create a claim: storage for files that stays when pods and nodes are gone. An existing equal claim is returned.
 
     Args:
         aks: the cluster.
@@ -116,7 +116,7 @@ def create(
 
     Raises:
         InvalidInput: an argument is not valid, or no class of the cluster serves the claim.
-        AlreadyExists: a claim of this name exists and differs.
+        AlreadyExists: a different claim with this name exists.
         Forbidden: you may not create claims, or a quota does not allow it.
 
     Example:
@@ -134,7 +134,7 @@ def create(
     if existing is None:
         chosen = choose(classes, shared=shared, name=storage_class)
         if not are_known:
-            warn(f"The cluster's storage classes may not be read. AKS' documented class {chosen.name!r} is assumed.")
+            warn(f"You may not read the cluster's storage classes. AKS' documented class {chosen.name!r} is assumed.")
         try:
             return claim_of(aks.kube.create(_manifest(name, space, size, shared, chosen.name)), classes)
         except AlreadyExists:
@@ -166,7 +166,7 @@ def _same(claim: Claim, size: int, shared: bool, storage_class: str | None) -> C
     if claim.state == "Terminating":
         raise Conflict(
             f"claim {claim.name!r} is being deleted",
-            hint=f"Wait for that: storage.delete(aks, {claim.name!r}, namespace={claim.namespace!r}).",
+            hint=f"Wait until it is gone: storage.delete(aks, {claim.name!r}, namespace={claim.namespace!r}).",
         )
     differences = []
     if claim.size_gb != size:
@@ -178,7 +178,7 @@ def _same(claim: Claim, size: int, shared: bool, storage_class: str | None) -> C
     if differences:
         raise AlreadyExists(
             f"claim {claim.name!r} exists with {'; '.join(differences)}",
-            hint="Use it as it is, or create one of another name.",
+            hint="Use it as it is, or create a claim with another name.",
         )
     return claim
 
@@ -217,7 +217,7 @@ def list(aks: HasKube, *, namespace: str | None = None) -> pd.DataFrame:
         - storage_class (string): its class; NA if it has none.
         - state (string): ``Bound``; ``Pending`` before its first use; ``Lost`` or ``Terminating``.
         - pods (Int64): pods that use it now.
-        - usd_per_day (Float64): about what it costs in US dollars a day, by the list prices of East US; NA if not
+        - usd_per_day (Float64): an estimate of its cost in US dollars per day, at the list prices of East US; NA if not
           known. A standard file share costs what is stored on it: the price is that of a full one.
 
     Raises:
@@ -268,7 +268,7 @@ def delete(
     timeout: Timeout = 300,
     progress: bool | None = None,
 ) -> None:
-    """Delete a claim with all its files, and wait until it is gone. It may be gone already.
+    """Delete a claim with all its files, and wait until it is gone. Does nothing if it does not exist.
 
     Args:
         aks: the cluster.

@@ -75,7 +75,7 @@ def ls(
 
     Raises:
         InvalidInput: an argument is not valid.
-        NotFound: there is no such claim, or no such path in it.
+        NotFound: the claim, or the path in it, does not exist.
         Forbidden: you may not create Jobs or run programs in pods.
         WaitTimeout: time ran out.
 
@@ -140,15 +140,15 @@ def download(
 ) -> Transfer:
     """Copy a file or directory of a claim to this machine.
 
-    Files that are here already with the same size and modification time are not moved again, and a call that was
-    interrupted goes on where it ended. Each file gets its name when it is complete and its SHA-256 is right. Nothing
-    is written outside the target, whatever the names in the claim are.
+    Files that are here already with the same size and modification time are not copied again. After an interrupted
+    call, the next one continues where it stopped. Each file gets its name when it is complete and its SHA-256 is right.
+    Nothing is written outside the target, whatever the names in the claim are.
 
     Args:
         aks: the cluster.
         name: name of the claim.
         path: the file or directory in the claim; empty for all files.
-        to: path on this machine. None uses the own name of what is copied, in the working directory. ``"."`` puts the
+        to: path on this machine. None uses the name of what is copied, in the working directory. ``"."`` puts the
             content of a directory into the working directory. With ``/`` at the end, it is a directory that gets the
             copy under its own name.
         namespace: the claim's namespace; None uses the context's namespace.
@@ -157,16 +157,16 @@ def download(
 
     Returns:
         What was copied. Its ``left_out`` lists special files, links that lead out of the directory, and files that
-        disappeared meanwhile.
+        disappeared during the transfer.
 
     Raises:
         InvalidInput: an argument is not valid.
-        NotFound: there is no such claim, or no such path in it.
+        NotFound: the claim, or the path in it, does not exist.
         StorageError: a file cannot be read there, or its name leads out of the target.
         OSError: a file cannot be written here.
         Forbidden: you may not create Jobs or run programs in pods. The ``edit`` role of a namespace may.
         Unreachable: the connection broke and could not be opened again for five minutes.
-        WaitTimeout: time ran out. The next call goes on.
+        WaitTimeout: time ran out. The next call continues.
 
     Example:
         >>> storage.download(aks, "runs", "train-x7k2p", to="results")  # doctest: +SKIP
@@ -183,7 +183,7 @@ def download(
         job = _Download(where, target, to, Meter(bar))
         transfer(helper, job.run, lambda: job.meter.moved + job.meter.files, timer)
     if job.left_out:
-        warn(f"These are special files, lead out of the directory, or disappeared: {escaped(job.left_out)}")
+        warn(f"Special files, links out of the directory and vanished files were left out: {escaped(job.left_out)}")
     size = sum(entry.size for entry in job.files)
     return Transfer(str(job.path), len(job.files), size, job.meter.moved, job.meter.seconds, tuple(job.left_out))
 

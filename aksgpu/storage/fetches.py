@@ -1,4 +1,4 @@
-"""Copy a file of the web to a claim, from within the cluster."""
+"""Copy a file from the web to a claim, in the cluster."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def fetch(
     timeout: Timeout = None,
     progress: bool | None = None,
 ) -> Transfer:
-    """Copy a file of the web to a claim. The data does not pass through this machine.
+    """Copy a file from the web to a claim. The data does not pass through this machine.
 
-    The helper pod reads the URL, so it must be reachable from the cluster. A file of Azure Blob Storage has a URL with
-    a signature (SAS). The URL is not stored in the cluster. A download that was cut goes on where it ended if the
-    server can do that. A file that exists in the claim is replaced when the new one is complete.
+    The helper pod reads the URL, so it must be reachable from the cluster. For a file in Azure Blob Storage, pass its
+    URL with a signature (SAS). The URL is not stored in the cluster. A broken download continues where it stopped if
+    the server supports that. A file that exists in the claim is replaced when the new one is complete.
 
     Args:
         aks: the cluster.
@@ -51,12 +51,12 @@ def fetch(
 
     Raises:
         InvalidInput: an argument is not valid.
-        NotFound: there is no such claim.
+        NotFound: the claim does not exist.
         StorageFull: the claim has too little space left.
-        StorageError: the server refuses the URL, or the checksum is another one.
+        StorageError: the server refuses the URL, or the checksum differs.
         Forbidden: you may not create Jobs or run programs in pods. The ``edit`` role of a namespace may.
         Unreachable: the server or the cluster could not be reached for five minutes.
-        WaitTimeout: time ran out. The next call goes on.
+        WaitTimeout: time ran out. The next call continues.
 
     Example:
         >>> storage.fetch(aks, "data", "https://example.com/images.tar")  # doctest: +SKIP

@@ -177,7 +177,7 @@ class HelperPod:
                 found = pod_diagnosis.explain_pod(self._aks, pod)
             return found.verdict, found.fix
         except KubernetesError as failed:
-            return f"Why could not be found out: {failed.message}", ""
+            return f"The reason could not be found out: {failed.message}", ""
 
     def _create(self) -> None:
         name = f"storage-{self.claim[:_LONGEST_PREFIX].replace('.', '-').strip('-')}-{secrets.token_hex(_TOKEN_BYTES)}"
@@ -254,7 +254,7 @@ def transfer(helper: HelperPod, work: Callable[[Channel], T], moved: Callable[[]
     Args:
         helper: the helper pod.
         work: does it, and resumes it when it is called again.
-        moved: returns how much was moved until now. As long as it grows, the connection is opened again.
+        moved: returns how much has been moved so far. As long as it grows, the connection is reopened.
         timer: the rest of the caller's timeout.
 
     Raises:
@@ -276,7 +276,7 @@ def transfer(helper: HelperPod, work: Callable[[Channel], T], moved: Callable[[]
                     f"claim {helper.claim}: not done after {timer.limit:g} s, because {cut.message}",
                     state=cut.message,
                     timeout=timer.limit,
-                    hint="Call it again: it goes on where it ended.",
+                    hint="Call it again: it continues where it stopped.",
                 ) from cut
             if time.monotonic() - progressed > PATIENCE_SECONDS:
                 raise

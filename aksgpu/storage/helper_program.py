@@ -1,6 +1,6 @@
 """The program of the helper pod: it reads and writes the files of a claim for a client that is connected by exec.
 
-It uses the standard library only and works with Python 3.8, because the image is the user's. Its text travels in an
+It uses the standard library only and works with Python 3.8, because the image is the user's. Its text is in an
 environment variable of the pod.
 
     idle    the main process of the pod: it ends when no client has sent anything for a while
@@ -332,7 +332,7 @@ def send_file(wire: Wire, base: Path, entry: List[Any], index: int, offset: int)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file that is no link. A pipe that has taken the file's place does not block."""
+    """Open a file that is not a link. A pipe that has replaced the file does not block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     return os.fdopen(descriptor, "rb")
 
@@ -503,7 +503,7 @@ def serve_put(wire: Wire, request: Header) -> None:
 
 
 def serve_fetch(wire: Wire, request: Header) -> None:
-    """Download a URL to a file. A download that was cut goes on where it ended, if the server can do that."""
+    """Download a URL to a file. A broken download continues where it stopped, if the server supports that."""
     path = inside(request["path"])
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)

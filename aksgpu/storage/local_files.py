@@ -188,6 +188,6 @@ class Target:
 
 def _hostile(relative: str) -> StorageError:
     return StorageError(
-        f"the claim has a file named {relative!r}, which leads out of the target directory. It was not written",
+        f"the claim has a file named {relative!r}, which leads out of the target directory; it was not written",
         hint="Download another directory of the claim, or rename the file with a Job.",
     )

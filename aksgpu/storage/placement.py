@@ -1,7 +1,7 @@
 """The nodes on which the helper pod of a claim should run.
 
-A disk is made in the zone of its first pod, and can then be used in that zone only. So the helper pod goes where GPU
-nodes are. It asks for no GPU, and prefers other nodes of the zone.
+A disk is created in the zone of its first pod, and can then be used in that zone only. So the helper pod runs in a zone
+with GPU nodes. It asks for no GPU, and prefers other nodes of the zone.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _same_zone(aks: HasKube, nodes: list[Node] | None, name: str) -> Object | No
         zones = _zones_of_pools(aks)
     if not zones and nodes is None:
         warn(
-            f"The cluster's nodes may not be listed, so the disk of claim {name!r} is made in any zone. "
+            f"You may not list the cluster's nodes, so the disk of claim {name!r} is made in any zone. "
             "GPU nodes of another zone cannot use it."
         )
     if not zones:

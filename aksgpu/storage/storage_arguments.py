@@ -65,14 +65,14 @@ def local_source(value: object) -> Path:
 
 
 def url(value: object) -> str:
-    """Return a URL of the web."""
+    """Return a URL with http:// or https://."""
     if isinstance(value, str) and value.isprintable() and " " not in value:
         parts = urlsplit(value)
         if parts.scheme in ("http", "https") and parts.hostname:
             return value
     raise InvalidInput(
         f"`url` must begin with https:// or http://, got {shown(value)}",
-        hint="A file of Azure Blob Storage has a URL with a signature (SAS), which the portal and `az` make.",
+        hint="For a file in Azure Blob Storage, make a URL with a signature (SAS) in the portal or with `az`.",
     )
 
 

@@ -111,7 +111,7 @@ def escaped(paths: tuple[str, ...] | list[str]) -> str:
 
 @contextlib.contextmanager
 def resumable(what: str) -> Iterator[None]:
-    """Say after an interrupt that the next call goes on."""
+    """Say after an interrupt that the next call continues."""
     try:
         yield
     except KeyboardInterrupt:

@@ -42,9 +42,9 @@ def upload(
 ) -> Transfer:
     """Copy a file or directory of this machine to a claim.
 
-    Files that are there already with the same size and modification time are not sent again. So a call that was
-    interrupted goes on where it ended, in the middle of a file too. Each file gets its name in the claim when it is
-    complete and its SHA-256 is right. Files of the claim that are not in the source stay.
+    Files that are there already with the same size and modification time are not sent again. After an interrupted
+    call, the next one continues where it stopped, even in the middle of a file. Each file gets its name in
+    the claim when it is complete and its SHA-256 is right. Files of the claim that are not in the source stay.
 
     The files go through a small helper pod, which is deleted at the end.
 
@@ -63,12 +63,12 @@ def upload(
 
     Raises:
         InvalidInput: an argument is not valid.
-        NotFound: there is no such claim.
+        NotFound: the claim does not exist.
         StorageFull: the claim has too little space left.
-        StorageError: a file cannot be read here, or not be written there.
+        StorageError: a file cannot be read here or written there.
         Forbidden: you may not create Jobs or run programs in pods. The ``edit`` role of a namespace may.
         Unreachable: the connection broke and could not be opened again for five minutes.
-        WaitTimeout: time ran out. The next call goes on.
+        WaitTimeout: time ran out. The next call continues.
 
     Example:
         >>> storage.upload(aks, "data", "images/")  # doctest: +SKIP
@@ -82,7 +82,7 @@ def upload(
     timer = Timer(timeout)
     entries, left_out = scan(path)
     if left_out:
-        warn(f"These are no files or directories, or lead nowhere, and are left out: {escaped(left_out)}")
+        warn(f"These are left out, because they are not files or directories, or lead nowhere: {escaped(left_out)}")
     helper = HelperPod(aks, name, namespace=space, timer=timer, read_only=False, progress=progress)
     with resumable(f"uploading to {name}"), helper, Progress(f"uploading to {name}", show=progress) as bar:
         job = _Upload(name, path, target, entries, Meter(bar))
@@ -211,6 +211,6 @@ class _Upload:
 
 def _changed(path: Path) -> StorageError:
     return StorageError(
-        f"{path} changed while it was uploaded: its checksum is another one in the claim",
+        f"{path} changed while it was uploaded: its checksum in the claim differs",
         hint="Call it again when the file no longer changes.",
     )

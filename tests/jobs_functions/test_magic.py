@@ -206,7 +206,7 @@ def test_a_session_that_has_ended_is_replaced_with_a_word(notebook: Notebook, ak
 
     wait_for(is_over, 60)
     found = notebook.text("%%gpu --gpus 0 --env ROUND=1\nprint('name' in globals())")
-    assert "was idle for 0.5 s. A new session starts; the names of the former one are gone." in found
+    assert "was idle for 0.5 s. A new session starts; the names of the old one are gone." in found
     assert found.endswith("False\n")
 
 

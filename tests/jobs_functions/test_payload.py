@@ -1,4 +1,4 @@
-"""What travels by value and what by reference, and what explain() says about it."""
+"""What is sent by value and what by reference, and what explain() says about it."""
 
 from __future__ import annotations
 

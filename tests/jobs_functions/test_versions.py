@@ -209,7 +209,7 @@ def counter() -> Any:
     ],
 )
 def test_what_source_cannot_express_is_refused_by_name(function: Any, args: tuple[Any, ...], named: str) -> None:
-    with pytest.raises(InvalidInput, match="cannot travel as source") as raised:
+    with pytest.raises(InvalidInput, match="cannot be sent as source") as raised:
         pack(function, *args, mode="source")
     assert named in raised.value.message
 

@@ -40,14 +40,15 @@ the Job instead.
 
 SCORE = """## Score
 
-The cases in `tests/data/failures` are texts that programs, Azure and Kubernetes print, each after a public report of a
-user. `python tests/support/failures_page.py --score` diagnoses them and prints this line. A case is *half* right if
-only the cause or only the fix is right. The cases were known when the tables were written, so other texts may do worse.
+The cases in `tests/data/failures` are texts that programs, Azure and Kubernetes print, each taken from a public
+report. `python tests/support/failures_page.py --score` diagnoses them and prints this line. A case is *half* right if
+only the cause or only the fix is right. The cases were known when the tables were written, so the score for other texts
+may be lower.
 
 """
 
-RULES_TEXT = """Texts of the scheduler, of the cluster autoscaler and of node auto-provisioning. The nodes themselves
-say more: the rules that compare a pod with each node are tried first. They are, in their order:
+RULES_TEXT = """Texts of the scheduler, of the cluster autoscaler and of node auto-provisioning. The state of the nodes
+says more, so the rules that compare a pod with each node are tried first, in this order:
 
 """
 
@@ -57,7 +58,7 @@ PROGRAM_TABLES: tuple[tuple[str, str, tuple[FailureText, ...]], ...] = (
     ("Shared memory and disks", "", STORAGE_TEXTS),
     (
         "Several processes",
-        "The first error of the process that failed first is what counts. The others only lose their connection.",
+        "The diagnosis names the first error of the process that failed first. The others only lost their connection.",
         (*DISTRIBUTED_TEXTS, *WRAPPER_TEXTS),
     ),
     ("What an image lacks, and what a program cannot reach", "", IMAGE_CONTENT_TEXTS),
@@ -110,7 +111,7 @@ def _scheduling() -> Iterator[str]:
     )
     lines = [
         "## Taints\n",
-        "Only taints of pools are to be tolerated. These mean something else, and no workload should tolerate them:\n",
+        "Tolerate only the taints of pools. These taints mean something else, and no workload should tolerate them:\n",
         "| Taint | The node ... |",
         "|---|---|",
     ]
