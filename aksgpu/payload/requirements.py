@@ -133,7 +133,7 @@ def _checked(line: str, where: str) -> str:
     is_path = first.startswith((".", "/", "~", "file:")) or first.endswith((".whl", ".tar.gz", ".zip"))
     if option in _EDITABLE or (not option and is_path and "://" not in first.removeprefix("file://")):
         raise InvalidInput(
-            f"`{where}` must name packages of an index, got {shown(line)}, which is a path or an editable installation",
+            f"`{where}` must name packages of an index, got {shown(line)}, which is a path on this machine or editable",
             hint="Modules of your project are sent with the function. Leave the line out.",
         )
     return line
