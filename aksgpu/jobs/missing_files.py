@@ -21,7 +21,10 @@ def missing_file_note(text: str) -> str:
     if not exists:
         return ""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        return f"{name} exists on this machine, but not in the pod. Put it on a claim, or name it in include= by a relative path."
+        return (
+            f"{name} exists on this machine, but not in the pod. Put it on a claim, or name it in include= by a "
+            "relative path."
+        )
     return f"{name} exists on this machine, but not in the pod. include=[{name!r}] sends it to the pod."
 
 

@@ -22,7 +22,10 @@ def test_the_note_names_the_option(cpu: jobs.Executor, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as missing:
         cpu.submit(read, "settings.json").result(TIMEOUT)
-    note = "[aksgpu] settings.json exists on this machine, but not in the pod. include=['settings.json'] sends it to the pod."
+    note = (
+        "[aksgpu] settings.json exists on this machine, but not in the pod. include=['settings.json'] sends it to the "
+        "pod."
+    )
     assert missing.value.__notes__ == [note]
     assert note in "".join(traceback.format_exception(missing.value))
     with pytest.raises(FileNotFoundError) as absent:
