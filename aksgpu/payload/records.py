@@ -52,6 +52,8 @@ LARGEST_SUMMARY = 400
 """Bytes of the readable line before the record in a termination message."""
 LARGEST_FRAMED_BODY = 4 * 1024 * 1024
 """Bytes of a compressed body that is written to the log in frames. Kubelets rotate a log at 10 MiB by default."""
+CUT = b"..."
+"""The end of a line that was cut."""
 FRAME_CHARACTERS = 8000
 """Characters of the record in one frame. Container runtimes split lines of more than 16 KiB."""
 
@@ -133,10 +135,10 @@ def _mac(header: bytes, stored: bytes, key: bytes) -> bytes:
 def message(summary: str, text: str) -> str:
     """Return a termination message: a line that people read, and the text of a record."""
     # A text of the program may have characters that UTF-8 cannot encode.
-    line = " ".join(summary.encode("utf-8", "replace").decode().split())
-    while len(line.encode()) > LARGEST_SUMMARY:
-        line = line[:-10] + "..." if len(line) > 20 else ""
-    return line + "\n" + text
+    line = " ".join(summary.encode("utf-8", "replace").decode().split()).encode()
+    if len(line) > LARGEST_SUMMARY:
+        line = line[: LARGEST_SUMMARY - len(CUT)].decode("utf-8", "ignore").encode() + CUT
+    return line.decode() + "\n" + text
 
 
 def readable(termination_message: str) -> str:

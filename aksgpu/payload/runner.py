@@ -81,6 +81,8 @@ SLOW_INSTALLATION = 60.0
 """Seconds of an installation after which an image is suggested."""
 SHOWN_FILES = 5
 """Files that a notice about lost files names."""
+SHORTER = (200, 80, 20)
+"""Characters of the texts of a record that is too long for a message."""
 LONGEST_SHOWN_NAME = 80
 """Characters of each of their names, from the end."""
 
@@ -390,8 +392,21 @@ def report(outcome: dict[str, Any], body: bytes, key: bytes) -> None:
         if where == "log":
             write_whole(RESULT, records.encode(header, body, key).encode())
             wait_for_sidecar()
-        whole = records.message(summary, records.encode(header, b"", key))
+        whole = short_message(summary, header, key)
     MESSAGE.write_text(whole, encoding="utf-8")
+
+
+def short_message(summary: str, header: dict[str, Any], key: bytes) -> str:
+    """Return the message of a record without its body. Its texts are cut, so that Kubernetes does not cut the record.
+
+    In JSON, a character can take twelve bytes.
+    """
+    for characters in (records.LARGEST_SUMMARY, *SHORTER):
+        cut = {name: str(header[name])[:characters] for name in ("text", "lost") if name in header}
+        whole = records.message(summary, records.encode({**header, **cut}, b"", key))
+        if len(whole.encode()) <= records.LARGEST_MESSAGE:
+            break
+    return whole
 
 
 def keep_in_output(outcome: dict[str, Any], body: bytes, key: bytes) -> bool:

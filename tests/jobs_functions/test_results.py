@@ -57,8 +57,8 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(runner, "RESULT", tmp_path / "result")
     monkeypatch.setattr(runner, "READY", tmp_path)
 
-    def call(body: bytes) -> tuple[str, records.Record]:
-        runner.report({"kind": "value", "text": "a value"}, body, KEY)
+    def call(body: bytes, **fields: str) -> tuple[str, records.Record]:
+        runner.report({"kind": "value", "text": "a value", **fields}, body, KEY)
         message = (tmp_path / "message").read_text()
         record = records.decode(records.record_text(message), KEY)
         if record.header["where"] == "log":
@@ -127,6 +127,14 @@ def test_frames_that_are_not_complete_are_no_value(damage: str) -> None:
 def test_a_text_that_cannot_be_encoded_does_not_lose_the_outcome(report: Any) -> None:
     assert records.message("\udcff failed", "aksgpu1.x").startswith("? failed\n")
     assert report(b"value")[1].body == b"value"
+
+
+def test_a_text_of_any_length_and_script_leaves_room_for_the_record(report: Any) -> None:
+    for text in ("x" * 5_000_000, "\u8bad\u7ec3" * 300, "\N{FIRE}" * 500):
+        message, record = report(noise(100_000), text=text, lost="\N{FIRE}" * 400)
+        assert len(message.encode()) <= records.LARGEST_MESSAGE
+        assert record.header["text"].startswith(text[:20])
+        assert len(record.body) == 100_000
 
 
 def test_a_cut_or_forged_message_is_no_value() -> None:
