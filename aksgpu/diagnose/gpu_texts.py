@@ -130,7 +130,7 @@ GPU_TEXTS = (
         name="driver and libraries differ",
         pattern=r"Driver/library version mismatch(?:.{0,400}?NVML library version: (?P<library>[\d.]{1,20}))?",
         kind=errors.DriverMismatch,
-        verdict="the node's driver and its libraries are of different versions",
+        verdict="the node's driver and its libraries have different versions",
         cure=Cure(
             f"Use a newer node image: {_UPGRADE}. Image 202607.02.0 has this defect.",
             "from aksgpu import capacity\ncapacity.nodes(aks)",
@@ -440,9 +440,8 @@ GPU_TEXTS = (
         r"|DNN library is not found|Could not create cudnn handle"
         r"|FAILED_PRECONDITION: DNN library initialization failed",
         kind=errors.DriverMismatch,
-        verdict="the image's cuDNN does not fit its framework, or the GPU's memory was full when cuDNN started (which "
-        "of "
-        "the two, the text does not say)",
+        verdict="the image's cuDNN does not fit its framework, or the GPU's memory was full when cuDNN started (the "
+        "text does not say which)",
         cure=Cure(
             "Use an image in which framework and cuDNN come together (nvcr.io/nvidia/pytorch, "
             "nvcr.io/nvidia/tensorflow), "

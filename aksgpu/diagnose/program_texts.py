@@ -222,7 +222,7 @@ DISTRIBUTED_TEXTS = (
         source="https://github.com/pytorch/pytorch/issues/118369",
     ),
 )
-"""Trainings with several processes."""
+"""Training with several processes."""
 
 _APT = "RUN apt-get update && apt-get install -y"
 
@@ -352,7 +352,7 @@ IMAGE_CONTENT_TEXTS = (
         name="the image is for another processor",
         pattern=r"exec format error|Exec format error|no match for platform in manifest|Illegal instruction"
         r"|does not match the specified platform|image operating system [^\n]{1,40} cannot be used on this platform",
-        verdict="the image is built for another processor than the node's",
+        verdict="the image is built for a different processor than the node's",
         cure=Cure(
             "Build the image for the node's processor (docker buildx build --platform linux/amd64,linux/arm64): most "
             "GPU "

@@ -22,9 +22,10 @@ def missing_file_note(text: str) -> str:
         return ""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return (
-            f"{name} exists on this machine, but not in the pod. Put it on a claim, or include= it by a relative path."
+            f"{name} exists on this machine, but not in the pod. Put it on a claim, or name it in include= by a "
+            "relative path."
         )
-    return f"{name} exists on this machine, but not in the pod. include=[{name!r}] takes it along."
+    return f"{name} exists on this machine, but not in the pod. include=[{name!r}] sends it to the pod."
 
 
 def _file_of(text: str) -> str:

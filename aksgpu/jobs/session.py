@@ -56,7 +56,7 @@ class Session:
     """A pod that runs functions one after another. Returned by :meth:`Executor.session`; a context manager.
 
     Call it with a function and its arguments; it returns the function's value. What the function prints appears here,
-    and exceptions are raised here. An interrupt raises KeyboardInterrupt in the function, and the session lives on.
+    and exceptions are raised here. An interrupt raises KeyboardInterrupt in the function, and the session continues.
 
     Calls from several threads run one after another.
 
@@ -243,7 +243,7 @@ class Session:
         if self._instance and hello["instance"] != self._instance:
             connection.close()
             raise SessionEnded(
-                f"the pod of session {self.job.name} was replaced, and what was loaded is gone",
+                f"the pod of session {self.job.name} was replaced, and its loaded state is gone",
                 hint="Close it, and open another one: gpu.session().",
             )
         self._instance = hello["instance"]

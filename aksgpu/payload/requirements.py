@@ -133,7 +133,7 @@ def _checked(line: str, where: str) -> str:
     is_path = first.startswith((".", "/", "~", "file:")) or first.endswith((".whl", ".tar.gz", ".zip"))
     if option in _EDITABLE or (not option and is_path and "://" not in first.removeprefix("file://")):
         raise InvalidInput(
-            f"`{where}` must name packages of an index, got {shown(line)}, which is on this machine",
+            f"`{where}` must name packages of an index, got {shown(line)}, which is a path on this machine or editable",
             hint="Modules of your project are sent with the function. Leave the line out.",
         )
     return line
@@ -173,8 +173,8 @@ def _pinned(name: str) -> str:
     source = _source(distribution)
     if source:
         raise InvalidInput(
-            f"`packages` 'auto' must find packages of an index, and {name} is installed from {source}",
-            hint="Give packages=[...] by hand, or build an image with it.",
+            f"`packages` 'auto' needs packages that are installed from an index, and {name} is installed from {source}",
+            hint="Pass packages=[...], or build an image that has it.",
         )
     # A local label, such as +cpu or +cu128, names a build that the package's usual index does not have.
     return f"{name}=={distribution.version.partition('+')[0]}"

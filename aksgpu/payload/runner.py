@@ -147,7 +147,7 @@ def read_body(header: dict[str, Any], key: bytes) -> dict[str, bytes]:
     digest = hashlib.sha256(stored).hexdigest()
     mac = hmac.new(key, stored, hashlib.sha256).hexdigest()
     if digest != header["sha256"] or not hmac.compare_digest(mac, header["hmac"]):
-        raise Refused("damaged", "the payload is incomplete, or was changed on its way", records.PAYLOAD_DAMAGED)
+        raise Refused("damaged", "the payload is incomplete or was changed in transit", records.PAYLOAD_DAMAGED)
     with zipfile.ZipFile(io.BytesIO(stored)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 

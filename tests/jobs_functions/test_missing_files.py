@@ -1,4 +1,4 @@
-"""A file of this machine that the pod does not have: the exception says how to take it along."""
+"""A file of this machine that the pod does not have: the exception says how to send it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def test_the_note_names_the_option(cpu: jobs.Executor, tmp_path: Path, monkeypat
     with pytest.raises(FileNotFoundError) as missing:
         cpu.submit(read, "settings.json").result(TIMEOUT)
     note = (
-        "[aksgpu] settings.json exists on this machine, but not in the pod. include=['settings.json'] takes it along."
+        "[aksgpu] settings.json exists on this machine, but not in the pod. include=['settings.json'] sends it to the "
+        "pod."
     )
     assert missing.value.__notes__ == [note]
     assert note in "".join(traceback.format_exception(missing.value))
@@ -35,9 +36,9 @@ def test_the_note_names_the_option(cpu: jobs.Executor, tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        ("FileNotFoundError: [Errno 2] No such file or directory: 'a.txt'", "include=['a.txt'] takes it along"),
-        ("FileNotFoundError: [Errno 2] No such file or directory: 'data'", "include=['data'] takes it along"),
-        ("FileNotFoundError: /x/a.npy not found: 'a.txt'", "include=['a.txt'] takes it along"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'a.txt'", "include=['a.txt'] sends it to the pod"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'data'", "include=['data'] sends it to the pod"),
+        ("FileNotFoundError: /x/a.npy not found: 'a.txt'", "include=['a.txt'] sends it to the pod"),
         ("FileNotFoundError: [Errno 2] No such file or directory: '../up/a.txt'", "Put it on a claim"),
         ("FileNotFoundError: [Errno 2] No such file or directory: 'b.txt'", ""),
         ("FileNotFoundError: a.txt", ""),
