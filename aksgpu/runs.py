@@ -28,7 +28,7 @@ from aksgpu import history
 from aksgpu.common.arguments import integer, shown
 from aksgpu.common.frames import frame
 from aksgpu.errors import InvalidInput, KubernetesError, NotFound
-from aksgpu.jobs.gpu_table import gpu_table
+from aksgpu.jobs.gpu_sample_table import gpu_table
 from aksgpu.jobs.job import Job
 from aksgpu.metrics import canonical
 from aksgpu.metrics.values import better_value

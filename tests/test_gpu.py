@@ -18,7 +18,7 @@ from support.polling import wait_for
 
 from aksgpu import errors, history, jobs, runs
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import Job, nvidia_smi
+from aksgpu.jobs import Job, nvidia_smi_samples
 from aksgpu.payload import gpu_sampler
 from aksgpu.payload.gpu_sampler import Nvml, NvmlProblem, Samples, from_lines, read_lines, row_of, to_line
 
@@ -234,7 +234,7 @@ def test_a_directory_that_is_gone_harms_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_the_output_of_nvidia_smi_is_read() -> None:
     output = "0, 87, 11540, 15360, 68.31, 61\n1, [N/A], [N/A], [N/A], [Not Supported], N/A\nsome warning\n"
-    first, second = nvidia_smi.parse(output, 5.0)
+    first, second = nvidia_smi_samples.parse(output, 5.0)
     assert first["utilization"] == 87
     assert first["memory_used"] == 11540 * 1024 * 1024
     assert (first["power"], first["temperature"]) == (68.31, 61)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from aksgpu import metrics, plots
 from aksgpu.errors import InvalidInput
-from aksgpu.jobs.gpu_table import gpu_table
+from aksgpu.jobs.gpu_sample_table import gpu_table
 from aksgpu.payload.gpu_sampler import Samples, row_of
 
 START = pd.Timestamp("2026-11-28T12:00:00Z")

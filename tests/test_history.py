@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from aksgpu import errors, history, metrics, runs
-from aksgpu.history import frame_file, store
+from aksgpu.history import frame_file, run_store
 
 
 @pytest.fixture(autouse=True)
@@ -109,14 +109,14 @@ def test_no_run_and_no_directory() -> None:
 
 
 def test_the_number_of_runs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MOST_RUNS", 3)
+    monkeypatch.setattr(run_store, "MOST_RUNS", 3)
     for number in range(5):
         history.save(facts(number=number), LOG, {})
     assert runs.list()["run"].str.slice(-8).tolist() == ["00000004", "00000003", "00000002"]
 
 
 def test_the_bytes_of_all_runs_are_bounded(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MOST_BYTES", 4000)
+    monkeypatch.setattr(run_store, "MOST_BYTES", 4000)
     for number in range(12):
         history.save(facts(number=number), LOG, {"metrics": table()})
     used = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
@@ -143,7 +143,7 @@ def test_a_damaged_run_is_reported_and_left_out(directory: Path) -> None:
     history.save(facts(number=2), LOG, {})
     damaged = next(directory.glob("*00000001")) / "run.json"
     damaged.write_text("{")
-    with pytest.warns(store.DamagedRun, match="00000001"):
+    with pytest.warns(run_store.DamagedRun, match="00000001"):
         assert len(runs.list()) == 1
 
 

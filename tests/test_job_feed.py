@@ -17,7 +17,7 @@ from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
 from aksgpu.jobs.device_words import DeviceWords
 from aksgpu.jobs.gpu_notes import GpuNotes, gpu_notes
-from aksgpu.jobs.gpu_table import gpu_table
+from aksgpu.jobs.gpu_sample_table import gpu_table
 from aksgpu.jobs.job_feed import JobFeed
 from aksgpu.logs import read_attempts
 from aksgpu.logs.growing_logs import GrowingLogs

@@ -6,7 +6,7 @@ a directory for each run, and its size is bounded. :mod:`aksgpu.runs` lists, com
 
 from __future__ import annotations
 
-from aksgpu.history.store import (
+from aksgpu.history.run_store import (
     MOST_BYTES,
     MOST_RUNS,
     StoredRun,

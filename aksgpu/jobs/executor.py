@@ -17,9 +17,9 @@ from aksgpu.jobs.executor_manifest import PARAMETERS
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
-from aksgpu.jobs.launch import launch
+from aksgpu.jobs.job_launch import launch
 from aksgpu.jobs.many_jobs import MapResults
-from aksgpu.jobs.notices import note_earlier_runs, remember
+from aksgpu.jobs.run_notices import note_earlier_runs, remember
 from aksgpu.jobs.session import Session, open_session
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster

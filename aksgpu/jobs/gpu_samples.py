@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unauthorized
-from aksgpu.jobs import nvidia_smi
+from aksgpu.jobs import nvidia_smi_samples
 from aksgpu.jobs.executor_manifest import EXECUTOR, MAIN, SIDECAR
-from aksgpu.jobs.gpu_table import gpu_table
-from aksgpu.jobs.nvidia_smi import NoSample
+from aksgpu.jobs.gpu_sample_table import gpu_table
+from aksgpu.jobs.nvidia_smi_samples import NoSample
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.job_logs import first_attempts
@@ -133,7 +133,7 @@ class _PodSamples:
             return
         self._next = now + INTERVAL_SECONDS
         try:
-            rows = nvidia_smi.sample(aks, pod)
+            rows = nvidia_smi_samples.sample(aks, pod)
         except NoSample as failed:
             if str(failed) != "the pod has ended":
                 self.problem = str(failed)
@@ -236,7 +236,7 @@ def _samples_itself(pod: Object) -> bool:
 
 def _runs(pod: Object) -> bool:
     """Return whether the container with the GPU runs."""
-    name = nvidia_smi.container_of(pod)
+    name = nvidia_smi_samples.container_of(pod)
     for entry in (pod.get("status") or {}).get("containerStatuses") or ():
         if entry["name"] == name:
             return "running" in (entry.get("state") or {})

@@ -33,12 +33,12 @@ from aksgpu.jobs import (
     job_cancellation,
     job_outcome,
     output_claim,
-    pod_ports,
+    port_forwarding,
     run_record,
 )
 from aksgpu.jobs.failure_record import FailureRecord, PullRecord, held_gpus
 from aksgpu.jobs.gpu_notes import GpuNotes, gpu_notes
-from aksgpu.jobs.gpu_table import joined_tables
+from aksgpu.jobs.gpu_sample_table import joined_tables
 from aksgpu.jobs.job_feed import JobFeed
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.live_manifest import manifest_of
@@ -881,7 +881,7 @@ class Job:
             >>> with job.forward(6006) as forward:  # doctest: +SKIP
             ...     print(forward.url)
         """
-        return pod_ports.forward(self.cluster, self.name, self.namespace, port, local_port, timeout, progress)
+        return port_forwarding.forward(self.cluster, self.name, self.namespace, port, local_port, timeout, progress)
 
     def delete(self, *, timeout: Timeout = 300, progress: bool | None = None) -> None:
         """Delete the Job with its pods and their logs, and wait until they are gone.

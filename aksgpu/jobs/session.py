@@ -22,8 +22,8 @@ from aksgpu.jobs.executor_manifest import MAIN
 from aksgpu.jobs.executor_options import ExecutorOptions
 from aksgpu.jobs.failure_record import PullRecord
 from aksgpu.jobs.job import Job
+from aksgpu.jobs.job_launch import launch
 from aksgpu.jobs.job_status import JobStatus
-from aksgpu.jobs.launch import launch
 from aksgpu.jobs.session_connection import Message, SessionConnection
 from aksgpu.jobs.session_output import SessionOutput
 from aksgpu.kube import pod_facts

@@ -402,7 +402,8 @@ def short_message(summary: str, header: dict[str, Any], key: bytes) -> str:
     In JSON, a character can take twelve bytes.
     """
     for characters in (records.LARGEST_SUMMARY, *SHORTER):
-        cut = {name: str(header[name])[:characters] for name in ("text", "lost") if name in header}
+        texts = [name for name in ("text", "lost") if name in header]
+        cut: dict[str, Any] = {name: str(header[name])[:characters] for name in texts}
         whole = records.message(summary, records.encode({**header, **cut}, b"", key))
         if len(whole.encode()) <= records.LARGEST_MESSAGE:
             break

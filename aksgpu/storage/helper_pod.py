@@ -22,7 +22,7 @@ from aksgpu.kube.client import HasKube
 from aksgpu.storage import helper_program
 from aksgpu.storage.claims import CREATED_BY, claim_of, require
 from aksgpu.storage.helper_channel import Channel, ConnectionCut
-from aksgpu.storage.placement import place
+from aksgpu.storage.helper_placement import place
 from aksgpu.waiting import Timer, deadline, pause, wait_until
 
 __all__ = ["IDLE_SECONDS", "PATIENCE_SECONDS", "HelperPod", "transfer"]

@@ -18,7 +18,7 @@ from support.polling import wait_for
 
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import executor_manifest, launch
+from aksgpu.jobs import executor_manifest, job_launch
 from aksgpu.jobs.executor_options import ExecutorOptions
 
 TIMEOUT = 120
@@ -200,7 +200,7 @@ def test_what_is_no_function_is_refused(cpu: jobs.Executor) -> None:
 
 @pytest.mark.parametrize("what", ["train", "<lambda>", "_private", "1st", "Ünïcode", "a" * 300, "", "Train_Model"])
 def test_generated_names_suit_host_names(what: str) -> None:
-    name = launch.new_name(what)
+    name = job_launch.new_name(what)
     assert len(name) <= 50
     assert name[0].isalpha()
     assert ExecutorOptions.checked(name=name).name == name
@@ -293,7 +293,7 @@ def test_an_interrupt_leaves_nothing_behind(aks: Cluster, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     # A real interrupt cannot be timed to come between two requests.
-    monkeypatch.setattr(launch, "_start", interrupted)
+    monkeypatch.setattr(job_launch, "_start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         jobs.Executor(aks, gpus=0, root=HERE).map(value, [1, 2])
     wait_for(lambda: aks.kube.find("Job", names[0]) is None, 60)
@@ -333,7 +333,7 @@ def test_a_kernel_that_is_killed_leaves_a_suspended_job_that_the_next_submit_rep
     assert left["spec"]["suspend"]
     assert LAUNCHING in left["metadata"]["labels"]
     assert aks.kube.list("Pod", label_selector="batch.kubernetes.io/job-name=killed") == []
-    monkeypatch.setattr(launch, "_OTHER_KERNEL_SECONDS", 0)
+    monkeypatch.setattr(job_launch, "_OTHER_KERNEL_SECONDS", 0)
     job = jobs.Executor(aks, gpus=0, name="killed", root=HERE).submit(value, 3)
     assert job.result(TIMEOUT) == 3
     job.delete()
@@ -346,7 +346,7 @@ def test_an_abandoned_launch_is_removed_by_a_later_one(
     cpu = jobs.Executor(aks, gpus=0, root=HERE)
     cpu.submit(value, 1)
     assert aks.kube.find("Job", "abandoned") is not None
-    monkeypatch.setattr(launch, "_ABANDONED", timedelta(0))
+    monkeypatch.setattr(job_launch, "_ABANDONED", timedelta(0))
     cpu.submit(value, 1)
     wait_for(lambda: aks.kube.find("Job", "abandoned") is None, 60)
 

@@ -13,7 +13,7 @@ from support.polling import wait_for
 from aksgpu import cluster, jobs, plugin, storage
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
-from aksgpu.storage import placement
+from aksgpu.storage import helper_placement
 
 ZONE_OF_DISK = "aksgpu.dev/disk-zone"
 TIMEOUT = 180
@@ -52,8 +52,8 @@ def test_a_pool_without_nodes_has_a_zone_too(zonal: Cluster, tmp_path: Path) -> 
     cluster.add_gpu_pool(zonal, "empty", vm_size="Standard_NC4as_T4_v3", count=0, zones=["3"])
     spec: dict[str, Any] = {}
     claim = {"metadata": {"name": "new", "namespace": "default"}, "status": {"phase": "Pending"}}
-    assert placement._zones_of_pools(zonal) == ["eastus-2", "eastus-3"]
-    placement.place(zonal, spec, claim, shared=False)
+    assert helper_placement._zones_of_pools(zonal) == ["eastus-2", "eastus-3"]
+    helper_placement.place(zonal, spec, claim, shared=False)
     required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (term,) = required["nodeSelectorTerms"]
     assert term["matchExpressions"][0]["values"] == ["eastus-2"], "nodes that exist decide"
@@ -63,7 +63,7 @@ def test_a_pool_without_nodes_has_a_zone_too(zonal: Cluster, tmp_path: Path) -> 
 def test_a_shared_claim_prefers_nodes_without_gpus(zonal: Cluster) -> None:
     spec: dict[str, Any] = {}
     claim = {"metadata": {"name": "new", "namespace": "default"}, "status": {"phase": "Bound"}}
-    placement.place(zonal, spec, claim, shared=True)
+    helper_placement.place(zonal, spec, claim, shared=True)
     (preferred,) = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     (rule,) = preferred["preference"]["matchExpressions"]
     assert (rule["operator"], rule["values"]) == ("NotIn", ["gpunp"])
@@ -88,7 +88,7 @@ def test_a_disk_in_use_is_read_on_its_node(zonal: Cluster, tmp_path: Path) -> No
     zonal.kube.create(pod)
     wait_for(lambda: zonal.kube.get("Pod", "user")["status"]["phase"] == "Running", 120)
     spec: dict[str, Any] = {}
-    placement.place(zonal, spec, zonal.kube.get("PersistentVolumeClaim", "busy"), shared=False)
+    helper_placement.place(zonal, spec, zonal.kube.get("PersistentVolumeClaim", "busy"), shared=False)
     required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (field,) = required["nodeSelectorTerms"][0]["matchFields"]
     assert field["values"] == [zonal.kube.get("Pod", "user")["spec"]["nodeName"]]
