@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from aksgpu.errors import InvalidInput
-from aksgpu.payload import records
+from aksgpu.payload import records, session_packing
 from aksgpu.payload.packing import RUNNER_FILES
 
 from . import helper_module
@@ -28,6 +28,8 @@ from .pod_process import interpreters, pack, run_payload
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 WEIGHTS = {"a": 1.5, "b": [2, 3]}
+POD_FILES = {**RUNNER_FILES, **session_packing._FILES, "lib/aksgpu_script.py": "script_runner.py"}
+"""The files of this package that run in a pod, by their names there."""
 VERSIONS = sorted(interpreters(), key=lambda version: int(version.split(".")[1]))
 EACH_VERSION = [
     pytest.param(version, marks=[] if version in (OWN, VERSIONS[0]) else pytest.mark.slow) for version in VERSIONS
@@ -214,10 +216,10 @@ def test_what_source_cannot_express_is_refused_by_name(function: Any, args: tupl
     assert named in raised.value.message
 
 
-@pytest.mark.parametrize("name", RUNNER_FILES.values())
+@pytest.mark.parametrize("name", POD_FILES.values())
 def test_the_files_of_the_pod_have_the_syntax_of_the_oldest_python(name: str) -> None:
     text = resources.files("aksgpu.payload").joinpath(name).read_text()
     tree = ast.parse(text, feature_version=(3, 8))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    own = {file.removesuffix(".py") for file in RUNNER_FILES}
+    own = {Path(file).stem for file in POD_FILES}
     assert {module.partition(".")[0] for module in imported} <= sys.stdlib_module_names | own | {"cloudpickle"}
