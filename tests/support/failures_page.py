@@ -21,7 +21,14 @@ from aksgpu.diagnose.node_texts import NODE_TEXTS
 from aksgpu.diagnose.program_texts import DISTRIBUTED_TEXTS, IMAGE_CONTENT_TEXTS, STORAGE_TEXTS, WRAPPER_TEXTS
 from aksgpu.diagnose.scheduling_rules import RULES
 from aksgpu.diagnose.scheduling_texts import AUTOSCALER_TEXTS, RESOURCE_TEXTS, SCHEDULER_TEXTS
-from aksgpu.diagnose.start_texts import ADMISSION_TEXTS, IMAGE_TEXTS, REFUSED_TEXTS, START_TEXTS, VOLUME_TEXTS
+from aksgpu.diagnose.start_texts import (
+    ADMISSION_TEXTS,
+    IMAGE_TEXTS,
+    REFUSED_TEXTS,
+    START_TEXTS,
+    UNMOUNTED_TEXTS,
+    VOLUME_TEXTS,
+)
 from aksgpu.kube.taint_kinds import TAINTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
@@ -63,7 +70,7 @@ PROGRAM_TABLES: tuple[tuple[str, str, tuple[FailureText, ...]], ...] = (
     ("What an image lacks, and what a program cannot reach", "", IMAGE_CONTENT_TEXTS),
     ("Image pulls", "", IMAGE_TEXTS),
     ("Containers that do not start", "", START_TEXTS),
-    ("Volumes", "", VOLUME_TEXTS),
+    ("Volumes", "", (*VOLUME_TEXTS, *UNMOUNTED_TEXTS)),
     ("Pods that a node refuses or ends", "", ADMISSION_TEXTS),
     ("Pods that the API server refuses", "", REFUSED_TEXTS),
     (
