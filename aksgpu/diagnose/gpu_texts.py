@@ -594,7 +594,8 @@ GPU_TEXTS = (
         verdict="JAX does not use the GPU: the image's CUDA or cuDNN is older than JAX needs",
         cure=Cure(
             'Install JAX with its own CUDA libraries, pip install "jax[cuda12]", and leave LD_LIBRARY_PATH unset; or '
-            "use an image in which both come together (nvcr.io/nvidia/jax). Until then the GPU is paid for and not used.",
+            "use an image in which both come together (nvcr.io/nvidia/jax). Until then the GPU is paid for and not "
+            "used.",
             edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-FITTING-CUDNN"'),
             EDIT_JOB_SHELL,
         ),

@@ -655,7 +655,8 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a process was killed",
-        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exits with return code = -9\b|exited with code -9\b"
+        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exits with return code = -9\b"
+        r"|exited with code -9\b"
         r"|^Killed$|\nKilled$"
         r"|: \d{1,9} Killed\b|SIGKILL: 9",
         verdict="a process of the training was killed (SIGKILL), probably because the node's memory was full: the log "
