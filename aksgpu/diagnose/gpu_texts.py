@@ -146,7 +146,7 @@ GPU_TEXTS = (
         name="the driver is too old for the image's CUDA",
         pattern=r"CUDA driver version is insufficient for CUDA runtime"
         r"|The NVIDIA driver on your system is too old"
-        r"|unsatisfied condition: (?:cuda|driver|brand)|nvidia-container-cli: requirement error"
+        r"|unsatisfied condition: (?:cuda|driver|brand)|nvidia-container-cli(?:\.real)?: requirement error"
         r"|provided PTX was compiled with an unsupported toolchain|CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
         r"|forward compatibility was attempted on non.supported HW|CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"
         r"|cudaErrorInsufficientDriver|CUDA driver is a stub library|cudaErrorStubLibrary"
@@ -334,7 +334,8 @@ GPU_TEXTS = (
         name="the container toolkit cannot name the device",
         pattern=r"unresolvable CDI devices|failed to (?:generate|inject) CDI (?:spec|devices)"
         r"|CDI device injection failed"
-        r"|could not select device driver \"?\"? ?with capabilities: \[\[gpu\]\]|nvidia-container-cli: device error"
+        r"|could not select device driver \"?\"? ?with capabilities: \[\[gpu\]\]"
+        r"|nvidia-container-cli(?:\.real)?: device error"
         r"|unknown device id|failed to get device handle from UUID",
         kind=errors.GpuStackError,
         verdict="the node's container toolkit does not know the GPU that the container is to get",
@@ -346,15 +347,30 @@ GPU_TEXTS = (
         source="https://github.com/NVIDIA/nvidia-container-toolkit/blob/main/README.md",
     ),
     FailureText(
+        name="NVIDIA's container runtime does not start",
+        pattern=r"fork/exec \S{0,80}nvidia-container-(?:runtime|toolkit)"
+        r"|exec: \"nvidia-container-(?:runtime|toolkit)\"",
+        kind=errors.GpuStackError,
+        verdict="NVIDIA's container runtime cannot be started on the node",
+        cure=_NO_DRIVER,
+        places=_ANY_TEXT,
+        example="OCI runtime create failed: unable to retrieve OCI runtime error: fork/exec "
+        "/usr/bin/nvidia-container-runtime: permission denied: unknown",
+        near_miss='exec: "python": executable file not found in $PATH',
+        source="https://github.com/NVIDIA/nvidia-container-runtime/issues/89",
+    ),
+    FailureText(
         name="the driver does not answer",
         pattern=r"could not load NVML library|ERROR_LIBRARY_NOT_FOUND|ERROR_DRIVER_NOT_LOADED"
         r"|Failed to initialize NVML|NVIDIA-SMI has failed|nvml error: driver not loaded"
         r"|libnvidia-ml\.so\.1: cannot open|libcuda\.so\.1: cannot open"
-        r"|nvidia-container-cli: initialization error|nvidia-container-cli: (?:ldcache|mount|detection) error"
+        r"|nvidia-container-cli(?:\.real)?: initialization error"
+        r"|nvidia-container-cli(?:\.real)?: (?:ldcache|mount|detection) error"
         r"|No devices found\. Waiting indefinitely|Incompatible (?:platform|strategy"
         r"|device discovery strategy) detected"
         r"|Detected non-NVML platform|invalid device discovery strategy|No devices were found"
-        r"|No valid resources detected|Found no NVIDIA driver on your system"
+        r"|error creating device nodes: mount /dev/nvidia|No valid resources detected"
+        r"|Found no NVIDIA driver on your system"
         r"|NVIDIA (?:kernel )?driver is not (?:loaded|running)|kernel driver does not appear to be running"
         r"|NVML: (?:Driver Not Loaded|Not Found)|nvmlInit failed|nvidia-modprobe: (?:ERROR|unable)"
         r"|/dev/nvidia(?:ctl|0|-uvm)?[:'\"]? ?(?:does not exist|[Nn]o such file)|No NVIDIA driver (?:was )?found"
@@ -669,7 +685,8 @@ MEMORY_TEXTS = (
     ),
     FailureText(
         name="host memory is too small",
-        pattern=r"(?:^|\n|: )MemoryError\b|ArrayMemoryError|std::bad_alloc(?!: ?out_of_memory)|DefaultCPUAllocator: "
+        pattern=r"(?:^|\n|: )MemoryError\b|ArrayMemoryError|std::bad_alloc(?!: ?(?:out_of_memory|cuda))"
+        r"|DefaultCPUAllocator: "
         r"(?:can't|not enough)|[Cc]annot allocate memory|OOM when allocating [^\n]{1,300}by allocator (?:mkl)?cpu"
         r"|DataLoader worker \(pid[^)]{0,30}\) is killed by signal: Killed"
         r"|DataLoader worker \(pid\(s\)[^)]{0,60}\) exited "
@@ -698,6 +715,8 @@ MEMORY_TEXTS = (
     FailureText(
         name="the GPU's memory is too small",
         pattern=r"CUDA out of memory|CUDA error: out of memory|torch\.(?:cuda\.)?OutOfMemoryError|HIP out of memory"
+        r"|(?:parallel_for|radix_sort|merge_sort|for_each|reduce)\b[^\n]{0,60}failed[^\n]{0,60}: out of memory"
+        r"|\.cuh?[(:] ?\d{1,6}\)?: out of memory|cudaSuccess\]?(?: \(2 vs\. 0\))?\s{1,3}out of memory"
         r"|Dst tensor is not initialized|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED"
         r"|CUDNN_STATUS_ALLOC_FAILED"
         r"|RESOURCE_EXHAUSTED: (?:Out of memory|Failed to allocate)|RESOURCE_EXHAUSTED: [^\n]{0,200}[Oo]ut of memory"

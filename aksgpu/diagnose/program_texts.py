@@ -262,6 +262,30 @@ DISTRIBUTED_TEXTS = (
         source="https://github.com/NVIDIA/nccl/issues/1405",
     ),
     FailureText(
+        name="a worker of Ray ended",
+        pattern=r"Worker exit type: \w|Worker unexpectedly exits with a connection error"
+        r"|worker died or was killed while executing a task by an unexpected system error",
+        verdict="a worker of Ray ended without a message: most often it was killed because the memory was full, "
+        "which is "
+        "a guess",
+        cure=Cure(
+            "Look in the log for the first error of the worker. If there is none, ask for more memory "
+            "(resources.requests.memory and limits.memory), or use fewer workers. diagnose.node(aks, 'NODE') shows "
+            "whether the node reports a lack of memory.",
+            edit_job(
+                'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {})["memory"] = "64Gi"',
+            ),
+            "kubectl describe node NODE",
+        ),
+        weight=Weight.SYMPTOM,
+        places=frozenset({Place.LOG}),
+        example="(raylet) A worker died or was killed while executing a task by an unexpected system error. "
+        "Worker exit "
+        "type: SYSTEM_ERROR",
+        near_miss="(raylet) started 8 workers",
+        source="https://github.com/verl-project/verl/issues/472",
+    ),
+    FailureText(
         name="another process of the training failed",
         pattern=r"unhandled (?:system|cuda) error|remote process exited or there was a network error"
         r"|Watchdog caught collective operation timeout|Connection closed by (?:remote )?peer"
@@ -678,7 +702,8 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a segmentation fault",
-        pattern=r"Signal 11 \(SIGSEGV\)|exitcode ?: -11\b|exits with return code = -11\b|Segmentation fault|SIGSEGV"
+        pattern=r"Signal 11 \(SIGSEGV\)|exitcode ?: -11\b|exits with return code = -11\b|Segmentation fault"
+        r"|SIGSEGV(?! or other)"
         r"|Fatal Python error: Segmentation fault",
         verdict="a library of the program crashed (segmentation fault)",
         cure=Cure(
