@@ -16,7 +16,7 @@ from aksgpu.diagnose.gpu_failures import LOG_RULES, from_condition, from_contain
 from aksgpu.diagnose.kueue_workloads import KUEUE_TEXTS
 from aksgpu.diagnose.node_texts import NODE_TEXTS
 from aksgpu.diagnose.scheduling_texts import AUTOSCALER_TEXTS, RESOURCE_TEXTS, SCHEDULER_TEXTS, SchedulingText
-from aksgpu.diagnose.start_texts import IMAGE_TEXTS, REFUSED_TEXTS, VOLUME_TEXTS
+from aksgpu.diagnose.start_texts import IMAGE_TEXTS, REFUSED_TEXTS, UNMOUNTED_TEXTS, VOLUME_TEXTS
 from aksgpu.kube.taint_kinds import TAINTS, TaintKind, is_temporary, meaning
 
 NAMES = [row.name for row in LOG_RULES]
@@ -43,7 +43,11 @@ def found_in(row: FailureText, place: Place, text: str) -> Failure | None:
         kind, _, rest = text.partition(": ")
         return from_condition(kind, *rest.partition(": ")[::2]) if row in NODE_TEXTS else row.find(text)
     reason = "FailedCreatePodSandBox"
-    for rows, name in ((REFUSED_TEXTS, "FailedCreate"), (VOLUME_TEXTS, "FailedMount"), (IMAGE_TEXTS, "Failed")):
+    for rows, name in (
+        (REFUSED_TEXTS, "FailedCreate"),
+        ((*VOLUME_TEXTS, *UNMOUNTED_TEXTS), "FailedMount"),
+        (IMAGE_TEXTS, "Failed"),
+    ):
         reason = name if row in rows else reason
     return from_event(reason, text)
 

@@ -130,6 +130,10 @@ def _json_in(text: str) -> object:
     return None
 
 
+_INTERNAL = re.compile(r"internal (?:server )?error", re.I)
+"""A failure of Azure itself, whatever the status of the response."""
+
+
 def recognise(
     body: object, *, http_status: int | None = None, what: str = "", retry_after: float | None = None
 ) -> AzureError:
@@ -142,14 +146,15 @@ def recognise(
         retry_after: seconds in the response's Retry-After header.
     """
     refusals = find_refusals(body, http_status) or [Refusal("", str(body) if body else "", http_status)]
+    folded = [Refusal(each.code, " ".join(each.message.split()), each.http_status) for each in refusals]
     for rule in RULES:
-        for refusal in refusals:
+        for refusal in (*refusals, *folded):
             error = rule(refusal)
             if error is not None:
                 return _complete(error, refusal, what, retry_after)
     # The outer codes of nested bodies, such as "the deployment failed", are too general.
     hint = "Correct the request according to Azure's message, then run the cell again."
-    if http_status is None or http_status >= 500:
+    if http_status is None or http_status >= 500 or _INTERNAL.search(refusals[0].message):
         hint = "Run the cell again. If the error persists, see https://azure.status.microsoft for the state of Azure."
     return _complete(AzureError("", hint=hint), refusals[0], what, retry_after)
 

@@ -289,6 +289,7 @@ _PARAMETER = re.compile(
     r"parameter ([\w.]{1,100}) is (?:invalid|missing)|^(\S{1,100}) is invalid|property '([\w.]{1,100})' is not allowed",
     re.I,
 )
+_FIXED = re.compile(r"Changing property '[\w.]{1,100}' is not allowed", re.I)
 _PARAMETER_CODES = {"InvalidParameter", "InvalidResourceGroup", "PropertyChangeNotAllowed"}
 _SYSTEM_POOL_SIZE = re.compile(r"System node pool must use VM sku with more than", re.I)
 
@@ -300,17 +301,31 @@ def _invalid_parameter(refusal: Refusal) -> AzureError | None:
         )
         return errors.InvalidParameter("", hint=hint, parameter="agentPoolProfile.vmSize")
     invalid = "is invalid" in refusal.message and ("name" in refusal.message or "parameter" in refusal.message)
-    if not invalid and refusal.code not in _PARAMETER_CODES:
+    fixed = refusal.code == "PropertyChangeNotAllowed" or _FIXED.search(refusal.message) is not None
+    if not invalid and not fixed and refusal.code not in _PARAMETER_CODES:
         return None
     found = _PARAMETER.search(refusal.message)
     parameter = next((group for group in found.groups() if group), "") if found else ""
     hint = "Correct the value, then run the cell again."
-    if refusal.code == "PropertyChangeNotAllowed":
+    if fixed:
         hint = (
             "The field of an existing pool cannot be changed. Add a pool with another name, or delete the pool first: "
             'cluster.delete_pool(aks, "gpunp").'
         )
     return errors.InvalidParameter("", hint=hint, parameter=parameter)
+
+
+_DRAIN = re.compile(r"violate the pod's disruption budget|Pod Disruption Budget \(PDB\)", re.I)
+
+
+def _drain(refusal: Refusal) -> AzureError | None:
+    if refusal.code != "PodDrainFailure" and not _DRAIN.search(refusal.message):
+        return None
+    hint = (
+        "A PodDisruptionBudget keeps pods on a node that is to be drained. Let it allow one disruption, or delete the "
+        "pods that the message names, then run the cell again."
+    )
+    return errors.AzureConflict("", hint=hint + shell("kubectl get poddisruptionbudgets --all-namespaces"))
 
 
 # By code and by status
@@ -340,9 +355,12 @@ _CODES: dict[str, tuple[type[AzureError], str]] = {
 }
 
 
+_VERSION_TEXT = re.compile(r"Version [\d.]{1,12} is not supported in this region", re.I)
+
+
 def _by_code(refusal: Refusal) -> AzureError | None:
     if refusal.code not in _CODES:
-        return None
+        return errors.VersionNotSupported("", hint=_VERSION) if _VERSION_TEXT.search(refusal.message) else None
     kind, hint = _CODES[refusal.code]
     return kind("", hint=hint)
 
@@ -386,6 +404,7 @@ RULES: tuple[Rule, ...] = (
     _service_principal,
     _locked,
     _last_system_pool,
+    _drain,
     _changed,
     _node_resource_group,
     _by_code,

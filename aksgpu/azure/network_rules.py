@@ -77,7 +77,7 @@ _OVERLAP = re.compile(r"service CIDR .{0,100}?overlaps? with|ServiceCidrOverlap|
 def network_rule(refusal: Refusal) -> AzureError | None:
     """Recognise a virtual network or a subnet that cannot be used."""
     code = refusal.code.lower()
-    if _MANAGED in refusal.message:
+    if _MANAGED in refusal.message or "does not have subnet defined" in refusal.message:
         hint = "Omit vnet_subnet_id. AKS manages the subnet of this cluster's pools."
         return InvalidParameter("", hint=hint, parameter="vnetSubnetID")
     if code == "subnetisdelegated" or _DELEGATED.search(refusal.message):

@@ -24,7 +24,7 @@ _TEXTS = [
         re.I,
     ),
     re.compile(
-        r"exceeding quota limits? of (?P<family>\w{1,100})\.\s{1,3}Maximum allowed: (?P<limit>\d{1,15}),"
+        r"exceeding quota limits? of (?P<family>\w[\w ]{0,99})\.\s{1,3}Maximum allowed: (?P<limit>\d{1,15}),"
         r"\s{1,3}Current in use: (?P<used>\d{1,15}),\s{1,3}Additional requested: (?P<requested>\d{1,15})",
         re.I,
     ),

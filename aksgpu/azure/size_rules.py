@@ -29,7 +29,7 @@ _ANY_SIZE = re.compile(rf"\b{_SIZE}", re.I)
 
 _REFUSED = [
     re.compile(
-        rf"The VM size of (?:AgentPoolProfile:[\w-]{{1,40}} )?(?P<size>{_SIZE})?\s{{0,3}}is not allowed in your"
+        rf"The VM size of (?:Agent |AgentPoolProfile:[\w-]{{1,40}} )?(?P<size>{_SIZE})?\s{{0,3}}is not allowed in your"
         r" subscription(?: in location '?(?P<location>[\w-]{1,40})'?)?",
         re.I,
     ),
@@ -42,6 +42,7 @@ _REFUSED = [
         rf"(?:requested VM|requested) size '?(?P<size>{_SIZE})'? is not available in the (?:current region|cluster)",
         re.I,
     ),
+    re.compile(rf"provided value '(?P<size>{_SIZE})' for the template parameter '\w{{0,60}}VMSize'", re.I),
     re.compile(rf"value '?(?P<size>{_SIZE})'? provided for the VM size is not valid", re.I),
     re.compile(rf"(?:size|SKU) '?(?P<size>{_SIZE})'? (?:is|was|has been|will be) retired", re.I),
     re.compile(r"VM SKUs? chosen for agentpool\(s\) .{1,100}? (?:is|are) restricted by AKS", re.I | re.S),
@@ -53,7 +54,8 @@ _UNAVAILABLE = re.compile(
 )
 _LISTED = re.compile(
     r"(?:(?:available|valid|supported|allowed) (?:VM )?sizes (?:are|in the current region are)"
-    r"|sizes available in the current region are|available sizes are)\s{0,3}:?\s{0,3}'?(?P<sizes>[\w,' -]{1,100000})",
+    r"|sizes available in the current region are|available sizes are|part of the allowed value\(s\))"
+    r"\s{0,3}:?\s{0,3}'?(?P<sizes>[\w,' -]{1,100000})",
     re.I,
 )
 _GENERATION = re.compile(

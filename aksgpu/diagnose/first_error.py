@@ -44,6 +44,12 @@ _SIGNS = (
 """Parts of lines that can be about a failure, in lower case. In a long log, no other lines are compared."""
 _ALWAYS_COMPARED = 300
 """Lines from the end of a log that are all compared with the table."""
+_RETRIED = re.compile(
+    r"\btrying (?:the )?next|\bretrying\b|\bwill (?:be )?retr|\btrying again\b|\bRetrying \(Retry\(", re.I
+)
+"""What a program says about a failure after which it continues."""
+_AT_END = 3
+"""Lines from the end of a log in which a failure counts although the program tries again."""
 _NEAR = 40
 """Lines before a traceback that belong to the error."""
 _MESSAGE_LINES = 12
@@ -220,7 +226,7 @@ def _from_lines(lines: Sequence[_Line], rows: Sequence[FailureText], rank: str) 
             seen.add(shape)
             if not _is_sign(line.text):
                 continue
-        failure = _match(rows, _with_next(lines, number))
+        failure = None if _is_retried(lines, number) else _match(rows, _with_next(lines, number))
         if failure is None:
             continue
         error = FirstError(line.text.strip(), _excerpt(lines, number), failure, certain=failure.weight is Weight.CAUSE)
@@ -228,6 +234,13 @@ def _from_lines(lines: Sequence[_Line], rows: Sequence[FailureText], rank: str) 
             return error
         found = found or error
     return found
+
+
+def _is_retried(lines: Sequence[_Line], number: int) -> bool:
+    """Return whether a program continues after the failure of a line, as it says in this line or the one before."""
+    if number >= len(lines) - _AT_END:
+        return False
+    return any(_RETRIED.search(line.text) for line in lines[max(0, number - 1) : number + 1])
 
 
 def _with_next(lines: Sequence[_Line], number: int) -> str:

@@ -13,7 +13,14 @@ from aksgpu.diagnose.first_error import find_first_error
 from aksgpu.diagnose.gpu_texts import GPU_TEXTS, MEMORY_TEXTS
 from aksgpu.diagnose.node_texts import NODE_TEXTS
 from aksgpu.diagnose.program_texts import DISTRIBUTED_TEXTS, IMAGE_CONTENT_TEXTS, STORAGE_TEXTS, WRAPPER_TEXTS
-from aksgpu.diagnose.start_texts import ADMISSION_TEXTS, IMAGE_TEXTS, REFUSED_TEXTS, START_TEXTS, VOLUME_TEXTS
+from aksgpu.diagnose.start_texts import (
+    ADMISSION_TEXTS,
+    IMAGE_TEXTS,
+    REFUSED_TEXTS,
+    START_TEXTS,
+    UNMOUNTED_TEXTS,
+    VOLUME_TEXTS,
+)
 
 __all__ = [
     "LOG_RULES",
@@ -36,6 +43,7 @@ LOG_RULES: tuple[FailureText, ...] = (
     *ADMISSION_TEXTS,
     *START_TEXTS,
     *VOLUME_TEXTS,
+    *UNMOUNTED_TEXTS,
     *IMAGE_TEXTS,
     *REFUSED_TEXTS,
     *NODE_TEXTS,
@@ -88,7 +96,7 @@ def from_event(reason: str, message: str) -> Failure | None:
     """
     rows: tuple[FailureText, ...] = _OTHER_ROWS
     if reason in _VOLUME_REASONS:
-        rows = (*VOLUME_TEXTS, *_OTHER_ROWS)
+        rows = (*VOLUME_TEXTS, *_OTHER_ROWS, *UNMOUNTED_TEXTS)
     elif reason in _IMAGE_REASONS:
         rows = (*_IMAGE_ROWS, *_OTHER_ROWS)
     elif reason == "FailedCreate":

@@ -146,7 +146,7 @@ GPU_TEXTS = (
         name="the driver is too old for the image's CUDA",
         pattern=r"CUDA driver version is insufficient for CUDA runtime"
         r"|The NVIDIA driver on your system is too old"
-        r"|unsatisfied condition: (?:cuda|driver|brand)"
+        r"|unsatisfied condition: (?:cuda|driver|brand)|nvidia-container-cli(?:\.real)?: requirement error"
         r"|provided PTX was compiled with an unsupported toolchain|CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
         r"|forward compatibility was attempted on non.supported HW|CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"
         r"|cudaErrorInsufficientDriver|CUDA driver is a stub library|cudaErrorStubLibrary"
@@ -258,9 +258,7 @@ GPU_TEXTS = (
         r"|no healthy devices present|detection error: nvml error|nvml(?:Init"
         r"|DeviceGet)\w{0,40}[^\n]{0,40}Unknown Error"
         r"|rm_init_adapter failed|RmInitAdapter failed|GSP (?:RPC )?[Tt]imeout|\bXid(?: error)?[ :=]{1,3}\d{2,3}\b"
-        r"|GPU access blocked by the operating system|CUDA error: device not ready"
-        r"|CUDA-capable device(?:s|\(s\)) (?:is/)?are busy or unavailable|CUDA unknown error - this may be due"
-        r"|CUDA error: unknown error|CUDA_ERROR_UNKNOWN\b"
+        r"|GPU access blocked by the operating system"
         r"|an internal (?:driver|error) (?:error )?occurred in nvml",
         kind=errors.GpuLost,
         verdict="the node has lost a GPU[ (XID {xid})]",
@@ -269,6 +267,20 @@ GPU_TEXTS = (
         example="Unable to determine the device handle for GPU0000:A1:00.0: Unknown Error",
         near_miss="GPU 0: Tesla T4, 37 C, P8",
         source="https://github.com/NVIDIA/k8s-device-plugin/issues/2038",
+    ),
+    FailureText(
+        name="the GPU does not serve the program",
+        pattern=r"CUDA-capable device(?:s|\(s\)) (?:is/)?are busy or unavailable|cudaErrorDevicesUnavailable"
+        r"|CUDA_ERROR_DEVICE_UNAVAILABLE|CUDA unknown error - this may be due|CUDA error: unknown error"
+        r"|CUDA_ERROR_UNKNOWN\b|CUDA error: device not ready",
+        kind=errors.GpuStackError,
+        verdict="the GPU does not serve the program: another process uses it exclusively, the server of MPS does not "
+        "answer, or the GPU is in a bad state (which of them, the text does not say)",
+        cure=_RESTART_PLUGIN,
+        places=_ANY_TEXT,
+        example="RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable",
+        near_miss="all devices are busy",
+        source="https://github.com/NVIDIA/k8s-device-plugin/issues/1118",
     ),
     FailureText(
         name="a container loses its GPU while it runs",
@@ -322,7 +334,8 @@ GPU_TEXTS = (
         name="the container toolkit cannot name the device",
         pattern=r"unresolvable CDI devices|failed to (?:generate|inject) CDI (?:spec|devices)"
         r"|CDI device injection failed"
-        r"|could not select device driver \"?\"? ?with capabilities: \[\[gpu\]\]|nvidia-container-cli: device error"
+        r"|could not select device driver \"?\"? ?with capabilities: \[\[gpu\]\]"
+        r"|nvidia-container-cli(?:\.real)?: device error"
         r"|unknown device id|failed to get device handle from UUID",
         kind=errors.GpuStackError,
         verdict="the node's container toolkit does not know the GPU that the container is to get",
@@ -334,15 +347,30 @@ GPU_TEXTS = (
         source="https://github.com/NVIDIA/nvidia-container-toolkit/blob/main/README.md",
     ),
     FailureText(
+        name="NVIDIA's container runtime does not start",
+        pattern=r"fork/exec \S{0,80}nvidia-container-(?:runtime|toolkit)"
+        r"|exec: \"nvidia-container-(?:runtime|toolkit)\"",
+        kind=errors.GpuStackError,
+        verdict="NVIDIA's container runtime cannot be started on the node",
+        cure=_NO_DRIVER,
+        places=_ANY_TEXT,
+        example="OCI runtime create failed: unable to retrieve OCI runtime error: fork/exec "
+        "/usr/bin/nvidia-container-runtime: permission denied: unknown",
+        near_miss='exec: "python": executable file not found in $PATH',
+        source="https://github.com/NVIDIA/nvidia-container-runtime/issues/89",
+    ),
+    FailureText(
         name="the driver does not answer",
         pattern=r"could not load NVML library|ERROR_LIBRARY_NOT_FOUND|ERROR_DRIVER_NOT_LOADED"
         r"|Failed to initialize NVML|NVIDIA-SMI has failed|nvml error: driver not loaded"
         r"|libnvidia-ml\.so\.1: cannot open|libcuda\.so\.1: cannot open"
-        r"|nvidia-container-cli: initialization error|nvidia-container-cli: (?:ldcache|mount|detection) error"
+        r"|nvidia-container-cli(?:\.real)?: initialization error"
+        r"|nvidia-container-cli(?:\.real)?: (?:ldcache|mount|detection) error"
         r"|No devices found\. Waiting indefinitely|Incompatible (?:platform|strategy"
         r"|device discovery strategy) detected"
         r"|Detected non-NVML platform|invalid device discovery strategy|No devices were found"
-        r"|No valid resources detected|Found no NVIDIA driver on your system"
+        r"|error creating device nodes: mount /dev/nvidia|No valid resources detected"
+        r"|Found no NVIDIA driver on your system"
         r"|NVIDIA (?:kernel )?driver is not (?:loaded|running)|kernel driver does not appear to be running"
         r"|NVML: (?:Driver Not Loaded|Not Found)|nvmlInit failed|nvidia-modprobe: (?:ERROR|unable)"
         r"|/dev/nvidia(?:ctl|0|-uvm)?[:'\"]? ?(?:does not exist|[Nn]o such file)|No NVIDIA driver (?:was )?found"
@@ -437,7 +465,8 @@ GPU_TEXTS = (
         r"|CU(?:DNN|BLAS)_STATUS_NOT_INITIALIZED|Failed to get convolution algorithm|CUDNN_STATUS_ARCH_MISMATCH"
         r"|Unable to find an engine to execute this computation"
         r"|cuDNN version incompatibility|CUDNN_STATUS_(?:SUBLIBRARY_VERSION|SUBLIBRARY_LOADING)\w{0,20}"
-        r"|DNN library is not found|Could not create cudnn handle"
+        r"|DNN library is not found|Could not create cudnn handle|Outdated cuDNN installation found"
+        r"|Unable to use CUDA because of the following issues with CUDA components"
         r"|FAILED_PRECONDITION: DNN library initialization failed",
         kind=errors.DriverMismatch,
         verdict="the image's cuDNN does not fit its framework, or the GPU's memory was full when cuDNN started (the "
@@ -452,6 +481,42 @@ GPU_TEXTS = (
         example="Loaded runtime CuDNN library: 8.2.4 but source was compiled with: 8.6.0.",
         near_miss="Loaded cuDNN version 8907",
         source="https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html",
+    ),
+    FailureText(
+        name="cuBLAS or cuDNN refuses its arguments",
+        pattern=r"CUBLAS_STATUS_(?:INVALID_VALUE|NOT_SUPPORTED)|CUDNN_STATUS_(?:BAD_PARAM|NOT_SUPPORTED)",
+        verdict="cuBLAS or cuDNN refuses its arguments: the shapes or types of the tensors do not fit together, or the "
+        "library is not that of the framework (which of the two, the text does not say)",
+        cure=Cure(
+            "Run one step on the CPU, whose message names the shapes, and correct the program. If the step succeeds "
+            "there, use an image in which framework and CUDA come together (nvcr.io/nvidia/pytorch), and leave "
+            "LD_LIBRARY_PATH as it is.",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "CUDA_VISIBLE_DEVICES", "value": ""})'
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        example="RuntimeError: CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm( handle, opa, opb)`",
+        near_miss="CUBLAS_STATUS_SUCCESS",
+        source="https://github.com/pytorch/pytorch/issues/64920",
+    ),
+    FailureText(
+        name="cuBLAS or cuDNN fails while it runs",
+        pattern=r"CUDNN_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)\w{0,40}|CUBLAS_STATUS_INTERNAL_ERROR",
+        verdict="cuBLAS or cuDNN failed while it ran: the GPU's memory was full, an earlier operation had failed, or "
+        "the image's libraries do not fit together (which of them, the text does not say)",
+        cure=Cure(
+            "Use less GPU memory first: a smaller batch. If it fails again, set CUDA_LAUNCH_BLOCKING=1, which names "
+            "the operation that failed, or use an image in which framework and cuDNN come together "
+            "(nvcr.io/nvidia/pytorch).",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "CUDA_LAUNCH_BLOCKING", "value": "1"})'
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        example="RuntimeError: cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        near_miss="CUDNN_STATUS_SUCCESS",
+        source="https://github.com/mjq11302010044/TATT/issues/18",
     ),
     FailureText(
         name="more shared GPUs than a pod may have",
@@ -493,12 +558,25 @@ GPU_TEXTS = (
         near_miss="Node didn't have enough resource: cpu, requested: 8000, used: 2000, capacity: 3860",
         source="https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/cm/devicemanager/manager.go",
     ),
+    FailureText(
+        name="the device plugin does not answer",
+        pattern=r"Allocate failed due to (?:device plugin \w{1,40} rpc failed|rpc error)",
+        kind=errors.GpuStackError,
+        verdict="the device plugin of the node did not give the pod its GPU",
+        cure=_RESTART_PLUGIN,
+        places=_ANY_TEXT,
+        example="Allocate failed due to rpc error: code = Unavailable desc = error reading from server: EOF, which is "
+        "unexpected",
+        near_miss="the plugin allocated the device",
+        source="https://github.com/Project-HAMi/HAMi/issues/71",
+    ),
     # Programs that continue on the CPU.
     FailureText(
         name="TensorFlow continues on the CPU",
         pattern=r"Cannot dlopen some GPU libraries|Skipping registering GPU devices"
         r"|Could not find cuda drivers on your machine, GPU will not be used"
-        r"|Cannot register GPU devices|failed call to cuInit",
+        r"|Cannot register GPU devices|failed call to cuInit"
+        r"|Could not load dynamic library 'lib(?:cuda|cudart|cublas|cudnn|cufft|curand|cusolver|cusparse)\w{0,10}\.",
         kind=errors.NoGpuDriver,
         verdict="TensorFlow does not use the GPU: it runs on the CPU while the GPU is paid for",
         cure=_LIBRARIES,
@@ -522,6 +600,26 @@ GPU_TEXTS = (
         "jaxlib is not installed. Falling back to cpu.",
         near_miss="Using jax backend: gpu",
         source="https://github.com/jax-ml/jax/issues/29068",
+    ),
+    FailureText(
+        name="JAX finds an old CUDA",
+        pattern=r"CUDA backend failed to initialize: |Found (?:cuDNN|CUDA|cuSPARSE|cuBLAS|cuFFT|cuSOLVER|CUPTI) "
+        r"version \d{1,8}, but JAX was built against",
+        kind=errors.DriverMismatch,
+        verdict="JAX does not use the GPU: the image's CUDA or cuDNN is older than JAX needs",
+        cure=Cure(
+            'Install JAX with its own CUDA libraries, pip install "jax[cuda12]", and leave LD_LIBRARY_PATH unset; or '
+            "use an image in which both come together (nvcr.io/nvidia/jax). Until then the GPU is paid for and not "
+            "used.",
+            edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-FITTING-CUDNN"'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        weight=Weight.WARNING,
+        example="CUDA backend failed to initialize: Found cuDNN version 8600, but JAX was built against version 8906, "
+        "which is newer.",
+        near_miss="JAX version 0.4.30 found",
+        source="https://github.com/MIT-REALM/gcbfplus/issues/1",
     ),
     FailureText(
         name="PyTorch has no code for this GPU",
@@ -586,7 +684,8 @@ MEMORY_TEXTS = (
     ),
     FailureText(
         name="host memory is too small",
-        pattern=r"(?:^|\n|: )MemoryError\b|ArrayMemoryError|std::bad_alloc(?!: ?out_of_memory)|DefaultCPUAllocator: "
+        pattern=r"(?:^|\n|: )MemoryError\b|ArrayMemoryError|std::bad_alloc(?!: ?(?:out_of_memory|cuda))"
+        r"|DefaultCPUAllocator: "
         r"(?:can't|not enough)|[Cc]annot allocate memory|OOM when allocating [^\n]{1,300}by allocator (?:mkl)?cpu"
         r"|DataLoader worker \(pid[^)]{0,30}\) is killed by signal: Killed"
         r"|DataLoader worker \(pid\(s\)[^)]{0,60}\) exited "
@@ -615,7 +714,10 @@ MEMORY_TEXTS = (
     FailureText(
         name="the GPU's memory is too small",
         pattern=r"CUDA out of memory|CUDA error: out of memory|torch\.(?:cuda\.)?OutOfMemoryError|HIP out of memory"
-        r"|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
+        r"|(?:parallel_for|radix_sort|merge_sort|for_each|reduce)\b[^\n]{0,60}failed[^\n]{0,60}: out of memory"
+        r"|\.cuh?[(:] ?\d{1,6}\)?: out of memory|cudaSuccess\]?(?: \(2 vs\. 0\))?\s{1,3}out of memory"
+        r"|Dst tensor is not initialized|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED"
+        r"|CUDNN_STATUS_ALLOC_FAILED"
         r"|RESOURCE_EXHAUSTED: (?:Out of memory|Failed to allocate)|RESOURCE_EXHAUSTED: [^\n]{0,200}[Oo]ut of memory"
         r"|RESOURCE_EXHAUSTED: [^\n]{0,200}hbm|OOM when allocating|[Cc]uda(?:Malloc|RuntimeError)\w{0,20}"
         r"[^\n]{0,80}out of memory|Cuda failure '?\d{0,4} ?'?out of memory|cudaMalloc failed"

@@ -170,6 +170,47 @@ DISTRIBUTED_TEXTS = (
         source="https://docs.pytorch.org/docs/stable/elastic/run.html",
     ),
     FailureText(
+        name="NCCL does not reach another pod",
+        pattern=r"NCCL WARN [^\n]{0,200}(?:No route to host|Connection timed out|Network is unreachable"
+        r"|Software caused connection abort)",
+        verdict="NCCL does not reach another pod of the training: it uses an interface that leads nowhere, or the "
+        "network between the pods is closed",
+        cure=Cure(
+            "Set NCCL_SOCKET_IFNAME to eth0, the interface of pods on AKS, in all pods; and check that no "
+            "NetworkPolicy closes the ports between them, and that all of them still run.",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "NCCL_SOCKET_IFNAME", "value": "eth0"})'
+            ),
+            "kubectl get networkpolicies --namespace NAMESPACE\n"
+            "kubectl get pods --namespace NAMESPACE -l batch.kubernetes.io/job-name=JOB -o wide",
+        ),
+        places=frozenset({Place.LOG}),
+        example="node5:240:240 [6] misc/socket.cc:533 NCCL WARN socketPollConnect: Connect to 10.0.0.4<56849> returned "
+        "113(No route to host) errno 115(Operation now in progress)",
+        near_miss="NCCL INFO Call to connect returned Connection refused, retrying",
+        source="https://github.com/sgl-project/sglang/issues/3820",
+    ),
+    FailureText(
+        name="two processes have the same rank",
+        pattern=r"Bootstrap Root : rank \d{1,6} of \d{1,6} ranks has already checked in",
+        verdict="two processes of the training have the same rank",
+        cure=Cure(
+            "Let torchrun, or the index of the pod (JOB_COMPLETION_INDEX), set the rank, and leave RANK and LOCAL_RANK "
+            f"out of the manifest. Each training needs a MASTER_PORT of its own; {RUN_AGAIN}",
+            edit_job(
+                'fixed = ("RANK", "LOCAL_RANK")',
+                'env = pod["containers"][0].get("env", [])',
+                'pod["containers"][0]["env"] = [each for each in env if each["name"] not in fixed]',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="hpc-25-14:18622:18835 [0] bootstrap.cc:131 NCCL WARN Bootstrap Root : rank 1 of 8 ranks has already "
+        "checked in",
+        near_miss="NCCL INFO comm 0x7f rank 1 nranks 8 - Init START",
+        source="https://github.com/Lightning-AI/pytorch-lightning/issues/14986",
+    ),
+    FailureText(
         name="the processes do not find each other",
         pattern=r"client socket has timed out after|RendezvousTimeoutError|RendezvousConnectionError"
         r"|Timed out (?:after \d{1,6} seconds )?waiting for clients|TCPStore[^\n]{0,80}(?:timed out|timeout)"
@@ -200,6 +241,51 @@ DISTRIBUTED_TEXTS = (
         source=_NCCL_HELP,
     ),
     FailureText(
+        name="an InfiniBand transfer failed",
+        pattern=r"NCCL WARN NET/IBP? ?: ?Got completion (?:from|with) "
+        r"|NET/IBP? ?: ?Got completion [^\n]{0,120}vendor err",
+        verdict="an InfiniBand transfer failed: the other process had ended, or the link between the nodes does not "
+        "work (which of the two, the text does not say)",
+        cure=Cure(
+            "Look for the first error of another process: kubectl logs as below. If there is none, "
+            "diagnose.node(aks, 'NODE') shows whether the node's InfiniBand link flaps; NCCL_IB_DISABLE=1 in env uses "
+            "the network of the pods instead, more slowly.",
+            'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
+            "kubectl logs --namespace NAMESPACE -l batch.kubernetes.io/job-name=JOB --prefix --tail=-1 | grep -m 20 -E "
+            "'Error|NCCL WARN'",
+        ),
+        weight=Weight.SYMPTOM,
+        places=frozenset({Place.LOG}),
+        example="NCCL WARN NET/IB : Got completion from peer 10.216.210.236<54862> with status=12 opcode=0 len=0 "
+        "vendor err 129 (Recv)",
+        near_miss="NCCL INFO NET/IB : Using [0]mlx5_0:1/IB",
+        source="https://github.com/NVIDIA/nccl/issues/1405",
+    ),
+    FailureText(
+        name="a worker of Ray ended",
+        pattern=r"Worker exit type: \w|Worker unexpectedly exits with a connection error"
+        r"|worker died or was killed while executing a task by an unexpected system error",
+        verdict="a worker of Ray ended without a message: most often it was killed because the memory was full, "
+        "which is "
+        "a guess",
+        cure=Cure(
+            "Look in the log for the first error of the worker. If there is none, ask for more memory "
+            "(resources.requests.memory and limits.memory), or use fewer workers. diagnose.node(aks, 'NODE') shows "
+            "whether the node reports a lack of memory.",
+            edit_job(
+                'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {})["memory"] = "64Gi"',
+            ),
+            "kubectl describe node NODE",
+        ),
+        weight=Weight.SYMPTOM,
+        places=frozenset({Place.LOG}),
+        example="(raylet) A worker died or was killed while executing a task by an unexpected system error. "
+        "Worker exit "
+        "type: SYSTEM_ERROR",
+        near_miss="(raylet) started 8 workers",
+        source="https://github.com/verl-project/verl/issues/472",
+    ),
+    FailureText(
         name="another process of the training failed",
         pattern=r"unhandled (?:system|cuda) error|remote process exited or there was a network error"
         r"|Watchdog caught collective operation timeout|Connection closed by (?:remote )?peer"
@@ -224,6 +310,11 @@ DISTRIBUTED_TEXTS = (
 )
 """Training with several processes."""
 
+_REQUIRED = (
+    r"(?:^|\n)(?![^\n]{0,2000}(?:dlerror: |Could not load dynamic library|NCCL INFO|NCCL WARN|NET/Plugin))"
+    r"[^\n]{0,2000}?"
+)
+"""The beginning of a line. It excludes lines of programs that look for an optional library and continue."""
 _APT = "RUN apt-get update && apt-get install -y"
 
 IMAGE_CONTENT_TEXTS = (
@@ -272,11 +363,11 @@ IMAGE_CONTENT_TEXTS = (
     ),
     FailureText(
         name="a CUDA library is missing",
-        pattern=r"(?P<library_>lib(?:cudart|cublas(?:Lt)?|cudnn\w{0,20}|cufft|curand|cusolver|cusparse(?:Lt)?|cupti"
+        pattern=_REQUIRED
+        + r"(?P<library_>lib(?:cudart|cublas(?:Lt)?|cudnn\w{0,20}|cufft|curand|cusolver|cusparse(?:Lt)?|cupti"
         r"|nccl|"
         r"nvrtc|nvJitLink|nvinfer\w{0,20}|nvToolsExt|nvshmem\w{0,10})\.so[.\d]{0,12}): cannot open shared object file"
-        r"|Could not load library libcudnn|Unable to load any of \{?libcudnn|Could not load dynamic library 'lib(?:cu"
-        r"|nv)",
+        r"|Could not load library libcudnn|Unable to load any of \{?libcudnn",
         verdict="the image lacks a CUDA library[: {library_}]",
         cure=Cure(
             "Use an image with the CUDA libraries for which the framework was built, such as a runtime tag of "
@@ -292,7 +383,7 @@ IMAGE_CONTENT_TEXTS = (
     ),
     FailureText(
         name="a system library is missing",
-        pattern=r"(?P<library_>lib[\w.+-]{1,60}\.so[.\d]{0,12}): cannot open shared object file",
+        pattern=_REQUIRED + r"(?P<library_>lib[\w.+-]{1,60}\.so[.\d]{0,12}): cannot open shared object file",
         verdict="the image lacks the library {library_}",
         cure=_in_image("the library", f"{_APT} PACKAGE (apt-file search FILE names the package)"),
         example="error while loading shared libraries: libnuma.so.1: cannot open shared object file: No such file or "
@@ -333,7 +424,7 @@ IMAGE_CONTENT_TEXTS = (
         r"different CUDA|incompatible (?:with|version of) (?:torch|numpy|transformers|jaxlib)"
         r"|jaxlib version [\d.]{1,10} is "
         r"(?:newer|older|incompatible)|Descriptors cannot (?:not )?be created directly|binary incompatibility"
-        r"|CUDA Setup failed despite GPU being available",
+        r"|CUDA Setup failed despite GPU being available|Mismatched PJRT plugin PJRT API version",
         verdict="packages in the image do not fit together",
         cure=Cure(
             "Install the packages in versions that were built for each other (pip install with one requirements file "
@@ -472,6 +563,40 @@ IMAGE_CONTENT_TEXTS = (
         source="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
     ),
     FailureText(
+        name="a file is incomplete",
+        pattern=r"Consistency check failed: file should be of size|SafetensorError: (?:Error while deserializing header"
+        r"|MetadataIncompleteBuffer)|EOFError: Ran out of input|BadZipFile: File is not a zip file"
+        r"|IncompleteRead\(\d{1,15} bytes read|unexpected EOF, expected \d{1,15} more bytes",
+        verdict="a file is incomplete or damaged: a download broke off, or the repository has only a pointer of "
+        "git-lfs",
+        cure=Cure(
+            "Delete the file, which may be in the cache on the volume (HF_HOME), and download it again; with "
+            f"git-lfs: git lfs pull. Check that the disk is not full; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("env", []).append({"name": "HF_HOME", "value": "/tmp/hf"})'),
+            EDIT_JOB_SHELL,
+        ),
+        example="OSError: Consistency check failed: file should be of size 440449768 but has size 76954576 "
+        "(model.safetensors).",
+        near_miss="the consistency check was successful",
+        source="https://github.com/huggingface/huggingface_hub/issues/1531",
+    ),
+    FailureText(
+        name="the training diverges",
+        pattern=r"loss scale already at minimum|FloatingPointError: Minimum loss scale reached"
+        r"|Loss is (?:nan|NaN|inf), stopping training",
+        verdict="the training diverges: its loss or its gradients are infinite or not a number",
+        cure=Cure(
+            "Use a lower learning rate, bfloat16 instead of float16 (A100 and newer), or gradient clipping; and look "
+            f"for damaged data; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("args", []).extend(["--learning-rate", "1e-5"])'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="Exception: Current loss scale already at minimum - cannot decrease scale anymore. Exiting run.",
+        near_miss="Gradient overflow.  Skipping step, loss scaler 0 reducing loss scale to 256.0",
+        source="https://github.com/ymcui/Chinese-LLaMA-Alpaca/issues/534",
+    ),
+    FailureText(
         name="a checkpoint that torch does not load",
         pattern=r"Weights only load failed|WeightsUnpickler error|size mismatch for [\w.]{1,120}: copying a param"
         r"|PytorchStreamReader failed|Error\(s\) in loading state_dict for",
@@ -515,13 +640,34 @@ IMAGE_CONTENT_TEXTS = (
         near_miss="reading 100 lines",
         source="https://docs.python.org/3/library/exceptions.html#EOFError",
     ),
+    FailureText(
+        name="a file or directory is missing",
+        pattern=r"FileNotFoundError: (?:\w{1,60}: )?\[Errno 2\] No such file or directory: '(?P<file_>[^'\n]{1,300})'",
+        verdict="the program does not find {file_}",
+        cure=Cure(
+            "Mount the volume that has it (volumes and volumeMounts of the manifest), correct the path in args, or "
+            f"copy the file into the image; {RUN_AGAIN}",
+            edit_job(
+                'claim = {"name": "data", "persistentVolumeClaim": {"claimName": "CLAIM"}}',
+                'pod.setdefault("volumes", []).append(claim)',
+                'mount = {"name": "data", "mountPath": "/data"}',
+                'pod["containers"][0].setdefault("volumeMounts", []).append(mount)',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="FileNotFoundError: [Errno 2] No such file or directory: '/Data/S3DIS/Area_1'",
+        near_miss="created the directory '/Data/S3DIS/Area_1'",
+        source="https://github.com/HuguesTHOMAS/KPConv-PyTorch/issues/91",
+    ),
 )
-"""What an image lacks, and what a program cannot reach."""
+"""What an image lacks, and what a program cannot reach. The missing file of any name comes last."""
 
 WRAPPER_TEXTS = (
     FailureText(
         name="a bus error",
-        pattern=r"^Bus error\b|\nBus error\b|: Bus error \(core dumped\)|Fatal Python error: Bus error",
+        pattern=r"^Bus error\b|\nBus error\b|: Bus error \(core dumped\)|Fatal Python error: Bus error"
+        r"|Signal 7 \(SIGBUS\)|exitcode ?: -7\b|exits with return code = -7\b",
         verdict="the program had a bus error; a guess: in a container, /dev/shm is often full",
         cure=SHARED_MEMORY_CURE,
         places=frozenset({Place.LOG}),
@@ -532,7 +678,9 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a process was killed",
-        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exited with code -9\b|^Killed$|\nKilled$"
+        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exits with return code = -9\b"
+        r"|exited with code -9\b"
+        r"|^Killed$|\nKilled$"
         r"|: \d{1,9} Killed\b|SIGKILL: 9",
         verdict="a process of the training was killed (SIGKILL), probably because the node's memory was full: the log "
         "does "
@@ -553,7 +701,8 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a segmentation fault",
-        pattern=r"Signal 11 \(SIGSEGV\)|exitcode ?: -11\b|Segmentation fault|SIGSEGV"
+        pattern=r"Signal 11 \(SIGSEGV\)|exitcode ?: -11\b|exits with return code = -11\b|Segmentation fault"
+        r"|SIGSEGV(?! or other)"
         r"|Fatal Python error: Segmentation fault",
         verdict="a library of the program crashed (segmentation fault)",
         cure=Cure(

@@ -6,7 +6,15 @@ from aksgpu import errors
 from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.failure_text import FailureText, Place
 
-__all__ = ["ADMISSION_TEXTS", "IMAGE_TEXTS", "PULL_WAIT", "REFUSED_TEXTS", "START_TEXTS", "VOLUME_TEXTS"]
+__all__ = [
+    "ADMISSION_TEXTS",
+    "IMAGE_TEXTS",
+    "PULL_WAIT",
+    "REFUSED_TEXTS",
+    "START_TEXTS",
+    "UNMOUNTED_TEXTS",
+    "VOLUME_TEXTS",
+]
 
 _IMAGES = "https://kubernetes.io/docs/concepts/containers/images/"
 _EVICTION = "https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/"
@@ -85,6 +93,28 @@ IMAGE_TEXTS = (
         source="https://learn.microsoft.com/azure/aks/concepts-storage#os-disk-sizing",
     ),
     FailureText(
+        name="the registry is not reachable",
+        pattern=r"no such host|i/o timeout|connection refused|connection reset by peer|TLS handshake timeout|x509: "
+        r"|context deadline exceeded|dial tcp|network is unreachable|no route to host|unexpected EOF|context canceled"
+        r"|Client\.Timeout exceeded|request canceled while waiting|proxyconnect|failed to verify certificate|EOF$|"
+        r"server misbehaving|50[0234] (?:Internal|Bad Gateway|Service|Gateway)",
+        verdict="the node cannot reach the registry",
+        cure=Cure(
+            "Check the registry's name and the cluster's outbound rules (firewall, user-defined route, private DNS "
+            "zone of a "
+            "private registry): az aks check-acr shows which step fails for an Azure registry. Kubernetes keeps "
+            "trying.",
+            "",
+            "az aks check-acr --name CLUSTER --resource-group GROUP --acr REGISTRY.azurecr.io",
+            "Check the registry's name, and whether the node may reach it (firewall, proxy, DNS). Kubernetes keeps "
+            "trying.",
+        ),
+        places=_PULL_PLACES,
+        example='failed to do request: Head "https://my.registry/v2/x": dial tcp: lookup my.registry: no such host',
+        near_miss="the host is such a good place",
+        source="https://learn.microsoft.com/azure/aks/outbound-rules-control-egress",
+    ),
+    FailureText(
         name="the cluster may not read from the Azure registry",
         pattern=r"azurecr\.(?:io|cn|us)[^\n]{0,400}(?:401|403|[Uu]nauthorized|UNAUTHORIZED|denied|anonymous token|"
         r"[Ff]orbidden)|(?:401|403|[Uu]nauthorized|denied|[Ff]orbidden)[^\n]{0,300}azurecr\.(?:io|cn|us)",
@@ -150,27 +180,6 @@ IMAGE_TEXTS = (
         source="https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/",
     ),
     FailureText(
-        name="the registry is not reachable",
-        pattern=r"no such host|i/o timeout|connection refused|connection reset by peer|TLS handshake timeout|x509: "
-        r"|context deadline exceeded|dial tcp|network is unreachable|unexpected EOF|context canceled|EOF$|"
-        r"server misbehaving|50[0234] (?:Internal|Bad Gateway|Service|Gateway)",
-        verdict="the node cannot reach the registry",
-        cure=Cure(
-            "Check the registry's name and the cluster's outbound rules (firewall, user-defined route, private DNS "
-            "zone of a "
-            "private registry): az aks check-acr shows which step fails for an Azure registry. Kubernetes keeps "
-            "trying.",
-            "",
-            "az aks check-acr --name CLUSTER --resource-group GROUP --acr REGISTRY.azurecr.io",
-            "Check the registry's name, and whether the node may reach it (firewall, proxy, DNS). Kubernetes keeps "
-            "trying.",
-        ),
-        places=_PULL_PLACES,
-        example='failed to do request: Head "https://my.registry/v2/x": dial tcp: lookup my.registry: no such host',
-        near_miss="the host is such a good place",
-        source="https://learn.microsoft.com/azure/aks/outbound-rules-control-egress",
-    ),
-    FailureText(
         name="the image's name is not valid",
         pattern=r"invalid reference format|couldn't parse image (?:name|reference)|InvalidImageName"
         r"|repository name must be "
@@ -202,7 +211,7 @@ IMAGE_TEXTS = (
         source=_IMAGES + "#image-pull-policy",
     ),
 )
-"""Image pulls."""
+"""Image pulls. A registry that is not reachable comes before logins: the text may name the step of the login."""
 
 START_TEXTS = (
     FailureText(
@@ -371,7 +380,9 @@ VOLUME_TEXTS = (
         name="the share refuses the mount",
         pattern=r"mount error\(13\)|Permission denied[^\n]{0,120}mount|mount[^\n]{0,160}(?:Permission"
         r"|permission) denied|"
-        r"mount error\((?:2|112|115)\)|AuthorizationFailure|KeyBasedAuthenticationNotPermitted|StorageAccountKeyAccess",
+        r"mount error\((?:2|112|115)\)|AuthorizationFailure|KeyBasedAuthenticationNotPermitted|StorageAccountKeyAccess"
+        r"|mount\.nfs: access denied|AuthorizationPermissionMismatch|due to a lack of credentials"
+        r"|blobfuse[^\n]{0,200}(?:[Ff]ailed to authenticate|[Uu]nauthorized|\b403\b)",
         verdict="the file share refuses the mount: its key, its name or its network rules do not fit",
         cure=Cure(
             "Check the Secret with the account's key, the share's name, and the storage account's network rules and "
@@ -386,6 +397,25 @@ VOLUME_TEXTS = (
         "denied",
         near_miss="mounted //account.file.core.windows.net/share",
         source="https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/storage/fail-to-mount-azure-file-share",
+    ),
+    FailureText(
+        name="the storage is not reachable",
+        pattern=r"mount\.nfs: (?:Connection (?:timed out|refused)|No route to host|Network is unreachable"
+        r"|Failed to resolve server)|mount error\((?:101|110|111|113)\)"
+        r"|mount error: could not resolve address",
+        verdict="the node does not reach the server of the volume",
+        cure=Cure(
+            "Check the server's name and address, and whether the cluster's subnet may reach it: the storage account's "
+            "network rules, its private endpoint and DNS zone, and outbound port 445 (SMB) or 2049 (NFS).",
+            "",
+            "kubectl describe pod POD --namespace NAMESPACE\naz storage account show --name ACCOUNT --query "
+            "'{network:networkRuleSet.defaultAction,endpoints:privateEndpointConnections[].name}'",
+            "Check the server's name and address, and whether the node may reach it: port 445 (SMB) or 2049 (NFS).",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example="MountVolume.SetUp failed: mount failed: exit status 32 Output: mount.nfs: Connection timed out",
+        near_miss="the server of the volume answers in 3 ms",
+        source="https://github.com/rook/nfs/issues/34",
     ),
     FailureText(
         name="the node has too many disks",
@@ -419,6 +449,28 @@ VOLUME_TEXTS = (
     ),
 )
 """Volumes."""
+
+UNMOUNTED_TEXTS = (
+    FailureText(
+        name="a volume cannot be mounted",
+        pattern=r"Unable to (?:attach or )?mount volumes|(?:MountVolume|AttachVolume)\.\w{1,20} failed for volume",
+        verdict="a volume of the pod cannot be mounted, and this event does not say why",
+        cure=Cure(
+            "Look at the other events of the pod and of its claim: kubectl describe pod POD --namespace NAMESPACE. If "
+            "they do not name the cause, the log of the driver on the node does: pods csi-azuredisk-node, "
+            "csi-azurefile-node or csi-blob-node in kube-system.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "kubectl describe pod POD --namespace NAMESPACE\nkubectl describe pvc --namespace NAMESPACE\n"
+            "kubectl get pods --namespace kube-system --field-selector spec.nodeName=NODE",
+        ),
+        places=frozenset({Place.EVENT}),
+        example="Unable to attach or mount volumes: unmounted volumes=[azure], unattached volumes=[azure]: timed out "
+        "waiting for the condition",
+        near_miss="the volume azure was mounted",
+        source="https://github.com/MicrosoftDocs/azure-docs/issues/95667",
+    ),
+)
+"""Events about volumes that name no cause. Every other text comes first."""
 
 ADMISSION_TEXTS = (
     FailureText(

@@ -15,7 +15,8 @@ from scripted import Request, Server
 
 from aksgpu import diagnose, errors
 from aksgpu.cluster import Cluster
-from aksgpu.diagnose.gpu_failures import from_log
+from aksgpu.diagnose import gpu_failures
+from aksgpu.diagnose.failure_text import Failure
 from aksgpu.diagnose.scheduling_events import from_event
 from aksgpu.kube import Kube
 
@@ -28,7 +29,8 @@ class Case:
 
     Attributes:
         name: a few words.
-        given: the input: ``log``, ``event`` with ``reason``, or the ``cluster`` of a pod.
+        given: the input: ``log``, ``event`` with ``reason``, ``pod`` with ``reason`` (its status), ``container`` (its
+            message), or the ``cluster`` of a pod.
         expected: class, attributes, parts of the verdict and of the fix.
     """
 
@@ -65,7 +67,7 @@ class Outcome:
 def cases() -> list[Case]:
     found = []
     for entry in yaml.safe_load((FOLDER / "cases.yaml").read_text()):
-        given = {key: entry[key] for key in ("log", "event", "reason") if key in entry}
+        given = {key: entry[key] for key in ("log", "event", "pod", "container", "reason") if key in entry}
         if "input" in entry:
             text = (FOLDER / entry["input"]).read_text()
             if entry["input"].endswith(".json"):
@@ -112,10 +114,17 @@ def _diagnosed(given: dict[str, Any]) -> tuple[errors.AksGpuError | None, str, s
             found = diagnose.pod(aks, given["cluster"]["pod"]["metadata"]["name"])
         return found.error, found.verdict, found.fix
     error: errors.AksGpuError | None
-    if "event" in given:
-        error = from_event(given["reason"], given["event"])
-    else:
-        failure = from_log(given["log"])
+    failure: Failure | None = None
+    error = from_event(given["reason"], given["event"]) if "event" in given else None
+    if error is None:
+        if "event" in given:
+            failure = gpu_failures.from_event(given["reason"], given["event"])
+        elif "pod" in given:
+            failure = gpu_failures.from_pod(given["reason"], given["pod"])
+        elif "container" in given:
+            failure = gpu_failures.from_container(given["container"])
+        else:
+            failure = gpu_failures.from_log(given["log"])
         error = failure.error() if failure else None
     return (None, "", "") if error is None else (error, error.message, error.hint)
 
