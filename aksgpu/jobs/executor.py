@@ -276,7 +276,7 @@ class Executor:
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], timeout: Timeout = None) -> MapResults:
         """Run a function once for each item, each as a Job of its own, as ``concurrent.futures`` does.
 
-        All Jobs are submitted at once. If that is interrupted or fails, those that were submitted are deleted.
+        All Jobs are submitted at once. If that is interrupted or fails, those that this call created are deleted.
 
         Args:
             fn: the function.
@@ -296,21 +296,28 @@ class Executor:
         check_timeout(timeout)
         calls = list(zip(*iterables, strict=False))
         started: list[Job] = []
+        created: set[str] = set()
         try:
             for number, args in enumerate(calls):
                 options = self.options
                 if options.name:
                     options = replace(options, name=check_name(f"{options.name}-{number}"))
-                started.append(self._submit(options, fn, args, {}))
+                started.append(self._submit(options, fn, args, {}, created))
         except BaseException:
             for job in started:
-                with contextlib.suppress(KubernetesError):
-                    self.cluster.kube.delete("Job", job.name, job.namespace)
+                if job.name in created:
+                    with contextlib.suppress(KubernetesError):
+                        self.cluster.kube.delete("Job", job.name, job.namespace)
             raise
         return MapResults(started, timeout)
 
     def _submit(
-        self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        options: ExecutorOptions,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        created: set[str] | None = None,
     ) -> Job:
         payload = self._pack(options, fn, args, kwargs)
         if payload.largest is not None:
@@ -322,7 +329,7 @@ class Executor:
             # The level is that of the caller of `submit` or `map`.
             warnings.warn(text, stacklevel=3)
         annotations = {PARAMETERS: parameters(fn, args, kwargs)}
-        return launch(self.cluster, payload, options, what=_name_of(fn), annotations=annotations)
+        return launch(self.cluster, payload, options, what=_name_of(fn), annotations=annotations, created=created)
 
     def _pack(
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]

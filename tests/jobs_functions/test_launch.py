@@ -256,6 +256,20 @@ def test_jobs_of_a_map_with_a_name_are_numbered(aks: Cluster) -> None:
         job.delete()
 
 
+def test_a_map_that_is_refused_deletes_only_what_it_created(aks: Cluster) -> None:
+    gpu = jobs.Executor(aks, gpus=0, name="kept", root=HERE)
+    before = gpu.map(value, [5, 6])
+    assert list(before) == [5, 6]
+    before.jobs[1].delete()
+    other = jobs.Executor(aks, gpus=0, name="kept-2", root=HERE).submit(value, 9)
+    with pytest.raises(errors.AlreadyExists):
+        gpu.map(value, [5, 6, 7])
+    assert before.jobs[0].result(TIMEOUT) == 5
+    wait_for(lambda: aks.kube.find("Job", "kept-1") is None, 60)
+    before.jobs[0].delete()
+    other.delete()
+
+
 # Interrupted launches
 
 
