@@ -12,7 +12,7 @@ from typing import Any
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import job_arguments
-from aksgpu.jobs.call_parameters import parameters
+from aksgpu.jobs.call_parameters import parameters, script_parameters
 from aksgpu.jobs.executor_manifest import PARAMETERS
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
@@ -230,7 +230,8 @@ class Executor:
         if left_out:
             text = f"these files usually hold credentials and do not travel: {', '.join(left_out)}. Use secrets=."
             warnings.warn(text, stacklevel=2)
-        return launch(self.cluster, payload, self.options, what=found.path.stem)
+        annotations = {PARAMETERS: script_parameters(words)}
+        return launch(self.cluster, payload, self.options, what=found.path.stem, annotations=annotations)
 
     def session(self, *, idle: Timeout = "10m") -> Session:
         """Start a pod that runs functions one after another, and keeps loaded what they import.
