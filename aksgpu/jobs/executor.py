@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -180,7 +182,8 @@ class Executor:
             The Job; ``job.result()`` waits for the function's value.
 
         Raises:
-            InvalidInput: ``fn`` is not callable, or the call cannot be pickled. Nothing was sent.
+            InvalidInput: ``fn`` is not callable, is a generator or async function, or the call cannot be pickled.
+                Nothing was sent.
             AlreadyExists: the Job of the executor's ``name`` runs something else.
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
@@ -340,6 +343,7 @@ class Executor:
                 f"`fn` must be a function, got {shown(fn)}",
                 hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
             )
+        _refuse_unfinished_values(fn)
         root = options.root or find_root()
         return pack_call(
             fn,
@@ -349,6 +353,22 @@ class Executor:
             mode=options.mode,
             packages=options.packages,
             include=options.include,
+        )
+
+
+def _refuse_unfinished_values(function: object) -> None:
+    """Raise InvalidInput for a function whose value is a generator or coroutine, which cannot be pickled."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidInput(
+            f"`fn` must return its value, and {_name_of(function)} is a generator function",
+            hint="Pass a function that returns a list, such as one that returns list(...) of the generator.",
+        )
+    if inspect.iscoroutinefunction(function):
+        raise InvalidInput(
+            f"`fn` must return its value, and {_name_of(function)} is an async function",
+            hint="Pass a function that returns asyncio.run(...) of the coroutine.",
         )
 
 
