@@ -196,6 +196,9 @@ class _GpuMagics(Magics):  # type: ignore[misc]  # IPython has no types
         """Return the session of a cell, ready to run it; the first cell starts it."""
         given = _executor_options(options)
         target = self._target()
+        if isinstance(target, Cluster):
+            # `--gpus 1` is the default. A second session would wait for the GPU of the first.
+            given.setdefault("gpus", 1)
         key = (*_identity(target), *sorted((name, str(value)) for name, value in given.items()))
         session = self._state.sessions.get(key)
         if session is not None:
@@ -205,6 +208,8 @@ class _GpuMagics(Magics):  # type: ignore[misc]  # IPython has no types
             except JobFailed as ended:
                 del self._state.sessions[key]
                 _say(f"{ended.message}. A new session starts; the names of the old one are gone.")
+        for other in self._state.sessions.values():
+            _say(f"another session stays open: {_summary(other)}. %gpu stop ends all sessions")
         session = _executor(target, given).session(idle=options.idle or self._state.idle)
         self._state.sessions[key] = session
         try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["SECRET_NAME", "parameters"]
+__all__ = ["SECRET_NAME", "parameters", "script_parameters"]
 
 SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
 """Names whose values are not shown or saved."""
@@ -33,5 +33,31 @@ def parameters(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapp
         is_short_text = isinstance(value, str) and len(value) <= _LONGEST_TEXT
         if (is_short_text or value is None or type(value) in (bool, int, float)) and not SECRET_NAME.search(name):
             found[name] = value
+    text = json.dumps(found)
+    return text if len(text) <= _LONGEST else "{}"
+
+
+def script_parameters(words: Sequence[str]) -> str:
+    """Return the arguments of a script as JSON: its options by their names, and the other words as ``arguments``.
+
+    Long texts, and options whose names are like a secret's, are left out.
+    """
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        if not word.startswith("--") or word == "--":
+            rest.append(word)
+            continue
+        name, has_value, value = word.partition("=")
+        if not has_value:
+            takes_value = bool(remaining) and not remaining[0].startswith("--")
+            value = remaining.pop(0) if takes_value else "given"
+        if len(value) <= _LONGEST_TEXT and not SECRET_NAME.search(name):
+            found[name] = value
+    shown = [word for word in rest if len(word) <= _LONGEST_TEXT and not SECRET_NAME.search(word)]
+    if shown:
+        found["arguments"] = " ".join(shown)
     text = json.dumps(found)
     return text if len(text) <= _LONGEST else "{}"

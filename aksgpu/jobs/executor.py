@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import job_arguments
-from aksgpu.jobs.call_parameters import parameters
+from aksgpu.jobs.call_parameters import parameters, script_parameters
 from aksgpu.jobs.executor_manifest import PARAMETERS
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
@@ -180,7 +182,8 @@ class Executor:
             The Job; ``job.result()`` waits for the function's value.
 
         Raises:
-            InvalidInput: ``fn`` is not callable, or the call cannot be pickled. Nothing was sent.
+            InvalidInput: ``fn`` is not callable, is a generator or async function, or the call cannot be pickled.
+                Nothing was sent.
             AlreadyExists: the Job of the executor's ``name`` runs something else.
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
@@ -234,7 +237,8 @@ class Executor:
         if left_out:
             text = f"these files usually hold credentials and are not sent: {', '.join(left_out)}. Use secrets=."
             warnings.warn(text, stacklevel=2)
-        return launch(self.cluster, payload, self.options, what=found.path.stem)
+        annotations = {PARAMETERS: script_parameters(words)}
+        return launch(self.cluster, payload, self.options, what=found.path.stem, annotations=annotations)
 
     def session(self, *, idle: Timeout = "10m") -> Session:
         """Start a pod that runs functions one after another, and keeps loaded what they import.
@@ -280,7 +284,7 @@ class Executor:
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], timeout: Timeout = None) -> MapResults:
         """Run a function once for each item, each as a Job of its own, as ``concurrent.futures`` does.
 
-        All Jobs are submitted at once. If that is interrupted or fails, those that were submitted are deleted.
+        All Jobs are submitted at once. If that is interrupted or fails, those that this call created are deleted.
 
         Args:
             fn: the function.
@@ -300,21 +304,28 @@ class Executor:
         check_timeout(timeout)
         calls = list(zip(*iterables, strict=False))
         started: list[Job] = []
+        created: set[str] = set()
         try:
             for number, args in enumerate(calls):
                 options = self.options
                 if options.name:
                     options = replace(options, name=check_name(f"{options.name}-{number}"))
-                started.append(self._submit(options, fn, args, {}))
+                started.append(self._submit(options, fn, args, {}, created))
         except BaseException:
             for job in started:
-                with contextlib.suppress(KubernetesError):
-                    self.cluster.kube.delete("Job", job.name, job.namespace)
+                if job.name in created:
+                    with contextlib.suppress(KubernetesError):
+                        self.cluster.kube.delete("Job", job.name, job.namespace)
             raise
         return MapResults(started, timeout)
 
     def _submit(
-        self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        options: ExecutorOptions,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        created: set[str] | None = None,
     ) -> Job:
         payload = self._pack(options, fn, args, kwargs)
         if payload.largest is not None:
@@ -326,7 +337,7 @@ class Executor:
             # The level is that of the caller of `submit` or `map`.
             warnings.warn(text, stacklevel=3)
         annotations = {PARAMETERS: parameters(fn, args, kwargs)}
-        return launch(self.cluster, payload, options, what=_name_of(fn), annotations=annotations)
+        return launch(self.cluster, payload, options, what=_name_of(fn), annotations=annotations, created=created)
 
     def _pack(
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -336,6 +347,7 @@ class Executor:
                 f"`fn` must be a function, got {shown(fn)}",
                 hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
             )
+        _refuse_unfinished_values(fn)
         root = options.root or find_root()
         return pack_call(
             fn,
@@ -345,6 +357,22 @@ class Executor:
             mode=options.mode,
             packages=options.packages,
             include=options.include,
+        )
+
+
+def _refuse_unfinished_values(function: object) -> None:
+    """Raise InvalidInput for a function whose value is a generator or coroutine, which cannot be pickled."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidInput(
+            f"`fn` must return its value, and {_name_of(function)} is a generator function",
+            hint="Pass a function that returns a list, such as one that returns list(...) of the generator.",
+        )
+    if inspect.iscoroutinefunction(function):
+        raise InvalidInput(
+            f"`fn` must return its value, and {_name_of(function)} is an async function",
+            hint="Pass a function that returns asyncio.run(...) of the coroutine.",
         )
 
 

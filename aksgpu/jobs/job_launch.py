@@ -54,7 +54,13 @@ _ABANDONED = timedelta(minutes=10)
 
 
 def launch(
-    aks: HasKube, payload: Payload, options: ExecutorOptions, *, what: str, annotations: Mapping[str, str] | None = None
+    aks: HasKube,
+    payload: Payload,
+    options: ExecutorOptions,
+    *,
+    what: str,
+    annotations: Mapping[str, str] | None = None,
+    created: set[str] | None = None,
 ) -> Job:
     """Start a Job for a payload, and return it without waiting for it.
 
@@ -66,6 +72,7 @@ def launch(
         options: the Executor's options.
         what: the name of the function or script, for names and messages.
         annotations: further annotations of the Job.
+        created: the Job's name is added to it if this call creates the Job, and does not return one that exists.
 
     Raises:
         AlreadyExists: the Job of that name runs something else.
@@ -83,7 +90,10 @@ def launch(
     require_claims(aks, options, namespace)
     warn_of_lost_results(aks, options)
     try:
-        return _create(aks, name, namespace, payload, options, fingerprint, what, annotations or {})
+        job = _create(aks, name, namespace, payload, options, fingerprint, what, annotations or {})
+        if created is not None:
+            created.add(name)
+        return job
     except AlreadyExists:
         # Another kernel created a Job of the user's name since it was looked up.
         existing = _existing(aks, name, namespace, fingerprint, what) if options.name else None

@@ -24,6 +24,7 @@ from aksgpu.errors import (
 )
 from aksgpu.jobs import output_claim
 from aksgpu.jobs.executor_manifest import CANCELLED, EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
+from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.missing_files import missing_file_note
 from aksgpu.jobs.outcome_copy import keep_copy, read_copy
 from aksgpu.kube import pod_facts
@@ -109,7 +110,11 @@ def read_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None
     key = _key(aks, job)
     ended = [pod for pod in pods if pod_facts.ended(pod)]
     succeeded = [pod for pod in ended if pod["status"]["phase"] == "Succeeded"]
-    found = next((pod for pod in reversed(succeeded or ended[-1:]) if _text_of(pod)), None)
+    candidates = succeeded
+    # Of a complete Job, the pod that succeeded may be gone, and one of an earlier attempt still there.
+    if not succeeded and JobStatus.from_objects(job, None).phase != "Complete":
+        candidates = ended[-1:]
+    found = next((pod for pod in reversed(candidates) if _text_of(pod)), None)
     try:
         text = _whole_text(aks, found, key) if found else ""
     except ResultLost:

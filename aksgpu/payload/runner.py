@@ -55,6 +55,8 @@ PAYLOAD = Path(os.environ.get("AKSGPU_PAYLOAD", "/aksgpu/payload"))
 RUN = Path(os.environ.get("AKSGPU_RUN", "/aksgpu/run"))
 MESSAGE = Path(os.environ.get("AKSGPU_MESSAGE", "/dev/termination-log"))
 
+OWN_PID = os.getpid()
+"""This process. A copy that the program makes with ``os.fork`` has another id."""
 OUTCOME = RUN / "outcome"
 """The file in which the task's process leaves its outcome: a line of JSON, then the body."""
 RESULT = RUN / "result"
@@ -335,6 +337,10 @@ def read_outcome(supervisor: Supervisor, exit_code: int, kind: str) -> tuple[dic
     if OUTCOME.exists():
         first, _, body = OUTCOME.read_bytes().partition(b"\n")
         outcome = dict(json.loads(first))
+        if outcome["kind"] == "value" and kind == "function":
+            if exit_code:
+                say(f"the function has returned; its process then ended with exit code {exit_code}")
+            outcome["exit_code"] = 0  # the value counts, so that the Job does not run it again
         if outcome["kind"] == "value" or not supervisor.timed_out:
             return outcome, body
     if supervisor.timed_out:
@@ -483,10 +489,15 @@ def report_lost_files(directory: Path, given: dict[str, tuple[int, int]]) -> str
 def file_states(directory: Path) -> dict[str, tuple[int, int]]:
     """Return the size and the time of each file of a directory by its path, without cached bytecode."""
     states = {}
-    for path in directory.rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            status = path.stat()
-            states[str(path.relative_to(directory))] = (status.st_size, status.st_mtime_ns)
+    for place, directories, names in os.walk(directory):
+        if "__pycache__" in directories:
+            directories.remove("__pycache__")
+        for name in names:
+            path = Path(place, name)
+            with contextlib.suppress(OSError):  # another process may delete it at the same time
+                if path.is_file():
+                    status = path.stat()
+                    states[str(path.relative_to(directory))] = (status.st_size, status.st_mtime_ns)
     return states
 
 
@@ -619,7 +630,9 @@ pickler = OutcomePickler()
 
 
 def write_outcome(outcome: dict[str, Any], body: bytes) -> None:
-    """Leave an outcome for the runner."""
+    """Leave an outcome for the runner, except in a copy of the process that the program made with ``os.fork``."""
+    if os.getpid() != OWN_PID:
+        return
     write_whole(OUTCOME, json.dumps(outcome).encode() + b"\n" + body)
 
 

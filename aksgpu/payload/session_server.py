@@ -273,11 +273,14 @@ class Server:
             return self._current
 
     def _execute(self, call: Call) -> None:
+        own = os.getpid()
         try:
             outcome, result = self._outcome(call)
         except KeyboardInterrupt as late:  # it came while the call ended
             self._may_interrupt = False
             outcome, result = self._failure(late)
+        if os.getpid() != own:  # the function returned in a copy of this process, which it made with os.fork
+            os._exit(0)
         self._output.drain()
         with self.changed:
             call.body = b""

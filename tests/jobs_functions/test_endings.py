@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -14,7 +16,9 @@ import pytest
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
-from aksgpu.payload import records
+from aksgpu.payload import records, runner
+
+from .pod_process import pack, run_payload
 
 TIMEOUT = 120
 HERE = Path(__file__).parent
@@ -43,6 +47,26 @@ def fail_before(attempt: int, folder: str) -> int:
     if own < attempt:
         raise RuntimeError(f"attempt {own}")
     return own
+
+
+def return_twice() -> str:
+    """Return from two processes: first from the original one, and then, before that has ended, from its copy."""
+    copy = os.fork()
+    if copy:
+        atexit.register(os.waitpid, copy, 0)
+        return "original"
+    while not (runner_directory() / "outcome").exists():
+        time.sleep(0.01)
+    return "copy"
+
+
+def runner_directory() -> Path:
+    return Path(os.environ["AKSGPU_RUN"])
+
+
+def return_and_crash() -> str:
+    atexit.register(os._exit, 9)
+    return "value"
 
 
 class Strange(Exception):
@@ -82,6 +106,34 @@ def test_os_exit_is_explained(cpu: jobs.Executor, code: int) -> None:
     with pytest.raises(errors.JobFailed):
         job.wait(TIMEOUT)
     assert f"exit code {code} before the function returned" in job.why().verdict
+
+
+def test_a_copy_of_the_process_does_not_replace_the_value(tmp_path: Path) -> None:
+    run = run_payload(pack(return_twice), tmp_path)
+    assert run.record is not None
+    assert pickle.loads(run.record.body) == "original"
+
+
+def test_a_crash_after_the_value_does_not_run_the_function_again(tmp_path: Path) -> None:
+    run = run_payload(pack(return_and_crash), tmp_path)
+    assert run.record is not None
+    assert (run.exit_code, pickle.loads(run.record.body)) == (0, "value")
+    assert "its process then ended with exit code 9" in run.output
+
+
+def test_a_file_that_disappears_does_not_lose_the_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("gone", "here"):
+        (tmp_path / name).write_text(name)
+    stat = Path.stat
+
+    def stat_of_a_file_in_use(path: Path, **options: Any) -> os.stat_result:
+        status = stat(path, **options)
+        if path.name == "gone":
+            path.unlink()
+        return status
+
+    monkeypatch.setattr(Path, "stat", stat_of_a_file_in_use)
+    assert list(runner.file_states(tmp_path)) == ["here"]
 
 
 def test_a_signal_is_explained(cpu: jobs.Executor) -> None:

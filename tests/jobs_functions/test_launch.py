@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import signal
 import subprocess
@@ -269,6 +270,37 @@ def test_jobs_of_a_map_with_a_name_are_numbered(aks: Cluster) -> None:
     assert list(results) == [5, 6]
     for job in results.jobs:
         job.delete()
+
+
+def count(number: int) -> Iterator[int]:
+    yield from range(number)
+
+
+async def later(number: int) -> int:
+    return number
+
+
+@pytest.mark.parametrize(("function", "word"), [(count, "generator"), (later, "async")])
+def test_functions_without_a_value_that_can_travel_are_refused(cpu: jobs.Executor, function: Any, word: str) -> None:
+    for each in (function, functools.partial(function, 3)):
+        with pytest.raises(
+            errors.InvalidInput, match=f"`fn` must return its value, and {function.__name__} is an? {word}"
+        ):
+            cpu.submit(each, 3)
+
+
+def test_a_map_that_is_refused_deletes_only_what_it_created(aks: Cluster) -> None:
+    gpu = jobs.Executor(aks, gpus=0, name="kept", root=HERE)
+    before = gpu.map(value, [5, 6])
+    assert list(before) == [5, 6]
+    before.jobs[1].delete()
+    other = jobs.Executor(aks, gpus=0, name="kept-2", root=HERE).submit(value, 9)
+    with pytest.raises(errors.AlreadyExists):
+        gpu.map(value, [5, 6, 7])
+    assert before.jobs[0].result(TIMEOUT) == 5
+    wait_for(lambda: aks.kube.find("Job", "kept-1") is None, 60)
+    before.jobs[0].delete()
+    other.delete()
 
 
 # Interrupted launches

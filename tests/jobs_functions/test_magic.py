@@ -176,6 +176,17 @@ def test_an_interrupt_reaches_the_cell_and_names_stay(notebook: Notebook) -> Non
     assert last_value(notebook.run("%%gpu --gpus 0\nkept")) == "'kept'"
 
 
+def test_the_default_number_of_gpus_is_the_same_session(aks: Cluster, tmp_path: Path) -> None:
+    with start_kernel(tmp_path) as other:
+        other.text("%load_ext aksgpu\nfrom aksgpu import cluster")
+        other.text(f"aks = cluster.from_kubeconfig({str(cluster.kubeconfig(aks))!r})")
+        try:
+            other.text("%%gpu --gpus 1\nkept = 5")
+            assert other.text("%%gpu\nprint(kept)").endswith("5\n")
+        finally:
+            other.run("%gpu stop")
+
+
 def test_other_options_have_another_session(notebook: Notebook) -> None:
     notebook.text("%%gpu --gpus 0\nmode = 1")
     code = "%%gpu --gpus 0 --env MODE=fast --idle 5m\nimport os\nos.environ['MODE'], 'mode' in globals()"

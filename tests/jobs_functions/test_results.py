@@ -217,6 +217,30 @@ def test_a_value_whose_node_is_gone_before_anybody_asks_is_lost(cpu: jobs.Execut
     assert isinstance(job.exception(TIMEOUT), errors.ResultLost)
 
 
+def succeed_at_second_attempt() -> str:
+    if os.environ["AKSGPU_ATTEMPT"] == "0":
+        raise RuntimeError("the first attempt")
+    return "value"
+
+
+@pytest.mark.parametrize("was_read", [True, False])
+def test_an_earlier_attempt_does_not_replace_a_value_whose_pod_is_gone(aks: Cluster, was_read: bool) -> None:
+    job = jobs.Executor(aks, gpus=0, retries=1, root=HERE).submit(succeed_at_second_attempt)
+    wait_for(lambda: job.status().phase == "Complete", TIMEOUT)
+    if was_read:
+        assert job.result(TIMEOUT) == "value"
+    pods = aks.kube.list("Pod", label_selector=f"batch.kubernetes.io/job-name={job.name}")
+    assert sorted(pod["status"]["phase"] for pod in pods) == ["Failed", "Succeeded"]
+    gone = next(pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Succeeded")
+    aks.kube.delete("Pod", gone)
+    wait_for(lambda: aks.kube.find("Pod", gone) is None, 60)
+    if was_read:
+        assert job.result(TIMEOUT) == "value"
+    else:
+        with pytest.raises(errors.ResultLost):
+            job.result(TIMEOUT)
+
+
 def remove_pods(job: jobs.Job) -> None:
     """Remove the pods of a Job, as the garbage collector does after their node is gone."""
     wait_for(lambda: job.status().ended, 60)

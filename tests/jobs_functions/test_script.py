@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aksgpu import errors, jobs
+from aksgpu import errors, jobs, runs
 from aksgpu.cluster import Cluster
 from aksgpu.payload.script_packing import pack_script, read_script
 
@@ -110,6 +110,17 @@ def test_a_script_runs_with_its_arguments_modules_and_files(gpu: jobs.Executor, 
         "tools/run.sh",
         "train.py",
     ]
+
+
+def test_the_arguments_of_scripts_are_compared(gpu: jobs.Executor, project: Path) -> None:
+    (project / "short.py").write_text("print('epoch 1 loss: 0.5')\n")
+    first = gpu.script("short.py", "data", "--epochs", 3, "--rate=0.1", "--api-token", "hidden")
+    second = gpu.script("short.py", "data", "--epochs", 5, "--rate=0.1", "--api-token", "other")
+    for job in (first, second):
+        job.result(TIMEOUT)
+    differences = runs.compare([first, second]).differences()
+    assert differences.loc["argument --epochs"].tolist() == ["3", "5"]
+    assert not any("rate" in name or "token" in name for name in differences.index)
 
 
 def test_a_script_of_another_directory_runs_where_the_user_is(

@@ -67,6 +67,20 @@ def test_calls_share_one_process_in_the_pod(session: Session) -> None:
     assert first == second != os.getpid()
 
 
+def return_from_two_processes() -> int:
+    """Return from this process after its copy has returned."""
+    copy = os.fork()
+    if copy:
+        os.waitpid(copy, 0)
+    return os.getpid()
+
+
+def test_a_copy_of_the_process_does_not_serve_the_session(session: Session) -> None:
+    process = session(os.getpid)
+    assert session(return_from_two_processes) == process
+    assert session(os.getpid) == process
+
+
 def test_output_comes_while_the_function_runs(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,7 @@ no verdict, or one that only repeats the text.
 
 The first run of a round is the better estimate for a text that nobody has tried. The wrong verdicts took an optional
 library for the cause, a busy GPU for a lost one, the memory of the GPU for that of the node, a timeout for a missing
-login, or an error in Azure for one in the request. Round 2 had texts of Ray, XGBoost and NVIDIA's container hook, of which
+login, or an error in Azure for one in the request. Round 2 had texts of Ray, XGBoost and the container hook, of which
 the tables had few. The texts of round 1 include those of Azure, which are in `tests/data/azure-refusals.yaml`.
 
 """
