@@ -53,8 +53,8 @@ case is *half* right if only the cause or only the fix is right. The people who 
 the line shows that nothing got worse. It does not show how well other texts do.
 
 Other texts do worse. In November 2026, an engineer who had read the tables but had not written them collected texts
-that people had posted, and wrote down the right cause, class and fix before the first run. *Nothing* means that there is
-no verdict, or one that only repeats the text.
+that people had posted, and wrote down the right cause, class and fix before the first run. *Nothing* means that there
+is no verdict, or one that only repeats the text.
 
 | Round | Texts | Right | Half | Wrong | Nothing |
 |---|---|---|---|---|---|
