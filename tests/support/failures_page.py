@@ -65,8 +65,8 @@ repeats the text, or none.
 
 The first run of a round is the better estimate for a text that nobody has tried. The wrong ones of both rounds took a
 library that a program does without for the cause; a busy GPU for a lost one; the memory of the GPU for that of the
-node; a timeout for a missing login; or an error of Azure for one of the request. Round 2 had texts of Ray, XGBoost and NVIDIA's
-container hook, of which the tables had few. The texts of round 1 include those of Azure, which are in
+node; a timeout for a missing login; or an error of Azure for one of the request. Round 2 had texts of Ray, XGBoost
+and NVIDIA's container hook, of which the tables had few. The texts of round 1 include those of Azure, which are in
 `tests/data/azure-refusals.yaml`.
 
 """
