@@ -226,8 +226,8 @@ class Writer:
             return entry, False
         # The store writes the new resourceVersion into the metadata.
         deleted = {**entry.obj, "metadata": {**entry.obj["metadata"]}}
-        self._store.write(kind, deleted, delete=True)
-        return entry, True
+        removed = self._store.write(kind, deleted, delete=True)
+        return removed if marked is None else entry, True
 
     def review(self, kind: Kind, body: Object, options: WriteOptions) -> Entry:
         """Return the completed object of a kind that is not stored. It keeps the status in the body."""

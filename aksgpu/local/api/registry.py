@@ -127,7 +127,9 @@ class Registry(Reader, Objects):
         entry, done = self._write(
             verb, get_kind(resource), (namespace or "", name or ""), body, subresource or "", content_type, options
         )
-        await self.store.durable(entry.rv or self.store.revision)
+        # The deletion of a pod writes twice, and returns the entry of the first write.
+        written = 0 if verb == "delete" else entry.rv
+        await self.store.durable(written or self.store.revision)
         return entry, done
 
     def _write(
