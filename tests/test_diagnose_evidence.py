@@ -280,7 +280,8 @@ def test_another_scheduler_that_does_not_report(tmp_path: Path) -> None:
 def test_a_scheduler_that_does_not_report_for_long(tmp_path: Path) -> None:
     old = explained(tmp_path, {"pod": pod(), "nodes": [node()]})
     assert "has not reported anything for minutes" in old.fix
-    new = explained(tmp_path, {"pod": pod(meta={"creationTimestamp": stamp(0)}), "nodes": [node()]})
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    new = explained(tmp_path, {"pod": pod(meta={"creationTimestamp": now}), "nodes": [node()]})
     assert "Wait a moment" in new.fix
 
 

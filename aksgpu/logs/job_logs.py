@@ -246,7 +246,7 @@ def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, in
     seen: Counter[int | None] = Counter()
     spec = job["spec"]
     side_by_side = (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1
-    for pod in sorted(pods, key=_order):
+    for pod in pods:
         annotations = pod["metadata"].get("annotations") or {}
         text = annotations.get(_COMPLETION_INDEX)
         index = None if text is None else int(text)
@@ -494,7 +494,7 @@ def job_pods(kube: Kube, job: Object) -> list[Object]:
     labels = job["spec"]["selector"]["matchLabels"]
     selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
     pods = kube.list("Pod", job["metadata"]["namespace"], label_selector=selector)
-    return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+    return sorted(pods, key=_order)
 
 
 def _list_pods(kube: Kube, job: Object, retries: RetryTimer) -> list[Object]:

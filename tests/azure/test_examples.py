@@ -18,5 +18,5 @@ def test_the_example_before_you_spend_runs_unchanged(tmp_path: Path) -> None:
     finally:
         local.stop(home=tmp_path)
     assert "Standard_NC4as_T4_v3 in eastus: yes" in said
-    assert "StandardNCADSA100v4Family: 48 of 48 vCPUs left, 72 wanted" in said
+    assert "StandardNCADSA100v4Family: 48 of 48 vCPUs left, 72 requested" in said
     assert said.endswith("True\n")

@@ -212,7 +212,7 @@ def test_a_value_whose_node_is_gone_before_anybody_asks_is_lost(cpu: jobs.Execut
     job = cpu.submit(pid)
     wait_for(lambda: job.status().phase == "Complete", 60)
     remove_pods(job)
-    with pytest.raises(errors.ResultLost, match="gone with its pod"):
+    with pytest.raises(errors.ResultLost, match="lost with its pod"):
         job.result(TIMEOUT)
     assert isinstance(job.exception(TIMEOUT), errors.ResultLost)
 

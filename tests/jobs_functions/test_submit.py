@@ -91,7 +91,7 @@ def test_raw_bytes_are_returned_without_unpickling(cpu: jobs.Executor) -> None:
 
 def test_a_job_of_a_manifest_has_no_result(aks: Cluster) -> None:
     job = jobs.submit(aks, image="busybox", command=["true"], gpus=0, name="plain")
-    with pytest.raises(errors.InvalidInput, match=r"must be made by jobs\.Executor"):
+    with pytest.raises(errors.InvalidInput, match=r"must be created by jobs\.Executor"):
         job.result(TIMEOUT)
     job.delete()
 

@@ -97,8 +97,8 @@ class Scheduler:
         """Record an event about a pod that waits for a scheduler which does not run."""
         name = pod["spec"].get("schedulerName", SCHEDULER)
         if name != SCHEDULER and not pod["spec"].get("nodeName"):
-            text = f"the laptop AKS runs no scheduler {name!r}, so that the pod stays pending. Leave out schedulerName"
-            self._record_event(pod, "Warning", "FailedScheduling", text, "Scheduling")
+            text = f"the laptop AKS runs no scheduler {name!r}, so the pod stays pending. Leave out schedulerName"
+            self._record_event(pod, "Warning", "NoScheduler", text, "Scheduling")
 
     def _claim_changed(self, old: Object | None, new: Object | None) -> None:
         self._queue.claim_changed(object_key(new or old or {}))

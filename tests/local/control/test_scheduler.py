@@ -183,7 +183,7 @@ async def test_ignores_pods_of_other_schedulers(driver: ClusterDriver, controlle
     await driver.create_pod("ours")
     await driver.wait_until_bound("ours")
     assert not (await driver.objects.get("pods", "theirs", "default"))["spec"].get("nodeName")
-    event = await driver.wait_for_event("FailedScheduling", "theirs")
+    event = await driver.wait_for_event("NoScheduler", "theirs")
     assert "runs no scheduler 'another'" in event["message"]
 
 

@@ -61,6 +61,9 @@ ELSEWHERE = {
     "pod",
     "resourcequota",
     "selfsubjectaccessreview",
+    "selfsubjectreview",
+    "selfsubjectrulesreview",
+    "tokenreview",
 }
 """Kinds with tests of their own in this directory and in ``tests/local/control``."""
 SHOWN = {
