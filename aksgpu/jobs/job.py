@@ -73,6 +73,8 @@ _TAIL_TIMEOUT = 5.0
 """Seconds for which reading those lines is retried."""
 _SAVING = 20.0
 """Seconds that saving a run in the history may take."""
+_SAVING_BEFORE_DELETION = 5.0
+"""The same for a Job that is being deleted, whose user waits."""
 _RESULT_INTERVAL = 0.2
 """Seconds between two checks whether the result is there."""
 _DELETION_INTERVAL = 0.2
@@ -782,12 +784,12 @@ class Job:
                 tables["gpu"] = self.gpu()
         return history.save(facts, log, tables)
 
-    def _save_quietly(self) -> None:
-        """Save the run if that is possible. The caller's work does not depend on it."""
+    def _save_quietly(self, timeout: float = _SAVING) -> None:
+        """Save the run if that is possible within some seconds. The caller's work does not depend on it."""
         if not history.is_enabled():
             return
         try:
-            with deadline(_SAVING):
+            with deadline(timeout):
                 self.save()
         except (KubernetesError, OSError) as failed:
             _logger.info("Job %s was not saved in the history: %s", self.name, failed)
@@ -900,7 +902,6 @@ class Job:
         """
         kube = self.cluster.kube
         deleted: Object | None = None
-        self._save_quietly()
 
         def poll() -> tuple[bool | None, str]:
             nonlocal deleted
@@ -908,6 +909,7 @@ class Job:
                 found = kube.find("Job", self.name, namespace=self.namespace)
                 if found is None:
                     return True, ""
+                self._save_quietly(_SAVING_BEFORE_DELETION)
                 with contextlib.suppress(NotFound):
                     kube.delete("Job", self.name, namespace=self.namespace, propagation_policy="Foreground")
                 deleted = found
