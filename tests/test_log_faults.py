@@ -431,6 +431,7 @@ def test_a_kubelet_that_stays_away_is_an_error_and_never_an_empty_log(
     monkeypatch.setattr(follower, "MISSING_LOG_SECONDS", 0.3)
     for ask in (job.job.logs, job.job.metrics, job.job.plot):
         monkeypatch.setattr(logs.read_job, "__kwdefaults__", {"tail_lines": None, "timeout": 0.2})
+        monkeypatch.setattr(logs.read_attempts, "__kwdefaults__", {"namespace": None, "timeout": 0.2})
         with pytest.raises(LogUnavailable, match=re.escape(words)):
             ask()
     try:
