@@ -18,12 +18,11 @@ from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs.job_logs import job_pods
+from aksgpu.payload.job_annotations import CANCELLED
 
 __all__ = ["explain_job", "explain_with", "job"]
 
 Condition = Mapping[str, Any]
-_CANCELLED = "aksgpu.dev/cancelled"
-"""Annotation of a Job of an Executor that was cancelled while it had no program."""
 
 
 def job(aks: HasKube, name: str, *, namespace: str | None = None) -> Diagnosis:
@@ -127,7 +126,7 @@ def _suspended(reader: ClusterReader, obj: Object) -> Diagnosis:
         return queued
     metadata = obj["metadata"]
     name = metadata["name"]
-    if _CANCELLED in (metadata.get("annotations") or {}):
+    if CANCELLED in (metadata.get("annotations") or {}):
         return Diagnosis(f"Job {name} was cancelled before its program started.", "Submit it again to run it.")
     patch = '{"spec": {"suspend": False}}'
     resume = f'aks.kube.patch("Job", "{name}", {patch}, namespace="{metadata["namespace"]}")'

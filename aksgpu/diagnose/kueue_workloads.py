@@ -12,11 +12,10 @@ from aksgpu.diagnose.cures import EDIT_JOB_SHELL, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.errors import PodPending
 from aksgpu.kube.client import Object
+from aksgpu.kube.label_names import QUEUE_NAME
 
-__all__ = ["KUEUE_TEXTS", "QUEUE_LABEL", "KueueText", "explain_queued"]
+__all__ = ["KUEUE_TEXTS", "KueueText", "explain_queued"]
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-"""Label with the name of the LocalQueue of a Job or pod."""
 _JOB_UID = "kueue.x-k8s.io/job-uid"
 _GROUP = "kueue.x-k8s.io"
 _SOURCE = "https://kueue.sigs.k8s.io/docs/tasks/troubleshooting/troubleshooting_jobs/"
@@ -55,9 +54,9 @@ KUEUE_TEXTS = (
         r"(?:LocalQueue|ClusterQueue)[^\n]{0,120}(?:doesn't exist|does not exist|not found)",
         "its queue does not exist",
         Cure(
-            f"Set the label {QUEUE_LABEL} to a LocalQueue of the Job's namespace: kubectl get localqueues --namespace "
+            f"Set the label {QUEUE_NAME} to a LocalQueue of the Job's namespace: kubectl get localqueues --namespace "
             "NAMESPACE.",
-            edit_job(f'manifest["metadata"].setdefault("labels", {{}})["{QUEUE_LABEL}"] = "QUEUE"'),
+            edit_job(f'manifest["metadata"].setdefault("labels", {{}})["{QUEUE_NAME}"] = "QUEUE"'),
             "kubectl get localqueues --namespace NAMESPACE",
         ),
         "LocalQueue team-queue doesn't exist",
@@ -118,7 +117,7 @@ KUEUE_TEXTS = (
         Cure(
             "Waiting does not help: use a queue whose ClusterQueue covers the resource (spec.resourceGroups), or have "
             "it added.",
-            edit_job(f'manifest["metadata"].setdefault("labels", {{}})["{QUEUE_LABEL}"] = "QUEUE-WITH-GPUS"'),
+            edit_job(f'manifest["metadata"].setdefault("labels", {{}})["{QUEUE_NAME}"] = "QUEUE-WITH-GPUS"'),
             "kubectl describe clusterqueues.kueue.x-k8s.io",
         ),
         "couldn't assign flavors to pod set main: resource nvidia.com/gpu unavailable in ClusterQueue",
@@ -173,7 +172,7 @@ _UNKNOWN = Cure(
     _SHOW,
 )
 _NO_KUEUE = Cure(
-    f"The label {QUEUE_LABEL} names a queue, and no Workload exists for the Job: make sure that Kueue is installed and "
+    f"The label {QUEUE_NAME} names a queue, and no Workload exists for the Job: make sure that Kueue is installed and "
     f"runs. "
     "Without Kueue, remove the label and resume the Job.",
     'aks.kube.patch("Job", "JOB", {"spec": {"suspend": False}}, namespace="NAMESPACE")',
@@ -221,7 +220,7 @@ def explain_queued(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis 
         rows: the evidence that is known already.
     """
     metadata = obj["metadata"]
-    queue = (metadata.get("labels") or {}).get(QUEUE_LABEL)
+    queue = (metadata.get("labels") or {}).get(QUEUE_NAME)
     workloads = _workloads(reader, obj)
     if workloads is None or (not queue and not workloads):
         return None

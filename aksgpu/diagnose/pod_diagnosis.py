@@ -14,7 +14,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import Event, event_rows, events_about, moment_of
 from aksgpu.diagnose.exit_codes import meaning_of
 from aksgpu.diagnose.failure_text import Failure
-from aksgpu.diagnose.kueue_workloads import QUEUE_LABEL, explain_queued
+from aksgpu.diagnose.kueue_workloads import explain_queued
 from aksgpu.diagnose.node_problems import problems_of
 from aksgpu.diagnose.pod_scheduling import explain_unscheduled
 from aksgpu.diagnose.runner_exits import explain_runner
@@ -22,6 +22,7 @@ from aksgpu.diagnose.start_texts import PULL_WAIT
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.label_names import QUEUE_NAME
 from aksgpu.kube.node_facts import read
 
 __all__ = ["RUN_AGAIN", "diagnose_pod", "explain_failure", "explain_pod", "pod"]
@@ -258,7 +259,7 @@ def diagnose_pod(reader: ClusterReader, obj: Object) -> Diagnosis:
 def _unscheduled(reader: ClusterReader, obj: Object, rows: Rows, events: list[Event]) -> Diagnosis:
     """Explain a pod without a node: a queue may hold it."""
     gated = obj["spec"].get("schedulingGates")
-    if gated or (obj["metadata"].get("labels") or {}).get(QUEUE_LABEL):
+    if gated or (obj["metadata"].get("labels") or {}).get(QUEUE_NAME):
         queued = explain_queued(reader, obj, rows)
         if queued is not None:
             return queued

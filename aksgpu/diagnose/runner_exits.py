@@ -8,11 +8,10 @@ from typing import Any
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import Object
 from aksgpu.payload import records
+from aksgpu.payload.job_annotations import EXECUTOR
 
 __all__ = ["explain_runner"]
 
-_LABEL = "aksgpu.dev/executor"
-"""Label of the pods of an Executor."""
 _FIXES = {
     records.PYTHON_DIFFERS: "Use an image with the Python of the kernel that submitted it: without image=, that is the "
     "default.",
@@ -45,7 +44,7 @@ def explain_runner(obj: Object, failure: Mapping[str, Any]) -> tuple[str, str] |
         obj: the Pod object.
         failure: the ``terminated`` state of the container that failed.
     """
-    if _LABEL not in (obj["metadata"].get("labels") or {}):
+    if EXECUTOR not in (obj["metadata"].get("labels") or {}):
         return None
     code = int(failure.get("exitCode") or 0)
     text = pod_facts.readable_message(failure).strip() or _TEXTS.get(code, "")

@@ -22,16 +22,12 @@ from aksgpu.jobs.other_objects import apply_others, split_job
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.label_names import DO_NOT_EVICT
 from aksgpu.kube.node_facts import GPU
 from aksgpu.manifests.load import Manifest
 
 __all__ = ["apply", "submit"]
 
-_DO_NOT_EVICT = {
-    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-    "karpenter.sh/do-not-disrupt": "true",
-}
-"""Annotations of pods that keep the cluster autoscaler and node auto-provisioning (Karpenter) from evicting them."""
 _REQUESTED_CORES = "100m"
 _REQUESTED_MEMORY = "256Mi"
 """What a container reserves by default. AKS Automatic refuses containers without requests."""
@@ -199,7 +195,7 @@ def _resources(gpus: int, cpu: float | str | None, memory: str | None) -> Object
 
 def _job_manifest(name: str, pod_spec: Object, retries: int) -> Object:
     labels = {"app": name}
-    template = {"metadata": {"labels": labels, "annotations": dict(_DO_NOT_EVICT)}, "spec": pod_spec}
+    template = {"metadata": {"labels": labels, "annotations": dict(DO_NOT_EVICT)}, "spec": pod_spec}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -15,7 +15,6 @@ from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.call_parameters import parameters, script_parameters
-from aksgpu.jobs.executor_manifest import PARAMETERS
 from aksgpu.jobs.executor_options import ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
@@ -25,6 +24,7 @@ from aksgpu.jobs.run_notices import note_earlier_runs, remember
 from aksgpu.jobs.session import Session, open_session
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.payload.job_annotations import PARAMETERS
 from aksgpu.payload.modules import find_root
 from aksgpu.payload.packing import Payload, pack_call
 from aksgpu.payload.script_packing import pack_script, read_script

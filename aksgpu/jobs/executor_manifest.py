@@ -8,22 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from aksgpu.common.gpu_size_table import table
 from aksgpu.jobs.executor_options import ExecutorOptions
+from aksgpu.kube import label_names
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import GPU
 from aksgpu.payload import records
+from aksgpu.payload.job_annotations import EXECUTOR, LAUNCHING, OUTPUT, PAYLOAD_SECRET
 
 __all__ = [
-    "CANCELLED",
-    "EXECUTOR",
-    "FINGERPRINT",
-    "FUNCTION",
-    "LAUNCHING",
     "MAIN",
-    "OUTPUT",
     "OUT_PATH",
-    "PACKAGES",
-    "PARAMETERS",
-    "PAYLOAD_SECRET",
     "SIDECAR",
     "build_manifest",
     "owned_secret",
@@ -34,25 +27,6 @@ MAIN = "main"
 SIDECAR = "aksgpu-result"
 """Container whose log carries a large result."""
 
-EXECUTOR = "aksgpu.dev/executor"
-"""Label of Jobs and Secrets that an Executor made. Its value is the Job's name."""
-LAUNCHING = "aksgpu.dev/launching"
-"""Label of a Job whose Secrets are being created. It is removed when the Job is resumed."""
-CANCELLED = "aksgpu.dev/cancelled"
-"""Annotation of a Job that was cancelled before its program started."""
-FUNCTION = "aksgpu.dev/function"
-"""Annotation with the name of the function."""
-PARAMETERS = "aksgpu.dev/parameters"
-"""Annotation with the plain arguments of the call, as JSON."""
-FINGERPRINT = "aksgpu.dev/fingerprint"
-"""Annotation with a checksum of the call and the options."""
-PACKAGES = "aksgpu.dev/packages"
-"""Annotation with the packages that are installed."""
-PAYLOAD_SECRET = "aksgpu.dev/payload"
-"""Annotation with the name of the first Secret of the payload. It holds the key of the HMACs."""
-
-OUTPUT = "aksgpu.dev/out"
-"""Annotation with the name of the claim for output."""
 OUT_PATH = "/aksgpu/out"
 """Where that claim is mounted. ``AKSGPU_OUT`` is the Job's directory on it."""
 _PAYLOAD_PATH = "/aksgpu/payload"
@@ -62,14 +36,10 @@ _SHM_PATH = "/dev/shm"
 _RUNNER = f"{_PAYLOAD_PATH}/runner.py"
 
 _FAILURE_COUNTS = {
-    "AKSGPU_FAILURES": "batch.kubernetes.io/job-index-failure-count",
-    "AKSGPU_DISRUPTIONS": "batch.kubernetes.io/job-index-ignored-failure-count",
+    "AKSGPU_FAILURES": label_names.FAILURE_COUNT,
+    "AKSGPU_DISRUPTIONS": label_names.IGNORED_FAILURE_COUNT,
 }
 """Variables with annotations of the Job controller. Their sum is the number of the attempt."""
-_SAFE_FROM_AUTOSCALERS = {
-    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-    "karpenter.sh/do-not-disrupt": "true",
-}
 _GRACE_SECONDS = 45
 """Seconds that Kubernetes waits after SIGTERM: the runner kills the program after 30 and reports its outcome."""
 _BACKSTOP_SECONDS = 1860
@@ -103,19 +73,16 @@ def build_manifest(
         secrets: names of the payload's Secrets.
         environment_secret: name of the Secret with the values of ``options.secrets``; empty if there are none.
     """
-    labels = {EXECUTOR: name}
-    metadata = {
-        "name": name,
-        "namespace": namespace,
-        "labels": {**labels, LAUNCHING: "true"},
-        "annotations": {PAYLOAD_SECRET: secrets[0]},
-    }
+    pod_labels = {EXECUTOR: name}
+    labels = {**pod_labels, LAUNCHING: "true"}
+    annotations = {PAYLOAD_SECRET: secrets[0]}
     if options.out:
-        metadata["annotations"][OUTPUT] = options.out  # type: ignore[index]  # it is a dict
+        annotations[OUTPUT] = options.out
     if options.queue:
-        metadata["labels"]["kueue.x-k8s.io/queue-name"] = options.queue  # type: ignore[index]  # it is a dict
+        labels[label_names.QUEUE_NAME] = options.queue
+    metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
     template = {
-        "metadata": {"labels": labels, "annotations": dict(_SAFE_FROM_AUTOSCALERS)},
+        "metadata": {"labels": pod_labels, "annotations": dict(label_names.DO_NOT_EVICT)},
         "spec": _pod_spec(name, options, secrets, environment_secret),
     }
     spec = {
@@ -322,12 +289,12 @@ def _place(spec: Object, options: ExecutorOptions) -> None:
     """Add what restricts the pod to certain nodes."""
     selector = dict(options.node_selector)
     if options.vm_size:
-        selector["node.kubernetes.io/instance-type"] = options.vm_size
+        selector[label_names.INSTANCE_TYPE] = options.vm_size
     if options.spot:
-        selector["kubernetes.azure.com/scalesetpriority"] = "spot"
+        selector[label_names.SCALE_SET_PRIORITY] = "spot"
         spec["tolerations"] = [
             {
-                "key": "kubernetes.azure.com/scalesetpriority",
+                "key": label_names.SCALE_SET_PRIORITY,
                 "operator": "Equal",
                 "value": "spot",
                 "effect": "NoSchedule",
@@ -345,7 +312,7 @@ def _affinity_terms(options: ExecutorOptions) -> list[list[Object]]:
     """Return alternatives of node requirements; an empty list if every node will do."""
     common: list[Object] = []
     if options.spot is False:
-        common.append({"key": "kubernetes.azure.com/scalesetpriority", "operator": "NotIn", "values": ["spot"]})
+        common.append({"key": label_names.SCALE_SET_PRIORITY, "operator": "NotIn", "values": ["spot"]})
     if not options.gpu_model:
         return [common] if common else []
     wanted = options.gpu_model.lower()
@@ -353,6 +320,6 @@ def _affinity_terms(options: ExecutorOptions) -> list[list[Object]]:
     models = sorted({size.gpu_model for size in table().values() if wanted in size.gpu_model.lower()})
     products = [model.replace(" ", "-") for model in models]
     return [
-        [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": sizes}, *common],
+        [{"key": label_names.INSTANCE_TYPE, "operator": "In", "values": sizes}, *common],
         [{"key": "nvidia.com/gpu.product", "operator": "In", "values": products}, *common],
     ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unauthorized
 from aksgpu.jobs import nvidia_smi_samples
-from aksgpu.jobs.executor_manifest import EXECUTOR, MAIN, SIDECAR
+from aksgpu.jobs.executor_manifest import MAIN, SIDECAR
 from aksgpu.jobs.gpu_sample_table import gpu_table
 from aksgpu.jobs.nvidia_smi_samples import NoSample
 from aksgpu.kube import pod_facts
@@ -24,6 +24,7 @@ from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.job_logs import first_attempts
 from aksgpu.logs.log_request import LogIncomplete, LogRequest, read_text
 from aksgpu.payload.gpu_sampler import FINE_SECONDS, INTERVAL_SECONDS, Samples, from_lines
+from aksgpu.payload.job_annotations import EXECUTOR
 from aksgpu.waiting import deadline
 
 if TYPE_CHECKING:

@@ -46,6 +46,7 @@ from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.label_names import COMPLETION_INDEX
 from aksgpu.kube.port_forward import PortForward
 from aksgpu.logs import AttemptLogs
 from aksgpu.logs.job_logs import follow_job, job_pods, read_attempts, read_job
@@ -62,7 +63,6 @@ __all__ = ["Job"]
 
 _logger = logging.getLogger(__name__)
 
-_INDEX = "batch.kubernetes.io/job-completion-index"
 _DIAGNOSIS_TIMEOUT = 5.0
 """Seconds that the diagnosis for an error may take."""
 _KEEPING = 30.0
@@ -946,7 +946,7 @@ def _pod_row(pod: Object) -> dict[str, object]:
     """Return the row of :meth:`Job.pods` for a Pod object."""
     state = pod_facts.state(pod)
     failure = pod_facts.last_failure(pod)
-    index = (pod["metadata"].get("annotations") or {}).get(_INDEX)
+    index = (pod["metadata"].get("annotations") or {}).get(COMPLETION_INDEX)
     return {
         "pod": pod["metadata"]["name"],
         "state": state.word,

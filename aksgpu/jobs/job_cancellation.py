@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from aksgpu.errors import KubernetesError, NotFound
-from aksgpu.jobs.executor_manifest import CANCELLED, MAIN
+from aksgpu.jobs.executor_manifest import MAIN
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
+from aksgpu.payload.job_annotations import CANCELLED
 
 __all__ = ["stop"]
 

@@ -16,21 +16,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from aksgpu.errors import AlreadyExists, KubernetesError
-from aksgpu.jobs.executor_manifest import (
-    FINGERPRINT,
-    FUNCTION,
-    LAUNCHING,
-    MAIN,
-    PACKAGES,
-    PAYLOAD_SECRET,
-    build_manifest,
-    owned_secret,
-)
+from aksgpu.jobs.executor_manifest import MAIN, build_manifest, owned_secret
 from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.output_claim import require_claims, warn_of_lost_results
 from aksgpu.kube.client import HasKube, Object
+from aksgpu.payload.job_annotations import FINGERPRINT, FUNCTION, LAUNCHING, PACKAGES, PAYLOAD_SECRET
 from aksgpu.payload.packing import Payload
 from aksgpu.waiting import Timer, deadline, wait_until
 

@@ -23,7 +23,7 @@ from aksgpu.errors import (
     RunTimeout,
 )
 from aksgpu.jobs import output_claim
-from aksgpu.jobs.executor_manifest import CANCELLED, EXECUTOR, MAIN, PAYLOAD_SECRET, SIDECAR
+from aksgpu.jobs.executor_manifest import MAIN, SIDECAR
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.missing_files import missing_file_note
 from aksgpu.jobs.outcome_copy import keep_copy, read_copy
@@ -31,6 +31,7 @@ from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.log_request import LogIncomplete, LogRequest, read_text
 from aksgpu.payload import records
+from aksgpu.payload.job_annotations import CANCELLED, EXECUTOR, PAYLOAD_SECRET
 from aksgpu.payload.packing import own_python
 from aksgpu.payload.records import BadRecord, Record
 

@@ -13,10 +13,10 @@ from aksgpu.cluster.node_pool_model import NodePool, read_pools
 from aksgpu.common.frames import frame
 from aksgpu.common.notices import warn
 from aksgpu.errors import AksGpuError, InvalidInput, NotFound, ResultLost
-from aksgpu.jobs.executor_manifest import OUTPUT
 from aksgpu.jobs.executor_options import ExecutorOptions
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.payload import records
+from aksgpu.payload.job_annotations import OUTPUT
 from aksgpu.payload.records import BadRecord, Record
 from aksgpu.storage.claims import require
 from aksgpu.storage.downloads import LISTED, download, ls

@@ -11,6 +11,8 @@ from aksgpu.jobs.call_parameters import SECRET_NAME
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import node_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
+from aksgpu.kube.label_names import SCALE_SET_PRIORITY
+from aksgpu.payload.job_annotations import FUNCTION, PACKAGES, PARAMETERS
 from aksgpu.sizes import skus_and_quota
 from aksgpu.waiting import deadline
 
@@ -21,12 +23,11 @@ _READING_NODES = 10.0
 _ENDINGS = {"Completing": "Complete", "Failing": "Failed"}
 """Phase of a Job whose pods have ended, before the Job controller has recorded it."""
 _ANNOTATIONS = {
-    "aksgpu.dev/function": "function",
-    "aksgpu.dev/parameters": "parameters",
-    "aksgpu.dev/packages": "packages",
+    FUNCTION: "function",
+    PARAMETERS: "parameters",
+    PACKAGES: "packages",
 }
 """Annotations of Jobs that run a function or a script, and the names of the facts."""
-_SPOT_LABEL = "kubernetes.azure.com/scalesetpriority"
 
 
 def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _node_facts(aks: HasKube, pods: Sequence[Object]) -> dict[str, Any]:
 
 
 def _is_spot(node: node_facts.Node) -> bool:
-    return node.labels.get(_SPOT_LABEL) == "spot"
+    return node.labels.get(SCALE_SET_PRIORITY) == "spot"
 
 
 def _prices_per_hour(aks: HasKube, nodes: Mapping[str, node_facts.Node]) -> dict[str, float]:

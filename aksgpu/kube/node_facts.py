@@ -13,6 +13,7 @@ from aksgpu.common.gpu_size_table import is_gpu_size, lookup
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.errors import InvalidInput
 from aksgpu.kube import taint_kinds
+from aksgpu.kube.label_names import INSTANCE_TYPE
 from aksgpu.kube.node_health import GpuHealth, gpu_health
 
 __all__ = ["AMD_GPU", "GPU", "Node", "add_tolerations", "gpus_of", "read", "taint_text", "tolerates", "tolerations"]
@@ -146,7 +147,7 @@ def read(node: Object) -> Node:
     return Node(
         name=metadata["name"],
         pool=next((labels[label] for label in _POOL_LABELS if labels.get(label)), ""),
-        vm_size=labels.get("node.kubernetes.io/instance-type") or "",
+        vm_size=labels.get(INSTANCE_TYPE) or "",
         labels=labels,
         taints=tuple(spec.get("taints") or ()),
         capacity=capacity,

@@ -23,6 +23,7 @@ from aksgpu.common.arguments import integer
 from aksgpu.errors import InvalidInput, KubernetesError, LogsGone, NotFound
 from aksgpu.kube.client import HasKube, Kube, Object
 from aksgpu.kube.cluster_argument import check_cluster
+from aksgpu.kube.label_names import COMPLETION_INDEX, FAILURE_COUNT, IGNORED_FAILURE_COUNT
 from aksgpu.kube.pod_facts import restarts
 from aksgpu.logs import retrying
 from aksgpu.logs.container_runs import choose_container, observe
@@ -53,8 +54,7 @@ T = TypeVar("T")
 
 READ_TIMEOUT = 45.0
 """Seconds without a byte after which a stream is opened again. AKS silently drops idle streams after four minutes."""
-_COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
-_FAILURE_COUNTS = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
+_FAILURE_COUNTS = (FAILURE_COUNT, IGNORED_FAILURE_COUNT)
 """Annotations of a pod that count the pods of its index that failed before it."""
 
 
@@ -248,7 +248,7 @@ def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, in
     side_by_side = (spec.get("completions") or 1) > 1 or (spec.get("parallelism") or 1) > 1
     for pod in pods:
         annotations = pod["metadata"].get("annotations") or {}
-        text = annotations.get(_COMPLETION_INDEX)
+        text = annotations.get(COMPLETION_INDEX)
         index = None if text is None else int(text)
         counts = [annotations[name] for name in _FAILURE_COUNTS if name in annotations]
         if counts:
@@ -417,7 +417,7 @@ def choose_pods(job: Object, pods: list[Object]) -> list[Object]:
     """Return the pods whose logs are the Job's log, as :func:`read_job` describes. Of each index, it is the newest."""
     newest: dict[str, Object] = {}
     for pod in pods:
-        index = (pod["metadata"].get("annotations") or {}).get(_COMPLETION_INDEX)
+        index = (pod["metadata"].get("annotations") or {}).get(COMPLETION_INDEX)
         if index is not None:
             newest[index] = pod
     if newest:

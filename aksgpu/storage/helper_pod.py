@@ -19,6 +19,7 @@ from aksgpu.diagnose import pod_diagnosis
 from aksgpu.errors import KubernetesError, NotFound, StorageError, Unreachable, WaitTimeout
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube
+from aksgpu.kube.label_names import DO_NOT_EVICT
 from aksgpu.storage import helper_program
 from aksgpu.storage.claims import CREATED_BY, claim_of, require
 from aksgpu.storage.helper_channel import Channel, ConnectionCut
@@ -59,10 +60,6 @@ _START = (
 _RESOURCES = {
     "requests": {"cpu": "100m", "memory": "128Mi"},
     "limits": {"memory": "1Gi"},
-}
-_SAFE_FROM_AUTOSCALERS = {
-    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-    "karpenter.sh/do-not-disrupt": "true",
 }
 
 
@@ -223,7 +220,7 @@ class HelperPod:
             "spec": {
                 "backoffLimit": 0,
                 "ttlSecondsAfterFinished": 0,
-                "template": {"metadata": {"labels": labels, "annotations": _SAFE_FROM_AUTOSCALERS}, "spec": pod},
+                "template": {"metadata": {"labels": labels, "annotations": dict(DO_NOT_EVICT)}, "spec": pod},
             },
         }
 

@@ -21,10 +21,12 @@ from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import executor_manifest, job_launch
 from aksgpu.jobs.executor_options import ExecutorOptions
+from aksgpu.payload import job_annotations
 
 TIMEOUT = 120
 HERE = Path(__file__).parent
-LAUNCHING = executor_manifest.LAUNCHING
+
+LAUNCHING = job_annotations.LAUNCHING
 
 
 def value(number: int) -> int:
